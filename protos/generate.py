@@ -1,0 +1,62 @@
+"""Generates the Python stubs of every proto into libs/parley, or checks that they are current.
+
+    python protos/generate.py           write libs/parley
+    python protos/generate.py --check   exit 1 and name the files that differ
+"""
+
+from __future__ import annotations
+
+import filecmp
+import shutil
+import sys
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from grpc_tools import protoc
+
+PROTOS = Path(__file__).resolve().parent
+STUBS = PROTOS.parent / "libs"
+
+
+def generate(target: Path) -> None:
+    """Writes the stubs, their type hints and package markers below `target`."""
+    sources = sorted(str(p.relative_to(PROTOS)) for p in PROTOS.rglob("*.proto"))
+    well_known = files("grpc_tools") / "_proto"
+    outputs = [f"--{plugin}_out={target}" for plugin in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    code = protoc.main(["protoc", f"-I{PROTOS}", f"-I{well_known}", *outputs, *sources])
+    if code:
+        raise SystemExit(f"protoc failed with exit code {code}")
+    package = target / "parley"
+    for folder in [package, *(d for d in package.rglob("*") if d.is_dir())]:
+        (folder / "__init__.py").write_text("")
+    (package / "py.typed").write_text("")
+
+
+def differing(fresh: Path, committed: Path) -> list[str]:
+    """Names the files that are in one tree only, or not the same in both."""
+    names = {p.relative_to(root) for root in (fresh, committed) for p in root.rglob("*") if p.is_file()}
+    kept = sorted(n for n in names if "__pycache__" not in n.parts)
+    return [str(n) for n in kept if not _same(fresh / n, committed / n)]
+
+
+def _same(a: Path, b: Path) -> bool:
+    return a.exists() and b.exists() and filecmp.cmp(a, b, shallow=False)
+
+
+def main() -> None:
+    """Generates, or checks with --check."""
+    with tempfile.TemporaryDirectory() as scratch:
+        generate(Path(scratch))
+        fresh, committed = Path(scratch) / "parley", STUBS / "parley"
+        if "--check" in sys.argv:
+            stale = differing(fresh, committed)
+            if stale:
+                raise SystemExit("stubs are not current, run `make gen`: " + ", ".join(stale))
+            return
+        shutil.rmtree(committed, ignore_errors=True)
+        shutil.copytree(fresh, committed)
+
+
+if __name__ == "__main__":
+    main()
