@@ -1,12 +1,13 @@
 """Generates the Python stubs of every proto into libs/parley, or checks that they are current.
 
-    python protos/generate.py           write libs/parley
-    python protos/generate.py --check   exit 1 and name the files that differ
+python protos/generate.py           write libs/parley
+python protos/generate.py --check   exit 1 and name the files that differ
 """
 
 from __future__ import annotations
 
 import filecmp
+import os
 import shutil
 import sys
 import tempfile
@@ -22,8 +23,11 @@ STUBS = PROTOS.parent / "libs"
 def generate(target: Path) -> None:
     """Writes the stubs, their type hints and package markers below `target`."""
     sources = sorted(str(p.relative_to(PROTOS)) for p in PROTOS.rglob("*.proto"))
+    # The mypy plugins are programs beside this interpreter; protoc looks for them on the path.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     well_known = files("grpc_tools") / "_proto"
-    outputs = [f"--{plugin}_out={target}" for plugin in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    outputs = [f"--{p}_out={target}" for p in ("python", "grpc_python")]
+    outputs += [f"--{p}_out=quiet:{target}" for p in ("mypy", "mypy_grpc")]
     code = protoc.main(["protoc", f"-I{PROTOS}", f"-I{well_known}", *outputs, *sources])
     if code:
         raise SystemExit(f"protoc failed with exit code {code}")
