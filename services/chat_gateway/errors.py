@@ -1,0 +1,123 @@
+"""The domain errors of chat_gateway. Reasons are documented in parley.errors.v1.Reason."""
+
+from __future__ import annotations
+
+from servicekit.errors import Code, ServiceError
+
+
+class AgentNotFound(ServiceError):
+    """No such agent config in the project."""
+
+    code = Code.NOT_FOUND
+    reason = "AGENT_NOT_FOUND"
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(f"there is no agent {agent_id!r}", metadata={"agent_id": agent_id})
+
+
+class PlaceholderMissing(ServiceError):
+    """The instructions name a placeholder that nothing fills."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "PLACEHOLDER_MISSING"
+
+    def __init__(self, placeholder: str) -> None:
+        super().__init__(
+            f"the instructions need {{{{{placeholder}}}}}: neither parameters nor session metadata have it",
+            metadata={"placeholder": placeholder},
+        )
+
+
+class ProviderUnknown(ServiceError):
+    """The agent config names a provider that this gateway does not have."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "PROVIDER_UNKNOWN"
+
+    def __init__(self, provider: str) -> None:
+        super().__init__(f"this gateway has no provider {provider!r}", metadata={"provider": provider})
+
+
+class TemplateNotBuildable(ServiceError):
+    """The agent config names a template that this gateway can't build."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "TEMPLATE_NOT_BUILDABLE"
+
+    def __init__(self, template_id: str) -> None:
+        super().__init__(f"this gateway can't build template {template_id!r}", metadata={"template_id": template_id})
+
+
+class TurnQueueFull(ServiceError):
+    """As many turns are running and queued as may be, for the gateway or for the agent."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "TURN_QUEUE_FULL"
+
+    def __init__(self, scope: str, limit: int, retry_after: float) -> None:
+        super().__init__(
+            f"the {scope} has all of its {limit} turns running and its queue is full",
+            metadata={"scope": scope, "limit": str(limit)},
+            retry_after=retry_after,
+            quota_subject=scope,
+        )
+
+
+class ProviderUnavailable(ServiceError):
+    """The provider can't be reached, or answered 408, 429 or 5xx."""
+
+    code = Code.UNAVAILABLE
+    reason = "PROVIDER_UNAVAILABLE"
+
+    def __init__(self, provider: str, why: str, *, status: int = 0, retry_after: float | None = None) -> None:
+        super().__init__(
+            f"provider {provider!r} {why}",
+            metadata={"provider": provider, "status": str(status)},
+            retry_after=retry_after,
+        )
+
+
+class ProviderTimeout(ServiceError):
+    """The provider took longer than a bound: `connect`, `first_token`, `between_tokens` or `turn`."""
+
+    code = Code.DEADLINE_EXCEEDED
+    reason = "PROVIDER_TIMEOUT"
+
+    def __init__(self, provider: str, bound: str) -> None:
+        super().__init__(
+            f"provider {provider!r} took longer than the bound {bound!r}",
+            metadata={"provider": provider, "bound": bound},
+        )
+
+
+class ProviderBadResponse(ServiceError):
+    """The provider's answer is not what its protocol says."""
+
+    code = Code.INTERNAL
+    reason = "PROVIDER_BAD_RESPONSE"
+
+    def __init__(self, provider: str, why: str) -> None:
+        super().__init__(f"provider {provider!r} gave a bad answer: {why}", metadata={"provider": provider})
+
+
+class ProviderRejected(ServiceError):
+    """The provider refused the request (4xx other than 408 and 429)."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "PROVIDER_REJECTED"
+
+    def __init__(self, provider: str, status: int) -> None:
+        super().__init__(
+            f"provider {provider!r} refused the request with status {status}",
+            metadata={"provider": provider, "status": str(status)},
+        )
+
+
+class TurnTimeout(ServiceError):
+    """The caller's deadline, or the bound on a whole turn, ran out."""
+
+    code = Code.DEADLINE_EXCEEDED
+    reason = "DEADLINE_EXCEEDED"
+
+    def __init__(self, bound: str) -> None:
+        super().__init__(f"the turn did not end within its bound {bound!r}", metadata={"bound": bound})

@@ -1,0 +1,261 @@
+"""What a turn is made of. Values only: no rule, no protocol, no store."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+
+class Role(enum.StrEnum):
+    """Who speaks, by OpenAI's names."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class FinishReason(enum.StrEnum):
+    """Why an answer ended, by OpenAI's names."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    CONTENT_FILTER = "content_filter"
+
+
+class BusyPolicy(enum.StrEnum):
+    """What a caller gets while another turn of the session is running."""
+
+    WAIT = "wait"
+    REJECT = "reject"
+    INTERRUPT = "interrupt"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool by the model; `arguments` is the model's JSON text, which may be invalid."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Text among other parts."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """A picture by address (`https:` or `data:`)."""
+
+    url: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One utterance."""
+
+    role: Role
+    content: str = ""
+    parts: tuple[TextPart | ImagePart, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that the provider counted."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the model samples; None and () mean: not said."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may ask the caller to run; `parameters` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """What a turn needs of one revision of an agent config."""
+
+    project: str
+    id: str
+    uid: str
+    revision: int
+    template_id: str
+    template_version: str
+    parameters: Mapping[str, Any]
+    instructions: str
+    provider: str
+    model: str
+    sampling: Sampling
+    window_messages: int
+    idle_ttl: timedelta
+    max_lifetime: timedelta
+    max_concurrent_turns: int | None
+    turn_timeout: float | None
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """One turn as a caller asks for it, whatever the protocol."""
+
+    agent_id: str
+    messages: tuple[Message, ...]
+    project: str = "default"
+    session_id: str = ""
+    user_id: str = ""
+    session_must_exist: bool = False
+    stateless: bool = False
+    busy: BusyPolicy = BusyPolicy.WAIT
+    request_id: str = ""
+    agent_revision: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = ""
+    response_format: Mapping[str, Any] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    timeout: float | None = None
+    """Seconds that the caller will wait; None: the gateway's own bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStarted:
+    """The turn holds its lease (or needs none): the first event of every turn."""
+
+    turn_id: str
+    session_id: str
+    session_created: bool
+    agent_revision: int
+    begin_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """More of one tool call; id and name come with its first delta."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More of the answer."""
+
+    content: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOutcome:
+    """How a turn ended; where it has a session, it is stored by the time this exists."""
+
+    turn_id: str
+    session_id: str
+    session_created: bool
+    turn_number: int
+    session_expire_time: datetime | None
+    agent_revision: int
+    message: Message
+    finish_reason: FinishReason
+    usage: Usage
+    model: str
+    begin_time: datetime
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn as it is stored."""
+
+    id: str
+    messages: tuple[Message, ...]
+    agent_revision: int
+    usage: Usage
+    finish_reason: FinishReason
+    begin_time: datetime
+    model: str
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to go on with a turn."""
+
+    project: str
+    session_id: str
+    turn_id: str
+    token: int
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What BeginTurn answers: a lease with the window, or the stored turn of a repeated request."""
+
+    session_id: str
+    created: bool
+    message_count: int
+    pinned_revision: int
+    metadata: Mapping[str, str]
+    expire_time: datetime
+    lease: Lease | None
+    window: tuple[Message, ...]
+    replayed: Turn | None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What CommitTurn answers."""
+
+    turn_number: int
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an agent did in one turn: its messages in order, the last one being its answer."""
+
+    messages: tuple[Message, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    model: str
+
+
+OnStarted = Callable[[TurnStarted], Awaitable[None]]
+OnDelta = Callable[[Delta], Awaitable[None]]
+"""Takes the next piece of an answer, and may wait: that is the back-pressure of a slow reader."""
