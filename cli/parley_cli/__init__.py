@@ -1,0 +1,1 @@
+"""The `parley` command: the whole system on this machine, and a client of its HTTP API."""

