@@ -1,0 +1,1 @@
+"""What all three services need and no domain word: settings, lifecycle, server, channels, errors, logs, metrics."""

@@ -1,0 +1,134 @@
+"""Client side: channels to peer services and calls whose errors are `ServiceError`s."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+from servicekit.errors import Cancelled, StartupError
+from servicekit.rpc_status import from_rpc_error
+
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+"""The largest message either side sends or takes."""
+
+KEEPALIVE_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+"""Both sides send pings this often; the server tolerates twice as many (else: too_many_pings)."""
+
+MESSAGE_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+)
+
+# `min_reconnect_backoff` bounds one connection attempt (20 s unless told), the others the pause between attempts.
+_CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    *KEEPALIVE_OPTIONS,
+    *MESSAGE_OPTIONS,
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
+    ("grpc.enable_http_proxy", 0),
+)
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Metadata = Sequence[tuple[str, str | bytes]]
+
+
+def open_channel(target: str, *, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
+    """Returns a channel to `target`; it connects on first use and reconnects within 2 s of the peer's return.
+
+    `target` is `host:port`, a comma-separated list of `ip:port` (calls go round them), or a gRPC target URI.
+    `options` override ours. Close it with `await channel.close()` or `async with`. Raises `StartupError` for a target
+    that can't be one.
+    """
+    return grpc.aio.insecure_channel(resolvable(target), options=(*_CHANNEL_OPTIONS, *options))
+
+
+def resolvable(target: str) -> str:
+    """Returns `target` as a gRPC target URI. Raises `StartupError` when it is none of the forms of `open_channel`."""
+    if target.startswith(("dns:", "ipv4:", "ipv6:", "unix:", "xds:")):
+        return target
+    parts = [part.strip() for part in target.split(",")]
+    hosts = [_host_of(part, target) for part in parts]
+    if len(parts) == 1:
+        return f"dns:///{parts[0]}"
+    try:
+        versions = {ipaddress.ip_address(host).version for host in hosts}
+    except ValueError:
+        versions = set()
+    if len(versions) != 1:
+        raise StartupError(f"target {target!r}: a list must be of addresses of one family, such as 10.0.0.1:50052")
+    return f"ipv{versions.pop()}:{','.join(parts)}"
+
+
+def _host_of(part: str, target: str) -> str:
+    host, separator, port = part.rpartition(":")
+    if not (separator and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise StartupError(f"target {target!r}: {part!r} is not host:port")
+    return host.strip("[]")
+
+
+async def call(
+    method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+    request: Request,
+    *,
+    timeout: float | None,
+    peer: str = "the peer",
+    metadata: Metadata | None = None,
+) -> Response:
+    """Calls a stub's unary method and returns its response.
+
+    `timeout` is in seconds and becomes the peer's deadline. Raises `ServiceError` (see `from_rpc_error`), also when
+    the channel is closed under the call; a cancelled task raises `CancelledError` as always.
+    """
+    try:
+        return await method(request, timeout=timeout, metadata=metadata)
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error, peer) from error
+    except asyncio.CancelledError:
+        if _is_own_cancellation():
+            raise
+        raise Cancelled(f"the call to {peer} was cancelled") from None
+
+
+async def stream(
+    method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+    request: Request,
+    *,
+    timeout: float | None,
+    peer: str = "the peer",
+    metadata: Metadata | None = None,
+) -> AsyncGenerator[Response, None]:
+    """Yields what a stub's server-streaming method sends, with errors as in `call`.
+
+    Close it (`contextlib.aclosing`) when leaving early: that cancels the call, which grpcio alone never does.
+    """
+    responses = method(request, timeout=timeout, metadata=metadata)
+    try:
+        async for response in responses:
+            yield response
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error, peer) from error
+    except asyncio.CancelledError:
+        if _is_own_cancellation():
+            raise
+        raise Cancelled(f"the call to {peer} was cancelled") from None
+    finally:
+        responses.cancel()
+
+
+def _is_own_cancellation() -> bool:
+    # A call that its channel cancelled raises CancelledError too, in a task that nobody asked to stop.
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

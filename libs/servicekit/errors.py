@@ -1,0 +1,197 @@
+"""The errors that cross a service's border, as plain Python.
+
+A `ServiceError` is raised where the fault is found and mapped to the wire once (`servicekit.interceptors` for gRPC, the
+HTTP edge for HTTP). Standard library only: every domain `model` may import this module.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+DOMAIN = "parley"
+"""`google.rpc.ErrorInfo.domain` of every error that Parley makes (AIP-193)."""
+
+
+class Code(enum.Enum):
+    """The canonical codes of `google/rpc/code.proto` with their numbers, OK left out."""
+
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken field rule: the field's path as the caller wrote it, and what it must be instead."""
+
+    field: str
+    description: str
+
+
+class StartupError(Exception):
+    """The process can't start; the message names what is wrong and is shown as one line."""
+
+
+class ServiceError(Exception):
+    """An error that a caller may see: its message, metadata and violations leave the process as they are.
+
+    Subclasses set `code` and `reason` (a name of the `Reason` enum) and build their message. `retry_after` is in
+    seconds and given only when a retry helps. `quota_subject` names the limit that was hit.
+    """
+
+    code: Code = Code.INTERNAL
+    reason: str = "INTERNAL"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[Violation] = (),
+        retry_after: float | None = None,
+        quota_subject: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata: dict[str, str] = dict(metadata or {})
+        self.violations: tuple[Violation, ...] = tuple(violations)
+        self.retry_after = retry_after
+        self.quota_subject = quota_subject
+
+
+class InvalidArgument(ServiceError):
+    """Fields break their rules; every violation is listed, in the message too."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "INVALID_FIELD"
+
+    def __init__(self, violations: Sequence[Violation] = (), *, message: str | None = None) -> None:
+        listed = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations)
+        super().__init__(message or listed or "the request is not valid", violations=violations)
+
+
+class MessageTooLarge(ServiceError):
+    """A message is larger than the receiver takes. `limit` is in bytes, where it is known."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "MESSAGE_TOO_LARGE"
+
+    def __init__(self, message: str = "the message is larger than allowed", *, limit: int | None = None) -> None:
+        super().__init__(message, metadata={} if limit is None else {"limit_bytes": str(limit)})
+
+
+class Internal(ServiceError):
+    """A fault of this service. The message must not carry anything from inside it."""
+
+    code = Code.INTERNAL
+    reason = "INTERNAL"
+
+    def __init__(self, message: str = "internal error") -> None:
+        super().__init__(message)
+
+
+class Unavailable(ServiceError):
+    """A service or store that the call needs is away; nothing was done that a retry could harm."""
+
+    code = Code.UNAVAILABLE
+    reason = "PEER_UNAVAILABLE"
+
+    def __init__(self, peer: str, *, retry_after: float | None = None) -> None:
+        super().__init__(f"{peer} is unavailable", metadata={"peer": peer}, retry_after=retry_after)
+
+
+class Draining(ServiceError):
+    """This process is about to stop and takes no new work; another replica may take it at once."""
+
+    code = Code.UNAVAILABLE
+    reason = "DRAINING"
+
+    def __init__(self) -> None:
+        super().__init__("the server is about to stop")
+
+
+class DeadlineExceeded(ServiceError):
+    """The caller's deadline, or the named bound of this service, ran out."""
+
+    code = Code.DEADLINE_EXCEEDED
+    reason = "DEADLINE_EXCEEDED"
+
+    def __init__(self, message: str = "the deadline ran out", *, bound: str = "deadline") -> None:
+        super().__init__(message, metadata={"bound": bound})
+
+
+class Cancelled(ServiceError):
+    """The call was cancelled by its other side, not by the task that waits for it."""
+
+    code = Code.CANCELLED
+    reason = "CANCELLED"
+
+    def __init__(self, message: str = "the call was cancelled") -> None:
+        super().__init__(message)
+
+
+class NotImplementedYet(ServiceError):
+    """The RPC is in the contract and its depth comes later."""
+
+    code = Code.UNIMPLEMENTED
+    reason = "NOT_IMPLEMENTED"
+
+    def __init__(self, rpc: str) -> None:
+        super().__init__(f"{rpc} is not implemented yet", metadata={"rpc": rpc})
+
+
+class RemoteError(ServiceError):
+    """An error that a peer sent, carried on unchanged: code, reason, metadata, violations, retry delay."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: Code,
+        reason: str,
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[Violation] = (),
+        retry_after: float | None = None,
+        quota_subject: str | None = None,
+    ) -> None:
+        super().__init__(
+            message,
+            metadata=metadata,
+            violations=violations,
+            retry_after=retry_after,
+            quota_subject=quota_subject,
+        )
+        self.code = code
+        self.reason = reason
+
+
+class Violations:
+    """Collects the broken rules of one request, so that the caller learns all of them at once."""
+
+    def __init__(self) -> None:
+        self._found: list[Violation] = []
+
+    def add(self, field: str, description: str) -> None:
+        """Notes one broken rule."""
+        self._found.append(Violation(field, description))
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def check(self) -> None:
+        """Raises `InvalidArgument` with every violation noted so far, if there is any."""
+        if self._found:
+            raise InvalidArgument(self._found)

@@ -1,0 +1,262 @@
+"""Server interceptors: errors to the wire, one log line a call, one measurement a call."""
+
+import abc
+import asyncio
+import contextlib
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+from prometheus_client import Histogram
+
+from servicekit.errors import Code, Draining, Internal, InvalidArgument, ServiceError
+from servicekit.rpc_status import to_grpc_status
+
+Context = grpc.aio.ServicerContext
+Behavior = Callable[[Any, Any], Awaitable[Any]]
+"""A method as the interceptors see it: a coroutine function that takes request (or an iterator of requests) and
+context, and returns the response, or, when it streams, writes its responses to the context."""
+
+_log = structlog.get_logger("servicekit.rpc")
+
+
+class HandlerInterceptor(grpc.aio.ServerInterceptor, metaclass=abc.ABCMeta):
+    """Wraps the handler of each method once and keeps it, so that a call costs one dictionary look-up."""
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Returns the wrapped handler; None for a method that nobody serves."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        known = self._wrapped.get(method)
+        if known is not None and known[0] is handler:
+            return known[1]
+        wrapped = self._wrap_handler(method, handler)
+        self._wrapped[method] = (handler, wrapped)
+        return wrapped
+
+    @abc.abstractmethod
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:
+        """Returns `behavior` with this interceptor around it; `method` is `/package.Service/Method`."""
+
+    def deserializer(self, handler: Any) -> Any:
+        """Returns what turns request bytes into a request."""
+        return handler.request_deserializer
+
+    def _wrap_handler(self, method: str, handler: Any) -> Any:
+        shape = {False: "unary", True: "stream"}
+        kind = f"{shape[bool(handler.request_streaming)]}_{shape[bool(handler.response_streaming)]}"
+        behavior = _as_coroutine(getattr(handler, kind), handler.response_streaming)
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(self.wrap(method, behavior), self.deserializer(handler), handler.response_serializer)
+
+
+class ErrorMapping(HandlerInterceptor):
+    """Ends a call that raises with the error's rich status, before or after the stream's first message.
+
+    A `ServiceError` is sent as it is; anything else is logged with its traceback and sent as INTERNAL without a word of
+    it. Cancellation passes. A request that does not parse is INVALID_ARGUMENT.
+    """
+
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+        async def mapped(request: Any, context: Context[Any, Any]) -> Any:
+            try:
+                if type(request) is _Unparsable:
+                    raise _unparsable()
+                return await behavior(request, context)
+            except ServiceError as error:
+                await _abort(context, error)
+            except grpc.aio.UsageError as error:
+                if context.done():
+                    raise
+                await _abort(context, _unexpected(method, error))
+            except grpc.aio.BaseError:
+                raise  # aborted, stopped, or the client is gone: grpcio's own to handle
+            except Exception as error:
+                await _abort(context, _unexpected(method, error))
+
+        return mapped
+
+    def deserializer(self, handler: Any) -> Any:  # noqa: D102
+        parse = handler.request_deserializer
+        if parse is None:
+            return None
+        streaming = handler.request_streaming
+
+        def parse_or_tell(data: bytes) -> Any:
+            try:
+                return parse(data)
+            except DecodeError:
+                # Raised here, a unary request's error would escape all interceptors; a stream's goes to its reader.
+                if streaming:
+                    raise _unparsable() from None
+                return _Unparsable()
+
+        return parse_or_tell
+
+
+class CallLog(HandlerInterceptor):
+    """Writes one line a call: method, status, reason, duration. Never what was said.
+
+    Server faults are errors, everything else is information; the methods in `quiet` are logged for debugging only.
+    """
+
+    def __init__(self, quiet: Collection[str] = ()) -> None:
+        super().__init__()
+        self._quiet = frozenset(quiet)
+
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+        name = method.removeprefix("/")
+        usual = _log.debug if method in self._quiet else _log.info
+
+        async def logged(request: Any, context: Context[Any, Any]) -> Any:
+            start = time.perf_counter()
+            failure: BaseException | None = None
+            try:
+                return await behavior(request, context)
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                code = status_name(context, failure)
+                write = _log.error if code in _SERVER_FAULTS else usual
+                reason = failure.__cause__.reason if failure and isinstance(failure.__cause__, ServiceError) else None
+                write("call", method=name, code=code, reason=reason, ms=round((time.perf_counter() - start) * 1e3, 2))
+
+        return logged
+
+
+class CallMetrics(HandlerInterceptor):
+    """Measures each call's duration by method and status (`servicekit.metrics.call_duration`)."""
+
+    def __init__(self, duration: Histogram) -> None:
+        super().__init__()
+        self._duration = duration
+
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+        name = method.removeprefix("/")
+        by_code: dict[str, Histogram] = {}
+
+        async def measured(request: Any, context: Context[Any, Any]) -> Any:
+            start = time.perf_counter()
+            failure: BaseException | None = None
+            try:
+                return await behavior(request, context)
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                code = status_name(context, failure)
+                child = by_code.get(code)
+                if child is None:
+                    child = by_code[code] = self._duration.labels(name, code)
+                child.observe(time.perf_counter() - start)
+
+        return measured
+
+
+class EndOnDrain(HandlerInterceptor):
+    """Ends the calls of methods that never end by themselves (watches) when the server drains, with `Draining`.
+
+    Without it one open watch holds the drain for the whole grace.
+    """
+
+    def __init__(self, methods: Collection[str]) -> None:
+        super().__init__()
+        self._methods = frozenset(methods)
+        self._running: set[asyncio.Task[Any]] = set()
+        self._draining = False
+
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+        if method not in self._methods:
+            return behavior
+
+        async def endable(request: Any, context: Context[Any, Any]) -> Any:
+            task = asyncio.current_task()
+            if self._draining or task is None:
+                raise Draining
+            self._running.add(task)
+            try:
+                return await behavior(request, context)
+            except asyncio.CancelledError:
+                if task not in self._running and task.uncancel() == 0:
+                    raise Draining from None
+                raise
+            finally:
+                self._running.discard(task)
+
+        return endable
+
+    def drain(self) -> None:
+        """Ends all such calls now; later ones are refused."""
+        self._draining = True
+        while self._running:
+            self._running.pop().cancel()
+
+
+def status_name(context: Context[Any, Any], failure: BaseException | None) -> str:
+    """Returns the name of the status that a call ends with, given what its handler raised."""
+    if isinstance(failure, asyncio.CancelledError):
+        return "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
+    code = context.code()
+    if code:
+        return code.name if isinstance(code, grpc.StatusCode) else str(code)
+    if failure is None:
+        return "OK"
+    return "CANCELLED" if isinstance(failure, grpc.aio.InternalError) else "UNKNOWN"
+
+
+def remaining(context: Context[Any, Any]) -> float | None:
+    """Returns the seconds until the caller's deadline, at least 0; None when the caller set none."""
+    return context.time_remaining()
+
+
+_SERVER_FAULTS = frozenset({Code.INTERNAL.name, Code.UNKNOWN.name, Code.DATA_LOSS.name})
+
+
+class _Unparsable:
+    """Stands for a request whose bytes are not a message."""
+
+
+def _unparsable() -> InvalidArgument:
+    return InvalidArgument(message="the request is not a message of the method's request type")
+
+
+def _unexpected(method: str, error: Exception) -> Internal:
+    _log.error("unexpected exception", method=method.removeprefix("/"), exc_info=error)
+    return Internal()
+
+
+async def _abort(context: Context[Any, Any], error: ServiceError) -> None:
+    code, details, trailing = to_grpc_status(error)
+    try:
+        await context.abort(code, details, trailing)
+    except grpc.aio.AbortError as abort:
+        raise abort from error  # the log reads the reason from the cause
+
+
+def _as_coroutine(behavior: Any, response_streaming: bool) -> Behavior:
+    if inspect.iscoroutinefunction(behavior):
+        coroutine_function: Behavior = behavior
+        return coroutine_function
+    if not response_streaming:
+
+        async def respond(request: Any, context: Context[Any, Any]) -> Any:
+            return await behavior(request, context)
+
+        return respond
+
+    async def write_all(request: Any, context: Context[Any, Any]) -> None:
+        async with contextlib.aclosing(behavior(request, context)) as responses:
+            async for response in responses:
+                await context.write(response)
+
+    return write_all

@@ -1,0 +1,193 @@
+"""The life of a service process: start, ready, drain, exit code."""
+
+import asyncio
+import errno
+import json
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeVar
+
+import structlog
+import uvloop
+from pydantic import ValidationError
+
+from servicekit import logs
+from servicekit.errors import ServiceError, StartupError
+from servicekit.settings import ServiceSettings
+
+__all__ = ["Background", "StartupError", "TaskDied", "run"]
+
+CLEANUP_MARGIN = 5.0
+"""Seconds that closing stores and channels may take on top of `drain_timeout`."""
+
+S = TypeVar("S", bound=ServiceSettings)
+Details = Mapping[str, object] | None
+"""What `build` may yield: fields for the ready line, such as the bound ports."""
+
+_log = structlog.get_logger("servicekit.lifecycle")
+
+
+class TaskDied(Exception):
+    """A background task ended in a way that nobody asked for; the process can't go on without it."""
+
+    def __init__(self, name: str, error: BaseException | None) -> None:
+        what = "was cancelled from outside" if error is None else f"died of {type(error).__name__}"
+        super().__init__(f"background task {name!r} {what}")
+        self.name = name
+
+
+class Background:
+    """Owns named tasks for as long as it is open.
+
+    A task that raises, or that somebody else cancels, interrupts the `async with` block, which then raises `TaskDied`
+    (under `run`: exit code 1). A task that returns is done. Leaving cancels all tasks and waits for them.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._owner: asyncio.Task[Any] | None = None
+        self._death: TaskDied | None = None
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        self._owner = asyncio.current_task()
+        return self
+
+    def start(self, name: str, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Runs `coro` as the task `name`. Raises RuntimeError outside the `async with` block."""
+        if self._owner is None or self._closing:
+            coro.close()
+            raise RuntimeError(f"background task {name!r} was started while its owner is not open")
+        task = asyncio.get_running_loop().create_task(coro, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._closing = True
+        owner = self._owner
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if self._death is not None and owner is not None:
+            owner.uncancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._death is not None and (error is None or isinstance(error, asyncio.CancelledError)):
+            raise self._death
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if not task.cancelled() and error is None:
+            return
+        if self._closing:
+            if error is not None:
+                _log.error("background task failed while stopping", task=task.get_name(), exc_info=error)
+            return
+        _log.error("background task died", task=task.get_name(), exc_info=error)
+        if self._death is None and self._owner is not None:
+            self._death = TaskDied(task.get_name(), error)
+            self._death.__cause__ = error
+            self._owner.cancel()
+
+
+def run(build: Callable[[S], AbstractAsyncContextManager[Details]], settings: S | Callable[[], S]) -> NoReturn:
+    """Runs a service until SIGTERM or SIGINT, then exits the process.
+
+    `build(settings)` is entered (the service is up), one JSON line `{"event": "ready", ...}` with the details it
+    yields goes to stderr, and on a signal it is left, within `drain_timeout` plus 5 s. Exit code 0 then; 1 with one
+    clear line when it can't start, when a background task died, or when it could not stop in time. Give the settings
+    *class* rather than an instance, so that a wrong environment variable is such a line, too.
+    """
+    name = build.__module__.partition(".")[0]
+    try:
+        ready_settings = settings if isinstance(settings, ServiceSettings) else settings()
+    except ValidationError as error:
+        _die(name, f"cannot start: {_explain(error, settings)}")
+    except (StartupError, ValueError) as error:
+        _die(name, f"cannot start: {error}")
+    logs.configure(ready_settings.log_level, ready_settings.log_format)
+    process = _Process(name)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        failure = runner.run(process.serve(build, ready_settings))
+    if failure is not None:
+        _die(name, failure)
+    sys.exit(0)
+
+
+class _Process:
+    """One service from the first signal handler to its end; `serve` tells why it failed, or None."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._stop = asyncio.Event()
+        self._started = False
+
+    async def serve(self, build: Callable[[S], AbstractAsyncContextManager[Details]], settings: S) -> str | None:
+        self._main = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            async with asyncio.timeout(None) as bound, build(settings) as details:
+                try:
+                    self._announce(details)
+                    await self._stop.wait()
+                finally:
+                    bound.reschedule(loop.time() + settings.drain_timeout + CLEANUP_MARGIN)
+        except asyncio.CancelledError:
+            if self._stop.is_set() and not self._started:
+                return None
+            raise
+        except Exception as error:
+            return self._describe(error)
+        return None
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        if not self._started and self._main is not None:
+            self._main.cancel()  # do not wait for a peer that a start is waiting for
+
+    def _announce(self, details: Details) -> None:
+        self._started = True
+        line = json.dumps({"event": "ready", "service": self._name, **(details or {})})
+        print(line, file=sys.stderr, flush=True)
+
+    def _describe(self, error: Exception) -> str:
+        if isinstance(error, TaskDied):
+            return f"stopped: {error}"
+        if isinstance(error, TimeoutError) and self._stop.is_set():
+            return "could not stop in time"
+        doing = "stopped" if self._started else "cannot start"
+        if isinstance(error, StartupError | ServiceError):
+            return f"{doing}: {error}"
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            return f"{doing}: {(error.strerror or str(error)).lower()}"
+        _log.error("unexpected exception", exc_info=error)
+        return f"{doing}: {type(error).__name__}"
+
+
+def _die(name: str, message: str) -> NoReturn:
+    print(f"{name}: {message}", file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+def _explain(error: ValidationError, settings: object) -> str:
+    prefix = ""
+    if isinstance(settings, type) and issubclass(settings, ServiceSettings):
+        prefix = settings.model_config.get("env_prefix", "")
+    problems = []
+    for problem in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in problem["loc"])
+        text = problem["msg"].removeprefix("Value error, ")
+        if where and not where.upper().startswith("PARLEY_"):
+            where = f"{prefix}{where}".upper()
+        problems.append(f"{where}: {text}" if where else text)
+    return "; ".join(problems)

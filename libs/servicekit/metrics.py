@@ -1,0 +1,166 @@
+"""Prometheus metrics: what every gRPC server measures, and a small HTTP endpoint for services without an HTTP edge."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from http import HTTPStatus
+from weakref import WeakKeyDictionary
+
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST as TEXT_TYPE
+from prometheus_client.exposition import generate_latest as generate_text
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+from servicekit.errors import StartupError
+
+Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
+"""Tells for each part that the service needs whether it is there; the service is ready when all are."""
+
+DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Seconds. From a local call to the longest turn."""
+
+_READ_TIMEOUT = 5.0
+_CHECK_TIMEOUT = 2.0
+_MAX_REQUEST_BYTES = 8 * 1024
+_MAX_CONNECTIONS = 32
+
+
+def call_duration(registry: CollectorRegistry = REGISTRY) -> Histogram:
+    """Returns the registry's histogram of server calls, in seconds: OpenTelemetry's `rpc.server.call.duration`.
+
+    It is the same one for every server of the process that measures into `registry`.
+    """
+    histogram = _CALL_DURATIONS.get(registry)
+    if histogram is None:
+        histogram = _CALL_DURATIONS[registry] = _new_call_duration(registry)
+    return histogram
+
+
+_CALL_DURATIONS: WeakKeyDictionary[CollectorRegistry, Histogram] = WeakKeyDictionary()
+
+
+def _new_call_duration(registry: CollectorRegistry) -> Histogram:
+    return Histogram(
+        "rpc_server_call_duration_seconds",
+        "Duration of inbound RPCs, streams until their end.",
+        ["rpc_method", "rpc_response_status_code"],
+        buckets=DURATION_BUCKETS,
+        registry=registry,
+    )
+
+
+def exposition(registry: CollectorRegistry = REGISTRY, accept: str = "") -> tuple[bytes, str]:
+    """Returns the registry's content and its content type, as OpenMetrics when `accept` asks for that."""
+    if "application/openmetrics-text" in accept:
+        return generate_openmetrics(registry), OPENMETRICS_TYPE  # type: ignore[no-untyped-call]
+    return generate_text(registry), TEXT_TYPE
+
+
+async def _always_ready() -> Mapping[str, bool]:
+    return {}
+
+
+@contextlib.asynccontextmanager
+async def serve_metrics(
+    host: str, port: int, *, readiness: Readiness = _always_ready, registry: CollectorRegistry = REGISTRY
+) -> AsyncIterator[int | None]:
+    """Serves `/metrics`, `/livez` and `/readyz` on `host:port` while open; yields the port, or None when it is 0 (off).
+
+    `/readyz` is 503 while a part is away or the check takes longer than 2 s, and names the parts. At most 32
+    connections are answered at once, each within 5 s. Raises `StartupError` when the port can't be had.
+    """
+    if port == 0:
+        yield None
+        return
+    endpoint = _Endpoint(readiness, registry)
+    try:
+        server = await asyncio.start_server(endpoint.handle, host, port, limit=_MAX_REQUEST_BYTES)
+    except OSError as error:
+        raise StartupError(f"cannot serve metrics on {host}:{port}: {_reason(error)}") from error
+    try:
+        yield port
+    finally:
+        server.close()
+        await server.wait_closed()
+        await endpoint.close()
+
+
+class _Endpoint:
+    """Answers one HTTP/1.1 request a connection."""
+
+    def __init__(self, readiness: Readiness, registry: CollectorRegistry) -> None:
+        self._readiness = readiness
+        self._registry = registry
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._open) >= _MAX_CONNECTIONS:
+            writer.close()
+            return
+        self._open.add(task)
+        try:
+            async with asyncio.timeout(_READ_TIMEOUT):
+                await self._answer(reader, writer)
+        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass
+        finally:
+            self._open.discard(task)
+            writer.close()
+
+    async def close(self) -> None:
+        for task in list(self._open):
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        method, _, rest = head.partition(" ")
+        path = rest.partition(" ")[0].partition("?")[0]
+        status, content_type, body = await self._respond(method, path, _header(head, "accept"))
+        writer.write(
+            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {content_type}\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode("latin-1")
+        )
+        if method != "HEAD":
+            writer.write(body)
+        await writer.drain()
+
+    async def _respond(self, method: str, path: str, accept: str) -> tuple[HTTPStatus, str, bytes]:
+        if method not in ("GET", "HEAD"):
+            return HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", b"only GET\n"
+        match path:
+            case "/metrics":
+                body, content_type = exposition(self._registry, accept)
+                return HTTPStatus.OK, content_type, body
+            case "/livez":
+                return HTTPStatus.OK, "text/plain", b"ok\n"
+            case "/readyz":
+                return await self._ready()
+            case _:
+                return HTTPStatus.NOT_FOUND, "text/plain", b"not found\n"
+
+    async def _ready(self) -> tuple[HTTPStatus, str, bytes]:
+        try:
+            async with asyncio.timeout(_CHECK_TIMEOUT):
+                parts = await self._readiness()
+        except TimeoutError:
+            parts = {"readiness check": False}
+        ready = all(parts.values())
+        body = {"ready": ready, "parts": {name: "up" if up else "away" for name, up in parts.items()}}
+        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return status, "application/json", json.dumps(body).encode() + b"\n"
+
+
+def _header(head: str, name: str) -> str:
+    for line in head.split("\r\n")[1:]:
+        key, _, value = line.partition(":")
+        if key.strip().lower() == name:
+            return value.strip()
+    return ""
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

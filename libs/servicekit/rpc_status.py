@@ -1,0 +1,153 @@
+"""`ServiceError` to and from gRPC's rich status (`google.rpc.Status`, AIP-193)."""
+
+import math
+from collections.abc import Iterable
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from servicekit.errors import (
+    DOMAIN,
+    Cancelled,
+    Code,
+    DeadlineExceeded,
+    Internal,
+    MessageTooLarge,
+    RemoteError,
+    ServiceError,
+    Unavailable,
+    Violation,
+)
+
+DETAILS_KEY = "grpc-status-details-bin"
+"""The trailing metadata entry that carries the serialized `google.rpc.Status`."""
+
+# A status travels in HTTP/2 trailers, which a peer with default settings cuts at 8 KiB: base64 makes 4 bytes of 3, and
+# the message travels a second time, percent-encoded.
+_MESSAGE_BYTES = 768
+_DETAILS_BYTES = 3 * 1024
+_DESCRIPTION_BYTES = 512
+
+
+def to_status(error: ServiceError) -> status_pb2.Status:
+    """Returns the status that tells a caller all of `error`, small enough for any peer's header limit.
+
+    Violations beyond the limit are counted in a last one instead of being listed. `RetryInfo` is there only when
+    `retry_after` is.
+    """
+    status = status_pb2.Status(code=error.code.value, message=_cut(error.message, _MESSAGE_BYTES))
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    for key, value in error.metadata.items():
+        info.metadata[key] = _cut(value, _DESCRIPTION_BYTES)
+    status.details.add().Pack(info)
+    if error.retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(math.ceil(max(error.retry_after, 0.0) * 1e9))
+        status.details.add().Pack(retry)
+    if error.quota_subject is not None:
+        quota = error_details_pb2.QuotaFailure()
+        quota.violations.add(subject=error.quota_subject, description=status.message)
+        status.details.add().Pack(quota)
+    if error.violations:
+        status.details.add().Pack(_bad_request(error.violations, _DETAILS_BYTES - status.ByteSize()))
+    return status
+
+
+def to_grpc_status(error: ServiceError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
+    """Returns code, details and trailing metadata, the three arguments of `ServicerContext.abort`."""
+    status = to_status(error)
+    return STATUS_CODES[error.code], status.message, ((DETAILS_KEY, status.SerializeToString()),)
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError, peer: str = "the peer") -> ServiceError:
+    """Returns what a failed call means to the caller; `peer` is the name the error will use for the other side.
+
+    An error that Parley made comes back whole, as `RemoteError`. Anything else was made on the way: `Unavailable`,
+    `DeadlineExceeded`, `Cancelled`, `MessageTooLarge`, or `Internal` without the foreign text.
+    """
+    remote = _remote_error(error)
+    if remote is not None:
+        return remote
+    code = error.code()
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            return Unavailable(peer)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded(f"{peer} did not answer before the deadline")
+        case grpc.StatusCode.CANCELLED:
+            return Cancelled(f"the call to {peer} was cancelled")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if "message larger than max" in (error.details() or ""):
+            return MessageTooLarge(f"the message is larger than {peer} and this service exchange")
+        case _:
+            return Internal(f"{peer} answered {code.name}")
+
+
+STATUS_CODES: dict[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
+"""grpcio's name for each canonical code."""
+
+
+def _remote_error(error: grpc.aio.AioRpcError) -> RemoteError | None:
+    status = _status_of(error)
+    if status is None:
+        return None
+    info = error_details_pb2.ErrorInfo()
+    if not _unpack(status.details, info) or info.domain != DOMAIN:
+        return None
+    bad_request = error_details_pb2.BadRequest()
+    _unpack(status.details, bad_request)
+    retry = error_details_pb2.RetryInfo()
+    has_retry = _unpack(status.details, retry)
+    quota = error_details_pb2.QuotaFailure()
+    _unpack(status.details, quota)
+    return RemoteError(
+        status.message,
+        code=Code[error.code().name],
+        reason=info.reason,
+        metadata=dict(info.metadata),
+        violations=[Violation(v.field, v.description) for v in bad_request.field_violations],
+        retry_after=retry.retry_delay.ToNanoseconds() / 1e9 if has_retry else None,
+        quota_subject=quota.violations[0].subject if quota.violations else None,
+    )
+
+
+def _status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            try:
+                return status_pb2.Status.FromString(value)
+            except DecodeError:
+                return None
+    return None
+
+
+def _unpack(details: Iterable[AnyMessage], into: error_details_pb2.ErrorInfo) -> bool:
+    for detail in details:
+        if detail.Is(into.DESCRIPTOR):
+            try:
+                return detail.Unpack(into)
+            except DecodeError:
+                return False
+    return False
+
+
+def _bad_request(violations: tuple[Violation, ...], limit: int) -> error_details_pb2.BadRequest:
+    bad_request = error_details_pb2.BadRequest()
+    for listed, violation in enumerate(violations):
+        entry = error_details_pb2.BadRequest.FieldViolation(
+            field=_cut(violation.field, _DESCRIPTION_BYTES),
+            description=_cut(violation.description, _DESCRIPTION_BYTES),
+        )
+        if listed and bad_request.ByteSize() + entry.ByteSize() > limit:
+            bad_request.field_violations.add(description=f"and {len(violations) - listed} more")
+            break
+        bad_request.field_violations.append(entry)
+    return bad_request
+
+
+def _cut(text: str, limit: int) -> str:
+    data = text.encode("utf-8", "replace")
+    if len(data) <= limit:
+        return data.decode("utf-8")
+    return data[: limit - 3].decode("utf-8", "ignore") + "…"

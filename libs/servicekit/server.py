@@ -1,0 +1,126 @@
+"""A gRPC server with health, reflection, limits, interceptors and a graceful drain."""
+
+import contextlib
+import errno
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+
+from servicekit.channels import KEEPALIVE_OPTIONS, MESSAGE_OPTIONS
+from servicekit.errors import StartupError
+from servicekit.interceptors import CallLog, CallMetrics, EndOnDrain, ErrorMapping, remaining
+from servicekit.metrics import call_duration
+from servicekit.settings import ServiceSettings
+
+__all__ = ["GrpcServer", "check_port", "remaining", "serving"]
+
+_HEALTH_METHODS = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
+_REFLECTION_METHODS = frozenset({"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"})
+
+_SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    *KEEPALIVE_OPTIONS,
+    *MESSAGE_OPTIONS,
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.so_reuseport", 0),  # a taken port is an error, never shared
+)
+
+
+class GrpcServer:
+    """A server that is up: its bound `port`, and its health."""
+
+    def __init__(self, port: int, health_servicer: Any) -> None:
+        self.port = port
+        self._health = health_servicer
+
+    async def set_serving(self, service: str, serving: bool) -> None:
+        """Sets the health of one service, or of the whole server with "". Idempotent; ignored while draining."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set(service, status)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    settings: ServiceSettings,
+    *,
+    add: Sequence[tuple[Callable[[Any, Any], None], Any]],
+    service_names: Sequence[str],
+    endless: Iterable[str] = (),
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ready: bool = True,
+    registry: CollectorRegistry = REGISTRY,
+) -> AsyncIterator[GrpcServer]:
+    """Serves the servicers in `add` on `settings.host:settings.grpc_port` while open.
+
+    `add` pairs each generated `add_XServicer_to_server` with its servicer; `service_names` are their full names, for
+    health and reflection. `endless` names methods (`/package.Service/Method`) whose calls never end by themselves: a
+    drain ends them with `Draining` instead of waiting. `interceptors` run inside the error mapping, and must raise
+    from the handlers they wrap (`HandlerInterceptor`). With `ready` false every service starts as NOT_SERVING, until
+    `set_serving`.
+
+    Leaving drains: health turns NOT_SERVING, no new call is taken, running ones get `settings.drain_timeout` seconds,
+    then they are cancelled. Raises `StartupError` naming host:port when the port can't be had.
+    """
+    on_drain = EndOnDrain({*endless, "/grpc.health.v1.Health/Watch", *_REFLECTION_METHODS})
+    server = grpc.aio.server(
+        interceptors=[*_standard_interceptors(call_duration(registry)), on_drain, *interceptors],
+        options=_SERVER_OPTIONS,
+    )
+    for add_to_server, servicer in add:
+        add_to_server(servicer, server)
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    names = [*service_names, health.SERVICE_NAME]
+    if settings.reflection:
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    running = GrpcServer(_bind(server, settings.host, settings.grpc_port), health_servicer)
+    for name in ("", *names):
+        await running.set_serving(name, ready)
+    await server.start()
+    try:
+        yield running
+    finally:
+        await health_servicer.enter_graceful_shutdown()
+        on_drain.drain()
+        await server.stop(settings.drain_timeout)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises `StartupError` naming `host:port` unless a listener can be opened there now."""
+    address = _address(host, port)
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+            probe.listen(1)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartupError(f"port {address} is taken by another process") from error
+        raise StartupError(f"cannot listen on {address}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _standard_interceptors(duration: Histogram) -> list[grpc.aio.ServerInterceptor]:
+    return [CallMetrics(duration), CallLog(quiet=_HEALTH_METHODS | _REFLECTION_METHODS), ErrorMapping()]
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    check_port(host, port)  # gRPC does not say why it can't bind
+    address = _address(host, port)
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartupError(f"port {address} is taken or can't be bound") from error
+    if not bound:
+        raise StartupError(f"port {address} is taken or can't be bound")
+    return bound
+
+
+def _address(host: str, port: int) -> str:
+    bare = host.strip("[]")
+    return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"

@@ -1,0 +1,45 @@
+"""The environment that every service reads; each service's settings subclass `ServiceSettings`."""
+
+import ipaddress
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def is_loopback(host: str) -> bool:
+    """Tells whether only this machine can reach a listener on `host`. An unknown name counts as reachable."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class ServiceSettings(BaseSettings):
+    """Settings of one process, from environment variables (prefix `PARLEY_`, or the subclass' own).
+
+    A host beyond loopback while authentication is off is refused. Ports are TCP; `grpc_port` 0 means any free one,
+    `metrics_port` 0 means no metrics endpoint. `drain_timeout` is in seconds.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PARLEY_", frozen=True, hide_input_in_errors=True)
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    grpc_port: int = Field(default=0, ge=0, le=65535)
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    auth: Literal["off", "required"] = "off"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    reflection: bool = True
+    drain_timeout: float = Field(default=10.0, ge=0, le=600, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _refuse_an_open_door(self) -> Self:
+        if self.auth == "off" and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host!r} is reachable from other machines while authentication is off, so anybody could "
+                "use this service: listen on 127.0.0.1, or set auth to 'required'"
+            )
+        return self
