@@ -24,7 +24,7 @@ context, and returns the response, or, when it streams, writes its responses to 
 _log = structlog.get_logger("servicekit.rpc")
 
 
-class HandlerInterceptor(grpc.aio.ServerInterceptor, metaclass=abc.ABCMeta):
+class HandlerInterceptor(grpc.aio.ServerInterceptor, metaclass=abc.ABCMeta):  # type: ignore[type-arg, unused-ignore]
     """Wraps the handler of each method once and keeps it, so that a call costs one dictionary look-up."""
 
     def __init__(self) -> None:

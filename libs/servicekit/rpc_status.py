@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped, unused-ignore]
 
 from servicekit.errors import (
     DOMAIN,
@@ -113,8 +114,9 @@ def _remote_error(error: grpc.aio.AioRpcError) -> RemoteError | None:
 
 
 def _status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
-    for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_KEY and isinstance(value, bytes):
+    trailing: Any = error.trailing_metadata()
+    for key, value in trailing or ():
+        if key == DETAILS_KEY:
             try:
                 return status_pb2.Status.FromString(value)
             except DecodeError:
@@ -122,9 +124,9 @@ def _status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
     return None
 
 
-def _unpack(details: Iterable[AnyMessage], into: error_details_pb2.ErrorInfo) -> bool:
+def _unpack(details: Iterable[AnyMessage], into: Message) -> bool:
     for detail in details:
-        if detail.Is(into.DESCRIPTOR):
+        if detail.TypeName() == into.DESCRIPTOR.full_name:
             try:
                 return detail.Unpack(into)
             except DecodeError:

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 
 from servicekit.channels import KEEPALIVE_OPTIONS, MESSAGE_OPTIONS
 from servicekit.errors import StartupError
-from servicekit.interceptors import CallLog, CallMetrics, EndOnDrain, ErrorMapping, remaining
+from servicekit.interceptors import CallLog, CallMetrics, EndOnDrain, ErrorMapping, HandlerInterceptor, remaining
 from servicekit.metrics import call_duration
 from servicekit.settings import ServiceSettings
 
@@ -51,7 +51,7 @@ async def serving(
     add: Sequence[tuple[Callable[[Any, Any], None], Any]],
     service_names: Sequence[str],
     endless: Iterable[str] = (),
-    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    interceptors: Sequence[HandlerInterceptor] = (),
     ready: bool = True,
     registry: CollectorRegistry = REGISTRY,
 ) -> AsyncIterator[GrpcServer]:
@@ -73,7 +73,7 @@ async def serving(
     )
     for add_to_server, servicer in add:
         add_to_server(servicer, server)
-    health_servicer = health.aio.HealthServicer()
+    health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined, unused-ignore]
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     names = [*service_names, health.SERVICE_NAME]
     if settings.reflection:
@@ -105,7 +105,7 @@ def check_port(host: str, port: int) -> None:
         raise StartupError(f"cannot listen on {address}: {(error.strerror or str(error)).lower()}") from error
 
 
-def _standard_interceptors(duration: Histogram) -> list[grpc.aio.ServerInterceptor]:
+def _standard_interceptors(duration: Histogram) -> list[HandlerInterceptor]:
     return [CallMetrics(duration), CallLog(quiet=_HEALTH_METHODS | _REFLECTION_METHODS), ErrorMapping()]
 
 
