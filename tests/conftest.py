@@ -72,4 +72,4 @@ def redis_url(redis_server: RedisServer, logical_databases: list[int]) -> Iterat
         client.flushdb()
         yield url
         client.flushdb()
-    logical_databases.append(number)
+    logical_databases.insert(0, number)

@@ -18,9 +18,9 @@ import psycopg
 import pytest
 import redis
 
-from parley_cli.embedded.ports import free_port
 from parley_cli.embedded.postgres import EmbeddedPostgres
 from parley_cli.embedded.redis import EmbeddedRedis
+from parley_cli.processes.ports import free_port
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer

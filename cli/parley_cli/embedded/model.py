@@ -10,13 +10,12 @@ import os
 import signal
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-from parley_cli.embedded.child import Child
-from parley_cli.embedded.ports import LOOPBACK, free_port, is_free
 from parley_cli.errors import LocalError, MissingPart, PortTaken
+from parley_cli.processes.child import Child
+from parley_cli.processes.ports import LOOPBACK, free_port, is_free
+from parley_cli.processes.readiness import http_answers
 
 MODEL_NAME = "smollm2-135m-instruct"
 SLOTS = 4
@@ -88,11 +87,7 @@ class EmbeddedModel:
         self._child.kill()
 
     def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://{LOOPBACK}:{self.port}/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return http_answers(f"http://{LOOPBACK}:{self.port}/health")
 
 
 def serve(port: int) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from parley_cli.embedded.child import Child, Identity, last_line, launch_command
 from parley_cli.embedded.passwords import password_of
-from parley_cli.embedded.ports import LOOPBACK, free_port, is_free
 from parley_cli.errors import DataInUse, LocalError, MissingPart, PortTaken
+from parley_cli.processes.child import Child, Identity, last_line, launch_command
+from parley_cli.processes.ports import LOOPBACK, free_port, is_free
 
 USER = "parley"
 ORPHAN_SECONDS = 5.0

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import redis
 
-from parley_cli.embedded.child import Child
 from parley_cli.embedded.passwords import password_of
-from parley_cli.embedded.ports import LOOPBACK, free_port, is_free
 from parley_cli.errors import MissingPart, PortTaken
+from parley_cli.processes.child import Child
+from parley_cli.processes.ports import LOOPBACK, free_port, is_free
 
 
 def installed_program() -> Path:

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 import redis
 
-from parley_cli.embedded.child import Identity
 from parley_cli.embedded.postgres import EmbeddedPostgres
 from parley_cli.embedded.redis import EmbeddedRedis
 from parley_cli.errors import DataInUse, PortTaken
+from parley_cli.processes.child import Identity
 from tests.servers.stores import libpq_url
 
 

@@ -85,7 +85,7 @@ class Child:
         )
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
-            self._process = _spawner.submit(
+            spawned = _spawner.submit(
                 subprocess.Popen,
                 command,
                 stdin=subprocess.DEVNULL,
@@ -93,7 +93,13 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=self._env,
                 start_new_session=True,
-            ).result()
+            )
+            try:
+                self._process = spawned.result()
+            except BaseException:
+                # Interrupted while waiting: the process starts all the same, and somebody must be able to stop it.
+                self._process = spawned.result()
+                raise
 
     @property
     def pid(self) -> int:

@@ -1,0 +1,1 @@
+"""Child processes of this machine: started, watched, stopped in order, never left behind."""

@@ -1,0 +1,113 @@
+"""The services as real child processes, which tests kill, pause and start again."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from parley_cli.processes.child import Child
+from parley_cli.processes.ports import LOOPBACK, free_port
+from parley_cli.processes.readiness import grpc_serves
+
+READY_SECONDS = 30.0
+STOP_SECONDS = 20.0
+PREFIXES = {"config_svc": "PARLEY_CONFIG_", "session_svc": "PARLEY_SESSION_", "chat_gateway": "PARLEY_GATEWAY_"}
+
+
+def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment without any setting of Parley but `extra`."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("PARLEY_")} | dict(extra)
+
+
+def migrate(database_url: str) -> None:
+    """Bring a database to config_svc's schema by its own command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "config_svc", "migrate"],
+        env=clean_environment({"PARLEY_CONFIG_DATABASE_URL": database_url}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, f"config_svc migrate: {done.stderr}"
+
+
+class ServiceProcess:
+    """One service, `python -m MODULE`, on ports of its own that stay the same for its life.
+
+    `env` holds settings by their full names; a port that it names is used, every other is a free one.
+    Use it as a context manager, or call `start` and `close`.
+    """
+
+    def __init__(self, module: str, env: Mapping[str, str], *, logs: Path, name: str | None = None) -> None:
+        prefix = PREFIXES[module]
+        ports = {f"{prefix}GRPC_PORT": str(free_port())}
+        if module == "chat_gateway":
+            ports[f"{prefix}HTTP_PORT"] = str(free_port())
+        self.settings = ports | dict(env)
+        self.name = name or module
+        self.grpc_target = f"{LOOPBACK}:{self.settings[f'{prefix}GRPC_PORT']}"
+        self.http_url = f"http://{LOOPBACK}:{self.settings.get(f'{prefix}HTTP_PORT', 0)}"
+        self.log = logs / f"{self.name}.log"
+        self._child = Child(
+            self.name,
+            [sys.executable, "-m", module],
+            log=self.log,
+            env=clean_environment(self.settings),
+            directory=logs,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Process id of the service itself."""
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process runs (a paused one does)."""
+        return self._child.running
+
+    def start(self, timeout: float = READY_SECONDS) -> None:
+        """Start and wait until the service's own health check says that it serves."""
+        self._child.start()
+        self._child.wait_until(lambda: grpc_serves(self.grpc_target), timeout)
+
+    def serves(self) -> bool:
+        """Whether the health check says SERVING now."""
+        return grpc_serves(self.grpc_target)
+
+    def stop(self) -> None:
+        """End it by SIGTERM; it must drain and leave with exit code 0."""
+        code = self._child.stop(STOP_SECONDS)
+        assert code == 0, f"{self.name} left with exit code {code}: {self.log.read_text()[-2000:]}"
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self._child.kill()
+
+    def pause(self) -> None:
+        """Freeze it (SIGSTOP): its sockets stay open, and nothing answers."""
+        self._child.pause()
+
+    def resume(self) -> None:
+        """Let it go on (SIGCONT)."""
+        self._child.resume()
+
+    def restart(self) -> None:
+        """Start it again on the same ports, after a clean stop if it runs."""
+        if self.running:
+            self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """End it, however it stands."""
+        if self.running:
+            self.kill()
+
+    def __enter__(self) -> "ServiceProcess":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
