@@ -1,0 +1,34 @@
+"""What an agent is to a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from chat_gateway.model import Answer, Message, OnDelta, TurnRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TurnContext:
+    """What an agent gets to answer from: the window of the session, and the caller's request."""
+
+    request: TurnRequest
+    window: Sequence[Message]
+    metadata: Mapping[str, str]
+
+
+class Agent(Protocol):
+    """An agent instance. Built from one revision, used by many turns at a time: it keeps nothing of any turn."""
+
+    def prompt(self, context: TurnContext) -> list[Message]:
+        """Returns the messages that the first model call of the turn would send."""
+        ...
+
+    async def respond(self, context: TurnContext, on_delta: OnDelta | None) -> Answer:
+        """Does the agent's part of one turn.
+
+        Gives each piece of the answer to `on_delta` as it comes; None: the caller wants the whole only. Raises
+        `ServiceError`. When cancelled it stops what it started and re-raises.
+        """
+        ...

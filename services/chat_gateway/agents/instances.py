@@ -1,0 +1,120 @@
+"""The agent instances of this process: a bounded cache that can be emptied at any time."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from chat_gateway.agents.agent import Agent
+from chat_gateway.errors import TemplateNotBuildable
+from chat_gateway.model import AgentConfig
+from chat_gateway.providers.provider import Providers
+from chat_gateway.templates.template import Template
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceInfo:
+    """What can be told of an instance."""
+
+    project: str
+    agent_id: str
+    agent_uid: str
+    agent_revision: int
+    template_id: str
+    build_time: datetime
+    last_used_time: datetime
+    turn_count: int
+
+
+@dataclass(slots=True)
+class _Instance:
+    agent: Agent
+    config: AgentConfig
+    built: float
+    used: float
+    turns: int = 0
+
+
+class Instances:
+    """Builds agents when a turn needs them and keeps the most recently used ones.
+
+    Keyed by uid and revision, so that an instance never answers for another revision than its own. Evicting never
+    disturbs a turn: it goes on with the agent that it has.
+    """
+
+    def __init__(self, templates: Mapping[str, Template], providers: Providers, *, limit: int = 10_000) -> None:
+        self._templates = dict(templates)
+        self._providers = providers
+        self._limit = limit
+        self._kept: OrderedDict[tuple[str, int], _Instance] = OrderedDict()
+        self.built_count = 0
+        self.hit_count = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, config: AgentConfig) -> Agent:
+        """Returns the agent of this revision. Raises `TemplateNotBuildable` or `ProviderUnknown`."""
+        key = (config.uid, config.revision)
+        instance = self._kept.get(key)
+        if instance is None:
+            instance = self._build(config)
+            self._keep(key, instance)
+        else:
+            self.hit_count += 1
+            self._kept.move_to_end(key)
+        instance.used = time.time()
+        instance.turns += 1
+        return instance.agent
+
+    def list(self, project: str, agent_id: str = "") -> list[InstanceInfo]:
+        """Returns the instances of a project, or of one of its agents, the most recently used first."""
+        return [_info(i) for i in reversed(self._kept.values()) if _fits(i, project, agent_id)]
+
+    def evict(self, project: str, agent_id: str = "") -> int:
+        """Drops the instances of a project, or of one of its agents, and returns how many that were."""
+        gone = [key for key, instance in self._kept.items() if _fits(instance, project, agent_id)]
+        for key in gone:
+            del self._kept[key]
+        return len(gone)
+
+    def evict_uid(self, uid: str) -> None:
+        """Drops the instances of one life of an agent id."""
+        for key in [key for key in self._kept if key[0] == uid]:
+            del self._kept[key]
+
+    def _build(self, config: AgentConfig) -> _Instance:
+        template = self._templates.get(config.template_id)
+        if template is None:
+            raise TemplateNotBuildable(config.template_id)
+        self.built_count += 1
+        agent = template.build(config, self._providers.get(config.provider))
+        now = time.time()
+        return _Instance(agent, config, now, now)
+
+    def _keep(self, key: tuple[str, int], instance: _Instance) -> None:
+        self._kept[key] = instance
+        while len(self._kept) > self._limit:
+            self._kept.popitem(last=False)
+
+
+def _fits(instance: _Instance, project: str, agent_id: str) -> bool:
+    config = instance.config
+    return config.project == project and (not agent_id or config.id == agent_id)
+
+
+def _info(instance: _Instance) -> InstanceInfo:
+    config = instance.config
+    return InstanceInfo(
+        project=config.project,
+        agent_id=config.id,
+        agent_uid=config.uid,
+        agent_revision=config.revision,
+        template_id=config.template_id,
+        build_time=datetime.fromtimestamp(instance.built, UTC),
+        last_used_time=datetime.fromtimestamp(instance.used, UTC),
+        turn_count=instance.turns,
+    )

@@ -1,0 +1,152 @@
+"""Holds a turn lease while the agent works: renews it, stops the turn when it is lost, gives it back."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from chat_gateway.model import AgentConfig, Committed, Lease, Turn
+from chat_gateway.ports import Sessions
+from servicekit.errors import Code, ServiceError
+
+log = structlog.get_logger(__name__)
+
+_UNKNOWN_OUTCOME = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """In seconds. The lease's own length is session_svc's setting; its answers say when it ends."""
+
+    renew_interval: float = 4.0
+    retry_pause: float = 0.25
+    commit_resolve: float = 10.0
+    """How long a commit with an unknown outcome is asked again before the caller is told."""
+    abort_resolve: float = 20.0
+
+
+class TurnStop:
+    """Ends a turn from outside its own code: at its bound, or because its lease is gone.
+
+    Wraps one `asyncio.timeout` scope; `error` says what the `TimeoutError` that comes out of it stands for.
+    """
+
+    __slots__ = ("_scope", "error")
+
+    def __init__(self, scope: asyncio.Timeout) -> None:
+        self._scope = scope
+        self.error: ServiceError | None = None
+
+    def __call__(self, error: ServiceError) -> None:
+        if self.error is None and not self._scope.expired():
+            self.error = error
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+
+class Leases:
+    """Makes `HeldLease`s and owns the aborts that outlive their turns."""
+
+    def __init__(self, sessions: Sessions, times: LeaseTimes) -> None:
+        self.sessions = sessions
+        self.times = times
+        self._aborts: set[asyncio.Task[None]] = set()
+
+    def held(self, lease: Lease, stop: TurnStop) -> HeldLease:
+        """Returns the lease as a context manager that renews it within and gives it back at the end."""
+        return HeldLease(self, lease, stop)
+
+    def abort_later(self, lease: Lease) -> None:
+        """Gives the lease back without keeping its turn waiting; asked again until session_svc has answered."""
+        task = asyncio.get_running_loop().create_task(self._abort(lease))
+        self._aborts.add(task)
+        task.add_done_callback(self._aborts.discard)
+
+    async def close(self, timeout: float) -> None:
+        """Waits for the aborts that are under way and cancels those that are not done in time."""
+        if self._aborts:
+            _, late = await asyncio.wait(self._aborts, timeout=timeout)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _abort(self, lease: Lease) -> None:
+        try:
+            async with asyncio.timeout(self.times.abort_resolve):
+                while not await self._aborted(lease):
+                    await asyncio.sleep(self.times.retry_pause)
+        except TimeoutError:
+            log.warning("abort_unresolved", session_id=lease.session_id, turn_id=lease.turn_id)
+
+    async def _aborted(self, lease: Lease) -> bool:
+        try:
+            await self.sessions.abort(lease)
+        except ServiceError as error:
+            return error.code not in _UNKNOWN_OUTCOME
+        return True
+
+
+class HeldLease:
+    """A lease in use. Leaving the context without a commit aborts the turn."""
+
+    def __init__(self, leases: Leases, lease: Lease, stop: TurnStop) -> None:
+        self._leases = leases
+        self._lease = lease
+        self._stop = stop
+        self._settled = False
+        self._renewals: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        # A timer, not a task: most turns are over before the first renewal.
+        self._timer = asyncio.get_running_loop().call_later(self._leases.times.renew_interval, self._start_renewing)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_renewing()
+        if not self._settled:
+            self._leases.abort_later(self._lease)
+
+    async def commit(self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
+        """Stores the turn. An unknown outcome is resolved by asking again with the same turn, within a bound."""
+        times, loop = self._leases.times, asyncio.get_running_loop()
+        give_up = loop.time() + times.commit_resolve
+        while True:
+            try:
+                committed = await self._leases.sessions.commit(self._lease, turn, config, request_id, digest)
+            except ServiceError as error:
+                if error.code not in _UNKNOWN_OUTCOME or loop.time() >= give_up:
+                    raise
+                await asyncio.sleep(times.retry_pause)
+            else:
+                self._settled = True
+                return committed
+
+    def _start_renewing(self) -> None:
+        self._renewals = asyncio.get_running_loop().create_task(self._renew())
+
+    def _stop_renewing(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._renewals is not None:
+            self._renewals.cancel()
+
+    async def _renew(self) -> None:
+        times = self._leases.times
+        while True:
+            pause = times.renew_interval
+            try:
+                self._lease = await self._leases.sessions.renew(self._lease)
+            except ServiceError as error:
+                # While session_svc is away the lease may still be ours; past its end it may be somebody else's.
+                if error.code not in _UNKNOWN_OUTCOME or datetime.now(UTC) >= self._lease.expire_time:
+                    self._stop(error)
+                    return
+                pause = times.retry_pause
+            await asyncio.sleep(pause)

@@ -1,0 +1,78 @@
+"""Turn metrics, in OpenTelemetry's words where it has them (GenAI semantic conventions)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+
+from chat_gateway.model import TurnOutcome
+from servicekit.errors import ServiceError
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class TurnMetrics:
+    """Counts turns by how they ended. Label children are made once and kept."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        turns = Counter("parley_turns", "Turns by outcome.", ["outcome"], registry=registry)
+        seconds = Histogram(
+            "parley_turn_duration_seconds", "Whole turns.", ["streamed"], buckets=_SECONDS, registry=registry
+        )
+        tokens = Counter("gen_ai_client_token_usage", "Tokens.", ["gen_ai_token_type"], registry=registry)
+        self._turns = turns
+        self._by_outcome = {name: turns.labels(name) for name in ("committed", "replayed", "stateless", "cancelled")}
+        self._seconds = {streamed: seconds.labels(str(streamed).lower()) for streamed in (True, False)}
+        self._input_tokens = tokens.labels("input")
+        self._output_tokens = tokens.labels("output")
+
+    @contextmanager
+    def turn(self, *, streamed: bool) -> Iterator[ObservedTurn]:
+        """Observes one turn: its time and its end, whatever that is."""
+        observed = ObservedTurn()
+        begin = time.perf_counter()
+        try:
+            yield observed
+        except ServiceError as error:
+            self._count(error.reason.lower())
+            raise
+        except BaseException:
+            self._count("cancelled")
+            raise
+        else:
+            self._ended(observed.outcome)
+        finally:
+            self._seconds[streamed].observe(time.perf_counter() - begin)
+
+    def _ended(self, outcome: TurnOutcome | None) -> None:
+        if outcome is None:
+            return
+        if outcome.replayed:
+            self._count("replayed")
+            return
+        self._count("committed" if outcome.session_id else "stateless")
+        self._input_tokens.inc(outcome.usage.prompt_tokens)
+        self._output_tokens.inc(outcome.usage.completion_tokens)
+
+    def _count(self, name: str) -> None:
+        # Reasons are an enum, so this stays bounded.
+        counter = self._by_outcome.get(name)
+        if counter is None:
+            counter = self._by_outcome[name] = self._turns.labels(name)
+        counter.inc()
+
+
+class ObservedTurn:
+    """One turn under observation."""
+
+    __slots__ = ("outcome",)
+
+    def __init__(self) -> None:
+        self.outcome: TurnOutcome | None = None
+
+    def ended(self, outcome: TurnOutcome) -> None:
+        """Notes how it ended."""
+        self.outcome = outcome

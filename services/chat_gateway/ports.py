@@ -1,0 +1,43 @@
+"""What a turn needs of the world: the configs of agents, and sessions. Adapters are in `clients`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from chat_gateway.model import AgentConfig, Begun, Committed, Lease, Turn, TurnRequest
+
+
+class Configs(Protocol):
+    """Agent configs, as fresh as invariant 5 promises."""
+
+    async def current(self, project: str, agent_id: str) -> AgentConfig:
+        """Returns the current revision. Raises `AgentNotFound`, or `Unavailable` for an agent not known here."""
+        ...
+
+    async def at_revision(self, current: AgentConfig, revision: int) -> AgentConfig:
+        """Returns that revision of the same agent. Raises `RemoteError` (REVISION_NOT_FOUND) or `Unavailable`."""
+        ...
+
+    def forget(self, config: AgentConfig) -> None:
+        """Drops what is known of the agent: the next `current` asks config_svc."""
+        ...
+
+
+class Sessions(Protocol):
+    """The turn service of session_svc. Every method is one RPC; errors are those of the contract."""
+
+    async def begin(self, request: TurnRequest, config: AgentConfig, turn_id: str, digest: bytes) -> Begun:
+        """Takes the lease and returns the window, or the stored turn of a repeated request."""
+        ...
+
+    async def renew(self, lease: Lease) -> Lease:
+        """Extends the lease. Raises `RemoteError` (LEASE_LOST, TURN_INTERRUPTED)."""
+        ...
+
+    async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
+        """Stores the turn whole. Safe to repeat with the same turn."""
+        ...
+
+    async def abort(self, lease: Lease) -> None:
+        """Gives the lease back and stores nothing. Safe to repeat."""
+        ...

@@ -1,0 +1,1 @@
+"""Providers: upstreams that serve models over HTTP."""

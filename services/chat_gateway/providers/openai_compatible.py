@@ -1,0 +1,240 @@
+"""Any server that speaks OpenAI's chat completions: OpenAI, vLLM, Ollama, llama.cpp, …"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import NoReturn
+
+import aiohttp
+import msgspec
+import structlog
+
+from chat_gateway.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
+from chat_gateway.model import Delta, FinishReason, Message, OnDelta, Role, ToolCall, Usage
+from chat_gateway.providers.openai_json import (
+    UpstreamCompletion,
+    decode_completion,
+    encode_call,
+    to_delta,
+    to_finish_reason,
+    to_message,
+    to_usage,
+)
+from chat_gateway.providers.provider import ModelAnswer, ModelCall
+from chat_gateway.providers.sse import EventTooLarge, SseParser
+
+log = structlog.get_logger(__name__)
+
+MAX_ANSWER_BYTES = 240 * 1024
+"""The longest answer that is taken, in bytes of UTF-8: with the longest request it still fits CommitTurn's 1 MiB."""
+
+_MAX_BODY_BYTES = 4 * MAX_ANSWER_BYTES
+_MAX_ERROR_BYTES = 2048
+_RETRYABLE = frozenset({408, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderBounds:
+    """How long to wait for a provider, in seconds."""
+
+    connect: float = 5.0
+    first_token: float = 120.0
+    between_tokens: float = 60.0
+    answer: float = 600.0
+    """For an answer that is not streamed."""
+
+
+class OpenAICompatible:
+    """One provider. The HTTP session is shared by all of them and closed by whoever opened it."""
+
+    def __init__(
+        self, name: str, base_url: str, api_key: str | None, session: aiohttp.ClientSession, bounds: ProviderBounds
+    ) -> None:
+        self.name = name
+        self._url = base_url.rstrip("/") + "/chat/completions"
+        self._session = session
+        self._bounds = bounds
+        self._headers = {"Content-Type": "application/json"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=bounds.connect)
+
+    async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
+        """Calls the model once; see `Provider.complete`."""
+        phase = _Phase("answer" if on_delta is None else "first_token")
+        limit = self._bounds.answer if on_delta is None else self._bounds.first_token
+        try:
+            async with asyncio.timeout(limit) as bound:
+                body = encode_call(call, stream=on_delta is not None)
+                async with self._session.post(
+                    self._url, data=body, headers=self._headers, timeout=self._timeout, allow_redirects=False
+                ) as response:
+                    if response.status != 200:
+                        await self._refuse(response)
+                    if on_delta is None:
+                        return await self._whole(response, call)
+                    return await self._streamed(response, call, on_delta, bound, phase)
+        except aiohttp.ConnectionTimeoutError:
+            raise ProviderTimeout(self.name, "connect") from None
+        except TimeoutError:
+            raise ProviderTimeout(self.name, phase.name) from None
+        except aiohttp.ClientConnectorError:
+            raise ProviderUnavailable(self.name, "can't be reached", retry_after=1.0) from None
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
+            raise ProviderUnavailable(self.name, "closed the connection before its answer was complete") from None
+        except aiohttp.ClientError as error:
+            raise ProviderBadResponse(self.name, f"not HTTP as it should be ({type(error).__name__})") from error
+
+    async def _whole(self, response: aiohttp.ClientResponse, call: ModelCall) -> ModelAnswer:
+        body = await self._read(response, _MAX_BODY_BYTES)
+        completion = self._decode(body)
+        choice = completion.choices[0] if completion.choices else None
+        if choice is None or choice.message is None:
+            raise ProviderBadResponse(self.name, "a completion without a choice")
+        message = to_message(choice.message)
+        reason = to_finish_reason(choice.finish_reason or "stop")
+        return self._answer(message, reason, to_usage(completion.usage), completion.model or call.model)
+
+    async def _streamed(
+        self,
+        response: aiohttp.ClientResponse,
+        call: ModelCall,
+        on_delta: OnDelta,
+        bound: asyncio.Timeout,
+        phase: _Phase,
+    ) -> ModelAnswer:
+        clock = asyncio.get_running_loop().time
+        parser, answer = SseParser(), _StreamedAnswer()
+        async for chunk in response.content.iter_any():
+            for event in self._events(parser, chunk):
+                if event == b"[DONE]":
+                    return self._finished(answer, call)
+                delta = answer.add(self._decode(event))
+                if answer.size > MAX_ANSWER_BYTES:
+                    raise ProviderBadResponse(self.name, f"an answer longer than {MAX_ANSWER_BYTES} bytes")
+                if delta is not None:
+                    phase.name = "between_tokens"
+                    # The caller's slowness is not the provider's: its time does not count.
+                    bound.reschedule(None)
+                    await on_delta(delta)
+            if phase.name == "between_tokens":
+                bound.reschedule(clock() + self._bounds.between_tokens)
+        return self._finished(answer, call)
+
+    def _finished(self, answer: _StreamedAnswer, call: ModelCall) -> ModelAnswer:
+        if answer.finish_reason is None:
+            raise ProviderBadResponse(self.name, "a stream that ended without a finish_reason")
+        return self._answer(answer.message(), answer.finish_reason, answer.usage, answer.model or call.model)
+
+    def _answer(self, message: Message, reason: FinishReason, usage: Usage, model: str) -> ModelAnswer:
+        if len(message.content) > MAX_ANSWER_BYTES:
+            raise ProviderBadResponse(self.name, f"an answer longer than {MAX_ANSWER_BYTES} bytes")
+        if any(not call.id or not call.name for call in message.tool_calls):
+            raise ProviderBadResponse(self.name, "a tool call without id or name")
+        return ModelAnswer(message, reason, usage, model)
+
+    def _events(self, parser: SseParser, chunk: bytes) -> list[bytes]:
+        try:
+            return parser.feed(chunk)
+        except EventTooLarge:
+            raise ProviderBadResponse(self.name, "an event that is too large") from None
+
+    def _decode(self, data: bytes) -> UpstreamCompletion:
+        try:
+            completion = decode_completion(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise ProviderBadResponse(self.name, "not a chat completion") from None
+        if completion.error is not None:
+            log.warning("provider_error", provider=self.name, error=str(completion.error)[:_MAX_ERROR_BYTES])
+            raise ProviderUnavailable(self.name, "reported an error instead of an answer")
+        return completion
+
+    async def _read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                raise ProviderBadResponse(self.name, f"an answer longer than {limit} bytes")
+        return b"".join(chunks)
+
+    async def _refuse(self, response: aiohttp.ClientResponse) -> NoReturn:
+        # What a provider says of an error may quote keys or prompts: it goes to the log, not to the caller.
+        said = await response.content.read(_MAX_ERROR_BYTES)
+        log.warning(
+            "provider_refused", provider=self.name, status=response.status, body=said.decode("utf-8", "replace")
+        )
+        if response.status in _RETRYABLE or response.status >= 500:
+            raise ProviderUnavailable(
+                self.name,
+                f"answered with status {response.status}",
+                status=response.status,
+                retry_after=_retry_after(response),
+            )
+        raise ProviderRejected(self.name, response.status)
+
+
+class _Phase:
+    """Which bound a call is under, for the error that names it."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class _StreamedAnswer:
+    """Puts the chunks of a streamed answer together."""
+
+    __slots__ = ("_calls", "_content", "_refusal", "finish_reason", "model", "size", "usage")
+
+    def __init__(self) -> None:
+        self._content: list[str] = []
+        self._refusal: list[str] = []
+        self._calls: dict[int, list[str]] = {}
+        self.finish_reason: FinishReason | None = None
+        self.usage = Usage()
+        self.model = ""
+        self.size = 0
+
+    def add(self, chunk: UpstreamCompletion) -> Delta | None:
+        if chunk.usage is not None:
+            self.usage = to_usage(chunk.usage)
+        if not self.model and chunk.model:
+            self.model = chunk.model
+        if not chunk.choices:
+            return None
+        choice = chunk.choices[0]
+        if choice.finish_reason:
+            self.finish_reason = to_finish_reason(choice.finish_reason)
+        delta = to_delta(choice.delta) if choice.delta is not None else None
+        if delta is not None:
+            self._keep(delta)
+        return delta
+
+    def _keep(self, delta: Delta) -> None:
+        if delta.content:
+            self._content.append(delta.content)
+            self.size += len(delta.content)
+        if delta.refusal:
+            self._refusal.append(delta.refusal)
+            self.size += len(delta.refusal)
+        for call in delta.tool_calls:
+            kept = self._calls.setdefault(call.index, ["", "", ""])
+            kept[0] = kept[0] or call.id
+            kept[1] = kept[1] or call.name
+            kept[2] += call.arguments
+            self.size += len(call.arguments)
+
+    def message(self) -> Message:
+        calls = tuple(ToolCall(*self._calls[index]) for index in sorted(self._calls))
+        return Message(Role.ASSISTANT, "".join(self._content), tool_calls=calls, refusal="".join(self._refusal))
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float:
+    try:
+        return min(max(float(response.headers.get("Retry-After", "1")), 0.0), 600.0)
+    except ValueError:
+        return 1.0

@@ -1,0 +1,89 @@
+"""What a provider is to an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from chat_gateway.errors import ProviderUnknown
+from chat_gateway.model import FinishReason, Message, OnDelta, Sampling, Tool, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """One call of a model."""
+
+    model: str
+    messages: Sequence[Message]
+    sampling: Sampling
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = ""
+    response_format: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswer:
+    """What the model answered, whole; `model` is its name in the provider's words."""
+
+    message: Message
+    finish_reason: FinishReason
+    usage: Usage
+    model: str
+
+
+class Provider(Protocol):
+    """An upstream that serves models."""
+
+    name: str
+
+    async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
+        """Calls the model once and returns its whole answer; never retries, so that a turn costs one call.
+
+        With `on_delta` it streams: every piece goes there as it comes, and together they are the answer returned.
+        Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderRejected`, `ProviderBadResponse`. When cancelled it
+        closes the connection, so that the provider stops.
+        """
+        ...
+
+
+class Providers:
+    """The providers of this gateway by name."""
+
+    def __init__(self, providers: Mapping[str, Provider]) -> None:
+        self._providers = dict(providers)
+
+    def get(self, name: str) -> Provider:
+        """Returns the provider. Raises `ProviderUnknown`."""
+        try:
+            return self._providers[name]
+        except KeyError:
+            raise ProviderUnknown(name) from None
+
+    def names(self) -> list[str]:
+        """Returns every name, in order."""
+        return sorted(self._providers)
+
+
+def merged_sampling(base: Sampling, override: Sampling) -> Sampling:
+    """Returns `base` with everything that `override` says."""
+    if override == _UNSAID:
+        return base
+    return Sampling(
+        temperature=_first(override.temperature, base.temperature),
+        top_p=_first(override.top_p, base.top_p),
+        max_output_tokens=_first(override.max_output_tokens, base.max_output_tokens),
+        stop=override.stop or base.stop,
+        seed=_first(override.seed, base.seed),
+        presence_penalty=_first(override.presence_penalty, base.presence_penalty),
+        frequency_penalty=_first(override.frequency_penalty, base.frequency_penalty),
+    )
+
+
+T = TypeVar("T")
+
+_UNSAID = Sampling()
+
+
+def _first(a: T | None, b: T | None) -> T | None:
+    return b if a is None else a

@@ -1,0 +1,164 @@
+"""Admits turns: so many at a time, so many waiting, and a named refusal beyond that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+from chat_gateway.errors import TurnQueueFull
+from chat_gateway.model import AgentConfig
+from servicekit.errors import Draining
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLimits:
+    """Bounds of one gateway process, in turns; `agent_*` are for each agent."""
+
+    running: int = 256
+    queued: int = 512
+    agent_running: int = 128
+    agent_queued: int = 256
+    retry_after: float = 1.0
+    """What a refused caller is told to wait, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a gateway is."""
+
+    running: int
+    queued: int
+    limits: TurnLimits
+
+
+@dataclass(slots=True)
+class _AgentTurns:
+    entered: int = 0
+    running: int = 0
+
+
+@dataclass(slots=True)
+class _Waiter:
+    agent: _AgentTurns
+    limit: int
+    granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Scheduler:
+    """Counts the turns of this process.
+
+    A turn first *enters* (which is where it is refused, before it has cost anything), then takes a *slot* for as long
+    as it uses a model. In between it is queued: for its session's lease, or for the slot. Slots are given first come,
+    first served, except that an agent at its own limit does not hold up the others.
+    """
+
+    def __init__(self, limits: TurnLimits) -> None:
+        self._limits = limits
+        self._entered = 0
+        self._running = 0
+        self._agents: dict[str, _AgentTurns] = {}
+        self._waiters: deque[_Waiter] = deque()
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def load(self) -> Load:
+        """How busy this process is right now."""
+        return Load(self._running, self._entered - self._running, self._limits)
+
+    @contextmanager
+    def entered(self, config: AgentConfig) -> Iterator[None]:
+        """Counts a turn in, at once. Raises `TurnQueueFull` or `Draining`."""
+        self._check(config)
+        agent = self._agents.setdefault(config.uid, _AgentTurns())
+        self._entered += 1
+        agent.entered += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._entered -= 1
+            agent.entered -= 1
+            if not agent.entered:
+                del self._agents[config.uid]
+            if not self._entered:
+                self._idle.set()
+
+    @asynccontextmanager
+    async def slot(self, config: AgentConfig) -> AsyncIterator[None]:
+        """Waits for a slot and holds it. Only within `entered`; the turn's own bound bounds the wait."""
+        agent = self._agents[config.uid]
+        limit = self._agent_limit(config)
+        if self._running < self._limits.running and agent.running < limit:
+            self._take(agent)
+        else:
+            await self._wait(agent, limit)
+        try:
+            yield
+        finally:
+            self._give_back(agent)
+
+    async def drain(self, timeout: float) -> bool:
+        """Refuses new turns from now on and waits for those that are there; tells whether all ended in time."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _check(self, config: AgentConfig) -> None:
+        if self._draining:
+            raise Draining
+        limits = self._limits
+        if self._entered >= limits.running + limits.queued:
+            raise TurnQueueFull("gateway", limits.running, limits.retry_after)
+        agent = self._agents.get(config.uid)
+        running = self._agent_limit(config)
+        if agent is not None and agent.entered >= running + limits.agent_queued:
+            raise TurnQueueFull("agent", running, limits.retry_after)
+
+    def _agent_limit(self, config: AgentConfig) -> int:
+        own = config.max_concurrent_turns
+        return self._limits.agent_running if own is None else min(own, self._limits.running)
+
+    async def _wait(self, agent: _AgentTurns, limit: int) -> None:
+        waiter = _Waiter(agent, limit)
+        self._waiters.append(waiter)
+        try:
+            await waiter.granted
+        except asyncio.CancelledError:
+            if waiter.granted.done() and not waiter.granted.cancelled():
+                self._give_back(agent)
+            else:
+                self._waiters.remove(waiter)
+            raise
+
+    def _take(self, agent: _AgentTurns) -> None:
+        self._running += 1
+        agent.running += 1
+
+    def _give_back(self, agent: _AgentTurns) -> None:
+        self._running -= 1
+        agent.running -= 1
+        if self._waiters:
+            self._grant()
+
+    def _grant(self) -> None:
+        passed_over: list[_Waiter] = []
+        while self._waiters and self._running < self._limits.running:
+            waiter = self._waiters.popleft()
+            if waiter.granted.cancelled():
+                # Its task has yet to run and will look for itself here.
+                passed_over.append(waiter)
+            elif waiter.agent.running < waiter.limit:
+                self._take(waiter.agent)
+                waiter.granted.set_result(None)
+            else:
+                passed_over.append(waiter)
+        self._waiters.extendleft(reversed(passed_over))

@@ -1,0 +1,1 @@
+"""Templates: the kinds of agent that this gateway can build."""

@@ -1,0 +1,65 @@
+"""The template `assistant`: instructions, the window, one model call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from chat_gateway.agents.agent import Agent, TurnContext
+from chat_gateway.agents.prompt import prompt_messages
+from chat_gateway.model import AgentConfig, Answer, Message, OnDelta
+from chat_gateway.providers.provider import ModelCall, Provider, merged_sampling
+from chat_gateway.templates.placeholders import Instructions
+
+
+class AssistantTemplate:
+    """Answers with one call of the model. Any parameter fills the placeholder of its name in the instructions."""
+
+    id = "assistant"
+    version = "1.0.0"
+    description = (
+        "Answers from its instructions and the conversation so far. Every parameter fills the placeholder {{name}} of "
+        "the instructions; what parameters leave open is filled from the session's metadata."
+    )
+    parameters_schema: Mapping[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"},
+        "additionalProperties": {"type": ["string", "number", "boolean"]},
+        "maxProperties": 256,
+    }
+
+    def build(self, config: AgentConfig, provider: Provider) -> Agent:
+        """Returns the agent of this config."""
+        return AssistantAgent(config, provider)
+
+
+class AssistantAgent:
+    """One assistant, built from one revision of its config; shared by all of its turns, so it keeps no state of any."""
+
+    __slots__ = ("_instructions", "_model", "_provider", "_sampling")
+
+    def __init__(self, config: AgentConfig, provider: Provider) -> None:
+        self._instructions = Instructions(config.instructions, config.parameters)
+        self._provider = provider
+        self._model = config.model
+        self._sampling = config.sampling
+
+    def prompt(self, context: TurnContext) -> list[Message]:
+        """Returns what the model is sent. Raises `PlaceholderMissing`."""
+        instructions = self._instructions.filled(context.metadata)
+        return prompt_messages(instructions, context.window, context.request.messages)
+
+    async def respond(self, context: TurnContext, on_delta: OnDelta | None) -> Answer:
+        """Calls the model once. Raises the provider's errors, and `PlaceholderMissing`."""
+        request = context.request
+        call = ModelCall(
+            model=self._model,
+            messages=self.prompt(context),
+            sampling=merged_sampling(self._sampling, request.sampling),
+            tools=request.tools,
+            tool_choice=request.tool_choice,
+            response_format=request.response_format,
+        )
+        answer = await self._provider.complete(call, on_delta)
+        return Answer((answer.message,), answer.finish_reason, answer.usage, answer.model)

@@ -1,0 +1,56 @@
+"""Instructions with named placeholders: `{{name}}`, filled from parameters, then from the session's metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from chat_gateway.errors import PlaceholderMissing
+
+_PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.-]{0,63})\s*\}\}")
+
+
+class Instructions:
+    """Instructions parsed once; parameters are filled in at once, what is left open is filled per session.
+
+    What a value contains is never parsed again, so that neither parameters nor metadata can smuggle a placeholder in.
+    """
+
+    __slots__ = ("_pieces", "_text")
+
+    def __init__(self, text: str, parameters: Mapping[str, Any]) -> None:
+        pieces = _PLACEHOLDER.split(text)
+        # split() alternates: literal, name, literal, name, … literal.
+        for index in range(1, len(pieces), 2):
+            if pieces[index] in parameters:
+                pieces[index - 1] += _as_text(parameters[pieces[index]])
+                pieces[index] = ""
+        self._pieces = _merged(pieces)
+        self._text = self._pieces[0] if len(self._pieces) == 1 else None
+
+    def filled(self, metadata: Mapping[str, str]) -> str:
+        """Returns the text with every placeholder filled. Raises `PlaceholderMissing` for the first that is not."""
+        if self._text is not None:
+            return self._text
+        out = list(self._pieces)
+        for index in range(1, len(out), 2):
+            if out[index] not in metadata:
+                raise PlaceholderMissing(out[index])
+            out[index] = metadata[out[index]]
+        return "".join(out)
+
+
+def _merged(pieces: list[str]) -> tuple[str, ...]:
+    merged = [pieces[0]]
+    for name, literal in zip(pieces[1::2], pieces[2::2], strict=True):
+        if name:
+            merged += [name, literal]
+        else:
+            merged[-1] += literal
+    return tuple(merged)
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

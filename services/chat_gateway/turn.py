@@ -1,0 +1,233 @@
+"""The life of one turn, top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from chat_gateway.agents.agent import TurnContext
+from chat_gateway.agents.instances import Instances
+from chat_gateway.digest import request_digest
+from chat_gateway.errors import AgentNotFound, TurnTimeout
+from chat_gateway.leases import Leases, TurnStop
+from chat_gateway.metrics import TurnMetrics
+from chat_gateway.model import (
+    AgentConfig,
+    Answer,
+    Begun,
+    Delta,
+    Message,
+    OnDelta,
+    OnStarted,
+    ToolCallDelta,
+    Turn,
+    TurnOutcome,
+    TurnRequest,
+    TurnStarted,
+)
+from chat_gateway.ports import Configs, Sessions
+from chat_gateway.rules import check_turn_request
+from chat_gateway.scheduler import Scheduler
+from servicekit.errors import ServiceError
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """What is fixed once a turn has begun."""
+
+    turn_id: str
+    time: datetime
+    digest: bytes
+    request: TurnRequest
+    on_started: OnStarted | None
+    on_delta: OnDelta | None
+
+
+class TurnRunner:
+    """Runs turns. Holds no state of any of them: any gateway can run the next turn of any session."""
+
+    def __init__(
+        self,
+        *,
+        configs: Configs,
+        sessions: Sessions,
+        instances: Instances,
+        scheduler: Scheduler,
+        leases: Leases,
+        metrics: TurnMetrics,
+        turn_timeout: float,
+    ) -> None:
+        self._configs = configs
+        self._sessions = sessions
+        self._instances = instances
+        self._scheduler = scheduler
+        self._leases = leases
+        self._metrics = metrics
+        self._turn_timeout = turn_timeout
+
+    async def run(
+        self, request: TurnRequest, on_started: OnStarted | None = None, on_delta: OnDelta | None = None
+    ) -> TurnOutcome:
+        """Runs one turn in the caller's task and returns once it is stored.
+
+        `on_started` is awaited once, when nothing but the model can fail any more; `on_delta` gets each piece of the
+        answer, and without it the model is not asked to stream. Raises `ServiceError`, after which nothing of the turn
+        is stored; the one exception is a commit whose outcome stays unknown (`Unavailable`), which a repeat with the
+        same request id resolves. Cancelling the task cancels the model call and gives the lease back.
+        """
+        check_turn_request(request)
+        with self._metrics.turn(streamed=on_delta is not None) as observed:
+            config = await self._config(request)
+            digest = request_digest(request) if request.request_id else b""
+            turn = _Started(uuid.uuid4().hex, datetime.now(UTC), digest, request, on_started, on_delta)
+            with self._scheduler.entered(config):
+                async with self._bounded(request, config) as stop:
+                    if request.stateless:
+                        outcome = await self._without_session(turn, config)
+                    else:
+                        outcome = await self._in_session(turn, config, stop)
+            observed.ended(outcome)
+            return outcome
+
+    async def _config(self, request: TurnRequest) -> AgentConfig:
+        config = await self._configs.current(request.project, request.agent_id)
+        if request.agent_revision:
+            return await self._configs.at_revision(config, request.agent_revision)
+        return config
+
+    @asynccontextmanager
+    async def _bounded(self, request: TurnRequest, config: AgentConfig) -> AsyncIterator[TurnStop]:
+        own = config.turn_timeout or self._turn_timeout
+        waits = request.timeout if request.timeout is not None else own
+        try:
+            async with asyncio.timeout(min(own, waits)) as scope:
+                stop = TurnStop(scope)
+                yield stop
+        except TimeoutError:
+            raise stop.error or TurnTimeout("deadline" if waits < own else "turn") from None
+
+    async def _in_session(self, turn: _Started, config: AgentConfig, stop: TurnStop) -> TurnOutcome:
+        begun, config = await self._begin(turn, config)
+        if begun.lease is None:
+            return await _replay(turn, begun)
+        async with self._leases.held(begun.lease, stop) as lease:
+            if begun.pinned_revision and not turn.request.agent_revision:
+                config = await self._configs.at_revision(config, begun.pinned_revision)
+            answer = await self._answer(turn, config, begun)
+            stored = Turn(
+                id=turn.turn_id,
+                messages=turn.request.messages + answer.messages,
+                agent_revision=config.revision,
+                usage=answer.usage,
+                finish_reason=answer.finish_reason,
+                begin_time=turn.time,
+                model=answer.model,
+            )
+            committed = await lease.commit(stored, config, turn.request.request_id, turn.digest)
+        return _outcome(stored, begun, config.revision, number=committed.turn_number, expire_time=committed.expire_time)
+
+    async def _begin(self, turn: _Started, config: AgentConfig) -> tuple[Begun, AgentConfig]:
+        """Begins the turn; an agent that was deleted, and maybe made again, since its config was read is read again."""
+        try:
+            return await self._sessions.begin(turn.request, config, turn.turn_id, turn.digest), config
+        except ServiceError as error:
+            if error.reason != "AGENT_DELETED":
+                raise
+        self._configs.forget(config)
+        self._instances.evict_uid(config.uid)
+        fresh = await self._config(turn.request)
+        if fresh.uid == config.uid:
+            raise AgentNotFound(config.id)
+        return await self._sessions.begin(turn.request, fresh, turn.turn_id, turn.digest), fresh
+
+    async def _without_session(self, turn: _Started, config: AgentConfig) -> TurnOutcome:
+        begun = Begun(
+            session_id="",
+            created=False,
+            message_count=0,
+            pinned_revision=0,
+            metadata=turn.request.metadata,
+            expire_time=turn.time,
+            lease=None,
+            window=(),
+            replayed=None,
+        )
+        answer = await self._answer(turn, config, begun)
+        return TurnOutcome(
+            turn_id=turn.turn_id,
+            session_id="",
+            session_created=False,
+            turn_number=0,
+            session_expire_time=None,
+            agent_revision=config.revision,
+            message=answer.messages[-1],
+            finish_reason=answer.finish_reason,
+            usage=answer.usage,
+            model=answer.model,
+            begin_time=turn.time,
+        )
+
+    async def _answer(self, turn: _Started, config: AgentConfig, begun: Begun) -> Answer:
+        async with self._scheduler.slot(config):
+            agent = self._instances.get(config)
+            context = TurnContext(turn.request, begun.window, begun.metadata)
+            if turn.on_started is not None:
+                # What can fail without the model fails before the caller is told that the turn has started.
+                agent.prompt(context)
+                await turn.on_started(_started(turn, begun, config.revision))
+            return await agent.respond(context, turn.on_delta)
+
+
+async def _replay(turn: _Started, begun: Begun) -> TurnOutcome:
+    stored = begun.replayed
+    assert stored is not None, "BeginTurn answers a lease or a stored turn"
+    outcome = _outcome(
+        stored, begun, stored.agent_revision, number=stored.number, expire_time=begun.expire_time, replayed=True
+    )
+    if turn.on_started is not None:
+        await turn.on_started(
+            TurnStarted(
+                turn_id=stored.id,
+                session_id=begun.session_id,
+                session_created=False,
+                agent_revision=stored.agent_revision,
+                begin_time=stored.begin_time,
+            )
+        )
+    if turn.on_delta is not None:
+        await turn.on_delta(_whole_delta(outcome.message))
+    return outcome
+
+
+def _started(turn: _Started, begun: Begun, revision: int) -> TurnStarted:
+    return TurnStarted(turn.turn_id, begun.session_id, begun.created, revision, turn.time)
+
+
+def _outcome(
+    stored: Turn, begun: Begun, revision: int, *, number: int, expire_time: datetime, replayed: bool = False
+) -> TurnOutcome:
+    return TurnOutcome(
+        turn_id=stored.id,
+        session_id=begun.session_id,
+        session_created=begun.created,
+        turn_number=number,
+        session_expire_time=expire_time,
+        agent_revision=revision,
+        message=stored.messages[-1],
+        finish_reason=stored.finish_reason,
+        usage=stored.usage,
+        model=stored.model,
+        begin_time=stored.begin_time,
+        replayed=replayed,
+    )
+
+
+def _whole_delta(message: Message) -> Delta:
+    calls = tuple(
+        ToolCallDelta(index, call.id, call.name, call.arguments) for index, call in enumerate(message.tool_calls)
+    )
+    return Delta(message.content, calls, message.refusal)
