@@ -2,12 +2,14 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
-import psycopg
 import pytest
-import redis
 
-from tests.servers.stores import Choice, PostgresServer, RedisServer, libpq_url
+from tests.servers.stores import Choice, PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.system import BreakableSystem, StartSystem, System
 
 CHOICE = pytest.StashKey[Choice]()
 LOGICAL_DATABASES = 16
@@ -33,7 +35,6 @@ def postgres_server(server_choice: Choice, tmp_path_factory: pytest.TempPathFact
     server = server_choice.postgres(tmp_path_factory.mktemp("postgres"))
     server.start()
     yield server
-    server.stop()
     server.remove()
 
 
@@ -43,18 +44,7 @@ def redis_server(server_choice: Choice, tmp_path_factory: pytest.TempPathFactory
     server = server_choice.redis(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
-    server.stop()
     server.remove()
-
-
-@pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """SQLAlchemy URL (postgresql+psycopg://) of a fresh, empty database, dropped after the test."""
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(libpq_url(postgres_server.database_url("postgres")), autocommit=True) as admin:
-        admin.execute(f'CREATE DATABASE "{name}"'.encode())
-        yield postgres_server.database_url(name)
-        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
 
 
 @pytest.fixture(scope="session")
@@ -64,12 +54,45 @@ def logical_databases() -> list[int]:
 
 
 @pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """SQLAlchemy URL (postgresql+psycopg://) of a fresh, empty database, dropped after the test."""
+    with fresh_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
 def redis_url(redis_server: RedisServer, logical_databases: list[int]) -> Iterator[str]:
     """URL of an empty logical database that the test owns alone (server functions are shared by all)."""
-    number = logical_databases.pop(0)
-    url = redis_server.database_url(number)
-    with redis.Redis.from_url(url) as client:
-        client.flushdb()
+    with fresh_redis(redis_server, logical_databases) as url:
         yield url
-        client.flushdb()
-    logical_databases.insert(0, number)
+
+
+@pytest.fixture(scope="module")
+def parley_system(
+    postgres_server: PostgresServer,
+    redis_server: RedisServer,
+    logical_databases: list[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[System]:
+    """The whole system for the tests of one module: two gateways on stores of its own in the session's servers."""
+    folder = tmp_path_factory.mktemp("system")
+    with (
+        fresh_database(postgres_server) as postgres_url,
+        fresh_redis(redis_server, logical_databases) as redis_url,
+        System(postgres_url, redis_url, folder=folder, gateways=2) as system,
+    ):
+        yield system
+
+
+@pytest.fixture
+def start_system(server_choice: Choice, tmp_path: Path) -> Iterator[StartSystem]:
+    """Start whole systems, each on a PostgreSQL and a Redis of its own, that the test may take apart."""
+    with ExitStack() as systems:
+
+        def start(**options: Any) -> BreakableSystem:
+            folder = tmp_path / uuid.uuid4().hex[:8]
+            folder.mkdir()
+            postgres, valkey = server_choice.own_postgres(folder), server_choice.own_redis(folder)
+            return systems.enter_context(BreakableSystem(postgres, valkey, folder=folder, **options))
+
+        yield start

@@ -70,8 +70,16 @@ class ServiceProcess:
 
     def start(self, timeout: float = READY_SECONDS) -> None:
         """Start and wait until the service's own health check says that it serves."""
+        self.launch()
+        self.wait(timeout)
+
+    def launch(self) -> None:
+        """Start without waiting."""
         self._child.start()
-        self._child.wait_until(lambda: grpc_serves(self.grpc_target), timeout)
+
+    def wait(self, timeout: float = READY_SECONDS) -> None:
+        """Wait until it serves; raises ChildDied or NotReady, with the last line of the log."""
+        self._child.wait_until(self.serves, timeout)
 
     def serves(self) -> bool:
         """Whether the health check says SERVING now."""

@@ -8,7 +8,9 @@ emptied in the other.
 
 import os
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -17,6 +19,8 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from parley_cli.embedded.postgres import EmbeddedPostgres
 from parley_cli.embedded.redis import EmbeddedRedis
@@ -31,7 +35,7 @@ KINDS = ("embedded", "containers", "urls")
 
 
 class PostgresServer(Protocol):
-    """A PostgreSQL server of the tests; `kill` is SIGKILL, and `start` brings it back with the same data and port."""
+    """A PostgreSQL server of the tests: `kill` is SIGKILL, `start` brings it back as it was, `remove` ends it for good."""
 
     def start(self) -> None: ...
     def stop(self) -> object: ...
@@ -41,7 +45,7 @@ class PostgresServer(Protocol):
 
 
 class RedisServer(Protocol):
-    """A Redis server of the tests; `kill` is SIGKILL, and `start` brings it back with the same data and port."""
+    """A Redis server of the tests: `kill` is SIGKILL, `start` brings it back as it was, `remove` ends it for good."""
 
     def start(self) -> None: ...
     def stop(self) -> object: ...
@@ -252,11 +256,37 @@ def postgres_answers(url: str) -> bool:
 
 def redis_answers(url: str) -> bool:
     """Tell whether a Redis server answers."""
-    with redis.Redis.from_url(url, socket_timeout=5) as client:
+    with redis.Redis.from_url(url, socket_timeout=5, retry=Retry(NoBackoff(), 0)) as client:
         try:
             return bool(client.ping())
         except (redis.ConnectionError, redis.TimeoutError):
             return False
+
+
+@contextmanager
+def fresh_database(server: PostgresServer) -> Iterator[str]:
+    """Make an empty database and yield its SQLAlchemy URL (postgresql+psycopg://); drop it afterwards."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(libpq_url(server.database_url("postgres")), autocommit=True) as admin:
+        admin.execute(f'CREATE DATABASE "{name}"'.encode())
+        try:
+            yield server.database_url(name)
+        finally:
+            admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
+@contextmanager
+def fresh_redis(server: RedisServer, free: list[int]) -> Iterator[str]:
+    """Take a logical database from `free` and yield its URL, empty; empty it and give it back afterwards."""
+    number = free.pop(0)
+    url = server.database_url(number)
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+        try:
+            yield url
+        finally:
+            client.flushdb()
+            free.insert(0, number)
 
 
 def _without_password(url: str) -> str:

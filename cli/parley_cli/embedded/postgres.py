@@ -122,7 +122,9 @@ class EmbeddedPostgres:
         _wait_for_orphans(self.data.resolve())
 
     def remove(self) -> None:
-        """Delete the data of a stopped server, wherever it lies."""
+        """Stop the server if it runs, and delete its data, wherever it lies."""
+        if self._child is not None:
+            self._child.stop()
         if self.data.is_symlink():
             shutil.rmtree(self.data.resolve().parent)
             self.data.unlink()

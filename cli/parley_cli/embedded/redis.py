@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from parley_cli.embedded.passwords import password_of
 from parley_cli.errors import MissingPart, PortTaken
@@ -85,7 +87,9 @@ class EmbeddedRedis:
         self.child.kill()
 
     def remove(self) -> None:
-        """Delete the data of a stopped server."""
+        """Stop the server if it runs, and delete its data."""
+        if self._child is not None:
+            self._child.stop()
         shutil.rmtree(self.data, ignore_errors=True)
 
     def _configure(self) -> Path:
@@ -109,7 +113,7 @@ class EmbeddedRedis:
         return file
 
     def _answers(self) -> bool:
-        client = redis.Redis.from_url(self.url, socket_timeout=2)
+        client = redis.Redis.from_url(self.url, socket_timeout=2, retry=Retry(NoBackoff(), 0))
         try:
             return bool(client.ping())
         except (redis.ConnectionError, redis.TimeoutError):  # LOADING is a ConnectionError too

@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -90,8 +91,9 @@ def test_the_store_refuses_a_caller_without_its_password(tmp_path: Path) -> None
     postgres.stop()
     valkey = EmbeddedRedis(tmp_path / "redis")
     valkey.start()
-    with redis.Redis(port=valkey.port) as client, pytest.raises(redis.AuthenticationError):
-        client.ping()
+    with socket.create_connection(("127.0.0.1", valkey.port)) as stranger:
+        stranger.sendall(b"PING\r\n")
+        assert stranger.recv(100).startswith(b"-NOAUTH")
     valkey.stop()
     assert (tmp_path / "redis.password").stat().st_mode & 0o077 == 0
 
