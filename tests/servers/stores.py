@@ -35,7 +35,7 @@ KINDS = ("embedded", "containers", "urls")
 
 
 class PostgresServer(Protocol):
-    """A PostgreSQL server of the tests: `kill` is SIGKILL, `start` brings it back as it was, `remove` ends it for good."""
+    """A PostgreSQL of the tests: `kill` is SIGKILL, `start` brings it back as it was, `remove` ends it for good."""
 
     def start(self) -> None: ...
     def stop(self) -> object: ...
@@ -45,7 +45,7 @@ class PostgresServer(Protocol):
 
 
 class RedisServer(Protocol):
-    """A Redis server of the tests: `kill` is SIGKILL, `start` brings it back as it was, `remove` ends it for good."""
+    """A Redis of the tests: `kill` is SIGKILL, `start` brings it back as it was, `remove` ends it for good."""
 
     def start(self) -> None: ...
     def stop(self) -> object: ...

@@ -1,0 +1,49 @@
+# Needs python3 (3.11 or newer) and make, nothing else. `make` alone explains itself.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TYPED := libs services cli
+# Arguments for the program behind a target: make run ARGS='--gateways 2', make test ARGS='-k lease'
+ARGS ?=
+
+# Tools keep their caches here, so that an empty or missing home folder is no obstacle.
+export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
+
+.PHONY: help run test check lint type gen clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml constraints.txt .ci/install.py
+	@$(PYTHON) .ci/install.py $(VENV)
+	@touch $@
+
+run: $(INSTALLED) ## Start the whole system on this machine and talk to it (Ctrl-C stops it)
+	@$(BIN)/parley up $(ARGS)
+
+test: $(INSTALLED) ## Run the whole test suite, against a real PostgreSQL and a real Redis
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint type ## Everything that needs no running: lint, types, and that generated code is current
+	$(BIN)/python protos/generate.py --check
+
+lint: $(INSTALLED) ## Style, import rules, protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/buf lint protos
+
+type: $(INSTALLED) ## Types, strictly
+	$(BIN)/mypy $(TYPED)
+
+gen: $(INSTALLED) ## Generate the stubs in libs/parley from protos/
+	$(BIN)/python protos/generate.py
+
+clean: ## Remove .venv and caches; data in .parley/ stays
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find libs services cli tests protos -name __pycache__ -type d -prune -exec rm -rf {} +
