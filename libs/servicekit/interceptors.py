@@ -195,6 +195,11 @@ class EndOnDrain(HandlerInterceptor):
 
         return endable
 
+    @property
+    def running(self) -> int:
+        """How many such calls there are now."""
+        return len(self._running)
+
     def drain(self) -> None:
         """Ends all such calls now; later ones are refused."""
         self._draining = True
@@ -205,7 +210,8 @@ class EndOnDrain(HandlerInterceptor):
 def status_name(context: Context[Any, Any], failure: BaseException | None) -> str:
     """Returns the name of the status that a call ends with, given what its handler raised."""
     if isinstance(failure, asyncio.CancelledError):
-        return "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
+        left = remaining(context)
+        return "CANCELLED" if left is None or left > _CLOCK_SLACK else "DEADLINE_EXCEEDED"
     code = context.code()
     if code:
         return code.name if isinstance(code, grpc.StatusCode) else str(code)
@@ -218,6 +224,9 @@ def remaining(context: Context[Any, Any]) -> float | None:
     """Returns the seconds until the caller's deadline, at least 0; None when the caller set none."""
     return context.time_remaining()
 
+
+_CLOCK_SLACK = 0.01
+"""Seconds that the core's clock may run ahead of ours when it ends a call at its deadline."""
 
 _SERVER_FAULTS = frozenset({Code.INTERNAL.name, Code.UNKNOWN.name, Code.DATA_LOSS.name})
 

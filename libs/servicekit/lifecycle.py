@@ -1,6 +1,7 @@
 """The life of a service process: start, ready, drain, exit code."""
 
 import asyncio
+import contextlib
 import errno
 import json
 import signal
@@ -26,6 +27,8 @@ CLEANUP_MARGIN = 5.0
 S = TypeVar("S", bound=ServiceSettings)
 Details = Mapping[str, object] | None
 """What `build` may yield: fields for the ready line, such as the bound ports."""
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _log = structlog.get_logger("servicekit.lifecycle")
 
@@ -70,15 +73,21 @@ class Background:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._closing = True
-        owner = self._owner
+        death = self._death
+        others_cancel = 0 if death is None else await self._take_back_cancel(error)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        if self._death is not None and owner is not None:
-            owner.uncancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._death is not None and (error is None or isinstance(error, asyncio.CancelledError)):
-            raise self._death
+        if death is not None and (error is None or (isinstance(error, asyncio.CancelledError) and not others_cancel)):
+            raise death
+
+    async def _take_back_cancel(self, error: BaseException | None) -> int:
+        # What _ended asked for must not reach anybody outside this block; tells how many others asked to cancel.
+        if not isinstance(error, asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        return self._owner.uncancel() if self._owner is not None else 0
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -104,7 +113,7 @@ def run(build: Callable[[S], AbstractAsyncContextManager[Details]], settings: S 
     clear line when it can't start, when a background task died, or when it could not stop in time. Give the settings
     *class* rather than an instance, so that a wrong environment variable is such a line, too.
     """
-    name = build.__module__.partition(".")[0]
+    name = getattr(build, "__module__", "service").partition(".")[0]
     try:
         ready_settings = settings if isinstance(settings, ServiceSettings) else settings()
     except ValidationError as error:
@@ -125,16 +134,18 @@ class _Process:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._main: asyncio.Task[Any] | None = None
         self._stop = asyncio.Event()
         self._started = False
 
     async def serve(self, build: Callable[[S], AbstractAsyncContextManager[Details]], settings: S) -> str | None:
         self._main = asyncio.current_task()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
+        bound = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as bound, build(settings) as details:
+            async with bound, build(settings) as details:
                 try:
                     self._announce(details)
                     await self._stop.wait()
@@ -145,7 +156,9 @@ class _Process:
                 return None
             raise
         except Exception as error:
-            return self._describe(error)
+            return "could not stop in time" if bound.expired() else self._describe(error)
+        finally:  # one more signal must not turn a clean exit into a killed process
+            signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         return None
 
     def _on_signal(self) -> None:
@@ -161,12 +174,8 @@ class _Process:
         print(line, file=sys.stderr, flush=True)
 
     def _describe(self, error: Exception) -> str:
-        if isinstance(error, TaskDied):
-            return f"stopped: {error}"
-        if isinstance(error, TimeoutError) and self._stop.is_set():
-            return "could not stop in time"
         doing = "stopped" if self._started else "cannot start"
-        if isinstance(error, StartupError | ServiceError):
+        if isinstance(error, StartupError | ServiceError | TaskDied):
             return f"{doing}: {error}"
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             return f"{doing}: {(error.strerror or str(error)).lower()}"

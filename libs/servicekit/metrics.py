@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 from weakref import WeakKeyDictionary
 
+import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as TEXT_TYPE
 from prometheus_client.exposition import generate_latest as generate_text
@@ -20,6 +21,8 @@ Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
 
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Seconds. From a local call to the longest turn."""
+
+_log = structlog.get_logger("servicekit.metrics")
 
 _READ_TIMEOUT = 5.0
 _CHECK_TIMEOUT = 2.0
@@ -83,8 +86,8 @@ async def serve_metrics(
         yield port
     finally:
         server.close()
-        await server.wait_closed()
         await endpoint.close()
+        await server.wait_closed()
 
 
 class _Endpoint:
@@ -146,7 +149,8 @@ class _Endpoint:
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT):
                 parts = await self._readiness()
-        except TimeoutError:
+        except Exception as error:
+            _log.error("readiness check failed", exc_info=error)
             parts = {"readiness check": False}
         ready = all(parts.values())
         body = {"ready": ready, "parts": {name: "up" if up else "away" for name, up in parts.items()}}

@@ -1,6 +1,7 @@
 """`ServiceError` to and from gRPC's rich status (`google.rpc.Status`, AIP-193)."""
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,6 +31,10 @@ DETAILS_KEY = "grpc-status-details-bin"
 _MESSAGE_BYTES = 768
 _DETAILS_BYTES = 3 * 1024
 _DESCRIPTION_BYTES = 512
+
+# grpcio's own words: there is nothing else to tell these two apart by.
+_TOO_LARGE = re.compile(r"message larger than max \(\d+ vs\. (\d+)\)")
+_OVERLOAD_PAUSE = 0.5
 
 
 def to_status(error: ServiceError) -> status_pb2.Status:
@@ -79,14 +84,23 @@ def from_rpc_error(error: grpc.aio.AioRpcError, peer: str = "the peer") -> Servi
             return DeadlineExceeded(f"{peer} did not answer before the deadline")
         case grpc.StatusCode.CANCELLED:
             return Cancelled(f"the call to {peer} was cancelled")
-        case grpc.StatusCode.RESOURCE_EXHAUSTED if "message larger than max" in (error.details() or ""):
-            return MessageTooLarge(f"the message is larger than {peer} and this service exchange")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return _exhausted(error.details() or "", peer)
         case _:
             return Internal(f"{peer} answered {code.name}")
 
 
 STATUS_CODES: dict[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
 """grpcio's name for each canonical code."""
+
+
+def _exhausted(details: str, peer: str) -> ServiceError:
+    too_large = _TOO_LARGE.search(details)
+    if too_large is not None:
+        return MessageTooLarge(f"the message is larger than {peer} takes or may send", limit=int(too_large[1]))
+    if "Concurrent RPC limit exceeded" in details:
+        return Unavailable(peer, retry_after=_OVERLOAD_PAUSE)
+    return Internal(f"{peer} answered RESOURCE_EXHAUSTED")
 
 
 def _remote_error(error: grpc.aio.AioRpcError) -> RemoteError | None:

@@ -1,5 +1,6 @@
 """A gRPC server with health, reflection, limits, interceptors and a graceful drain."""
 
+import asyncio
 import contextlib
 import errno
 import socket
@@ -21,6 +22,9 @@ __all__ = ["GrpcServer", "check_port", "remaining", "serving"]
 
 _HEALTH_METHODS = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 _REFLECTION_METHODS = frozenset({"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"})
+
+_NOTICE = 0.05
+"""Seconds in which those who watch the health hear of NOT_SERVING before their watch ends."""
 
 _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *KEEPALIVE_OPTIONS,
@@ -70,6 +74,7 @@ async def serving(
     server = grpc.aio.server(
         interceptors=[*_standard_interceptors(call_duration(registry)), on_drain, *interceptors],
         options=_SERVER_OPTIONS,
+        maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )
     for add_to_server, servicer in add:
         add_to_server(servicer, server)
@@ -81,11 +86,13 @@ async def serving(
     running = GrpcServer(_bind(server, settings.host, settings.grpc_port), health_servicer)
     for name in ("", *names):
         await running.set_serving(name, ready)
-    await server.start()
     try:
+        await server.start()
         yield running
     finally:
         await health_servicer.enter_graceful_shutdown()
+        if on_drain.running:
+            await asyncio.sleep(_NOTICE)
         on_drain.drain()
         await server.stop(settings.drain_timeout)
 

@@ -21,7 +21,8 @@ class ServiceSettings(BaseSettings):
     """Settings of one process, from environment variables (prefix `PARLEY_`, or the subclass' own).
 
     A host beyond loopback while authentication is off is refused. Ports are TCP; `grpc_port` 0 means any free one,
-    `metrics_port` 0 means no metrics endpoint. `drain_timeout` is in seconds.
+    `metrics_port` 0 means no metrics endpoint. `drain_timeout` is in seconds. Calls beyond `max_concurrent_rpcs`,
+    watches included, are refused at once.
     """
 
     model_config = SettingsConfigDict(env_prefix="PARLEY_", frozen=True, hide_input_in_errors=True)
@@ -33,6 +34,7 @@ class ServiceSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     reflection: bool = True
+    max_concurrent_rpcs: int = Field(default=4096, ge=1)
     drain_timeout: float = Field(default=10.0, ge=0, le=600, allow_inf_nan=False)
 
     @model_validator(mode="after")

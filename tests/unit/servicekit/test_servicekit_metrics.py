@@ -1,0 +1,128 @@
+import asyncio
+import contextlib
+import json
+from collections.abc import Mapping
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+from structlog.testing import capture_logs
+
+from servicekit.errors import StartupError
+from servicekit.metrics import call_duration, exposition, serve_metrics
+
+
+async def fetch(port: int | None, path: str, method: str = "GET") -> tuple[int, str, str]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, f"http://127.0.0.1:{port}{path}") as answer,
+    ):
+        return answer.status, answer.content_type, await answer.text()
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    Counter("turns", "Turns.", registry=registry).inc(7)
+    return registry
+
+
+async def test_port_0_is_off() -> None:
+    async with serve_metrics("127.0.0.1", 0) as port:
+        assert port is None
+
+
+async def test_metrics_and_liveness(free_port: int, registry: CollectorRegistry) -> None:
+    async with serve_metrics("127.0.0.1", free_port, registry=registry) as port:
+        assert port == free_port
+        status, content_type, body = await fetch(port, "/metrics")
+        assert (status, content_type) == (200, "text/plain")
+        assert "turns_total 7.0" in body
+        assert (await fetch(port, "/livez"))[0] == 200
+        assert (await fetch(port, "/readyz"))[0] == 200
+        assert (await fetch(port, "/secret"))[0] == 404
+        assert (await fetch(port, "/metrics", "POST"))[0] == 405
+
+
+async def test_readiness_tells_which_part_is_away(free_port: int) -> None:
+    parts = {"postgres": True, "feed": True}
+
+    async def check() -> Mapping[str, bool]:
+        return parts
+
+    async with serve_metrics("127.0.0.1", free_port, readiness=check):
+        assert (await fetch(free_port, "/readyz"))[0] == 200
+        parts["postgres"] = False
+        status, _, body = await fetch(free_port, "/readyz")
+    assert status == 503
+    assert json.loads(body) == {"ready": False, "parts": {"postgres": "away", "feed": "up"}}
+
+
+@pytest.mark.parametrize("behaviour", ["hangs", "raises"])
+async def test_a_check_that_fails_is_not_ready(free_port: int, behaviour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> Mapping[str, bool]:
+        if behaviour == "raises":
+            raise KeyError("x")
+        await asyncio.Event().wait()
+        return {}
+
+    monkeypatch.setattr("servicekit.metrics._CHECK_TIMEOUT", 0.05)
+    with capture_logs() as logs:
+        async with serve_metrics("127.0.0.1", free_port, readiness=check):
+            assert (await fetch(free_port, "/readyz"))[0] == 503
+    assert [line["event"] for line in logs] == ["readiness check failed"]
+
+
+async def test_a_taken_port_is_named(taken_port: int) -> None:
+    with pytest.raises(StartupError, match=rf"127\.0\.0\.1:{taken_port}"):
+        async with serve_metrics("127.0.0.1", taken_port):
+            pass
+
+
+async def test_an_idle_connection_is_closed(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("servicekit.metrics._READ_TIMEOUT", 0.1)
+    async with serve_metrics("127.0.0.1", free_port), asyncio.timeout(2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_request_without_end_is_cut_off(free_port: int) -> None:
+    async with serve_metrics("127.0.0.1", free_port), asyncio.timeout(2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
+        writer.write(b"GET / HTTP/1.1\r\nx: " + b"x" * 20_000)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        assert (await fetch(free_port, "/livez"))[0] == 200
+
+
+async def test_connections_beyond_the_bound_are_closed(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("servicekit.metrics._MAX_CONNECTIONS", 1)
+    async with serve_metrics("127.0.0.1", free_port), asyncio.timeout(2):
+        _, first = await asyncio.open_connection("127.0.0.1", free_port)
+        await asyncio.sleep(0.05)
+        reader, second = await asyncio.open_connection("127.0.0.1", free_port)
+        assert await reader.read() == b""
+        first.close()
+        second.close()
+
+
+async def test_leaving_closes_what_is_open(free_port: int) -> None:
+    async with asyncio.timeout(2):
+        async with serve_metrics("127.0.0.1", free_port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
+            await asyncio.sleep(0.05)
+        assert await reader.read() == b""
+        writer.close()
+
+
+def test_openmetrics_is_given_to_those_who_ask(registry: CollectorRegistry) -> None:
+    body, content_type = exposition(registry, "application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
+
+
+def test_one_histogram_a_registry(registry: CollectorRegistry) -> None:
+    assert call_duration(registry) is call_duration(registry)
+    assert call_duration(CollectorRegistry()) is not call_duration(registry)

@@ -1,0 +1,147 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from servicekit.channels import call, stream
+from servicekit.errors import RemoteError, StartupError
+from servicekit.server import serving
+from servicekit.settings import ServiceSettings
+
+Start = Callable[..., Any]
+Connect = Callable[[int], grpc.aio.Channel]
+HELLO = StringValue(value="hello")
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def health(peer: Any, service: str) -> Any:
+    stub = health_pb2_grpc.HealthStub(peer.channel)
+    return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)).status
+
+
+async def forever(request: StringValue, context: Any) -> AsyncIterator[StringValue]:
+    yield StringValue(value="one")
+    await asyncio.Event().wait()
+
+
+async def test_health_is_told_for_each_service_and_overall(start: Start) -> None:
+    async with start({}) as peer:
+        assert await health(peer, "") == SERVING
+        assert await health(peer, "test.Echo") == SERVING
+        await peer.server.set_serving("test.Echo", False)
+        assert await health(peer, "test.Echo") == NOT_SERVING
+        assert await health(peer, "") == SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await health(peer, "test.Unknown")
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_server_may_start_unready(start: Start) -> None:
+    async with start({}, ready=False) as peer:
+        assert [await health(peer, name) for name in ("", "test.Echo")] == [NOT_SERVING, NOT_SERVING]
+        await peer.server.set_serving("", True)
+        assert await health(peer, "") == SERVING
+
+
+@pytest.mark.parametrize("reflection", [True, False])
+async def test_reflection_is_a_setting(start: Start, reflection: bool) -> None:
+    async with start({}, settings=ServiceSettings(reflection=reflection)) as peer:
+        stub = reflection_pb2_grpc.ServerReflectionStub(peer.channel)
+        requests = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+        answer = stub.ServerReflectionInfo(requests)
+        if reflection:
+            listed = {s.name for a in [r async for r in answer] for s in a.list_services_response.service}
+            assert {"test.Echo", "grpc.health.v1.Health"} <= listed
+        else:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                _ = [r async for r in answer]
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_taken_port_is_named(taken_port: int) -> None:
+    settings = ServiceSettings(grpc_port=taken_port)
+    with pytest.raises(StartupError, match=rf"127\.0\.0\.1:{taken_port} is taken"):
+        async with serving(settings, add=[], service_names=[]):
+            pass
+
+
+async def test_two_servers_never_share_a_port() -> None:
+    async with serving(ServiceSettings(), add=[], service_names=[]) as first:
+        with pytest.raises(StartupError, match=rf"127\.0\.0\.1:{first.port} is taken"):
+            async with serving(ServiceSettings(grpc_port=first.port), add=[], service_names=[]):
+                pass
+
+
+async def test_a_host_that_is_not_ours_is_named() -> None:
+    settings = ServiceSettings(host="192.0.2.1", auth="required")
+    with pytest.raises(StartupError, match=r"cannot listen on 192\.0\.2\.1:0"):
+        async with serving(settings, add=[], service_names=[]):
+            pass
+
+
+async def test_a_drain_lets_running_calls_finish(start: Start, connect: Connect) -> None:
+    entered = asyncio.Event()
+
+    async def slow(request: StringValue, context: Any) -> StringValue:
+        entered.set()
+        await asyncio.sleep(0.3)
+        return request
+
+    settings = ServiceSettings(drain_timeout=5)
+    async with start({"Slow": ("unary_unary", slow)}, settings=settings) as peer:
+        channel = connect(peer.server.port)
+        method = channel.unary_unary(
+            "/test.Echo/Slow",
+            request_serializer=StringValue.SerializeToString,
+            response_deserializer=StringValue.FromString,
+        )
+        running = asyncio.ensure_future(call(method, HELLO, timeout=5))
+        await entered.wait()
+    assert await running == HELLO
+
+
+async def test_a_drain_is_bounded(start: Start, connect: Connect) -> None:
+    async with start({"Watch": ("unary_stream", forever)}, settings=ServiceSettings(drain_timeout=0.3)) as peer:
+        responses = watch_on(connect(peer.server.port))
+        await anext(responses)
+        begin = time.monotonic()
+    assert 0.3 <= time.monotonic() - begin < 3
+    await responses.aclose()
+
+
+async def test_a_drain_does_not_wait_for_endless_calls(start: Start, connect: Connect) -> None:
+    settings = ServiceSettings(drain_timeout=30)
+    async with start({"Watch": ("unary_stream", forever)}, settings=settings, endless=["/test.Echo/Watch"]) as peer:
+        responses = watch_on(connect(peer.server.port))
+        await anext(responses)
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 5
+    with pytest.raises(RemoteError) as caught:
+        await anext(responses)
+    assert caught.value.reason == "DRAINING"
+
+
+async def test_who_watches_the_health_hears_of_the_drain(start: Start, connect: Connect, outcome: Start) -> None:
+    async with start({}, settings=ServiceSettings(drain_timeout=30)) as peer:
+        stub = health_pb2_grpc.HealthStub(connect(peer.server.port))
+        watch = aiter(stub.Watch(health_pb2.HealthCheckRequest(service="test.Echo")))
+        assert (await anext(watch)).status == SERVING
+    heard, error = await outcome(watch)
+    assert [response.status for response in heard] == [NOT_SERVING]
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def watch_on(channel: grpc.aio.Channel) -> Any:
+    method = channel.unary_stream(
+        "/test.Echo/Watch",
+        request_serializer=StringValue.SerializeToString,
+        response_deserializer=StringValue.FromString,
+    )
+    return stream(method, HELLO, timeout=None)

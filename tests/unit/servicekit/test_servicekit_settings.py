@@ -1,0 +1,38 @@
+import pytest
+from pydantic import ValidationError
+
+from servicekit.settings import ServiceSettings, is_loopback
+
+
+def test_defaults_are_private_to_this_machine() -> None:
+    settings = ServiceSettings()
+    assert (settings.host, settings.auth, settings.metrics_port) == ("127.0.0.1", "off", 0)
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLEY_GRPC_PORT", "50052")
+    monkeypatch.setenv("PARLEY_LOG_LEVEL", "debug")
+    settings = ServiceSettings()
+    assert (settings.grpc_port, settings.log_level) == (50052, "debug")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.com", "0"])
+def test_an_open_door_without_authentication_is_refused(host: str) -> None:
+    with pytest.raises(ValidationError, match="authentication is off"):
+        ServiceSettings(host=host)
+    assert ServiceSettings(host=host, auth="required").host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
+def test_loopback_needs_no_authentication(host: str) -> None:
+    assert is_loopback(host)
+    assert ServiceSettings(host=host).host == host
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("GRPC_PORT", "65536"), ("DRAIN_TIMEOUT", "nan"), ("LOG_FORMAT", "xml"), ("HOST", "")]
+)
+def test_values_out_of_bounds_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"PARLEY_{name}", value)
+    with pytest.raises(ValidationError):
+        ServiceSettings()
