@@ -121,3 +121,16 @@ class TurnTimeout(ServiceError):
 
     def __init__(self, bound: str) -> None:
         super().__init__(f"the turn did not end within its bound {bound!r}", metadata={"bound": bound})
+
+
+class SessionAgentMismatch(ServiceError):
+    """The session belongs to another agent."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "SESSION_AGENT_MISMATCH"
+
+    def __init__(self, session_id: str, agent_id: str) -> None:
+        super().__init__(
+            f"session {session_id!r} belongs to another agent than {agent_id!r}",
+            metadata={"session_id": session_id, "agent_id": agent_id},
+        )

@@ -43,6 +43,7 @@ class TurnStop:
         self.error: ServiceError | None = None
 
     def __call__(self, error: ServiceError) -> None:
+        """Ends the turn with `error`; the first call wins."""
         if self.error is None and not self._scope.expired():
             self.error = error
             self._scope.reschedule(asyncio.get_running_loop().time())
@@ -77,17 +78,20 @@ class Leases:
     async def _abort(self, lease: Lease) -> None:
         try:
             async with asyncio.timeout(self.times.abort_resolve):
-                while not await self._aborted(lease):
-                    await asyncio.sleep(self.times.retry_pause)
+                await self._abort_until_answered(lease)
         except TimeoutError:
             log.warning("abort_unresolved", session_id=lease.session_id, turn_id=lease.turn_id)
 
-    async def _aborted(self, lease: Lease) -> bool:
-        try:
-            await self.sessions.abort(lease)
-        except ServiceError as error:
-            return error.code not in _UNKNOWN_OUTCOME
-        return True
+    async def _abort_until_answered(self, lease: Lease) -> None:
+        while True:
+            try:
+                await self.sessions.abort(lease)
+            except ServiceError as error:
+                if error.code in _UNKNOWN_OUTCOME:
+                    await asyncio.sleep(self.times.retry_pause)
+                    continue
+                log.info("abort_refused", turn_id=lease.turn_id, reason=error.reason)
+            return
 
 
 class HeldLease:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from chat_gateway.agents.instances import Instances
+from chat_gateway.clients.config_directory import ConfigDirectory
 from chat_gateway.model import TurnOutcome
+from chat_gateway.scheduler import Scheduler
 from servicekit.errors import ServiceError
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -76,3 +79,20 @@ class ObservedTurn:
     def ended(self, outcome: TurnOutcome) -> None:
         """Notes how it ended."""
         self.outcome = outcome
+
+
+def observe_runtime(
+    scheduler: Scheduler, instances: Instances, configs: ConfigDirectory, registry: CollectorRegistry = REGISTRY
+) -> None:
+    """Makes gauges of what this process holds; they are read when somebody asks for the metrics."""
+    readings: list[tuple[str, str, Callable[[], float]]] = [
+        ("parley_turns_running", "Turns that use a model now.", lambda: scheduler.load.running),
+        ("parley_turns_queued", "Turns that wait for a session or for a slot.", lambda: scheduler.load.queued),
+        ("parley_instances", "Agent instances in memory.", lambda: len(instances)),
+        ("parley_instances_built", "Agent instances built since the start.", lambda: instances.built_count),
+        ("parley_instance_cache_hits", "Turns that found their instance.", lambda: instances.hit_count),
+        ("parley_agent_configs_known", "Agent configs in memory.", lambda: len(configs)),
+        ("parley_config_watch_up", "1 while the watch of config_svc is up.", lambda: float(configs.watching)),
+    ]
+    for name, text, reading in readings:
+        Gauge(name, text, registry=registry).set_function(reading)

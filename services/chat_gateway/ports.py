@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
-from chat_gateway.model import AgentConfig, Begun, Committed, Lease, Turn, TurnRequest
+from chat_gateway.model import AgentConfig, Begun, Committed, Lease, Message, Turn, TurnRequest
 
 
 class Configs(Protocol):
@@ -18,8 +20,8 @@ class Configs(Protocol):
         """Returns that revision of the same agent. Raises `RemoteError` (REVISION_NOT_FOUND) or `Unavailable`."""
         ...
 
-    def forget(self, config: AgentConfig) -> None:
-        """Drops what is known of the agent: the next `current` asks config_svc."""
+    def forget(self, project: str, agent_id: str, uid: str) -> None:
+        """Drops what is known of this life of the agent id: the next `current` asks config_svc."""
         ...
 
 
@@ -40,4 +42,22 @@ class Sessions(Protocol):
 
     async def abort(self, lease: Lease) -> None:
         """Gives the lease back and stores nothing. Safe to repeat."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWindow:
+    """What a turn on a session would see of it."""
+
+    messages: tuple[Message, ...]
+    message_count: int
+    metadata: Mapping[str, str]
+    pinned_revision: int
+
+
+class SessionReader(Protocol):
+    """Reads sessions without a lease."""
+
+    async def window(self, request: TurnRequest, config: AgentConfig) -> StoredWindow:
+        """Returns the window. Raises `RemoteError` (SESSION_NOT_FOUND), `SessionAgentMismatch` or `Unavailable`."""
         ...

@@ -137,7 +137,7 @@ class TurnRunner:
         except ServiceError as error:
             if error.reason != "AGENT_DELETED":
                 raise
-        self._configs.forget(config)
+        self._configs.forget(config.project, config.id, config.uid)
         self._instances.evict_uid(config.uid)
         fresh = await self._config(turn.request)
         if fresh.uid == config.uid:

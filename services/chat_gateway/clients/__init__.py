@@ -1,0 +1,1 @@
+"""Clients: config_svc and session_svc as the gateway sees them. Protobuf stops here."""

@@ -1,0 +1,116 @@
+"""config_svc as the gateway reads it: single agent configs, and the watch."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
+
+from chat_gateway.clients.message_proto import from_timestamp
+from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
+from chat_gateway.model import AgentConfig, Sampling
+from parley.config.v1 import agent_config_pb2, agent_config_service_pb2
+from servicekit.channels import call, stream
+
+DEFAULT_WINDOW_MESSAGES = 40
+DEFAULT_IDLE_TTL = timedelta(minutes=30)
+DEFAULT_MAX_LIFETIME = timedelta(hours=24)
+
+
+class ChangeKind(enum.Enum):
+    """What a watch message tells."""
+
+    HEARTBEAT = "heartbeat"
+    WRITTEN = "written"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChange:
+    """One message of the watch; `config` is None on a heartbeat."""
+
+    kind: ChangeKind
+    cursor: str
+    config: AgentConfig | None
+
+
+class ConfigClient:
+    """Calls config_svc. `timeout` bounds each read, in seconds."""
+
+    def __init__(self, stubs: Stubs, *, timeout: float) -> None:
+        self._stub = stubs.agent_configs
+        self._timeout = timeout
+
+    async def get(self, project: str, agent_id: str, *, uid: str = "", revision: int = 0) -> AgentConfig:
+        """Returns an agent config. Raises `RemoteError` (AGENT_NOT_FOUND, REVISION_NOT_FOUND) or `Unavailable`."""
+        request = agent_config_service_pb2.GetAgentConfigRequest(
+            project=project, id=agent_id, uid=uid, revision=revision
+        )
+        response = await call(self._stub.GetAgentConfig, request, timeout=self._timeout, peer=CONFIG_SVC)
+        return config_from_proto(response.agent_config)
+
+    async def watch(self, cursor: str, heartbeat: float) -> AsyncGenerator[ConfigChange, None]:
+        """Yields every change of every project from the cursor on, and heartbeats (seconds apart) in between.
+
+        Raises `ServiceError` when the stream ends: CURSOR_TOO_OLD asks to start again without a cursor.
+        """
+        request = agent_config_service_pb2.WatchAgentConfigsRequest(
+            cursor=cursor, heartbeat_interval=Duration(nanos=int(heartbeat * 1e9) % 10**9, seconds=int(heartbeat))
+        )
+        messages = stream(self._stub.WatchAgentConfigs, request, timeout=None, peer=CONFIG_SVC)
+        async with aclosing(messages):
+            async for message in messages:
+                yield _change(message)
+
+
+def _change(message: agent_config_service_pb2.WatchAgentConfigsResponse) -> ConfigChange:
+    if message.change_type == agent_config_service_pb2.CHANGE_TYPE_UNSPECIFIED:
+        return ConfigChange(ChangeKind.HEARTBEAT, message.cursor, None)
+    deleted = message.change_type == agent_config_service_pb2.CHANGE_TYPE_DELETED
+    kind = ChangeKind.DELETED if deleted else ChangeKind.WRITTEN
+    return ConfigChange(kind, message.cursor, config_from_proto(message.agent_config))
+
+
+def config_from_proto(config: agent_config_pb2.AgentConfig) -> AgentConfig:
+    """Returns what turns need of an agent config; its defaults are those that agent_config.proto states."""
+    model, memory, session, limits = config.model, config.memory, config.session, config.limits
+    return AgentConfig(
+        project=config.project,
+        id=config.id,
+        uid=config.uid,
+        revision=config.revision,
+        template_id=config.template_id,
+        template_version=config.template_version,
+        parameters=MessageToDict(config.parameters),
+        instructions=config.instructions,
+        provider=model.provider,
+        model=model.name,
+        sampling=_sampling(model),
+        window_messages=memory.max_messages if memory.HasField("max_messages") else DEFAULT_WINDOW_MESSAGES,
+        idle_ttl=_span(session.idle_ttl) if session.HasField("idle_ttl") else DEFAULT_IDLE_TTL,
+        max_lifetime=_span(session.max_lifetime) if session.HasField("max_lifetime") else DEFAULT_MAX_LIFETIME,
+        max_concurrent_turns=limits.max_concurrent_turns if limits.HasField("max_concurrent_turns") else None,
+        turn_timeout=_span(limits.turn_timeout).total_seconds() if limits.HasField("turn_timeout") else None,
+        create_time=from_timestamp(config.create_time),
+    )
+
+
+def _sampling(model: agent_config_pb2.ModelConfig) -> Sampling:
+    return Sampling(
+        temperature=model.temperature if model.HasField("temperature") else None,
+        top_p=model.top_p if model.HasField("top_p") else None,
+        max_output_tokens=model.max_output_tokens if model.HasField("max_output_tokens") else None,
+        stop=tuple(model.stop),
+        seed=model.seed if model.HasField("seed") else None,
+        presence_penalty=model.presence_penalty if model.HasField("presence_penalty") else None,
+        frequency_penalty=model.frequency_penalty if model.HasField("frequency_penalty") else None,
+    )
+
+
+def _span(duration: Duration) -> timedelta:
+    return timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1000)

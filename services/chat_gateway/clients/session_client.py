@@ -1,0 +1,164 @@
+"""session_svc's TurnService as the port `Sessions`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+
+from chat_gateway.clients.message_proto import (
+    from_timestamp,
+    messages_from_turns,
+    to_timestamp,
+    turn_from_proto,
+    turn_to_proto,
+)
+from chat_gateway.clients.stubs import SESSION_SVC, Stubs
+from chat_gateway.errors import SessionAgentMismatch
+from chat_gateway.model import AgentConfig, Begun, BusyPolicy, Committed, Lease, Message, Role, Turn, TurnRequest
+from chat_gateway.ports import StoredWindow
+from parley.session.v1 import session_service_pb2
+from parley.session.v1 import turn_service_pb2 as pb
+from servicekit.channels import call
+
+_BUSY = {
+    BusyPolicy.WAIT: pb.BUSY_POLICY_WAIT,
+    BusyPolicy.REJECT: pb.BUSY_POLICY_REJECT,
+    BusyPolicy.INTERRUPT: pb.BUSY_POLICY_INTERRUPT,
+}
+
+
+class SessionClient:
+    """Calls session_svc. `timeout` bounds each call but BeginTurn's wait for a busy session, in seconds."""
+
+    def __init__(self, stubs: Stubs, *, timeout: float, wait_timeout: float) -> None:
+        self._turns = stubs.turns
+        self._timeout = timeout
+        self._wait_timeout = wait_timeout
+
+    async def begin(self, request: TurnRequest, config: AgentConfig, turn_id: str, digest: bytes) -> Begun:
+        """See `Sessions.begin`. A caller that waits for a busy session waits no longer than its own timeout."""
+        waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
+        response = await call(
+            self._turns.BeginTurn,
+            pb.BeginTurnRequest(
+                project=request.project,
+                session_id=request.session_id,
+                session_must_exist=request.session_must_exist,
+                agent_id=config.id,
+                agent_uid=config.uid,
+                user_id=request.user_id,
+                turn_id=turn_id,
+                window_messages=config.window_messages,
+                idle_ttl=_duration(config.idle_ttl),
+                max_lifetime=_duration(config.max_lifetime),
+                busy=_BUSY[request.busy],
+                request_id=request.request_id,
+                request_digest=digest,
+                metadata=request.metadata,
+            ),
+            timeout=self._timeout if request.busy is BusyPolicy.REJECT else waits,
+            peer=SESSION_SVC,
+        )
+        return _begun(response)
+
+    async def renew(self, lease: Lease) -> Lease:
+        """See `Sessions.renew`."""
+        request = pb.RenewTurnRequest(lease=_lease_to_proto(lease))
+        response = await call(self._turns.RenewTurn, request, timeout=self._timeout, peer=SESSION_SVC)
+        return Lease(lease.project, lease.session_id, lease.turn_id, lease.token, from_timestamp(response.expire_time))
+
+    async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
+        """See `Sessions.commit`."""
+        request = pb.CommitTurnRequest(
+            lease=_lease_to_proto(lease),
+            turn=turn_to_proto(turn),
+            request_id=request_id,
+            request_digest=digest,
+            idle_ttl=_duration(config.idle_ttl),
+        )
+        response = await call(self._turns.CommitTurn, request, timeout=self._timeout, peer=SESSION_SVC)
+        return Committed(response.turn_number, from_timestamp(response.expire_time))
+
+    async def abort(self, lease: Lease) -> None:
+        """See `Sessions.abort`."""
+        request = pb.AbortTurnRequest(lease=_lease_to_proto(lease))
+        await call(self._turns.AbortTurn, request, timeout=self._timeout, peer=SESSION_SVC)
+
+
+class SessionReaderClient:
+    """session_svc's SessionService as the port `SessionReader`. `timeout` bounds each call, in seconds."""
+
+    def __init__(self, stubs: Stubs, *, timeout: float) -> None:
+        self._sessions = stubs.sessions
+        self._timeout = timeout
+
+    async def window(self, request: TurnRequest, config: AgentConfig) -> StoredWindow:
+        """See `SessionReader.window`."""
+        read = session_service_pb2.GetSessionRequest(
+            project=request.project, id=request.session_id, user_id=request.user_id
+        )
+        session = (await call(self._sessions.GetSession, read, timeout=self._timeout, peer=SESSION_SVC)).session
+        if session.agent_uid != config.uid:
+            raise SessionAgentMismatch(request.session_id, config.id)
+        newest = session_service_pb2.ListMessagesRequest(
+            project=request.project,
+            session_id=request.session_id,
+            user_id=request.user_id,
+            # Every turn has at least two messages: what was asked, and the answer.
+            page_size=min(max(config.window_messages // 2, 1), 100),
+            order=session_service_pb2.ORDER_NEWEST_FIRST,
+        )
+        listed = await call(self._sessions.ListMessages, newest, timeout=self._timeout, peer=SESSION_SVC)
+        turns = [messages_from_turns((turn,)) for turn in listed.turns]
+        return StoredWindow(
+            _whole_turns(turns, config.window_messages),
+            session.message_count,
+            dict(session.metadata),
+            session.pinned_revision,
+        )
+
+
+def _whole_turns(newest_first: list[tuple[Message, ...]], limit: int) -> tuple[Message, ...]:
+    kept: list[tuple[Message, ...]] = []
+    for turn in newest_first:
+        if sum(map(len, kept)) + len(turn) > limit:
+            break
+        kept.append(turn)
+    while kept and kept[-1][0].role is Role.TOOL:
+        kept.pop()
+    return tuple(message for turn in reversed(kept) for message in turn)
+
+
+def _begun(response: pb.BeginTurnResponse) -> Begun:
+    session = response.session
+    replayed = turn_from_proto(response.replayed_turn) if response.HasField("replayed_turn") else None
+    return Begun(
+        session_id=session.id,
+        created=response.created,
+        message_count=session.message_count,
+        pinned_revision=session.pinned_revision,
+        metadata=dict(session.metadata),
+        expire_time=from_timestamp(session.expire_time),
+        lease=_lease_from_proto(response.lease) if replayed is None else None,
+        window=messages_from_turns(response.window),
+        replayed=replayed,
+    )
+
+
+def _lease_from_proto(lease: pb.TurnLease) -> Lease:
+    return Lease(lease.project, lease.session_id, lease.turn_id, lease.token, from_timestamp(lease.expire_time))
+
+
+def _lease_to_proto(lease: Lease) -> pb.TurnLease:
+    return pb.TurnLease(
+        project=lease.project,
+        session_id=lease.session_id,
+        turn_id=lease.turn_id,
+        token=lease.token,
+        expire_time=to_timestamp(lease.expire_time),
+    )
+
+
+def _duration(span: timedelta) -> Duration:
+    return Duration(seconds=span.days * 86_400 + span.seconds, nanos=span.microseconds * 1000)

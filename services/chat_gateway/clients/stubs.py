@@ -1,0 +1,41 @@
+"""The gRPC stubs of the peer services, over two channels that the whole process shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+
+from parley.config.v1 import agent_config_service_pb2_grpc, template_service_pb2_grpc
+from parley.session.v1 import session_service_pb2_grpc, turn_service_pb2_grpc
+
+if TYPE_CHECKING:
+    # The generated type hints know an asyncio kind of each stub; at run time there is one kind.
+    from parley.config.v1.agent_config_service_pb2_grpc import AgentConfigServiceAsyncStub
+    from parley.config.v1.template_service_pb2_grpc import TemplateServiceAsyncStub
+    from parley.session.v1.session_service_pb2_grpc import SessionServiceAsyncStub
+    from parley.session.v1.turn_service_pb2_grpc import TurnServiceAsyncStub
+
+CONFIG_SVC = "config_svc"
+SESSION_SVC = "session_svc"
+
+
+@dataclass(frozen=True, slots=True)
+class Stubs:
+    """One stub for each peer service."""
+
+    agent_configs: AgentConfigServiceAsyncStub
+    templates: TemplateServiceAsyncStub
+    sessions: SessionServiceAsyncStub
+    turns: TurnServiceAsyncStub
+
+
+def make_stubs(config_channel: grpc.aio.Channel, session_channel: grpc.aio.Channel) -> Stubs:
+    """Returns the stubs over these channels, which stay the caller's to close."""
+    return Stubs(
+        agent_configs=agent_config_service_pb2_grpc.AgentConfigServiceStub(config_channel),
+        templates=template_service_pb2_grpc.TemplateServiceStub(config_channel),
+        sessions=session_service_pb2_grpc.SessionServiceStub(session_channel),
+        turns=turn_service_pb2_grpc.TurnServiceStub(session_channel),
+    )

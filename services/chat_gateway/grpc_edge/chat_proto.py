@@ -1,0 +1,131 @@
+"""Requests and events between the domain and `parley.chat.v1`."""
+
+from __future__ import annotations
+
+from google.protobuf.json_format import MessageToDict
+
+from chat_gateway.clients.message_proto import (
+    FINISH_REASONS,
+    ROLES,
+    message_from_proto,
+    message_to_proto,
+    to_timestamp,
+    usage_to_proto,
+)
+from chat_gateway.model import (
+    BusyPolicy,
+    Delta,
+    Message,
+    Sampling,
+    Tool,
+    TurnOutcome,
+    TurnRequest,
+    TurnStarted,
+)
+from parley.chat.v1 import chat_service_pb2 as pb
+from parley.session.v1 import message_pb2, turn_service_pb2
+from servicekit.errors import Violations
+
+DEFAULT_PROJECT = "default"
+
+_BUSY = {
+    turn_service_pb2.BUSY_POLICY_UNSPECIFIED: BusyPolicy.WAIT,
+    turn_service_pb2.BUSY_POLICY_WAIT: BusyPolicy.WAIT,
+    turn_service_pb2.BUSY_POLICY_REJECT: BusyPolicy.REJECT,
+    turn_service_pb2.BUSY_POLICY_INTERRUPT: BusyPolicy.INTERRUPT,
+}
+_KNOWN_ROLES = frozenset(ROLES.values())
+
+
+def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest:
+    """Returns the turn that is asked for. Raises `InvalidArgument` for enum values that do not exist."""
+    _check_enums(turn)
+    return TurnRequest(
+        agent_id=turn.agent_id,
+        messages=tuple(message_from_proto(message) for message in turn.messages),
+        project=turn.project or DEFAULT_PROJECT,
+        session_id=turn.session_id,
+        user_id=turn.user_id,
+        session_must_exist=turn.session_must_exist,
+        stateless=turn.stateless,
+        busy=_BUSY[turn.busy],
+        request_id=turn.request_id,
+        agent_revision=turn.agent_revision,
+        sampling=_sampling(turn.sampling),
+        tools=tuple(_tool(tool) for tool in turn.tools),
+        tool_choice=turn.tool_choice,
+        response_format=MessageToDict(turn.response_format) if turn.HasField("response_format") else None,
+        metadata=dict(turn.metadata),
+        timeout=timeout,
+    )
+
+
+def started_to_proto(started: TurnStarted) -> pb.TurnStarted:
+    """Returns the first event of a stream."""
+    return pb.TurnStarted(
+        turn_id=started.turn_id,
+        session_id=started.session_id,
+        session_created=started.session_created,
+        agent_revision=started.agent_revision,
+    )
+
+
+def deltas_to_proto(deltas: list[Delta]) -> pb.MessageDelta:
+    """Returns several pieces of an answer as one."""
+    return pb.MessageDelta(
+        content="".join(delta.content for delta in deltas),
+        tool_calls=[
+            pb.ToolCallDelta(index=call.index, id=call.id, name=call.name, arguments=call.arguments)
+            for delta in deltas
+            for call in delta.tool_calls
+        ],
+        refusal="".join(delta.refusal for delta in deltas),
+    )
+
+
+def outcome_to_proto(outcome: TurnOutcome) -> pb.TurnOutcome:
+    """Returns how a turn ended."""
+    return pb.TurnOutcome(
+        turn_id=outcome.turn_id,
+        session_id=outcome.session_id,
+        session_created=outcome.session_created,
+        turn_number=outcome.turn_number,
+        session_expire_time=to_timestamp(outcome.session_expire_time) if outcome.session_expire_time else None,
+        agent_revision=outcome.agent_revision,
+        finish_reason=FINISH_REASONS[outcome.finish_reason],
+        usage=usage_to_proto(outcome.usage),
+        model=outcome.model,
+        replayed=outcome.replayed,
+    )
+
+
+def messages_to_proto(messages: list[Message]) -> list[message_pb2.Message]:
+    """Returns a prompt."""
+    return [message_to_proto(message) for message in messages]
+
+
+def _check_enums(turn: pb.TurnInput) -> None:
+    found = Violations()
+    for number, message in enumerate(turn.messages):
+        if message.role not in _KNOWN_ROLES:
+            found.add(f"messages[{number}].role", "must be a role that exists")
+    if turn.busy not in _BUSY:
+        found.add("busy", "must be a policy that exists")
+    found.check()
+
+
+def _sampling(sampling: pb.Sampling) -> Sampling:
+    return Sampling(
+        temperature=sampling.temperature if sampling.HasField("temperature") else None,
+        top_p=sampling.top_p if sampling.HasField("top_p") else None,
+        max_output_tokens=sampling.max_output_tokens if sampling.HasField("max_output_tokens") else None,
+        stop=tuple(sampling.stop),
+        seed=sampling.seed if sampling.HasField("seed") else None,
+        presence_penalty=sampling.presence_penalty if sampling.HasField("presence_penalty") else None,
+        frequency_penalty=sampling.frequency_penalty if sampling.HasField("frequency_penalty") else None,
+    )
+
+
+def _tool(tool: pb.Tool) -> Tool:
+    parameters = MessageToDict(tool.parameters) if tool.HasField("parameters") else None
+    return Tool(tool.name, tool.description, parameters, tool.strict)

@@ -1,0 +1,61 @@
+"""ChatService over the turn runner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chat_gateway.clients.message_proto import message_to_proto
+from chat_gateway.grpc_edge.chat_proto import (
+    deltas_to_proto,
+    messages_to_proto,
+    outcome_to_proto,
+    request_from_proto,
+    started_to_proto,
+)
+from chat_gateway.grpc_edge.coalescing import CoalescedDeltas
+from chat_gateway.model import Delta, TurnStarted
+from chat_gateway.preview import PromptPreview
+from chat_gateway.turn import TurnRunner
+from parley.chat.v1 import chat_service_pb2 as pb
+from parley.chat.v1 import chat_service_pb2_grpc
+from servicekit.server import remaining
+
+
+class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
+    """Serves `parley.chat.v1.ChatService`."""
+
+    def __init__(self, turns: TurnRunner, preview: PromptPreview) -> None:
+        self._turns = turns
+        self._preview = preview
+
+    async def Complete(self, request: pb.CompleteRequest, context: Any) -> pb.CompleteResponse:  # noqa: N802
+        """Runs one turn; see the proto."""
+        outcome = await self._turns.run(request_from_proto(request.input, remaining(context)))
+        return pb.CompleteResponse(message=message_to_proto(outcome.message), outcome=outcome_to_proto(outcome))
+
+    async def StreamComplete(self, request: pb.StreamCompleteRequest, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+        """Runs one turn and streams it; see the proto. Writes to the context, so that it needs no queue of its own."""
+
+        async def send_started(started: TurnStarted) -> None:
+            await context.write(pb.StreamCompleteResponse(started=started_to_proto(started)))
+
+        async def send_deltas(deltas: list[Delta]) -> None:
+            await context.write(pb.StreamCompleteResponse(delta=deltas_to_proto(deltas)))
+
+        deltas = CoalescedDeltas(send_deltas)
+        try:
+            turn = request_from_proto(request.input, remaining(context))
+            outcome = await self._turns.run(turn, send_started, deltas)
+            await deltas.finish()
+        finally:
+            await deltas.close()
+        await context.write(pb.StreamCompleteResponse(finished=outcome_to_proto(outcome)))
+
+    async def PreviewPrompt(self, request: pb.PreviewPromptRequest, context: Any) -> pb.PreviewPromptResponse:  # noqa: N802
+        """Shows a prompt; see the proto."""
+        prompt = await self._preview.show(request_from_proto(request.input, remaining(context)))
+        return pb.PreviewPromptResponse(
+            messages=messages_to_proto(prompt.messages),
+            omitted_message_count=prompt.omitted_message_count,
+            agent_revision=prompt.agent_revision,
+        )

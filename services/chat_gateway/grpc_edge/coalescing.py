@@ -1,0 +1,63 @@
+"""Sends the pieces of an answer over gRPC, where each message costs far more than the token it carries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from chat_gateway.model import Delta
+
+INTERVAL = 0.015
+"""Seconds between messages; the first piece never waits."""
+MAX_PENDING = 256
+"""Pieces kept back at most: a slow reader holds up the model beyond that."""
+
+
+class CoalescedDeltas:
+    """An `OnDelta` that joins what comes within `INTERVAL` of the message before into one message."""
+
+    def __init__(self, send: Callable[[list[Delta]], Awaitable[None]]) -> None:
+        self._send = send
+        self._pending: list[Delta] = []
+        self._flush: asyncio.Task[None] | None = None
+        self._first = True
+        self._finishing = asyncio.Event()
+
+    async def __call__(self, delta: Delta) -> None:
+        """Takes the next piece."""
+        if self._first:
+            self._first = False
+            await self._send([delta])
+            return
+        self._pending.append(delta)
+        if self._flush is None or self._flush.done():
+            self._flush = asyncio.get_running_loop().create_task(self._send_soon())
+        elif len(self._pending) >= MAX_PENDING:
+            await asyncio.shield(self._flush)
+
+    async def finish(self) -> None:
+        """Sends what is left, in order. Raises what an earlier message failed with."""
+        self._finishing.set()
+        if self._flush is not None:
+            await self._flush
+        await self._send_pending()
+
+    async def close(self) -> None:
+        """Drops what is left. Idempotent; to be called whatever happened."""
+        self._pending.clear()
+        if self._flush is not None:
+            self._flush.cancel()
+            await asyncio.gather(self._flush, return_exceptions=True)
+
+    async def _send_soon(self) -> None:
+        # The end of the answer does not wait for the interval.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(INTERVAL):
+                await self._finishing.wait()
+        await self._send_pending()
+
+    async def _send_pending(self) -> None:
+        if self._pending:
+            pending, self._pending = self._pending, []
+            await self._send(pending)

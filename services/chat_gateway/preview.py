@@ -1,0 +1,53 @@
+"""Shows the prompt that a turn would send, without running it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chat_gateway.agents.agent import TurnContext
+from chat_gateway.agents.instances import Instances
+from chat_gateway.model import AgentConfig, Message, TurnRequest
+from chat_gateway.ports import Configs, SessionReader, StoredWindow
+from chat_gateway.rules import check_turn_request
+from servicekit.errors import ServiceError
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model would be sent, and how much of the session it would not see."""
+
+    messages: list[Message]
+    omitted_message_count: int
+    agent_revision: int
+
+
+class PromptPreview:
+    """Puts prompts together as turns do: same config, same window, same agent."""
+
+    def __init__(self, configs: Configs, sessions: SessionReader, instances: Instances) -> None:
+        self._configs = configs
+        self._sessions = sessions
+        self._instances = instances
+
+    async def show(self, request: TurnRequest) -> Prompt:
+        """Returns the prompt; a turn that runs meanwhile may change it. Raises as `TurnRunner.run`."""
+        check_turn_request(request)
+        config = await self._configs.current(request.project, request.agent_id)
+        stored = await self._stored(request, config)
+        revision = request.agent_revision or stored.pinned_revision
+        if revision:
+            config = await self._configs.at_revision(config, revision)
+        agent = self._instances.get(config)
+        messages = agent.prompt(TurnContext(request, stored.messages, stored.metadata))
+        return Prompt(messages, stored.message_count - len(stored.messages), config.revision)
+
+    async def _stored(self, request: TurnRequest, config: AgentConfig) -> StoredWindow:
+        nothing = StoredWindow((), 0, request.metadata, 0)
+        if not request.session_id:
+            return nothing
+        try:
+            return await self._sessions.window(request, config)
+        except ServiceError as error:
+            if error.reason == "SESSION_NOT_FOUND" and not request.session_must_exist:
+                return nothing
+            raise

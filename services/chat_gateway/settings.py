@@ -1,0 +1,71 @@
+"""The environment of a chat_gateway process."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from chat_gateway.rules import is_agent_id
+from servicekit.settings import ServiceSettings
+
+
+class ProviderSettings(BaseModel):
+    """One provider. The key itself stays in the environment, under the name that `api_key_env` gives."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: HttpUrl
+    api_key_env: str | None = None
+
+    def api_key(self) -> str | None:
+        """Returns the key. Raises `ValueError` when the variable that is to hold it is not set."""
+        if self.api_key_env is None:
+            return None
+        key = os.environ.get(self.api_key_env)
+        if not key:
+            raise ValueError(f"{self.api_key_env} is to hold a provider's key and is not set")
+        return key
+
+
+class GatewaySettings(ServiceSettings):
+    """Settings of chat_gateway. Times are in seconds, sizes in bytes, limits of turns in turns."""
+
+    model_config = SettingsConfigDict(env_prefix="PARLEY_GATEWAY_", frozen=True, hide_input_in_errors=True)
+
+    grpc_port: int = Field(default=50051, ge=0, le=65535)
+    http_port: int = Field(default=8080, ge=0, le=65535)
+    config_target: str = "127.0.0.1:50052"
+    session_target: str = "127.0.0.1:50053"
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict, validation_alias="PARLEY_PROVIDERS")
+
+    turn_timeout: float = Field(default=600.0, gt=0, le=3600)
+    session_wait_timeout: float = Field(default=120.0, gt=0, le=3600)
+    peer_timeout: float = Field(default=5.0, gt=0, le=60)
+    config_read_timeout: float = Field(default=1.0, gt=0, le=60)
+    config_max_age: float = Field(default=900.0, ge=0)
+
+    connect_timeout: float = Field(default=5.0, gt=0, le=60)
+    first_token_timeout: float = Field(default=120.0, gt=0, le=3600)
+    between_tokens_timeout: float = Field(default=60.0, gt=0, le=3600)
+    answer_timeout: float = Field(default=600.0, gt=0, le=3600)
+
+    max_running_turns: int = Field(default=256, ge=1, le=100_000)
+    max_queued_turns: int = Field(default=512, ge=0, le=100_000)
+    max_running_turns_per_agent: int = Field(default=128, ge=1, le=100_000)
+    max_queued_turns_per_agent: int = Field(default=256, ge=0, le=100_000)
+    max_instances: int = Field(default=10_000, ge=1)
+    max_known_configs: int = Field(default=50_000, ge=1)
+    lease_renew_interval: float = Field(default=4.0, gt=0, le=600)
+    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+    keep_alive_interval: float = Field(default=10.0, gt=0, le=600)
+
+    @field_validator("providers")
+    @classmethod
+    def _check_names(cls, providers: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
+        for name, provider in providers.items():
+            if not is_agent_id(name):
+                raise ValueError(f"provider {name!r}: a name must match [a-z]([a-z0-9-]{{0,61}}[a-z0-9])?")
+            provider.api_key()
+        return providers

@@ -1,0 +1,161 @@
+"""Puts the gateway together. The only place that names concrete adapters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+
+from chat_gateway.agents.instances import Instances
+from chat_gateway.clients.config_client import ConfigClient
+from chat_gateway.clients.config_directory import ConfigDirectory, Freshness
+from chat_gateway.clients.session_client import SessionClient, SessionReaderClient
+from chat_gateway.clients.stubs import Stubs, make_stubs
+from chat_gateway.deletion import AgentDeletion
+from chat_gateway.grpc_edge.chat_servicer import ChatServicer
+from chat_gateway.grpc_edge.runtime_servicer import RuntimeServicer
+from chat_gateway.http_edge.app import build_app
+from chat_gateway.http_edge.needs import HttpSettings
+from chat_gateway.http_edge.server import http_serving
+from chat_gateway.leases import Leases, LeaseTimes
+from chat_gateway.metrics import TurnMetrics, observe_runtime
+from chat_gateway.preview import PromptPreview
+from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
+from chat_gateway.providers.provider import Providers
+from chat_gateway.publisher import publish_templates
+from chat_gateway.readiness import Readiness
+from chat_gateway.scheduler import Scheduler, TurnLimits
+from chat_gateway.settings import GatewaySettings
+from chat_gateway.templates.assistant import AssistantTemplate
+from chat_gateway.templates.template import Template
+from chat_gateway.turn import TurnRunner
+from parley.chat.v1 import chat_service_pb2_grpc, runtime_service_pb2_grpc
+from servicekit.channels import open_channel
+from servicekit.lifecycle import Background
+from servicekit.server import serving
+
+CHAT_SERVICE = "parley.chat.v1.ChatService"
+RUNTIME_SERVICE = "parley.chat.v1.RuntimeService"
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What the edges serve."""
+
+    turns: TurnRunner
+    preview: PromptPreview
+    instances: Instances
+    scheduler: Scheduler
+    configs: ConfigDirectory
+
+
+@asynccontextmanager
+async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]]:
+    """Serves while open, and yields the bound ports. Leaving drains: no new turns, then those that run are finished."""
+    async with AsyncExitStack() as stack:
+        background = await stack.enter_async_context(Background())
+        config_channel = await stack.enter_async_context(open_channel(settings.config_target))
+        session_channel = await stack.enter_async_context(open_channel(settings.session_target))
+        stubs = make_stubs(config_channel, session_channel)
+        templates: list[Template] = [AssistantTemplate()]
+        core = await _core(stack, settings, stubs, templates)
+        readiness = Readiness(config_channel, session_channel, core.configs)
+
+        background.start("config watch", core.configs.follow())
+        background.start("readiness", readiness.follow())
+        background.start("template publication", publish_templates(stubs, templates))
+
+        app = build_app(
+            turns=core.turns,
+            stubs=stubs,
+            deletion=AgentDeletion(stubs, core.configs, core.instances, timeout=settings.peer_timeout),
+            instances=core.instances,
+            readiness=readiness,
+            settings=HttpSettings(
+                max_body_bytes=settings.max_body_bytes, keep_alive_interval=settings.keep_alive_interval
+            ),
+        )
+        http = await stack.enter_async_context(
+            http_serving(app, settings.host, settings.http_port, settings.drain_timeout)
+        )
+        grpc_server = await stack.enter_async_context(
+            serving(
+                settings,
+                add=[
+                    (
+                        chat_service_pb2_grpc.add_ChatServiceServicer_to_server,
+                        ChatServicer(core.turns, core.preview),
+                    ),
+                    (
+                        runtime_service_pb2_grpc.add_RuntimeServiceServicer_to_server,
+                        RuntimeServicer(core.instances, core.scheduler),
+                    ),
+                ],
+                service_names=[CHAT_SERVICE, RUNTIME_SERVICE],
+            )
+        )
+        stack.push_async_callback(core.scheduler.drain, settings.drain_timeout)
+        stack.callback(readiness.drain)
+        yield {"http_port": http.port, "grpc_port": grpc_server.port}
+
+
+async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, templates: list[Template]) -> _Core:
+    instances = Instances(
+        {template.id: template for template in templates},
+        await _providers(stack, settings),
+        limit=settings.max_instances,
+    )
+    configs = ConfigDirectory(
+        ConfigClient(stubs, timeout=settings.config_read_timeout),
+        Freshness(max_age=settings.config_max_age),
+        limit=settings.max_known_configs,
+        on_deleted=lambda config: instances.evict_uid(config.uid),
+    )
+    stack.push_async_callback(configs.close)
+    sessions = SessionClient(stubs, timeout=settings.peer_timeout, wait_timeout=settings.session_wait_timeout)
+    leases = Leases(sessions, LeaseTimes(renew_interval=settings.lease_renew_interval))
+    stack.push_async_callback(leases.close, settings.peer_timeout)
+    scheduler = Scheduler(_turn_limits(settings))
+    observe_runtime(scheduler, instances, configs)
+    turns = TurnRunner(
+        configs=configs,
+        sessions=sessions,
+        instances=instances,
+        scheduler=scheduler,
+        leases=leases,
+        metrics=TurnMetrics(),
+        turn_timeout=settings.turn_timeout,
+    )
+    preview = PromptPreview(configs, SessionReaderClient(stubs, timeout=settings.peer_timeout), instances)
+    return _Core(turns, preview, instances, scheduler, configs)
+
+
+async def _providers(stack: AsyncExitStack, settings: GatewaySettings) -> Providers:
+    # Many servers close an idle connection after 5 s: one that is about to be closed must not be used again.
+    connector = aiohttp.TCPConnector(limit=settings.max_running_turns, keepalive_timeout=4.0)
+    session = await stack.enter_async_context(
+        aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=True)
+    )
+    bounds = ProviderBounds(
+        connect=settings.connect_timeout,
+        first_token=settings.first_token_timeout,
+        between_tokens=settings.between_tokens_timeout,
+        answer=settings.answer_timeout,
+    )
+    return Providers(
+        {
+            name: OpenAICompatible(name, str(provider.base_url), provider.api_key(), session, bounds)
+            for name, provider in settings.providers.items()
+        }
+    )
+
+
+def _turn_limits(settings: GatewaySettings) -> TurnLimits:
+    return TurnLimits(
+        running=settings.max_running_turns,
+        queued=settings.max_queued_turns,
+        agent_running=settings.max_running_turns_per_agent,
+        agent_queued=settings.max_queued_turns_per_agent,
+    )
