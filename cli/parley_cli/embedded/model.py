@@ -38,6 +38,8 @@ class EmbeddedModel:
     """The language model as a child process on the loopback interface."""
 
     name = "model"
+    provider = "local"
+    """What agents call it."""
 
     def __init__(
         self, directory: Path, *, port: int | None = None, log: Path | None = None, port_setting: str | None = None
@@ -62,7 +64,7 @@ class EmbeddedModel:
         return self._child.pid
 
     @property
-    def child(self) -> Child:
+    def child(self) -> Child | None:
         """The server process, for a supervisor that watches it."""
         return self._child
 

@@ -78,9 +78,9 @@ class EmbeddedPostgres:
         return self._started().pid
 
     @property
-    def child(self) -> Child:
-        """The server process, for a supervisor that watches it."""
-        return self._started()
+    def child(self) -> Child | None:
+        """The server process, for a supervisor that watches it; None before the first start."""
+        return self._child
 
     def start(self, timeout: float = 30.0) -> None:
         """Start and wait until the database `parley` answers.

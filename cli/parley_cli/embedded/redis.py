@@ -54,13 +54,11 @@ class EmbeddedRedis:
     @property
     def pid(self) -> int:
         """Process id of the server itself."""
-        return self.child.pid
+        return self._started().pid
 
     @property
-    def child(self) -> Child:
-        """The server process, for a supervisor that watches it."""
-        if self._child is None:
-            raise RuntimeError("redis was never started")
+    def child(self) -> Child | None:
+        """The server process, for a supervisor that watches it; None before the first start."""
         return self._child
 
     def start(self, timeout: float = 30.0) -> None:
@@ -80,17 +78,22 @@ class EmbeddedRedis:
 
     def stop(self, timeout: float = 15.0) -> int:
         """Shut down cleanly, the append-only file written out, and return the exit code."""
-        return self.child.stop(timeout)
+        return self._started().stop(timeout)
 
     def kill(self) -> None:
         """Kill the server with SIGKILL."""
-        self.child.kill()
+        self._started().kill()
 
     def remove(self) -> None:
         """Stop the server if it runs, and delete its data."""
         if self._child is not None:
             self._child.stop()
         shutil.rmtree(self.data, ignore_errors=True)
+
+    def _started(self) -> Child:
+        if self._child is None:
+            raise RuntimeError("redis was never started")
+        return self._child
 
     def _configure(self) -> Path:
         """Write the configuration to a file: a command line would show the password to everybody."""

@@ -131,17 +131,29 @@ class Child:
                 raise NotReady(self.name, timeout, self.log, last_line(self.log))
             time.sleep(POLL_SECONDS)
 
-    def stop(self, timeout: float = 15.0) -> int:
-        """Ask the process to end and return its exit code; after `timeout` seconds it is killed (code -9)."""
+    def wait(self, timeout: float) -> int:
+        """Wait for the process to end by itself and return its exit code; after `timeout` seconds it is killed."""
+        try:
+            return self._started().wait(timeout)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def stop(self, timeout: float = 15.0, hurried: Callable[[], bool] = lambda: False) -> int:
+        """Ask the process to end and return its exit code.
+
+        After `timeout` seconds, or as soon as `hurried` answers true, it is killed (code -9).
+        """
         process = self._started()
         if process.poll() is None:
             process.send_signal(self._stop_signal)
             # A paused process takes no notice of anything but SIGKILL and SIGCONT.
             process.send_signal(signal.SIGCONT)
-        try:
-            return process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return self.kill()
+        deadline = time.monotonic() + timeout
+        while process.poll() is None:
+            if time.monotonic() > deadline or hurried():
+                return self.kill()
+            time.sleep(POLL_SECONDS)
+        return process.returncode
 
     def kill(self) -> int:
         """End the process at once by SIGKILL and return its exit code."""

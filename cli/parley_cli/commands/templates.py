@@ -1,0 +1,28 @@
+"""`parley templates`: the kinds of agents that the runtime can build."""
+
+from typing import Annotated
+
+import typer
+
+from parley_cli.api import Api
+from parley_cli.commands.output import print_json, print_table
+
+templates = typer.Typer(help="Templates: kinds of agents.", no_args_is_help=True)
+
+COLUMNS = {"id": "id", "version": "version", "description": "description"}
+
+
+@templates.callback()
+def _group() -> None:
+    """Templates: kinds of agents."""
+
+
+@templates.command("list")
+def list_templates(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List templates."""
+    with Api() as api:
+        rows = api.list_all("/v1/templates", 1000)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, COLUMNS, nothing="no templates")

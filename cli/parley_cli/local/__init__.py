@@ -1,0 +1,1 @@
+"""The whole system on this machine: what `parley up`, `parley down` and `parley status` do."""

@@ -1,0 +1,102 @@
+"""The first conversation with a fresh system, and the lines to go on with."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from parley_cli.api import Api, ApiError
+from parley_cli.embedded.model import MODEL_NAME, EmbeddedModel
+from parley_cli.errors import LocalError
+from parley_cli.local.narrator import Narrator
+from parley_cli.local.settings import UpSettings
+
+AGENT = "hello"
+QUESTION = "Say hello to me in one short sentence."
+LIST_MODELS_SECONDS = 5.0
+
+
+def hello_agent(provider: str, model: str) -> dict[str, Any]:
+    """Return the agent that a fresh system gets."""
+    return {
+        "id": AGENT,
+        "name": "Hello",
+        "template_id": "assistant",
+        "instructions": "You are a friendly assistant. You answer in one or two short sentences.",
+        "model": {"provider": provider, "name": model, "temperature": 0.2},
+        "memory": {"max_messages": 40},
+    }
+
+
+def model_of(settings: UpSettings) -> tuple[str, str]:
+    """Return the provider and the model of the agent; raises LocalError when a provider does not name a model."""
+    if settings.providers is None:
+        return EmbeddedModel.provider, MODEL_NAME
+    name, provider = next(iter(settings.providers.items()))
+    return name, settings.up_hello_model or first_model(str(provider.get("base_url", "")), provider.get("api_key_env"))
+
+
+def first_model(base_url: str, api_key_env: str | None) -> str:
+    """Return the first model that an OpenAI-compatible server lists; raises LocalError."""
+    key = os.environ.get(api_key_env or "")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        answer = httpx.get(f"{base_url.rstrip('/')}/models", headers=headers, timeout=LIST_MODELS_SECONDS)
+        return str(answer.raise_for_status().json()["data"][0]["id"])
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
+        raise LocalError(
+            f"{base_url} does not say which models it has ({error}); name one in PARLEY_UP_HELLO_MODEL"
+        ) from None
+
+
+def ensure_agent(api: Api, settings: UpSettings) -> bool:
+    """Create the agent if there is none with its id; tells whether it did."""
+    try:
+        api.get(f"/v1/agents/{AGENT}")
+    except ApiError as error:
+        if error.status != httpx.codes.NOT_FOUND:
+            raise
+        api.send("POST", "/v1/agents", hello_agent(*model_of(settings)))
+        return True
+    return False
+
+
+def converse(api: Api, narrator: Narrator) -> None:
+    """Have one streamed turn with the agent, on the terminal."""
+    narrator.say(f"you    {QUESTION}")
+    out = narrator.console.file
+    with api.chat(AGENT, QUESTION, session_id=None) as answer:
+        out.write(f"{AGENT}  ")
+        for piece in answer.pieces:
+            out.write(piece)
+            out.flush()
+    out.write("\n\n")
+    out.flush()
+
+
+def grpcurl() -> str:
+    """Return the path of the grpcurl that is installed beside this program, or its bare name."""
+    beside = Path(sys.executable).with_name("grpcurl")
+    return str(beside) if beside.exists() else "grpcurl"
+
+
+def endpoints(http_url: str, grpc_target: str) -> list[str]:
+    """Return where everything is, with a line to paste for either protocol."""
+    chat = {"model": AGENT, "session_id": "demo", "messages": [{"role": "user", "content": "What is your name?"}]}
+    message = {"role": "ROLE_USER", "content": "What is your name?"}
+    turn = {"input": {"agent_id": AGENT, "session_id": "demo", "messages": [message]}}
+    return [
+        f"HTTP   {http_url}   (API documentation at {http_url}/docs)",
+        f"gRPC   {grpc_target}",
+        "",
+        f"curl -s {http_url}/v1/chat/completions -H 'Content-Type: application/json' "
+        f"-d {shlex.quote(json.dumps(chat))}",
+        "",
+        f"{shlex.quote(grpcurl())} -plaintext -d {shlex.quote(json.dumps(turn))} {grpc_target} "
+        "parley.chat.v1.ChatService/Complete",
+        "",
+    ]

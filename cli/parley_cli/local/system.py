@@ -1,0 +1,174 @@
+"""Which parts the local system has, how they are wired to each other, and in which order they start."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parley_cli.embedded.model import EmbeddedModel
+from parley_cli.embedded.postgres import EmbeddedPostgres
+from parley_cli.embedded.redis import EmbeddedRedis
+from parley_cli.errors import LocalError
+from parley_cli.local.data_directory import DataDirectory
+from parley_cli.local.service import Service, service_environment
+from parley_cli.local.settings import UpSettings
+from parley_cli.processes.child import Child
+from parley_cli.processes.ports import LOOPBACK
+from parley_cli.processes.supervisor import Part, Supervisor
+
+MIGRATE_SECONDS = 120.0
+GRPC_STEP = 100
+"""The second gateway's gRPC port is the first one's plus this (50151): the ports between belong to other services."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that takes a while."""
+
+    label: str
+    run: Callable[[], None]
+
+
+class LocalSystem:
+    """The parts of one system in one data directory; nothing runs before its steps do."""
+
+    def __init__(self, data: DataDirectory, settings: UpSettings, gateways: int) -> None:
+        self._data = data
+        self._settings = settings
+        self.supervisor = Supervisor()
+        self.postgres = EmbeddedPostgres(
+            data.path / "postgres",
+            port=data.port_for("postgres", settings.up_postgres_port),
+            log=data.log("postgres"),
+            port_setting="PARLEY_UP_POSTGRES_PORT",
+        )
+        self.redis = EmbeddedRedis(
+            data.path / "redis",
+            port=data.port_for("redis", settings.up_redis_port),
+            log=data.log("redis"),
+            port_setting="PARLEY_UP_REDIS_PORT",
+        )
+        self.model = None if settings.providers is not None else self._local_model()
+        self.config = self._config()
+        self.session = self._session()
+        self.gateways = [self._gateway(number) for number in range(gateways)]
+
+    @property
+    def http_url(self) -> str:
+        """Address of the first gateway's HTTP API."""
+        return f"http://{LOOPBACK}:{self._settings.gateway_http_port}"
+
+    @property
+    def grpc_target(self) -> str:
+        """Address of the first gateway's gRPC API."""
+        return self.gateways[0].target
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where each part listens, for people."""
+        parts: dict[str, str] = {"postgres": f"port {self.postgres.port}", "redis": f"port {self.redis.port}"}
+        if self.model is not None:
+            parts["model"] = f"http {self.model.port}"
+        return parts | {service.name: service.address for service in (self.config, self.session, *self.gateways)}
+
+    def steps(self) -> Sequence[Step]:
+        """Return what brings the system up, in order. The first one finds every taken port before anything starts."""
+        stores: list[Part] = [self.postgres, self.redis]
+        if self.model is not None:
+            stores.append(self.model)
+        services = [self.config, self.session, *self.gateways]
+        return [
+            Step("ports", self._check_ports),
+            *(self._start(part) for part in stores),
+            Step("migrate", self._migrate),
+            *(self._start(part) for part in services),
+        ]
+
+    def describe(self, phase: str) -> dict[str, Any]:
+        """Return the state for `parley status`, without any secret."""
+        parts = [
+            {
+                "name": part.name,
+                "pid": part.child.pid,
+                "address": self.addresses[part.name],
+                "log": str(part.child.log),
+            }
+            for part in self.supervisor.parts
+            if part.child is not None
+        ]
+        return {
+            "phase": phase,
+            "http_url": self.http_url,
+            "grpc_target": self.grpc_target,
+            "note": self.postgres.note,
+            "parts": parts,
+        }
+
+    def _start(self, part: Part) -> Step:
+        return Step(part.name, lambda: self.supervisor.start(part))
+
+    def _check_ports(self) -> None:
+        for service in (self.config, self.session, *self.gateways):
+            service.check_ports()
+
+    def _migrate(self) -> None:
+        """Bring the database to config_svc's schema; raises LocalError with the last line of its log."""
+        child = Child(
+            "migrate",
+            [sys.executable, "-m", "config_svc", "migrate"],
+            log=self._data.log("migrate"),
+            env=service_environment({"PARLEY_CONFIG_DATABASE_URL": self.postgres.url}),
+        )
+        child.start()
+        if child.wait(MIGRATE_SECONDS) != 0:
+            raise child.died()
+
+    def _local_model(self) -> EmbeddedModel:
+        return EmbeddedModel(
+            self._data.path,
+            port=self._data.port_for("model", self._settings.up_model_port),
+            log=self._data.log("model"),
+            port_setting="PARLEY_UP_MODEL_PORT",
+        )
+
+    def _config(self) -> Service:
+        return Service(
+            "config_svc",
+            "config_svc",
+            ports={"PARLEY_CONFIG_GRPC_PORT": self._settings.config_grpc_port},
+            env={"PARLEY_CONFIG_DATABASE_URL": self.postgres.url},
+            log=self._data.log("config_svc"),
+        )
+
+    def _session(self) -> Service:
+        return Service(
+            "session_svc",
+            "session_svc",
+            ports={"PARLEY_SESSION_GRPC_PORT": self._settings.session_grpc_port},
+            env={"PARLEY_SESSION_REDIS_URL": self.redis.url, "PARLEY_SESSION_CONFIG_TARGET": self.config.target},
+            log=self._data.log("session_svc"),
+        )
+
+    def _gateway(self, number: int) -> Service:
+        grpc_port = self._settings.gateway_grpc_port + (GRPC_STEP + number - 1 if number else 0)
+        http_port = self._settings.gateway_http_port + number
+        if max(grpc_port, http_port) > 65535:
+            raise LocalError(f"gateway {number + 1} would need a port beyond 65535; lower PARLEY_GATEWAY_*_PORT")
+        name = f"gateway-{number + 1}"
+        return Service(
+            name,
+            "chat_gateway",
+            ports={"PARLEY_GATEWAY_GRPC_PORT": grpc_port, "PARLEY_GATEWAY_HTTP_PORT": http_port},
+            env={
+                "PARLEY_GATEWAY_CONFIG_TARGET": self.config.target,
+                "PARLEY_GATEWAY_SESSION_TARGET": self.session.target,
+                "PARLEY_PROVIDERS": self._providers(),
+            },
+            log=self._data.log(name),
+        )
+
+    def _providers(self) -> str:
+        if self.model is None:
+            return json.dumps(self._settings.providers)
+        return json.dumps({EmbeddedModel.provider: {"base_url": self.model.url}})

@@ -1,0 +1,157 @@
+"""`parley up`: bring everything up in order, say hello, watch, and take everything down again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from parley_cli.api import Api
+from parley_cli.errors import LocalError
+from parley_cli.local import greeting
+from parley_cli.local.data_directory import DataDirectory
+from parley_cli.local.narrator import REFRESH_SECONDS, Narrator
+from parley_cli.local.settings import UpSettings
+from parley_cli.local.system import LocalSystem
+from parley_cli.processes.child import last_line
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DETACHED_READY_SECONDS = 300.0
+DOWN_SECONDS = 180.0
+POLL_SECONDS = 0.1
+
+
+class StopRequested(BaseException):
+    """Somebody asked this process to end; no error, so no `except Exception` may swallow it."""
+
+
+class StopSignals:
+    """While entered: the first stop signal raises StopRequested, any further one sets `hurried`."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def hurried(self) -> bool:
+        """Whether whoever asked to stop has asked again."""
+        return self._count > 1
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Handle the signals in the block, and as before after it."""
+        before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count == 1:
+            raise StopRequested
+
+
+def up(data: DataDirectory, gateways: int, narrator: Narrator, *, greet: bool) -> None:
+    """Run the whole system until a stop signal; raises LocalError when a part is missing, refused or dies.
+
+    Whatever the end, every child has been stopped when this returns or raises.
+    """
+    settings = UpSettings.read()
+    signals = StopSignals()
+    with signals.entered(), suppress(StopRequested):
+        _run(data, settings, gateways, narrator, signals, greet=greet)
+
+
+def _run(
+    data: DataDirectory, settings: UpSettings, gateways: int, narrator: Narrator, signals: StopSignals, *, greet: bool
+) -> None:
+    with data.owned():
+        system = LocalSystem(data, settings, gateways)
+        try:
+            narrator.run(system.steps(), done=lambda: data.write_state(system.describe("starting")))
+            if system.postgres.note:
+                narrator.say(system.postgres.note)
+            data.write_state(system.describe("ready"))
+            if greet:
+                introduce(system.http_url, system.grpc_target, settings, narrator)
+            with narrator.status(system.supervisor.parts, system.addresses) as tick:
+                system.supervisor.watch(REFRESH_SECONDS, tick)
+        finally:
+            _stop(system, data, narrator, signals)
+
+
+def _stop(system: LocalSystem, data: DataDirectory, narrator: Narrator, signals: StopSignals) -> None:
+    if not system.supervisor.parts:
+        return
+    data.write_state(system.describe("stopping"))
+    stopped: list[str] = []
+    complaints = system.supervisor.stop(stopped.append, signals.hurried)
+    narrator.say(f"\nstopped {', '.join(stopped)}")
+    for complaint in complaints:
+        narrator.say(complaint)
+
+
+def introduce(http_url: str, grpc_target: str, settings: UpSettings, narrator: Narrator) -> None:
+    """Have a first turn with `hello`, made if there is none, and print how to go on.
+
+    A model that does not answer is worth a line, and no reason to take the system down.
+    """
+    with Api(http_url) as api:
+        try:
+            greeting.ensure_agent(api, settings)
+            greeting.converse(api, narrator)
+        except LocalError as error:
+            narrator.say(f"no first turn: {error}")
+    for line in greeting.endpoints(http_url, grpc_target):
+        narrator.say(line)
+
+
+def up_detached(data: DataDirectory, gateways: int, narrator: Narrator) -> None:
+    """Start the system in the background and return when it is ready; raises LocalError when it does not get there."""
+    settings = UpSettings.read()
+    data.make()
+    log = data.log("supervisor")
+    command = [sys.executable, "-m", "parley_cli", "up", "--supervised"]
+    command += ["--data", str(data.path), "--gateways", str(gateways)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        with narrator.console.status("starting"):
+            state = _wait_until_ready(data, process, log)
+    except BaseException:
+        process.terminate()
+        raise
+    introduce(state["http_url"], state["grpc_target"], settings, narrator)
+    narrator.say(f"running in the background (pid {process.pid}); `parley down --data {data.path}` stops it")
+
+
+def _wait_until_ready(data: DataDirectory, process: "subprocess.Popen[bytes]", log: Path) -> dict[str, str]:
+    deadline = time.monotonic() + DETACHED_READY_SECONDS
+    while time.monotonic() < deadline:
+        state = data.read_state()
+        if state is not None and state["phase"] == "ready" and data.owner() == process.pid:
+            return {"http_url": state["http_url"], "grpc_target": state["grpc_target"]}
+        if process.poll() is not None:
+            raise LocalError(last_line(log).removeprefix("parley: "))
+        time.sleep(POLL_SECONDS)
+    raise LocalError(f"the system was not ready after {DETACHED_READY_SECONDS:g} s (log {log})")
+
+
+def down(data: DataDirectory) -> bool:
+    """Stop the system of a data directory and wait for its end; tells whether there was one. Idempotent."""
+    pid = data.owner()
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + DOWN_SECONDS
+    while data.owner() == pid:
+        if time.monotonic() > deadline:
+            raise LocalError(f"`parley up` (pid {pid}) has not ended after {DOWN_SECONDS:g} s")
+        time.sleep(POLL_SECONDS)
+    return True

@@ -1,0 +1,99 @@
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from parley_cli.errors import ChildDied, NotReady
+from parley_cli.processes.child import Child
+from parley_cli.processes.supervisor import Supervisor
+
+OBEDIENT = (
+    "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(60)"
+)
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+DYING = "import sys; print('first'); print('no such table', file=sys.stderr); sys.exit(3)"
+
+
+class Program:
+    """A part that is ready when it has said `up`."""
+
+    def __init__(self, name: str, program: str, folder: Path, timeout: float = 5.0) -> None:
+        self.name = name
+        self._timeout = timeout
+        self._log = folder / f"{name}.log"
+        self._child = Child(name, [sys.executable, "-c", program], log=self._log)
+
+    @property
+    def child(self) -> Child:
+        return self._child
+
+    def start(self) -> None:
+        self._child.start()
+        self._child.wait_until(lambda: "up" in self._log.read_text(), self._timeout)
+
+
+@pytest.fixture
+def supervisor():
+    supervisor = Supervisor()
+    yield supervisor
+    supervisor.stop(lambda _: None, timeout=0)
+
+
+def test_parts_stop_in_reverse_order(supervisor: Supervisor, tmp_path: Path) -> None:
+    parts = [Program(name, OBEDIENT, tmp_path) for name in ("store", "service", "edge")]
+    for part in parts:
+        supervisor.start(part)
+    assert supervisor.parts == tuple(parts)
+    told: list[str] = []
+    assert supervisor.stop(told.append) == []
+    assert told == ["edge", "service", "store"]
+    assert [part.child.exit_code for part in parts] == [0, 0, 0]
+    assert supervisor.parts == ()
+
+
+def test_a_part_that_dies_while_it_starts_names_its_log_and_last_line(supervisor: Supervisor, tmp_path: Path) -> None:
+    with pytest.raises(ChildDied) as error:
+        supervisor.start(Program("config_svc", DYING, tmp_path))
+    log = tmp_path / "config_svc.log"
+    assert str(error.value) == f"config_svc ended with exit code 3 (log {log}): no such table"
+
+
+def test_a_part_that_never_gets_ready_is_named_and_stopped(supervisor: Supervisor, tmp_path: Path) -> None:
+    part = Program("model", "import time; time.sleep(60)", tmp_path, timeout=0.2)
+    with pytest.raises(NotReady, match=r"model was not ready after 0\.2 s"):
+        supervisor.start(part)
+    supervisor.stop(lambda _: None)
+    assert not part.child.running
+
+
+def test_a_death_later_is_noticed(supervisor: Supervisor, tmp_path: Path) -> None:
+    redis, other = Program("redis", OBEDIENT, tmp_path), Program("other", OBEDIENT, tmp_path)
+    supervisor.start(redis)
+    supervisor.check()
+    os.kill(redis.child.pid, signal.SIGKILL)
+    with pytest.raises(ChildDied, match="redis was killed by signal 9"):
+        supervisor.watch(0.01, lambda: None)
+    with pytest.raises(ChildDied, match="redis"):
+        supervisor.start(other)
+    assert other.child.exit_code is None
+    assert not other.child.running
+
+
+def test_a_part_that_ignores_the_request_is_killed_in_time(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.start(Program("edge", STUBBORN, tmp_path))
+    complaints = supervisor.stop(lambda _: None, timeout=0.2)
+    assert complaints == [f"edge did not stop cleanly (exit code -9, log {tmp_path / 'edge.log'})"]
+
+
+def test_a_second_request_hurries(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.start(Program("edge", STUBBORN, tmp_path))
+    assert len(supervisor.stop(lambda _: None, hurried=lambda: True, timeout=60)) == 1
+
+
+def test_a_paused_part_stops(supervisor: Supervisor, tmp_path: Path) -> None:
+    part = Program("edge", OBEDIENT, tmp_path)
+    supervisor.start(part)
+    part.child.pause()
+    assert supervisor.stop(lambda _: None, timeout=5) == []
