@@ -40,6 +40,14 @@ class _AgentTurns:
     running: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A turn that has entered, and what it may take."""
+
+    agent: _AgentTurns
+    limit: int
+
+
 @dataclass(slots=True)
 class _Waiter:
     agent: _AgentTurns
@@ -71,7 +79,7 @@ class Scheduler:
         return Load(self._running, self._entered - self._running, self._limits)
 
     @contextmanager
-    def entered(self, config: AgentConfig) -> Iterator[None]:
+    def entered(self, config: AgentConfig) -> Iterator[Admission]:
         """Counts a turn in, at once. Raises `TurnQueueFull` or `Draining`."""
         self._check(config)
         agent = self._agents.setdefault(config.uid, _AgentTurns())
@@ -79,7 +87,7 @@ class Scheduler:
         agent.entered += 1
         self._idle.clear()
         try:
-            yield
+            yield Admission(agent, self._agent_limit(config))
         finally:
             self._entered -= 1
             agent.entered -= 1
@@ -89,10 +97,9 @@ class Scheduler:
                 self._idle.set()
 
     @asynccontextmanager
-    async def slot(self, config: AgentConfig) -> AsyncIterator[None]:
+    async def slot(self, admission: Admission) -> AsyncIterator[None]:
         """Waits for a slot and holds it. Only within `entered`; the turn's own bound bounds the wait."""
-        agent = self._agents[config.uid]
-        limit = self._agent_limit(config)
+        agent, limit = admission.agent, admission.limit
         if self._running < self._limits.running and agent.running < limit:
             self._take(agent)
         else:

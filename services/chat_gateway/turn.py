@@ -31,7 +31,7 @@ from chat_gateway.model import (
 )
 from chat_gateway.ports import Configs, Sessions
 from chat_gateway.rules import check_turn_request
-from chat_gateway.scheduler import Scheduler
+from chat_gateway.scheduler import Admission, Scheduler
 from servicekit.errors import ServiceError
 
 
@@ -45,6 +45,7 @@ class _Started:
     request: TurnRequest
     on_started: OnStarted | None
     on_delta: OnDelta | None
+    admission: Admission
 
 
 class TurnRunner:
@@ -83,8 +84,8 @@ class TurnRunner:
         with self._metrics.turn(streamed=on_delta is not None) as observed:
             config = await self._config(request)
             digest = request_digest(request) if request.request_id else b""
-            turn = _Started(uuid.uuid4().hex, datetime.now(UTC), digest, request, on_started, on_delta)
-            with self._scheduler.entered(config):
+            with self._scheduler.entered(config) as admission:
+                turn = _Started(uuid.uuid4().hex, datetime.now(UTC), digest, request, on_started, on_delta, admission)
                 async with self._bounded(request, config) as stop:
                     if request.stateless:
                         outcome = await self._without_session(turn, config)
@@ -172,7 +173,7 @@ class TurnRunner:
         )
 
     async def _answer(self, turn: _Started, config: AgentConfig, begun: Begun) -> Answer:
-        async with self._scheduler.slot(config):
+        async with self._scheduler.slot(turn.admission):
             agent = self._instances.get(config)
             context = TurnContext(turn.request, begun.window, begun.metadata)
             if turn.on_started is not None:

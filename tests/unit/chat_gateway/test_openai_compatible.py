@@ -1,0 +1,185 @@
+"""The provider client against a server that answers well, badly, slowly and not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import aiohttp
+import pytest
+
+from chat_gateway.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
+from chat_gateway.model import Delta, FinishReason, Message, Role, Sampling, Tool, ToolCall
+from chat_gateway.providers import openai_compatible
+from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
+from chat_gateway.providers.provider import ModelAnswer, ModelCall
+from servicekit.errors import ServiceError
+from tests.servers.mock_model import Behaviour, MockModel
+
+CALL = ModelCall("m", [Message(Role.USER, "hi there")], Sampling(temperature=0.5, stop=("END",)))
+BOUNDS = ProviderBounds(connect=0.5, first_token=0.3, between_tokens=0.3, answer=0.3)
+
+
+@pytest.fixture
+def model() -> Iterator[MockModel]:
+    with MockModel() as mock:
+        yield mock
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+@pytest.fixture
+def provider(model: MockModel, session: aiohttp.ClientSession) -> OpenAICompatible:
+    return OpenAICompatible("local", model.url, "key-1", session, BOUNDS)
+
+
+async def streamed(provider: OpenAICompatible, call: ModelCall = CALL) -> tuple[list[Delta], ModelAnswer]:
+    deltas: list[Delta] = []
+
+    async def note(delta: Delta) -> None:
+        deltas.append(delta)
+
+    return deltas, await provider.complete(call, note)
+
+
+async def test_a_whole_answer(provider: OpenAICompatible, model: MockModel) -> None:
+    answer = await provider.complete(CALL, None)
+    assert answer.message == Message(Role.ASSISTANT, "echo:1:hi there")
+    assert answer.finish_reason is FinishReason.STOP
+    assert answer.usage.prompt_tokens > 0
+    (sent,) = model.requests
+    assert sent["messages"] == [{"role": "user", "content": "hi there"}]
+    assert (sent["model"], sent["temperature"], sent["stop"]) == ("m", 0.5, ["END"])
+    assert "stream" not in sent
+    assert model.headers[0]["Authorization"] == "Bearer key-1"
+
+
+async def test_a_streamed_answer_is_the_sum_of_its_pieces(provider: OpenAICompatible, model: MockModel) -> None:
+    deltas, answer = await streamed(provider)
+    assert len(deltas) > 1
+    assert "".join(d.content for d in deltas) == answer.message.content == "echo:1:hi there"
+    assert answer.usage.completion_tokens > 0
+    assert model.requests[0]["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tool_calls(provider: OpenAICompatible, model: MockModel, stream: bool) -> None:
+    model.script(Behaviour(tool_calls=(("c1", "look", '{"q": "x"}'), ("c2", "see", "{}"))))
+    call = ModelCall("m", CALL.messages, Sampling(), tools=(Tool("look", "d", {"type": "object"}),), tool_choice="look")
+    answer = (await streamed(provider, call))[1] if stream else await provider.complete(call, None)
+    assert answer.message.tool_calls == (ToolCall("c1", "look", '{"q": "x"}'), ToolCall("c2", "see", "{}"))
+    assert answer.finish_reason is FinishReason.TOOL_CALLS
+    assert model.requests[0]["tool_choice"] == {"type": "function", "function": {"name": "look"}}
+    assert model.requests[0]["tools"][0]["function"]["parameters"] == {"type": "object"}
+
+
+FAILURES = [
+    pytest.param(Behaviour(status=500), ProviderUnavailable, id="500"),
+    pytest.param(Behaviour(status=429, headers={"Retry-After": "7"}), ProviderUnavailable, id="429"),
+    pytest.param(Behaviour(status=400), ProviderRejected, id="400"),
+    pytest.param(Behaviour(status=401), ProviderRejected, id="401"),
+    pytest.param(Behaviour(status=301, headers={"Location": "/elsewhere"}), ProviderRejected, id="redirect"),
+    pytest.param(Behaviour(body=b"<html>"), ProviderBadResponse, id="garbage"),
+    pytest.param(Behaviour(body=b"{}"), ProviderBadResponse, id="no choice"),
+    pytest.param(Behaviour(body=b"\xff\xfe"), ProviderBadResponse, id="not text"),
+    pytest.param(Behaviour(body=b'{"error": {"message": "sk-secret"}}'), ProviderUnavailable, id="error body"),
+    pytest.param(Behaviour(hold=True), ProviderTimeout, id="hang"),
+]
+
+
+@pytest.mark.parametrize(("behaviour", "error"), FAILURES)
+async def test_a_whole_answer_that_fails(
+    provider: OpenAICompatible, model: MockModel, behaviour: Behaviour, error: type[ServiceError]
+) -> None:
+    model.script(behaviour)
+    with pytest.raises(error) as caught:
+        await provider.complete(CALL, None)
+    assert caught.value.metadata["provider"] == "local"
+    assert "secret" not in str(caught.value)
+    assert len(model.requests) == 1
+
+
+STREAM_FAILURES = [
+    pytest.param(Behaviour(status=503), ProviderUnavailable, id="503"),
+    pytest.param(Behaviour(chunks_before_cut=1), ProviderUnavailable, id="cut"),
+    pytest.param(Behaviour(body=b"data: {broken\n\n"), ProviderBadResponse, id="garbage"),
+    pytest.param(Behaviour(body=b"data: [DONE]\n\n"), ProviderBadResponse, id="nothing"),
+    pytest.param(Behaviour(body=b'data: {"error": {"message": "x"}}\n\n'), ProviderUnavailable, id="error frame"),
+    pytest.param(
+        Behaviour(body=b'data: {"choices": [{"delta": {"content": "x"}}]}\n\n'), ProviderBadResponse, id="no end"
+    ),
+]
+
+
+@pytest.mark.parametrize(("behaviour", "error"), STREAM_FAILURES)
+async def test_a_streamed_answer_that_fails(
+    provider: OpenAICompatible, model: MockModel, behaviour: Behaviour, error: type[ServiceError]
+) -> None:
+    model.script(behaviour)
+    with pytest.raises(error):
+        await streamed(provider)
+
+
+async def test_the_time_to_retry_is_the_providers(provider: OpenAICompatible, model: MockModel) -> None:
+    model.script(Behaviour(status=429, headers={"Retry-After": "7"}))
+    with pytest.raises(ProviderUnavailable) as caught:
+        await provider.complete(CALL, None)
+    assert caught.value.retry_after == 7.0
+    assert caught.value.metadata["status"] == "429"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "bound"), [(Behaviour(hold=True), "first_token"), (Behaviour(hold_after_chunks=2), "between_tokens")]
+)
+async def test_a_timeout_names_its_bound(
+    provider: OpenAICompatible, model: MockModel, behaviour: Behaviour, bound: str
+) -> None:
+    model.script(behaviour)
+    with pytest.raises(ProviderTimeout) as caught:
+        await streamed(provider)
+    assert caught.value.metadata["bound"] == bound
+
+
+async def test_a_slow_reader_is_not_blamed_on_the_provider(provider: OpenAICompatible) -> None:
+    async def slow(delta: Delta) -> None:
+        await asyncio.sleep(0.4)
+
+    short = ModelCall("m", [Message(Role.USER, "x")], Sampling())
+    answer = await provider.complete(short, slow)
+    assert answer.message.content == "echo:1:x"
+
+
+async def test_nobody_there(session: aiohttp.ClientSession) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    away = OpenAICompatible("away", f"http://127.0.0.1:{port}/v1", None, session, BOUNDS)
+    with pytest.raises(ProviderUnavailable) as caught:
+        await away.complete(CALL, None)
+    assert caught.value.retry_after is not None
+
+
+async def test_cancelling_stops_the_provider(provider: OpenAICompatible, model: MockModel) -> None:
+    model.script(Behaviour(hold_after_chunks=1))
+    task = asyncio.create_task(streamed(provider))
+    await model.received(1)
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(5):
+        while not model.abandoned:
+            await asyncio.sleep(0.01)
+
+
+async def test_an_answer_without_end_is_refused(
+    provider: OpenAICompatible, model: MockModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_compatible, "MAX_ANSWER_BYTES", 10)
+    with pytest.raises(ProviderBadResponse):
+        await streamed(provider)

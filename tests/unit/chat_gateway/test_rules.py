@@ -1,0 +1,85 @@
+"""Every rule of a turn request, one violation each, and all of them at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from chat_gateway.model import ImagePart, Message, Role, Sampling, TextPart, Tool, ToolCall, TurnRequest
+from chat_gateway.rules import MAX_MESSAGES_BYTES, check_turn_request
+from servicekit.errors import InvalidArgument, MessageTooLarge
+from tests.unit.chat_gateway.world import asks
+
+CALL = ToolCall("c", "f", "{}")
+HI = Message(Role.USER, "hi")
+
+BROKEN = [
+    (asks(agent_id="Not An Id"), "agent_id"),
+    (asks(project="-"), "project"),
+    (asks(session_id="a b"), "session_id"),
+    (asks(session_id="x" * 129), "session_id"),
+    (asks(session_must_exist=True), "session_must_exist"),
+    (asks(session_id="s", stateless=True), "session_id"),
+    (asks(user_id="ü"), "user_id"),
+    (asks(request_id="\n"), "request_id"),
+    (asks(agent_revision=-1), "agent_revision"),
+    (asks(messages=()), "messages"),
+    (asks(messages=(HI,) * 129), "messages"),
+    (asks(messages=(Message(Role.USER),)), "messages[0].content"),
+    (asks(messages=(HI, Message(Role.TOOL, "x"))), "messages[1].tool_call_id"),
+    (asks(messages=(Message(Role.USER, "x", tool_call_id="c"),)), "messages[0].tool_call_id"),
+    (asks(messages=(Message(Role.USER, "x", tool_calls=(CALL,)),)), "messages[0].tool_calls"),
+    (asks(messages=(Message(Role.USER, "x", name="n" * 65),)), "messages[0].name"),
+    (asks(messages=(Message(Role.SYSTEM, parts=(TextPart("x"),)),)), "messages[0].parts"),
+    (asks(messages=(Message(Role.USER, parts=(TextPart("x"),) * 65),)), "messages[0].parts"),
+    (asks(messages=(Message(Role.USER, "x", parts=(TextPart("x"),)),)), "messages[0].content"),
+    (asks(messages=(Message(Role.USER, parts=(ImagePart("ftp://x"),)),)), "messages[0].parts[0].image_url.url"),
+    (asks(messages=(Message(Role.USER, parts=(TextPart(""),)),)), "messages[0].parts[0].text"),
+    (asks(sampling=Sampling(temperature=2.1)), "sampling.temperature"),
+    (asks(sampling=Sampling(temperature=float("nan"))), "sampling.temperature"),
+    (asks(sampling=Sampling(top_p=0.0)), "sampling.top_p"),
+    (asks(sampling=Sampling(max_output_tokens=0)), "sampling.max_output_tokens"),
+    (asks(sampling=Sampling(stop=("a",) * 5)), "sampling.stop"),
+    (asks(sampling=Sampling(presence_penalty=-3)), "sampling.presence_penalty"),
+    (asks(sampling=Sampling(frequency_penalty=3)), "sampling.frequency_penalty"),
+    (asks(tools=(Tool("no spaces"),)), "tools[0].name"),
+    (asks(tools=(Tool("f"), Tool("f"))), "tools"),
+    (asks(tools=(Tool("f"),) * 129), "tools"),
+    (asks(tool_choice="g"), "tool_choice"),
+    (asks(metadata={"k": "v" * 513}), "metadata"),
+    (asks(metadata={str(n): "v" for n in range(65)}), "metadata"),
+]
+
+
+@pytest.mark.parametrize(("request_", "field"), BROKEN, ids=[f"{n}-{field}" for n, (_, field) in enumerate(BROKEN)])
+def test_a_broken_rule_names_its_field(request_: TurnRequest, field: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        check_turn_request(request_)
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_all_violations_come_at_once() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        check_turn_request(asks(agent_id="X", messages=(), user_id="ü"))
+    assert [v.field for v in caught.value.violations] == ["agent_id", "user_id", "messages"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        asks(),
+        asks(session_id="A:b.c_d-9", session_must_exist=True, user_id="u@x", request_id="r 1", agent_revision=3),
+        asks(messages=(Message(Role.ASSISTANT, tool_calls=(CALL,)), Message(Role.TOOL, "", tool_call_id="c"))),
+        asks(messages=(Message(Role.USER, parts=(TextPart("x"), ImagePart("data:x"))),)),
+        asks(tools=(Tool("f"),), tool_choice="f", sampling=Sampling(temperature=0, top_p=1.0, stop=("a",))),
+    ],
+)
+def test_good_requests_pass(request_: TurnRequest) -> None:
+    check_turn_request(request_)
+
+
+def test_size_is_counted_in_bytes_over_all_messages() -> None:
+    half = "ü" * (MAX_MESSAGES_BYTES // 4)
+    check_turn_request(asks(messages=(Message(Role.USER, half),) * 2))
+    with pytest.raises(MessageTooLarge) as caught:
+        check_turn_request(asks(messages=(Message(Role.USER, half),) * 2 + (HI,)))
+    assert caught.value.metadata == {"limit_bytes": str(MAX_MESSAGES_BYTES)}
