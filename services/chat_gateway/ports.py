@@ -61,3 +61,19 @@ class SessionReader(Protocol):
     async def window(self, request: TurnRequest, config: AgentConfig) -> StoredWindow:
         """Returns the window. Raises `RemoteError` (SESSION_NOT_FOUND), `SessionAgentMismatch` or `Unavailable`."""
         ...
+
+
+class AgentDeleter(Protocol):
+    """Deletes agent configs."""
+
+    async def delete(self, project: str, agent_id: str, etag: str) -> str:
+        """Deletes an agent config and returns its uid. Raises `RemoteError` (AGENT_NOT_FOUND, ETAG_MISMATCH)."""
+        ...
+
+
+class SessionRemover(Protocol):
+    """Removes sessions by the agent that they belong to."""
+
+    async def remove_agent(self, project: str, agent_id: str, uid: str) -> None:
+        """Refuses every further turn on this uid, then removes its sessions. Safe to repeat."""
+        ...

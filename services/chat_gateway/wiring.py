@@ -11,8 +11,10 @@ import aiohttp
 from chat_gateway.agents.instances import Instances
 from chat_gateway.clients.config_client import ConfigClient
 from chat_gateway.clients.config_directory import ConfigDirectory, Freshness
-from chat_gateway.clients.session_client import SessionClient, SessionReaderClient
+from chat_gateway.clients.readiness import Readiness
+from chat_gateway.clients.session_client import SessionAdminClient, SessionClient, SessionReaderClient
 from chat_gateway.clients.stubs import Stubs, make_stubs
+from chat_gateway.clients.template_publisher import publish_templates
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.grpc_edge.chat_servicer import ChatServicer
 from chat_gateway.grpc_edge.runtime_servicer import RuntimeServicer
@@ -24,8 +26,6 @@ from chat_gateway.metrics import TurnMetrics, observe_runtime
 from chat_gateway.preview import PromptPreview
 from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
 from chat_gateway.providers.provider import Providers
-from chat_gateway.publisher import publish_templates
-from chat_gateway.readiness import Readiness
 from chat_gateway.scheduler import Scheduler, TurnLimits
 from chat_gateway.settings import GatewaySettings
 from chat_gateway.templates.assistant import AssistantTemplate
@@ -49,6 +49,7 @@ class _Core:
     instances: Instances
     scheduler: Scheduler
     configs: ConfigDirectory
+    deletion: AgentDeletion
 
 
 @asynccontextmanager
@@ -70,7 +71,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         app = build_app(
             turns=core.turns,
             stubs=stubs,
-            deletion=AgentDeletion(stubs, core.configs, core.instances, timeout=settings.peer_timeout),
+            deletion=core.deletion,
             instances=core.instances,
             readiness=readiness,
             settings=HttpSettings(
@@ -107,8 +108,9 @@ async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, 
         await _providers(stack, settings),
         limit=settings.max_instances,
     )
+    client = ConfigClient(stubs, read_timeout=settings.config_read_timeout, write_timeout=settings.peer_timeout)
     configs = ConfigDirectory(
-        ConfigClient(stubs, timeout=settings.config_read_timeout),
+        client,
         Freshness(max_age=settings.config_max_age),
         limit=settings.max_known_configs,
         on_deleted=lambda config: instances.evict_uid(config.uid),
@@ -129,7 +131,8 @@ async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, 
         turn_timeout=settings.turn_timeout,
     )
     preview = PromptPreview(configs, SessionReaderClient(stubs, timeout=settings.peer_timeout), instances)
-    return _Core(turns, preview, instances, scheduler, configs)
+    deletion = AgentDeletion(client, SessionAdminClient(stubs, timeout=settings.peer_timeout), configs, instances)
+    return _Core(turns, preview, instances, scheduler, configs, deletion)
 
 
 async def _providers(stack: AsyncExitStack, settings: GatewaySettings) -> Providers:

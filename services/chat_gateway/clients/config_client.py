@@ -40,19 +40,26 @@ class ConfigChange:
 
 
 class ConfigClient:
-    """Calls config_svc. `timeout` bounds each read, in seconds."""
+    """Calls config_svc. The timeouts bound each call, in seconds."""
 
-    def __init__(self, stubs: Stubs, *, timeout: float) -> None:
+    def __init__(self, stubs: Stubs, *, read_timeout: float, write_timeout: float) -> None:
         self._stub = stubs.agent_configs
-        self._timeout = timeout
+        self._read_timeout = read_timeout
+        self._write_timeout = write_timeout
 
     async def get(self, project: str, agent_id: str, *, uid: str = "", revision: int = 0) -> AgentConfig:
         """Returns an agent config. Raises `RemoteError` (AGENT_NOT_FOUND, REVISION_NOT_FOUND) or `Unavailable`."""
         request = agent_config_service_pb2.GetAgentConfigRequest(
             project=project, id=agent_id, uid=uid, revision=revision
         )
-        response = await call(self._stub.GetAgentConfig, request, timeout=self._timeout, peer=CONFIG_SVC)
+        response = await call(self._stub.GetAgentConfig, request, timeout=self._read_timeout, peer=CONFIG_SVC)
         return config_from_proto(response.agent_config)
+
+    async def delete(self, project: str, agent_id: str, etag: str) -> str:
+        """See `AgentDeleter.delete`."""
+        request = agent_config_service_pb2.DeleteAgentConfigRequest(project=project, id=agent_id, etag=etag)
+        response = await call(self._stub.DeleteAgentConfig, request, timeout=self._write_timeout, peer=CONFIG_SVC)
+        return response.agent_config.uid
 
     async def watch(self, cursor: str, heartbeat: float) -> AsyncGenerator[ConfigChange, None]:
         """Yields every change of every project from the cursor on, and heartbeats (seconds apart) in between.

@@ -119,6 +119,21 @@ class SessionReaderClient:
         )
 
 
+class SessionAdminClient:
+    """session_svc's SessionService as the port `SessionRemover`. `timeout` bounds each call, in seconds."""
+
+    def __init__(self, stubs: Stubs, *, timeout: float) -> None:
+        self._sessions = stubs.sessions
+        self._timeout = timeout
+
+    async def remove_agent(self, project: str, agent_id: str, uid: str) -> None:
+        """See `SessionRemover.remove_agent`."""
+        request = session_service_pb2.DeleteSessionsRequest(
+            project=project, agent_id=agent_id, agent_uid=uid, fence_agent=True
+        )
+        await call(self._sessions.DeleteSessions, request, timeout=self._timeout, peer=SESSION_SVC)
+
+
 def _whole_turns(newest_first: list[tuple[Message, ...]], limit: int) -> tuple[Message, ...]:
     kept: list[tuple[Message, ...]] = []
     for turn in newest_first:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ EVENTS = [b'{"a": 1}', b"two", b"l1\nl2", b"[DONE]"]
 def test_events_do_not_depend_on_how_the_bytes_arrive(cuts: list[int]) -> None:
     parser = SseParser()
     edges = [0, *sorted(cuts), len(STREAM)]
-    found = [event for a, b in zip(edges, edges[1:], strict=False) for event in parser.feed(STREAM[a:b])]
+    found = [event for a, b in pairwise(edges) for event in parser.feed(STREAM[a:b])]
     assert found == EVENTS
 
 

@@ -1,0 +1,54 @@
+"""Tells config_svc which templates this gateway can build."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Struct
+
+from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
+from chat_gateway.templates.template import Template
+from parley.config.v1 import template_service_pb2
+from servicekit.channels import call
+from servicekit.errors import ServiceError
+
+log = structlog.get_logger(__name__)
+
+_TIMEOUT = 5.0
+_PAUSES = (0.2, 0.5, 1.0, 2.0)
+
+
+async def publish_templates(stubs: Stubs, templates: Iterable[Template]) -> None:
+    """Publishes every template, and keeps trying while config_svc is away. Idempotent; meant as a background task.
+
+    A version that is published with other content (another build of this gateway) is logged and left as it is.
+    """
+    for template in templates:
+        await _publish(stubs, template)
+
+
+async def _publish(stubs: Stubs, template: Template) -> None:
+    request = template_service_pb2.PublishTemplateRequest(
+        template=template_service_pb2.Template(
+            id=template.id,
+            version=template.version,
+            description=template.description,
+            parameters_schema=ParseDict(dict(template.parameters_schema), Struct()),
+        )
+    )
+    tries = 0
+    while True:
+        try:
+            await call(stubs.templates.PublishTemplate, request, timeout=_TIMEOUT, peer=CONFIG_SVC)
+        except ServiceError as error:
+            if error.reason in ("TEMPLATE_CONFLICT", "INVALID_FIELD"):
+                log.error("template_not_published", template_id=template.id, reason=error.reason, message=error.message)
+                return
+        else:
+            log.info("template_published", template_id=template.id, version=template.version)
+            return
+        await asyncio.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
+        tries += 1
