@@ -1,0 +1,251 @@
+"""Agent configs, their revisions, templates and models: JSON to and from protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
+from msgspec import UNSET, Meta, UnsetType
+
+from chat_gateway.http_edge.bodies import check_depth
+from chat_gateway.http_edge.times_json import proto_timestamp, seconds_of, to_duration
+from parley.config.v1 import agent_config_pb2 as pb
+from parley.config.v1.template_service_pb2 import Template
+
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class ModelJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which model answers, and how it samples. What is left out is not sent to the provider."""
+
+    provider: str = ""
+    name: str = ""
+    temperature: float | UnsetType | None = UNSET
+    top_p: float | UnsetType | None = UNSET
+    max_output_tokens: Int32 | UnsetType | None = UNSET
+    stop: list[str] | UnsetType | None = UNSET
+    seed: Int64 | UnsetType | None = UNSET
+    presence_penalty: float | UnsetType | None = UNSET
+    frequency_penalty: float | UnsetType | None = UNSET
+
+
+class MemoryJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How much of the history is sent to the model."""
+
+    max_messages: Int32 | UnsetType | None = UNSET
+
+
+class SessionPolicyJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How long the agent's sessions live: durations such as `"1800s"`."""
+
+    idle_ttl: str | UnsetType | None = UNSET
+    max_lifetime: str | UnsetType | None = UNSET
+
+
+class LimitsJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Bounds on the agent's turns."""
+
+    max_concurrent_turns: Int32 | UnsetType | None = UNSET
+    turn_timeout: str | UnsetType | None = UNSET
+
+
+class AgentJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """An agent config. The fields from `object` on are output only and ignored in requests (AIP-203)."""
+
+    id: str = ""
+    name: str | None = ""
+    template_id: str | None = ""
+    template_version: str | None = ""
+    instructions: str | None = ""
+    parameters: dict[str, Any] | None = {}
+    model: ModelJson | UnsetType | None = UNSET
+    memory: MemoryJson | UnsetType | None = UNSET
+    session: SessionPolicyJson | UnsetType | None = UNSET
+    limits: LimitsJson | UnsetType | None = UNSET
+    labels: dict[str, str] | None = {}
+    etag: str | None = ""
+    object: str = "agent"
+    uid: str | UnsetType = UNSET
+    revision: int | UnsetType = UNSET
+    create_time: str | UnsetType = UNSET
+    update_time: str | UnsetType = UNSET
+    delete_time: str | UnsetType = UNSET
+    purge_time: str | UnsetType = UNSET
+
+
+class RevisionJson(msgspec.Struct, kw_only=True):
+    """One immutable snapshot of an agent config."""
+
+    revision: int
+    create_time: str
+    author: str
+    comment: str
+    changed_fields: list[str]
+    agent: AgentJson
+    object: str = "agent.revision"
+
+
+class RollbackJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Goes back to the content of an older revision."""
+
+    revision: Int64
+    etag: str | None = None
+    comment: str | None = None
+
+
+class TemplateJson(msgspec.Struct, kw_only=True):
+    """A kind of agent that the gateways can build."""
+
+    id: str
+    version: str
+    description: str
+    parameters_schema: dict[str, Any]
+    create_time: str
+    object: str = "template"
+
+
+class ModelCardJson(msgspec.Struct, kw_only=True):
+    """An agent, as OpenAI's clients list models."""
+
+    id: str
+    created: int
+    owned_by: str
+    object: str = "model"
+
+
+PATHS: Mapping[str, str] = {
+    "name": "display_name",
+    "template_id": "template_id",
+    "template_version": "template_version",
+    "instructions": "instructions",
+    "parameters": "parameters",
+    "model": "model",
+    "memory": "memory",
+    "session": "session",
+    "limits": "limits",
+    "labels": "labels",
+}
+"""The writable fields of the JSON, and their paths in an update mask."""
+
+
+def to_agent_config(agent: AgentJson) -> pb.AgentConfig:
+    """Returns what a client may write of an agent config. Raises `InvalidArgument`, `MalformedBody`."""
+    check_depth(agent.parameters, "parameters")
+    config = pb.AgentConfig(
+        id=agent.id,
+        display_name=agent.name or "",
+        template_id=agent.template_id or "",
+        template_version=agent.template_version or "",
+        instructions=agent.instructions or "",
+        labels=agent.labels or {},
+        etag=agent.etag or "",
+    )
+    if agent.parameters:
+        config.parameters.update(agent.parameters)
+    if agent.model:
+        config.model.CopyFrom(pb.ModelConfig(**_said(agent.model)))
+    if agent.memory:
+        config.memory.CopyFrom(pb.MemoryPolicy(**_said(agent.memory)))
+    if agent.session:
+        config.session.CopyFrom(pb.SessionPolicy())
+        _set_durations(config.session, agent.session, "session", ("idle_ttl", "max_lifetime"))
+    if agent.limits:
+        config.limits.CopyFrom(pb.AgentLimits())
+        if isinstance(agent.limits.max_concurrent_turns, int):
+            config.limits.max_concurrent_turns = agent.limits.max_concurrent_turns
+        _set_durations(config.limits, agent.limits, "limits", ("turn_timeout",))
+    return config
+
+
+def agent_json(config: pb.AgentConfig) -> AgentJson:
+    """Returns an agent config as clients see it."""
+    agent = AgentJson(
+        id=config.id,
+        name=config.display_name,
+        template_id=config.template_id,
+        template_version=config.template_version,
+        instructions=config.instructions,
+        parameters=struct_json(config.parameters),
+        model=_model_json(config.model) if config.HasField("model") else UNSET,
+        labels=dict(config.labels),
+        etag=config.etag,
+        uid=config.uid,
+        revision=config.revision,
+    )
+    if config.HasField("memory"):
+        agent.memory = MemoryJson(**_set_fields(config.memory, ("max_messages",)))
+    if config.HasField("session"):
+        agent.session = SessionPolicyJson(**_durations(config.session, ("idle_ttl", "max_lifetime")))
+    if config.HasField("limits"):
+        limits = _set_fields(config.limits, ("max_concurrent_turns",)) | _durations(config.limits, ("turn_timeout",))
+        agent.limits = LimitsJson(**limits)
+    for field in ("create_time", "update_time", "delete_time", "purge_time"):
+        if config.HasField(field):
+            setattr(agent, field, proto_timestamp(getattr(config, field)))
+    return agent
+
+
+def revision_json(revision: pb.AgentConfigRevision) -> RevisionJson:
+    """Returns a revision as clients see it."""
+    return RevisionJson(
+        revision=revision.agent_config.revision,
+        create_time=proto_timestamp(revision.create_time),
+        author=revision.author,
+        comment=revision.comment,
+        changed_fields=list(revision.changed_fields),
+        agent=agent_json(revision.agent_config),
+    )
+
+
+def template_json(template: Template) -> TemplateJson:
+    """Returns a template as clients see it."""
+    return TemplateJson(
+        id=template.id,
+        version=template.version,
+        description=template.description,
+        parameters_schema=struct_json(template.parameters_schema),
+        create_time=proto_timestamp(template.create_time),
+    )
+
+
+def model_card(config: pb.AgentConfig) -> ModelCardJson:
+    """Returns an agent as a model."""
+    return ModelCardJson(id=config.id, created=config.create_time.seconds, owned_by=config.project or "default")
+
+
+def struct_json(struct: Struct) -> dict[str, Any]:
+    """Returns free-form JSON; whole numbers come back as integers."""
+    fields: dict[str, Any] = json_format.MessageToDict(struct)
+    return fields
+
+
+def _model_json(model: pb.ModelConfig) -> ModelJson:
+    optional = ("temperature", "top_p", "max_output_tokens", "seed", "presence_penalty", "frequency_penalty")
+    said = _set_fields(model, optional)
+    if model.stop:
+        said["stop"] = list(model.stop)
+    return ModelJson(provider=model.provider, name=model.name, **said)
+
+
+def _said(part: msgspec.Struct) -> dict[str, Any]:
+    values = {field: getattr(part, field) for field in part.__struct_fields__}
+    return {field: value for field, value in values.items() if value is not None and value is not UNSET}
+
+
+def _set_fields(message: Any, fields: tuple[str, ...]) -> dict[str, Any]:
+    return {field: getattr(message, field) for field in fields if message.HasField(field)}
+
+
+def _durations(message: Any, fields: tuple[str, ...]) -> dict[str, Any]:
+    return {field: seconds_of(getattr(message, field)) for field in fields if message.HasField(field)}
+
+
+def _set_durations(message: Any, part: msgspec.Struct, name: str, fields: tuple[str, ...]) -> None:
+    for field in fields:
+        text = getattr(part, field)
+        if isinstance(text, str):
+            getattr(message, field).CopyFrom(to_duration(text, f"{name}.{field}"))

@@ -1,0 +1,228 @@
+"""/v1/agents, /v1/templates and /v1/models: what agents are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import msgspec
+from litestar import Response, Router, delete, get, patch, post, put
+from litestar.params import FromPath, JSONBody, QueryParameter
+
+from chat_gateway.http_edge.agents_json import (
+    PATHS,
+    AgentJson,
+    ModelCardJson,
+    RevisionJson,
+    RollbackJson,
+    TemplateJson,
+    agent_json,
+    model_card,
+    revision_json,
+    template_json,
+    to_agent_config,
+)
+from chat_gateway.http_edge.bodies import wrong_shape
+from chat_gateway.http_edge.errors_json import MalformedBody
+from chat_gateway.http_edge.merge_patch import merge
+from chat_gateway.http_edge.needs import PROJECT, Needs
+from chat_gateway.http_edge.routing import (
+    ETAG_HEADER,
+    VERB,
+    Given,
+    IfMatch,
+    Page,
+    PageSize,
+    PageToken,
+    merged_etag,
+    with_etag,
+)
+from parley.config.v1 import agent_config_service_pb2 as pb
+from parley.config.v1.agent_config_pb2 import AgentConfig
+from parley.config.v1.template_service_pb2 import ListTemplatesRequest
+from servicekit.channels import call
+from servicekit.errors import InvalidArgument, ServiceError, Violation
+
+PEER = "config_svc"
+MODELS_PAGE = 1000
+PATCH_ATTEMPTS = 5
+"""How often a patch without an etag is tried while others write the same agent."""
+
+Revision = Annotated[int, QueryParameter(ge=0, le=2**63 - 1, description="A revision instead of the current one.")]
+
+
+@post("/v1/agents", response_headers=ETAG_HEADER)
+async def create_agent(data: JSONBody[AgentJson], needs: Given) -> Response[AgentJson]:
+    """Stores an agent config and builds nothing. An id that is left out is made."""
+    request = pb.CreateAgentConfigRequest(project=PROJECT, agent_config=to_agent_config(data))
+    stub = needs.stubs.agent_configs.CreateAgentConfig
+    stored = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    agent = agent_json(stored.agent_config)
+    return with_etag(agent, stored.agent_config.etag, {"Location": f"/v1/agents/{quote(agent.id)}"})
+
+
+@get("/v1/agents")
+async def list_agents(
+    needs: Given,
+    page_size: PageSize = 0,
+    page_token: PageToken = "",
+    filter: Annotated[str, QueryParameter(description="A subset of AIP-160.")] = "",
+    order_by: Annotated[
+        str, QueryParameter(description="`id`, `create_time` or `update_time`, ` desc` turns it.")
+    ] = "",
+) -> Page[AgentJson]:
+    """Lists agent configs by pages, in order of id."""
+    request = pb.ListAgentConfigsRequest(
+        project=PROJECT, page_size=page_size, page_token=page_token, filter=filter, order_by=order_by
+    )
+    stub = needs.stubs.agent_configs.ListAgentConfigs
+    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    return Page(data=[agent_json(config) for config in page.agent_configs], next_page_token=page.next_page_token)
+
+
+@get("/v1/agents/{agent_id:str}", response_headers=ETAG_HEADER)
+async def get_agent(agent_id: FromPath[str], needs: Given, revision: Revision = 0) -> Response[AgentJson]:
+    """Reads an agent config, or one of its revisions."""
+    config = await _read(needs, agent_id, revision)
+    return with_etag(agent_json(config), config.etag)
+
+
+@put("/v1/agents/{agent_id:str}", response_headers=ETAG_HEADER)
+async def replace_agent(
+    agent_id: FromPath[str], data: JSONBody[AgentJson], needs: Given, if_match: IfMatch = None
+) -> Response[AgentJson]:
+    """Replaces all that can be written; what is left out goes back to its default."""
+    config = to_agent_config(data)
+    config.etag = merged_etag(if_match, data.etag)
+    _check_id(config, agent_id)
+    return await _update(needs, config, ["*"])
+
+
+@patch("/v1/agents/{agent_id:str}", response_headers=ETAG_HEADER)
+async def patch_agent(
+    agent_id: FromPath[str], data: JSONBody[dict[str, Any]], needs: Given, if_match: IfMatch = None
+) -> Response[AgentJson]:
+    """Changes the fields given, as a JSON merge patch (RFC 7396): objects merge, null clears."""
+    said = data.get("etag")
+    if said is not None and not isinstance(said, str):
+        raise wrong_shape("Expected `str` - at `$.etag`")
+    etag = merged_etag(if_match, said)
+    attempt = 0
+    while True:
+        attempt += 1
+        config, paths = _patched(await _read(needs, agent_id), agent_id, data)
+        if etag:
+            config.etag = etag
+        try:
+            return await _update(needs, config, paths)
+        except ServiceError as error:
+            if etag or error.reason != "ETAG_MISMATCH" or attempt == PATCH_ATTEMPTS:
+                raise
+
+
+@delete("/v1/agents/{agent_id:str}")
+async def delete_agent(
+    agent_id: FromPath[str],
+    needs: Given,
+    etag: Annotated[str, QueryParameter(description="The etag that must be the current one.")] = "",
+    if_match: IfMatch = None,
+) -> None:
+    """Deletes the agent config, its sessions and its instances; once this returns, no turn starts on it any more."""
+    await needs.deletion.delete(PROJECT, agent_id, merged_etag(if_match, etag))
+
+
+@get("/v1/agents/{agent_id:str}/revisions")
+async def list_revisions(
+    agent_id: FromPath[str], needs: Given, page_size: PageSize = 0, page_token: PageToken = ""
+) -> Page[RevisionJson]:
+    """Lists an agent config's revisions by pages, newest first."""
+    request = pb.ListAgentConfigRevisionsRequest(
+        project=PROJECT, id=agent_id, page_size=page_size, page_token=page_token
+    )
+    stub = needs.stubs.agent_configs.ListAgentConfigRevisions
+    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    return Page(data=[revision_json(revision) for revision in page.revisions], next_page_token=page.next_page_token)
+
+
+@post(f"/v1/agents/{{agent_id:str}}/{VERB}rollback", status_code=200, response_headers=ETAG_HEADER)
+async def rollback_agent(
+    agent_id: FromPath[str], data: JSONBody[RollbackJson], needs: Given, if_match: IfMatch = None
+) -> Response[AgentJson]:
+    """Makes a new revision with the content of an older one."""
+    request = pb.RollbackAgentConfigRequest(
+        project=PROJECT,
+        id=agent_id,
+        revision=data.revision,
+        etag=merged_etag(if_match, data.etag),
+        comment=data.comment or "",
+    )
+    stub = needs.stubs.agent_configs.RollbackAgentConfig
+    config = (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).agent_config
+    return with_etag(agent_json(config), config.etag)
+
+
+@get("/v1/templates")
+async def list_templates(needs: Given, page_size: PageSize = 0, page_token: PageToken = "") -> Page[TemplateJson]:
+    """Lists the kinds of agent that can be built, by pages."""
+    request = ListTemplatesRequest(page_size=page_size, page_token=page_token)
+    stub = needs.stubs.templates.ListTemplates
+    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    return Page(data=[template_json(template) for template in page.templates], next_page_token=page.next_page_token)
+
+
+@get("/v1/models")
+async def list_models(needs: Given, page_size: PageSize = 0, page_token: PageToken = "") -> Page[ModelCardJson]:
+    """Lists the agents as OpenAI lists models; up to 1000 unless a page_size is given."""
+    request = pb.ListAgentConfigsRequest(project=PROJECT, page_size=page_size or MODELS_PAGE, page_token=page_token)
+    stub = needs.stubs.agent_configs.ListAgentConfigs
+    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    return Page(data=[model_card(config) for config in page.agent_configs], next_page_token=page.next_page_token)
+
+
+@get("/v1/models/{agent_id:str}")
+async def get_model(agent_id: FromPath[str], needs: Given) -> ModelCardJson:
+    """Reads an agent as OpenAI describes a model."""
+    return model_card(await _read(needs, agent_id))
+
+
+def agents_router() -> Router:
+    """Returns the routes of this module."""
+    agents = [create_agent, list_agents, get_agent, replace_agent, patch_agent, delete_agent]
+    revisions = [list_revisions, rollback_agent]
+    catalogue = [list_templates, list_models, get_model]
+    return Router("/", route_handlers=[*agents, *revisions, *catalogue])
+
+
+async def _read(needs: Needs, agent_id: str, revision: int = 0) -> AgentConfig:
+    request = pb.GetAgentConfigRequest(project=PROJECT, id=agent_id, revision=revision)
+    stub = needs.stubs.agent_configs.GetAgentConfig
+    return (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).agent_config
+
+
+async def _update(needs: Needs, config: AgentConfig, paths: list[str]) -> Response[AgentJson]:
+    request = pb.UpdateAgentConfigRequest(project=PROJECT, agent_config=config)
+    request.update_mask.paths.extend(paths)
+    stub = needs.stubs.agent_configs.UpdateAgentConfig
+    stored = (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).agent_config
+    return with_etag(agent_json(stored), stored.etag)
+
+
+def _patched(current: AgentConfig, agent_id: str, change: dict[str, Any]) -> tuple[AgentConfig, list[str]]:
+    """Returns the agent config with a merge patch applied, and the mask of what the patch names."""
+    target = msgspec.to_builtins(agent_json(current))
+    try:
+        patched = msgspec.convert(merge(target, change), AgentJson)
+    except msgspec.ValidationError as error:
+        raise wrong_shape(str(error)) from None
+    if change.get("id", agent_id) is None:
+        raise MalformedBody("id: can't be cleared", violations=[Violation("id", "can't be cleared")])
+    config = to_agent_config(patched)
+    _check_id(config, agent_id)
+    config.etag = current.etag
+    return config, [path for name, path in PATHS.items() if name in change]
+
+
+def _check_id(config: AgentConfig, agent_id: str) -> None:
+    if config.id and config.id != agent_id:
+        raise InvalidArgument([Violation("id", "can't be changed")])
+    config.id = agent_id

@@ -1,0 +1,206 @@
+"""The ASGI application: one dispatcher, the hot route before the framework, everything else behind it."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from typing import Any
+
+import structlog
+from litestar import Litestar, Request, Response
+from litestar.di import Provide
+from litestar.enums import ScopeType
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from chat_gateway.http_edge.agents_routes import agents_router
+from chat_gateway.http_edge.bodies import too_large
+from chat_gateway.http_edge.completions import CLIENT_GONE, Completions
+from chat_gateway.http_edge.completions_json import HEADERS
+from chat_gateway.http_edge.docs_routes import docs_file, docs_page, openapi_document
+from chat_gateway.http_edge.errors_json import (
+    ErrorBody,
+    MalformedBody,
+    MethodNotAllowed,
+    RouteNotFound,
+    error_body,
+    error_headers,
+    http_status,
+)
+from chat_gateway.http_edge.metrics import RequestDurations
+from chat_gateway.http_edge.needs import Deletion, HttpSettings, Instances, Needs, Readiness, Stubs, Turns
+from chat_gateway.http_edge.openapi import CHAT_PATH, CONFIG
+from chat_gateway.http_edge.process_routes import process_router
+from chat_gateway.http_edge.refusal import refuse_body
+from chat_gateway.http_edge.routing import VERB, JsonRequest
+from chat_gateway.http_edge.sessions_routes import sessions_router
+from servicekit.errors import Internal, InvalidArgument, ServiceError, Violation
+
+_WANTED = frozenset((*HEADERS, b"content-length", b"x-request-id"))
+_MAX_REQUEST_ID = 128
+
+_log = structlog.get_logger("chat_gateway.http")
+
+
+def build_app(
+    turns: Turns,
+    stubs: Stubs,
+    deletion: Deletion,
+    instances: Instances,
+    readiness: Readiness,
+    settings: HttpSettings | None = None,
+    *,
+    registry: CollectorRegistry = REGISTRY,
+) -> ASGIApp:
+    """Returns the gateway's HTTP edge as an ASGI application. It starts and owns nothing but its requests' tasks."""
+    bounds = settings or HttpSettings()
+    needs = Needs(stubs, deletion, instances, readiness, bounds, registry)
+    admin = Litestar(
+        [agents_router(), sessions_router(), process_router(), docs_page, openapi_document, docs_file],
+        request_class=JsonRequest,
+        dependencies={"needs": Provide(lambda: needs, sync_to_thread=False, use_cache=True)},
+        exception_handlers={Exception: _answer_error},
+        openapi_config=CONFIG,
+        request_max_body_size=bounds.max_body_bytes,
+        logging_config=None,
+    )
+    return _Edge(Completions(turns, bounds), admin, bounds, RequestDurations(registry)).serve
+
+
+class _Edge:
+    """Gives every request an id, measures it, and passes it on."""
+
+    def __init__(
+        self, completions: Completions, admin: Litestar, settings: HttpSettings, durations: RequestDurations
+    ) -> None:
+        self._completions = completions
+        self._admin = admin
+        self._settings = settings
+        self._durations = durations
+        self._id_prefix = secrets.token_hex(6).encode()
+        self._ids = itertools.count(1)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection event (ASGI 3)."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._admin(scope, receive, send)
+            return
+        start = time.perf_counter()
+        wanted = {name: value for name, value in scope["headers"] if name in _WANTED}
+        request_id = self._request_id(wanted)
+        hot = scope["path"] == CHAT_PATH
+        method = scope["method"]
+        route = CHAT_PATH
+        try:
+            length = wanted.get(b"content-length")
+            if length is not None and int(length) > self._settings.max_body_bytes:
+                status = await refuse_body(too_large(self._settings.max_body_bytes), request_id, receive, send)
+            elif hot:
+                status = await self._complete(method, wanted, request_id, receive, send)
+            else:
+                status, route = await self._administer(scope, request_id, receive, send)
+        except BaseException:
+            self._durations.observe(route, method, 500, time.perf_counter() - start)
+            raise
+        seconds = time.perf_counter() - start
+        self._durations.observe(route, method, status, seconds)
+        if self._settings.access_log or not hot:
+            _access(route, method, status, seconds, request_id)
+
+    async def _complete(
+        self, method: str, wanted: dict[bytes, bytes], request_id: bytes, receive: Receive, send: Send
+    ) -> int:
+        if method != "POST":
+            return await refuse_body(MethodNotAllowed(method, CHAT_PATH, "POST"), request_id, receive, send)
+        fields = {HEADERS[name]: value.decode("latin-1") for name, value in wanted.items() if name in HEADERS}
+        return await self._completions.answer(fields, request_id, receive, send)
+
+    async def _administer(self, scope: Any, request_id: bytes, receive: Receive, send: Send) -> tuple[int, str]:
+        status = CLIENT_GONE
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        inner = _as_routed(scope)
+        await self._admin(inner, receive, send_with_id)
+        route = inner.get("path_template", "")
+        return status, str(route).replace(f"/{VERB}", ":") or "unknown"
+
+    def _request_id(self, wanted: dict[bytes, bytes]) -> bytes:
+        given = wanted.get(b"x-request-id")
+        if given and len(given) <= _MAX_REQUEST_ID and given.isascii() and given.decode().isprintable():
+            return given
+        return b"%b-%x" % (self._id_prefix, next(self._ids))
+
+
+def _as_routed(scope: Any) -> Any:
+    """Returns the scope as the framework routes it: HEAD as GET (RFC 9110, 9.3.2), custom verbs as a segment."""
+    routed = dict(scope)
+    if routed["method"] == "HEAD":
+        routed["method"] = "GET"
+    elif routed["method"] == "POST":
+        target, colon, verb = routed["path"].rpartition(":")
+        if colon and verb.isalpha():
+            routed["path"] = f"{target}/{VERB}{verb}"
+    return routed
+
+
+def _access(route: str, method: str, status: int, seconds: float, request_id: bytes) -> None:
+    write = _log.debug if route in ("/livez", "/readyz", "/metrics") else _log.info
+    write(
+        "request",
+        route=route,
+        method=method,
+        status=status,
+        ms=round(seconds * 1e3, 2),
+        request_id=request_id.decode("latin-1"),
+    )
+
+
+def _answer_error(request: Request[Any, Any, Any], exception: Exception) -> Response[ErrorBody]:
+    """Answers what a route raised, in our form."""
+    error = _as_service_error(request, exception)
+    headers = {name.decode(): value.decode("latin-1") for name, value in error_headers(error)}
+    if error.reason == "MESSAGE_TOO_LARGE":
+        headers["connection"] = "close"
+    return Response(error_body(error), status_code=http_status(error), headers=headers, media_type="application/json")
+
+
+def _as_service_error(request: Request[Any, Any, Any], exception: Exception) -> ServiceError:
+    match exception:
+        case ServiceError():
+            return exception
+        case ValidationException():
+            return _invalid(exception)
+        case MethodNotAllowedException():
+            allowed = (exception.headers or {}).get("allow", "")
+            return MethodNotAllowed(request.method, request.url.path, allowed)
+        case NotFoundException():
+            return RouteNotFound(request.method, request.url.path)
+        case HTTPException(status_code=413):
+            return too_large(request.route_handler.resolve_request_max_body_size() or 0)
+        case HTTPException() if exception.status_code < 500:
+            return InvalidArgument(message=exception.detail)
+        case _:
+            _log.error("unexpected exception", method=request.method, path=request.url.path, exc_info=exception)
+            return Internal()
+
+
+def _invalid(exception: ValidationException) -> ServiceError:
+    """Turns the framework's complaints about parameters, or a body that is missing, into violations."""
+    extra = exception.extra if isinstance(exception.extra, list) else []
+    if any(item.get("source") == "body" for item in extra):
+        return MalformedBody("the request needs a JSON body")
+    violations = [Violation(item.get("key", ""), item.get("message", "is not valid")) for item in extra]
+    return InvalidArgument(violations or [Violation("", exception.detail)])

@@ -1,0 +1,437 @@
+"""OpenAI's chat completion request and response, and what they are in Parley's words.
+
+Fields that are not here are ignored, as OpenAI-compatible servers do; those that would change what the answer is and
+can't be honoured are errors that name them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from chat_gateway import model
+from chat_gateway.http_edge.bodies import check_depth, decode
+from chat_gateway.http_edge.needs import PROJECT
+from servicekit.errors import Violations
+
+
+class ImageUrl(msgspec.Struct, omit_defaults=True):
+    """A picture by address (`https:` or `data:`)."""
+
+    url: str
+    detail: str | None = None
+
+
+class ContentPart(msgspec.Struct, omit_defaults=True):
+    """Part of a message: `text`, `image_url`, or (assistants) `refusal`."""
+
+    type: str
+    text: str | None = None
+    image_url: ImageUrl | None = None
+    refusal: str | None = None
+
+
+class FunctionCall(msgspec.Struct):
+    """A function with its arguments as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct):
+    """A call of a tool by the model."""
+
+    id: str
+    function: FunctionCall
+    type: str = "function"
+
+
+class ChatMessage(msgspec.Struct):
+    """One message: `system` or `developer`, `user`, `assistant`, `tool`."""
+
+    role: str
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+
+
+class Function(msgspec.Struct):
+    """A function that the model may ask the caller to run."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct):
+    """A tool that the caller offers; `function` is the only type."""
+
+    type: str
+    function: Function | None = None
+
+
+class FunctionName(msgspec.Struct):
+    """Names a function."""
+
+    name: str
+
+
+class ToolChoice(msgspec.Struct):
+    """Asks for one tool by name."""
+
+    type: str
+    function: FunctionName | None = None
+
+
+class StreamOptions(msgspec.Struct):
+    """How to stream."""
+
+    include_usage: bool | None = None
+
+
+class ChatCompletionRequest(msgspec.Struct):
+    """A chat completion as OpenAI defines it, with what names Parley's session and user."""
+
+    model: str
+    """The agent's id, or `id@3` for its revision 3."""
+    messages: list[ChatMessage]
+    """The new messages; the history is the session's."""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | ToolChoice | None = None
+    response_format: dict[str, Any] | None = None
+    n: int | None = None
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    """False: run the turn without a session."""
+    session_id: str | None = None
+    """The session to go on with, or to create under this id."""
+    user_id: str | None = None
+    session_must_exist: bool | None = None
+    busy: str | None = None
+    """While another turn of the session runs: `wait` (default), `reject`, `interrupt`."""
+    functions: Any = None
+    function_call: Any = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    modalities: list[str] | None = None
+    audio: Any = None
+
+
+class AnswerMessage(msgspec.Struct):
+    """The agent's answer."""
+
+    role: str
+    content: str | None
+    refusal: str | None
+    tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Choice(msgspec.Struct):
+    """The one choice."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: None
+    finish_reason: str
+
+
+class PromptTokensDetails(msgspec.Struct):
+    """Of the prompt tokens, those that the provider had cached."""
+
+    cached_tokens: int
+
+
+class CompletionUsage(msgspec.Struct):
+    """Tokens of all model calls of the turn."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class ChatCompletion(msgspec.Struct):
+    """A whole answer, sent after the turn was stored."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: CompletionUsage
+
+
+HEADERS = {
+    b"x-session-id": "session_id",
+    b"x-user-id": "user_id",
+    b"x-session-busy": "busy",
+    b"idempotency-key": "request_id",
+}
+"""The request headers that say what a field can say, too."""
+
+_decoder = msgspec.json.Decoder(ChatCompletionRequest)
+_encode = msgspec.json.Encoder().encode
+
+_ROLES = {
+    "system": model.Role.SYSTEM,
+    "developer": model.Role.SYSTEM,
+    "user": model.Role.USER,
+    "assistant": model.Role.ASSISTANT,
+    "tool": model.Role.TOOL,
+}
+_BUSY = {policy.value: policy for policy in model.BusyPolicy}
+_UNSAID = model.Sampling()
+
+
+def decode_request(body: bytes) -> ChatCompletionRequest:
+    """Returns the body as a request. Raises `MalformedBody`."""
+    return decode(_decoder.decode, body)
+
+
+def to_turn_request(chat: ChatCompletionRequest, headers: Mapping[str, str]) -> model.TurnRequest:
+    """Returns the turn that is asked for. `headers` holds what was sent of `HEADERS`, by field name.
+
+    Raises `InvalidArgument` with every violation: of what can't be honoured, and of fields that contradict headers.
+    """
+    found = Violations()
+    agent_id, revision = _agent(chat.model, found)
+    _refuse_unsupported(chat, found)
+    busy = _agreed("busy", chat.busy, headers, found) or "wait"
+    if busy not in _BUSY:
+        found.add("busy", "must be wait, reject or interrupt")
+    request = model.TurnRequest(
+        project=PROJECT,
+        agent_id=agent_id,
+        agent_revision=revision,
+        messages=tuple([_message(message, i, found) for i, message in enumerate(chat.messages)]),
+        session_id=_agreed("session_id", chat.session_id, headers, found),
+        user_id=_agreed("user_id", chat.user_id, headers, found) or chat.user or "",
+        session_must_exist=chat.session_must_exist is True,
+        stateless=chat.store is False,
+        busy=_BUSY.get(busy, model.BusyPolicy.WAIT),
+        request_id=headers.get("request_id", ""),
+        sampling=_sampling(chat),
+        tools=_tools(chat.tools, found) if chat.tools else (),
+        tool_choice=_tool_choice(chat.tool_choice, found) if chat.tool_choice else "",
+        response_format=chat.response_format,
+        metadata=chat.metadata or {},
+    )
+    found.check()
+    if chat.response_format:
+        check_depth(chat.response_format, "response_format")
+    return request
+
+
+def completion(outcome: model.TurnOutcome, model_name: str) -> bytes:
+    """Returns the answer's JSON. `model_name` is what the caller asked for."""
+    message = outcome.message
+    usage = outcome.usage
+    return _encode(
+        ChatCompletion(
+            id=completion_id(outcome.turn_id),
+            object="chat.completion",
+            created=int(outcome.begin_time.timestamp()),
+            model=model_name,
+            choices=[
+                Choice(
+                    index=0,
+                    message=AnswerMessage(
+                        role="assistant",
+                        content=message.content or (None if message.tool_calls or message.refusal else ""),
+                        refusal=message.refusal or None,
+                        tool_calls=[
+                            ToolCall(id=call.id, function=FunctionCall(name=call.name, arguments=call.arguments))
+                            for call in message.tool_calls
+                        ]
+                        or msgspec.UNSET,
+                    ),
+                    logprobs=None,
+                    finish_reason=outcome.finish_reason.value,
+                )
+            ],
+            usage=CompletionUsage(
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+                total_tokens=usage.prompt_tokens + usage.completion_tokens,
+                prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
+            ),
+        )
+    )
+
+
+def completion_id(turn_id: str) -> str:
+    """Returns OpenAI's id of a turn."""
+    return f"chatcmpl-{turn_id}"
+
+
+_SAMPLING = {"sampling.max_output_tokens": "max_completion_tokens"}
+_ITEM = re.compile(r"(?P<list>messages\[\d+\]\.parts|tools)(?P<index>\[\d+\])(?P<rest>.*)")
+
+
+def param_of(field: str) -> str:
+    """Returns what a field of `TurnRequest` is called here."""
+    if field in ("agent_id", "agent_revision"):
+        return "model"
+    if field == "request_id":
+        return "Idempotency-Key"
+    if field.startswith("sampling."):
+        return _SAMPLING.get(field, field.removeprefix("sampling."))
+    item = _ITEM.fullmatch(field)
+    if item is None:
+        return field.replace(".parts", ".content")
+    if item["list"] == "tools":
+        return f"tools{item['index']}.function{item['rest']}"
+    return f"{item['list'].removesuffix('parts')}content{item['index']}{item['rest']}"
+
+
+def _agent(name: str, found: Violations) -> tuple[str, int]:
+    agent_id, at, number = name.partition("@")
+    if not at:
+        return agent_id, 0
+    if not (number.isascii() and number.isdigit() and len(number) < 19 and int(number) > 0):
+        found.add("model", "must be an agent's id, or its id, @ and the number of a revision")
+        return agent_id, 0
+    return agent_id, int(number)
+
+
+def _agreed(field: str, said: str | None, headers: Mapping[str, str], found: Violations) -> str:
+    header = headers.get(field, "")
+    if said and header and said != header:
+        found.add(field, "the body and the header must not name different ones")
+    return said or header
+
+
+def _refuse_unsupported(chat: ChatCompletionRequest, found: Violations) -> None:
+    if chat.n is not None and chat.n != 1:
+        found.add("n", "must be 1: a turn has one answer")
+    for field in ("functions", "function_call"):
+        if getattr(chat, field):
+            found.add(field, "is not supported: use tools and tool_choice")
+    if chat.logprobs or chat.top_logprobs:
+        found.add("logprobs" if chat.logprobs else "top_logprobs", "is not supported")
+    if chat.audio or (chat.modalities and chat.modalities != ["text"]):
+        found.add("audio" if chat.audio else "modalities", "is not supported: answers are text")
+
+
+def _sampling(chat: ChatCompletionRequest) -> model.Sampling:
+    stop = (chat.stop,) if isinstance(chat.stop, str) else tuple(chat.stop or ())
+    sampling = model.Sampling(
+        temperature=chat.temperature,
+        top_p=chat.top_p,
+        max_output_tokens=chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens,
+        stop=stop,
+        seed=chat.seed,
+        presence_penalty=chat.presence_penalty,
+        frequency_penalty=chat.frequency_penalty,
+    )
+    return _UNSAID if sampling == _UNSAID else sampling
+
+
+def _message(message: ChatMessage, index: int, found: Violations) -> model.Message:
+    role = _ROLES.get(message.role)
+    if role is None:
+        found.add(f"messages[{index}].role", "must be system, developer, user, assistant or tool")
+        role = model.Role.USER
+    content = message.content
+    if type(content) is str and not message.tool_calls:
+        return model.Message(
+            role=role,
+            content=content,
+            tool_call_id=message.tool_call_id or "",
+            name=message.name or "",
+            refusal=message.refusal or "",
+        )
+    text, parts, refusal = _content(content, role, index, found)
+    return model.Message(
+        role=role,
+        content=text,
+        parts=parts,
+        tool_calls=tuple([_tool_call(call, index, i, found) for i, call in enumerate(message.tool_calls or ())]),
+        tool_call_id=message.tool_call_id or "",
+        name=message.name or "",
+        refusal=message.refusal or refusal,
+    )
+
+
+def _content(
+    content: str | list[ContentPart] | None, role: model.Role, index: int, found: Violations
+) -> tuple[str, tuple[model.TextPart | model.ImagePart, ...], str]:
+    """Text, parts and refusal of a message. Only users have parts; what others say in parts is one text."""
+    if content is None or isinstance(content, str):
+        return content or "", (), ""
+    parts: list[model.TextPart | model.ImagePart] = []
+    refusal = ""
+    for number, part in enumerate(content):
+        where = f"messages[{index}].content[{number}]"
+        if part.type == "text" and part.text is not None:
+            parts.append(model.TextPart(part.text))
+        elif part.type == "image_url" and part.image_url is not None and role is model.Role.USER:
+            parts.append(model.ImagePart(part.image_url.url, part.image_url.detail or ""))
+        elif part.type == "refusal" and part.refusal is not None and role is model.Role.ASSISTANT:
+            refusal += part.refusal
+        elif part.type in ("text", "image_url", "refusal") and getattr(part, part.type) is None:
+            found.add(f"{where}.{part.type}", "is required")
+        else:
+            found.add(f"{where}.type", f"{part.type!r} is not a part that a {role.value} message can have")
+    if role is model.Role.USER:
+        return "", tuple(parts), refusal
+    return "".join(part.text for part in parts if isinstance(part, model.TextPart)), (), refusal
+
+
+def _tool_call(call: ToolCall, index: int, number: int, found: Violations) -> model.ToolCall:
+    if call.type != "function":
+        found.add(f"messages[{index}].tool_calls[{number}].type", "must be function")
+    return model.ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
+
+
+def _tools(tools: list[Tool], found: Violations) -> tuple[model.Tool, ...]:
+    converted = []
+    for index, tool in enumerate(tools):
+        function = tool.function
+        if tool.type != "function":
+            found.add(f"tools[{index}].type", "must be function")
+            continue
+        if function is None:
+            found.add(f"tools[{index}].function", "is required")
+            continue
+        if function.parameters:
+            check_depth(function.parameters, f"tools[{index}].function.parameters")
+        converted.append(
+            model.Tool(
+                name=function.name,
+                description=function.description or "",
+                parameters=function.parameters,
+                strict=function.strict is True,
+            )
+        )
+    return tuple(converted)
+
+
+def _tool_choice(choice: str | ToolChoice, found: Violations) -> str:
+    if isinstance(choice, str):
+        if choice not in ("auto", "none", "required"):
+            found.add("tool_choice", "must be auto, none, required, or an object that names a function")
+        return choice
+    if choice.type != "function" or choice.function is None:
+        found.add("tool_choice", "must name a function")
+        return ""
+    if choice.function.name in ("auto", "none", "required"):
+        found.add("tool_choice.function.name", "is a word with a meaning of its own here: give the tool another name")
+    return choice.function.name

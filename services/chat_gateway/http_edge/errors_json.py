@@ -1,0 +1,129 @@
+"""`ServiceError` to OpenAI's error body, by the HTTP mapping of google/rpc/code.proto."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from servicekit.errors import Code, ServiceError
+
+Headers = list[tuple[bytes, bytes]]
+
+STATUS: dict[Code, int] = {
+    Code.CANCELLED: 499,
+    Code.UNKNOWN: 500,
+    Code.INVALID_ARGUMENT: 400,
+    Code.DEADLINE_EXCEEDED: 504,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.FAILED_PRECONDITION: 400,
+    Code.ABORTED: 409,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNIMPLEMENTED: 501,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
+    Code.DATA_LOSS: 500,
+    Code.UNAUTHENTICATED: 401,
+}
+"""The HTTP status of each canonical code (google/rpc/code.proto)."""
+
+RETRY_HELPS = frozenset(
+    {
+        "SESSION_BUSY",
+        "LEASE_LOST",
+        "TURN_QUEUE_FULL",
+        "RATE_LIMITED",
+        "PEER_UNAVAILABLE",
+        "DRAINING",
+        "PROVIDER_UNAVAILABLE",
+        "PROVIDER_TIMEOUT",
+        "PROVIDER_BAD_RESPONSE",
+    }
+)
+"""Reasons after which nothing was stored and the same request may well succeed. The official OpenAI clients repeat
+every 408, 409, 429 and 5xx by themselves unless `x-should-retry` says otherwise, so all others say `false`."""
+
+_RETRIED_BY_CLIENTS = frozenset({408, 409, 429})
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class ErrorObject(msgspec.Struct, kw_only=True, frozen=True):
+    """What went wrong. All four keys are always there."""
+
+    message: str
+    type: str
+    param: str | None
+    """The first field that is wrong, as a path."""
+    code: str
+    """The reason, a value of `parley.errors.v1.Reason`, in lower case."""
+
+
+class ErrorBody(msgspec.Struct, kw_only=True, frozen=True):
+    """The body of every error, as OpenAI writes it."""
+
+    error: ErrorObject
+
+
+class RouteNotFound(ServiceError):
+    """No route has this path, or this method at this path."""
+
+    code = Code.NOT_FOUND
+    reason = "ROUTE_NOT_FOUND"
+
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(f"there is no {method} {path}")
+
+
+class MethodNotAllowed(RouteNotFound):
+    """The path is there, the method is not. 405, which no canonical code maps to (RFC 9110, 15.5.6)."""
+
+    def __init__(self, method: str, path: str, allowed: str) -> None:
+        super().__init__(method, path)
+        self.allowed = allowed
+
+
+class MalformedBody(ServiceError):
+    """The body is not JSON, or not of the expected shape."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "MALFORMED_BODY"
+
+
+def http_status(error: ServiceError) -> int:
+    """Returns the status that the error is answered with."""
+    return 405 if isinstance(error, MethodNotAllowed) else STATUS[error.code]
+
+
+def error_body(error: ServiceError) -> ErrorBody:
+    """Returns the error as OpenAI's clients expect it."""
+    status = http_status(error)
+    param = error.violations[0].field if error.violations else ""
+    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return ErrorBody(
+        error=ErrorObject(message=error.message, type=kind, param=param or None, code=error.reason.lower())
+    )
+
+
+def error_headers(error: ServiceError) -> Headers:
+    """Returns the headers that tell a client whether and when to repeat the request."""
+    status = http_status(error)
+    headers: Headers = []
+    if status in _RETRIED_BY_CLIENTS or status >= 500:
+        helps = error.reason in RETRY_HELPS
+        headers.append((b"x-should-retry", b"true" if helps else b"false"))
+        if helps and status in (409, 429, 503):
+            headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after or 0.0))))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allowed.encode("latin-1")))
+    return headers
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_error(error: ServiceError) -> bytes:
+    """Returns the body as JSON."""
+    return _encode(error_body(error))

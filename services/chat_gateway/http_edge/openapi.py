@@ -1,0 +1,149 @@
+"""The OpenAPI document: the framework's own, chat completions added, written as 3.0 for Swagger UI 4."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Litestar
+from litestar.openapi.config import OpenAPIConfig
+
+from chat_gateway.http_edge.completions_json import ChatCompletion, ChatCompletionRequest
+from chat_gateway.http_edge.errors_json import ErrorBody
+from chat_gateway.http_edge.routing import VERB
+
+CHAT_PATH = "/v1/chat/completions"
+CONFIG = OpenAPIConfig(
+    title="Parley",
+    version="1",
+    description="LLM agents: what they are, what was said, and turns with them by OpenAI's chat completions.",
+    use_handler_docstrings=True,
+    operation_id_creator=lambda handler, method, path: handler.handler_name,
+    path="/internal-schema",
+)
+"""How the framework describes the routes that it serves."""
+
+_REF = "#/components/schemas/{name}"
+_REQUEST_HEADERS = {
+    "X-Session-ID": "The session to go on with, or to create under this id.",
+    "X-User-ID": "The user that the session belongs to.",
+    "X-Session-Busy": "While another turn of the session runs: wait (default), reject or interrupt.",
+    "Idempotency-Key": "A repeat with the same key and body replays the first outcome.",
+}
+_ANSWER_HEADERS = {
+    "X-Session-ID": "The session.",
+    "X-Session-Created": "`true` when this turn made it.",
+    "X-Session-Expires": "When it ends unless a turn begins before (not on streams).",
+    "X-Agent-Revision": "The revision of the agent config that the turn ran on.",
+    "Idempotent-Replayed": "`true` when this is the stored outcome of an earlier request (not on streams).",
+}
+_ERRORS = {
+    "400": "The request is not valid, or can't be carried out as things are.",
+    "404": "There is no such agent, revision or session.",
+    "409": "The session is busy, the turn was interrupted, or the idempotency key was used for another body.",
+    "429": "As many turns are running and queued as may be.",
+    "500": "A fault of the service, or a garbled answer of the provider.",
+    "503": "The provider or a part of the service is away.",
+    "504": "The provider, or the whole turn, took too long.",
+}
+_ADMIN_ERRORS = {
+    "400": "The request is not valid.",
+    "404": "There is no such thing.",
+    "409": "It is there already, or was changed meanwhile.",
+    "503": "A part of the service that the request needs is away.",
+    "default": "Any other error.",
+}
+
+
+def document(app: Litestar) -> dict[str, Any]:
+    """Returns the document of all routes."""
+    whole = app.openapi_schema.to_schema()
+    whole["paths"] = {path.replace(f"/{VERB}", ":"): item for path, item in whole["paths"].items()}
+    for path, item in whole["paths"].items():
+        for operation in item.values():
+            _describe_errors(operation, path)
+    whole["paths"][CHAT_PATH] = {"post": _chat_operation()}
+    _, schemas = msgspec.json.schema_components([ChatCompletionRequest, ChatCompletion, ErrorBody], ref_template=_REF)
+    whole["components"]["schemas"].update(schemas)
+    downgraded: dict[str, Any] = _as_3_0(whole)
+    downgraded["openapi"] = "3.0.3"
+    return downgraded
+
+
+def _chat_operation() -> dict[str, Any]:
+    string = {"type": "string"}
+    answer_headers = {name: {"description": text, "schema": string} for name, text in _ANSWER_HEADERS.items()}
+    return {
+        "summary": "Create Chat Completion",
+        "description": "Runs one turn. The answer, or the last chunk of a stream, is sent once the turn is stored. An "
+        'error in mid-stream is one frame `data: {"error": …}` and no `[DONE]`.',
+        "operationId": "create_chat_completion",
+        "parameters": [
+            {"name": name, "in": "header", "description": text, "required": False, "schema": string}
+            for name, text in _REQUEST_HEADERS.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": _REF.format(name="ChatCompletionRequest")}}},
+        },
+        "responses": {
+            "200": {
+                "description": "The answer, or with `stream` its chunks as server-sent events.",
+                "headers": answer_headers,
+                "content": {
+                    "application/json": {"schema": {"$ref": _REF.format(name="ChatCompletion")}},
+                    "text/event-stream": {"schema": string},
+                },
+            },
+            **{status: _error_response(text) for status, text in _ERRORS.items()},
+        },
+    }
+
+
+def _error_response(description: str) -> dict[str, Any]:
+    schema = {"$ref": _REF.format(name="ErrorBody")}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _describe_errors(operation: dict[str, Any], path: str) -> None:
+    responses = operation["responses"]
+    responses.pop("400", None)  # the framework's own form, which we never answer with
+    errors = _ADMIN_ERRORS if path.startswith("/v1/") else {"default": _ADMIN_ERRORS["default"]}
+    responses |= {status: _error_response(text) for status, text in errors.items()}
+
+
+def _as_3_0(node: Any) -> Any:
+    """Rewrites 3.1's JSON Schema of null, const and examples to what 3.0 has."""
+    if isinstance(node, list):
+        return [_as_3_0(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: _as_3_0(value) for key, value in node.items()}
+    if "const" in node:
+        node["enum"] = [node.pop("const")]
+    if isinstance(node.get("type"), list):
+        kinds = [kind for kind in node.pop("type") if kind != "null"]
+        node |= {"nullable": True} | ({"type": kinds[0]} if len(kinds) == 1 else {})
+    if node.get("type") == "null":
+        return {"nullable": True}
+    for union in ("oneOf", "anyOf"):
+        _flatten(node, union)
+    return node
+
+
+def _flatten(node: dict[str, Any], union: str) -> None:
+    branches = node.get(union)
+    if not isinstance(branches, list):
+        return
+    kept = [branch for branch in branches if branch != {"nullable": True}]
+    if len(kept) < len(branches):
+        node["nullable"] = True
+    if len(kept) > 1:
+        node[union] = kept
+        return
+    del node[union]
+    for branch in kept:
+        if "$ref" in branch and node:
+            node["allOf"] = [branch]  # beside $ref, 3.0 reads nothing else
+        else:
+            node.update({key: value for key, value in branch.items() if key not in node})

@@ -1,0 +1,104 @@
+"""/v1/instances, health and metrics: this one process."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from litestar import Response, Router, get, post
+from litestar.params import JSONBody, QueryParameter
+
+from chat_gateway.http_edge.needs import PROJECT, InstanceInfo
+from chat_gateway.http_edge.routing import VERB, Given, JsonRequest, Page
+from chat_gateway.http_edge.times_json import timestamp
+from servicekit.metrics import exposition
+
+
+class InstanceJson(msgspec.Struct, kw_only=True):
+    """An agent built from one revision of an agent config."""
+
+    agent_id: str
+    agent_uid: str
+    agent_revision: int
+    template_id: str
+    build_time: str
+    last_used_time: str
+    turn_count: int
+    object: str = "instance"
+
+
+class EvictBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which instances to drop; all when no agent is named."""
+
+    agent_id: str | None = None
+
+
+class Evicted(msgspec.Struct, kw_only=True):
+    """How many instances were dropped."""
+
+    evicted: int
+
+
+class Ready(msgspec.Struct, kw_only=True):
+    """Whether the parts that this process needs are there."""
+
+    ready: bool
+    parts: dict[str, str]
+    """Each part with `ok`, or what is wrong with it."""
+
+
+class Alive(msgspec.Struct, kw_only=True):
+    """This process answers."""
+
+    status: str = "ok"
+
+
+@get("/v1/instances")
+async def list_instances(
+    needs: Given, agent_id: Annotated[str, QueryParameter(description="Only of this agent.")] = ""
+) -> Page[InstanceJson]:
+    """Lists the agent instances of this process, the most recently used first."""
+    return Page(data=[_instance_json(instance) for instance in needs.instances.list(PROJECT, agent_id)])
+
+
+@post(f"/v1/instances/{VERB}evict", status_code=200)
+async def evict_instances(needs: Given, data: JSONBody[EvictBody]) -> Evicted:
+    """Drops agent instances of this process; running turns finish on what they have."""
+    return Evicted(evicted=needs.instances.evict(PROJECT, data.agent_id or ""))
+
+
+@get("/livez")
+async def livez() -> Alive:
+    """Tells that the process answers."""
+    return Alive()
+
+
+@get("/readyz")
+async def readyz(needs: Given) -> Response[Ready]:
+    """Tells which parts are there: 200 when turns can run, else 503."""
+    ready = needs.readiness.ready
+    return Response(Ready(ready=ready, parts=dict(needs.readiness.report())), status_code=200 if ready else 503)
+
+
+@get("/metrics", media_type="text/plain")
+async def metrics(request: JsonRequest, needs: Given) -> Response[bytes]:
+    """Returns this process' metrics for Prometheus."""
+    body, content_type = exposition(needs.registry, request.headers.get("accept", ""))
+    return Response(body, media_type=content_type)
+
+
+def process_router() -> Router:
+    """Returns the routes of this module."""
+    return Router("/", route_handlers=[list_instances, evict_instances, livez, readyz, metrics])
+
+
+def _instance_json(instance: InstanceInfo) -> InstanceJson:
+    return InstanceJson(
+        agent_id=instance.agent_id,
+        agent_uid=instance.agent_uid,
+        agent_revision=instance.agent_revision,
+        template_id=instance.template_id,
+        build_time=timestamp(instance.build_time),
+        last_used_time=timestamp(instance.last_used_time),
+        turn_count=instance.turn_count,
+    )

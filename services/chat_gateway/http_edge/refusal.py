@@ -1,0 +1,49 @@
+"""Refuses a request without reading its body into memory."""
+
+from __future__ import annotations
+
+import asyncio
+
+from litestar.types import Receive, Send
+
+from chat_gateway.http_edge.errors_json import encode_error, error_headers, http_status
+from servicekit.errors import ServiceError
+
+LINGER_BYTES = 64 * 1024 * 1024
+LINGER_SECONDS = 5.0
+"""How much and how long an unwanted body is read and thrown away. Closing at once would reset the connection, and the
+client, still sending, would never see the answer."""
+
+
+async def refuse_body(error: ServiceError, request_id: bytes, receive: Receive, send: Send) -> int:
+    """Answers with the error, lets the client finish sending within bounds, then has the connection closed.
+
+    Returns the status.
+    """
+    body = encode_error(error)
+    status = http_status(error)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+        (b"x-request-id", request_id),
+        *error_headers(error),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await _drain(receive)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    return status
+
+
+async def _drain(receive: Receive) -> None:
+    left = LINGER_BYTES
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0:
+                message = await receive()
+                if message["type"] != "http.request" or not message["more_body"]:
+                    return
+                left -= len(message["body"])
+    except TimeoutError:
+        return

@@ -1,0 +1,74 @@
+"""What the routes share: parameters, lists, responses and the strict request body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+from litestar import Request, Response
+from litestar.datastructures import ResponseHeader
+from litestar.di import NamedDependency
+from litestar.params import HeaderParameter, QueryParameter, SkipValidation
+
+from chat_gateway.http_edge.bodies import decode
+from chat_gateway.http_edge.needs import Needs
+from servicekit.errors import InvalidArgument, Violation
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+VERB = "~"
+"""Stands before a custom verb in a route's path: `/v1/sessions/{id}:fork` is routed as `/v1/sessions/{id}/~fork`, since
+the framework's path parameters are whole segments. No id can begin with it."""
+
+Given = NamedDependency[SkipValidation[Needs]]
+PageSize = Annotated[
+    int, QueryParameter(ge=0, le=2**31 - 1, description="How many to return; the service's own when 0.")
+]
+PageToken = Annotated[str, QueryParameter(description="The next_page_token of the page before.")]
+IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The etag that must be the current one.")]
+UserId = Annotated[
+    str | None, HeaderParameter(name="X-User-ID", description="Where given, only this user's sessions exist.")
+]
+
+ETAG_HEADER = [ResponseHeader(name="ETag", description="The current state's etag.", documentation_only=True)]
+
+
+class Page(msgspec.Struct, Generic[T], kw_only=True):
+    """A list by pages."""
+
+    data: list[T]
+    next_page_token: str = ""
+    """Empty on the last page."""
+    object: str = "list"
+
+
+class JsonRequest(Request[Any, Any, Any]):
+    """A request whose JSON body is decoded straight into the handler's type, strictly."""
+
+    async def json(self) -> Any:
+        """Returns the body. Raises `MalformedBody` that names the field that is wrong."""
+        field = self.route_handler.parsed_data_field
+        decoder = msgspec.json.Decoder(Any if field is None else field.annotation)
+        return decode(decoder.decode, await self.body())
+
+
+def merged_etag(if_match: str | None, in_body: str | None) -> str:
+    """Returns the etag that must be current, `""` for any. Raises `InvalidArgument` where header and body differ."""
+    header = "" if if_match is None or if_match.strip() == "*" else if_match.strip().removeprefix("W/").strip('"')
+    if header and in_body and header != in_body:
+        raise InvalidArgument([Violation("etag", "the body and If-Match must not name different ones")])
+    return in_body or header
+
+
+def agreed_user(header: str | None, said: str | None) -> str:
+    """Returns the user that a request is about. Raises `InvalidArgument` where header and request differ."""
+    if header and said and header != said:
+        raise InvalidArgument([Violation("user_id", "the request and X-User-ID must not name different ones")])
+    return said or header or ""
+
+
+def with_etag(content: R, etag: str, headers: Mapping[str, str] | None = None) -> Response[R]:
+    """Returns a response that carries the object's etag as a header, too."""
+    return Response(content, headers={"ETag": f'"{etag}"', **(headers or {})})

@@ -1,0 +1,165 @@
+"""Sessions and their messages: protobuf to JSON and back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from chat_gateway.http_edge.completions_json import ContentPart, FunctionCall, ImageUrl, ToolCall
+from chat_gateway.http_edge.times_json import proto_timestamp, seconds_of
+from parley.session.v1 import message_pb2 as pb
+from parley.session.v1.session_service_pb2 import Session
+
+_ROLES: dict[int, str] = {
+    pb.ROLE_SYSTEM: "system",
+    pb.ROLE_USER: "user",
+    pb.ROLE_ASSISTANT: "assistant",
+    pb.ROLE_TOOL: "tool",
+}
+
+
+class UsageJson(msgspec.Struct, kw_only=True):
+    """Tokens of all turns."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+class SessionJson(msgspec.Struct, kw_only=True):
+    """A conversation between one user and one agent, with an end."""
+
+    id: str
+    agent_id: str
+    agent_uid: str
+    user_id: str
+    agent_revision: int
+    pinned_revision: int
+    turn_count: int
+    message_count: int
+    usage: UsageJson
+    metadata: dict[str, str]
+    create_time: str
+    last_activity_time: str
+    expire_time: str
+    idle_ttl: str
+    max_lifetime: str
+    object: str = "session"
+
+
+class SessionMessageJson(msgspec.Struct, kw_only=True):
+    """One message as OpenAI writes it, with the turn that it belongs to."""
+
+    role: str
+    content: str | list[ContentPart] | None
+    turn_number: int
+    turn_id: str
+    create_time: str
+    """When its turn was begun."""
+    agent_revision: int
+    name: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+    tool_call_id: str | UnsetType = UNSET
+    refusal: str | UnsetType = UNSET
+    finish_reason: str | UnsetType = UNSET
+    """Of the turn; on its answer only."""
+    object: str = "session.message"
+
+
+class SessionPatch(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """JSON merge patch (RFC 7396): what is left out stays; null clears."""
+
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+    idle_ttl: str | UnsetType | None = UNSET
+    pinned_revision: Annotated[int, Meta(ge=0, le=2**63 - 1)] | UnsetType | None = UNSET
+
+
+class ForkBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Where to fork to."""
+
+    id: str | None = None
+    """The new session's id; made when left out."""
+    up_to_turn: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    """The last turn to copy; all when left out."""
+
+
+class PurgeBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which sessions to delete; at least one must be given, and a session must match all that are."""
+
+    agent_id: str | None = None
+    user_id: str | None = None
+    idle_longer_than: str | None = None
+    """Last activity longer ago than this, such as `"3600s"`."""
+
+
+class Purged(msgspec.Struct, kw_only=True):
+    """How many sessions were deleted."""
+
+    deleted: int
+
+
+def session_json(session: Session) -> SessionJson:
+    """Returns a session as clients see it."""
+    return SessionJson(
+        id=session.id,
+        agent_id=session.agent_id,
+        agent_uid=session.agent_uid,
+        user_id=session.user_id,
+        agent_revision=session.agent_revision,
+        pinned_revision=session.pinned_revision,
+        turn_count=session.turn_count,
+        message_count=session.message_count,
+        usage=UsageJson(
+            prompt_tokens=session.usage.prompt_tokens,
+            completion_tokens=session.usage.completion_tokens,
+            cached_tokens=session.usage.cached_tokens,
+        ),
+        metadata=dict(session.metadata),
+        create_time=proto_timestamp(session.create_time),
+        last_activity_time=proto_timestamp(session.last_activity_time),
+        expire_time=proto_timestamp(session.expire_time),
+        idle_ttl=seconds_of(session.idle_ttl),
+        max_lifetime=seconds_of(session.max_lifetime),
+    )
+
+
+def messages_json(turn: pb.Turn) -> list[SessionMessageJson]:
+    """Returns a turn's messages in the order in which they were said."""
+    begun = proto_timestamp(turn.begin_time)
+    messages = [_message_json(message, turn, begun) for message in turn.messages]
+    if messages and turn.finish_reason:
+        messages[-1].finish_reason = pb.FinishReason.Name(turn.finish_reason).removeprefix("FINISH_REASON_").lower()
+    return messages
+
+
+def _message_json(message: pb.Message, turn: pb.Turn, begun: str) -> SessionMessageJson:
+    return SessionMessageJson(
+        role=_ROLES.get(message.role, "unknown"),
+        content=_content_json(message),
+        turn_number=turn.number,
+        turn_id=turn.id,
+        create_time=begun,
+        agent_revision=turn.agent_revision,
+        name=message.name or UNSET,
+        tool_calls=[
+            ToolCall(id=call.id, function=FunctionCall(name=call.name, arguments=call.arguments))
+            for call in message.tool_calls
+        ]
+        or UNSET,
+        tool_call_id=message.tool_call_id or UNSET,
+        refusal=message.refusal or UNSET,
+    )
+
+
+def _content_json(message: pb.Message) -> Any:
+    if message.parts:
+        return [_part_json(part) for part in message.parts]
+    return message.content or (None if message.tool_calls or message.refusal else "")
+
+
+def _part_json(part: pb.ContentPart) -> ContentPart:
+    if part.WhichOneof("part") == "image_url":
+        return ContentPart(type="image_url", image_url=ImageUrl(part.image_url.url, part.image_url.detail or None))
+    return ContentPart(type="text", text=part.text)

@@ -1,0 +1,191 @@
+"""/v1/sessions: what was said, listed, read, changed and deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from litestar import Response, Router, delete, get, patch, post
+from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import UNSET
+
+from chat_gateway.http_edge.merge_patch import merge
+from chat_gateway.http_edge.needs import PROJECT, Needs
+from chat_gateway.http_edge.routing import (
+    VERB,
+    Given,
+    Page,
+    PageSize,
+    PageToken,
+    UserId,
+    agreed_user,
+)
+from chat_gateway.http_edge.sessions_json import (
+    ForkBody,
+    PurgeBody,
+    Purged,
+    SessionJson,
+    SessionMessageJson,
+    SessionPatch,
+    messages_json,
+    session_json,
+)
+from chat_gateway.http_edge.times_json import to_duration
+from parley.session.v1 import session_service_pb2 as pb
+from servicekit.channels import call
+from servicekit.errors import DeadlineExceeded, InvalidArgument, ServiceError, Violation
+
+PEER = "session_svc"
+
+_ORDERS = {"asc": pb.ORDER_OLDEST_FIRST, "desc": pb.ORDER_NEWEST_FIRST}
+
+
+@get("/v1/sessions")
+async def list_sessions(
+    needs: Given,
+    agent_id: Annotated[str, QueryParameter(description="Only sessions of this agent.")] = "",
+    user_id: Annotated[str, QueryParameter(description="Only sessions of this user.")] = "",
+    page_size: PageSize = 0,
+    page_token: PageToken = "",
+    user: UserId = None,
+) -> Page[SessionJson]:
+    """Lists live sessions by pages, the most recently active first. A page may hold fewer before the last."""
+    request = pb.ListSessionsRequest(
+        project=PROJECT,
+        agent_id=agent_id,
+        user_id=agreed_user(user, user_id),
+        page_size=page_size,
+        page_token=page_token,
+    )
+    stub = needs.stubs.sessions.ListSessions
+    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    return Page(data=[session_json(session) for session in page.sessions], next_page_token=page.next_page_token)
+
+
+@get("/v1/sessions/{session_id:str}")
+async def get_session(session_id: FromPath[str], needs: Given, user: UserId = None) -> SessionJson:
+    """Reads a session. Does not extend its life."""
+    return session_json(await _read(needs, session_id, user))
+
+
+@get("/v1/sessions/{session_id:str}/messages")
+async def list_messages(
+    session_id: FromPath[str],
+    needs: Given,
+    order: Annotated[Literal["asc", "desc"], QueryParameter(description="Oldest or newest first.")] = "asc",
+    page_size: Annotated[
+        int, QueryParameter(ge=0, le=2**31 - 1, description="How many turns; they are never split.")
+    ] = 0,
+    page_token: PageToken = "",
+    user: UserId = None,
+) -> Page[SessionMessageJson]:
+    """Lists what was said by pages, oldest first. A page holds whole turns."""
+    request = pb.ListMessagesRequest(
+        project=PROJECT,
+        session_id=session_id,
+        user_id=user or "",
+        page_size=page_size,
+        page_token=page_token,
+        order=_ORDERS[order],
+    )
+    stub = needs.stubs.sessions.ListMessages
+    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    step = -1 if order == "desc" else 1
+    messages = [message for turn in page.turns for message in messages_json(turn)[::step]]
+    return Page(data=messages, next_page_token=page.next_page_token)
+
+
+@patch("/v1/sessions/{session_id:str}")
+async def patch_session(
+    session_id: FromPath[str], data: JSONBody[SessionPatch], needs: Given, user: UserId = None
+) -> SessionJson:
+    """Changes metadata, idle_ttl or pinned_revision, as a JSON merge patch (RFC 7396)."""
+    session = pb.Session(id=session_id)
+    request = pb.UpdateSessionRequest(project=PROJECT, session=session, user_id=user or "")
+    if isinstance(data.metadata, dict):
+        current = await _read(needs, session_id, user)
+        request.session.metadata.update(merge(dict(current.metadata), data.metadata))
+    if isinstance(data.idle_ttl, str):
+        request.session.idle_ttl.CopyFrom(to_duration(data.idle_ttl, "idle_ttl"))
+    if isinstance(data.pinned_revision, int):
+        request.session.pinned_revision = data.pinned_revision
+    paths = ("metadata", "idle_ttl", "pinned_revision")
+    request.update_mask.paths.extend(path for path in paths if getattr(data, path) is not UNSET)
+    if not request.update_mask.paths:
+        return session_json(await _read(needs, session_id, user))
+    stub = needs.stubs.sessions.UpdateSession
+    changed = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    return session_json(changed.session)
+
+
+@delete("/v1/sessions/{session_id:str}")
+async def delete_session(session_id: FromPath[str], needs: Given, user: UserId = None) -> None:
+    """Deletes a session with its history; a turn that runs on it can't be stored any more."""
+    request = pb.DeleteSessionRequest(project=PROJECT, id=session_id, user_id=user or "")
+    await call(needs.stubs.sessions.DeleteSession, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+
+
+@post(f"/v1/sessions/{{session_id:str}}/{VERB}fork")
+async def fork_session(
+    session_id: FromPath[str], data: JSONBody[ForkBody], needs: Given, user: UserId = None
+) -> Response[SessionJson]:
+    """Makes a new session with the history of another, up to a turn."""
+    request = pb.ForkSessionRequest(
+        project=PROJECT,
+        session_id=session_id,
+        new_session_id=data.id or "",
+        up_to_turn=data.up_to_turn or 0,
+        user_id=user or "",
+    )
+    stub = needs.stubs.sessions.ForkSession
+    forked = (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).session
+    return Response(session_json(forked), headers={"Location": f"/v1/sessions/{quote(forked.id)}"})
+
+
+@post(f"/v1/sessions/{VERB}purge", status_code=200)
+async def purge_sessions(data: JSONBody[PurgeBody], needs: Given, user: UserId = None) -> Purged:
+    """Deletes all sessions of an agent, of a user, or idle for long. A repeat goes on where it stopped."""
+    request = pb.DeleteSessionsRequest(
+        project=PROJECT, agent_id=data.agent_id or "", user_id=agreed_user(user, data.user_id)
+    )
+    if data.idle_longer_than is not None:
+        request.idle_longer_than.CopyFrom(to_duration(data.idle_longer_than, "idle_longer_than"))
+    if not (request.agent_id or request.user_id or request.HasField("idle_longer_than")):
+        raise InvalidArgument([Violation("", "one of agent_id, user_id and idle_longer_than is required")])
+    return Purged(deleted=await _purge(needs, request))
+
+
+def sessions_router() -> Router:
+    """Returns the routes of this module."""
+    reading = [list_sessions, get_session, list_messages]
+    writing = [patch_session, delete_session, fork_session, purge_sessions]
+    return Router("/", route_handlers=[*reading, *writing])
+
+
+async def _purge(needs: Needs, request: pb.DeleteSessionsRequest) -> int:
+    """Repeats the call until nothing is left: session_svc does as much in one as its deadline allows."""
+    stub = needs.stubs.sessions.DeleteSessions
+    deleted = 0
+    try:
+        async with asyncio.timeout(needs.settings.purge_timeout):
+            while True:
+                try:
+                    round_ = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+                except ServiceError as error:
+                    if error.reason != "DEADLINE_EXCEEDED":
+                        raise
+                    continue
+                deleted += round_.deleted_count
+                if round_.deleted_count == 0:
+                    return deleted
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"{deleted} sessions were deleted and more are left: repeat the request", bound="purge_timeout"
+        ) from None
+
+
+async def _read(needs: Needs, session_id: str, user: str | None) -> pb.Session:
+    request = pb.GetSessionRequest(project=PROJECT, id=session_id, user_id=user or "")
+    stub = needs.stubs.sessions.GetSession
+    return (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).session
