@@ -1,0 +1,1 @@
+"""session_svc: what was said, until its time runs out."""

@@ -1,0 +1,134 @@
+"""The domain errors of session_svc. Reasons are documented in parley.errors.v1.Reason."""
+
+from servicekit.errors import Code, ServiceError
+
+
+class SessionNotFound(ServiceError):
+    """No such session, or it has expired, or it is another user's: the caller can't tell which."""
+
+    code = Code.NOT_FOUND
+    reason = "SESSION_NOT_FOUND"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"there is no session {session_id!r}", metadata={"session_id": session_id})
+
+
+class SessionAlreadyExists(ServiceError):
+    """A session with this id is there."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "SESSION_ALREADY_EXISTS"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id!r} is there already", metadata={"session_id": session_id})
+
+
+class SessionAgentMismatch(ServiceError):
+    """The session belongs to another agent, or to another life of this agent's id."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "SESSION_AGENT_MISMATCH"
+
+    def __init__(self, session_id: str, agent_id: str) -> None:
+        super().__init__(
+            f"session {session_id!r} belongs to another agent than {agent_id!r}",
+            metadata={"session_id": session_id, "agent_id": agent_id},
+        )
+
+
+class AgentDeleted(ServiceError):
+    """The agent's uid is fenced: no further turn starts on it."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "AGENT_DELETED"
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(f"agent {agent_id!r} is deleted", metadata={"agent_id": agent_id})
+
+
+class SessionBusy(ServiceError):
+    """Another turn of the session is running. `retry_after` is when its lease ends unless it is renewed."""
+
+    code = Code.ABORTED
+    reason = "SESSION_BUSY"
+
+    def __init__(self, session_id: str, retry_after: float) -> None:
+        super().__init__(
+            f"another turn of session {session_id!r} is running",
+            metadata={"session_id": session_id},
+            retry_after=max(retry_after, 0.1),
+        )
+
+
+class TurnQueueFull(ServiceError):
+    """As many turns wait for the session as may."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "TURN_QUEUE_FULL"
+
+    def __init__(self, session_id: str, limit: int, retry_after: float) -> None:
+        super().__init__(
+            f"{limit} turns wait for session {session_id!r} already",
+            metadata={"scope": "session", "limit": str(limit)},
+            retry_after=max(retry_after, 0.1),
+            quota_subject=f"session:{session_id}",
+        )
+
+
+class SessionFull(ServiceError):
+    """The session has as many turns as it may keep, and the policy is to refuse more."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "SESSION_FULL"
+
+    def __init__(self, session_id: str, limit: int) -> None:
+        super().__init__(
+            f"session {session_id!r} has all of the {limit} turns that it may keep",
+            metadata={"session_id": session_id, "limit": str(limit)},
+        )
+
+
+class LeaseLost(ServiceError):
+    """The turn lease ran out or is another's: nothing of the turn was stored."""
+
+    code = Code.ABORTED
+    reason = "LEASE_LOST"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"the turn lease of session {session_id!r} is lost: nothing of the turn was stored",
+            metadata={"session_id": session_id},
+        )
+
+
+class TurnInterrupted(ServiceError):
+    """A later request of the session interrupted the turn: nothing of it was stored."""
+
+    code = Code.ABORTED
+    reason = "TURN_INTERRUPTED"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"a later request interrupted this turn of session {session_id!r}: nothing of it was stored",
+            metadata={"session_id": session_id},
+        )
+
+
+class IdempotencyKeyReused(ServiceError):
+    """The same request id came with another digest."""
+
+    code = Code.ABORTED
+    reason = "IDEMPOTENCY_KEY_REUSED"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request id {request_id!r} was used for another request", metadata={"request_id": request_id})
+
+
+class InvalidPageToken(ServiceError):
+    """The page token is not one that this query made."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "INVALID_PAGE_TOKEN"
+
+    def __init__(self) -> None:
+        super().__init__("page_token: not one that this list call made")

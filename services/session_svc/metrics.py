@@ -1,0 +1,87 @@
+"""What session_svc measures, for Prometheus."""
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from servicekit.metrics import DURATION_BUCKETS
+from session_svc.model import Begun, Replayed
+
+_WINDOW_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+
+
+class Metrics:
+    """The counters of one process. Names stand in the README; nothing that was said is ever a label."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._created = Counter("parley_sessions_created", "Sessions created.", registry=registry)
+        self._deleted = Counter("parley_sessions_deleted", "Sessions deleted.", ["by"], registry=registry)
+        self._turns = Counter("parley_turns", "Turns by what happened to them.", ["outcome"], registry=registry)
+        self._waits = Histogram(
+            "parley_turn_lease_wait_seconds", "Waits for a busy session.", buckets=DURATION_BUCKETS, registry=registry
+        )
+        self._window = Histogram(
+            "parley_turn_window_turns", "Turns in the windows returned.", buckets=_WINDOW_BUCKETS, registry=registry
+        )
+        self._waiting = Gauge("parley_turns_waiting", "Turns that wait here for a busy session.", registry=registry)
+        self._connected = Gauge("parley_follower_connected", "Whether the config feed is followed.", registry=registry)
+        self._followed = Gauge(
+            "parley_follower_last_message_timestamp_seconds", "When the config feed last spoke.", registry=registry
+        )
+        self._redis_up = Gauge("parley_redis_up", "Whether Redis answers.", registry=registry)
+        self._redis = Histogram(
+            "parley_redis_call_seconds", "Round trips to Redis.", buckets=DURATION_BUCKETS, registry=registry
+        )
+        self._begun = self._turns.labels("begun")
+        self._committed = self._turns.labels("committed")
+        self._aborted = self._turns.labels("aborted")
+        self._replayed = self._turns.labels("replayed")
+        self.redis_call = self._redis.observe
+
+    def begun(self, outcome: Begun | Replayed) -> None:
+        """Counts a turn that was begun, or answered from what is stored."""
+        if isinstance(outcome, Replayed):
+            self._replayed.inc()
+            return
+        self._begun.inc()
+        self._window.observe(len(outcome.window))
+        if outcome.created:
+            self._created.inc()
+
+    def committed(self) -> None:
+        """Counts a committed turn."""
+        self._committed.inc()
+
+    def aborted(self) -> None:
+        """Counts an aborted turn."""
+        self._aborted.inc()
+
+    def refused(self, reason: str) -> None:
+        """Counts a turn that was refused."""
+        self._turns.labels(reason.lower()).inc()
+
+    def waited(self, seconds: float) -> None:
+        """Measures a wait for a busy session that ended with the lease."""
+        self._waits.observe(seconds)
+
+    def waiting(self, change: int) -> None:
+        """Counts a call that begins (1) or ends (-1) to wait."""
+        self._waiting.inc(change)
+
+    def created(self) -> None:
+        """Counts a session created without a turn."""
+        self._created.inc()
+
+    def deleted(self, count: int, by: str) -> None:
+        """Counts sessions deleted, by what."""
+        self._deleted.labels(by).inc(count)
+
+    def follower(self, connected: bool) -> None:
+        """Tells whether the config feed is followed."""
+        self._connected.set(connected)
+
+    def followed(self, timestamp: float) -> None:
+        """Tells when the config feed last spoke."""
+        self._followed.set(timestamp)
+
+    def redis_up(self, up: bool) -> None:
+        """Tells whether Redis answers."""
+        self._redis_up.set(up)

@@ -1,0 +1,190 @@
+"""What all of session_svc's Redis adapters share: keys, scripts, and how stored values are read.
+
+All keys of one session share a hash tag, so they live in one slot and one script sees them together. Indexes, fences
+and the feed's cursor live in other slots. Indexes are written before a session exists, may hold members that do not
+exist (any more), and never decide whether one does.
+"""
+
+import hashlib
+import json
+import struct
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+import hiredis
+
+from session_svc.model import HeadedTurn, Session, SessionKey, Usage
+from session_svc.redis_address import Argument, Command
+from session_svc.redis_link import RedisAway, RedisFault, RedisLink, Reply
+
+SCRIPTS = ("begin", "renew", "commit", "abort", "leave", "create", "read", "update", "delete", "append")
+INDEX_SCRIPTS = ("sweep",)
+
+# Redis is there but can't do its work now: it loads its data, has been demoted, or has no memory or disk left.
+_PASSING_FAULTS = (
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "OOM",
+    "MISCONF",
+    "BUSY",
+    "NOREPLICAS",
+)
+_LOAD_TRIES = 3
+
+AGENTS_KEY = "agents"
+REMEMBER_AGENT_SECONDS = 3600.0
+MOST_AGENTS = 10_000
+
+_HEADER = struct.Struct(">HBIQ")
+_CONTINUES = 1
+
+
+class RedisScripts:
+    """Runs commands, scripts among them. A Redis that does not know a script (it was restarted) is taught it."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self.link = link
+        folder = resources.files("session_svc") / "scripts"
+        prelude = (folder / "prelude.lua").read_text("utf-8")
+        sources = {name: prelude + (folder / f"{name}.lua").read_text("utf-8") for name in SCRIPTS}
+        sources |= {name: (folder / f"{name}.lua").read_text("utf-8") for name in INDEX_SCRIPTS}
+        self._sources = list(sources.values())
+        self._hashes = {
+            name: hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest() for name, source in sources.items()
+        }
+
+    def command(self, name: str, key: SessionKey, *arguments: Argument) -> Command:
+        """Returns the call of a script on one session."""
+        tag = f"{{{key.project}:{key.session_id}}}"
+        keys = (f"{tag}:meta", f"{tag}:turns", f"{tag}:replay", f"{tag}:queue")
+        return ("EVALSHA", self._hashes[name], 4, *keys, *arguments)
+
+    def index_command(self, name: str, index: str, *arguments: Argument) -> Command:
+        """Returns the call of a script on one index."""
+        return ("EVALSHA", self._hashes[name], 1, index, *arguments)
+
+    async def run(self, *commands: Command) -> list[Reply]:
+        """Returns the replies in order, in one round trip. Raises `RedisAway`, `RedisFault`."""
+        replies = await self.link.send(*commands)
+        for _ in range(_LOAD_TRIES):
+            unknown = next((i for i, reply in enumerate(replies) if _is_unknown_script(reply)), None)
+            if unknown is None:
+                break
+            await self.link.send(*(("SCRIPT", "LOAD", source) for source in self._sources))
+            replies[unknown:] = await self.link.send(*commands[unknown:])
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise _error_of(reply)
+        return replies
+
+
+class KnownAgents:
+    """Which agents this replica has put into Redis' set of agents lately, so that not every turn writes it again."""
+
+    def __init__(self, scripts: RedisScripts) -> None:
+        self._link = scripts.link
+        self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def command(self, project: str, agent_id: str, agent_uid: str) -> Command | None:
+        """Returns what puts an agent there; None when it is there."""
+        member = f"{project}:{agent_id}:{agent_uid}"
+        now = time.monotonic()
+        generation, until = self._seen.get(member, (0, 0.0))
+        if until > now and generation == self._link.generation:
+            return None
+        self._seen[member] = (self._link.generation, now + REMEMBER_AGENT_SECONDS)
+        if len(self._seen) > MOST_AGENTS:
+            self._seen.popitem(last=False)
+        return ("ZADD", AGENTS_KEY, now_ms(), member)
+
+
+def _is_unknown_script(reply: Reply) -> bool:
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
+
+
+def _error_of(reply: hiredis.ReplyError) -> Exception:
+    text = str(reply)
+    return RedisAway() if text.partition(" ")[0] in _PASSING_FAULTS else RedisFault(text)
+
+
+def now_ms() -> int:
+    """Returns this machine's time, which only orders lists: whatever is decided, scripts decide by Redis' own."""
+    return int(time.time() * 1000)
+
+
+def turns_key(key: SessionKey) -> str:
+    """Returns where a session's turns are."""
+    return f"{{{key.project}:{key.session_id}}}:turns"
+
+
+def fence_key(project: str, agent_uid: str) -> str:
+    """Returns where the fence of one life of an agent is."""
+    return f"fence:{{{project}:{agent_uid}}}"
+
+
+def index_keys(project: str, agent_id: str, user_id: str) -> list[str]:
+    """Returns the indexes that a session of this agent and user is in."""
+    keys = [f"idx:project:{{{project}}}", f"idx:agent:{{{project}:{agent_id}}}"]
+    if user_id:
+        keys.append(f"idx:user:{{{project}:{user_id}}}")
+    return keys
+
+
+def narrowest_index(project: str, agent_id: str, user_id: str) -> str:
+    """Returns the smallest index that holds every session of this agent (where given) and user (where given)."""
+    if user_id:
+        return f"idx:user:{{{project}:{user_id}}}"
+    if agent_id:
+        return f"idx:agent:{{{project}:{agent_id}}}"
+    return f"idx:project:{{{project}}}"
+
+
+def metadata_text(metadata: Mapping[str, str]) -> str:
+    """Returns metadata as it is stored; empty when there is none."""
+    return json.dumps(metadata, separators=(",", ":"), ensure_ascii=False) if metadata else ""
+
+
+def session_of(key: SessionKey, fields: Sequence[bytes | None]) -> Session:
+    """Returns the session whose public fields a script replied with."""
+    (agent_id, agent_uid, user_id, created, activity, idle, cap, expire, first, last) = fields[:10]
+    (messages, prompt, completion, cached, revision, pinned, metadata) = fields[10:]
+    created_ms = int(created or 0)
+    return Session(
+        key=key,
+        agent_id=_text(agent_id),
+        agent_uid=_text(agent_uid),
+        user_id=_text(user_id),
+        created_ms=created_ms,
+        activity_ms=int(activity or 0),
+        idle_ms=int(idle or 0),
+        lifetime_ms=int(cap or 0) - created_ms,
+        expire_ms=int(expire or 0),
+        first_turn=int(first or 1),
+        last_turn=int(last or 0),
+        message_count=int(messages or 0),
+        usage=Usage(int(prompt or 0), int(completion or 0), int(cached or 0)),
+        agent_revision=int(revision or 0),
+        pinned_revision=int(pinned or 0),
+        metadata=json.loads(metadata) if metadata else {},
+    )
+
+
+def _text(value: bytes | None) -> str:
+    return value.decode() if value else ""
+
+
+def turn_of(element: bytes) -> HeadedTurn:
+    """Returns a turn as it is stored in the list: its header, and its bytes untouched."""
+    messages, flags, number, _ = _HEADER.unpack_from(element)
+    return HeadedTurn(messages, bool(flags & _CONTINUES), number, element[_HEADER.size :])
+
+
+def token_of(element: bytes) -> int:
+    """Returns the fencing token of the lease that a stored turn was committed under."""
+    token: int = _HEADER.unpack_from(element)[3]
+    return token

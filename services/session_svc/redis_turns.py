@@ -1,0 +1,260 @@
+"""Turns in Redis. Each operation is one round trip; only scripts decide."""
+
+from collections.abc import Sequence
+
+from servicekit.errors import Unavailable
+from session_svc.errors import (
+    AgentDeleted,
+    IdempotencyKeyReused,
+    LeaseLost,
+    SessionAgentMismatch,
+    SessionBusy,
+    SessionFull,
+    SessionNotFound,
+    TurnInterrupted,
+    TurnQueueFull,
+)
+from session_svc.model import (
+    BeginTurn,
+    Begun,
+    Committed,
+    CommitTurn,
+    HeadedTurn,
+    Lease,
+    Limits,
+    Replayed,
+    SessionKey,
+    Waiting,
+    WhenFull,
+    fit_window,
+)
+from session_svc.redis_address import Command
+from session_svc.redis_link import RedisAway, Reply
+from session_svc.redis_store import (
+    KnownAgents,
+    RedisScripts,
+    fence_key,
+    index_keys,
+    metadata_text,
+    now_ms,
+    session_of,
+    token_of,
+    turn_of,
+    turns_key,
+)
+from session_svc.redis_wake import RedisWakes
+
+FIRST_READ = 32
+LATER_READ = 64
+MOST_TRIES = 3
+
+
+class RedisTurns:
+    """The `TurnStore` on Redis."""
+
+    def __init__(
+        self, scripts: RedisScripts, wakes: RedisWakes, limits: Limits, *, wait_replicas: int = 0, wait_ms: int = 1000
+    ) -> None:
+        self._scripts = scripts
+        self._wakes = wakes
+        self._limits = limits
+        self._agents = KnownAgents(scripts)
+        self._acknowledge: tuple[Command, ...] = (("WAIT", wait_replicas, wait_ms),) if wait_replicas else ()
+        self._wait_replicas = wait_replicas
+
+    def new_call(self) -> str:
+        """See `TurnStore`."""
+        return self._wakes.new_call()
+
+    async def woken(self, call: str, timeout: float) -> None:
+        """See `TurnStore`."""
+        await self._wakes.wait(call, timeout)
+
+    async def begin(self, turn: BeginTurn, call: str, wait_ms: int) -> Begun | Replayed | Waiting:
+        """See `TurnStore`."""
+        for _ in range(MOST_TRIES):
+            indexes = self._index_commands(turn)
+            first_read = min((turn.window_messages + 1) // 2, FIRST_READ)
+            replies = await self._scripts.run(
+                *indexes,
+                self._begin_command(turn, call, wait_ms),
+                # After the script: a fence that is not seen here was set after the session was in the indexes, so
+                # that whoever set it finds and removes the session.
+                ("GET", fence_key(turn.key.project, turn.agent_uid)),
+                *((("LRANGE", turns_key(turn.key), -first_read, -1),) if first_read else ()),
+            )
+            answer, fenced, *windows = replies[len(indexes) :]
+            if fenced:
+                await self._remove_leftovers(turn.key, turn.agent_uid, call)
+                raise AgentDeleted(turn.agent_id)
+            outcome = await self._outcome(turn, answer, windows[0] if windows else [])
+            if outcome is not None:
+                return outcome
+        raise RedisAway
+
+    async def leave(self, key: SessionKey, call: str) -> None:
+        """See `TurnStore`."""
+        await self._scripts.run(self._scripts.command("leave", key, call, self._limits.claim_ms))
+
+    async def renew(self, lease: Lease) -> Lease:
+        """See `TurnStore`."""
+        command = self._scripts.command("renew", lease.key, lease.token, lease.turn_id, self._limits.lease_ms)
+        [answer] = await self._scripts.run(command)
+        if answer[0] != b"ok":
+            raise _lost(answer[0], lease.key.session_id)
+        return Lease(lease.key, lease.turn_id, lease.token, answer[1])
+
+    async def commit(self, commit: CommitTurn) -> Committed:
+        """See `TurnStore`. A lost connection is followed by one repeat, which tells what happened."""
+        command = self._commit_command(commit)
+        try:
+            answer, *acknowledged = await self._scripts.run(command, *self._acknowledge)
+        except RedisAway:
+            answer, *acknowledged = await self._scripts.run(command, *self._acknowledge)
+        session_id = commit.lease.key.session_id
+        if answer[0] == b"crammed":
+            raise SessionFull(session_id, self._limits.turns_per_session)
+        if answer[0] != b"ok":
+            raise _lost(answer[0], session_id)
+        if acknowledged and acknowledged[0] < self._wait_replicas:
+            raise Unavailable("redis replicas", retry_after=1.0)
+        return Committed(answer[1], answer[2])
+
+    async def abort(self, lease: Lease) -> None:
+        """See `TurnStore`."""
+        command = self._scripts.command("abort", lease.key, lease.token, lease.turn_id, self._limits.claim_ms)
+        await self._scripts.run(command)
+
+    def _index_commands(self, turn: BeginTurn) -> list[Command]:
+        # The score is this machine's clock, not Redis': it only orders lists.
+        score, session_id = now_ms(), turn.key.session_id
+        keys = index_keys(turn.key.project, turn.agent_id, turn.user_id)
+        if turn.must_exist:
+            return [("ZADD", key, "XX", score, session_id) for key in keys]
+        commands: list[Command] = [("ZADD", key, score, session_id) for key in keys]
+        agent = self._agents.command(turn.key.project, turn.agent_id, turn.agent_uid)
+        return commands if agent is None else [*commands, agent]
+
+    def _begin_command(self, turn: BeginTurn, call: str, wait_ms: int) -> Command:
+        limits, request = self._limits, turn.request
+        return self._scripts.command(
+            "begin",
+            turn.key,
+            turn.turn_id,
+            call,
+            wait_ms,
+            turn.busy.value,
+            limits.queue_per_session,
+            limits.lease_ms,
+            limits.claim_ms,
+            turn.agent_id,
+            turn.agent_uid,
+            turn.user_id,
+            "1" if turn.must_exist else "0",
+            turn.idle_ms,
+            turn.lifetime_ms,
+            request.name if request else b"",
+            request.digest if request else b"",
+            metadata_text(turn.metadata),
+            limits.turns_per_session if limits.when_full is WhenFull.REFUSE else 0,
+        )
+
+    def _commit_command(self, commit: CommitTurn) -> Command:
+        limits, request, usage = self._limits, commit.request, commit.usage
+        return self._scripts.command(
+            "commit",
+            commit.lease.key,
+            commit.lease.token,
+            commit.lease.turn_id,
+            commit.turn,
+            commit.message_count,
+            1 if commit.continues else 0,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.cached_tokens,
+            commit.agent_revision,
+            commit.idle_ms,
+            request.name if request else b"",
+            request.digest if request else b"",
+            limits.replay_ms,
+            limits.replays_per_session,
+            limits.turns_per_session,
+            "1" if limits.when_full is WhenFull.DROP_OLDEST else "0",
+            limits.claim_ms,
+        )
+
+    async def _outcome(
+        self, turn: BeginTurn, answer: Sequence[Reply], elements: list[bytes]
+    ) -> Begun | Replayed | Waiting | None:
+        """Returns what a script's answer means, None to ask again; raises what it refused with."""
+        key = turn.key
+        match answer[0]:
+            case b"ok":
+                lease = Lease(key, turn.turn_id, answer[1], answer[2])
+                window = await self._window(turn, lease, elements)
+                return Begun(session_of(key, answer[4]), lease, window, bool(answer[3]))
+            case b"replay":
+                return await self._replayed(key, answer)
+            case b"wait":
+                return Waiting(answer[1])
+            case b"mismatch":
+                if await self._belongs_to_deleted(key, answer[1].decode()):
+                    return None
+                raise SessionAgentMismatch(key.session_id, turn.agent_id)
+            case b"busy":
+                raise SessionBusy(key.session_id, answer[1] / 1000)
+            case b"full":
+                raise TurnQueueFull(key.session_id, self._limits.queue_per_session, answer[1] / 1000)
+            case b"crammed":
+                raise SessionFull(key.session_id, self._limits.turns_per_session)
+            case b"reused":
+                raise IdempotencyKeyReused(turn.request.request_id if turn.request else "")
+        raise SessionNotFound(key.session_id)
+
+    async def _window(self, turn: BeginTurn, lease: Lease, elements: list[bytes]) -> list[bytes]:
+        if elements and token_of(elements[-1]) >= lease.token:
+            raise LeaseLost(turn.key.session_id)  # deleted and made again between the script and the read
+        most_messages, most_bytes = turn.window_messages, self._limits.window_bytes
+        turns = [turn_of(element) for element in reversed(elements)]
+        read, wanted = len(elements), min((most_messages + 1) // 2, FIRST_READ)
+        # Turns have two messages or more but for a few, so that this hardly ever needs another round trip.
+        while elements and len(elements) == wanted and _has_room(turns, most_messages, most_bytes):
+            wanted = LATER_READ
+            [elements] = await self._scripts.run(("LRANGE", turns_key(turn.key), -read - wanted, -read - 1))
+            turns.extend(turn_of(element) for element in reversed(elements))
+            read += len(elements)
+        return [fitting.turn for fitting in fit_window(turns, most_messages, most_bytes)]
+
+    async def _replayed(self, key: SessionKey, answer: Sequence[Reply]) -> Replayed | None:
+        number, first, fields = answer[1], answer[2], answer[3]
+        session = session_of(key, fields)
+        element, again = await self._scripts.run(
+            ("LINDEX", turns_key(key), number - first), self._scripts.command("read", key, "")
+        )
+        if again[0] != b"ok" or session_of(key, again[1]).created_ms != session.created_ms or element is None:
+            return None
+        found = turn_of(element)
+        return Replayed(session, found.turn) if found.number == number else None
+
+    async def _belongs_to_deleted(self, key: SessionKey, agent_uid: str) -> bool:
+        [fenced] = await self._scripts.run(("GET", fence_key(key.project, agent_uid)))
+        if fenced:
+            await self._remove_leftovers(key, agent_uid)
+        return bool(fenced)
+
+    async def _remove_leftovers(self, key: SessionKey, agent_uid: str, call: str = "") -> None:
+        claim_ms = self._limits.claim_ms
+        await self._scripts.run(
+            self._scripts.command("delete", key, "", agent_uid, "", "", claim_ms),
+            *((self._scripts.command("leave", key, call, claim_ms),) if call else ()),
+        )
+
+
+def _has_room(turns: Sequence[HeadedTurn], most_messages: int, most_bytes: int) -> bool:
+    return (
+        sum(turn.message_count for turn in turns) < most_messages and sum(len(turn.turn) for turn in turns) < most_bytes
+    )
+
+
+def _lost(answer: bytes, session_id: str) -> LeaseLost | TurnInterrupted:
+    return TurnInterrupted(session_id) if answer == b"interrupted" else LeaseLost(session_id)

@@ -1,0 +1,13 @@
+-- Creates a session without a turn. Replies {'ok', session} | {'exists'}.
+local agent_id, agent_uid, user, metadata = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local idle_ms, lifetime_ms, pinned = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+if load() then return {'exists'} end
+remove()
+local expire = now + math.min(idle_ms, lifetime_ms)
+redis.call('HSET', META, 'agent_id', agent_id, 'agent_uid', agent_uid, 'created', digits(now), 'activity', digits(now),
+           'idle', digits(idle_ms), 'cap', digits(now + lifetime_ms), 'expire', digits(expire))
+if user ~= '' then redis.call('HSET', META, 'user_id', user) end
+if metadata ~= '' then redis.call('HSET', META, 'metadata', metadata) end
+if pinned ~= '0' then redis.call('HSET', META, 'pinned', pinned) end
+keep_until(expire, 0)
+return {'ok', public()}

@@ -1,0 +1,13 @@
+-- Takes members of sessions that are gone out of an index, unless they were written again since they were read, or so
+-- lately that the session may be about to be made. Replies how many.
+-- KEYS 1 index; ARGV 1 grace in ms, then member and score by turns.
+local time = redis.call('TIME')
+local before = time[1] * 1000 - tonumber(ARGV[1])
+local swept = 0
+for index = 2, #ARGV, 2 do
+  local score = tonumber(ARGV[index + 1])
+  if score < before and tonumber(redis.call('ZSCORE', KEYS[1], ARGV[index]) or -1) == score then
+    swept = swept + redis.call('ZREM', KEYS[1], ARGV[index])
+  end
+end
+return swept

@@ -1,0 +1,17 @@
+-- Changes the fields that are given ('-' leaves one as it is). Replies {'ok', session} | {'missing'}.
+local user, metadata, idle, pinned = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local session = load()
+if not session or (user ~= '' and session.user ~= user) then return {'missing'} end
+if metadata ~= '-' then
+  if metadata == '' then redis.call('HDEL', META, 'metadata') else redis.call('HSET', META, 'metadata', metadata) end
+end
+if pinned ~= '-' then
+  if pinned == '0' then redis.call('HDEL', META, 'pinned') else redis.call('HSET', META, 'pinned', pinned) end
+end
+if idle ~= '-' then
+  local activity = tonumber(redis.call('HGET', META, 'activity'))
+  local expire = math.min(activity + tonumber(idle), session.cap)
+  redis.call('HSET', META, 'idle', idle, 'expire', digits(expire))
+  keep_until(expire, session.lease_until)
+end
+return {'ok', public()}

@@ -1,0 +1,46 @@
+"""The environment of session_svc."""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from servicekit.settings import ServiceSettings
+from session_svc.model import Limits, WhenFull
+
+
+class SessionSettings(ServiceSettings):
+    """Settings from `PARLEY_SESSION_…`. Durations are in seconds.
+
+    What a crash of Redis can lose is its own setting: `appendfsync everysec` up to a second of acknowledged turns,
+    `always` none while its disk holds. Neither covers the loss of the machine: with `wait_replicas` n a turn is
+    acknowledged only after n replicas have it (`WAIT`); fewer within `wait_timeout` is UNAVAILABLE, with the turn
+    stored in the primary and resolved by repeating CommitTurn.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PARLEY_SESSION_", frozen=True, hide_input_in_errors=True)
+
+    grpc_port: int = Field(default=50053, ge=0, le=65535)
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    config_target: str = "127.0.0.1:50052"
+    lease: float = Field(default=15.0, ge=0.2, le=600)
+    claim: float = Field(default=2.0, ge=0.05, le=60)
+    queue_per_session: int = Field(default=32, ge=1, le=1000)
+    window_bytes: int = Field(default=2 * 1024 * 1024, ge=1024, le=6 * 1024 * 1024)
+    turns_per_session: int = Field(default=10_000, ge=1, le=1_000_000)
+    when_full: Literal["drop_oldest", "refuse"] = "drop_oldest"
+    replays_per_session: int = Field(default=1000, ge=1, le=100_000)
+    wait_replicas: int = Field(default=0, ge=0, le=10)
+    wait_timeout: float = Field(default=1.0, gt=0, le=1.5)
+
+    def limits(self) -> Limits:
+        """Returns the bounds of sessions and turns."""
+        return Limits(
+            lease_ms=int(self.lease * 1000),
+            claim_ms=int(self.claim * 1000),
+            queue_per_session=self.queue_per_session,
+            window_bytes=self.window_bytes,
+            turns_per_session=self.turns_per_session,
+            when_full=WhenFull(self.when_full),
+            replays_per_session=self.replays_per_session,
+        )

@@ -1,0 +1,119 @@
+"""The ports to what session_svc stores. Two adapters keep every promise made here: memory and Redis.
+
+Any method may raise `servicekit.errors.Unavailable` while the store is away. A method that changes something may then
+have done so or not; each says how a repeat behaves.
+"""
+
+from typing import Protocol
+
+from session_svc.model import (
+    AgentLife,
+    BeginTurn,
+    Begun,
+    Committed,
+    CommitTurn,
+    Fork,
+    Lease,
+    ListPosition,
+    NewSession,
+    Purge,
+    Removed,
+    Replayed,
+    Session,
+    SessionChange,
+    SessionKey,
+    SessionPage,
+    SessionQuery,
+    TurnPage,
+    TurnQuery,
+    Waiting,
+)
+
+
+class TurnStore(Protocol):
+    """Turns: begun under a lease, committed whole or not at all, one at a time in a session."""
+
+    def new_call(self) -> str:
+        """Returns a name for one call of BeginTurn, by which it is woken and taken back."""
+
+    async def begin(self, turn: BeginTurn, call: str, wait_ms: int) -> Begun | Replayed | Waiting:
+        """Takes the lease, or a place in the session's queue for `wait_ms` (`BusyPolicy.WAIT`, and over 0).
+
+        A repeat with the same turn id gets the lease or the place that the first try got. Makes the session when it
+        is not there. Raises `SessionNotFound`, `SessionAgentMismatch`, `AgentDeleted`, `SessionBusy`, `TurnQueueFull`,
+        `IdempotencyKeyReused`, `SessionFull`.
+        """
+
+    async def woken(self, call: str, timeout: float) -> None:
+        """Returns when the call may go on, or after `timeout` seconds. May return early: ask `begin` again."""
+
+    async def leave(self, key: SessionKey, call: str) -> None:
+        """Takes back what the call got, be it a place or a lease. Idempotent."""
+
+    async def renew(self, lease: Lease) -> Lease:
+        """Extends the lease. Raises `LeaseLost`, `TurnInterrupted`."""
+
+    async def commit(self, commit: CommitTurn) -> Committed:
+        """Stores the turn and frees the lease, both or neither. A repeat answers the same and stores nothing.
+
+        Raises `LeaseLost`, `TurnInterrupted`, `SessionFull`: nothing of the turn is stored then.
+        """
+
+    async def abort(self, lease: Lease) -> None:
+        """Frees the lease where it is still held; a session without a committed turn that it was made for goes too."""
+
+
+class SessionStore(Protocol):
+    """Sessions with their history. One that has expired is not there, whoever asks."""
+
+    async def create(self, session: NewSession) -> Session:
+        """Raises `SessionAlreadyExists`, `AgentDeleted`."""
+
+    async def get(self, key: SessionKey, user_id: str = "") -> Session:
+        """Does not extend its life. Raises `SessionNotFound`, also where `user_id` is given and another's."""
+
+    async def update(self, change: SessionChange) -> Session:
+        """Changes what is given. Idempotent. Raises `SessionNotFound`."""
+
+    async def delete(self, key: SessionKey, user_id: str = "") -> Removed:
+        """Removes the session whole; a turn that runs on it can't be committed. Raises `SessionNotFound`."""
+
+    async def list_sessions(self, query: SessionQuery, size: int, after: ListPosition | None = None) -> SessionPage:
+        """Returns at most `size` live sessions, those whose last turn began latest first.
+
+        The work is bounded, so a page may hold fewer, even none, before the last.
+        """
+
+    async def turns(self, query: TurnQuery) -> TurnPage:
+        """Returns a page of turns; turns that are appended meanwhile move none. Raises `SessionNotFound`."""
+
+    async def purge(self, purge: Purge) -> Removed:
+        """Removes the sessions that fit. Stopped half-way, a repeat goes on with the rest."""
+
+    async def fork(self, fork: Fork) -> Session:
+        """Copies a session's history into a new one, which is there whole or not at all.
+
+        Raises `SessionNotFound`, `SessionAlreadyExists`, `AgentDeleted`.
+        """
+
+
+class AgentStore(Protocol):
+    """What session_svc remembers of agents: fences, who has sessions, and how far the config feed was followed."""
+
+    async def fence(self, life: AgentLife) -> None:
+        """From before this returns on, no turn starts on that life of the agent. Idempotent."""
+
+    async def unfence(self, life: AgentLife) -> None:
+        """Takes the fence away (the agent was undeleted). Idempotent."""
+
+    async def agents(self) -> list[AgentLife]:
+        """Returns the agents that may have sessions."""
+
+    async def forget_agent(self, life: AgentLife) -> None:
+        """Takes one out of `agents`, after its sessions were removed. Idempotent."""
+
+    async def cursor(self) -> str:
+        """Returns how far the config feed was followed; empty before the first time."""
+
+    async def keep_cursor(self, cursor: str) -> None:
+        """Keeps it. Idempotent."""

@@ -1,0 +1,62 @@
+"""`parley.session.v1.TurnService`: convert in, one call, convert out."""
+
+# ruff: noqa: N802 (methods bear the names of the RPCs)
+
+from typing import Any
+
+import grpc
+
+from parley.session.v1 import turn_service_pb2 as pb
+from session_svc import convert
+from session_svc.turns import Turns
+
+NAME = pb.DESCRIPTOR.services_by_name["TurnService"].full_name
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class TurnServicer:
+    """Serves TurnService. BeginTurn answers bytes, because the window is never parsed here."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+
+    async def BeginTurn(self, request: pb.BeginTurnRequest, context: Context) -> bytes:
+        """See the contract."""
+        outcome = await self._turns.begin(convert.begin_turn(request), context.time_remaining())
+        return convert.begun_on_the_wire(outcome)
+
+    async def RenewTurn(self, request: pb.RenewTurnRequest, context: Context) -> pb.RenewTurnResponse:
+        """See the contract."""
+        renewed = await self._turns.renew(convert.lease(request.lease))
+        return pb.RenewTurnResponse(expire_time=convert.timestamp(renewed.expire_ms))
+
+    async def CommitTurn(self, request: pb.CommitTurnRequest, context: Context) -> pb.CommitTurnResponse:
+        """See the contract."""
+        committed = await self._turns.commit(convert.commit_turn(request))
+        expire_time = convert.timestamp(committed.expire_ms)
+        return pb.CommitTurnResponse(turn_number=committed.turn_number, expire_time=expire_time)
+
+    async def AbortTurn(self, request: pb.AbortTurnRequest, context: Context) -> pb.AbortTurnResponse:
+        """See the contract."""
+        await self._turns.abort(convert.lease(request.lease))
+        return pb.AbortTurnResponse()
+
+
+def add_turn_servicer_to_server(servicer: TurnServicer, server: Any) -> None:
+    """Registers the servicer; what the generated function does, but for BeginTurn's response, which is bytes."""
+    handlers = {
+        "BeginTurn": _handler(servicer.BeginTurn, pb.BeginTurnRequest, None),
+        "RenewTurn": _handler(servicer.RenewTurn, pb.RenewTurnRequest, pb.RenewTurnResponse),
+        "CommitTurn": _handler(servicer.CommitTurn, pb.CommitTurnRequest, pb.CommitTurnResponse),
+        "AbortTurn": _handler(servicer.AbortTurn, pb.AbortTurnRequest, pb.AbortTurnResponse),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
+    server.add_registered_method_handlers(NAME, handlers)
+
+
+def _handler(behavior: Any, request: Any, response: Any) -> Any:
+    serialize = response.SerializeToString if response is not None else None
+    return grpc.unary_unary_rpc_method_handler(
+        behavior, request_deserializer=request.FromString, response_serializer=serialize
+    )

@@ -1,0 +1,106 @@
+"""Beginning a turn, with the wait for its place in the session's queue."""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+from session_svc.errors import SessionBusy
+from session_svc.metrics import Metrics
+from session_svc.model import (
+    BeginTurn,
+    Begun,
+    Committed,
+    CommitTurn,
+    Lease,
+    Replayed,
+    SessionKey,
+    Waiting,
+    new_session_id,
+    session_id_of_request,
+)
+from session_svc.store import TurnStore
+
+LONGEST_WAIT = 300.0
+ANSWER_MARGIN = 0.15
+"""Seconds before the caller's deadline at which a wait ends, so that the answer still arrives."""
+
+CHECK_IN_MARGIN = 0.02
+"""Seconds after a lease's end at which a waiter that nobody woke looks again."""
+
+
+class Turns:
+    """The life of a turn as far as the store is concerned."""
+
+    def __init__(self, store: TurnStore, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def begin(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed:
+        """Takes the lease, after a wait where the policy is to wait; a session id is made where none is given.
+
+        `time_left` is what the caller gives, in seconds. Raises what `TurnStore.begin` does; `SessionBusy` also when
+        the time is up. A call that is cancelled leaves neither a place in the queue nor a lease behind.
+        """
+        if not turn.key.session_id:
+            turn = replace(turn, key=SessionKey(turn.key.project, _made_id(turn)))
+        loop = asyncio.get_running_loop()
+        begin_time = loop.time()
+        patience = LONGEST_WAIT if time_left is None else min(time_left, LONGEST_WAIT)
+        give_up = begin_time + patience - ANSWER_MARGIN
+        call = self._store.new_call()
+        waited = False
+        try:
+            while True:
+                left = max(give_up - loop.time(), 0.0)
+                outcome = await self._store.begin(turn, call, int(left * 1000))
+                if not isinstance(outcome, Waiting):
+                    break
+                waited = True
+                pause = min(outcome.check_in_ms / 1000 + CHECK_IN_MARGIN, left)
+                await self._store.woken(call, pause)
+                if loop.time() >= give_up:
+                    await self._store.leave(turn.key, call)
+                    raise SessionBusy(turn.key.session_id, outcome.check_in_ms / 1000)
+        except asyncio.CancelledError:
+            self._leave(turn.key, call)
+            raise
+        if waited:
+            self._metrics.waited(loop.time() - begin_time)
+        self._metrics.begun(outcome)
+        return outcome
+
+    async def renew(self, lease: Lease) -> Lease:
+        """See `TurnStore.renew`."""
+        return await self._store.renew(lease)
+
+    async def commit(self, commit: CommitTurn) -> Committed:
+        """See `TurnStore.commit`."""
+        committed = await self._store.commit(commit)
+        self._metrics.committed()
+        return committed
+
+    async def abort(self, lease: Lease) -> None:
+        """See `TurnStore.abort`."""
+        await self._store.abort(lease)
+        self._metrics.aborted()
+
+    async def close(self) -> None:
+        """Waits until what cancelled calls had is given back."""
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    def _leave(self, key: SessionKey, call: str) -> None:
+        task = asyncio.create_task(self._give_back(key, call), name="leave a turn queue")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _give_back(self, key: SessionKey, call: str) -> None:
+        # While Redis is away nothing can be given back: the place and the lease then run out by themselves.
+        with contextlib.suppress(Exception):
+            await self._store.leave(key, call)
+
+
+def _made_id(turn: BeginTurn) -> str:
+    if turn.request is None:
+        return new_session_id()
+    return session_id_of_request(turn.key.project, turn.agent_uid, turn.user_id, turn.request.request_id)

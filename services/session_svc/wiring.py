@@ -1,0 +1,103 @@
+"""Puts session_svc together: the only place that names what it is made of."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+
+from parley.session.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
+from servicekit.errors import ServiceError
+from servicekit.lifecycle import Background
+from servicekit.metrics import serve_metrics
+from servicekit.server import GrpcServer, serving
+from session_svc import session_servicer, turn_servicer
+from session_svc.metrics import Metrics
+from session_svc.redis_address import RedisAddress
+from session_svc.redis_agents import RedisAgents
+from session_svc.redis_link import RedisLink
+from session_svc.redis_sessions import RedisSessions
+from session_svc.redis_store import RedisScripts
+from session_svc.redis_turns import RedisTurns
+from session_svc.redis_wake import RedisWakes
+from session_svc.session_servicer import SessionServicer
+from session_svc.sessions import Sessions
+from session_svc.settings import SessionSettings
+from session_svc.turn_servicer import TurnServicer, add_turn_servicer_to_server
+from session_svc.turns import Turns
+
+PROBE_SECONDS = 0.5
+PROBE_TIMEOUT = 1.0
+SERVICES = (turn_servicer.NAME, session_servicer.NAME)
+
+
+@contextlib.asynccontextmanager
+async def build(settings: SessionSettings, metrics: Metrics | None = None) -> AsyncIterator[Mapping[str, object]]:
+    """Serves session_svc while open; yields the bound ports. Starts, NOT_SERVING, also while Redis is away."""
+    metrics = metrics or Metrics()
+    address, limits = RedisAddress.parse(settings.redis_url), settings.limits()
+    async with contextlib.AsyncExitStack() as stack:
+        link = await stack.enter_async_context(RedisLink(address).open())
+        wakes = await stack.enter_async_context(RedisWakes(address).open())
+        scripts = RedisScripts(link)
+        turn_store = RedisTurns(
+            scripts,
+            wakes,
+            limits,
+            wait_replicas=settings.wait_replicas,
+            wait_ms=int(settings.wait_timeout * 1000),
+        )
+        agents = RedisAgents(scripts)
+        sessions = Sessions(RedisSessions(scripts, turn_store, limits), agents, metrics)
+        turns = Turns(turn_store, metrics)
+        stack.push_async_callback(turns.close)
+        health = RedisHealth(link, metrics)
+        await health.probe()
+        server = await stack.enter_async_context(
+            serving(
+                settings,
+                add=[
+                    (add_turn_servicer_to_server, TurnServicer(turns)),
+                    (add_SessionServiceServicer_to_server, SessionServicer(sessions)),
+                ],
+                service_names=SERVICES,
+                ready=health.up,
+            )
+        )
+        background = await stack.enter_async_context(Background())
+        background.start("redis health", health.watch(server))
+        metrics_port = await stack.enter_async_context(
+            serve_metrics(settings.host, settings.metrics_port, readiness=health.readiness)
+        )
+        yield {"grpc_port": server.port, "metrics_port": metrics_port or 0}
+
+
+class RedisHealth:
+    """Says that session_svc serves exactly while Redis answers."""
+
+    def __init__(self, link: RedisLink, metrics: Metrics) -> None:
+        self._link = link
+        self._metrics = metrics
+        self.up = False
+
+    async def probe(self) -> bool:
+        """Asks Redis once; returns whether it answered within a second."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await self._link.send(("PING",))
+            self.up = True
+        except (ServiceError, TimeoutError):
+            self.up = False
+        self._metrics.redis_up(self.up)
+        return self.up
+
+    async def watch(self, server: GrpcServer) -> None:
+        """Keeps the server's health as Redis' is."""
+        while True:
+            before = self.up
+            if await self.probe() != before:
+                for name in ("", *SERVICES):
+                    await server.set_serving(name, self.up)
+            await asyncio.sleep(PROBE_SECONDS)
+
+    async def readiness(self) -> Mapping[str, bool]:
+        """Returns which part is away."""
+        return {"redis": self.up}
