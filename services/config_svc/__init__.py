@@ -1,0 +1,1 @@
+"""config_svc: what agents are, kept in PostgreSQL until deleted."""

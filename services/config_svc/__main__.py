@@ -1,0 +1,14 @@
+"""Runs config_svc: `python -m config_svc`, or `python -m config_svc migrate [--wait SECONDS]`."""
+
+import sys
+
+from config_svc import migrate
+from config_svc.settings import ConfigSettings
+from config_svc.wiring import build
+from servicekit.lifecycle import run
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["migrate"]:
+        migrate.main(sys.argv[2:])
+    else:
+        run(build, ConfigSettings)

@@ -1,0 +1,225 @@
+"""The in-memory twin of the PostgreSQL store: same promises, no durability. One writer at a time."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TypeVar
+
+from config_svc.model.agent import AgentConfig, Revision
+from config_svc.model.change import Change, ChangeType, FeedPosition
+from config_svc.model.errors import AgentAlreadyExists, AgentNotFound, RevisionNotFound
+from config_svc.model.query import After, AgentQuery, SortValue, sort_value
+from config_svc.model.template import Template
+from config_svc.store import Claim, Writing
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _State:
+    """All that is stored; a transaction works on a copy."""
+
+    agents: dict[str, AgentConfig] = field(default_factory=dict)
+    revisions: dict[tuple[str, int], Revision] = field(default_factory=dict)
+    claims: dict[tuple[str, str], Claim] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    templates: dict[tuple[str, str], Template] = field(default_factory=dict)
+    last: int = 0
+    compacted: int = 0
+
+    def copy(self) -> "_State":
+        return replace(
+            self,
+            agents=dict(self.agents),
+            revisions=dict(self.revisions),
+            claims=dict(self.claims),
+            changes=list(self.changes),
+        )
+
+    def live(self, project: str, agent_id: str) -> AgentConfig | None:
+        for agent in self.agents.values():
+            if (agent.project, agent.id) == (project, agent_id) and agent.delete_time is None:
+                return agent
+        return None
+
+    def template(self, template_id: str, version: str) -> Template | None:
+        if version:
+            return self.templates.get((template_id, version))
+        versions = [template for template in self.templates.values() if template.id == template_id]
+        return max(versions, key=lambda template: template.order, default=None)
+
+
+class MemoryWriting:
+    """One transaction on a copy of the state."""
+
+    def __init__(self, state: _State) -> None:
+        self._state = state
+
+    async def claim(self, project: str, claim: Claim, *, expired_before: datetime) -> Claim | None:  # noqa: D102
+        held = self._state.claims.get((project, claim.request_id))
+        if held is not None and held.create_time >= expired_before:
+            return held
+        self._state.claims[project, claim.request_id] = claim
+        return None
+
+    async def live(self, project: str, agent_id: str) -> AgentConfig | None:  # noqa: D102
+        return self._state.live(project, agent_id)
+
+    async def by_uid(self, project: str, uid: str) -> AgentConfig | None:  # noqa: D102
+        agent = self._state.agents.get(uid.lower())
+        return agent if agent is not None and agent.project == project else None
+
+    async def newest_deleted(self, project: str, agent_id: str, now: datetime) -> AgentConfig | None:  # noqa: D102
+        found = [
+            (agent.delete_time, agent.uid, agent)
+            for agent in self._state.agents.values()
+            if (agent.project, agent.id) == (project, agent_id)
+            and agent.delete_time is not None
+            and not _is_purged(agent, now)
+        ]
+        return max(found)[2] if found else None
+
+    async def revision(self, uid: str, number: int) -> Revision | None:  # noqa: D102
+        return self._state.revisions.get((uid, number))
+
+    async def template(self, template_id: str, version: str) -> Template | None:  # noqa: D102
+        return self._state.template(template_id, version)
+
+    async def insert(self, agent: AgentConfig) -> None:  # noqa: D102
+        if self._state.live(agent.project, agent.id) is not None:
+            raise AgentAlreadyExists(agent.id)
+        self._state.agents[agent.uid] = agent
+
+    async def replace(self, agent: AgentConfig) -> None:  # noqa: D102
+        other = self._state.live(agent.project, agent.id)
+        if agent.delete_time is None and other is not None and other.uid != agent.uid:
+            raise AgentAlreadyExists(agent.id)
+        self._state.agents[agent.uid] = agent
+
+    async def add_revision(self, uid: str, revision: Revision) -> None:  # noqa: D102
+        self._state.revisions[uid, revision.number] = revision
+
+    async def announce(self, change: ChangeType, agent: AgentConfig, time: datetime) -> None:  # noqa: D102
+        self._state.last += 1
+        self._state.changes.append(Change(self._state.last, change, agent, time))
+
+
+class MemoryStore:
+    """Everything in this process' memory."""
+
+    def __init__(self) -> None:
+        self._state = _State()
+        self._feed = str(uuid.uuid4())
+        self._writer = asyncio.Lock()
+        self._committed = asyncio.Event()
+
+    async def agent(  # noqa: D102
+        self, project: str, agent_id: str, *, revision: int | None = None, uid: str | None = None
+    ) -> AgentConfig:
+        agent = self._state.live(project, agent_id)
+        if agent is None or (uid is not None and agent.uid != uid.lower()):
+            raise AgentNotFound(agent_id)
+        if revision is None:
+            return agent
+        snapshot = self._state.revisions.get((agent.uid, revision))
+        if snapshot is None:
+            raise RevisionNotFound(agent_id, revision)
+        return replace(agent, spec=snapshot.spec, revision=revision, update_time=snapshot.create_time)
+
+    async def agents(self, query: AgentQuery, after: After | None, limit: int) -> Sequence[AgentConfig]:  # noqa: D102
+        def key(agent: AgentConfig) -> tuple[SortValue, str]:
+            return sort_value(agent, query.order), agent.uid
+
+        found = [agent for agent in self._state.agents.values() if _matches(agent, query)]
+        found.sort(key=key, reverse=query.order.descending)
+        if after is not None:
+            start = (after.value, after.uid)
+            found = [agent for agent in found if (key(agent) < start if query.order.descending else key(agent) > start)]
+        return found[:limit]
+
+    async def revisions(self, uid: str, before: int | None, limit: int) -> Sequence[Revision]:  # noqa: D102
+        found = [
+            revision
+            for (owner, number), revision in self._state.revisions.items()
+            if owner == uid and (before is None or number < before)
+        ]
+        return sorted(found, key=lambda revision: revision.number, reverse=True)[:limit]
+
+    async def template(self, template_id: str, version: str) -> Template | None:  # noqa: D102
+        return self._state.template(template_id, version)
+
+    async def templates(self, after: str, limit: int) -> Sequence[Template]:  # noqa: D102
+        ids = sorted({template_id for template_id, _ in self._state.templates if template_id > after})
+        return [template for one in ids[:limit] if (template := self._state.template(one, "")) is not None]
+
+    async def publish(self, template: Template) -> Template:  # noqa: D102
+        return self._state.templates.setdefault((template.id, template.version), template)
+
+    async def transact(self, work: Callable[[Writing], Awaitable[T]]) -> T:  # noqa: D102
+        async with self._writer:
+            draft = self._state.copy()
+            result = await work(MemoryWriting(draft))
+            draft.templates = self._state.templates
+            self._state = draft
+            self._committed.set()
+            return result
+
+    async def feed_position(self) -> FeedPosition:  # noqa: D102
+        return FeedPosition(self._feed, self._state.last, self._state.compacted)
+
+    async def position(self) -> FeedPosition:  # noqa: D102
+        return await self.feed_position()
+
+    async def changes(self, after: int, limit: int) -> Sequence[Change]:  # noqa: D102
+        return [change for change in self._state.changes if change.sequence > after][:limit]
+
+    @asynccontextmanager
+    async def tail(self) -> AsyncIterator["MemoryStore"]:  # noqa: D102
+        yield self
+
+    async def wait(self, timeout: float) -> None:  # noqa: D102
+        try:
+            async with asyncio.timeout(timeout):
+                await self._committed.wait()
+        except TimeoutError:
+            return
+        self._committed.clear()
+
+    async def purge(self, now: datetime, limit: int) -> int:  # noqa: D102
+        async with self._writer:
+            gone = [uid for uid, agent in self._state.agents.items() if _is_purged(agent, now)][:limit]
+            for uid in gone:
+                del self._state.agents[uid]
+            self._state.revisions = {key: one for key, one in self._state.revisions.items() if key[0] not in gone}
+            self._state.claims = {key: one for key, one in self._state.claims.items() if one.uid not in gone}
+            return len(gone)
+
+    async def forget_claims(self, before: datetime) -> int:  # noqa: D102
+        async with self._writer:
+            kept = {key: one for key, one in self._state.claims.items() if one.create_time >= before}
+            gone, self._state.claims = len(self._state.claims) - len(kept), kept
+            return gone
+
+    async def compact(self, before: datetime, keep: int) -> int:  # noqa: D102
+        async with self._writer:
+            changes = self._state.changes
+            old = max((change.sequence for change in changes if change.time < before), default=0)
+            through = max(old, self._state.last - keep)
+            if through <= self._state.compacted:
+                return 0
+            self._state.changes = [change for change in changes if change.sequence > through]
+            self._state.compacted = through
+            return len(changes) - len(self._state.changes)
+
+
+def _matches(agent: AgentConfig, query: AgentQuery) -> bool:
+    if agent.project != query.project:
+        return False
+    return agent.delete_time is None or (query.show_deleted and not _is_purged(agent, query.now))
+
+
+def _is_purged(agent: AgentConfig, now: datetime) -> bool:
+    return agent.purge_time is not None and agent.purge_time <= now

@@ -1,0 +1,1 @@
+"""The schema's history, run by `python -m config_svc migrate` (Alembic). Expand first, contract a release later."""

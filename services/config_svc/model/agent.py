@@ -1,0 +1,167 @@
+"""The agent config: what an agent is, snapshot by snapshot."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from config_svc.model import rules
+from config_svc.model.rules import KIB, Json
+from servicekit.errors import Violations
+
+DEFAULT_TEMPLATE = "assistant"
+DEFAULT_IDLE_TTL = timedelta(minutes=30)
+
+_SECOND = timedelta(seconds=1)
+_ID_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Which model answers, and how it samples. None is not sent to the provider."""
+
+    provider: str = ""
+    name: str = ""
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+
+    def check(self, found: Violations, path: str) -> None:
+        """Notes every broken rule under `path`."""
+        rules.check_text(found, f"{path}.provider", self.provider, most=63, required=True)
+        rules.check_text(found, f"{path}.name", self.name, most=200, required=True)
+        rules.check_number(found, f"{path}.temperature", self.temperature, least=0, most=2)
+        rules.check_number(found, f"{path}.top_p", self.top_p, least=0, most=1, exclusive=True)
+        rules.check_number(found, f"{path}.max_output_tokens", self.max_output_tokens, least=1)
+        if len(self.stop) > 4:
+            found.add(f"{path}.stop", "must have at most 4 entries")
+        for index, stop in enumerate(self.stop[:4]):
+            rules.check_text(found, f"{path}.stop[{index}]", stop, most=256, required=True)
+        rules.check_number(found, f"{path}.presence_penalty", self.presence_penalty, least=-2, most=2)
+        rules.check_number(found, f"{path}.frequency_penalty", self.frequency_penalty, least=-2, most=2)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPolicy:
+    """How much of the history is sent to the model."""
+
+    max_messages: int | None = None
+
+    def check(self, found: Violations, path: str) -> None:
+        """Notes every broken rule under `path`."""
+        rules.check_number(found, f"{path}.max_messages", self.max_messages, least=0, most=1000)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPolicy:
+    """How long sessions of the agent live."""
+
+    idle_ttl: timedelta | None = None
+    max_lifetime: timedelta | None = None
+
+    def check(self, found: Violations, path: str) -> None:
+        """Notes every broken rule under `path`."""
+        rules.check_duration(found, f"{path}.idle_ttl", self.idle_ttl, least=_SECOND, most=timedelta(days=30))
+        idle = self.idle_ttl if self.idle_ttl is not None else DEFAULT_IDLE_TTL
+        least = min(max(idle, _SECOND), timedelta(days=30))
+        rules.check_duration(found, f"{path}.max_lifetime", self.max_lifetime, least=least, most=timedelta(days=90))
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLimits:
+    """Bounds on the agent's turns."""
+
+    max_concurrent_turns: int | None = None
+    turn_timeout: timedelta | None = None
+
+    def check(self, found: Violations, path: str) -> None:
+        """Notes every broken rule under `path`."""
+        rules.check_number(found, f"{path}.max_concurrent_turns", self.max_concurrent_turns, least=1)
+        rules.check_duration(found, f"{path}.turn_timeout", self.turn_timeout, least=_SECOND, most=timedelta(hours=1))
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """All that a caller may write of an agent config; the content of a revision."""
+
+    display_name: str = ""
+    template_id: str = ""
+    template_version: str = ""
+    parameters: dict[str, Json] = field(default_factory=dict)
+    instructions: str = ""
+    model: ModelConfig = ModelConfig()
+    memory: MemoryPolicy = MemoryPolicy()
+    session: SessionPolicy = SessionPolicy()
+    limits: AgentLimits = AgentLimits()
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def check(self, found: Violations, path: str) -> None:
+        """Notes every broken rule under `path`; whether the template exists and takes the parameters is not known."""
+        rules.check_text(found, f"{path}.display_name", self.display_name, most=200)
+        if self.template_id:
+            rules.check_id(found, f"{path}.template_id", self.template_id)
+        rules.check_text(found, f"{path}.template_version", self.template_version, most=32)
+        rules.check_json(found, f"{path}.parameters", self.parameters, most=64 * KIB)
+        rules.check_bytes(found, f"{path}.instructions", self.instructions, most=64 * KIB)
+        self.model.check(found, f"{path}.model")
+        self.memory.check(found, f"{path}.memory")
+        self.session.check(found, f"{path}.session")
+        self.limits.check(found, f"{path}.limits")
+        rules.check_labels(found, f"{path}.labels", self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """One snapshot of an agent config and where it stands. Times are UTC."""
+
+    project: str
+    id: str
+    uid: str
+    spec: AgentSpec
+    revision: int
+    create_time: datetime
+    update_time: datetime
+    delete_time: datetime | None = None
+    purge_time: datetime | None = None
+
+    ETAG_BYTES: ClassVar[int] = 9
+
+    @property
+    def etag(self) -> str:
+        """Opaque token of the state: another after every write that changed something (AIP-154)."""
+        state = f"{self.uid}/{self.id}/{self.revision}/{self.delete_time is not None}"
+        return hashlib.blake2b(state.encode(), digest_size=self.ETAG_BYTES).hexdigest()
+
+    def with_spec(self, spec: AgentSpec, now: datetime) -> "AgentConfig":
+        """Returns the next revision, with this content."""
+        return replace(self, spec=spec, revision=self.revision + 1, update_time=max(now, self.update_time))
+
+    def deleted(self, now: datetime, retention: timedelta) -> "AgentConfig":
+        """Returns it as deleted now, to be purged after `retention`."""
+        return replace(self, delete_time=now, purge_time=now + retention)
+
+    def undeleted(self, agent_id: str) -> "AgentConfig":
+        """Returns it as live again, under `agent_id`."""
+        return replace(self, id=agent_id, delete_time=None, purge_time=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One immutable snapshot's content, and who wrote it (AIP-162)."""
+
+    number: int
+    spec: AgentSpec
+    create_time: datetime
+    author: str = ""
+    comment: str = ""
+    changed_fields: tuple[str, ...] = ()
+
+
+def made_id() -> str:
+    """Returns an id for an agent config that was given none; 50 bits of chance."""
+    return "agent-" + "".join(secrets.choice(_ID_LETTERS) for _ in range(10))

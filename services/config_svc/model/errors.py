@@ -1,0 +1,127 @@
+"""The domain's errors, each with the reason that callers see."""
+
+from collections.abc import Sequence
+
+from servicekit.errors import Code, InvalidArgument, ServiceError, Violation
+
+
+class AgentNotFound(ServiceError):
+    """No such agent config in this project."""
+
+    code = Code.NOT_FOUND
+    reason = "AGENT_NOT_FOUND"
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(f"agent {agent_id!r} does not exist", metadata={"agent_id": agent_id})
+
+
+class RevisionNotFound(ServiceError):
+    """The agent config has no such revision."""
+
+    code = Code.NOT_FOUND
+    reason = "REVISION_NOT_FOUND"
+
+    def __init__(self, agent_id: str, revision: int) -> None:
+        super().__init__(
+            f"agent {agent_id!r} has no revision {revision}",
+            metadata={"agent_id": agent_id, "revision": str(revision)},
+        )
+
+
+class AgentAlreadyExists(ServiceError):
+    """An agent config with this id is there."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "AGENT_ALREADY_EXISTS"
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(f"agent {agent_id!r} already exists", metadata={"agent_id": agent_id})
+
+
+class EtagMismatch(ServiceError):
+    """The etag given is not the current one (AIP-154)."""
+
+    code = Code.ABORTED
+    reason = "ETAG_MISMATCH"
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(
+            f"agent {agent_id!r} has changed since it was read: read it again, then retry",
+            metadata={"agent_id": agent_id},
+        )
+
+
+class IdempotencyKeyReused(ServiceError):
+    """The same request id came with another body (AIP-155)."""
+
+    code = Code.ABORTED
+    reason = "IDEMPOTENCY_KEY_REUSED"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request id {request_id!r} was used for another request", metadata={"request_id": request_id})
+
+
+class TemplateNotFound(ServiceError):
+    """The template id or version named is not published."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "TEMPLATE_NOT_FOUND"
+
+    def __init__(self, template_id: str, version: str = "", *, violations: Sequence[Violation] = ()) -> None:
+        super().__init__(
+            missing_template(template_id, version), metadata={"template_id": template_id}, violations=violations
+        )
+
+
+class TemplateConflict(ServiceError):
+    """The template version is published with other content."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "TEMPLATE_CONFLICT"
+
+    def __init__(self, template_id: str, version: str) -> None:
+        super().__init__(
+            f"template {template_id!r} version {version} is published with other content",
+            metadata={"template_id": template_id, "template_version": version},
+        )
+
+
+class ParametersInvalid(InvalidArgument):
+    """Parameters break the template's JSON Schema; every violation is listed."""
+
+    reason = "PARAMETERS_INVALID"
+
+
+class InvalidPageToken(ServiceError):
+    """The page token is not one that this list call made."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "INVALID_PAGE_TOKEN"
+
+    def __init__(self) -> None:
+        super().__init__("the page token is not one that this call, with these arguments, has answered with")
+
+
+class CursorTooOld(ServiceError):
+    """The cursor is not within what the feed keeps."""
+
+    code = Code.OUT_OF_RANGE
+    reason = "CURSOR_TOO_OLD"
+
+    def __init__(self) -> None:
+        super().__init__("the feed no longer knows this cursor: list again, then watch without a cursor")
+
+
+class WatcherTooSlow(ServiceError):
+    """The watcher was slower than the feed and was cut off."""
+
+    code = Code.ABORTED
+    reason = "WATCHER_TOO_SLOW"
+
+    def __init__(self) -> None:
+        super().__init__("the watcher was too slow: resume from the last cursor seen")
+
+
+def missing_template(template_id: str, version: str) -> str:
+    """Returns the words for a template, or a version of one, that is not published."""
+    return f"template {template_id!r}{f' version {version}' if version else ''} is not published"

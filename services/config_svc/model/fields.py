@@ -1,0 +1,105 @@
+"""Field paths of an AgentConfig: what an update mask takes over (AIP-134, AIP-161), and what differs."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, SessionPolicy
+from config_svc.model.rules import canonical
+from servicekit.errors import Violations
+
+GROUPS: dict[str, frozenset[str]] = {
+    name: frozenset(member.name for member in fields(group))
+    for name, group in (
+        ("model", ModelConfig),
+        ("memory", MemoryPolicy),
+        ("session", SessionPolicy),
+        ("limits", AgentLimits),
+    )
+}
+"""The fields that have fields."""
+
+MAPS = frozenset({"labels", "parameters"})
+"""The fields whose entries a path can name."""
+
+WRITABLE = frozenset(member.name for member in fields(AgentSpec))
+
+NOT_WRITABLE = frozenset(
+    {"project", "id", "uid", "revision", "etag", "create_time", "update_time", "delete_time", "purge_time"}
+)
+"""Output only, and `id`, which says which agent config is meant: a mask may name them, and they stay (AIP-203)."""
+
+
+def merge(found: Violations, current: AgentSpec, given: AgentSpec, paths: Sequence[str]) -> AgentSpec:
+    """Returns `current` with the fields that `paths` name taken from `given`.
+
+    A field that is named and not set in `given` is cleared; a message, list or map is replaced whole; `labels.k` and
+    `parameters.k` take over one entry. `*` takes everything. Another template comes with its newest version unless
+    the version is named, too. Notes every path that names no field.
+    """
+    if "*" in paths:
+        if len(paths) > 1:
+            found.add("update_mask", "'*' must be the only path")
+        return given
+    merged = current
+    for path in paths:
+        if path in NOT_WRITABLE:
+            continue
+        taken = _take(merged, given, path)
+        if taken is None:
+            found.add("update_mask", f"{path[:200]!r} is not a field of an agent config")
+        else:
+            merged = taken
+    if merged.template_id != current.template_id and "template_version" not in paths:
+        merged = replace(merged, template_version="")
+    return merged
+
+
+def _take(merged: AgentSpec, given: AgentSpec, path: str) -> AgentSpec | None:
+    head, dot, rest = path.partition(".")
+    if head not in WRITABLE:
+        return None
+    if not dot:
+        return _with(merged, head, getattr(given, head))
+    if rest in GROUPS.get(head, ()):
+        group = replace(getattr(merged, head), **{rest: getattr(getattr(given, head), rest)})
+        return _with(merged, head, group)
+    if head in MAPS and rest:
+        return _with(merged, head, _take_entry(getattr(merged, head), getattr(given, head), _unquoted(rest)))
+    return None
+
+
+def _take_entry(merged: dict[str, Any], given: dict[str, Any], key: str) -> dict[str, Any]:
+    if key in given:
+        return {**merged, key: given[key]}
+    return {other: value for other, value in merged.items() if other != key}
+
+
+def _unquoted(key: str) -> str:
+    # AIP-161: a map key that is not a plain word stands in backticks.
+    return key[1:-1] if len(key) > 2 and key[0] == key[-1] == "`" else key
+
+
+def _with(spec: AgentSpec, name: str, value: object) -> AgentSpec:
+    changes: dict[str, Any] = {name: value}
+    return replace(spec, **changes)
+
+
+def differences(old: AgentSpec, new: AgentSpec) -> tuple[str, ...]:
+    """Returns the paths of the fields that differ, in the order of the contract; empty when nothing does."""
+    changed: list[str] = []
+    for member in fields(AgentSpec):
+        before, after = getattr(old, member.name), getattr(new, member.name)
+        if member.name in GROUPS:
+            changed += [
+                f"{member.name}.{inner.name}"
+                for inner in fields(before)
+                if getattr(before, inner.name) != getattr(after, inner.name)
+            ]
+        elif member.name in MAPS:
+            # Plain comparison takes True for 1.
+            if canonical(before) != canonical(after):
+                changed.append(member.name)
+        elif before != after:
+            changed.append(member.name)
+    return tuple(changed)

@@ -1,0 +1,71 @@
+"""What a list call asks for."""
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from config_svc.model.agent import AgentConfig
+from servicekit.errors import Violations
+
+SortValue: TypeAlias = str | datetime
+
+MAX_PAGE_SIZE = 1000
+DEFAULT_PAGE_SIZE = 50
+
+
+class OrderField(enum.Enum):
+    """By what a list is ordered; ties are broken by uid."""
+
+    ID = "id"
+    CREATE_TIME = "create_time"
+    UPDATE_TIME = "update_time"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order of a list."""
+
+    field: OrderField = OrderField.ID
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """The place in a list's order after which a page begins."""
+
+    value: SortValue
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentQuery:
+    """Which agent configs of a project, in which order. `now` decides what is purged already."""
+
+    project: str
+    now: datetime
+    order: Order = Order()
+    show_deleted: bool = False
+
+
+def sort_value(agent: AgentConfig, order: Order) -> SortValue:
+    """Returns what `order` sorts an agent config by."""
+    match order.field:
+        case OrderField.ID:
+            return agent.id
+        case OrderField.CREATE_TIME:
+            return agent.create_time
+        case OrderField.UPDATE_TIME:
+            return agent.update_time
+
+
+def parse_order(found: Violations, text: str) -> Order:
+    """Returns the order that `order_by` asks for (AIP-132); notes a text that asks for none of ours."""
+    words = text.split()
+    if not words:
+        return Order()
+    names = {member.value: member for member in OrderField}
+    if words[0] in names and words[1:] in ([], ["desc"]):
+        return Order(names[words[0]], descending=len(words) == 2)
+    found.add("order_by", "must be id, create_time or update_time, with ' desc' to turn it round")
+    return Order()

@@ -1,0 +1,143 @@
+"""The rules that fields share. Each notes what is wrong and goes on, so that a caller learns everything at once."""
+
+import json
+import math
+import re
+import uuid
+from datetime import timedelta
+from typing import TypeAlias
+
+from servicekit.errors import Violations
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+DEFAULT_PROJECT = "default"
+MAX_COMMENT_CHARACTERS = 1000
+KIB = 1024
+
+_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_LABEL_KEY = re.compile(r"[a-z]([a-z0-9_./-]{0,61}[a-z0-9])?")
+_ID_WORDS = "must be lower-case letters, digits and '-', begin with a letter, not end with '-', at most 63 characters"
+
+
+def is_id(text: str) -> bool:
+    """Tells whether `text` can be the id of a project, an agent or a template."""
+    return _ID.fullmatch(text) is not None
+
+
+def is_label_key(text: str) -> bool:
+    """Tells whether `text` can be the key of a label."""
+    return _LABEL_KEY.fullmatch(text) is not None
+
+
+def check_id(found: Violations, field: str, value: str) -> None:
+    """Notes a value that is empty or not an id."""
+    if not value:
+        found.add(field, "is required")
+    elif not is_id(value):
+        found.add(field, _ID_WORDS)
+
+
+def check_text(found: Violations, field: str, value: str, *, most: int, required: bool = False) -> None:
+    """Notes a text that is longer than `most` characters, holds NUL (PostgreSQL stores none), or is missing."""
+    if required and not value:
+        found.add(field, "is required")
+    if len(value) > most:
+        found.add(field, f"must have at most {most} characters")
+    _check_nul(found, field, value)
+
+
+def check_bytes(found: Violations, field: str, value: str, *, most: int) -> None:
+    """Notes a text that is longer than `most` bytes of UTF-8, or holds NUL."""
+    if len(value.encode()) > most:
+        found.add(field, f"must have at most {most} bytes")
+    _check_nul(found, field, value)
+
+
+def check_number(
+    found: Violations,
+    field: str,
+    value: float | None,
+    *,
+    least: float,
+    most: float = math.inf,
+    exclusive: bool = False,
+) -> None:
+    """Notes a number outside `least` to `most`, or (`exclusive`) not over `least`. None and only None is no number."""
+    if value is None or (least <= value <= most and not (exclusive and value == least)):
+        return
+    lower = f"over {least:g}" if exclusive else f"at least {least:g}"
+    found.add(field, f"must be {lower}" if math.isinf(most) else f"must be {lower} and at most {most:g}")
+
+
+def check_duration(
+    found: Violations, field: str, value: timedelta | None, *, least: timedelta, most: timedelta
+) -> None:
+    """Notes a duration outside `least` to `most`."""
+    if value is not None and not least <= value <= most:
+        found.add(field, f"must be from {least.total_seconds():.0f}s to {most.total_seconds():.0f}s")
+
+
+def check_uuid(found: Violations, field: str, value: str) -> None:
+    """Notes a text that is not a UUID in its usual form."""
+    if not is_uuid(value):
+        found.add(field, "must be a UUID")
+
+
+def is_uuid(text: str) -> bool:
+    """Tells whether `text` is a UUID in its usual form, 36 characters."""
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def check_labels(found: Violations, field: str, labels: dict[str, str]) -> None:
+    """Notes too many labels, keys that are none, and values that are too long."""
+    if len(labels) > 64:
+        found.add(field, "must have at most 64 entries")
+    for key, value in labels.items():
+        if not is_label_key(key):
+            found.add(
+                field,
+                f"key {key[:80]!r} must be lower-case letters, digits and '_', '.', '/', '-', begin with a letter, end "
+                "with a letter or digit, at most 63 characters",
+            )
+        check_text(found, f"{field}.{key[:80]}", value, most=256)
+
+
+def check_json(found: Violations, field: str, value: dict[str, Json], *, most: int) -> None:
+    """Notes a JSON object that is larger than `most` bytes, or holds what JSON or PostgreSQL can't (NaN, NUL)."""
+    text = canonical(value)
+    if len(text.encode()) > most:
+        found.add(field, f"must have at most {most} bytes as JSON")
+    if not _is_finite(value):
+        found.add(field, "must not hold a number that is not finite")
+    if "\\u0000" in text and _has_nul(value):
+        found.add(field, "must not hold the character NUL")
+
+
+def canonical(value: Json) -> str:
+    """Returns JSON text that is equal exactly for equal values: True is not 1, and key order does not count."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _check_nul(found: Violations, field: str, value: str) -> None:
+    if "\0" in value:
+        found.add(field, "must not hold the character NUL")
+
+
+def _is_finite(value: Json) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(_is_finite(item) for item in value.values())
+    return all(_is_finite(item) for item in value) if isinstance(value, list) else True
+
+
+def _has_nul(value: Json) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any("\0" in key or _has_nul(item) for key, item in value.items())
+    return any(_has_nul(item) for item in value) if isinstance(value, list) else False

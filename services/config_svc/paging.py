@@ -1,0 +1,62 @@
+"""Page tokens: opaque, and bound to the query that they continue (AIP-158)."""
+
+import base64
+import binascii
+import hashlib
+import json
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from config_svc.model.errors import InvalidPageToken
+from config_svc.model.query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from servicekit.errors import InvalidArgument, Violation
+
+_CHECKSUM_BYTES = 8
+_MAX_TOKEN_CHARACTERS = 4096
+
+
+def page_size(asked: int) -> int:
+    """Returns how many entries a page has: the default for 0, the most allowed for more. Raises InvalidArgument."""
+    if asked < 0:
+        raise InvalidArgument([Violation("page_size", "must not be negative")])
+    return min(asked or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+def make_token(query: Sequence[str], place: Sequence[str | int | datetime]) -> str:
+    """Returns the token for the page after `place`, in the list that `query` describes."""
+    body = json.dumps([one.isoformat() if isinstance(one, datetime) else one for one in place]).encode()
+    return base64.urlsafe_b64encode(_checksum(query, body) + body).rstrip(b"=").decode()
+
+
+def read_token(query: Sequence[str], token: str, types: Sequence[type[Any]]) -> list[Any]:
+    """Returns the place that `make_token` was given; raises InvalidPageToken for any other text, or another query."""
+    try:
+        raw = base64.urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise InvalidPageToken from error
+    checksum, body = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
+    if len(token) > _MAX_TOKEN_CHARACTERS or checksum != _checksum(query, body):
+        raise InvalidPageToken
+    try:
+        place = json.loads(body)
+        return [_typed(one, kind) for one, kind in zip(place, types, strict=True)]
+    except (ValueError, TypeError) as error:
+        raise InvalidPageToken from error
+
+
+def _typed(value: Any, kind: type[Any]) -> Any:
+    # The checksum is no secret: a token made up by somebody must still be no more than a wrong token.
+    if kind is datetime:
+        return datetime.fromisoformat(value)
+    if kind is uuid.UUID:
+        return str(uuid.UUID(value))
+    if not isinstance(value, kind) or "\0" in str(value):
+        raise TypeError
+    return value
+
+
+def _checksum(query: Sequence[str], body: bytes) -> bytes:
+    bound = hashlib.blake2b(json.dumps(list(query)).encode(), digest_size=16).digest()
+    return hashlib.blake2b(bound + body, digest_size=_CHECKSUM_BYTES).digest()

@@ -1,0 +1,335 @@
+"""The store on PostgreSQL: SQLAlchemy Core, psycopg 3, reads in AUTOCOMMIT.
+
+Every operation ends within the answer bound, also when the server accepts connections and says nothing: the caller gets
+`Unavailable` then, and the abandoned work is cancelled and cleaned up behind it. A connection that died unnoticed, as
+all do when PostgreSQL restarts, costs one silent second try on a new one, never after a commit began.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection as Driver
+from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from config_svc.model.agent import AgentConfig, Revision
+from config_svc.model.change import Change, FeedPosition
+from config_svc.model.errors import AgentNotFound, RevisionNotFound
+from config_svc.model.query import After, AgentQuery
+from config_svc.model.template import Template
+from config_svc.postgres_writing import PostgresWriting
+from config_svc.statements import (
+    agent_of,
+    agents_page,
+    live_agent,
+    live_agent_at,
+    newest_templates,
+    one_template,
+    read_changes,
+    read_position,
+    revision_of,
+    template_of,
+)
+from config_svc.store import Writing
+from config_svc.stored import decode_spec, load_json
+from config_svc.tables import (
+    agent_config_changes,
+    agent_config_claims,
+    agent_config_revisions,
+    agent_configs,
+    feed,
+    templates,
+)
+from servicekit.errors import Unavailable
+
+T = TypeVar("T")
+
+PEER = "postgresql"
+CHANNEL = "parley_config_changes"
+COMPACTION_BATCH = 10_000
+
+_CONNECT_SECONDS = 2
+_POOL_SECONDS = 2.0
+_TAIL_SECONDS = 1.5
+_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
+
+_log = structlog.get_logger("config_svc.postgres")
+
+
+class PostgresTail:
+    """Implements `config_svc.store.Tail` on a connection that listens."""
+
+    def __init__(self, connection: AsyncConnection, driver: Driver[Any], answer_seconds: float) -> None:
+        self._connection = connection
+        self._driver = driver
+        self._answer_seconds = answer_seconds
+        self.abandoned: set[asyncio.Task[Any]] = set()
+
+    async def position(self) -> FeedPosition:  # noqa: D102
+        return await answered(read_position(self._connection), self._answer_seconds, self.abandoned)
+
+    async def changes(self, after: int, limit: int) -> Sequence[Change]:  # noqa: D102
+        return await answered(read_changes(self._connection, after, limit), self._answer_seconds, self.abandoned)
+
+    async def wait(self, timeout: float) -> None:  # noqa: D102
+        try:
+            async for _ in self._driver.notifies(timeout=timeout, stop_after=1):
+                pass
+        except _AWAY as error:
+            raise Unavailable(PEER) from error
+
+
+class PostgresStore:
+    """Implements `config_svc.store.Store`. `url` is SQLAlchemy's (`postgresql+psycopg://`); seconds everywhere."""
+
+    def __init__(self, url: str, *, pool_size: int = 8, answer_seconds: float = 3.0) -> None:
+        self._answer_seconds = answer_seconds
+        self._engine = _engine(url, answer_seconds, pool_size=pool_size, max_overflow=0, pool_timeout=_POOL_SECONDS)
+        self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._tails = _engine(url, answer_seconds, poolclass=NullPool).execution_options(isolation_level="AUTOCOMMIT")
+        self._abandoned: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """Closes every connection; work that was abandoned is waited for, at most the answer bound."""
+        if self._abandoned:
+            await asyncio.wait(self._abandoned, timeout=self._answer_seconds)
+        await self._engine.dispose()
+        await self._tails.dispose()
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many of the pool's connections are lent out."""
+        pool: Any = self._engine.pool
+        return int(pool.checkedout())
+
+    async def agent(  # noqa: D102
+        self, project: str, agent_id: str, *, revision: int | None = None, uid: str | None = None
+    ) -> AgentConfig:
+        statement = live_agent(project, agent_id)
+        if revision is not None:
+            statement = live_agent_at(project, agent_id, revision)
+        row = next(iter(await self._rows(statement)), None)
+        if row is None or (uid is not None and row.uid != uid.lower()):
+            raise AgentNotFound(agent_id)
+        if revision is None:
+            return agent_of(row)
+        if row.number is None:
+            raise RevisionNotFound(agent_id, revision)
+        return AgentConfig(
+            row.project,
+            row.id,
+            row.uid,
+            decode_spec(row.revision_spec),
+            row.number,
+            create_time=row.create_time,
+            update_time=row.revision_time,
+        )
+
+    async def agents(self, query: AgentQuery, after: After | None, limit: int) -> Sequence[AgentConfig]:  # noqa: D102
+        return [agent_of(row) for row in await self._rows(agents_page(query, after, limit))]
+
+    async def revisions(self, uid: str, before: int | None, limit: int) -> Sequence[Revision]:  # noqa: D102
+        revisions = agent_config_revisions
+        statement = select(revisions).where(revisions.c.uid == uid).order_by(revisions.c.number.desc()).limit(limit)
+        if before is not None:
+            statement = statement.where(revisions.c.number < before)
+        return [revision_of(row) for row in await self._rows(statement)]
+
+    async def template(self, template_id: str, version: str) -> Template | None:  # noqa: D102
+        rows = await self._rows(one_template(template_id, version))
+        return template_of(rows[0]) if rows else None
+
+    async def templates(self, after: str, limit: int) -> Sequence[Template]:  # noqa: D102
+        return [template_of(row) for row in await self._rows(newest_templates(after, limit))]
+
+    async def publish(self, template: Template) -> Template:  # noqa: D102
+        major, minor, patch = template.order
+        statement = (
+            upsert(templates)
+            .values(
+                id=template.id,
+                version=template.version,
+                major=major,
+                minor=minor,
+                patch=patch,
+                description=template.description,
+                parameters_schema=template.parameters_schema,
+                create_time=template.create_time,
+            )
+            .on_conflict_do_nothing()
+            .returning(templates)
+        )
+        rows = await self._rows(statement) or await self._rows(one_template(template.id, template.version))
+        return template_of(rows[0])
+
+    async def transact(self, work: Callable[[Writing], Awaitable[T]]) -> T:  # noqa: D102
+        async def once() -> T:
+            async with self._engine.connect() as connection:
+                result = await work(PostgresWriting(connection))
+                try:
+                    await connection.commit()
+                except DBAPIError as error:
+                    # Whether it was committed is not known: trying again would not be harmless.
+                    raise Unavailable(PEER) from error
+                return result
+
+        return await self._answered(_retried(once))
+
+    async def feed_position(self) -> FeedPosition:  # noqa: D102
+        return await self._reading(read_position)
+
+    async def changes(self, after: int, limit: int) -> Sequence[Change]:  # noqa: D102
+        return await self._reading(lambda connection: read_changes(connection, after, limit))
+
+    @asynccontextmanager
+    async def tail(self) -> AsyncIterator[PostgresTail]:  # noqa: D102
+        async def listen() -> tuple[AsyncConnection, Driver[Any]]:
+            connection = await self._tails.connect()
+            await connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            return connection, driver
+
+        connection, driver = await self._answered(listen())
+        tail = PostgresTail(connection, driver, min(self._answer_seconds, _TAIL_SECONDS))
+        try:
+            yield tail
+        finally:
+            # Behind the caller's back: closing waits for what was abandoned, and a silent server makes that long.
+            self._leave(self._close_tail(connection, tail))
+
+    async def purge(self, now: datetime, limit: int) -> int:  # noqa: D102
+        due = select(agent_configs.c.uid).where(agent_configs.c.purge_time <= now).limit(limit)
+        statement = delete(agent_configs).where(agent_configs.c.uid.in_(due.with_for_update(skip_locked=True)))
+        return len(await self._rows(statement.returning(agent_configs.c.uid)))
+
+    async def forget_claims(self, before: datetime) -> int:  # noqa: D102
+        claims = agent_config_claims
+        statement = delete(claims).where(claims.c.create_time < before)
+        return len(await self._rows(statement.returning(claims.c.request_id)))
+
+    async def compact(self, before: datetime, keep: int) -> int:  # noqa: D102
+        async def once() -> int:
+            async with self._engine.begin() as connection:
+                return await _compact(connection, before, keep)
+
+        return await self._answered(_retried(once))
+
+    async def run_sync(self, work: Callable[[Connection], T]) -> T:
+        """Runs blocking `work` on one of the connections, without blocking."""
+        return await self._reading(lambda connection: connection.run_sync(work))
+
+    async def _rows(self, statement: Any) -> Sequence[Any]:
+        async def run(connection: AsyncConnection) -> Sequence[Any]:
+            return (await connection.execute(statement)).all()
+
+        return await self._reading(run)
+
+    async def _reading(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        async def once() -> T:
+            async with self._reads.connect() as connection:
+                return await work(connection)
+
+        return await self._answered(_retried(once))
+
+    async def _answered(self, work: Coroutine[Any, Any, T]) -> T:
+        return await answered(work, self._answer_seconds, self._abandoned)
+
+    async def _close_tail(self, connection: AsyncConnection, tail: PostgresTail) -> None:
+        if tail.abandoned:
+            await asyncio.wait(tail.abandoned)
+        await connection.close()
+
+    def _leave(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._abandoned.add(task)
+        task.add_done_callback(lambda done: _forget(done, self._abandoned))
+
+
+def _engine(url: str, answer_seconds: float, **options: Any) -> AsyncEngine:
+    milliseconds = int(answer_seconds * 1000)
+    return create_async_engine(
+        url,
+        json_deserializer=load_json,
+        connect_args={
+            "connect_timeout": _CONNECT_SECONDS,
+            "application_name": "config_svc",
+            "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout={milliseconds}",
+        },
+        **options,
+    )
+
+
+async def answered(work: Coroutine[Any, Any, T], seconds: float, abandoned: set[asyncio.Task[Any]]) -> T:
+    """Returns what `work` does; raises Unavailable when the database is away or has not answered after `seconds`.
+
+    `work` that is left behind, also by a caller that is cancelled, is cancelled and stands in `abandoned` to its end.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if not task.done():
+            task.cancel()
+            abandoned.add(task)
+            task.add_done_callback(lambda late: _forget(late, abandoned))
+    if not done:
+        raise Unavailable(PEER)
+    try:
+        return task.result()
+    except DBAPIError as error:
+        if not error.connection_invalidated and not isinstance(error.orig, _AWAY):
+            raise
+        _log.warning("database failed", error=type(error.orig).__name__, sqlstate=getattr(error.orig, "sqlstate", None))
+        raise Unavailable(PEER) from error
+    except (*_AWAY, PoolTimeout, OSError) as error:
+        _log.warning("database is away", error=type(error).__name__)
+        raise Unavailable(PEER) from error
+
+
+def _forget(task: asyncio.Task[Any], abandoned: set[asyncio.Task[Any]]) -> None:
+    abandoned.discard(task)
+    if not task.cancelled() and task.exception() is not None:
+        _log.debug("abandoned work failed", error=type(task.exception()).__name__)
+
+
+async def _retried(once: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await once()
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+    return await once()
+
+
+async def _compact(connection: AsyncConnection, before: datetime, keep: int) -> int:
+    changes = agent_config_changes
+    compacted = (await connection.execute(select(feed.c.compacted).with_for_update())).scalar_one()
+    old = select(func.max(changes.c.sequence)).where(changes.c.time < before)
+    surplus = select(changes.c.sequence).order_by(changes.c.sequence.desc()).offset(keep).limit(1)
+    through = max(
+        (await connection.execute(old)).scalar_one() or 0, (await connection.execute(surplus)).scalar_one_or_none() or 0
+    )
+    batch = select(changes.c.sequence).where(changes.c.sequence <= through).order_by(changes.c.sequence)
+    gone = (
+        (
+            await connection.execute(
+                delete(changes)
+                .where(changes.c.sequence.in_(batch.limit(COMPACTION_BATCH)))
+                .returning(changes.c.sequence)
+            )
+        )
+        .scalars()
+        .all()
+    )
+    if gone:
+        await connection.execute(update(feed).values(compacted=max(compacted, *gone)))
+    return len(gone)

@@ -1,0 +1,171 @@
+"""The gRPC services: convert in, one call, convert out."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from config_svc import convert
+from config_svc.agents import AgentConfigs, Note
+from config_svc.feed import ChangeFeed
+from config_svc.templates import Templates
+from parley.config.v1 import access_service_pb2, access_service_pb2_grpc
+from parley.config.v1 import agent_config_service_pb2 as pb
+from parley.config.v1 import agent_config_service_pb2_grpc as agents_grpc
+from parley.config.v1 import template_service_pb2 as templates_pb
+from parley.config.v1 import template_service_pb2_grpc as templates_grpc
+from servicekit.errors import NotImplementedYet
+
+# gRPC names the methods of a servicer.
+# ruff: noqa: N802
+
+
+class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
+    """Serves `parley.config.v1.AgentConfigService`; the proto says what each method promises."""
+
+    def __init__(self, agents: AgentConfigs, feed: ChangeFeed) -> None:
+        self._agents = agents
+        self._feed = feed
+
+    async def CreateAgentConfig(
+        self, request: pb.CreateAgentConfigRequest, context: Any
+    ) -> pb.CreateAgentConfigResponse:
+        """Stores a new agent config."""
+        agent = await self._agents.create(
+            convert.project_of(request.project),
+            request.agent_config.id,
+            convert.spec_of(request.agent_config),
+            request_id=request.request_id,
+            validate_only=request.validate_only,
+            note=Note(comment=request.comment),
+        )
+        return pb.CreateAgentConfigResponse(agent_config=convert.agent_to_proto(agent))
+
+    async def GetAgentConfig(self, request: pb.GetAgentConfigRequest, context: Any) -> pb.GetAgentConfigResponse:
+        """Reads an agent config."""
+        agent = await self._agents.get(
+            convert.project_of(request.project), request.id, revision=request.revision, uid=request.uid
+        )
+        return pb.GetAgentConfigResponse(agent_config=convert.agent_to_proto(agent))
+
+    async def ListAgentConfigs(self, request: pb.ListAgentConfigsRequest, context: Any) -> pb.ListAgentConfigsResponse:
+        """Lists agent configs."""
+        page, token = await self._agents.list(
+            convert.project_of(request.project),
+            size=request.page_size,
+            token=request.page_token,
+            filter_text=request.filter,
+            order_by=request.order_by,
+            show_deleted=request.show_deleted,
+        )
+        return pb.ListAgentConfigsResponse(
+            agent_configs=[convert.agent_to_proto(agent) for agent in page], next_page_token=token
+        )
+
+    async def UpdateAgentConfig(
+        self, request: pb.UpdateAgentConfigRequest, context: Any
+    ) -> pb.UpdateAgentConfigResponse:
+        """Changes an agent config."""
+        agent = await self._agents.update(
+            convert.project_of(request.project),
+            request.agent_config.id,
+            convert.spec_of(request.agent_config),
+            convert.update_paths(request),
+            etag=request.agent_config.etag,
+            validate_only=request.validate_only,
+            note=Note(comment=request.comment),
+        )
+        return pb.UpdateAgentConfigResponse(agent_config=convert.agent_to_proto(agent))
+
+    async def DeleteAgentConfig(
+        self, request: pb.DeleteAgentConfigRequest, context: Any
+    ) -> pb.DeleteAgentConfigResponse:
+        """Deletes an agent config."""
+        agent = await self._agents.delete(
+            convert.project_of(request.project), request.id, etag=request.etag, allow_missing=request.allow_missing
+        )
+        return pb.DeleteAgentConfigResponse(agent_config=convert.agent_to_proto(agent) if agent else None)
+
+    async def UndeleteAgentConfig(
+        self, request: pb.UndeleteAgentConfigRequest, context: Any
+    ) -> pb.UndeleteAgentConfigResponse:
+        """Brings a deleted agent config back."""
+        agent = await self._agents.undelete(convert.project_of(request.project), request.uid, request.id)
+        return pb.UndeleteAgentConfigResponse(agent_config=convert.agent_to_proto(agent))
+
+    async def ListAgentConfigRevisions(
+        self, request: pb.ListAgentConfigRevisionsRequest, context: Any
+    ) -> pb.ListAgentConfigRevisionsResponse:
+        """Lists revisions."""
+        agent, page, token = await self._agents.revisions(
+            convert.project_of(request.project), request.id, size=request.page_size, token=request.page_token
+        )
+        return pb.ListAgentConfigRevisionsResponse(
+            revisions=[convert.revision_to_proto(agent, revision) for revision in page], next_page_token=token
+        )
+
+    async def RollbackAgentConfig(
+        self, request: pb.RollbackAgentConfigRequest, context: Any
+    ) -> pb.RollbackAgentConfigResponse:
+        """Goes back to an older revision's content."""
+        agent = await self._agents.rollback(
+            convert.project_of(request.project),
+            request.id,
+            request.revision,
+            etag=request.etag,
+            note=Note(comment=request.comment),
+        )
+        return pb.RollbackAgentConfigResponse(agent_config=convert.agent_to_proto(agent))
+
+    async def WatchAgentConfigs(
+        self, request: pb.WatchAgentConfigsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchAgentConfigsResponse]:
+        """Streams changes."""
+        heartbeat = convert.duration_of(request, "heartbeat_interval")
+        async with aclosing(self._feed.watch(request.project or None, request.cursor, heartbeat)) as events:
+            async for event in events:
+                yield convert.event_to_proto(event)
+
+
+class TemplateServicer(templates_grpc.TemplateServiceServicer):
+    """Serves `parley.config.v1.TemplateService`."""
+
+    def __init__(self, templates: Templates) -> None:
+        self._templates = templates
+
+    async def PublishTemplate(
+        self, request: templates_pb.PublishTemplateRequest, context: Any
+    ) -> templates_pb.PublishTemplateResponse:
+        """Declares a template version."""
+        template = await self._templates.publish(convert.template_of(request.template))
+        return templates_pb.PublishTemplateResponse(template=convert.template_to_proto(template))
+
+    async def GetTemplate(
+        self, request: templates_pb.GetTemplateRequest, context: Any
+    ) -> templates_pb.GetTemplateResponse:
+        """Reads a template."""
+        template = await self._templates.get(request.id, request.version)
+        return templates_pb.GetTemplateResponse(template=convert.template_to_proto(template))
+
+    async def ListTemplates(
+        self, request: templates_pb.ListTemplatesRequest, context: Any
+    ) -> templates_pb.ListTemplatesResponse:
+        """Lists templates."""
+        page, token = await self._templates.list(size=request.page_size, token=request.page_token)
+        return templates_pb.ListTemplatesResponse(
+            templates=[convert.template_to_proto(template) for template in page], next_page_token=token
+        )
+
+
+def access_servicer() -> access_service_pb2_grpc.AccessServiceServicer:
+    """Returns the servicer of `parley.config.v1.AccessService`: every RPC of the contract answers NOT_IMPLEMENTED."""
+    service = access_service_pb2.DESCRIPTOR.services_by_name["AccessService"]
+    methods = {method.name: _unimplemented(f"{service.full_name}/{method.name}") for method in service.methods}
+    servicer: access_service_pb2_grpc.AccessServiceServicer = type("AccessServicer", (), methods)()
+    return servicer
+
+
+def _unimplemented(rpc: str) -> Any:
+    async def refuse(self: object, request: object, context: object) -> None:
+        raise NotImplementedYet(rpc)
+
+    return refuse

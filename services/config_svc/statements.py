@@ -1,0 +1,139 @@
+"""The SQL of the reads, and what its rows mean. Shared by the pool, transactions and the feed's own connection."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from config_svc.model.agent import AgentConfig, Revision
+from config_svc.model.change import Change, ChangeType, FeedPosition
+from config_svc.model.query import After, AgentQuery
+from config_svc.model.template import Template
+from config_svc.stored import decode_agent, decode_spec
+from config_svc.tables import agent_config_changes, agent_config_revisions, agent_configs, feed, templates
+
+AnyRow = Row[Any]
+
+
+def live_agent(project: str, agent_id: str) -> Select[Any]:
+    """Selects the agent config with this id that is not deleted."""
+    return select(agent_configs).where(
+        agent_configs.c.project == project, agent_configs.c.id == agent_id, agent_configs.c.delete_time.is_(None)
+    )
+
+
+def live_agent_at(project: str, agent_id: str, revision: int) -> Select[Any]:
+    """Selects it with the content of a revision; `number` is null when there is no such revision."""
+    revisions = agent_config_revisions
+    return (
+        select(
+            agent_configs,
+            revisions.c.number,
+            revisions.c.spec.label("revision_spec"),
+            revisions.c.create_time.label("revision_time"),
+        )
+        .outerjoin(revisions, and_(revisions.c.uid == agent_configs.c.uid, revisions.c.number == revision))
+        .where(
+            agent_configs.c.project == project, agent_configs.c.id == agent_id, agent_configs.c.delete_time.is_(None)
+        )
+    )
+
+
+def agents_page(query: AgentQuery, after: After | None, limit: int) -> Select[Any]:
+    """Selects one page by its place in an index (keyset), never by counting rows off."""
+    column = agent_configs.c[query.order.field.value]
+    key = tuple_(column, agent_configs.c.uid)
+    shown: ColumnElement[bool] = agent_configs.c.delete_time.is_(None)
+    if query.show_deleted:
+        shown = or_(shown, agent_configs.c.purge_time > query.now)
+    statement = select(agent_configs).where(agent_configs.c.project == query.project, shown)
+    if after is not None:
+        start = tuple_(after.value, after.uid)
+        statement = statement.where(key < start if query.order.descending else key > start)
+    if query.order.descending:
+        return statement.order_by(column.desc(), agent_configs.c.uid.desc()).limit(limit)
+    return statement.order_by(column, agent_configs.c.uid).limit(limit)
+
+
+def one_template(template_id: str, version: str) -> Select[Any]:
+    """Selects a template version, the newest when `version` is empty."""
+    statement = select(templates).where(templates.c.id == template_id)
+    if version:
+        return statement.where(templates.c.version == version)
+    return statement.order_by(*_newest_first()).limit(1)
+
+
+def newest_templates(after: str, limit: int) -> Select[Any]:
+    """Selects the newest version of each template."""
+    return (
+        select(templates)
+        .distinct(templates.c.id)
+        .where(templates.c.id > after)
+        .order_by(templates.c.id, *_newest_first())
+        .limit(limit)
+    )
+
+
+def _newest_first() -> Sequence[Any]:
+    return templates.c.major.desc(), templates.c.minor.desc(), templates.c.patch.desc()
+
+
+async def read_position(connection: AsyncConnection) -> FeedPosition:
+    """Reads where the feed stands."""
+    newest = select(func.max(agent_config_changes.c.sequence)).scalar_subquery()
+    row = (await connection.execute(select(feed.c.id, feed.c.compacted, newest.label("newest")))).one()
+    return FeedPosition(row.id, max(row.newest or 0, row.compacted), row.compacted)
+
+
+async def read_changes(connection: AsyncConnection, after: int, limit: int) -> list[Change]:
+    """Reads the oldest changes after `after`."""
+    statement = (
+        select(agent_config_changes)
+        .where(agent_config_changes.c.sequence > after)
+        .order_by(agent_config_changes.c.sequence)
+        .limit(limit)
+    )
+    return [
+        Change(row.sequence, ChangeType(row.type), decode_agent(row.agent_config), row.time)
+        for row in await connection.execute(statement)
+    ]
+
+
+def agent_of(row: AnyRow) -> AgentConfig:
+    """Returns the agent config of a row of `agent_configs`."""
+    return AgentConfig(
+        project=row.project,
+        id=row.id,
+        uid=row.uid,
+        spec=decode_spec(row.spec),
+        revision=row.revision,
+        create_time=row.create_time,
+        update_time=row.update_time,
+        delete_time=row.delete_time,
+        purge_time=row.purge_time,
+    )
+
+
+def revision_of(row: AnyRow) -> Revision:
+    """Returns the revision of a row of `agent_config_revisions`."""
+    return Revision(
+        number=row.number,
+        spec=decode_spec(row.spec),
+        create_time=row.create_time,
+        author=row.author,
+        comment=row.comment,
+        changed_fields=tuple(row.changed_fields),
+    )
+
+
+def template_of(row: AnyRow) -> Template:
+    """Returns the template of a row of `templates`."""
+    return Template(
+        id=row.id,
+        version=row.version,
+        description=row.description,
+        parameters_schema=row.parameters_schema,
+        create_time=row.create_time,
+    )

@@ -1,0 +1,58 @@
+"""What can be done with templates. A published version never changes and never goes."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from config_svc import paging
+from config_svc.model import rules
+from config_svc.model.errors import TemplateConflict, TemplateNotFound
+from config_svc.model.template import Template, version_order
+from config_svc.schema import schema_violations
+from config_svc.store import Store
+from servicekit.errors import Violations
+
+
+class Templates:
+    """The use cases."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def publish(self, template: Template) -> Template:
+        """Stores a template version; the same content again changes nothing, other content is TemplateConflict."""
+        found = Violations()
+        template.check(found, "template")
+        path = "template.parameters_schema"
+        for violation in await asyncio.to_thread(schema_violations, template.parameters_schema, path):
+            found.add(violation.field, violation.description)
+        found.check()
+        stored = await self._store.publish(replace(template, create_time=self._clock()))
+        if not stored.same_content(template):
+            raise TemplateConflict(template.id, template.version)
+        return stored
+
+    async def get(self, template_id: str, version: str) -> Template:
+        """Reads a template version, the newest when `version` is empty; raises TemplateNotFound."""
+        found = Violations()
+        if not template_id:
+            found.add("id", "is required")
+        found.check()
+        template = None
+        if rules.is_id(template_id) and (not version or version_order(version) is not None):
+            template = await self._store.template(template_id, version)
+        if template is None:
+            raise TemplateNotFound(template_id, version)
+        return template
+
+    async def list(self, *, size: int, token: str) -> tuple[Sequence[Template], str]:
+        """Reads one page of the newest versions, and the token of the next page, which is empty on the last."""
+        limit = paging.page_size(size)
+        bound = ("templates",)
+        after = paging.read_token(bound, token, [str])[0] if token else ""
+        page = await self._store.templates(after, limit + 1)
+        if len(page) <= limit:
+            return page, ""
+        return page[:limit], paging.make_token(bound, (page[limit - 1].id,))

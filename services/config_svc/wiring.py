@@ -1,0 +1,151 @@
+"""Puts the service together: the only place that names concrete adapters."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+
+import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from config_svc import migrate
+from config_svc.agents import AgentConfigs
+from config_svc.feed import ChangeFeed
+from config_svc.metrics import Metrics
+from config_svc.postgres_store import PEER, PostgresStore
+from config_svc.servicer import AgentConfigServicer, TemplateServicer, access_servicer
+from config_svc.settings import ConfigSettings
+from config_svc.sweep import Sweep
+from config_svc.templates import Templates
+from parley.config.v1 import access_service_pb2_grpc, agent_config_service_pb2_grpc, template_service_pb2_grpc
+from servicekit.errors import StartupError, Unavailable
+from servicekit.lifecycle import Background
+from servicekit.metrics import serve_metrics
+from servicekit.server import GrpcServer, serving
+
+SERVICES = (
+    "parley.config.v1.AgentConfigService",
+    "parley.config.v1.TemplateService",
+    "parley.config.v1.AccessService",
+)
+WATCH = "/parley.config.v1.AgentConfigService/WatchAgentConfigs"
+
+_START_RETRY_SECONDS = 0.5
+
+_log = structlog.get_logger("config_svc")
+
+
+class _Health:
+    """Passes on whether the database is there, as soon as there is a server to tell."""
+
+    def __init__(self) -> None:
+        self._server: GrpcServer | None = None
+        self._up = False
+
+    async def set(self, up: bool) -> None:
+        self._up = up
+        if self._server is not None:
+            for name in ("", *SERVICES):
+                await self._server.set_serving(name, up)
+
+    async def tell(self, server: GrpcServer) -> None:
+        self._server = server
+        await self.set(self._up)
+
+
+@asynccontextmanager
+async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]:
+    """Runs config_svc while open; yields its ports.
+
+    Waits for the database as long as it takes; raises StartupError when its schema is older than this code.
+    """
+    async with AsyncExitStack() as stack:
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        metrics = Metrics(registry)
+        store = PostgresStore(
+            settings.database_url.get_secret_value(),
+            pool_size=settings.database_pool_size,
+            answer_seconds=settings.database_timeout,
+        )
+        stack.push_async_callback(store.close)
+        metrics.connections.set_function(lambda: store.connections_in_use)
+        health = _Health()
+        feed = ChangeFeed(
+            store,
+            clock=_now,
+            metrics=metrics,
+            peer=PEER,
+            poll=settings.feed_poll,
+            buffer=settings.watch_buffer,
+            on_health=health.set,
+        )
+
+        async def readiness() -> Mapping[str, bool]:
+            return {PEER: feed.healthy}
+
+        metrics_port = await stack.enter_async_context(
+            serve_metrics(settings.host, settings.metrics_port, readiness=readiness, registry=registry)
+        )
+        await _require_schema(store)
+        background = await stack.enter_async_context(Background())
+        background.start("feed", feed.follow())
+        background.start("sweep", _sweep(settings, store, metrics).run())
+        server = await stack.enter_async_context(_server(settings, store, feed, metrics, registry))
+        await health.tell(server)
+        yield {"grpc_port": server.port, "metrics_port": metrics_port}
+
+
+def _server(
+    settings: ConfigSettings, store: PostgresStore, feed: ChangeFeed, metrics: Metrics, registry: CollectorRegistry
+) -> AbstractAsyncContextManager[GrpcServer]:
+    agents = AgentConfigs(store, clock=_now, retention=settings.deleted_retention, metrics=metrics)
+    return serving(
+        settings,
+        add=[
+            (
+                agent_config_service_pb2_grpc.add_AgentConfigServiceServicer_to_server,
+                AgentConfigServicer(agents, feed),
+            ),
+            (
+                template_service_pb2_grpc.add_TemplateServiceServicer_to_server,
+                TemplateServicer(Templates(store, clock=_now)),
+            ),
+            (access_service_pb2_grpc.add_AccessServiceServicer_to_server, access_servicer()),
+        ],
+        service_names=SERVICES,
+        endless=[WATCH],
+        ready=feed.healthy,
+        registry=registry,
+    )
+
+
+def _sweep(settings: ConfigSettings, store: PostgresStore, metrics: Metrics) -> Sweep:
+    return Sweep(
+        store,
+        _now,
+        metrics,
+        feed_retention=settings.feed_retention,
+        keep_changes=settings.feed_keep,
+        interval=settings.sweep_interval,
+    )
+
+
+async def _require_schema(store: PostgresStore) -> None:
+    """Waits until the database answers; raises StartupError when its schema is older than this code."""
+    while True:
+        try:
+            version = await store.run_sync(migrate.schema_version)
+            break
+        except Unavailable:
+            _log.warning("waiting for the database")
+            await asyncio.sleep(_START_RETRY_SECONDS)
+    if migrate.is_older(version):
+        raise StartupError(
+            f"the database's schema is at {version or 'nothing'}, this release needs {migrate.head()}: "
+            "run `python -m config_svc migrate`"
+        )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
