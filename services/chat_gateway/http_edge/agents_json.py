@@ -14,6 +14,7 @@ from chat_gateway.http_edge.bodies import check_depth
 from chat_gateway.http_edge.times_json import proto_timestamp, seconds_of, to_duration
 from parley.config.v1 import agent_config_pb2 as pb
 from parley.config.v1.template_service_pb2 import Template
+from servicekit.errors import RemoteError, ServiceError, Violation
 
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -132,6 +133,33 @@ PATHS: Mapping[str, str] = {
 """The writable fields of the JSON, and their paths in an update mask."""
 
 
+_CONFIG = "agent_config."
+
+
+def json_path(path: str) -> str:
+    """Returns what a field of the contract, such as `agent_config.display_name`, is called here."""
+    path = path.removeprefix(_CONFIG)
+    return "name" + path.removeprefix("display_name") if path.startswith("display_name") else path
+
+
+def in_our_names(error: ServiceError) -> ServiceError:
+    """Returns an error of config_svc with its fields called as the caller called them."""
+    if not any(violation.field.startswith(_CONFIG) for violation in error.violations):
+        return error
+    message = error.message
+    for violation in error.violations:
+        message = message.replace(violation.field, json_path(violation.field))
+    return RemoteError(
+        message,
+        code=error.code,
+        reason=error.reason,
+        metadata=error.metadata,
+        violations=[Violation(json_path(violation.field), violation.description) for violation in error.violations],
+        retry_after=error.retry_after,
+        quota_subject=error.quota_subject,
+    )
+
+
 def to_agent_config(agent: AgentJson) -> pb.AgentConfig:
     """Returns what a client may write of an agent config. Raises `InvalidArgument`, `MalformedBody`."""
     check_depth(agent.parameters, "parameters")
@@ -196,7 +224,7 @@ def revision_json(revision: pb.AgentConfigRevision) -> RevisionJson:
         create_time=proto_timestamp(revision.create_time),
         author=revision.author,
         comment=revision.comment,
-        changed_fields=list(revision.changed_fields),
+        changed_fields=[json_path(path) for path in revision.changed_fields],
         agent=agent_json(revision.agent_config),
     )
 

@@ -23,7 +23,6 @@ from chat_gateway.http_edge.agents_json import (
     to_agent_config,
 )
 from chat_gateway.http_edge.bodies import wrong_shape
-from chat_gateway.http_edge.errors_json import MalformedBody
 from chat_gateway.http_edge.merge_patch import merge
 from chat_gateway.http_edge.needs import PROJECT, Needs
 from chat_gateway.http_edge.routing import (
@@ -111,6 +110,8 @@ async def patch_agent(
     while True:
         attempt += 1
         config, paths = _patched(await _read(needs, agent_id), agent_id, data)
+        if not paths:
+            return with_etag(agent_json(config), config.etag)
         if etag:
             config.etag = etag
         try:
@@ -209,17 +210,22 @@ async def _update(needs: Needs, config: AgentConfig, paths: list[str]) -> Respon
 
 def _patched(current: AgentConfig, agent_id: str, change: dict[str, Any]) -> tuple[AgentConfig, list[str]]:
     """Returns the agent config with a merge patch applied, and the mask of what the patch names."""
-    target = msgspec.to_builtins(agent_json(current))
+    unknown = [name for name in change if name not in AgentJson.__struct_fields__]
+    if unknown:
+        raise wrong_shape(f"Object contains unknown field `{unknown[0]}`")
+    if change.get("template_id") and "template_version" not in change:
+        change = change | {"template_version": None}  # the version of one template says nothing about another
     try:
-        patched = msgspec.convert(merge(target, change), AgentJson)
+        patched = msgspec.convert(merge(msgspec.to_builtins(agent_json(current)), change), AgentJson)
     except msgspec.ValidationError as error:
         raise wrong_shape(str(error)) from None
-    if change.get("id", agent_id) is None:
-        raise MalformedBody("id: can't be cleared", violations=[Violation("id", "can't be cleared")])
+    paths = [path for name, path in PATHS.items() if name in change]
+    if not paths:
+        return current, paths
     config = to_agent_config(patched)
     _check_id(config, agent_id)
     config.etag = current.etag
-    return config, [path for name, path in PATHS.items() if name in change]
+    return config, paths
 
 
 def _check_id(config: AgentConfig, agent_id: str) -> None:

@@ -20,6 +20,7 @@ from litestar.exceptions import (
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from chat_gateway.http_edge.agents_json import in_our_names
 from chat_gateway.http_edge.agents_routes import agents_router
 from chat_gateway.http_edge.bodies import too_large
 from chat_gateway.http_edge.completions import CLIENT_GONE, Completions
@@ -180,7 +181,7 @@ def _answer_error(request: Request[Any, Any, Any], exception: Exception) -> Resp
 def _as_service_error(request: Request[Any, Any, Any], exception: Exception) -> ServiceError:
     match exception:
         case ServiceError():
-            return exception
+            return in_our_names(exception)
         case ValidationException():
             return _invalid(exception)
         case MethodNotAllowedException():

@@ -282,7 +282,7 @@ def completion_id(turn_id: str) -> str:
 
 
 _SAMPLING = {"sampling.max_output_tokens": "max_completion_tokens"}
-_ITEM = re.compile(r"(?P<list>messages\[\d+\]\.parts|tools)(?P<index>\[\d+\])(?P<rest>.*)")
+_ITEM = re.compile(r"(?P<list>messages\[\d+\]\.parts|tools)(?P<index>\[\d+\])(?P<rest>(?:\.name|\.text|\.image_url).*)")
 
 
 def param_of(field: str) -> str:

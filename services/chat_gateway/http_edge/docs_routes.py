@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 from litestar import Litestar, Response, get
 from litestar.params import FromPath
 from swagger_ui_bundle import swagger_ui_path
@@ -48,7 +47,7 @@ _HEADERS = {"Content-Security-Policy": "default-src 'self'; style-src 'self' 'un
 @get("/docs", include_in_schema=False, media_type="text/html")
 async def docs_page() -> Response[str]:
     """Returns the page; all that it loads comes from here."""
-    return Response(_PAGE, headers=_HEADERS, media_type="text/html; charset=utf-8")
+    return Response(_PAGE, headers=_HEADERS, media_type="text/html")
 
 
 @get("/docs/openapi.json", include_in_schema=False)
@@ -71,5 +70,5 @@ def docs_file(name: FromPath[str]) -> Response[bytes]:
 def _document(app: Litestar) -> bytes:
     known: bytes | None = app.state.get("openapi_document")
     if known is None:
-        known = app.state.openapi_document = msgspec.json.encode(document(app))
+        known = app.state.openapi_document = document(app)
     return known

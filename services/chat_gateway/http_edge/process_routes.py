@@ -62,9 +62,9 @@ async def list_instances(
 
 
 @post(f"/v1/instances/{VERB}evict", status_code=200)
-async def evict_instances(needs: Given, data: JSONBody[EvictBody]) -> Evicted:
+async def evict_instances(needs: Given, data: JSONBody[EvictBody | None] = None) -> Evicted:
     """Drops agent instances of this process; running turns finish on what they have."""
-    return Evicted(evicted=needs.instances.evict(PROJECT, data.agent_id or ""))
+    return Evicted(evicted=needs.instances.evict(PROJECT, (data and data.agent_id) or ""))
 
 
 @get("/livez")

@@ -1,0 +1,90 @@
+"""/docs: what a browser needs, all of it from here, and a document that is OpenAPI 3.0."""
+
+import re
+from typing import Any
+
+from tests.service.http_edge.edge import Edge
+
+ROUTES = {
+    ("post", "/v1/chat/completions"),
+    ("post", "/v1/agents"),
+    ("get", "/v1/agents"),
+    ("get", "/v1/agents/{agent_id}"),
+    ("put", "/v1/agents/{agent_id}"),
+    ("patch", "/v1/agents/{agent_id}"),
+    ("delete", "/v1/agents/{agent_id}"),
+    ("get", "/v1/agents/{agent_id}/revisions"),
+    ("post", "/v1/agents/{agent_id}:rollback"),
+    ("get", "/v1/templates"),
+    ("get", "/v1/models"),
+    ("get", "/v1/models/{agent_id}"),
+    ("get", "/v1/sessions"),
+    ("get", "/v1/sessions/{session_id}"),
+    ("patch", "/v1/sessions/{session_id}"),
+    ("delete", "/v1/sessions/{session_id}"),
+    ("get", "/v1/sessions/{session_id}/messages"),
+    ("post", "/v1/sessions/{session_id}:fork"),
+    ("post", "/v1/sessions:purge"),
+    ("get", "/v1/instances"),
+    ("post", "/v1/instances:evict"),
+    ("get", "/livez"),
+    ("get", "/readyz"),
+    ("get", "/metrics"),
+}
+
+
+async def test_the_page_loads_only_what_is_served_here(edge: Edge) -> None:
+    page = await edge.client.get("/docs")
+    assert page.status_code == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(links) == 4
+    for link in links:
+        answer = await edge.client.get(link)
+        assert (answer.status_code, bool(answer.content)) == (200, True), link
+    assert "/docs/openapi.json" in (await edge.client.get("/docs/start.js")).text
+
+
+async def test_the_document_has_every_route(edge: Edge) -> None:
+    document = (await edge.client.get("/docs/openapi.json")).json()
+    assert document["openapi"] == "3.0.3"
+    assert {(method, path) for path, item in document["paths"].items() for method in item} == ROUTES
+
+
+async def test_every_reference_is_there_and_nothing_is_newer_than_3_0(edge: Edge) -> None:
+    document = (await edge.client.get("/docs/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+    for node in _nodes(document):
+        assert not isinstance(node.get("type"), list), node
+        assert node.get("type") != "null", node
+        assert "const" not in node
+        reference = node.get("$ref")
+        if isinstance(reference, str):
+            assert reference.removeprefix("#/components/schemas/") in schemas, reference
+
+
+async def test_chat_completions_are_described_with_their_errors(edge: Edge) -> None:
+    document = (await edge.client.get("/docs/openapi.json")).json()
+    operation = document["paths"]["/v1/chat/completions"]["post"]
+    schemas = document["components"]["schemas"]
+    assert operation["requestBody"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/ChatCompletionRequest"
+    }
+    assert set(schemas["ChatCompletionRequest"]["required"]) == {"model", "messages"}
+    assert schemas["ChatCompletionRequest"]["properties"]["temperature"]["nullable"]
+    assert set(operation["responses"]) == {"200", "400", "404", "409", "429", "500", "503", "504"}
+    assert set(schemas["ErrorObject"]["required"]) == {"message", "type", "param", "code"}
+    for path, item in document["paths"].items():
+        for described in item.values():
+            for status, response in described["responses"].items():
+                if status >= "400" and path.startswith("/v1/"):
+                    schema = response["content"]["application/json"]["schema"]
+                    assert schema == {"$ref": "#/components/schemas/ErrorBody"}, (path, status)
+
+
+def _nodes(node: Any) -> list[dict[str, Any]]:
+    if isinstance(node, list):
+        return [found for item in node for found in _nodes(item)]
+    if not isinstance(node, dict):
+        return []
+    return [node, *[found for value in node.values() for found in _nodes(value)]]
