@@ -2,13 +2,15 @@
 
 import sys
 
-from config_svc import migrate
 from config_svc.settings import ConfigSettings
-from config_svc.wiring import build
 from servicekit.lifecycle import run
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["migrate"]:
+        from config_svc import migrate  # the server does without Alembic
+
         migrate.main(sys.argv[2:])
     else:
+        from config_svc.wiring import build
+
         run(build, ConfigSettings)

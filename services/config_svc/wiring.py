@@ -8,17 +8,17 @@ from datetime import UTC, datetime
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from config_svc import migrate
 from config_svc.agents import AgentConfigs
 from config_svc.feed import ChangeFeed
 from config_svc.metrics import Metrics
 from config_svc.postgres_store import PEER, PostgresStore
+from config_svc.schema_version import current_version, require_usable
 from config_svc.servicer import AgentConfigServicer, TemplateServicer, access_servicer
 from config_svc.settings import ConfigSettings
 from config_svc.sweep import Sweep
 from config_svc.templates import Templates
 from parley.config.v1 import access_service_pb2_grpc, agent_config_service_pb2_grpc, template_service_pb2_grpc
-from servicekit.errors import StartupError, Unavailable
+from servicekit.errors import Unavailable
 from servicekit.lifecycle import Background
 from servicekit.metrics import serve_metrics
 from servicekit.server import GrpcServer, serving
@@ -135,16 +135,12 @@ async def _require_schema(store: PostgresStore) -> None:
     """Waits until the database answers; raises StartupError when its schema is older than this code."""
     while True:
         try:
-            version = await store.run_sync(migrate.schema_version)
+            version = await store.run_sync(current_version)
             break
         except Unavailable:
             _log.warning("waiting for the database")
             await asyncio.sleep(_START_RETRY_SECONDS)
-    if migrate.is_older(version):
-        raise StartupError(
-            f"the database's schema is at {version or 'nothing'}, this release needs {migrate.head()}: "
-            "run `python -m config_svc migrate`"
-        )
+    require_usable(version)
 
 
 def _now() -> datetime:

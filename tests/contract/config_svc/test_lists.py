@@ -1,0 +1,123 @@
+"""Lists by pages: on both stores."""
+
+import pytest
+
+from config_svc.agents import AgentConfigs
+from config_svc.model.errors import InvalidPageToken
+from servicekit.errors import InvalidArgument
+from tests.contract.config_svc.conftest import Clock, spec
+
+P = "default"
+
+
+async def page(
+    agents: AgentConfigs, *, size: int = 0, token: str = "", order_by: str = "", deleted: bool = False, project: str = P
+) -> tuple[list[str], str]:
+    found, following = await agents.list(
+        project, size=size, token=token, filter_text="", order_by=order_by, show_deleted=deleted
+    )
+    return [one.id for one in found], following
+
+
+async def everything(agents: AgentConfigs, size: int, order_by: str, deleted: bool = False) -> list[str]:
+    ids, token = await page(agents, size=size, order_by=order_by, deleted=deleted)
+    while token:
+        more, token = await page(agents, size=size, token=token, order_by=order_by, deleted=deleted)
+        assert more, "no page is empty"
+        ids += more
+    return ids
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 8, 1000, 5000])
+async def test_pages_hold_everything_once_in_order(agents: AgentConfigs, clock: Clock, size: int) -> None:
+    ids = ["b", "a-b", "a", "d", "ab", "c", "a0"]
+    for number, one in enumerate(ids):
+        await agents.create(P, one, spec())
+        if number % 2:
+            clock.advance(microseconds=1)  # some share a create time
+    await agents.update(P, "b", spec(display_name="x"), ["display_name"])
+    await agents.create("other", "z", spec())
+    assert await everything(agents, size, "") == sorted(ids)
+    assert await everything(agents, size, "id desc") == sorted(ids, reverse=True)
+    for order in ("create_time", "update_time"):
+        forth, back = await everything(agents, size, order), await everything(agents, size, f"{order}  desc")
+        assert sorted(forth) == sorted(ids)
+        assert forth == back[::-1]
+    assert (await everything(agents, size, "update_time desc"))[0] == "b" or (await agents.get(P, "b")).update_time == (
+        await agents.get(P, "a0")
+    ).update_time
+
+
+async def test_a_list_goes_on_where_it_was_while_entries_come_and_go(agents: AgentConfigs) -> None:
+    for one in ("a", "c", "e", "g"):
+        await agents.create(P, one, spec())
+    first, token = await page(agents, size=2)
+    assert first == ["a", "c"]
+    await agents.delete(P, "c")
+    await agents.create(P, "b", spec())
+    await agents.create(P, "d", spec())
+    assert await page(agents, size=2, token=token) == (["d", "e"], (await page(agents, size=2, token=token))[1])
+
+
+async def test_deleted_ones_show_only_when_asked_for_and_until_purged(agents: AgentConfigs, clock: Clock) -> None:
+    await agents.create(P, "a", spec())
+    await agents.delete(P, "a")
+    await agents.create(P, "a", spec())
+    await agents.create(P, "b", spec())
+    assert await everything(agents, 1, "") == ["a", "b"]
+    assert await everything(agents, 1, "", deleted=True) == ["a", "a", "b"]
+    clock.advance(days=30)
+    assert await everything(agents, 1, "", deleted=True) == ["a", "b"]
+
+
+async def test_a_token_continues_only_its_own_list(agents: AgentConfigs) -> None:
+    for one in ("a", "b", "c"):
+        await agents.create(P, one, spec())
+        await agents.create("other", one, spec())
+    _, token = await page(agents, size=1)
+    assert (await page(agents, size=2, token=token))[0] == ["b", "c"]
+    wrong = [
+        page(agents, token=token, project="other"),
+        page(agents, token=token, order_by="id desc"),
+        page(agents, token=token, order_by="create_time"),
+        page(agents, token=token, deleted=True),
+        page(agents, token=token[:-1]),
+        page(agents, token=token[1:]),
+        page(agents, token="%%%"),
+        page(agents, token="ü"),
+        page(agents, token="A" * 5000),
+        agents.revisions(P, "a", size=1, token=token),
+    ]
+    for call in wrong:
+        with pytest.raises(InvalidPageToken):
+            await call
+
+
+async def test_revisions_by_pages_belong_to_one_life_of_an_id(agents: AgentConfigs) -> None:
+    await agents.create(P, "a", spec())
+    for number in range(4):
+        await agents.update(P, "a", spec(display_name=str(number)), ["display_name"])
+    numbers, token = [], ""
+    while True:
+        _, revisions, token = await agents.revisions(P, "a", size=2, token=token)
+        numbers += [one.number for one in revisions]
+        if not token:
+            break
+        held = token
+    assert numbers == [5, 4, 3, 2, 1]
+    await agents.delete(P, "a")
+    await agents.create(P, "a", spec())
+    with pytest.raises(InvalidPageToken):
+        await agents.revisions(P, "a", size=2, token=held)
+
+
+@pytest.mark.parametrize("order_by", ["name", "id asc", "id desc desc", "desc", "id,create_time", "ID"])
+async def test_an_unknown_order_is_refused(agents: AgentConfigs, order_by: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        await page(agents, order_by=order_by)
+    assert [one.field for one in caught.value.violations] == ["order_by"]
+
+
+async def test_a_negative_page_size_is_refused(agents: AgentConfigs) -> None:
+    with pytest.raises(InvalidArgument):
+        await page(agents, size=-1)
