@@ -127,6 +127,7 @@ class MemorySessions:
                 user_id=source.user_id,
                 idle_ms=source.idle_ms,
                 lifetime_ms=source.lifetime_ms,
+                pinned_revision=source.pinned_revision,
                 metadata=source.metadata,
             )
         )

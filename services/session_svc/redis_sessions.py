@@ -249,6 +249,7 @@ class RedisSessions:
                     last,
                     messages,
                     source.agent_revision,
+                    source.pinned_revision,
                     1 if complete else 0,
                     *elements,
                 )

@@ -1,12 +1,14 @@
 -- Copies stored turns, as they are, into a session that is being made under a lease; the last call ends that.
 -- Replies {'ok', session} | {'lost'}.
 local token, turn_id, lease_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local first, last, messages, revision, complete = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8] == '1'
+local first, last, messages, revision, pinned = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local complete = ARGV[9] == '1'
 local session = load()
 if not holds(session, token, turn_id) then return {'lost'} end
-for index = 9, #ARGV do redis.call('RPUSH', TURNS, ARGV[index]) end
+for index = 10, #ARGV do redis.call('RPUSH', TURNS, ARGV[index]) end
 if complete then
-  redis.call('HSET', META, 'first', first, 'last', last, 'messages', messages, 'revision', revision)
+  redis.call('HSET', META, 'first', first, 'last', last, 'messages', messages, 'revision', revision,
+             'pinned', pinned)
   release(0)
   keep_until(session.expire, 0)
 else

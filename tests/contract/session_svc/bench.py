@@ -1,0 +1,166 @@
+"""What a contract test works on: the three stores of one adapter, and a way to let time pass without waiting for it."""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import redis
+
+from session_svc.memory_state import MemoryState
+from session_svc.memory_store import MemoryAgents, MemorySessions
+from session_svc.memory_turns import MemoryTurns
+from session_svc.model import BeginTurn, Begun, BusyPolicy, Committed, CommitTurn, Limits, RequestMark, SessionKey
+from session_svc.redis_address import RedisAddress
+from session_svc.redis_agents import RedisAgents
+from session_svc.redis_link import RedisLink
+from session_svc.redis_sessions import RedisSessions
+from session_svc.redis_store import RedisScripts
+from session_svc.redis_turns import RedisTurns
+from session_svc.redis_wake import RedisWakes
+from session_svc.store import AgentStore, SessionStore, TurnStore
+
+LIMITS = Limits(queue_per_session=3, turns_per_session=50, replays_per_session=5)
+UID = "5f0c7f0e-0000-4000-8000-000000000001"
+
+# Everything that Redis keeps a time of, moved into the past.
+_PASS_TIME = """
+local ms = tonumber(ARGV[1])
+local function digits(number) return string.format('%.0f', number) end
+local ends = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local at = redis.call('PEXPIRETIME', key)
+  if string.match(key, ':meta$') then
+    for _, name in ipairs({'created', 'activity', 'expire', 'cap', 'until'}) do
+      local value = redis.call('HGET', key, name)
+      if value then redis.call('HSET', key, name, digits(tonumber(value) - ms)) end
+    end
+  elseif string.match(key, ':replay$') then
+    local records = redis.call('HGETALL', key)
+    for i = 1, #records, 2 do
+      if string.sub(records[i], 1, 1) == 'r' then
+        local number, expiry, rest = string.match(records[i + 1], '^(%d+)|(%d+)|(.*)$')
+        redis.call('HSET', key, records[i], number .. '|' .. digits(tonumber(expiry) - ms) .. '|' .. rest)
+      end
+    end
+  elseif string.match(key, ':queue$') then
+    for i, text in ipairs(redis.call('LRANGE', key, 0, -1)) do
+      local turn, call, deadline, reserved = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
+      reserved = tonumber(reserved)
+      if reserved > 0 then reserved = reserved - ms end
+      redis.call('LSET', key, i - 1, table.concat({turn, call, digits(tonumber(deadline) - ms), digits(reserved)}, '|'))
+    end
+  elseif string.match(key, '^idx:') then
+    for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do redis.call('ZINCRBY', key, -ms, member) end
+  end
+  if at > 0 then ends[key] = at - ms end
+end
+for key, at in pairs(ends) do redis.call('PEXPIREAT', key, digits(at)) end
+"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The stores of one adapter."""
+
+    turns: TurnStore
+    sessions: SessionStore
+    agents: AgentStore
+    pass_time: Callable[[int], Awaitable[None]]
+    limits: Limits = LIMITS
+
+    async def begin(
+        self,
+        turn_id: str = "t1",
+        session: str = "s1",
+        *,
+        wait_ms: int = 0,
+        window: int = 1000,
+        busy: BusyPolicy = BusyPolicy.WAIT,
+        uid: str = UID,
+        user: str = "",
+        request: RequestMark | None = None,
+        must_exist: bool = False,
+        idle_ms: int = 60_000,
+        lifetime_ms: int = 3_600_000,
+        project: str = "default",
+        agent: str = "hello",
+    ) -> object:
+        """Calls `TurnStore.begin` with what a test does not care about filled in."""
+        turn = BeginTurn(
+            key=SessionKey(project, session),
+            agent_id=agent,
+            agent_uid=uid,
+            turn_id=turn_id,
+            user_id=user,
+            window_messages=window,
+            idle_ms=idle_ms,
+            lifetime_ms=lifetime_ms,
+            must_exist=must_exist,
+            busy=busy,
+            request=request,
+        )
+        return await self.turns.begin(turn, self.turns.new_call(), wait_ms)
+
+    async def begun(self, turn_id: str = "t1", session: str = "s1", **more: object) -> Begun:
+        """Begins a turn that must get the lease."""
+        outcome = await self.begin(turn_id, session, **more)  # type: ignore[arg-type]
+        assert isinstance(outcome, Begun), outcome
+        return outcome
+
+    async def commit(
+        self,
+        begun: Begun,
+        *,
+        messages: int = 2,
+        continues: bool = False,
+        request: RequestMark | None = None,
+        turn: bytes | None = None,
+        idle_ms: int = 60_000,
+    ) -> Committed:
+        """Commits a turn whose bytes are its id."""
+        return await self.turns.commit(
+            CommitTurn(
+                lease=begun.lease,
+                turn=begun.lease.turn_id.encode() if turn is None else turn,
+                message_count=messages,
+                continues=continues,
+                idle_ms=idle_ms,
+                request=request,
+            )
+        )
+
+    async def turn(self, turn_id: str, session: str = "s1", **more: object) -> Committed:
+        """Begins and commits a turn."""
+        return await self.commit(await self.begun(turn_id, session, **more))
+
+
+class MemoryClock:
+    """A clock that only tests move."""
+
+    def __init__(self) -> None:
+        self.ms = 1_700_000_000_000
+
+    async def pass_time(self, ms: int) -> None:
+        self.ms += ms
+
+
+def memory_bench(limits: Limits = LIMITS) -> Bench:
+    """Returns the in-memory adapter."""
+    clock = MemoryClock()
+    state = MemoryState(limits, lambda: clock.ms)
+    return Bench(MemoryTurns(state), MemorySessions(state), MemoryAgents(state), clock.pass_time, limits)
+
+
+@contextlib.asynccontextmanager
+async def redis_bench(url: str, limits: Limits = LIMITS) -> AsyncIterator[Bench]:
+    """Yields the Redis adapter on an empty database."""
+    address = RedisAddress.parse(url)
+    async with RedisLink(address).open() as link, RedisWakes(address).open() as wakes:
+        scripts = RedisScripts(link)
+        turns = RedisTurns(scripts, wakes, limits)
+
+        async def pass_time(ms: int) -> None:
+            with redis.Redis.from_url(url) as client:
+                client.eval(_PASS_TIME, 0, str(ms))
+
+        yield Bench(turns, RedisSessions(scripts, turns, limits), RedisAgents(scripts), pass_time, limits)
