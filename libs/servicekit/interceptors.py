@@ -5,8 +5,8 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Collection
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Protocol
 
 import grpc
 import structlog
@@ -103,64 +103,79 @@ class ErrorMapping(HandlerInterceptor):
         return parse_or_tell
 
 
-class CallLog(HandlerInterceptor):
+Tell = Callable[[str, str | None, float], None]
+"""Takes the end of a call: the name of its status, the reason if it has one, and its duration in seconds."""
+
+
+class CallObserver(Protocol):
+    """Hears of the end of every call."""
+
+    def of(self, method: str) -> Tell:
+        """Returns what to tell the ends of calls of `method` (`package.Service/Method`); asked once a method."""
+
+
+class Observed(HandlerInterceptor):
+    """Tells each observer the end of every call, streams included; stands outside the error mapping."""
+
+    def __init__(self, observers: Sequence[CallObserver]) -> None:
+        super().__init__()
+        self._observers = tuple(observers)
+
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+        listeners = [observer.of(method.removeprefix("/")) for observer in self._observers]
+
+        async def observed(request: Any, context: Context[Any, Any]) -> Any:
+            start = time.perf_counter()
+            try:
+                response = await behavior(request, context)
+            except BaseException as error:
+                code, reason, seconds = status_name(context, error), _reason(error), time.perf_counter() - start
+                for tell in listeners:
+                    tell(code, reason, seconds)
+                raise
+            code, seconds = status_name(context, None), time.perf_counter() - start
+            for tell in listeners:
+                tell(code, None, seconds)
+            return response
+
+        return observed
+
+
+class CallLog:
     """Writes one line a call: method, status, reason, duration. Never what was said.
 
     Server faults are errors, everything else is information; the methods in `quiet` are logged for debugging only.
     """
 
     def __init__(self, quiet: Collection[str] = ()) -> None:
-        super().__init__()
         self._quiet = frozenset(quiet)
 
-    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
-        name = method.removeprefix("/")
+    def of(self, method: str) -> Tell:  # noqa: D102
         usual = _log.debug if method in self._quiet else _log.info
 
-        async def logged(request: Any, context: Context[Any, Any]) -> Any:
-            start = time.perf_counter()
-            failure: BaseException | None = None
-            try:
-                return await behavior(request, context)
-            except BaseException as error:
-                failure = error
-                raise
-            finally:
-                code = status_name(context, failure)
-                write = _log.error if code in _SERVER_FAULTS else usual
-                reason = failure.__cause__.reason if failure and isinstance(failure.__cause__, ServiceError) else None
-                write("call", method=name, code=code, reason=reason, ms=round((time.perf_counter() - start) * 1e3, 2))
+        def tell(code: str, reason: str | None, seconds: float) -> None:
+            write = _log.error if code in _SERVER_FAULTS else usual
+            write("call", method=method, code=code, reason=reason, ms=round(seconds * 1e3, 2))
 
-        return logged
+        return tell
 
 
-class CallMetrics(HandlerInterceptor):
+class CallMetrics:
     """Measures each call's duration by method and status (`servicekit.metrics.call_duration`)."""
 
     def __init__(self, duration: Histogram) -> None:
-        super().__init__()
         self._duration = duration
 
-    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
-        name = method.removeprefix("/")
+    def of(self, method: str) -> Tell:  # noqa: D102
         by_code: dict[str, Histogram] = {}
 
-        async def measured(request: Any, context: Context[Any, Any]) -> Any:
-            start = time.perf_counter()
-            failure: BaseException | None = None
-            try:
-                return await behavior(request, context)
-            except BaseException as error:
-                failure = error
-                raise
-            finally:
-                code = status_name(context, failure)
-                child = by_code.get(code)
-                if child is None:
-                    child = by_code[code] = self._duration.labels(name, code)
-                child.observe(time.perf_counter() - start)
+        def tell(code: str, _reason: str | None, seconds: float) -> None:
+            child = by_code.get(code)
+            if child is None:
+                child = by_code[code] = self._duration.labels(method, code)
+            child.observe(seconds)
 
-        return measured
+        return tell
 
 
 class EndOnDrain(HandlerInterceptor):
@@ -237,6 +252,11 @@ class _Unparsable:
 
 def _unparsable() -> InvalidArgument:
     return InvalidArgument(message="the request is not a message of the method's request type")
+
+
+def _reason(failure: BaseException) -> str | None:
+    cause = failure.__cause__  # set by _abort
+    return cause.reason if isinstance(cause, ServiceError) else None
 
 
 def _unexpected(method: str, error: Exception) -> Internal:

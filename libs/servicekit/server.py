@@ -10,18 +10,27 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from servicekit.channels import KEEPALIVE_OPTIONS, MESSAGE_OPTIONS
 from servicekit.errors import StartupError
-from servicekit.interceptors import CallLog, CallMetrics, EndOnDrain, ErrorMapping, HandlerInterceptor, remaining
+from servicekit.interceptors import (
+    CallLog,
+    CallMetrics,
+    EndOnDrain,
+    ErrorMapping,
+    HandlerInterceptor,
+    Observed,
+    remaining,
+)
 from servicekit.metrics import call_duration
 from servicekit.settings import ServiceSettings
 
 __all__ = ["GrpcServer", "check_port", "remaining", "serving"]
 
-_HEALTH_METHODS = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
-_REFLECTION_METHODS = frozenset({"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"})
+_WATCH_HEALTH = "grpc.health.v1.Health/Watch"
+_REFLECT = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+_QUIET_METHODS = ("grpc.health.v1.Health/Check", _WATCH_HEALTH, _REFLECT)
 
 _NOTICE = 0.05
 """Seconds in which those who watch the health hear of NOT_SERVING before their watch ends."""
@@ -70,9 +79,10 @@ async def serving(
     Leaving drains: health turns NOT_SERVING, no new call is taken, running ones get `settings.drain_timeout` seconds,
     then they are cancelled. Raises `StartupError` naming host:port when the port can't be had.
     """
-    on_drain = EndOnDrain({*endless, "/grpc.health.v1.Health/Watch", *_REFLECTION_METHODS})
+    on_drain = EndOnDrain({*endless, f"/{_WATCH_HEALTH}", f"/{_REFLECT}"})
+    observed = Observed([CallMetrics(call_duration(registry)), CallLog(quiet=_QUIET_METHODS)])
     server = grpc.aio.server(
-        interceptors=[*_standard_interceptors(call_duration(registry)), on_drain, *interceptors],
+        interceptors=[observed, ErrorMapping(), on_drain, *interceptors],
         options=_SERVER_OPTIONS,
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )
@@ -110,10 +120,6 @@ def check_port(host: str, port: int) -> None:
         if error.errno == errno.EADDRINUSE:
             raise StartupError(f"port {address} is taken by another process") from error
         raise StartupError(f"cannot listen on {address}: {(error.strerror or str(error)).lower()}") from error
-
-
-def _standard_interceptors(duration: Histogram) -> list[HandlerInterceptor]:
-    return [CallMetrics(duration), CallLog(quiet=_HEALTH_METHODS | _REFLECTION_METHODS), ErrorMapping()]
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int) -> int:

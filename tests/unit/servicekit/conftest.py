@@ -100,7 +100,7 @@ async def connect() -> AsyncIterator[Callable[[int], grpc.aio.Channel]]:
 
     yield to_port
     for channel in opened:
-        await channel.close()
+        await channel.close(None)
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ async def test_calls_go_round_a_list_of_peers(start: Start) -> None:
         channel = open_channel(f"127.0.0.1:{one.server.port},127.0.0.1:{two.server.port}")
         while not (one.calls("Echo", "OK") and two.calls("Echo", "OK")):
             await call(echo_on(channel), HELLO, timeout=5)
-        await channel.close()
+        await channel.close(None)
 
 
 async def test_a_closed_channel_ends_a_call_without_cancelling_its_task(start: Start) -> None:
@@ -75,7 +75,7 @@ async def test_a_closed_channel_ends_a_call_without_cancelling_its_task(start: S
         channel = open_channel(f"127.0.0.1:{peer.server.port}")
         running = asyncio.ensure_future(call(echo_on(channel), HELLO, timeout=30, peer="config_svc"))
         await asyncio.sleep(0.1)
-        await channel.close()
+        await channel.close(None)
         with pytest.raises(Cancelled, match="config_svc"):
             await running
 
