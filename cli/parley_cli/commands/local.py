@@ -1,20 +1,30 @@
-"""`parley up`, `parley down`, `parley status`: the system on this machine."""
+"""`parley up`, `parley down`, `parley status`: the system on this machine.
 
+What they need (database drivers, gRPC) is imported when they run: the other commands do without.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from parley_cli.commands.output import console, print_json
-from parley_cli.errors import LocalError
-from parley_cli.local import up as running
-from parley_cli.local.data_directory import DataDirectory
-from parley_cli.local.narrator import Narrator, process_table
+from parley_cli.errors import LocalError, MissingPart
 
 MOST_GATEWAYS = 16
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data, logs and state.", file_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@contextmanager
+def _everything_installed() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingPart(f"the Python module {error.name}", "pip install 'parley[dev]', or `make run`") from None
 
 
 def up(
@@ -24,6 +34,10 @@ def up(
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Start the whole system on this machine, say hello to it, and keep it running."""
+    with _everything_installed():
+        from parley_cli.local import up as running
+        from parley_cli.local.data_directory import DataDirectory
+        from parley_cli.local.narrator import Narrator
     narrator = Narrator(console())
     if detach:
         running.up_detached(DataDirectory(data), gateways, narrator)
@@ -33,17 +47,25 @@ def up(
 
 def down(data: Data = Path(".parley")) -> None:
     """Stop the system that runs in a data folder. Fine when there is none."""
+    with _everything_installed():
+        from parley_cli.local import up as running
+        from parley_cli.local.data_directory import DataDirectory
     stopped = running.down(DataDirectory(data))
     typer.echo(f"stopped the system in {data}" if stopped else f"no system runs in {data}")
 
 
 def status(data: Data = Path(".parley"), as_json: AsJson = False) -> None:
     """Show the parts of the running system. Exit code 1 when none runs."""
+    with _everything_installed():
+        from parley_cli.local.data_directory import DataDirectory
+        from parley_cli.local.narrator import process_table
     directory = DataDirectory(data)
     owner = directory.owner()
-    state: dict[str, Any] | None = directory.read_state() if owner is not None else None
+    if owner is None:
+        raise LocalError(f"no system runs in {data}")
+    state = directory.read_state()
     if state is None:
-        raise LocalError(f"no system runs in {data}" if owner is None else f"the system in {data} (pid {owner}) starts")
+        raise LocalError(f"the system in {data} (pid {owner}) is only just starting")
     if as_json:
         print_json({"pid": owner, **state})
         return

@@ -1,6 +1,9 @@
 """How the commands print what the server says."""
 
 import json
+import os
+import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,10 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+PIPE_WIDTH = 240
+_FRACTION = re.compile(r"\.\d+Z$")
+
 
 def console() -> Console:
-    """Return a console on standard output as it is now."""
-    return Console(highlight=False)
+    """Return a console on standard output as it is now; into a pipe, tables are as wide as they like."""
+    known_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if known_width else PIPE_WIDTH)
 
 
 def print_json(value: Any) -> None:
@@ -47,7 +54,8 @@ def _cell(row: dict[str, Any], path: str) -> str:
     value: Any = row
     for key in path.split("."):
         value = value.get(key) if isinstance(value, dict) else None
-    return _text(value)
+    text = _text(value)
+    return _FRACTION.sub("Z", text) if path.endswith("_time") else text
 
 
 def _text(value: Any) -> str:

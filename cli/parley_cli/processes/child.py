@@ -73,7 +73,7 @@ class Child:
         self._directory = directory or Path.cwd()
         self._identity = identity
         self._death_signal = death_signal
-        self._stop_signal = stop_signal
+        self.stop_signal = stop_signal
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -145,7 +145,7 @@ class Child:
         """
         process = self._started()
         if process.poll() is None:
-            process.send_signal(self._stop_signal)
+            process.send_signal(self.stop_signal)
             # A paused process takes no notice of anything but SIGKILL and SIGCONT.
             process.send_signal(signal.SIGCONT)
         deadline = time.monotonic() + timeout

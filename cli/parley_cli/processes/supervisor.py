@@ -62,6 +62,7 @@ class Supervisor:
         """Stop every part, the last started first, each in at most `timeout` seconds.
 
         Parts that had to be killed, or left with an error after they were asked to stop, are returned as complaints.
+        (One that was still starting may know no better than to die of the signal.)
         """
         complaints = []
         while self._parts:
@@ -71,6 +72,6 @@ class Supervisor:
                 continue
             told(part.name)
             code = child.stop(timeout, hurried)
-            if code != 0:
+            if code not in (0, -child.stop_signal):
                 complaints.append(f"{part.name} did not stop cleanly (exit code {code}, log {child.log})")
         return complaints
