@@ -10,13 +10,13 @@ from litestar.types import Receive, Send
 
 from chat_gateway.http_edge.bodies import ClientGone, read_body
 from chat_gateway.http_edge.completions_json import (
-    ChatCompletionRequest,
     completion,
     completion_id,
     decode_request,
     param_of,
     to_turn_request,
 )
+from chat_gateway.http_edge.completions_shapes import ChatCompletionRequest
 from chat_gateway.http_edge.errors_json import Headers, encode_error, error_headers, http_status
 from chat_gateway.http_edge.needs import HttpSettings, Turns
 from chat_gateway.http_edge.refusal import refuse_body

@@ -10,7 +10,7 @@ from litestar import Litestar
 from litestar.openapi.config import OpenAPIConfig
 
 from chat_gateway.http_edge.agents_json import AgentJson, ModelCardJson, RevisionJson, RollbackJson, TemplateJson
-from chat_gateway.http_edge.completions_json import ChatCompletion, ChatCompletionRequest
+from chat_gateway.http_edge.completions_shapes import ChatCompletion, ChatCompletionRequest
 from chat_gateway.http_edge.errors_json import ErrorBody
 from chat_gateway.http_edge.process_routes import Alive, EvictBody, Evicted, InstanceJson, Ready
 from chat_gateway.http_edge.routing import VERB

@@ -1,0 +1,171 @@
+"""The shapes of OpenAI's chat completion request and response.
+
+Request fields that are not here are ignored, as OpenAI-compatible servers do; those that would change what the answer
+is and can't be honoured are here, so that using them is an error that names them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class ImageUrl(msgspec.Struct, omit_defaults=True):
+    """A picture by address (`https:` or `data:`)."""
+
+    url: str
+    detail: str | None = None
+
+
+class ContentPart(msgspec.Struct, omit_defaults=True):
+    """Part of a message: `text`, `image_url`, or (assistants) `refusal`."""
+
+    type: str
+    text: str | None = None
+    image_url: ImageUrl | None = None
+    refusal: str | None = None
+
+
+class FunctionCall(msgspec.Struct):
+    """A function with its arguments as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct):
+    """A call of a tool by the model."""
+
+    id: str
+    function: FunctionCall
+    type: str = "function"
+
+
+class ChatMessage(msgspec.Struct):
+    """One message: `system` or `developer`, `user`, `assistant`, `tool`."""
+
+    role: str
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+
+
+class Function(msgspec.Struct):
+    """A function that the model may ask the caller to run."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct):
+    """A tool that the caller offers; `function` is the only type."""
+
+    type: str
+    function: Function | None = None
+
+
+class FunctionName(msgspec.Struct):
+    """Names a function."""
+
+    name: str
+
+
+class ToolChoice(msgspec.Struct):
+    """Asks for one tool by name."""
+
+    type: str
+    function: FunctionName | None = None
+
+
+class StreamOptions(msgspec.Struct):
+    """How to stream."""
+
+    include_usage: bool | None = None
+
+
+class ChatCompletionRequest(msgspec.Struct):
+    """A chat completion as OpenAI defines it, with what names Parley's session and user."""
+
+    model: str
+    """The agent's id, or `id@3` for its revision 3."""
+    messages: list[ChatMessage]
+    """The new messages; the history is the session's."""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | ToolChoice | None = None
+    response_format: dict[str, Any] | None = None
+    n: int | None = None
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    """False: run the turn without a session."""
+    session_id: str | None = None
+    """The session to go on with, or to create under this id."""
+    user_id: str | None = None
+    session_must_exist: bool | None = None
+    busy: str | None = None
+    """While another turn of the session runs: `wait` (default), `reject`, `interrupt`."""
+    functions: Any = None
+    function_call: Any = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    modalities: list[str] | None = None
+    audio: Any = None
+
+
+class AnswerMessage(msgspec.Struct):
+    """The agent's answer."""
+
+    role: str
+    content: str | None
+    refusal: str | None
+    tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Choice(msgspec.Struct):
+    """The one choice."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: None
+    finish_reason: str
+
+
+class PromptTokensDetails(msgspec.Struct):
+    """Of the prompt tokens, those that the provider had cached."""
+
+    cached_tokens: int
+
+
+class CompletionUsage(msgspec.Struct):
+    """Tokens of all model calls of the turn."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class ChatCompletion(msgspec.Struct):
+    """A whole answer, sent after the turn was stored."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: CompletionUsage

@@ -1,0 +1,203 @@
+"""OpenAI's chat completions in Parley's words, and back."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat_gateway import model
+from chat_gateway.http_edge.completions_json import decode_request, param_of, to_turn_request
+from chat_gateway.http_edge.errors_json import MalformedBody
+from servicekit.errors import InvalidArgument
+
+USER = {"role": "user", "content": "Hi"}
+
+
+def turn(headers: dict[str, str] | None = None, **fields: Any) -> model.TurnRequest:
+    body = {"model": "hello", "messages": [USER]} | fields
+    return to_turn_request(decode_request(json.dumps(body).encode()), headers or {})
+
+
+def violations(headers: dict[str, str] | None = None, **fields: Any) -> list[str]:
+    with pytest.raises(InvalidArgument) as caught:
+        turn(headers, **fields)
+    return [violation.field for violation in caught.value.violations]
+
+
+def test_the_least_that_can_be_asked() -> None:
+    assert turn() == model.TurnRequest(agent_id="hello", messages=(model.Message(model.Role.USER, "Hi"),))
+
+
+def test_everything_that_can_be_asked() -> None:
+    function = {"name": "weather", "description": "d", "parameters": {"type": "object"}, "strict": True}
+    asked = turn(
+        {"request_id": "k1"},
+        model="hello@3",
+        temperature=0.5,
+        top_p=1,
+        max_tokens=5,
+        max_completion_tokens=7,
+        stop="END",
+        seed=4,
+        presence_penalty=-1,
+        frequency_penalty=1.5,
+        tools=[{"type": "function", "function": function}],
+        tool_choice={"type": "function", "function": {"name": "weather"}},
+        response_format={"type": "json_object"},
+        n=1,
+        metadata={"team": "cx"},
+        session_id="s1",
+        user_id="ann",
+        user="ignored where user_id is given",
+        session_must_exist=True,
+        busy="interrupt",
+        logit_bias={"50256": -100},
+        service_tier="auto",
+        modalities=["text"],
+        logprobs=False,
+    )
+    assert asked == model.TurnRequest(
+        agent_id="hello",
+        agent_revision=3,
+        messages=(model.Message(model.Role.USER, "Hi"),),
+        session_id="s1",
+        user_id="ann",
+        session_must_exist=True,
+        busy=model.BusyPolicy.INTERRUPT,
+        request_id="k1",
+        sampling=model.Sampling(0.5, 1.0, 7, ("END",), 4, -1.0, 1.5),
+        tools=(model.Tool("weather", "d", {"type": "object"}, True),),
+        tool_choice="weather",
+        response_format={"type": "json_object"},
+        metadata={"team": "cx"},
+    )
+
+
+def test_null_is_the_same_as_left_out() -> None:
+    nothing = ("temperature", "stop", "tools", "tool_choice", "user", "session_id", "stream", "store", "metadata", "n")
+    assert turn(**dict.fromkeys(nothing)) == turn()
+
+
+def test_every_kind_of_message() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}}
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    asked = turn(
+        messages=[
+            {"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "user", "content": [{"type": "text", "text": "What?"}, picture], "name": "Ann"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "content": "a cat", "tool_call_id": "c1"},
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+        ]
+    )
+    assert asked.messages == (
+        model.Message(model.Role.SYSTEM, "ab"),
+        model.Message(
+            model.Role.USER, parts=(model.TextPart("What?"), model.ImagePart("https://x/y.png", "low")), name="Ann"
+        ),
+        model.Message(model.Role.ASSISTANT, tool_calls=(model.ToolCall("c1", "look", "{}"),)),
+        model.Message(model.Role.TOOL, "a cat", tool_call_id="c1"),
+        model.Message(model.Role.ASSISTANT, refusal="no"),
+    )
+
+
+def test_a_user_by_openais_name() -> None:
+    assert turn(user="ann").user_id == "ann"
+    assert turn({"user_id": "bob"}, user="ann").user_id == "bob"
+
+
+def test_store_false_is_stateless_and_no_other_value_is() -> None:
+    assert turn(store=False).stateless
+    assert not turn(store=True).stateless
+
+
+@pytest.mark.parametrize(("header", "value"), [("session_id", "s1"), ("user_id", "ann"), ("busy", "reject")])
+def test_headers_stand_in_for_fields_and_must_not_contradict_them(header: str, value: str) -> None:
+    assert getattr(turn({header: value}), header) == value
+    assert getattr(turn({header: value}, **{header: value}), header) == value
+    assert violations({header: "wait"}, **{header: value}) == [header]
+
+
+def test_all_violations_come_at_once() -> None:
+    assert violations(
+        model="hello@0",
+        messages=[{"role": "bot", "content": [{"type": "file"}, {"type": "text"}]}],
+        n=3,
+        functions=[{"name": "f"}],
+        function_call="auto",
+        top_logprobs=2,
+        audio={"voice": "x"},
+        busy="never",
+        tools=[{"type": "function"}, {"type": "web_search"}],
+        tool_choice={"type": "allowed_tools"},
+    ) == [
+        "model",
+        "n",
+        "functions",
+        "function_call",
+        "top_logprobs",
+        "audio",
+        "busy",
+        "messages[0].role",
+        "messages[0].content[0].type",
+        "messages[0].content[1].text",
+        "tools[0].function",
+        "tools[1].type",
+        "tool_choice",
+    ]
+
+
+@pytest.mark.parametrize("name", ["auto", "none", "required"])
+def test_a_tool_that_can_not_be_told_from_a_word_can_not_be_chosen(name: str) -> None:
+    choice = {"type": "function", "function": {"name": name}}
+    assert violations(tool_choice=choice) == ["tool_choice.function.name"]
+
+
+def test_pictures_are_for_users() -> None:
+    part = {"type": "image_url", "image_url": {"url": "https://x"}}
+    assert violations(messages=[{"role": "system", "content": [part]}]) == ["messages[0].content[0].type"]
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("agent_id", "model"),
+        ("agent_revision", "model"),
+        ("request_id", "Idempotency-Key"),
+        ("sampling.top_p", "top_p"),
+        ("sampling.max_output_tokens", "max_completion_tokens"),
+        ("messages[3].parts[1].image_url.url", "messages[3].content[1].image_url.url"),
+        ("messages[3].parts", "messages[3].content"),
+        ("messages[3].content", "messages[3].content"),
+        ("tools[2].name", "tools[2].function.name"),
+        ("tools[2].type", "tools[2].type"),
+        ("tools", "tools"),
+        ("session_id", "session_id"),
+    ],
+)
+def test_fields_of_a_turn_by_openais_names(field: str, name: str) -> None:
+    assert param_of(field) == name
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = ["model", "messages", "stream", "stop", "tools", "tool_choice", "metadata", "response_format", "n", "busy"]
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON))
+def test_no_json_is_anything_but_a_turn_or_a_named_error(fields: dict[str, Any]) -> None:
+    body = json.dumps({"model": "hello", "messages": [USER]} | fields).encode()
+    with contextlib.suppress(InvalidArgument, MalformedBody):
+        assert isinstance(to_turn_request(decode_request(body), {}), model.TurnRequest)
+
+
+@given(st.binary(max_size=40))
+def test_no_bytes_are_anything_but_a_request_or_a_named_error(body: bytes) -> None:
+    with pytest.raises(MalformedBody):
+        decode_request(body)
