@@ -188,6 +188,8 @@ class AgentConfigs:
             try:
                 current = await _current(writing, project, agent_id, etag)
             except AgentNotFound:
+                if allow_missing and not rules.is_id(agent_id):
+                    return None
                 if allow_missing:
                     return await writing.newest_deleted(project, agent_id, now)
                 raise

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select, tuple_
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -50,7 +51,7 @@ def agents_page(query: AgentQuery, after: After | None, limit: int) -> Select[An
         shown = or_(shown, agent_configs.c.purge_time > query.now)
     statement = select(agent_configs).where(agent_configs.c.project == query.project, shown)
     if after is not None:
-        start = tuple_(after.value, after.uid)
+        start = tuple_(literal(after.value, column.type), literal(after.uid, agent_configs.c.uid.type))
         statement = statement.where(key < start if query.order.descending else key > start)
     if query.order.descending:
         return statement.order_by(column.desc(), agent_configs.c.uid.desc()).limit(limit)
@@ -69,7 +70,7 @@ def newest_templates(after: str, limit: int) -> Select[Any]:
     """Selects the newest version of each template."""
     return (
         select(templates)
-        .distinct(templates.c.id)
+        .ext(distinct_on(templates.c.id))
         .where(templates.c.id > after)
         .order_by(templates.c.id, *_newest_first())
         .limit(limit)
