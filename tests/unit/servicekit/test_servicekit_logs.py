@@ -42,3 +42,36 @@ def test_the_level_holds_for_both(level: str, count: int) -> None:
 def test_the_console_format_is_for_reading() -> None:
     assert "said" in lines("info", "console")[0]
     assert not lines("info", "console")[0].startswith("{")
+
+
+GOAWAY = """
+import asyncio, servicekit, grpc
+
+async def hang(request, context):
+    await asyncio.sleep(60)
+
+async def lose_a_peer():
+    server = grpc.aio.server()
+    handlers = {"E": grpc.unary_unary_rpc_method_handler(hang)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.E", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary("/t.E/E")(b"")
+        await channel.channel_ready()
+        await asyncio.sleep(0.02)
+        await server.stop(0)
+        await call.code()
+        await asyncio.sleep(0.02)
+
+async def main():
+    for _ in range(20):  # whether the core says it is a race
+        await lose_a_peer()
+
+asyncio.run(main())
+"""
+
+
+def test_grpcs_core_does_not_write_between_our_lines() -> None:
+    done = subprocess.run([sys.executable, "-c", GOAWAY], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stderr == ""
