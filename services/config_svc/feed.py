@@ -75,11 +75,16 @@ class ChangeFeed:
         self._head = FeedPosition("", 0, 0)
         self._healthy = False
         self._moved = asyncio.Event()
+        self._reached = asyncio.Event()
 
     @property
     def healthy(self) -> bool:
         """Whether the feed follows the database now; the database is there then."""
         return self._healthy
+
+    async def reached(self) -> None:
+        """Returns once the feed has followed the database for the first time."""
+        await self._reached.wait()
 
     async def follow(self) -> None:
         """Follows the outbox for ever, through every loss of the database."""
@@ -200,6 +205,8 @@ class ChangeFeed:
         self._healthy = healthy
         self._metrics.feed_up.set(healthy)
         self._wake()
+        if healthy:
+            self._reached.set()
         if self._on_health is not None:
             await self._on_health(healthy)
 

@@ -90,6 +90,7 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
         await _require_schema(store)
         background = await stack.enter_async_context(Background())
         background.start("feed", feed.follow())
+        await feed.reached()
         background.start("sweep", _sweep(settings, store, metrics).run())
         server = await stack.enter_async_context(_server(settings, store, feed, metrics, registry))
         await health.tell(server)

@@ -96,7 +96,7 @@ def check_labels(found: Violations, field: str, labels: dict[str, str]) -> None:
     """Notes too many labels, keys that are none, and values that are too long."""
     if len(labels) > 64:
         found.add(field, "must have at most 64 entries")
-    for key, value in labels.items():
+    for key, value in sorted(labels.items()):
         if not is_label_key(key):
             found.add(
                 field,
