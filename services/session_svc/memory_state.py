@@ -50,7 +50,7 @@ class Stored:
     done: str = ""
     interrupted: list[int] = field(default_factory=list)
     turns: list[HeadedTurn] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
+    leases: list[tuple[int, str]] = field(default_factory=list)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 

@@ -133,7 +133,7 @@ class MemorySessions:
         )
         copy = state.sessions[key]
         copy.turns = [turn for turn in stored.turns if turn.number <= last]
-        copy.tokens = [0] * len(copy.turns)
+        copy.leases = [(0, "")] * len(copy.turns)
         copy.done = f"fork-{secrets.token_hex(8)}"
         return state.change(
             copy,

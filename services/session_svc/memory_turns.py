@@ -198,8 +198,8 @@ class MemoryTurns:
         state, lease = self._state, commit.lease
         stored = state.load(lease.key)
         if stored is None or not state.holds(stored, lease):
-            if stored is not None and lease.token in stored.tokens:
-                number = stored.session.first_turn + stored.tokens.index(lease.token)
+            if stored is not None and (lease.token, lease.turn_id) in stored.leases:
+                number = stored.session.first_turn + stored.leases.index((lease.token, lease.turn_id))
                 return Committed(number, stored.session.expire_ms)
             raise _lost(stored, lease)
         limits = state.limits
@@ -215,10 +215,10 @@ class MemoryTurns:
         number = session.last_turn + 1
         numbered = commit.turn + _NUMBER_TAG + _varint(number)
         stored.turns.append(HeadedTurn(commit.message_count, commit.continues, number, numbered))
-        stored.tokens.append(commit.lease.token)
+        stored.leases.append((commit.lease.token, commit.lease.turn_id))
         while len(stored.turns) > state.limits.turns_per_session:
             stored.turns.pop(0)
-            stored.tokens.pop(0)
+            stored.leases.pop(0)
         usage, added = session.usage, commit.usage
         state.change(
             stored,

@@ -9,6 +9,7 @@ import hashlib
 import json
 import struct
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -40,7 +41,7 @@ AGENTS_KEY = "agents"
 REMEMBER_AGENT_SECONDS = 3600.0
 MOST_AGENTS = 10_000
 
-_HEADER = struct.Struct(">HBIQ")
+_HEADER = struct.Struct(">HBIQI")
 _CONTINUES = 1
 
 
@@ -180,8 +181,13 @@ def _text(value: bytes | None) -> str:
 
 def turn_of(element: bytes) -> HeadedTurn:
     """Returns a turn as it is stored in the list: its header, and its bytes untouched."""
-    messages, flags, number, _ = _HEADER.unpack_from(element)
+    messages, flags, number, _, _ = _HEADER.unpack_from(element)
     return HeadedTurn(messages, bool(flags & _CONTINUES), number, element[_HEADER.size :])
+
+
+def id_sum(turn_id: str) -> int:
+    """Returns the check sum of a turn id that stands in the header of its stored turn."""
+    return zlib.crc32(turn_id.encode())
 
 
 def token_of(element: bytes) -> int:

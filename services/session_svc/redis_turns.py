@@ -34,6 +34,7 @@ from session_svc.redis_store import (
     KnownAgents,
     RedisScripts,
     fence_key,
+    id_sum,
     index_keys,
     metadata_text,
     now_ms,
@@ -181,6 +182,7 @@ class RedisTurns:
             limits.turns_per_session,
             "1" if limits.when_full is WhenFull.DROP_OLDEST else "0",
             limits.claim_ms,
+            id_sum(commit.lease.turn_id),
         )
 
     async def _outcome(

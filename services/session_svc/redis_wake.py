@@ -68,7 +68,7 @@ class RedisWakes:
                     pause = FIRST_PAUSE
                     await self._receive(reader, writer)
             except (OSError, TimeoutError, EOFError, hiredis.HiredisError) as error:
-                _log.info("wake channel is away", error=type(error).__name__)
+                _log.warning("wake channel is away", error=type(error).__name__)
             self._wake_all()
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -82,7 +82,7 @@ class RedisWakes:
             else:
                 reader, writer = await asyncio.open_connection(address.host, address.port, ssl=tls)
         try:
-            greeting = address.greeting("session_svc wakes")
+            greeting = address.greeting("session_svc_wakes")
             writer.write(pack((*greeting, ("SUBSCRIBE", f"wake:{self._replica}"))))
             yield reader, writer
         finally:

@@ -7,6 +7,11 @@ local session = load()
 if not holds(session, token, turn_id) then return {'lost'} end
 for index = 10, #ARGV do redis.call('RPUSH', TURNS, ARGV[index]) end
 if complete then
+  local newest = redis.call('LINDEX', TURNS, -1)
+  if newest then -- the tokens of a session's turns grow, so that later leases must start from here
+    local _, _, _, newest_token = struct.unpack(HEADER, newest)
+    redis.call('HSET', META, 'token', digits(math.max(token, newest_token)))
+  end
   redis.call('HSET', META, 'first', first, 'last', last, 'messages', messages, 'revision', revision,
              'pinned', pinned)
   release(0)

@@ -5,10 +5,11 @@ local prompt, completion, cached, revision = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local idle_ms, request, digest = tonumber(ARGV[10]), ARGV[11], ARGV[12]
 local replay_ms, most_replays = tonumber(ARGV[13]), tonumber(ARGV[14])
 local most_turns, drop_oldest, claim_ms = tonumber(ARGV[15]), ARGV[16] == '1', tonumber(ARGV[17])
+local id_sum = tonumber(ARGV[18])
 
 local session = load()
 if not holds(session, token, turn_id) then
-  local number = session and number_of(token, session)
+  local number = session and number_of(token, id_sum, session)
   if number then return {'ok', number, session.expire} end
   return {lost(token)}
 end
@@ -44,7 +45,7 @@ end
 
 local number, first, held_messages = session.last + 1, session.first, session.messages + messages
 if number - first >= most_turns and not drop_oldest then return {'crammed'} end
-redis.call('RPUSH', TURNS, stored(messages, flags, number, token) .. turn .. number_field(number))
+redis.call('RPUSH', TURNS, struct.pack(HEADER, messages, flags, number, token, id_sum) .. turn .. number_field(number))
 while number - first + 1 > most_turns do
   held_messages = held_messages - struct.unpack('>I2', redis.call('LPOP', TURNS))
   first = first + 1

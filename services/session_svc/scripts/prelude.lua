@@ -1,7 +1,7 @@
 -- What every script of a session shares; put in front of each of them.
 --
 -- KEYS  1 meta    hash: the session's fields and its lease (field names below)
---       2 turns   list: one element a turn, a header (see `stored`) followed by the serialized Turn
+--       2 turns   list: one element a turn, a header (`HEADER`) followed by the serialized Turn
 --       3 replay  hash: 'r' .. request -> number|expiry|sequence|digest, 'n' .. sequence -> request; first and last sequence
 --       4 queue   list of tickets, turn|call|deadline|reserved_until: who waits for the lease, in order
 -- All times are this server's, in milliseconds.
@@ -57,20 +57,18 @@ local function holds(session, token, turn)
   return session ~= nil and session.held and session.token == token and session.turn == turn
 end
 
--- count of messages, flags (1: continues the turn before), number, fencing token
-local function stored(messages, flags, number, token)
-  return struct.pack('>I2BI4I8', messages, flags, number, token)
-end
+-- count of messages, flags (1: continues the turn before), number, fencing token, check sum of the turn id
+local HEADER = '>I2BI4I8I4'
 
--- The fencing tokens of the stored turns grow, so the turn of a token is found from the end without looking further
+-- The fencing tokens of the stored turns grow (but a session that is made again may have those of the last once more), so the turn of a token is found from the end without looking further
 -- than it could be; a retry that comes more than 1000 turns late finds nothing.
-local function number_of(token, session)
+local function number_of(token, id_sum, session)
   for number = session.last, math.max(session.first, session.last - 1000), -1 do
     local element = redis.call('LINDEX', TURNS, number - session.last - 1)
     if not element then return nil end
-    local _, _, _, stored_token = struct.unpack('>I2BI4I8', element)
-    if stored_token == token then return number end
-    if stored_token < token then return nil end
+    local _, _, _, stored_token, stored_sum = struct.unpack(HEADER, element)
+    if stored_token == token and stored_sum == id_sum then return number end
+    if stored_token <= token then return nil end
   end
   return nil
 end

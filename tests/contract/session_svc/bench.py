@@ -1,7 +1,7 @@
 """What a contract test works on: the three stores of one adapter, and a way to let time pass without waiting for it."""
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 
 import redis
@@ -65,7 +65,7 @@ class Bench:
     turns: TurnStore
     sessions: SessionStore
     agents: AgentStore
-    pass_time: Callable[[int], Awaitable[None]]
+    pass_time: Callable[[int], Coroutine[object, object, None]]
     limits: Limits = LIMITS
 
     async def begin(
