@@ -1,0 +1,31 @@
+"""A session with as many turns as it may keep, where the policy is to refuse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from session_svc.errors import SessionFull
+from session_svc.model import WhenFull
+from tests.contract.session_svc.bench import LIMITS, Bench, memory_bench, redis_bench
+
+FULL = replace(LIMITS, turns_per_session=3, when_full=WhenFull.REFUSE)
+
+
+@pytest.mark.parametrize("adapter", ["memory", "redis"])
+async def test_a_full_session_refuses_where_it_is_told_to(adapter: str, request: pytest.FixtureRequest) -> None:
+    if adapter == "memory":
+        await _fill_up(memory_bench(FULL))
+        return
+    async with redis_bench(request.getfixturevalue("redis_url"), FULL) as bench:
+        await _fill_up(bench)
+
+
+async def _fill_up(bench: Bench) -> None:
+    for n in range(3):
+        await bench.turn(f"t{n}")
+    with pytest.raises(SessionFull):
+        await bench.begin("t3")
+    begun = await bench.begun("t0", session="other")
+    await bench.commit(begun)

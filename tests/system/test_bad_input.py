@@ -1,0 +1,324 @@
+"""Every reason that an error can have, over HTTP and over gRPC: the named error, and nothing left behind."""
+
+from __future__ import annotations
+
+import ast
+import json
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import httpx
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from parley.chat.v1 import chat_service_pb2, chat_service_pb2_grpc
+from parley.errors.v1 import reason_pb2
+from parley.session.v1 import message_pb2
+from tests.servers.mock_model import MODEL, Behaviour
+from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.system import PROVIDER, System
+
+ROOT = Path(__file__).resolve().parents[2]
+AGENT = "support"
+
+
+@pytest.fixture(scope="module")
+def system(
+    postgres_server: PostgresServer,
+    redis_server: RedisServer,
+    logical_databases: list[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[System]:
+    """One gateway with short bounds, room for one turn, and a provider that is not there."""
+    with (
+        fresh_database(postgres_server) as postgres_url,
+        fresh_redis(redis_server, logical_databases) as redis_url,
+        System(postgres_url, redis_url, folder=tmp_path_factory.mktemp("bad-input"), gateways=0) as started,
+    ):
+        providers = {
+            PROVIDER: {"base_url": started.model.url},
+            "down": {"base_url": f"http://127.0.0.1:{_free_port()}/v1"},
+        }
+        bounds = {"FIRST_TOKEN_TIMEOUT": "0.5", "BETWEEN_TOKENS_TIMEOUT": "0.5", "ANSWER_TIMEOUT": "0.5"}
+        bounds |= {"MAX_RUNNING_TURNS": "1", "MAX_QUEUED_TURNS": "0"}
+        env = {f"PARLEY_GATEWAY_{name}": value for name, value in bounds.items()}
+        started.new_gateway({"PARLEY_PROVIDERS": json.dumps(providers), **env}).start()
+        started.create_agent(AGENT)
+        started.create_agent("other")
+        started.create_agent("down", model={"provider": "down", "name": "m"})
+        started.create_agent("nowhere", model={"provider": "not-configured", "name": "m"})
+        started.create_agent("open", instructions="For {{customer}}.")
+        yield started
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A chat completion that fails."""
+
+    reason: str
+    status: int
+    body: dict[str, Any] = field(default_factory=dict)
+    behaviour: Behaviour | None = None
+    model_calls: int = 0
+    metadata: dict[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+
+
+SAYS = [{"role": "user", "content": "hi"}]
+CHATS = {
+    "unknown agent": Chat("AGENT_NOT_FOUND", 404, {"model": "nobody"}),
+    "an agent id that can't be one": Chat("INVALID_FIELD", 400, {"model": "No Body"}),
+    "unknown revision": Chat("REVISION_NOT_FOUND", 404, {"model": f"{AGENT}@7"}),
+    "no messages": Chat("INVALID_FIELD", 400, {"messages": []}),
+    "an empty message": Chat("INVALID_FIELD", 400, {"messages": [{"role": "user", "content": ""}]}),
+    "a role that does not exist": Chat("INVALID_FIELD", 400, {"messages": [{"role": "oracle", "content": "x"}]}),
+    "messages of the wrong kind": Chat("MALFORMED_BODY", 400, {"messages": "hi"}),
+    "a session id that can't be one": Chat("INVALID_FIELD", 400, {"session_id": "a b"}),
+    "two choices": Chat("INVALID_FIELD", 400, {"n": 2}),
+    "broken JSON": Chat("MALFORMED_BODY", 400, content=b'{"model": "support", '),
+    "not text": Chat("MALFORMED_BODY", 400, content=b"\xff\xfe"),
+    "a message of 5 MB": Chat("MESSAGE_TOO_LARGE", 400, {"messages": [{"role": "user", "content": "x" * 5_000_000}]}),
+    "messages over 768 KiB": Chat("MESSAGE_TOO_LARGE", 400, {"messages": [{"role": "user", "content": "x" * 800_000}]}),
+    "a session that must exist": Chat("SESSION_NOT_FOUND", 404, {"session_must_exist": True}),
+    "an open placeholder": Chat("PLACEHOLDER_MISSING", 400, {"model": "open"}),
+    "a provider that is not configured": Chat("PROVIDER_UNKNOWN", 400, {"model": "nowhere"}),
+    "a provider that is down": Chat("PROVIDER_UNAVAILABLE", 503, {"model": "down"}),
+    "a provider that answers 500": Chat("PROVIDER_UNAVAILABLE", 503, behaviour=Behaviour(status=500), model_calls=1),
+    "a provider that answers 400": Chat("PROVIDER_REJECTED", 400, behaviour=Behaviour(status=400), model_calls=1),
+    "a provider that times out": Chat("PROVIDER_TIMEOUT", 504, behaviour=Behaviour(delay=1.0), model_calls=1),
+    "a provider that answers garbage": Chat(
+        "PROVIDER_BAD_RESPONSE", 500, behaviour=Behaviour(body=b"<html>"), model_calls=1
+    ),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("case", CHATS.values(), ids=CHATS.keys())
+def test_a_chat_that_fails_is_named_and_leaves_nothing(system: System, case: Chat, stream: bool) -> None:
+    session = f"bad-{uuid4().hex}"
+    system.model.reset()
+    if case.behaviour is not None:
+        system.model.script(case.behaviour)
+    body = {"model": AGENT, "messages": SAYS, "session_id": session, "stream": stream, **case.body}
+    content = case.content if case.content is not None else json.dumps(body).encode()
+    with system.client() as client:
+        response = client.post("/v1/chat/completions", content=content, headers={"Content-Type": "application/json"})
+        error = _streamed_error(response) if response.status_code == 200 else response.json()["error"]
+        assert error["code"] == case.reason.lower()
+        assert set(error) == {"message", "type", "param", "code"}
+        if response.status_code != 200:
+            assert response.status_code == case.status
+        assert len(system.model.requests) == case.model_calls
+        assert client.get(f"/v1/sessions/{session}").status_code == 404
+        # The lease is given back, too: the session is free for a turn at once.
+        again = system.chat(AGENT, "hi", session_id=session, busy="reject", timeout=5) if " " not in session else None
+    assert again is not None
+    assert again.status_code == 200
+    assert again.headers["X-Session-Created"] == "true"
+
+
+def _streamed_error(response: httpx.Response) -> dict[str, Any]:
+    frames = [line[6:] for line in response.text.splitlines() if line.startswith("data: ")]
+    assert "[DONE]" not in frames
+    error: dict[str, Any] = json.loads(frames[-1])["error"]
+    return error
+
+
+def _stub(system: System) -> tuple[grpc.Channel, chat_service_pb2_grpc.ChatServiceStub]:
+    channel = grpc.insecure_channel(system.grpc_target)
+    return channel, chat_service_pb2_grpc.ChatServiceStub(channel)
+
+
+def _reason_of(error: grpc.RpcError) -> str:
+    status = rpc_status.from_call(error)
+    assert status is not None, error
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status.details)
+    assert info.domain == "parley"
+    return info.reason
+
+
+GRPC_STATUS = {
+    400: {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION},
+    404: {grpc.StatusCode.NOT_FOUND},
+    500: {grpc.StatusCode.INTERNAL},
+    503: {grpc.StatusCode.UNAVAILABLE},
+    504: {grpc.StatusCode.DEADLINE_EXCEEDED},
+}
+OVER_GRPC = [
+    name
+    for name, case in CHATS.items()
+    if case.content is None and not {"n"} & case.body.keys() and case.body.get("messages") != "hi"
+]
+ROLES = {"user": message_pb2.ROLE_USER, "oracle": 99}
+
+
+@pytest.mark.parametrize("name", OVER_GRPC)
+@pytest.mark.parametrize("stream", [False, True], ids=["unary", "streamed"])
+def test_the_same_over_grpc(system: System, name: str, stream: bool) -> None:
+    case = CHATS[name]
+    system.model.reset()
+    if case.behaviour is not None:
+        system.model.script(case.behaviour)
+    agent, _, revision = str(case.body.get("model", AGENT)).partition("@")
+    said = case.body.get("messages", SAYS)
+    asked = chat_service_pb2.TurnInput(
+        agent_id=agent,
+        agent_revision=int(revision or 0),
+        messages=[message_pb2.Message(role=ROLES[m["role"]], content=m["content"]) for m in said],  # type: ignore[arg-type]
+        session_id=case.body.get("session_id", "over-grpc"),
+        session_must_exist=case.body.get("session_must_exist", False),
+    )
+    channel, stub = _stub(system)
+    with channel, pytest.raises(grpc.RpcError) as caught:
+        if stream:
+            list(stub.StreamComplete(chat_service_pb2.StreamCompleteRequest(input=asked), timeout=10))
+        else:
+            stub.Complete(chat_service_pb2.CompleteRequest(input=asked), timeout=10)
+    assert _reason_of(caught.value) == case.reason
+    assert caught.value.code() in GRPC_STATUS[case.status]
+    with system.client() as client:
+        assert client.get("/v1/sessions/over-grpc").status_code == 404
+
+
+@dataclass(frozen=True)
+class Admin:
+    """A request of the admin API that fails."""
+
+    reason: str
+    status: int
+    method: str
+    path: str
+    body: Any = None
+    param: str | None = None
+
+
+MODEL_FIELDS = {"provider": PROVIDER, "name": MODEL}
+ADMIN = {
+    "unknown template": Admin(
+        "TEMPLATE_NOT_FOUND", 400, "POST", "/v1/agents", {"id": "x", "template_id": "oracle", "model": MODEL_FIELDS}
+    ),
+    "parameters that break the schema": Admin(
+        "PARAMETERS_INVALID", 400, "POST", "/v1/agents", {"id": "x", "parameters": {"a": {}}, "model": MODEL_FIELDS}
+    ),
+    "no model": Admin("INVALID_FIELD", 400, "POST", "/v1/agents", {"id": "x"}),
+    "a bad id": Admin("INVALID_FIELD", 400, "POST", "/v1/agents", {"id": "X!", "model": MODEL_FIELDS}, "id"),
+    "an unknown field": Admin(
+        "MALFORMED_BODY", 400, "POST", "/v1/agents", {"id": "x", "modle": 1, "model": MODEL_FIELDS}
+    ),
+    "an id that is taken": Admin(
+        "AGENT_ALREADY_EXISTS", 409, "POST", "/v1/agents", {"id": AGENT, "model": MODEL_FIELDS}
+    ),
+    "a stale etag": Admin("ETAG_MISMATCH", 409, "PATCH", f"/v1/agents/{AGENT}", {"name": "x", "etag": "stale"}),
+    "an agent that is not there": Admin("AGENT_NOT_FOUND", 404, "GET", "/v1/agents/nobody"),
+    "a deletion of nothing": Admin("AGENT_NOT_FOUND", 404, "DELETE", "/v1/agents/nobody"),
+    "a rollback to nowhere": Admin("REVISION_NOT_FOUND", 404, "POST", f"/v1/agents/{AGENT}:rollback", {"revision": 99}),
+    "a wrong page token": Admin("INVALID_PAGE_TOKEN", 400, "GET", "/v1/agents?page_token=garbage"),
+    "a wrong page token of sessions": Admin("INVALID_PAGE_TOKEN", 400, "GET", "/v1/sessions?page_token=garbage"),
+    "a session that is not there": Admin("SESSION_NOT_FOUND", 404, "GET", "/v1/sessions/none"),
+    "broken JSON": Admin("MALFORMED_BODY", 400, "POST", "/v1/agents", b"{"),
+    "a route that is not there": Admin("ROUTE_NOT_FOUND", 404, "GET", "/v1/oracle"),
+    "a purge of everything": Admin("INVALID_FIELD", 400, "POST", "/v1/sessions:purge", {}),
+}
+
+
+@pytest.mark.parametrize("case", ADMIN.values(), ids=ADMIN.keys())
+def test_an_admin_request_that_fails_is_named_and_leaves_nothing(system: System, case: Admin) -> None:
+    with system.client() as client:
+        before = client.get("/v1/agents").json()
+        content = case.body if isinstance(case.body, bytes) or case.body is None else json.dumps(case.body).encode()
+        response = client.request(case.method, case.path, content=content, headers={"Content-Type": "application/json"})
+        assert (response.status_code, response.json()["error"]["code"]) == (case.status, case.reason.lower())
+        if case.param is not None:
+            assert response.json()["error"]["param"] == case.param
+        assert client.get("/v1/agents").json() == before
+
+
+def _holding(system: System, session: str, work: Callable[[], None]) -> None:
+    """Does `work` while a turn of `session` is running, and lets that turn finish."""
+    system.model.reset()
+    system.model.script(Behaviour(delay=0.4))
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(system.chat, AGENT, "slow", session_id=session)
+        system.model.wait_for_requests(1)
+        work()
+        assert running.result().status_code == 200
+
+
+def test_more_turns_than_fit_are_refused_with_a_time_to_retry(system: System) -> None:
+    def refused() -> None:
+        response = system.chat("other", "hi")
+        assert (response.status_code, response.json()["error"]["code"]) == (429, "turn_queue_full")
+        assert int(response.headers["Retry-After"]) >= 1
+        assert response.headers["x-should-retry"] == "true"
+
+    _holding(system, "full", refused)
+    assert len(system.model.requests) == 1
+
+
+def test_a_session_of_another_agent_is_refused(system: System) -> None:
+    system.model.reset()
+    system.chat(AGENT, "hi", session_id="mine")
+    refused = system.chat("other", "hi", session_id="mine")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "session_agent_mismatch")
+    assert len(system.model.requests) == 1
+
+
+def test_a_repeated_key_with_another_body_is_refused(system: System) -> None:
+    system.model.reset()
+    body = {"model": AGENT, "session_id": "keys", "messages": SAYS}
+    with system.client() as client:
+        client.post("/v1/chat/completions", json=body, headers={"Idempotency-Key": "k"})
+        other = client.post("/v1/chat/completions", json={**body, "seed": 1}, headers={"Idempotency-Key": "k"})
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
+    assert other.headers["x-should-retry"] == "false"
+
+
+TURNS = "tests/contract/session_svc/test_turns.py"
+# Reasons whose cause lies deeper than a request, with the test that shows each.
+ELSEWHERE = {
+    "SESSION_BUSY": "tests/system/test_conversation.py::test_a_busy_session_is_refused_when_the_caller_says_so",
+    "PEER_UNAVAILABLE": "tests/system/test_restarts.py::"
+    "test_without_sessions_a_chat_fails_fast_and_leaves_nothing_half_done",
+    "NOT_IMPLEMENTED": "tests/system/test_grpcurl.py::test_what_comes_later_says_so",
+    "DRAINING": "tests/unit/chat_gateway/test_scheduler.py::test_draining_refuses_new_turns_and_waits_for_the_rest",
+    "DEADLINE_EXCEEDED": "tests/unit/chat_gateway/test_turn.py::test_a_turn_ends_at_its_bound_and_names_it",
+    "LEASE_LOST": f"{TURNS}::test_a_holder_that_was_paused_is_fenced_off_by_the_next",
+    "TURN_INTERRUPTED": f"{TURNS}::test_interrupt_takes_the_lease_at_once",
+    "SESSION_FULL": "tests/contract/session_svc/test_full_sessions.py::test_a_full_session_refuses_where_it_is_told_to",
+    "AGENT_DELETED": f"{TURNS}::test_no_turn_starts_on_a_fenced_agent_and_nothing_is_left_of_it",
+    "SESSION_ALREADY_EXISTS": "tests/contract/session_svc/test_sessions.py::test_an_id_is_taken_until_its_session_ends",
+    "TEMPLATE_CONFLICT": "tests/service/config_svc/test_errors.py::test_each_reason",
+    "CURSOR_TOO_OLD": "tests/contract/config_svc/test_feed.py::test_a_cursor_before_what_is_kept_is_too_old",
+    "WATCHER_TOO_SLOW": "tests/service/config_svc/test_watch.py::test_a_slow_watcher_is_cut_off",
+    "INTERNAL": "tests/unit/servicekit/test_servicekit_interceptors.py::"
+    "test_an_unexpected_exception_leaks_no_text_and_is_logged",
+    "TEMPLATE_NOT_BUILDABLE": "tests/unit/chat_gateway/test_instances.py::test_a_template_that_is_not_here_is_named",
+}
+# Reasons that no code can raise yet: issue 4.
+LATER = {"PROJECT_NOT_FOUND", "API_KEY_NOT_FOUND", "RATE_LIMITED", "UNAUTHENTICATED", "SCOPE_MISSING"}
+HERE = {"TURN_QUEUE_FULL", "SESSION_AGENT_MISMATCH", "IDEMPOTENCY_KEY_REUSED"}
+
+
+def test_every_reason_has_its_test() -> None:
+    shown = {case.reason for case in CHATS.values()} | {case.reason for case in ADMIN.values()} | HERE
+    named = {name.removeprefix("REASON_") for name in list(reason_pb2.Reason.keys())} - {"UNSPECIFIED"}
+    assert named == shown | ELSEWHERE.keys() | LATER
+    for place in ELSEWHERE.values():
+        file, _, test = place.partition("::")
+        functions = {n.name for n in ast.walk(ast.parse((ROOT / file).read_text())) if hasattr(n, "name")}
+        assert test in functions, place
