@@ -14,18 +14,23 @@ _migrated: dict[str, str] = {}
 
 @contextmanager
 def migrated_database(server: PostgresServer) -> Iterator[str]:
-    """Yield the URL of a fresh database at the newest schema; it is dropped afterwards."""
+    """Yield the URL of a fresh database at the newest schema; it is dropped afterwards. The server may die within."""
     admin_url = server.database_url("postgres")
+    if admin_url not in _migrated:
+        original = f"migrated_{uuid.uuid4().hex}"
+        _run(admin_url, f'CREATE DATABASE "{original}"')
+        migrate(server.database_url(original))
+        _migrated[admin_url] = original
     name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(libpq_url(admin_url), autocommit=True) as admin:
-        if admin_url not in _migrated:
-            original = f"migrated_{uuid.uuid4().hex}"
-            admin.execute(f'CREATE DATABASE "{original}"'.encode())
-            migrate(server.database_url(original))
-            _migrated[admin_url] = original
-        admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{_migrated[admin_url]}"'.encode())
-        # A copy is another database, with another feed.
-        with psycopg.connect(libpq_url(server.database_url(name)), autocommit=True) as copy:
-            copy.execute("UPDATE feed SET id = gen_random_uuid()")
+    _run(admin_url, f'CREATE DATABASE "{name}" TEMPLATE "{_migrated[admin_url]}"')
+    # A copy is another database, with another feed.
+    _run(server.database_url(name), "UPDATE feed SET id = gen_random_uuid()")
+    try:
         yield server.database_url(name)
-        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+    finally:
+        _run(admin_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _run(url: str, statement: str) -> None:
+    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
+        connection.execute(statement.encode())

@@ -1,0 +1,113 @@
+"""`python -m config_svc migrate`, and what a server makes of a schema that is not its own."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from config_svc.migrate import main, migrate
+from config_svc.schema_version import known_versions, newest_version
+from config_svc.tables import metadata
+from servicekit.errors import StartupError
+from tests.servers.processes import clean_environment
+from tests.servers.stores import libpq_url
+from tests.service.config_svc.conftest import running
+
+
+def command(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "config_svc", *arguments],
+        env=clean_environment({"PARLEY_CONFIG_DATABASE_URL": url, "PARLEY_CONFIG_GRPC_PORT": "0"}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_command_migrates_once(postgres_url: str) -> None:
+    refused = command(postgres_url)
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "run `python -m config_svc migrate`" in refused.stderr
+    first = command(postgres_url, "migrate", "--wait", "10")
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout == f"schema migrated from nothing to {newest_version()}\n"
+    second = command(postgres_url, "migrate")
+    assert (second.returncode, second.stdout) == (0, f"schema is at {newest_version()}\n")
+
+
+def test_concurrent_migrations_take_turns(postgres_url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(lambda _: migrate(postgres_url), range(4)))
+    assert sorted(before or "" for before, _ in outcomes) == ["", *[newest_version()] * 3]
+
+
+def test_a_migration_waits_no_longer_than_it_is_told(postgres_url: str) -> None:
+    with psycopg.connect(libpq_url(postgres_url), autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(hashtextextended('parley/config/migrate', 0))")
+        with pytest.raises(StartupError, match="another migration"):
+            migrate(postgres_url, wait=0.5)
+        release = threading.Timer(0.5, other.execute, ["SELECT pg_advisory_unlock_all()"])
+        release.start()
+        assert migrate(postgres_url, wait=10)[1] == newest_version()
+        release.join()
+
+
+def test_a_database_that_is_away_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLEY_CONFIG_DATABASE_URL", "postgresql://nobody:secret@127.0.0.1:1/parley")
+    with pytest.raises(SystemExit, match=r"^config_svc migrate: the database does not answer: .*") as caught:
+        main(["--wait", "0.3"])
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments", [["--wait"], ["--wait", "x"], ["--wait", "-1"], ["now"], ["--wait", "1", "2"]])
+def test_other_arguments_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match="usage"):
+        main(arguments)
+
+
+async def test_a_newer_schema_is_served_and_not_migrated(database_url: str) -> None:
+    """The release before goes on running while a newer one has expanded the schema."""
+    async with await psycopg.AsyncConnection.connect(libpq_url(database_url), autocommit=True) as admin:
+        await admin.execute("UPDATE config_schema_version SET version_num = '9999'")
+    async with running(database_url) as service:
+        assert service.port
+    with pytest.raises(StartupError, match="newer than this release"):
+        await asyncio.to_thread(migrate, database_url)
+
+
+async def test_an_empty_version_table_is_no_schema(database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(libpq_url(database_url), autocommit=True) as admin:
+        await admin.execute("DELETE FROM config_schema_version")
+    with pytest.raises(StartupError, match="schema is at nothing"):
+        async with running(database_url):
+            pass
+
+
+def test_the_versions_are_alembics() -> None:
+    config = Config()
+    config.set_main_option("script_location", "config_svc:migrations")
+    scripts = ScriptDirectory.from_config(config)
+    assert scripts.get_current_head() == newest_version()
+    assert sorted(script.revision for script in scripts.walk_revisions()) == list(known_versions())
+
+
+def test_the_tables_that_queries_see_are_those_that_migrations_make(database_url: str) -> None:
+    with psycopg.connect(libpq_url(database_url)) as connection:
+        columns = connection.execute(
+            "SELECT table_name, column_name, is_nullable = 'YES' FROM information_schema.columns "
+            "WHERE table_schema = 'public' AND (table_name, column_name) <> ('feed', 'only_one') "
+            "AND table_name <> 'config_schema_version'"
+        ).fetchall()
+    seen = {
+        (table.name, column.name, column.nullable) for table in metadata.tables.values() for column in table.columns
+    }
+    assert seen == set(columns)

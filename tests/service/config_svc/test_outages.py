@@ -1,0 +1,220 @@
+"""config_svc while PostgreSQL is killed, restarted, or silent."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from sqlalchemy import make_url
+
+from parley.config.v1 import agent_config_service_pb2 as pb
+from parley.config.v1 import template_service_pb2 as templates_pb
+from servicekit.errors import ServiceError
+from servicekit.rpc_status import from_rpc_error
+from tests.servers.stores import Choice, PostgresServer
+from tests.service.config_svc.conftest import Running, agent, publish, running
+from tests.service.config_svc.databases import migrated_database
+
+
+@pytest.fixture
+def mortal_postgres(server_choice: Choice, tmp_path: Path) -> Iterator[PostgresServer]:
+    server = server_choice.own_postgres(tmp_path)
+    server.start()
+    yield server
+    with contextlib.suppress(Exception):
+        server.stop()
+    server.remove()
+
+
+class Proxy:
+    """Stands before PostgreSQL and can fall silent: connections stay, new ones are taken, nothing is passed on."""
+
+    def __init__(self, url: str) -> None:
+        self._target = make_url(url)
+        self._open = asyncio.Event()
+        self._open.set()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        return self._target.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+
+    def freeze(self) -> None:
+        self._open.clear()
+
+    def thaw(self) -> None:
+        self._open.set()
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        far_reader, far_writer = await asyncio.open_connection(self._target.host, self._target.port)
+        try:
+            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            far_writer.close()
+            self._tasks.discard(task)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await self._open.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+CALLS: dict[str, Callable[[Running], Awaitable[Any]]] = {
+    "create": lambda service: service.agents.CreateAgentConfig(pb.CreateAgentConfigRequest(agent_config=agent("x"))),
+    "get": lambda service: service.agents.GetAgentConfig(pb.GetAgentConfigRequest(id="a")),
+    "list": lambda service: service.agents.ListAgentConfigs(pb.ListAgentConfigsRequest()),
+    "update": lambda service: service.agents.UpdateAgentConfig(
+        pb.UpdateAgentConfigRequest(agent_config=agent("a", display_name="x"))
+    ),
+    "delete": lambda service: service.agents.DeleteAgentConfig(pb.DeleteAgentConfigRequest(id="a")),
+    "revisions": lambda service: service.agents.ListAgentConfigRevisions(pb.ListAgentConfigRevisionsRequest(id="a")),
+    "rollback": lambda service: service.agents.RollbackAgentConfig(pb.RollbackAgentConfigRequest(id="a", revision=1)),
+    "watch": lambda service: service.agents.WatchAgentConfigs(pb.WatchAgentConfigsRequest()).read(),
+    "publish": lambda service: service.templates.PublishTemplate(publish("2.0.0")),
+    "template": lambda service: service.templates.GetTemplate(templates_pb.GetTemplateRequest(id="assistant")),
+    "templates": lambda service: service.templates.ListTemplates(templates_pb.ListTemplatesRequest()),
+}
+
+
+async def failure(call: Awaitable[Any]) -> ServiceError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return from_rpc_error(caught.value)
+
+
+async def health(service: Running) -> str:
+    stub: Any = health_pb2_grpc.HealthStub(service.channel)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service="parley.config.v1.AgentConfigService"))
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+async def until(wanted: str, service: Running, seconds: float) -> None:
+    async with asyncio.timeout(seconds):
+        while await health(service) != wanted:
+            await asyncio.sleep(0.02)
+
+
+async def check_away(service: Running, seconds: float) -> None:
+    """Every RPC says that PostgreSQL is away, all at once and quickly."""
+    begun = time.monotonic()
+    errors = await asyncio.gather(*(failure(call(service)) for call in CALLS.values()))
+    assert time.monotonic() - begun < seconds
+    for name, error in zip(CALLS, errors, strict=True):
+        assert (name, error.code.name, error.reason) == (name, "UNAVAILABLE", "PEER_UNAVAILABLE")
+        assert error.metadata == {"peer": "postgresql"}
+        assert str(error) == "postgresql is unavailable"
+
+
+async def create(service: Running, agent_id: str) -> None:
+    await service.agents.CreateAgentConfig(pb.CreateAgentConfigRequest(agent_config=agent(agent_id)))
+
+
+async def test_a_killed_postgresql_is_survived(mortal_postgres: PostgresServer) -> None:
+    with migrated_database(mortal_postgres) as url:
+        async with running(url) as service:
+            await service.templates.PublishTemplate(publish())
+            await create(service, "a")
+            watch = service.agents.WatchAgentConfigs(pb.WatchAgentConfigsRequest())
+            cursor = (await watch.read()).cursor
+            await asyncio.to_thread(mortal_postgres.kill)
+            await until("NOT_SERVING", service, 2)
+            assert (await failure(watch.read())).reason == "PEER_UNAVAILABLE"
+            await check_away(service, 3)
+            await asyncio.to_thread(mortal_postgres.start)
+            await until("SERVING", service, 5)
+            assert (await CALLS["get"](service)).agent_config.id == "a"
+            await create(service, "b")
+            watch = service.agents.WatchAgentConfigs(pb.WatchAgentConfigsRequest(cursor=cursor))
+            assert [(await watch.read()).agent_config.id for _ in range(2)] == ["", "b"]
+            watch.cancel()
+
+
+async def test_a_restart_between_two_calls_is_not_noticed(mortal_postgres: PostgresServer) -> None:
+    """Every pooled connection is dead then; each kind of call gets itself a new one."""
+    with migrated_database(mortal_postgres) as url:
+        async with running(url, database_pool_size=3) as service:
+            await service.templates.PublishTemplate(publish())
+            await create(service, "a")
+            for _ in range(2):
+                await asyncio.gather(*(CALLS["get"](service) for _ in range(3)))
+                await asyncio.to_thread(mortal_postgres.kill)
+                await asyncio.to_thread(mortal_postgres.start)
+                await CALLS["update"](service)
+                await asyncio.gather(*(CALLS["get"](service) for _ in range(3)))
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[tuple[Proxy, str]]:
+    proxy = Proxy(database_url)
+    yield proxy, await proxy.start()
+    await proxy.close()
+
+
+async def test_a_silent_postgresql_is_survived(proxy: tuple[Proxy, str]) -> None:
+    wire, url = proxy
+    async with running(url, database_timeout=1, feed_poll=0.3) as service:
+        await service.templates.PublishTemplate(publish())
+        await create(service, "a")
+        wire.freeze()
+        await until("NOT_SERVING", service, 3)
+        await check_away(service, 2.5)
+        wire.thaw()
+        await until("SERVING", service, 5)
+        async with asyncio.timeout(15):  # what was abandoned holds its connections until it has been cancelled
+            while True:
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    assert (await CALLS["get"](service)).agent_config.id == "a"
+                    break
+        await create(service, "b")
+
+
+async def test_the_start_waits_for_postgresql(proxy: tuple[Proxy, str]) -> None:
+    wire, url = proxy
+    wire.freeze()
+    async with asyncio.timeout(20):
+        started = asyncio.create_task(_start_and_stop(url))
+        await asyncio.sleep(1.5)
+        assert not started.done()
+        wire.thaw()
+        await started
+
+
+async def _start_and_stop(url: str) -> None:
+    async with running(url, database_timeout=0.5) as service:
+        assert await health(service) == "SERVING"
+
+
+async def test_a_caller_that_gives_up_gives_its_connection_back(database_url: str, proxy: tuple[Proxy, str]) -> None:
+    wire, url = proxy
+    async with running(url, database_pool_size=1) as service:
+        await service.templates.PublishTemplate(publish())
+        await create(service, "a")
+        wire.freeze()
+        get = service.agents.GetAgentConfig(pb.GetAgentConfigRequest(id="a"), timeout=0.1)
+        assert (await failure(get)).code.name == "DEADLINE_EXCEEDED"
+        wire.thaw()
+        async with asyncio.timeout(10):
+            await until("SERVING", service, 5)
+            assert (await CALLS["get"](service)).agent_config.id == "a"
