@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx
 
 from parley_cli.errors import LocalError
+from parley_cli.processes.ports import is_loopback_url
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 CONNECT_SECONDS = 5.0
@@ -50,17 +51,12 @@ class Api:
     A proxy in the environment is used for other machines only.
     """
 
-    def __init__(self, url: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, url: str | None = None) -> None:
         self.url = (url or os.environ.get("PARLEY_URL") or DEFAULT_URL).rstrip("/")
-        try:
-            host = httpx.URL(self.url).host
-        except httpx.InvalidURL as error:
-            raise LocalError(f"PARLEY_URL {self.url!r} is no address: {error}") from None
         self._http = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
-            trust_env=host not in ("127.0.0.1", "localhost", "::1"),
-            transport=transport,
+            trust_env=not is_loopback_url(self.url),
         )
 
     def __enter__(self) -> Self:
@@ -101,13 +97,13 @@ class Api:
                     response.read()
                     raise _refusal(response)
                 yield Answer(response.headers.get("X-Session-ID", ""), _pieces(response))
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Unreachable(self.url, str(error) or type(error).__name__) from None
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **options)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Unreachable(self.url, str(error) or type(error).__name__) from None
         if response.is_error:
             raise _refusal(response)

@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import psutil
 
 from parley_cli.processes.child import Child
 from parley_cli.processes.ports import LOOPBACK, free_port
@@ -31,6 +34,22 @@ def migrate(database_url: str) -> None:
         check=False,
     )
     assert done.returncode == 0, f"config_svc migrate: {done.stderr}"
+
+
+def wait_until_ended(pids: Iterable[int], timeout: float = STOP_SECONDS) -> None:
+    """Wait until no process has one of these ids; a zombie that nobody reaps has ended too."""
+    left = set(pids)
+    deadline = time.monotonic() + timeout
+    while left := {pid for pid in left if _runs(pid)}:
+        assert time.monotonic() < deadline, f"still running: {[psutil.Process(pid).cmdline() for pid in left]}"
+        time.sleep(0.02)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 class ServiceProcess:

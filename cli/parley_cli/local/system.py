@@ -95,7 +95,7 @@ class LocalSystem:
                 "log": str(part.child.log),
             }
             for part in self.supervisor.parts
-            if part.child is not None
+            if part.child is not None and part.child.running
         ]
         return {
             "phase": phase,

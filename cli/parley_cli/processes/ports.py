@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from urllib.parse import urlsplit
 
 LOOPBACK = "127.0.0.1"
 
@@ -25,3 +26,8 @@ def free_port(host: str = LOOPBACK) -> int:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def is_loopback_url(url: str) -> bool:
+    """Tell whether a URL stays on this machine, where a proxy that the environment names has no business."""
+    return urlsplit(url).hostname in ("localhost", LOOPBACK, "::1")

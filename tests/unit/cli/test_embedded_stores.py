@@ -15,6 +15,7 @@ from parley_cli.embedded.postgres import EmbeddedPostgres
 from parley_cli.embedded.redis import EmbeddedRedis
 from parley_cli.errors import DataInUse, PortTaken
 from parley_cli.processes.child import Identity
+from tests.servers.processes import wait_until_ended
 from tests.servers.stores import libpq_url
 
 
@@ -138,8 +139,7 @@ def test_servers_die_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
-        children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        children = [int(pid) for pid in parent.stdout.readline().split()]
         parent.send_signal(signal.SIGKILL)
     assert len(children) == 2
-    _, alive = psutil.wait_procs(children, timeout=10)
-    assert alive == []
+    wait_until_ended(children)
