@@ -185,10 +185,6 @@ class MemoryAgents:
         """See `AgentStore`."""
         return list(self._state.agents)
 
-    async def forget_agent(self, life: AgentLife) -> None:
-        """See `AgentStore`."""
-        self._state.agents.pop(life, None)
-
     async def cursor(self) -> str:
         """See `AgentStore`."""
         return self._state.cursor

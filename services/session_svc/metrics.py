@@ -1,5 +1,8 @@
 """What session_svc measures, for Prometheus."""
 
+import contextlib
+from collections.abc import Iterator
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from servicekit.metrics import DURATION_BUCKETS
@@ -9,7 +12,7 @@ _WINDOW_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
 class Metrics:
-    """The counters of one process. Names stand in the README; nothing that was said is ever a label."""
+    """The counters of one process. Nothing that was said is ever a label."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._created = Counter("parley_sessions_created", "Sessions created.", registry=registry)
@@ -62,9 +65,14 @@ class Metrics:
         """Measures a wait for a busy session that ended with the lease."""
         self._waits.observe(seconds)
 
-    def waiting(self, change: int) -> None:
-        """Counts a call that begins (1) or ends (-1) to wait."""
-        self._waiting.inc(change)
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts a call as waiting while open."""
+        self._waiting.inc()
+        try:
+            yield
+        finally:
+            self._waiting.dec()
 
     def created(self) -> None:
         """Counts a session created without a turn."""

@@ -34,10 +34,6 @@ class RedisAgents:
             if len(members) < BATCH:
                 return found
 
-    async def forget_agent(self, life: AgentLife) -> None:
-        """See `AgentStore`."""
-        await self._scripts.run(("ZREM", AGENTS_KEY, f"{life.project}:{life.agent_id}:{life.agent_uid}"))
-
     async def cursor(self) -> str:
         """See `AgentStore`."""
         [cursor] = await self._scripts.run(("GET", CURSOR_KEY))

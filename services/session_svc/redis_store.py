@@ -11,7 +11,7 @@ import struct
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 
 import hiredis
@@ -48,8 +48,9 @@ _CONTINUES = 1
 class RedisScripts:
     """Runs commands, scripts among them. A Redis that does not know a script (it was restarted) is taught it."""
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: RedisLink, measure: Callable[[float], None] | None = None) -> None:
         self.link = link
+        self._measure = measure or (lambda seconds: None)
         folder = resources.files("session_svc") / "scripts"
         prelude = (folder / "prelude.lua").read_text("utf-8")
         sources = {name: prelude + (folder / f"{name}.lua").read_text("utf-8") for name in SCRIPTS}
@@ -71,7 +72,9 @@ class RedisScripts:
 
     async def run(self, *commands: Command) -> list[Reply]:
         """Returns the replies in order, in one round trip. Raises `RedisAway`, `RedisFault`."""
+        start = time.perf_counter()
         replies = await self.link.send(*commands)
+        self._measure(time.perf_counter() - start)
         for _ in range(_LOAD_TRIES):
             unknown = next((i for i, reply in enumerate(replies) if _is_unknown_script(reply)), None)
             if unknown is None:

@@ -107,10 +107,7 @@ class AgentStore(Protocol):
         """Takes the fence away (the agent was undeleted). Idempotent."""
 
     async def agents(self) -> list[AgentLife]:
-        """Returns the agents that may have sessions."""
-
-    async def forget_agent(self, life: AgentLife) -> None:
-        """Takes one out of `agents`, after its sessions were removed. Idempotent."""
+        """Returns the agents that may have sessions, or have had some within the longest life of a session."""
 
     async def cursor(self) -> str:
         """Returns how far the config feed was followed; empty before the first time."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from dataclasses import replace
 
+from servicekit.errors import ServiceError
 from session_svc.errors import SessionBusy
 from session_svc.metrics import Metrics
 from session_svc.model import (
@@ -47,28 +48,35 @@ class Turns:
         loop = asyncio.get_running_loop()
         begin_time = loop.time()
         patience = LONGEST_WAIT if time_left is None else min(time_left, LONGEST_WAIT)
-        give_up = begin_time + patience - ANSWER_MARGIN
         call = self._store.new_call()
-        waited = False
         try:
-            while True:
-                left = max(give_up - loop.time(), 0.0)
-                outcome = await self._store.begin(turn, call, int(left * 1000))
-                if not isinstance(outcome, Waiting):
-                    break
-                waited = True
-                pause = min(outcome.check_in_ms / 1000 + CHECK_IN_MARGIN, left)
-                await self._store.woken(call, pause)
-                if loop.time() >= give_up:
-                    await self._store.leave(turn.key, call)
-                    raise SessionBusy(turn.key.session_id, outcome.check_in_ms / 1000)
+            outcome = await self._store.begin(turn, call, _milliseconds(patience - ANSWER_MARGIN))
+            if isinstance(outcome, Waiting):
+                with self._metrics.waiting():
+                    outcome = await self._wait(turn, call, outcome, begin_time + patience - ANSWER_MARGIN)
+                self._metrics.waited(loop.time() - begin_time)
         except asyncio.CancelledError:
             self._leave(turn.key, call)
             raise
-        if waited:
-            self._metrics.waited(loop.time() - begin_time)
+        except ServiceError as error:
+            self._metrics.refused(error.reason)
+            raise
         self._metrics.begun(outcome)
         return outcome
+
+    async def _wait(self, turn: BeginTurn, call: str, place: Waiting, give_up: float) -> Begun | Replayed:
+        loop = asyncio.get_running_loop()
+        while True:
+            check_in = place.check_in_ms / 1000
+            await self._store.woken(call, min(check_in + CHECK_IN_MARGIN, max(give_up - loop.time(), 0.0)))
+            left = give_up - loop.time()
+            if left <= 0:
+                await self._store.leave(turn.key, call)
+                raise SessionBusy(turn.key.session_id, check_in)
+            outcome = await self._store.begin(turn, call, _milliseconds(left))
+            if not isinstance(outcome, Waiting):
+                return outcome
+            place = outcome
 
     async def renew(self, lease: Lease) -> Lease:
         """See `TurnStore.renew`."""
@@ -76,7 +84,11 @@ class Turns:
 
     async def commit(self, commit: CommitTurn) -> Committed:
         """See `TurnStore.commit`."""
-        committed = await self._store.commit(commit)
+        try:
+            committed = await self._store.commit(commit)
+        except ServiceError as error:
+            self._metrics.refused(error.reason)
+            raise
         self._metrics.committed()
         return committed
 
@@ -98,6 +110,10 @@ class Turns:
         # While Redis is away nothing can be given back: the place and the lease then run out by themselves.
         with contextlib.suppress(Exception):
             await self._store.leave(key, call)
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(int(seconds * 1000), 0)
 
 
 def _made_id(turn: BeginTurn) -> str:

@@ -5,11 +5,14 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 
 from parley.session.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
+from servicekit.channels import open_channel
 from servicekit.errors import ServiceError
 from servicekit.lifecycle import Background
 from servicekit.metrics import serve_metrics
 from servicekit.server import GrpcServer, serving
 from session_svc import session_servicer, turn_servicer
+from session_svc.config_client import ConfigClient
+from session_svc.follower import Follower
 from session_svc.metrics import Metrics
 from session_svc.redis_address import RedisAddress
 from session_svc.redis_agents import RedisAgents
@@ -37,7 +40,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
     async with contextlib.AsyncExitStack() as stack:
         link = await stack.enter_async_context(RedisLink(address).open())
         wakes = await stack.enter_async_context(RedisWakes(address).open())
-        scripts = RedisScripts(link)
+        scripts = RedisScripts(link, metrics.redis_call)
         turn_store = RedisTurns(
             scripts,
             wakes,
@@ -62,8 +65,10 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
                 ready=health.up,
             )
         )
+        channel = await stack.enter_async_context(open_channel(settings.config_target))
         background = await stack.enter_async_context(Background())
         background.start("redis health", health.watch(server))
+        background.start("follower", Follower(ConfigClient(channel), sessions, agents, metrics).run())
         metrics_port = await stack.enter_async_context(
             serve_metrics(settings.host, settings.metrics_port, readiness=health.readiness)
         )

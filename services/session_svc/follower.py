@@ -1,0 +1,93 @@
+"""Follows what happens to agents, and removes the sessions of those that are deleted.
+
+Every replica follows by itself; what one has done already is nothing to the next. A change is acted upon before the
+cursor behind it is kept, so that a replica that dies in between leaves the work to whoever reads on from there.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+
+import structlog
+
+from servicekit.errors import ServiceError
+from session_svc.config_client import Change, ChangeKind, ConfigFeed
+from session_svc.metrics import Metrics
+from session_svc.model import AgentLife, Purge
+from session_svc.sessions import Sessions
+from session_svc.store import AgentStore
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+
+_log = structlog.get_logger("session_svc.follower")
+
+
+class Follower:
+    """Keeps sessions in step with the agents they belong to."""
+
+    def __init__(self, feed: ConfigFeed, sessions: Sessions, agents: AgentStore, metrics: Metrics) -> None:
+        self._feed = feed
+        self._sessions = sessions
+        self._agents = agents
+        self._metrics = metrics
+        self._pause = FIRST_PAUSE
+
+    async def run(self) -> None:
+        """Follows until cancelled; while config_svc or the store is away, tries again at growing intervals."""
+        while True:
+            try:
+                await self._follow(await self._agents.cursor())
+            except ServiceError as error:
+                if error.reason == "CURSOR_TOO_OLD":
+                    await self._start_over()
+                else:
+                    _log.info("config feed is away", reason=error.reason)
+            self._metrics.follower(False)
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    async def _start_over(self) -> None:
+        with contextlib.suppress(ServiceError):
+            await self._follow("")
+
+    async def _follow(self, cursor: str) -> None:
+        known = cursor
+        async with contextlib.aclosing(self._feed.changes(cursor)) as changes:
+            async for change in changes:
+                self._pause = FIRST_PAUSE
+                self._metrics.follower(True)
+                self._metrics.followed(time.time())
+                if not known:
+                    # What happened before the feed's present is found by asking, after the present is pinned.
+                    await self._reconcile()
+                await self._apply(change)
+                if change.cursor != known:
+                    await self._agents.keep_cursor(change.cursor)
+                    known = change.cursor
+
+    async def _apply(self, change: Change) -> None:
+        if change.agent is None:
+            return
+        if change.kind is ChangeKind.CREATED:
+            await self._agents.unfence(change.agent)
+        # A delete may be old news, of an agent that has been undeleted since: that one's sessions must stay.
+        elif not await self._feed.exists(change.agent):
+            await self._remove(change.agent)
+
+    async def _reconcile(self) -> None:
+        for agent in await self._agents.agents():
+            if await self._feed.exists(agent):
+                await self._agents.unfence(agent)
+            else:
+                await self._remove(agent)
+
+    async def _remove(self, agent: AgentLife) -> None:
+        removed = await self._sessions.purge(Purge(agent.project, agent.agent_id, agent.agent_uid), fence=True)
+        _log.info(
+            "removed the sessions of a deleted agent",
+            project=agent.project,
+            agent_id=agent.agent_id,
+            sessions=removed.sessions,
+        )
