@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from parley.session.v1 import message_pb2 as _message_pb2
 from parley.session.v1 import turn_service_pb2 as _turn_service_pb2
 import builtins as _builtins
@@ -21,6 +22,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _OnDisconnect:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnDisconnectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnDisconnect.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_DISCONNECT_UNSPECIFIED: _OnDisconnect.ValueType  # 0
+    """Cancel."""
+    ON_DISCONNECT_CANCEL: _OnDisconnect.ValueType  # 1
+    """The model call is cancelled and nothing is stored."""
+    ON_DISCONNECT_FINISH: _OnDisconnect.ValueType  # 2
+    """The turn goes on without its caller and is stored."""
+
+class OnDisconnect(_OnDisconnect, metaclass=_OnDisconnectEnumTypeWrapper):
+    """What becomes of a turn whose caller goes away before its end."""
+
+ON_DISCONNECT_UNSPECIFIED: OnDisconnect.ValueType  # 0
+"""Cancel."""
+ON_DISCONNECT_CANCEL: OnDisconnect.ValueType  # 1
+"""The model call is cancelled and nothing is stored."""
+ON_DISCONNECT_FINISH: OnDisconnect.ValueType  # 2
+"""The turn goes on without its caller and is stored."""
+Global___OnDisconnect: _TypeAlias = OnDisconnect  # noqa: Y015
 
 @_typing.final
 class TurnInput(_message.Message):
@@ -63,6 +88,7 @@ class TurnInput(_message.Message):
     TOOL_CHOICE_FIELD_NUMBER: _builtins.int
     RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    ON_DISCONNECT_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     agent_id: _builtins.str
@@ -83,9 +109,11 @@ class TurnInput(_message.Message):
     """Optional. A revision of the agent config instead of the current or pinned one."""
     tool_choice: _builtins.str
     """Optional. `auto`, `none`, `required`, or the name of a tool."""
+    on_disconnect: Global___OnDisconnect.ValueType
+    """Optional. What becomes of the turn when the caller goes away."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """Required. The caller's new messages, 1 to 128, together at most 1 MiB; the history is the session's."""
+        """Required. The caller's new messages, 1 to 128, together at most 768 KiB; the history is the session's."""
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:
@@ -121,10 +149,11 @@ class TurnInput(_message.Message):
         tool_choice: _builtins.str = ...,
         response_format: _struct_pb2.Struct | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        on_disconnect: Global___OnDisconnect.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "busy", b"busy", "messages", b"messages", "metadata", b"metadata", "project", b"project", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "tool_choice", b"tool_choice", "tools", b"tools", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "busy", b"busy", "messages", b"messages", "metadata", b"metadata", "on_disconnect", b"on_disconnect", "project", b"project", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "tool_choice", b"tool_choice", "tools", b"tools", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

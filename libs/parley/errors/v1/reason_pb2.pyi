@@ -90,7 +90,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """UNAVAILABLE. The provider can't be reached, or answered 429 or 5xx. Metadata: provider, status."""
     REASON_PROVIDER_TIMEOUT: _Reason.ValueType  # 121
     """DEADLINE_EXCEEDED. The provider took too long. Metadata: provider, bound (connect, first_token, between_tokens,
-    turn).
+    answer).
     """
     REASON_PROVIDER_BAD_RESPONSE: _Reason.ValueType  # 122
     """INTERNAL. The provider's answer is not what the protocol says. Metadata: provider."""
@@ -188,7 +188,7 @@ REASON_PROVIDER_UNAVAILABLE: Reason.ValueType  # 120
 """UNAVAILABLE. The provider can't be reached, or answered 429 or 5xx. Metadata: provider, status."""
 REASON_PROVIDER_TIMEOUT: Reason.ValueType  # 121
 """DEADLINE_EXCEEDED. The provider took too long. Metadata: provider, bound (connect, first_token, between_tokens,
-turn).
+answer).
 """
 REASON_PROVIDER_BAD_RESPONSE: Reason.ValueType  # 122
 """INTERNAL. The provider's answer is not what the protocol says. Metadata: provider."""

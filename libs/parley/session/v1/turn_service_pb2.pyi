@@ -244,18 +244,26 @@ class RenewTurnRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lease(self) -> Global___TurnLease:
         """Required. The lease as BeginTurn gave it."""
+
+    @_builtins.property
+    def hold(self) -> _duration_pb2.Duration:
+        """Optional. Extend the lease at once, but answer only after this long, or when the turn is interrupted: that is how
+        the holder learns of it without delay. At most a third of the lease's length.
+        """
 
     def __init__(
         self,
         *,
         lease: Global___TurnLease | None = ...,
+        hold: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "lease", b"lease"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
