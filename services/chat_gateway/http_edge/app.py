@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 from litestar import Litestar, Request, Response
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.enums import ScopeType
 from litestar.exceptions import (
@@ -22,7 +23,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from chat_gateway.http_edge.agents_json import in_our_names
 from chat_gateway.http_edge.agents_routes import agents_router
-from chat_gateway.http_edge.bodies import too_large
+from chat_gateway.http_edge.bodies import ClientGone, too_large
 from chat_gateway.http_edge.completions import CLIENT_GONE, Completions
 from chat_gateway.http_edge.completions_json import HEADERS
 from chat_gateway.http_edge.docs_routes import docs_file, docs_page, openapi_document
@@ -42,7 +43,7 @@ from chat_gateway.http_edge.process_routes import process_router
 from chat_gateway.http_edge.refusal import refuse_body
 from chat_gateway.http_edge.routing import VERB, JsonRequest
 from chat_gateway.http_edge.sessions_routes import sessions_router
-from servicekit.errors import Internal, InvalidArgument, ServiceError, Violation
+from servicekit.errors import Cancelled, Internal, InvalidArgument, ServiceError, Violation
 
 _WANTED = frozenset((*HEADERS, b"content-length", b"x-request-id"))
 _MAX_REQUEST_ID = 128
@@ -69,7 +70,7 @@ def build_app(
         dependencies={"needs": Provide(lambda: needs, sync_to_thread=False, use_cache=True)},
         exception_handlers={Exception: _answer_error},
         openapi_config=CONFIG,
-        request_max_body_size=bounds.max_body_bytes,
+        state=State({"settings": bounds}),
         logging_config=None,
     )
     return _Edge(Completions(turns, bounds), admin, bounds, RequestDurations(registry)).serve
@@ -112,7 +113,7 @@ class _Edge:
             raise
         seconds = time.perf_counter() - start
         self._durations.observe(route, method, status, seconds)
-        if self._settings.access_log or not hot:
+        if self._settings.access_log or not hot or status >= 500:
             _access(route, method, status, seconds, request_id)
 
     async def _complete(
@@ -189,8 +190,8 @@ def _as_service_error(request: Request[Any, Any, Any], exception: Exception) -> 
             return MethodNotAllowed(request.method, request.url.path, allowed)
         case NotFoundException():
             return RouteNotFound(request.method, request.url.path)
-        case HTTPException(status_code=413):
-            return too_large(request.route_handler.resolve_request_max_body_size() or 0)
+        case ClientGone():
+            return Cancelled("the client left")
         case HTTPException() if exception.status_code < 500:
             return InvalidArgument(message=exception.detail)
         case _:

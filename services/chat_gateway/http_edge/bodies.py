@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ import msgspec
 from litestar.types import Receive
 
 from chat_gateway.http_edge.errors_json import MalformedBody
-from servicekit.errors import MessageTooLarge, Violation
+from servicekit.errors import DeadlineExceeded, MessageTooLarge, Violation
 
 T = TypeVar("T")
 
@@ -25,8 +26,26 @@ class ClientGone(Exception):
     """The client closed the connection: nobody is left to answer."""
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """Returns the whole body. Raises `MessageTooLarge` as soon as it exceeds `limit` bytes, `ClientGone`."""
+class BodyTimeout(DeadlineExceeded):
+    """The body did not arrive in time."""
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__(f"the body did not arrive within {timeout:g} s", bound="body")
+
+
+async def read_body(receive: Receive, limit: int, timeout: float) -> bytes:
+    """Returns the whole body.
+
+    Raises `MessageTooLarge` as soon as it exceeds `limit` bytes, `BodyTimeout` after `timeout` seconds, `ClientGone`.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            return await _read(receive, limit)
+    except TimeoutError:
+        raise BodyTimeout(timeout) from None
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:

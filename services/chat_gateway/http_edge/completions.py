@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import structlog
 from litestar.types import Receive, Send
 
-from chat_gateway.http_edge.bodies import ClientGone, read_body
+from chat_gateway.http_edge.bodies import BodyTimeout, ClientGone, read_body
 from chat_gateway.http_edge.completions_json import (
     completion,
     completion_id,
@@ -51,8 +51,8 @@ class Completions:
         `fields` holds the headers that stand for fields (`completions_json.HEADERS`).
         """
         try:
-            body = await read_body(receive, self._settings.max_body_bytes)
-        except MessageTooLarge as error:
+            body = await read_body(receive, self._settings.max_body_bytes, self._settings.body_timeout)
+        except (MessageTooLarge, BodyTimeout) as error:
             return await refuse_body(error, request_id, receive, send)
         except ClientGone:
             return CLIENT_GONE

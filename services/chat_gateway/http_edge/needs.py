@@ -122,6 +122,8 @@ class HttpSettings:
     """The edge's bounds: seconds and bytes."""
 
     max_body_bytes: int = 4 * 1024 * 1024
+    body_timeout: float = 60.0
+    """How long a body may take to arrive."""
     keep_alive_interval: float = 10.0
     """A stream that is silent for so long gets a comment."""
     write_timeout: float = 60.0

@@ -11,8 +11,8 @@ from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, QueryParameter, SkipValidation
 
-from chat_gateway.http_edge.bodies import decode
-from chat_gateway.http_edge.needs import Needs
+from chat_gateway.http_edge.bodies import decode, read_body
+from chat_gateway.http_edge.needs import HttpSettings, Needs
 from servicekit.errors import InvalidArgument, Violation
 
 T = TypeVar("T")
@@ -45,10 +45,19 @@ class Page(msgspec.Struct, Generic[T], kw_only=True):
 
 
 class JsonRequest(Request[Any, Any, Any]):
-    """A request whose JSON body is decoded straight into the handler's type, strictly."""
+    """A request whose JSON body is read within the edge's bounds and decoded straight into the handler's type."""
+
+    _whole: bytes | None = None
+
+    async def body(self) -> bytes:
+        """Returns the body. Raises `MessageTooLarge`, `BodyTimeout`, `ClientGone`."""
+        if self._whole is None:
+            settings: HttpSettings = self.app.state.settings
+            self._whole = await read_body(self.receive, settings.max_body_bytes, settings.body_timeout)
+        return self._whole
 
     async def json(self) -> Any:
-        """Returns the body. Raises `MalformedBody` that names the field that is wrong."""
+        """Returns the body, strictly decoded. Raises `MalformedBody` that names the field that is wrong."""
         field = self.route_handler.parsed_data_field
         decoder = msgspec.json.Decoder(Any if field is None else field.annotation)
         return decode(decoder.decode, await self.body())

@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 from litestar.types import ASGIApp
 
+from chat_gateway.http_edge.protocol import BoundedHttpProtocol
 from servicekit.errors import StartupError
 
 KEEP_ALIVE_SECONDS = 75
@@ -54,7 +55,7 @@ async def http_serving(app: ASGIApp, host: str, port: int, drain_timeout: float)
 def _config(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedHttpProtocol,
         loop="none",
         ws="none",
         lifespan="off",

@@ -142,7 +142,7 @@ async def test_tool_calls_stream_in_pieces(edge: Edge) -> None:
 async def test_the_end_of_a_stream_waits_for_the_commit(edge: Edge) -> None:
     committed = asyncio.Event()
 
-    async def run(request, on_started, on_delta):  # type: ignore[no-untyped-def]
+    async def run(request, on_started, on_delta):
         await on_started(STARTED)
         await on_delta(Delta("Hello!"))
         await committed.wait()
@@ -163,7 +163,7 @@ async def test_the_end_of_a_stream_waits_for_the_commit(edge: Edge) -> None:
 
 
 async def test_silence_is_broken_by_comments() -> None:
-    async def run(request, on_started, on_delta):  # type: ignore[no-untyped-def]
+    async def run(request, on_started, on_delta):
         await asyncio.sleep(0.12)  # nothing may be sent before the turn has begun
         await on_started(STARTED)
         await asyncio.sleep(0.17)
@@ -236,7 +236,7 @@ async def test_a_connection_serves_many_requests(edge: Edge) -> None:
 async def test_a_body_over_the_limit_is_refused_without_a_turn(edge: Edge, chunked: bool) -> None:
     body = json.dumps({"model": "hello", "messages": [{"role": "user", "content": "x" * 5_000_000}]}).encode()
 
-    async def chunks():  # type: ignore[no-untyped-def]
+    async def chunks():
         for start in range(0, len(body), 65536):
             yield body[start : start + 65536]
 
@@ -357,7 +357,7 @@ async def test_requests_are_measured_by_route_method_and_class(edge: Edge) -> No
 async def test_a_drain_lets_a_turn_finish_and_refuses_new_connections() -> None:
     release = asyncio.Event()
 
-    async def run(request, on_started, on_delta):  # type: ignore[no-untyped-def]
+    async def run(request, on_started, on_delta):
         await release.wait()
         return outcome()
 

@@ -118,13 +118,13 @@ def test_depth_is_bounded() -> None:
 async def test_a_body_is_read_no_further_than_its_limit() -> None:
     asked = 0
 
-    async def receive():  # type: ignore[no-untyped-def]
+    async def receive():
         nonlocal asked
         asked += 1
         return {"type": "http.request", "body": b"x" * 10, "more_body": True}
 
     with pytest.raises(MessageTooLarge) as caught:
-        await read_body(receive, 25)
+        await read_body(receive, 25, 1.0)
     assert asked == 3
     assert caught.value.metadata == {"limit_bytes": "25"}
 
@@ -132,11 +132,11 @@ async def test_a_body_is_read_no_further_than_its_limit() -> None:
 async def test_a_client_that_leaves_before_its_body_is_whole() -> None:
     messages = [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}]
 
-    async def receive():  # type: ignore[no-untyped-def]
+    async def receive():
         return messages.pop(0)
 
     with pytest.raises(ClientGone):
-        await read_body(receive, 25)
+        await read_body(receive, 25, 1.0)
 
 
 @pytest.mark.parametrize(

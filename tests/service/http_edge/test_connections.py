@@ -1,0 +1,164 @@
+"""What clients do to connections: slow, oversized, half-done, unreadable."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from chat_gateway.http_edge import protocol
+from chat_gateway.http_edge.needs import HttpSettings
+from chat_gateway.http_edge.server import http_serving
+from chat_gateway.model import Delta
+from servicekit.errors import StartupError
+from tests.service.http_edge.edge import STARTED, Edge, outcome, running_edge
+
+BODY = json.dumps({"model": "hello", "messages": [{"role": "user", "content": "Hi"}], "stream": True}).encode()
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(BODY)
+
+
+class Wire:
+    """A connection by hand."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def answer(self) -> tuple[int, bytes]:
+        """Status and body; the server closes after it."""
+        everything = await asyncio.wait_for(self.reader.read(), 5)
+        head, _, body = everything.partition(b"\r\n\r\n")
+        return int(head.split(b" ")[1]), body
+
+
+@pytest.fixture
+async def wire(edge: Edge) -> AsyncIterator[Wire]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    yield Wire(reader, writer)
+    writer.close()
+
+
+async def test_a_client_that_does_not_read_is_cut_off_and_its_turn_cancelled() -> None:
+    sent = 0
+
+    async def run(request, on_started, on_delta):
+        nonlocal sent
+        await on_started(STARTED)
+        while True:
+            await on_delta(Delta("x" * 10_000))
+            sent += 10_000
+
+    async with running_edge(HttpSettings(write_timeout=0.2, keep_alive_interval=0.05)) as edge:
+        edge.turns.script = run
+        _, writer = await asyncio.open_connection("127.0.0.1", edge.port, limit=1024)
+        writer.write(HEAD + BODY)
+        await asyncio.wait_for(edge.turns.cancelled.wait(), 10)
+        writer.close()
+    assert sent < 50_000_000  # what sockets and their buffers hold, not what the model says
+
+
+async def test_a_slow_reader_gets_everything() -> None:
+    async def run(request, on_started, on_delta):
+        await on_started(STARTED)
+        for _ in range(300):
+            await on_delta(Delta("x" * 10_000))
+        return outcome()
+
+    async with running_edge(HttpSettings(write_timeout=2.0)) as edge:
+        edge.turns.script = run
+        body = {"model": "hello", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+        got = b""
+        async with edge.client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            async for piece in answer.aiter_bytes(256 * 1024):
+                got += piece
+                await asyncio.sleep(0.005)
+    assert got.count(b"x" * 10_000) == 300
+    assert got.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_body_that_never_ends_is_refused() -> None:
+    async with running_edge(HttpSettings(body_timeout=0.1)) as edge:
+        for target in (b"/v1/chat/completions", b"/v1/agents"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+            writer.write(HEAD.replace(b"/v1/chat/completions", target) + BODY[:10])
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            assert head.startswith(b"HTTP/1.1 504 ")
+            assert b'"deadline_exceeded"' in await asyncio.wait_for(reader.readuntil(b"}}"), 5)
+            writer.close()
+        assert edge.turns.requests == []
+
+
+async def test_a_client_that_leaves_while_it_sends_leaves_nothing(edge: Edge, wire: Wire) -> None:
+    wire.writer.write(HEAD + BODY[:10])
+    await wire.writer.drain()
+    wire.writer.close()
+    assert (await edge.chat()).status_code == 200
+    assert len(edge.turns.requests) == 1
+
+
+async def test_headers_over_their_limit_are_refused(wire: Wire) -> None:
+    wire.writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * (protocol.MAX_HEAD_BYTES + 1))
+    status, body = await wire.answer()
+    assert status == 431
+    assert json.loads(body)["error"]["code"] == "malformed_body"
+
+
+async def test_headers_that_take_too_long_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", 0.1)
+    async with running_edge() as edge:
+        for start in (b"", b"GET /livez HTTP/1.1\r\nhost:"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+            writer.write(start)
+            status, _ = await Wire(reader, writer).answer()
+            assert status == 408
+            writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        for _ in range(2):  # a kept connection is timed by the head again, not by its age
+            writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            await reader.readexactly(15)
+            await asyncio.sleep(0.15)
+        writer.write(b"GET /livez HTTP/1.1\r\n")
+        status, _ = await Wire(reader, writer).answer()
+        assert status == 408
+        writer.close()
+
+
+async def test_what_is_no_http_is_told_so_in_json(wire: Wire) -> None:
+    wire.writer.write(b"\x16\x03\x01 hello\r\n\r\n")
+    status, body = await wire.answer()
+    assert (status, json.loads(body)["error"]["code"]) == (400, "malformed_body")
+
+
+async def test_pipelined_requests_are_answered_in_order(edge: Edge, wire: Wire) -> None:
+    plain = BODY.replace(b', "stream": true', b"")
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-request-id: r%d\r\ncontent-length: %d\r\n\r\n"
+    for number in (1, 2):
+        wire.writer.write(head % (number, len(plain)) + plain)
+    wire.writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    everything = await asyncio.wait_for(wire.reader.read(), 5)
+    assert everything.count(b"HTTP/1.1 200 OK") == 3
+    assert everything.index(b"x-request-id: r1") < everything.index(b"x-request-id: r2")
+
+
+async def test_a_taken_port_is_named(edge: Edge) -> None:
+    with pytest.raises(StartupError, match=f"127.0.0.1:{edge.port}: address already in use"):
+        async with http_serving(lambda *_: None, "127.0.0.1", edge.port, 1.0):
+            pass
+
+
+async def test_a_host_that_is_none_is_named() -> None:
+    with pytest.raises(StartupError, match=r"cannot serve HTTP on no\.such\.host\.invalid:0"):
+        async with http_serving(lambda *_: None, "no.such.host.invalid", 0, 1.0):
+            pass
+
+
+async def test_idle_connections_do_not_hold_a_drain() -> None:
+    async with running_edge(drain_timeout=30.0) as edge:
+        client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", trust_env=False)
+        await client.get("/livez")
+        _, never_used = await asyncio.open_connection("127.0.0.1", edge.port)
+        before = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - before < 3
+    await client.aclose()
+    never_used.close()
