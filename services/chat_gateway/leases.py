@@ -23,7 +23,11 @@ _UNKNOWN_OUTCOME = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CAN
 class LeaseTimes:
     """In seconds. The lease's own length is session_svc's setting; its answers say when it ends."""
 
+    renew_after: float = 0.25
+    """When a turn is first renewed. Most turns without a real model are over by then; from then on the renewal is held
+    open, so that an interruption is known at once."""
     renew_interval: float = 4.0
+    """How long each renewal is held open; at most a third of the lease."""
     retry_pause: float = 0.25
     commit_resolve: float = 10.0
     """How long a commit with an unknown outcome is asked again before the caller is told."""
@@ -107,7 +111,7 @@ class HeldLease:
 
     async def __aenter__(self) -> Self:
         # A timer, not a task: most turns are over before the first renewal.
-        self._timer = asyncio.get_running_loop().call_later(self._leases.times.renew_interval, self._start_renewing)
+        self._timer = asyncio.get_running_loop().call_later(self._leases.times.renew_after, self._start_renewing)
         return self
 
     async def __aexit__(
@@ -142,15 +146,15 @@ class HeldLease:
             self._renewals.cancel()
 
     async def _renew(self) -> None:
-        times = self._leases.times
+        times, clock = self._leases.times, asyncio.get_running_loop().time
         while True:
-            pause = times.renew_interval
+            begin = clock()
             try:
-                self._lease = await self._leases.sessions.renew(self._lease)
+                self._lease = await self._leases.sessions.renew(self._lease, times.renew_interval)
             except ServiceError as error:
                 # While session_svc is away the lease may still be ours; past its end it may be somebody else's.
                 if error.code not in _UNKNOWN_OUTCOME or datetime.now(UTC) >= self._lease.expire_time:
                     self._stop(error)
                     return
-                pause = times.retry_pause
-            await asyncio.sleep(pause)
+            if clock() - begin < times.renew_interval:
+                await asyncio.sleep(times.retry_pause)

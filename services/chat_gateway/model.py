@@ -35,6 +35,13 @@ class BusyPolicy(enum.StrEnum):
     INTERRUPT = "interrupt"
 
 
+class OnDisconnect(enum.StrEnum):
+    """What becomes of a turn whose caller goes away before its end."""
+
+    CANCEL = "cancel"
+    FINISH = "finish"
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """A call of a tool by the model; `arguments` is the model's JSON text, which may be invalid."""
@@ -146,6 +153,7 @@ class TurnRequest:
     tool_choice: str = ""
     response_format: Mapping[str, Any] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    on_disconnect: OnDisconnect = OnDisconnect.CANCEL
     timeout: float | None = None
     """Seconds that the caller will wait; None: the gateway's own bound."""
 

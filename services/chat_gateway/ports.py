@@ -32,8 +32,11 @@ class Sessions(Protocol):
         """Takes the lease and returns the window, or the stored turn of a repeated request."""
         ...
 
-    async def renew(self, lease: Lease) -> Lease:
-        """Extends the lease. Raises `RemoteError` (LEASE_LOST, TURN_INTERRUPTED)."""
+    async def renew(self, lease: Lease, hold: float) -> Lease:
+        """Extends the lease at once and returns after `hold` seconds, sooner when the turn is interrupted.
+
+        Raises `RemoteError` (LEASE_LOST, TURN_INTERRUPTED).
+        """
         ...
 
     async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:

@@ -16,6 +16,7 @@ from chat_gateway.clients.session_client import SessionAdminClient, SessionClien
 from chat_gateway.clients.stubs import Stubs, make_stubs
 from chat_gateway.clients.template_publisher import publish_templates
 from chat_gateway.deletion import AgentDeletion
+from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.chat_servicer import ChatServicer
 from chat_gateway.grpc_edge.runtime_servicer import RuntimeServicer
 from chat_gateway.http_edge.app import build_app
@@ -44,7 +45,7 @@ RUNTIME_SERVICE = "parley.chat.v1.RuntimeService"
 class _Core:
     """What the edges serve."""
 
-    turns: TurnRunner
+    turns: FinishingTurns
     preview: PromptPreview
     instances: Instances
     scheduler: Scheduler
@@ -121,7 +122,7 @@ async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, 
     stack.push_async_callback(leases.close, settings.peer_timeout)
     scheduler = Scheduler(_turn_limits(settings))
     observe_runtime(scheduler, instances, configs)
-    turns = TurnRunner(
+    runner = TurnRunner(
         configs=configs,
         sessions=sessions,
         instances=instances,
@@ -130,6 +131,8 @@ async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, 
         metrics=TurnMetrics(),
         turn_timeout=settings.turn_timeout,
     )
+    turns = FinishingTurns(runner)
+    stack.push_async_callback(turns.close)
     preview = PromptPreview(configs, SessionReaderClient(stubs, timeout=settings.peer_timeout), instances)
     deletion = AgentDeletion(client, SessionAdminClient(stubs, timeout=settings.peer_timeout), configs, instances)
     return _Core(turns, preview, instances, scheduler, configs, deletion)

@@ -62,10 +62,10 @@ class SessionClient:
         )
         return _begun(response)
 
-    async def renew(self, lease: Lease) -> Lease:
+    async def renew(self, lease: Lease, hold: float) -> Lease:
         """See `Sessions.renew`."""
-        request = pb.RenewTurnRequest(lease=_lease_to_proto(lease))
-        response = await call(self._turns.RenewTurn, request, timeout=self._timeout, peer=SESSION_SVC)
+        request = pb.RenewTurnRequest(lease=_lease_to_proto(lease), hold=_duration(timedelta(seconds=hold)))
+        response = await call(self._turns.RenewTurn, request, timeout=self._timeout + hold, peer=SESSION_SVC)
         return Lease(lease.project, lease.session_id, lease.turn_id, lease.token, from_timestamp(response.expire_time))
 
     async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:

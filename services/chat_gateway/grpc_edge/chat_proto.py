@@ -16,6 +16,7 @@ from chat_gateway.model import (
     BusyPolicy,
     Delta,
     Message,
+    OnDisconnect,
     Sampling,
     Tool,
     TurnOutcome,
@@ -33,6 +34,11 @@ _BUSY = {
     turn_service_pb2.BUSY_POLICY_WAIT: BusyPolicy.WAIT,
     turn_service_pb2.BUSY_POLICY_REJECT: BusyPolicy.REJECT,
     turn_service_pb2.BUSY_POLICY_INTERRUPT: BusyPolicy.INTERRUPT,
+}
+_ON_DISCONNECT = {
+    pb.ON_DISCONNECT_UNSPECIFIED: OnDisconnect.CANCEL,
+    pb.ON_DISCONNECT_CANCEL: OnDisconnect.CANCEL,
+    pb.ON_DISCONNECT_FINISH: OnDisconnect.FINISH,
 }
 _KNOWN_ROLES = frozenset(ROLES.values())
 
@@ -56,6 +62,7 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
         tool_choice=turn.tool_choice,
         response_format=MessageToDict(turn.response_format) if turn.HasField("response_format") else None,
         metadata=dict(turn.metadata),
+        on_disconnect=_ON_DISCONNECT[turn.on_disconnect],
         timeout=timeout,
     )
 
@@ -111,6 +118,8 @@ def _check_enums(turn: pb.TurnInput) -> None:
             found.add(f"messages[{number}].role", "must be a role that exists")
     if turn.busy not in _BUSY:
         found.add("busy", "must be a policy that exists")
+    if turn.on_disconnect not in _ON_DISCONNECT:
+        found.add("on_disconnect", "must be a value that exists")
     found.check()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chat_gateway.clients.message_proto import message_to_proto
+from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.chat_proto import (
     deltas_to_proto,
     messages_to_proto,
@@ -15,7 +16,6 @@ from chat_gateway.grpc_edge.chat_proto import (
 from chat_gateway.grpc_edge.coalescing import CoalescedDeltas
 from chat_gateway.model import Delta, TurnStarted
 from chat_gateway.preview import PromptPreview
-from chat_gateway.turn import TurnRunner
 from parley.chat.v1 import chat_service_pb2 as pb
 from parley.chat.v1 import chat_service_pb2_grpc
 from servicekit.server import remaining
@@ -24,7 +24,7 @@ from servicekit.server import remaining
 class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
     """Serves `parley.chat.v1.ChatService`."""
 
-    def __init__(self, turns: TurnRunner, preview: PromptPreview) -> None:
+    def __init__(self, turns: FinishingTurns, preview: PromptPreview) -> None:
         self._turns = turns
         self._preview = preview
 

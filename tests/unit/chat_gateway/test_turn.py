@@ -13,7 +13,7 @@ from chat_gateway.model import Delta, FinishReason, Message, Role, Turn, TurnSta
 from servicekit.errors import Code, InvalidArgument, ServiceError, Unavailable
 from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, World, asks, make_config, remote
 
-QUICK = LeaseTimes(renew_interval=0.02, retry_pause=0.01, commit_resolve=0.2, abort_resolve=0.5)
+QUICK = LeaseTimes(renew_after=0.01, renew_interval=0.02, retry_pause=0.01, commit_resolve=0.2, abort_resolve=0.5)
 
 
 async def ignore(_: object) -> None:

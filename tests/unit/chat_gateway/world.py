@@ -125,10 +125,11 @@ class FakeSessions:
             replayed=self.replay,
         )
 
-    async def renew(self, lease: Lease) -> Lease:
+    async def renew(self, lease: Lease, hold: float) -> Lease:
         self.renewed += 1
         if self.renew_errors:
             raise self.renew_errors.pop(0)
+        await asyncio.sleep(hold)
         return replace(lease, expire_time=datetime.now(UTC) + timedelta(seconds=15))
 
     async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:

@@ -1,0 +1,94 @@
+"""Turns that outlive their callers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+import structlog
+
+from chat_gateway.model import Delta, OnDelta, OnDisconnect, OnStarted, TurnOutcome, TurnRequest, TurnStarted
+from chat_gateway.turn import TurnRunner
+from servicekit.errors import ServiceError
+
+log = structlog.get_logger(__name__)
+
+
+class FinishingTurns:
+    """Runs turns as `TurnRunner` does, except that a turn asked for with `OnDisconnect.FINISH` is not cancelled.
+
+    Such a turn runs in a task of its own. When its caller's task is cancelled it goes on unheard, and counts as running
+    for the scheduler, so that a drain waits for it.
+    """
+
+    def __init__(self, runner: TurnRunner) -> None:
+        self._runner = runner
+        self._alone: set[asyncio.Task[TurnOutcome]] = set()
+
+    async def run(
+        self, request: TurnRequest, on_started: OnStarted | None = None, on_delta: OnDelta | None = None
+    ) -> TurnOutcome:
+        """See `TurnRunner.run`."""
+        if request.on_disconnect is OnDisconnect.CANCEL:
+            return await self._runner.run(request, on_started, on_delta)
+        caller = _Caller(on_started, on_delta)
+        turn = asyncio.get_running_loop().create_task(
+            self._runner.run(
+                request,
+                caller.started if on_started is not None else None,
+                caller.delta if on_delta is not None else None,
+            )
+        )
+        try:
+            return await asyncio.shield(turn)
+        except asyncio.CancelledError:
+            caller.leave()
+            self._alone.add(turn)
+            turn.add_done_callback(self._finished)
+            raise
+
+    async def close(self) -> None:
+        """Cancels the turns that still go on alone; after a drain there are none."""
+        for turn in self._alone:
+            turn.cancel()
+        await asyncio.gather(*self._alone, return_exceptions=True)
+
+    def _finished(self, turn: asyncio.Task[TurnOutcome]) -> None:
+        self._alone.discard(turn)
+        error = None if turn.cancelled() else turn.exception()
+        if isinstance(error, ServiceError):
+            log.info("turn_without_caller_failed", reason=error.reason)
+        elif error is not None:
+            log.error("turn_without_caller_failed", exc_info=error)
+
+
+class _Caller:
+    """Whom events go to, for as long as somebody listens. Leaving frees an event that is on its way to it."""
+
+    def __init__(self, on_started: OnStarted | None, on_delta: OnDelta | None) -> None:
+        self._on_started = on_started
+        self._on_delta = on_delta
+        self._left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def leave(self) -> None:
+        if not self._left.done():
+            self._left.set_result(None)
+
+    async def started(self, event: TurnStarted) -> None:
+        if self._on_started is not None and not self._left.done():
+            await self._tell(self._on_started(event))
+
+    async def delta(self, event: Delta) -> None:
+        if self._on_delta is not None and not self._left.done():
+            await self._tell(self._on_delta(event))
+
+    async def _tell(self, telling: Awaitable[None]) -> None:
+        told = asyncio.ensure_future(telling)
+        try:
+            await asyncio.wait((told, self._left), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            told.cancel()
+        failed = (await asyncio.gather(told, return_exceptions=True))[0]
+        if isinstance(failed, Exception):
+            log.info("caller_left", error=type(failed).__name__)
+            self.leave()
