@@ -1,0 +1,378 @@
+"""TurnService over real gRPC and real Redis."""
+
+import asyncio
+import contextlib
+import uuid
+from typing import Any
+
+import pytest
+import redis
+
+from parley.session.v1 import message_pb2, session_service_pb2, turn_service_pb2
+from servicekit.errors import Code
+from tests.service.session_svc.replica import (
+    ASSISTANT,
+    INTERRUPT,
+    REJECT,
+    TOOL,
+    UID,
+    USER,
+    WAIT,
+    Replica,
+    refused,
+    replica,
+    say,
+    seconds,
+    texts,
+)
+
+
+async def test_history_carries_over(svc: Replica) -> None:
+    first = await svc.begin(user_id="ann", metadata={"company": "Acme"})
+    assert first.created
+    assert first.session.metadata == {"company": "Acme"}
+    committed = await svc.commit(first, "one")
+    assert committed.turn_number == 1
+    assert committed.expire_time.ToMilliseconds() > first.session.create_time.ToMilliseconds()
+    second = await svc.begin(user_id="ann")
+    assert not second.created
+    assert texts(second) == ["one"]
+    assert [message.content for message in second.window[0].messages] == ["one", "yes"]
+    assert (second.window[0].number, second.window[0].id) == (1, first.lease.turn_id)
+    assert second.lease.token > first.lease.token
+
+
+async def test_what_was_sent_comes_back_unchanged(svc: Replica) -> None:
+    begun = await svc.begin()
+    turn = message_pb2.Turn(
+        messages=[
+            message_pb2.Message(
+                role=USER,
+                name="ann",
+                parts=[
+                    message_pb2.ContentPart(text="look"),
+                    message_pb2.ContentPart(image_url=message_pb2.ImageUrl(url="https://x/y.png", detail="low")),
+                ],
+            ),
+            message_pb2.Message(
+                role=ASSISTANT, tool_calls=[message_pb2.ToolCall(id="c1", name="f", arguments='{"broken')]
+            ),
+            message_pb2.Message(role=TOOL, tool_call_id="c1", content="42"),
+            message_pb2.Message(role=ASSISTANT, content="done 😀", refusal=""),
+        ],
+        agent_revision=7,
+        usage=message_pb2.Usage(prompt_tokens=5, completion_tokens=6, cached_tokens=1),
+        finish_reason=message_pb2.FINISH_REASON_STOP,
+        model="smollm2",
+    )
+    turn.metadata.update({"trace": "t", "n": 3})
+    await svc.commit(begun, turn=turn)
+    again = await svc.begin()
+    turn.id, turn.number = begun.lease.turn_id, 1
+    assert list(again.window) == [turn]
+    assert again.session.agent_revision == 7
+    assert again.session.usage == turn.usage
+    assert again.session.message_count == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"project": "Not A Project"}, ["project"]),
+        ({"session": "a/b"}, ["session_id"]),
+        ({"session": "x" * 129}, ["session_id"]),
+        ({"session": "", "session_must_exist": True}, ["session_id"]),
+        ({"agent_id": "Hello", "agent_uid": ""}, ["agent_id", "agent_uid"]),
+        ({"turn_id": ""}, ["turn_id"]),
+        ({"user_id": "two words"}, ["user_id"]),
+        ({"window_messages": 1001}, ["window_messages"]),
+        ({"window_messages": -1}, ["window_messages"]),
+        ({"idle_ttl": seconds(0.5)}, ["idle_ttl"]),
+        ({"idle_ttl": seconds(31 * 86400)}, ["idle_ttl"]),
+        ({"max_lifetime": seconds(91 * 86400)}, ["max_lifetime"]),
+        ({"request_id": "r"}, ["request_digest"]),
+        ({"request_id": "ü", "request_digest": b"d"}, ["request_id"]),
+        ({"metadata": {"k" * 65: "v"}}, ["metadata"]),
+        ({"busy": 9}, ["busy"]),
+    ],
+)
+async def test_begin_names_every_broken_field(svc: Replica, fields: dict[str, Any], named: list[str]) -> None:
+    with refused("INVALID_FIELD") as outcome:
+        await svc.begin(**fields)
+    assert outcome.error.code is Code.INVALID_ARGUMENT
+    assert [violation.field for violation in outcome.error.violations] == named
+
+
+@pytest.mark.parametrize(
+    ("messages", "named"),
+    [
+        ([], "turn.messages"),
+        (say("x") * 129, "turn.messages"),
+        ([message_pb2.Message(content="x")], "turn.messages[0].role"),
+        ([message_pb2.Message(role=TOOL, content="x")], "turn.messages[0].tool_call_id"),
+        ([*say("x"), message_pb2.Message(role=TOOL, tool_call_id="c9")], "turn.messages[2].tool_call_id"),
+        ([message_pb2.Message(role=USER, name="n" * 65, content="x")], "turn.messages[0].name"),
+        ([message_pb2.Message(role=USER, parts=[message_pb2.ContentPart()])], "turn.messages[0].parts[0]"),
+        (
+            [message_pb2.Message(role=ASSISTANT, tool_calls=[message_pb2.ToolCall(name="f")])],
+            "turn.messages[0].tool_calls[0].id",
+        ),
+        (
+            [message_pb2.Message(role=USER, tool_calls=[message_pb2.ToolCall(id="c", name="f")])],
+            "turn.messages[0].tool_calls",
+        ),
+    ],
+)
+async def test_a_turn_that_breaks_the_rules_is_not_stored(
+    svc: Replica, messages: list[message_pb2.Message], named: str
+) -> None:
+    begun = await svc.begin()
+    with refused("INVALID_FIELD") as outcome:
+        await svc.commit(begun, turn=message_pb2.Turn(messages=messages))
+    assert named in [violation.field for violation in outcome.error.violations]
+    assert (await svc.commit(begun)).turn_number == 1, "the lease is still held"
+
+
+async def test_a_turn_that_is_too_large_is_not_stored(svc: Replica) -> None:
+    begun = await svc.begin()
+    with refused("MESSAGE_TOO_LARGE") as outcome:
+        await svc.commit(begun, "x" * 1024 * 1024)
+    assert outcome.error.metadata == {"limit_bytes": str(1024 * 1024)}
+    await svc.commit(begun, "x" * 1000 * 1024)
+
+
+async def test_reject(svc: Replica) -> None:
+    await svc.begin()
+    with refused("SESSION_BUSY") as outcome:
+        await svc.begin(busy=REJECT)
+    assert outcome.error.code is Code.ABORTED
+    assert 0 < outcome.error.retry_after <= 15
+
+
+async def test_the_reasons_of_the_store_reach_the_caller(svc: Replica) -> None:
+    begun = await svc.begin(user_id="ann")
+    await svc.commit(begun)
+    with refused("SESSION_NOT_FOUND"):
+        await svc.begin(user_id="bob")
+    with refused("SESSION_NOT_FOUND"):
+        await svc.begin("nowhere", session_must_exist=True)
+    with refused("SESSION_AGENT_MISMATCH"):
+        await svc.begin(user_id="ann", agent_uid="another")
+    with refused("LEASE_LOST"):
+        await svc.renew(begun)
+    await svc.sessions.DeleteSessions(
+        session_service_pb2.DeleteSessionsRequest(agent_id="hello", agent_uid=UID, fence_agent=True)
+    )
+    with refused("AGENT_DELETED") as outcome:
+        await svc.begin("s3")
+    assert outcome.error.metadata == {"agent_id": "hello"}
+
+
+async def test_an_expired_lease_is_fenced_off(redis_url: str) -> None:
+    async with replica(redis_url, lease=0.2) as svc:
+        await svc.turn()
+        paused = await svc.begin()
+        await asyncio.sleep(0.25)
+        with refused("LEASE_LOST"):
+            await svc.commit(paused, "too late")
+        following = await svc.begin()
+        with refused("LEASE_LOST"):
+            await svc.commit(paused, "too late")
+        await svc.commit(following, "in time")
+        assert texts(await svc.begin()) == ["hi", "in time"]
+
+
+async def test_a_renewed_lease_lives_on(redis_url: str) -> None:
+    async with replica(redis_url, lease=0.3) as svc:
+        begun = await svc.begin()
+        for _ in range(4):
+            await asyncio.sleep(0.15)
+            await svc.renew(begun)
+        await svc.commit(begun)
+
+
+async def test_commit_is_idempotent(svc: Replica) -> None:
+    begun = await svc.begin()
+    first = await svc.commit(begun, "one")
+    await svc.turn(text="two")
+    assert (await svc.commit(begun, "one")).turn_number == first.turn_number
+    assert texts(await svc.begin()) == ["one", "two"]
+
+
+async def test_replay(svc: Replica) -> None:
+    mark: dict[str, Any] = {"request_id": "r1", "request_digest": b"digest"}
+    begun = await svc.begin(**mark)
+    await svc.commit(begun, "one", **mark)
+    repeated = await svc.begin(**mark)
+    assert not repeated.HasField("lease")
+    assert repeated.replayed_turn.id == begun.lease.turn_id
+    assert repeated.replayed_turn.messages[0].content == "one"
+    with refused("IDEMPOTENCY_KEY_REUSED") as outcome:
+        await svc.begin(request_id="r1", request_digest=b"other")
+    assert outcome.error.metadata == {"request_id": "r1"}
+
+
+async def test_a_repeat_without_a_session_id_finds_the_session_of_the_first_try(svc: Replica) -> None:
+    mark: dict[str, Any] = {"request_id": "r1", "request_digest": b"digest", "user_id": "ann"}
+    begun = await svc.begin("", **mark)
+    waiting = asyncio.create_task(svc.begin("", **mark))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    await svc.commit(begun, "one", request_id="r1", request_digest=b"digest")
+    repeated = await waiting
+    assert repeated.session.id == begun.session.id
+    assert repeated.replayed_turn.messages[0].content == "one"
+    assert (await svc.begin("", user_id="ann")).session.id != begun.session.id
+
+
+async def test_waiting_is_fair_across_replicas(redis_url: str) -> None:
+    async with replica(redis_url) as one, replica(redis_url) as two:
+        running = await one.begin()
+        order: list[int] = []
+
+        async def wait_for_turn(number: int) -> None:
+            svc = (one, two)[number % 2]
+            begun = await svc.begin(timeout=20, busy=WAIT)
+            order.append(number)
+            await svc.commit(begun, str(number))
+
+        waiters = []
+        for number in range(8):
+            waiters.append(asyncio.create_task(wait_for_turn(number)))
+            await asyncio.sleep(0.05)
+        begin = asyncio.get_running_loop().time()
+        await one.commit(running, "first")
+        await asyncio.gather(*waiters)
+        assert order == list(range(8))
+        assert asyncio.get_running_loop().time() - begin < 2, "woken, not found by a timer"
+        assert texts(await one.begin()) == ["first", *map(str, range(8))]
+
+
+async def test_a_wait_ends_at_the_deadline(svc: Replica) -> None:
+    await svc.begin()
+    with refused("SESSION_BUSY") as outcome:
+        await svc.begin(timeout=0.6, busy=WAIT)
+    assert outcome.error.retry_after > 0
+    with refused("SESSION_BUSY"):
+        await svc.begin(timeout=0.1, busy=WAIT)
+
+
+async def test_the_queue_of_a_session_is_bounded(redis_url: str) -> None:
+    async with replica(redis_url, queue_per_session=2) as svc:
+        running = await svc.begin()
+        waiters = [asyncio.create_task(svc.begin(timeout=10)) for _ in range(2)]
+        await asyncio.sleep(0.2)
+        with refused("TURN_QUEUE_FULL") as outcome:
+            await svc.begin()
+        assert outcome.error.code is Code.RESOURCE_EXHAUSTED
+        assert outcome.error.quota_subject == "session:s1"
+        await svc.commit(running)
+        done, _ = await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+        await svc.commit(done.pop().result())
+        await asyncio.gather(*waiters)
+
+
+async def test_a_cancelled_waiter_gives_up_its_place(svc: Replica) -> None:
+    running = await svc.begin()
+    cancelled = asyncio.create_task(svc.begin(timeout=20))
+    await asyncio.sleep(0.1)
+    patient = asyncio.create_task(svc.begin(timeout=20))
+    await asyncio.sleep(0.1)
+    cancelled.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await cancelled
+    await asyncio.sleep(0.1)
+    await svc.commit(running)
+    async with asyncio.timeout(1):
+        await patient
+
+
+async def test_the_waiter_of_a_replica_that_died_holds_up_nobody_for_long(redis_url: str) -> None:
+    async with replica(redis_url, claim=0.3, lease=1) as svc:
+        await svc.turn()
+        running = await svc.begin()
+        with redis.Redis.from_url(redis_url) as client:  # what a dead replica leaves: a ticket for which nobody comes
+            client.rpush("{default:s1}:queue", "dead|deadbeef.1|9999999999999|0")
+        patient = asyncio.create_task(svc.begin(timeout=30))
+        await asyncio.sleep(0.1)
+        await svc.commit(running)
+        async with asyncio.timeout(2):
+            await patient
+
+
+async def test_interrupt_across_replicas(redis_url: str) -> None:
+    async with replica(redis_url) as one, replica(redis_url) as two:
+        await one.turn(text="before")
+        running = await one.begin()
+        begun = await two.begin(busy=INTERRUPT)
+        with refused("TURN_INTERRUPTED"):
+            await one.renew(running)
+        with refused("TURN_INTERRUPTED"):
+            await one.commit(running, "lost")
+        await one.abort(running)
+        await two.commit(begun, "after")
+        assert texts(await one.begin()) == ["before", "after"]
+
+
+async def test_a_dead_holder_blocks_a_waiter_for_one_lease_at_most(redis_url: str) -> None:
+    async with replica(redis_url, lease=0.5) as svc:
+        await svc.turn()
+        await svc.begin()
+        begin = asyncio.get_running_loop().time()
+        await svc.begin(timeout=10)
+        assert 0.3 < asyncio.get_running_loop().time() - begin < 1.0
+
+
+async def test_a_full_session(redis_url: str) -> None:
+    async with replica(redis_url, turns_per_session=3, when_full="refuse") as svc:
+        for _ in range(3):
+            await svc.turn()
+        with refused("SESSION_FULL") as outcome:
+            await svc.begin()
+        assert outcome.error.metadata == {"session_id": "s1", "limit": "3"}
+
+
+async def test_the_window_is_bounded_in_bytes(redis_url: str) -> None:
+    async with replica(redis_url, window_bytes=100_000) as svc:
+        for n in range(5):
+            await svc.turn(text=str(n) + "x" * 30_000)
+        assert [text[0] for text in texts(await svc.begin())] == ["2", "3", "4"]
+
+
+async def test_a_session_expires_whole(redis_url: str) -> None:
+    async with replica(redis_url) as svc:
+        begun = await svc.begin(idle_ttl=seconds(1))
+        await svc.commit(begun, idle_ttl=seconds(1))
+        await asyncio.sleep(1.1)
+        listed = await svc.sessions.ListSessions(session_service_pb2.ListSessionsRequest())
+        assert not listed.sessions
+        with refused("SESSION_NOT_FOUND"):
+            await svc.sessions.GetSession(session_service_pb2.GetSessionRequest(id="s1"))
+        again = await svc.begin()
+        assert again.created
+        assert not again.window
+
+
+async def test_a_session_does_not_expire_in_the_middle_of_a_turn(svc: Replica) -> None:
+    begun = await svc.begin(idle_ttl=seconds(1), max_lifetime=seconds(1))
+    await svc.commit(begun, idle_ttl=seconds(1))
+    running = await svc.begin(idle_ttl=seconds(1), max_lifetime=seconds(1))
+    await asyncio.sleep(1.3)
+    listed = await svc.sessions.ListSessions(session_service_pb2.ListSessionsRequest())
+    assert [session.id for session in listed.sessions] == ["s1"]
+    assert (await svc.commit(running)).turn_number == 2
+    with refused("SESSION_NOT_FOUND"):
+        await svc.sessions.GetSession(session_service_pb2.GetSessionRequest(id="s1"))
+
+
+async def test_a_malformed_lease_is_refused(svc: Replica) -> None:
+    with refused("INVALID_FIELD") as outcome:
+        await svc.turns.RenewTurn(turn_service_pb2.RenewTurnRequest())
+    fields = [violation.field for violation in outcome.error.violations]
+    assert fields == ["lease.session_id", "lease.turn_id", "lease.token"]
+
+
+async def test_retry_of_begin_gets_the_same_lease(svc: Replica) -> None:
+    turn_id = uuid.uuid4().hex
+    first, again = await svc.begin(turn_id=turn_id), await svc.begin(turn_id=turn_id)
+    assert first.lease == again.lease
