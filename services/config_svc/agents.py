@@ -21,6 +21,7 @@ from config_svc.model.errors import (
     TemplateNotFound,
     missing_template,
 )
+from config_svc.model.filter import parse_filter
 from config_svc.model.query import After, AgentQuery, OrderField, parse_order, sort_value
 from config_svc.model.template import Template, version_order
 from config_svc.schema import parameter_violations
@@ -111,11 +112,10 @@ class AgentConfigs:
         found = Violations()
         _check_project(found, project)
         order = parse_order(found, order_by)
-        if filter_text:
-            found.add("filter", "is not supported yet")
+        wanted = parse_filter(found, filter_text)
         found.check()
         limit = paging.page_size(size)
-        query = AgentQuery(project, self._clock(), order, show_deleted)
+        query = AgentQuery(project, self._clock(), order, show_deleted, wanted)
         bound = ("agents", project, filter_text, order.field.value, str(order.descending), str(show_deleted))
         after = None
         if token:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import Change, ChangeType, FeedPosition
 from config_svc.model.errors import AgentAlreadyExists, AgentNotFound, RevisionNotFound
+from config_svc.model.filter import matches
 from config_svc.model.query import After, AgentQuery, SortValue, sort_value
 from config_svc.model.template import Template
 from config_svc.store import Claim, Writing
@@ -216,7 +217,7 @@ class MemoryStore:
 
 
 def _matches(agent: AgentConfig, query: AgentQuery) -> bool:
-    if agent.project != query.project:
+    if agent.project != query.project or (query.filter is not None and not matches(agent, query.filter)):
         return False
     return agent.delete_time is None or (query.show_deleted and not _is_purged(agent, query.now))
 

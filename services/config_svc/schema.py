@@ -22,7 +22,7 @@ from config_svc.model.rules import Json, canonical
 from servicekit.errors import Violation
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-STEPS = 50_000
+STEPS = 20_000
 MAX_VIOLATIONS = 100
 
 _PATTERN_OPTIONS = re2.Options()

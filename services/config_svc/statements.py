@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, collate, false, func, literal, not_, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import Change, ChangeType, FeedPosition
+from config_svc.model.filter import LABEL, OPERATORS, TIME_FIELDS, Comparison, Every, Filter, Not, Some
 from config_svc.model.query import After, AgentQuery
 from config_svc.model.template import Template
 from config_svc.stored import decode_agent, decode_spec
@@ -50,12 +51,42 @@ def agents_page(query: AgentQuery, after: After | None, limit: int) -> Select[An
     if query.show_deleted:
         shown = or_(shown, agent_configs.c.purge_time > query.now)
     statement = select(agent_configs).where(agent_configs.c.project == query.project, shown)
+    if query.filter is not None:
+        statement = statement.where(_condition(query.filter))
     if after is not None:
         start = tuple_(literal(after.value, column.type), literal(after.uid, agent_configs.c.uid.type))
         statement = statement.where(key < start if query.order.descending else key > start)
     if query.order.descending:
         return statement.order_by(column.desc(), agent_configs.c.uid.desc()).limit(limit)
     return statement.order_by(column, agent_configs.c.uid).limit(limit)
+
+
+def _condition(wanted: Filter) -> ColumnElement[bool]:
+    match wanted:
+        case Every(parts):
+            return and_(*(_condition(part) for part in parts))
+        case Some(parts):
+            return or_(*(_condition(part) for part in parts))
+        case Not(part):
+            return not_(_condition(part))
+        case Comparison(field, sign, value):
+            column = _filtered(field)
+            if sign == ":*":
+                return column.is_not(None)
+            # A missing label is null, and "unknown" turned round would stay unknown.
+            return func.coalesce(OPERATORS[sign](column, value), false())
+
+
+def _filtered(field: str) -> ColumnElement[Any]:
+    if field in TIME_FIELDS:
+        return agent_configs.c[field]
+    if field == "template_id":
+        text = agent_configs.c.spec["template_id"].astext
+    elif field.startswith(LABEL):
+        text = agent_configs.c.spec["labels"][field.removeprefix(LABEL)].astext
+    else:
+        text = agent_configs.c.spec["model"]["name" if field == "model" else "provider"].astext
+    return collate(text, "C")
 
 
 def one_template(template_id: str, version: str) -> Select[Any]:

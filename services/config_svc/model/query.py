@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from config_svc.model.agent import AgentConfig
+from config_svc.model.filter import Filter
 from servicekit.errors import Violations
 
 SortValue: TypeAlias = str | datetime
@@ -46,6 +47,7 @@ class AgentQuery:
     now: datetime
     order: Order = Order()
     show_deleted: bool = False
+    filter: Filter | None = None
 
 
 def sort_value(agent: AgentConfig, order: Order) -> SortValue:

@@ -3,6 +3,7 @@
 import pytest
 
 from config_svc.agents import AgentConfigs
+from config_svc.model.agent import ModelConfig
 from config_svc.model.errors import InvalidPageToken
 from servicekit.errors import InvalidArgument
 from tests.contract.config_svc.conftest import Clock, spec
@@ -121,3 +122,54 @@ async def test_an_unknown_order_is_refused(agents: AgentConfigs, order_by: str) 
 async def test_a_negative_page_size_is_refused(agents: AgentConfigs) -> None:
     with pytest.raises(InvalidArgument):
         await page(agents, size=-1)
+
+
+FILTERS = [
+    ("provider=p0", ["a0", "a2", "a4"]),
+    ("NOT provider=p0", ["a1", "a3", "a5"]),
+    ("model=m1 OR model=m2", ["a1", "a2", "a4", "a5"]),
+    ("labels.n>1 AND labels.n<=4", ["a2", "a3", "a4"]),
+    ("labels.odd:*", ["a1", "a3", "a5"]),
+    ("labels.odd!=yes", ["a5"]),
+    ("NOT labels.odd=yes", ["a0", "a2", "a4", "a5"]),
+    ("labels.other=x", []),
+    ("NOT labels.other=x", ["a0", "a1", "a2", "a3", "a4", "a5"]),
+    ("labels.case<Z", ["a0"]),
+    ("create_time>2026-01-01T12:00:02.123456Z", ["a3", "a4", "a5"]),
+    ("create_time>=2026-01-01T13:00:02.123456+01:00 AND provider=p0", ["a2", "a4"]),
+    ("template_id=assistant AND -(model=m0 OR model=m1)", ["a2", "a5"]),
+    ("""labels.quote='"\\\\x'""", ["a0"]),
+]
+
+
+@pytest.mark.parametrize(("text", "ids"), FILTERS)
+async def test_filters(agents: AgentConfigs, clock: Clock, text: str, ids: list[str]) -> None:
+    for number in range(6):
+        labels = {"n": str(number), "case": "b" if number else "B", "quote": '"\\x' if number == 0 else ""}
+        if number % 2:
+            labels["odd"] = "yes" if number < 5 else "no"
+        await agents.create(P, f"a{number}", spec(model=ModelConfig(f"p{number % 2}", f"m{number % 3}"), labels=labels))
+        clock.advance(seconds=1)
+    found, token = [], ""
+    while True:
+        page, token = await agents.list(
+            P, size=2, token=token, filter_text=text, order_by="create_time", show_deleted=False
+        )
+        found += [one.id for one in page]
+        if not token:
+            break
+    assert found == ids
+
+
+async def test_a_filter_that_is_none_is_refused(agents: AgentConfigs) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        await agents.list(P, size=0, token="", filter_text="x=1", order_by="y", show_deleted=False)
+    assert [one.field for one in caught.value.violations] == ["order_by", "filter"]
+
+
+async def test_a_token_belongs_to_its_filter(agents: AgentConfigs) -> None:
+    for one in ("a", "b", "c"):
+        await agents.create(P, one, spec())
+    _, token = await agents.list(P, size=1, token="", filter_text="model=small", order_by="", show_deleted=False)
+    with pytest.raises(InvalidPageToken):
+        await page(agents, token=token)
