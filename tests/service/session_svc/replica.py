@@ -46,7 +46,12 @@ class Replica:
 
     async def begin(self, session: str = "s1", *, timeout: float = 5, **fields: Any) -> Any:
         """Calls BeginTurn with what a test does not care about filled in."""
-        values = {"agent_id": "hello", "agent_uid": UID, "turn_id": uuid.uuid4().hex, "window_messages": 1000} | fields
+        values: dict[str, Any] = {
+            "agent_id": "hello",
+            "agent_uid": UID,
+            "turn_id": uuid.uuid4().hex,
+            "window_messages": 1000,
+        } | fields
         request = turn_service_pb2.BeginTurnRequest(session_id=session, **values)
         return await self.turns.BeginTurn(request, timeout=timeout)
 

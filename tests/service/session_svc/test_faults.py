@@ -1,0 +1,198 @@
+"""What session_svc does while Redis is killed, frozen, restarted, or made to forget its scripts."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import redis
+
+from parley.session.v1 import session_service_pb2
+from tests.servers.stores import Choice, RedisServer
+from tests.service.session_svc.replica import Replica, refused, replica, texts
+
+
+@pytest.fixture
+def own_redis(server_choice: Choice, tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that this test may kill."""
+    server = server_choice.own_redis(tmp_path)
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+async def svc(own_redis: RedisServer) -> AsyncIterator[Replica]:
+    async with replica(own_redis.database_url(0)) as made:
+        yield made
+
+
+async def until_serving(svc: Replica, expected: bool, seconds: float) -> None:
+    """Waits until the health is as expected."""
+    async with asyncio.timeout(seconds):
+        while await svc.serves() != expected:
+            await asyncio.sleep(0.02)
+
+
+async def test_committed_turns_survive_a_kill(svc: Replica, own_redis: RedisServer) -> None:
+    for n in range(20):
+        await svc.turn(text=str(n))
+    running = await svc.begin()
+    with redis.Redis.from_url(own_redis.database_url(0)) as client:
+        client.execute_command("WAITAOF", 1, 0, 5000)  # everysec: what is not synced yet may be lost
+    own_redis.kill()
+    await until_serving(svc, False, 3)
+    begin = asyncio.get_running_loop().time()
+    with refused("PEER_UNAVAILABLE") as outcome:
+        await svc.begin("s2")
+    assert outcome.error.metadata == {"peer": "redis"}
+    with refused("PEER_UNAVAILABLE"):
+        await svc.commit(running)
+    assert asyncio.get_running_loop().time() - begin < 1, "fails fast"
+    own_redis.start()
+    await until_serving(svc, True, 5)
+    assert (await svc.commit(running, "20")).turn_number == 21, "the lease is as durable as the turns"
+    assert texts(await svc.begin()) == [str(n) for n in range(21)]
+
+
+async def test_waiting_goes_on_over_a_restart(svc: Replica, own_redis: RedisServer) -> None:
+    await svc.turn()
+    running = await svc.begin()
+    waiting = asyncio.create_task(svc.begin(timeout=20))
+    await asyncio.sleep(0.2)
+    own_redis.stop()
+    own_redis.start()
+    await until_serving(svc, True, 5)
+    done, _ = await asyncio.wait([waiting], timeout=0.5)
+    if done:  # it may have been told that Redis went away, but by that name
+        with refused("PEER_UNAVAILABLE"):
+            await waiting
+        return
+    await svc.commit(running)
+    async with asyncio.timeout(5):
+        await waiting
+
+
+async def test_a_frozen_redis_is_away(svc: Replica, own_redis: RedisServer) -> None:
+    pid = getattr(own_redis, "pid", None)
+    if pid is None:
+        pytest.skip("only an embedded server has a process that can be frozen")
+    await svc.turn(text="before")
+    running = await svc.begin()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        begin = asyncio.get_running_loop().time()
+        with refused("PEER_UNAVAILABLE"):
+            await svc.commit(running, "unknown")
+        assert asyncio.get_running_loop().time() - begin < 4.5
+        await until_serving(svc, False, 2)
+        begin = asyncio.get_running_loop().time()
+        with refused("PEER_UNAVAILABLE"):
+            await svc.begin("s2")
+        assert asyncio.get_running_loop().time() - begin < 1.5
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await until_serving(svc, True, 5)
+    assert (await svc.commit(running, "unknown")).turn_number == 2, "whether it was stored or not, it is now, once"
+    assert texts(await svc.begin()) == ["before", "unknown"]
+
+
+async def test_a_redis_that_forgot_the_scripts_is_taught_them(svc: Replica, own_redis: RedisServer) -> None:
+    with redis.Redis.from_url(own_redis.database_url(0)) as client:
+        for n in range(3):
+            client.script_flush()
+            begun = await svc.begin()
+            client.script_flush()
+            await svc.renew(begun)
+            client.script_flush()
+            assert (await svc.commit(begun, str(n))).turn_number == n + 1
+    assert texts(await svc.begin()) == ["0", "1", "2"]
+
+
+async def test_a_redis_that_is_not_there_at_the_start(own_redis: RedisServer) -> None:
+    own_redis.stop()
+    async with replica(own_redis.database_url(0)) as svc:
+        assert not await svc.serves()
+        with refused("PEER_UNAVAILABLE"):
+            await svc.begin()
+        own_redis.start()
+        await until_serving(svc, True, 5)
+        await svc.turn()
+
+
+async def test_a_cut_connection_is_made_again_at_once(svc: Replica, own_redis: RedisServer) -> None:
+    with redis.Redis.from_url(own_redis.database_url(0)) as client:
+        for n in range(10):
+            begun = await svc.begin()
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal")
+            assert (await svc.commit(begun, str(n))).turn_number == n + 1
+            await asyncio.sleep(0.02)
+    assert texts(await svc.begin()) == [str(n) for n in range(10)]
+
+
+async def test_waiters_are_woken_after_the_wake_channel_broke(svc: Replica, own_redis: RedisServer) -> None:
+    await svc.turn()
+    running = await svc.begin()
+    waiting = asyncio.create_task(svc.begin(timeout=20))
+    await asyncio.sleep(0.1)
+    with redis.Redis.from_url(own_redis.database_url(0)) as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await svc.commit(running)  # nobody hears of it
+    async with asyncio.timeout(3):
+        await waiting
+
+
+async def everything(svc: Replica) -> list[str]:
+    """Returns what the user said in each stored turn, oldest first."""
+    found: list[str] = []
+    request = session_service_pb2.ListMessagesRequest(session_id="s1", page_size=100)
+    while True:
+        page = await svc.sessions.ListMessages(request)
+        found += [turn.messages[0].content for turn in page.turns]
+        if not page.next_page_token:
+            return found
+        request.page_token = page.next_page_token
+
+
+async def talk(svc: Replica, stop: asyncio.Event, acknowledged: list[str]) -> None:
+    """Has one turn after the other; a commit whose outcome is not known is repeated until it is."""
+    for n in itertools.count():
+        if stop.is_set():
+            return
+        await asyncio.sleep(0.002)
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            begun = await svc.begin(timeout=2)
+            while True:
+                try:
+                    await svc.commit(begun, str(n))
+                    acknowledged.append(str(n))
+                    break
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                        raise
+                    await asyncio.sleep(0.05)
+
+
+async def test_acknowledged_turns_and_no_others_are_stored_however_often_redis_is_killed(
+    own_redis: RedisServer,
+) -> None:
+    acknowledged: list[str] = []
+    stop = asyncio.Event()
+    async with replica(own_redis.database_url(0), lease=1) as svc:
+        talking = asyncio.create_task(talk(svc, stop, acknowledged))
+        for _ in range(4):
+            with redis.Redis.from_url(own_redis.database_url(0)) as client:
+                client.config_set("appendfsync", "always")
+            await asyncio.sleep(1.2)
+            own_redis.kill()
+            await asyncio.to_thread(own_redis.start)
+        stop.set()
+        await talking
+        await until_serving(svc, True, 5)
+        assert len(acknowledged) > 20
+        assert await everything(svc) == acknowledged
