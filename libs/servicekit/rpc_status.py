@@ -30,7 +30,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 # the message travels a second time, percent-encoded.
 _MESSAGE_BYTES = 768
 _DETAILS_BYTES = 3 * 1024
-_DESCRIPTION_BYTES = 512
+_DESCRIPTION_BYTES = 256
 
 # grpcio's own words: there is nothing else to tell these two apart by.
 _TOO_LARGE = re.compile(r"message larger than max \(\d+ vs\. (\d+)\)")
@@ -54,7 +54,9 @@ def to_status(error: ServiceError) -> status_pb2.Status:
         status.details.add().Pack(retry)
     if error.quota_subject is not None:
         quota = error_details_pb2.QuotaFailure()
-        quota.violations.add(subject=error.quota_subject, description=status.message)
+        quota.violations.add(
+            subject=_cut(error.quota_subject, _DESCRIPTION_BYTES), description=_cut(error.message, _DESCRIPTION_BYTES)
+        )
         status.details.add().Pack(quota)
     if error.violations:
         status.details.add().Pack(_bad_request(error.violations, _DETAILS_BYTES - status.ByteSize()))

@@ -18,7 +18,7 @@ from servicekit.errors import (
     Unavailable,
     Violation,
 )
-from servicekit.interceptors import remaining
+from servicekit.interceptors import Behavior, HandlerInterceptor, remaining, status_name
 from servicekit.settings import ServiceSettings
 
 Start = Callable[..., Any]
@@ -193,9 +193,22 @@ async def test_the_deadline_reaches_the_server_and_ends_the_call(start: Start) -
         with pytest.raises(DeadlineExceeded):
             await call(peer.method("Slow"), HELLO, timeout=0.2)
         await asyncio.wait_for(ended.wait(), 5)
-        assert peer.calls("Slow", "DEADLINE_EXCEEDED") == 1
+        counted = [peer.calls("Slow", code) for code in ("DEADLINE_EXCEEDED", "CANCELLED")]  # by whose clock was first
+        assert [count for count in counted if count] == [1]
     assert left[0] is not None
     assert 0 < left[0] <= 0.2
+
+
+@pytest.mark.parametrize(
+    ("left", "code"), [(0.0, "DEADLINE_EXCEEDED"), (0.04, "DEADLINE_EXCEEDED"), (1.0, "CANCELLED"), (None, "CANCELLED")]
+)
+def test_a_cancel_at_the_deadline_is_told_from_a_cancel(left: float | None, code: str) -> None:
+    class Context:
+        def time_remaining(self) -> float | None:
+            return left
+
+    context: Any = Context()
+    assert status_name(context, asyncio.CancelledError()) == code
 
 
 async def test_without_a_deadline_nothing_remains_to_be_told(start: Start) -> None:
@@ -222,6 +235,51 @@ async def test_leaving_a_stream_early_cancels_it_at_the_server(start: Start) -> 
         await responses.aclose()
         await asyncio.wait_for(closed.wait(), 5)
         assert peer.calls("Watch", "CANCELLED") == 1
+
+
+async def test_a_stream_is_closed_before_its_call_counts_as_ended(start: Start) -> None:
+    closed = asyncio.Event()
+
+    async def flood(request: StringValue, context: Any) -> AsyncIterator[StringValue]:
+        try:
+            while True:
+                yield StringValue(value="x" * 1_000_000)
+        finally:
+            await asyncio.sleep(0.05)
+            closed.set()
+
+    ends: list[bool] = []
+
+    class Watching(HandlerInterceptor):
+        def wrap(self, method: str, behavior: Behavior) -> Behavior:
+            async def watched(request: Any, context: Any) -> Any:
+                try:
+                    return await behavior(request, context)
+                finally:
+                    ends.append(closed.is_set())
+
+            return watched
+
+    async with start({"Flood": ("unary_stream", flood)}, interceptors=[Watching()]) as peer:
+        call_unread = peer.method("Flood", "unary_stream")(HELLO)
+        await asyncio.sleep(0.2)  # now the server waits for the client to read
+        call_unread.cancel()
+        await asyncio.wait_for(closed.wait(), 5)
+    assert ends == [True]
+
+
+async def test_a_method_is_wrapped_once(start: Start) -> None:
+    wrapped: list[str] = []
+
+    class Counting(HandlerInterceptor):
+        def wrap(self, method: str, behavior: Behavior) -> Behavior:
+            wrapped.append(method)
+            return behavior
+
+    async with start({"Echo": ("unary_unary", echo)}, interceptors=[Counting()]) as peer:
+        for _ in range(3):
+            await call(peer.method("Echo"), HELLO, timeout=5)
+    assert wrapped == ["/test.Echo/Echo"]
 
 
 async def test_one_line_a_call_tells_status_and_reason_but_no_content(start: Start) -> None:
