@@ -6,7 +6,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from config_svc.model.errors import InvalidPageToken
@@ -42,19 +42,19 @@ def read_token(query: Sequence[str], token: str, types: Sequence[type[Any]]) -> 
     try:
         place = json.loads(body)
         return [_typed(one, kind) for one, kind in zip(place, types, strict=True)]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InvalidPageToken from error
 
 
 def _typed(value: Any, kind: type[Any]) -> Any:
     # The checksum is no secret: a token made up by somebody must still be no more than a wrong token.
-    if kind is datetime:
-        return datetime.fromisoformat(value)
-    if kind is uuid.UUID:
-        return str(uuid.UUID(value))
-    if not isinstance(value, kind) or "\0" in str(value):
+    if kind is int and isinstance(value, int):
+        return value
+    if kind is int or not isinstance(value, str) or "\0" in value:
         raise TypeError
-    return value
+    if kind is datetime:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    return str(uuid.UUID(value)) if kind is uuid.UUID else value
 
 
 def _checksum(query: Sequence[str], body: bytes) -> bytes:

@@ -137,6 +137,8 @@ FILTERS = [
     ("labels.case<Z", ["a0"]),
     ("create_time>2026-01-01T12:00:02.123456Z", ["a3", "a4", "a5"]),
     ("create_time>=2026-01-01T13:00:02.123456+01:00 AND provider=p0", ["a2", "a4"]),
+    ("create_time > 0001-01-01T00:00:00+23:59 AND model=m0", ["a0", "a3"]),
+    ("create_time < 9999-12-31T23:59:59-23:59 AND model=m0", ["a0", "a3"]),
     ("template_id=assistant AND -(model=m0 OR model=m1)", ["a2", "a5"]),
     ("""labels.quote='"\\\\x'""", ["a0"]),
 ]
