@@ -1,0 +1,216 @@
+"""Judges a recorded history. Pure: what it finds follows from the history alone.
+
+What must hold (DESIGN.md, invariants 1 to 3):
+
+- every acknowledged turn is stored exactly once, with the answer that its caller got;
+- a turn that was refused with a definite error is not stored; one of unknown outcome is stored once or not at all;
+- a turn is whole: its messages in order, its answer behind them, nothing of another turn between;
+- the model call behind a stored turn saw exactly the turns stored before it, as many as the window holds;
+- a turn that was acknowledged before another began stands before it;
+- a key that is repeated gets the same answer, without another model call;
+- nothing is stuck, and every error is one that a caller can act on.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tests.faults.history.records import DEFINITE, UNDECIDED, Call, Ending, History, Message, Operation
+
+
+class Kind(StrEnum):
+    """The kinds of anomaly."""
+
+    LOST = "an acknowledged turn is not stored"
+    DOUBLED = "a turn is stored more than once"
+    HALF = "a part of a turn is stored"
+    INTERLEAVED = "two turns are mixed"
+    PHANTOM = "something is stored that nobody sent"
+    OTHER_ANSWER = "the stored answer is not the acknowledged one"
+    REFUSED_BUT_STORED = "a turn was refused and is stored"
+    OTHER_HISTORY = "the model saw other turns than those stored before"
+    OUT_OF_ORDER = "a turn stands behind one that began after it was acknowledged"
+    OTHER_REPLAY = "a repeated key got another answer"
+    CALLED_AGAIN = "a repeated key of a stored turn called the model"
+    STRANGE_ERROR = "an error that no fault explains"
+    STUCK = "a session takes no turn"
+    UNRECOVERED = "a part did not come back"
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """One thing that must not be."""
+
+    kind: Kind
+    session: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTurn:
+    """A stored turn that is whole."""
+
+    operation: Operation
+    call: Call
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Its messages."""
+        return (*self.operation.texts, self.call.answer)
+
+
+def check(history: History) -> list[Anomaly]:
+    """Return everything that is wrong with a history."""
+    index = _Index(history)
+    found = [Anomaly(Kind.UNRECOVERED, "", part) for part in history.unrecovered]
+    found += [Anomaly(Kind.STUCK, session, said) for session, said in history.stuck.items()]
+    by_session: defaultdict[str, list[Operation]] = defaultdict(list)
+    for operation in history.operations:
+        by_session[operation.session].append(operation)
+        found += _errors(operation)
+    for session in sorted({*by_session, *history.stored}):
+        found += _Session(history, index, session, by_session[session]).check()
+    return found
+
+
+class _Index:
+    """Who sent a text, which call made an answer, what was called when."""
+
+    def __init__(self, history: History) -> None:
+        self.sender = {text: operation for operation in history.operations for text in operation.texts}
+        self.call = {call.answer: call for call in history.calls}
+        self.last_call: dict[str, float] = {}
+        for call in history.calls:
+            if call.saw:
+                self.last_call[call.saw[-1]] = max(call.at, self.last_call.get(call.saw[-1], 0.0))
+
+
+def _errors(operation: Operation) -> Iterator[Anomaly]:
+    for attempt in operation.attempts:
+        reason = attempt.detail
+        refused = attempt.ending is Ending.REFUSED
+        if (refused and reason not in DEFINITE) or (
+            attempt.ending is Ending.UNKNOWN and not reason.startswith("(") and reason not in UNDECIDED
+        ):
+            yield Anomaly(Kind.STRANGE_ERROR, operation.session, f"{operation.id} got {reason!r}")
+    answers = {a.answer for a in operation.attempts if a.ending is Ending.ACKNOWLEDGED}
+    if len(answers) > 1:
+        yield Anomaly(Kind.OTHER_REPLAY, operation.session, f"{operation.id} got {sorted(answers)}")
+
+
+class _Session:
+    """One session's part of a history."""
+
+    def __init__(self, history: History, index: _Index, session: str, operations: Sequence[Operation]) -> None:
+        self._history = history
+        self._index = index
+        self._name = session
+        self._operations = operations
+        self._stored = history.stored.get(session, [])
+        self._found: list[Anomaly] = []
+
+    def check(self) -> list[Anomaly]:
+        turns, whole = self._turns()
+        self._check_each_operation(turns)
+        if whole:
+            self._check_histories(turns)
+        self._check_order(turns)
+        return self._found
+
+    def _report(self, kind: Kind, text: str) -> None:
+        self._found.append(Anomaly(kind, self._name, text))
+
+    def _turns(self) -> tuple[list[StoredTurn], bool]:
+        """Return the turns that are whole, and whether that is all there is."""
+        turns: list[StoredTurn] = []
+        whole = True
+        for texts, answer in _exchanges(self._stored):
+            turn = self._turn(texts, answer)
+            if turn is None:
+                whole = False
+            else:
+                turns.append(turn)
+        return turns, whole
+
+    def _turn(self, texts: tuple[str, ...], answer: str | None) -> StoredTurn | None:
+        """Return the turn that these messages are, or report what they are instead."""
+        senders = {self._index.sender[text].id for text in texts if text in self._index.sender}
+        unknown = [text for text in texts if text not in self._index.sender]
+        call = self._index.call.get(answer) if answer is not None else None
+        if unknown or (answer is not None and call is None):
+            self._report(Kind.PHANTOM, f"{texts} {answer!r}: nobody sent {unknown or answer}")
+        elif len(senders) > 1:
+            self._report(Kind.INTERLEAVED, f"{texts} {answer!r} are of {sorted(senders)}")
+        elif call is None or not texts or self._index.sender[texts[0]].texts != texts:
+            self._report(Kind.HALF, f"{texts} {answer!r} are not a whole turn")
+        elif self._index.sender[texts[0]].session != self._name:
+            self._report(Kind.PHANTOM, f"{texts} belongs to session {self._index.sender[texts[0]].session}")
+        elif call.saw[-len(texts) :] != texts:
+            self._report(Kind.INTERLEAVED, f"{texts} has the answer {answer!r} to {call.saw[-len(texts) :]}")
+        else:
+            return StoredTurn(self._index.sender[texts[0]], call)
+        return None
+
+    def _check_each_operation(self, turns: Sequence[StoredTurn]) -> None:
+        times = Counter(turn.operation.id for turn in turns)
+        answers = {turn.operation.id: turn.call.answer for turn in turns}
+        some = {message.text for message in self._stored}
+        for operation in self._operations:
+            stored, acknowledgement = times[operation.id], operation.acknowledgement
+            if stored > 1:
+                self._report(Kind.DOUBLED, f"{operation.id} is stored {stored} times")
+            if acknowledgement is not None:
+                if not stored and not some.intersection(operation.texts):
+                    self._report(Kind.LOST, f"{operation.id}, acknowledged with {acknowledgement.answer!r}")
+                elif stored and acknowledgement.answer != answers[operation.id]:
+                    got = f"got {acknowledgement.answer!r}, stored is {answers[operation.id]!r}"
+                    self._report(Kind.OTHER_ANSWER, f"{operation.id} {got}")
+                last_call = self._index.last_call.get(operation.texts[-1], 0.0)
+                if acknowledgement.ended < self._history.quiet_since <= last_call:
+                    self._report(Kind.CALLED_AGAIN, operation.id)
+            elif operation.ending is Ending.REFUSED and stored:
+                reasons = [attempt.detail for attempt in operation.attempts]
+                self._report(Kind.REFUSED_BUT_STORED, f"{operation.id}: {reasons}")
+
+    def _check_histories(self, turns: Sequence[StoredTurn]) -> None:
+        for number, turn in enumerate(turns):
+            expected = self._window(turns[:number])
+            saw = turn.call.saw[: -len(turn.operation.texts)]
+            if saw != expected:
+                missed = [text for text in expected if text not in saw]
+                beyond = [text for text in saw if text not in expected]
+                what = f"did not see {missed}, saw {beyond} besides" if missed or beyond else "saw another order"
+                self._report(Kind.OTHER_HISTORY, f"{turn.operation.id} (turn {number + 1}): {what}")
+
+    def _window(self, before: Sequence[StoredTurn]) -> tuple[str, ...]:
+        window: tuple[str, ...] = ()
+        for turn in reversed(before):
+            if len(window) + len(turn.texts) > self._history.window:
+                break
+            window = turn.texts + window
+        return window
+
+    def _check_order(self, turns: Sequence[StoredTurn]) -> None:
+        earliest, of = float("inf"), ""
+        for turn in reversed(turns):
+            operation = turn.operation
+            began = operation.attempts[0].began
+            if earliest < began:
+                self._report(Kind.OUT_OF_ORDER, f"{operation.id} began after {of} was acknowledged and stands before")
+            acknowledgement = operation.acknowledgement
+            if acknowledgement is not None and acknowledgement.ended < earliest:
+                earliest, of = acknowledgement.ended, operation.id
+
+
+def _exchanges(messages: Sequence[Message]) -> Iterator[tuple[tuple[str, ...], str | None]]:
+    """Split stored messages behind every answer; the last piece has none if something is missing."""
+    texts: list[str] = []
+    for message in messages:
+        if message.role == "assistant":
+            yield tuple(texts), message.text
+            texts = []
+        else:
+            texts.append(message.text)
+    if texts:
+        yield tuple(texts), None

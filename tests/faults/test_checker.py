@@ -1,0 +1,202 @@
+"""The judge of histories finds each kind of anomaly in a history made by hand, and nothing in a clean one."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.faults.history.checker import Anomaly, Kind, check
+from tests.faults.history.records import Attempt, Call, Ending, History, Message, Operation
+
+SESSION = "s"
+
+
+def clean(turns: int = 4, window: int = 40) -> History:
+    """A history of acknowledged turns of two user messages each, one after the other."""
+    history = History(window=window)
+    stored: list[str] = []
+    for n in range(turns):
+        operation = Operation(f"op{n}", SESSION, (f"u{n}.0", f"u{n}.1"))
+        answer = f"a{n}"
+        seen = tuple(stored[-(window // 3) * 3 :])
+        history.calls.append(Call(answer, (*seen, *operation.texts), at=n + 0.5))
+        operation.attempts.append(Attempt(0, n, n + 0.9, Ending.ACKNOWLEDGED, answer=answer))
+        history.operations.append(operation)
+        stored += [*operation.texts, answer]
+    history.stored[SESSION] = messages(stored)
+    return history
+
+
+def messages(texts: list[str]) -> list[Message]:
+    return [Message("assistant" if text.startswith("a") else "user", text) for text in texts]
+
+
+def store(history: History, texts: list[str]) -> None:
+    history.stored[SESSION] = messages(texts)
+
+
+def kinds(found: list[Anomaly]) -> set[Kind]:
+    return {anomaly.kind for anomaly in found}
+
+
+def end(history: History, number: int, **changes: object) -> None:
+    """Make the only attempt of an operation end otherwise."""
+    attempts = history.operations[number].attempts
+    attempts[0] = replace(attempts[0], **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("window", [40, 6])
+def test_a_clean_history_has_no_anomaly(window: int) -> None:
+    assert check(clean(window=window)) == []
+
+
+def test_a_turn_of_unknown_outcome_may_be_there_or_not() -> None:
+    history = clean()
+    end(history, 3, ending=Ending.UNKNOWN, detail="peer_unavailable", answer="")
+    assert check(history) == []
+    store(history, [m.text for m in history.stored[SESSION]][:-3])
+    assert check(history) == []
+
+
+def test_a_refused_turn_that_is_not_there_is_fine() -> None:
+    history = clean()
+    end(history, 3, ending=Ending.REFUSED, detail="session_busy", answer="")
+    store(history, [m.text for m in history.stored[SESSION]][:-3])
+    assert check(history) == []
+
+
+def lost(history: History) -> None:
+    del history.stored[SESSION][-3:]
+
+
+def session_lost(history: History) -> None:
+    history.stored.clear()
+
+
+def doubled(history: History) -> None:
+    history.stored[SESSION] += history.stored[SESSION][-3:]
+
+
+def half_without_answer(history: History) -> None:
+    del history.stored[SESSION][-1]
+
+
+def half_without_first_message(history: History) -> None:
+    del history.stored[SESSION][-3]
+
+
+def answer_alone(history: History) -> None:
+    del history.stored[SESSION][-3:-1]
+
+
+def interleaved(history: History) -> None:
+    texts = [m.text for m in history.stored[SESSION]]
+    texts[-6:] = ["u2.0", "u3.0", "u2.1", "a2", "u3.1", "a3"]
+    store(history, texts)
+
+
+def answers_swapped(history: History) -> None:
+    texts = [m.text for m in history.stored[SESSION]]
+    texts[-4], texts[-1] = texts[-1], texts[-4]
+    store(history, texts)
+
+
+def phantom(history: History) -> None:
+    history.stored[SESSION] += messages(["x", "a0"])
+
+
+def phantom_answer(history: History) -> None:
+    history.stored[SESSION][-1] = Message("assistant", "a-nobody")
+
+
+def of_another_session(history: History) -> None:
+    history.operations.append(Operation("other", "t", ("u9.0",)))
+    history.calls.append(Call("a9", ("u9.0",), at=9))
+    history.stored[SESSION] += messages(["u9.0", "a9"])
+
+
+def other_answer(history: History) -> None:
+    end(history, 1, answer="a-different")
+
+
+def refused_but_stored(history: History) -> None:
+    end(history, 3, ending=Ending.REFUSED, detail="lease_lost", answer="")
+
+
+def stale_history(history: History) -> None:
+    history.calls[3] = replace(history.calls[3], saw=(*history.calls[2].saw[:-2], "u3.0", "u3.1"))
+
+
+def history_of_an_aborted_turn(history: History) -> None:
+    saw = history.calls[3].saw
+    history.calls[3] = replace(history.calls[3], saw=(*saw[:-2], "u-aborted", *saw[-2:]))
+
+
+def out_of_order(history: History) -> None:
+    end(history, 1, began=50.0, ended=51.0)
+
+
+def other_replay(history: History) -> None:
+    history.operations[1].attempts.append(Attempt(1, 60, 61, Ending.ACKNOWLEDGED, answer="a-other"))
+
+
+def called_again(history: History) -> None:
+    history.quiet_since = 100.0
+    history.calls.append(Call("a-again", ("u1.0", "u1.1"), at=101.0))
+
+
+def stuck(history: History) -> None:
+    history.stuck[SESSION] = "session_busy"
+
+
+def unrecovered(history: History) -> None:
+    history.unrecovered.append("gateway 1")
+
+
+def strange_refusal(history: History) -> None:
+    history.operations.append(
+        Operation("op9", SESSION, ("u9",), attempts=[Attempt(0, 9, 9, Ending.REFUSED, "idempotency_key_reused")])
+    )
+
+
+def internal_error(history: History) -> None:
+    history.operations.append(
+        Operation("op9", SESSION, ("u9",), attempts=[Attempt(0, 9, 9, Ending.UNKNOWN, "internal")])
+    )
+
+
+CASES: list[tuple[Callable[[History], None], Kind]] = [
+    (lost, Kind.LOST),
+    (session_lost, Kind.LOST),
+    (doubled, Kind.DOUBLED),
+    (half_without_answer, Kind.HALF),
+    (half_without_first_message, Kind.HALF),
+    (answer_alone, Kind.HALF),
+    (interleaved, Kind.INTERLEAVED),
+    (answers_swapped, Kind.INTERLEAVED),
+    (phantom, Kind.PHANTOM),
+    (phantom_answer, Kind.PHANTOM),
+    (of_another_session, Kind.PHANTOM),
+    (other_answer, Kind.OTHER_ANSWER),
+    (refused_but_stored, Kind.REFUSED_BUT_STORED),
+    (stale_history, Kind.OTHER_HISTORY),
+    (history_of_an_aborted_turn, Kind.OTHER_HISTORY),
+    (out_of_order, Kind.OUT_OF_ORDER),
+    (other_replay, Kind.OTHER_REPLAY),
+    (called_again, Kind.CALLED_AGAIN),
+    (strange_refusal, Kind.STRANGE_ERROR),
+    (internal_error, Kind.STRANGE_ERROR),
+    (stuck, Kind.STUCK),
+    (unrecovered, Kind.UNRECOVERED),
+]
+
+
+@pytest.mark.parametrize(("spoil", "kind"), CASES, ids=[spoil.__name__ for spoil, _ in CASES])
+def test_an_anomaly_of_each_kind_is_found(spoil: Callable[[History], None], kind: Kind) -> None:
+    history = clean()
+    spoil(history)
+    assert kind in kinds(check(history))
+
+
+def test_every_kind_has_a_history_that_shows_it() -> None:
+    assert {kind for _, kind in CASES} == set(Kind)
