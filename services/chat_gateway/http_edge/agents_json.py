@@ -138,13 +138,15 @@ _CONFIG = "agent_config."
 
 def json_path(path: str) -> str:
     """Returns what a field of the contract, such as `agent_config.display_name`, is called here."""
+    if path == "request_id":
+        return "Idempotency-Key"
     path = path.removeprefix(_CONFIG)
     return "name" + path.removeprefix("display_name") if path.startswith("display_name") else path
 
 
 def in_our_names(error: ServiceError) -> ServiceError:
     """Returns an error of config_svc with its fields called as the caller called them."""
-    if not any(violation.field.startswith(_CONFIG) for violation in error.violations):
+    if all(json_path(violation.field) == violation.field for violation in error.violations):
         return error
     message = error.message
     for violation in error.violations:

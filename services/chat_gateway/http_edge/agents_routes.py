@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 from litestar import Response, Router, delete, get, patch, post, put
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
 from chat_gateway.http_edge.agents_json import (
     PATHS,
@@ -47,13 +47,23 @@ MODELS_PAGE = 1000
 PATCH_ATTEMPTS = 5
 """How often a patch without an etag is tried while others write the same agent."""
 
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key", description="A UUID: a repeat within 24 hours answers what the first made."
+    ),
+]
 Revision = Annotated[int, QueryParameter(ge=0, le=2**63 - 1, description="A revision instead of the current one.")]
 
 
 @post("/v1/agents", response_headers=ETAG_HEADER)
-async def create_agent(data: JSONBody[AgentJson], needs: Given) -> Response[AgentJson]:
+async def create_agent(
+    data: JSONBody[AgentJson], needs: Given, idempotency_key: IdempotencyKey = None
+) -> Response[AgentJson]:
     """Stores an agent config and builds nothing. An id that is left out is made."""
-    request = pb.CreateAgentConfigRequest(project=PROJECT, agent_config=to_agent_config(data))
+    request = pb.CreateAgentConfigRequest(
+        project=PROJECT, agent_config=to_agent_config(data), request_id=idempotency_key or ""
+    )
     stub = needs.stubs.agent_configs.CreateAgentConfig
     stored = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
     agent = agent_json(stored.agent_config)

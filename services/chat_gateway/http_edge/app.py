@@ -47,6 +47,7 @@ from servicekit.errors import Cancelled, Internal, InvalidArgument, ServiceError
 
 _WANTED = frozenset((*HEADERS, b"content-length", b"x-request-id"))
 _MAX_REQUEST_ID = 128
+_COLLECTION_DEPTH = 2  # /v1/sessions
 
 _log = structlog.get_logger("chat_gateway.http")
 
@@ -135,6 +136,7 @@ class _Edge:
             await send(message)
 
         inner = _as_routed(scope)
+        inner["request_id"] = request_id.decode("latin-1")
         await self._admin(inner, receive, send_with_id)
         route = inner.get("path_template", "")
         return status, str(route).replace(f"/{VERB}", ":") or "unknown"
@@ -147,14 +149,16 @@ class _Edge:
 
 
 def _as_routed(scope: Any) -> Any:
-    """Returns the scope as the framework routes it: HEAD as GET (RFC 9110, 9.3.2), custom verbs as a segment."""
+    """Returns the scope as the framework routes it: HEAD as GET (RFC 9110, 9.3.2), custom verbs as a segment.
+
+    A session's id may look like one with a verb, so below a collection only POST has verbs.
+    """
     routed = dict(scope)
     if routed["method"] == "HEAD":
         routed["method"] = "GET"
-    elif routed["method"] == "POST":
-        target, colon, verb = routed["path"].rpartition(":")
-        if colon and verb.isalpha():
-            routed["path"] = f"{target}/{VERB}{verb}"
+    target, colon, verb = routed["path"].rpartition(":")
+    if colon and verb.isalpha() and (routed["method"] == "POST" or target.count("/") == _COLLECTION_DEPTH):
+        routed["path"] = f"{target}/{VERB}{verb}"
     return routed
 
 
@@ -195,7 +199,8 @@ def _as_service_error(request: Request[Any, Any, Any], exception: Exception) -> 
         case HTTPException() if exception.status_code < 500:
             return InvalidArgument(message=exception.detail)
         case _:
-            _log.error("unexpected exception", method=request.method, path=request.url.path, exc_info=exception)
+            request_id = dict(request.scope).get("request_id")
+            _log.error("unexpected exception", request_id=request_id, exc_info=exception)
             return Internal()
 
 

@@ -75,7 +75,7 @@ class Completions:
             except ClientGone:
                 raise
             except Exception as error:
-                _log.error("unexpected exception", route="/v1/chat/completions", exc_info=error)
+                _log.error("unexpected exception", request_id=request_id.decode("latin-1"), exc_info=error)
                 await exchange.fail(Internal())
         except (ClientGone, asyncio.CancelledError):
             return CLIENT_GONE

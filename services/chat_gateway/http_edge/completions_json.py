@@ -45,7 +45,9 @@ _ROLES = {
     "tool": model.Role.TOOL,
 }
 _BUSY = {policy.value: policy for policy in model.BusyPolicy}
+_ON_DISCONNECT = {choice.value: choice for choice in model.OnDisconnect}
 _UNSAID = model.Sampling()
+_NOTHING = (None,) * 7
 
 
 def decode_request(body: bytes) -> ChatCompletionRequest:
@@ -64,6 +66,9 @@ def to_turn_request(chat: ChatCompletionRequest, headers: Mapping[str, str]) -> 
     busy = _agreed("busy", chat.busy, headers, found) or "wait"
     if busy not in _BUSY:
         found.add("busy", "must be wait, reject or interrupt")
+    on_disconnect = chat.on_disconnect or "cancel"
+    if on_disconnect not in _ON_DISCONNECT:
+        found.add("on_disconnect", "must be cancel or finish")
     request = model.TurnRequest(
         project=PROJECT,
         agent_id=agent_id,
@@ -80,6 +85,7 @@ def to_turn_request(chat: ChatCompletionRequest, headers: Mapping[str, str]) -> 
         tool_choice=_tool_choice(chat.tool_choice, found) if chat.tool_choice else "",
         response_format=chat.response_format,
         metadata=chat.metadata or {},
+        on_disconnect=_ON_DISCONNECT.get(on_disconnect, model.OnDisconnect.CANCEL),
     )
     found.check()
     if chat.response_format:
@@ -179,17 +185,19 @@ def _refuse_unsupported(chat: ChatCompletionRequest, found: Violations) -> None:
 
 
 def _sampling(chat: ChatCompletionRequest) -> model.Sampling:
-    stop = (chat.stop,) if isinstance(chat.stop, str) else tuple(chat.stop or ())
-    sampling = model.Sampling(
+    limit = chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens
+    said = (chat.temperature, chat.top_p, limit, chat.stop, chat.seed, chat.presence_penalty, chat.frequency_penalty)
+    if said == _NOTHING:
+        return _UNSAID
+    return model.Sampling(
         temperature=chat.temperature,
         top_p=chat.top_p,
-        max_output_tokens=chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens,
-        stop=stop,
+        max_output_tokens=limit,
+        stop=(chat.stop,) if isinstance(chat.stop, str) else tuple(chat.stop or ()),
         seed=chat.seed,
         presence_penalty=chat.presence_penalty,
         frequency_penalty=chat.frequency_penalty,
     )
-    return _UNSAID if sampling == _UNSAID else sampling
 
 
 def _message(message: ChatMessage, index: int, found: Violations) -> model.Message:

@@ -119,6 +119,8 @@ class ChatCompletionRequest(msgspec.Struct):
     session_must_exist: bool | None = None
     busy: str | None = None
     """While another turn of the session runs: `wait` (default), `reject`, `interrupt`."""
+    on_disconnect: str | None = None
+    """When the client leaves before the end: `cancel` (default), or `finish` the turn and store it."""
     functions: Any = None
     function_call: Any = None
     logprobs: bool | None = None

@@ -32,7 +32,9 @@ UserId = Annotated[
     str | None, HeaderParameter(name="X-User-ID", description="Where given, only this user's sessions exist.")
 ]
 
-ETAG_HEADER = [ResponseHeader(name="ETag", description="The current state's etag.", documentation_only=True)]
+ETAG_HEADER = [
+    ResponseHeader(name="ETag", value='""', description="The current state's etag.", documentation_only=True)
+]
 
 
 class Page(msgspec.Struct, Generic[T], kw_only=True):

@@ -458,6 +458,7 @@ BAD_REQUESTS: dict[str, tuple[str, str, Any, int, str, str | None]] = {
     "unknown route": ("GET", "/v1/agent", None, 404, "route_not_found", None),
     "unknown verb": ("POST", "/v1/agents/a:undelete", {}, 404, "route_not_found", None),
     "wrong method": ("PUT", "/v1/agents", {}, 405, "route_not_found", None),
+    "wrong method of a verb": ("GET", "/v1/sessions:purge", None, 405, "route_not_found", None),
     "unknown file": ("GET", "/docs/passwd", None, 404, "route_not_found", None),
     "outside of docs": ("GET", "/docs/..%2f__init__.py", None, 404, "route_not_found", None),
 }
