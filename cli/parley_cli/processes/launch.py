@@ -5,8 +5,8 @@ Replaces itself by exec, so that a signal to the child's pid reaches the program
     python -I -S launch.py PARENT_PID DEATH_SIGNAL IDENTITY DIRECTORY PROGRAM [ARGUMENT ...]
 
 DEATH_SIGNAL (0 = none) is what the kernel sends to the program when its parent dies, however it dies.
-IDENTITY is `same`; or `userns`: uid 1000 of a new user namespace, which stays this user for every file outside (so a
-program that refuses root runs in folders which only root can enter); or `nobody`: the unprivileged system user.
+IDENTITY is `same`; or `userns`: some unprivileged user in a new user namespace, who stays this user for every file
+outside (so a program that refuses root runs in folders which only root can enter); or `nobody`: the system's own.
 """
 
 import ctypes
@@ -30,12 +30,16 @@ def _libc(function: str, *arguments: int) -> None:
 
 
 def enter_user_namespace() -> None:
-    """Make this process uid and gid 1000 of a new user namespace that maps them to the present ones."""
+    """Make this process an unprivileged user of a new user namespace that maps to the present one.
+
+    The user is one that the system knows by name: initdb looks itself up.
+    """
     uid, gid = os.geteuid(), os.getegid()
+    known = next(user for user in pwd.getpwall() if user.pw_uid != 0)
     _libc("unshare", CLONE_NEWUSER)
     Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"1000 {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"1000 {gid} 1")
+    Path("/proc/self/uid_map").write_text(f"{known.pw_uid} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{known.pw_gid} {gid} 1")
 
 
 def become_nobody() -> None:
@@ -66,7 +70,7 @@ def main(arguments: list[str]) -> None:
         os.chdir(directory)
         bind_to_parent(int(parent), int(death_signal))
         os.execv(program[0], program)
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, StopIteration) as error:
         print(f"cannot start {program[0]} as {identity}: {error}", file=sys.stderr)
         sys.exit(EXIT_REFUSED)
 

@@ -13,7 +13,7 @@ import redis
 
 from parley_cli.embedded.postgres import EmbeddedPostgres
 from parley_cli.embedded.redis import EmbeddedRedis
-from parley_cli.errors import DataInUse, PortTaken
+from parley_cli.errors import DataInUse, LocalError, PortTaken
 from parley_cli.processes.child import Identity
 from tests.servers.processes import wait_until_ended
 from tests.servers.stores import libpq_url
@@ -60,6 +60,16 @@ def test_a_stale_lock_whose_pid_now_belongs_to_a_stranger_is_no_obstacle(tmp_pat
     server.stop()
 
 
+def test_what_an_interrupted_initdb_left_is_no_obstacle(tmp_path: Path) -> None:
+    data = tmp_path / "postgres"
+    (data / "base").mkdir(parents=True, mode=0o700)
+    (data / "PG_VERSION").write_text("18\n")
+    server = EmbeddedPostgres(data, durable=False)
+    server.start()
+    assert run_sql(server, b"SELECT 1") == [(1,)]
+    server.stop()
+
+
 def test_two_servers_on_one_data_directory_are_refused(tmp_path: Path) -> None:
     first = EmbeddedPostgres(tmp_path / "postgres", durable=False)
     first.start()
@@ -82,6 +92,12 @@ def test_postgres_runs_as_nobody_where_user_namespaces_are_refused(tmp_path: Pat
     again.stop()
     again.remove()
     assert not moved.exists()
+
+
+def test_data_that_was_moved_and_is_gone_is_named(tmp_path: Path) -> None:
+    (tmp_path / "postgres").symlink_to(tmp_path / "gone")
+    with pytest.raises(LocalError, match=r"postgres leads to .*/gone, which is gone"):
+        EmbeddedPostgres(tmp_path / "postgres").start()
 
 
 def test_the_store_refuses_a_caller_without_its_password(tmp_path: Path) -> None:
