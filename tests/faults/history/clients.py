@@ -1,0 +1,222 @@
+"""The callers: each runs turn after turn on sessions that it shares with the others, and notes what it was told."""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import aiohttp
+import grpc
+
+from parley.chat.v1 import chat_service_pb2 as pb
+from parley.chat.v1 import chat_service_pb2_grpc
+from parley.session.v1 import message_pb2, turn_service_pb2
+from servicekit.rpc_status import from_rpc_error
+from tests.faults.history.cluster import AGENT
+from tests.faults.history.records import DEFINITE, UNDECIDED, Attempt, Ending, Operation
+
+PATIENCE_SECONDS = 12.0
+MOST_ATTEMPTS = 6
+BUSY = {
+    "wait": turn_service_pb2.BUSY_POLICY_WAIT,
+    "reject": turn_service_pb2.BUSY_POLICY_REJECT,
+    "interrupt": turn_service_pb2.BUSY_POLICY_INTERRUPT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How an attempt ended, as the caller knows it."""
+
+    ending: Ending
+    detail: str = ""
+    answer: str = ""
+    replayed: bool = False
+
+
+def refused(reason: str, status: int) -> Told:
+    """Return what an error with a reason tells: only some of them promise that nothing was stored."""
+    undecided = reason in UNDECIDED or (status >= 500 and reason not in DEFINITE)
+    return Told(Ending.UNKNOWN if undecided else Ending.REFUSED, reason)
+
+
+class Edges:
+    """The gateways' public sides, over HTTP and gRPC."""
+
+    def __init__(self, http_urls: list[str], grpc_targets: list[str]) -> None:
+        self._urls = http_urls
+        options = [("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 500)]
+        self._channels = [grpc.aio.insecure_channel(target, options=options) for target in grpc_targets]
+        self._stubs = [chat_service_pb2_grpc.ChatServiceStub(channel) for channel in self._channels]
+        self.http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None), trust_env=False
+        )
+
+    def __len__(self) -> int:
+        return len(self._urls)
+
+    def url(self, gateway: int, path: str) -> str:
+        """Return the address of a path at a gateway."""
+        return self._urls[gateway] + path
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.http.close()
+        for channel in self._channels:
+            await channel.close()
+
+    async def attempt(self, operation: Operation, gateway: int, patience: float) -> Attempt:
+        """Try once, leave after `patience` seconds, note it in the operation and return it."""
+        send = self._by_http if operation.edge == "http" else self._by_grpc
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(patience):
+                told = await send(operation, gateway, patience)
+        except TimeoutError:
+            told = Told(Ending.UNKNOWN, "(the client left)")
+        except (aiohttp.ClientError, OSError, json.JSONDecodeError) as error:
+            told = Told(Ending.UNKNOWN, f"({type(error).__name__})")
+        except grpc.aio.AioRpcError as error:
+            told = _told_by_grpc(error)
+        attempt = Attempt(gateway, began, time.monotonic(), told.ending, told.detail, told.answer, told.replayed)
+        operation.attempts.append(attempt)
+        return attempt
+
+    async def _by_http(self, operation: Operation, gateway: int, _: float) -> Told:
+        body = {
+            "model": AGENT,
+            "session_id": operation.session,
+            "messages": [{"role": "user", "content": text} for text in operation.texts],
+            "stream": operation.streamed,
+            "busy": operation.busy,
+        }
+        headers = {"Idempotency-Key": operation.key} if operation.key else {}
+        url = self.url(gateway, "/v1/chat/completions")
+        async with self.http.post(url, json=body, headers=headers) as response:
+            if response.status != 200:
+                error = await response.json()
+                return refused(error["error"]["code"], response.status)
+            if operation.streamed:
+                return await _streamed(response.content)
+            answer = await response.json()
+            text = answer["choices"][0]["message"]["content"]
+            return Told(Ending.ACKNOWLEDGED, "", text, "idempotent-replayed" in response.headers)
+
+    async def _by_grpc(self, operation: Operation, gateway: int, patience: float) -> Told:
+        asked = pb.TurnInput(
+            agent_id=AGENT,
+            session_id=operation.session,
+            messages=[message_pb2.Message(role=message_pb2.ROLE_USER, content=text) for text in operation.texts],
+            busy=BUSY[operation.busy],
+            request_id=operation.key,
+        )
+        stub = self._stubs[gateway]
+        # The deadline travels: half a second earlier than the caller leaves, so that its error is heard.
+        timeout = max(patience - 0.5, 0.05)
+        if not operation.streamed:
+            whole = await stub.Complete(pb.CompleteRequest(input=asked), timeout=timeout)
+            return Told(Ending.ACKNOWLEDGED, "", whole.message.content, whole.outcome.replayed)
+        text = ""
+        stream = stub.StreamComplete(pb.StreamCompleteRequest(input=asked), timeout=timeout)
+        try:
+            async for event in stream:
+                if event.HasField("delta"):
+                    text += event.delta.content
+                if event.HasField("finished"):
+                    return Told(Ending.ACKNOWLEDGED, "", text, event.finished.replayed)
+        finally:
+            stream.cancel()
+        return Told(Ending.UNKNOWN, "(the stream ended early)")
+
+
+def _told_by_grpc(error: grpc.aio.AioRpcError) -> Told:
+    meant = from_rpc_error(error)
+    local = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+    if local and not error.trailing_metadata():
+        return Told(Ending.UNKNOWN, f"({error.code().name})")
+    return refused(meant.reason.lower(), 500 if local or error.code() is grpc.StatusCode.INTERNAL else 400)
+
+
+async def _streamed(content: aiohttp.StreamReader) -> Told:
+    text = ""
+    async for event in _events(content):
+        if "error" in event:
+            return refused(event["error"]["code"], 500)
+        [choice] = event["choices"]
+        text += choice["delta"].get("content") or ""
+        if choice["finish_reason"]:
+            return Told(Ending.ACKNOWLEDGED, "", text)
+    return Told(Ending.UNKNOWN, "(the stream ended early)")
+
+
+async def _events(
+    content: aiohttp.StreamReader,
+) -> AsyncIterator[dict[str, object] | dict[str, list[dict[str, dict[str, str]]]]]:
+    async for line in content:
+        if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
+            yield json.loads(line[6:])
+
+
+class Sessions:
+    """The sessions that are in use; each makes way for a new one after so many turns were tried on it."""
+
+    def __init__(self, number: int, turns_each: int) -> None:
+        self._turns_each = turns_each
+        self._used = [0] * number
+        self.all: list[str] = [f"s{slot}-0" for slot in range(number)]
+        self._current = list(self.all)
+
+    def pick(self, draw: random.Random) -> str:
+        """Return the session of the next turn."""
+        slot = draw.randrange(len(self._current))
+        self._used[slot] += 1
+        if self._used[slot] % self._turns_each == 0:
+            self._current[slot] = f"s{slot}-{self._used[slot] // self._turns_each}"
+            self.all.append(self._current[slot])
+        return self._current[slot]
+
+
+class Client:
+    """One caller. What it does follows from the seed; what comes of it does not."""
+
+    def __init__(
+        self, seed: int, number: int, edges: Edges, sessions: Sessions, note: Callable[[Operation], None]
+    ) -> None:
+        self._random = random.Random(f"{seed}:client:{number}")
+        self._name = f"c{number}"
+        self._edges = edges
+        self._sessions = sessions
+        self._note = note
+
+    async def run(self, until: float) -> None:
+        """Run turns until `until`; the last one is finished."""
+        number = 0
+        while time.monotonic() < until:
+            number += 1
+            operation = self._operation(number)
+            self._note(operation)
+            await self._see_through(operation)
+            await asyncio.sleep(self._random.uniform(0, 0.05))
+
+    def _operation(self, number: int) -> Operation:
+        draw, name = self._random, f"{self._name}.{number}"
+        return Operation(
+            id=name,
+            session=self._sessions.pick(draw),
+            texts=tuple(f"u {name}/{part}" for part in range(draw.choice((1, 1, 1, 2, 3)))),
+            key=f"key-{name}" if draw.random() < 0.5 else "",
+            busy=draw.choices(("wait", "reject", "interrupt"), (7, 2, 1))[0],
+            streamed=draw.random() < 0.5,
+            edge="http" if draw.random() < 0.75 else "grpc",
+        )
+
+    async def _see_through(self, operation: Operation) -> None:
+        draw = self._random
+        for _ in range(MOST_ATTEMPTS if operation.key else 1):
+            patience = draw.uniform(0.0, 0.4) if draw.random() < 0.08 else PATIENCE_SECONDS
+            attempt = await self._edges.attempt(operation, draw.randrange(len(self._edges)), patience)
+            if attempt.ending is Ending.ACKNOWLEDGED:
+                return
+            await asyncio.sleep(draw.uniform(0.05, 0.6))

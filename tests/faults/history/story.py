@@ -1,0 +1,79 @@
+"""Tells what a run was: counts, and the whole story of every session that something is wrong with."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from tests.faults.history.checker import Anomaly
+from tests.faults.history.records import Ending, History
+from tests.faults.history.run import Result
+
+MOST_STORIES = 5
+
+
+def report(result: Result) -> str:
+    """Return the run's report, many lines."""
+    return "\n".join(_lines(result))
+
+
+def _lines(result: Result) -> Iterator[str]:
+    scenario, history = result.scenario, result.history
+    yield f"history: seed {scenario.seed}, {scenario.seconds:g} s, {scenario.clients} clients, window {history.window}"
+    attempts = [attempt for operation in history.operations for attempt in operation.attempts]
+    yield _counted("turns", Counter(str(operation.ending) for operation in history.operations))
+    yield _counted("requests", Counter(str(attempt.ending) for attempt in attempts))
+    yield _counted("  refused", Counter(a.detail for a in attempts if a.ending is Ending.REFUSED))
+    yield _counted("  unknown", Counter(a.detail for a in attempts if a.ending is Ending.UNKNOWN))
+    yield f"replays: {sum(attempt.replayed for attempt in attempts)} (unary ones and those over gRPC)"
+    yield f"sessions: {len(history.stored)}, stored messages: {sum(map(len, history.stored.values()))}"
+    yield f"model calls: {len(history.calls)}"
+    yield _counted("faults", Counter(f"{_kind(fault.target)} {fault.kind}" for fault in history.faults))
+    yield _counted("faults of the model", result.model_faults)
+    yield _counted("anomalies", Counter(str(anomaly.kind) for anomaly in result.anomalies))
+    for anomaly in result.anomalies[:40]:
+        yield f"  {anomaly.session}: {anomaly.kind}: {anomaly.text}"
+    for session in list(dict.fromkeys(anomaly.session for anomaly in result.anomalies if anomaly.session))[
+        :MOST_STORIES
+    ]:
+        yield from story(history, session, result.anomalies)
+
+
+def _kind(target: str) -> str:
+    return "link" if ">" in target else target.rstrip("0123456789")
+
+
+def _counted(what: str, counts: Mapping[str, int]) -> str:
+    each = ", ".join(f"{number} {name}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))
+    return f"{what}: {sum(counts.values())}{f' ({each})' if each else ''}"
+
+
+def story(history: History, session: str, anomalies: list[Anomaly]) -> Iterator[str]:
+    """Yield all that happened to one session, in time: requests, model calls, faults, what is stored in the end."""
+    yield f"the story of session {session}:"
+    for anomaly in anomalies:
+        if anomaly.session == session:
+            yield f"  !! {anomaly.kind}: {anomaly.text}"
+    texts = {text for operation in history.operations if operation.session == session for text in operation.texts}
+    events: list[tuple[float, str]] = []
+    for operation in history.operations:
+        if operation.session != session:
+            continue
+        what = f"{operation.id} {operation.edge}{' stream' if operation.streamed else ''} {operation.busy}"
+        for attempt in operation.attempts:
+            where = f"at gateway{attempt.gateway}{' with ' + operation.key if operation.key else ''}"
+            events.append((attempt.began, f"{what} asks {where}: {operation.texts}"))
+            events.append((attempt.ended, f"{what} is told {attempt.ending} {attempt.detail}{attempt.answer}"))
+    events += [
+        (call.at, f"model: {call.answer!r} to {call.saw[-1]!r}, after {call.saw[-6:-1]}")
+        for call in history.calls
+        if call.saw and call.saw[-1] in texts
+    ]
+    first = min((time for time, _ in events), default=0.0)
+    last = max((time for time, _ in events), default=0.0)
+    events += [
+        (fault.began, f"-- {fault.kind} {fault.target} for {fault.ended - fault.began:.2f} s")
+        for fault in history.faults
+        if first - 1 <= fault.began <= last + 1
+    ]
+    yield from (f"  {time - first:8.3f} {text}" for time, text in sorted(events))
+    yield "  stored:"
+    yield from (f"    {message.role}: {message.text}" for message in history.stored.get(session, []))
