@@ -156,7 +156,7 @@ def metadata_text(metadata: Mapping[str, str]) -> str:
 def session_of(key: SessionKey, fields: Sequence[bytes | None]) -> Session:
     """Returns the session whose public fields a script replied with."""
     (agent_id, agent_uid, user_id, created, activity, idle, cap, expire, first, last) = fields[:10]
-    (messages, prompt, completion, cached, revision, pinned, metadata) = fields[10:]
+    (messages, prompt, completion, cached, revision, pinned, metadata) = fields[10:17]
     created_ms = int(created or 0)
     return Session(
         key=key,

@@ -73,7 +73,7 @@ class SessionStore(Protocol):
         """Does not extend its life. Raises `SessionNotFound`, also where `user_id` is given and another's."""
 
     async def update(self, change: SessionChange) -> Session:
-        """Changes what is given. Idempotent. Raises `SessionNotFound`."""
+        """Changes what is given. Idempotent. Raises `SessionNotFound`, also when it has ended by the new idle TTL."""
 
     async def delete(self, key: SessionKey, user_id: str = "") -> Removed:
         """Removes the session whole; a turn that runs on it can't be committed. Raises `SessionNotFound`."""

@@ -20,4 +20,6 @@ else
   redis.call('HSET', META, 'until', digits(now + lease_ms))
   keep_until(session.expire, now + lease_ms)
 end
-return {'ok', public()}
+local changed = load()
+if not changed then return {'lost'} end
+return {'ok', changed.fields}

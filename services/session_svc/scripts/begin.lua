@@ -16,7 +16,7 @@ end
 
 local function replay(number)
   give_up('turn', turn_id, claim_ms)
-  return {'replay', number, session.first, public()}
+  return {'replay', number, session.first, session.fields}
 end
 
 -- The stored outcome of this request id, if it has one.
@@ -54,31 +54,29 @@ local function wait(free_at)
 end
 
 local function take()
-  local token = math.max(now, (session and session.token or 0) + 1)
-  local expire, lease_until = 0, now + lease_ms
+  local token, lease_until = math.max(now, (session and session.token or 0) + 1), now + lease_ms
+  local created, lifetime_end, expire = not session or session.new, nil, nil
   if session then
-    local cap = session.created + lifetime_ms
-    expire = math.min(now + idle_ms, cap)
-    redis.call('HSET', META, 'activity', digits(now), 'idle', digits(idle_ms), 'cap', digits(cap),
-               'expire', digits(expire))
+    lifetime_end = session.created + lifetime_ms
+    expire = math.min(now + idle_ms, lifetime_end)
+    if session.request ~= '' then redis.call('HDEL', META, 'request', 'digest') end
   else
-    expire = now + math.min(idle_ms, lifetime_ms)
+    lifetime_end = now + lifetime_ms
+    expire = math.min(now + idle_ms, lifetime_end)
     remove()
-    redis.call('HSET', META, 'agent_id', agent_id, 'agent_uid', agent_uid, 'created', digits(now),
-               'activity', digits(now), 'idle', digits(idle_ms), 'cap', digits(now + lifetime_ms),
-               'expire', digits(expire), 'new', '1')
+    redis.call('HSET', META, 'agent_id', agent_id, 'agent_uid', agent_uid, 'created', digits(now), 'new', '1')
     if user ~= '' then redis.call('HSET', META, 'user_id', user) end
     if metadata ~= '' then redis.call('HSET', META, 'metadata', metadata) end
   end
-  redis.call('HSET', META, 'token', digits(token), 'turn', turn_id, 'until', digits(lease_until), 'call', call)
-  if request ~= '' then
-    redis.call('HSET', META, 'request', request, 'digest', digest)
-  elseif session and session.request ~= '' then
-    redis.call('HDEL', META, 'request', 'digest')
-  end
+  redis.call('HSET', META, 'activity', digits(now), 'idle', ARGV[12], 'cap', digits(lifetime_end),
+             'expire', digits(expire), 'token', digits(token), 'turn', turn_id, 'until', digits(lease_until),
+             'call', call)
+  if request ~= '' then redis.call('HSET', META, 'request', request, 'digest', digest) end
   keep_until(expire, lease_until)
-  local created = (not session or session.new) and 1 or 0
-  return {'ok', token, lease_until, created, public()}
+  if not session then return {'ok', token, lease_until, 1, load().fields} end
+  local fields = session.fields
+  fields[5], fields[6], fields[7], fields[8] = digits(now), ARGV[12], digits(lifetime_end), digits(expire)
+  return {'ok', token, lease_until, created and 1 or 0, fields}
 end
 
 if session then
@@ -88,7 +86,7 @@ if session then
   if known then return known end
   if session.held and session.turn == turn_id then
     redis.call('HSET', META, 'call', call)
-    return {'ok', session.token, session.lease_until, session.new and 1 or 0, public()}
+    return {'ok', session.token, session.lease_until, session.new and 1 or 0, session.fields}
   end
   if most_turns > 0 and session.last - session.first + 1 >= most_turns then return refuse('crammed') end
 elseif must_exist then

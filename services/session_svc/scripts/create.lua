@@ -10,4 +10,4 @@ if user ~= '' then redis.call('HSET', META, 'user_id', user) end
 if metadata ~= '' then redis.call('HSET', META, 'metadata', metadata) end
 if pinned ~= '0' then redis.call('HSET', META, 'pinned', pinned) end
 keep_until(expire, 0)
-return {'ok', public()}
+return {'ok', load().fields}

@@ -7,36 +7,30 @@
 -- All times are this server's, in milliseconds.
 local META, TURNS, REPLAY, QUEUE = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local LEASE_MARGIN = 5000
-local PUBLIC = {'agent_id', 'agent_uid', 'user_id', 'created', 'activity', 'idle', 'cap', 'expire', 'first', 'last',
-                'messages', 'prompt', 'completion', 'cached', 'revision', 'pinned', 'metadata'}
-
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- Plain digits: the server would write 1700000000000 as 1.7e+12.
+-- Lua writes whole numbers below 1e14 in digits; the server itself would write 1700000000000 as 1.7e+12.
 local function digits(number)
-  return string.format('%.0f', number)
+  return number .. ''
 end
 
--- Returns the session as it stands, or nil when it is dead. `held` says whether somebody has the lease.
+-- Returns the session as it stands, or nil when it is dead. `held` says whether somebody has the lease; `fields` is
+-- what callers of the scripts get, in the order of `redis_store.session_of`, followed by what they do not look at.
 local function load()
-  local v = redis.call('HMGET', META, 'agent_uid', 'user_id', 'created', 'idle', 'cap', 'expire', 'first', 'last',
-                       'messages', 'token', 'turn', 'until', 'call', 'new', 'request', 'digest', 'done', 'agent_id')
+  local v = redis.call('HMGET', META, 'agent_id', 'agent_uid', 'user_id', 'created', 'activity', 'idle', 'cap',
+                       'expire', 'first', 'last', 'messages', 'prompt', 'completion', 'cached', 'revision', 'pinned',
+                       'metadata', 'token', 'turn', 'until', 'call', 'new', 'request', 'digest', 'done')
   if not v[1] then return nil end
-  local lease_until = tonumber(v[12] or 0)
+  local expire, lease_until = tonumber(v[8]), tonumber(v[20] or 0)
   local held = lease_until > now
-  if not held and (v[14] or tonumber(v[6]) <= now) then return nil end
+  if not held and (v[22] or expire <= now) then return nil end
   return {
-    uid = v[1], user = v[2] or '', created = tonumber(v[3]), idle = tonumber(v[4]), cap = tonumber(v[5]),
-    expire = tonumber(v[6]), first = tonumber(v[7] or 1), last = tonumber(v[8] or 0), messages = tonumber(v[9] or 0),
-    token = tonumber(v[10] or 0), turn = v[11] or '', lease_until = lease_until, call = v[13] or '',
-    new = v[14] and true or false, request = v[15] or '', digest = v[16] or '', done = v[17] or '', agent = v[18],
-    held = held,
+    fields = v, agent = v[1], uid = v[2], user = v[3] or '', created = tonumber(v[4]), activity = tonumber(v[5]),
+    cap = tonumber(v[7]), expire = expire, first = tonumber(v[9] or 1), last = tonumber(v[10] or 0),
+    messages = tonumber(v[11] or 0), token = tonumber(v[18] or 0), turn = v[19], lease_until = lease_until,
+    call = v[21], new = v[22] and true or false, request = v[23] or '', digest = v[24], done = v[25], held = held,
   }
-end
-
-local function public()
-  return redis.call('HMGET', META, unpack(PUBLIC))
 end
 
 -- Gives all keys of the session one end: they go together, and never while a lease is held.

@@ -2,4 +2,4 @@
 local user = ARGV[1]
 local session = load()
 if not session or (user ~= '' and session.user ~= user) then return {'missing'} end
-return {'ok', public()}
+return {'ok', session.fields}

@@ -9,9 +9,10 @@ if pinned ~= '-' then
   if pinned == '0' then redis.call('HDEL', META, 'pinned') else redis.call('HSET', META, 'pinned', pinned) end
 end
 if idle ~= '-' then
-  local activity = tonumber(redis.call('HGET', META, 'activity'))
-  local expire = math.min(activity + tonumber(idle), session.cap)
+  local expire = math.min(session.activity + tonumber(idle), session.cap)
   redis.call('HSET', META, 'idle', idle, 'expire', digits(expire))
   keep_until(expire, session.lease_until)
 end
-return {'ok', public()}
+local changed = load() -- nothing is left when its time is up by the new idle TTL
+if not changed then return {'missing'} end
+return {'ok', changed.fields}

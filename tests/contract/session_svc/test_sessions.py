@@ -108,6 +108,15 @@ async def test_update_changes_what_it_names(bench: Bench) -> None:
         await bench.sessions.update(SessionChange(KEY, idle_ms=5000))
 
 
+async def test_a_shorter_idle_ttl_may_end_a_session_at_once(bench: Bench) -> None:
+    await bench.turn("t1")
+    await bench.pass_time(10_000)
+    with pytest.raises(SessionNotFound):
+        await bench.sessions.update(SessionChange(KEY, idle_ms=5000))
+    with pytest.raises(SessionNotFound):
+        await bench.sessions.get(KEY)
+
+
 async def test_delete_takes_the_history_along(bench: Bench) -> None:
     await bench.turn("t1")
     await bench.turn("t2")
