@@ -12,7 +12,7 @@ from chat_gateway.http_edge.needs import HttpSettings
 from chat_gateway.http_edge.server import http_serving
 from chat_gateway.model import Delta
 from servicekit.errors import StartupError
-from tests.service.http_edge.edge import STARTED, Edge, outcome, running_edge
+from tests.service.http_edge.edge import STARTED, Edge, hanging, outcome, running_edge, whole
 
 BODY = json.dumps({"model": "hello", "messages": [{"role": "user", "content": "Hi"}], "stream": True}).encode()
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(BODY)
@@ -162,3 +162,21 @@ async def test_idle_connections_do_not_hold_a_drain() -> None:
     assert asyncio.get_running_loop().time() - before < 3
     await client.aclose()
     never_used.close()
+
+
+async def test_clients_that_leave_at_any_moment_leave_nothing_behind(edge: Edge) -> None:
+    await edge.chat()
+    tasks = len(asyncio.all_tasks())
+    edge.turns.script = hanging()
+    for cut in range(0, len(HEAD + BODY) + 1, 5):
+        _, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        writer.write((HEAD + BODY)[:cut] if cut < len(HEAD + BODY) - 5 else HEAD + BODY)
+        await writer.drain()
+        if cut % 2:
+            await asyncio.sleep(0.002)
+        writer.transport.abort()
+    async with asyncio.timeout(5):
+        while len(asyncio.all_tasks()) > tasks:
+            await asyncio.sleep(0.01)
+    edge.turns.script = whole("Hello!")
+    assert (await edge.chat()).status_code == 200
