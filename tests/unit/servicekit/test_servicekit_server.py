@@ -72,7 +72,10 @@ async def test_a_taken_port_is_named(taken_port: int) -> None:
             pass
 
 
-async def test_two_servers_never_share_a_port() -> None:
+@pytest.mark.parametrize("free_when_asked", [False, True])
+async def test_two_servers_never_share_a_port(monkeypatch: pytest.MonkeyPatch, free_when_asked: bool) -> None:
+    if free_when_asked:  # and taken a moment later
+        monkeypatch.setattr("servicekit.server.check_port", lambda host, port: None)
     async with serving(ServiceSettings(), add=[], service_names=[]) as first:
         with pytest.raises(StartupError, match=rf"127\.0\.0\.1:{first.port} is taken"):
             async with serving(ServiceSettings(grpc_port=first.port), add=[], service_names=[]):
