@@ -117,15 +117,17 @@ class AgentConfigs:
         limit = paging.page_size(size)
         query = AgentQuery(project, self._clock(), order, show_deleted, wanted)
         bound = ("agents", project, filter_text, order.field.value, str(order.descending), str(show_deleted))
-        after = None
+        start = None
         if token:
             value, uid = paging.read_token(bound, token, [str if order.field is OrderField.ID else datetime, uuid.UUID])
-            after = After(value, uid)
-        page = await self._store.agents(query, after, limit + 1)
-        if len(page) <= limit:
-            return page, ""
-        last = page[limit - 1]
-        return page[:limit], paging.make_token(bound, (sort_value(last, order), last.uid))
+            start = After(value, uid)
+
+        async def fetch(last: AgentConfig | None, count: int) -> Sequence[AgentConfig]:
+            after = start if last is None else After(sort_value(last, order), last.uid)
+            return await self._store.agents(query, after, count)
+
+        page, more = await paging.filled(fetch, limit, lambda agent: agent.spec.weight)
+        return page, paging.make_token(bound, (sort_value(page[-1], order), page[-1].uid)) if more else ""
 
     async def update(
         self,
@@ -239,11 +241,13 @@ class AgentConfigs:
         _check_possible(agent_id)
         agent = await self._store.agent(project, agent_id)
         bound = ("revisions", agent.uid)
-        before = paging.read_token(bound, token, [int])[0] if token else None
-        page = await self._store.revisions(agent.uid, before, limit + 1)
-        if len(page) <= limit:
-            return agent, page, ""
-        return agent, page[:limit], paging.make_token(bound, (page[limit - 1].number,))
+        start = paging.read_token(bound, token, [int])[0] if token else None
+
+        async def fetch(last: Revision | None, count: int) -> Sequence[Revision]:
+            return await self._store.revisions(agent.uid, last.number if last else start, count)
+
+        page, more = await paging.filled(fetch, limit, lambda revision: revision.spec.weight)
+        return agent, page, paging.make_token(bound, (page[-1].number,)) if more else ""
 
     async def _revise(
         self, writing: Writing, current: AgentConfig, content: AgentSpec, note: Note, *, validate_only: bool = False

@@ -30,7 +30,8 @@ from config_svc.model.errors import CursorTooOld, WatcherTooSlow
 from config_svc.store import Store, Tail
 from servicekit.errors import InvalidArgument, ServiceError, Unavailable, Violation
 
-PAGE = 500
+PAGE = 64
+RING_BYTES = 16 * 1024 * 1024
 SHORTEST_HEARTBEAT = timedelta(milliseconds=100)
 LONGEST_HEARTBEAT = timedelta(seconds=60)
 DEFAULT_HEARTBEAT = timedelta(seconds=5)
@@ -51,7 +52,7 @@ class FeedEvent:
 
 
 class ChangeFeed:
-    """Follows the outbox and serves watches. `poll` is in seconds, `buffer` in changes."""
+    """Follows the outbox and serves watches. `poll` is in seconds, `buffer` in changes (16 MiB of them at most)."""
 
     def __init__(
         self,
@@ -70,7 +71,9 @@ class ChangeFeed:
         self._peer = peer
         self._poll = poll
         self._on_health = on_health
-        self._ring: deque[Change] = deque(maxlen=buffer)
+        self._buffer = buffer
+        self._ring: deque[Change] = deque()
+        self._ring_bytes = 0
         self._ring_start = 0
         self._head = FeedPosition("", 0, 0)
         self._healthy = False
@@ -148,6 +151,7 @@ class ChangeFeed:
         if head.feed != position.feed or not position.compacted <= head.last <= position.last:
             # The first connection, another database, or one that has lost commits: nothing in the ring holds on.
             self._ring.clear()
+            self._ring_bytes = 0
             self._ring_start = position.last
             self._head = position
         while True:
@@ -160,9 +164,12 @@ class ChangeFeed:
     def _take(self, changes: Sequence[Change]) -> None:
         now = self._clock()
         for change in changes:
-            if len(self._ring) == self._ring.maxlen:
-                self._ring_start = self._ring[0].sequence
             self._ring.append(change)
+            self._ring_bytes += change.agent_config.spec.weight
+            while len(self._ring) > self._buffer or (self._ring_bytes > RING_BYTES and len(self._ring) > 1):
+                gone = self._ring.popleft()
+                self._ring_start = gone.sequence
+                self._ring_bytes -= gone.agent_config.spec.weight
             self._metrics.feed_delay.observe(max((now - change.time).total_seconds(), 0.0))
         if changes:
             self._head = FeedPosition(self._head.feed, changes[-1].sequence, self._head.compacted)

@@ -5,13 +5,20 @@ import binascii
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from config_svc.model.errors import InvalidPageToken
 from config_svc.model.query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from servicekit.errors import InvalidArgument, Violation
+
+PAGE_BYTES = 4 * 1024 * 1024
+"""The heaviest that a page gets, but for its last entry; messages end at 8 MiB."""
+
+CHUNK = 64
+
+T = TypeVar("T")
 
 _CHECKSUM_BYTES = 8
 _MAX_TOKEN_CHARACTERS = 4096
@@ -22,6 +29,28 @@ def page_size(asked: int) -> int:
     if asked < 0:
         raise InvalidArgument([Violation("page_size", "must not be negative")])
     return min(asked or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+async def filled(
+    fetch: Callable[[T | None, int], Awaitable[Sequence[T]]], limit: int, weigh: Callable[[T], int]
+) -> tuple[list[T], bool]:
+    """Returns a page of at most `limit` entries, and whether there are more.
+
+    A page that grows heavier than PAGE_BYTES ends early (AIP-158 allows that), so that it fits into a message.
+    `fetch(last, count)` reads the next `count` entries after `last`, a few at a time.
+    """
+    page: list[T] = []
+    weight = 0
+    while True:
+        wanted = min(CHUNK, limit + 1 - len(page))
+        chunk = await fetch(page[-1] if page else None, wanted)
+        for entry in chunk:
+            if len(page) == limit or weight >= PAGE_BYTES:
+                return page, True
+            page.append(entry)
+            weight += weigh(entry)
+        if len(chunk) < wanted:
+            return page, False
 
 
 def make_token(query: Sequence[str], place: Sequence[str | int | datetime]) -> str:

@@ -51,8 +51,10 @@ class Templates:
         """Reads one page of the newest versions, and the token of the next page, which is empty on the last."""
         limit = paging.page_size(size)
         bound = ("templates",)
-        after = paging.read_token(bound, token, [str])[0] if token else ""
-        page = await self._store.templates(after, limit + 1)
-        if len(page) <= limit:
-            return page, ""
-        return page[:limit], paging.make_token(bound, (page[limit - 1].id,))
+        start = paging.read_token(bound, token, [str])[0] if token else ""
+
+        async def fetch(last: Template | None, count: int) -> Sequence[Template]:
+            return await self._store.templates(last.id if last else start, count)
+
+        page, more = await paging.filled(fetch, limit, lambda template: template.weight)
+        return page, paging.make_token(bound, (page[-1].id,)) if more else ""

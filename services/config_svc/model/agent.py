@@ -100,6 +100,12 @@ class AgentSpec:
     limits: AgentLimits = AgentLimits()
     labels: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes it takes in a message, or a little less."""
+        labels = sum(len(key) + len(value) for key, value in self.labels.items())
+        return 512 + labels + len(self.instructions) + rules.JSON_OVERHEAD * len(rules.canonical(self.parameters))
+
     def check(self, found: Violations, path: str) -> None:
         """Notes every broken rule under `path`; whether the template exists and takes the parameters is not known."""
         rules.check_text(found, f"{path}.display_name", self.display_name, most=200)

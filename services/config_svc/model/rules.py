@@ -14,6 +14,8 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 DEFAULT_PROJECT = "default"
 MAX_COMMENT_CHARACTERS = 1000
 KIB = 1024
+JSON_OVERHEAD = 6
+"""How many times larger than its JSON a `google.protobuf.Struct` can be: `1,` takes 11 bytes."""
 
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL_KEY = re.compile(r"[a-z]([a-z0-9_./-]{0,61}[a-z0-9])?")

@@ -35,6 +35,11 @@ class Template:
             found.add(f"{path}.parameters_schema.type", "must be 'object'")
 
     @property
+    def weight(self) -> int:
+        """About how many bytes it takes in a message."""
+        return 256 + len(self.description) + rules.JSON_OVERHEAD * len(canonical(self.parameters_schema))
+
+    @property
     def order(self) -> VersionOrder:
         """By which the newest version is found."""
         return version_order(self.version) or (0, 0, 0)

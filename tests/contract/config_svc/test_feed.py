@@ -190,3 +190,23 @@ async def test_watches_end_when_the_feed_loses_the_database(feed: ChangeFeed, me
         await waiting
     with pytest.raises(Unavailable):
         await anext(feed.watch(None, "", None))
+
+
+async def test_the_ring_is_bounded_in_bytes_too(
+    agents: AgentConfigs, store: Store, clock: Clock, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("config_svc.feed.RING_BYTES", 100_000)
+    feed = ChangeFeed(store, clock=clock, metrics=metrics, peer="db", poll=0.2, buffer=1000)
+    task = asyncio.create_task(feed.follow())
+    await asyncio.wait_for(feed.reached(), 5)
+    async with aclosing(feed.watch(None, "", None)) as events:
+        start = (await anext(events)).cursor
+        for number in range(10):
+            await agents.create(P, f"a{number}", spec(instructions="x" * 40_000))
+            await changes(events, 1)
+    assert len(feed._ring) == 2
+    async with aclosing(feed.watch(None, start, None)) as events:
+        await anext(events)
+        assert len(await changes(events, 10)) == 10
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -3,8 +3,10 @@
 import pytest
 
 from config_svc.agents import AgentConfigs
+from config_svc.convert import agent_to_proto
 from config_svc.model.agent import ModelConfig
 from config_svc.model.errors import InvalidPageToken
+from parley.config.v1.agent_config_service_pb2 import ListAgentConfigsResponse
 from servicekit.errors import InvalidArgument
 from tests.contract.config_svc.conftest import Clock, spec
 
@@ -175,3 +177,30 @@ async def test_a_token_belongs_to_its_filter(agents: AgentConfigs) -> None:
     _, token = await agents.list(P, size=1, token="", filter_text="model=small", order_by="", show_deleted=False)
     with pytest.raises(InvalidPageToken):
         await page(agents, token=token)
+
+
+async def test_a_page_never_outgrows_a_message(agents: AgentConfigs) -> None:
+    heavy = spec(instructions="x" * 65_536, parameters={"n": [1] * 32_000})
+    for number in range(14):
+        await agents.create(P, f"a{number:02}", heavy)
+    pages: list[int] = []
+    token = ""
+    while not pages or token:
+        ids, token = await page(agents, size=1000, token=token)
+        pages.append(len(ids))
+    assert sum(pages) == 14
+    assert len(pages) > 1
+    found, _ = await agents.list(P, size=1000, token="", filter_text="", order_by="", show_deleted=False)
+    message = ListAgentConfigsResponse(agent_configs=[agent_to_proto(one) for one in found])
+    assert 3 * 2**20 < message.ByteSize() < 8 * 2**20
+
+
+async def test_a_long_page_is_read_in_chunks(agents: AgentConfigs) -> None:
+    ids = [f"a{number:03}" for number in range(150)]
+    for one in ids:
+        await agents.create(P, one, spec())
+    assert await page(agents, size=1000) == (ids, "")
+    assert await page(agents, size=150) == (ids, "")
+    first, token = await page(agents, size=149)
+    assert first == ids[:149]
+    assert await page(agents, size=149, token=token) == (ids[149:], "")
