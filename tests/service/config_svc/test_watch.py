@@ -9,9 +9,11 @@ import grpc
 import psycopg
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from sqlalchemy.exc import DBAPIError
 
 from config_svc.model.change import ChangeType
 from config_svc.postgres_store import PostgresStore
+from config_svc.postgres_writing import PostgresWriting
 from parley.config.v1 import agent_config_service_pb2 as pb
 from servicekit.channels import open_channel
 from servicekit.rpc_status import from_rpc_error
@@ -86,21 +88,22 @@ async def test_a_strangers_long_transaction_delays_nothing(service: Running, dat
 
 
 async def test_a_writer_that_stands_still_is_ended(service: Running, database_url: str) -> None:
-    """A paused process must not hold the feed's lock for ever."""
+    """A paused process must not hold the feed's lock for ever: the server ends its transaction."""
     store = PostgresStore(database_url, answer_seconds=0.5)
-
-    async def stand_still(writing: Any) -> None:
-        found = await writing.live("default", "a")
-        await writing.announce(ChangeType.UPDATED, found, found.update_time)
-        await asyncio.sleep(60)
-
     await create(service, "a")
-    holder = asyncio.create_task(store.transact(stand_still))
-    await asyncio.sleep(0.1)
-    await create(service, "b")
-    with contextlib.suppress(Exception):
-        await holder
-    await store.close()
+    connection = await store._engine.connect()
+    try:
+        writing = PostgresWriting(connection)
+        found = await writing.live("default", "a")
+        assert found is not None
+        await writing.announce(ChangeType.UPDATED, found, found.update_time)
+        await create(service, "b")
+        with pytest.raises(DBAPIError):
+            await connection.commit()
+    finally:
+        await connection.invalidate()
+        await connection.close()
+        await store.close()
 
 
 async def test_lost_notifications_are_survived(service: Running, database_url: str) -> None:
