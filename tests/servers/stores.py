@@ -131,10 +131,14 @@ class Container:
         # Both are read when testcontainers is imported.
         os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
         os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
+        from docker.errors import DockerException  # type: ignore[import-untyped]
         from testcontainers.core.container import DockerContainer
 
-        container = DockerContainer(self._image, command=self._command, env=self._env)  # type: ignore[arg-type]
-        return container.with_bind_ports(self._container_port, self.port).start()
+        try:
+            container = DockerContainer(self._image, command=self._command, env=self._env)  # type: ignore[arg-type]
+            return container.with_bind_ports(self._container_port, self.port).start()
+        except DockerException as error:
+            pytest.exit(f"PARLEY_TEST_SERVERS=containers: Docker cannot run {self._image}: {error}", returncode=1)
 
     @property
     def host(self) -> str:

@@ -38,6 +38,7 @@ class EmbeddedModel:
     """The language model as a child process on the loopback interface."""
 
     name = "model"
+    ready_seconds = 120.0
     provider = "local"
     """What agents call it."""
 
@@ -68,17 +69,23 @@ class EmbeddedModel:
         """The server process, for a supervisor that watches it."""
         return self._child
 
-    def start(self, timeout: float = 60.0) -> None:
-        """Start and wait until the weights are loaded; raises MissingPart, PortTaken, ChildDied or NotReady."""
-        if self._child.running:
-            return
+    def start(self) -> None:
+        """Start and wait until the weights are loaded; does nothing while it runs.
+
+        Raises MissingPart, PortTaken, ChildDied or NotReady.
+        """
+        if not self._child.running:
+            self.launch()
+            self._child.wait_until(self.ready, self.ready_seconds)
+
+    def launch(self) -> None:
+        """Start without waiting; raises MissingPart or PortTaken."""
         weights()
         if importlib.util.find_spec("xllamacpp") is None:
             raise MissingPart("the language model's server", "pip install xllamacpp")
         if not is_free(self.port):
             raise PortTaken(self.name, self.port, self._port_setting)
         self._child.start()
-        self._child.wait_until(self._answers, timeout)
 
     def stop(self, timeout: float = 10.0) -> int:
         """End the server and return its exit code."""
@@ -88,7 +95,8 @@ class EmbeddedModel:
         """Kill the server with SIGKILL."""
         self._child.kill()
 
-    def _answers(self) -> bool:
+    def ready(self) -> bool:
+        """Tell whether the weights are loaded."""
         return http_answers(f"http://{LOOPBACK}:{self.port}/health")
 
 

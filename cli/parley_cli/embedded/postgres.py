@@ -48,6 +48,7 @@ class EmbeddedPostgres:
     """
 
     name = "postgres"
+    ready_seconds = 60.0
 
     def __init__(
         self,
@@ -87,13 +88,17 @@ class EmbeddedPostgres:
         """The server process, for a supervisor that watches it; None before the first start."""
         return self._child
 
-    def start(self, timeout: float = 30.0) -> None:
-        """Start and wait until the database `parley` answers.
+    def start(self) -> None:
+        """Start and wait until the database `parley` answers; does nothing while it runs.
 
         Raises MissingPart, PortTaken, DataInUse, ChildDied or NotReady.
         """
-        if self._child is not None and self._child.running:
-            return
+        if self._child is None or not self._child.running:
+            self.launch()
+            self._started().wait_until(self.ready, self.ready_seconds)
+
+    def launch(self) -> None:
+        """Make the data directory at the first time, and start; raises MissingPart, PortTaken or DataInUse."""
         programs = postgres_programs()
         if not is_free(self.port):
             raise PortTaken(self.name, self.port, self._port_setting)
@@ -114,8 +119,14 @@ class EmbeddedPostgres:
             stop_signal=signal.SIGINT,
         )
         self._child.start()
-        self._child.wait_until(self._answers, timeout)
-        self._ensure_database()
+
+    def ready(self) -> bool:
+        """Tell whether the database `parley` answers; makes it as soon as the server does."""
+        try:
+            self._ensure_database()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def stop(self, timeout: float = 15.0) -> int:
         """Shut down cleanly (fast mode: open transactions are rolled back) and return the exit code."""
@@ -226,13 +237,6 @@ class EmbeddedPostgres:
             connect_timeout=5,
             autocommit=True,
         )
-
-    def _answers(self) -> bool:
-        try:
-            self._connect("postgres").close()
-        except psycopg.OperationalError:
-            return False
-        return True
 
     def _ensure_database(self) -> None:
         with self._connect("postgres") as connection:

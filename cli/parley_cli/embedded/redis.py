@@ -32,6 +32,7 @@ class EmbeddedRedis:
     """
 
     name = "redis"
+    ready_seconds = 60.0
 
     def __init__(
         self, data: Path, *, port: int | None = None, log: Path | None = None, port_setting: str | None = None
@@ -61,20 +62,23 @@ class EmbeddedRedis:
         """The server process, for a supervisor that watches it; None before the first start."""
         return self._child
 
-    def start(self, timeout: float = 30.0) -> None:
-        """Start and wait until the append-only file is loaded and PING answers.
+    def start(self) -> None:
+        """Start and wait until the append-only file is loaded and PING answers; does nothing while it runs.
 
         Raises MissingPart, PortTaken, ChildDied or NotReady.
         """
-        if self._child is not None and self._child.running:
-            return
+        if self._child is None or not self._child.running:
+            self.launch()
+            self._started().wait_until(self.ready, self.ready_seconds)
+
+    def launch(self) -> None:
+        """Start without waiting; raises MissingPart or PortTaken."""
         program = valkey_program()
         if not is_free(self.port):
             raise PortTaken(self.name, self.port, self._port_setting)
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._child = Child(self.name, [str(program), str(self._configure())], log=self._log, directory=self.data)
         self._child.start()
-        self._child.wait_until(self._answers, timeout)
 
     def stop(self, timeout: float = 15.0) -> int:
         """Shut down cleanly, the append-only file written out, and return the exit code."""
@@ -115,7 +119,8 @@ class EmbeddedRedis:
             output.writelines(f"{key} {value}\n" for key, value in settings.items())
         return file
 
-    def _answers(self) -> bool:
+    def ready(self) -> bool:
+        """Tell whether PING answers."""
         client = redis.Redis.from_url(self.url, socket_timeout=2, retry=Retry(NoBackoff(), 0))
         try:
             return bool(client.ping())

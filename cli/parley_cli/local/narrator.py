@@ -12,7 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from parley_cli.local.system import Step
 from parley_cli.processes.supervisor import Part
 
 REFRESH_SECONDS = 1.0
@@ -28,23 +27,23 @@ class Narrator:
         """Say one plain line, whatever characters it has."""
         self.console.print(Text(line), soft_wrap=True)
 
-    def run(self, steps: Sequence[Step], done: Callable[[], None]) -> None:
-        """Run the steps in order, showing how far they are; call `done` after each."""
+    @contextmanager
+    def progress(self, stages: Sequence[str]) -> Iterator[Callable[[str], None]]:
+        """Yield what to call with the name of each stage that is done, while the bar shows the others."""
+        began = time.monotonic()
         if not self.console.is_terminal:
-            for step in steps:
-                began = time.monotonic()
-                step.run()
-                done()
-                self.say(f"{step.label} ready ({time.monotonic() - began:.1f} s)")
+            yield lambda stage: self.say(f"{stage} ready after {time.monotonic() - began:.1f} s")
             return
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True) as progress:
-            task = progress.add_task("starting", total=len(steps))
-            for step in steps:
-                progress.update(task, description=f"starting {step.label}")
-                step.run()
-                done()
-                progress.advance(task)
+        waiting = list(stages)
+        with Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True) as bar:
+            task = bar.add_task(f"starting {waiting[0]}", total=len(stages))
+
+            def done(stage: str) -> None:
+                waiting.remove(stage)
+                bar.update(task, advance=1, description=f"starting {waiting[0]}" if waiting else "ready")
+
+            yield done
 
     @contextmanager
     def status(self, parts: Sequence[Part], addresses: dict[str, str]) -> Iterator[Callable[[], None]]:

@@ -10,7 +10,6 @@ from parley_cli.processes.child import Child
 from parley_cli.processes.ports import LOOPBACK, is_free
 from parley_cli.processes.readiness import grpc_serves, http_answers
 
-READY_SECONDS = 60.0
 NO_PROXY = "127.0.0.1,localhost"
 
 
@@ -27,6 +26,8 @@ class Service:
 
     `ports` are keyed by the name of the setting that moves them: the gRPC port, then the HTTP port if it has one.
     """
+
+    ready_seconds = 60.0
 
     def __init__(self, name: str, module: str, *, ports: Mapping[str, int], env: Mapping[str, str], log: Path) -> None:
         self.name = name
@@ -57,13 +58,13 @@ class Service:
             if not is_free(port):
                 raise PortTaken(self.name, port, setting)
 
-    def start(self) -> None:
-        """Start and wait until it serves; raises PortTaken, ChildDied or NotReady."""
+    def launch(self) -> None:
+        """Start without waiting; raises PortTaken."""
         self.check_ports()
         self._child.start()
-        self._child.wait_until(self._serves, READY_SECONDS)
 
-    def _serves(self) -> bool:
+    def ready(self) -> bool:
+        """Tell whether it serves."""
         return grpc_serves(self._target) and all(
             http_answers(f"http://{LOOPBACK}:{port}/livez") for port in self._http_ports
         )

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from parley_cli.embedded.model import EmbeddedModel, weights
@@ -17,21 +16,14 @@ from parley_cli.processes.child import Child
 from parley_cli.processes.ports import LOOPBACK
 from parley_cli.processes.supervisor import Part, Supervisor
 
+SCHEMA = "schema"
 MIGRATE_SECONDS = 120.0
 GRPC_STEP = 100
 """The second gateway's gRPC port is the first one's plus this (50151): the ports between belong to other services."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One thing that takes a while."""
-
-    label: str
-    run: Callable[[], None]
-
-
 class LocalSystem:
-    """The parts of one system in one data directory; nothing runs before its steps do."""
+    """The parts of one system in one data directory; nothing runs before `bring_up`."""
 
     def __init__(self, data: DataDirectory, settings: UpSettings, gateways: int) -> None:
         self._data = data
@@ -70,20 +62,31 @@ class LocalSystem:
         parts: dict[str, str] = {"postgres": f"port {self.postgres.port}", "redis": f"port {self.redis.port}"}
         if self.model is not None:
             parts["model"] = f"http {self.model.port}"
-        return parts | {service.name: service.address for service in (self.config, self.session, *self.gateways)}
+        return parts | {service.name: service.address for service in self._services}
 
-    def steps(self) -> Sequence[Step]:
-        """Return what brings the system up, in order. The first finds what is missing or taken."""
-        stores: list[Part] = [self.postgres, self.redis]
-        if self.model is not None:
-            stores.append(self.model)
-        services = [self.config, self.session, *self.gateways]
-        return [
-            Step("check", self._check),
-            *(self._start(part) for part in stores),
-            Step("migrate", self._migrate),
-            *(self._start(part) for part in services),
-        ]
+    @property
+    def stages(self) -> Sequence[str]:
+        """What `bring_up` tells about, in about that order."""
+        return [part.name for part in self._stores] + [SCHEMA] + [service.name for service in self._services]
+
+    def bring_up(self, told: Callable[[str], None]) -> None:
+        """Start everything and wait until it serves, telling what is ready; raises LocalError.
+
+        What is missing, and ports that are taken, are found before anything starts.
+        """
+        self._check()
+        self.supervisor.start(self._stores, told)
+        self._migrate()
+        told(SCHEMA)
+        self.supervisor.start(self._services, told)
+
+    @property
+    def _stores(self) -> list[Part]:
+        return [self.postgres, self.redis, *([self.model] if self.model is not None else [])]
+
+    @property
+    def _services(self) -> list[Service]:
+        return [self.config, self.session, *self.gateways]
 
     def describe(self, phase: str) -> dict[str, Any]:
         """Return the state for `parley status`, without any secret."""
@@ -105,15 +108,12 @@ class LocalSystem:
             "parts": parts,
         }
 
-    def _start(self, part: Part) -> Step:
-        return Step(part.name, lambda: self.supervisor.start(part))
-
     def _check(self) -> None:
         postgres_programs()
         valkey_program()
         if self.model is not None:
             weights()
-        for service in (self.config, self.session, *self.gateways):
+        for service in self._services:
             service.check_ports()
 
     def _migrate(self) -> None:

@@ -73,7 +73,9 @@ def _run(
     with data.owned():
         system = LocalSystem(data, settings, gateways)
         try:
-            narrator.run(system.steps(), done=lambda: data.write_state(system.describe("starting")))
+            data.write_state(system.describe("starting"))
+            with narrator.progress(system.stages) as told:
+                system.bring_up(told)
             if system.postgres.note:
                 narrator.say(system.postgres.note)
             data.write_state(system.describe("ready"))

@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from parley_cli.processes.child import Child
+from parley_cli.errors import NotReady
+from parley_cli.processes.child import POLL_SECONDS, Child, last_line
 
 STOP_SECONDS = 20.0
 """How long one part may take to end by itself; services drain for 10 s by default and close their stores after that."""
@@ -21,8 +22,15 @@ class Part(Protocol):
     def child(self) -> Child | None:
         """The process; None before the first start."""
 
-    def start(self) -> None:
-        """Start and wait, in a bounded time, until it is ready; raises LocalError."""
+    @property
+    def ready_seconds(self) -> float:
+        """How long it may take from its launch until it is ready."""
+
+    def launch(self) -> None:
+        """Start the process without waiting for more; raises LocalError."""
+
+    def ready(self) -> bool:
+        """Tell whether it can be used."""
 
 
 class Supervisor:
@@ -36,12 +44,29 @@ class Supervisor:
         """The parts that were started, in that order."""
         return tuple(self._parts)
 
-    def start(self, part: Part) -> None:
-        """Start one more part and wait until it is ready; raises what it raises, or ChildDied for an earlier one."""
+    def start(self, parts: Sequence[Part], told: Callable[[str], None]) -> None:
+        """Start parts that do not depend on each other, and tell the name of each that is ready.
+
+        Raises what a launch raises, ChildDied for any part that ends meanwhile, or NotReady.
+        """
         self.check()
-        # In the table before it runs: a start that fails or is interrupted half-way leaves nothing behind.
-        self._parts.append(part)
-        part.start()
+        for part in parts:
+            # In the table before it runs: a start that fails or is interrupted half-way leaves nothing behind.
+            self._parts.append(part)
+            part.launch()
+        self._wait(list(parts), told)
+
+    def _wait(self, waiting: list[Part], told: Callable[[str], None]) -> None:
+        began = time.monotonic()
+        while waiting:
+            self.check()
+            for part in tuple(waiting):
+                if part.ready():
+                    waiting.remove(part)
+                    told(part.name)
+                elif part.child is not None and time.monotonic() - began > part.ready_seconds:
+                    raise NotReady(part.name, part.ready_seconds, part.child.log, last_line(part.child.log))
+            time.sleep(POLL_SECONDS)
 
     def check(self) -> None:
         """Raise ChildDied for the first part that ended by itself."""

@@ -29,24 +29,37 @@ class Program:
     def child(self) -> Child:
         return self._child
 
-    def start(self) -> None:
+    @property
+    def ready_seconds(self) -> float:
+        return self._timeout
+
+    def launch(self) -> None:
         self._child.start()
-        self._child.wait_until(lambda: "up" in self._log.read_text(), self._timeout)
+
+    def ready(self) -> bool:
+        return "up" in self._log.read_text()
+
+
+def ignore(_: str) -> None:
+    """Nobody wants to know."""
 
 
 @pytest.fixture
 def supervisor():
     supervisor = Supervisor()
     yield supervisor
-    supervisor.stop(lambda _: None, timeout=0)
+    supervisor.stop(ignore, timeout=0)
 
 
 def test_parts_stop_in_reverse_order(supervisor: Supervisor, tmp_path: Path) -> None:
     parts = [Program(name, OBEDIENT, tmp_path) for name in ("store", "service", "edge")]
-    for part in parts:
-        supervisor.start(part)
-    assert supervisor.parts == tuple(parts)
     told: list[str] = []
+    supervisor.start(parts[:1], told.append)
+    assert told == ["store"]
+    supervisor.start(parts[1:], told.append)
+    assert sorted(told) == ["edge", "service", "store"]
+    assert supervisor.parts == tuple(parts)
+    told.clear()
     assert supervisor.stop(told.append) == []
     assert told == ["edge", "service", "store"]
     assert [part.child.exit_code for part in parts] == [0, 0, 0]
@@ -55,45 +68,51 @@ def test_parts_stop_in_reverse_order(supervisor: Supervisor, tmp_path: Path) -> 
 
 def test_a_part_that_dies_while_it_starts_names_its_log_and_last_line(supervisor: Supervisor, tmp_path: Path) -> None:
     with pytest.raises(ChildDied) as error:
-        supervisor.start(Program("config_svc", DYING, tmp_path))
+        supervisor.start([Program("config_svc", DYING, tmp_path)], ignore)
     log = tmp_path / "config_svc.log"
     assert str(error.value) == f"config_svc ended with exit code 3 (log {log}): no such table"
+
+
+def test_a_death_while_others_start_is_noticed_at_once(supervisor: Supervisor, tmp_path: Path) -> None:
+    slow = Program("slow", "import time; time.sleep(60)", tmp_path, timeout=30)
+    with pytest.raises(ChildDied, match="dying ended with exit code 3"):
+        supervisor.start([slow, Program("dying", DYING, tmp_path)], ignore)
 
 
 def test_a_part_that_never_gets_ready_is_named_and_stopped(supervisor: Supervisor, tmp_path: Path) -> None:
     part = Program("model", "import time; time.sleep(60)", tmp_path, timeout=0.2)
     with pytest.raises(NotReady, match=r"model was not ready after 0\.2 s"):
-        supervisor.start(part)
-    supervisor.stop(lambda _: None)
+        supervisor.start([part], ignore)
+    supervisor.stop(ignore)
     assert not part.child.running
 
 
 def test_a_death_later_is_noticed(supervisor: Supervisor, tmp_path: Path) -> None:
     redis, other = Program("redis", OBEDIENT, tmp_path), Program("other", OBEDIENT, tmp_path)
-    supervisor.start(redis)
+    supervisor.start([redis], ignore)
     supervisor.check()
     os.kill(redis.child.pid, signal.SIGKILL)
     with pytest.raises(ChildDied, match="redis was killed by signal 9"):
         supervisor.watch(0.01, lambda: None)
     with pytest.raises(ChildDied, match="redis"):
-        supervisor.start(other)
+        supervisor.start([other], ignore)
     assert other.child.exit_code is None
     assert not other.child.running
 
 
 def test_a_part_that_ignores_the_request_is_killed_in_time(supervisor: Supervisor, tmp_path: Path) -> None:
-    supervisor.start(Program("edge", STUBBORN, tmp_path))
-    complaints = supervisor.stop(lambda _: None, timeout=0.2)
+    supervisor.start([Program("edge", STUBBORN, tmp_path)], ignore)
+    complaints = supervisor.stop(ignore, timeout=0.2)
     assert complaints == [f"edge did not stop cleanly (exit code -9, log {tmp_path / 'edge.log'})"]
 
 
 def test_a_second_request_hurries(supervisor: Supervisor, tmp_path: Path) -> None:
-    supervisor.start(Program("edge", STUBBORN, tmp_path))
-    assert len(supervisor.stop(lambda _: None, hurried=lambda: True, timeout=60)) == 1
+    supervisor.start([Program("edge", STUBBORN, tmp_path)], ignore)
+    assert len(supervisor.stop(ignore, hurried=lambda: True, timeout=60)) == 1
 
 
 def test_a_paused_part_stops(supervisor: Supervisor, tmp_path: Path) -> None:
     part = Program("edge", OBEDIENT, tmp_path)
-    supervisor.start(part)
+    supervisor.start([part], ignore)
     part.child.pause()
-    assert supervisor.stop(lambda _: None, timeout=5) == []
+    assert supervisor.stop(ignore, timeout=5) == []
