@@ -105,6 +105,7 @@ class HeldLease:
         self._leases = leases
         self._lease = lease
         self._stop = stop
+        self._committing = False
         self._settled = False
         self._renewals: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -123,6 +124,7 @@ class HeldLease:
 
     async def commit(self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
         """Stores the turn. An unknown outcome is resolved by asking again with the same turn, within a bound."""
+        self._committing = True
         times, loop = self._leases.times, asyncio.get_running_loop()
         give_up = loop.time() + times.commit_resolve
         while True:
@@ -152,6 +154,9 @@ class HeldLease:
             try:
                 self._lease = await self._leases.sessions.renew(self._lease, times.renew_interval)
             except ServiceError as error:
+                if self._committing:
+                    # A commit releases the lease before its reply is here: what became of the turn, it alone tells.
+                    return
                 # While session_svc is away the lease may still be ours; past its end it may be somebody else's.
                 if error.code not in _UNKNOWN_OUTCOME or datetime.now(UTC) >= self._lease.expire_time:
                     self._stop(error)

@@ -165,8 +165,11 @@ class TurnStarted:
     turn_id: str
     session_id: str
     session_created: bool
+    session_expire_time: datetime | None
+    """When the session ends unless another turn begins; None without a session."""
     agent_revision: int
     begin_time: datetime
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +243,7 @@ class Begun:
     message_count: int
     pinned_revision: int
     metadata: Mapping[str, str]
-    expire_time: datetime
+    expire_time: datetime | None
     lease: Lease | None
     window: tuple[Message, ...]
     replayed: Turn | None

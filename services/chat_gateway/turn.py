@@ -152,7 +152,7 @@ class TurnRunner:
             message_count=0,
             pinned_revision=0,
             metadata=turn.request.metadata,
-            expire_time=turn.time,
+            expire_time=None,
             lease=None,
             window=(),
             replayed=None,
@@ -195,8 +195,10 @@ async def _replay(turn: _Started, begun: Begun) -> TurnOutcome:
                 turn_id=stored.id,
                 session_id=begun.session_id,
                 session_created=False,
+                session_expire_time=begun.expire_time,
                 agent_revision=stored.agent_revision,
                 begin_time=stored.begin_time,
+                replayed=True,
             )
         )
     if turn.on_delta is not None:
@@ -205,11 +207,11 @@ async def _replay(turn: _Started, begun: Begun) -> TurnOutcome:
 
 
 def _started(turn: _Started, begun: Begun, revision: int) -> TurnStarted:
-    return TurnStarted(turn.turn_id, begun.session_id, begun.created, revision, turn.time)
+    return TurnStarted(turn.turn_id, begun.session_id, begun.created, begun.expire_time, revision, turn.time)
 
 
 def _outcome(
-    stored: Turn, begun: Begun, revision: int, *, number: int, expire_time: datetime, replayed: bool = False
+    stored: Turn, begun: Begun, revision: int, *, number: int, expire_time: datetime | None, replayed: bool = False
 ) -> TurnOutcome:
     return TurnOutcome(
         turn_id=stored.id,

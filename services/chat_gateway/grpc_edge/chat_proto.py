@@ -74,6 +74,8 @@ def started_to_proto(started: TurnStarted) -> pb.TurnStarted:
         session_id=started.session_id,
         session_created=started.session_created,
         agent_revision=started.agent_revision,
+        session_expire_time=to_timestamp(started.session_expire_time) if started.session_expire_time else None,
+        replayed=started.replayed,
     )
 
 

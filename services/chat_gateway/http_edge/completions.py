@@ -92,6 +92,7 @@ class _Exchange:
         "_chunks",
         "_companion",
         "_gone",
+        "_head",
         "_last_write",
         "_loop",
         "_receive",
@@ -99,6 +100,7 @@ class _Exchange:
         "_send",
         "_settings",
         "_task",
+        "_turn",
         "_writing",
         "status",
     )
@@ -114,6 +116,8 @@ class _Exchange:
         self._chat: ChatCompletionRequest | None = None
         self._chunks: Chunks | None = None
         self._gone = False
+        self._head: Headers | None = None
+        self._turn = asyncio.Lock()
         self._writing = False
         self._last_write = 0.0
         self.status = 0
@@ -123,7 +127,7 @@ class _Exchange:
         self._companion = self._loop.create_task(self._watch())
         outcome = await turns.run(request)
         self.close()
-        await self._respond(200, completion(outcome, chat.model), _outcome_headers(outcome))
+        await self._respond(200, completion(outcome, chat.model), _turn_headers(outcome))
 
     async def stream(self, turns: Turns, request: TurnRequest, chat: ChatCompletionRequest) -> None:
         """Runs the turn and sends its answer as it grows; the end only after the commit."""
@@ -140,7 +144,7 @@ class _Exchange:
         """Sends the error: as the answer, or, in mid-stream, as the last frame."""
         self.close()
         body = encode_error(error)
-        if self._chunks is not None:
+        if self._chunks is not None and self._head is None:
             self.status = http_status(error)
             await self._end_stream(error_frame(body))
             return
@@ -170,12 +174,10 @@ class _Exchange:
             chat.model,
             options is not None and options.include_usage is True,
         )
-        headers = [*_STREAM_HEADERS, (b"x-request-id", self._request_id)]
-        headers += _session_headers(started.session_id, started.session_created, started.agent_revision)
-        self.status = 200
         self._chunks = chunks
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._write(chunks.role())
+        # The head waits for the first piece, or for the first silence that is too long: until then a provider that
+        # fails is an error with its status, which clients know how to retry.
+        self._head = [*_STREAM_HEADERS, (b"x-request-id", self._request_id), *_turn_headers(started)]
 
     async def _on_delta(self, delta: Delta) -> None:
         chunks = self._chunks
@@ -184,17 +186,26 @@ class _Exchange:
         await self._write(chunks.delta(delta))
 
     async def _write(self, data: bytes) -> None:
-        self._last_write = self._loop.time()
-        self._writing = True
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        self._writing = False
+        async with self._turn:
+            self._last_write = self._loop.time()
+            self._writing = True
+            await self._send_piece(data, more=True)
+            self._writing = False
 
     async def _end_stream(self, data: bytes) -> None:
         try:
-            async with asyncio.timeout(self._settings.write_timeout):
-                await self._send({"type": "http.response.body", "body": data, "more_body": False})
+            async with asyncio.timeout(self._settings.write_timeout), self._turn:
+                await self._send_piece(data, more=False)
         except TimeoutError:
             raise ClientGone from None
+
+    async def _send_piece(self, data: bytes, *, more: bool) -> None:
+        if self._head is not None and self._chunks is not None:
+            head, self._head = self._head, None
+            self.status = 200
+            await self._send({"type": "http.response.start", "status": 200, "headers": head})
+            data = self._chunks.role() + data
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def _respond(self, status: int, body: bytes, headers: Headers) -> None:
         self.status = status
@@ -240,7 +251,7 @@ class _Exchange:
     async def _keep_alive(self) -> bool:
         """Sends a comment if the stream is silent; false when the client does not take it."""
         if self._chunks is None:
-            self._last_write = self._loop.time()  # nothing is sent before the headers
+            self._last_write = self._loop.time()  # before the turn has begun there is nothing to say
         elif self._loop.time() - self._last_write >= self._settings.keep_alive_interval:
             try:
                 async with asyncio.timeout(self._settings.write_timeout):
@@ -259,19 +270,14 @@ def _renamed(error: InvalidArgument) -> InvalidArgument:
     return InvalidArgument([Violation(param_of(v.field), v.description) for v in error.violations])
 
 
-def _outcome_headers(outcome: TurnOutcome) -> Headers:
-    headers = _session_headers(outcome.session_id, outcome.session_created, outcome.agent_revision)
-    if outcome.session_expire_time is not None:
-        headers.append((b"x-session-expires", timestamp(outcome.session_expire_time).encode()))
-    if outcome.replayed:
-        headers.append((b"idempotent-replayed", b"true"))
-    return headers
-
-
-def _session_headers(session_id: str, created: bool, revision: int) -> Headers:
-    headers: Headers = [(b"x-agent-revision", b"%d" % revision)]
-    if session_id:
-        headers.append((b"x-session-id", session_id.encode("latin-1")))
-    if created:
+def _turn_headers(turn: TurnStarted | TurnOutcome) -> Headers:
+    headers: Headers = [(b"x-agent-revision", b"%d" % turn.agent_revision)]
+    if turn.session_id:
+        headers.append((b"x-session-id", turn.session_id.encode("latin-1")))
+    if turn.session_created:
         headers.append((b"x-session-created", b"true"))
+    if turn.session_expire_time is not None:
+        headers.append((b"x-session-expires", timestamp(turn.session_expire_time).encode()))
+    if turn.replayed:
+        headers.append((b"idempotent-replayed", b"true"))
     return headers

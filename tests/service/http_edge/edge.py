@@ -58,7 +58,14 @@ def outcome(text: str = "Hello!", **fields: Any) -> TurnOutcome:
     return TurnOutcome(**values | fields)
 
 
-STARTED = TurnStarted(turn_id="t1", session_id="s1", session_created=True, agent_revision=3, begin_time=BEGUN)
+STARTED = TurnStarted(
+    turn_id="t1",
+    session_id="s1",
+    session_created=True,
+    session_expire_time=EXPIRES,
+    agent_revision=3,
+    begin_time=BEGUN,
+)
 
 
 class ScriptedTurns:

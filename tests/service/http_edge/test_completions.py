@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -186,6 +187,49 @@ async def test_an_error_before_the_start_of_a_stream_is_a_plain_error(edge: Edge
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/json"
     assert answer.json()["error"]["code"] == "agent_not_found"
+
+
+async def test_an_error_before_the_first_piece_of_a_stream_has_its_status(edge: Edge) -> None:
+    edge.turns.script = failing(ProviderTimeout("local", "first_token"), after=[])
+    answer = await edge.chat(stream=True)
+    assert answer.status_code == 504
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["error"]["code"] == "provider_timeout"
+
+
+async def test_an_error_after_a_comment_is_a_frame() -> None:
+    async def run(request, on_started, on_delta):
+        await on_started(STARTED)
+        await asyncio.sleep(0.12)
+        raise ProviderTimeout("local", "first_token")
+
+    async with running_edge(HttpSettings(keep_alive_interval=0.05)) as edge:
+        edge.turns.script = run
+        answer = await edge.chat(stream=True)
+    assert answer.status_code == 200
+    assert answer.text.startswith(CHUNK % (ROLE, "null", "") + ": keep-alive\n\n")
+    assert answer.text.endswith('"code":"provider_timeout"}}\n\n')
+
+
+async def test_an_answer_without_pieces_is_a_whole_stream(edge: Edge) -> None:
+    edge.turns.script = pieces([], "")
+    answer = await edge.chat(stream=True)
+    assert answer.status_code == 200
+    assert answer.text.startswith(CHUNK % (ROLE, "null", ""))
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
+async def test_the_head_of_a_stream_tells_of_the_session(edge: Edge) -> None:
+    async def run(request, on_started, on_delta):
+        await on_started(replace(STARTED, replayed=True))
+        await on_delta(Delta("Hello!"))
+        return outcome()
+
+    edge.turns.script = run
+    headers = (await edge.chat(stream=True)).headers
+    assert headers["x-session-id"] == "s1"
+    assert headers["x-session-expires"] == "2026-05-04T03:32:01.5Z"
+    assert headers["idempotent-replayed"] == "true"
 
 
 async def test_an_error_in_mid_stream_is_one_frame_without_done(edge: Edge) -> None:
@@ -386,5 +430,6 @@ async def test_a_drain_that_takes_too_long_ends_turns_with_an_error() -> None:
             await asyncio.sleep(0.01)
     assert (await plain).status_code == 503
     assert (await plain).json()["error"]["code"] == "draining"
-    assert (await streamed).text.endswith('"code":"draining"}}\n\n')
+    assert (await streamed).status_code == 503
+    assert (await streamed).json()["error"]["code"] == "draining"
     await client.aclose()

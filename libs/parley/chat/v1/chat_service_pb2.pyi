@@ -454,6 +454,8 @@ class TurnStarted(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     SESSION_CREATED_FIELD_NUMBER: _builtins.int
     AGENT_REVISION_FIELD_NUMBER: _builtins.int
+    SESSION_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """The turn's id."""
     session_id: _builtins.str
@@ -462,6 +464,12 @@ class TurnStarted(_message.Message):
     """Whether the turn made the session."""
     agent_revision: _builtins.int
     """The revision of the agent config that it runs on."""
+    replayed: _builtins.bool
+    """Whether the stored outcome of an earlier request follows."""
+    @_builtins.property
+    def session_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the session ends unless another turn begins."""
+
     def __init__(
         self,
         *,
@@ -469,10 +477,12 @@ class TurnStarted(_message.Message):
         session_id: _builtins.str = ...,
         session_created: _builtins.bool = ...,
         agent_revision: _builtins.int = ...,
+        session_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session_expire_time", b"session_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "session_created", b"session_created", "session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "replayed", b"replayed", "session_created", b"session_created", "session_expire_time", b"session_expire_time", "session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
