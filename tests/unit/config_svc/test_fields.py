@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, SessionPolicy
@@ -48,6 +48,7 @@ def at(spec: AgentSpec, path: str) -> Any:
     return getattr(value, rest) if rest else value
 
 
+@settings(deadline=None)
 @given(specs, specs, st.lists(st.sampled_from(PATHS)))
 def test_exactly_what_is_named_is_taken_over(current: AgentSpec, other: AgentSpec, paths: list[str]) -> None:
     result = merged(current, other, *paths)
@@ -57,6 +58,7 @@ def test_exactly_what_is_named_is_taken_over(current: AgentSpec, other: AgentSpe
         assert changed in paths or changed.partition(".")[0] in paths
 
 
+@settings(deadline=None)
 @given(specs, specs)
 def test_a_star_takes_everything_and_nothing_takes_nothing(current: AgentSpec, other: AgentSpec) -> None:
     assert merged(current, other, "*") == other
@@ -64,6 +66,7 @@ def test_a_star_takes_everything_and_nothing_takes_nothing(current: AgentSpec, o
     assert merged(current, other, *sorted(NOT_WRITABLE)) == current
 
 
+@settings(deadline=None)
 @given(specs, specs)
 def test_the_differences_are_a_mask_that_makes_the_one_the_other(current: AgentSpec, other: AgentSpec) -> None:
     changed = differences(current, other)
@@ -71,6 +74,7 @@ def test_the_differences_are_a_mask_that_makes_the_one_the_other(current: AgentS
     assert differences(current, current) == ()
 
 
+@settings(deadline=None)
 @given(specs, specs, st.sampled_from(["labels", "parameters"]), st.sampled_from(["a", "b.c"]), st.booleans())
 def test_one_entry_of_a_map_is_taken_over(
     current: AgentSpec, other: AgentSpec, field: str, key: str, ticks: bool

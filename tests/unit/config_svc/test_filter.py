@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config_svc.model.agent import AgentConfig, AgentSpec, ModelConfig
@@ -144,6 +144,7 @@ def test_what_a_filter_holds_for(text: str, holds: bool) -> None:
     assert matches(AGENT, wanted) is holds
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_text_breaks_the_parser(text: str) -> None:
     parse_filter(Violations(), text)
@@ -152,6 +153,7 @@ def test_no_text_breaks_the_parser(text: str) -> None:
 WORDS = ["provider", "labels.a", "create_time", "=", "!=", ":*", "AND", "OR", "NOT", "-", "(", ")", "x", "'y'", " "]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join))
 def test_no_sequence_of_words_breaks_the_parser(text: str) -> None:
     found = Violations()

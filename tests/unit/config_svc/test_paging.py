@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config_svc import paging
@@ -17,6 +17,7 @@ queries = st.lists(st.text(), max_size=4)
 QUERY = ("agents", "default")
 
 
+@settings(deadline=None)
 @given(queries, st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), st.integers())
 def test_a_token_gives_its_place_back(query: list[str], text: str, number: int) -> None:
     time = datetime(2026, 1, 1, microsecond=1, tzinfo=UTC)
@@ -26,6 +27,7 @@ def test_a_token_gives_its_place_back(query: list[str], text: str, number: int) 
         assert paging.read_token(query, token, [str, int, datetime, uuid.UUID]) == [text, number, time, uid]
 
 
+@settings(deadline=None)
 @given(queries, queries)
 def test_a_token_is_for_its_query_only(one: list[str], other: list[str]) -> None:
     token = paging.make_token(one, ["a"])
@@ -34,6 +36,7 @@ def test_a_token_is_for_its_query_only(one: list[str], other: list[str]) -> None
             paging.read_token(other, token, [str])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 30), st.characters())
 def test_a_changed_token_is_refused(place: int, letter: str) -> None:
     token = paging.make_token(QUERY, ["abcdefghijkl"])
