@@ -154,12 +154,11 @@ class HeldLease:
             try:
                 self._lease = await self._leases.sessions.renew(self._lease, times.renew_interval)
             except ServiceError as error:
-                if self._committing:
-                    # A commit releases the lease before its reply is here: what became of the turn, it alone tells.
-                    return
                 # While session_svc is away the lease may still be ours; past its end it may be somebody else's.
                 if error.code not in _UNKNOWN_OUTCOME or datetime.now(UTC) >= self._lease.expire_time:
-                    self._stop(error)
+                    # A commit releases the lease before its reply is here: what became of the turn, it alone can tell.
+                    if not self._committing:
+                        self._stop(error)
                     return
             if clock() - begin < times.renew_interval:
                 await asyncio.sleep(times.retry_pause)
