@@ -1,6 +1,7 @@
 """Three gateways, two session_svc, config_svc and real stores, with a fault proxy on every link between them."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class Service(ServiceProcess):
     ) -> None:
         super().__init__(module, env, logs=logs, name=name)
         if entry is not None:
-            environment = clean_environment(self.settings) | {"PYTHONPATH": str(REPOSITORY)}
+            path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+            environment = clean_environment(self.settings) | {"PYTHONPATH": path}
             self._child = Child(
                 name, [self._child._argv[0], "-m", *entry], log=self.log, env=environment, directory=logs
             )
