@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from chat_gateway.agents.instances import Instances
-from chat_gateway.clients.config_directory import ConfigDirectory
 from chat_gateway.model import TurnOutcome
+from chat_gateway.ports import KnownConfigs
 from chat_gateway.scheduler import Scheduler
 from servicekit.errors import ServiceError
 
@@ -82,7 +82,7 @@ class ObservedTurn:
 
 
 def observe_runtime(
-    scheduler: Scheduler, instances: Instances, configs: ConfigDirectory, registry: CollectorRegistry = REGISTRY
+    scheduler: Scheduler, instances: Instances, configs: KnownConfigs, registry: CollectorRegistry = REGISTRY
 ) -> None:
     """Makes gauges of what this process holds; they are read when somebody asks for the metrics."""
     readings: list[tuple[str, str, Callable[[], float]]] = [

@@ -25,6 +25,19 @@ class Configs(Protocol):
         ...
 
 
+class KnownConfigs(Protocol):
+    """What can be told of the agent configs in memory."""
+
+    @property
+    def watching(self) -> bool:
+        """Whether changes are pushed at present."""
+        ...
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+
 class Sessions(Protocol):
     """The turn service of session_svc. Every method is one RPC; errors are those of the contract."""
 

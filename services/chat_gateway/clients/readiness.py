@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from chat_gateway.clients.config_directory import ConfigDirectory
 from chat_gateway.clients.stubs import CONFIG_SVC, SESSION_SVC
+from chat_gateway.ports import KnownConfigs
 
 CHECK_INTERVAL = 1.0
 CHECK_TIMEOUT = 1.0
@@ -24,7 +24,7 @@ class Readiness:
     """
 
     def __init__(
-        self, config_channel: grpc.aio.Channel, session_channel: grpc.aio.Channel, configs: ConfigDirectory
+        self, config_channel: grpc.aio.Channel, session_channel: grpc.aio.Channel, configs: KnownConfigs
     ) -> None:
         self._health = {
             CONFIG_SVC: health_pb2_grpc.HealthStub(config_channel),
