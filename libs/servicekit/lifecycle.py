@@ -1,7 +1,6 @@
 """The life of a service process: start, ready, drain, exit code."""
 
 import asyncio
-import contextlib
 import errno
 import json
 import signal
@@ -74,20 +73,16 @@ class Background:
     ) -> None:
         self._closing = True
         death = self._death
-        others_cancel = 0 if death is None else await self._take_back_cancel(error)
+        cancelled_by_others = 0
+        if death is not None and self._owner is not None:
+            cancelled_by_others = self._owner.uncancel()  # what _ended asked for must not reach anybody outside
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if death is not None and (error is None or (isinstance(error, asyncio.CancelledError) and not others_cancel)):
+        interrupted = isinstance(error, asyncio.CancelledError) and not cancelled_by_others
+        if death is not None and (error is None or interrupted):
             raise death
-
-    async def _take_back_cancel(self, error: BaseException | None) -> int:
-        # What _ended asked for must not reach anybody outside this block; tells how many others asked to cancel.
-        if not isinstance(error, asyncio.CancelledError):
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)
-        return self._owner.uncancel() if self._owner is not None else 0
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -157,8 +152,6 @@ class _Process:
             raise
         except Exception as error:
             return "could not stop in time" if bound.expired() else self._describe(error)
-        finally:  # one more signal must not turn a clean exit into a killed process
-            signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         return None
 
     def _on_signal(self) -> None:

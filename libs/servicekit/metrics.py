@@ -97,6 +97,7 @@ class _Endpoint:
         self._readiness = readiness
         self._registry = registry
         self._open: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -109,11 +110,15 @@ class _Endpoint:
                 await self._answer(reader, writer)
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
+        except asyncio.CancelledError:
+            if not self._closing:  # asyncio 3.11 logs a cancelled handler as an error
+                raise
         finally:
             self._open.discard(task)
             writer.close()
 
     async def close(self) -> None:
+        self._closing = True
         for task in list(self._open):
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)

@@ -20,17 +20,20 @@ def is_loopback(host: str) -> bool:
 class ServiceSettings(BaseSettings):
     """Settings of one process, from environment variables (prefix `PARLEY_`, or the subclass' own).
 
-    A host beyond loopback while authentication is off is refused. Ports are TCP; `grpc_port` 0 means any free one,
+    `auth` is `PARLEY_AUTH` for every service. A host beyond loopback while authentication is off is refused, and so is
+    `required` as long as no service can check credentials: a door that only looks locked is worse than none. Ports are TCP; `grpc_port` 0 means any free one,
     `metrics_port` 0 means no metrics endpoint. `drain_timeout` is in seconds. Calls beyond `max_concurrent_rpcs`,
     watches included, are refused at once.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PARLEY_", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PARLEY_", frozen=True, hide_input_in_errors=True, populate_by_name=True
+    )
 
     host: str = Field(default="127.0.0.1", min_length=1)
     grpc_port: int = Field(default=0, ge=0, le=65535)
     metrics_port: int = Field(default=0, ge=0, le=65535)
-    auth: Literal["off", "required"] = "off"
+    auth: Literal["off", "required"] = Field(default="off", validation_alias="PARLEY_AUTH")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     reflection: bool = True
@@ -39,9 +42,11 @@ class ServiceSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _refuse_an_open_door(self) -> Self:
+        if self.auth == "required":
+            raise ValueError("PARLEY_AUTH=required is not built yet: no service would check any credentials")
         if self.auth == "off" and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host!r} is reachable from other machines while authentication is off, so anybody could "
-                "use this service: listen on 127.0.0.1, or set auth to 'required'"
+                "use this service: listen on 127.0.0.1"
             )
         return self

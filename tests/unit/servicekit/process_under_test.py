@@ -1,7 +1,10 @@
 """A small service, run as a process of its own by the lifecycle tests; its first argument says how it behaves."""
 
 import asyncio
+import atexit
 import contextlib
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 
@@ -30,6 +33,8 @@ async def build(settings: ServiceSettings) -> AsyncIterator[Mapping[str, object]
     if behaviour == "hangs at start":
         print("hanging", file=sys.stderr, flush=True)
         await asyncio.Event().wait()
+    if behaviour == "is signalled while exiting":
+        atexit.register(os.kill, os.getpid(), signal.SIGTERM)
     async with contextlib.AsyncExitStack() as stack:
         background = await stack.enter_async_context(Background())
         background.start("watch", die_later() if behaviour == "task dies" else live())

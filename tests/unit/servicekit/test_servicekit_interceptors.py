@@ -191,12 +191,12 @@ async def test_the_deadline_reaches_the_server_and_ends_the_call(start: Start) -
 
     async with start({"Slow": ("unary_unary", slow)}) as peer:
         with pytest.raises(DeadlineExceeded):
-            await call(peer.method("Slow"), HELLO, timeout=0.2)
+            await call(peer.method("Slow"), HELLO, timeout=1)
         await asyncio.wait_for(ended.wait(), 5)
         counted = [peer.calls("Slow", code) for code in ("DEADLINE_EXCEEDED", "CANCELLED")]  # by whose clock was first
         assert [count for count in counted if count] == [1]
     assert left[0] is not None
-    assert 0 < left[0] <= 0.2
+    assert 0 < left[0] <= 1
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,13 @@ def test_repeated_signals_do_no_harm() -> None:
         assert ending(child)[:2] == (0, "left\n")
 
 
+def test_a_signal_while_the_process_exits_changes_nothing() -> None:
+    with process("is signalled while exiting") as child:
+        first_line(child)
+        child.terminate()
+        assert ending(child) == (0, "left\n", "")
+
+
 def test_a_signal_during_a_start_that_hangs_ends_it() -> None:
     with process("hangs at start") as child:
         assert first_line(child) == "hanging\n"
@@ -179,15 +186,16 @@ async def test_a_task_that_is_cancelled_from_outside_interrupts_its_owner() -> N
         await own()
 
 
-async def test_a_death_while_the_owner_is_leaving_is_not_lost() -> None:
+async def test_a_death_that_the_owner_swallows_is_not_lost() -> None:
     async def die() -> None:
         raise KeyError("x")
 
     async def own() -> None:
         async with Background() as background:
             task = background.start("feed", die())
-            with contextlib.suppress(KeyError):
-                await task
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+                await asyncio.sleep(5)
 
     with capture_logs(), pytest.raises(TaskDied):
         await own()

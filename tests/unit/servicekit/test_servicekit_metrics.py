@@ -108,13 +108,14 @@ async def test_connections_beyond_the_bound_are_closed(free_port: int, monkeypat
         second.close()
 
 
-async def test_leaving_closes_what_is_open(free_port: int) -> None:
+async def test_leaving_closes_what_is_open(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
     async with asyncio.timeout(2):
         async with serve_metrics("127.0.0.1", free_port):
             reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
             await asyncio.sleep(0.05)
         assert await reader.read() == b""
         writer.close()
+    assert caplog.records == []
 
 
 def test_openmetrics_is_given_to_those_who_ask(registry: CollectorRegistry) -> None:

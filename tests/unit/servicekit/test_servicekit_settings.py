@@ -20,7 +20,12 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_open_door_without_authentication_is_refused(host: str) -> None:
     with pytest.raises(ValidationError, match="authentication is off"):
         ServiceSettings(host=host)
-    assert ServiceSettings(host=host, auth="required").host == host
+
+
+def test_authentication_that_nobody_checks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLEY_AUTH", "required")
+    with pytest.raises(ValidationError, match="not built yet"):
+        ServiceSettings()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
