@@ -21,9 +21,9 @@ class ServiceSettings(BaseSettings):
     """Settings of one process, from environment variables (prefix `PARLEY_`, or the subclass' own).
 
     `auth` is `PARLEY_AUTH` for every service. A host beyond loopback while authentication is off is refused, and so is
-    `required` as long as no service can check credentials: a door that only looks locked is worse than none. Ports are TCP; `grpc_port` 0 means any free one,
-    `metrics_port` 0 means no metrics endpoint. `drain_timeout` is in seconds. Calls beyond `max_concurrent_rpcs`,
-    watches included, are refused at once.
+    `required` as long as no service can check credentials: a door that only looks locked is worse than none.
+    Ports are TCP; `grpc_port` 0 means any free one, `metrics_port` 0 means no metrics endpoint. `drain_timeout` is in
+    seconds. Calls beyond `max_concurrent_rpcs`, watches included, are refused at once.
     """
 
     model_config = SettingsConfigDict(
