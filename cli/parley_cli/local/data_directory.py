@@ -7,12 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from parley_cli.errors import DataInUse, LocalError
 from parley_cli.processes.ports import free_port, is_free
 
 LOCK_WRITTEN_SECONDS = 1.0
+LOOKED_AT_SECONDS = 0.5
+"""How long the lock may be held by others who only look whether somebody owns it."""
+POLL_SECONDS = 0.02
 LOG_BYTES = 16 * 2**20
 """A log beyond this is set aside, replacing the one before, when the system starts."""
 
@@ -46,10 +49,9 @@ class DataDirectory:
         """Own the folder until the block or the process ends; raises DataInUse while another `parley up` does."""
         self.make()
         with self._lock.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataInUse(self.path, f"another `parley up` (pid {self._owner_pid()})") from None
+            if not _lock(file):
+                raise DataInUse(self.path, f"another `parley up` (pid {self._owner_pid()})")
+            self._state.unlink(missing_ok=True)  # of one that was killed
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -72,8 +74,10 @@ class DataDirectory:
     def _owner_pid(self) -> int:
         deadline = time.monotonic() + LOCK_WRITTEN_SECONDS
         while not (text := self._lock.read_text().strip()) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return int(text or 0)
+            time.sleep(POLL_SECONDS)
+        if not text.isdecimal():
+            raise LocalError(f"{self._lock} is held by a process that does not say which it is")
+        return int(text)
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Replace the state as a whole: a reader sees the old or the new one."""
@@ -106,3 +110,17 @@ class DataDirectory:
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
         return ports
+
+
+def _lock(file: IO[str]) -> bool:
+    """Take the lock for this process; false when another process keeps it."""
+    deadline = time.monotonic() + LOOKED_AT_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        else:
+            return True

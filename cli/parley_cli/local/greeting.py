@@ -28,7 +28,7 @@ def hello_agent(settings: UpSettings) -> dict[str, Any]:
     """
     if settings.providers is None:
         model: dict[str, Any] = {"provider": EmbeddedModel.provider, "name": MODEL_NAME}
-        model |= {"temperature": 0.2, "max_output_tokens": 120}
+        model |= {"temperature": 0.2, "max_output_tokens": 100}
     else:
         name, provider = next(iter(settings.providers.items()))
         base_url, api_key_env = str(provider.get("base_url", "")), provider.get("api_key_env")

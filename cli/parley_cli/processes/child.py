@@ -10,10 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 
+import psutil
+
 from parley_cli.errors import ChildDied, NotReady
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 POLL_SECONDS = 0.02
+PAUSE_SECONDS = 5.0
 TAIL_BYTES = 4096
 
 # The kernel's death signal follows the *thread* that forked: one that lives as long as this process, whoever calls.
@@ -162,8 +165,12 @@ class Child:
         return process.wait(timeout=10)
 
     def pause(self) -> None:
-        """Stop the process where it stands (SIGSTOP); `resume` lets it go on."""
+        """Stop the process where it stands (SIGSTOP); `resume` lets it go on. Returns when it stands still."""
+        process = psutil.Process(self.pid)
         self._started().send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + PAUSE_SECONDS
+        while process.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
 
     def resume(self) -> None:
         """Let a paused process go on (SIGCONT)."""

@@ -1,7 +1,9 @@
+import fcntl
 import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,24 @@ def test_state_goes_with_its_owner(tmp_path: Path) -> None:
         data.write_state({"phase": "ready"})
         assert data.read_state() == {"phase": "ready"}
     assert data.read_state() is None
+
+
+def test_state_of_one_that_was_killed_is_not_taken_for_the_next_ones(tmp_path: Path) -> None:
+    data = DataDirectory(tmp_path)
+    data.write_state({"phase": "ready"})
+    with data.owned():
+        assert data.read_state() is None
+
+
+def test_whoever_only_looks_keeps_nobody_out(tmp_path: Path) -> None:
+    data = DataDirectory(tmp_path)
+    with data.owned():
+        pass
+    with (tmp_path / "lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.2, fcntl.flock, (looking.fileno(), fcntl.LOCK_UN)).start()
+        with data.owned():
+            assert data.owner() == os.getpid()
 
 
 def test_a_port_is_remembered_until_somebody_takes_it(tmp_path: Path) -> None:
