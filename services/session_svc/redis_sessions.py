@@ -13,6 +13,7 @@ from session_svc.errors import (
     SessionNotFound,
 )
 from session_svc.model import (
+    LONGEST_LIFETIME_MS,
     BeginTurn,
     Begun,
     BusyPolicy,
@@ -34,6 +35,7 @@ from session_svc.model import (
 from session_svc.redis_address import Command
 from session_svc.redis_link import RedisAway, Reply
 from session_svc.redis_store import (
+    Births,
     KnownAgents,
     RedisScripts,
     fence_key,
@@ -62,18 +64,20 @@ Candidate = tuple[str, int]
 class RedisSessions:
     """The `SessionStore` on Redis."""
 
-    def __init__(self, scripts: RedisScripts, turns: RedisTurns, limits: Limits) -> None:
+    def __init__(self, scripts: RedisScripts, turns: RedisTurns, limits: Limits, births: Births) -> None:
         self._scripts = scripts
         self._turns = turns
         self._limits = limits
         self._agents = KnownAgents(scripts)
+        self._births = births
 
     async def create(self, session: NewSession) -> Session:
         """See `SessionStore`."""
         key, score = session.key, now_ms()
+        indexes = index_keys(key.project, session.agent_id, session.user_id)
         agent = self._agents.command(key.project, session.agent_id, session.agent_uid)
         *_, answer, fenced = await self._scripts.run(
-            *(("ZADD", i, score, key.session_id) for i in index_keys(key.project, session.agent_id, session.user_id)),
+            *(("ZADD", index, score, key.session_id) for index in indexes),
             *((agent,) if agent else ()),
             self._scripts.command(
                 "create",
@@ -93,6 +97,7 @@ class RedisSessions:
             raise AgentDeleted(session.agent_id)
         if answer[0] != b"ok":
             raise SessionAlreadyExists(key.session_id)
+        self._births.note(key.project, indexes)
         return session_of(key, answer[1])
 
     async def get(self, key: SessionKey, user_id: str = "") -> Session:
@@ -197,7 +202,9 @@ class RedisSessions:
 
     async def sweep_sample(self, project: str, index: str, count: int) -> int:
         """Looks at `count` members of an index taken at random and takes out those that are gone; returns how many."""
-        [pairs] = await self._scripts.run(("ZRANDMEMBER", index, count, "WITHSCORES"))
+        pairs, _ = await self._scripts.run(
+            ("ZRANDMEMBER", index, count, "WITHSCORES"), ("PEXPIRE", index, LONGEST_LIFETIME_MS + SWEEP_GRACE_MS)
+        )
         read = await self._read(project, index, _candidates(pairs))
         return sum(session is None for _, session in read)
 

@@ -40,6 +40,7 @@ _LOAD_TRIES = 3
 AGENTS_KEY = "agents"
 REMEMBER_AGENT_SECONDS = 3600.0
 MOST_AGENTS = 10_000
+MOST_INDEXES = 10_000
 
 _HEADER = struct.Struct(">HBIQI")
 _CONTINUES = 1
@@ -105,6 +106,25 @@ class KnownAgents:
         if len(self._seen) > MOST_AGENTS:
             self._seen.popitem(last=False)
         return ("ZADD", AGENTS_KEY, now_ms(), member)
+
+
+class Births:
+    """Counts the sessions made, by project and index; of too many indexes the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    def note(self, project: str, indexes: list[str]) -> None:
+        """Counts a session."""
+        for index in indexes:
+            self._counts[project, index] = self._counts.get((project, index), 0) + 1
+            if len(self._counts) > MOST_INDEXES:
+                self._counts.popitem(last=False)
+
+    def take(self) -> list[tuple[str, str, int]]:
+        """Returns project, index and count of all, and begins anew."""
+        taken, self._counts = self._counts, OrderedDict()
+        return [(project, index, count) for (project, index), count in taken.items()]
 
 
 def _is_unknown_script(reply: Reply) -> bool:

@@ -1,5 +1,6 @@
 """Turns in Redis. Each operation is one round trip; only scripts decide."""
 
+import itertools
 from collections.abc import Sequence
 
 from servicekit.errors import Unavailable
@@ -31,6 +32,7 @@ from session_svc.model import (
 from session_svc.redis_address import Command
 from session_svc.redis_link import RedisAway, Reply
 from session_svc.redis_store import (
+    Births,
     KnownAgents,
     RedisScripts,
     fence_key,
@@ -50,18 +52,39 @@ LATER_READ = 64
 MOST_TRIES = 3
 
 
+class Durability:
+    """How many replicas must have a turn before it is acknowledged.
+
+    `WAIT` holds up everything behind it on its connection, so commits have connections of their own, taken by turns.
+    """
+
+    def __init__(self, connections: Sequence[RedisScripts], replicas: int, wait_ms: int) -> None:
+        self.replicas = replicas
+        self.wait: Command = ("WAIT", replicas, wait_ms)
+        self._connections = itertools.cycle(connections)
+
+    def scripts(self) -> RedisScripts:
+        """Returns the next connection's."""
+        return next(self._connections)
+
+
 class RedisTurns:
     """The `TurnStore` on Redis."""
 
     def __init__(
-        self, scripts: RedisScripts, wakes: RedisWakes, limits: Limits, *, wait_replicas: int = 0, wait_ms: int = 1000
+        self,
+        scripts: RedisScripts,
+        wakes: RedisWakes,
+        limits: Limits,
+        births: Births,
+        durability: Durability | None = None,
     ) -> None:
         self._scripts = scripts
         self._wakes = wakes
         self._limits = limits
         self._agents = KnownAgents(scripts)
-        self._acknowledge: tuple[Command, ...] = (("WAIT", wait_replicas, wait_ms),) if wait_replicas else ()
-        self._wait_replicas = wait_replicas
+        self._births = births
+        self._durability = durability
 
     def new_call(self) -> str:
         """See `TurnStore`."""
@@ -109,17 +132,25 @@ class RedisTurns:
         """See `TurnStore`. A lost connection is followed by one repeat, which tells what happened."""
         command = self._commit_command(commit)
         try:
-            answer, *acknowledged = await self._scripts.run(command, *self._acknowledge)
+            answer, copies = await self._run_commit(command)
         except RedisAway:
-            answer, *acknowledged = await self._scripts.run(command, *self._acknowledge)
+            answer, copies = await self._run_commit(command)
         session_id = commit.lease.key.session_id
         if answer[0] == b"crammed":
             raise SessionFull(session_id, self._limits.turns_per_session)
         if answer[0] != b"ok":
             raise _lost(answer[0], session_id)
-        if acknowledged and acknowledged[0] < self._wait_replicas:
+        if self._durability is not None and copies < self._durability.replicas:
             raise Unavailable("redis replicas", retry_after=1.0)
         return Committed(answer[1], answer[2])
+
+    async def _run_commit(self, command: Command) -> tuple[Sequence[Reply], int]:
+        """Returns the script's answer, and how many replicas have it where that matters."""
+        if self._durability is None:
+            [answer] = await self._scripts.run(command)
+            return answer, 0
+        answer, copies = await self._durability.scripts().run(command, self._durability.wait)
+        return answer, copies
 
     async def abort(self, lease: Lease) -> None:
         """See `TurnStore`."""
@@ -194,6 +225,8 @@ class RedisTurns:
             case b"ok":
                 lease = Lease(key, turn.turn_id, answer[1], answer[2])
                 window = await self._window(turn, lease, elements)
+                if answer[3]:
+                    self._births.note(key.project, index_keys(key.project, turn.agent_id, turn.user_id))
                 return Begun(session_of(key, answer[4]), lease, window, bool(answer[3]))
             case b"replay":
                 return await self._replayed(key, answer)

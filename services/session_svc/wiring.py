@@ -18,8 +18,9 @@ from session_svc.redis_address import RedisAddress
 from session_svc.redis_agents import RedisAgents
 from session_svc.redis_link import RedisLink
 from session_svc.redis_sessions import RedisSessions
-from session_svc.redis_store import RedisScripts
-from session_svc.redis_turns import RedisTurns
+from session_svc.redis_store import Births, RedisScripts
+from session_svc.redis_sweeper import Sweeper
+from session_svc.redis_turns import Durability, RedisTurns
 from session_svc.redis_wake import RedisWakes
 from session_svc.session_servicer import SessionServicer
 from session_svc.sessions import Sessions
@@ -27,6 +28,7 @@ from session_svc.settings import SessionSettings
 from session_svc.turn_servicer import TurnServicer, add_turn_servicer_to_server
 from session_svc.turns import Turns
 
+COMMIT_CONNECTIONS = 8
 PROBE_SECONDS = 0.5
 PROBE_TIMEOUT = 1.0
 SERVICES = (turn_servicer.NAME, session_servicer.NAME)
@@ -41,15 +43,12 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         link = await stack.enter_async_context(RedisLink(address).open())
         wakes = await stack.enter_async_context(RedisWakes(address).open())
         scripts = RedisScripts(link, metrics.redis_call)
-        turn_store = RedisTurns(
-            scripts,
-            wakes,
-            limits,
-            wait_replicas=settings.wait_replicas,
-            wait_ms=int(settings.wait_timeout * 1000),
-        )
+        births = Births()
+        durability = await stack.enter_async_context(_durability(settings, address, metrics))
+        turn_store = RedisTurns(scripts, wakes, limits, births, durability)
+        session_store = RedisSessions(scripts, turn_store, limits, births)
         agents = RedisAgents(scripts)
-        sessions = Sessions(RedisSessions(scripts, turn_store, limits), agents, metrics)
+        sessions = Sessions(session_store, agents, metrics)
         turns = Turns(turn_store, metrics)
         stack.push_async_callback(turns.close)
         health = RedisHealth(link, metrics)
@@ -69,10 +68,24 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         background = await stack.enter_async_context(Background())
         background.start("redis health", health.watch(server))
         background.start("follower", Follower(ConfigClient(channel), sessions, agents, metrics).run())
+        background.start("index sweeper", Sweeper(session_store, births).run())
         metrics_port = await stack.enter_async_context(
             serve_metrics(settings.host, settings.metrics_port, readiness=health.readiness)
         )
         yield {"grpc_port": server.port, "metrics_port": metrics_port or 0}
+
+
+@contextlib.asynccontextmanager
+async def _durability(
+    settings: SessionSettings, address: RedisAddress, metrics: Metrics
+) -> AsyncIterator[Durability | None]:
+    if not settings.wait_replicas:
+        yield None
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        links = [await stack.enter_async_context(RedisLink(address).open()) for _ in range(COMMIT_CONNECTIONS)]
+        scripts = [RedisScripts(link, metrics.redis_call) for link in links]
+        yield Durability(scripts, settings.wait_replicas, int(settings.wait_timeout * 1000))
 
 
 class RedisHealth:

@@ -14,7 +14,7 @@ from session_svc.redis_address import RedisAddress
 from session_svc.redis_agents import RedisAgents
 from session_svc.redis_link import RedisLink
 from session_svc.redis_sessions import RedisSessions
-from session_svc.redis_store import RedisScripts
+from session_svc.redis_store import Births, RedisScripts
 from session_svc.redis_turns import RedisTurns
 from session_svc.redis_wake import RedisWakes
 from session_svc.store import AgentStore, SessionStore, TurnStore
@@ -157,10 +157,11 @@ async def redis_bench(url: str, limits: Limits = LIMITS) -> AsyncIterator[Bench]
     address = RedisAddress.parse(url)
     async with RedisLink(address).open() as link, RedisWakes(address).open() as wakes:
         scripts = RedisScripts(link)
-        turns = RedisTurns(scripts, wakes, limits)
+        births = Births()
+        turns = RedisTurns(scripts, wakes, limits, births)
 
         async def pass_time(ms: int) -> None:
             with redis.Redis.from_url(url) as client:
                 client.eval(_PASS_TIME, 0, str(ms))
 
-        yield Bench(turns, RedisSessions(scripts, turns, limits), RedisAgents(scripts), pass_time, limits)
+        yield Bench(turns, RedisSessions(scripts, turns, limits, births), RedisAgents(scripts), pass_time, limits)
