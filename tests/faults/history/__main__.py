@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=5, help="in use at a time")
     parser.add_argument("--pace", type=float, default=1.0, help="mean seconds between faults of services; 0: no faults")
     parser.add_argument("--least-faults", type=int, default=0, help="fail when fewer were made")
+    parser.add_argument("--logs", type=Path, help="keep the services' logs in this folder")
     options = parser.parse_args()
     scenario = Scenario(
         seed=options.seed,
@@ -32,7 +34,11 @@ def main() -> int:
     print(f"history: seed {scenario.seed}, {scenario.seconds:g} s", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="parley-history-", ignore_cleanup_errors=True) as folder:
-        result = asyncio.run(run(scenario, Path(folder)))
+        try:
+            result = asyncio.run(run(scenario, Path(folder)))
+        finally:
+            if options.logs is not None:
+                _keep_logs(Path(folder), options.logs)
         text = report(result)
     print(text)
     print(f"took {time.monotonic() - began:.0f} s")
@@ -40,6 +46,12 @@ def main() -> int:
         print(f"only {len(result.history.faults)} faults were made")
         return 1
     return 1 if result.anomalies else 0
+
+
+def _keep_logs(folder: Path, kept: Path) -> None:
+    kept.mkdir(parents=True, exist_ok=True)
+    for log in folder.glob("*.log"):
+        shutil.copy(log, kept)
 
 
 if __name__ == "__main__":

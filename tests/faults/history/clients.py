@@ -5,7 +5,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import aiohttp
 import grpc
@@ -34,12 +34,13 @@ class Told:
     detail: str = ""
     answer: str = ""
     replayed: bool = False
+    said: str = ""
 
 
-def refused(reason: str, status: int) -> Told:
+def refused(reason: str, status: int, said: str) -> Told:
     """Return what an error with a reason tells: only some of them promise that nothing was stored."""
     undecided = reason in UNDECIDED or (status >= 500 and reason not in DEFINITE)
-    return Told(Ending.UNKNOWN if undecided else Ending.REFUSED, reason)
+    return Told(Ending.UNKNOWN if undecided else Ending.REFUSED, reason, said=said)
 
 
 class Edges:
@@ -80,7 +81,7 @@ class Edges:
             told = Told(Ending.UNKNOWN, f"({type(error).__name__})")
         except grpc.aio.AioRpcError as error:
             told = _told_by_grpc(error)
-        attempt = Attempt(gateway, began, time.monotonic(), told.ending, told.detail, told.answer, told.replayed)
+        attempt = Attempt(gateway, began, time.monotonic(), **asdict(told))
         operation.attempts.append(attempt)
         return attempt
 
@@ -96,8 +97,8 @@ class Edges:
         url = self.url(gateway, "/v1/chat/completions")
         async with self.http.post(url, json=body, headers=headers) as response:
             if response.status != 200:
-                error = await response.json()
-                return refused(error["error"]["code"], response.status)
+                error = (await response.json())["error"]
+                return refused(error["code"], response.status, error["message"])
             if operation.streamed:
                 return await _streamed(response.content)
             answer = await response.json()
@@ -136,14 +137,15 @@ def _told_by_grpc(error: grpc.aio.AioRpcError) -> Told:
     local = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
     if local and not error.trailing_metadata():
         return Told(Ending.UNKNOWN, f"({error.code().name})")
-    return refused(meant.reason.lower(), 500 if local or error.code() is grpc.StatusCode.INTERNAL else 400)
+    opaque = local or error.code() is grpc.StatusCode.INTERNAL
+    return refused(meant.reason.lower(), 500 if opaque else 400, meant.message)
 
 
 async def _streamed(content: aiohttp.StreamReader) -> Told:
     text = ""
     async for event in _events(content):
         if "error" in event:
-            return refused(event["error"]["code"], 500)
+            return refused(event["error"]["code"], 500, event["error"]["message"])
         [choice] = event["choices"]
         text += choice["delta"].get("content") or ""
         if choice["finish_reason"]:

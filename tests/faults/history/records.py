@@ -44,6 +44,8 @@ class Attempt:
     """The error's reason, or how the connection ended."""
     answer: str = ""
     replayed: bool = False
+    said: str = ""
+    """The error's message."""
 
 
 @dataclass(slots=True)

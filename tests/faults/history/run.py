@@ -176,7 +176,8 @@ async def _repeat_keys(edges: Edges, model: RecordingModel, history: History) ->
     for number, operation in enumerate(known[-MOST_REPLAYS:]):
         attempt = await edges.attempt(operation, number % len(edges), 20.0)
         if attempt.ending is not Ending.ACKNOWLEDGED:
-            history.stuck[operation.session] = f"the key of {operation.id} was answered {attempt.detail}"
+            told = f"{attempt.detail} by gateway{attempt.gateway}: {attempt.said}"
+            history.stuck[operation.session] = f"the key of {operation.id} was answered {told}"
 
 
 async def _read(edges: Edges, session: str) -> list[Message]:

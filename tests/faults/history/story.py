@@ -61,7 +61,9 @@ def story(history: History, session: str, anomalies: list[Anomaly]) -> Iterator[
         for attempt in operation.attempts:
             where = f"at gateway{attempt.gateway}{' with ' + operation.key if operation.key else ''}"
             events.append((attempt.began, f"{what} asks {where}: {operation.texts}"))
-            events.append((attempt.ended, f"{what} is told {attempt.ending} {attempt.detail}{attempt.answer}"))
+            events.append(
+                (attempt.ended, f"{what} is told {attempt.ending} {attempt.detail}{attempt.answer} {attempt.said}")
+            )
     events += [
         (call.at, f"model: {call.answer!r} to {call.saw[-1]!r}, after {call.saw[-6:-1]}")
         for call in history.calls

@@ -1,0 +1,36 @@
+"""chat_gateway that answers first and stores later: what the history checker must notice.
+
+Run as a module, as chat_gateway itself is. Nothing in services/ knows of it.
+"""
+
+import asyncio
+import runpy
+from datetime import UTC, datetime
+from typing import Any
+
+from chat_gateway.leases import HeldLease
+from chat_gateway.model import Committed
+
+DELAY_SECONDS = 0.2
+
+_commit = HeldLease.commit
+_commits: set[asyncio.Task[None]] = set()
+
+
+async def commit_later(lease: HeldLease, *arguments: Any) -> Committed:
+    """Say that the turn is stored, and store it in a moment."""
+
+    async def store() -> None:
+        await asyncio.sleep(DELAY_SECONDS)
+        await _commit(lease, *arguments)
+
+    task = asyncio.get_running_loop().create_task(store())
+    _commits.add(task)
+    task.add_done_callback(_commits.discard)
+    lease._settled = True
+    return Committed(1, datetime.now(UTC))
+
+
+if __name__ == "__main__":
+    HeldLease.commit = commit_later  # type: ignore[method-assign]
+    runpy.run_module("chat_gateway", run_name="__main__")

@@ -1,0 +1,45 @@
+"""Many clients, many faults: no turn is lost, doubled, mixed or half stored. And the checker can fail.
+
+`python -m tests.faults.history --seconds 600` is the long run of the same.
+"""
+
+import secrets
+from pathlib import Path
+
+import pytest
+
+from tests.faults.history.checker import Kind
+from tests.faults.history.run import Result, Scenario, run
+from tests.faults.history.story import report
+
+SECONDS = 20.0
+
+
+async def run_and_print(scenario: Scenario, folder: Path) -> Result:
+    result = await run(scenario, folder)
+    print(report(result))
+    return result
+
+
+async def test_no_fault_makes_an_anomaly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seed = secrets.randbelow(1_000_000)
+    with capsys.disabled():
+        print(f"\nhistory: seed {seed}", flush=True)
+    result = await run_and_print(Scenario(seed=seed, seconds=SECONDS, pace=0.7), tmp_path)
+    assert not result.anomalies, f"seed {seed}: see the output, or run python -m tests.faults.history --seed {seed}"
+    assert len(result.history.faults) >= SECONDS / 3
+    assert sum(1 for operation in result.history.operations if operation.acknowledgement) >= 50
+
+
+async def test_the_checker_notices_that_fencing_is_off(tmp_path: Path) -> None:
+    scenario = Scenario(seed=1, seconds=15, pace=0.5, session_entry=["tests.faults.history.without_fencing"])
+    result = await run_and_print(scenario, tmp_path)
+    found = {anomaly.kind for anomaly in result.anomalies}
+    assert found & {Kind.OTHER_HISTORY, Kind.DOUBLED, Kind.REFUSED_BUT_STORED}, found
+
+
+async def test_the_checker_notices_an_answer_before_the_commit(tmp_path: Path) -> None:
+    scenario = Scenario(seed=1, seconds=15, pace=0.5, gateway_entry=["tests.faults.history.answers_before_commit"])
+    result = await run_and_print(scenario, tmp_path)
+    found = {anomaly.kind for anomaly in result.anomalies}
+    assert Kind.LOST in found, found
