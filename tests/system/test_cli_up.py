@@ -235,6 +235,17 @@ def test_a_dead_child_is_named_and_ends_everything(parley: Parley) -> None:
     wait_until_ended(pids.values(), timeout=5)
 
 
+def test_an_interrupted_start_leaves_nothing_behind(parley: Parley) -> None:
+    up = Foreground(parley)
+    up.wait_for("redis ready")
+    children = descendants(up.process.pid)
+    up.process.send_signal(signal.SIGINT)
+    code, lines = up.end()
+    assert code == 0, "\n".join(lines)
+    assert lines[-1].startswith("stopped ")
+    wait_until_ended(children, timeout=5)
+
+
 def test_a_taken_port_is_named_before_anything_starts(parley: Parley) -> None:
     port = parley.env["PARLEY_SESSION_GRPC_PORT"]
     with subprocess.Popen(
