@@ -1,0 +1,105 @@
+"""`make bench`: measures what a turn costs, prints the table and the plots, writes JSON and a PNG."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measures, plot, procfs, report
+from benchmarks.measures import FULL, QUICK, Bench, Effort
+from benchmarks.system import ROOT, BenchmarkFailed, MockProcess, Stores, System
+from parley_cli.errors import LocalError
+
+RESULTS = Path(__file__).with_name("results")
+PACKAGES = ("grpcio", "protobuf", "uvloop", "aiohttp", "uvicorn", "msgspec", "hiredis")
+
+
+@contextmanager
+def running(effort: Effort) -> Iterator[Bench]:
+    """Start stores, mock and system; end them and remove their data."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-bench-")))
+        folder.chmod(0o755)
+        mock = MockProcess(folder)
+        stack.callback(mock.close)
+        mock.start()
+        stores = Stores(folder)
+        stack.callback(stores.close)
+        stores.start()
+        system = stack.enter_context(System(stores, mock, folder / "system", database="bench"))
+        system.start(effort.starts)
+        for agent in measures.AGENTS:
+            system.create_agent(agent.id, agent.profile, agent.max_messages)
+        yield Bench(system, mock)
+
+
+def measure(effort: Effort) -> tuple[list[report.Row], report.Pairs, measures.Growth]:
+    """Measure everything. Raises `BenchmarkFailed` when a turn was not right."""
+    with running(effort) as bench:
+        measures.check_the_checks(bench)
+        pairs = measures.interleaved(bench, effort, _tell)
+        _tell("turn 1000 against turn 10")
+        growth = measures.growth(bench, effort)
+        _tell("memory")
+        idle = measures.idle_session(bench, effort)
+        resident = measures.resident_memory(bench.system)
+        starts = {name: service.start_seconds for name, service in bench.system.services.items()}
+    memory = report.rows_of_memory(idle, resident, measures.instance_bytes(), starts)
+    rows = report.rows_of_turns(pairs) + report.rows_of_growth(growth) + memory
+    return rows, pairs, growth
+
+
+def about(effort: Effort, began: float) -> dict[str, Any]:
+    """Return what was measured, on what, and when."""
+    revision = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "took_seconds": round(time.monotonic() - began),
+        "quick": effort is QUICK,
+        "revision": revision.stdout.strip(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "hardware": procfs.hardware(),
+    }
+
+
+def main() -> None:
+    """Measure and report; exit code 1 when a measurement can't be trusted."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--quick", action="store_true", help="about 90 seconds instead of seven minutes")
+    effort = QUICK if arguments.parse_args().quick else FULL
+    began = time.monotonic()
+    try:
+        rows, pairs, growth = measure(effort)
+    except (BenchmarkFailed, LocalError) as error:
+        sys.exit(f"bench: {error}")
+    sys.stderr.write("\r\033[K")
+    print(report.table(rows), plot.in_terminal(pairs, growth), sep="\n\n")
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / time.strftime("%Y%m%d-%H%M%S.json")
+    found = report.as_json(rows, pairs, growth, about(effort, began))
+    file.write_text(json.dumps(found, indent=1) + "\n")
+    plot.to_png(pairs, growth, file.with_suffix(".png"))
+    print(f"\n{file.relative_to(ROOT)} and .png, after {found['took_seconds']} s")
+
+
+def _tell(what: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{what} …")
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()
