@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from servicekit.channels import call, stream
 from servicekit.errors import RemoteError, StartupError
-from servicekit.server import serving
+from servicekit.server import check_port, serving
 from servicekit.settings import ServiceSettings
 
 Start = Callable[..., Any]
@@ -82,11 +82,9 @@ async def test_two_servers_never_share_a_port(monkeypatch: pytest.MonkeyPatch, f
                 pass
 
 
-async def test_a_host_that_is_not_ours_is_named() -> None:
-    settings = ServiceSettings(host="192.0.2.1", auth="required")
+def test_a_host_that_is_not_ours_is_named() -> None:
     with pytest.raises(StartupError, match=r"cannot listen on 192\.0\.2\.1:0"):
-        async with serving(settings, add=[], service_names=[]):
-            pass
+        check_port("192.0.2.1", 0)
 
 
 async def test_a_drain_lets_running_calls_finish(start: Start, connect: Connect) -> None:
