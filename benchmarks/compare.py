@@ -1,8 +1,8 @@
 """`make bench-compare BASE=<git rev>`: this working tree against another revision, both running, measured in turns.
 
-The revision is checked out beside this one (git worktree) and runs in the same virtual environment. Every round measures
-both versions next to each other, in an order that alternates, so that what disturbs the machine disturbs both; the
-ratios are those of each round.
+The revision is checked out beside this one (git worktree) and runs in the same virtual environment. Every round
+measures both versions next to each other, in an order that alternates, so that what disturbs the machine disturbs both;
+the ratios are those of each round.
 """
 
 from __future__ import annotations
@@ -115,9 +115,12 @@ def main() -> None:
     given = arguments.parse_args()
     cases = [case for case in CASES if not given.case or case.name in given.case]
     try:
-        with tempfile.TemporaryDirectory(prefix="parley-base-") as folder:
-            with worktree(given.base, Path(folder) / "tree") as base, both_running(base) as (this, other):
-                found = ratios(play_rounds(this, other, cases, given.rounds))
+        with (
+            tempfile.TemporaryDirectory(prefix="parley-base-") as folder,
+            worktree(given.base, Path(folder) / "tree") as base,
+            both_running(base) as (this, other),
+        ):
+            found = ratios(play_rounds(this, other, cases, given.rounds))
     except (BenchmarkFailed, LocalError) as error:
         sys.exit(f"bench-compare: {error}")
     print(table(found))

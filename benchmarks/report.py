@@ -58,8 +58,10 @@ def rows_of_turns(pairs: Pairs) -> list[Row]:
         Row("first token added, 16 at once", "ms", _added(pairs[FIRST_TOKEN.name], "first_token_ms"), 10.0),
         Row("turns a second", "/s", [ours.turns / ours.seconds for ours, _ in plain], 600.0, at_least=True),
     ]
-    for part in ("gateway", "session_svc", "redis"):
-        rows.append(Row(f"  of the CPU a turn: {part}", "ms", [ours.cpu_ms[part] for ours, _ in plain]))
+    rows += [
+        Row(f"  of the CPU a turn: {part}", "ms", [ours.cpu_ms[part] for ours, _ in plain])
+        for part in ("gateway", "session_svc", "redis")
+    ]
     floor = [floor.turns / floor.seconds for _, floor in plain]
     rows.append(Row("  floor: turns a second straight at the mock", "/s", floor))
     rows.append(Row("  floor: latency, one at a time", "ms", [floor.latency_ms for _, floor in pairs[LATENCY.name]]))
@@ -91,12 +93,12 @@ def rows_of_memory(
 
 def table(rows: list[Row]) -> str:
     """Return the table as text."""
-    lines = [f"{'':45}{'median':>9} {'':5} {'(least – most)':>19}  {'budget':>8}  {'then':>6}", ""]
+    lines = [f"{'':45}{'median':>9} {'':5} {'(least .. most)':>20}  {'budget':>8}  {'then':>6}", ""]
     for row in rows:
         low, high = row.spread
-        between = f"({_number(low)} – {_number(high)})" if len(row.values) > 1 else ""
+        between = f"({_number(low)} .. {_number(high)})" if len(row.values) > 1 else ""
         lines.append(
-            f"{row.name:45}{_number(row.median):>9} {row.unit:5} {between:>19}  "
+            f"{row.name:45}{_number(row.median):>9} {row.unit:5} {between:>20}  "
             f"{_budget(row, row.first):>8}  {_budget(row, row.second):>6}".rstrip()
         )
     return "\n".join(lines)

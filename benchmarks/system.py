@@ -126,8 +126,9 @@ class Stores:
 
     def close(self) -> None:
         """End and remove them."""
-        for store in (*self._redis, self.postgres):
-            store.remove()
+        for redis in self._redis:
+            redis.remove()
+        self.postgres.remove()
 
 
 class System:
