@@ -9,7 +9,8 @@ from tests.faults.lab import Lab
 
 @pytest.fixture(scope="module")
 def module_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with Lab(tmp_path_factory.mktemp("lab"), gateways=2) as lab:
+    patience = {f"PARLEY_GATEWAY_{bound}_TIMEOUT": "30" for bound in ("FIRST_TOKEN", "BETWEEN_TOKENS", "ANSWER")}
+    with Lab(tmp_path_factory.mktemp("lab"), gateways=2, gateway_settings=patience) as lab:
         yield lab
 
 

@@ -16,6 +16,7 @@ from tests.servers.system import PROVIDER
 
 SLACK_SECONDS = 8.0
 """On top of any bound: the machine's processors are shared with other tests."""
+RETRY_SECONDS = 15.0
 
 
 class Lab:
@@ -73,8 +74,12 @@ class Lab:
             "instructions": "You are a test.",
             "model": {"provider": PROVIDER, "name": MODEL},
         }
+        deadline = time.monotonic() + RETRY_SECONDS
         with httpx.Client(base_url=self.cluster.gateways[0].http_url, timeout=30, trust_env=False) as client:
-            answer = client.post("/v1/agents", json=body | fields)
+            # A gateway that was just started may not have reached config_svc yet.
+            while (answer := client.post("/v1/agents", json=body | fields)).status_code == 503:
+                assert time.monotonic() < deadline, answer.text
+                time.sleep(0.1)
         assert answer.status_code == 201, answer.text
         created: dict[str, Any] = answer.json()
         return created
@@ -146,3 +151,12 @@ async def takes_a_turn(lab: Lab, agent: str, session: str, *, gateway: int = 0, 
     assert answer.status_code == 200, answer.text
     assert took < LEASE_SECONDS + SLACK_SECONDS
     return took
+
+
+async def recovers(lab: Lab, agent: str, session: str, *, gateway: int = 0, text: str = "and now?") -> None:
+    """Assert that the session takes a turn soon after everything came back: one lease and some seconds."""
+
+    async def taken() -> bool:
+        return (await lab.chat(agent, text, session, gateway=gateway)).status_code == 200
+
+    await eventually(taken, LEASE_SECONDS + SLACK_SECONDS)

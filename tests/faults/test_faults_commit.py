@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.faults.lab import SLACK_SECONDS, Lab, exchange, takes_a_turn
+from tests.faults.lab import SLACK_SECONDS, Lab, exchange, recovers, takes_a_turn
 from tests.servers.mock_model import Behaviour
 
 
@@ -74,7 +74,7 @@ async def test_redis_away_for_long_in_mid_turn_is_an_error_in_bounded_time(lab: 
     ]
     for link in links:
         link.heal()
-    await takes_a_turn(lab, agent, session, text="two")
+    await recovers(lab, agent, session, text="two")
     # What was held back may have arrived since: the turn is there whole, or not at all.
     assert await lab.stored(session) in (exchange(2, "two"), [*exchange(2, "one"), *exchange(4, "two")])
 

@@ -166,5 +166,5 @@ async def test_an_interrupted_turn_leaves_nothing_and_its_caller_is_told(lab: La
     told = await first
     assert (told.status_code, told.json()["error"]["code"]) == (409, "turn_interrupted")
     assert told.headers["x-should-retry"] == "false"
-    assert lab.model.abandoned == 1
+    await eventually(lambda: lab.model.abandoned == 1, 5)
     assert await lab.stored("interrupt") == exchange(2, "second")
