@@ -196,7 +196,7 @@ async def test_the_deadline_reaches_the_server_and_ends_the_call(start: Start) -
         counted = [peer.calls("Slow", code) for code in ("DEADLINE_EXCEEDED", "CANCELLED")]  # by whose clock was first
         assert [count for count in counted if count] == [1]
     assert left[0] is not None
-    assert 0 < left[0] <= 1
+    assert 0 < left[0] < 1.1  # the timeout is rounded up on the wire
 
 
 @pytest.mark.parametrize(
