@@ -2,7 +2,8 @@
 
 The revision is checked out beside this one (git worktree) and runs in the same virtual environment. Every round
 measures both versions next to each other, in an order that alternates, so that what disturbs the machine disturbs both;
-the ratios are those of each round.
+the ratios are those of each round. With `--together` both are under load at the same time, each with half of it: their
+times mean nothing then, but what each takes of the CPU for a turn compares best so on a machine that others use, too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -81,8 +83,20 @@ def play_rounds(this: Bench, base: Bench, cases: list[Case], number: int) -> Rou
     return rounds
 
 
-def ratios(rounds: Rounds) -> dict[str, list[float]]:
-    """Return this tree's figures over the base's, for each round."""
+def play_together(this: Bench, base: Bench, cases: list[Case], number: int) -> Rounds:
+    """Measure each case so many times on both at the same time; pairs of this tree and base."""
+    effort = replace(FULL, seconds=2 * SECONDS, warm=2 * WARM)
+    rounds: Rounds = {case.name: [] for case in cases}
+    with ThreadPoolExecutor(2) as both:
+        for _, case in itertools.product(range(number), cases):
+            half = replace(case, concurrency=max(case.concurrency // 2, 1))
+            in_this, in_base = both.map(lambda bench, half=half: bench.point(half, effort), (this, base))
+            rounds[case.name].append((in_this, in_base))
+    return rounds
+
+
+def ratios(rounds: Rounds, *, times: bool = True) -> dict[str, list[float]]:
+    """Return this tree's figures over the base's, for each round; without `times` those of the CPU only."""
     found: dict[str, list[float]] = {}
     for case, pairs in rounds.items():
         found[f"{case}: CPU a turn"] = [turn_cpu(a) / turn_cpu(b) for a, b in pairs]
@@ -91,6 +105,8 @@ def ratios(rounds: Rounds) -> dict[str, list[float]]:
             found[f"{case}: CPU, {part}"] = [
                 a.cpu_ms[part] / b.cpu_ms[part] for a, b in pairs if a.cpu_ms[part] and b.cpu_ms[part]
             ]
+        if not times:
+            continue
         found[f"{case}: latency"] = [a.latency_ms / b.latency_ms for a, b in pairs]
         found[f"{case}: first token"] = [a.first_token_ms / b.first_token_ms for a, b in pairs]
         found[f"{case}: turns/s"] = [(a.turns / a.seconds) / (b.turns / b.seconds) for a, b in pairs]
@@ -111,6 +127,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("base", help="the git revision to compare with")
     arguments.add_argument("--rounds", type=int, default=10)
+    arguments.add_argument("--together", action="store_true", help="both at the same time; the CPU of a turn only")
     arguments.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this case")
     given = arguments.parse_args()
     cases = [case for case in CASES if not given.case or case.name in given.case]
@@ -120,7 +137,8 @@ def main() -> None:
             worktree(given.base, Path(folder) / "tree") as base,
             both_running(base) as (this, other),
         ):
-            found = ratios(play_rounds(this, other, cases, given.rounds))
+            play = play_together if given.together else play_rounds
+            found = ratios(play(this, other, cases, given.rounds), times=not given.together)
     except (BenchmarkFailed, LocalError) as error:
         sys.exit(f"bench-compare: {error}")
     print(table(found))

@@ -92,7 +92,6 @@ class Bench:
         self, agent: Agent, steps: list[Step], *, stream: bool = False, floor: bool = False, user_bytes: int = 110
     ) -> list[Result]:
         """Drive steps and check that every prompt was right."""
-        self.mock.reset()
         port = self.mock.port if floor else self.system.http_port
         target = Target(port, agent.profile.name, agent.id, direct=floor)
         pids = {**self.system.pids, "mock": self.mock.pid}
@@ -109,6 +108,7 @@ def check_the_checks(bench: Bench) -> None:
     drive(Plan(Target(bench.mock.port, FAST.profile.name, agent.id), False, [step]))
     if bench.mock.log()["faults"] != 3:
         raise BenchmarkFailed("the mock model does not notice a missing history")
+    bench.mock.reset()
 
 
 def interleaved(bench: Bench, effort: Effort, told: Callable[[str], None]) -> dict[str, list[tuple[Result, Result]]]:
