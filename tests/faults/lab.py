@@ -51,7 +51,7 @@ class Lab:
             link.heal()
         self.cluster.resume_stores()
         self.cluster.postgres.start()
-        self.cluster.redis.start()
+        self.cluster.start_redis()
         for service in self.cluster.services.values():
             if service.running:
                 service.resume()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import redis
 
 from parley_cli.processes.child import Child
 from tests.faults.proxy import FaultProxy, Proxies
@@ -93,7 +94,7 @@ class Cluster:
     def start(self) -> None:
         """Start the stores and every service, and wait until all of it serves."""
         self.postgres.start()
-        self.redis.start()
+        self.start_redis()
         migrate(self.postgres.database_url("postgres"))
         self.config = self._make_config()
         for number in range(self._counts[1]):
@@ -104,6 +105,16 @@ class Cluster:
             service.launch()
         for service in self.services.values():
             service.wait()
+
+    def start_redis(self) -> None:
+        """Start Redis, durable as its own words have it: `appendfsync always`.
+
+        With `everysec` it answers before it has written while a sync of the disk is under way, so that even a kill of
+        the process alone loses acknowledged turns (tests/faults/test_faults_durability.py).
+        """
+        self.redis.start()
+        with redis.Redis.from_url(self.redis.database_url(0)) as client:
+            client.config_set("appendfsync", "always")
 
     def close(self) -> None:
         """End everything, however it stands."""

@@ -131,8 +131,8 @@ class Nemesis:
         self.complaints.append(f"{service.name} dies again and again")
 
     async def _on_store(self, fault: Planned) -> None:
-        store = self._cluster.redis if fault.target == "redis" else self._cluster.postgres
-        processes = self._cluster.store_processes(fault.target) if fault.kind == "pause" else []
+        cluster = self._cluster
+        processes = cluster.store_processes(fault.target) if fault.kind == "pause" else []
         if processes:
             for process in processes:
                 process.suspend()
@@ -140,6 +140,11 @@ class Nemesis:
             for process in reversed(processes):
                 process.resume()
             return
+        store, start = (
+            (cluster.redis, cluster.start_redis)
+            if fault.target == "redis"
+            else (cluster.postgres, cluster.postgres.start)
+        )
         await asyncio.to_thread(store.kill)
         await asyncio.sleep(fault.lasting)
-        await asyncio.to_thread(store.start)
+        await asyncio.to_thread(start)
