@@ -20,14 +20,12 @@ from session_svc.model import (
     Begun,
     Committed,
     CommitTurn,
-    HeadedTurn,
     Lease,
     Limits,
     Replayed,
     SessionKey,
     Waiting,
     WhenFull,
-    fit_window,
 )
 from session_svc.redis_address import Command
 from session_svc.redis_link import RedisAway, Reply
@@ -41,14 +39,12 @@ from session_svc.redis_store import (
     metadata_text,
     now_ms,
     session_of,
-    token_of,
     turn_of,
     turns_key,
 )
 from session_svc.redis_wake import RedisWakes
+from session_svc.redis_window import Windows
 
-FIRST_READ = 32
-LATER_READ = 64
 MOST_TRIES = 3
 
 
@@ -84,6 +80,7 @@ class RedisTurns:
         self._limits = limits
         self._agents = KnownAgents(scripts)
         self._births = births
+        self._windows = Windows(scripts, limits.window_bytes)
         self._durability = durability
 
     def new_call(self) -> str:
@@ -98,14 +95,14 @@ class RedisTurns:
         """See `TurnStore`."""
         for _ in range(MOST_TRIES):
             indexes = self._index_commands(turn)
-            first_read = min((turn.window_messages + 1) // 2, FIRST_READ)
-            replies = await self._scripts.run(
+            read = self._windows.first_read(turn)
+            replies = await self._run(
                 *indexes,
                 self._begin_command(turn, call, wait_ms),
                 # After the script: a fence that is not seen here was set after the session was in the indexes, so
                 # that whoever set it finds and removes the session.
                 ("GET", fence_key(turn.key.project, turn.agent_uid)),
-                *((("LRANGE", turns_key(turn.key), -first_read, -1),) if first_read else ()),
+                *((read,) if read else ()),
             )
             answer, fenced, *windows = replies[len(indexes) :]
             if fenced:
@@ -123,7 +120,7 @@ class RedisTurns:
     async def renew(self, lease: Lease) -> Lease:
         """See `TurnStore`."""
         command = self._scripts.command("renew", lease.key, lease.token, lease.turn_id, self._limits.lease_ms)
-        [answer] = await self._scripts.run(command)
+        [answer] = await self._run(command)
         if answer[0] != b"ok":
             raise _lost(answer[0], lease.key.session_id)
         return Lease(lease.key, lease.turn_id, lease.token, answer[1])
@@ -155,7 +152,15 @@ class RedisTurns:
     async def abort(self, lease: Lease) -> None:
         """See `TurnStore`."""
         command = self._scripts.command("abort", lease.key, lease.token, lease.turn_id, self._limits.claim_ms)
-        await self._scripts.run(command)
+        await self._run(command)
+
+    async def _run(self, *commands: Command) -> list[Reply]:
+        # Once more after a connection broke: each operation repeated is what it was the first time, so that the second
+        # answer tells what became of the first.
+        try:
+            return await self._scripts.run(*commands)
+        except RedisAway:
+            return await self._scripts.run(*commands)
 
     def _index_commands(self, turn: BeginTurn) -> list[Command]:
         # The score is this machine's clock, not Redis': it only orders lists.
@@ -224,7 +229,7 @@ class RedisTurns:
         match answer[0]:
             case b"ok":
                 lease = Lease(key, turn.turn_id, answer[1], answer[2])
-                window = await self._window(turn, lease, elements)
+                window = await self._windows.complete(turn, lease, elements)
                 if answer[3]:
                     self._births.note(key.project, index_keys(key.project, turn.agent_id, turn.user_id))
                 return Begun(session_of(key, answer[4]), lease, window, bool(answer[3]))
@@ -245,20 +250,6 @@ class RedisTurns:
             case b"reused":
                 raise IdempotencyKeyReused(turn.request.request_id if turn.request else "")
         raise SessionNotFound(key.session_id)
-
-    async def _window(self, turn: BeginTurn, lease: Lease, elements: list[bytes]) -> list[bytes]:
-        if elements and token_of(elements[-1]) >= lease.token:
-            raise LeaseLost(turn.key.session_id)  # deleted and made again between the script and the read
-        most_messages, most_bytes = turn.window_messages, self._limits.window_bytes
-        turns = [turn_of(element) for element in reversed(elements)]
-        read, wanted = len(elements), min((most_messages + 1) // 2, FIRST_READ)
-        # Turns have two messages or more but for a few, so that this hardly ever needs another round trip.
-        while elements and len(elements) == wanted and _has_room(turns, most_messages, most_bytes):
-            wanted = LATER_READ
-            [elements] = await self._scripts.run(("LRANGE", turns_key(turn.key), -read - wanted, -read - 1))
-            turns.extend(turn_of(element) for element in reversed(elements))
-            read += len(elements)
-        return [fitting.turn for fitting in fit_window(turns, most_messages, most_bytes)]
 
     async def _replayed(self, key: SessionKey, answer: Sequence[Reply]) -> Replayed | None:
         number, first, fields = answer[1], answer[2], answer[3]
@@ -283,12 +274,6 @@ class RedisTurns:
             self._scripts.command("delete", key, "", agent_uid, "", "", claim_ms),
             *((self._scripts.command("leave", key, call, claim_ms),) if call else ()),
         )
-
-
-def _has_room(turns: Sequence[HeadedTurn], most_messages: int, most_bytes: int) -> bool:
-    return (
-        sum(turn.message_count for turn in turns) < most_messages and sum(len(turn.turn) for turn in turns) < most_bytes
-    )
 
 
 def _lost(answer: bytes, session_id: str) -> LeaseLost | TurnInterrupted:

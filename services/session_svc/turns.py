@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from dataclasses import replace
 
-from servicekit.errors import ServiceError
+from servicekit.errors import Code, ServiceError
 from session_svc.errors import SessionBusy
 from session_svc.metrics import Metrics
 from session_svc.model import (
@@ -60,6 +60,8 @@ class Turns:
             raise
         except ServiceError as error:
             self._metrics.refused(error.reason)
+            if error.code is Code.UNAVAILABLE:
+                self._leave(turn.key, call)  # it may have got the lease, and the caller will not learn of it
             raise
         self._metrics.begun(outcome)
         return outcome

@@ -47,3 +47,20 @@ async def test_an_idle_session_is_small(redis_url: str) -> None:
                 await bench.commit(await bench.begun(f"{n:032x}", user="ann"), turn=TURN + b"i" * 110)
             used = sum(client.memory_usage(key, samples=0) or 0 for key in client.keys("{*"))
     assert used < 8.5 * 1024
+
+
+async def test_a_session_of_large_turns_is_read_little_further_than_its_window(redis_url: str) -> None:
+    async with redis_bench(redis_url, Limits(window_bytes=1_000_000)) as bench:
+        with redis.Redis.from_url(redis_url) as client:
+            for n in range(40):
+                await bench.commit(await bench.begun(f"t{n}"), turn=b"x" * 200_000)
+            work = await work_of_a_turn(bench, client, "s1")
+    assert work["window"] == 4
+    assert work["bytes"] < 1_500_000
+
+
+async def test_a_window_of_short_turns_is_filled_by_further_reads(redis_url: str) -> None:
+    async with redis_bench(redis_url, Limits()) as bench:
+        for n in range(150):
+            await bench.commit(await bench.begun(f"t{n}", window=0), messages=1)
+        assert len((await bench.begun("last", window=120)).window) == 120
