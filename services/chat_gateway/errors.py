@@ -123,6 +123,18 @@ class TurnTimeout(ServiceError):
         super().__init__(f"the turn did not end within its bound {bound!r}", metadata={"bound": bound})
 
 
+class CommitUnresolved(ServiceError):
+    """Whether the turn is stored stays unknown, and the request has no id by which a repeat would tell."""
+
+    code = Code.DEADLINE_EXCEEDED
+    reason = "DEADLINE_EXCEEDED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the turn may be stored or not: session_svc did not answer its commit in time", metadata={"bound": "commit"}
+        )
+
+
 class SessionAgentMismatch(ServiceError):
     """The session belongs to another agent."""
 

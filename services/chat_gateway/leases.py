@@ -10,6 +10,7 @@ from typing import Self
 
 import structlog
 
+from chat_gateway.errors import CommitUnresolved
 from chat_gateway.model import AgentConfig, Committed, Lease, Turn
 from chat_gateway.ports import Sessions
 from servicekit.errors import Code, ServiceError
@@ -123,7 +124,10 @@ class HeldLease:
             self._leases.abort_later(self._lease)
 
     async def commit(self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
-        """Stores the turn. An unknown outcome is resolved by asking again with the same turn, within a bound."""
+        """Stores the turn. An unknown outcome is resolved by asking again with the same turn, within a bound.
+
+        Beyond it, raises the last error if a repeat of the request is safe (it has an id), else `CommitUnresolved`.
+        """
         self._committing = True
         times, loop = self._leases.times, asyncio.get_running_loop()
         give_up = loop.time() + times.commit_resolve
@@ -131,8 +135,13 @@ class HeldLease:
             try:
                 committed = await self._leases.sessions.commit(self._lease, turn, config, request_id, digest)
             except ServiceError as error:
-                if error.code not in _UNKNOWN_OUTCOME or loop.time() >= give_up:
+                if error.code not in _UNKNOWN_OUTCOME:
                     raise
+                if loop.time() >= give_up:
+                    # Clients repeat an unavailable peer by themselves: without an id that could store the turn twice.
+                    if request_id:
+                        raise
+                    raise CommitUnresolved from error
                 await asyncio.sleep(times.retry_pause)
             else:
                 self._settled = True

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from chat_gateway.errors import AgentNotFound, ProviderUnavailable, TurnTimeout
+from chat_gateway.errors import AgentNotFound, CommitUnresolved, ProviderUnavailable, TurnTimeout
 from chat_gateway.leases import LeaseTimes
 from chat_gateway.model import Delta, FinishReason, Message, Role, Turn, TurnStarted, Usage
 from servicekit.errors import Code, InvalidArgument, ServiceError, Unavailable
@@ -146,11 +146,14 @@ async def test_a_commit_with_an_unknown_outcome_is_asked_again_with_the_same_tur
     assert [turn.id for turn in world.sessions.turns["s"]] == [outcome.turn_id]
 
 
-async def test_a_commit_that_stays_unknown_is_reported_after_its_bound() -> None:
+@pytest.mark.parametrize(("request_id", "error"), [("", CommitUnresolved), ("r-1", Unavailable)])
+async def test_a_commit_that_stays_unknown_is_reported_after_its_bound(
+    request_id: str, error: type[ServiceError]
+) -> None:
     world = World(times=QUICK)
     world.sessions.commit_errors = [Unavailable("session_svc")] * 1000
-    with pytest.raises(Unavailable):
-        await world.runner.run(asks())
+    with pytest.raises(error):
+        await world.runner.run(asks(request_id=request_id))
 
 
 async def test_a_refused_commit_is_not_asked_again() -> None:
