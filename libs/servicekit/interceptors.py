@@ -145,19 +145,50 @@ class CallLog:
     """Writes one line a call: method, status, reason, duration. Never what was said.
 
     Server faults are errors, everything else is information; the methods in `quiet` are logged for debugging only.
+    Of the calls of one method that end OK at most `most_ok` a second have a line, and the next line says how many were
+    `left_out`: under load, a line for every call would be a tenth of a service's work.
     """
 
-    def __init__(self, quiet: Collection[str] = ()) -> None:
+    def __init__(self, quiet: Collection[str] = (), most_ok: int = 10) -> None:
         self._quiet = frozenset(quiet)
+        self._most_ok = most_ok
 
     def of(self, method: str) -> Tell:  # noqa: D102
         usual = _log.debug if method in self._quiet else _log.info
+        lines = _Lines(self._most_ok)
 
         def tell(code: str, reason: str | None, seconds: float) -> None:
+            if code == "OK" and not lines.take():
+                return
             write = _log.error if code in _SERVER_FAULTS else usual
-            write("call", method=method, code=code, reason=reason, ms=round(seconds * 1e3, 2))
+            write("call", method=method, code=code, reason=reason, ms=round(seconds * 1e3, 2), **lines.left_out())
 
         return tell
+
+
+class _Lines:
+    """Allows so many lines a second, and counts what is left out."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._written = 0
+        self._left_out = 0
+        self._second = 0
+
+    def take(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._written = second, 0
+        if self._written < self._most:
+            self._written += 1
+            return True
+        self._left_out += 1
+        return False
+
+    def left_out(self) -> dict[str, int]:
+        """Returns the field that counts what was left out since this was asked last; nothing for none."""
+        left_out, self._left_out = self._left_out, 0
+        return {"left_out": left_out} if left_out else {}
 
 
 class CallMetrics:
