@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ from servicekit.server import serving
 CHAT_SERVICE = "parley.chat.v1.ChatService"
 RUNTIME_SERVICE = "parley.chat.v1.RuntimeService"
 
+# Calls go to those replicas of session_svc that say that they serve (gRFC A17): one that has lost Redis says no.
+_HEALTHY_REPLICAS = json.dumps({"healthCheckConfig": {"serviceName": "parley.session.v1.TurnService"}})
+
 
 @dataclass(frozen=True, slots=True)
 class _Core:
@@ -59,7 +63,9 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
     async with AsyncExitStack() as stack:
         background = await stack.enter_async_context(Background())
         config_channel = await stack.enter_async_context(open_channel(settings.config_target))
-        session_channel = await stack.enter_async_context(open_channel(settings.session_target))
+        session_channel = await stack.enter_async_context(
+            open_channel(settings.session_target, options=[("grpc.service_config", _HEALTHY_REPLICAS)])
+        )
         stubs = make_stubs(config_channel, session_channel)
         templates: list[Template] = [AssistantTemplate()]
         core = await _core(stack, settings, stubs, templates)
