@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.faults.lab import SLACK_SECONDS, Lab, exchange, recovers, takes_a_turn
+from tests.faults.lab import SLACK_SECONDS, Lab, eventually, exchange, recovers, takes_a_turn
 from tests.servers.mock_model import Behaviour
 
 
@@ -93,3 +93,39 @@ async def test_a_key_that_is_repeated_after_a_crash_runs_the_turn_once(lab: Lab)
     assert again.json()["choices"] == first.json()["choices"]
     assert await lab.stored(session, gateway=1) == exchange(2, "one")
     assert len(lab.model.requests) == 2, "the turn that crashed, and the one that was stored"
+
+
+@pytest.mark.parametrize("key", ["", "with-key"])
+async def test_a_commit_that_stays_unresolved_is_not_called_safe_to_repeat(lab: Lab, key: str) -> None:
+    """The official clients repeat what `x-should-retry` allows: without a key that would store the turn twice."""
+    agent, session = lab.new_agent(), f"unresolved{key}"
+    links = [lab.cluster.links[f"gateway0>session{n}"] for n in (0, 1)]
+    lost = sum(link.lost_replies for link in links)
+    for link in links:
+        link.lose_reply(b"keep me", 0.5)
+    asked = asyncio.create_task(lab.chat(agent, "keep me", session, key=key))
+    await eventually(lambda: sum(link.lost_replies for link in links) > lost)
+    await asyncio.sleep(0.2)
+    for link in links:
+        link.refuse()
+    answer = await asked
+    assert answer.status_code in (503, 504), answer.text
+    assert answer.headers["x-should-retry"] == ("true" if key else "false")
+    for link in links:
+        link.heal()
+    assert await lab.stored(session, gateway=1) == exchange(2, "keep me"), "it was stored all the same"
+    if key:
+
+        async def replayed() -> bool:
+            return (await lab.chat(agent, "keep me", session, key=key)).status_code == 200
+
+        await eventually(replayed)
+        assert await lab.stored(session) == exchange(2, "keep me")
+
+
+async def test_a_session_svc_without_redis_does_not_fail_the_turns_of_another(lab: Lab) -> None:
+    agent = lab.new_agent()
+    lab.cluster.links["session0>redis"].refuse()
+    await asyncio.sleep(3.0)
+    answers = await asyncio.gather(*(lab.chat(agent, "hi", f"half-{n}", gateway=n % 2) for n in range(12)))
+    assert [answer.status_code for answer in answers] == [200] * 12

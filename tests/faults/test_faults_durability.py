@@ -1,8 +1,8 @@
 """What a SIGKILL of the Redis process loses of what it had acknowledged, by `appendfsync`.
 
-With `always`: nothing. With `everysec` nothing is promised even for the process alone: while a sync of the disk is under
-way, the server answers writes that it has not yet handed to the kernel, for up to two seconds. Whatever is lost is lost
-from the end, all at once: what is left is what was there at one moment.
+With `always`: nothing. With `everysec` nothing is promised even for the process alone: while a sync of the disk is
+under way, the server answers writes that it has not yet handed to the kernel, for up to two seconds. Whatever is lost
+is lost from the end, all at once: what is left is what was there at one moment.
 """
 
 import random
