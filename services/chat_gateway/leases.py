@@ -11,7 +11,7 @@ from typing import Self
 import structlog
 
 from chat_gateway.errors import CommitUnresolved
-from chat_gateway.model import AgentConfig, Committed, Lease, Turn
+from chat_gateway.model import AgentConfig, Begun, Committed, Lease, Turn, TurnRequest
 from chat_gateway.ports import Sessions
 from servicekit.errors import Code, ServiceError
 
@@ -61,6 +61,17 @@ class Leases:
         self.sessions = sessions
         self.times = times
         self._aborts: set[asyncio.Task[None]] = set()
+
+    async def begin(self, request: TurnRequest, config: AgentConfig, turn_id: str, digest: bytes) -> Begun:
+        """See `Sessions.begin`. A lease that was taken without its answer arriving here is given back."""
+        try:
+            return await self.sessions.begin(request, config, turn_id, digest)
+        except (ServiceError, asyncio.CancelledError) as error:
+            unknown = not isinstance(error, ServiceError) or error.code in _UNKNOWN_OUTCOME
+            if unknown and request.session_id:
+                # A session that was to be made has an id that nobody knows: it goes with its lease.
+                self.abort_later(Lease(request.project, request.session_id, turn_id, 0, datetime.now(UTC)))
+            raise
 
     def held(self, lease: Lease, stop: TurnStop) -> HeldLease:
         """Returns the lease as a context manager that renews it within and gives it back at the end."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from chat_gateway.model import (
     TurnRequest,
     TurnStarted,
 )
-from chat_gateway.ports import Configs, Sessions
+from chat_gateway.ports import Configs
 from chat_gateway.rules import check_turn_request
 from chat_gateway.scheduler import Admission, Scheduler
 from servicekit.errors import ServiceError
@@ -55,7 +55,6 @@ class TurnRunner:
         self,
         *,
         configs: Configs,
-        sessions: Sessions,
         instances: Instances,
         scheduler: Scheduler,
         leases: Leases,
@@ -63,7 +62,6 @@ class TurnRunner:
         turn_timeout: float,
     ) -> None:
         self._configs = configs
-        self._sessions = sessions
         self._instances = instances
         self._scheduler = scheduler
         self._leases = leases
@@ -85,7 +83,7 @@ class TurnRunner:
             config = await self._config(request)
             digest = request_digest(request) if request.request_id else b""
             with self._scheduler.entered(config) as admission:
-                turn = _Started(uuid.uuid4().hex, datetime.now(UTC), digest, request, on_started, on_delta, admission)
+                turn = _Started(new_turn_id(), datetime.now(UTC), digest, request, on_started, on_delta, admission)
                 async with self._bounded(request, config) as stop:
                     if request.stateless:
                         outcome = await self._without_session(turn, config)
@@ -134,7 +132,7 @@ class TurnRunner:
     async def _begin(self, turn: _Started, config: AgentConfig) -> tuple[Begun, AgentConfig]:
         """Begins the turn; an agent that was deleted, and maybe made again, since its config was read is read again."""
         try:
-            return await self._sessions.begin(turn.request, config, turn.turn_id, turn.digest), config
+            return await self._leases.begin(turn.request, config, turn.turn_id, turn.digest), config
         except ServiceError as error:
             if error.reason != "AGENT_DELETED":
                 raise
@@ -143,7 +141,7 @@ class TurnRunner:
         fresh = await self._config(turn.request)
         if fresh.uid == config.uid:
             raise AgentNotFound(config.id)
-        return await self._sessions.begin(turn.request, fresh, turn.turn_id, turn.digest), fresh
+        return await self._leases.begin(turn.request, fresh, turn.turn_id, turn.digest), fresh
 
     async def _without_session(self, turn: _Started, config: AgentConfig) -> TurnOutcome:
         begun = Begun(
@@ -181,6 +179,11 @@ class TurnRunner:
                 agent.prompt(context)
                 await turn.on_started(_started(turn, begun, config.revision))
             return await agent.respond(context, turn.on_delta)
+
+
+def new_turn_id() -> str:
+    """Returns 96 random bits as text: short, since every stored turn carries it."""
+    return secrets.token_urlsafe(12)
 
 
 async def _replay(turn: _Started, begun: Begun) -> TurnOutcome:

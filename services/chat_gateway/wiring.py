@@ -130,7 +130,6 @@ async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, 
     observe_runtime(scheduler, instances, configs)
     runner = TurnRunner(
         configs=configs,
-        sessions=sessions,
         instances=instances,
         scheduler=scheduler,
         leases=leases,

@@ -93,13 +93,18 @@ def begun_on_the_wire(outcome: Begun | Replayed) -> bytes:
     return b"".join(pieces)
 
 
-def lease(message: turn_service_pb2.TurnLease) -> Lease:
+def lease(message: turn_service_pb2.TurnLease, *, token_known: bool = True) -> Lease:
     """Returns the lease. Raises `InvalidArgument` for what can't be one."""
     converted = _lease(message)
     found = Violations()
-    rules.check_lease(found, converted)
+    rules.check_lease(found, converted, token_known=token_known)
     found.check()
     return converted
+
+
+def seconds(duration: Duration) -> float:
+    """Returns a span of time in seconds."""
+    return float(duration.seconds + duration.nanos / 1e9)
 
 
 def lease_message(held: Lease) -> turn_service_pb2.TurnLease:

@@ -47,7 +47,7 @@ class AgentDeleted(ServiceError):
 
 
 class SessionBusy(ServiceError):
-    """Another turn of the session is running. `retry_after` is when its lease ends unless it is renewed."""
+    """Another turn of the session is running. `retry_after` is when its lease ends, at most 2 s: most end sooner."""
 
     code = Code.ABORTED
     reason = "SESSION_BUSY"
@@ -56,7 +56,7 @@ class SessionBusy(ServiceError):
         super().__init__(
             f"another turn of session {session_id!r} is running",
             metadata={"session_id": session_id},
-            retry_after=max(retry_after, 0.1),
+            retry_after=min(max(retry_after, 0.1), 2.0),
         )
 
 

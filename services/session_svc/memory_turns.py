@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+from dataclasses import replace
 
 from session_svc.errors import (
     AgentDeleted,
@@ -185,12 +186,13 @@ class MemoryTurns:
         if stored is not None and state.held(stored) and stored.call == call:
             state.undo(key, stored)
 
-    async def renew(self, lease: Lease) -> Lease:
+    async def renew(self, lease: Lease, call: str = "") -> Lease:
         """See `TurnStore`."""
         stored = self._state.load(lease.key)
         if stored is None or not self._state.holds(stored, lease):
             raise _lost(stored, lease)
         stored.until_ms = self._state.now() + self._state.limits.lease_ms
+        stored.call = call or stored.call
         return Lease(lease.key, lease.turn_id, lease.token, stored.until_ms)
 
     async def commit(self, commit: CommitTurn) -> Committed:
@@ -245,9 +247,14 @@ class MemoryTurns:
 
     async def abort(self, lease: Lease) -> None:
         """See `TurnStore`."""
-        stored = self._state.load(lease.key)
-        if stored is not None and self._state.holds(stored, lease):
-            self._state.undo(lease.key, stored)
+        state = self._state
+        if not lease.token:
+            state.give_up(lease.key, turn_id=lease.turn_id)
+        stored = state.load(lease.key)
+        if stored is not None and not lease.token:
+            lease = replace(lease, token=stored.token)
+        if stored is not None and state.holds(stored, lease):
+            state.undo(lease.key, stored)
 
 
 def _lost(stored: Stored | None, lease: Lease) -> LeaseLost | TurnInterrupted:

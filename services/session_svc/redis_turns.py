@@ -117,9 +117,9 @@ class RedisTurns:
         """See `TurnStore`."""
         await self._scripts.run(self._scripts.command("leave", key, call, self._limits.claim_ms))
 
-    async def renew(self, lease: Lease) -> Lease:
+    async def renew(self, lease: Lease, call: str = "") -> Lease:
         """See `TurnStore`."""
-        command = self._scripts.command("renew", lease.key, lease.token, lease.turn_id, self._limits.lease_ms)
+        command = self._scripts.command("renew", lease.key, lease.token, lease.turn_id, self._limits.lease_ms, call)
         [answer] = await self._run(command)
         if answer[0] != b"ok":
             raise _lost(answer[0], lease.key.session_id)

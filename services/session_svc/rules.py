@@ -107,12 +107,12 @@ def check_begin(turn: BeginTurn) -> None:
     found.check()
 
 
-def check_lease(found: Violations, lease: Lease) -> None:
-    """Notes what can't be a lease that BeginTurn gave."""
+def check_lease(found: Violations, lease: Lease, *, token_known: bool = True) -> None:
+    """Notes what can't be a lease that BeginTurn gave; where its token may be unknown, it may be 0."""
     _check_project(found, lease.key.project, "lease.project")
     _check_session_id(found, "lease.session_id", lease.key.session_id)
     _check_turn_id(found, "lease.turn_id", lease.turn_id)
-    if lease.token <= 0:
+    if lease.token < (1 if token_known else 0):
         found.add("lease.token", "must be the token that BeginTurn gave")
 
 

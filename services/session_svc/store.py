@@ -50,8 +50,11 @@ class TurnStore(Protocol):
     async def leave(self, key: SessionKey, call: str) -> None:
         """Takes back what the call got, be it a place or a lease. Idempotent."""
 
-    async def renew(self, lease: Lease) -> Lease:
-        """Extends the lease. Raises `LeaseLost`, `TurnInterrupted`."""
+    async def renew(self, lease: Lease, call: str = "") -> Lease:
+        """Extends the lease; `call`, where given, is woken when it is taken away.
+
+        Raises `LeaseLost`, `TurnInterrupted`.
+        """
 
     async def commit(self, commit: CommitTurn) -> Committed:
         """Stores the turn and frees the lease, both or neither. A repeat answers the same and stores nothing.
@@ -60,7 +63,10 @@ class TurnStore(Protocol):
         """
 
     async def abort(self, lease: Lease) -> None:
-        """Frees the lease where it is still held; a session without a committed turn that it was made for goes too."""
+        """Frees the lease where it is still held; a session without a committed turn that it was made for goes too.
+
+        A token of 0 stands for whatever token the turn has, and takes the turn's place in the queue away, too.
+        """
 
 
 class SessionStore(Protocol):

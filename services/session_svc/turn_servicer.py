@@ -28,7 +28,7 @@ class TurnServicer:
 
     async def RenewTurn(self, request: pb.RenewTurnRequest, context: Context) -> pb.RenewTurnResponse:
         """See the contract."""
-        renewed = await self._turns.renew(convert.lease(request.lease))
+        renewed = await self._turns.renew(convert.lease(request.lease), convert.seconds(request.hold))
         return pb.RenewTurnResponse(expire_time=convert.timestamp(renewed.expire_ms))
 
     async def CommitTurn(self, request: pb.CommitTurnRequest, context: Context) -> pb.CommitTurnResponse:
@@ -39,7 +39,7 @@ class TurnServicer:
 
     async def AbortTurn(self, request: pb.AbortTurnRequest, context: Context) -> pb.AbortTurnResponse:
         """See the contract."""
-        await self._turns.abort(convert.lease(request.lease))
+        await self._turns.abort(convert.lease(request.lease, token_known=False))
         return pb.AbortTurnResponse()
 
 

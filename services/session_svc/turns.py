@@ -32,9 +32,10 @@ CHECK_IN_MARGIN = 0.02
 class Turns:
     """The life of a turn as far as the store is concerned."""
 
-    def __init__(self, store: TurnStore, metrics: Metrics) -> None:
+    def __init__(self, store: TurnStore, metrics: Metrics, *, longest_hold: float = 5.0) -> None:
         self._store = store
         self._metrics = metrics
+        self._longest_hold = longest_hold
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def begin(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed:
@@ -80,9 +81,17 @@ class Turns:
                 return outcome
             place = outcome
 
-    async def renew(self, lease: Lease) -> Lease:
-        """See `TurnStore.renew`."""
-        return await self._store.renew(lease)
+    async def renew(self, lease: Lease, hold: float) -> Lease:
+        """See `TurnStore.renew`. With `hold` it answers so many seconds later, or once the lease is taken away.
+
+        Holding is bounded by a third of the lease, so that the answer is an extended lease again.
+        """
+        if hold <= 0:
+            return await self._store.renew(lease)
+        call = self._store.new_call()
+        renewed = await self._store.renew(lease, call)
+        await self._store.woken(call, min(hold, self._longest_hold))
+        return await self._store.renew(renewed)
 
     async def commit(self, commit: CommitTurn) -> Committed:
         """See `TurnStore.commit`."""

@@ -49,7 +49,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         session_store = RedisSessions(scripts, turn_store, limits, births)
         agents = RedisAgents(scripts)
         sessions = Sessions(session_store, agents, metrics)
-        turns = Turns(turn_store, metrics)
+        turns = Turns(turn_store, metrics, longest_hold=settings.lease / 3)
         stack.push_async_callback(turns.close)
         health = RedisHealth(link, metrics)
         await health.probe()

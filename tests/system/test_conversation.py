@@ -12,6 +12,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
 pytestmark = pytest.mark.usefixtures("forgetful_model")
@@ -240,7 +241,7 @@ def test_a_busy_session_is_refused_when_the_caller_says_so(parley_system: System
     agent, session = new_id("agent"), new_id("s")
     parley_system.create_agent(agent)
     parley_system.model.hold_again()
-    parley_system.model.script(parley_system.model.default.__class__(hold=True))
+    parley_system.model.script(Behaviour(hold=True))
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(parley_system.chat, agent, "slow", session_id=session)
         parley_system.model.wait_for_requests(1)
@@ -288,3 +289,47 @@ def test_the_window_is_cut_at_whole_turns(parley_system: System) -> None:
     for number in range(4):
         parley_system.chat(agent, f"n{number}", session_id=session)
     assert [m["content"] for m in parley_system.model.prompts[-1] if m["role"] == "user"] == ["n2", "n3"]
+
+
+def test_an_interruption_ends_the_running_turn_at_once_wherever_it_runs(parley_system: System) -> None:
+    agent, session = new_id("agent"), new_id("s")
+    parley_system.create_agent(agent)
+    parley_system.chat(agent, "before", session_id=session)
+    parley_system.model.reset()
+    parley_system.model.script(Behaviour(hold=True))
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(parley_system.chat, agent, "slow", session_id=session)
+        parley_system.model.wait_for_requests(1)
+        time.sleep(0.5)  # a turn that has run for a while holds a renewal open, and that is what is told
+        began = time.monotonic()
+        other = parley_system.chat(agent, "instead", session_id=session, busy="interrupt", gateway=1)
+        interrupted = running.result(timeout=10)
+        took = time.monotonic() - began
+    assert other.status_code == 200
+    assert (interrupted.status_code, interrupted.json()["error"]["code"]) == (409, "turn_interrupted")
+    assert interrupted.headers["x-should-retry"] == "false"
+    assert took < 2.5, "told, not found out at the next renewal"
+    assert eventually(lambda: parley_system.model.abandoned == 1)
+    messages = get(parley_system, f"/v1/sessions/{session}/messages").json()["data"]
+    assert [m["content"] for m in messages if m["role"] == "user"] == ["before", "instead"]
+
+
+def test_a_caller_that_leaves_can_have_its_turn_finished(parley_system: System) -> None:
+    agent, session = new_id("agent"), new_id("s")
+    parley_system.create_agent(agent)
+    body = {"model": agent, "session_id": session, "messages": [{"role": "user", "content": "finish this please"}]}
+    parley_system.model.script(Behaviour(chunk_delay=0.1))
+    with (
+        parley_system.client() as client,
+        client.stream(
+            "POST", "/v1/chat/completions", json={**body, "stream": True, "on_disconnect": "finish"}
+        ) as response,
+    ):
+        next(response.iter_lines())
+
+    def stored() -> bool:
+        answer = get(parley_system, f"/v1/sessions/{session}/messages")
+        return answer.status_code == 200 and len(answer.json()["data"]) == 2
+
+    assert eventually(stored)
+    assert parley_system.model.abandoned == 0

@@ -16,6 +16,7 @@ from chat_gateway.providers.openai_json import (
     UpstreamCompletion,
     decode_completion,
     encode_call,
+    joined,
     to_delta,
     to_finish_reason,
     to_message,
@@ -107,17 +108,22 @@ class OpenAICompatible:
         clock = asyncio.get_running_loop().time
         parser, answer = SseParser(), _StreamedAnswer()
         async for chunk in response.content.iter_any():
+            # What came together goes on together: each delta of its own would be a write to the caller of its own.
+            arrived, done = None, False
             for event in self._events(parser, chunk):
                 if event == b"[DONE]":
-                    return self._finished(answer, call)
-                delta = answer.add(self._decode(event))
+                    done = True
+                    break
+                arrived = joined(arrived, answer.add(self._decode(event)))
                 if answer.size > MAX_ANSWER_BYTES:
                     raise ProviderBadResponse(self.name, f"an answer longer than {MAX_ANSWER_BYTES} bytes")
-                if delta is not None:
-                    phase.name = "between_tokens"
-                    # The caller's slowness is not the provider's: its time does not count.
-                    bound.reschedule(None)
-                    await on_delta(delta)
+            if arrived is not None:
+                phase.name = "between_tokens"
+                # The caller's slowness is not the provider's: its time does not count.
+                bound.reschedule(None)
+                await on_delta(arrived)
+            if done:
+                break
             if phase.name == "between_tokens":
                 bound.reschedule(clock() + self._bounds.between_tokens)
         return self._finished(answer, call)

@@ -125,6 +125,13 @@ def to_delta(message: UpstreamMessage) -> Delta | None:
     return Delta(message.content or "", calls, message.refusal or "")
 
 
+def joined(first: Delta | None, second: Delta | None) -> Delta | None:
+    """Returns what two deltas add to the answer together; None when that is nothing."""
+    if first is None or second is None:
+        return first or second
+    return Delta(first.content + second.content, first.tool_calls + second.tool_calls, first.refusal + second.refusal)
+
+
 def to_message(message: UpstreamMessage) -> Message:
     """Returns the answer of a completion that was not streamed."""
     calls = tuple(

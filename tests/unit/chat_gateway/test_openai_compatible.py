@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from chat_gateway.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
-from chat_gateway.model import Delta, FinishReason, Message, Role, Sampling, Tool, ToolCall
+from chat_gateway.model import Delta, FinishReason, Message, Role, Sampling, Tool, ToolCall, ToolCallDelta
 from chat_gateway.providers import openai_compatible
 from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
@@ -60,11 +60,24 @@ async def test_a_whole_answer(provider: OpenAICompatible, model: MockModel) -> N
 
 
 async def test_a_streamed_answer_is_the_sum_of_its_pieces(provider: OpenAICompatible, model: MockModel) -> None:
+    model.script(Behaviour(chunk_delay=0.03))
     deltas, answer = await streamed(provider)
     assert len(deltas) > 1
     assert "".join(d.content for d in deltas) == answer.message.content == "echo:1:hi there"
     assert answer.usage.completion_tokens > 0
     assert model.requests[0]["stream_options"] == {"include_usage": True}
+
+
+async def test_pieces_that_arrive_together_go_on_together(provider: OpenAICompatible, model: MockModel) -> None:
+    call = b'{"tool_calls": [{"index": 0, "id": "c1", "function": {"name": "look", "arguments": "{}"}}]}'
+    pieces = (b'{"content": "one "}', b'{"content": "two"}', call, b'{"content": " three"}')
+    events = [b'data: {"choices": [{"delta": %b}]}\n\n' % piece for piece in pieces]
+    end = b'data: {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}\n\ndata: [DONE]\n\n'
+    model.script(Behaviour(body=b"".join(events) + end))
+    deltas, answer = await streamed(provider)
+    assert deltas == [Delta("one two three", (ToolCallDelta(0, "c1", "look", "{}"),))]
+    assert answer.message.content == "one two three"
+    assert answer.message.tool_calls == (ToolCall("c1", "look", "{}"),)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -37,9 +37,9 @@ def test_what_a_value_contains_is_never_parsed(value: str, tail: str) -> None:
     )
 
 
-@given(st.text(alphabet="x{} \n"))
+@given(st.text(alphabet="x{ \n") | st.text(alphabet="x} \n"))
 def test_text_without_placeholders_stays_as_it_is(text: str) -> None:
-    assert Instructions(text, {"x": "filled"}).filled({}) == text or "{{" in text
+    assert Instructions(text, {"x": "filled"}).filled({}) == text
 
 
 def test_without_instructions_there_is_no_system_message() -> None:

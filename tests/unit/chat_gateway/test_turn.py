@@ -270,3 +270,22 @@ async def test_bad_input_costs_nothing() -> None:
         await world.runner.run(asks(session_id="no spaces"))
     assert world.sessions.begun_uids == []
     assert world.count("invalid_field") == 0
+
+
+@pytest.mark.parametrize("session_id", ["s", ""])
+async def test_a_begin_whose_answer_never_came_is_given_back(session_id: str) -> None:
+    world = World(times=QUICK)
+    world.sessions.begin_errors = [Unavailable("session_svc")]
+    with pytest.raises(Unavailable):
+        await world.runner.run(asks(session_id=session_id))
+    await world.leases.close(1)
+    assert len(world.sessions.aborted) == (1 if session_id else 0)
+
+
+async def test_a_begin_that_is_refused_leaves_nothing_to_give_back() -> None:
+    world = World(times=QUICK)
+    world.sessions.begin_errors = [remote("SESSION_BUSY", Code.ABORTED)]
+    with pytest.raises(ServiceError):
+        await world.runner.run(asks(session_id="s"))
+    await world.leases.close(1)
+    assert world.sessions.aborted == []

@@ -192,7 +192,6 @@ class World:
         self.leases = Leases(self.sessions, times or LeaseTimes())
         self.runner = TurnRunner(
             configs=self.configs,
-            sessions=self.sessions,
             instances=self.instances,
             scheduler=self.scheduler,
             leases=self.leases,

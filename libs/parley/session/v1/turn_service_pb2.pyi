@@ -374,7 +374,9 @@ class AbortTurnRequest(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lease(self) -> Global___TurnLease:
-        """Required. The lease as BeginTurn gave it."""
+        """Required. The lease as BeginTurn gave it. Where its answer never arrived: project, session_id and turn_id, with
+        token 0, which stands for whatever the turn has, a place in the queue too.
+        """
 
     def __init__(
         self,
