@@ -58,6 +58,8 @@ class RecordingModel:
         self.running += 1
         try:
             return await self._answer(request, await request.json())
+        except ConnectionResetError:
+            raise asyncio.CancelledError from None  # nobody is there to be told
         finally:
             self.running -= 1
 
