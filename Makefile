@@ -10,14 +10,17 @@ INSTALLED := $(VENV)/.installed
 TYPED := libs services cli
 # Arguments for the program behind a target: make run ARGS='--gateways 2', make test ARGS='-k lease'
 ARGS ?=
+SECONDS ?= 60
+SEED ?=
+BASE ?= HEAD~1
 
 # Tools keep their caches here, so that an empty or missing home folder is no obstacle.
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 
-.PHONY: help run test check lint type gen clean
+.PHONY: help run test soak bench bench-compare check lint type gen clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml constraints.txt .ci/install.py
 	@$(PYTHON) .ci/install.py $(VENV)
@@ -28,6 +31,15 @@ run: $(INSTALLED) ## Start the whole system on this machine and talk to it (Ctrl
 
 test: $(INSTALLED) ## Run the whole test suite, against a real PostgreSQL and a real Redis
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: $(INSTALLED) ## Break everything at random and check every turn: make soak SECONDS=600 [SEED=1]
+	$(BIN)/python -m tests.faults.history --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --least-faults $$(( $(SECONDS) / 3 ))
+
+bench: $(INSTALLED) ## Measure the budgets (under 10 minutes; ARGS=--quick: 90 s)
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-compare: $(INSTALLED) ## Compare with another revision, interleaved: make bench-compare BASE=HEAD~1
+	$(BIN)/python -m benchmarks.compare $(BASE) $(ARGS)
 
 check: lint type ## Everything that needs no running: lint, types, and that generated code is current
 	$(BIN)/python protos/generate.py --check
