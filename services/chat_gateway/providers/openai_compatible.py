@@ -109,19 +109,22 @@ class OpenAICompatible:
         parser, answer = SseParser(), _StreamedAnswer()
         async for chunk in response.content.iter_any():
             # What came together goes on together: each delta of its own would be a write to the caller of its own.
-            arrived, done = None, False
+            arrived: list[Delta] = []
+            done = False
             for event in self._events(parser, chunk):
                 if event == b"[DONE]":
                     done = True
                     break
-                arrived = joined(arrived, answer.add(self._decode(event)))
+                delta = answer.add(self._decode(event))
+                if delta is not None:
+                    arrived.append(delta)
                 if answer.size > MAX_ANSWER_BYTES:
                     raise ProviderBadResponse(self.name, f"an answer longer than {MAX_ANSWER_BYTES} bytes")
-            if arrived is not None:
+            if arrived:
                 phase.name = "between_tokens"
                 # The caller's slowness is not the provider's: its time does not count.
                 bound.reschedule(None)
-                await on_delta(arrived)
+                await on_delta(joined(arrived))
             if done:
                 break
             if phase.name == "between_tokens":

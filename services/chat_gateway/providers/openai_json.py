@@ -119,17 +119,21 @@ def tool_call_json(call: ToolCall) -> dict[str, Any]:
 
 def to_delta(message: UpstreamMessage) -> Delta | None:
     """Returns what a chunk adds to the answer; None when that is nothing."""
-    calls = tuple(_call_delta(call) for call in message.tool_calls or ())
+    calls = tuple(map(_call_delta, message.tool_calls)) if message.tool_calls else ()
     if not (message.content or message.refusal or calls):
         return None
     return Delta(message.content or "", calls, message.refusal or "")
 
 
-def joined(first: Delta | None, second: Delta | None) -> Delta | None:
-    """Returns what two deltas add to the answer together; None when that is nothing."""
-    if first is None or second is None:
-        return first or second
-    return Delta(first.content + second.content, first.tool_calls + second.tool_calls, first.refusal + second.refusal)
+def joined(deltas: list[Delta]) -> Delta:
+    """Returns what one or more deltas add to the answer together."""
+    if len(deltas) == 1:
+        return deltas[0]
+    return Delta(
+        "".join(delta.content for delta in deltas),
+        tuple(call for delta in deltas for call in delta.tool_calls),
+        "".join(delta.refusal for delta in deltas),
+    )
 
 
 def to_message(message: UpstreamMessage) -> Message:
