@@ -51,11 +51,13 @@ class Row:
 def rows_of_turns(pairs: Pairs) -> list[Row]:
     """Return what a turn costs in time."""
     plain, streamed = pairs[THROUGHPUT.name], pairs[THROUGHPUT_STREAM.name]
+    paced = pairs[FIRST_TOKEN.name]
     rows = [
         Row("CPU a turn, 32 at once", "ms", [turn_cpu(ours) for ours, _ in plain], 2.2, 1.2),
         Row("CPU a turn, 32 at once, streamed", "ms", [turn_cpu(ours) for ours, _ in streamed], 2.2, 1.2),
+        Row("CPU a turn, 32 pieces 5 ms apart", "ms", [turn_cpu(ours) for ours, _ in paced]),
         Row("latency added, one at a time", "ms", _added(pairs[LATENCY.name], "latency_ms"), 3.5, 2.5),
-        Row("first token added, 16 at once", "ms", _added(pairs[FIRST_TOKEN.name], "first_token_ms"), 10.0),
+        Row("first token added, 16 at once", "ms", _added(paced, "first_token_ms"), 10.0),
         Row("turns a second", "/s", [ours.turns / ours.seconds for ours, _ in plain], 600.0, at_least=True),
     ]
     rows += [
