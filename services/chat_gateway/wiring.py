@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -36,10 +36,9 @@ from chat_gateway.turn import TurnRunner
 from parley.chat.v1 import chat_service_pb2_grpc, runtime_service_pb2_grpc
 from servicekit.channels import open_channel
 from servicekit.lifecycle import Background
-from servicekit.server import serving
+from servicekit.server import GrpcServer, serving
 
-CHAT_SERVICE = "parley.chat.v1.ChatService"
-RUNTIME_SERVICE = "parley.chat.v1.RuntimeService"
+SERVICES = ("parley.chat.v1.ChatService", "parley.chat.v1.RuntimeService")
 
 # Calls go to those replicas of session_svc that say that they serve (gRFC A17): one that has lost Redis says no.
 _HEALTHY_REPLICAS = json.dumps({"healthCheckConfig": {"serviceName": "parley.session.v1.TurnService"}})
@@ -73,7 +72,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
 
         background.start("config watch", core.configs.follow())
         background.start("readiness", readiness.follow())
-        background.start("template publication", publish_templates(stubs, templates))
+        background.start("template publication", publish_templates(stubs, templates, readiness.published))
 
         app = build_app(
             turns=core.turns,
@@ -88,25 +87,25 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         http = await stack.enter_async_context(
             http_serving(app, settings.host, settings.http_port, settings.drain_timeout)
         )
-        grpc_server = await stack.enter_async_context(
-            serving(
-                settings,
-                add=[
-                    (
-                        chat_service_pb2_grpc.add_ChatServiceServicer_to_server,
-                        ChatServicer(core.turns, core.preview),
-                    ),
-                    (
-                        runtime_service_pb2_grpc.add_RuntimeServiceServicer_to_server,
-                        RuntimeServicer(core.instances, core.scheduler),
-                    ),
-                ],
-                service_names=[CHAT_SERVICE, RUNTIME_SERVICE],
-            )
-        )
+        grpc_server = await stack.enter_async_context(_grpc_serving(settings, core))
+        background.start("health", readiness.tell(grpc_server, SERVICES))
         stack.push_async_callback(core.scheduler.drain, settings.drain_timeout)
         stack.callback(readiness.drain)
         yield {"http_port": http.port, "grpc_port": grpc_server.port}
+
+
+def _grpc_serving(settings: GatewaySettings, core: _Core) -> AbstractAsyncContextManager[GrpcServer]:
+    chat = ChatServicer(core.turns, core.preview)
+    runtime = RuntimeServicer(core.instances, core.scheduler)
+    return serving(
+        settings,
+        add=[
+            (chat_service_pb2_grpc.add_ChatServiceServicer_to_server, chat),
+            (runtime_service_pb2_grpc.add_RuntimeServiceServicer_to_server, runtime),
+        ],
+        service_names=SERVICES,
+        ready=False,
+    )
 
 
 async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, templates: list[Template]) -> _Core:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from chat_gateway.clients.stubs import CONFIG_SVC, SESSION_SVC
 from chat_gateway.ports import KnownConfigs
+from servicekit.server import GrpcServer
 
 CHECK_INTERVAL = 1.0
 CHECK_TIMEOUT = 1.0
@@ -20,7 +21,8 @@ class Readiness:
     """Asks the peers' health once a second; keeps the last answer, so that a probe costs nothing and never waits.
 
     Ready means: a turn on an agent that this gateway knows can be run. So session_svc must serve; while config_svc is
-    away the gateway goes on with what it knows and says so.
+    away the gateway goes on with what it knows and says so. A gateway that has just started knows nothing: it is ready
+    once config_svc has its templates.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class Readiness:
         }
         self._away_since: dict[str, float | None] = {name: time.time() for name in self._health}
         self._configs = configs
+        self._published = False
         self._draining = False
+        self._changed = asyncio.Event()
 
     @property
     def ready(self) -> bool:
         """Whether turns can be run."""
-        return not self._draining and self._away_since[SESSION_SVC] is None
+        return self._published and not self._draining and self._away_since[SESSION_SVC] is None
 
     def report(self) -> Mapping[str, str]:
         """Returns for each part `ok`, or what is wrong with it."""
@@ -45,13 +49,27 @@ class Readiness:
         if self._away_since[CONFIG_SVC] is not None and len(self._configs):
             parts[CONFIG_SVC] += f", serving the {len(self._configs)} agent configs known here"
         parts["config_watch"] = "ok" if self._configs.watching else "down: configs are checked before use"
+        parts["templates"] = "ok" if self._published else "not published yet"
         if self._draining:
             parts["chat_gateway"] = "draining"
         return parts
 
+    def published(self) -> None:
+        """Notes that config_svc has the templates of this gateway."""
+        self._published = True
+        self._changed.set()
+
     def drain(self) -> None:
         """Turns readiness off for good: this process is about to stop."""
         self._draining = True
+
+    async def tell(self, server: GrpcServer, services: Sequence[str]) -> None:
+        """Keeps the server's health at what `ready` says, for ever; meant to be a background task."""
+        while True:
+            self._changed.clear()
+            for service in ("", *services):
+                await server.set_serving(service, self.ready)
+            await self._changed.wait()
 
     async def follow(self) -> None:
         """Checks for ever; meant to be a background task."""
@@ -60,10 +78,10 @@ class Readiness:
             await asyncio.sleep(CHECK_INTERVAL)
 
     async def _check(self, name: str) -> None:
-        if await self._serves(name):
-            self._away_since[name] = None
-        elif self._away_since[name] is None:
-            self._away_since[name] = time.time()
+        serves, served = await self._serves(name), self._away_since[name] is None
+        if serves != served:
+            self._away_since[name] = None if serves else time.time()
+            self._changed.set()
 
     async def _serves(self, name: str) -> bool:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 from google.protobuf.json_format import ParseDict
@@ -21,13 +21,16 @@ _TIMEOUT = 5.0
 _PAUSES = (0.2, 0.5, 1.0, 2.0)
 
 
-async def publish_templates(stubs: Stubs, templates: Iterable[Template]) -> None:
-    """Publishes every template, and keeps trying while config_svc is away. Idempotent; meant as a background task.
+async def publish_templates(stubs: Stubs, templates: Iterable[Template], published: Callable[[], None]) -> None:
+    """Publishes every template, and keeps trying while config_svc is away; then calls `published`.
+
+    Idempotent; meant as a background task.
 
     A version that is published with other content (another build of this gateway) is logged and left as it is.
     """
     for template in templates:
         await _publish(stubs, template)
+    published()
 
 
 async def _publish(stubs: Stubs, template: Template) -> None:

@@ -1,0 +1,62 @@
+"""A gateway says that it is ready when it is, over HTTP and gRPC alike, and not a moment before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.servers.system import StartSystem, System
+
+
+def eventually(happened: Callable[[], bool], seconds: float = 15.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not happened():
+        time.sleep(0.05)
+    return happened()
+
+
+def serving(system: System) -> bool:
+    with grpc.insecure_channel(system.grpc_target) as channel:
+        asked = health_pb2.HealthCheckRequest(service="parley.chat.v1.ChatService")
+        answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=5)
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def ready(system: System) -> httpx.Response:
+    with system.client() as client:
+        return client.get("/readyz")
+
+
+def test_a_gateway_is_ready_once_it_can_run_turns(start_system: StartSystem) -> None:
+    system = start_system()
+    assert serving(system)
+    assert ready(system).status_code == 200
+
+    # Started before config_svc, a gateway knows no agent and can't learn of any.
+    system.config.kill()
+    system.gateways[0].kill()
+    system.gateways[0].launch()
+    assert eventually(lambda: _lives(system))
+    assert not serving(system)
+    report = ready(system)
+    assert report.status_code == 503
+    assert report.json()["parts"]["templates"] == "not published yet"
+    system.config.restart()
+    assert eventually(lambda: serving(system) and ready(system).status_code == 200)
+
+    system.session.kill()
+    assert eventually(lambda: not serving(system) and ready(system).status_code == 503)
+    system.session.restart()
+    assert eventually(lambda: serving(system) and ready(system).status_code == 200)
+
+
+def _lives(system: System) -> bool:
+    try:
+        with system.client() as client:
+            return client.get("/livez").status_code == 200
+    except httpx.TransportError:
+        return False
