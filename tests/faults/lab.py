@@ -56,7 +56,17 @@ class Lab:
             if service.running:
                 service.resume()
             service.start()
+        for gateway in self.cluster.gateways:
+            self._wait_until_connected(gateway.http_url)
         self.model.reset()
+
+    def _wait_until_connected(self, url: str) -> None:
+        """Wait until a gateway reaches its peers; lists go to every replica of session_svc in turn."""
+        deadline = time.monotonic() + RETRY_SECONDS
+        with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+            while {client.get(path).status_code for path in ("/v1/agents", *["/v1/sessions"] * 4)} != {200}:
+                assert time.monotonic() < deadline, f"{url} does not reach its peers"
+                time.sleep(0.1)
 
     def new_agent(self, **fields: Any) -> str:
         """Create an agent of the mock model; `fields` replace or add to its body. Returns its id."""
