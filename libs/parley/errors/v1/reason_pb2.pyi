@@ -106,6 +106,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """OUT_OF_RANGE. The cursor is older than what the feed keeps: list again, then watch from the end."""
     REASON_WATCHER_TOO_SLOW: _Reason.ValueType  # 144
     """ABORTED. The watcher was slower than the feed and was cut off: resume from the last cursor seen."""
+    REASON_CANCELLED: _Reason.ValueType  # 145
+    """CANCELLED. The call was cancelled by its other side."""
     REASON_UNAUTHENTICATED: _Reason.ValueType  # 160
     """UNAUTHENTICATED. No credentials, or none that are valid."""
     REASON_SCOPE_MISSING: _Reason.ValueType  # 161
@@ -204,6 +206,8 @@ REASON_CURSOR_TOO_OLD: Reason.ValueType  # 143
 """OUT_OF_RANGE. The cursor is older than what the feed keeps: list again, then watch from the end."""
 REASON_WATCHER_TOO_SLOW: Reason.ValueType  # 144
 """ABORTED. The watcher was slower than the feed and was cut off: resume from the last cursor seen."""
+REASON_CANCELLED: Reason.ValueType  # 145
+"""CANCELLED. The call was cancelled by its other side."""
 REASON_UNAUTHENTICATED: Reason.ValueType  # 160
 """UNAUTHENTICATED. No credentials, or none that are valid."""
 REASON_SCOPE_MISSING: Reason.ValueType  # 161
