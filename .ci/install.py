@@ -48,7 +48,8 @@ class Progress:
 
 def pip(python: Path, progress: Progress, *arguments: str) -> None:
     """Run one `pip install`; exits with pip's last words when it fails."""
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    quiet = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off")
+    command = [str(python), "-m", "pip", "install", *quiet]
     words: deque[str] = deque(maxlen=15)
     with subprocess.Popen(
         [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from servicekit.errors import Cancelled, StartupError
+from servicekit.errors import StartupError, Unavailable
 from servicekit.rpc_status import from_rpc_error
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -99,7 +99,7 @@ async def call(
     except asyncio.CancelledError:
         if _is_own_cancellation():
             raise
-        raise Cancelled(f"the call to {peer} was cancelled") from None
+        raise Unavailable(peer) from None
 
 
 async def stream(
@@ -123,7 +123,7 @@ async def stream(
     except asyncio.CancelledError:
         if _is_own_cancellation():
             raise
-        raise Cancelled(f"the call to {peer} was cancelled") from None
+        raise Unavailable(peer) from None
     finally:
         responses.cancel()
 

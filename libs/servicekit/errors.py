@@ -134,7 +134,7 @@ class DeadlineExceeded(ServiceError):
 
 
 class Cancelled(ServiceError):
-    """The call was cancelled by its other side, not by the task that waits for it."""
+    """The caller has gone; nobody gets this."""
 
     code = Code.CANCELLED
     reason = "CANCELLED"

@@ -12,7 +12,6 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 from servicekit.errors import (
     DOMAIN,
-    Cancelled,
     Code,
     DeadlineExceeded,
     Internal,
@@ -73,7 +72,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, peer: str = "the peer") -> Servi
     """Returns what a failed call means to the caller; `peer` is the name the error will use for the other side.
 
     An error that Parley made comes back whole, as `RemoteError`. Anything else was made on the way: `Unavailable`,
-    `DeadlineExceeded`, `Cancelled`, `MessageTooLarge`, or `Internal` without the foreign text.
+    `DeadlineExceeded`, `MessageTooLarge`, or `Internal` without the foreign text.
     """
     remote = _remote_error(error)
     if remote is not None:
@@ -85,7 +84,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, peer: str = "the peer") -> Servi
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"{peer} did not answer before the deadline")
         case grpc.StatusCode.CANCELLED:
-            return Cancelled(f"the call to {peer} was cancelled")
+            return Unavailable(peer)  # it was ended by a peer that stops: another replica may take it
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return _exhausted(error.details() or "", peer)
         case _:

@@ -302,8 +302,8 @@ ELSEWHERE = {
     "SESSION_FULL": "tests/contract/session_svc/test_full_sessions.py::test_a_full_session_refuses_where_it_is_told_to",
     "AGENT_DELETED": f"{TURNS}::test_no_turn_starts_on_a_fenced_agent_and_nothing_is_left_of_it",
     "SESSION_ALREADY_EXISTS": "tests/contract/session_svc/test_sessions.py::test_an_id_is_taken_until_its_session_ends",
-    "CANCELLED": "tests/unit/servicekit/test_servicekit_channels.py::"
-    "test_a_closed_channel_ends_a_call_without_cancelling_its_task",
+    "CANCELLED": "tests/service/http_edge/test_connections.py::"
+    "test_a_client_that_does_not_read_is_cut_off_and_its_turn_cancelled",
     "TEMPLATE_CONFLICT": "tests/service/config_svc/test_errors.py::test_each_reason",
     "CURSOR_TOO_OLD": "tests/contract/config_svc/test_feed.py::test_a_cursor_before_what_is_kept_is_too_old",
     "WATCHER_TOO_SLOW": "tests/service/config_svc/test_watch.py::test_a_slow_watcher_is_cut_off",

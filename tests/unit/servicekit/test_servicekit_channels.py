@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from servicekit.channels import call, open_channel, resolvable, stream
-from servicekit.errors import Cancelled, StartupError, Unavailable
+from servicekit.errors import StartupError, Unavailable
 from servicekit.settings import ServiceSettings
 
 Start = Callable[..., Any]
@@ -76,7 +76,7 @@ async def test_a_closed_channel_ends_a_call_without_cancelling_its_task(start: S
         running = asyncio.ensure_future(call(echo_on(channel), HELLO, timeout=30, peer="config_svc"))
         await asyncio.sleep(0.1)
         await channel.close(None)
-        with pytest.raises(Cancelled, match="config_svc"):
+        with pytest.raises(Unavailable, match="config_svc"):
             await running
 
 

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servicekit.errors import (
-    Cancelled,
     Code,
     DeadlineExceeded,
     Internal,
@@ -135,7 +134,7 @@ def test_no_retry_delay_is_made_up() -> None:
     [
         ("UNAVAILABLE", "connect: connection refused", Unavailable, "PEER_UNAVAILABLE"),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExceeded, "DEADLINE_EXCEEDED"),
-        ("CANCELLED", "bye", Cancelled, "CANCELLED"),
+        ("CANCELLED", "bye", Unavailable, "PEER_UNAVAILABLE"),
         ("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max (9 vs. 8)", MessageTooLarge, None),
         ("RESOURCE_EXHAUSTED", "Concurrent RPC limit exceeded!", Unavailable, "PEER_UNAVAILABLE"),
         ("RESOURCE_EXHAUSTED", "out of secret memory", Internal, "INTERNAL"),

@@ -107,7 +107,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_WATCHER_TOO_SLOW: _Reason.ValueType  # 144
     """ABORTED. The watcher was slower than the feed and was cut off: resume from the last cursor seen."""
     REASON_CANCELLED: _Reason.ValueType  # 145
-    """CANCELLED. The call was cancelled by its other side."""
+    """CANCELLED. The caller has gone. Counted and logged; nobody gets it."""
     REASON_UNAUTHENTICATED: _Reason.ValueType  # 160
     """UNAUTHENTICATED. No credentials, or none that are valid."""
     REASON_SCOPE_MISSING: _Reason.ValueType  # 161
@@ -207,7 +207,7 @@ REASON_CURSOR_TOO_OLD: Reason.ValueType  # 143
 REASON_WATCHER_TOO_SLOW: Reason.ValueType  # 144
 """ABORTED. The watcher was slower than the feed and was cut off: resume from the last cursor seen."""
 REASON_CANCELLED: Reason.ValueType  # 145
-"""CANCELLED. The call was cancelled by its other side."""
+"""CANCELLED. The caller has gone. Counted and logged; nobody gets it."""
 REASON_UNAUTHENTICATED: Reason.ValueType  # 160
 """UNAUTHENTICATED. No credentials, or none that are valid."""
 REASON_SCOPE_MISSING: Reason.ValueType  # 161
