@@ -67,6 +67,7 @@ def rows_of_turns(pairs: Pairs) -> list[Row]:
     floor = [floor.turns / floor.seconds for _, floor in plain]
     rows.append(Row("  floor: turns a second straight at the mock", "/s", floor))
     rows.append(Row("  floor: latency, one at a time", "ms", [floor.latency_ms for _, floor in pairs[LATENCY.name]]))
+    rows.append(Row("  yardstick: CPU of the mock a turn, on the floor", "ms", [f.cpu_ms["mock"] for _, f in plain]))
     rows.append(Row("  disturbance: cores used by others", "", [ours.other_cores for ours, _ in plain]))
     return rows
 
@@ -95,12 +96,12 @@ def rows_of_memory(
 
 def table(rows: list[Row]) -> str:
     """Return the table as text."""
-    lines = [f"{'':45}{'median':>9} {'':5} {'(least .. most)':>20}  {'budget':>8}  {'then':>6}", ""]
+    lines = [f"{'':48}{'median':>9} {'':5} {'(least .. most)':>20}  {'budget':>8}  {'then':>6}", ""]
     for row in rows:
         low, high = row.spread
         between = f"({_number(low)} .. {_number(high)})" if len(row.values) > 1 else ""
         lines.append(
-            f"{row.name:45}{_number(row.median):>9} {row.unit:5} {between:>20}  "
+            f"{row.name:48}{_number(row.median):>9} {row.unit:5} {between:>20}  "
             f"{_budget(row, row.first):>8}  {_budget(row, row.second):>6}".rstrip()
         )
     return "\n".join(lines)
