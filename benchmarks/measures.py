@@ -51,7 +51,7 @@ class Effort:
 
 
 FULL = Effort(repeats=7, seconds=4.0, warm=1.0, growth_sessions=16, growth_rounds=12, idle_sessions=1000, starts=5)
-QUICK = Effort(repeats=3, seconds=1.5, warm=0.5, growth_sessions=6, growth_rounds=6, idle_sessions=300, starts=1)
+QUICK = Effort(repeats=2, seconds=1.5, warm=0.5, growth_sessions=6, growth_rounds=6, idle_sessions=300, starts=1)
 
 
 @dataclass(frozen=True, slots=True)
