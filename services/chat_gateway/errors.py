@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from servicekit.errors import Code, ServiceError
 
 
@@ -133,6 +135,13 @@ class CommitUnresolved(ServiceError):
         super().__init__(
             "the turn may be stored or not: session_svc did not answer its commit in time", metadata={"bound": "commit"}
         )
+
+
+class CommitCutShort(asyncio.CancelledError):
+    """The task was cancelled while its commit was under way: whether the turn is stored is not known.
+
+    Whoever takes the cancellation for an error of its own answers `CommitUnresolved`.
+    """
 
 
 class SessionAgentMismatch(ServiceError):

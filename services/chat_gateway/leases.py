@@ -10,7 +10,7 @@ from typing import Self
 
 import structlog
 
-from chat_gateway.errors import CommitUnresolved
+from chat_gateway.errors import CommitCutShort, CommitUnresolved
 from chat_gateway.model import AgentConfig, Begun, Committed, Lease, Turn, TurnRequest
 from chat_gateway.ports import Sessions
 from servicekit.errors import Code, ServiceError
@@ -32,7 +32,11 @@ class LeaseTimes:
     retry_pause: float = 0.25
     commit_resolve: float = 10.0
     """How long a commit with an unknown outcome is asked again before the caller is told."""
-    abort_resolve: float = 20.0
+    abort_resolve: float = 16.0
+    """How long an abort is asked again: by then the lease has run out by itself."""
+    longest_abort_pause: float = 4.0
+    most_aborts: int = 1000
+    """Aborts that are asked again at a time; beyond it, leases run out by themselves."""
 
 
 class TurnStop:
@@ -41,17 +45,29 @@ class TurnStop:
     Wraps one `asyncio.timeout` scope; `error` says what the `TimeoutError` that comes out of it stands for.
     """
 
-    __slots__ = ("_scope", "error")
+    __slots__ = ("_armed", "_scope", "error")
 
     def __init__(self, scope: asyncio.Timeout) -> None:
         self._scope = scope
+        self._armed = True
         self.error: ServiceError | None = None
 
     def __call__(self, error: ServiceError) -> None:
         """Ends the turn with `error`; the first call wins."""
-        if self.error is None and not self._scope.expired():
+        if self._armed and self.error is None and not self._scope.expired():
             self.error = error
             self._scope.reschedule(asyncio.get_running_loop().time())
+
+    async def disarm(self) -> None:
+        """Lets the turn run on without its bound: what a commit has begun, only its answer may end.
+
+        Does not return where the bound has struck already.
+        """
+        if self._scope.expired():
+            await asyncio.sleep(1)  # the cancellation that is on its way arrives here, before anything is sent
+        self._armed = False
+        self.error = None
+        self._scope.reschedule(None)
 
 
 class Leases:
@@ -78,7 +94,12 @@ class Leases:
         return HeldLease(self, lease, stop)
 
     def abort_later(self, lease: Lease) -> None:
-        """Gives the lease back without keeping its turn waiting; asked again until session_svc has answered."""
+        """Gives the lease back without keeping its turn waiting; asked again until session_svc has answered.
+
+        Where too many wait for an answer already, the lease is left to run out.
+        """
+        if len(self._aborts) >= self.times.most_aborts:
+            return
         task = asyncio.get_running_loop().create_task(self._abort(lease))
         self._aborts.add(task)
         task.add_done_callback(self._aborts.discard)
@@ -99,12 +120,14 @@ class Leases:
             log.warning("abort_unresolved", session_id=lease.session_id, turn_id=lease.turn_id)
 
     async def _abort_until_answered(self, lease: Lease) -> None:
+        pause = self.times.retry_pause
         while True:
             try:
                 await self.sessions.abort(lease)
             except ServiceError as error:
                 if error.code in _UNKNOWN_OUTCOME:
-                    await asyncio.sleep(self.times.retry_pause)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, self.times.longest_abort_pause)
                     continue
                 log.info("abort_refused", turn_id=lease.turn_id, reason=error.reason)
             return
@@ -137,9 +160,20 @@ class HeldLease:
     async def commit(self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
         """Stores the turn. An unknown outcome is resolved by asking again with the same turn, within a bound.
 
-        Beyond it, raises the last error if a repeat of the request is safe (it has an id), else `CommitUnresolved`.
+        Beyond it, raises the last error if a repeat of the request is safe (it has an id), else `CommitUnresolved`. The
+        turn's own bound does not count any more; a cancellation of the task does, as `CommitCutShort` where a repeat
+        is not safe.
         """
+        await self._stop.disarm()
         self._committing = True
+        try:
+            return await self._commit(turn, config, request_id, digest)
+        except asyncio.CancelledError:
+            if request_id:
+                raise
+            raise CommitCutShort from None
+
+    async def _commit(self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
         times, loop = self._leases.times, asyncio.get_running_loop()
         give_up = loop.time() + times.commit_resolve
         while True:

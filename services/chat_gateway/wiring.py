@@ -81,11 +81,14 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             instances=core.instances,
             readiness=readiness,
             settings=HttpSettings(
-                max_body_bytes=settings.max_body_bytes, keep_alive_interval=settings.keep_alive_interval
+                max_body_bytes=settings.max_body_bytes,
+                keep_alive_interval=settings.keep_alive_interval,
+                # Room beyond what the scheduler takes, so that it, and not the edge, says which limit was met.
+                max_requests=settings.max_running_turns + settings.max_queued_turns + 256,
             ),
         )
         http = await stack.enter_async_context(
-            http_serving(app, settings.host, settings.http_port, settings.drain_timeout)
+            http_serving(app, settings.host, settings.http_port, _edge_drain(settings))
         )
         grpc_server = await stack.enter_async_context(_grpc_serving(settings, core))
         background.start("health", readiness.tell(grpc_server, SERVICES))
@@ -94,11 +97,16 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         yield {"http_port": http.port, "grpc_port": grpc_server.port}
 
 
+def _edge_drain(settings: GatewaySettings) -> float:
+    # The scheduler has waited for the turns by then; the edges have only answers to finish.
+    return min(settings.drain_timeout, 1.0)
+
+
 def _grpc_serving(settings: GatewaySettings, core: _Core) -> AbstractAsyncContextManager[GrpcServer]:
     chat = ChatServicer(core.turns, core.preview)
     runtime = RuntimeServicer(core.instances, core.scheduler)
     return serving(
-        settings,
+        settings.model_copy(update={"drain_timeout": _edge_drain(settings)}),
         add=[
             (chat_service_pb2_grpc.add_ChatServiceServicer_to_server, chat),
             (runtime_service_pb2_grpc.add_RuntimeServiceServicer_to_server, runtime),

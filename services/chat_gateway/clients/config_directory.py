@@ -134,6 +134,8 @@ class ConfigDirectory:
             await asyncio.sleep(self._freshness.reconnect_pause)
 
     async def _follow_once(self) -> None:
+        # What was missed comes first when a watch resumes, and a heartbeat after it: only then is it up.
+        behind, first = bool(self._cursor), True
         changes = self._client.watch(self._cursor, self._freshness.heartbeat)
         async with aclosing(changes):
             while True:
@@ -145,8 +147,11 @@ class ConfigDirectory:
                 if change is None:
                     return
                 self._apply(change)
-                self._heard = self._clock()
-                self._streaming = True
+                behind = behind and (first or change.kind is not ChangeKind.HEARTBEAT)
+                first = False
+                if not behind:
+                    self._heard = self._clock()
+                    self._streaming = True
 
     def _apply(self, change: ConfigChange) -> None:
         if not self._cursor:
@@ -162,7 +167,7 @@ class ConfigDirectory:
         if change.kind is ChangeKind.DELETED:
             self.forget(config.project, config.id, config.uid)
             self._on_deleted(config)
-        elif key in self._known:
+        elif (known := self._known.get(key)) is not None and not _is_newer(known.config, config):
             self._keep(key, config)
 
     async def _confirmed(self, key: tuple[str, str], known: _Known | None) -> AgentConfig:
@@ -197,9 +202,11 @@ class ConfigDirectory:
     async def _read(self, key: tuple[str, str]) -> AgentConfig:
         while True:
             self._pushed.discard(key)
+            epoch = self._epoch
             config = await self._client.get(*key)
-            # A change that was pushed while the answer was on its way may be newer than the answer.
-            if key not in self._pushed:
+            # A change that was pushed while the answer was on its way may be newer than the answer, and so may one
+            # that a watch which began meanwhile does not tell.
+            if key not in self._pushed and epoch == self._epoch:
                 self._keep(key, config)
                 return config
 
@@ -224,3 +231,7 @@ class ConfigDirectory:
         # While the watch was up, everything known was confirmed by its silence.
         heard = self._heard if known.epoch == self._epoch else known.confirmed
         return self._clock() - max(known.confirmed, heard)
+
+
+def _is_newer(one: AgentConfig, other: AgentConfig) -> bool:
+    return (one.create_time, one.revision) > (other.create_time, other.revision)

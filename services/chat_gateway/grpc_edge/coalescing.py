@@ -55,7 +55,9 @@ class CoalescedDeltas:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(INTERVAL):
                 await self._finishing.wait()
-        await self._send_pending()
+        # Pieces that come while a message is being written go out with the next, not with the next piece.
+        while self._pending:
+            await self._send_pending()
 
     async def _send_pending(self) -> None:
         if self._pending:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import structlog
 from litestar.types import Receive, Send
 
+from chat_gateway.errors import CommitCutShort, CommitUnresolved
 from chat_gateway.http_edge.bodies import BodyTimeout, ClientGone, read_body
 from chat_gateway.http_edge.completions_json import (
     completion,
@@ -69,6 +70,9 @@ class Completions:
                 await exchange.fail(_renamed(error))
             except ServiceError as error:
                 await exchange.fail(error)
+            except CommitCutShort:
+                exchange.take_cancellation()
+                await exchange.fail(CommitUnresolved())
             except asyncio.CancelledError:
                 exchange.take_cancellation()
                 await exchange.fail(Draining())

@@ -214,3 +214,31 @@ async def test_a_change_that_overtakes_a_read_is_not_lost(world: Directory) -> N
     world.client.gate.set()
     assert await turn == 2
     assert await world.revision() == 2
+
+
+async def test_a_read_that_spans_the_beginning_of_the_watch_is_read_again(world: Directory) -> None:
+    world.client.gate.clear()
+    turn = asyncio.create_task(world.revision())
+    await asyncio.sleep(0)
+    world.store(make_config(revision=2))  # behind the answer that is on its way, and before the watch
+    await world.says(ChangeKind.HEARTBEAT, "1")
+    world.client.gate.set()
+    assert await turn == 2
+
+
+async def test_a_resumed_watch_is_up_once_it_has_caught_up(world: Directory) -> None:
+    await world.says(ChangeKind.HEARTBEAT, "1")
+    await world.revision()
+    world.client.changes.put_nowait(Unavailable("config_svc"))
+    await asyncio.sleep(0.05)
+    world.clock.now += 6
+    world.store(make_config(revision=9))
+    await world.says(ChangeKind.HEARTBEAT, "1")
+    assert not world.directory.watching
+    assert await world.revision() == 9
+    await world.says(ChangeKind.WRITTEN, "2", make_config(revision=3))
+    assert not world.directory.watching
+    assert await world.revision() == 9, "what was missed does not undo what was read since"
+    await world.says(ChangeKind.HEARTBEAT, "2")
+    assert world.directory.watching
+    assert await world.revision() == 9

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from chat_gateway.errors import AgentNotFound, CommitUnresolved, ProviderUnavailable, TurnTimeout
+from chat_gateway.errors import AgentNotFound, CommitCutShort, CommitUnresolved, ProviderUnavailable, TurnTimeout
 from chat_gateway.leases import LeaseTimes
-from chat_gateway.model import Delta, FinishReason, Message, Role, Turn, TurnStarted, Usage
+from chat_gateway.model import (
+    AgentConfig,
+    Committed,
+    Delta,
+    FinishReason,
+    Lease,
+    Message,
+    Role,
+    Turn,
+    TurnStarted,
+    Usage,
+)
 from servicekit.errors import Code, InvalidArgument, ServiceError, Unavailable
-from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, World, asks, make_config, remote
+from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, FakeSessions, World, asks, make_config, remote
 
 QUICK = LeaseTimes(renew_after=0.01, renew_interval=0.02, retry_pause=0.01, commit_resolve=0.2, abort_resolve=0.5)
 
@@ -289,3 +301,44 @@ async def test_a_begin_that_is_refused_leaves_nothing_to_give_back() -> None:
         await world.runner.run(asks(session_id="s"))
     await world.leases.close(1)
     assert world.sessions.aborted == []
+
+
+class SlowCommits(FakeSessions):
+    """Commits that are stored at once and answered late."""
+
+    async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
+        committed = await super().commit(lease, turn, config, request_id, digest)
+        await asyncio.sleep(0.2)
+        return committed
+
+
+async def test_the_bound_of_a_turn_does_not_cut_its_commit_short() -> None:
+    world = World(turn_timeout=0.1, sessions=SlowCommits())
+    outcome = await world.runner.run(asks(session_id="s"))
+    assert outcome.turn_number == 1
+
+
+@pytest.mark.parametrize(("request_id", "error"), [("", CommitCutShort), ("r", asyncio.CancelledError)])
+async def test_a_commit_that_is_cut_short_says_whether_a_repeat_is_safe(
+    request_id: str, error: type[BaseException]
+) -> None:
+    world = World(sessions=SlowCommits())
+    task = asyncio.create_task(world.runner.run(asks(session_id="s", request_id=request_id)))
+    while not world.sessions.commits:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    assert type(caught.value) is error
+
+
+async def test_aborts_are_bounded_while_session_svc_is_away() -> None:
+    world = World(times=replace(QUICK, most_aborts=3))
+    world.sessions.abort_errors = [Unavailable("session_svc")] * 1000
+    world.sessions.begin_errors = [Unavailable("session_svc")] * 10
+    for _ in range(10):
+        with pytest.raises(Unavailable):
+            await world.runner.run(asks(session_id="s"))
+    await asyncio.sleep(0.05)
+    assert len(world.sessions.abort_errors) >= 1000 - 3 * 4
+    await world.leases.close(0)

@@ -182,10 +182,11 @@ class World:
         limits: TurnLimits | None = None,
         times: LeaseTimes | None = None,
         turn_timeout: float = 5.0,
+        sessions: FakeSessions | None = None,
     ) -> None:
         self.provider = provider or FakeProvider()
         self.configs = configs or FakeConfigs(make_config())
-        self.sessions = FakeSessions()
+        self.sessions = sessions or FakeSessions()
         self.scheduler = Scheduler(limits or TurnLimits())
         self.registry = CollectorRegistry()
         self.instances = Instances({"assistant": AssistantTemplate()}, Providers({"local": self.provider}))

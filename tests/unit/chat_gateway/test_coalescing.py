@@ -1,0 +1,84 @@
+"""Pieces of an answer on their way into gRPC messages."""
+
+from __future__ import annotations
+
+import asyncio
+
+from chat_gateway.grpc_edge.coalescing import MAX_PENDING, CoalescedDeltas
+from chat_gateway.model import Delta
+
+
+class Wire:
+    """Takes messages, and can hold them up."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.free = asyncio.Event()
+        self.free.set()
+
+    async def send(self, deltas: list[Delta]) -> None:
+        await self.free.wait()
+        self.sent.append("".join(delta.content for delta in deltas))
+
+
+async def test_the_first_piece_never_waits_and_the_rest_is_joined() -> None:
+    wire = Wire()
+    deltas = CoalescedDeltas(wire.send)
+    for text in "abcd":
+        await deltas(Delta(text))
+    assert wire.sent == ["a"]
+    await asyncio.sleep(0.05)
+    assert wire.sent == ["a", "bcd"]
+    await deltas.finish()
+    assert wire.sent == ["a", "bcd"]
+
+
+async def test_the_end_does_not_wait_and_loses_nothing() -> None:
+    wire = Wire()
+    deltas = CoalescedDeltas(wire.send)
+    for text in "abc":
+        await deltas(Delta(text))
+    await deltas.finish()
+    assert wire.sent == ["a", "bc"]
+
+
+async def test_a_piece_that_comes_while_a_message_is_written_does_not_wait_for_the_next_piece() -> None:
+    wire = Wire()
+    deltas = CoalescedDeltas(wire.send)
+    await deltas(Delta("a"))
+    wire.free.clear()
+    await deltas(Delta("b"))
+    await asyncio.sleep(0.03)
+    await deltas(Delta("c"))
+    wire.free.set()
+    await asyncio.sleep(0.05)
+    assert wire.sent == ["a", "b", "c"]
+
+
+async def test_a_slow_reader_holds_up_the_model() -> None:
+    wire = Wire()
+    deltas = CoalescedDeltas(wire.send)
+    await deltas(Delta("a"))
+    wire.free.clear()
+
+    async def talk() -> None:
+        for _ in range(2 * MAX_PENDING):
+            await deltas(Delta("x"))
+
+    talking = asyncio.create_task(talk())
+    await asyncio.sleep(0.05)
+    assert not talking.done()
+    wire.free.set()
+    await asyncio.wait_for(talking, 5)
+    await deltas.finish()
+    assert "".join(wire.sent) == "a" + "x" * 2 * MAX_PENDING
+
+
+async def test_closing_drops_what_is_left() -> None:
+    wire = Wire()
+    deltas = CoalescedDeltas(wire.send)
+    await deltas(Delta("a"))
+    await deltas(Delta("b"))
+    await deltas.close()
+    await asyncio.sleep(0.03)
+    assert wire.sent == ["a"]
