@@ -10,7 +10,11 @@ local id_sum = tonumber(ARGV[18])
 local session = load()
 if not holds(session, token, turn_id) then
   local number = session and number_of(token, id_sum, session)
-  if number then return {'ok', number, session.expire} end
+  if number then
+    -- A write, so that a WAIT behind it waits for the turn: WAIT knows only what its own connection wrote.
+    redis.call('HSET', META, 'last', digits(session.last))
+    return {'ok', number, session.expire}
+  end
   return {lost(token)}
 end
 

@@ -63,6 +63,16 @@ async def test_a_turn_that_too_few_replicas_have_is_not_acknowledged(redis_url: 
         assert outcome.error.metadata == {"peer": "redis replicas"}
 
 
+async def test_a_repeated_commit_is_a_write_for_replicas_to_have(redis_url: str) -> None:
+    async with redis_bench(redis_url) as bench:
+        begun = await bench.begun("t1")
+        await bench.commit(begun)
+        with redis.Redis.from_url(redis_url) as client:
+            before = client.info("persistence")["rdb_changes_since_last_save"]
+            assert (await bench.commit(begun)).turn_number == 1
+            assert client.info("persistence")["rdb_changes_since_last_save"] > before
+
+
 async def test_a_token_that_comes_twice_acknowledges_nothing_wrong(redis_url: str) -> None:
     async with redis_bench(redis_url) as bench:
         lost = await bench.begun("t1")
