@@ -21,6 +21,7 @@ from litestar.exceptions import (
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from chat_gateway.errors import TurnQueueFull
 from chat_gateway.http_edge.agents_json import in_our_names
 from chat_gateway.http_edge.agents_routes import agents_router
 from chat_gateway.http_edge.bodies import ClientGone, too_large
@@ -48,6 +49,7 @@ from servicekit.errors import Cancelled, Internal, InvalidArgument, ServiceError
 _WANTED = frozenset((*HEADERS, b"content-length", b"x-request-id"))
 _MAX_REQUEST_ID = 128
 _COLLECTION_DEPTH = 2  # /v1/sessions
+_RETRY_AFTER = 1.0
 
 _log = structlog.get_logger("chat_gateway.http")
 
@@ -89,6 +91,7 @@ class _Edge:
         self._durations = durations
         self._id_prefix = secrets.token_hex(6).encode()
         self._ids = itertools.count(1)
+        self._completing = 0
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection event (ASGI 3)."""
@@ -122,8 +125,16 @@ class _Edge:
     ) -> int:
         if method != "POST":
             return await refuse_body(MethodNotAllowed(method, CHAT_PATH, "POST"), request_id, receive, send)
+        # The scheduler bounds turns only once their requests are read: what is being read needs a bound of its own.
+        limit = self._settings.max_requests
+        if self._completing >= limit:
+            return await refuse_body(TurnQueueFull("gateway", limit, _RETRY_AFTER), request_id, receive, send)
         fields = {HEADERS[name]: value.decode("latin-1") for name, value in wanted.items() if name in HEADERS}
-        return await self._completions.answer(fields, request_id, receive, send)
+        self._completing += 1
+        try:
+            return await self._completions.answer(fields, request_id, receive, send)
+        finally:
+            self._completing -= 1
 
     async def _administer(self, scope: Any, request_id: bytes, receive: Receive, send: Send) -> tuple[int, str]:
         status = CLIENT_GONE

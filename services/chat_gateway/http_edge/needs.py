@@ -119,7 +119,7 @@ class Stubs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """The edge's bounds: seconds and bytes."""
+    """The edge's bounds: seconds, bytes and requests."""
 
     max_body_bytes: int = 4 * 1024 * 1024
     body_timeout: float = 60.0
@@ -132,6 +132,8 @@ class HttpSettings:
     """Deadline of each call to a peer by the admin API."""
     purge_timeout: float = 60.0
     """How long one purge may go on before the caller has to repeat it."""
+    max_requests: int = 1024
+    """Chat completions at once, counted from before their bodies are read; one more is refused."""
     access_log: bool = False
     """Log a line for each chat completion, too."""
 

@@ -88,6 +88,50 @@ async def test_a_body_that_never_ends_is_refused() -> None:
         assert edge.turns.requests == []
 
 
+async def test_a_request_too_many_is_refused_before_its_body_is_read() -> None:
+    async with running_edge(HttpSettings(max_requests=1)) as edge:
+        edge.turns.script = hanging()
+        running = asyncio.create_task(edge.chat())
+        await asyncio.wait_for(edge.turns.running.wait(), 5)
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        writer.write(HEAD + BODY[:10])
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 2)
+        assert head.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nx-should-retry: true\r\nretry-after: 1\r\n" in head
+        assert b'"turn_queue_full"' in await asyncio.wait_for(reader.readuntil(b"}}"), 2)
+        writer.close()
+        assert (await edge.client.get("/livez")).status_code == 200
+        assert len(edge.turns.requests) == 1
+        running.cancel()
+        await asyncio.wait_for(edge.turns.cancelled.wait(), 5)
+        edge.turns.script = whole("Hello!")
+        assert (await _once_let_in(edge)).status_code == 200
+
+
+async def test_a_request_counts_while_its_body_arrives() -> None:
+    async with running_edge(HttpSettings(max_requests=2)) as edge:
+        writers = []
+        for _ in range(2):
+            _, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+            writer.write(HEAD + BODY[:10])
+            await writer.drain()
+            writers.append(writer)
+        async with asyncio.timeout(5):
+            while (await edge.chat()).status_code != 429:
+                await asyncio.sleep(0.01)
+        writers[0].close()
+        assert (await _once_let_in(edge)).status_code == 200
+        assert [(await edge.chat()).status_code for _ in range(3)] == [200] * 3
+        writers[1].close()
+
+
+async def _once_let_in(edge: Edge) -> httpx.Response:
+    async with asyncio.timeout(5):
+        while (answer := await edge.chat()).status_code == 429:
+            await asyncio.sleep(0.01)
+    return answer
+
+
 async def test_a_client_that_leaves_while_it_sends_leaves_nothing(edge: Edge, wire: Wire) -> None:
     wire.writer.write(HEAD + BODY[:10])
     await wire.writer.drain()
