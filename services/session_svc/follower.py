@@ -71,17 +71,23 @@ class Follower:
         if change.agent is None:
             return
         if change.kind is ChangeKind.CREATED:
-            await self._agents.unfence(change.agent)
+            await self._reopen(change.agent)
         # A delete may be old news, of an agent that has been undeleted since: that one's sessions must stay.
         elif not await self._feed.exists(change.agent):
             await self._remove(change.agent)
 
     async def _reconcile(self) -> None:
         for agent in await self._agents.agents():
+            await self._reopen(agent)
+
+    async def _reopen(self, agent: AgentLife) -> None:
+        """Takes down the fence of an agent that exists, and fences one that does not: its creation may be old news."""
+        if await self._feed.exists(agent):
+            await self._agents.unfence(agent)
+            # Deleted between the question and the answer, the fence that went was another replica's, and news.
             if await self._feed.exists(agent):
-                await self._agents.unfence(agent)
-            else:
-                await self._remove(agent)
+                return
+        await self._remove(agent)
 
     async def _remove(self, agent: AgentLife) -> None:
         removed = await self._sessions.purge(Purge(agent.project, agent.agent_id, agent.agent_uid), fence=True)

@@ -54,11 +54,11 @@ class Feed(AgentConfigServiceServicer):
     async def _fail(self, context: Any, code: Code, reason: str) -> None:
         await context.abort(*to_grpc_status(RemoteError(reason, code=code, reason=reason)))
 
-    async def tell(self, change_type: Any, uid: str = UID) -> None:
-        """Adds a change."""
+    async def tell(self, change_type: Any, uid: str = UID, *, old_news: bool = False) -> None:
+        """Adds a change; old news of a creation is of an agent that has been deleted since."""
         if change_type == pb.CHANGE_TYPE_DELETED:
             self.alive.discard(uid)
-        elif change_type == pb.CHANGE_TYPE_CREATED:
+        elif change_type == pb.CHANGE_TYPE_CREATED and not old_news:
             self.alive.add(uid)
         config = agent_config_pb2.AgentConfig(project="default", id="hello", uid=uid)
         cursor = str(len(self.changes) + 1)
@@ -190,6 +190,44 @@ async def test_old_news_of_a_delete_does_no_harm(redis_url: str, feed: Feed) -> 
     async with following(redis_url, feed) as svc:
         await cursor_is(redis_url, "2")
         assert await listed(svc) == ["s1"]
+
+
+async def test_old_news_of_a_creation_does_no_harm(redis_url: str, feed: Feed) -> None:
+    async with following(redis_url, feed) as svc:
+        await cursor_is(redis_url, "0")
+        await feed.tell(pb.CHANGE_TYPE_DELETED)
+        await cursor_is(redis_url, "1")
+        await feed.tell(pb.CHANGE_TYPE_CREATED, old_news=True)
+        await cursor_is(redis_url, "2")
+        with refused("AGENT_DELETED"):
+            await svc.begin()
+
+
+class DeletedMeanwhile(Feed):
+    """An agent that is deleted, and fenced by another replica, right after it was first asked about."""
+
+    redis_url = ""
+
+    async def GetAgentConfig(self, request: Any, context: Any) -> pb.GetAgentConfigResponse:  # noqa: N802
+        answer = await super().GetAgentConfig(request, context)
+        self.alive.discard(request.uid)
+        with redis.Redis.from_url(self.redis_url) as client:
+            client.set(f"fence:{{default:{request.uid}}}", "hello")
+        return answer
+
+
+async def test_a_delete_while_a_creation_is_followed_stays(redis_url: str) -> None:
+    feed = DeletedMeanwhile()  # type: ignore[abstract]
+    feed.redis_url = redis_url
+    await feed.start()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(feed.stop)
+        svc = await stack.enter_async_context(following(redis_url, feed))
+        await cursor_is(redis_url, "0")
+        await feed.tell(pb.CHANGE_TYPE_CREATED)
+        await cursor_is(redis_url, "1")
+        with refused("AGENT_DELETED"):
+            await svc.begin()
 
 
 async def test_replicas_follow_side_by_side(redis_url: str, feed: Feed) -> None:
