@@ -139,11 +139,15 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
         turn=data,
         message_count=len(turn.messages),
         continues=continues,
-        usage=Usage(max(usage.prompt_tokens, 0), max(usage.completion_tokens, 0), max(usage.cached_tokens, 0)),
+        usage=Usage(_tokens(usage.prompt_tokens), _tokens(usage.completion_tokens), _tokens(usage.cached_tokens)),
         agent_revision=max(turn.agent_revision, 0),
         idle_ms=idle_ms,
         request=mark,
     )
+
+
+def _tokens(count: int) -> int:
+    return min(max(count, 0), rules.MOST_TOKENS)
 
 
 def session(stored: Session) -> session_service_pb2.Session:

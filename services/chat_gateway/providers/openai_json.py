@@ -21,6 +21,8 @@ from chat_gateway.model import (
 from chat_gateway.providers.provider import ModelCall
 
 _encode = msgspec.json.Encoder().encode
+MOST_TOKENS = 2**31
+"""No model call counts more tokens than this: what a provider says beyond it is not true."""
 
 
 class UpstreamFunction(msgspec.Struct):
@@ -147,11 +149,11 @@ def to_message(message: UpstreamMessage) -> Message:
 
 
 def to_usage(usage: UpstreamUsage | None) -> Usage:
-    """Returns the token counts; zeros for what the provider did not count."""
+    """Returns the token counts, each from 0 to `MOST_TOKENS`; zeros for what the provider did not count."""
     if usage is None:
         return Usage()
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
-    return Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0, cached or 0)
+    return Usage(_tokens(usage.prompt_tokens), _tokens(usage.completion_tokens), _tokens(cached))
 
 
 def to_finish_reason(text: str) -> FinishReason:
@@ -160,6 +162,10 @@ def to_finish_reason(text: str) -> FinishReason:
         return FinishReason(text)
     except ValueError:
         return FinishReason.STOP
+
+
+def _tokens(count: int | None) -> int:
+    return min(max(count or 0, 0), MOST_TOKENS)
 
 
 def _call_delta(call: UpstreamToolCall) -> ToolCallDelta:

@@ -49,6 +49,10 @@ end
 
 local number, first, held_messages = session.last + 1, session.first, session.messages + messages
 if number - first >= most_turns and not drop_oldest then return {'crammed'} end
+-- These can fail, and a script that fails undoes nothing: they come before the turn counts as stored.
+if prompt ~= '0' then redis.call('HINCRBY', META, 'prompt', prompt) end
+if completion ~= '0' then redis.call('HINCRBY', META, 'completion', completion) end
+if cached ~= '0' then redis.call('HINCRBY', META, 'cached', cached) end
 redis.call('RPUSH', TURNS, struct.pack(HEADER, messages, flags, number, token, id_sum) .. turn .. number_field(number))
 while number - first + 1 > most_turns do
   held_messages = held_messages - struct.unpack('>I2', redis.call('LPOP', TURNS))
@@ -59,9 +63,6 @@ redis.call('HSET', META, 'last', number, 'messages', held_messages, 'activity', 
            'expire', digits(expire), 'done', turn_id)
 if first > 1 then redis.call('HSET', META, 'first', first) end
 if revision ~= '0' then redis.call('HSET', META, 'revision', revision) end
-if prompt ~= '0' then redis.call('HINCRBY', META, 'prompt', prompt) end
-if completion ~= '0' then redis.call('HINCRBY', META, 'completion', completion) end
-if cached ~= '0' then redis.call('HINCRBY', META, 'cached', cached) end
 if request ~= '' then remember(number) end
 release(claim_ms)
 keep_until(expire, 0)

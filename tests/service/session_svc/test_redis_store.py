@@ -7,9 +7,9 @@ import pytest
 import redis
 
 from session_svc.errors import LeaseLost
-from session_svc.model import CommitTurn, Lease, Limits, NewSession, SessionKey
+from session_svc.model import CommitTurn, Lease, Limits, NewSession, SessionKey, TurnQuery, Usage
 from session_svc.redis_address import RedisAddress
-from session_svc.redis_link import RedisLink
+from session_svc.redis_link import RedisFault, RedisLink
 from session_svc.redis_sessions import RedisSessions
 from session_svc.redis_store import Births, RedisScripts
 from session_svc.redis_sweeper import Sweeper
@@ -71,6 +71,17 @@ async def test_a_repeated_commit_is_a_write_for_replicas_to_have(redis_url: str)
             before = client.info("persistence")["rdb_changes_since_last_save"]
             assert (await bench.commit(begun)).turn_number == 1
             assert client.info("persistence")["rdb_changes_since_last_save"] > before
+
+
+async def test_a_commit_that_fails_stores_nothing(redis_url: str) -> None:
+    async with redis_bench(redis_url) as bench:
+        begun = await bench.begun("t1")
+        with redis.Redis.from_url(redis_url) as client:
+            client.hset("{default:s1}:meta", "cached", str(2**63 - 1))
+        with pytest.raises(RedisFault):
+            await bench.turns.commit(CommitTurn(begun.lease, b"x", 2, usage=Usage(1, 1, 1)))
+        assert (await bench.commit(begun)).turn_number == 1
+        assert len((await bench.sessions.turns(TurnQuery(begun.lease.key))).turns) == 1
 
 
 async def test_a_token_that_comes_twice_acknowledges_nothing_wrong(redis_url: str) -> None:
