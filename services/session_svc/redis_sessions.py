@@ -156,12 +156,12 @@ class RedisSessions:
             low, high = (number - count + 1, number) if step < 0 else (number, number + count - 1)
             elements = await self._read_turns(session, max(low, session.first_turn), high)
             for element in elements[::step]:
-                turn = turn_of(element).turn
-                size_bytes += len(turn)
+                headed = turn_of(element)
+                size_bytes += len(headed.turn)
                 if found and size_bytes > PAGE_BYTES:
-                    return TurnPage(found, number)
-                found.append(turn)
-                number += step
+                    return TurnPage(found, headed.number)
+                found.append(headed.turn)
+                number = headed.number + step
             if not elements:
                 break
         more = session.first_turn <= number <= session.last_turn
@@ -237,14 +237,20 @@ class RedisSessions:
         return outcome.lease
 
     async def _copy(self, source: Session, last: int, lease: Lease) -> Session:
-        number, messages = source.first_turn, 0
+        number = first = source.first_turn
+        messages, copied = 0, False
         while True:
             elements = await self._read_turns(source, number, min(number + TURNS_A_READ - 1, last))
+            if elements:
+                found = turn_of(elements[0]).number
+                if copied and found != number:
+                    raise RedisAway  # a hole, for the source drops its oldest turns meanwhile: try again
+                first = first if copied else found
+                number, copied = turn_of(elements[-1]).number + 1, True
             messages += sum(turn_of(element).message_count for element in elements)
-            number += len(elements)
             complete = number > last
             if not elements and not complete:
-                raise SessionNotFound(source.key.session_id)
+                raise RedisAway
             [answer] = await self._scripts.run(
                 self._scripts.command(
                     "append",
@@ -252,7 +258,7 @@ class RedisSessions:
                     lease.token,
                     lease.turn_id,
                     self._limits.lease_ms,
-                    source.first_turn,
+                    first,
                     last,
                     messages,
                     source.agent_revision,
@@ -280,7 +286,11 @@ class RedisSessions:
             if again.created_ms != session.created_ms:
                 raise SessionNotFound(session.key.session_id)
             wanted = [element for element in elements if low <= turn_of(element).number <= high]
-            if (wanted and turn_of(wanted[-1]).number == min(high, again.last_turn)) or again.first_turn > high:
+            if again.first_turn > high or (
+                wanted
+                and turn_of(wanted[0]).number <= max(low, again.first_turn)
+                and turn_of(wanted[-1]).number == min(high, again.last_turn)
+            ):
                 return wanted
             first = again.first_turn
         raise RedisAway

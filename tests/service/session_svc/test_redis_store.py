@@ -1,15 +1,15 @@
 """What is Redis' own business: indexes that do not fill up, replicas that are waited for, tokens that come twice."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import redis
 
 from session_svc.errors import LeaseLost
-from session_svc.model import CommitTurn, Lease, Limits, NewSession, SessionKey, TurnQuery, Usage
-from session_svc.redis_address import RedisAddress
-from session_svc.redis_link import RedisFault, RedisLink
+from session_svc.model import CommitTurn, Fork, Lease, Limits, NewSession, SessionKey, TurnQuery, Usage
+from session_svc.redis_address import Command, RedisAddress
+from session_svc.redis_link import RedisAway, RedisFault, RedisLink, Reply
 from session_svc.redis_sessions import RedisSessions
 from session_svc.redis_store import Births, RedisScripts
 from session_svc.redis_sweeper import Sweeper
@@ -96,3 +96,63 @@ async def test_a_token_that_comes_twice_acknowledges_nothing_wrong(redis_url: st
         with pytest.raises(LeaseLost):
             await bench.commit(lost)
         assert (await bench.turns.commit(CommitTurn(same, b"x", 2))).turn_number == 1
+
+
+class Meanwhile(RedisScripts):
+    """Lets something happen right before turns are read for the nth time."""
+
+    reads = 0
+    nth = 1
+    happens: Callable[[], Awaitable[None]]
+
+    async def run(self, *commands: Command) -> list[Reply]:
+        if commands[0][0] == "LRANGE":
+            self.reads += 1
+            if self.reads == self.nth:
+                await self.happens()
+        return await super().run(*commands)
+
+
+@contextlib.asynccontextmanager
+async def dropping(url: str, nth: int, drops: int = 3) -> AsyncIterator[RedisSessions]:
+    """A full session of turns 1 to 20, which drops some of its oldest before the nth read of turns."""
+    address, limits = RedisAddress.parse(url), Limits(turns_per_session=20)
+    async with contextlib.AsyncExitStack() as stack:
+        bench = await stack.enter_async_context(redis_bench(url, limits))
+        scripts = Meanwhile(await stack.enter_async_context(RedisLink(address).open()))
+        wakes = await stack.enter_async_context(RedisWakes(address).open())
+
+        async def happens() -> None:
+            for n in range(21, 21 + drops):
+                await bench.turn(f"t{n}")
+
+        for n in range(1, 21):
+            await bench.turn(f"t{n}")
+        scripts.nth, scripts.happens = nth, happens
+        yield RedisSessions(scripts, RedisTurns(scripts, wakes, limits, Births()), limits, Births())
+
+
+async def stored(sessions: RedisSessions, session_id: str) -> list[str]:
+    query = TurnQuery(SessionKey("default", session_id))
+    return [turn[: -len(b"\x10n")].decode() for turn in (await sessions.turns(query)).turns]
+
+
+async def test_a_fork_has_every_turn_once_while_the_source_drops_its_oldest(redis_url: str) -> None:
+    async with dropping(redis_url, 1) as sessions:
+        fork = await sessions.fork(Fork(SessionKey("default", "s1"), "copy"))
+        assert (fork.first_turn, fork.last_turn, fork.message_count) == (4, 20, 34)
+        assert await stored(sessions, "copy") == [f"t{n}" for n in range(4, 21)]
+
+
+async def test_a_fork_with_a_hole_is_refused_and_works_when_tried_again(redis_url: str) -> None:
+    async with dropping(redis_url, 2, drops=18) as sessions:
+        fork = Fork(SessionKey("default", "s1"), "copy")
+        with pytest.raises(RedisAway):
+            await sessions.fork(fork)
+        copy = await sessions.fork(fork)
+        assert (copy.first_turn, copy.last_turn) == (19, 38)
+
+
+async def test_a_list_has_every_turn_once_while_the_oldest_are_dropped(redis_url: str) -> None:
+    async with dropping(redis_url, 1) as sessions:
+        assert await stored(sessions, "s1") == [f"t{n}" for n in range(4, 24)]
