@@ -1,10 +1,13 @@
-"""The rules that a TurnRequest keeps, whatever protocol it came by; parley/chat/v1/chat_service.proto states them."""
+"""The rules that a TurnRequest keeps, whatever protocol it came by; parley/chat/v1/chat_service.proto states them.
+
+What CommitTurn would refuse of a request is refused here: afterwards the model has been paid for.
+"""
 
 from __future__ import annotations
 
 import re
 
-from chat_gateway.model import ImagePart, Message, Role, Sampling, TextPart, TurnRequest
+from chat_gateway.model import Message, Role, Sampling, TextPart, TurnRequest
 from servicekit.errors import MessageTooLarge, Violations
 
 MAX_MESSAGES = 128
@@ -12,7 +15,10 @@ MAX_MESSAGES_BYTES = 768 * 1024
 """New messages of one turn, in bytes of UTF-8: what CommitTurn takes, less room for the answer."""
 MAX_PARTS = 64
 MAX_TOOLS = 128
+MAX_TOOL_CALLS = 128
 MAX_METADATA = 64
+
+IMAGE_DETAILS = ("", "auto", "low", "high")
 
 _AGENT_ID = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SESSION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -26,6 +32,8 @@ def check_turn_request(request: TurnRequest) -> None:
     found = Violations()
     _check_ids(request, found)
     _check_messages(request.messages, found)
+    if not request.stateless:
+        _check_tool_use(request.messages, found)
     _check_sampling(request.sampling, found)
     _check_tools(request, found)
     _check_metadata(request, found)
@@ -73,14 +81,45 @@ def _check_message(path: str, message: Message, found: Violations) -> None:
         found.add(f"{path}.tool_call_id", "must be set for a tool's message")
     if message.role is not Role.TOOL and message.tool_call_id:
         found.add(f"{path}.tool_call_id", "must be empty unless the role is tool")
-    if message.tool_calls and message.role is not Role.ASSISTANT:
-        found.add(f"{path}.tool_calls", "must be empty unless the role is assistant")
+    if message.tool_calls:
+        _check_tool_calls(path, message, found)
     if message.parts:
         _check_parts(path, message, found)
     elif not message.content and not message.tool_calls and message.role is not Role.TOOL:
         found.add(f"{path}.content", "must not be empty")
     if len(message.name) > 64:
         found.add(f"{path}.name", "must have at most 64 characters")
+
+
+def _check_tool_calls(path: str, message: Message, found: Violations) -> None:
+    if message.role is not Role.ASSISTANT:
+        found.add(f"{path}.tool_calls", "must be empty unless the role is assistant")
+    if len(message.tool_calls) > MAX_TOOL_CALLS:
+        found.add(f"{path}.tool_calls", f"must have at most {MAX_TOOL_CALLS} tool calls")
+        return
+    for number, call in enumerate(message.tool_calls):
+        if not call.id:
+            found.add(f"{path}.tool_calls[{number}].id", "must not be empty")
+        if not call.name:
+            found.add(f"{path}.tool_calls[{number}].name", "must not be empty")
+
+
+def _check_tool_use(messages: tuple[Message, ...], found: Violations) -> None:
+    """Checks which calls and results belong together, where the messages will be stored as one turn.
+
+    Results before the first assistant message answer the turn before.
+    """
+    calls: set[str] = set()
+    spoken = False
+    for number, message in enumerate(messages[:MAX_MESSAGES]):
+        if message.role is Role.ASSISTANT:
+            spoken = True
+            for index, call in enumerate(message.tool_calls[:MAX_TOOL_CALLS]):
+                if call.id and call.id in calls:
+                    found.add(f"messages[{number}].tool_calls[{index}].id", "must be unique within the turn")
+                calls.add(call.id)
+        elif spoken and message.role is Role.TOOL and message.tool_call_id and message.tool_call_id not in calls:
+            found.add(f"messages[{number}].tool_call_id", "must be the id of a tool call earlier in the turn")
 
 
 def _check_parts(path: str, message: Message, found: Violations) -> None:
@@ -91,10 +130,14 @@ def _check_parts(path: str, message: Message, found: Violations) -> None:
     if len(message.parts) > MAX_PARTS:
         found.add(f"{path}.parts", f"must have at most {MAX_PARTS} parts")
     for number, part in enumerate(message.parts):
-        if isinstance(part, ImagePart) and not part.url.startswith(("https:", "data:")):
+        if isinstance(part, TextPart):
+            if not part.text:
+                found.add(f"{path}.parts[{number}].text", "must not be empty")
+            continue
+        if not part.url.startswith(("https:", "data:")):
             found.add(f"{path}.parts[{number}].image_url.url", "must be an https: or data: address")
-        if isinstance(part, TextPart) and not part.text:
-            found.add(f"{path}.parts[{number}].text", "must not be empty")
+        if part.detail not in IMAGE_DETAILS:
+            found.add(f"{path}.parts[{number}].image_url.detail", "must be auto, low or high")
 
 
 def _check_sampling(sampling: Sampling, found: Violations) -> None:
@@ -140,9 +183,8 @@ def _size(messages: tuple[Message, ...]) -> int:
 
 
 def _message_size(message: Message) -> int:
-    size = len(message.content.encode())
-    for part in message.parts:
-        size += len((part.text if isinstance(part, TextPart) else part.url).encode())
+    texts = [message.content, message.refusal, message.name, message.tool_call_id]
+    texts += [part.text if isinstance(part, TextPart) else part.url for part in message.parts]
     for call in message.tool_calls:
-        size += len(call.id) + len(call.name) + len(call.arguments.encode())
-    return size
+        texts += (call.id, call.name, call.arguments)
+    return sum(len(text.encode()) for text in texts)

@@ -136,7 +136,9 @@ def completion_id(turn_id: str) -> str:
 
 
 _SAMPLING = {"sampling.max_output_tokens": "max_completion_tokens"}
-_ITEM = re.compile(r"(?P<list>messages\[\d+\]\.parts|tools)(?P<index>\[\d+\])(?P<rest>(?:\.name|\.text|\.image_url).*)")
+_ITEM = re.compile(
+    r"(?P<list>messages\[\d+\]\.(?:parts|tool_calls)|tools)(?P<index>\[\d+\])(?P<rest>(?:\.name|\.text|\.image_url).*)"
+)
 
 
 def param_of(field: str) -> str:
@@ -150,8 +152,8 @@ def param_of(field: str) -> str:
     item = _ITEM.fullmatch(field)
     if item is None:
         return field.replace(".parts", ".content")
-    if item["list"] == "tools":
-        return f"tools{item['index']}.function{item['rest']}"
+    if item["list"].endswith(("tools", "tool_calls")):
+        return f"{item['list']}{item['index']}.function{item['rest']}"
     return f"{item['list'].removesuffix('parts')}content{item['index']}{item['rest']}"
 
 

@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 MAX_ANSWER_BYTES = 240 * 1024
 """The longest answer that is taken, in bytes of UTF-8: with the longest request it still fits CommitTurn's 1 MiB."""
 
+_MAX_TOOL_CALLS = 128
 _MAX_BODY_BYTES = 4 * MAX_ANSWER_BYTES
 _MAX_ERROR_BYTES = 2048
 _RETRYABLE = frozenset({408, 429})
@@ -137,10 +138,14 @@ class OpenAICompatible:
         return self._answer(answer.message(), answer.finish_reason, answer.usage, answer.model or call.model)
 
     def _answer(self, message: Message, reason: FinishReason, usage: Usage, model: str) -> ModelAnswer:
-        if len(message.content) > MAX_ANSWER_BYTES:
+        if _message_size(message) > MAX_ANSWER_BYTES:
             raise ProviderBadResponse(self.name, f"an answer longer than {MAX_ANSWER_BYTES} bytes")
+        if len(message.tool_calls) > _MAX_TOOL_CALLS:
+            raise ProviderBadResponse(self.name, f"more than {_MAX_TOOL_CALLS} tool calls")
         if any(not call.id or not call.name for call in message.tool_calls):
             raise ProviderBadResponse(self.name, "a tool call without id or name")
+        if len({call.id for call in message.tool_calls}) < len(message.tool_calls):
+            raise ProviderBadResponse(self.name, "two tool calls with one id")
         return ModelAnswer(message, reason, usage, model)
 
     def _events(self, parser: SseParser, chunk: bytes) -> list[bytes]:
@@ -226,20 +231,29 @@ class _StreamedAnswer:
     def _keep(self, delta: Delta) -> None:
         if delta.content:
             self._content.append(delta.content)
-            self.size += len(delta.content)
+            self.size += _size(delta.content)
         if delta.refusal:
             self._refusal.append(delta.refusal)
-            self.size += len(delta.refusal)
+            self.size += _size(delta.refusal)
         for call in delta.tool_calls:
             kept = self._calls.setdefault(call.index, ["", "", ""])
             kept[0] = kept[0] or call.id
             kept[1] = kept[1] or call.name
             kept[2] += call.arguments
-            self.size += len(call.arguments)
+            self.size += _size(call.arguments)
 
     def message(self) -> Message:
         calls = tuple(ToolCall(*self._calls[index]) for index in sorted(self._calls))
         return Message(Role.ASSISTANT, "".join(self._content), tool_calls=calls, refusal="".join(self._refusal))
+
+
+def _message_size(message: Message) -> int:
+    calls = sum(_size(call.id) + _size(call.name) + _size(call.arguments) for call in message.tool_calls)
+    return _size(message.content) + _size(message.refusal) + calls
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float:

@@ -11,7 +11,7 @@ import pytest
 from chat_gateway.errors import AgentNotFound, ProviderTimeout, ProviderUnavailable
 from chat_gateway.http_edge.needs import HttpSettings
 from chat_gateway.model import BusyPolicy, Delta, FinishReason, Message, Role, ToolCall, ToolCallDelta
-from servicekit.errors import Code, RemoteError
+from servicekit.errors import Code, InvalidArgument, RemoteError, Violation
 from tests.service.http_edge.edge import (
     STARTED,
     Edge,
@@ -92,6 +92,20 @@ async def test_a_header_and_a_field_that_differ_are_refused(edge: Edge) -> None:
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "session_id"
     assert edge.turns.requests == []
+
+
+@pytest.mark.parametrize(
+    ("field", "param"),
+    [
+        ("messages[1].tool_calls[2].name", "messages[1].tool_calls[2].function.name"),
+        ("messages[1].tool_calls[2].id", "messages[1].tool_calls[2].id"),
+        ("messages[0].parts[1].image_url.detail", "messages[0].content[1].image_url.detail"),
+    ],
+)
+async def test_a_broken_rule_is_told_by_its_name_here(edge: Edge, field: str, param: str) -> None:
+    edge.turns.script = failing(InvalidArgument([Violation(field, "must be better")]))
+    answer = await edge.chat()
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
 @pytest.mark.parametrize("include_usage", [False, True])

@@ -196,3 +196,59 @@ async def test_an_answer_without_end_is_refused(
     monkeypatch.setattr(openai_compatible, "MAX_ANSWER_BYTES", 10)
     with pytest.raises(ProviderBadResponse):
         await streamed(provider)
+
+
+TOO_LARGE = [
+    pytest.param(Behaviour(text="üüüüüü"), id="bytes, not characters"),
+    pytest.param(Behaviour(tool_calls=(("c1", "f", '"123456789"'),)), id="arguments"),
+    pytest.param(Behaviour(tool_calls=(("c1", "f" * 10, ""),)), id="name"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("behaviour", TOO_LARGE)
+async def test_an_answers_size_is_in_bytes_of_all_that_is_stored(
+    provider: OpenAICompatible, model: MockModel, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour, stream: bool
+) -> None:
+    monkeypatch.setattr(openai_compatible, "MAX_ANSWER_BYTES", 10)
+    model.script(behaviour)
+    with pytest.raises(ProviderBadResponse, match="longer than 10 bytes"):
+        await (streamed(provider) if stream else provider.complete(CALL, None))
+
+
+async def test_a_stream_is_cut_off_by_its_bytes(
+    provider: OpenAICompatible, model: MockModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_compatible, "MAX_ANSWER_BYTES", 10)
+    model.script(Behaviour(text="üüü üüü üüü", hold_after_chunks=3))
+    with pytest.raises(ProviderBadResponse, match="longer than 10 bytes"):
+        await streamed(provider)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_refusal_counts_as_answer(
+    provider: OpenAICompatible, model: MockModel, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr(openai_compatible, "MAX_ANSWER_BYTES", 10)
+    said = b'{"choices": [{"%b": {"refusal": "I would not"}, "finish_reason": "stop"}]}' % (
+        b"delta" if stream else b"message"
+    )
+    model.script(Behaviour(body=b"data: %b\n\ndata: [DONE]\n\n" % said if stream else said))
+    with pytest.raises(ProviderBadResponse, match="longer than 10 bytes"):
+        await (streamed(provider) if stream else provider.complete(CALL, None))
+
+
+BAD_CALLS = [
+    pytest.param((("c1", "look", "{}"), ("c1", "see", "{}")), "one id", id="repeated id"),
+    pytest.param(tuple((f"c{n}", "look", "{}") for n in range(129)), "more than 128", id="too many"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("calls", "why"), BAD_CALLS)
+async def test_tool_calls_that_no_session_takes(
+    provider: OpenAICompatible, model: MockModel, calls: tuple[tuple[str, str, str], ...], why: str, stream: bool
+) -> None:
+    model.script(Behaviour(tool_calls=calls))
+    with pytest.raises(ProviderBadResponse, match=why):
+        await (streamed(provider) if stream else provider.complete(CALL, None))

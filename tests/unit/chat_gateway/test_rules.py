@@ -11,6 +11,14 @@ from tests.unit.chat_gateway.world import asks
 
 CALL = ToolCall("c", "f", "{}")
 HI = Message(Role.USER, "hi")
+ASKS_TOOL = Message(Role.ASSISTANT, tool_calls=(CALL,))
+SAYS = Message(Role.ASSISTANT, "hello")
+RESULT = Message(Role.TOOL, "x", tool_call_id="c")
+
+
+def calling(*calls: ToolCall) -> tuple[Message, ...]:
+    return (HI, Message(Role.ASSISTANT, tool_calls=calls))
+
 
 BROKEN = [
     (asks(agent_id="Not An Id"), "agent_id"),
@@ -33,7 +41,18 @@ BROKEN = [
     (asks(messages=(Message(Role.USER, parts=(TextPart("x"),) * 65),)), "messages[0].parts"),
     (asks(messages=(Message(Role.USER, "x", parts=(TextPart("x"),)),)), "messages[0].content"),
     (asks(messages=(Message(Role.USER, parts=(ImagePart("ftp://x"),)),)), "messages[0].parts[0].image_url.url"),
+    (
+        asks(messages=(Message(Role.USER, parts=(ImagePart("data:x", "huge"),)),)),
+        "messages[0].parts[0].image_url.detail",
+    ),
     (asks(messages=(Message(Role.USER, parts=(TextPart(""),)),)), "messages[0].parts[0].text"),
+    (asks(messages=calling(ToolCall("", "f", ""))), "messages[1].tool_calls[0].id"),
+    (asks(messages=calling(ToolCall("c", "", ""))), "messages[1].tool_calls[0].name"),
+    (asks(messages=calling(CALL, CALL)), "messages[1].tool_calls[1].id"),
+    (asks(messages=(ASKS_TOOL, RESULT, HI, ASKS_TOOL)), "messages[3].tool_calls[0].id"),
+    (asks(messages=calling(*(ToolCall(str(n), "f", "") for n in range(129)))), "messages[1].tool_calls"),
+    (asks(messages=(HI, SAYS, RESULT)), "messages[2].tool_call_id"),
+    (asks(messages=(ASKS_TOOL, Message(Role.TOOL, "x", tool_call_id="d"))), "messages[1].tool_call_id"),
     (asks(sampling=Sampling(temperature=2.1)), "sampling.temperature"),
     (asks(sampling=Sampling(temperature=float("nan"))), "sampling.temperature"),
     (asks(sampling=Sampling(top_p=0.0)), "sampling.top_p"),
@@ -69,7 +88,12 @@ def test_all_violations_come_at_once() -> None:
         asks(),
         asks(session_id="A:b.c_d-9", session_must_exist=True, user_id="u@x", request_id="r 1", agent_revision=3),
         asks(messages=(Message(Role.ASSISTANT, tool_calls=(CALL,)), Message(Role.TOOL, "", tool_call_id="c"))),
+        asks(messages=(RESULT, Message(Role.TOOL, "y", tool_call_id="d"), HI, SAYS)),
+        asks(messages=(RESULT, ASKS_TOOL, RESULT)),
+        asks(messages=calling(CALL, ToolCall("d", "f", "{}"))),
+        asks(messages=(ASKS_TOOL, RESULT, HI, ASKS_TOOL, RESULT), stateless=True),
         asks(messages=(Message(Role.USER, parts=(TextPart("x"), ImagePart("data:x"))),)),
+        asks(messages=(Message(Role.USER, parts=tuple(ImagePart("data:x", d) for d in ("", "auto", "low", "high"))),)),
         asks(tools=(Tool("f"),), tool_choice="f", sampling=Sampling(temperature=0, top_p=1.0, stop=("a",))),
     ],
 )
@@ -83,3 +107,17 @@ def test_size_is_counted_in_bytes_over_all_messages() -> None:
     with pytest.raises(MessageTooLarge) as caught:
         check_turn_request(asks(messages=(Message(Role.USER, half),) * 2 + (HI,)))
     assert caught.value.metadata == {"limit_bytes": str(MAX_MESSAGES_BYTES)}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (Message(Role.TOOL, tool_call_id="ü" * (MAX_MESSAGES_BYTES // 2 + 1)),),
+        (Message(Role.ASSISTANT, tool_calls=(ToolCall("c", "ü" * (MAX_MESSAGES_BYTES // 2), "{}"),)),),
+        (Message(Role.ASSISTANT, "x", refusal="r" * MAX_MESSAGES_BYTES),),
+    ],
+    ids=["tool_call_id", "tool_calls", "refusal"],
+)
+def test_size_counts_every_text(messages: tuple[Message, ...]) -> None:
+    with pytest.raises(MessageTooLarge):
+        check_turn_request(asks(messages=messages))
