@@ -92,12 +92,13 @@ class RedisSessions:
             ),
             ("GET", fence_key(key.project, session.agent_uid)),
         )
+        # Also what is refused may have made an index, which only goes away where it is swept.
+        self._births.note(key.project, indexes)
         if fenced:
             await self._scripts.run(self._delete_command(key, Purge(key.project, agent_uid=session.agent_uid)))
             raise AgentDeleted(session.agent_id)
         if answer[0] != b"ok":
             raise SessionAlreadyExists(key.session_id)
-        self._births.note(key.project, indexes)
         return session_of(key, answer[1])
 
     async def get(self, key: SessionKey, user_id: str = "") -> Session:

@@ -109,15 +109,15 @@ class KnownAgents:
 
 
 class Births:
-    """Counts the sessions made, by project and index; of too many indexes the oldest are forgotten."""
+    """Counts sessions made or refused, by project and index; of too many indexes the oldest are forgotten."""
 
     def __init__(self) -> None:
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
 
-    def note(self, project: str, indexes: list[str]) -> None:
-        """Counts a session."""
+    def note(self, project: str, indexes: list[str], count: int = 1) -> None:
+        """Counts a session, or several."""
         for index in indexes:
-            self._counts[project, index] = self._counts.get((project, index), 0) + 1
+            self._counts[project, index] = self._counts.get((project, index), 0) + count
             if len(self._counts) > MOST_INDEXES:
                 self._counts.popitem(last=False)
 

@@ -6,6 +6,7 @@ of sessions, their lifetimes, or the length of the index.
 """
 
 import asyncio
+from collections import deque
 
 import structlog
 
@@ -37,8 +38,18 @@ class Sweeper:
                 _log.info("indexes were not swept", reason=error.reason)
 
     async def sweep(self) -> int:
-        """Looks at a sample of every index that sessions were added to; returns how many dead members it found."""
+        """Looks at a sample of every index that sessions were added to; returns how many dead members it found.
+
+        Indexes that an error kept from being looked at are left for the next time.
+        """
         found = 0
-        for project, index, count in self._births.take():
-            found += await self._sessions.sweep_sample(project, index, min(LOOKS_A_SESSION * count, MOST_LOOKS))
+        left = deque(self._births.take())
+        try:
+            while left:
+                project, index, count = left[0]
+                found += await self._sessions.sweep_sample(project, index, min(LOOKS_A_SESSION * count, MOST_LOOKS))
+                left.popleft()
+        finally:
+            for project, index, count in left:
+                self._births.note(project, [index], count)
         return found

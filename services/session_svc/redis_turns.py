@@ -105,6 +105,9 @@ class RedisTurns:
                 *((read,) if read else ()),
             )
             answer, fenced, *windows = replies[len(indexes) :]
+            if not turn.must_exist and (answer[0] != b"ok" or answer[3]):
+                # Also what is refused may have made an index, which only goes away where it is swept.
+                self._births.note(turn.key.project, index_keys(turn.key.project, turn.agent_id, turn.user_id))
             if fenced:
                 await self._remove_leftovers(turn.key, turn.agent_uid, call)
                 raise AgentDeleted(turn.agent_id)
@@ -230,8 +233,6 @@ class RedisTurns:
             case b"ok":
                 lease = Lease(key, turn.turn_id, answer[1], answer[2])
                 window = await self._windows.complete(turn, lease, elements)
-                if answer[3]:
-                    self._births.note(key.project, index_keys(key.project, turn.agent_id, turn.user_id))
                 return Begun(session_of(key, answer[4]), lease, window, bool(answer[3]))
             case b"replay":
                 return await self._replayed(key, answer)

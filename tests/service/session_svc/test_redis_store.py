@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import redis
 
-from session_svc.errors import LeaseLost
-from session_svc.model import CommitTurn, Fork, Lease, Limits, NewSession, SessionKey, TurnQuery, Usage
+from session_svc.errors import LeaseLost, SessionAlreadyExists, SessionNotFound
+from session_svc.model import BeginTurn, CommitTurn, Fork, Lease, Limits, NewSession, SessionKey, TurnQuery, Usage
 from session_svc.redis_address import Command, RedisAddress
 from session_svc.redis_link import RedisAway, RedisFault, RedisLink, Reply
 from session_svc.redis_sessions import RedisSessions
@@ -19,6 +19,29 @@ from tests.contract.session_svc.bench import Bench, redis_bench
 from tests.service.session_svc.replica import UID, refused, replica
 
 HOUR_MS = 3_600_000
+
+
+async def test_what_is_refused_leaves_no_index_for_ever(redis_url: str) -> None:
+    address, births = RedisAddress.parse(redis_url), Births()
+    async with RedisLink(address).open() as link, RedisWakes(address).open() as wakes:
+        scripts = RedisScripts(link)
+        turns = RedisTurns(scripts, wakes, Limits(), births)
+        sessions = RedisSessions(scripts, turns, Limits(), births)
+        await sessions.create(NewSession(SessionKey("default", "s1"), "hello", UID, "ann"))
+        with pytest.raises(SessionNotFound):
+            turn = BeginTurn(SessionKey("default", "s1"), "hello", UID, "t1", "bob")
+            await turns.begin(turn, turns.new_call(), 0)
+        with pytest.raises(SessionAlreadyExists):
+            await sessions.create(NewSession(SessionKey("default", "s1"), "hello", UID, "cat"))
+        with redis.Redis.from_url(redis_url) as client:
+            assert len(client.keys("idx:user:*")) == 3
+            with pytest.raises(RedisFault):
+                client.rename("idx:project:{default}", "away")
+                client.set("idx:project:{default}", "not an index")
+                await Sweeper(sessions, births).sweep()
+            client.rename("away", "idx:project:{default}")
+            await Sweeper(sessions, births).sweep()
+            assert [client.pttl(index) > 0 for index in client.keys("idx:*")] == [True] * 5
 
 
 @contextlib.asynccontextmanager
