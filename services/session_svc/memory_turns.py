@@ -161,6 +161,10 @@ class MemoryTurns:
         state, now = self._state, self._state.now()
         if stored is None:
             stored = state.add(turn.key, turn)
+        elif stored.new:
+            # What an interrupted first turn made goes with it, but who was interrupted is still told so.
+            before, stored = stored, state.add(turn.key, turn)
+            stored.token, stored.interrupted = before.token, before.interrupted
         else:
             expire_ms = min(now + turn.idle_ms, stored.session.created_ms + turn.lifetime_ms)
             state.change(

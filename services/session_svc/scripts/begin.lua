@@ -55,28 +55,32 @@ end
 
 local function take()
   local token, lease_until = math.max(now, (session and session.token or 0) + 1), now + lease_ms
-  local created, lifetime_end, expire = not session or session.new, nil, nil
-  if session then
-    lifetime_end = session.created + lifetime_ms
-    expire = math.min(now + idle_ms, lifetime_end)
-    if session.request ~= '' then redis.call('HDEL', META, 'request', 'digest') end
-  else
+  local lifetime_end, expire
+  -- What an interrupted first turn made goes with it, but who was interrupted is still told so.
+  local created = not session or session.new
+  if created then
     lifetime_end = now + lifetime_ms
     expire = math.min(now + idle_ms, lifetime_end)
+    local interrupted = session and redis.call('HGET', META, 'interrupted')
     remove()
     redis.call('HSET', META, 'agent_id', agent_id, 'agent_uid', agent_uid, 'created', digits(now), 'new', '1')
     if user ~= '' then redis.call('HSET', META, 'user_id', user) end
     if metadata ~= '' then redis.call('HSET', META, 'metadata', metadata) end
+    if interrupted then redis.call('HSET', META, 'interrupted', interrupted) end
+  else
+    lifetime_end = session.created + lifetime_ms
+    expire = math.min(now + idle_ms, lifetime_end)
+    if session.request ~= '' then redis.call('HDEL', META, 'request', 'digest') end
   end
   redis.call('HSET', META, 'activity', digits(now), 'idle', ARGV[12], 'cap', digits(lifetime_end),
              'expire', digits(expire), 'token', digits(token), 'turn', turn_id, 'until', digits(lease_until),
              'call', call)
   if request ~= '' then redis.call('HSET', META, 'request', request, 'digest', digest) end
   keep_until(expire, lease_until)
-  if not session then return {'ok', token, lease_until, 1, load().fields} end
+  if created then return {'ok', token, lease_until, 1, load().fields} end
   local fields = session.fields
   fields[5], fields[6], fields[7], fields[8] = digits(now), ARGV[12], digits(lifetime_end), digits(expire)
-  return {'ok', token, lease_until, created and 1 or 0, fields}
+  return {'ok', token, lease_until, 0, fields}
 end
 
 if session then

@@ -1,7 +1,7 @@
 """What a contract test works on: the three stores of one adapter, and a way to let time pass without waiting for it."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 
 import redis
@@ -84,6 +84,7 @@ class Bench:
         lifetime_ms: int = 3_600_000,
         project: str = "default",
         agent: str = "hello",
+        metadata: Mapping[str, str] | None = None,
     ) -> object:
         """Calls `TurnStore.begin` with what a test does not care about filled in."""
         turn = BeginTurn(
@@ -98,6 +99,7 @@ class Bench:
             must_exist=must_exist,
             busy=busy,
             request=request,
+            metadata=metadata or {},
         )
         return await self.turns.begin(turn, self.turns.new_call(), wait_ms)
 

@@ -294,6 +294,22 @@ async def test_interrupt_takes_the_lease_at_once(bench: Bench) -> None:
     assert (await bench.commit(begun)).turn_number == 2
 
 
+async def test_an_interrupted_first_turn_leaves_nothing_to_the_session(bench: Bench) -> None:
+    first = await bench.begun("t1", metadata={"made": "by t1", "only": "t1"}, request=RequestMark("r1", b"digest"))
+    await bench.pass_time(10_000)
+    begun = await bench.begun("t2", metadata={"made": "by t2"}, busy=BusyPolicy.INTERRUPT)
+    assert begun.created
+    assert begun.session.metadata == {"made": "by t2"}
+    assert begun.session.created_ms == begun.session.activity_ms
+    assert begun.lease.token > first.lease.token
+    with pytest.raises(TurnInterrupted):
+        await bench.commit(first)
+    await bench.commit(begun)
+    stored = await bench.sessions.get(KEY)
+    assert (stored.metadata, stored.created_ms) == ({"made": "by t2"}, begun.session.created_ms)
+    assert stored.turn_count == 1
+
+
 async def test_interrupt_goes_before_those_who_wait_and_they_keep_their_order(bench: Bench) -> None:
     running = await bench.begun("t1")
     await bench.begin("t2", wait_ms=60_000)
