@@ -43,7 +43,9 @@ class RedisFault(Exception):
 class RedisLink:
     """Sends commands over one shared connection, which it makes again whenever it breaks.
 
-    Every call ends within `CONNECT_SECONDS` + `REPLY_SECONDS`. While Redis is away calls fail at once.
+    A connection on which the next reply takes longer than `REPLY_SECONDS` is broken off, and all its calls fail; a call
+    waits for those before it, so one behind k that are slow waits up to k times as long. Connecting takes up to
+    `CONNECT_SECONDS`. While Redis is away calls fail at once.
     """
 
     def __init__(self, address: RedisAddress, *, name: str = "session_svc") -> None:
@@ -145,14 +147,14 @@ class RedisLink:
 
 
 class _Call:
-    """Commands that were sent together and wait for their replies."""
+    """Commands that were sent together and wait for their replies, `since` they were sent or came to be the first."""
 
-    __slots__ = ("future", "replies", "sent_at", "size")
+    __slots__ = ("future", "replies", "since", "size")
 
-    def __init__(self, size: int, future: "asyncio.Future[list[Reply]]", sent_at: float) -> None:
+    def __init__(self, size: int, future: "asyncio.Future[list[Reply]]", since: float) -> None:
         self.size = size
         self.future = future
-        self.sent_at = sent_at
+        self.since = since
         self.replies: list[Reply] = []
 
 
@@ -201,6 +203,9 @@ class _Connection(asyncio.Protocol):
                 call.replies.append(reply)
                 if len(call.replies) == call.size:
                     calls.popleft()
+                    if calls:
+                        # What stood before it, a `WAIT` perhaps, took its own time: the bound is on each by itself.
+                        calls[0].since = self._loop.time()
                     if not call.future.done():
                         call.future.set_result(call.replies)
         except (hiredis.ProtocolError, IndexError):
@@ -221,7 +226,7 @@ class _Connection(asyncio.Protocol):
             self.break_off()
 
     def _check(self) -> None:
-        if self._calls and self._loop.time() - self._calls[0].sent_at > REPLY_SECONDS:
+        if self._calls and self._loop.time() - self._calls[0].since > REPLY_SECONDS:
             _log.warning("redis does not answer")
             self.break_off()
             return
