@@ -34,6 +34,8 @@ class LeaseTimes:
     """How long a commit with an unknown outcome is asked again before the caller is told."""
     abort_resolve: float = 16.0
     """How long an abort is asked again: by then the lease has run out by itself."""
+    abort_wait: float = 0.5
+    """How long a turn that failed waits for its abort, so that its session is free when the caller hears of it."""
     longest_abort_pause: float = 4.0
     most_aborts: int = 1000
     """Aborts that are asked again at a time; beyond it, leases run out by themselves."""
@@ -93,16 +95,17 @@ class Leases:
         """Returns the lease as a context manager that renews it within and gives it back at the end."""
         return HeldLease(self, lease, stop)
 
-    def abort_later(self, lease: Lease) -> None:
+    def abort_later(self, lease: Lease) -> asyncio.Task[None] | None:
         """Gives the lease back without keeping its turn waiting; asked again until session_svc has answered.
 
         Where too many wait for an answer already, the lease is left to run out.
         """
         if len(self._aborts) >= self.times.most_aborts:
-            return
+            return None
         task = asyncio.get_running_loop().create_task(self._abort(lease))
         self._aborts.add(task)
         task.add_done_callback(self._aborts.discard)
+        return task
 
     async def close(self, timeout: float) -> None:
         """Waits for the aborts that are under way and cancels those that are not done in time."""
@@ -154,8 +157,11 @@ class HeldLease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop_renewing()
-        if not self._settled:
-            self._leases.abort_later(self._lease)
+        if self._settled:
+            return
+        abort = self._leases.abort_later(self._lease)
+        if abort is not None and isinstance(error, Exception):
+            await asyncio.wait((abort,), timeout=self._leases.times.abort_wait)
 
     async def commit(self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
         """Stores the turn. An unknown outcome is resolved by asking again with the same turn, within a bound.

@@ -342,3 +342,24 @@ async def test_aborts_are_bounded_while_session_svc_is_away() -> None:
     await asyncio.sleep(0.05)
     assert len(world.sessions.abort_errors) >= 1000 - 3 * 4
     await world.leases.close(0)
+
+
+async def test_a_failed_turn_has_given_its_lease_back_by_the_time_its_caller_hears_of_it() -> None:
+    async def fail() -> None:
+        raise ProviderUnavailable("local", "is away")
+
+    world = World(provider=FakeProvider(before=fail))
+    with pytest.raises(ProviderUnavailable):
+        await world.runner.run(asks(session_id="s"))
+    assert len(world.sessions.aborted) == 1
+
+
+async def test_an_abort_that_takes_long_does_not_hold_up_its_caller() -> None:
+    async def fail() -> None:
+        raise ProviderUnavailable("local", "is away")
+
+    world = World(provider=FakeProvider(before=fail), times=replace(QUICK, abort_wait=0.02))
+    world.sessions.abort_errors = [Unavailable("session_svc")] * 1000
+    with pytest.raises(ProviderUnavailable):
+        await asyncio.wait_for(world.runner.run(asks(session_id="s")), 1)
+    await world.leases.close(0)
