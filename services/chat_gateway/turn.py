@@ -75,8 +75,9 @@ class TurnRunner:
 
         `on_started` is awaited once, when nothing but the model can fail any more; `on_delta` gets each piece of the
         answer, and without it the model is not asked to stream. Raises `ServiceError`, after which nothing of the turn
-        is stored; the one exception is a commit whose outcome stays unknown (`Unavailable`), which a repeat with the
-        same request id resolves. Cancelling the task cancels the model call and gives the lease back.
+        is stored; the one exception is a commit whose outcome stays unknown: `Unavailable`, which a repeat with the
+        same request id resolves, or `CommitUnresolved` where there is no such id.
+        Cancelling the task cancels the model call and gives the lease back.
         """
         check_turn_request(request)
         with self._metrics.turn(streamed=on_delta is not None) as observed:

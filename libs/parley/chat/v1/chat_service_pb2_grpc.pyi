@@ -41,7 +41,8 @@ class ChatServiceStub:
     """
     StreamComplete: _grpc.UnaryStreamMultiCallable[_chat_service_pb2.StreamCompleteRequest, _chat_service_pb2.StreamCompleteResponse]
     """Runs one turn and streams it: `started` first, then deltas, then `finished`. A stream that ends with an error
-    stored nothing. Safe to retry with a request_id. Fails: as Complete.
+    stored nothing, unless that is DEADLINE_EXCEEDED with bound `commit` (or PEER_UNAVAILABLE with a request_id): then
+    only a repeat with the request_id tells. Safe to retry with a request_id. Fails: as Complete.
     """
     PreviewPrompt: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.PreviewPromptRequest, _chat_service_pb2.PreviewPromptResponse]
     """Shows the prompt that a turn would send and what the window leaves out, without calling the model and without a
@@ -61,7 +62,8 @@ class ChatServiceAsyncStub(ChatServiceStub):
     """
     StreamComplete: _aio.UnaryStreamMultiCallable[_chat_service_pb2.StreamCompleteRequest, _chat_service_pb2.StreamCompleteResponse]  # type: ignore[assignment]
     """Runs one turn and streams it: `started` first, then deltas, then `finished`. A stream that ends with an error
-    stored nothing. Safe to retry with a request_id. Fails: as Complete.
+    stored nothing, unless that is DEADLINE_EXCEEDED with bound `commit` (or PEER_UNAVAILABLE with a request_id): then
+    only a repeat with the request_id tells. Safe to retry with a request_id. Fails: as Complete.
     """
     PreviewPrompt: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.PreviewPromptRequest, _chat_service_pb2.PreviewPromptResponse]  # type: ignore[assignment]
     """Shows the prompt that a turn would send and what the window leaves out, without calling the model and without a
@@ -90,7 +92,8 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_chat_service_pb2.StreamCompleteResponse], _abc.AsyncIterator[_chat_service_pb2.StreamCompleteResponse]]:
         """Runs one turn and streams it: `started` first, then deltas, then `finished`. A stream that ends with an error
-        stored nothing. Safe to retry with a request_id. Fails: as Complete.
+        stored nothing, unless that is DEADLINE_EXCEEDED with bound `commit` (or PEER_UNAVAILABLE with a request_id): then
+        only a repeat with the request_id tells. Safe to retry with a request_id. Fails: as Complete.
         """
 
     @_abc_1.abstractmethod
