@@ -9,6 +9,10 @@ from servicekit.errors import StartupError
 
 VERSION_TABLE = "config_schema_version"
 
+_SERVES = "serves "
+"""A migration that takes something away says so in the comment of the version's table: `serves 0003` means that only
+releases written for 0003 or later run on it. Expanding migrations leave the comment as it is."""
+
 
 @cache
 def known_versions() -> tuple[str, ...]:
@@ -30,15 +34,30 @@ def current_version(connection: Connection) -> str | None:
     return version
 
 
-def require_usable(version: str | None) -> None:
+def oldest_served(connection: Connection) -> str | None:
+    """Returns the oldest version whose releases still run on this database, None when no migration has said so."""
+    comment = connection.execute(
+        text(f"SELECT obj_description(to_regclass('{VERSION_TABLE}'), 'pg_class')")
+    ).scalar_one()
+    return comment.removeprefix(_SERVES) if comment is not None and comment.startswith(_SERVES) else None
+
+
+def require_usable(version: str | None, oldest: str | None = None) -> None:
     """Raises StartupError for a database that lacks something that this code needs.
 
-    A version that this release does not know was made by a newer one, which keeps what this one needs.
+    A version that this release does not know was made by a newer one, and is served: migrations expand, so that the
+    release before runs on while the next one is rolled out. Only one that says (`oldest_served`) that it has taken away
+    what this release needs is refused.
     """
     if version is None or (version != newest_version() and version in known_versions()):
         raise StartupError(
             f"the database's schema is at {version or 'nothing'}, this release needs {newest_version()}: "
             "run `python -m config_svc migrate`"
+        )
+    if oldest is not None and oldest > newest_version():
+        raise StartupError(
+            f"the database's schema is at {version} and serves releases for {oldest} and later, "
+            f"this one is for {newest_version()}"
         )
 
 

@@ -12,7 +12,7 @@ from config_svc.agents import AgentConfigs
 from config_svc.feed import ChangeFeed
 from config_svc.metrics import Metrics
 from config_svc.postgres_store import PEER, PostgresStore
-from config_svc.schema_version import current_version, require_usable
+from config_svc.schema_version import current_version, oldest_served, require_usable
 from config_svc.servicer import AgentConfigServicer, TemplateServicer, access_servicer
 from config_svc.settings import ConfigSettings
 from config_svc.sweep import Sweep
@@ -57,7 +57,7 @@ class _Health:
 async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]:
     """Runs config_svc while open; yields its ports.
 
-    Waits for the database as long as it takes; raises StartupError when its schema is older than this code.
+    Waits for the database as long as it takes; raises StartupError when its schema does not serve this release.
     """
     async with AsyncExitStack() as stack:
         registry = CollectorRegistry()
@@ -133,15 +133,15 @@ def _sweep(settings: ConfigSettings, store: PostgresStore, metrics: Metrics) -> 
 
 
 async def _require_schema(store: PostgresStore) -> None:
-    """Waits until the database answers; raises StartupError when its schema is older than this code."""
+    """Waits until the database answers; raises StartupError when its schema does not serve this release."""
     while True:
         try:
-            version = await store.run_sync(current_version)
+            version, oldest = await store.run_sync(current_version), await store.run_sync(oldest_served)
             break
         except Unavailable:
             _log.warning("waiting for the database")
             await asyncio.sleep(_START_RETRY_SECONDS)
-    require_usable(version)
+    require_usable(version, oldest)
 
 
 def _now() -> datetime:

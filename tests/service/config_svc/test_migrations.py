@@ -84,6 +84,18 @@ async def test_a_newer_schema_is_served_and_not_migrated(database_url: str) -> N
         await asyncio.to_thread(migrate, database_url)
 
 
+async def test_a_newer_schema_that_has_taken_something_away_is_refused(database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(libpq_url(database_url), autocommit=True) as admin:
+        await admin.execute("UPDATE config_schema_version SET version_num = '9999'")
+        await admin.execute(f"COMMENT ON TABLE config_schema_version IS 'serves {newest_version()}'".encode())
+        async with running(database_url) as service:
+            assert service.port
+        await admin.execute("COMMENT ON TABLE config_schema_version IS 'serves 9998'")
+    with pytest.raises(StartupError, match=r"is at 9999 and serves releases for 9998 and later"):
+        async with running(database_url):
+            pass
+
+
 async def test_an_empty_version_table_is_no_schema(database_url: str) -> None:
     async with await psycopg.AsyncConnection.connect(libpq_url(database_url), autocommit=True) as admin:
         await admin.execute("DELETE FROM config_schema_version")
