@@ -22,55 +22,99 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from parley.access.v1 import rule_pb2 as parley_dot_access_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%parley/config/v1/access_service.proto\x12\x10parley.config.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8d\x02\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe9\x01\n\nAuditEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x62\x65\x66ore\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\t \x01(\t\"B\n\x14\x43reateProjectRequest\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.parley.config.v1.Project\"C\n\x15\x43reateProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.parley.config.v1.Project\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x14ListProjectsResponse\x12+\n\x08projects\x18\x01 \x03(\x0b\x32\x19.parley.config.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x14\x44\x65leteProjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteProjectResponse\"@\n\x13\x43reateApiKeyRequest\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.parley.config.v1.ApiKey\"N\n\x14\x43reateApiKeyResponse\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.parley.config.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\"L\n\x12ListApiKeysRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x13ListApiKeysResponse\x12*\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x18.parley.config.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x13RevokeApiKeyRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"A\n\x14RevokeApiKeyResponse\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.parley.config.v1.ApiKey\"!\n\x12\x43heckApiKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"@\n\x13\x43heckApiKeyResponse\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.parley.config.v1.ApiKey\"P\n\x16ListAuditEventsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x17ListAuditEventsResponse\x12\x32\n\x0c\x61udit_events\x18\x01 \x03(\x0b\x32\x1c.parley.config.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x90\x06\n\rAccessService\x12`\n\rCreateProject\x12&.parley.config.v1.CreateProjectRequest\x1a\'.parley.config.v1.CreateProjectResponse\x12]\n\x0cListProjects\x12%.parley.config.v1.ListProjectsRequest\x1a&.parley.config.v1.ListProjectsResponse\x12`\n\rDeleteProject\x12&.parley.config.v1.DeleteProjectRequest\x1a\'.parley.config.v1.DeleteProjectResponse\x12]\n\x0c\x43reateApiKey\x12%.parley.config.v1.CreateApiKeyRequest\x1a&.parley.config.v1.CreateApiKeyResponse\x12Z\n\x0bListApiKeys\x12$.parley.config.v1.ListApiKeysRequest\x1a%.parley.config.v1.ListApiKeysResponse\x12]\n\x0cRevokeApiKey\x12%.parley.config.v1.RevokeApiKeyRequest\x1a&.parley.config.v1.RevokeApiKeyResponse\x12Z\n\x0b\x43heckApiKey\x12$.parley.config.v1.CheckApiKeyRequest\x1a%.parley.config.v1.CheckApiKeyResponse\x12\x66\n\x0fListAuditEvents\x12(.parley.config.v1.ListAuditEventsRequest\x1a).parley.config.v1.ListAuditEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%parley/config/v1/access_service.proto\x12\x10parley.config.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\"\\\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd3\x02\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64isplay_name\x18\t \x01(\t\x12.\n\x06limits\x18\n \x01(\x0b\x32\x1e.parley.config.v1.ApiKeyLimits\"E\n\x0c\x41piKeyLimits\x12\x1b\n\x13requests_per_minute\x18\x01 \x01(\x05\x12\x18\n\x10\x63oncurrent_turns\x18\x02 \x01(\x05\"\x8a\x02\n\nAuditEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x62\x65\x66ore\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x0e\n\x06source\x18\n \x01(\t\x12\x0f\n\x07user_id\x18\x0b \x01(\t\"B\n\x14\x43reateProjectRequest\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.parley.config.v1.Project\"C\n\x15\x43reateProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.parley.config.v1.Project\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x14ListProjectsResponse\x12+\n\x08projects\x18\x01 \x03(\x0b\x32\x19.parley.config.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x14\x44\x65leteProjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteProjectResponse\"@\n\x13\x43reateApiKeyRequest\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.parley.config.v1.ApiKey\"N\n\x14\x43reateApiKeyResponse\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.parley.config.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\"L\n\x12ListApiKeysRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x13ListApiKeysResponse\x12*\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x18.parley.config.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x13RevokeApiKeyRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"A\n\x14RevokeApiKeyResponse\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.parley.config.v1.ApiKey\"^\n\x13RotateApiKeyRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12*\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x82\x01\n\x14RotateApiKeyResponse\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.parley.config.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x32\n\x10replaced_api_key\x18\x03 \x01(\x0b\x32\x18.parley.config.v1.ApiKey\"!\n\x12\x43heckApiKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"@\n\x13\x43heckApiKeyResponse\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.parley.config.v1.ApiKey\"K\n\x12WatchAccessRequest\x12\x35\n\x12heartbeat_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\x13WatchAccessResponse\x12\x13\n\x0b\x61pi_key_ids\x18\x01 \x03(\t\"\xcf\x01\n\x16ListAuditEventsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"L\n\x17RecordAuditEventRequest\x12\x31\n\x0b\x61udit_event\x18\x01 \x01(\x0b\x32\x1c.parley.config.v1.AuditEvent\"\x1a\n\x18RecordAuditEventResponse\"<\n\x18\x45raseAuditSubjectRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"6\n\x19\x45raseAuditSubjectResponse\x12\x19\n\x11\x61udit_event_count\x18\x01 \x01(\x03\"f\n\x17ListAuditEventsResponse\x12\x32\n\x0c\x61udit_events\x18\x01 \x03(\x0b\x32\x1c.parley.config.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa3\x0b\n\rAccessService\x12p\n\rCreateProject\x12&.parley.config.v1.CreateProjectRequest\x1a\'.parley.config.v1.CreateProjectResponse\"\x0e\xba\xd7\x18\n\n\x08operator\x12m\n\x0cListProjects\x12%.parley.config.v1.ListProjectsRequest\x1a&.parley.config.v1.ListProjectsResponse\"\x0e\xba\xd7\x18\n\n\x08operator\x12p\n\rDeleteProject\x12&.parley.config.v1.DeleteProjectRequest\x1a\'.parley.config.v1.DeleteProjectResponse\"\x0e\xba\xd7\x18\n\n\x08operator\x12\x80\x01\n\x0c\x43reateApiKey\x12%.parley.config.v1.CreateApiKeyRequest\x1a&.parley.config.v1.CreateApiKeyResponse\"!\xba\xd7\x18\x1d\n\nkeys:admin\x12\x0f\x61pi_key.project\x12u\n\x0bListApiKeys\x12$.parley.config.v1.ListApiKeysRequest\x1a%.parley.config.v1.ListApiKeysResponse\"\x19\xba\xd7\x18\x15\n\nkeys:admin\x12\x07project\x12x\n\x0cRevokeApiKey\x12%.parley.config.v1.RevokeApiKeyRequest\x1a&.parley.config.v1.RevokeApiKeyResponse\"\x19\xba\xd7\x18\x15\n\nkeys:admin\x12\x07project\x12x\n\x0cRotateApiKey\x12%.parley.config.v1.RotateApiKeyRequest\x1a&.parley.config.v1.RotateApiKeyResponse\"\x19\xba\xd7\x18\x15\n\nkeys:admin\x12\x07project\x12i\n\x0b\x43heckApiKey\x12$.parley.config.v1.CheckApiKeyRequest\x1a%.parley.config.v1.CheckApiKeyResponse\"\r\xba\xd7\x18\t\n\x07service\x12k\n\x0bWatchAccess\x12$.parley.config.v1.WatchAccessRequest\x1a%.parley.config.v1.WatchAccessResponse\"\r\xba\xd7\x18\t\n\x07service0\x01\x12\x81\x01\n\x0fListAuditEvents\x12(.parley.config.v1.ListAuditEventsRequest\x1a).parley.config.v1.ListAuditEventsResponse\"\x19\xba\xd7\x18\x15\n\naudit:read\x12\x07project\x12x\n\x10RecordAuditEvent\x12).parley.config.v1.RecordAuditEventRequest\x1a*.parley.config.v1.RecordAuditEventResponse\"\r\xba\xd7\x18\t\n\x07service\x12{\n\x11\x45raseAuditSubject\x12*.parley.config.v1.EraseAuditSubjectRequest\x1a+.parley.config.v1.EraseAuditSubjectResponse\"\r\xba\xd7\x18\t\n\x07serviceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.config.v1.access_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROJECT']._serialized_start=122
-  _globals['_PROJECT']._serialized_end=214
-  _globals['_APIKEY']._serialized_start=217
-  _globals['_APIKEY']._serialized_end=486
-  _globals['_AUDITEVENT']._serialized_start=489
-  _globals['_AUDITEVENT']._serialized_end=722
-  _globals['_CREATEPROJECTREQUEST']._serialized_start=724
-  _globals['_CREATEPROJECTREQUEST']._serialized_end=790
-  _globals['_CREATEPROJECTRESPONSE']._serialized_start=792
-  _globals['_CREATEPROJECTRESPONSE']._serialized_end=859
-  _globals['_LISTPROJECTSREQUEST']._serialized_start=861
-  _globals['_LISTPROJECTSREQUEST']._serialized_end=921
-  _globals['_LISTPROJECTSRESPONSE']._serialized_start=923
-  _globals['_LISTPROJECTSRESPONSE']._serialized_end=1015
-  _globals['_DELETEPROJECTREQUEST']._serialized_start=1017
-  _globals['_DELETEPROJECTREQUEST']._serialized_end=1051
-  _globals['_DELETEPROJECTRESPONSE']._serialized_start=1053
-  _globals['_DELETEPROJECTRESPONSE']._serialized_end=1076
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1078
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1142
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1144
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1222
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1224
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1300
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1302
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1392
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1394
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1444
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1446
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1511
-  _globals['_CHECKAPIKEYREQUEST']._serialized_start=1513
-  _globals['_CHECKAPIKEYREQUEST']._serialized_end=1546
-  _globals['_CHECKAPIKEYRESPONSE']._serialized_start=1548
-  _globals['_CHECKAPIKEYRESPONSE']._serialized_end=1612
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=1614
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=1694
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=1696
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=1798
-  _globals['_ACCESSSERVICE']._serialized_start=1801
-  _globals['_ACCESSSERVICE']._serialized_end=2585
+  _globals['_ACCESSSERVICE'].methods_by_name['CreateProject']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['CreateProject']._serialized_options = b'\272\327\030\n\n\010operator'
+  _globals['_ACCESSSERVICE'].methods_by_name['ListProjects']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['ListProjects']._serialized_options = b'\272\327\030\n\n\010operator'
+  _globals['_ACCESSSERVICE'].methods_by_name['DeleteProject']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['DeleteProject']._serialized_options = b'\272\327\030\n\n\010operator'
+  _globals['_ACCESSSERVICE'].methods_by_name['CreateApiKey']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['CreateApiKey']._serialized_options = b'\272\327\030\035\n\nkeys:admin\022\017api_key.project'
+  _globals['_ACCESSSERVICE'].methods_by_name['ListApiKeys']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\272\327\030\025\n\nkeys:admin\022\007project'
+  _globals['_ACCESSSERVICE'].methods_by_name['RevokeApiKey']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\272\327\030\025\n\nkeys:admin\022\007project'
+  _globals['_ACCESSSERVICE'].methods_by_name['RotateApiKey']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['RotateApiKey']._serialized_options = b'\272\327\030\025\n\nkeys:admin\022\007project'
+  _globals['_ACCESSSERVICE'].methods_by_name['CheckApiKey']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['CheckApiKey']._serialized_options = b'\272\327\030\t\n\007service'
+  _globals['_ACCESSSERVICE'].methods_by_name['WatchAccess']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['WatchAccess']._serialized_options = b'\272\327\030\t\n\007service'
+  _globals['_ACCESSSERVICE'].methods_by_name['ListAuditEvents']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['ListAuditEvents']._serialized_options = b'\272\327\030\025\n\naudit:read\022\007project'
+  _globals['_ACCESSSERVICE'].methods_by_name['RecordAuditEvent']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['RecordAuditEvent']._serialized_options = b'\272\327\030\t\n\007service'
+  _globals['_ACCESSSERVICE'].methods_by_name['EraseAuditSubject']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['EraseAuditSubject']._serialized_options = b'\272\327\030\t\n\007service'
+  _globals['_PROJECT']._serialized_start=183
+  _globals['_PROJECT']._serialized_end=275
+  _globals['_APIKEY']._serialized_start=278
+  _globals['_APIKEY']._serialized_end=617
+  _globals['_APIKEYLIMITS']._serialized_start=619
+  _globals['_APIKEYLIMITS']._serialized_end=688
+  _globals['_AUDITEVENT']._serialized_start=691
+  _globals['_AUDITEVENT']._serialized_end=957
+  _globals['_CREATEPROJECTREQUEST']._serialized_start=959
+  _globals['_CREATEPROJECTREQUEST']._serialized_end=1025
+  _globals['_CREATEPROJECTRESPONSE']._serialized_start=1027
+  _globals['_CREATEPROJECTRESPONSE']._serialized_end=1094
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=1096
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=1156
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=1158
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=1250
+  _globals['_DELETEPROJECTREQUEST']._serialized_start=1252
+  _globals['_DELETEPROJECTREQUEST']._serialized_end=1286
+  _globals['_DELETEPROJECTRESPONSE']._serialized_start=1288
+  _globals['_DELETEPROJECTRESPONSE']._serialized_end=1311
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1313
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1377
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1379
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1457
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1459
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1535
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1537
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1627
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1629
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1679
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1681
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1746
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1748
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1842
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=1845
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=1975
+  _globals['_CHECKAPIKEYREQUEST']._serialized_start=1977
+  _globals['_CHECKAPIKEYREQUEST']._serialized_end=2010
+  _globals['_CHECKAPIKEYRESPONSE']._serialized_start=2012
+  _globals['_CHECKAPIKEYRESPONSE']._serialized_end=2076
+  _globals['_WATCHACCESSREQUEST']._serialized_start=2078
+  _globals['_WATCHACCESSREQUEST']._serialized_end=2153
+  _globals['_WATCHACCESSRESPONSE']._serialized_start=2155
+  _globals['_WATCHACCESSRESPONSE']._serialized_end=2197
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=2200
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=2407
+  _globals['_RECORDAUDITEVENTREQUEST']._serialized_start=2409
+  _globals['_RECORDAUDITEVENTREQUEST']._serialized_end=2485
+  _globals['_RECORDAUDITEVENTRESPONSE']._serialized_start=2487
+  _globals['_RECORDAUDITEVENTRESPONSE']._serialized_end=2513
+  _globals['_ERASEAUDITSUBJECTREQUEST']._serialized_start=2515
+  _globals['_ERASEAUDITSUBJECTREQUEST']._serialized_end=2575
+  _globals['_ERASEAUDITSUBJECTRESPONSE']._serialized_start=2577
+  _globals['_ERASEAUDITSUBJECTRESPONSE']._serialized_end=2631
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=2633
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=2735
+  _globals['_ACCESSSERVICE']._serialized_start=2738
+  _globals['_ACCESSSERVICE']._serialized_end=4181
 # @@protoc_insertion_point(module_scope)

@@ -65,15 +65,35 @@ class AccessServiceStub:
                 request_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/parley.config.v1.AccessService/RotateApiKey',
+                request_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.RotateApiKeyResponse.FromString,
+                _registered_method=True)
         self.CheckApiKey = channel.unary_unary(
                 '/parley.config.v1.AccessService/CheckApiKey',
                 request_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.CheckApiKeyRequest.SerializeToString,
                 response_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.CheckApiKeyResponse.FromString,
                 _registered_method=True)
+        self.WatchAccess = channel.unary_stream(
+                '/parley.config.v1.AccessService/WatchAccess',
+                request_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.WatchAccessRequest.SerializeToString,
+                response_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.WatchAccessResponse.FromString,
+                _registered_method=True)
         self.ListAuditEvents = channel.unary_unary(
                 '/parley.config.v1.AccessService/ListAuditEvents',
                 request_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.ListAuditEventsRequest.SerializeToString,
                 response_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
+        self.RecordAuditEvent = channel.unary_unary(
+                '/parley.config.v1.AccessService/RecordAuditEvent',
+                request_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.RecordAuditEventRequest.SerializeToString,
+                response_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.RecordAuditEventResponse.FromString,
+                _registered_method=True)
+        self.EraseAuditSubject = channel.unary_unary(
+                '/parley.config.v1.AccessService/EraseAuditSubject',
+                request_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.EraseAuditSubjectRequest.SerializeToString,
+                response_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.EraseAuditSubjectResponse.FromString,
                 _registered_method=True)
 
 
@@ -82,7 +102,7 @@ class AccessServiceServicer:
     """
 
     def CreateProject(self, request, context):
-        """Creates a project (AIP-133). Fails: INVALID_FIELD.
+        """Creates a project (AIP-133). Fails: INVALID_FIELD, PROJECT_ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,14 +116,16 @@ class AccessServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProject(self, request, context):
-        """Deletes a project with all that belongs to it. Safe to retry. Fails: PROJECT_NOT_FOUND.
+        """Deletes a project with all that belongs to it: its agents and their sessions, its API keys. Its audit log stays.
+        Safe to retry. Fails: PROJECT_NOT_FOUND, PROJECT_IN_USE (`default` always is).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateApiKey(self, request, context):
-        """Makes an API key and shows it this once. Fails: INVALID_FIELD, PROJECT_NOT_FOUND.
+        """Makes an API key and shows it this once. A caller can give no scope that it does not have. Fails: INVALID_FIELD,
+        PROJECT_NOT_FOUND, SCOPE_MISSING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,15 +145,47 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateApiKey(self, request, context):
+        """Makes a key with the rights of another one, which ends after an overlap. Fails: INVALID_FIELD, API_KEY_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckApiKey(self, request, context):
-        """Says what a presented API key may do. Safe to retry. Fails: UNAUTHENTICATED.
+        """Says what a presented API key may do. Safe to retry. Fails: UNAUTHENTICATED, also for one that is revoked or ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchAccess(self, request, context):
+        """Streams which API keys are not what CheckApiKey said of them any more, with heartbeats; ends only by the caller, or
+        by DRAINING. What was known of keys before the stream was open, or while it was silent for longer than its
+        heartbeats allow, must be checked again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAuditEvents(self, request, context):
-        """Lists the audit log of a project by pages, newest first. Safe to retry. Fails: INVALID_PAGE_TOKEN.
+        """Lists the audit log of a project by pages, newest first. Safe to retry. Fails: INVALID_FIELD, INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordAuditEvent(self, request, context):
+        """Adds a write that another service is about to make to the audit log. Safe to retry with the same event id.
+        Fails: INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseAuditSubject(self, request, context):
+        """Takes a user out of the audit log of a project: where the user stands as actor or in a resource, before or after, a
+        pseudonym that can't be turned back stands instead. The events stay. Safe to retry. Fails: INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,15 +224,35 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     request_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.RevokeApiKeyResponse.SerializeToString,
             ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.RotateApiKeyResponse.SerializeToString,
+            ),
             'CheckApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckApiKey,
                     request_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.CheckApiKeyRequest.FromString,
                     response_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.CheckApiKeyResponse.SerializeToString,
             ),
+            'WatchAccess': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAccess,
+                    request_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.WatchAccessRequest.FromString,
+                    response_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.WatchAccessResponse.SerializeToString,
+            ),
             'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAuditEvents,
                     request_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.ListAuditEventsRequest.FromString,
                     response_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.ListAuditEventsResponse.SerializeToString,
+            ),
+            'RecordAuditEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordAuditEvent,
+                    request_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.RecordAuditEventRequest.FromString,
+                    response_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.RecordAuditEventResponse.SerializeToString,
+            ),
+            'EraseAuditSubject': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseAuditSubject,
+                    request_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.EraseAuditSubjectRequest.FromString,
+                    response_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.EraseAuditSubjectResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +429,33 @@ class AccessService:
             _registered_method=True)
 
     @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.config.v1.AccessService/RotateApiKey',
+            parley_dot_config_dot_v1_dot_access__service__pb2.RotateApiKeyRequest.SerializeToString,
+            parley_dot_config_dot_v1_dot_access__service__pb2.RotateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CheckApiKey(request,
             target,
             options=(),
@@ -382,6 +483,33 @@ class AccessService:
             _registered_method=True)
 
     @staticmethod
+    def WatchAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/parley.config.v1.AccessService/WatchAccess',
+            parley_dot_config_dot_v1_dot_access__service__pb2.WatchAccessRequest.SerializeToString,
+            parley_dot_config_dot_v1_dot_access__service__pb2.WatchAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListAuditEvents(request,
             target,
             options=(),
@@ -398,6 +526,60 @@ class AccessService:
             '/parley.config.v1.AccessService/ListAuditEvents',
             parley_dot_config_dot_v1_dot_access__service__pb2.ListAuditEventsRequest.SerializeToString,
             parley_dot_config_dot_v1_dot_access__service__pb2.ListAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordAuditEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.config.v1.AccessService/RecordAuditEvent',
+            parley_dot_config_dot_v1_dot_access__service__pb2.RecordAuditEventRequest.SerializeToString,
+            parley_dot_config_dot_v1_dot_access__service__pb2.RecordAuditEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseAuditSubject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.config.v1.AccessService/EraseAuditSubject',
+            parley_dot_config_dot_v1_dot_access__service__pb2.EraseAuditSubjectRequest.SerializeToString,
+            parley_dot_config_dot_v1_dot_access__service__pb2.EraseAuditSubjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,21 +34,40 @@ class AccessServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AccessServiceAsyncStub: ...
     CreateProject: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.CreateProjectRequest, _access_service_pb2.CreateProjectResponse]
-    """Creates a project (AIP-133). Fails: INVALID_FIELD."""
+    """Creates a project (AIP-133). Fails: INVALID_FIELD, PROJECT_ALREADY_EXISTS."""
     ListProjects: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListProjectsRequest, _access_service_pb2.ListProjectsResponse]
     """Lists projects by pages, in order of id. Safe to retry. Fails: INVALID_PAGE_TOKEN."""
     DeleteProject: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.DeleteProjectRequest, _access_service_pb2.DeleteProjectResponse]
-    """Deletes a project with all that belongs to it. Safe to retry. Fails: PROJECT_NOT_FOUND."""
+    """Deletes a project with all that belongs to it: its agents and their sessions, its API keys. Its audit log stays.
+    Safe to retry. Fails: PROJECT_NOT_FOUND, PROJECT_IN_USE (`default` always is).
+    """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.CreateApiKeyRequest, _access_service_pb2.CreateApiKeyResponse]
-    """Makes an API key and shows it this once. Fails: INVALID_FIELD, PROJECT_NOT_FOUND."""
+    """Makes an API key and shows it this once. A caller can give no scope that it does not have. Fails: INVALID_FIELD,
+    PROJECT_NOT_FOUND, SCOPE_MISSING.
+    """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListApiKeysRequest, _access_service_pb2.ListApiKeysResponse]
     """Lists API keys of a project by pages, without the keys themselves. Safe to retry. Fails: INVALID_PAGE_TOKEN."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.RevokeApiKeyRequest, _access_service_pb2.RevokeApiKeyResponse]
     """Revokes an API key; no gateway accepts it a second later. Safe to retry. Fails: API_KEY_NOT_FOUND."""
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.RotateApiKeyRequest, _access_service_pb2.RotateApiKeyResponse]
+    """Makes a key with the rights of another one, which ends after an overlap. Fails: INVALID_FIELD, API_KEY_NOT_FOUND."""
     CheckApiKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.CheckApiKeyRequest, _access_service_pb2.CheckApiKeyResponse]
-    """Says what a presented API key may do. Safe to retry. Fails: UNAUTHENTICATED."""
+    """Says what a presented API key may do. Safe to retry. Fails: UNAUTHENTICATED, also for one that is revoked or ended."""
+    WatchAccess: _grpc.UnaryStreamMultiCallable[_access_service_pb2.WatchAccessRequest, _access_service_pb2.WatchAccessResponse]
+    """Streams which API keys are not what CheckApiKey said of them any more, with heartbeats; ends only by the caller, or
+    by DRAINING. What was known of keys before the stream was open, or while it was silent for longer than its
+    heartbeats allow, must be checked again.
+    """
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListAuditEventsRequest, _access_service_pb2.ListAuditEventsResponse]
-    """Lists the audit log of a project by pages, newest first. Safe to retry. Fails: INVALID_PAGE_TOKEN."""
+    """Lists the audit log of a project by pages, newest first. Safe to retry. Fails: INVALID_FIELD, INVALID_PAGE_TOKEN."""
+    RecordAuditEvent: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.RecordAuditEventRequest, _access_service_pb2.RecordAuditEventResponse]
+    """Adds a write that another service is about to make to the audit log. Safe to retry with the same event id.
+    Fails: INVALID_FIELD.
+    """
+    EraseAuditSubject: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.EraseAuditSubjectRequest, _access_service_pb2.EraseAuditSubjectResponse]
+    """Takes a user out of the audit log of a project: where the user stands as actor or in a resource, before or after, a
+    pseudonym that can't be turned back stands instead. The events stay. Safe to retry. Fails: INVALID_FIELD.
+    """
 
 @_typing.type_check_only
 class AccessServiceAsyncStub(AccessServiceStub):
@@ -56,21 +75,40 @@ class AccessServiceAsyncStub(AccessServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProject: _aio.UnaryUnaryMultiCallable[_access_service_pb2.CreateProjectRequest, _access_service_pb2.CreateProjectResponse]  # type: ignore[assignment]
-    """Creates a project (AIP-133). Fails: INVALID_FIELD."""
+    """Creates a project (AIP-133). Fails: INVALID_FIELD, PROJECT_ALREADY_EXISTS."""
     ListProjects: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListProjectsRequest, _access_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
     """Lists projects by pages, in order of id. Safe to retry. Fails: INVALID_PAGE_TOKEN."""
     DeleteProject: _aio.UnaryUnaryMultiCallable[_access_service_pb2.DeleteProjectRequest, _access_service_pb2.DeleteProjectResponse]  # type: ignore[assignment]
-    """Deletes a project with all that belongs to it. Safe to retry. Fails: PROJECT_NOT_FOUND."""
+    """Deletes a project with all that belongs to it: its agents and their sessions, its API keys. Its audit log stays.
+    Safe to retry. Fails: PROJECT_NOT_FOUND, PROJECT_IN_USE (`default` always is).
+    """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.CreateApiKeyRequest, _access_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
-    """Makes an API key and shows it this once. Fails: INVALID_FIELD, PROJECT_NOT_FOUND."""
+    """Makes an API key and shows it this once. A caller can give no scope that it does not have. Fails: INVALID_FIELD,
+    PROJECT_NOT_FOUND, SCOPE_MISSING.
+    """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListApiKeysRequest, _access_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists API keys of a project by pages, without the keys themselves. Safe to retry. Fails: INVALID_PAGE_TOKEN."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.RevokeApiKeyRequest, _access_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes an API key; no gateway accepts it a second later. Safe to retry. Fails: API_KEY_NOT_FOUND."""
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.RotateApiKeyRequest, _access_service_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """Makes a key with the rights of another one, which ends after an overlap. Fails: INVALID_FIELD, API_KEY_NOT_FOUND."""
     CheckApiKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.CheckApiKeyRequest, _access_service_pb2.CheckApiKeyResponse]  # type: ignore[assignment]
-    """Says what a presented API key may do. Safe to retry. Fails: UNAUTHENTICATED."""
+    """Says what a presented API key may do. Safe to retry. Fails: UNAUTHENTICATED, also for one that is revoked or ended."""
+    WatchAccess: _aio.UnaryStreamMultiCallable[_access_service_pb2.WatchAccessRequest, _access_service_pb2.WatchAccessResponse]  # type: ignore[assignment]
+    """Streams which API keys are not what CheckApiKey said of them any more, with heartbeats; ends only by the caller, or
+    by DRAINING. What was known of keys before the stream was open, or while it was silent for longer than its
+    heartbeats allow, must be checked again.
+    """
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListAuditEventsRequest, _access_service_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
-    """Lists the audit log of a project by pages, newest first. Safe to retry. Fails: INVALID_PAGE_TOKEN."""
+    """Lists the audit log of a project by pages, newest first. Safe to retry. Fails: INVALID_FIELD, INVALID_PAGE_TOKEN."""
+    RecordAuditEvent: _aio.UnaryUnaryMultiCallable[_access_service_pb2.RecordAuditEventRequest, _access_service_pb2.RecordAuditEventResponse]  # type: ignore[assignment]
+    """Adds a write that another service is about to make to the audit log. Safe to retry with the same event id.
+    Fails: INVALID_FIELD.
+    """
+    EraseAuditSubject: _aio.UnaryUnaryMultiCallable[_access_service_pb2.EraseAuditSubjectRequest, _access_service_pb2.EraseAuditSubjectResponse]  # type: ignore[assignment]
+    """Takes a user out of the audit log of a project: where the user stands as actor or in a resource, before or after, a
+    pseudonym that can't be turned back stands instead. The events stay. Safe to retry. Fails: INVALID_FIELD.
+    """
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who may touch what: projects, API keys and the audit log."""
@@ -81,7 +119,7 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _access_service_pb2.CreateProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.CreateProjectResponse, _abc.Awaitable[_access_service_pb2.CreateProjectResponse]]:
-        """Creates a project (AIP-133). Fails: INVALID_FIELD."""
+        """Creates a project (AIP-133). Fails: INVALID_FIELD, PROJECT_ALREADY_EXISTS."""
 
     @_abc_1.abstractmethod
     def ListProjects(
@@ -97,7 +135,9 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _access_service_pb2.DeleteProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.DeleteProjectResponse, _abc.Awaitable[_access_service_pb2.DeleteProjectResponse]]:
-        """Deletes a project with all that belongs to it. Safe to retry. Fails: PROJECT_NOT_FOUND."""
+        """Deletes a project with all that belongs to it: its agents and their sessions, its API keys. Its audit log stays.
+        Safe to retry. Fails: PROJECT_NOT_FOUND, PROJECT_IN_USE (`default` always is).
+        """
 
     @_abc_1.abstractmethod
     def CreateApiKey(
@@ -105,7 +145,9 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _access_service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_access_service_pb2.CreateApiKeyResponse]]:
-        """Makes an API key and shows it this once. Fails: INVALID_FIELD, PROJECT_NOT_FOUND."""
+        """Makes an API key and shows it this once. A caller can give no scope that it does not have. Fails: INVALID_FIELD,
+        PROJECT_NOT_FOUND, SCOPE_MISSING.
+        """
 
     @_abc_1.abstractmethod
     def ListApiKeys(
@@ -124,12 +166,31 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         """Revokes an API key; no gateway accepts it a second later. Safe to retry. Fails: API_KEY_NOT_FOUND."""
 
     @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _access_service_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.RotateApiKeyResponse, _abc.Awaitable[_access_service_pb2.RotateApiKeyResponse]]:
+        """Makes a key with the rights of another one, which ends after an overlap. Fails: INVALID_FIELD, API_KEY_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
     def CheckApiKey(
         self,
         request: _access_service_pb2.CheckApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.CheckApiKeyResponse, _abc.Awaitable[_access_service_pb2.CheckApiKeyResponse]]:
-        """Says what a presented API key may do. Safe to retry. Fails: UNAUTHENTICATED."""
+        """Says what a presented API key may do. Safe to retry. Fails: UNAUTHENTICATED, also for one that is revoked or ended."""
+
+    @_abc_1.abstractmethod
+    def WatchAccess(
+        self,
+        request: _access_service_pb2.WatchAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_access_service_pb2.WatchAccessResponse], _abc.AsyncIterator[_access_service_pb2.WatchAccessResponse]]:
+        """Streams which API keys are not what CheckApiKey said of them any more, with heartbeats; ends only by the caller, or
+        by DRAINING. What was known of keys before the stream was open, or while it was silent for longer than its
+        heartbeats allow, must be checked again.
+        """
 
     @_abc_1.abstractmethod
     def ListAuditEvents(
@@ -137,6 +198,26 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _access_service_pb2.ListAuditEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.ListAuditEventsResponse, _abc.Awaitable[_access_service_pb2.ListAuditEventsResponse]]:
-        """Lists the audit log of a project by pages, newest first. Safe to retry. Fails: INVALID_PAGE_TOKEN."""
+        """Lists the audit log of a project by pages, newest first. Safe to retry. Fails: INVALID_FIELD, INVALID_PAGE_TOKEN."""
+
+    @_abc_1.abstractmethod
+    def RecordAuditEvent(
+        self,
+        request: _access_service_pb2.RecordAuditEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.RecordAuditEventResponse, _abc.Awaitable[_access_service_pb2.RecordAuditEventResponse]]:
+        """Adds a write that another service is about to make to the audit log. Safe to retry with the same event id.
+        Fails: INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseAuditSubject(
+        self,
+        request: _access_service_pb2.EraseAuditSubjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.EraseAuditSubjectResponse, _abc.Awaitable[_access_service_pb2.EraseAuditSubjectResponse]]:
+        """Takes a user out of the audit log of a project: where the user stands as actor or in a resource, before or after, a
+        pseudonym that can't be turned back stands instead. The events stay. Safe to retry. Fails: INVALID_FIELD.
+        """
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,54 +25,73 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from parley.access.v1 import rule_pb2 as parley_dot_access_dot_v1_dot_rule__pb2
 from parley.config.v1 import agent_config_pb2 as parley_dot_config_dot_v1_dot_agent__config__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+parley/config/v1/agent_config_service.proto\x12\x10parley.config.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#parley/config/v1/agent_config.proto\"\x9c\x01\n\x18\x43reateAgentConfigRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x33\n\x0c\x61gent_config\x18\x02 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\"P\n\x19\x43reateAgentConfigResponse\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\"S\n\x15GetAgentConfigRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0b\n\x03uid\x18\x04 \x01(\t\"M\n\x16GetAgentConfigResponse\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\"\x89\x01\n\x17ListAgentConfigsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x06 \x01(\x08\"i\n\x18ListAgentConfigsResponse\x12\x34\n\ragent_configs\x18\x01 \x03(\x0b\x32\x1d.parley.config.v1.AgentConfig\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb9\x01\n\x18UpdateAgentConfigRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x33\n\x0c\x61gent_config\x18\x02 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\"P\n\x19UpdateAgentConfigResponse\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\"\\\n\x18\x44\x65leteAgentConfigRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\"P\n\x19\x44\x65leteAgentConfigResponse\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\"F\n\x1aUndeleteAgentConfigRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\"R\n\x1bUndeleteAgentConfigResponse\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\"e\n\x1fListAgentConfigRevisionsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"u\n ListAgentConfigRevisionsResponse\x12\x38\n\trevisions\x18\x01 \x03(\x0b\x32%.parley.config.v1.AgentConfigRevision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x1aRollbackAgentConfigRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\"R\n\x1bRollbackAgentConfigResponse\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\"r\n\x18WatchAgentConfigsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbd\x01\n\x19WatchAgentConfigsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x31\n\x0b\x63hange_type\x18\x02 \x01(\x0e\x32\x1c.parley.config.v1.ChangeType\x12\x33\n\x0c\x61gent_config\x18\x03 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*t\n\nChangeType\x12\x1b\n\x17\x43HANGE_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43HANGE_TYPE_CREATED\x10\x01\x12\x17\n\x13\x43HANGE_TYPE_UPDATED\x10\x02\x12\x17\n\x13\x43HANGE_TYPE_DELETED\x10\x03\x32\x8a\x08\n\x12\x41gentConfigService\x12l\n\x11\x43reateAgentConfig\x12*.parley.config.v1.CreateAgentConfigRequest\x1a+.parley.config.v1.CreateAgentConfigResponse\x12\x63\n\x0eGetAgentConfig\x12\'.parley.config.v1.GetAgentConfigRequest\x1a(.parley.config.v1.GetAgentConfigResponse\x12i\n\x10ListAgentConfigs\x12).parley.config.v1.ListAgentConfigsRequest\x1a*.parley.config.v1.ListAgentConfigsResponse\x12l\n\x11UpdateAgentConfig\x12*.parley.config.v1.UpdateAgentConfigRequest\x1a+.parley.config.v1.UpdateAgentConfigResponse\x12l\n\x11\x44\x65leteAgentConfig\x12*.parley.config.v1.DeleteAgentConfigRequest\x1a+.parley.config.v1.DeleteAgentConfigResponse\x12r\n\x13UndeleteAgentConfig\x12,.parley.config.v1.UndeleteAgentConfigRequest\x1a-.parley.config.v1.UndeleteAgentConfigResponse\x12\x81\x01\n\x18ListAgentConfigRevisions\x12\x31.parley.config.v1.ListAgentConfigRevisionsRequest\x1a\x32.parley.config.v1.ListAgentConfigRevisionsResponse\x12r\n\x13RollbackAgentConfig\x12,.parley.config.v1.RollbackAgentConfigRequest\x1a-.parley.config.v1.RollbackAgentConfigResponse\x12n\n\x11WatchAgentConfigs\x12*.parley.config.v1.WatchAgentConfigsRequest\x1a+.parley.config.v1.WatchAgentConfigsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+parley/config/v1/agent_config_service.proto\x12\x10parley.config.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\x1a#parley/config/v1/agent_config.proto\"\x9c\x01\n\x18\x43reateAgentConfigRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x33\n\x0c\x61gent_config\x18\x02 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\"P\n\x19\x43reateAgentConfigResponse\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\"S\n\x15GetAgentConfigRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0b\n\x03uid\x18\x04 \x01(\t\"M\n\x16GetAgentConfigResponse\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\"\x89\x01\n\x17ListAgentConfigsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x06 \x01(\x08\"i\n\x18ListAgentConfigsResponse\x12\x34\n\ragent_configs\x18\x01 \x03(\x0b\x32\x1d.parley.config.v1.AgentConfig\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb9\x01\n\x18UpdateAgentConfigRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x33\n\x0c\x61gent_config\x18\x02 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\"P\n\x19UpdateAgentConfigResponse\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\"\\\n\x18\x44\x65leteAgentConfigRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\"P\n\x19\x44\x65leteAgentConfigResponse\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\"F\n\x1aUndeleteAgentConfigRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\"R\n\x1bUndeleteAgentConfigResponse\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\"e\n\x1fListAgentConfigRevisionsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"u\n ListAgentConfigRevisionsResponse\x12\x38\n\trevisions\x18\x01 \x03(\x0b\x32%.parley.config.v1.AgentConfigRevision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x1aRollbackAgentConfigRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\"R\n\x1bRollbackAgentConfigResponse\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\"r\n\x18WatchAgentConfigsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbd\x01\n\x19WatchAgentConfigsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x31\n\x0b\x63hange_type\x18\x02 \x01(\x0e\x32\x1c.parley.config.v1.ChangeType\x12\x33\n\x0c\x61gent_config\x18\x03 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*t\n\nChangeType\x12\x1b\n\x17\x43HANGE_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43HANGE_TYPE_CREATED\x10\x01\x12\x17\n\x13\x43HANGE_TYPE_UPDATED\x10\x02\x12\x17\n\x13\x43HANGE_TYPE_DELETED\x10\x03\x32\x92\n\n\x12\x41gentConfigService\x12\x89\x01\n\x11\x43reateAgentConfig\x12*.parley.config.v1.CreateAgentConfigRequest\x1a+.parley.config.v1.CreateAgentConfigResponse\"\x1b\xba\xd7\x18\x17\n\x0c\x61gents:write\x12\x07project\x12\x7f\n\x0eGetAgentConfig\x12\'.parley.config.v1.GetAgentConfigRequest\x1a(.parley.config.v1.GetAgentConfigResponse\"\x1a\xba\xd7\x18\x16\n\x0b\x61gents:read\x12\x07project\x12\x85\x01\n\x10ListAgentConfigs\x12).parley.config.v1.ListAgentConfigsRequest\x1a*.parley.config.v1.ListAgentConfigsResponse\"\x1a\xba\xd7\x18\x16\n\x0b\x61gents:read\x12\x07project\x12\x89\x01\n\x11UpdateAgentConfig\x12*.parley.config.v1.UpdateAgentConfigRequest\x1a+.parley.config.v1.UpdateAgentConfigResponse\"\x1b\xba\xd7\x18\x17\n\x0c\x61gents:write\x12\x07project\x12\x89\x01\n\x11\x44\x65leteAgentConfig\x12*.parley.config.v1.DeleteAgentConfigRequest\x1a+.parley.config.v1.DeleteAgentConfigResponse\"\x1b\xba\xd7\x18\x17\n\x0c\x61gents:write\x12\x07project\x12\x8f\x01\n\x13UndeleteAgentConfig\x12,.parley.config.v1.UndeleteAgentConfigRequest\x1a-.parley.config.v1.UndeleteAgentConfigResponse\"\x1b\xba\xd7\x18\x17\n\x0c\x61gents:write\x12\x07project\x12\x9d\x01\n\x18ListAgentConfigRevisions\x12\x31.parley.config.v1.ListAgentConfigRevisionsRequest\x1a\x32.parley.config.v1.ListAgentConfigRevisionsResponse\"\x1a\xba\xd7\x18\x16\n\x0b\x61gents:read\x12\x07project\x12\x8f\x01\n\x13RollbackAgentConfig\x12,.parley.config.v1.RollbackAgentConfigRequest\x1a-.parley.config.v1.RollbackAgentConfigResponse\"\x1b\xba\xd7\x18\x17\n\x0c\x61gents:write\x12\x07project\x12\x8a\x01\n\x11WatchAgentConfigs\x12*.parley.config.v1.WatchAgentConfigsRequest\x1a+.parley.config.v1.WatchAgentConfigsResponse\"\x1a\xba\xd7\x18\x16\n\x0b\x61gents:read\x12\x07project0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.config.v1.agent_config_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHANGETYPE']._serialized_start=2177
-  _globals['_CHANGETYPE']._serialized_end=2293
-  _globals['_CREATEAGENTCONFIGREQUEST']._serialized_start=202
-  _globals['_CREATEAGENTCONFIGREQUEST']._serialized_end=358
-  _globals['_CREATEAGENTCONFIGRESPONSE']._serialized_start=360
-  _globals['_CREATEAGENTCONFIGRESPONSE']._serialized_end=440
-  _globals['_GETAGENTCONFIGREQUEST']._serialized_start=442
-  _globals['_GETAGENTCONFIGREQUEST']._serialized_end=525
-  _globals['_GETAGENTCONFIGRESPONSE']._serialized_start=527
-  _globals['_GETAGENTCONFIGRESPONSE']._serialized_end=604
-  _globals['_LISTAGENTCONFIGSREQUEST']._serialized_start=607
-  _globals['_LISTAGENTCONFIGSREQUEST']._serialized_end=744
-  _globals['_LISTAGENTCONFIGSRESPONSE']._serialized_start=746
-  _globals['_LISTAGENTCONFIGSRESPONSE']._serialized_end=851
-  _globals['_UPDATEAGENTCONFIGREQUEST']._serialized_start=854
-  _globals['_UPDATEAGENTCONFIGREQUEST']._serialized_end=1039
-  _globals['_UPDATEAGENTCONFIGRESPONSE']._serialized_start=1041
-  _globals['_UPDATEAGENTCONFIGRESPONSE']._serialized_end=1121
-  _globals['_DELETEAGENTCONFIGREQUEST']._serialized_start=1123
-  _globals['_DELETEAGENTCONFIGREQUEST']._serialized_end=1215
-  _globals['_DELETEAGENTCONFIGRESPONSE']._serialized_start=1217
-  _globals['_DELETEAGENTCONFIGRESPONSE']._serialized_end=1297
-  _globals['_UNDELETEAGENTCONFIGREQUEST']._serialized_start=1299
-  _globals['_UNDELETEAGENTCONFIGREQUEST']._serialized_end=1369
-  _globals['_UNDELETEAGENTCONFIGRESPONSE']._serialized_start=1371
-  _globals['_UNDELETEAGENTCONFIGRESPONSE']._serialized_end=1453
-  _globals['_LISTAGENTCONFIGREVISIONSREQUEST']._serialized_start=1455
-  _globals['_LISTAGENTCONFIGREVISIONSREQUEST']._serialized_end=1556
-  _globals['_LISTAGENTCONFIGREVISIONSRESPONSE']._serialized_start=1558
-  _globals['_LISTAGENTCONFIGREVISIONSRESPONSE']._serialized_end=1675
-  _globals['_ROLLBACKAGENTCONFIGREQUEST']._serialized_start=1677
-  _globals['_ROLLBACKAGENTCONFIGREQUEST']._serialized_end=1783
-  _globals['_ROLLBACKAGENTCONFIGRESPONSE']._serialized_start=1785
-  _globals['_ROLLBACKAGENTCONFIGRESPONSE']._serialized_end=1867
-  _globals['_WATCHAGENTCONFIGSREQUEST']._serialized_start=1869
-  _globals['_WATCHAGENTCONFIGSREQUEST']._serialized_end=1983
-  _globals['_WATCHAGENTCONFIGSRESPONSE']._serialized_start=1986
-  _globals['_WATCHAGENTCONFIGSRESPONSE']._serialized_end=2175
-  _globals['_AGENTCONFIGSERVICE']._serialized_start=2296
-  _globals['_AGENTCONFIGSERVICE']._serialized_end=3330
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['CreateAgentConfig']._loaded_options = None
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['CreateAgentConfig']._serialized_options = b'\272\327\030\027\n\014agents:write\022\007project'
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['GetAgentConfig']._loaded_options = None
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['GetAgentConfig']._serialized_options = b'\272\327\030\026\n\013agents:read\022\007project'
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['ListAgentConfigs']._loaded_options = None
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['ListAgentConfigs']._serialized_options = b'\272\327\030\026\n\013agents:read\022\007project'
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['UpdateAgentConfig']._loaded_options = None
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['UpdateAgentConfig']._serialized_options = b'\272\327\030\027\n\014agents:write\022\007project'
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['DeleteAgentConfig']._loaded_options = None
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['DeleteAgentConfig']._serialized_options = b'\272\327\030\027\n\014agents:write\022\007project'
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['UndeleteAgentConfig']._loaded_options = None
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['UndeleteAgentConfig']._serialized_options = b'\272\327\030\027\n\014agents:write\022\007project'
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['ListAgentConfigRevisions']._loaded_options = None
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['ListAgentConfigRevisions']._serialized_options = b'\272\327\030\026\n\013agents:read\022\007project'
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['RollbackAgentConfig']._loaded_options = None
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['RollbackAgentConfig']._serialized_options = b'\272\327\030\027\n\014agents:write\022\007project'
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['WatchAgentConfigs']._loaded_options = None
+  _globals['_AGENTCONFIGSERVICE'].methods_by_name['WatchAgentConfigs']._serialized_options = b'\272\327\030\026\n\013agents:read\022\007project'
+  _globals['_CHANGETYPE']._serialized_start=2206
+  _globals['_CHANGETYPE']._serialized_end=2322
+  _globals['_CREATEAGENTCONFIGREQUEST']._serialized_start=231
+  _globals['_CREATEAGENTCONFIGREQUEST']._serialized_end=387
+  _globals['_CREATEAGENTCONFIGRESPONSE']._serialized_start=389
+  _globals['_CREATEAGENTCONFIGRESPONSE']._serialized_end=469
+  _globals['_GETAGENTCONFIGREQUEST']._serialized_start=471
+  _globals['_GETAGENTCONFIGREQUEST']._serialized_end=554
+  _globals['_GETAGENTCONFIGRESPONSE']._serialized_start=556
+  _globals['_GETAGENTCONFIGRESPONSE']._serialized_end=633
+  _globals['_LISTAGENTCONFIGSREQUEST']._serialized_start=636
+  _globals['_LISTAGENTCONFIGSREQUEST']._serialized_end=773
+  _globals['_LISTAGENTCONFIGSRESPONSE']._serialized_start=775
+  _globals['_LISTAGENTCONFIGSRESPONSE']._serialized_end=880
+  _globals['_UPDATEAGENTCONFIGREQUEST']._serialized_start=883
+  _globals['_UPDATEAGENTCONFIGREQUEST']._serialized_end=1068
+  _globals['_UPDATEAGENTCONFIGRESPONSE']._serialized_start=1070
+  _globals['_UPDATEAGENTCONFIGRESPONSE']._serialized_end=1150
+  _globals['_DELETEAGENTCONFIGREQUEST']._serialized_start=1152
+  _globals['_DELETEAGENTCONFIGREQUEST']._serialized_end=1244
+  _globals['_DELETEAGENTCONFIGRESPONSE']._serialized_start=1246
+  _globals['_DELETEAGENTCONFIGRESPONSE']._serialized_end=1326
+  _globals['_UNDELETEAGENTCONFIGREQUEST']._serialized_start=1328
+  _globals['_UNDELETEAGENTCONFIGREQUEST']._serialized_end=1398
+  _globals['_UNDELETEAGENTCONFIGRESPONSE']._serialized_start=1400
+  _globals['_UNDELETEAGENTCONFIGRESPONSE']._serialized_end=1482
+  _globals['_LISTAGENTCONFIGREVISIONSREQUEST']._serialized_start=1484
+  _globals['_LISTAGENTCONFIGREVISIONSREQUEST']._serialized_end=1585
+  _globals['_LISTAGENTCONFIGREVISIONSRESPONSE']._serialized_start=1587
+  _globals['_LISTAGENTCONFIGREVISIONSRESPONSE']._serialized_end=1704
+  _globals['_ROLLBACKAGENTCONFIGREQUEST']._serialized_start=1706
+  _globals['_ROLLBACKAGENTCONFIGREQUEST']._serialized_end=1812
+  _globals['_ROLLBACKAGENTCONFIGRESPONSE']._serialized_start=1814
+  _globals['_ROLLBACKAGENTCONFIGRESPONSE']._serialized_end=1896
+  _globals['_WATCHAGENTCONFIGSREQUEST']._serialized_start=1898
+  _globals['_WATCHAGENTCONFIGSREQUEST']._serialized_end=2012
+  _globals['_WATCHAGENTCONFIGSRESPONSE']._serialized_start=2015
+  _globals['_WATCHAGENTCONFIGSRESPONSE']._serialized_end=2204
+  _globals['_AGENTCONFIGSERVICE']._serialized_start=2325
+  _globals['_AGENTCONFIGSERVICE']._serialized_end=3623
 # @@protoc_insertion_point(module_scope)

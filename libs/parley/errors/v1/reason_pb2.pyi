@@ -58,6 +58,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """ALREADY_EXISTS. A session with this id is there. Metadata: session_id."""
     REASON_TEMPLATE_CONFLICT: _Reason.ValueType  # 42
     """ALREADY_EXISTS. The template version is published with other content. Metadata: template_id, template_version."""
+    REASON_PROJECT_ALREADY_EXISTS: _Reason.ValueType  # 43
+    """ALREADY_EXISTS. A project with this id is there. Metadata: project."""
     REASON_ETAG_MISMATCH: _Reason.ValueType  # 60
     """ABORTED. The etag given is not the current one; read again, then retry. Metadata: agent_id or session_id."""
     REASON_SESSION_BUSY: _Reason.ValueType  # 61
@@ -80,6 +82,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION. The agent config names a template that this gateway can't build. Metadata: template_id."""
     REASON_SESSION_FULL: _Reason.ValueType  # 84
     """FAILED_PRECONDITION. The session has as many turns as it may keep. Metadata: session_id, limit."""
+    REASON_PROJECT_IN_USE: _Reason.ValueType  # 85
+    """FAILED_PRECONDITION. The project can't be deleted. Metadata: project."""
     REASON_TURN_QUEUE_FULL: _Reason.ValueType  # 100
     """RESOURCE_EXHAUSTED. The gateway, the agent or the session has as many turns running and queued as it may.
     `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.
@@ -112,6 +116,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """UNAUTHENTICATED. No credentials, or none that are valid."""
     REASON_SCOPE_MISSING: _Reason.ValueType  # 161
     """PERMISSION_DENIED. The credentials do not carry the scope needed. Metadata: scope."""
+    REASON_PROJECT_DENIED: _Reason.ValueType  # 162
+    """PERMISSION_DENIED. The request names another project than the credentials are for. Metadata: project (theirs)."""
+    REASON_USER_DENIED: _Reason.ValueType  # 163
+    """PERMISSION_DENIED. The request names another user than the credentials are bound to. Metadata: none."""
     REASON_NOT_IMPLEMENTED: _Reason.ValueType  # 180
     """UNIMPLEMENTED. The RPC is in the contract and its depth comes later. Metadata: rpc."""
     REASON_INTERNAL: _Reason.ValueType  # 181
@@ -158,6 +166,8 @@ REASON_SESSION_ALREADY_EXISTS: Reason.ValueType  # 41
 """ALREADY_EXISTS. A session with this id is there. Metadata: session_id."""
 REASON_TEMPLATE_CONFLICT: Reason.ValueType  # 42
 """ALREADY_EXISTS. The template version is published with other content. Metadata: template_id, template_version."""
+REASON_PROJECT_ALREADY_EXISTS: Reason.ValueType  # 43
+"""ALREADY_EXISTS. A project with this id is there. Metadata: project."""
 REASON_ETAG_MISMATCH: Reason.ValueType  # 60
 """ABORTED. The etag given is not the current one; read again, then retry. Metadata: agent_id or session_id."""
 REASON_SESSION_BUSY: Reason.ValueType  # 61
@@ -180,6 +190,8 @@ REASON_TEMPLATE_NOT_BUILDABLE: Reason.ValueType  # 83
 """FAILED_PRECONDITION. The agent config names a template that this gateway can't build. Metadata: template_id."""
 REASON_SESSION_FULL: Reason.ValueType  # 84
 """FAILED_PRECONDITION. The session has as many turns as it may keep. Metadata: session_id, limit."""
+REASON_PROJECT_IN_USE: Reason.ValueType  # 85
+"""FAILED_PRECONDITION. The project can't be deleted. Metadata: project."""
 REASON_TURN_QUEUE_FULL: Reason.ValueType  # 100
 """RESOURCE_EXHAUSTED. The gateway, the agent or the session has as many turns running and queued as it may.
 `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.
@@ -212,6 +224,10 @@ REASON_UNAUTHENTICATED: Reason.ValueType  # 160
 """UNAUTHENTICATED. No credentials, or none that are valid."""
 REASON_SCOPE_MISSING: Reason.ValueType  # 161
 """PERMISSION_DENIED. The credentials do not carry the scope needed. Metadata: scope."""
+REASON_PROJECT_DENIED: Reason.ValueType  # 162
+"""PERMISSION_DENIED. The request names another project than the credentials are for. Metadata: project (theirs)."""
+REASON_USER_DENIED: Reason.ValueType  # 163
+"""PERMISSION_DENIED. The request names another user than the credentials are bound to. Metadata: none."""
 REASON_NOT_IMPLEMENTED: Reason.ValueType  # 180
 """UNIMPLEMENTED. The RPC is in the contract and its depth comes later. Metadata: rpc."""
 REASON_INTERNAL: Reason.ValueType  # 181

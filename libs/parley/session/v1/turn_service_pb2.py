@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from parley.access.v1 import rule_pb2 as parley_dot_access_dot_v1_dot_rule__pb2
 from parley.session.v1 import message_pb2 as parley_dot_session_dot_v1_dot_message__pb2
 from parley.session.v1 import session_service_pb2 as parley_dot_session_dot_v1_dot_session__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$parley/session/v1/turn_service.proto\x12\x11parley.session.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fparley/session/v1/message.proto\x1a\'parley/session/v1/session_service.proto\"\x81\x01\n\tTurnLease\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0f\n\x07turn_id\x18\x03 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe0\x03\n\x10\x42\x65ginTurnRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x1a\n\x12session_must_exist\x18\x03 \x01(\x08\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x11\n\tagent_uid\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12\x0f\n\x07turn_id\x18\x07 \x01(\t\x12\x17\n\x0fwindow_messages\x18\x08 \x01(\x05\x12+\n\x08idle_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_lifetime\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x04\x62usy\x18\x0b \x01(\x0e\x32\x1d.parley.session.v1.BusyPolicy\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x16\n\x0erequest_digest\x18\r \x01(\x0c\x12\x43\n\x08metadata\x18\x0e \x03(\x0b\x32\x31.parley.session.v1.BeginTurnRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd7\x01\n\x11\x42\x65ginTurnResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.parley.session.v1.Session\x12+\n\x05lease\x18\x02 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\'\n\x06window\x18\x03 \x03(\x0b\x32\x17.parley.session.v1.Turn\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x08\x12.\n\rreplayed_turn\x18\x05 \x01(\x0b\x32\x17.parley.session.v1.Turn\"h\n\x10RenewTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\'\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"D\n\x11RenewTurnResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc0\x01\n\x11\x43ommitTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12%\n\x04turn\x18\x02 \x01(\x0b\x32\x17.parley.session.v1.Turn\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0erequest_digest\x18\x04 \x01(\x0c\x12+\n\x08idle_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"Z\n\x12\x43ommitTurnResponse\x12\x13\n\x0bturn_number\x18\x01 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x10\x41\x62ortTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\"\x13\n\x11\x41\x62ortTurnResponse*r\n\nBusyPolicy\x12\x1b\n\x17\x42USY_POLICY_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42USY_POLICY_WAIT\x10\x01\x12\x16\n\x12\x42USY_POLICY_REJECT\x10\x02\x12\x19\n\x15\x42USY_POLICY_INTERRUPT\x10\x03\x32\xf0\x02\n\x0bTurnService\x12V\n\tBeginTurn\x12#.parley.session.v1.BeginTurnRequest\x1a$.parley.session.v1.BeginTurnResponse\x12V\n\tRenewTurn\x12#.parley.session.v1.RenewTurnRequest\x1a$.parley.session.v1.RenewTurnResponse\x12Y\n\nCommitTurn\x12$.parley.session.v1.CommitTurnRequest\x1a%.parley.session.v1.CommitTurnResponse\x12V\n\tAbortTurn\x12#.parley.session.v1.AbortTurnRequest\x1a$.parley.session.v1.AbortTurnResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$parley/session/v1/turn_service.proto\x12\x11parley.session.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\x1a\x1fparley/session/v1/message.proto\x1a\'parley/session/v1/session_service.proto\"\x81\x01\n\tTurnLease\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0f\n\x07turn_id\x18\x03 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe0\x03\n\x10\x42\x65ginTurnRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x1a\n\x12session_must_exist\x18\x03 \x01(\x08\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x11\n\tagent_uid\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12\x0f\n\x07turn_id\x18\x07 \x01(\t\x12\x17\n\x0fwindow_messages\x18\x08 \x01(\x05\x12+\n\x08idle_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_lifetime\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x04\x62usy\x18\x0b \x01(\x0e\x32\x1d.parley.session.v1.BusyPolicy\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x16\n\x0erequest_digest\x18\r \x01(\x0c\x12\x43\n\x08metadata\x18\x0e \x03(\x0b\x32\x31.parley.session.v1.BeginTurnRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd7\x01\n\x11\x42\x65ginTurnResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.parley.session.v1.Session\x12+\n\x05lease\x18\x02 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\'\n\x06window\x18\x03 \x03(\x0b\x32\x17.parley.session.v1.Turn\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x08\x12.\n\rreplayed_turn\x18\x05 \x01(\x0b\x32\x17.parley.session.v1.Turn\"h\n\x10RenewTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\'\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"D\n\x11RenewTurnResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc0\x01\n\x11\x43ommitTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12%\n\x04turn\x18\x02 \x01(\x0b\x32\x17.parley.session.v1.Turn\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0erequest_digest\x18\x04 \x01(\x0c\x12+\n\x08idle_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"Z\n\x12\x43ommitTurnResponse\x12\x13\n\x0bturn_number\x18\x01 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x10\x41\x62ortTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\"\x13\n\x11\x41\x62ortTurnResponse*r\n\nBusyPolicy\x12\x1b\n\x17\x42USY_POLICY_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42USY_POLICY_WAIT\x10\x01\x12\x16\n\x12\x42USY_POLICY_REJECT\x10\x02\x12\x19\n\x15\x42USY_POLICY_INTERRUPT\x10\x03\x32\xac\x03\n\x0bTurnService\x12\x65\n\tBeginTurn\x12#.parley.session.v1.BeginTurnRequest\x1a$.parley.session.v1.BeginTurnResponse\"\r\xba\xd7\x18\t\n\x07service\x12\x65\n\tRenewTurn\x12#.parley.session.v1.RenewTurnRequest\x1a$.parley.session.v1.RenewTurnResponse\"\r\xba\xd7\x18\t\n\x07service\x12h\n\nCommitTurn\x12$.parley.session.v1.CommitTurnRequest\x1a%.parley.session.v1.CommitTurnResponse\"\r\xba\xd7\x18\t\n\x07service\x12\x65\n\tAbortTurn\x12#.parley.session.v1.AbortTurnRequest\x1a$.parley.session.v1.AbortTurnResponse\"\r\xba\xd7\x18\t\n\x07serviceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,28 +38,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BEGINTURNREQUEST_METADATAENTRY']._loaded_options = None
   _globals['_BEGINTURNREQUEST_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_BUSYPOLICY']._serialized_start=1580
-  _globals['_BUSYPOLICY']._serialized_end=1694
-  _globals['_TURNLEASE']._serialized_start=199
-  _globals['_TURNLEASE']._serialized_end=328
-  _globals['_BEGINTURNREQUEST']._serialized_start=331
-  _globals['_BEGINTURNREQUEST']._serialized_end=811
-  _globals['_BEGINTURNREQUEST_METADATAENTRY']._serialized_start=764
-  _globals['_BEGINTURNREQUEST_METADATAENTRY']._serialized_end=811
-  _globals['_BEGINTURNRESPONSE']._serialized_start=814
-  _globals['_BEGINTURNRESPONSE']._serialized_end=1029
-  _globals['_RENEWTURNREQUEST']._serialized_start=1031
-  _globals['_RENEWTURNREQUEST']._serialized_end=1135
-  _globals['_RENEWTURNRESPONSE']._serialized_start=1137
-  _globals['_RENEWTURNRESPONSE']._serialized_end=1205
-  _globals['_COMMITTURNREQUEST']._serialized_start=1208
-  _globals['_COMMITTURNREQUEST']._serialized_end=1400
-  _globals['_COMMITTURNRESPONSE']._serialized_start=1402
-  _globals['_COMMITTURNRESPONSE']._serialized_end=1492
-  _globals['_ABORTTURNREQUEST']._serialized_start=1494
-  _globals['_ABORTTURNREQUEST']._serialized_end=1557
-  _globals['_ABORTTURNRESPONSE']._serialized_start=1559
-  _globals['_ABORTTURNRESPONSE']._serialized_end=1578
-  _globals['_TURNSERVICE']._serialized_start=1697
-  _globals['_TURNSERVICE']._serialized_end=2065
+  _globals['_TURNSERVICE'].methods_by_name['BeginTurn']._loaded_options = None
+  _globals['_TURNSERVICE'].methods_by_name['BeginTurn']._serialized_options = b'\272\327\030\t\n\007service'
+  _globals['_TURNSERVICE'].methods_by_name['RenewTurn']._loaded_options = None
+  _globals['_TURNSERVICE'].methods_by_name['RenewTurn']._serialized_options = b'\272\327\030\t\n\007service'
+  _globals['_TURNSERVICE'].methods_by_name['CommitTurn']._loaded_options = None
+  _globals['_TURNSERVICE'].methods_by_name['CommitTurn']._serialized_options = b'\272\327\030\t\n\007service'
+  _globals['_TURNSERVICE'].methods_by_name['AbortTurn']._loaded_options = None
+  _globals['_TURNSERVICE'].methods_by_name['AbortTurn']._serialized_options = b'\272\327\030\t\n\007service'
+  _globals['_BUSYPOLICY']._serialized_start=1609
+  _globals['_BUSYPOLICY']._serialized_end=1723
+  _globals['_TURNLEASE']._serialized_start=228
+  _globals['_TURNLEASE']._serialized_end=357
+  _globals['_BEGINTURNREQUEST']._serialized_start=360
+  _globals['_BEGINTURNREQUEST']._serialized_end=840
+  _globals['_BEGINTURNREQUEST_METADATAENTRY']._serialized_start=793
+  _globals['_BEGINTURNREQUEST_METADATAENTRY']._serialized_end=840
+  _globals['_BEGINTURNRESPONSE']._serialized_start=843
+  _globals['_BEGINTURNRESPONSE']._serialized_end=1058
+  _globals['_RENEWTURNREQUEST']._serialized_start=1060
+  _globals['_RENEWTURNREQUEST']._serialized_end=1164
+  _globals['_RENEWTURNRESPONSE']._serialized_start=1166
+  _globals['_RENEWTURNRESPONSE']._serialized_end=1234
+  _globals['_COMMITTURNREQUEST']._serialized_start=1237
+  _globals['_COMMITTURNREQUEST']._serialized_end=1429
+  _globals['_COMMITTURNRESPONSE']._serialized_start=1431
+  _globals['_COMMITTURNRESPONSE']._serialized_end=1521
+  _globals['_ABORTTURNREQUEST']._serialized_start=1523
+  _globals['_ABORTTURNREQUEST']._serialized_end=1586
+  _globals['_ABORTTURNRESPONSE']._serialized_start=1588
+  _globals['_ABORTTURNRESPONSE']._serialized_end=1607
+  _globals['_TURNSERVICE']._serialized_start=1726
+  _globals['_TURNSERVICE']._serialized_end=2154
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,77 @@
+"""The caller of a request, once it is known who that is."""
+
+from __future__ import annotations
+
+import contextvars
+from dataclasses import dataclass, field
+from typing import Final
+
+CHAT: Final = "chat"
+AGENTS_READ: Final = "agents:read"
+AGENTS_WRITE: Final = "agents:write"
+SESSIONS_READ: Final = "sessions:read"
+SESSIONS_ADMIN: Final = "sessions:admin"
+RUNTIME_ADMIN: Final = "runtime:admin"
+KEYS_ADMIN: Final = "keys:admin"
+AUDIT_READ: Final = "audit:read"
+OPERATOR: Final = "operator"
+"""Everything, in every project. Only the operator key has it."""
+SERVICE: Final = "service"
+"""Everything, in every project, and on behalf of whoever the peer names. Only Parley's own services have it."""
+
+KEY_SCOPES: Final = frozenset(
+    {CHAT, AGENTS_READ, AGENTS_WRITE, SESSIONS_READ, SESSIONS_ADMIN, RUNTIME_ADMIN, KEYS_ADMIN, AUDIT_READ}
+)
+"""The scopes that an API key or a token of a project can carry."""
+
+USER_SCOPES: Final = frozenset({CHAT, AGENTS_READ, SESSIONS_READ, SESSIONS_ADMIN})
+"""Those of them that credentials bound to one user can carry: the others reach beyond any user."""
+
+IMPLIED: Final = {AGENTS_WRITE: frozenset({AGENTS_READ}), SESSIONS_ADMIN: frozenset({SESSIONS_READ})}
+"""Who may write may read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a caller may do over all gateways together; 0 stands for no limit."""
+
+    requests_per_minute: int = 0
+    concurrent_turns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls. `scopes` holds what they imply, too."""
+
+    id: str
+    """Stands in the audit log: an API key's id, `token:` and a subject, `operator`, `service:` and a name, or
+    `anonymous` where authentication is off."""
+    project: str
+    """The only project that it may name; empty for any."""
+    scopes: frozenset[str]
+    user_id: str = ""
+    """The only user that it may name; empty for any."""
+    limits: Limits = field(default_factory=Limits)
+    request_id: str = ""
+    source: str = ""
+    """`http` or `grpc`: how the request came in at the edge."""
+
+    def may(self, scope: str) -> bool:
+        """Tells whether the caller has the scope, itself or by one that implies it."""
+        return scope in self.scopes or SERVICE in self.scopes or (OPERATOR in self.scopes and scope != SERVICE)
+
+
+ANONYMOUS: Final = Caller("anonymous", "", frozenset({OPERATOR, SERVICE}))
+"""Everybody, where authentication is off: then only this machine can connect."""
+
+_current: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller", default=ANONYMOUS)
+
+
+def current() -> Caller:
+    """Returns the caller of the request that the running task serves, on whose behalf a peer calls where it says so."""
+    return _current.get()
+
+
+def set_current(caller: Caller) -> contextvars.Token[Caller]:
+    """Makes `caller` the running task's; the edge does, once a request."""
+    return _current.set(caller)
