@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from servicekit import traces
 from servicekit.errors import StartupError, Unavailable
 from servicekit.rpc_status import from_rpc_error
 
@@ -92,6 +93,20 @@ async def call(
     `timeout` is in seconds and becomes the peer's deadline. Raises `ServiceError` (see `from_rpc_error`), also when
     the channel is closed under the call; a cancelled task raises `CancelledError` as always.
     """
+    if not traces.on():
+        return await _call(method, request, timeout, peer, metadata)
+    name = _name_of(method)
+    with traces.span(name, "client", {"rpc.system.name": "grpc", "rpc.method": name}):
+        return await _call(method, request, timeout, peer, (*(metadata or ()), *traces.outgoing()))
+
+
+async def _call(
+    method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+    request: Request,
+    timeout: float | None,
+    peer: str,
+    metadata: Metadata | None,
+) -> Response:
     try:
         return await method(request, timeout=timeout, metadata=metadata)
     except grpc.aio.AioRpcError as error:
@@ -100,6 +115,12 @@ async def call(
         if _is_own_cancellation():
             raise
         raise Unavailable(peer) from None
+
+
+def _name_of(method: object) -> str:
+    # grpcio tells it to nobody else.
+    name: bytes | str = getattr(method, "_method", b"unknown")
+    return (name.decode() if isinstance(name, bytes) else name).removeprefix("/")
 
 
 async def stream(

@@ -15,7 +15,7 @@ import structlog
 import uvloop
 from pydantic import ValidationError
 
-from servicekit import logs
+from servicekit import logs, traces
 from servicekit.errors import ServiceError, StartupError
 from servicekit.settings import ServiceSettings
 
@@ -118,8 +118,11 @@ def run(build: Callable[[S], AbstractAsyncContextManager[Details]], settings: S 
         _die(name, f"cannot start: {error}")
     logs.configure(ready_settings.log_level, ready_settings.log_format)
     process = _Process(name)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        failure = runner.run(process.serve(build, ready_settings))
+    try:
+        with traces.exporting(name), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            failure = runner.run(process.serve(build, ready_settings))
+    except StartupError as error:
+        failure = f"cannot start: {error}"
     if failure is not None:
         _die(name, failure)
     sys.exit(0)

@@ -5,7 +5,9 @@ import sys
 from typing import Literal
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
+
+from servicekit import traces
 
 LogFormat = Literal["json", "console"]
 
@@ -18,6 +20,7 @@ def configure(level: str = "info", log_format: LogFormat = "json") -> None:
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -37,6 +40,13 @@ def configure(level: str = "info", log_format: LogFormat = "json") -> None:
     )
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(number)
+
+
+def _add_trace(logger: object, method: str, event: EventDict) -> EventDict:
+    ids = traces.ids()
+    if ids is not None:
+        event["trace_id"], event["span_id"] = ids
+    return event
 
 
 def _last_processors(log_format: LogFormat) -> list[Processor]:

@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from servicekit import traces
 from servicekit.channels import KEEPALIVE_OPTIONS, MESSAGE_OPTIONS
 from servicekit.errors import StartupError
 from servicekit.interceptors import (
@@ -21,6 +22,7 @@ from servicekit.interceptors import (
     ErrorMapping,
     HandlerInterceptor,
     Observed,
+    Traced,
     remaining,
 )
 from servicekit.metrics import call_duration
@@ -82,7 +84,13 @@ async def serving(
     on_drain = EndOnDrain({*endless, f"/{_WATCH_HEALTH}", f"/{_REFLECT}"})
     observed = Observed([CallMetrics(call_duration(registry)), CallLog(quiet=_QUIET_METHODS)])
     server = grpc.aio.server(
-        interceptors=[observed, ErrorMapping(), on_drain, *interceptors],
+        interceptors=[
+            *((Traced(quiet=_QUIET_METHODS),) if traces.on() else ()),
+            observed,
+            ErrorMapping(),
+            on_drain,
+            *interceptors,
+        ],
         options=_SERVER_OPTIONS,
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )

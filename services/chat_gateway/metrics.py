@@ -25,12 +25,9 @@ class TurnMetrics:
         seconds = Histogram(
             "parley_turn_duration_seconds", "Whole turns.", ["streamed"], buckets=_SECONDS, registry=registry
         )
-        tokens = Counter("gen_ai_client_token_usage", "Tokens.", ["gen_ai_token_type"], registry=registry)
         self._turns = turns
         self._by_outcome = {name: turns.labels(name) for name in ("committed", "replayed", "stateless", "cancelled")}
         self._seconds = {streamed: seconds.labels(str(streamed).lower()) for streamed in (True, False)}
-        self._input_tokens = tokens.labels("input")
-        self._output_tokens = tokens.labels("output")
 
     @contextmanager
     def turn(self, *, streamed: bool) -> Iterator[ObservedTurn]:
@@ -57,8 +54,6 @@ class TurnMetrics:
             self._count("replayed")
             return
         self._count("committed" if outcome.session_id else "stateless")
-        self._input_tokens.inc(outcome.usage.prompt_tokens)
-        self._output_tokens.inc(outcome.usage.completion_tokens)
 
     def _count(self, name: str) -> None:
         # Reasons are an enum, so this stays bounded.

@@ -40,6 +40,9 @@ class GatewaySettings(ServiceSettings):
     session_target: str = "127.0.0.1:50053"
     providers: dict[str, ProviderSettings] = Field(default_factory=dict, validation_alias="PARLEY_PROVIDERS")
 
+    traces_content: bool = Field(default=False, validation_alias="OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT")
+    """Whether spans carry what was said. OpenTelemetry's own name of the switch."""
+
     turn_timeout: float = Field(default=600.0, gt=0, le=3600)
     session_wait_timeout: float = Field(default=120.0, gt=0, le=3600)
     peer_timeout: float = Field(default=5.0, gt=0, le=60)

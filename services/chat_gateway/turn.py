@@ -32,6 +32,7 @@ from chat_gateway.model import (
 from chat_gateway.ports import Configs
 from chat_gateway.rules import check_turn_request
 from chat_gateway.scheduler import Admission, Scheduler
+from servicekit import traces
 from servicekit.errors import ServiceError
 
 
@@ -80,7 +81,7 @@ class TurnRunner:
         Cancelling the task cancels the model call and gives the lease back.
         """
         check_turn_request(request)
-        with self._metrics.turn(streamed=on_delta is not None) as observed:
+        with self._metrics.turn(streamed=on_delta is not None) as observed, _span(request) as span:
             config = await self._config(request)
             digest = request_digest(request) if request.request_id else b""
             with self._scheduler.entered(config) as admission:
@@ -91,6 +92,7 @@ class TurnRunner:
                     else:
                         outcome = await self._in_session(turn, config, stop)
             observed.ended(outcome)
+            _tell(span, outcome)
             return outcome
 
     async def _config(self, request: TurnRequest) -> AgentConfig:
@@ -180,6 +182,28 @@ class TurnRunner:
                 agent.prompt(context)
                 await turn.on_started(_started(turn, begun, config.revision))
             return await agent.respond(context, turn.on_delta)
+
+
+def _span(request: TurnRequest) -> traces.Span:
+    if not traces.on():
+        return traces.NO_SPAN
+    attributes = {
+        "gen_ai.operation.name": "invoke_agent",
+        "gen_ai.agent.id": request.agent_id,
+        "parley.project": request.project,
+    }
+    return traces.span(f"invoke_agent {request.agent_id}", attributes=attributes)
+
+
+def _tell(span: traces.Span, outcome: TurnOutcome) -> None:
+    if span is traces.NO_SPAN:
+        return
+    span.set("parley.turn.id", outcome.turn_id)
+    span.set("parley.agent.revision", outcome.agent_revision)
+    span.set("parley.turn.replayed", outcome.replayed)
+    if outcome.session_id:
+        span.set("gen_ai.conversation.id", outcome.session_id)
+        span.set("parley.turn.number", outcome.turn_number)
 
 
 def new_turn_id() -> str:

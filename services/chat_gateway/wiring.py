@@ -26,6 +26,7 @@ from chat_gateway.http_edge.server import http_serving
 from chat_gateway.leases import Leases, LeaseTimes
 from chat_gateway.metrics import TurnMetrics, observe_runtime
 from chat_gateway.preview import PromptPreview
+from chat_gateway.providers.observed import ModelMetrics, ObservedProvider
 from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
 from chat_gateway.providers.provider import Providers
 from chat_gateway.scheduler import Scheduler, TurnLimits
@@ -162,10 +163,15 @@ async def _providers(stack: AsyncExitStack, settings: GatewaySettings) -> Provid
         between_tokens=settings.between_tokens_timeout,
         answer=settings.answer_timeout,
     )
+    metrics = ModelMetrics()
+    providers = {
+        name: OpenAICompatible(name, str(provider.base_url), provider.api_key(), session, bounds)
+        for name, provider in settings.providers.items()
+    }
     return Providers(
         {
-            name: OpenAICompatible(name, str(provider.base_url), provider.api_key(), session, bounds)
-            for name, provider in settings.providers.items()
+            name: ObservedProvider(provider, metrics, content=settings.traces_content)
+            for name, provider in providers.items()
         }
     )
 

@@ -16,6 +16,7 @@ from importlib import resources
 
 import hiredis
 
+from servicekit import traces
 from session_svc.model import HeadedTurn, Session, SessionKey, Usage
 from session_svc.redis_address import Argument, Command
 from session_svc.redis_link import RedisAway, RedisFault, RedisLink, Reply
@@ -60,6 +61,7 @@ class RedisScripts:
         self._hashes = {
             name: hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest() for name, source in sources.items()
         }
+        self._names: dict[Argument, str] = {digest: name for name, digest in self._hashes.items()}
 
     def command(self, name: str, key: SessionKey, *arguments: Argument) -> Command:
         """Returns the call of a script on one session."""
@@ -74,7 +76,11 @@ class RedisScripts:
     async def run(self, *commands: Command) -> list[Reply]:
         """Returns the replies in order, in one round trip. Raises `RedisAway`, `RedisFault`."""
         start = time.perf_counter()
-        replies = await self.link.send(*commands)
+        if traces.on():
+            with self._span(commands):
+                replies = await self.link.send(*commands)
+        else:
+            replies = await self.link.send(*commands)
         self._measure(time.perf_counter() - start)
         for _ in range(_LOAD_TRIES):
             unknown = next((i for i, reply in enumerate(replies) if _is_unknown_script(reply)), None)
@@ -86,6 +92,19 @@ class RedisScripts:
             if isinstance(reply, hiredis.ReplyError):
                 raise _error_of(reply)
         return replies
+
+    def _span(self, commands: Sequence[Command]) -> traces.Span:
+        names = [
+            self._names.get(command[1], "EVALSHA") if command[0] == "EVALSHA" else str(command[0])
+            for command in commands
+        ]
+        attributes: dict[str, traces.Attribute] = {
+            "db.system.name": "redis",
+            "db.operation.name": names,
+            "db.operation.batch.size": len(commands),
+        }
+        script = next((name for name in names if name in self._hashes), names[0])
+        return traces.span(f"redis {script}", "client", attributes)
 
 
 class KnownAgents:

@@ -44,8 +44,10 @@ from chat_gateway.http_edge.process_routes import process_router
 from chat_gateway.http_edge.refusal import refuse_body
 from chat_gateway.http_edge.routing import VERB, JsonRequest
 from chat_gateway.http_edge.sessions_routes import sessions_router
+from servicekit import traces
 from servicekit.errors import Cancelled, Internal, InvalidArgument, ServiceError, Violation
 
+_TRACE_CONTEXT = frozenset({traces.TRACEPARENT.encode(), traces.TRACESTATE.encode()})
 _WANTED = frozenset((*HEADERS, b"content-length", b"x-request-id"))
 _MAX_REQUEST_ID = 128
 _COLLECTION_DEPTH = 2  # /v1/sessions
@@ -97,7 +99,22 @@ class _Edge:
         """Serves one connection event (ASGI 3)."""
         if scope["type"] != ScopeType.HTTP:
             await self._admin(scope, receive, send)
-            return
+        elif traces.on():
+            await self._serve_traced(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve_traced(self, scope: Any, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        carrier = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _TRACE_CONTEXT}
+        with traces.span(method, "server", {"http.request.method": method}, carrier=carrier) as span:
+            route, status = await self._serve(scope, receive, send)
+            span.rename(f"{method} {route}")
+            span.set("http.route", route)
+            span.set("http.response.status_code", status)
+
+    async def _serve(self, scope: Any, receive: Receive, send: Send) -> tuple[str, int]:
+        """Returns the route and the status it was answered with."""
         start = time.perf_counter()
         wanted = {name: value for name, value in scope["headers"] if name in _WANTED}
         request_id = self._request_id(wanted)
@@ -119,6 +136,7 @@ class _Edge:
         self._durations.observe(route, method, status, seconds)
         if self._settings.access_log or not hot or status >= 500:
             _access(route, method, status, seconds, request_id)
+        return route, status
 
     async def _complete(
         self, method: str, wanted: dict[bytes, bytes], request_id: bytes, receive: Receive, send: Send

@@ -24,6 +24,7 @@ from chat_gateway.providers.openai_json import (
 )
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from chat_gateway.providers.sse import EventTooLarge, SseParser
+from servicekit import traces
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +71,7 @@ class OpenAICompatible:
             async with asyncio.timeout(limit) as bound:
                 body = encode_call(call, stream=on_delta is not None)
                 async with self._session.post(
-                    self._url, data=body, headers=self._headers, timeout=self._timeout, allow_redirects=False
+                    self._url, data=body, headers=self._head(), timeout=self._timeout, allow_redirects=False
                 ) as response:
                     if response.status != 200:
                         await self._refuse(response)
@@ -87,6 +88,9 @@ class OpenAICompatible:
             raise ProviderUnavailable(self.name, "closed the connection before its answer was complete") from None
         except aiohttp.ClientError as error:
             raise ProviderBadResponse(self.name, f"not HTTP as it should be ({type(error).__name__})") from error
+
+    def _head(self) -> dict[str, str]:
+        return {**self._headers, **dict(traces.outgoing())} if traces.on() else self._headers
 
     async def _whole(self, response: aiohttp.ClientResponse, call: ModelCall) -> ModelAnswer:
         body = await self._read(response, _MAX_BODY_BYTES)
@@ -160,7 +164,8 @@ class OpenAICompatible:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise ProviderBadResponse(self.name, "not a chat completion") from None
         if completion.error is not None:
-            log.warning("provider_error", provider=self.name, error=str(completion.error)[:_MAX_ERROR_BYTES])
+            log.warning("provider_error", provider=self.name)
+            log.debug("provider_error", provider=self.name, error=str(completion.error)[:_MAX_ERROR_BYTES])
             raise ProviderUnavailable(self.name, "reported an error instead of an answer")
         return completion
 
@@ -175,11 +180,10 @@ class OpenAICompatible:
         return b"".join(chunks)
 
     async def _refuse(self, response: aiohttp.ClientResponse) -> NoReturn:
-        # What a provider says of an error may quote keys or prompts: it goes to the log, not to the caller.
+        # What a provider says of an error may quote keys or prompts: not for the caller, and in the log for debugging.
         said = await response.content.read(_MAX_ERROR_BYTES)
-        log.warning(
-            "provider_refused", provider=self.name, status=response.status, body=said.decode("utf-8", "replace")
-        )
+        log.warning("provider_refused", provider=self.name, status=response.status)
+        log.debug("provider_refusal", provider=self.name, body=said.decode("utf-8", "replace"))
         if response.status in _RETRYABLE or response.status >= 500:
             raise ProviderUnavailable(
                 self.name,

@@ -1,0 +1,145 @@
+"""A provider under observation: the span and the metrics of each model call, by OpenTelemetry's GenAI conventions."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+
+from chat_gateway.model import Message, OnDelta, Sampling, Usage
+from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider
+from servicekit import traces
+from servicekit.errors import ServiceError
+
+MOST_MODELS = 100
+"""Models that have a label of their own; agents name what they like, so later ones are counted as `other`."""
+
+_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+_OK = ""
+
+
+class ModelMetrics:
+    """`gen_ai.client.operation.duration` in seconds and `gen_ai.client.token.usage`, by provider and model."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        labels = ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"]
+        self._seconds = Histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "Model calls, streams until their end.",
+            [*labels, "error_type"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._tokens = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens of one model call, as the provider counted them.",
+            [*labels, "gen_ai_token_type"],
+            buckets=_TOKENS,
+            registry=registry,
+        )
+        self._models: set[tuple[str, str]] = set()
+        self._calls: dict[tuple[str, str, str], Histogram] = {}
+        self._usage: dict[tuple[str, str, str], Histogram] = {}
+
+    def observe(self, provider: str, model: str, seconds: float, error: str, usage: Usage | None) -> None:
+        """Notes one call; `error` is the reason that it failed for, empty for none."""
+        model = self._label(provider, model)
+        _child(self._calls, self._seconds, provider, model, error).observe(seconds)
+        if usage is not None:
+            _child(self._usage, self._tokens, provider, model, "input").observe(usage.prompt_tokens)
+            _child(self._usage, self._tokens, provider, model, "output").observe(usage.completion_tokens)
+
+    def _label(self, provider: str, model: str) -> str:
+        known = (provider, model)
+        if known not in self._models:
+            if len(self._models) >= MOST_MODELS:
+                return "other"
+            self._models.add(known)
+        return model
+
+
+def _child(
+    children: dict[tuple[str, str, str], Histogram], parent: Histogram, provider: str, model: str, last: str
+) -> Histogram:
+    key = (provider, model, last)
+    child = children.get(key)
+    if child is None:
+        child = children[key] = parent.labels("chat", provider, model, last)
+    return child
+
+
+class ObservedProvider:
+    """Implements `Provider` with another one, and tells of each call.
+
+    What was said is an attribute of the span only with `content`, which is a deliberate choice of whoever runs this.
+    """
+
+    def __init__(self, provider: Provider, metrics: ModelMetrics, *, content: bool = False) -> None:
+        self.name = provider.name
+        self._provider = provider
+        self._metrics = metrics
+        self._content = content
+
+    async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
+        """See `Provider.complete`."""
+        start = time.perf_counter()
+        error, usage = "cancelled", None
+        try:
+            answer = (
+                await self._traced(call, on_delta) if traces.on() else await self._provider.complete(call, on_delta)
+            )
+            error, usage = _OK, answer.usage
+            return answer
+        except ServiceError as failure:
+            error = failure.reason.lower()
+            raise
+        finally:
+            self._metrics.observe(self.name, call.model, time.perf_counter() - start, error, usage)
+
+    async def _traced(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
+        with traces.span(f"chat {call.model}", "client", _asked(self.name, call)) as span:
+            if self._content:
+                span.set("gen_ai.input.messages", _as_json(call.messages))
+            answer = await self._provider.complete(call, on_delta)
+            span.set("gen_ai.response.model", answer.model)
+            span.set("gen_ai.response.finish_reasons", [answer.finish_reason.value])
+            span.set("gen_ai.usage.input_tokens", answer.usage.prompt_tokens)
+            span.set("gen_ai.usage.output_tokens", answer.usage.completion_tokens)
+            if self._content:
+                span.set("gen_ai.output.messages", _as_json([answer.message]))
+            return answer
+
+
+def _asked(provider: str, call: ModelCall) -> dict[str, traces.Attribute]:
+    return {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.model": call.model,
+        **_sampling(call.sampling),
+    }
+
+
+def _sampling(sampling: Sampling) -> dict[str, traces.Attribute]:
+    said: dict[str, traces.Attribute | None] = {
+        "gen_ai.request.temperature": sampling.temperature,
+        "gen_ai.request.top_p": sampling.top_p,
+        "gen_ai.request.max_tokens": sampling.max_output_tokens,
+        "gen_ai.request.seed": sampling.seed,
+        "gen_ai.request.presence_penalty": sampling.presence_penalty,
+        "gen_ai.request.frequency_penalty": sampling.frequency_penalty,
+        "gen_ai.request.stop_sequences": list(sampling.stop) or None,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _as_json(messages: Sequence[Message]) -> str:
+    return json.dumps(
+        [
+            {"role": message.role.value, "parts": [{"type": "text", "content": message.content or message.refusal}]}
+            for message in messages
+        ],
+        ensure_ascii=False,
+    )
