@@ -22,7 +22,7 @@ from servicekit.settings import ServiceSettings
 __all__ = ["Background", "StartupError", "TaskDied", "run"]
 
 CLEANUP_MARGIN = 5.0
-"""Seconds that closing stores and channels may take on top of `drain_timeout`."""
+"""Seconds that closing stores and channels may take on top of `drain_notice` and `drain_timeout`."""
 
 S = TypeVar("S", bound=ServiceSettings)
 Details = Mapping[str, object] | None
@@ -105,9 +105,9 @@ def run(build: Callable[[S], AbstractAsyncContextManager[Details]], settings: S 
     """Runs a service until SIGTERM or SIGINT, then exits the process.
 
     `build(settings)` is entered (the service is up), one JSON line `{"event": "ready", ...}` with the details it
-    yields goes to stderr, and on a signal it is left, within `drain_timeout` plus 5 s. Exit code 0 then; 1 with one
-    clear line when it can't start, when a background task died, or when it could not stop in time. Give the settings
-    *class* rather than an instance, so that a wrong environment variable is such a line, too.
+    yields goes to stderr, and on a signal it is left, within `drain_notice` plus `drain_timeout` plus 5 s. Exit code 0
+    then; 1 with one clear line when it can't start, when a background task died, or when it could not stop in time.
+    Give the settings *class* rather than an instance, so that a wrong environment variable is such a line, too.
     """
     name = getattr(build, "__module__", "service").partition(".")[0]
     try:
@@ -149,7 +149,8 @@ class _Process:
                     self._announce(details)
                     await self._stop.wait()
                 finally:
-                    bound.reschedule(loop.time() + settings.drain_timeout + CLEANUP_MARGIN)
+                    drain = settings.drain_notice + settings.drain_timeout
+                    bound.reschedule(loop.time() + drain + CLEANUP_MARGIN)
         except asyncio.CancelledError:
             if self._stop.is_set() and not self._started:
                 return None

@@ -47,16 +47,40 @@ _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 
 
 class GrpcServer:
-    """A server that is up: its bound `port`, and its health."""
+    """A server that is up: its bound `port`, its health, and the steps of its end, each of them idempotent."""
 
-    def __init__(self, port: int, health_servicer: Any) -> None:
+    def __init__(self, server: grpc.aio.Server, port: int, health_servicer: Any, on_drain: EndOnDrain) -> None:
         self.port = port
+        self._server = server
         self._health = health_servicer
+        self._on_drain = on_drain
+        self._closing: asyncio.Task[None] | None = None
 
     async def set_serving(self, service: str, serving: bool) -> None:
         """Sets the health of one service, or of the whole server with "". Idempotent; ignored while draining."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         await self._health.set(service, status)
+
+    async def retire(self) -> None:
+        """Says NOT_SERVING from now on, and goes on serving."""
+        if self._closing is None:
+            await self._health.enter_graceful_shutdown()
+
+    def close_door(self, grace: float) -> None:
+        """Takes no new call from now on; ends watches at once, and what still runs after `grace` seconds."""
+        if self._closing is None:
+            self._on_drain.drain()
+            self._closing = asyncio.get_running_loop().create_task(self._server.stop(grace), name="close the door")
+
+    async def end(self, notice: float, grace: float, on_end: Callable[[], None]) -> None:
+        """Retires, gives `notice` seconds, calls `on_end`, closes the door and returns when no call runs any more."""
+        await self.retire()
+        if self._closing is None:
+            await asyncio.sleep(max(notice, _NOTICE if self._on_drain.running else 0.0))
+        on_end()
+        self.close_door(grace)
+        if self._closing is not None:
+            await self._closing
 
 
 @contextlib.asynccontextmanager
@@ -68,6 +92,7 @@ async def serving(
     endless: Iterable[str] = (),
     interceptors: Sequence[HandlerInterceptor] = (),
     ready: bool = True,
+    on_end: Callable[[], None] = lambda: None,
     registry: CollectorRegistry = REGISTRY,
 ) -> AsyncIterator[GrpcServer]:
     """Serves the servicers in `add` on `settings.host:settings.grpc_port` while open.
@@ -78,8 +103,9 @@ async def serving(
     from the handlers they wrap (`HandlerInterceptor`). With `ready` false every service starts as NOT_SERVING, until
     `set_serving`.
 
-    Leaving drains: health turns NOT_SERVING, no new call is taken, running ones get `settings.drain_timeout` seconds,
-    then they are cancelled. Raises `StartupError` naming host:port when the port can't be had.
+    Leaving drains: health turns NOT_SERVING, calls are served on for `settings.drain_notice` seconds, then `on_end` is
+    called and no new call is taken; running ones get `settings.drain_timeout` seconds, then they are cancelled.
+    Raises `StartupError` naming host:port when the port can't be had.
     """
     on_drain = EndOnDrain({*endless, f"/{_WATCH_HEALTH}", f"/{_REFLECT}"})
     observed = Observed([CallMetrics(call_duration(registry)), CallLog(quiet=_QUIET_METHODS)])
@@ -101,18 +127,14 @@ async def serving(
     names = [*service_names, health.SERVICE_NAME]
     if settings.reflection:
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
-    running = GrpcServer(_bind(server, settings.host, settings.grpc_port), health_servicer)
+    running = GrpcServer(server, _bind(server, settings.host, settings.grpc_port), health_servicer, on_drain)
     for name in ("", *names):
         await running.set_serving(name, ready)
     try:
         await server.start()
         yield running
     finally:
-        await health_servicer.enter_graceful_shutdown()
-        if on_drain.running:
-            await asyncio.sleep(_NOTICE)
-        on_drain.drain()
-        await server.stop(settings.drain_timeout)
+        await running.end(settings.drain_notice, settings.drain_timeout, on_end)
 
 
 def check_port(host: str, port: int) -> None:

@@ -22,8 +22,10 @@ class ServiceSettings(BaseSettings):
 
     `auth` is `PARLEY_AUTH` for every service. A host beyond loopback while authentication is off is refused, and so is
     `required` as long as no service can check credentials: a door that only looks locked is worse than none.
-    Ports are TCP; `grpc_port` 0 means any free one, `metrics_port` 0 means no metrics endpoint. `drain_timeout` is in
-    seconds. Calls beyond `max_concurrent_rpcs`, watches included, are refused at once.
+    Ports are TCP; `grpc_port` 0 means any free one, `metrics_port` 0 means no metrics endpoint. Calls beyond
+    `max_concurrent_rpcs`, watches included, are refused at once.
+    A stop switches readiness off and serves on for `drain_notice` seconds, in which whoever balances the load notices;
+    then it takes nothing new and gives what runs `drain_timeout` seconds to end.
     """
 
     model_config = SettingsConfigDict(
@@ -38,6 +40,7 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     reflection: bool = True
     max_concurrent_rpcs: int = Field(default=4096, ge=1)
+    drain_notice: float = Field(default=0.0, ge=0, le=300, allow_inf_nan=False)
     drain_timeout: float = Field(default=10.0, ge=0, le=600, allow_inf_nan=False)
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -22,7 +23,7 @@ from chat_gateway.grpc_edge.chat_servicer import ChatServicer
 from chat_gateway.grpc_edge.runtime_servicer import RuntimeServicer
 from chat_gateway.http_edge.app import build_app
 from chat_gateway.http_edge.needs import HttpSettings
-from chat_gateway.http_edge.server import http_serving
+from chat_gateway.http_edge.server import HttpServer, http_serving
 from chat_gateway.leases import Leases, LeaseTimes
 from chat_gateway.metrics import TurnMetrics, observe_runtime
 from chat_gateway.preview import PromptPreview
@@ -38,6 +39,9 @@ from parley.chat.v1 import chat_service_pb2_grpc, runtime_service_pb2_grpc
 from servicekit.channels import open_channel
 from servicekit.lifecycle import Background
 from servicekit.server import GrpcServer, serving
+
+_LAST_CALLS = 0.1
+"""Seconds in which what came in before the doors closed gets as far as the scheduler, which then counts it."""
 
 SERVICES = ("parley.chat.v1.ChatService", "parley.chat.v1.RuntimeService")
 
@@ -93,9 +97,21 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         )
         grpc_server = await stack.enter_async_context(_grpc_serving(settings, core))
         background.start("health", readiness.tell(grpc_server, SERVICES))
-        stack.push_async_callback(core.scheduler.drain, settings.drain_timeout)
-        stack.callback(readiness.drain)
+        stack.push_async_callback(_drain, settings, core.scheduler, readiness, http, grpc_server)
         yield {"http_port": http.port, "grpc_port": grpc_server.port}
+
+
+async def _drain(
+    settings: GatewaySettings, scheduler: Scheduler, readiness: Readiness, http: HttpServer, grpc_server: GrpcServer
+) -> None:
+    readiness.drain()
+    http.retire()
+    await grpc_server.retire()
+    await asyncio.sleep(settings.drain_notice)
+    http.close_door()
+    grpc_server.close_door(settings.drain_timeout + _edge_drain(settings))
+    await asyncio.sleep(_LAST_CALLS)
+    await scheduler.drain(settings.drain_timeout)
 
 
 def _edge_drain(settings: GatewaySettings) -> float:
@@ -107,7 +123,7 @@ def _grpc_serving(settings: GatewaySettings, core: _Core) -> AbstractAsyncContex
     chat = ChatServicer(core.turns, core.preview)
     runtime = RuntimeServicer(core.instances, core.scheduler)
     return serving(
-        settings.model_copy(update={"drain_timeout": _edge_drain(settings)}),
+        settings.model_copy(update={"drain_notice": 0.0, "drain_timeout": _edge_drain(settings)}),
         add=[
             (chat_service_pb2_grpc.add_ChatServiceServicer_to_server, chat),
             (runtime_service_pb2_grpc.add_RuntimeServiceServicer_to_server, runtime),

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from dataclasses import replace
 
-from servicekit.errors import Code, ServiceError
+from servicekit.errors import Code, Draining, ServiceError
 from session_svc.errors import SessionBusy
 from session_svc.metrics import Metrics
 from session_svc.model import (
@@ -37,12 +37,15 @@ class Turns:
         self._metrics = metrics
         self._longest_hold = longest_hold
         self._leaving: set[asyncio.Task[None]] = set()
+        self._held: set[asyncio.Timeout] = set()
+        self._draining = False
 
     async def begin(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed:
         """Takes the lease, after a wait where the policy is to wait; a session id is made where none is given.
 
         `time_left` is what the caller gives, in seconds. Raises what `TurnStore.begin` does; `SessionBusy` also when
-        the time is up. A call that is cancelled leaves neither a place in the queue nor a lease behind.
+        the time is up, and `Draining` when this process ends before it was the caller's turn. A call that is cancelled
+        leaves neither a place in the queue nor a lease behind.
         """
         if not turn.key.session_id:
             turn = replace(turn, key=SessionKey(turn.key.project, _made_id(turn)))
@@ -71,7 +74,10 @@ class Turns:
         loop = asyncio.get_running_loop()
         while True:
             check_in = place.check_in_ms / 1000
-            await self._store.woken(call, min(check_in + CHECK_IN_MARGIN, max(give_up - loop.time(), 0.0)))
+            await self._woken(call, min(check_in + CHECK_IN_MARGIN, max(give_up - loop.time(), 0.0)))
+            if self._draining:
+                await self._store.leave(turn.key, call)
+                raise Draining
             left = give_up - loop.time()
             if left <= 0:
                 await self._store.leave(turn.key, call)
@@ -90,7 +96,7 @@ class Turns:
             return await self._store.renew(lease)
         call = self._store.new_call()
         renewed = await self._store.renew(lease, call)
-        await self._store.woken(call, min(hold, self._longest_hold))
+        await self._woken(call, min(hold, self._longest_hold))
         return await self._store.renew(renewed)
 
     async def commit(self, commit: CommitTurn) -> Committed:
@@ -107,6 +113,23 @@ class Turns:
         """See `TurnStore.abort`."""
         await self._store.abort(lease)
         self._metrics.aborted()
+
+    def drain(self) -> None:
+        """Ends every wait now: a turn that waits for its place gets `Draining`, a renewal that is held its answer."""
+        self._draining = True
+        for scope in self._held:
+            scope.reschedule(0)
+
+    async def _woken(self, call: str, timeout: float) -> None:
+        if self._draining:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None) as scope:
+                self._held.add(scope)
+                try:
+                    await self._store.woken(call, timeout)
+                finally:
+                    self._held.discard(scope)
 
     async def close(self) -> None:
         """Waits until what cancelled calls had is given back."""

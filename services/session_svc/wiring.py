@@ -62,6 +62,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
                 ],
                 service_names=SERVICES,
                 ready=health.up,
+                on_end=turns.drain,
             )
         )
         channel = await stack.enter_async_context(open_channel(settings.config_target))

@@ -15,6 +15,7 @@ from parley_cli.processes.readiness import grpc_serves
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 20.0
+CODE = ("libs", "services")
 PREFIXES = {"config_svc": "PARLEY_CONFIG_", "session_svc": "PARLEY_SESSION_", "chat_gateway": "PARLEY_GATEWAY_"}
 
 
@@ -52,14 +53,27 @@ def _runs(pid: int) -> bool:
         return False
 
 
+def _code_of(checkout: Path | None) -> dict[str, str]:
+    # PYTHONPATH comes before what is installed.
+    return {} if checkout is None else {"PYTHONPATH": os.pathsep.join(str(checkout / part) for part in CODE)}
+
+
 class ServiceProcess:
     """One service, `python -m MODULE`, on ports of its own that stay the same for its life.
 
     `env` holds settings by their full names; a port that it names is used, every other is a free one.
-    Use it as a context manager, or call `start` and `close`.
+    `sources` is another checkout, whose code it runs. Use it as a context manager, or call `start` and `close`.
     """
 
-    def __init__(self, module: str, env: Mapping[str, str], *, logs: Path, name: str | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        env: Mapping[str, str],
+        *,
+        logs: Path,
+        name: str | None = None,
+        sources: Path | None = None,
+    ) -> None:
         prefix = PREFIXES[module]
         ports = {f"{prefix}GRPC_PORT": str(free_port())}
         if module == "chat_gateway":
@@ -73,7 +87,7 @@ class ServiceProcess:
             self.name,
             [sys.executable, "-m", module],
             log=self.log,
-            env=clean_environment(self.settings),
+            env=clean_environment(self.settings) | _code_of(sources),
             directory=logs,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
@@ -20,6 +21,10 @@ from chat_gateway.ports import StoredWindow
 from parley.session.v1 import session_service_pb2
 from parley.session.v1 import turn_service_pb2 as pb
 from servicekit.channels import call
+from servicekit.errors import RemoteError
+
+_OTHER_REPLICA_PAUSES = (0.0, 0.05, 0.2)
+"""Seconds before a turn whose replica stops is begun at another one."""
 
 _BUSY = {
     BusyPolicy.WAIT: pb.BUSY_POLICY_WAIT,
@@ -37,7 +42,21 @@ class SessionClient:
         self._wait_timeout = wait_timeout
 
     async def begin(self, request: TurnRequest, config: AgentConfig, turn_id: str, digest: bytes) -> Begun:
-        """See `Sessions.begin`. A caller that waits for a busy session waits no longer than its own timeout."""
+        """See `Sessions.begin`. A caller that waits for a busy session waits no longer than its own timeout.
+
+        A replica that stops while the turn waits there has taken nothing: the next replica is asked, at the end of the
+        session's queue.
+        """
+        for pause in _OTHER_REPLICA_PAUSES:
+            try:
+                return await self._begin(request, config, turn_id, digest)
+            except RemoteError as error:
+                if error.reason != "DRAINING":
+                    raise
+            await asyncio.sleep(pause)
+        return await self._begin(request, config, turn_id, digest)
+
+    async def _begin(self, request: TurnRequest, config: AgentConfig, turn_id: str, digest: bytes) -> Begun:
         waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
         response = await call(
             self._turns.BeginTurn,

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from chat_gateway.http_edge.errors_json import MalformedBody, encode_error
 
@@ -19,6 +20,13 @@ _STATUS_LINES = {
     408: b"HTTP/1.1 408 Request Timeout\r\n",
     431: b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
 }
+
+
+class RetirableState(ServerState):
+    """What the connections of one server share."""
+
+    retiring = False
+    """Whether every answer that has not begun is the last one of its connection (`Connection: close`)."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -51,6 +59,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
+        if self.cycle is not None and getattr(self.server_state, "retiring", False):
+            self.cycle.keep_alive = False
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes, as long as the head that they belong to is within its bounds."""

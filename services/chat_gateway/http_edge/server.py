@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 from litestar.types import ASGIApp
 
-from chat_gateway.http_edge.protocol import BoundedHttpProtocol
+from chat_gateway.http_edge.protocol import BoundedHttpProtocol, RetirableState
 from servicekit.errors import StartupError
 
 KEEP_ALIVE_SECONDS = 75
@@ -22,10 +22,24 @@ _CANCEL_GRACE = 2.0
 
 
 class HttpServer:
-    """A server that is up on `port`."""
+    """A server that is up on `port`, and the steps of its end, each of them idempotent."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, server: uvicorn.Server, state: RetirableState) -> None:
         self.port = port
+        self._server = server
+        self._state = state
+
+    def retire(self) -> None:
+        """Goes on serving, but asks with every answer for another connection the next time."""
+        self._state.retiring = True
+
+    def close_door(self) -> None:
+        """Takes no new connection or request from now on; requests in flight go on."""
+        self.retire()
+        for listener in self._server.servers:
+            listener.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
 
 
 @contextlib.asynccontextmanager
@@ -39,12 +53,15 @@ async def http_serving(app: ASGIApp, host: str, port: int, drain_timeout: float)
     server = uvicorn.Server(_config(app))
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
+    server.server_state = state = RetirableState()
     try:
         await server.startup(sockets=[listener])
         ticker = asyncio.create_task(_tick(server), name="http-date")
         try:
-            yield HttpServer(listener.getsockname()[1])
+            running = HttpServer(listener.getsockname()[1], server, state)
+            yield running
         finally:
+            running.close_door()
             await _drain(server, drain_timeout)
             ticker.cancel()
             await asyncio.gather(ticker, return_exceptions=True)
@@ -95,10 +112,6 @@ async def _tick(server: uvicorn.Server) -> None:
 
 async def _drain(server: uvicorn.Server, drain_timeout: float) -> None:
     state = server.server_state
-    for listener in server.servers:
-        listener.close()
-    for connection in list(state.connections):
-        connection.shutdown()
     await _until_idle(server, drain_timeout)
     for task in list(state.tasks):
         task.cancel()

@@ -208,6 +208,28 @@ async def test_idle_connections_do_not_hold_a_drain() -> None:
     never_used.close()
 
 
+async def test_a_server_that_retires_asks_for_another_connection_with_every_answer() -> None:
+    async def app(scope, receive, send):
+        await asyncio.sleep(0.2 if scope["path"] == "/slow" else 0)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async with (
+        http_serving(app, "127.0.0.1", 0, 1.0) as server,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client,
+    ):
+        assert "connection" not in (await client.get("/")).headers
+        server.retire()
+        assert (await client.get("/")).headers["connection"] == "close"
+        assert (await client.get("/")).status_code == 200, "new connections are still taken"
+        slow = asyncio.create_task(client.get("/slow"))
+        await asyncio.sleep(0.05)
+        server.close_door()
+        assert (await slow).status_code == 200
+        with pytest.raises(httpx.ConnectError):
+            await client.get("/")
+
+
 async def test_clients_that_leave_at_any_moment_leave_nothing_behind(edge: Edge) -> None:
     await edge.chat()
     tasks = len(asyncio.all_tasks())

@@ -69,9 +69,10 @@ class Replica:
         """Calls AbortTurn."""
         await self.turns.AbortTurn(turn_service_pb2.AbortTurnRequest(lease=begun.lease), timeout=5)
 
-    async def renew(self, begun: Any) -> Any:
-        """Calls RenewTurn."""
-        return await self.turns.RenewTurn(turn_service_pb2.RenewTurnRequest(lease=begun.lease), timeout=5)
+    async def renew(self, begun: Any, hold: float = 0) -> Any:
+        """Calls RenewTurn, which is held for `hold` seconds."""
+        request = turn_service_pb2.RenewTurnRequest(lease=begun.lease, hold=seconds(hold))
+        return await self.turns.RenewTurn(request, timeout=5 + hold)
 
     async def serves(self) -> bool:
         """Whether the health check says so."""

@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import uuid
+from dataclasses import replace
 from typing import Any
 
+import grpc
 import pytest
 import redis
 
 from parley.session.v1 import message_pb2, session_service_pb2, turn_service_pb2
+from parley.session.v1.turn_service_pb2_grpc import TurnServiceStub
 from servicekit.errors import Code
 from tests.service.session_svc.replica import (
     ASSISTANT,
@@ -376,3 +379,24 @@ async def test_retry_of_begin_gets_the_same_lease(svc: Replica) -> None:
     turn_id = uuid.uuid4().hex
     first, again = await svc.begin(turn_id=turn_id), await svc.begin(turn_id=turn_id)
     assert first.lease == again.lease
+
+
+async def test_a_replica_that_ends_sends_waiting_turns_to_another_and_leaves_no_place_behind(redis_url: str) -> None:
+    async with replica(redis_url) as other, contextlib.AsyncExitStack() as channels:
+        async with replica(redis_url, drain_timeout=10) as ending:
+            channel = await channels.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{ending.port}"))
+            staying = replace(ending, turns=TurnServiceStub(channel))
+            held = await other.begin()
+            waiting = asyncio.create_task(staying.begin(timeout=60))
+            renewing = asyncio.create_task(staying.renew(held, hold=4))
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+            assert not renewing.done()
+            begin = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - begin < 3
+        with refused("DRAINING"):
+            await waiting
+        assert (await renewing).expire_time.ToMilliseconds() > 0
+        next_in_line = asyncio.create_task(other.begin())
+        await other.commit(held, "one")
+        assert texts(await next_in_line) == ["one"]

@@ -140,6 +140,35 @@ async def test_who_watches_the_health_hears_of_the_drain(start: Start, connect: 
     assert error.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_calls_are_served_on_while_a_drain_gives_notice(start: Start, connect: Connect) -> None:
+    async def echo(request: StringValue, _: Any) -> StringValue:
+        return request
+
+    ended = asyncio.Event()
+    settings = ServiceSettings(drain_notice=1.0, drain_timeout=5)
+    begin = time.monotonic()
+    async with start({"Echo": ("unary_unary", echo)}, settings=settings, on_end=ended.set) as peer:
+        channel = connect(peer.server.port)
+        method = channel.unary_unary(
+            "/test.Echo/Echo",
+            request_serializer=StringValue.SerializeToString,
+            response_deserializer=StringValue.FromString,
+        )
+        watch = aiter(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="test.Echo")))
+        assert (await anext(watch)).status == SERVING
+
+        async def calls_once_not_serving() -> bool:
+            assert (await anext(watch)).status == NOT_SERVING
+            assert await call(method, HELLO, timeout=5) == HELLO
+            return ended.is_set()
+
+        calling = asyncio.ensure_future(calls_once_not_serving())
+        begin = time.monotonic()
+    assert time.monotonic() - begin >= 1.0
+    assert await calling is False, "the notice was not over when the call was answered"
+    assert ended.is_set()
+
+
 def watch_on(channel: grpc.aio.Channel) -> Any:
     method = channel.unary_stream(
         "/test.Echo/Watch",
