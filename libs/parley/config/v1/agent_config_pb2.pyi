@@ -66,6 +66,7 @@ class AgentConfig(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     PURGE_TIME_FIELD_NUMBER: _builtins.int
+    METADATA_KEYS_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Output only. The project that it belongs to."""
     id: _builtins.str
@@ -79,8 +80,9 @@ class AgentConfig(_message.Message):
     template_version: _builtins.str
     """Optional. The template's version at the time of writing; the newest when empty."""
     instructions: _builtins.str
-    """Optional. The system instructions, at most 64 KiB of UTF-8. `{{name}}` is filled from parameters, then from the
-    session's metadata.
+    """Optional. The system instructions, at most 64 KiB of UTF-8. `{{name}}`, where name is `[A-Za-z_][A-Za-z0-9_.-]{0,63}`
+    and may stand between spaces, is filled from parameters, then from the session's metadata. Where the template says
+    what it fills (Template.placeholders), a name that it does not fill is refused on every write.
     """
     revision: _builtins.int
     """Output only. The number of this snapshot: 1, 2, 3 … Every write that changes something makes the next."""
@@ -126,6 +128,12 @@ class AgentConfig(_message.Message):
     def purge_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When a deleted one is removed for good."""
 
+    @_builtins.property
+    def metadata_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. The keys of session metadata that instructions may name as placeholders: at most 64, each a placeholder's
+        name. A turn of a session that lacks one fails with PLACEHOLDER_MISSING.
+        """
+
     def __init__(
         self,
         *,
@@ -148,10 +156,11 @@ class AgentConfig(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         purge_time: _timestamp_pb2.Timestamp | None = ...,
+        metadata_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "limits", b"limits", "memory", b"memory", "model", b"model", "parameters", b"parameters", "purge_time", b"purge_time", "session", b"session", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "instructions", b"instructions", "labels", b"labels", "limits", b"limits", "memory", b"memory", "model", b"model", "parameters", b"parameters", "project", b"project", "purge_time", b"purge_time", "revision", b"revision", "session", b"session", "template_id", b"template_id", "template_version", b"template_version", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "instructions", b"instructions", "labels", b"labels", "limits", b"limits", "memory", b"memory", "metadata_keys", b"metadata_keys", "model", b"model", "parameters", b"parameters", "project", b"project", "purge_time", b"purge_time", "revision", b"revision", "session", b"session", "template_id", b"template_id", "template_version", b"template_version", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -173,9 +182,11 @@ class ModelConfig(_message.Message):
     PRESENCE_PENALTY_FIELD_NUMBER: _builtins.int
     FREQUENCY_PENALTY_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
-    """Required. A provider that the gateway knows (`PARLEY_PROVIDERS`), at most 63 characters."""
+    """Required. A provider that the gateway knows (`PARLEY_PROVIDERS`), at most 63 characters. Where gateways have
+    published theirs (ProviderService), a write that names another is refused; one that leaves it as it is is not.
+    """
     name: _builtins.str
-    """Required. The model's name at the provider, at most 200 characters."""
+    """Required. The model's name at the provider, at most 200 characters; one of those published, where they are."""
     temperature: _builtins.float
     """Optional. 0 to 2."""
     top_p: _builtins.float
@@ -363,3 +374,39 @@ class AgentConfigRevision(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentConfigRevision: _TypeAlias = AgentConfigRevision  # noqa: Y015
+
+@_typing.final
+class FieldDifference(_message.Message):
+    """One field that differs between two revisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    FROM_VALUE_FIELD_NUMBER: _builtins.int
+    TO_VALUE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The field's path in AgentConfig, such as `model.temperature`; entries of maps by their key, such as `labels.team`,
+    in backticks where the key is not a plain word (AIP-161).
+    """
+    @_builtins.property
+    def from_value(self) -> _struct_pb2.Value:
+        """Its value in the one, as JSON; not set where the field is not."""
+
+    @_builtins.property
+    def to_value(self) -> _struct_pb2.Value:
+        """Its value in the other, as JSON; not set where the field is not."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        from_value: _struct_pb2.Value | None = ...,
+        to_value: _struct_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_value", b"from_value", "to_value", b"to_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_value", b"from_value", "path", b"path", "to_value", b"to_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FieldDifference: _TypeAlias = FieldDifference  # noqa: Y015

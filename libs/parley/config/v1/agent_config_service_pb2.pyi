@@ -376,22 +376,26 @@ class UndeleteAgentConfigRequest(_message.Message):
     PROJECT_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    DELETED_ID_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     uid: _builtins.str
-    """Required. The uid of the deleted agent config."""
+    """The uid of the deleted agent config. Required unless deleted_id is given."""
     id: _builtins.str
     """Optional. The id it is to have; its old one when empty."""
+    deleted_id: _builtins.str
+    """Optional, instead of uid. The id that it had: of several deleted ones the one that was deleted last."""
     def __init__(
         self,
         *,
         project: _builtins.str = ...,
         uid: _builtins.str = ...,
         id: _builtins.str = ...,
+        deleted_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "project", b"project", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_id", b"deleted_id", "id", b"id", "project", b"project", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -482,6 +486,72 @@ class ListAgentConfigRevisionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAgentConfigRevisionsResponse: _TypeAlias = ListAgentConfigRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class CompareAgentConfigRevisionsRequest(_message.Message):
+    """Request of CompareAgentConfigRevisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Optional. The project; `default` when empty."""
+    id: _builtins.str
+    """Required. The agent config's id."""
+    from_revision: _builtins.int
+    """Optional. The one revision; the one before to_revision when 0, which for revision 1 is one with nothing set."""
+    to_revision: _builtins.int
+    """Optional. The other revision; the current one when 0."""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        id: _builtins.str = ...,
+        from_revision: _builtins.int = ...,
+        to_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "id", b"id", "project", b"project", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareAgentConfigRevisionsRequest: _TypeAlias = CompareAgentConfigRevisionsRequest  # noqa: Y015
+
+@_typing.final
+class CompareAgentConfigRevisionsResponse(_message.Message):
+    """Response of CompareAgentConfigRevisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    from_revision: _builtins.int
+    """The revision that was compared; 0 where there is none before revision 1."""
+    to_revision: _builtins.int
+    """The revision that it was compared with."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[_agent_config_pb2.FieldDifference]:
+        """What differs, in the order of AgentConfig's fields; empty when nothing does."""
+
+    def __init__(
+        self,
+        *,
+        from_revision: _builtins.int = ...,
+        to_revision: _builtins.int = ...,
+        differences: _abc.Iterable[_agent_config_pb2.FieldDifference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "from_revision", b"from_revision", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareAgentConfigRevisionsResponse: _TypeAlias = CompareAgentConfigRevisionsResponse  # noqa: Y015
 
 @_typing.final
 class RollbackAgentConfigRequest(_message.Message):

@@ -70,6 +70,11 @@ class AgentConfigServiceStub:
                 request_serializer=parley_dot_config_dot_v1_dot_agent__config__service__pb2.ListAgentConfigRevisionsRequest.SerializeToString,
                 response_deserializer=parley_dot_config_dot_v1_dot_agent__config__service__pb2.ListAgentConfigRevisionsResponse.FromString,
                 _registered_method=True)
+        self.CompareAgentConfigRevisions = channel.unary_unary(
+                '/parley.config.v1.AgentConfigService/CompareAgentConfigRevisions',
+                request_serializer=parley_dot_config_dot_v1_dot_agent__config__service__pb2.CompareAgentConfigRevisionsRequest.SerializeToString,
+                response_deserializer=parley_dot_config_dot_v1_dot_agent__config__service__pb2.CompareAgentConfigRevisionsResponse.FromString,
+                _registered_method=True)
         self.RollbackAgentConfig = channel.unary_unary(
                 '/parley.config.v1.AgentConfigService/RollbackAgentConfig',
                 request_serializer=parley_dot_config_dot_v1_dot_agent__config__service__pb2.RollbackAgentConfigRequest.SerializeToString,
@@ -143,6 +148,14 @@ class AgentConfigServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompareAgentConfigRevisions(self, request, context):
+        """Tells field by field in what two revisions differ. Safe to retry.
+        Fails: INVALID_FIELD, AGENT_NOT_FOUND, REVISION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RollbackAgentConfig(self, request, context):
         """Makes a new revision with the content of an older one. Safe to retry with an etag.
         Fails: AGENT_NOT_FOUND, REVISION_NOT_FOUND, ETAG_MISMATCH.
@@ -197,6 +210,11 @@ def add_AgentConfigServiceServicer_to_server(servicer, server):
                     servicer.ListAgentConfigRevisions,
                     request_deserializer=parley_dot_config_dot_v1_dot_agent__config__service__pb2.ListAgentConfigRevisionsRequest.FromString,
                     response_serializer=parley_dot_config_dot_v1_dot_agent__config__service__pb2.ListAgentConfigRevisionsResponse.SerializeToString,
+            ),
+            'CompareAgentConfigRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareAgentConfigRevisions,
+                    request_deserializer=parley_dot_config_dot_v1_dot_agent__config__service__pb2.CompareAgentConfigRevisionsRequest.FromString,
+                    response_serializer=parley_dot_config_dot_v1_dot_agent__config__service__pb2.CompareAgentConfigRevisionsResponse.SerializeToString,
             ),
             'RollbackAgentConfig': grpc.unary_unary_rpc_method_handler(
                     servicer.RollbackAgentConfig,
@@ -399,6 +417,33 @@ class AgentConfigService:
             '/parley.config.v1.AgentConfigService/ListAgentConfigRevisions',
             parley_dot_config_dot_v1_dot_agent__config__service__pb2.ListAgentConfigRevisionsRequest.SerializeToString,
             parley_dot_config_dot_v1_dot_agent__config__service__pb2.ListAgentConfigRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareAgentConfigRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.config.v1.AgentConfigService/CompareAgentConfigRevisions',
+            parley_dot_config_dot_v1_dot_agent__config__service__pb2.CompareAgentConfigRevisionsRequest.SerializeToString,
+            parley_dot_config_dot_v1_dot_agent__config__service__pb2.CompareAgentConfigRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,10 @@ class AgentConfigServiceStub:
     """Lists the revisions of an agent config by pages, newest first. Safe to retry.
     Fails: AGENT_NOT_FOUND, INVALID_PAGE_TOKEN.
     """
+    CompareAgentConfigRevisions: _grpc.UnaryUnaryMultiCallable[_agent_config_service_pb2.CompareAgentConfigRevisionsRequest, _agent_config_service_pb2.CompareAgentConfigRevisionsResponse]
+    """Tells field by field in what two revisions differ. Safe to retry.
+    Fails: INVALID_FIELD, AGENT_NOT_FOUND, REVISION_NOT_FOUND.
+    """
     RollbackAgentConfig: _grpc.UnaryUnaryMultiCallable[_agent_config_service_pb2.RollbackAgentConfigRequest, _agent_config_service_pb2.RollbackAgentConfigResponse]
     """Makes a new revision with the content of an older one. Safe to retry with an etag.
     Fails: AGENT_NOT_FOUND, REVISION_NOT_FOUND, ETAG_MISMATCH.
@@ -105,6 +109,10 @@ class AgentConfigServiceAsyncStub(AgentConfigServiceStub):
     ListAgentConfigRevisions: _aio.UnaryUnaryMultiCallable[_agent_config_service_pb2.ListAgentConfigRevisionsRequest, _agent_config_service_pb2.ListAgentConfigRevisionsResponse]  # type: ignore[assignment]
     """Lists the revisions of an agent config by pages, newest first. Safe to retry.
     Fails: AGENT_NOT_FOUND, INVALID_PAGE_TOKEN.
+    """
+    CompareAgentConfigRevisions: _aio.UnaryUnaryMultiCallable[_agent_config_service_pb2.CompareAgentConfigRevisionsRequest, _agent_config_service_pb2.CompareAgentConfigRevisionsResponse]  # type: ignore[assignment]
+    """Tells field by field in what two revisions differ. Safe to retry.
+    Fails: INVALID_FIELD, AGENT_NOT_FOUND, REVISION_NOT_FOUND.
     """
     RollbackAgentConfig: _aio.UnaryUnaryMultiCallable[_agent_config_service_pb2.RollbackAgentConfigRequest, _agent_config_service_pb2.RollbackAgentConfigResponse]  # type: ignore[assignment]
     """Makes a new revision with the content of an older one. Safe to retry with an etag.
@@ -188,6 +196,16 @@ class AgentConfigServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_config_service_pb2.ListAgentConfigRevisionsResponse, _abc.Awaitable[_agent_config_service_pb2.ListAgentConfigRevisionsResponse]]:
         """Lists the revisions of an agent config by pages, newest first. Safe to retry.
         Fails: AGENT_NOT_FOUND, INVALID_PAGE_TOKEN.
+        """
+
+    @_abc_1.abstractmethod
+    def CompareAgentConfigRevisions(
+        self,
+        request: _agent_config_service_pb2.CompareAgentConfigRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_config_service_pb2.CompareAgentConfigRevisionsResponse, _abc.Awaitable[_agent_config_service_pb2.CompareAgentConfigRevisionsResponse]]:
+        """Tells field by field in what two revisions differ. Safe to retry.
+        Fails: INVALID_FIELD, AGENT_NOT_FOUND, REVISION_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

@@ -31,6 +31,7 @@ class Template(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PARAMETERS_SCHEMA_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PLACEHOLDERS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required. `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`."""
     version: _builtins.str
@@ -39,11 +40,20 @@ class Template(_message.Message):
     """Optional. What it does, for people, at most 2000 characters."""
     @_builtins.property
     def parameters_schema(self) -> _struct_pb2.Struct:
-        """Required. JSON Schema (2020-12) of an AgentConfig's parameters; its type must be object. At most 64 KiB as JSON."""
+        """Required. JSON Schema (2020-12) of an AgentConfig's parameters; its type must be object. At most 64 KiB as JSON.
+        A `default` below `properties` stands in for a parameter that is left out, when parameters are checked and when an
+        agent is built; it is not stored with the AgentConfig.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When this version was first published."""
+
+    @_builtins.property
+    def placeholders(self) -> Global___Placeholders:
+        """Optional. What fills `{{name}}` in instructions. Where it is set, instructions that name anything else are refused
+        on every write; where it is not, nobody looks for placeholders in them.
+        """
 
     def __init__(
         self,
@@ -53,14 +63,47 @@ class Template(_message.Message):
         description: _builtins.str = ...,
         parameters_schema: _struct_pb2.Struct | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        placeholders: Global___Placeholders | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "parameters_schema", b"parameters_schema"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "parameters_schema", b"parameters_schema", "placeholders", b"placeholders"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "id", b"id", "parameters_schema", b"parameters_schema", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "id", b"id", "parameters_schema", b"parameters_schema", "placeholders", b"placeholders", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Template: _TypeAlias = Template  # noqa: Y015
+
+@_typing.final
+class Placeholders(_message.Message):
+    """What a template fills placeholders of instructions with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    SESSION_METADATA_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    parameters: _builtins.bool
+    """Optional. Every parameter, given or by its default, fills the placeholder of its name."""
+    session_metadata: _builtins.bool
+    """Optional. Session metadata fills what the agent config's metadata_keys name."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Names that the template fills by itself, at most 64."""
+
+    def __init__(
+        self,
+        *,
+        parameters: _builtins.bool = ...,
+        session_metadata: _builtins.bool = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "parameters", b"parameters", "session_metadata", b"session_metadata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placeholders: _TypeAlias = Placeholders  # noqa: Y015
 
 @_typing.final
 class PublishTemplateRequest(_message.Message):
