@@ -1,36 +1,31 @@
 """What can be done with agent configs. A write is one transaction: state, revision, announced change."""
 
-import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from config_svc import paging
+from config_svc.content import PATH, settled
 from config_svc.metrics import Metrics
 from config_svc.model import fields, rules
-from config_svc.model.agent import DEFAULT_TEMPLATE, AgentConfig, AgentSpec, Revision, made_id
+from config_svc.model.agent import AgentConfig, AgentSpec, Revision, made_id
 from config_svc.model.change import ChangeType
 from config_svc.model.errors import (
     AgentAlreadyExists,
     AgentNotFound,
     EtagMismatch,
     IdempotencyKeyReused,
-    ParametersInvalid,
     RevisionNotFound,
-    TemplateNotFound,
-    missing_template,
 )
+from config_svc.model.fields import Difference
 from config_svc.model.filter import parse_filter
 from config_svc.model.query import After, AgentQuery, OrderField, parse_order, sort_value
-from config_svc.model.template import Template, version_order
-from config_svc.schema import parameter_violations
 from config_svc.store import Claim, Store, Writing
 from config_svc.stored import fingerprint
-from servicekit.errors import Violation, Violations
+from servicekit.errors import Violations
 
 REQUEST_ID_LIFETIME = timedelta(hours=24)
-_PATH = "agent_config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +64,12 @@ class AgentConfigs:
             found = Violations()
             _check_project(found, project)
             if agent_id:
-                rules.check_id(found, f"{_PATH}.id", agent_id)
+                rules.check_id(found, f"{PATH}.id", agent_id)
             if request_id:
                 rules.check_uuid(found, "request_id", request_id)
             _check_note(found, note)
             now = self._clock()
-            content = await _settled(writing, spec, found)
+            content = await settled(writing, spec, found, now=now)
             agent = AgentConfig(project, agent_id or made_id(), str(uuid.uuid4()), content, 1, now, now)
             if validate_only:
                 if await writing.live(project, agent.id) is not None:
@@ -142,14 +137,15 @@ class AgentConfigs:
     ) -> AgentConfig:
         """Takes over the fields that `paths` name and makes the next revision; changing nothing makes none."""
         found = Violations()
-        _check_name(found, project, agent_id, f"{_PATH}.id")
+        _check_name(found, project, agent_id, f"{PATH}.id")
         found.check()
 
         async def work(writing: Writing) -> AgentConfig:
             current = await _current(writing, project, agent_id, etag)
             found = Violations()
             _check_note(found, note)
-            content = await _settled(writing, fields.merge(found, current.spec, spec, paths), found)
+            merged = fields.merge(found, current.spec, spec, paths)
+            content = await settled(writing, merged, found, now=self._clock(), current=current.spec)
             return await self._revise(writing, current, content, note, validate_only=validate_only)
 
         with self._metrics.write("validate" if validate_only else "update"):
@@ -171,7 +167,7 @@ class AgentConfigs:
             older = await writing.revision(current.uid, number)
             if older is None:
                 raise RevisionNotFound(agent_id, number)
-            content = await _settled(writing, older.spec, Violations())
+            content = await settled(writing, older.spec, Violations(), now=self._clock(), current=current.spec)
             return await self._revise(writing, current, content, note)
 
         with self._metrics.write("rollback"):
@@ -203,18 +199,29 @@ class AgentConfigs:
         with self._metrics.write("delete"):
             return await self._store.transact(work)
 
-    async def undelete(self, project: str, uid: str, agent_id: str = "") -> AgentConfig:
-        """Brings a deleted agent config back, under `agent_id` when one is given. One that is live stays as it is."""
+    async def undelete(self, project: str, uid: str = "", agent_id: str = "", *, deleted_id: str = "") -> AgentConfig:
+        """Brings a deleted agent config back, under `agent_id` when one is given. One that is live stays as it is.
+
+        Instead of its uid, `deleted_id` names the one of this id that was deleted last.
+        """
         found = Violations()
         _check_project(found, project)
-        rules.check_uuid(found, "uid", uid)
+        if uid and deleted_id:
+            found.add("deleted_id", "must not be given beside uid")
+        elif deleted_id:
+            rules.check_id(found, "deleted_id", deleted_id)
+        else:
+            rules.check_uuid(found, "uid", uid)
         if agent_id:
             rules.check_id(found, "id", agent_id)
         found.check()
 
         async def work(writing: Writing) -> AgentConfig:
             now = self._clock()
-            current = await writing.by_uid(project, uid)
+            newest = await writing.newest_deleted(project, deleted_id, now) if deleted_id else None
+            if deleted_id and newest is None:
+                raise AgentNotFound(deleted_id)
+            current = await writing.by_uid(project, newest.uid if newest is not None else uid)
             if current is None or (current.purge_time is not None and current.purge_time <= now):
                 raise AgentNotFound(agent_id or uid)
             wanted = agent_id or current.id
@@ -249,6 +256,28 @@ class AgentConfigs:
         page, more = await paging.filled(fetch, limit, lambda revision: revision.spec.weight)
         return agent, page, paging.make_token(bound, (page[-1].number,)) if more else ""
 
+    async def compare(
+        self, project: str, agent_id: str, *, before: int = 0, after: int = 0
+    ) -> tuple[int, int, Sequence[Difference]]:
+        """Returns the numbers of both revisions and what differs between them.
+
+        `after` 0 is the current revision; `before` 0 is the one before `after`, and before the first one with nothing
+        set. Revisions never change: for given numbers so does the answer.
+        """
+        found = Violations()
+        _check_name(found, project, agent_id)
+        for field, number in (("from_revision", before), ("to_revision", after)):
+            if number < 0:
+                found.add(field, "must not be negative")
+        found.check()
+        _check_possible(agent_id)
+        newer = await self._store.agent(project, agent_id, revision=after or None)
+        before = before or newer.revision - 1
+        older = AgentSpec()
+        if before:
+            older = (await self._store.agent(project, agent_id, revision=before, uid=newer.uid)).spec
+        return before, newer.revision, fields.compared(older, newer.spec)
+
     async def _revise(
         self, writing: Writing, current: AgentConfig, content: AgentSpec, note: Note, *, validate_only: bool = False
     ) -> AgentConfig:
@@ -266,37 +295,6 @@ class AgentConfigs:
         )
         await writing.announce(ChangeType.UPDATED, agent, now)
         return agent
-
-
-async def _settled(writing: Writing, spec: AgentSpec, found: Violations) -> AgentSpec:
-    """Returns the content with its template named; raises with all that is wrong with it, and all in `found`."""
-    spec.check(found, _PATH)
-    content = replace(spec, template_id=spec.template_id or DEFAULT_TEMPLATE)
-    template = await _template(writing, content)
-    if template is None:
-        problem = missing_template(content.template_id, content.template_version)
-        path = f"{_PATH}.template_version" if content.template_version else f"{_PATH}.template_id"
-        if found:
-            found.add(path, problem)
-            found.check()
-        raise TemplateNotFound(content.template_id, content.template_version, violations=[Violation(path, problem)])
-    broken = await asyncio.to_thread(
-        parameter_violations, template.parameters_schema, content.parameters, f"{_PATH}.parameters"
-    )
-    if broken and not found:
-        raise ParametersInvalid(broken)
-    for violation in broken:
-        found.add(violation.field, violation.description)
-    found.check()
-    return replace(content, template_version=template.version)
-
-
-async def _template(writing: Writing, content: AgentSpec) -> Template | None:
-    if not rules.is_id(content.template_id):
-        return None
-    if content.template_version and version_order(content.template_version) is None:
-        return None
-    return await writing.template(content.template_id, content.template_version)
 
 
 async def _replayed(writing: Writing, project: str, earlier: Claim, claim: Claim) -> AgentConfig:

@@ -22,11 +22,13 @@ from config_svc.model.agent import (
     SessionPolicy,
 )
 from config_svc.model.change import ChangeType
-from config_svc.model.fields import GROUPS, NOT_WRITABLE
+from config_svc.model.fields import GROUPS, NOT_SET, NOT_WRITABLE, Difference
+from config_svc.model.provider import Provider
 from config_svc.model.rules import DEFAULT_PROJECT, Json
-from config_svc.model.template import Template
+from config_svc.model.template import Placeholders, Template
 from parley.config.v1 import agent_config_pb2 as agents_pb
 from parley.config.v1 import agent_config_service_pb2 as service_pb
+from parley.config.v1 import provider_service_pb2 as providers_pb
 from parley.config.v1 import template_service_pb2 as templates_pb
 
 _EXACT = 2**53
@@ -62,6 +64,7 @@ def spec_of(agent: agents_pb.AgentConfig) -> AgentSpec:
             turn_timeout=duration_of(agent.limits, "turn_timeout"),
         ),
         labels=dict(agent.labels),
+        metadata_keys=tuple(agent.metadata_keys),
     )
 
 
@@ -97,7 +100,13 @@ def template_of(template: templates_pb.Template) -> Template:
         description=template.description,
         parameters_schema=_object_of(template.parameters_schema),
         create_time=datetime.min.replace(tzinfo=UTC),
+        placeholders=_placeholders_of(template.placeholders) if template.HasField("placeholders") else None,
     )
+
+
+def provider_of(provider: providers_pb.Provider) -> Provider:
+    """Returns a provider that is to be published."""
+    return Provider(provider.name, tuple(provider.models))
 
 
 def agent_to_proto(agent: AgentConfig) -> agents_pb.AgentConfig:
@@ -112,6 +121,7 @@ def agent_to_proto(agent: AgentConfig) -> agents_pb.AgentConfig:
         instructions=spec.instructions,
         model=_model_to_proto(spec.model),
         labels=spec.labels,
+        metadata_keys=spec.metadata_keys,
         revision=agent.revision,
     )
     if spec.parameters:
@@ -157,13 +167,33 @@ def event_to_proto(event: FeedEvent) -> service_pb.WatchAgentConfigsResponse:
 
 def template_to_proto(template: Template) -> templates_pb.Template:
     """Returns the message of a published template."""
-    return templates_pb.Template(
+    message = templates_pb.Template(
         id=template.id,
         version=template.version,
         description=template.description,
         parameters_schema=_struct(template.parameters_schema),
         create_time=timestamp(template.create_time),
     )
+    if template.placeholders is not None:
+        message.placeholders.parameters = template.placeholders.parameters
+        message.placeholders.session_metadata = template.placeholders.session_metadata
+        message.placeholders.names.extend(template.placeholders.names)
+    return message
+
+
+def provider_to_proto(provider: Provider) -> providers_pb.Provider:
+    """Returns the message of a provider."""
+    return providers_pb.Provider(name=provider.name, models=provider.models)
+
+
+def difference_to_proto(difference: Difference) -> agents_pb.FieldDifference:
+    """Returns the message of a field that differs; a value that is not set is left out."""
+    message = agents_pb.FieldDifference(path=difference.path)
+    if difference.before is not NOT_SET:
+        message.from_value.CopyFrom(_value(difference.before))
+    if difference.after is not NOT_SET:
+        message.to_value.CopyFrom(_value(difference.after))
+    return message
 
 
 def timestamp(time: datetime) -> Timestamp:
@@ -171,6 +201,23 @@ def timestamp(time: datetime) -> Timestamp:
     message = Timestamp()
     message.FromDatetime(time)
     return message
+
+
+def _placeholders_of(placeholders: templates_pb.Placeholders) -> Placeholders:
+    return Placeholders(placeholders.parameters, placeholders.session_metadata, tuple(placeholders.names))
+
+
+def _value(value: Any) -> Value:
+    """Returns a field's value as JSON has it (ProtoJSON: durations and large whole numbers are text)."""
+    if isinstance(value, timedelta):
+        duration = Duration()
+        duration.FromTimedelta(value)
+        value = duration.ToJsonString()
+    elif isinstance(value, tuple):
+        value = list(value)
+    elif isinstance(value, int) and abs(value) > _EXACT:
+        value = str(value)
+    return ParseDict(value, Value())
 
 
 def _model_of(model: agents_pb.ModelConfig) -> ModelConfig:

@@ -12,6 +12,7 @@ from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import Change, ChangeType, FeedPosition
 from config_svc.model.errors import AgentAlreadyExists, AgentNotFound, RevisionNotFound
 from config_svc.model.filter import matches
+from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery, SortValue, sort_value
 from config_svc.model.template import Template
 from config_svc.store import Claim, Writing
@@ -28,6 +29,7 @@ class _State:
     claims: dict[tuple[str, str], Claim] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     templates: dict[tuple[str, str], Template] = field(default_factory=dict)
+    providers: dict[str, GatewayProviders] = field(default_factory=dict)
     last: int = 0
     compacted: int = 0
 
@@ -51,6 +53,9 @@ class _State:
             return self.templates.get((template_id, version))
         versions = [template for template in self.templates.values() if template.id == template_id]
         return max(versions, key=lambda template: template.order, default=None)
+
+    def published(self, now: datetime) -> list[GatewayProviders]:
+        return [one for one in self.providers.values() if one.expire_time > now]
 
 
 class MemoryWriting:
@@ -88,6 +93,9 @@ class MemoryWriting:
 
     async def template(self, template_id: str, version: str) -> Template | None:  # noqa: D102
         return self._state.template(template_id, version)
+
+    async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:  # noqa: D102
+        return self._state.published(now)
 
     async def insert(self, agent: AgentConfig) -> None:  # noqa: D102
         if self._state.live(agent.project, agent.id) is not None:
@@ -158,6 +166,20 @@ class MemoryStore:
 
     async def publish(self, template: Template) -> Template:  # noqa: D102
         return self._state.templates.setdefault((template.id, template.version), template)
+
+    async def publish_providers(self, published: GatewayProviders) -> None:  # noqa: D102
+        self._state.providers.pop(published.gateway, None)
+        if published.providers:
+            self._state.providers[published.gateway] = published
+
+    async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:  # noqa: D102
+        return self._state.published(now)
+
+    async def forget_providers(self, before: datetime) -> int:  # noqa: D102
+        gone = [one.gateway for one in self._state.providers.values() if one.expire_time < before]
+        for gateway in gone:
+            del self._state.providers[gateway]
+        return len(gone)
 
     async def transact(self, work: Callable[[Writing], Awaitable[T]]) -> T:  # noqa: D102
         async with self._writer:

@@ -24,14 +24,17 @@ from sqlalchemy.pool import NullPool
 from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import Change, FeedPosition
 from config_svc.model.errors import AgentNotFound, RevisionNotFound
+from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery
 from config_svc.model.template import Template
 from config_svc.postgres_writing import PostgresWriting
 from config_svc.statements import (
     agent_of,
     agents_page,
+    gateway_of,
     live_agent,
     live_agent_at,
+    live_providers,
     newest_templates,
     one_template,
     read_changes,
@@ -40,13 +43,14 @@ from config_svc.statements import (
     template_of,
 )
 from config_svc.store import Writing
-from config_svc.stored import decode_spec, load_json
+from config_svc.stored import decode_spec, encode_placeholders, encode_providers, load_json
 from config_svc.tables import (
     agent_config_changes,
     agent_config_claims,
     agent_config_revisions,
     agent_configs,
     feed,
+    gateway_providers,
     templates,
 )
 from servicekit.errors import Unavailable
@@ -164,12 +168,26 @@ class PostgresStore:
                 description=template.description,
                 parameters_schema=template.parameters_schema,
                 create_time=template.create_time,
+                placeholders=encode_placeholders(template.placeholders),
             )
             .on_conflict_do_nothing()
             .returning(templates)
         )
         rows = await self._rows(statement) or await self._rows(one_template(template.id, template.version))
         return template_of(rows[0])
+
+    async def publish_providers(self, published: GatewayProviders) -> None:  # noqa: D102
+        table = gateway_providers
+        if not published.providers:
+            await self._rows(delete(table).where(table.c.gateway == published.gateway).returning(table.c.gateway))
+            return
+        values = {"providers": encode_providers(published.providers), "expire_time": published.expire_time}
+        statement = upsert(table).values(gateway=published.gateway, **values)
+        statement = statement.on_conflict_do_update(index_elements=[table.c.gateway], set_=values)
+        await self._rows(statement.returning(table.c.gateway))
+
+    async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:  # noqa: D102
+        return [gateway_of(row) for row in await self._rows(live_providers(now))]
 
     async def transact(self, work: Callable[[Writing], Awaitable[T]]) -> T:  # noqa: D102
         async def once() -> T:
@@ -215,6 +233,11 @@ class PostgresStore:
         claims = agent_config_claims
         statement = delete(claims).where(claims.c.create_time < before)
         return len(await self._rows(statement.returning(claims.c.request_id)))
+
+    async def forget_providers(self, before: datetime) -> int:  # noqa: D102
+        table = gateway_providers
+        statement = delete(table).where(table.c.expire_time < before)
+        return len(await self._rows(statement.returning(table.c.gateway)))
 
     async def compact(self, before: datetime, keep: int) -> int:  # noqa: D102
         async def once() -> int:

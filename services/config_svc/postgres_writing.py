@@ -1,5 +1,6 @@
 """One transaction in PostgreSQL (READ COMMITTED): rows are locked when they are read for writing."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,8 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import ChangeType
 from config_svc.model.errors import AgentAlreadyExists
+from config_svc.model.provider import GatewayProviders
 from config_svc.model.template import Template
-from config_svc.statements import AnyRow, agent_of, live_agent, one_template, revision_of, template_of
+from config_svc.statements import (
+    AnyRow,
+    agent_of,
+    gateway_of,
+    live_agent,
+    live_providers,
+    one_template,
+    revision_of,
+    template_of,
+)
 from config_svc.store import Claim
 from config_svc.stored import encode_agent, encode_spec
 from config_svc.tables import agent_config_changes, agent_config_claims, agent_config_revisions, agent_configs
@@ -76,6 +87,9 @@ class PostgresWriting:
     async def template(self, template_id: str, version: str) -> Template | None:  # noqa: D102
         row = await self._one(one_template(template_id, version))
         return template_of(row) if row is not None else None
+
+    async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:  # noqa: D102
+        return [gateway_of(row) for row in await self._connection.execute(live_providers(now))]
 
     async def insert(self, agent: AgentConfig) -> None:  # noqa: D102
         await self._unless_taken(insert(agent_configs).values(uid=agent.uid, **_columns(agent)), agent.id)

@@ -7,10 +7,13 @@ from typing import Any
 from config_svc import convert
 from config_svc.agents import AgentConfigs, Note
 from config_svc.feed import ChangeFeed
+from config_svc.providers import PublishedProviders
 from config_svc.templates import Templates
 from parley.config.v1 import access_service_pb2, access_service_pb2_grpc
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1 import agent_config_service_pb2_grpc as agents_grpc
+from parley.config.v1 import provider_service_pb2 as providers_pb
+from parley.config.v1 import provider_service_pb2_grpc as providers_grpc
 from parley.config.v1 import template_service_pb2 as templates_pb
 from parley.config.v1 import template_service_pb2_grpc as templates_grpc
 from servicekit.errors import NotImplementedYet
@@ -89,7 +92,9 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
         self, request: pb.UndeleteAgentConfigRequest, context: Any
     ) -> pb.UndeleteAgentConfigResponse:
         """Brings a deleted agent config back."""
-        agent = await self._agents.undelete(convert.project_of(request.project), request.uid, request.id)
+        agent = await self._agents.undelete(
+            convert.project_of(request.project), request.uid, request.id, deleted_id=request.deleted_id
+        )
         return pb.UndeleteAgentConfigResponse(agent_config=convert.agent_to_proto(agent))
 
     async def ListAgentConfigRevisions(
@@ -101,6 +106,19 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
         )
         return pb.ListAgentConfigRevisionsResponse(
             revisions=[convert.revision_to_proto(agent, revision) for revision in page], next_page_token=token
+        )
+
+    async def CompareAgentConfigRevisions(
+        self, request: pb.CompareAgentConfigRevisionsRequest, context: Any
+    ) -> pb.CompareAgentConfigRevisionsResponse:
+        """Compares two revisions."""
+        before, after, differences = await self._agents.compare(
+            convert.project_of(request.project), request.id, before=request.from_revision, after=request.to_revision
+        )
+        return pb.CompareAgentConfigRevisionsResponse(
+            from_revision=before,
+            to_revision=after,
+            differences=[convert.difference_to_proto(one) for one in differences],
         )
 
     async def RollbackAgentConfig(
@@ -153,6 +171,33 @@ class TemplateServicer(templates_grpc.TemplateServiceServicer):
         page, token = await self._templates.list(size=request.page_size, token=request.page_token)
         return templates_pb.ListTemplatesResponse(
             templates=[convert.template_to_proto(template) for template in page], next_page_token=token
+        )
+
+
+class ProviderServicer(providers_grpc.ProviderServiceServicer):
+    """Serves `parley.config.v1.ProviderService`."""
+
+    def __init__(self, providers: PublishedProviders) -> None:
+        self._providers = providers
+
+    async def PublishProviders(
+        self, request: providers_pb.PublishProvidersRequest, context: Any
+    ) -> providers_pb.PublishProvidersResponse:
+        """Declares what a gateway has."""
+        expire_time = await self._providers.publish(
+            request.gateway_id,
+            [convert.provider_of(one) for one in request.providers],
+            convert.duration_of(request, "ttl"),
+        )
+        return providers_pb.PublishProvidersResponse(expire_time=convert.timestamp(expire_time))
+
+    async def ListProviders(
+        self, request: providers_pb.ListProvidersRequest, context: Any
+    ) -> providers_pb.ListProvidersResponse:
+        """Lists what live gateways have."""
+        page, token = await self._providers.list(size=request.page_size, token=request.page_token)
+        return providers_pb.ListProvidersResponse(
+            providers=[convert.provider_to_proto(one) for one in page], next_page_token=token
         )
 
 

@@ -1,6 +1,7 @@
 """The SQL of the reads, and what its rows mean. Shared by the pool, transactions and the feed's own connection."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, collate, false, func, literal, not_, or_, select, tuple_
@@ -11,10 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import Change, ChangeType, FeedPosition
 from config_svc.model.filter import LABEL, OPERATORS, TIME_FIELDS, Comparison, Every, Filter, Not, Some
+from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery
 from config_svc.model.template import Template
-from config_svc.stored import decode_agent, decode_spec
-from config_svc.tables import agent_config_changes, agent_config_revisions, agent_configs, feed, templates
+from config_svc.stored import decode_agent, decode_placeholders, decode_providers, decode_spec
+from config_svc.tables import (
+    agent_config_changes,
+    agent_config_revisions,
+    agent_configs,
+    feed,
+    gateway_providers,
+    templates,
+)
 
 AnyRow = Row[Any]
 
@@ -108,6 +117,11 @@ def newest_templates(after: str, limit: int) -> Select[Any]:
     )
 
 
+def live_providers(now: datetime) -> Select[Any]:
+    """Selects what gateways have declared that has not expired."""
+    return select(gateway_providers).where(gateway_providers.c.expire_time > now)
+
+
 def _newest_first() -> Sequence[Any]:
     return templates.c.major.desc(), templates.c.minor.desc(), templates.c.patch.desc()
 
@@ -168,4 +182,10 @@ def template_of(row: AnyRow) -> Template:
         description=row.description,
         parameters_schema=row.parameters_schema,
         create_time=row.create_time,
+        placeholders=decode_placeholders(row.placeholders),
     )
+
+
+def gateway_of(row: AnyRow) -> GatewayProviders:
+    """Returns what a row of `gateway_providers` declares."""
+    return GatewayProviders(row.gateway, decode_providers(row.providers), row.expire_time)

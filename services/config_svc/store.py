@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import Change, ChangeType, FeedPosition
+from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery
 from config_svc.model.template import Template
 
@@ -57,6 +58,10 @@ class Writing(Protocol):
 
     async def template(self, template_id: str, version: str) -> Template | None:
         """Reads a template version, the newest when `version` is empty."""
+        ...
+
+    async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:
+        """Reads what gateways have declared that has not expired at `now`."""
         ...
 
     async def insert(self, agent: AgentConfig) -> None:
@@ -122,6 +127,18 @@ class Store(Protocol):
 
     async def publish(self, template: Template) -> Template:
         """Stores a template version unless it is there; returns what is stored then."""
+        ...
+
+    async def publish_providers(self, published: GatewayProviders) -> None:
+        """Stores what a gateway has in place of what it had; without providers, removes it."""
+        ...
+
+    async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:
+        """Reads what gateways have declared that has not expired at `now`."""
+        ...
+
+    async def forget_providers(self, before: datetime) -> int:
+        """Removes what expired before; returns of how many gateways."""
         ...
 
     async def transact(self, work: Callable[[Writing], Awaitable[T]]) -> T:

@@ -5,12 +5,15 @@ Readers ignore keys that they don't know, so that an older release runs on what 
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
 from config_svc.model.agent import AgentConfig, AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, SessionPolicy
+from config_svc.model.provider import Provider
 from config_svc.model.rules import Json, canonical
+from config_svc.model.template import Placeholders
 
 _GROUPS: dict[str, type[Any]] = {
     "model": ModelConfig,
@@ -36,7 +39,7 @@ def encode_spec(spec: AgentSpec) -> dict[str, Json]:
                 if getattr(value, inner.name) not in (None, "", ())
             }
         if value:
-            encoded[member.name] = value
+            encoded[member.name] = list(value) if isinstance(value, tuple) else value
     return encoded
 
 
@@ -51,6 +54,8 @@ def decode_spec(encoded: dict[str, Any]) -> AgentSpec:
         if group is not None:
             known = {inner.name for inner in fields(group)}
             value = group(**{name: _decode(name, one) for name, one in value.items() if name in known})
+        elif member.name == "metadata_keys":
+            value = tuple(value)
         values[member.name] = value
     return AgentSpec(**values)
 
@@ -87,6 +92,34 @@ def decode_agent(encoded: dict[str, Any]) -> AgentConfig:
         revision=encoded["revision"],
         **times,
     )
+
+
+def encode_placeholders(placeholders: Placeholders | None) -> dict[str, Json] | None:
+    """Returns the stored form of what a template fills placeholders with."""
+    if placeholders is None:
+        return None
+    return {
+        "parameters": placeholders.parameters,
+        "session_metadata": placeholders.session_metadata,
+        "names": list(placeholders.names),
+    }
+
+
+def decode_placeholders(encoded: dict[str, Any] | None) -> Placeholders | None:
+    """Returns what a template fills placeholders with from its stored form."""
+    if encoded is None:
+        return None
+    return Placeholders(encoded["parameters"], encoded["session_metadata"], tuple(encoded["names"]))
+
+
+def encode_providers(providers: Sequence[Provider]) -> list[Json]:
+    """Returns the stored form of a gateway's providers."""
+    return [{"name": one.name, "models": list(one.models)} for one in providers]
+
+
+def decode_providers(encoded: list[dict[str, Any]]) -> tuple[Provider, ...]:
+    """Returns a gateway's providers from their stored form."""
+    return tuple(Provider(one["name"], tuple(one["models"])) for one in encoded)
 
 
 def fingerprint(agent_id: str, spec: AgentSpec, comment: str) -> str:

@@ -1,4 +1,4 @@
-"""Removes what has outlived its retention: deleted agent configs, request ids, old changes of the feed."""
+"""Removes what has outlived its retention: deleted agent configs, request ids, providers, old changes of the feed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -42,6 +42,7 @@ class Sweep:
         now = self.clock()
         await self._drain("agent_configs", lambda: self.store.purge(now, BATCH))
         await self._drain("changes", lambda: self.store.compact(now - self.feed_retention, self.keep_changes))
+        await self._drain("providers", lambda: self.store.forget_providers(now))
         await self._drain("request_ids", lambda: self.store.forget_claims(now - REQUEST_ID_LIFETIME))
 
     async def _drain(self, kind: str, remove: Callable[[], Awaitable[int]]) -> None:

@@ -71,4 +71,13 @@ templates = Table(
     Column("description", Text, nullable=False),
     Column("parameters_schema", JSONB, nullable=False),
     Column("create_time", _TIME, nullable=False),
+    Column("placeholders", JSONB(none_as_null=True)),
+)
+
+gateway_providers = Table(
+    "gateway_providers",
+    metadata,
+    Column("gateway", Uuid(as_uuid=False), primary_key=True),
+    Column("providers", JSONB, nullable=False),
+    Column("expire_time", _TIME, nullable=False),
 )

@@ -9,9 +9,9 @@ from config_svc import paging
 from config_svc.model import rules
 from config_svc.model.errors import TemplateConflict, TemplateNotFound
 from config_svc.model.template import Template, version_order
-from config_svc.schema import schema_violations
+from config_svc.schema import parameter_violations, schema_violations
 from config_svc.store import Store
-from servicekit.errors import Violations
+from servicekit.errors import Violation, Violations
 
 
 class Templates:
@@ -27,6 +27,9 @@ class Templates:
         template.check(found, "template")
         path = "template.parameters_schema"
         for violation in await asyncio.to_thread(schema_violations, template.parameters_schema, path):
+            found.add(violation.field, violation.description)
+        found.check()
+        for violation in await asyncio.to_thread(_unfit_defaults, template, f"{path}.properties"):
             found.add(violation.field, violation.description)
         found.check()
         stored = await self._store.publish(replace(template, create_time=self._clock()))
@@ -58,3 +61,11 @@ class Templates:
 
         page, more = await paging.filled(fetch, limit, lambda template: template.weight)
         return page, paging.make_token(bound, (page[-1].id,)) if more else ""
+
+
+def _unfit_defaults(template: Template, path: str) -> list[Violation]:
+    """Returns where a default breaks the schema that it stands in; what is missing beside the defaults is no fault."""
+    broken = parameter_violations(template.parameters_schema, template.defaults, path)
+    own = [f"{path}.{name}" for name in template.defaults]
+    within = tuple(f"{place}{step}" for place in own for step in (".", "["))
+    return [violation for violation in broken if violation.field in own or violation.field.startswith(within)]

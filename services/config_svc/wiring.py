@@ -12,12 +12,18 @@ from config_svc.agents import AgentConfigs
 from config_svc.feed import ChangeFeed
 from config_svc.metrics import Metrics
 from config_svc.postgres_store import PEER, PostgresStore
+from config_svc.providers import PublishedProviders
 from config_svc.schema_version import current_version, oldest_served, require_usable
-from config_svc.servicer import AgentConfigServicer, TemplateServicer, access_servicer
+from config_svc.servicer import AgentConfigServicer, ProviderServicer, TemplateServicer, access_servicer
 from config_svc.settings import ConfigSettings
 from config_svc.sweep import Sweep
 from config_svc.templates import Templates
-from parley.config.v1 import access_service_pb2_grpc, agent_config_service_pb2_grpc, template_service_pb2_grpc
+from parley.config.v1 import (
+    access_service_pb2_grpc,
+    agent_config_service_pb2_grpc,
+    provider_service_pb2_grpc,
+    template_service_pb2_grpc,
+)
 from servicekit.errors import Unavailable
 from servicekit.lifecycle import Background
 from servicekit.metrics import serve_metrics
@@ -26,6 +32,7 @@ from servicekit.server import GrpcServer, serving
 SERVICES = (
     "parley.config.v1.AgentConfigService",
     "parley.config.v1.TemplateService",
+    "parley.config.v1.ProviderService",
     "parley.config.v1.AccessService",
 )
 WATCH = "/parley.config.v1.AgentConfigService/WatchAgentConfigs"
@@ -111,6 +118,10 @@ def _server(
             (
                 template_service_pb2_grpc.add_TemplateServiceServicer_to_server,
                 TemplateServicer(Templates(store, clock=_now)),
+            ),
+            (
+                provider_service_pb2_grpc.add_ProviderServiceServicer_to_server,
+                ProviderServicer(PublishedProviders(store, clock=_now)),
             ),
             (access_service_pb2_grpc.add_AccessServiceServicer_to_server, access_servicer()),
         ],

@@ -99,15 +99,17 @@ class AgentSpec:
     session: SessionPolicy = SessionPolicy()
     limits: AgentLimits = AgentLimits()
     labels: dict[str, str] = field(default_factory=dict)
+    metadata_keys: tuple[str, ...] = ()
 
     @property
     def weight(self) -> int:
         """About how many bytes it takes in a message, or a little less."""
         labels = sum(len(key) + len(value) for key, value in self.labels.items())
+        labels += sum(map(len, self.metadata_keys))
         return 512 + labels + len(self.instructions) + rules.JSON_OVERHEAD * len(rules.canonical(self.parameters))
 
     def check(self, found: Violations, path: str) -> None:
-        """Notes every broken rule under `path`; whether the template exists and takes the parameters is not known."""
+        """Notes every broken rule under `path`; what template and gateways make of it is not known here."""
         rules.check_text(found, f"{path}.display_name", self.display_name, most=200)
         if self.template_id:
             rules.check_id(found, f"{path}.template_id", self.template_id)
@@ -119,6 +121,7 @@ class AgentSpec:
         self.session.check(found, f"{path}.session")
         self.limits.check(found, f"{path}.limits")
         rules.check_labels(found, f"{path}.labels", self.labels)
+        rules.check_placeholder_names(found, f"{path}.metadata_keys", self.metadata_keys)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """Field paths of an AgentConfig: what an update mask takes over (AIP-134, AIP-161), and what differs."""
 
+import enum
+import re
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, SessionPolicy
@@ -21,6 +23,8 @@ GROUPS: dict[str, frozenset[str]] = {
 
 MAPS = frozenset({"labels", "parameters"})
 """The fields whose entries a path can name."""
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 WRITABLE = frozenset(member.name for member in fields(AgentSpec))
 
@@ -103,3 +107,48 @@ def differences(old: AgentSpec, new: AgentSpec) -> tuple[str, ...]:
         elif before != after:
             changed.append(member.name)
     return tuple(changed)
+
+
+class NotSet(enum.Enum):
+    """Stands for no value; null is one in parameters."""
+
+    NOT_SET = "not set"
+
+
+NOT_SET = NotSet.NOT_SET
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field, or entry of a map, that differs. Values are the domain's; NOT_SET where it is not set."""
+
+    path: str
+    before: Any
+    after: Any
+
+
+def compared(old: AgentSpec, new: AgentSpec) -> list[Difference]:
+    """Returns what differs, in the order of the contract, with the values in both; maps entry by entry."""
+    found = []
+    for path in differences(old, new):
+        head, _, inner = path.partition(".")
+        before, after = getattr(old, head), getattr(new, head)
+        if head in MAPS:
+            found += [
+                Difference(f"{head}.{_quoted(key)}", before.get(key, NOT_SET), after.get(key, NOT_SET))
+                for key in sorted({*before, *after})
+                if (key in before) != (key in after) or canonical(before.get(key)) != canonical(after.get(key))
+            ]
+        elif inner:
+            found.append(Difference(path, _or_not_set(getattr(before, inner)), _or_not_set(getattr(after, inner))))
+        else:
+            found.append(Difference(path, _or_not_set(before), _or_not_set(after)))
+    return found
+
+
+def _quoted(key: str) -> str:
+    return key if _WORD.fullmatch(key) else f"`{key}`"
+
+
+def _or_not_set(value: Any) -> Any:
+    return NOT_SET if value in (None, "", ()) else value

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -19,6 +20,8 @@ JSON_OVERHEAD = 6
 
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL_KEY = re.compile(r"[a-z]([a-z0-9_./-]{0,61}[a-z0-9])?")
+_PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.-]{0,63})\s*\}\}")
+_PLACEHOLDER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _ID_WORDS = "must be lower-case letters, digits and '-', begin with a letter, not end with '-', at most 63 characters"
 
 
@@ -106,6 +109,25 @@ def check_labels(found: Violations, field: str, labels: dict[str, str]) -> None:
                 "with a letter or digit, at most 63 characters",
             )
         check_text(found, f"{field}.{key[:80]}", value, most=256)
+
+
+def placeholders(text: str) -> tuple[str, ...]:
+    """Returns the names that stand as `{{name}}` in a text, each once, in order."""
+    return tuple(dict.fromkeys(_PLACEHOLDER.findall(text)))
+
+
+def check_placeholder_names(found: Violations, field: str, names: Sequence[str]) -> None:
+    """Notes more than 64 names, one that stands twice, and one that no placeholder can have."""
+    if len(names) > 64:
+        found.add(field, "must have at most 64 entries")
+    for index, name in enumerate(names[:64]):
+        if not _PLACEHOLDER_NAME.fullmatch(name):
+            found.add(
+                f"{field}[{index}]",
+                "must be letters, digits and '_', '.', '-', begin with a letter or '_', at most 64 characters",
+            )
+        elif name in names[:index]:
+            found.add(f"{field}[{index}]", "stands there twice")
 
 
 def check_json(found: Violations, field: str, value: dict[str, Json], *, most: int) -> None:

@@ -1,6 +1,7 @@
 """Templates: the kinds of agent that the runtime can build."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeAlias
@@ -15,14 +16,24 @@ _VERSION = re.compile(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{
 
 
 @dataclass(frozen=True, slots=True)
+class Placeholders:
+    """What a template fills `{{name}}` in instructions with: parameters, session metadata, names of its own."""
+
+    parameters: bool = False
+    session_metadata: bool = False
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Template:
-    """One published version of a template; never changes."""
+    """One published version of a template; never changes. `placeholders` None: it says nothing of them."""
 
     id: str
     version: str
     description: str
     parameters_schema: dict[str, Json]
     create_time: datetime
+    placeholders: Placeholders | None = None
 
     def check(self, found: Violations, path: str) -> None:
         """Notes every broken rule under `path`; whether the schema is a good one is not known here."""
@@ -33,6 +44,8 @@ class Template:
         rules.check_json(found, f"{path}.parameters_schema", self.parameters_schema, most=64 * KIB)
         if self.parameters_schema.get("type") != "object":
             found.add(f"{path}.parameters_schema.type", "must be 'object'")
+        if self.placeholders is not None:
+            rules.check_placeholder_names(found, f"{path}.placeholders.names", self.placeholders.names)
 
     @property
     def weight(self) -> int:
@@ -43,6 +56,26 @@ class Template:
     def order(self) -> VersionOrder:
         """By which the newest version is found."""
         return version_order(self.version) or (0, 0, 0)
+
+    @property
+    def defaults(self) -> dict[str, Json]:
+        """The parameters that stand in for those that are left out."""
+        properties = self.parameters_schema.get("properties")
+        if not isinstance(properties, dict):
+            return {}
+        return {name: one["default"] for name, one in properties.items() if isinstance(one, dict) and "default" in one}
+
+    def unfilled(self, instructions: str, parameters: Iterable[str], metadata_keys: Iterable[str]) -> list[str]:
+        """Returns the placeholders of instructions that this template, by what it says, fills with nothing."""
+        sources = self.placeholders
+        if sources is None:
+            return []
+        known = set(sources.names)
+        if sources.parameters:
+            known |= {*parameters, *self.defaults}
+        if sources.session_metadata:
+            known |= {*metadata_keys}
+        return [name for name in rules.placeholders(instructions) if name not in known]
 
     def same_content(self, other: "Template") -> bool:
         """Tells whether both declare the same, whenever they were published."""

@@ -9,6 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from parley.config.v1 import agent_config_service_pb2 as pb
+from parley.config.v1 import provider_service_pb2 as providers_pb
 from parley.config.v1 import template_service_pb2 as templates_pb
 from servicekit.rpc_status import from_rpc_error
 from tests.service.config_svc.conftest import Running
@@ -106,6 +107,7 @@ METHODS = [
     for stub, service in (
         ("agents", pb.DESCRIPTOR.services_by_name["AgentConfigService"]),
         ("templates", templates_pb.DESCRIPTOR.services_by_name["TemplateService"]),
+        ("providers", providers_pb.DESCRIPTOR.services_by_name["ProviderService"]),
     )
     for method in service.methods
 ]
@@ -117,7 +119,7 @@ async def test_no_message_makes_a_fault(service: Running, seed: int) -> None:
     answered = 0
     for _ in range(40):
         for stub, method in METHODS:
-            module: Any = pb if stub == "agents" else templates_pb
+            module: Any = {"agents": pb, "templates": templates_pb, "providers": providers_pb}[stub]
             request = getattr(module, method.input_type.name)()
             fill(request, chance)
             mend(request, chance)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, SessionPolicy
-from config_svc.model.fields import GROUPS, NOT_WRITABLE, WRITABLE, differences, merge
+from config_svc.model.fields import GROUPS, NOT_SET, NOT_WRITABLE, WRITABLE, Difference, compared, differences, merge
 from parley.config.v1.agent_config_pb2 import AgentConfig as AgentConfigMessage
 from servicekit.errors import Violations
 
@@ -31,6 +31,7 @@ specs = st.builds(
     session=st.builds(SessionPolicy, spans, spans),
     limits=st.builds(AgentLimits, numbers, spans),
     labels=st.dictionaries(st.sampled_from(["a", "b.c"]), words),
+    metadata_keys=st.lists(st.sampled_from(["a", "b"]), unique=True).map(tuple),
 )
 PATHS = sorted(WRITABLE | {f"{group}.{name}" for group, names in GROUPS.items() for name in names})
 
@@ -56,6 +57,25 @@ def test_exactly_what_is_named_is_taken_over(current: AgentSpec, other: AgentSpe
         assert at(result, path) == at(other, path)
     for changed in differences(current, result):
         assert changed in paths or changed.partition(".")[0] in paths
+
+
+@settings(deadline=None)
+@given(specs, specs)
+def test_a_comparison_is_a_mask_with_both_values(current: AgentSpec, other: AgentSpec) -> None:
+    found = compared(current, other)
+    assert differences(merged(current, other, *(one.path for one in found)), other) == ()
+    assert [replace(one, before=one.after, after=one.before) for one in compared(other, current)] == found
+    assert compared(current, current) == []
+
+
+def test_maps_are_compared_entry_by_entry() -> None:
+    old = AgentSpec(parameters={"a": None, "same": [1], "one": 1}, labels={"x.y": "1"})
+    new = AgentSpec(parameters={"same": [1], "one": True}, labels={"x.y": "2"})
+    assert compared(old, new) == [
+        Difference("parameters.a", None, NOT_SET),
+        Difference("parameters.one", 1, True),
+        Difference("labels.`x.y`", "1", "2"),
+    ]
 
 
 @settings(deadline=None)

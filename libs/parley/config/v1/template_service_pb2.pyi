@@ -41,8 +41,8 @@ class Template(_message.Message):
     @_builtins.property
     def parameters_schema(self) -> _struct_pb2.Struct:
         """Required. JSON Schema (2020-12) of an AgentConfig's parameters; its type must be object. At most 64 KiB as JSON.
-        A `default` below `properties` stands in for a parameter that is left out, when parameters are checked and when an
-        agent is built; it is not stored with the AgentConfig.
+        The `default` of one of its `properties` stands in for that parameter where it is left out, when parameters are
+        checked and when an agent is built; it is not stored with the AgentConfig.
         """
 
     @_builtins.property
