@@ -34,7 +34,7 @@ class Rule(_message.Message):
     projects: `operator`, which the operator key has, and `service`, which the other services of Parley have.
     """
     project: _builtins.str
-    """Optional. The path of the request's field that names the project, such as `project` or `turn.project`. Empty in the
+    """Optional. The path of the request's field that names the project, such as `project` or `input.project`. Empty in the
     request, it becomes the caller's own project; another one is PROJECT_DENIED, whether or not it exists. Only
     operators and services may name any.
     """
