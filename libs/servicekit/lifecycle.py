@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from servicekit import logs, traces
 from servicekit.errors import ServiceError, StartupError
+from servicekit.loop_lag import measure_lag
 from servicekit.settings import ServiceSettings
 
 __all__ = ["Background", "StartupError", "TaskDied", "run"]
@@ -144,7 +145,8 @@ class _Process:
             loop.add_signal_handler(number, self._on_signal)
         bound = asyncio.timeout(None)
         try:
-            async with bound, build(settings) as details:
+            async with bound, Background() as own, build(settings) as details:
+                own.start("event loop lag", measure_lag())
                 try:
                     self._announce(details)
                     await self._stop.wait()

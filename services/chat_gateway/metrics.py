@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from chat_gateway.agents.instances import Instances
 from chat_gateway.model import TurnOutcome
@@ -84,10 +86,24 @@ def observe_runtime(
         ("parley_turns_running", "Turns that use a model now.", lambda: scheduler.load.running),
         ("parley_turns_queued", "Turns that wait for a session or for a slot.", lambda: scheduler.load.queued),
         ("parley_instances", "Agent instances in memory.", lambda: len(instances)),
-        ("parley_instances_built", "Agent instances built since the start.", lambda: instances.built_count),
-        ("parley_instance_cache_hits", "Turns that found their instance.", lambda: instances.hit_count),
         ("parley_agent_configs_known", "Agent configs in memory.", lambda: len(configs)),
         ("parley_config_watch_up", "1 while the watch of config_svc is up.", lambda: float(configs.watching)),
+        ("parley_config_watch_silence_seconds", "Since the watch last spoke.", lambda: configs.silence),
+        ("parley_config_watch_lag_seconds", "From the last change's commit to its arrival.", lambda: configs.lag),
     ]
     for name, text, reading in readings:
         Gauge(name, text, registry=registry).set_function(reading)
+    registry.register(_InstanceCounters(instances))
+
+
+class _InstanceCounters(Collector):
+    """What the cache of instances counts by itself, read when somebody asks for the metrics."""
+
+    def __init__(self, instances: Instances) -> None:
+        self._instances = instances
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        hits, built, seconds = self._instances.hit_count, self._instances.built_count, self._instances.built_seconds
+        yield CounterMetricFamily("parley_instance_cache_hits", "Turns that found their instance.", hits)
+        yield CounterMetricFamily("parley_instances_built", "Agent instances built.", built)
+        yield CounterMetricFamily("parley_instance_build_seconds", "Time spent on building instances.", seconds)

@@ -33,6 +33,16 @@ class KnownConfigs(Protocol):
         """Whether changes are pushed at present."""
         ...
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the last push or heartbeat."""
+        ...
+
+    @property
+    def lag(self) -> float:
+        """Seconds that the last change took to arrive."""
+        ...
+
     def __len__(self) -> int:
         """How many there are."""
         ...

@@ -51,6 +51,7 @@ class Instances:
         self._limit = limit
         self._kept: OrderedDict[tuple[str, int], _Instance] = OrderedDict()
         self.built_count = 0
+        self.built_seconds = 0.0
         self.hit_count = 0
 
     def __len__(self) -> int:
@@ -90,8 +91,11 @@ class Instances:
         template = self._templates.get(config.template_id)
         if template is None:
             raise TemplateNotBuildable(config.template_id)
+        provider = self._providers.get(config.provider)
+        start = time.perf_counter()
+        agent = template.build(config, provider)
+        self.built_seconds += time.perf_counter() - start
         self.built_count += 1
-        agent = template.build(config, self._providers.get(config.provider))
         now = time.time()
         return _Instance(agent, config, now, now)
 

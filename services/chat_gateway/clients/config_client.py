@@ -6,7 +6,7 @@ import enum
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
@@ -37,6 +37,8 @@ class ConfigChange:
     kind: ChangeKind
     cursor: str
     config: AgentConfig | None
+    time: datetime | None = None
+    """When it was committed, by config_svc's clock."""
 
 
 class ConfigClient:
@@ -80,7 +82,7 @@ def _change(message: agent_config_service_pb2.WatchAgentConfigsResponse) -> Conf
         return ConfigChange(ChangeKind.HEARTBEAT, message.cursor, None)
     deleted = message.change_type == agent_config_service_pb2.CHANGE_TYPE_DELETED
     kind = ChangeKind.DELETED if deleted else ChangeKind.WRITTEN
-    return ConfigChange(kind, message.cursor, config_from_proto(message.agent_config))
+    return ConfigChange(kind, message.cursor, config_from_proto(message.agent_config), from_timestamp(message.time))
 
 
 def config_from_proto(config: agent_config_pb2.AgentConfig) -> AgentConfig:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 
@@ -75,6 +76,7 @@ class ConfigDirectory:
         self._cursor = ""
         self._epoch = 0
         self._heard = float("-inf")
+        self._lag = 0.0
         self._streaming = False
         self._away_until = float("-inf")
 
@@ -82,6 +84,16 @@ class ConfigDirectory:
     def watching(self) -> bool:
         """Whether the watch is up: it has spoken within `silence`."""
         return self._streaming and self._clock() - self._heard <= self._freshness.silence
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the watch last spoke; infinite before it has."""
+        return self._clock() - self._heard
+
+    @property
+    def lag(self) -> float:
+        """Seconds from the commit of the last change, by config_svc's clock, to its arrival; 0 before there is one."""
+        return self._lag
 
     def __len__(self) -> int:
         return len(self._known)
@@ -161,6 +173,8 @@ class ConfigDirectory:
         config = change.config
         if config is None:
             return
+        if change.time is not None:
+            self._lag = max((datetime.now(UTC) - change.time).total_seconds(), 0.0)
         key = (config.project, config.id)
         if key in self._reads:
             self._pushed.add(key)

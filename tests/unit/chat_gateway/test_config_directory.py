@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -242,3 +243,14 @@ async def test_a_resumed_watch_is_up_once_it_has_caught_up(world: Directory) -> 
     await world.says(ChangeKind.HEARTBEAT, "2")
     assert world.directory.watching
     assert await world.revision() == 9
+
+
+async def test_silence_and_lag_are_told(world: Directory) -> None:
+    assert world.directory.silence == float("inf")
+    await world.says(ChangeKind.HEARTBEAT, "1")
+    world.clock.now += 3
+    assert world.directory.silence == 3
+    written = datetime.now(UTC) - timedelta(seconds=2)
+    world.client.changes.put_nowait(ConfigChange(ChangeKind.WRITTEN, "2", make_config(), written))
+    await asyncio.sleep(0.01)
+    assert (world.directory.silence, round(world.directory.lag)) == (0, 2)
