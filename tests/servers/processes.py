@@ -53,8 +53,8 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def _code_of(checkout: Path | None) -> dict[str, str]:
-    # PYTHONPATH comes before what is installed.
+def code_of(checkout: Path | None) -> dict[str, str]:
+    """Return the environment in which services run another checkout's code: PYTHONPATH comes before what is installed."""
     return {} if checkout is None else {"PYTHONPATH": os.pathsep.join(str(checkout / part) for part in CODE)}
 
 
@@ -83,13 +83,12 @@ class ServiceProcess:
         self.grpc_target = f"{LOOPBACK}:{self.settings[f'{prefix}GRPC_PORT']}"
         self.http_url = f"http://{LOOPBACK}:{self.settings.get(f'{prefix}HTTP_PORT', 0)}"
         self.log = logs / f"{self.name}.log"
-        self._child = Child(
-            self.name,
-            [sys.executable, "-m", module],
-            log=self.log,
-            env=clean_environment(self.settings) | _code_of(sources),
-            directory=logs,
-        )
+        self._argv = [sys.executable, "-m", module]
+        self._child = self._make_child(code_of(sources))
+
+    def _make_child(self, extra: Mapping[str, str]) -> Child:
+        environment = clean_environment(self.settings) | dict(extra)
+        return Child(self.name, self._argv, log=self.log, env=environment, directory=self.log.parent)
 
     @property
     def pid(self) -> int:
@@ -140,6 +139,11 @@ class ServiceProcess:
         if self.running:
             self.stop()
         self.start()
+
+    def upgrade(self) -> None:
+        """Have the next start, after an end, run this checkout's code."""
+        assert not self.running
+        self._child = self._make_child({})
 
     def close(self) -> None:
         """End it, however it stands."""
