@@ -54,7 +54,7 @@ def _runs(pid: int) -> bool:
 
 
 def code_of(checkout: Path | None) -> dict[str, str]:
-    """Return the environment in which services run another checkout's code: PYTHONPATH comes before what is installed."""
+    """Return the environment that makes services run another checkout's code (it comes before what is installed)."""
     return {} if checkout is None else {"PYTHONPATH": os.pathsep.join(str(checkout / part) for part in CODE)}
 
 

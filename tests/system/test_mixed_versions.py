@@ -1,9 +1,10 @@
-"""The previous release and this one side by side, as a rolling upgrade has them: one conversation, whoever serves it."""
+"""The previous release and this one side by side, as in a rolling upgrade: one conversation, whoever serves it."""
 
 from __future__ import annotations
 
 import io
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import httpx
 import pytest
 
 from tests.servers.mock_model import MODEL, Behaviour, MockModel
-from tests.servers.processes import CODE
+from tests.servers.processes import CODE, clean_environment, code_of
 from tests.servers.replicas import Replicas
 from tests.servers.stores import Choice
 from tests.servers.system import PROVIDER
@@ -41,6 +42,10 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"mixed versions were not run: this checkout has no git history with {PREVIOUS_RELEASE}")
     with tarfile.open(fileobj=io.BytesIO(archived.stdout)) as sources:
         sources.extractall(folder, filter="data")
+    asked = [sys.executable, "-c", "import session_svc; print(session_svc.__file__)"]
+    environment = clean_environment(code_of(folder))
+    found = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True, env=environment, cwd=folder)
+    assert Path(found.stdout).is_relative_to(folder), "the previous release would not be what runs"
     return folder
 
 
@@ -182,17 +187,15 @@ def test_agents_are_changed_and_deleted_by_either_release(mixed: Mixed, first: i
     agent, session = f"changing-{first}", f"changing-{first}"
     etag = mixed.create(first, agent)["etag"]
     assert mixed.chat(1 - first, "hi", session, model=agent).headers["X-Agent-Revision"] == "1"
-    changed = mixed.ask(
-        1 - first, "PATCH", f"/v1/agents/{agent}", json={"instructions": "Other."}, headers={"If-Match": etag}
-    )
+    change: dict[str, Any] = {"json": {"instructions": "Other."}, "headers": {"If-Match": etag}}
+    changed = mixed.ask(1 - first, "PATCH", f"/v1/agents/{agent}", **change)
     assert changed.status_code == 200, changed.text
     deadline = time.monotonic() + 5
     while mixed.chat(first, "hi", session, model=agent).headers["X-Agent-Revision"] != "2":
         assert time.monotonic() < deadline
-    listed = [
-        mixed.ask(gateway, "GET", "/v1/sessions", params={"agent_id": agent}).json()["data"] for gateway in (0, 1)
-    ]
-    assert [[one["id"] for one in page] for page in listed] == [[session]] * 2
+    for gateway in (0, 1):
+        listed = mixed.ask(gateway, "GET", "/v1/sessions", params={"agent_id": agent}).json()["data"]
+        assert [one["id"] for one in listed] == [session]
     assert mixed.ask(first, "DELETE", f"/v1/agents/{agent}").status_code in (200, 204)
     for gateway in (0, 1):
         assert mixed.chat(gateway, "hi", session, model=agent).status_code == 404
