@@ -11,7 +11,9 @@ import grpc
 
 from servicekit import traces
 from servicekit.errors import StartupError, Unavailable
+from servicekit.rotation import RotatingChannel
 from servicekit.rpc_status import from_rpc_error
+from servicekit.tls import Certificates, channel_credentials
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 """The largest message either side sends or takes."""
@@ -46,14 +48,24 @@ Response = TypeVar("Response")
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
-def open_channel(target: str, *, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
+def open_channel(
+    target: str, tls: Certificates | None = None, *, options: Sequence[tuple[str, Any]] = ()
+) -> grpc.aio.Channel:
     """Returns a channel to `target`; it connects on first use and reconnects within 2 s of the peer's return.
 
     `target` is `host:port`, a comma-separated list of `ip:port` (calls go round them), or a gRPC target URI.
-    `options` override ours. Close it with `await channel.close()` or `async with`. Raises `StartupError` for a target
-    that can't be one.
+    With `tls` the peer must show a certificate for the name in `target`, and gets ours; when ours change, calls go on
+    over new connections, and none fails. `options` override ours. Close it with `await channel.close()` or
+    `async with`. Raises `StartupError` for a target that can't be one.
     """
-    return grpc.aio.insecure_channel(resolvable(target), options=(*_CHANNEL_OPTIONS, *options))
+    where, options = resolvable(target), (*_CHANNEL_OPTIONS, *options)
+    if tls is None:
+        return grpc.aio.insecure_channel(where, options=options)
+    if where.startswith(("ipv4:", "ipv6:")):
+        raise StartupError(f"target {target!r}: with TLS it must be one name, which the peers' certificates hold")
+    return RotatingChannel(
+        tls, lambda material: grpc.aio.secure_channel(where, channel_credentials(material), options=options)
+    )
 
 
 def resolvable(target: str) -> str:

@@ -26,7 +26,9 @@ from servicekit.interceptors import (
     remaining,
 )
 from servicekit.metrics import call_duration
+from servicekit.peers import AcceptPeers
 from servicekit.settings import ServiceSettings
+from servicekit.tls import Certificates, server_credentials
 
 __all__ = ["GrpcServer", "check_port", "remaining", "serving"]
 
@@ -94,6 +96,7 @@ async def serving(
     ready: bool = True,
     on_end: Callable[[], None] = lambda: None,
     registry: CollectorRegistry = REGISTRY,
+    tls: Certificates | None = None,
 ) -> AsyncIterator[GrpcServer]:
     """Serves the servicers in `add` on `settings.host:settings.grpc_port` while open.
 
@@ -101,7 +104,8 @@ async def serving(
     health and reflection. `endless` names methods (`/package.Service/Method`) whose calls never end by themselves: a
     drain ends them with `Draining` instead of waiting. `interceptors` run inside the error mapping, and must raise
     from the handlers they wrap (`HandlerInterceptor`). With `ready` false every service starts as NOT_SERVING, until
-    `set_serving`.
+    `set_serving`. With `tls` the port speaks TLS; where that has authorities, clients must show a certificate of
+    theirs, and while authentication is off it must be one of `settings.tls_peers`.
 
     Leaving drains: health turns NOT_SERVING, calls are served on for `settings.drain_notice` seconds, then `on_end` is
     called and no new call is taken; running ones get `settings.drain_timeout` seconds, then they are cancelled.
@@ -115,6 +119,7 @@ async def serving(
             observed,
             ErrorMapping(),
             on_drain,
+            *_accepting(settings, tls),
             *interceptors,
         ],
         options=_SERVER_OPTIONS,
@@ -127,7 +132,8 @@ async def serving(
     names = [*service_names, health.SERVICE_NAME]
     if settings.reflection:
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
-    running = GrpcServer(server, _bind(server, settings.host, settings.grpc_port), health_servicer, on_drain)
+    port = _bind(server, settings.host, settings.grpc_port, tls)
+    running = GrpcServer(server, port, health_servicer, on_drain)
     for name in ("", *names):
         await running.set_serving(name, ready)
     try:
@@ -152,11 +158,19 @@ def check_port(host: str, port: int) -> None:
         raise StartupError(f"cannot listen on {address}: {(error.strerror or str(error)).lower()}") from error
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+def _accepting(settings: ServiceSettings, tls: Certificates | None) -> list[HandlerInterceptor]:
+    # Where authentication is on, it knows the services by the same names.
+    return [AcceptPeers(settings.tls_peers)] if tls is not None and tls.material.ca and settings.auth == "off" else []
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int, tls: Certificates | None) -> int:
     check_port(host, port)  # gRPC does not say why it can't bind
     address = _address(host, port)
     try:
-        bound = server.add_insecure_port(address)
+        if tls is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, server_credentials(tls))
     except RuntimeError as error:
         raise StartupError(f"port {address} is taken or can't be bound") from error
     if not bound:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from chat_gateway.rules import is_agent_id
 from servicekit.settings import ServiceSettings
+from servicekit.tls import TlsFiles
 
 
 class ProviderSettings(BaseModel):
@@ -30,12 +32,20 @@ class ProviderSettings(BaseModel):
 
 
 class GatewaySettings(ServiceSettings):
-    """Settings of chat_gateway. Times are in seconds, sizes in bytes, limits of turns in turns."""
+    """Settings of chat_gateway. Times are in seconds, sizes in bytes, limits of turns in turns.
+
+    With the `edge_` files both edges, HTTP and gRPC, speak TLS to the clients; without, what stands before them does
+    (an ingress), and the certificates between services are none of theirs.
+    """
+
+    edge: ClassVar[bool] = True
 
     model_config = SettingsConfigDict(env_prefix="PARLEY_GATEWAY_", frozen=True, hide_input_in_errors=True)
 
     grpc_port: int = Field(default=50051, ge=0, le=65535)
     http_port: int = Field(default=8080, ge=0, le=65535)
+    edge_cert_file: str = ""
+    edge_key_file: str = ""
     config_target: str = "127.0.0.1:50052"
     session_target: str = "127.0.0.1:50053"
     providers: dict[str, ProviderSettings] = Field(default_factory=dict, validation_alias="PARLEY_PROVIDERS")
@@ -72,3 +82,15 @@ class GatewaySettings(ServiceSettings):
                 raise ValueError(f"provider {name!r}: a name must match [a-z]([a-z0-9-]{{0,61}}[a-z0-9])?")
             provider.api_key()
         return providers
+
+    @property
+    def edge_tls_files(self) -> TlsFiles | None:
+        """What the edges show to clients; None where they speak in the clear."""
+        return TlsFiles(self.edge_cert_file, self.edge_key_file) if self.edge_cert_file else None
+
+    @model_validator(mode="after")
+    def _refuse_half_of_an_edge(self) -> Self:
+        if bool(self.edge_cert_file) != bool(self.edge_key_file):
+            missing = "EDGE_KEY_FILE" if self.edge_cert_file else "EDGE_CERT_FILE"
+            raise ValueError(f"TLS of the edges is half set: PARLEY_GATEWAY_{missing} missing")
+        return self

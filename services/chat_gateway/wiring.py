@@ -39,6 +39,7 @@ from parley.chat.v1 import chat_service_pb2_grpc, runtime_service_pb2_grpc
 from servicekit.channels import open_channel
 from servicekit.lifecycle import Background
 from servicekit.server import GrpcServer, serving
+from servicekit.tls import Certificates, certificates
 
 _LAST_CALLS = 0.1
 """Seconds in which what came in before the doors closed gets as far as the scheduler, which then counts it."""
@@ -66,9 +67,11 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
     """Serves while open, and yields the bound ports. Leaving drains: no new turns, then those that run are finished."""
     async with AsyncExitStack() as stack:
         background = await stack.enter_async_context(Background())
-        config_channel = await stack.enter_async_context(open_channel(settings.config_target))
+        tls = await stack.enter_async_context(certificates(settings.tls_files))
+        edge_tls = await stack.enter_async_context(certificates(settings.edge_tls_files))
+        config_channel = await stack.enter_async_context(open_channel(settings.config_target, tls))
         session_channel = await stack.enter_async_context(
-            open_channel(settings.session_target, options=[("grpc.service_config", _HEALTHY_REPLICAS)])
+            open_channel(settings.session_target, tls, options=[("grpc.service_config", _HEALTHY_REPLICAS)])
         )
         stubs = make_stubs(config_channel, session_channel)
         templates: list[Template] = [AssistantTemplate()]
@@ -93,9 +96,9 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             ),
         )
         http = await stack.enter_async_context(
-            http_serving(app, settings.host, settings.http_port, _edge_drain(settings))
+            http_serving(app, settings.host, settings.http_port, _edge_drain(settings), tls=edge_tls)
         )
-        grpc_server = await stack.enter_async_context(_grpc_serving(settings, core))
+        grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, edge_tls))
         background.start("health", readiness.tell(grpc_server, SERVICES))
         stack.push_async_callback(_drain, settings, core.scheduler, readiness, http, grpc_server)
         yield {"http_port": http.port, "grpc_port": grpc_server.port}
@@ -119,7 +122,9 @@ def _edge_drain(settings: GatewaySettings) -> float:
     return min(settings.drain_timeout, 1.0)
 
 
-def _grpc_serving(settings: GatewaySettings, core: _Core) -> AbstractAsyncContextManager[GrpcServer]:
+def _grpc_serving(
+    settings: GatewaySettings, core: _Core, tls: Certificates | None
+) -> AbstractAsyncContextManager[GrpcServer]:
     chat = ChatServicer(core.turns, core.preview)
     runtime = RuntimeServicer(core.instances, core.scheduler)
     return serving(
@@ -130,6 +135,7 @@ def _grpc_serving(settings: GatewaySettings, core: _Core) -> AbstractAsyncContex
         ],
         service_names=SERVICES,
         ready=False,
+        tls=tls,
     )
 
 

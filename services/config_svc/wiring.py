@@ -28,6 +28,7 @@ from servicekit.errors import Unavailable
 from servicekit.lifecycle import Background
 from servicekit.metrics import serve_metrics
 from servicekit.server import GrpcServer, serving
+from servicekit.tls import Certificates, certificates
 
 SERVICES = (
     "parley.config.v1.AgentConfigService",
@@ -67,6 +68,7 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
     Waits for the database as long as it takes; raises StartupError when its schema does not serve this release.
     """
     async with AsyncExitStack() as stack:
+        tls = await stack.enter_async_context(certificates(settings.tls_files))
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         metrics = Metrics(registry)
@@ -99,13 +101,18 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
         background.start("feed", feed.follow())
         await feed.reached()
         background.start("sweep", _sweep(settings, store, metrics).run())
-        server = await stack.enter_async_context(_server(settings, store, feed, metrics, registry))
+        server = await stack.enter_async_context(_server(settings, store, feed, metrics, registry, tls))
         await health.tell(server)
         yield {"grpc_port": server.port, "metrics_port": metrics_port}
 
 
 def _server(
-    settings: ConfigSettings, store: PostgresStore, feed: ChangeFeed, metrics: Metrics, registry: CollectorRegistry
+    settings: ConfigSettings,
+    store: PostgresStore,
+    feed: ChangeFeed,
+    metrics: Metrics,
+    registry: CollectorRegistry,
+    tls: Certificates | None,
 ) -> AbstractAsyncContextManager[GrpcServer]:
     agents = AgentConfigs(store, clock=_now, retention=settings.deleted_retention, metrics=metrics)
     return serving(
@@ -129,6 +136,7 @@ def _server(
         endless=[WATCH],
         ready=feed.healthy,
         registry=registry,
+        tls=tls,
     )
 
 

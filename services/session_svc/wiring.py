@@ -10,6 +10,7 @@ from servicekit.errors import ServiceError
 from servicekit.lifecycle import Background
 from servicekit.metrics import serve_metrics
 from servicekit.server import GrpcServer, serving
+from servicekit.tls import certificates
 from session_svc import session_servicer, turn_servicer
 from session_svc.config_client import ConfigClient
 from session_svc.follower import Follower
@@ -40,6 +41,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
     metrics = metrics or Metrics()
     address, limits = RedisAddress.parse(settings.redis_url), settings.limits()
     async with contextlib.AsyncExitStack() as stack:
+        tls = await stack.enter_async_context(certificates(settings.tls_files))
         link = await stack.enter_async_context(RedisLink(address).open())
         wakes = await stack.enter_async_context(RedisWakes(address).open())
         scripts = RedisScripts(link, metrics.redis_call)
@@ -63,9 +65,10 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
                 service_names=SERVICES,
                 ready=health.up,
                 on_end=turns.drain,
+                tls=tls,
             )
         )
-        channel = await stack.enter_async_context(open_channel(settings.config_target))
+        channel = await stack.enter_async_context(open_channel(settings.config_target, tls))
         background = await stack.enter_async_context(Background())
         background.start("redis health", health.watch(server))
         background.start("follower", Follower(ConfigClient(channel), sessions, agents, metrics).run())

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import grpc
 import psutil
 
 from parley_cli.processes.child import Child
@@ -16,6 +17,7 @@ from parley_cli.processes.readiness import grpc_serves
 READY_SECONDS = 30.0
 STOP_SECONDS = 20.0
 CODE = ("libs", "services")
+EDGE_CERTIFICATE = "PARLEY_GATEWAY_EDGE_CERT_FILE"
 PREFIXES = {"config_svc": "PARLEY_CONFIG_", "session_svc": "PARLEY_SESSION_", "chat_gateway": "PARLEY_GATEWAY_"}
 
 
@@ -79,6 +81,7 @@ class ServiceProcess:
         if module == "chat_gateway":
             ports[f"{prefix}HTTP_PORT"] = str(free_port())
         self.settings = ports | dict(env)
+        self.module = module
         self.name = name or module
         self.grpc_target = f"{LOOPBACK}:{self.settings[f'{prefix}GRPC_PORT']}"
         self.http_url = f"http://{LOOPBACK}:{self.settings.get(f'{prefix}HTTP_PORT', 0)}"
@@ -115,7 +118,15 @@ class ServiceProcess:
 
     def serves(self) -> bool:
         """Whether the health check says SERVING now."""
-        return grpc_serves(self.grpc_target)
+        return grpc_serves(self.grpc_target, credentials=self._credentials())
+
+    def _credentials(self) -> grpc.ChannelCredentials | None:
+        """Return the service's own certificates, with which it tells its health where it speaks mutual TLS."""
+        files = [self.settings.get(f"PARLEY_TLS_{part}_FILE") for part in ("CA", "KEY", "CERT")]
+        contents = [Path(file).read_bytes() for file in files if file]
+        if self.module == "chat_gateway":
+            return grpc.ssl_channel_credentials(contents[0]) if EDGE_CERTIFICATE in self.settings else None
+        return grpc.ssl_channel_credentials(*contents) if contents else None
 
     def stop(self) -> None:
         """End it by SIGTERM; it must drain and leave with exit code 0."""

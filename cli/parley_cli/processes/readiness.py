@@ -10,15 +10,22 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 ASK_SECONDS = 2.0
 
 
-def grpc_serves(target: str, service: str = "") -> bool:
+def grpc_serves(target: str, service: str = "", credentials: grpc.ChannelCredentials | None = None) -> bool:
     """Tell whether the server at `target` (`host:port`) reports SERVING for a service ("" = the whole server)."""
     request = health_pb2.HealthCheckRequest(service=service)
-    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with _channel(target, credentials) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=ASK_SECONDS)
         except grpc.RpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    options = [("grpc.enable_http_proxy", 0)]
+    if credentials is None:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, credentials, options=options)
 
 
 def http_answers(url: str) -> bool:

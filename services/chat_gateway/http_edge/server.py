@@ -13,6 +13,7 @@ from litestar.types import ASGIApp
 
 from chat_gateway.http_edge.protocol import BoundedHttpProtocol, RetirableState
 from servicekit.errors import StartupError
+from servicekit.tls import Certificates, server_context
 
 KEEP_ALIVE_SECONDS = 75
 """How long an idle connection stays open: longer than the usual load balancer keeps its own."""
@@ -43,8 +44,12 @@ class HttpServer:
 
 
 @contextlib.asynccontextmanager
-async def http_serving(app: ASGIApp, host: str, port: int, drain_timeout: float) -> AsyncIterator[HttpServer]:
+async def http_serving(
+    app: ASGIApp, host: str, port: int, drain_timeout: float, tls: Certificates | None = None
+) -> AsyncIterator[HttpServer]:
     """Serves `app` on `host:port` (0: any free port) while open; raises `StartupError` when the port can't be had.
+
+    With `tls` it speaks HTTPS; a new connection gets the newest certificates.
 
     Leaving stops accepting, lets requests in flight finish for `drain_timeout` seconds, cancels the rest (they are
     answered with DRAINING) and closes. No signal handlers, no access log, no lifespan.
@@ -52,6 +57,8 @@ async def http_serving(app: ASGIApp, host: str, port: int, drain_timeout: float)
     listener = _listen(host, port)
     server = uvicorn.Server(_config(app))
     server.config.load()
+    if tls is not None:
+        server.config.ssl = server_context(tls)
     server.lifespan = server.config.lifespan_class(server.config)
     server.server_state = state = RetirableState()
     try:

@@ -2,6 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from servicekit.settings import ServiceSettings, is_loopback
+from servicekit.tls import TlsFiles
 
 
 def test_defaults_are_private_to_this_machine() -> None:
@@ -41,3 +42,34 @@ def test_values_out_of_bounds_are_refused(monkeypatch: pytest.MonkeyPatch, name:
     monkeypatch.setenv(f"PARLEY_{name}", value)
     with pytest.raises(ValidationError):
         ServiceSettings()
+
+
+TLS = {"CERT_FILE": "tls.crt", "KEY_FILE": "tls.key", "CA_FILE": "ca.crt", "PEERS": "gateway, spiffe://a/b ,"}
+
+
+class EdgeSettings(ServiceSettings):
+    edge = True
+
+
+def test_tls_between_services_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TLS.items():
+        monkeypatch.setenv(f"PARLEY_TLS_{name}", value)
+    settings = ServiceSettings()
+    assert settings.tls_files == TlsFiles("tls.crt", "tls.key", "ca.crt")
+    assert settings.tls_peers == ("gateway", "spiffe://a/b")
+    assert ServiceSettings(tls_cert_file="", tls_key_file="", tls_ca_file="", tls_peers=()).tls_files is None
+
+
+@pytest.mark.parametrize("missing", TLS)
+def test_half_of_tls_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    for name, value in TLS.items():
+        monkeypatch.setenv(f"PARLEY_TLS_{name}", "" if name == missing else value)
+    with pytest.raises(ValidationError, match=f"PARLEY_TLS_{missing}"):
+        ServiceSettings()
+    if missing == "PEERS":
+        assert EdgeSettings().tls_files  # it takes calls of clients, and calls others
+
+
+def test_services_speak_in_the_clear_on_this_machine_only() -> None:
+    with pytest.raises(ValidationError, match=r"in the clear: set PARLEY_TLS_CERT_FILE"):
+        ServiceSettings(host="0.0.0.0", auth="required")

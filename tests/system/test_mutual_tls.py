@@ -1,0 +1,133 @@
+"""The whole system with mutual TLS between its services, and TLS at its edges."""
+
+import concurrent.futures
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from parley.session.v1 import session_service_pb2, session_service_pb2_grpc
+from tests.servers.certificates import Authority, CertificateFolder
+from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.system import System
+
+GATEWAY, SESSION = "spiffe://parley.test/gateway", "spiffe://parley.test/session"
+SEEN_SECONDS = 1.6
+"""Longer than services take to see that files changed."""
+
+
+class Certified:
+    """A system, the authority behind it and each service's files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = Authority()
+        names = {"config": (), "session": (SESSION,), "gateway": (GATEWAY,), "edge": ()}
+        self.names = {name: ("localhost", "127.0.0.1", *more) for name, more in names.items()}
+        self.files = {name: CertificateFolder(folder / name, self.authority, *own) for name, own in self.names.items()}
+
+    def reissue(self, issuer: Authority, trust: list[Authority]) -> None:
+        for name, files in self.files.items():
+            files.write(issuer, *self.names[name], trust=trust)
+        time.sleep(SEEN_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory: pytest.TempPathFactory) -> Certified:
+    return Certified(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def system(
+    certified: Certified,
+    postgres_server: PostgresServer,
+    redis_server: RedisServer,
+    logical_databases: list[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[System]:
+    files = certified.files
+    edge = {
+        "PARLEY_GATEWAY_EDGE_CERT_FILE": str(files["edge"].cert),
+        "PARLEY_GATEWAY_EDGE_KEY_FILE": str(files["edge"].key),
+    }
+    with (
+        fresh_database(postgres_server) as postgres_url,
+        fresh_redis(redis_server, logical_databases) as redis_url,
+        System(
+            postgres_url,
+            redis_url,
+            folder=tmp_path_factory.mktemp("system"),
+            config_env=files["config"].env(GATEWAY, SESSION),
+            session_env=files["session"].env(GATEWAY),
+            gateway_env=files["gateway"].env(),
+        ) as running,
+    ):
+        running.new_gateway(edge).start()
+        running.create_agent("tls-agent")
+        yield running
+
+
+def test_turns_run_over_mutual_tls(system: System) -> None:
+    first = system.chat("tls-agent", "hello", session_id="secret")
+    again = system.chat("tls-agent", "again", session_id="secret")
+    assert (first.status_code, again.status_code) == (200, 200), first.text + again.text
+    assert len(system.model.prompts[-1]) > 2  # the window came over TLS too
+
+
+def test_a_service_takes_no_calls_of_others(system: System, certified: Certified) -> None:
+    files = certified.files["config"]  # of the right authority, but config_svc calls nobody
+    credentials = grpc.ssl_channel_credentials(files.ca.read_bytes(), files.key.read_bytes(), files.cert.read_bytes())
+    with grpc.secure_channel(system.session.grpc_target, credentials) as channel:
+        stub = session_service_pb2_grpc.SessionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.GetSession(session_service_pb2.GetSessionRequest(id="secret"), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
+    with grpc.insecure_channel(system.session.grpc_target) as channel:
+        stub = session_service_pb2_grpc.SessionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.GetSession(session_service_pb2.GetSessionRequest(id="secret"), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+
+
+def test_the_edges_speak_tls_where_they_have_certificates(system: System, certified: Certified) -> None:
+    gateway = system.gateways[1]
+    trust = ssl.create_default_context(cadata=certified.authority.pem.decode())
+    url = gateway.http_url.replace("http://", "https://")
+    answer = httpx.get(f"{url}/livez", verify=trust, timeout=10, trust_env=False)
+    assert answer.status_code == 200
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{gateway.http_url}/livez", timeout=10, trust_env=False)
+    assert gateway.serves()  # gRPC too, and clients need no certificate of their own
+
+
+def test_all_certificates_change_under_load_without_a_failed_turn(system: System, certified: Certified) -> None:
+    """An operator's change of authority: trust both, then certificates of the new one, then trust only that."""
+    stop = threading.Event()
+    old, new = certified.authority, Authority("the next one")
+
+    def turns(number: int) -> list[int]:
+        statuses = []
+        while not stop.is_set():
+            statuses.append(system.chat("tls-agent", "go on", session_id=f"load-{number}").status_code)
+        return statuses
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(turns, number) for number in range(3)]
+        try:
+            certified.reissue(old, [old, new])
+            certified.reissue(new, [old, new])
+            certified.reissue(new, [new])
+        finally:
+            stop.set()
+        statuses = [status for end in running for status in end.result(timeout=30)]
+    assert len(statuses) > 20
+    assert set(statuses) == {200}
+    system.session.restart()  # with nothing but the new ones, and its peers know them
+    deadline = time.monotonic() + 20
+    while (answer := system.chat("tls-agent", "still there")).status_code != 200:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.1)
