@@ -17,7 +17,6 @@ from pydantic import ValidationError
 
 from servicekit import logs, traces
 from servicekit.errors import ServiceError, StartupError
-from servicekit.loop_lag import measure_lag
 from servicekit.settings import ServiceSettings
 
 __all__ = ["Background", "StartupError", "TaskDied", "run"]
@@ -145,8 +144,7 @@ class _Process:
             loop.add_signal_handler(number, self._on_signal)
         bound = asyncio.timeout(None)
         try:
-            async with bound, Background() as own, build(settings) as details:
-                own.start("event loop lag", measure_lag())
+            async with bound, build(settings) as details:
                 try:
                     self._announce(details)
                     await self._stop.wait()

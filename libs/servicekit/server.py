@@ -25,6 +25,7 @@ from servicekit.interceptors import (
     Traced,
     remaining,
 )
+from servicekit.loop_lag import measuring_lag
 from servicekit.metrics import call_duration
 from servicekit.peers import AcceptPeers
 from servicekit.settings import ServiceSettings
@@ -138,7 +139,8 @@ async def serving(
         await running.set_serving(name, ready)
     try:
         await server.start()
-        yield running
+        async with measuring_lag(registry):
+            yield running
     finally:
         await running.end(settings.drain_notice, settings.drain_timeout, on_end)
 

@@ -7,6 +7,7 @@ from parley_cli.commands.agents import agents
 from parley_cli.commands.chat import chat
 from parley_cli.commands.sessions import sessions
 from parley_cli.commands.templates import templates
+from parley_cli.commands.top import top
 
 app = typer.Typer(
     name="parley",
@@ -19,6 +20,7 @@ app.command()(local.up)
 app.command()(local.down)
 app.command()(local.status)
 app.command()(chat)
+app.command()(top)
 app.add_typer(agents, name="agents")
 app.add_typer(sessions, name="sessions")
 app.add_typer(templates, name="templates")

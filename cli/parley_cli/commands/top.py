@@ -1,0 +1,47 @@
+"""`parley top`: a live view of every replica."""
+
+import os
+import time
+from typing import Annotated
+
+import typer
+from rich.live import Live
+
+from parley_cli.api import DEFAULT_URL
+from parley_cli.commands.output import console
+from parley_cli.top.replicas import Replicas
+from parley_cli.top.screen import render
+
+Urls = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="URL",
+        help="Where replicas serve /metrics; a name stands for all of its addresses. PARLEY_URL unless given.",
+        show_default=False,
+    ),
+]
+Interval = Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between looks.")]
+Once = Annotated[bool, typer.Option("--once", help="Print one picture and leave.")]
+
+
+def top(urls: Urls = None, interval: Interval = 1.0, once: Once = False) -> None:
+    """Show turns, latency, queues, sessions and errors of every replica, live (Ctrl-C leaves)."""
+    key = os.environ.get("PARLEY_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else None
+    replicas = Replicas(urls or [os.environ.get("PARLEY_URL") or DEFAULT_URL], headers)
+    try:
+        replicas.look()
+        time.sleep(interval)
+        if once:
+            replicas.look()
+            console().print(render(replicas.all))
+            return
+        with Live(render(replicas.all), console=console(), screen=True, auto_refresh=False) as live:
+            while True:
+                replicas.look()
+                live.update(render(replicas.all), refresh=True)
+                time.sleep(interval)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        replicas.close()

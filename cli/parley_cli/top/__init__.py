@@ -1,0 +1,1 @@
+"""`parley top`: what every replica does now, read from its metrics."""

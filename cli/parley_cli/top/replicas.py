@@ -1,0 +1,78 @@
+"""The replicas that are watched: where they are, and their metrics."""
+
+import socket
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import httpx
+
+from parley_cli.errors import LocalError
+from parley_cli.top.reading import Activity, Reading, activity, parse
+
+TIMEOUT_SECONDS = 2.0
+MOST_REPLICAS = 256
+
+
+@dataclass(slots=True)
+class Replica:
+    """One process, by the address of its metrics."""
+
+    address: str
+    last: Reading | None = None
+    now: Activity | None = None
+    trouble: str = ""
+    _before: Reading | None = field(default=None, repr=False)
+
+    def look(self, client: httpx.Client) -> None:
+        """Reads its metrics once; what goes wrong is its `trouble`, until a look goes well."""
+        try:
+            response = client.get(f"{self.address}/metrics")
+            response.raise_for_status()
+            reading = parse(response.text, time.monotonic())
+        except httpx.HTTPStatusError as error:
+            self._lose(f"answers {error.response.status_code}")
+        except httpx.TransportError:
+            self._lose("does not answer")
+        except ValueError:
+            self._lose("is no replica of Parley")
+        else:
+            before, self.last, self.trouble = self.last, reading, ""
+            self.now = activity(before, reading) if before is not None else None
+
+    def _lose(self, trouble: str) -> None:
+        self.last, self.now, self.trouble = None, None, trouble
+
+
+class Replicas:
+    """Every replica behind the given URLs; a name with several addresses (a headless service) is all of them."""
+
+    def __init__(self, urls: Sequence[str], headers: dict[str, str] | None = None) -> None:
+        addresses = [address for url in urls for address in _addresses(url)]
+        self.all = [Replica(address) for address in dict.fromkeys(addresses)]
+        if len(self.all) > MOST_REPLICAS:
+            raise LocalError(f"{len(self.all)} replicas are more than {MOST_REPLICAS}, the most that are shown")
+        self._client = httpx.Client(timeout=TIMEOUT_SECONDS, headers=headers, trust_env=False)
+
+    def look(self) -> None:
+        """Reads all of them at once."""
+        with ThreadPoolExecutor(min(len(self.all), 16)) as pool:
+            list(pool.map(lambda replica: replica.look(self._client), self.all))
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+
+def _addresses(url: str) -> list[str]:
+    try:
+        parts = httpx.URL(url if "://" in url else f"http://{url}")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        found = socket.getaddrinfo(parts.host, port, type=socket.SOCK_STREAM)
+    except (httpx.InvalidURL, OSError) as error:
+        raise LocalError(f"{url} is no address of a replica: {error}") from None
+    hosts = list(dict.fromkeys(entry[4][0] for entry in found))
+    if parts.scheme == "https" or len(hosts) == 1:
+        return [f"{parts.scheme}://{parts.netloc.decode()}"]  # a certificate is for the name
+    return [f"http://{f'[{host}]' if ':' in str(host) else host}:{port}" for host in hosts]

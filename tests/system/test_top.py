@@ -1,0 +1,50 @@
+"""`parley top` against running replicas of every service."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from parley_cli.processes.ports import free_port
+from tests.servers.system import StartSystem
+
+
+def test_every_replica_is_shown_with_what_it_does(start_system: StartSystem) -> None:
+    config_port, session_port = free_port(), free_port()
+    system = start_system(
+        gateways=2,
+        config_env={"PARLEY_CONFIG_METRICS_PORT": str(config_port)},
+        session_env={"PARLEY_SESSION_METRICS_PORT": str(session_port)},
+    )
+    system.create_agent("watched")
+    ended = threading.Event()
+
+    def talk() -> None:
+        turns = 0
+        while not ended.is_set():
+            assert system.chat("watched", "hello", gateway=turns % 2).status_code == 200
+            turns += 1
+
+    talking = threading.Thread(target=talk)
+    talking.start()
+    try:
+        urls = [system.gateways[0].http_url, system.gateways[1].http_url]
+        urls += [f"http://127.0.0.1:{config_port}", f"http://127.0.0.1:{session_port}"]
+        done = subprocess.run(
+            [Path(sys.executable).with_name("parley"), "top", "--once", *urls],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+            env=os.environ | {"COLUMNS": "200"},
+        )
+    finally:
+        ended.set()
+        talking.join(30)
+    sums, *lines = done.stdout.splitlines()
+    assert "replicas 4 of 4" in sums, done.stdout
+    assert float(sums.split()[1].removesuffix("/s")) > 0, sums
+    assert all(line.rstrip().endswith("MB") and line.count(" ms") >= 3 for line in lines if "127.0.0.1" in line)
+    kinds = [line.split()[1] for line in lines if "127.0.0.1" in line]
+    assert kinds == ["gateway", "gateway", "session_svc", "config_svc"]
