@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.servers.redis_nodes import RedisCluster
 from tests.servers.stores import Choice, PostgresServer, RedisServer, fresh_database, fresh_redis
 from tests.servers.system import BreakableSystem, StartSystem, System
 
@@ -45,6 +46,23 @@ def redis_server(server_choice: Choice, tmp_path_factory: pytest.TempPathFactory
     server.start()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(server_choice: Choice, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """The Redis cluster of this session, 3 primaries and 3 replicas. Whoever wants to kill one makes its own."""
+    if server_choice.kind != "embedded":
+        pytest.skip("only embedded servers make a cluster")
+    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster_url(redis_cluster: RedisCluster) -> Iterator[str]:
+    """URL of the session's Redis cluster, empty."""
+    redis_cluster.flush()
+    yield redis_cluster.url
+    redis_cluster.flush()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,9 @@
-"""Where Redis is, and how a connection to it begins."""
+"""Where a Redis server is, and how a connection to it begins."""
 
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
 from hiredis import pack_command
@@ -16,9 +16,16 @@ Command = tuple[Argument, ...]
 DEFAULT_PORT = 6379
 
 
+class Place(Protocol):
+    """Knows which server to connect to; that may be another one each time."""
+
+    async def find(self) -> "RedisAddress":
+        """Returns the server to connect to now. Raises `OSError`, `TimeoutError`, `RedisAway`, `RedisFault`."""
+
+
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """A Redis server and the logical database in it."""
+    """A Redis server and the logical database in it; with `primary_only`, one that must not be a replica."""
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
@@ -27,6 +34,7 @@ class RedisAddress:
     username: str = ""
     password: str = ""
     database: int = 0
+    primary_only: bool = False
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -35,6 +43,8 @@ class RedisAddress:
         Raises `StartupError` for anything else; the message never shows the password.
         """
         parts = urlsplit(url)
+        if "," in parts.netloc.rpartition("@")[2]:
+            raise StartupError("the Redis URL names several hosts: say redis+sentinel://… or redis+cluster://…")
         try:
             port = parts.port or DEFAULT_PORT
         except ValueError as error:
@@ -42,22 +52,25 @@ class RedisAddress:
         username, password = unquote(parts.username or ""), unquote(parts.password or "")
         if parts.scheme == "unix":
             number = parts.query.removeprefix("db=") or "0"
-            where: dict[str, str] = {"path": unquote(parts.path)}
+            host, path = "", unquote(parts.path)
         elif parts.scheme in ("redis", "rediss") and parts.hostname:
             number = parts.path.strip("/") or "0"
-            where = {"host": parts.hostname}
+            host, path = parts.hostname, ""
         else:
             raise StartupError("the Redis URL must look like redis://host:6379/0, rediss://… or unix:///path")
-        if not number.isdecimal():
-            raise StartupError(f"the Redis URL names {number!r} as its database: must be a number")
         return cls(
-            **where,
+            host=host,
             port=port,
+            path=path,
             tls=parts.scheme == "rediss",
             username=username,
             password=password,
-            database=int(number),
+            database=database_number(number),
         )
+
+    async def find(self) -> Self:
+        """Returns itself: it is the place of one server."""
+        return self
 
     def greeting(self, name: str) -> Sequence[Command]:
         """Returns the commands that a connection begins with; the server shows it under `name`."""
@@ -72,6 +85,13 @@ class RedisAddress:
     def tls_context(self) -> ssl.SSLContext | None:
         """Returns what a connection is encrypted with; None where it isn't."""
         return ssl.create_default_context() if self.tls else None
+
+
+def database_number(text: str) -> int:
+    """Returns the logical database that a URL names. Raises `StartupError`."""
+    if not text.isdecimal():
+        raise StartupError(f"the Redis URL names {text!r} as its database: must be a number")
+    return int(text)
 
 
 def pack(commands: Sequence[Command]) -> bytes:

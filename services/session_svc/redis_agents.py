@@ -1,6 +1,7 @@
 """What session_svc remembers of agents, in Redis."""
 
 from session_svc.model import LONGEST_LIFETIME_MS, AgentLife
+from session_svc.redis_durability import Durability
 from session_svc.redis_store import AGENTS_KEY, RedisScripts, fence_key, now_ms
 
 CURSOR_KEY = "follower:cursor"
@@ -13,12 +14,13 @@ FENCE_MS = LONGEST_LIFETIME_MS + 24 * 60 * 60 * 1000
 class RedisAgents:
     """The `AgentStore` on Redis."""
 
-    def __init__(self, scripts: RedisScripts) -> None:
+    def __init__(self, scripts: RedisScripts, durability: Durability | None = None) -> None:
         self._scripts = scripts
+        self._durability = durability or Durability([scripts])
 
     async def fence(self, life: AgentLife) -> None:
         """See `AgentStore`."""
-        await self._scripts.run(("SET", fence_key(life.project, life.agent_uid), life.agent_id, "PX", FENCE_MS))
+        await self._durability.keep(("SET", fence_key(life.project, life.agent_uid), life.agent_id, "PX", FENCE_MS))
 
     async def unfence(self, life: AgentLife) -> None:
         """See `AgentStore`."""

@@ -33,7 +33,8 @@ from session_svc.model import (
     TurnQuery,
 )
 from session_svc.redis_address import Command
-from session_svc.redis_link import RedisAway, Reply
+from session_svc.redis_connection import RedisAway, Reply
+from session_svc.redis_durability import Durability, TooFewReplicas
 from session_svc.redis_store import (
     Births,
     KnownAgents,
@@ -64,33 +65,41 @@ Candidate = tuple[str, int]
 class RedisSessions:
     """The `SessionStore` on Redis."""
 
-    def __init__(self, scripts: RedisScripts, turns: RedisTurns, limits: Limits, births: Births) -> None:
+    def __init__(
+        self,
+        scripts: RedisScripts,
+        turns: RedisTurns,
+        limits: Limits,
+        births: Births,
+        durability: Durability | None = None,
+    ) -> None:
         self._scripts = scripts
         self._turns = turns
         self._limits = limits
         self._agents = KnownAgents(scripts)
         self._births = births
+        self._durability = durability or Durability([scripts])
 
     async def create(self, session: NewSession) -> Session:
         """See `SessionStore`."""
         key, score = session.key, now_ms()
         indexes = index_keys(key.project, session.agent_id, session.user_id)
         agent = self._agents.command(key.project, session.agent_id, session.agent_uid)
-        *_, answer, fenced = await self._scripts.run(
-            *(("ZADD", index, score, key.session_id) for index in indexes),
-            *((agent,) if agent else ()),
-            self._scripts.command(
-                "create",
-                key,
-                session.agent_id,
-                session.agent_uid,
-                session.user_id,
-                metadata_text(session.metadata),
-                session.idle_ms,
-                session.lifetime_ms,
-                session.pinned_revision,
-            ),
-            ("GET", fence_key(key.project, session.agent_uid)),
+        create = self._scripts.command(
+            "create",
+            key,
+            session.agent_id,
+            session.agent_uid,
+            session.user_id,
+            metadata_text(session.metadata),
+            session.idle_ms,
+            session.lifetime_ms,
+            session.pinned_revision,
+        )
+        *_, answer, fenced = await self._scripts.run_in_order(
+            [*(("ZADD", index, score, key.session_id) for index in indexes), *((agent,) if agent else ())],
+            [create],
+            [("GET", fence_key(key.project, session.agent_uid))],
         )
         # Also what is refused may have made an index, which only goes away where it is swept.
         self._births.note(key.project, indexes)
@@ -121,9 +130,11 @@ class RedisSessions:
 
     async def delete(self, key: SessionKey, user_id: str = "") -> Removed:
         """See `SessionStore`."""
-        [answer] = await self._scripts.run(self._delete_command(key, Purge(key.project, user_id=user_id)))
+        answer, kept = await self._durability.run(self._delete_command(key, Purge(key.project, user_id=user_id)))
         if answer[0] != 1:
             raise SessionNotFound(key.session_id)
+        if not kept:
+            raise TooFewReplicas
         return Removed(answer[0], answer[1])
 
     async def list_sessions(self, query: SessionQuery, size: int, after: ListPosition | None = None) -> SessionPage:

@@ -19,24 +19,25 @@ import hiredis
 from servicekit import traces
 from session_svc.model import HeadedTurn, Session, SessionKey, Usage
 from session_svc.redis_address import Argument, Command
-from session_svc.redis_link import RedisAway, RedisFault, RedisLink, Reply
+from session_svc.redis_connection import RedisAway, RedisFault, Reply
+from session_svc.redis_link import Link
 
-SCRIPTS = ("begin", "renew", "commit", "abort", "leave", "create", "read", "update", "delete", "append")
+SCRIPTS = ("begin", "renew", "commit", "abort", "leave", "create", "read", "update", "delete", "append", "confirm")
 INDEX_SCRIPTS = ("sweep",)
 
-# Redis is there but can't do its work now: it loads its data, has been demoted, or has no memory or disk left.
+# Redis is there but can't do its work now: it loads its data, has been demoted (perhaps before a WAIT, or during one),
+# or has no memory or disk left.
 _PASSING_FAULTS = (
     "LOADING",
-    "READONLY",
     "MASTERDOWN",
     "CLUSTERDOWN",
-    "TRYAGAIN",
     "OOM",
     "MISCONF",
     "BUSY",
     "NOREPLICAS",
 )
-_LOAD_TRIES = 3
+_DEMOTED = ("READONLY", "UNBLOCKED", "ERR WAIT cannot be used with replica")
+_TEACH_TRIES = 3
 
 AGENTS_KEY = "agents"
 REMEMBER_AGENT_SECONDS = 3600.0
@@ -50,18 +51,18 @@ _CONTINUES = 1
 class RedisScripts:
     """Runs commands, scripts among them. A Redis that does not know a script (it was restarted) is taught it."""
 
-    def __init__(self, link: RedisLink, measure: Callable[[float], None] | None = None) -> None:
+    def __init__(self, link: Link, measure: Callable[[float], None] | None = None) -> None:
         self.link = link
         self._measure = measure or (lambda seconds: None)
         folder = resources.files("session_svc") / "scripts"
         prelude = (folder / "prelude.lua").read_text("utf-8")
         sources = {name: prelude + (folder / f"{name}.lua").read_text("utf-8") for name in SCRIPTS}
         sources |= {name: (folder / f"{name}.lua").read_text("utf-8") for name in INDEX_SCRIPTS}
-        self._sources = list(sources.values())
         self._hashes = {
             name: hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest() for name, source in sources.items()
         }
         self._names: dict[Argument, str] = {digest: name for name, digest in self._hashes.items()}
+        self._sources = {self._hashes[name]: source for name, source in sources.items()}
 
     def command(self, name: str, key: SessionKey, *arguments: Argument) -> Command:
         """Returns the call of a script on one session."""
@@ -74,23 +75,28 @@ class RedisScripts:
         return ("EVALSHA", self._hashes[name], 1, index, *arguments)
 
     async def run(self, *commands: Command) -> list[Reply]:
-        """Returns the replies in order, in one round trip. Raises `RedisAway`, `RedisFault`."""
+        """Returns the replies in order; see `Link.send_in_order`: one stage. Raises `RedisAway`, `RedisFault`."""
+        return await self.run_in_order(commands)
+
+    async def run_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
+        """Returns the replies of all stages in order; see `Link.send_in_order`. Raises `RedisAway`, `RedisFault`."""
         start = time.perf_counter()
         if traces.on():
-            with self._span(commands):
-                replies = await self.link.send(*commands)
+            with self._span([command for stage in stages for command in stage]):
+                replies = await self.link.send_in_order(*stages)
         else:
-            replies = await self.link.send(*commands)
+            replies = await self.link.send_in_order(*stages)
         self._measure(time.perf_counter() - start)
-        for _ in range(_LOAD_TRIES):
-            unknown = next((i for i, reply in enumerate(replies) if _is_unknown_script(reply)), None)
-            if unknown is None:
+        for _ in range(_TEACH_TRIES):
+            refused = next((i for i, reply in enumerate(replies) if isinstance(reply, hiredis.ReplyError)), None)
+            if refused is None:
+                return replies
+            if not _is_unknown_script(replies[refused]):
                 break
-            await self.link.send(*(("SCRIPT", "LOAD", source) for source in self._sources))
-            replies[unknown:] = await self.link.send(*commands[unknown:])
+            await self._teach(stages, replies, refused)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
-                raise _error_of(reply)
+                raise self._error_of(reply)
         return replies
 
     def _span(self, commands: Sequence[Command]) -> traces.Span:
@@ -105,6 +111,34 @@ class RedisScripts:
         }
         script = next((name for name in names if name in self._hashes), names[0])
         return traces.span(f"redis {script}", "client", attributes)
+
+    async def _teach(self, stages: Sequence[Sequence[Command]], replies: list[Reply], first: int) -> None:
+        """Sends scripts that were not known with their source, and what is no script and stands behind the first again.
+
+        A script that another server knew has run, and its reply stands: not every script answers a repeat the same.
+        """
+        places: list[int] = []
+        again: list[list[Command]] = []
+        index = 0
+        for stage in stages:
+            again.append([])
+            for command in stage:
+                if _is_unknown_script(replies[index]):
+                    places.append(index)
+                    again[-1].append(("EVAL", self._sources[str(command[1])], *command[2:]))
+                elif index > first and command[0] != "EVALSHA":
+                    places.append(index)
+                    again[-1].append(command)
+                index += 1
+        for place, reply in zip(places, await self.link.send_in_order(*again), strict=True):
+            replies[place] = reply
+
+    def _error_of(self, reply: hiredis.ReplyError) -> Exception:
+        text = str(reply)
+        if text.startswith(_DEMOTED):
+            self.link.demoted()
+            return RedisAway()
+        return RedisAway() if text.partition(" ")[0] in _PASSING_FAULTS else RedisFault(text)
 
 
 class KnownAgents:
@@ -148,11 +182,6 @@ class Births:
 
 def _is_unknown_script(reply: Reply) -> bool:
     return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
-
-
-def _error_of(reply: hiredis.ReplyError) -> Exception:
-    text = str(reply)
-    return RedisAway() if text.partition(" ")[0] in _PASSING_FAULTS else RedisFault(text)
 
 
 def now_ms() -> int:

@@ -1,9 +1,7 @@
 """Turns in Redis. Each operation is one round trip; only scripts decide."""
 
-import itertools
 from collections.abc import Sequence
 
-from servicekit.errors import Unavailable
 from session_svc.errors import (
     AgentDeleted,
     IdempotencyKeyReused,
@@ -28,7 +26,8 @@ from session_svc.model import (
     WhenFull,
 )
 from session_svc.redis_address import Command
-from session_svc.redis_link import RedisAway, Reply
+from session_svc.redis_connection import RedisAway, Reply
+from session_svc.redis_durability import Durability, TooFewReplicas
 from session_svc.redis_store import (
     Births,
     KnownAgents,
@@ -48,22 +47,6 @@ from session_svc.redis_window import Windows
 MOST_TRIES = 3
 
 
-class Durability:
-    """How many replicas must have a turn before it is acknowledged.
-
-    `WAIT` holds up everything behind it on its connection, so commits have connections of their own, taken by turns.
-    """
-
-    def __init__(self, connections: Sequence[RedisScripts], replicas: int, wait_ms: int) -> None:
-        self.replicas = replicas
-        self.wait: Command = ("WAIT", replicas, wait_ms)
-        self._connections = itertools.cycle(connections)
-
-    def scripts(self) -> RedisScripts:
-        """Returns the next connection's."""
-        return next(self._connections)
-
-
 class RedisTurns:
     """The `TurnStore` on Redis."""
 
@@ -81,7 +64,7 @@ class RedisTurns:
         self._agents = KnownAgents(scripts)
         self._births = births
         self._windows = Windows(scripts, limits.window_bytes)
-        self._durability = durability
+        self._durability = durability or Durability([scripts])
 
     def new_call(self) -> str:
         """See `TurnStore`."""
@@ -97,14 +80,13 @@ class RedisTurns:
             indexes = self._index_commands(turn)
             read = self._windows.first_read(turn)
             replies = await self._run(
-                *indexes,
-                self._begin_command(turn, call, wait_ms),
+                indexes,
+                [self._begin_command(turn, call, wait_ms), *((read,) if read else ())],
                 # After the script: a fence that is not seen here was set after the session was in the indexes, so
                 # that whoever set it finds and removes the session.
-                ("GET", fence_key(turn.key.project, turn.agent_uid)),
-                *((read,) if read else ()),
+                [("GET", fence_key(turn.key.project, turn.agent_uid))],
             )
-            answer, fenced, *windows = replies[len(indexes) :]
+            answer, *windows, fenced = replies[len(indexes) :]
             if not turn.must_exist and (answer[0] != b"ok" or answer[3]):
                 # Also what is refused may have made an index, which only goes away where it is swept.
                 self._births.note(turn.key.project, index_keys(turn.key.project, turn.agent_id, turn.user_id))
@@ -123,7 +105,7 @@ class RedisTurns:
     async def renew(self, lease: Lease, call: str = "") -> Lease:
         """See `TurnStore`."""
         command = self._scripts.command("renew", lease.key, lease.token, lease.turn_id, self._limits.lease_ms, call)
-        [answer] = await self._run(command)
+        [answer] = await self._run([command])
         if answer[0] != b"ok":
             raise _lost(answer[0], lease.key.session_id)
         return Lease(lease.key, lease.turn_id, lease.token, answer[1])
@@ -132,38 +114,30 @@ class RedisTurns:
         """See `TurnStore`. A lost connection is followed by one repeat, which tells what happened."""
         command = self._commit_command(commit)
         try:
-            answer, copies = await self._run_commit(command)
+            answer, kept = await self._durability.run(command)
         except RedisAway:
-            answer, copies = await self._run_commit(command)
+            answer, kept = await self._durability.run(command)
         session_id = commit.lease.key.session_id
         if answer[0] == b"crammed":
             raise SessionFull(session_id, self._limits.turns_per_session)
         if answer[0] != b"ok":
             raise _lost(answer[0], session_id)
-        if self._durability is not None and copies < self._durability.replicas:
-            raise Unavailable("redis replicas", retry_after=1.0)
+        if not kept:
+            raise TooFewReplicas
         return Committed(answer[1], answer[2])
-
-    async def _run_commit(self, command: Command) -> tuple[Sequence[Reply], int]:
-        """Returns the script's answer, and how many replicas have it where that matters."""
-        if self._durability is None:
-            [answer] = await self._scripts.run(command)
-            return answer, 0
-        answer, copies = await self._durability.scripts().run(command, self._durability.wait)
-        return answer, copies
 
     async def abort(self, lease: Lease) -> None:
         """See `TurnStore`."""
         command = self._scripts.command("abort", lease.key, lease.token, lease.turn_id, self._limits.claim_ms)
-        await self._run(command)
+        await self._run([command])
 
-    async def _run(self, *commands: Command) -> list[Reply]:
+    async def _run(self, *stages: Sequence[Command]) -> list[Reply]:
         # Once more after a connection broke: each operation repeated is what it was the first time, so that the second
         # answer tells what became of the first.
         try:
-            return await self._scripts.run(*commands)
+            return await self._scripts.run_in_order(*stages)
         except RedisAway:
-            return await self._scripts.run(*commands)
+            return await self._scripts.run_in_order(*stages)
 
     def _index_commands(self, turn: BeginTurn) -> list[Command]:
         # The score is this machine's clock, not Redis': it only orders lists.
@@ -261,7 +235,12 @@ class RedisTurns:
         if again[0] != b"ok" or session_of(key, again[1]).created_ms != session.created_ms or element is None:
             return None
         found = turn_of(element)
-        return Replayed(session, found.turn) if found.number == number else None
+        if found.number != number:
+            return None
+        if self._durability.replicas:
+            # Whoever committed it may have been told that too few replicas had it: this answer acknowledges it.
+            await self._durability.keep(self._scripts.command("confirm", key))
+        return Replayed(session, found.turn)
 
     async def _belongs_to_deleted(self, key: SessionKey, agent_uid: str) -> bool:
         [fenced] = await self._scripts.run(("GET", fence_key(key.project, agent_uid)))

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 import hiredis
 import structlog
 
-from session_svc.redis_address import RedisAddress, pack
-from session_svc.redis_link import CONNECT_SECONDS, FIRST_PAUSE, LONGEST_PAUSE
+from session_svc.redis_address import Place, pack
+from session_svc.redis_connection import CONNECT_SECONDS, RedisAway, RedisFault
+from session_svc.redis_link import FIRST_PAUSE, LONGEST_PAUSE
 
 PING_SECONDS = 5.0
 SILENCE_SECONDS = 12.0
@@ -23,11 +24,12 @@ _log = structlog.get_logger("session_svc.redis")
 class RedisWakes:
     """Names the calls of this replica and wakes those that the scripts say may go on.
 
-    A message may be lost (with the connection) or come twice: whoever waits asks the store again either way.
+    In a cluster, what a script publishes reaches every node, and with that whoever listens to any of them. A message
+    may be lost (with the connection) or come twice: whoever waits asks the store again either way.
     """
 
-    def __init__(self, address: RedisAddress) -> None:
-        self._address = address
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self._replica = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         self._waiting: dict[str, asyncio.Event] = {}
@@ -67,7 +69,7 @@ class RedisWakes:
                 async with self._subscription() as (reader, writer):
                     pause = FIRST_PAUSE
                     await self._receive(reader, writer)
-            except (OSError, TimeoutError, EOFError, hiredis.HiredisError) as error:
+            except (OSError, TimeoutError, EOFError, hiredis.HiredisError, RedisAway, RedisFault) as error:
                 _log.warning("wake channel is away", error=type(error).__name__)
             self._wake_all()
             await asyncio.sleep(pause)
@@ -75,8 +77,9 @@ class RedisWakes:
 
     @contextlib.asynccontextmanager
     async def _subscription(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        address, tls = self._address, self._address.tls_context()
         async with asyncio.timeout(CONNECT_SECONDS):
+            address = await self._place.find()
+            tls = address.tls_context()
             if address.path:
                 reader, writer = await asyncio.open_unix_connection(address.path, ssl=tls)
             else:

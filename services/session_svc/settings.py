@@ -12,10 +12,14 @@ from session_svc.model import Limits, WhenFull
 class SessionSettings(ServiceSettings):
     """Settings from `PARLEY_SESSION_…`. Durations are in seconds.
 
+    `redis_url` names one server (`redis://host:6379/0`), a primary that Sentinels watch
+    (`redis+sentinel://host,host/primary-name`) or a cluster (`redis+cluster://host,host`); `rediss…` is the same with
+    TLS. See `redis_url.parse_redis_url`.
+
     What a crash of Redis can lose is its own setting: `appendfsync everysec` up to a second of acknowledged turns,
-    `always` none while its disk holds. Neither covers the loss of the machine: with `wait_replicas` n a turn is
-    acknowledged only after n replicas have it (`WAIT`); fewer within `wait_timeout` is UNAVAILABLE, with the turn
-    stored in the primary and resolved by repeating CommitTurn.
+    `always` none while its disk holds. Neither covers the loss of the machine, nor a failover: with `wait_replicas` n a
+    turn is acknowledged only after n replicas have it (`WAIT`); fewer within `wait_timeout` is UNAVAILABLE, with the
+    turn stored in the primary and resolved by repeating CommitTurn. See docs/durability.md.
     """
 
     model_config = SettingsConfigDict(env_prefix="PARLEY_SESSION_", frozen=True, hide_input_in_errors=True)

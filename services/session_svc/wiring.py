@@ -15,13 +15,18 @@ from session_svc import session_servicer, turn_servicer
 from session_svc.config_client import ConfigClient
 from session_svc.follower import Follower
 from session_svc.metrics import Metrics
-from session_svc.redis_address import RedisAddress
+from session_svc.redis_address import Place
 from session_svc.redis_agents import RedisAgents
-from session_svc.redis_link import RedisLink
+from session_svc.redis_cluster import ClusterLink
+from session_svc.redis_durability import Durability
+from session_svc.redis_link import Link, RedisLink
+from session_svc.redis_sentinel import SentinelPlace
 from session_svc.redis_sessions import RedisSessions
+from session_svc.redis_slots import SlotMap
 from session_svc.redis_store import Births, RedisScripts
 from session_svc.redis_sweeper import Sweeper
-from session_svc.redis_turns import Durability, RedisTurns
+from session_svc.redis_turns import RedisTurns
+from session_svc.redis_url import ClusterAddress, SentinelAddress, parse_redis_url
 from session_svc.redis_wake import RedisWakes
 from session_svc.session_servicer import SessionServicer
 from session_svc.sessions import Sessions
@@ -39,17 +44,19 @@ SERVICES = (turn_servicer.NAME, session_servicer.NAME)
 async def build(settings: SessionSettings, metrics: Metrics | None = None) -> AsyncIterator[Mapping[str, object]]:
     """Serves session_svc while open; yields the bound ports. Starts, NOT_SERVING, also while Redis is away."""
     metrics = metrics or Metrics()
-    address, limits = RedisAddress.parse(settings.redis_url), settings.limits()
+    limits = settings.limits()
     async with contextlib.AsyncExitStack() as stack:
         tls = await stack.enter_async_context(certificates(settings.tls_files))
-        link = await stack.enter_async_context(RedisLink(address).open())
-        wakes = await stack.enter_async_context(RedisWakes(address).open())
+        commit_links = COMMIT_CONNECTIONS if settings.wait_replicas else 0
+        [link, *more], place = await stack.enter_async_context(open_redis(settings.redis_url, 1 + commit_links))
+        wakes = await stack.enter_async_context(RedisWakes(place).open())
         scripts = RedisScripts(link, metrics.redis_call)
         births = Births()
-        durability = await stack.enter_async_context(_durability(settings, address, metrics))
+        waiting = [RedisScripts(other, metrics.redis_call) for other in more] or [scripts]
+        durability = Durability(waiting, settings.wait_replicas, int(settings.wait_timeout * 1000))
         turn_store = RedisTurns(scripts, wakes, limits, births, durability)
-        session_store = RedisSessions(scripts, turn_store, limits, births)
-        agents = RedisAgents(scripts)
+        session_store = RedisSessions(scripts, turn_store, limits, births, durability)
+        agents = RedisAgents(scripts, durability)
         sessions = Sessions(session_store, agents, metrics)
         turns = Turns(turn_store, metrics, longest_hold=settings.lease / 3)
         stack.push_async_callback(turns.close)
@@ -80,22 +87,25 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
 
 
 @contextlib.asynccontextmanager
-async def _durability(
-    settings: SessionSettings, address: RedisAddress, metrics: Metrics
-) -> AsyncIterator[Durability | None]:
-    if not settings.wait_replicas:
-        yield None
-        return
+async def open_redis(url: str, links: int) -> AsyncIterator[tuple[list[Link], Place]]:
+    """Yields so many links to the Redis that a URL names, and where to listen for what its scripts publish.
+
+    Does not wait for Redis. Raises `StartupError` for a URL that is none.
+    """
+    where = parse_redis_url(url)
     async with contextlib.AsyncExitStack() as stack:
-        links = [await stack.enter_async_context(RedisLink(address).open()) for _ in range(COMMIT_CONNECTIONS)]
-        scripts = [RedisScripts(link, metrics.redis_call) for link in links]
-        yield Durability(scripts, settings.wait_replicas, int(settings.wait_timeout * 1000))
+        if isinstance(where, ClusterAddress):
+            slots = await stack.enter_async_context(SlotMap(where).open())
+            yield [await stack.enter_async_context(ClusterLink(slots).open()) for _ in range(links)], slots
+        else:
+            place = SentinelPlace(where) if isinstance(where, SentinelAddress) else where
+            yield [await stack.enter_async_context(RedisLink(place).open()) for _ in range(links)], place
 
 
 class RedisHealth:
     """Says that session_svc serves exactly while Redis answers."""
 
-    def __init__(self, link: RedisLink, metrics: Metrics) -> None:
+    def __init__(self, link: Link, metrics: Metrics) -> None:
         self._link = link
         self._metrics = metrics
         self.up = False
@@ -104,7 +114,7 @@ class RedisHealth:
         """Asks Redis once; returns whether it answered within a second."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
-                await self._link.send(("PING",))
+                await self._link.ping()
             self.up = True
         except (ServiceError, TimeoutError):
             self.up = False

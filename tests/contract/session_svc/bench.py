@@ -10,14 +10,14 @@ from session_svc.memory_state import MemoryState
 from session_svc.memory_store import MemoryAgents, MemorySessions
 from session_svc.memory_turns import MemoryTurns
 from session_svc.model import BeginTurn, Begun, BusyPolicy, Committed, CommitTurn, Limits, RequestMark, SessionKey
-from session_svc.redis_address import RedisAddress
 from session_svc.redis_agents import RedisAgents
-from session_svc.redis_link import RedisLink
 from session_svc.redis_sessions import RedisSessions
 from session_svc.redis_store import Births, RedisScripts
 from session_svc.redis_turns import RedisTurns
+from session_svc.redis_url import ClusterAddress, parse_redis_url
 from session_svc.redis_wake import RedisWakes
 from session_svc.store import AgentStore, SessionStore, TurnStore
+from session_svc.wiring import open_redis
 
 LIMITS = Limits(queue_per_session=3, turns_per_session=50, replays_per_session=5)
 UID = "5f0c7f0e-0000-4000-8000-000000000001"
@@ -155,15 +155,23 @@ def memory_bench(limits: Limits = LIMITS) -> Bench:
 
 @contextlib.asynccontextmanager
 async def redis_bench(url: str, limits: Limits = LIMITS) -> AsyncIterator[Bench]:
-    """Yields the Redis adapter on an empty database."""
-    address = RedisAddress.parse(url)
-    async with RedisLink(address).open() as link, RedisWakes(address).open() as wakes:
+    """Yields the Redis adapter on an empty database, or on an empty cluster."""
+    async with open_redis(url, 1) as ([link], place), RedisWakes(place).open() as wakes:
         scripts = RedisScripts(link)
         births = Births()
         turns = RedisTurns(scripts, wakes, limits, births)
 
         async def pass_time(ms: int) -> None:
-            with redis.Redis.from_url(url) as client:
-                client.eval(_PASS_TIME, 0, str(ms))
+            for client in clients_of(url):
+                with client:
+                    client.eval(_PASS_TIME, 0, str(ms))
 
         yield Bench(turns, RedisSessions(scripts, turns, limits, births), RedisAgents(scripts), pass_time, limits)
+
+
+def clients_of(url: str) -> list[redis.Redis]:
+    """Returns a client of each server that a URL names; the caller closes them. Of a cluster, that is every primary."""
+    where = parse_redis_url(url)
+    if isinstance(where, ClusterAddress):
+        return [redis.Redis(host=seed.host, port=seed.port, password=seed.password) for seed in where.seeds]
+    return [redis.Redis.from_url(url)]

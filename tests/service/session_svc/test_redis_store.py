@@ -9,7 +9,8 @@ import redis
 from session_svc.errors import LeaseLost, SessionAlreadyExists, SessionNotFound
 from session_svc.model import BeginTurn, CommitTurn, Fork, Lease, Limits, NewSession, SessionKey, TurnQuery, Usage
 from session_svc.redis_address import Command, RedisAddress
-from session_svc.redis_link import RedisAway, RedisFault, RedisLink, Reply
+from session_svc.redis_connection import RedisAway, RedisFault, Reply
+from session_svc.redis_link import RedisLink
 from session_svc.redis_sessions import RedisSessions
 from session_svc.redis_store import Births, RedisScripts
 from session_svc.redis_sweeper import Sweeper

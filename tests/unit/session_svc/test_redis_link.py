@@ -7,17 +7,18 @@ from typing import cast
 
 import pytest
 
-from session_svc import redis_link
+from session_svc import redis_connection
 from session_svc.redis_address import RedisAddress
-from session_svc.redis_link import RedisAway, RedisLink
+from session_svc.redis_connection import RedisAway
+from session_svc.redis_link import RedisLink
 
 REPLY_SECONDS = 0.4
 
 
 @pytest.fixture(autouse=True)
 def _short_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_link, "REPLY_SECONDS", REPLY_SECONDS)
-    monkeypatch.setattr(redis_link, "WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(redis_connection, "REPLY_SECONDS", REPLY_SECONDS)
+    monkeypatch.setattr(redis_connection, "WATCH_SECONDS", 0.02)
 
 
 class SlowServer(asyncio.Protocol):
