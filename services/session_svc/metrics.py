@@ -17,7 +17,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._created = Counter("parley_sessions_created", "Sessions created.", registry=registry)
         self._deleted = Counter("parley_sessions_deleted", "Sessions deleted.", ["by"], registry=registry)
-        self._turns = Counter("parley_turns", "Turns by what happened to them.", ["outcome"], registry=registry)
+        self._turns = Counter("parley_session_turns", "Turns by what happened to them.", ["outcome"], registry=registry)
         self._waits = Histogram(
             "parley_turn_lease_wait_seconds", "Waits for a busy session.", buckets=DURATION_BUCKETS, registry=registry
         )
