@@ -17,7 +17,7 @@ BASE ?= HEAD~1
 # Tools keep their caches here, so that an empty or missing home folder is no obstacle.
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 
-.PHONY: help run test soak bench bench-compare check lint type gen clean
+.PHONY: help run test soak bench bench-compare images check lint type gen clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench: $(INSTALLED) ## Measure the budgets (under 10 minutes; ARGS=--quick: 90 s
 
 bench-compare: $(INSTALLED) ## Compare with another revision, interleaved: make bench-compare BASE=HEAD~1
 	$(BIN)/python -m benchmarks.compare $(BASE) $(ARGS)
+
+images: $(INSTALLED) ## Build every image and its list of contents: make images [ARGS='config_svc --tag NAME']
+	$(BIN)/python deploy/images/build.py $(ARGS)
 
 check: lint type ## Everything that needs no running: lint, types, and that generated code is current
 	$(BIN)/python protos/generate.py --check

