@@ -46,8 +46,12 @@ class TemplateNotBuildable(ServiceError):
     code = Code.FAILED_PRECONDITION
     reason = "TEMPLATE_NOT_BUILDABLE"
 
-    def __init__(self, template_id: str) -> None:
-        super().__init__(f"this gateway can't build template {template_id!r}", metadata={"template_id": template_id})
+    def __init__(self, template_id: str, version: str = "") -> None:
+        written_for = f" for a config of version {version}" if version else ""
+        super().__init__(
+            f"this gateway can't build template {template_id!r}{written_for}",
+            metadata={"template_id": template_id, "template_version": version},
+        )
 
 
 class TurnQueueFull(ServiceError):

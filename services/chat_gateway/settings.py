@@ -14,12 +14,16 @@ from servicekit.tls import TlsFiles
 
 
 class ProviderSettings(BaseModel):
-    """One provider. The key itself stays in the environment, under the name that `api_key_env` gives."""
+    """One provider. The key itself stays in the environment, under the name that `api_key_env` gives.
+
+    `models`, where given, are all that agents may name of it; config_svc refuses others when an agent is written.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: HttpUrl
     api_key_env: str | None = None
+    models: tuple[str, ...] = ()
 
     def api_key(self) -> str | None:
         """Returns the key. Raises `ValueError` when the variable that is to hold it is not set."""
@@ -73,6 +77,8 @@ class GatewaySettings(ServiceSettings):
     lease_renew_interval: float = Field(default=4.0, gt=0, le=600)
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     keep_alive_interval: float = Field(default=10.0, gt=0, le=600)
+    providers_ttl: float = Field(default=60.0, ge=1, le=3600)
+    """For how long config_svc keeps what this gateway says of its providers; it is repeated three times as often."""
 
     @field_validator("providers")
     @classmethod

@@ -13,6 +13,7 @@ import aiohttp
 from chat_gateway.agents.instances import Instances
 from chat_gateway.clients.config_client import ConfigClient
 from chat_gateway.clients.config_directory import ConfigDirectory, Freshness
+from chat_gateway.clients.provider_publisher import ProviderPublisher
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.session_client import SessionAdminClient, SessionClient, SessionReaderClient
 from chat_gateway.clients.stubs import Stubs, make_stubs
@@ -33,7 +34,8 @@ from chat_gateway.providers.provider import Providers
 from chat_gateway.scheduler import Scheduler, TurnLimits
 from chat_gateway.settings import GatewaySettings
 from chat_gateway.templates.assistant import AssistantTemplate
-from chat_gateway.templates.template import Template
+from chat_gateway.templates.catalog import TemplateCatalog
+from chat_gateway.templates.plugins import all_templates
 from chat_gateway.turn import TurnRunner
 from parley.chat.v1 import chat_service_pb2_grpc, runtime_service_pb2_grpc
 from servicekit.channels import open_channel
@@ -74,13 +76,16 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             open_channel(settings.session_target, tls, options=[("grpc.service_config", _HEALTHY_REPLICAS)])
         )
         stubs = make_stubs(config_channel, session_channel)
-        templates: list[Template] = [AssistantTemplate()]
+        templates = TemplateCatalog(all_templates([AssistantTemplate()]))
         core = await _core(stack, settings, stubs, templates)
         readiness = Readiness(config_channel, session_channel, core.configs)
 
         background.start("config watch", core.configs.follow())
         background.start("readiness", readiness.follow())
-        background.start("template publication", publish_templates(stubs, templates, readiness.published))
+        models = {name: provider.models for name, provider in settings.providers.items()}
+        providers = ProviderPublisher(stubs, models, settings.providers_ttl)
+        stack.push_async_callback(providers.withdraw)
+        background.start("publication", _publication(stubs, templates, providers, readiness))
 
         app = build_app(
             turns=core.turns,
@@ -117,6 +122,15 @@ async def _drain(
     await scheduler.drain(settings.drain_timeout)
 
 
+async def _publication(
+    stubs: Stubs, templates: TemplateCatalog, providers: ProviderPublisher, readiness: Readiness
+) -> None:
+    await publish_templates(stubs, templates)
+    await providers.publish()
+    readiness.published()
+    await providers.repeat()
+
+
 def _edge_drain(settings: GatewaySettings) -> float:
     # The scheduler has waited for the turns by then; the edges have only answers to finish.
     return min(settings.drain_timeout, 1.0)
@@ -139,9 +153,9 @@ def _grpc_serving(
     )
 
 
-async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, templates: list[Template]) -> _Core:
+async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, templates: TemplateCatalog) -> _Core:
     instances = Instances(
-        {template.id: template for template in templates},
+        templates,
         await _providers(stack, settings),
         limit=settings.max_instances,
     )

@@ -202,15 +202,13 @@ class AgentConfigs:
     async def undelete(self, project: str, uid: str = "", agent_id: str = "", *, deleted_id: str = "") -> AgentConfig:
         """Brings a deleted agent config back, under `agent_id` when one is given. One that is live stays as it is.
 
-        Instead of its uid, `deleted_id` names the one of this id that was deleted last.
+        Without its uid, `deleted_id` names the one of this id that was deleted last; beside it, it must be its id.
         """
         found = Violations()
         _check_project(found, project)
-        if uid and deleted_id:
-            found.add("deleted_id", "must not be given beside uid")
-        elif deleted_id:
+        if deleted_id:
             rules.check_id(found, "deleted_id", deleted_id)
-        else:
+        if uid or not deleted_id:
             rules.check_uuid(found, "uid", uid)
         if agent_id:
             rules.check_id(found, "id", agent_id)
@@ -218,12 +216,14 @@ class AgentConfigs:
 
         async def work(writing: Writing) -> AgentConfig:
             now = self._clock()
-            newest = await writing.newest_deleted(project, deleted_id, now) if deleted_id else None
-            if deleted_id and newest is None:
-                raise AgentNotFound(deleted_id)
-            current = await writing.by_uid(project, newest.uid if newest is not None else uid)
+            newest = None if uid else await writing.newest_deleted(project, deleted_id, now)
+            current = (
+                await writing.by_uid(project, newest.uid if newest is not None else uid) if uid or newest else None
+            )
             if current is None or (current.purge_time is not None and current.purge_time <= now):
-                raise AgentNotFound(agent_id or uid)
+                raise AgentNotFound(deleted_id or agent_id or uid)
+            if deleted_id and current.delete_time is not None and current.id != deleted_id:
+                raise AgentNotFound(deleted_id)
             wanted = agent_id or current.id
             if current.delete_time is None:
                 if wanted != current.id:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from chat_gateway.agents.agent import Agent
-from chat_gateway.errors import TemplateNotBuildable
 from chat_gateway.model import AgentConfig
 from chat_gateway.providers.provider import Providers
-from chat_gateway.templates.template import Template
+from chat_gateway.templates.catalog import TemplateCatalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +43,8 @@ class Instances:
     disturbs a turn: it goes on with the agent that it has.
     """
 
-    def __init__(self, templates: Mapping[str, Template], providers: Providers, *, limit: int = 10_000) -> None:
-        self._templates = dict(templates)
+    def __init__(self, templates: TemplateCatalog, providers: Providers, *, limit: int = 10_000) -> None:
+        self._templates = templates
         self._providers = providers
         self._limit = limit
         self._kept: OrderedDict[tuple[str, int], _Instance] = OrderedDict()
@@ -88,12 +86,9 @@ class Instances:
             del self._kept[key]
 
     def _build(self, config: AgentConfig) -> _Instance:
-        template = self._templates.get(config.template_id)
-        if template is None:
-            raise TemplateNotBuildable(config.template_id)
         provider = self._providers.get(config.provider)
         start = time.perf_counter()
-        agent = template.build(config, provider)
+        agent = self._templates.build(config, provider)
         self.built_seconds += time.perf_counter() - start
         self.built_count += 1
         now = time.time()

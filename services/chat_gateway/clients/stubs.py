@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from parley.config.v1 import agent_config_service_pb2_grpc, template_service_pb2_grpc
+from parley.config.v1 import agent_config_service_pb2_grpc, provider_service_pb2_grpc, template_service_pb2_grpc
 from parley.session.v1 import session_service_pb2_grpc, turn_service_pb2_grpc
 
 if TYPE_CHECKING:
     # The generated type hints know an asyncio kind of each stub; at run time there is one kind.
     from parley.config.v1.agent_config_service_pb2_grpc import AgentConfigServiceAsyncStub
+    from parley.config.v1.provider_service_pb2_grpc import ProviderServiceAsyncStub
     from parley.config.v1.template_service_pb2_grpc import TemplateServiceAsyncStub
     from parley.session.v1.session_service_pb2_grpc import SessionServiceAsyncStub
     from parley.session.v1.turn_service_pb2_grpc import TurnServiceAsyncStub
@@ -27,6 +28,7 @@ class Stubs:
 
     agent_configs: AgentConfigServiceAsyncStub
     templates: TemplateServiceAsyncStub
+    providers: ProviderServiceAsyncStub
     sessions: SessionServiceAsyncStub
     turns: TurnServiceAsyncStub
 
@@ -36,6 +38,7 @@ def make_stubs(config_channel: grpc.aio.Channel, session_channel: grpc.aio.Chann
     return Stubs(
         agent_configs=agent_config_service_pb2_grpc.AgentConfigServiceStub(config_channel),
         templates=template_service_pb2_grpc.TemplateServiceStub(config_channel),
+        providers=provider_service_pb2_grpc.ProviderServiceStub(config_channel),
         sessions=session_service_pb2_grpc.SessionServiceStub(session_channel),
         turns=turn_service_pb2_grpc.TurnServiceStub(session_channel),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import structlog
 from google.protobuf.json_format import ParseDict
@@ -21,27 +21,27 @@ _TIMEOUT = 5.0
 _PAUSES = (0.2, 0.5, 1.0, 2.0)
 
 
-async def publish_templates(stubs: Stubs, templates: Iterable[Template], published: Callable[[], None]) -> None:
-    """Publishes every template, and keeps trying while config_svc is away; then calls `published`.
-
-    Idempotent; meant as a background task.
+async def publish_templates(stubs: Stubs, templates: Iterable[Template]) -> None:
+    """Publishes every template, and keeps trying while config_svc is away. Idempotent.
 
     A version that is published with other content (another build of this gateway) is logged and left as it is.
     """
     for template in templates:
         await _publish(stubs, template)
-    published()
 
 
 async def _publish(stubs: Stubs, template: Template) -> None:
-    request = template_service_pb2.PublishTemplateRequest(
-        template=template_service_pb2.Template(
-            id=template.id,
-            version=template.version,
-            description=template.description,
-            parameters_schema=ParseDict(dict(template.parameters_schema), Struct()),
-        )
+    message = template_service_pb2.Template(
+        id=template.id,
+        version=template.version,
+        description=template.description,
+        parameters_schema=ParseDict(dict(template.parameters_schema), Struct()),
     )
+    if template.placeholders is not None:
+        message.placeholders.parameters = template.placeholders.parameters
+        message.placeholders.session_metadata = template.placeholders.session_metadata
+        message.placeholders.names.extend(template.placeholders.names)
+    request = template_service_pb2.PublishTemplateRequest(template=message)
     tries = 0
     while True:
         try:

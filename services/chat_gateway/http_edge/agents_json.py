@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 import msgspec
 from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 from msgspec import UNSET, Meta, UnsetType
 
 from chat_gateway.http_edge.bodies import check_depth
 from chat_gateway.http_edge.times_json import proto_timestamp, seconds_of, to_duration
 from parley.config.v1 import agent_config_pb2 as pb
+from parley.config.v1.agent_config_service_pb2 import CompareAgentConfigRevisionsResponse
+from parley.config.v1.provider_service_pb2 import Provider
 from parley.config.v1.template_service_pb2 import Template
 from servicekit.errors import RemoteError, ServiceError, Violation
 
@@ -68,6 +70,7 @@ class AgentJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     session: SessionPolicyJson | UnsetType | None = UNSET
     limits: LimitsJson | UnsetType | None = UNSET
     labels: dict[str, str] | None = {}
+    metadata_keys: list[str] | None = []
     etag: str | None = ""
     object: str = "agent"
     uid: str | UnsetType = UNSET
@@ -98,15 +101,59 @@ class RollbackJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     comment: str | None = None
 
 
+class UndeleteJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Brings a deleted agent config back."""
+
+    uid: str | None = None
+    """Which of those that had this id; the one that was deleted last when left out."""
+    id: str | None = None
+    """The id that it is to have; its own when left out."""
+
+
+class DifferenceJson(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One field, or entry of `labels` or `parameters`, that differs. A value that is not set is left out."""
+
+    path: str
+    before: Any = msgspec.field(name="from", default=UNSET)
+    after: Any = msgspec.field(name="to", default=UNSET)
+
+
+class ComparisonJson(msgspec.Struct, kw_only=True):
+    """In what two revisions differ."""
+
+    before: int = msgspec.field(name="from_revision")
+    """0 where there is none before revision 1."""
+    after: int = msgspec.field(name="to_revision")
+    differences: list[DifferenceJson]
+    object: str = "agent.comparison"
+
+
+class PlaceholdersJson(msgspec.Struct, kw_only=True):
+    """What a template fills placeholders of instructions with."""
+
+    parameters: bool
+    session_metadata: bool
+    names: list[str]
+
+
 class TemplateJson(msgspec.Struct, kw_only=True):
-    """A kind of agent that the gateways can build."""
+    """A kind of agent that the gateways can build. Without `placeholders`, nobody looks for any in instructions."""
 
     id: str
     version: str
     description: str
     parameters_schema: dict[str, Any]
     create_time: str
+    placeholders: PlaceholdersJson | UnsetType = UNSET
     object: str = "template"
+
+
+class ProviderJson(msgspec.Struct, kw_only=True):
+    """An upstream that live gateways have; agents may name these models of it, or any where there are none."""
+
+    name: str
+    models: list[str]
+    object: str = "provider"
 
 
 class ModelCardJson(msgspec.Struct, kw_only=True):
@@ -129,6 +176,7 @@ PATHS: Mapping[str, str] = {
     "session": "session",
     "limits": "limits",
     "labels": "labels",
+    "metadata_keys": "metadata_keys",
 }
 """The writable fields of the JSON, and their paths in an update mask."""
 
@@ -172,6 +220,7 @@ def to_agent_config(agent: AgentJson) -> pb.AgentConfig:
         template_version=agent.template_version or "",
         instructions=agent.instructions or "",
         labels=agent.labels or {},
+        metadata_keys=agent.metadata_keys or (),
         etag=agent.etag or "",
     )
     if agent.parameters:
@@ -202,6 +251,7 @@ def agent_json(config: pb.AgentConfig) -> AgentJson:
         parameters=struct_json(config.parameters),
         model=_model_json(config.model) if config.HasField("model") else UNSET,
         labels=dict(config.labels),
+        metadata_keys=list(config.metadata_keys),
         etag=config.etag,
         uid=config.uid,
         revision=config.revision,
@@ -233,12 +283,39 @@ def revision_json(revision: pb.AgentConfigRevision) -> RevisionJson:
 
 def template_json(template: Template) -> TemplateJson:
     """Returns a template as clients see it."""
-    return TemplateJson(
+    answer = TemplateJson(
         id=template.id,
         version=template.version,
         description=template.description,
         parameters_schema=struct_json(template.parameters_schema),
         create_time=proto_timestamp(template.create_time),
+    )
+    if template.HasField("placeholders"):
+        sources = template.placeholders
+        answer.placeholders = PlaceholdersJson(
+            parameters=sources.parameters, session_metadata=sources.session_metadata, names=list(sources.names)
+        )
+    return answer
+
+
+def provider_json(provider: Provider) -> ProviderJson:
+    """Returns a provider as clients see it."""
+    return ProviderJson(name=provider.name, models=list(provider.models))
+
+
+def comparison_json(comparison: CompareAgentConfigRevisionsResponse) -> ComparisonJson:
+    """Returns a comparison as clients see it, its fields called as they are in an agent."""
+    return ComparisonJson(
+        before=comparison.from_revision,
+        after=comparison.to_revision,
+        differences=[
+            DifferenceJson(
+                path=json_path(one.path),
+                before=value_json(one.from_value) if one.HasField("from_value") else UNSET,
+                after=value_json(one.to_value) if one.HasField("to_value") else UNSET,
+            )
+            for one in comparison.differences
+        ],
     )
 
 
@@ -251,6 +328,11 @@ def struct_json(struct: Struct) -> dict[str, Any]:
     """Returns free-form JSON; whole numbers come back as integers."""
     fields: dict[str, Any] = json_format.MessageToDict(struct)
     return fields
+
+
+def value_json(value: Value) -> Any:
+    """Returns one free-form JSON value; whole numbers come back as integers."""
+    return json_format.MessageToDict(value)
 
 
 def _model_json(model: pb.ModelConfig) -> ModelJson:

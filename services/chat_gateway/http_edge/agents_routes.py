@@ -13,11 +13,13 @@ from chat_gateway.http_edge.agents_json import (
     PATHS,
     AgentJson,
     ModelCardJson,
+    ProviderJson,
     RevisionJson,
     RollbackJson,
     TemplateJson,
     agent_json,
     model_card,
+    provider_json,
     revision_json,
     template_json,
     to_agent_config,
@@ -28,16 +30,19 @@ from chat_gateway.http_edge.needs import PROJECT, Needs
 from chat_gateway.http_edge.routing import (
     ETAG_HEADER,
     VERB,
+    Comment,
     Given,
     IfMatch,
     Page,
     PageSize,
     PageToken,
+    ValidateOnly,
     merged_etag,
     with_etag,
 )
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1.agent_config_pb2 import AgentConfig
+from parley.config.v1.provider_service_pb2 import ListProvidersRequest
 from parley.config.v1.template_service_pb2 import ListTemplatesRequest
 from servicekit.channels import call
 from servicekit.errors import InvalidArgument, ServiceError, Violation
@@ -58,15 +63,25 @@ Revision = Annotated[int, QueryParameter(ge=0, le=2**63 - 1, description="A revi
 
 @post("/v1/agents", response_headers=ETAG_HEADER)
 async def create_agent(
-    data: JSONBody[AgentJson], needs: Given, idempotency_key: IdempotencyKey = None
+    data: JSONBody[AgentJson],
+    needs: Given,
+    idempotency_key: IdempotencyKey = None,
+    validate_only: ValidateOnly = False,
+    comment: Comment = "",
 ) -> Response[AgentJson]:
     """Stores an agent config and builds nothing. An id that is left out is made."""
     request = pb.CreateAgentConfigRequest(
-        project=PROJECT, agent_config=to_agent_config(data), request_id=idempotency_key or ""
+        project=PROJECT,
+        agent_config=to_agent_config(data),
+        request_id=idempotency_key or "",
+        validate_only=validate_only,
+        comment=comment,
     )
     stub = needs.stubs.agent_configs.CreateAgentConfig
     stored = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
     agent = agent_json(stored.agent_config)
+    if validate_only:
+        return Response(agent, status_code=200)
     return with_etag(agent, stored.agent_config.etag, {"Location": f"/v1/agents/{quote(agent.id)}"})
 
 
@@ -79,10 +94,16 @@ async def list_agents(
     order_by: Annotated[
         str, QueryParameter(description="`id`, `create_time` or `update_time`, ` desc` turns it.")
     ] = "",
+    show_deleted: Annotated[bool, QueryParameter(description="Deleted ones too, until they are purged.")] = False,
 ) -> Page[AgentJson]:
     """Lists agent configs by pages, in order of id."""
     request = pb.ListAgentConfigsRequest(
-        project=PROJECT, page_size=page_size, page_token=page_token, filter=filter, order_by=order_by
+        project=PROJECT,
+        page_size=page_size,
+        page_token=page_token,
+        filter=filter,
+        order_by=order_by,
+        show_deleted=show_deleted,
     )
     stub = needs.stubs.agent_configs.ListAgentConfigs
     page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
@@ -98,18 +119,28 @@ async def get_agent(agent_id: FromPath[str], needs: Given, revision: Revision = 
 
 @put("/v1/agents/{agent_id:str}", response_headers=ETAG_HEADER)
 async def replace_agent(
-    agent_id: FromPath[str], data: JSONBody[AgentJson], needs: Given, if_match: IfMatch = None
+    agent_id: FromPath[str],
+    data: JSONBody[AgentJson],
+    needs: Given,
+    if_match: IfMatch = None,
+    validate_only: ValidateOnly = False,
+    comment: Comment = "",
 ) -> Response[AgentJson]:
     """Replaces all that can be written; what is left out goes back to its default."""
     config = to_agent_config(data)
     config.etag = merged_etag(if_match, data.etag)
     _check_id(config, agent_id)
-    return await _update(needs, config, ["*"])
+    return await _update(needs, config, ["*"], validate_only, comment)
 
 
 @patch("/v1/agents/{agent_id:str}", response_headers=ETAG_HEADER)
 async def patch_agent(
-    agent_id: FromPath[str], data: JSONBody[dict[str, Any]], needs: Given, if_match: IfMatch = None
+    agent_id: FromPath[str],
+    data: JSONBody[dict[str, Any]],
+    needs: Given,
+    if_match: IfMatch = None,
+    validate_only: ValidateOnly = False,
+    comment: Comment = "",
 ) -> Response[AgentJson]:
     """Changes the fields given, as a JSON merge patch (RFC 7396): objects merge, null clears."""
     said = data.get("etag")
@@ -125,7 +156,7 @@ async def patch_agent(
         if etag:
             config.etag = etag
         try:
-            return await _update(needs, config, paths)
+            return await _update(needs, config, paths, validate_only, comment)
         except ServiceError as error:
             if etag or error.reason != "ETAG_MISMATCH" or attempt == PATCH_ATTEMPTS:
                 raise
@@ -181,6 +212,14 @@ async def list_templates(needs: Given, page_size: PageSize = 0, page_token: Page
     return Page(data=[template_json(template) for template in page.templates], next_page_token=page.next_page_token)
 
 
+@get("/v1/providers")
+async def list_providers(needs: Given, page_size: PageSize = 0, page_token: PageToken = "") -> Page[ProviderJson]:
+    """Lists the providers that live gateways have, by pages."""
+    request = ListProvidersRequest(page_size=page_size, page_token=page_token)
+    page = await call(needs.stubs.providers.ListProviders, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    return Page(data=[provider_json(provider) for provider in page.providers], next_page_token=page.next_page_token)
+
+
 @get("/v1/models")
 async def list_models(needs: Given, page_size: PageSize = 0, page_token: PageToken = "") -> Page[ModelCardJson]:
     """Lists the agents as OpenAI lists models; up to 1000 unless a page_size is given."""
@@ -200,7 +239,7 @@ def agents_router() -> Router:
     """Returns the routes of this module."""
     agents = [create_agent, list_agents, get_agent, replace_agent, patch_agent, delete_agent]
     revisions = [list_revisions, rollback_agent]
-    catalogue = [list_templates, list_models, get_model]
+    catalogue = [list_templates, list_providers, list_models, get_model]
     return Router("/", route_handlers=[*agents, *revisions, *catalogue])
 
 
@@ -210,11 +249,17 @@ async def _read(needs: Needs, agent_id: str, revision: int = 0) -> AgentConfig:
     return (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).agent_config
 
 
-async def _update(needs: Needs, config: AgentConfig, paths: list[str]) -> Response[AgentJson]:
-    request = pb.UpdateAgentConfigRequest(project=PROJECT, agent_config=config)
+async def _update(
+    needs: Needs, config: AgentConfig, paths: list[str], validate_only: bool, comment: str
+) -> Response[AgentJson]:
+    request = pb.UpdateAgentConfigRequest(
+        project=PROJECT, agent_config=config, validate_only=validate_only, comment=comment
+    )
     request.update_mask.paths.extend(paths)
     stub = needs.stubs.agent_configs.UpdateAgentConfig
     stored = (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).agent_config
+    if validate_only:
+        return Response(agent_json(stored))
     return with_etag(agent_json(stored), stored.etag)
 
 

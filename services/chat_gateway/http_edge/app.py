@@ -42,6 +42,7 @@ from chat_gateway.http_edge.needs import Deletion, HttpSettings, Instances, Need
 from chat_gateway.http_edge.openapi import CHAT_PATH, CONFIG
 from chat_gateway.http_edge.process_routes import process_router
 from chat_gateway.http_edge.refusal import refuse_body
+from chat_gateway.http_edge.revisions_routes import revisions_router
 from chat_gateway.http_edge.routing import VERB, JsonRequest
 from chat_gateway.http_edge.sessions_routes import sessions_router
 from servicekit import traces
@@ -69,8 +70,9 @@ def build_app(
     """Returns the gateway's HTTP edge as an ASGI application. It starts and owns nothing but its requests' tasks."""
     bounds = settings or HttpSettings()
     needs = Needs(stubs, deletion, instances, readiness, bounds, registry)
+    routers = (agents_router(), revisions_router(), sessions_router(), process_router())
     admin = Litestar(
-        [agents_router(), sessions_router(), process_router(), docs_page, openapi_document, docs_file],
+        [*routers, docs_page, openapi_document, docs_file],
         request_class=JsonRequest,
         dependencies={"needs": Provide(lambda: needs, sync_to_thread=False, use_cache=True)},
         exception_handlers={Exception: _answer_error},

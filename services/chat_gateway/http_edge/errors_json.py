@@ -50,8 +50,16 @@ _RETRIED_BY_CLIENTS = frozenset({408, 409, 429})
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-class ErrorObject(msgspec.Struct, kw_only=True, frozen=True):
-    """What went wrong. All four keys are always there."""
+class FieldViolation(msgspec.Struct, kw_only=True, frozen=True):
+    """One field that breaks a rule."""
+
+    field: str
+    """Its path, such as `model.top_p`."""
+    description: str
+
+
+class ErrorObject(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """What went wrong. All keys but `violations` are always there."""
 
     message: str
     type: str
@@ -59,6 +67,8 @@ class ErrorObject(msgspec.Struct, kw_only=True, frozen=True):
     """The first field that is wrong, as a path."""
     code: str
     """The reason, a value of `parley.errors.v1.Reason`, in lower case."""
+    violations: list[FieldViolation] = []
+    """Every field that is wrong, where fields are."""
 
 
 class ErrorBody(msgspec.Struct, kw_only=True, frozen=True):
@@ -102,8 +112,11 @@ def error_body(error: ServiceError) -> ErrorBody:
     status = http_status(error)
     param = error.violations[0].field if error.violations else ""
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    violations = [FieldViolation(field=one.field, description=one.description) for one in error.violations]
     return ErrorBody(
-        error=ErrorObject(message=error.message, type=kind, param=param or None, code=error.reason.lower())
+        error=ErrorObject(
+            message=error.message, type=kind, param=param or None, code=error.reason.lower(), violations=violations
+        )
     )
 
 

@@ -14,6 +14,7 @@ from chat_gateway.model import OnDelta, OnStarted, TurnOutcome, TurnRequest
 if TYPE_CHECKING:
     # The generated type hints know an asyncio kind of each stub; at run time there is one kind.
     from parley.config.v1.agent_config_service_pb2_grpc import AgentConfigServiceAsyncStub
+    from parley.config.v1.provider_service_pb2_grpc import ProviderServiceAsyncStub
     from parley.config.v1.template_service_pb2_grpc import TemplateServiceAsyncStub
     from parley.session.v1.session_service_pb2_grpc import SessionServiceAsyncStub
 
@@ -108,6 +109,11 @@ class Stubs(Protocol):
 
     @property
     def templates(self) -> TemplateServiceAsyncStub:
+        """Of config_svc."""
+        ...
+
+    @property
+    def providers(self) -> ProviderServiceAsyncStub:
         """Of config_svc."""
         ...
 

@@ -9,7 +9,16 @@ import msgspec
 from litestar import Litestar
 from litestar.openapi.config import OpenAPIConfig
 
-from chat_gateway.http_edge.agents_json import AgentJson, ModelCardJson, RevisionJson, RollbackJson, TemplateJson
+from chat_gateway.http_edge.agents_json import (
+    AgentJson,
+    ComparisonJson,
+    ModelCardJson,
+    ProviderJson,
+    RevisionJson,
+    RollbackJson,
+    TemplateJson,
+    UndeleteJson,
+)
 from chat_gateway.http_edge.completions_shapes import ChatCompletion, ChatCompletionRequest
 from chat_gateway.http_edge.errors_json import ErrorBody
 from chat_gateway.http_edge.process_routes import Alive, EvictBody, Evicted, InstanceJson, Ready
@@ -77,7 +86,10 @@ _DESCRIBED = [
     AgentJson,
     RevisionJson,
     RollbackJson,
+    ComparisonJson,
+    UndeleteJson,
     TemplateJson,
+    ProviderJson,
     ModelCardJson,
     SessionJson,
     SessionMessageJson,

@@ -32,6 +32,9 @@ UserId = Annotated[
     str | None, HeaderParameter(name="X-User-ID", description="Where given, only this user's sessions exist.")
 ]
 
+ValidateOnly = Annotated[bool, QueryParameter(description="Check everything and store nothing.")]
+Comment = Annotated[str, QueryParameter(description="A note kept with the revision.")]
+
 ETAG_HEADER = [
     ResponseHeader(name="ETag", value='""', description="The current state's etag.", documentation_only=True)
 ]

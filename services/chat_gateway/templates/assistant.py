@@ -10,16 +10,18 @@ from chat_gateway.agents.prompt import prompt_messages
 from chat_gateway.model import AgentConfig, Answer, Message, OnDelta
 from chat_gateway.providers.provider import ModelCall, Provider, merged_sampling
 from chat_gateway.templates.placeholders import Instructions
+from chat_gateway.templates.template import Placeholders
 
 
 class AssistantTemplate:
     """Answers with one call of the model. Any parameter fills the placeholder of its name in the instructions."""
 
     id = "assistant"
-    version = "1.0.0"
+    version = "1.1.0"
     description = (
         "Answers from its instructions and the conversation so far. Every parameter fills the placeholder {{name}} of "
-        "the instructions; what parameters leave open is filled from the session's metadata."
+        "the instructions; what parameters leave open is filled from those keys of the session's metadata that "
+        "metadata_keys names."
     )
     parameters_schema: Mapping[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -28,6 +30,7 @@ class AssistantTemplate:
         "additionalProperties": {"type": ["string", "number", "boolean"]},
         "maxProperties": 256,
     }
+    placeholders: Placeholders | None = Placeholders(parameters=True, session_metadata=True)
 
     def build(self, config: AgentConfig, provider: Provider) -> Agent:
         """Returns the agent of this config."""

@@ -240,4 +240,10 @@ async def test_undelete_by_the_id_that_was_deleted_last(agents: AgentConfigs, cl
         await agents.undelete(P, deleted_id="a")
     with pytest.raises(AgentNotFound):
         await agents.undelete("other", deleted_id="a")
-    assert await violations(agents.undelete(P, first.uid, deleted_id="a")) == ["deleted_id"]
+    assert await agents.undelete(P, first.uid, "b", deleted_id="a") == back, "safe to retry"
+    await agents.delete(P, "b")
+    with pytest.raises(AgentNotFound):
+        await agents.undelete(P, first.uid, deleted_id="a")
+    assert (await agents.undelete(P, first.uid, deleted_id="b")) == back
+    assert await violations(agents.undelete(P, deleted_id="No")) == ["deleted_id"]
+    assert await violations(agents.undelete(P)) == ["uid"]

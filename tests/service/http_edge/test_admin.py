@@ -25,6 +25,7 @@ WRITTEN = {
     "session": {"idle_ttl": "1800s", "max_lifetime": "86400s"},
     "limits": {"max_concurrent_turns": 2, "turn_timeout": "1.500s"},
     "labels": {"team": "cx"},
+    "metadata_keys": ["customer"],
 }
 READ = WRITTEN | {
     "template_version": "1.0.0",
@@ -51,6 +52,7 @@ def agent_config(**fields: Any) -> AgentConfig:
         session={"idle_ttl": {"seconds": 1800}, "max_lifetime": {"seconds": 86400}},
         limits={"max_concurrent_turns": 2, "turn_timeout": {"seconds": 1, "nanos": 500_000_000}},
         labels={"team": "cx"},
+        metadata_keys=["customer"],
         revision=2,
         etag="e2",
         create_time=TIME,
@@ -456,7 +458,7 @@ BAD_REQUESTS: dict[str, tuple[str, str, Any, int, str, str | None]] = {
     "page size below 0": ("GET", "/v1/sessions?page_size=-1", None, 400, "invalid_field", "page_size"),
     "order": ("GET", "/v1/sessions/s/messages?order=up", None, 400, "invalid_field", "order"),
     "unknown route": ("GET", "/v1/agent", None, 404, "route_not_found", None),
-    "unknown verb": ("POST", "/v1/agents/a:undelete", {}, 404, "route_not_found", None),
+    "unknown verb": ("POST", "/v1/agents/a:revive", {}, 404, "route_not_found", None),
     "wrong method": ("PUT", "/v1/agents", {}, 405, "route_not_found", None),
     "wrong method of a verb": ("GET", "/v1/sessions:purge", None, 405, "route_not_found", None),
     "unknown file": ("GET", "/docs/passwd", None, 404, "route_not_found", None),
@@ -471,7 +473,8 @@ async def test_a_bad_request_is_a_named_error(edge: Edge, name: str) -> None:
     answer = await edge.client.request(method, path, json=body)
     assert answer.status_code == status
     error = answer.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
+    assert set(error) - {"violations"} == {"message", "type", "param", "code"}
+    assert param is None or error["violations"][0]["field"] == param
     assert (error["code"], error["param"]) == (code, param)
     assert answer.headers["x-request-id"]
 
@@ -507,6 +510,10 @@ async def test_a_peers_violations_carry_our_names(edge: Edge) -> None:
         "type": "invalid_request_error",
         "param": "name",
         "code": "parameters_invalid",
+        "violations": [
+            {"field": "name", "description": "is too long"},
+            {"field": "parameters.n", "description": "is too big"},
+        ],
     }
 
 

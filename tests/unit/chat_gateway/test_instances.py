@@ -8,11 +8,12 @@ from chat_gateway.agents.instances import Instances
 from chat_gateway.errors import ProviderUnknown, TemplateNotBuildable
 from chat_gateway.providers.provider import Providers
 from chat_gateway.templates.assistant import AssistantTemplate
+from chat_gateway.templates.catalog import TemplateCatalog
 from tests.unit.chat_gateway.world import FakeProvider, make_config
 
 
 def make_instances(limit: int = 10) -> Instances:
-    return Instances({"assistant": AssistantTemplate()}, Providers({"local": FakeProvider()}), limit=limit)
+    return Instances(TemplateCatalog([AssistantTemplate()]), Providers({"local": FakeProvider()}), limit=limit)
 
 
 def test_an_agent_is_built_once_for_each_revision() -> None:
@@ -46,7 +47,7 @@ def test_eviction_keeps_to_its_project_and_agent() -> None:
 def test_a_template_that_is_not_here_is_named() -> None:
     with pytest.raises(TemplateNotBuildable) as caught:
         make_instances().get(make_config(template_id="oracle"))
-    assert caught.value.metadata == {"template_id": "oracle"}
+    assert caught.value.metadata == {"template_id": "oracle", "template_version": "1.0.0"}
 
 
 def test_a_provider_that_is_not_here_is_named() -> None:

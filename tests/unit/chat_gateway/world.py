@@ -32,6 +32,7 @@ from chat_gateway.model import (
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Providers
 from chat_gateway.scheduler import Scheduler, TurnLimits
 from chat_gateway.templates.assistant import AssistantTemplate
+from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.turn import TurnRunner
 from servicekit.errors import Code, RemoteError, ServiceError
 
@@ -189,7 +190,7 @@ class World:
         self.sessions = sessions or FakeSessions()
         self.scheduler = Scheduler(limits or TurnLimits())
         self.registry = CollectorRegistry()
-        self.instances = Instances({"assistant": AssistantTemplate()}, Providers({"local": self.provider}))
+        self.instances = Instances(TemplateCatalog([AssistantTemplate()]), Providers({"local": self.provider}))
         self.leases = Leases(self.sessions, times or LeaseTimes())
         self.runner = TurnRunner(
             configs=self.configs,

@@ -384,7 +384,7 @@ class UndeleteAgentConfigRequest(_message.Message):
     id: _builtins.str
     """Optional. The id it is to have; its old one when empty."""
     deleted_id: _builtins.str
-    """Optional, instead of uid. The id that it had: of several deleted ones the one that was deleted last."""
+    """Optional. The id that it had. Without a uid: of several deleted ones the one that was deleted last."""
     def __init__(
         self,
         *,

@@ -79,7 +79,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_PROVIDER_UNKNOWN: _Reason.ValueType  # 82
     """FAILED_PRECONDITION. The agent config names a provider that this gateway does not have. Metadata: provider."""
     REASON_TEMPLATE_NOT_BUILDABLE: _Reason.ValueType  # 83
-    """FAILED_PRECONDITION. The agent config names a template that this gateway can't build. Metadata: template_id."""
+    """FAILED_PRECONDITION. The agent config names a template, or a MAJOR version of one, that this gateway can't build.
+    Metadata: template_id, template_version.
+    """
     REASON_SESSION_FULL: _Reason.ValueType  # 84
     """FAILED_PRECONDITION. The session has as many turns as it may keep. Metadata: session_id, limit."""
     REASON_PROJECT_IN_USE: _Reason.ValueType  # 85
@@ -187,7 +189,9 @@ REASON_AGENT_DELETED: Reason.ValueType  # 81
 REASON_PROVIDER_UNKNOWN: Reason.ValueType  # 82
 """FAILED_PRECONDITION. The agent config names a provider that this gateway does not have. Metadata: provider."""
 REASON_TEMPLATE_NOT_BUILDABLE: Reason.ValueType  # 83
-"""FAILED_PRECONDITION. The agent config names a template that this gateway can't build. Metadata: template_id."""
+"""FAILED_PRECONDITION. The agent config names a template, or a MAJOR version of one, that this gateway can't build.
+Metadata: template_id, template_version.
+"""
 REASON_SESSION_FULL: Reason.ValueType  # 84
 """FAILED_PRECONDITION. The session has as many turns as it may keep. Metadata: session_id, limit."""
 REASON_PROJECT_IN_USE: Reason.ValueType  # 85

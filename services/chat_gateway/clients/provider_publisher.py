@@ -1,0 +1,64 @@
+"""Tells config_svc which providers and models this gateway has, for as long as it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+import structlog
+from google.protobuf.duration_pb2 import Duration
+
+from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
+from parley.config.v1 import provider_service_pb2 as pb
+from servicekit.channels import call
+from servicekit.errors import Code, ServiceError
+
+log = structlog.get_logger(__name__)
+
+_TIMEOUT = 5.0
+_WITHDRAWAL_TIMEOUT = 1.0
+_PAUSE = 0.5
+_AWAY = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
+
+
+class ProviderPublisher:
+    """Publishes providers, by name with their models (none: any), under an id of this process. `ttl` is in seconds."""
+
+    def __init__(self, stubs: Stubs, providers: Mapping[str, Sequence[str]], ttl: float) -> None:
+        self._stub = stubs.providers
+        self._ttl = ttl
+        self._request = pb.PublishProvidersRequest(
+            gateway_id=str(uuid.uuid4()),
+            providers=[pb.Provider(name=name, models=models) for name, models in providers.items()],
+        )
+        held = Duration()
+        held.FromTimedelta(timedelta(seconds=ttl))
+        self._request.ttl.CopyFrom(held)
+
+    async def publish(self) -> None:
+        """Publishes once, and keeps trying while config_svc is away. One that refuses (an older one) is left."""
+        while True:
+            try:
+                await call(self._stub.PublishProviders, self._request, timeout=_TIMEOUT, peer=CONFIG_SVC)
+                return
+            except ServiceError as error:
+                if error.code not in _AWAY:
+                    log.warning("providers_not_published", reason=error.reason, message=error.message)
+                    return
+            await asyncio.sleep(_PAUSE)
+
+    async def repeat(self) -> None:
+        """Publishes for ever, so often that two can fail before config_svc forgets; meant to be a background task."""
+        while True:
+            await asyncio.sleep(self._ttl / 3)
+            await self.publish()
+
+    async def withdraw(self) -> None:
+        """Takes back what was published, for good; where that fails, it ends by itself."""
+        del self._request.providers[:]
+        try:
+            await call(self._stub.PublishProviders, self._request, timeout=_WITHDRAWAL_TIMEOUT, peer=CONFIG_SVC)
+        except ServiceError as error:
+            log.info("providers_not_withdrawn", reason=error.reason)
