@@ -67,7 +67,7 @@ def test_lines_are_printed_as_they_are() -> None:
     assert out.getvalue() == line + "\n"
 
 
-@pytest.mark.parametrize(("pid", "state"), [(os.getpid(), "running"), (2**22 + 1, "dead")])
+@pytest.mark.parametrize(("pid", "state"), [(os.getpid(), "running"), (2**22 + 1, "dead")], ids=["running", "dead"])
 def test_a_process_that_is_gone_is_dead(pid: int, state: str) -> None:
     out = io.StringIO()
     Console(file=out, width=100).print(process_table([("redis", pid, "port 1")]))
