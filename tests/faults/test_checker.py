@@ -6,7 +6,16 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.history.checker import Anomaly, Kind, check
-from tests.faults.history.records import Attempt, Call, Ending, History, Message, Operation
+from tests.faults.history.records import (
+    Attempt,
+    Call,
+    Ending,
+    History,
+    Listing,
+    Message,
+    Operation,
+    Removal,
+)
 
 SESSION = "s"
 
@@ -62,6 +71,52 @@ def test_a_refused_turn_that_is_not_there_is_fine() -> None:
     history = clean()
     end(history, 3, ending=Ending.REFUSED, detail="session_busy", answer="")
     store(history, [m.text for m in history.stored[SESSION]][:-3])
+    assert check(history) == []
+
+
+def test_a_session_that_was_deleted_begins_anew() -> None:
+    history = clean(turns=2)
+    history.removals.append(Removal("history", SESSION, began=0.92, ended=0.95, acknowledged=True))
+    history.calls[1] = replace(history.calls[1], saw=history.operations[1].texts)
+    store(history, [*history.operations[1].texts, "a1"])
+    assert check(history) == []
+
+
+def test_a_deletion_that_nobody_confirmed_may_have_happened_or_not() -> None:
+    history = clean()
+    history.removals.append(Removal("history", SESSION, began=3.95))
+    assert check(history) == []
+    history.stored.clear()
+    assert check(history) == []
+
+
+def test_what_was_deleted_with_its_agent_is_not_missed() -> None:
+    history = clean()
+    for operation in history.operations:
+        operation.agent = "mortal"
+    history.stored.clear()
+    history.removals.append(Removal("mortal", "", began=3.95, ended=4.0, acknowledged=True, renewed=4.1))
+    gone = Attempt(0, 4.02, 4.03, Ending.REFUSED, "agent_not_found")
+    history.operations.append(Operation("op9", SESSION, ("u9",), agent="mortal", attempts=[gone]))
+    assert check(history) == []
+
+
+def test_a_brief_session_that_expired_begins_anew_and_is_not_listed() -> None:
+    history = clean(turns=2)
+    for operation in history.operations:
+        operation.agent = "brief"
+    end(history, 1, began=9.0, ended=9.9)
+    history.calls[1] = replace(history.calls[1], at=9.5, saw=history.operations[1].texts)
+    history.listings.append(Listing("brief", 5.0, 5.1, frozenset()))
+    history.listings.append(Listing("brief", 9.6, 9.7, frozenset({SESSION})))
+    history.stored.clear()
+    assert check(history) == []
+
+
+def test_a_turn_whose_caller_left_early_may_never_have_begun() -> None:
+    history = clean()
+    left_and_not_finished(history)
+    del history.calls[-1]
     assert check(history) == []
 
 
@@ -165,6 +220,64 @@ def internal_error(history: History) -> None:
     )
 
 
+def agent_of_all(history: History, agent: str) -> None:
+    for operation in history.operations:
+        operation.agent = agent
+
+
+def deleted_and_stored(history: History) -> None:
+    history.removals.append(Removal("history", SESSION, began=2.5, ended=2.6, acknowledged=True))
+
+
+def deleted_and_seen(history: History) -> None:
+    deleted_and_stored(history)
+    store(history, ["u3.0", "u3.1", "a3"])
+
+
+def deleted_with_its_agent_and_stored(history: History) -> None:
+    agent_of_all(history, "mortal")
+    history.removals.append(Removal("mortal", "", began=2.95, ended=2.97, acknowledged=True, renewed=2.98))
+
+
+def ran_on_a_deleted_agent(history: History) -> None:
+    deleted_with_its_agent_and_stored(history)
+    history.removals[0] = replace(history.removals[0], renewed=3.6)
+
+
+def expired_and_seen(history: History) -> None:
+    agent_of_all(history, "brief")
+    end(history, 3, began=13.0, ended=13.9)
+    history.calls[3] = replace(history.calls[3], at=13.5)
+
+
+def expired_too_early(history: History) -> None:
+    agent_of_all(history, "brief")
+    history.calls[3] = replace(history.calls[3], saw=history.operations[3].texts)
+
+
+def expired_and_listed(history: History) -> None:
+    agent_of_all(history, "brief")
+    history.listings.append(Listing("brief", 13.0, 13.1, frozenset({SESSION})))
+
+
+def deleted_and_listed(history: History) -> None:
+    history.stored.clear()
+    history.removals.append(Removal("history", SESSION, began=5.0, ended=5.1, acknowledged=True))
+    history.listings.append(Listing("history", 6.0, 6.1, frozenset({SESSION})))
+
+
+def left_and_not_finished(history: History) -> None:
+    gone = Attempt(0, 9, 9.1, Ending.UNKNOWN, "(the client left)")
+    operation = Operation("left", "f", ("u left",), finish=True, attempts=[gone])
+    history.operations.append(operation)
+    history.left.append(operation)
+    history.calls.append(Call("a left", operation.texts, at=9.05))
+
+
+def renewed_agent_is_unknown_to_a_lasting_one(history: History) -> None:
+    end(history, 3, ending=Ending.REFUSED, detail="agent_not_found", answer="")
+
+
 CASES: list[tuple[Callable[[History], None], Kind]] = [
     (lost, Kind.LOST),
     (session_lost, Kind.LOST),
@@ -186,6 +299,16 @@ CASES: list[tuple[Callable[[History], None], Kind]] = [
     (called_again, Kind.CALLED_AGAIN),
     (strange_refusal, Kind.STRANGE_ERROR),
     (internal_error, Kind.STRANGE_ERROR),
+    (deleted_and_stored, Kind.RETURNED),
+    (deleted_and_seen, Kind.RETURNED),
+    (deleted_with_its_agent_and_stored, Kind.RETURNED),
+    (ran_on_a_deleted_agent, Kind.OF_THE_DEAD),
+    (expired_and_seen, Kind.CONTINUED),
+    (expired_too_early, Kind.TOO_EARLY),
+    (expired_and_listed, Kind.DEAD_LISTED),
+    (deleted_and_listed, Kind.DEAD_LISTED),
+    (left_and_not_finished, Kind.UNFINISHED),
+    (renewed_agent_is_unknown_to_a_lasting_one, Kind.STRANGE_ERROR),
     (stuck, Kind.STUCK),
     (unrecovered, Kind.UNRECOVERED),
 ]

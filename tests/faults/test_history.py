@@ -32,14 +32,23 @@ async def test_no_fault_makes_an_anomaly(tmp_path: Path, capsys: pytest.CaptureF
 
 
 async def test_the_checker_notices_that_fencing_is_off(tmp_path: Path) -> None:
-    scenario = Scenario(seed=1, seconds=8, pace=0.5, session_entry=["tests.faults.history.without_fencing"])
+    entry = ["tests.faults.history.without_fencing"]
+    scenario = Scenario(seed=1, seconds=8, pace=0.5, session_entry=entry, quiet_phases=False)
     result = await run_and_print(scenario, tmp_path)
     found = {anomaly.kind for anomaly in result.anomalies}
     assert found & {Kind.OTHER_HISTORY, Kind.DOUBLED, Kind.REFUSED_BUT_STORED}, found
 
 
+async def test_the_checker_notices_sessions_that_are_neither_deleted_nor_expire(tmp_path: Path) -> None:
+    scenario = Scenario(seed=1, seconds=6, pace=0, session_entry=["tests.faults.history.immortal_sessions"])
+    result = await run_and_print(scenario, tmp_path)
+    found = {anomaly.kind for anomaly in result.anomalies}
+    assert {Kind.RETURNED, Kind.CONTINUED, Kind.DEAD_LISTED} <= found, found
+
+
 async def test_the_checker_notices_an_answer_before_the_commit(tmp_path: Path) -> None:
-    scenario = Scenario(seed=1, seconds=8, pace=0.5, gateway_entry=["tests.faults.history.answers_before_commit"])
+    entry = ["tests.faults.history.answers_before_commit"]
+    scenario = Scenario(seed=1, seconds=8, pace=0.5, gateway_entry=entry, quiet_phases=False)
     result = await run_and_print(scenario, tmp_path)
     found = {anomaly.kind for anomaly in result.anomalies}
     assert Kind.LOST in found, found

@@ -8,7 +8,12 @@ What must hold (DESIGN.md, invariants 1 to 3):
 - the model call behind a stored turn saw exactly the turns stored before it, as many as the window holds;
 - a turn that was acknowledged before another began stands before it;
 - a key that is repeated gets the same answer, without another model call;
+- what was deleted does not come back, with its session, its agent or a new agent of the same id; no turn runs on an
+  agent that was deleted; an expired session is neither continued nor listed, and none expires before its time;
+- a turn that is to be finished without its caller is;
 - nothing is stuck, and every error is one that a caller can act on.
+
+The rules about the lives of sessions are in `lifetimes`.
 """
 
 from collections import Counter, defaultdict
@@ -16,7 +21,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.faults.history.records import DEFINITE, UNDECIDED, Call, Ending, History, Message, Operation
+from tests.faults.history.lifetimes import Lifetimes
+from tests.faults.history.records import DEFINITE, GONE, UNDECIDED, Call, Ending, History, Message, Operation
+from tests.faults.history.slots import MORTAL_AGENT
 
 
 class Kind(StrEnum):
@@ -34,6 +41,12 @@ class Kind(StrEnum):
     OTHER_REPLAY = "a repeated key got another answer"
     CALLED_AGAIN = "a repeated key of a stored turn called the model"
     STRANGE_ERROR = "an error that no fault explains"
+    RETURNED = "a deleted turn came back"
+    OF_THE_DEAD = "a turn ran on a deleted agent"
+    CONTINUED = "an expired session went on"
+    TOO_EARLY = "a session ended before its time"
+    DEAD_LISTED = "a session was listed that was gone"
+    UNFINISHED = "a turn that was to be finished is not stored"
     STUCK = "a session takes no turn"
     UNRECOVERED = "a part did not come back"
 
@@ -65,13 +78,27 @@ def check(history: History) -> list[Anomaly]:
     index = _Index(history)
     found = [Anomaly(Kind.UNRECOVERED, "", part) for part in history.unrecovered]
     found += [Anomaly(Kind.STUCK, session, said) for session, said in history.stuck.items()]
+    found += _of_lifetimes(history, lifetimes := Lifetimes(history))
     by_session: defaultdict[str, list[Operation]] = defaultdict(list)
     for operation in history.operations:
         by_session[operation.session].append(operation)
         found += _errors(operation)
     for session in sorted({*by_session, *history.stored}):
-        found += _Session(history, index, session, by_session[session]).check()
+        found += _Session(history, index, lifetimes, session, by_session[session]).check()
     return found
+
+
+def _of_lifetimes(history: History, lifetimes: Lifetimes) -> list[Anomaly]:
+    stored = {session: [message.text for message in messages] for session, messages in history.stored.items()}
+    rules = (
+        (Kind.RETURNED, lifetimes.returned(stored)),
+        (Kind.OF_THE_DEAD, lifetimes.of_the_dead()),
+        (Kind.CONTINUED, lifetimes.continued()),
+        (Kind.TOO_EARLY, lifetimes.too_early()),
+        (Kind.DEAD_LISTED, lifetimes.dead_listed()),
+        (Kind.UNFINISHED, lifetimes.unfinished(stored)),
+    )
+    return [Anomaly(kind, session, text) for kind, findings in rules for session, text in findings]
 
 
 class _Index:
@@ -87,10 +114,11 @@ class _Index:
 
 
 def _errors(operation: Operation) -> Iterator[Anomaly]:
+    known = DEFINITE | GONE if operation.agent == MORTAL_AGENT else DEFINITE
     for attempt in operation.attempts:
         reason = attempt.detail
         refused = attempt.ending is Ending.REFUSED
-        if (refused and reason not in DEFINITE) or (
+        if (refused and reason not in known) or (
             attempt.ending is Ending.UNKNOWN and not reason.startswith("(") and reason not in UNDECIDED
         ):
             yield Anomaly(Kind.STRANGE_ERROR, operation.session, f"{operation.id} got {reason!r}")
@@ -102,9 +130,12 @@ def _errors(operation: Operation) -> Iterator[Anomaly]:
 class _Session:
     """One session's part of a history."""
 
-    def __init__(self, history: History, index: _Index, session: str, operations: Sequence[Operation]) -> None:
+    def __init__(
+        self, history: History, index: _Index, lifetimes: Lifetimes, session: str, operations: Sequence[Operation]
+    ) -> None:
         self._history = history
         self._index = index
+        self._lifetimes = lifetimes
         self._name = session
         self._operations = operations
         self._stored = history.stored.get(session, [])
@@ -161,13 +192,15 @@ class _Session:
             if stored > 1:
                 self._report(Kind.DOUBLED, f"{operation.id} is stored {stored} times")
             if acknowledgement is not None:
-                if not stored and not some.intersection(operation.texts):
+                gone = self._lifetimes.may_be_gone(operation, acknowledgement)
+                if not stored and not gone and not some.intersection(operation.texts):
                     self._report(Kind.LOST, f"{operation.id}, acknowledged with {acknowledgement.answer!r}")
                 elif stored and acknowledgement.answer != answers[operation.id]:
                     got = f"got {acknowledgement.answer!r}, stored is {answers[operation.id]!r}"
                     self._report(Kind.OTHER_ANSWER, f"{operation.id} {got}")
                 last_call = self._index.last_call.get(operation.texts[-1], 0.0)
-                if acknowledgement.ended < self._history.quiet_since <= last_call:
+                anew = self._lifetimes.may_run_anew(operation)
+                if not anew and acknowledgement.ended < self._history.quiet_since <= last_call:
                     self._report(Kind.CALLED_AGAIN, operation.id)
             elif operation.ending is Ending.REFUSED and stored:
                 reasons = [attempt.detail for attempt in operation.attempts]

@@ -14,8 +14,8 @@ from parley.chat.v1 import chat_service_pb2 as pb
 from parley.chat.v1 import chat_service_pb2_grpc
 from parley.session.v1 import message_pb2, turn_service_pb2
 from servicekit.rpc_status import from_rpc_error
-from tests.faults.history.cluster import AGENT
-from tests.faults.history.records import DEFINITE, UNDECIDED, Attempt, Ending, Operation
+from tests.faults.history.records import DEFINITE, GONE, UNDECIDED, Attempt, Ending, Operation
+from tests.faults.history.slots import Sessions
 
 PATIENCE_SECONDS = 12.0
 MOST_ATTEMPTS = 6
@@ -39,7 +39,7 @@ class Told:
 
 def refused(reason: str, status: int, said: str) -> Told:
     """Return what an error with a reason tells: only some of them promise that nothing was stored."""
-    undecided = reason in UNDECIDED or (status >= 500 and reason not in DEFINITE)
+    undecided = reason in UNDECIDED or (status >= 500 and reason not in DEFINITE | GONE)
     return Told(Ending.UNKNOWN if undecided else Ending.REFUSED, reason, said=said)
 
 
@@ -68,13 +68,19 @@ class Edges:
         for channel in self._channels:
             await channel.close()
 
-    async def attempt(self, operation: Operation, gateway: int, patience: float) -> Attempt:
-        """Try once, leave after `patience` seconds, note it in the operation and return it."""
+    async def attempt(
+        self, operation: Operation, gateway: int, patience: float, *, deadline: float | None = None
+    ) -> Attempt:
+        """Try once, leave after `patience` seconds, note it in the operation and return it.
+
+        A gRPC call's `deadline` is half a second before the caller leaves, so that its error is heard, unless told.
+        """
+        deadline = max(patience - 0.5, 0.05) if deadline is None else deadline
         send = self._by_http if operation.edge == "http" else self._by_grpc
         began = time.monotonic()
         try:
             async with asyncio.timeout(patience):
-                told = await send(operation, gateway, patience)
+                told = await send(operation, gateway, deadline)
         except TimeoutError:
             told = Told(Ending.UNKNOWN, "(the client left)")
         except (aiohttp.ClientError, OSError, json.JSONDecodeError) as error:
@@ -87,11 +93,12 @@ class Edges:
 
     async def _by_http(self, operation: Operation, gateway: int, _: float) -> Told:
         body = {
-            "model": AGENT,
+            "model": operation.agent,
             "session_id": operation.session,
             "messages": [{"role": "user", "content": text} for text in operation.texts],
             "stream": operation.streamed,
             "busy": operation.busy,
+            "on_disconnect": "finish" if operation.finish else "cancel",
         }
         headers = {"Idempotency-Key": operation.key} if operation.key else {}
         url = self.url(gateway, "/v1/chat/completions")
@@ -105,17 +112,16 @@ class Edges:
             text = answer["choices"][0]["message"]["content"]
             return Told(Ending.ACKNOWLEDGED, "", text, "idempotent-replayed" in response.headers)
 
-    async def _by_grpc(self, operation: Operation, gateway: int, patience: float) -> Told:
+    async def _by_grpc(self, operation: Operation, gateway: int, timeout: float) -> Told:
         asked = pb.TurnInput(
-            agent_id=AGENT,
+            agent_id=operation.agent,
             session_id=operation.session,
             messages=[message_pb2.Message(role=message_pb2.ROLE_USER, content=text) for text in operation.texts],
             busy=BUSY[operation.busy],
+            on_disconnect=pb.ON_DISCONNECT_FINISH if operation.finish else pb.ON_DISCONNECT_CANCEL,
             request_id=operation.key,
         )
         stub = self._stubs[gateway]
-        # The deadline travels: half a second earlier than the caller leaves, so that its error is heard.
-        timeout = max(patience - 0.5, 0.05)
         if not operation.streamed:
             whole = await stub.Complete(pb.CompleteRequest(input=asked), timeout=timeout)
             return Told(Ending.ACKNOWLEDGED, "", whole.message.content, whole.outcome.replayed)
@@ -161,25 +167,6 @@ async def _events(
             yield json.loads(line[6:])
 
 
-class Sessions:
-    """The sessions that are in use; each makes way for a new one after so many turns were tried on it."""
-
-    def __init__(self, number: int, turns_each: int) -> None:
-        self._turns_each = turns_each
-        self._used = [0] * number
-        self.all: list[str] = [f"s{slot}-0" for slot in range(number)]
-        self._current = list(self.all)
-
-    def pick(self, draw: random.Random) -> str:
-        """Return the session of the next turn."""
-        slot = draw.randrange(len(self._current))
-        self._used[slot] += 1
-        if self._used[slot] % self._turns_each == 0:
-            self._current[slot] = f"s{slot}-{self._used[slot] // self._turns_each}"
-            self.all.append(self._current[slot])
-        return self._current[slot]
-
-
 class Client:
     """One caller. What it does follows from the seed; what comes of it does not."""
 
@@ -204,14 +191,17 @@ class Client:
 
     def _operation(self, number: int) -> Operation:
         draw, name = self._random, f"{self._name}.{number}"
+        session, agent = self._sessions.pick(draw)
         return Operation(
             id=name,
-            session=self._sessions.pick(draw),
+            session=session,
+            agent=agent,
             texts=tuple(f"u {name}/{part}" for part in range(draw.choice((1, 1, 1, 2, 3)))),
             key=f"key-{name}" if draw.random() < 0.5 else "",
             busy=draw.choices(("wait", "reject", "interrupt"), (7, 2, 1))[0],
             streamed=draw.random() < 0.5,
-            edge="http" if draw.random() < 0.75 else "grpc",
+            edge="http" if draw.random() < 0.6 else "grpc",
+            finish=draw.random() < 0.25,
         )
 
     async def _see_through(self, operation: Operation) -> None:

@@ -18,7 +18,6 @@ from tests.servers.system import PROVIDER
 
 LEASE_SECONDS = 2.0
 REPOSITORY = Path(__file__).parents[3]
-AGENT = "history"
 
 SESSION_SETTINGS = {"PARLEY_SESSION_LEASE": str(LEASE_SECONDS), "PARLEY_SESSION_CLAIM": "0.3"}
 GATEWAY_SETTINGS = {
@@ -124,15 +123,16 @@ class Cluster:
         for store in (self.postgres, self.redis):
             store.remove()
 
-    def agent(self, window: int) -> dict[str, Any]:
-        """Return the body that creates the agent of the run."""
+    def agent(self, agent_id: str, window: int, **fields: Any) -> dict[str, Any]:
+        """Return the body that creates an agent of the run."""
         return {
-            "id": AGENT,
+            "id": agent_id,
             "name": "History",
             "template_id": "assistant",
             "instructions": "You are a test.",
             "model": {"provider": PROVIDER, "name": MODEL},
             "memory": {"max_messages": window},
+            **fields,
         }
 
     def store_processes(self, name: str) -> list[psutil.Process]:

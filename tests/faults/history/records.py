@@ -28,6 +28,9 @@ DEFINITE = frozenset(
 )
 """Reasons that promise that nothing was stored."""
 
+GONE = frozenset({"agent_not_found", "agent_deleted", "session_agent_mismatch"})
+"""As definite, where the agent is deleted and made again while turns are run on it."""
+
 UNDECIDED = frozenset({"peer_unavailable", "deadline_exceeded", "draining"})
 """Reasons that may follow a commit whose reply was lost. Any reason in neither set is an anomaly by itself."""
 
@@ -60,6 +63,9 @@ class Operation:
     busy: str = "wait"
     streamed: bool = False
     edge: str = "http"
+    agent: str = "history"
+    finish: bool = False
+    """`on_disconnect: finish`."""
     attempts: list[Attempt] = field(default_factory=list)
 
     @property
@@ -75,6 +81,37 @@ class Operation:
         if self.attempts and all(attempt.ending is Ending.REFUSED for attempt in self.attempts):
             return Ending.REFUSED
         return Ending.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A deletion of one session, or of an agent with all its sessions.
+
+    One that was not acknowledged may take effect at any time after it began: it then has no end.
+    """
+
+    agent: str
+    session: str
+    """Empty: every session of the agent."""
+    began: float
+    ended: float = float("inf")
+    acknowledged: bool = False
+    renewed: float = float("inf")
+    """When the agent's new creation began."""
+
+    def concerns(self, operation: Operation) -> bool:
+        """Whether it takes away what the operation stores."""
+        return operation.agent == self.agent and self.session in ("", operation.session)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The sessions of an agent, as the admin API listed them."""
+
+    agent: str
+    began: float
+    ended: float
+    sessions: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,5 +156,14 @@ class History:
     """Sessions that took no turn within a lease of the last fault, with what they said."""
     unrecovered: list[str] = field(default_factory=list)
     """Parts that did not come back."""
+    removals: list[Removal] = field(default_factory=list)
+    listings: list[Listing] = field(default_factory=list)
+    brief_agent: str = "brief"
+    """The agent whose sessions end when they have been idle for `brief_ttl` seconds."""
+    brief_ttl: float = 2.0
+    left: list[Operation] = field(default_factory=list)
+    """Turns to be finished whose callers left when nothing was broken."""
+    idle_since: float = float("inf")
+    """From when on no turn ran in any gateway but those that this phase made."""
     quiet_since: float = float("inf")
     """When every fault was healed and no client ran: from here on only known keys are repeated."""

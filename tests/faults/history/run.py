@@ -1,19 +1,25 @@
 """One run: clients and faults for so long; then all is healed, every session takes one more turn, and all is read."""
 
 import asyncio
+import random
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
+from tests.faults.history.admin import Admin
 from tests.faults.history.checker import Anomaly, check
-from tests.faults.history.clients import Client, Edges, Sessions
+from tests.faults.history.clients import Client, Edges
 from tests.faults.history.cluster import LEASE_SECONDS, Cluster
+from tests.faults.history.lifetimes import Lifetimes
 from tests.faults.history.nemesis import Nemesis
 from tests.faults.history.records import Ending, History, Message, Operation
+from tests.faults.history.slots import AGENT, BRIEF_AGENT, BRIEF_TTL_SECONDS, MORTAL_AGENT, Sessions
 from tests.faults.history.upstream import RecordingModel
 from tests.faults.proxy import Proxies
 
@@ -23,6 +29,8 @@ PROBE_SLACK_SECONDS = 10.0
 """On top of one lease: for a machine whose processors are busy with other tests."""
 PROBES_AT_ONCE = 8
 MOST_REPLAYS = 300
+LEAVERS = 8
+REVISITED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +39,12 @@ class Scenario:
 
     seed: int
     seconds: float
-    clients: int = 10
-    sessions: int = 5
+    clients: int = 12
+    sessions: int = 3
     turns_a_session: int = 60
     pace: float = 1.0
+    quiet_phases: bool = True
+    """Whether the run goes on when all is healed: probes, turns left alone, keys repeated, sessions outlived."""
     session_entry: list[str] | None = None
     gateway_entry: list[str] | None = None
     session_settings: Mapping[str, str] = field(default_factory=dict)
@@ -53,20 +63,26 @@ class Result:
 
 async def run(scenario: Scenario, folder: Path) -> Result:
     """Run a scenario on a system of its own, whose logs go to `folder`, and judge it."""
-    history = History(window=WINDOW)
+    history = History(window=WINDOW, brief_agent=BRIEF_AGENT, brief_ttl=BRIEF_TTL_SECONDS)
     async with _system(scenario, folder) as (cluster, edges, model):
-        await _create_agent(cluster, edges)
+        mortal = await _create_agents(cluster, edges)
+        admin = Admin(scenario.seed, edges, history, mortal)
         sessions = Sessions(scenario.sessions, scenario.turns_a_session)
         nemesis = Nemesis(cluster, scenario.seed, scenario.pace)
-        await _under_faults(scenario, nemesis, model, edges, sessions, history)
+        await _under_faults(scenario, nemesis, model, edges, sessions, admin, history)
         history.faults = nemesis.faults
         history.unrecovered += nemesis.complaints
         history.unrecovered += await _recovered(edges)
-        await _probe(edges, sessions, history)
-        await _repeat_keys(edges, model, history)
-        for session in sessions.all:
-            history.stored[session] = await _read(edges, session)
         history.calls = model.calls
+        if scenario.quiet_phases:
+            await _probe(edges, sessions, history)
+            await _leave(edges, model, history)
+        await _idle(edges, model, history)
+        if scenario.quiet_phases:
+            await _repeat_keys(edges, history)
+            await _outlive(edges, sessions, admin, history)
+        for session in dict.fromkeys(operation.session for operation in history.operations):
+            history.stored[session] = await _read(edges, session)
         return Result(scenario, history, check(history), model.faults)
 
 
@@ -96,9 +112,14 @@ async def _system(scenario: Scenario, folder: Path) -> AsyncIterator[tuple[Clust
             await model.close()
 
 
-async def _create_agent(cluster: Cluster, edges: Edges) -> None:
-    async with edges.http.post(edges.url(0, "/v1/agents"), json=cluster.agent(WINDOW)) as response:
-        assert response.status == 201, await response.text()
+async def _create_agents(cluster: Cluster, edges: Edges) -> dict[str, Any]:
+    """Create the agents; return the body that makes the mortal one again."""
+    mortal = cluster.agent(MORTAL_AGENT, WINDOW)
+    brief = cluster.agent(BRIEF_AGENT, WINDOW, session={"idle_ttl": f"{BRIEF_TTL_SECONDS:g}s"})
+    for body in (cluster.agent(AGENT, WINDOW), mortal, brief):
+        async with edges.http.post(edges.url(0, "/v1/agents"), json=body) as response:
+            assert response.status == 201, await response.text()
+    return mortal
 
 
 async def _under_faults(
@@ -107,6 +128,7 @@ async def _under_faults(
     model: RecordingModel,
     edges: Edges,
     sessions: Sessions,
+    admin: Admin,
     history: History,
 ) -> None:
     until = time.monotonic() + scenario.seconds
@@ -115,6 +137,8 @@ async def _under_faults(
         for number in range(scenario.clients):
             client = Client(scenario.seed, number, edges, sessions, history.operations.append)
             group.create_task(client.run(until))
+        for work in (admin.delete_sessions(sessions, until), admin.renew_agent(until), admin.list_sessions(until)):
+            group.create_task(work)
         if scenario.pace > 0:
             group.create_task(nemesis.run(until))
     model.faulty = model.slow = False
@@ -146,14 +170,15 @@ async def _probe(edges: Edges, sessions: Sessions, history: History) -> None:
     limit = asyncio.Semaphore(PROBES_AT_ONCE)
     deadline = time.monotonic() + LEASE_SECONDS + PROBE_SLACK_SECONDS
 
-    async def probe(number: int, session: str) -> None:
+    async def probe(number: int, session: str, agent: str) -> None:
         async with limit:
             bound = max(deadline, time.monotonic() + LEASE_SECONDS + PROBE_SLACK_SECONDS)
             said: list[str] = []
             tries = 0
             while time.monotonic() < bound:
                 tries += 1
-                operation = Operation(f"probe{number}.{tries}", session, (f"u probe {session} {tries}",))
+                texts = (f"u probe {session} {tries}",)
+                operation = Operation(f"probe{number}.{tries}", session, texts, agent=agent)
                 history.operations.append(operation)
                 attempt = await edges.attempt(operation, (number + tries) % len(edges), bound - time.monotonic())
                 if attempt.ending is Ending.ACKNOWLEDGED:
@@ -163,16 +188,69 @@ async def _probe(edges: Edges, sessions: Sessions, history: History) -> None:
             history.stuck[session] = ", ".join(said)
 
     async with asyncio.TaskGroup() as group:
-        for number, session in enumerate(reversed(sessions.all)):
-            group.create_task(probe(number, session))
+        lasting = [(session, agent) for session, agent in reversed(sessions.all) if agent != BRIEF_AGENT]
+        for number, (session, agent) in enumerate(lasting):
+            group.create_task(probe(number, session, agent))
 
 
-async def _repeat_keys(edges: Edges, model: RecordingModel, history: History) -> None:
-    """Repeat keys whose outcome is known; the answers must be the same, and the model must not be asked."""
-    while model.running:
+async def _leave(edges: Edges, model: RecordingModel, history: History) -> None:
+    """Leave turns that are to be finished all the same, at several moments."""
+    model.pause = 0.4
+    async with asyncio.TaskGroup() as group:
+        for number in range(LEAVERS):
+            texts = (f"u leaver {number}",)
+            operation = Operation(f"leaver{number}", f"f{number}", texts, streamed=number % 2 > 0, finish=True)
+            operation.edge = "http" if number % 4 < 2 else "grpc"
+            history.operations.append(operation)
+            history.left.append(operation)
+            # A gRPC caller's deadline ends its turn, whoever listens: it leaves long before that.
+            group.create_task(edges.attempt(operation, number % len(edges), 0.1 + 0.05 * number, deadline=20.0))
+    model.pause = 0.0
+
+
+async def _idle(edges: Edges, model: RecordingModel, history: History) -> None:
+    """Wait until no turn runs anywhere."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while model.running or any([await _running(edges, gateway) for gateway in range(len(edges))]):
+        if time.monotonic() > deadline:
+            history.unrecovered.append(f"turns run {RECOVERY_SECONDS} s after the last request")
+            return
         await asyncio.sleep(0.05)
+    history.idle_since = time.monotonic()
+
+
+async def _running(edges: Edges, gateway: int) -> bool:
+    async with edges.http.get(edges.url(gateway, "/metrics")) as response:
+        found = re.findall(r"^parley_turns_(?:running|queued)\S* (\S+)$", await response.text(), re.MULTILINE)
+    assert found, "the gateway shows no gauges of turns"
+    return any(float(value) for value in found)
+
+
+async def _outlive(edges: Edges, sessions: Sessions, admin: Admin, history: History) -> None:
+    """Wait until every brief session has expired; then none is listed, and those that are used again begin anew."""
+    await asyncio.sleep(max(history.idle_since + BRIEF_TTL_SECONDS + 0.2 - time.monotonic(), 0.0))
+    draw = random.Random(0)
+    for agent in (BRIEF_AGENT, MORTAL_AGENT, AGENT):
+        listing = await admin.listed(draw, agent)
+        assert listing is not None, "nothing is broken any more"
+        history.listings.append(listing)
+    for number, session in enumerate(sessions.of(BRIEF_AGENT)[-REVISITED:]):
+        operation = Operation(f"revisit{number}", session, (f"u revisit {session}",), agent=BRIEF_AGENT)
+        history.operations.append(operation)
+        attempt = await edges.attempt(operation, number % len(edges), 20.0)
+        if attempt.ending is not Ending.ACKNOWLEDGED:
+            history.stuck[session] = f"{attempt.detail}: {attempt.said}"
+
+
+async def _repeat_keys(edges: Edges, history: History) -> None:
+    """Repeat keys whose outcome is known; the answers must be the same, and the model must not be asked."""
     history.quiet_since = time.monotonic()
-    known = [operation for operation in history.operations if operation.key and operation.acknowledgement]
+    lifetimes = Lifetimes(history)
+    known = [
+        operation
+        for operation in history.operations
+        if operation.key and operation.acknowledgement and not lifetimes.may_run_anew(operation)
+    ]
     for number, operation in enumerate(known[-MOST_REPLAYS:]):
         attempt = await edges.attempt(operation, number % len(edges), 20.0)
         if attempt.ending is not Ending.ACKNOWLEDGED:

@@ -25,6 +25,15 @@ def _lines(result: Result) -> Iterator[str]:
     yield _counted("  unknown", Counter(a.detail for a in attempts if a.ending is Ending.UNKNOWN))
     yield f"replays: {sum(attempt.replayed for attempt in attempts)} (unary ones and those over gRPC)"
     yield f"sessions: {len(history.stored)}, stored messages: {sum(map(len, history.stored.values()))}"
+    ends = Counter(
+        ("agent " if not removal.session else "session ") + ("deleted" if removal.acknowledged else "maybe deleted")
+        for removal in history.removals
+    )
+    yield _counted("removals", ends)
+    yield f"listings: {len(history.listings)}"
+    yield _counted("turns by agent", Counter(operation.agent for operation in history.operations))
+    yield _counted("turns by edge", Counter(operation.edge for operation in history.operations))
+    yield f"turns to be finished without their caller: {sum(o.finish for o in history.operations)}"
     yield f"model calls: {len(history.calls)}"
     yield _counted("faults", Counter(f"{_kind(fault.target)} {fault.kind}" for fault in history.faults))
     yield _counted("faults of the model", result.model_faults)
@@ -69,6 +78,12 @@ def story(history: History, session: str, anomalies: list[Anomaly]) -> Iterator[
         for call in history.calls
         if call.saw and call.saw[-1] in texts
     ]
+    concerned = [operation for operation in history.operations if operation.session == session]
+    for removal in history.removals:
+        if any(removal.concerns(operation) for operation in concerned):
+            sure = "and it is gone" if removal.acknowledged else "unheard"
+            events.append((removal.began, f"** {removal.session or removal.agent} is deleted, {sure}"))
+            events += [(removal.ended, f"** {removal.session or removal.agent} is gone")] * removal.acknowledged
     first = min((time for time, _ in events), default=0.0)
     last = max((time for time, _ in events), default=0.0)
     events += [

@@ -29,6 +29,8 @@ class RecordingModel:
         self.faults: Counter[str] = Counter()
         self.faulty = False
         self.slow = False
+        self.pause = 0.0
+        """Seconds that every answer takes at least."""
         self.running = 0
         self.port = 0
         self._random = random.Random(f"{seed}:model")
@@ -69,7 +71,7 @@ class RecordingModel:
         answer = f"a{next(self._numbers)} saw {len(texts)} as {seen}"
         self.calls.append(Call(answer, texts, time.monotonic()))
         fault = self._fault(bool(body.get("stream")))
-        pause = self._pause()
+        pause = max(self._pause(), self.pause)
         if fault == "error status":
             return web.json_response({"error": {"message": "mock"}}, status=self._random.choice((500, 502, 503, 429)))
         if fault == "no JSON":
