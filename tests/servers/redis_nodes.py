@@ -92,6 +92,10 @@ class Node:
         assert self._child is not None
         self._child.resume()
 
+    def promote(self) -> None:
+        """Make a primary of it that follows nobody."""
+        self.client.replicaof("NO", "ONE")
+
     @property
     def running(self) -> bool:
         return self._child is not None and self._child.running
@@ -188,6 +192,15 @@ class RedisCluster(Nodes):
         for node in self.current_primaries():
             node.client.flushall()
 
+    def mend(self) -> None:
+        """Have every node run again, and the cluster whole; who is primary may have changed."""
+        for node in self.nodes:
+            if node.running:
+                node.resume()
+            else:
+                node.start()
+        until(self.whole, "the cluster is whole again")
+
     def _is_well(self, node: Node) -> bool:
         info = node.client.cluster("INFO")
         if info["cluster_state"] != "ok" or int(info["cluster_slots_ok"]) != SLOTS:
@@ -215,25 +228,41 @@ class RedisCluster(Nodes):
         (node.folder / "nodes.conf").write_text("".join(lines) + f"vars currentEpoch {count} lastVoteEpoch 0\n")
 
 
-class SentinelGroup(Nodes):
+class ReplicatedRedis(Nodes):
+    """A primary, the first of `servers`, with replicas; nobody but the test promotes one."""
+
+    def __init__(self, folder: Path, *, replicas: int = 1) -> None:
+        settings = {"masterauth": PASSWORD, "save": '""', "appendonly": "no", "repl-diskless-sync-delay": 0}
+        first = Node("redis0", folder, settings)
+        following = {**settings, "replicaof": f"{LOOPBACK} {first.port}"}
+        self.servers = [first, *(Node(f"redis{n + 1}", folder, following) for n in range(replicas))]
+        self.nodes = [*self.servers]
+
+    def start(self) -> None:
+        """Start all and wait until the replicas follow."""
+        start_all(self.servers)
+        until(self._followed, "the replicas follow")
+
+    def _followed(self) -> bool:
+        return all(node.client.info("replication")["master_link_status"] == "up" for node in self.servers[1:])
+
+
+class SentinelGroup(ReplicatedRedis):
     """A primary with replicas, and three Sentinels that watch it and let the best replica take its place."""
 
     name = "parley"
 
     def __init__(self, folder: Path, *, replicas: int = 1) -> None:
-        durable = {"masterauth": PASSWORD, "save": '""', "appendonly": "no", "repl-diskless-sync-delay": 0}
-        first = Node("redis0", folder, durable)
-        following = {**durable, "replicaof": f"{LOOPBACK} {first.port}"}
-        self.servers = [first, *(Node(f"redis{n + 1}", folder, following) for n in range(replicas))]
+        super().__init__(folder, replicas=replicas)
         monitor = {
-            "sentinel monitor": f"{self.name} {LOOPBACK} {first.port} 2",
+            "sentinel monitor": f"{self.name} {LOOPBACK} {self.servers[0].port} 2",
             "sentinel auth-pass": f"{self.name} {PASSWORD}",
             "sentinel down-after-milliseconds": f"{self.name} {DOWN_AFTER_MS}",
             "sentinel failover-timeout": f"{self.name} 3000",
             "sentinel sentinel-pass": PASSWORD,
         }
         self.sentinels = [Node(f"sentinel{n}", folder, monitor, sentinel=True) for n in range(3)]
-        self.nodes = [*self.servers, *self.sentinels]
+        self.nodes += self.sentinels
 
     @property
     def url(self) -> str:
@@ -243,8 +272,7 @@ class SentinelGroup(Nodes):
 
     def start(self) -> None:
         """Start all and wait until the Sentinels know the servers and each other."""
-        start_all(self.servers)
-        until(self._followed, "the replicas follow")
+        super().start()
         start_all(self.sentinels)
         until(self._complete, "the Sentinels know everybody")
 
@@ -260,9 +288,6 @@ class SentinelGroup(Nodes):
             if (state["num-slaves"], state["num-other-sentinels"]) != (len(self.servers) - 1, 2):
                 return False
         return True
-
-    def _followed(self) -> bool:
-        return all(node.client.info("replication")["master_link_status"] == "up" for node in self.servers[1:])
 
 
 def start_all(nodes: Sequence[Node]) -> None:

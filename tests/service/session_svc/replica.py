@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
-from parley.session.v1 import message_pb2, turn_service_pb2
+from parley.session.v1 import message_pb2, session_service_pb2, turn_service_pb2
 from parley.session.v1.session_service_pb2_grpc import SessionServiceStub
 from parley.session.v1.turn_service_pb2_grpc import TurnServiceStub
 from servicekit.errors import ServiceError
@@ -73,6 +73,17 @@ class Replica:
         """Calls RenewTurn, which is held for `hold` seconds."""
         request = turn_service_pb2.RenewTurnRequest(lease=begun.lease, hold=seconds(hold))
         return await self.turns.RenewTurn(request, timeout=5 + hold)
+
+    async def said(self, session: str = "s1") -> list[str]:
+        """Returns what the user said in each stored turn, oldest first."""
+        found: list[str] = []
+        request = session_service_pb2.ListMessagesRequest(session_id=session, page_size=100)
+        while True:
+            page = await self.sessions.ListMessages(request)
+            found += [turn.messages[0].content for turn in page.turns]
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
 
     async def serves(self) -> bool:
         """Whether the health check says so."""
