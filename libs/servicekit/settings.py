@@ -22,8 +22,7 @@ def is_loopback(host: str) -> bool:
 class ServiceSettings(BaseSettings):
     """Settings of one process, from environment variables (prefix `PARLEY_`, or the subclass' own).
 
-    `auth` is `PARLEY_AUTH` for every service. A host beyond loopback while authentication is off is refused, and so is
-    `required` as long as no service can check credentials: a door that only looks locked is worse than none.
+    `auth` is `PARLEY_AUTH` for every service. A host beyond loopback while authentication is off is refused.
     The `tls_` settings are `PARLEY_TLS_CERT_FILE` and so on for every service: with them the services speak mutual TLS
     with each other, and one that is not an edge takes calls of `tls_peers` only, the names in their certificates (DNS
     names, or URIs such as SPIFFE ids). Beyond loopback a service that is not an edge refuses to start without.
@@ -90,8 +89,6 @@ class ServiceSettings(BaseSettings):
                 f"host {self.host!r} is reachable from other machines while the services speak in the clear: set "
                 "PARLEY_TLS_CERT_FILE, PARLEY_TLS_KEY_FILE, PARLEY_TLS_CA_FILE and PARLEY_TLS_PEERS"
             )
-        if self.auth == "required":
-            raise ValueError("PARLEY_AUTH=required is not built yet: no service would check any credentials")
         if self.auth == "off" and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host!r} is reachable from other machines while authentication is off, so anybody could "

@@ -1,0 +1,65 @@
+"""What stands at the door of one service: put together from its settings, once, for every edge that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from access.authenticator import Authenticator, TokenVerifier, fixed_callers, peer_credential
+from access.interceptor import AccessControl, Identify, Origin, no_identity
+from access.key_cache import KeyCache, KeyChecker, KeyTimes
+from access.rules import rules_of
+from access.settings import AccessSettings
+from servicekit.interceptors import HandlerInterceptor
+
+CHAT_GATEWAY: Final = "chat_gateway"
+SESSION_SVC: Final = "session_svc"
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where authentication is off, there is no `authenticator` and there are no `keys`."""
+
+    authenticator: Authenticator | None
+    keys: KeyCache | None
+    interceptors: tuple[HandlerInterceptor, ...]
+    """What the gRPC server needs."""
+
+    async def close(self) -> None:
+        """Ends what is under way. Idempotent."""
+        if self.keys is not None:
+            await self.keys.close()
+
+
+def build_door(
+    settings: AccessSettings,
+    *,
+    services: Iterable[str],
+    checker: KeyChecker,
+    peers: Collection[str] = (),
+    tokens: TokenVerifier | None = None,
+    identify: Identify = no_identity,
+    tell_origin: bool = True,
+) -> Door:
+    """Returns the door of a process that serves `services` and takes calls from `peers` as from other services.
+
+    `tell_origin` false leaves calls untouched where authentication is off. Raises `StartupError` for a method that
+    states no rule.
+    """
+    rules = rules_of(services)
+    if settings.auth == "off":
+        return Door(None, None, (Origin(rules),) if tell_origin else ())
+    keys = KeyCache(checker, key_times(settings), limit=settings.max_known_keys)
+    authenticator = Authenticator(fixed_callers(settings.read_operator_key(), peers), keys, tokens)
+    return Door(authenticator, keys, (AccessControl(authenticator, rules, identify),))
+
+
+def key_times(settings: AccessSettings) -> KeyTimes:
+    """Returns how long what is known of keys is good."""
+    return KeyTimes(max_age=settings.key_max_age)
+
+
+def own_credential(settings: AccessSettings, name: str) -> str | None:
+    """Returns what the service `name` presents to the others; None where authentication is off."""
+    return peer_credential(settings.read_operator_key(), name) if settings.auth == "required" else None

@@ -1,0 +1,117 @@
+"""The one place where calls are let in: who calls, whether they may, and what the request is bound to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from access.authenticator import Authenticator, bearer, service
+from access.caller import ANONYMOUS, SERVICE, Caller, set_current
+from access.errors import ScopeMissing, Unauthenticated
+from access.rules import OPEN, MethodRule
+from servicekit.interceptors import Behavior, Context, HandlerInterceptor
+
+CALLER_KEY = "parley-caller"
+USER_KEY = "parley-user"
+REQUEST_ID_KEY = "parley-request-id"
+SOURCE_KEY = "parley-source"
+_OWN_REQUEST_ID = "x-request-id"
+_WANTED = frozenset({"authorization", CALLER_KEY, USER_KEY, REQUEST_ID_KEY, SOURCE_KEY, _OWN_REQUEST_ID})
+_MAX_ID = 256
+
+Identify = Callable[[Context[Any, Any]], str]
+"""Names the service that the connection's own security (mutual TLS) proves the peer to be; "" for none."""
+
+
+def no_identity(context: Context[Any, Any]) -> str:
+    """An `Identify` that proves nothing: connections without TLS."""
+    return ""
+
+
+class AccessControl(HandlerInterceptor):
+    """Lets in who has valid credentials and may call the method, bound to what it may name, and makes it `current()`.
+
+    A method without a rule is refused, but for those that are open to all (`rules.OPEN`). Metadata that names another
+    caller on whose behalf a call is made is believed from services only.
+    """
+
+    def __init__(
+        self, authenticator: Authenticator, rules: Mapping[str, MethodRule], identify: Identify = no_identity
+    ) -> None:
+        super().__init__()
+        self._authenticator = authenticator
+        self._rules = rules
+        self._identify = identify
+
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+        if method.startswith(OPEN):
+            return behavior
+        rule = self._rules.get(method)
+        authenticator = self._authenticator
+
+        async def guarded(request: Any, context: Context[Any, Any]) -> Any:
+            metadata = _wanted(context)
+            header = metadata.get("authorization")
+            if header is not None:
+                credential = bearer(header)
+                caller = authenticator.known(credential) or await authenticator.caller_of(credential)
+            else:
+                caller = self._peer(context)
+            if rule is None:
+                raise ScopeMissing("none: the method states no access rule")
+            rule.admit(caller, request)
+            set_current(_on_behalf(caller, metadata))
+            return await behavior(request, context)
+
+        return guarded
+
+    def _peer(self, context: Context[Any, Any]) -> Caller:
+        name = self._identify(context)
+        if not name:
+            raise Unauthenticated("credentials are required: send `authorization: Bearer …` metadata")
+        return service(name)
+
+
+class Origin(HandlerInterceptor):
+    """Where authentication is off: everybody is anonymous, and only where a request came from is known.
+
+    Methods that only services call are not touched.
+    """
+
+    def __init__(self, rules: Mapping[str, MethodRule]) -> None:
+        super().__init__()
+        self._rules = rules
+
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+        rule = self._rules.get(method)
+        if rule is None or rule.scope == SERVICE:
+            return behavior
+
+        async def told(request: Any, context: Context[Any, Any]) -> Any:
+            set_current(_on_behalf(ANONYMOUS, _wanted(context)))
+            return await behavior(request, context)
+
+        return told
+
+
+def _wanted(context: Context[Any, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in context.invocation_metadata() or ():
+        if key in _WANTED and isinstance(value, str):
+            found[key] = value
+    return found
+
+
+def _on_behalf(caller: Caller, metadata: Mapping[str, str]) -> Caller:
+    if SERVICE in caller.scopes and CALLER_KEY in metadata:
+        return replace(
+            caller,
+            id=metadata[CALLER_KEY][:_MAX_ID],
+            user_id=metadata.get(USER_KEY, "")[:_MAX_ID],
+            request_id=metadata.get(REQUEST_ID_KEY, "")[:_MAX_ID],
+            source=metadata.get(SOURCE_KEY, "grpc")[:_MAX_ID],
+        )
+    if SERVICE in caller.scopes and caller is not ANONYMOUS:
+        return caller
+    return replace(caller, request_id=metadata.get(_OWN_REQUEST_ID, "")[:_MAX_ID], source="grpc")

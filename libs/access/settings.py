@@ -1,0 +1,51 @@
+"""The part of every service's environment that says who may use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from servicekit.settings import ServiceSettings
+
+MIN_OPERATOR_KEY = 32
+
+
+class AccessSettings(ServiceSettings):
+    """Settings of one process that checks credentials.
+
+    `operator_key` is `PARLEY_OPERATOR_KEY` for every service, or stands in the file `PARLEY_OPERATOR_KEY_FILE`; it has
+    at least 32 printable ASCII characters, and all services of one installation are given the same. While config_svc is
+    away, API keys that are known go on for `key_max_age` seconds. At most `max_known_keys` are kept in memory.
+    """
+
+    operator_key: SecretStr | None = Field(default=None, validation_alias="PARLEY_OPERATOR_KEY")
+    operator_key_file: Path | None = Field(default=None, validation_alias="PARLEY_OPERATOR_KEY_FILE")
+    key_max_age: float = Field(default=900.0, ge=0, le=86_400, allow_inf_nan=False)
+    max_known_keys: int = Field(default=10_000, ge=1, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _need_an_operator_key(self) -> Self:
+        if self.operator_key is not None and self.operator_key_file is not None:
+            raise ValueError("PARLEY_OPERATOR_KEY and PARLEY_OPERATOR_KEY_FILE can't both be set")
+        if self.auth == "required":
+            key = self.read_operator_key()
+            if len(key) < MIN_OPERATOR_KEY or not key.isascii() or not key.isprintable() or " " in key:
+                raise ValueError(
+                    f"the operator key must have at least {MIN_OPERATOR_KEY} printable ASCII characters and no space"
+                )
+        return self
+
+    def read_operator_key(self) -> str:
+        """Returns the operator key. Raises `ValueError` that names the setting where there is none to be had."""
+        if self.operator_key is not None:
+            return self.operator_key.get_secret_value()
+        if self.operator_key_file is None:
+            raise ValueError("PARLEY_AUTH=required needs PARLEY_OPERATOR_KEY or PARLEY_OPERATOR_KEY_FILE")
+        try:
+            return self.operator_key_file.read_text("ascii").strip()
+        except OSError as error:
+            raise ValueError(f"PARLEY_OPERATOR_KEY_FILE can't be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError("PARLEY_OPERATOR_KEY_FILE does not hold ASCII text") from None
