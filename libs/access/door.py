@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from access.authenticator import Authenticator, TokenVerifier, fixed_callers, peer_credential
-from access.interceptor import AccessControl, Identify, Origin, no_identity
+from access.interceptor import AccessControl, Origin, by_certificate, no_identity
 from access.key_cache import KeyCache, KeyChecker, KeyTimes
 from access.rules import rules_of
 from access.settings import AccessSettings
@@ -39,19 +39,22 @@ def build_door(
     checker: KeyChecker,
     peers: Collection[str] = (),
     tokens: TokenVerifier | None = None,
-    identify: Identify = no_identity,
     tell_origin: bool = True,
 ) -> Door:
     """Returns the door of a process that serves `services` and takes calls from `peers` as from other services.
 
-    `tell_origin` false leaves calls untouched where authentication is off. Raises `StartupError` for a method that
-    states no rule.
+    Where the services speak mutual TLS, it is the certificates that say who they are, and `PARLEY_TLS_PEERS` whom to
+    take calls from; what is derived from the operator key is then worth nothing. `tell_origin` false leaves calls
+    untouched where authentication is off. Raises `StartupError` for a method that states no rule.
     """
     rules = rules_of(services)
     if settings.auth == "off":
         return Door(None, None, (Origin(rules),) if tell_origin else ())
     keys = KeyCache(checker, key_times(settings), limit=settings.max_known_keys)
-    authenticator = Authenticator(fixed_callers(settings.read_operator_key(), peers), keys, tokens)
+    over_tls = settings.tls_files is not None
+    fixed = fixed_callers(settings.read_operator_key(), () if over_tls else peers)
+    authenticator = Authenticator(fixed, keys, tokens)
+    identify = by_certificate(settings.tls_peers) if over_tls and not settings.edge else no_identity
     return Door(authenticator, keys, (AccessControl(authenticator, rules, identify),))
 
 
@@ -61,5 +64,10 @@ def key_times(settings: AccessSettings) -> KeyTimes:
 
 
 def own_credential(settings: AccessSettings, name: str) -> str | None:
-    """Returns what the service `name` presents to the others; None where authentication is off."""
-    return peer_credential(settings.read_operator_key(), name) if settings.auth == "required" else None
+    """Returns what the service `name` presents to the others.
+
+    None where authentication is off, and where its certificate says who it is.
+    """
+    if settings.auth == "off" or settings.tls_files is not None:
+        return None
+    return peer_credential(settings.read_operator_key(), name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from access.caller import ANONYMOUS, SERVICE, Caller, set_current
 from access.errors import ScopeMissing, Unauthenticated
 from access.rules import OPEN, MethodRule
 from servicekit.interceptors import Behavior, Context, HandlerInterceptor
+from servicekit.peers import peer_names
 
 CALLER_KEY = "parley-caller"
 USER_KEY = "parley-user"
@@ -27,6 +28,16 @@ Identify = Callable[[Context[Any, Any]], str]
 def no_identity(context: Context[Any, Any]) -> str:
     """An `Identify` that proves nothing: connections without TLS."""
     return ""
+
+
+def by_certificate(accepted: Collection[str]) -> Identify:
+    """Returns an `Identify` that goes by the names in the peer's verified certificate, compared as a whole."""
+    names = frozenset(accepted)
+
+    def identify(context: Context[Any, Any]) -> str:
+        return next((name for name in peer_names(context) if name in names), "")
+
+    return identify
 
 
 class AccessControl(HandlerInterceptor):
@@ -96,11 +107,8 @@ class Origin(HandlerInterceptor):
 
 
 def _wanted(context: Context[Any, Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for key, value in context.invocation_metadata() or ():
-        if key in _WANTED and isinstance(value, str):
-            found[key] = value
-    return found
+    metadata = context.invocation_metadata() or ()
+    return {key: value for key, value in metadata if key in _WANTED and isinstance(value, str)}
 
 
 def _on_behalf(caller: Caller, metadata: Mapping[str, str]) -> Caller:

@@ -17,7 +17,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 def as_service(
     channel: grpc.aio.Channel, credential: str | None, rules: Mapping[str, MethodRule]
-) -> "_IdentifiedChannel":
+) -> _IdentifiedChannel:
     """Returns the channel as one whose calls carry `credential`, where there is one.
 
     Calls of methods that not only services may call (`rules`) tell on whose behalf they are made, too: that is what

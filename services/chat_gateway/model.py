@@ -6,7 +6,10 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
+
+DEFAULT_PROJECT: Final = "default"
+"""The project of a request that names none."""
 
 
 class Role(enum.StrEnum):
@@ -140,7 +143,7 @@ class TurnRequest:
 
     agent_id: str
     messages: tuple[Message, ...]
-    project: str = "default"
+    project: str = DEFAULT_PROJECT
     session_id: str = ""
     user_id: str = ""
     session_must_exist: bool = False

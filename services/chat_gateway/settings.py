@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from access.settings import AccessSettings
 from chat_gateway.rules import is_agent_id
-from servicekit.settings import ServiceSettings
 from servicekit.tls import TlsFiles
 
 
@@ -35,7 +35,7 @@ class ProviderSettings(BaseModel):
         return key
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(AccessSettings):
     """Settings of chat_gateway. Times are in seconds, sizes in bytes, limits of turns in turns.
 
     With the `edge_` files both edges, HTTP and gRPC, speak TLS to the clients; without, what stands before them does

@@ -9,7 +9,12 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 
 import aiohttp
+import grpc
 
+from access.door import CHAT_GATEWAY, Door, build_door, key_times, own_credential
+from access.key_client import KeyClient
+from access.peer_channel import as_service
+from access.rules import rules_of
 from chat_gateway.agents.instances import Instances
 from chat_gateway.clients.config_client import ConfigClient
 from chat_gateway.clients.config_directory import ConfigDirectory, Freshness
@@ -47,6 +52,13 @@ _LAST_CALLS = 0.1
 """Seconds in which what came in before the doors closed gets as far as the scheduler, which then counts it."""
 
 SERVICES = ("parley.chat.v1.ChatService", "parley.chat.v1.RuntimeService")
+_PEERS = (
+    "parley.config.v1.AgentConfigService",
+    "parley.config.v1.TemplateService",
+    "parley.config.v1.AccessService",
+    "parley.session.v1.SessionService",
+    "parley.session.v1.TurnService",
+)
 
 # Calls go to those replicas of session_svc that say that they serve (gRFC A17): one that has lost Redis says no.
 _HEALTHY_REPLICAS = json.dumps({"healthCheckConfig": {"serviceName": "parley.session.v1.TurnService"}})
@@ -71,10 +83,11 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         background = await stack.enter_async_context(Background())
         tls = await stack.enter_async_context(certificates(settings.tls_files))
         edge_tls = await stack.enter_async_context(certificates(settings.edge_tls_files))
-        config_channel = await stack.enter_async_context(open_channel(settings.config_target, tls))
-        session_channel = await stack.enter_async_context(
-            open_channel(settings.session_target, tls, options=[("grpc.service_config", _HEALTHY_REPLICAS)])
-        )
+        config_channel, session_channel = await _channels(stack, settings, tls)
+        door, keys = _door(settings, config_channel)
+        stack.push_async_callback(door.close)
+        if door.keys is not None:
+            background.start("access watch", keys.follow(door.keys, key_times(settings)))
         stubs = make_stubs(config_channel, session_channel)
         templates = TemplateCatalog(all_templates([AssistantTemplate()]))
         core = await _core(stack, settings, stubs, templates)
@@ -99,14 +112,33 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
                 # Room beyond what the scheduler takes, so that it, and not the edge, says which limit was met.
                 max_requests=settings.max_running_turns + settings.max_queued_turns + 256,
             ),
+            authenticator=door.authenticator,
         )
         http = await stack.enter_async_context(
             http_serving(app, settings.host, settings.http_port, _edge_drain(settings), tls=edge_tls)
         )
-        grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, edge_tls))
+        grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, door, edge_tls))
         background.start("health", readiness.tell(grpc_server, SERVICES))
         stack.push_async_callback(_drain, settings, core.scheduler, readiness, http, grpc_server)
         yield {"http_port": http.port, "grpc_port": grpc_server.port}
+
+
+async def _channels(
+    stack: AsyncExitStack, settings: GatewaySettings, tls: Certificates | None
+) -> tuple[grpc.aio.Channel, grpc.aio.Channel]:
+    """Channels to config_svc and session_svc, whose calls say that it is a gateway that makes them."""
+    config_channel = open_channel(settings.config_target, tls)
+    session_channel = open_channel(settings.session_target, tls, options=[("grpc.service_config", _HEALTHY_REPLICAS)])
+    credential, rules = own_credential(settings, CHAT_GATEWAY), rules_of(_PEERS)
+    return (
+        await stack.enter_async_context(as_service(config_channel, credential, rules)),
+        await stack.enter_async_context(as_service(session_channel, credential, rules)),
+    )
+
+
+def _door(settings: GatewaySettings, config_channel: grpc.aio.Channel) -> tuple[Door, KeyClient]:
+    keys = KeyClient(config_channel)
+    return build_door(settings, services=SERVICES, checker=keys, tell_origin=False), keys
 
 
 async def _drain(
@@ -137,7 +169,7 @@ def _edge_drain(settings: GatewaySettings) -> float:
 
 
 def _grpc_serving(
-    settings: GatewaySettings, core: _Core, tls: Certificates | None
+    settings: GatewaySettings, core: _Core, door: Door, tls: Certificates | None
 ) -> AbstractAsyncContextManager[GrpcServer]:
     chat = ChatServicer(core.turns, core.preview)
     runtime = RuntimeServicer(core.instances, core.scheduler)
@@ -148,6 +180,7 @@ def _grpc_serving(
             (runtime_service_pb2_grpc.add_RuntimeServiceServicer_to_server, runtime),
         ],
         service_names=SERVICES,
+        interceptors=door.interceptors,
         ready=False,
         tls=tls,
     )

@@ -7,12 +7,12 @@ from pydantic_settings import SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from servicekit.settings import ServiceSettings
+from access.settings import AccessSettings
 
 DRIVER = "postgresql+psycopg"
 
 
-class ConfigSettings(ServiceSettings):
+class ConfigSettings(AccessSettings):
     """Settings of one config_svc process.
 
     `database_url` is SQLAlchemy's (`postgresql+psycopg://…`; `postgresql://` means the same). Durations are seconds or

@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from access.door import CHAT_GATEWAY, SESSION_SVC, Door, build_door
+from access.errors import Unauthenticated
+from access.key_cache import CheckedKey
 from config_svc.agents import AgentConfigs
 from config_svc.feed import ChangeFeed
 from config_svc.metrics import Metrics
@@ -41,6 +44,13 @@ WATCH = "/parley.config.v1.AgentConfigService/WatchAgentConfigs"
 _START_RETRY_SECONDS = 0.5
 
 _log = structlog.get_logger("config_svc")
+
+
+class _NoKeys:
+    """Refuses every API key: as long as none can be made, there is none."""
+
+    async def check(self, key: str) -> CheckedKey:
+        raise Unauthenticated
 
 
 class _Health:
@@ -101,7 +111,9 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
         background.start("feed", feed.follow())
         await feed.reached()
         background.start("sweep", _sweep(settings, store, metrics).run())
-        server = await stack.enter_async_context(_server(settings, store, feed, metrics, registry, tls))
+        door = build_door(settings, services=SERVICES, checker=_NoKeys(), peers=(CHAT_GATEWAY, SESSION_SVC))
+        stack.push_async_callback(door.close)
+        server = await stack.enter_async_context(_server(settings, store, feed, metrics, registry, door, tls))
         await health.tell(server)
         yield {"grpc_port": server.port, "metrics_port": metrics_port}
 
@@ -112,6 +124,7 @@ def _server(
     feed: ChangeFeed,
     metrics: Metrics,
     registry: CollectorRegistry,
+    door: Door,
     tls: Certificates | None,
 ) -> AbstractAsyncContextManager[GrpcServer]:
     agents = AgentConfigs(store, clock=_now, retention=settings.deleted_retention, metrics=metrics)
@@ -134,6 +147,7 @@ def _server(
         ],
         service_names=SERVICES,
         endless=[WATCH],
+        interceptors=door.interceptors,
         ready=feed.healthy,
         registry=registry,
         tls=tls,

@@ -5,11 +5,11 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from servicekit.settings import ServiceSettings
+from access.settings import AccessSettings
 from session_svc.model import Limits, WhenFull
 
 
-class SessionSettings(ServiceSettings):
+class SessionSettings(AccessSettings):
     """Settings from `PARLEY_SESSION_…`. Durations are in seconds.
 
     `redis_url` names one server (`redis://host:6379/0`), a primary that Sentinels watch

@@ -4,13 +4,19 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 
+import grpc
+
+from access.door import CHAT_GATEWAY, SESSION_SVC, build_door, key_times, own_credential
+from access.key_client import KeyClient
+from access.peer_channel import as_service
+from access.rules import rules_of
 from parley.session.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from servicekit.channels import open_channel
 from servicekit.errors import ServiceError
 from servicekit.lifecycle import Background
 from servicekit.metrics import serve_metrics
 from servicekit.server import GrpcServer, serving
-from servicekit.tls import certificates
+from servicekit.tls import Certificates, certificates
 from session_svc import session_servicer, turn_servicer
 from session_svc.config_client import ConfigClient
 from session_svc.follower import Follower
@@ -38,6 +44,7 @@ COMMIT_CONNECTIONS = 8
 PROBE_SECONDS = 0.5
 PROBE_TIMEOUT = 1.0
 SERVICES = (turn_servicer.NAME, session_servicer.NAME)
+_PEERS = ("parley.config.v1.AgentConfigService", "parley.config.v1.AccessService")
 
 
 @contextlib.asynccontextmanager
@@ -60,6 +67,10 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         sessions = Sessions(session_store, agents, metrics)
         turns = Turns(turn_store, metrics, longest_hold=settings.lease / 3)
         stack.push_async_callback(turns.close)
+        channel = await stack.enter_async_context(_config_channel(settings, tls))
+        keys = KeyClient(channel)
+        door = build_door(settings, services=SERVICES, checker=keys, peers=(CHAT_GATEWAY,))
+        stack.push_async_callback(door.close)
         health = RedisHealth(link, metrics)
         await health.probe()
         server = await stack.enter_async_context(
@@ -70,20 +81,27 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
                     (add_SessionServiceServicer_to_server, SessionServicer(sessions)),
                 ],
                 service_names=SERVICES,
+                interceptors=door.interceptors,
                 ready=health.up,
                 on_end=turns.drain,
                 tls=tls,
             )
         )
-        channel = await stack.enter_async_context(open_channel(settings.config_target, tls))
         background = await stack.enter_async_context(Background())
         background.start("redis health", health.watch(server))
         background.start("follower", Follower(ConfigClient(channel), sessions, agents, metrics).run())
+        if door.keys is not None:
+            background.start("access watch", keys.follow(door.keys, key_times(settings)))
         background.start("index sweeper", Sweeper(session_store, births).run())
         metrics_port = await stack.enter_async_context(
             serve_metrics(settings.host, settings.metrics_port, readiness=health.readiness)
         )
         yield {"grpc_port": server.port, "metrics_port": metrics_port or 0}
+
+
+def _config_channel(settings: SessionSettings, tls: Certificates | None) -> grpc.aio.Channel:
+    credential = own_credential(settings, SESSION_SVC)
+    return as_service(open_channel(settings.config_target, tls), credential, rules_of(_PEERS))
 
 
 @contextlib.asynccontextmanager

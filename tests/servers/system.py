@@ -28,8 +28,10 @@ class System:
         config_env: Mapping[str, str] | None = None,
         session_env: Mapping[str, str] | None = None,
         gateway_env: Mapping[str, str] | None = None,
+        operator_key: str | None = None,
     ) -> None:
         self.postgres_url = postgres_url
+        self._headers = {"Authorization": f"Bearer {operator_key}"} if operator_key else {}
         self.redis_url = redis_url
         self.model = MockModel()
         self._folder = folder
@@ -74,8 +76,9 @@ class System:
         return gateway
 
     def client(self, gateway: int = 0) -> httpx.Client:
-        """Return a new HTTP client of one gateway; the caller closes it."""
-        return httpx.Client(base_url=self.gateways[gateway].http_url, timeout=30, trust_env=False)
+        """Return a new HTTP client of one gateway, with the operator key if there is one; the caller closes it."""
+        url = self.gateways[gateway].http_url
+        return httpx.Client(base_url=url, headers=self._headers, timeout=30, trust_env=False)
 
     def create_agent(self, agent_id: str, **fields: Any) -> dict[str, Any]:
         """Create an agent of the mock model over HTTP; `fields` replace or add to its body."""

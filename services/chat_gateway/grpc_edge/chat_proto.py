@@ -13,6 +13,7 @@ from chat_gateway.clients.message_proto import (
     usage_to_proto,
 )
 from chat_gateway.model import (
+    DEFAULT_PROJECT,
     BusyPolicy,
     Delta,
     Message,
@@ -26,8 +27,6 @@ from chat_gateway.model import (
 from parley.chat.v1 import chat_service_pb2 as pb
 from parley.session.v1 import message_pb2, turn_service_pb2
 from servicekit.errors import Violations
-
-DEFAULT_PROJECT = "default"
 
 _BUSY = {
     turn_service_pb2.BUSY_POLICY_UNSPECIFIED: BusyPolicy.WAIT,

@@ -6,7 +6,7 @@ from typing import Any
 
 from chat_gateway.agents.instances import InstanceInfo, Instances
 from chat_gateway.clients.message_proto import to_timestamp
-from chat_gateway.grpc_edge.chat_proto import DEFAULT_PROJECT
+from chat_gateway.model import DEFAULT_PROJECT
 from chat_gateway.scheduler import Scheduler
 from parley.chat.v1 import runtime_service_pb2 as pb
 from parley.chat.v1 import runtime_service_pb2_grpc

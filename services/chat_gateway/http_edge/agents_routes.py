@@ -9,6 +9,7 @@ import msgspec
 from litestar import Response, Router, delete, get, patch, post, put
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
+from access.caller import AGENTS_READ, AGENTS_WRITE
 from chat_gateway.http_edge.agents_json import (
     PATHS,
     AgentJson,
@@ -26,7 +27,7 @@ from chat_gateway.http_edge.agents_json import (
 )
 from chat_gateway.http_edge.bodies import wrong_shape
 from chat_gateway.http_edge.merge_patch import merge
-from chat_gateway.http_edge.needs import PROJECT, Needs
+from chat_gateway.http_edge.needs import Needs
 from chat_gateway.http_edge.routing import (
     ETAG_HEADER,
     VERB,
@@ -36,6 +37,7 @@ from chat_gateway.http_edge.routing import (
     Page,
     PageSize,
     PageToken,
+    Project,
     ValidateOnly,
     merged_etag,
     with_etag,
@@ -61,17 +63,18 @@ IdempotencyKey = Annotated[
 Revision = Annotated[int, QueryParameter(ge=0, le=2**63 - 1, description="A revision instead of the current one.")]
 
 
-@post("/v1/agents", response_headers=ETAG_HEADER)
+@post("/v1/agents", response_headers=ETAG_HEADER, scope=AGENTS_WRITE)
 async def create_agent(
     data: JSONBody[AgentJson],
     needs: Given,
+    project: Project,
     idempotency_key: IdempotencyKey = None,
     validate_only: ValidateOnly = False,
     comment: Comment = "",
 ) -> Response[AgentJson]:
     """Stores an agent config and builds nothing. An id that is left out is made."""
     request = pb.CreateAgentConfigRequest(
-        project=PROJECT,
+        project=project,
         agent_config=to_agent_config(data),
         request_id=idempotency_key or "",
         validate_only=validate_only,
@@ -85,9 +88,10 @@ async def create_agent(
     return with_etag(agent, stored.agent_config.etag, {"Location": f"/v1/agents/{quote(agent.id)}"})
 
 
-@get("/v1/agents")
+@get("/v1/agents", scope=AGENTS_READ)
 async def list_agents(
     needs: Given,
+    project: Project,
     page_size: PageSize = 0,
     page_token: PageToken = "",
     filter: Annotated[str, QueryParameter(description="A subset of AIP-160.")] = "",
@@ -98,7 +102,7 @@ async def list_agents(
 ) -> Page[AgentJson]:
     """Lists agent configs by pages, in order of id."""
     request = pb.ListAgentConfigsRequest(
-        project=PROJECT,
+        project=project,
         page_size=page_size,
         page_token=page_token,
         filter=filter,
@@ -110,18 +114,21 @@ async def list_agents(
     return Page(data=[agent_json(config) for config in page.agent_configs], next_page_token=page.next_page_token)
 
 
-@get("/v1/agents/{agent_id:str}", response_headers=ETAG_HEADER)
-async def get_agent(agent_id: FromPath[str], needs: Given, revision: Revision = 0) -> Response[AgentJson]:
+@get("/v1/agents/{agent_id:str}", response_headers=ETAG_HEADER, scope=AGENTS_READ)
+async def get_agent(
+    agent_id: FromPath[str], needs: Given, project: Project, revision: Revision = 0
+) -> Response[AgentJson]:
     """Reads an agent config, or one of its revisions."""
-    config = await _read(needs, agent_id, revision)
+    config = await _read(needs, project, agent_id, revision)
     return with_etag(agent_json(config), config.etag)
 
 
-@put("/v1/agents/{agent_id:str}", response_headers=ETAG_HEADER)
+@put("/v1/agents/{agent_id:str}", response_headers=ETAG_HEADER, scope=AGENTS_WRITE)
 async def replace_agent(
     agent_id: FromPath[str],
     data: JSONBody[AgentJson],
     needs: Given,
+    project: Project,
     if_match: IfMatch = None,
     validate_only: ValidateOnly = False,
     comment: Comment = "",
@@ -130,14 +137,15 @@ async def replace_agent(
     config = to_agent_config(data)
     config.etag = merged_etag(if_match, data.etag)
     _check_id(config, agent_id)
-    return await _update(needs, config, ["*"], validate_only, comment)
+    return await _update(needs, project, config, ["*"], validate_only, comment)
 
 
-@patch("/v1/agents/{agent_id:str}", response_headers=ETAG_HEADER)
+@patch("/v1/agents/{agent_id:str}", response_headers=ETAG_HEADER, scope=AGENTS_WRITE)
 async def patch_agent(
     agent_id: FromPath[str],
     data: JSONBody[dict[str, Any]],
     needs: Given,
+    project: Project,
     if_match: IfMatch = None,
     validate_only: ValidateOnly = False,
     comment: Comment = "",
@@ -150,49 +158,50 @@ async def patch_agent(
     attempt = 0
     while True:
         attempt += 1
-        config, paths = _patched(await _read(needs, agent_id), agent_id, data)
+        config, paths = _patched(await _read(needs, project, agent_id), agent_id, data)
         if not paths:
             return with_etag(agent_json(config), config.etag)
         if etag:
             config.etag = etag
         try:
-            return await _update(needs, config, paths, validate_only, comment)
+            return await _update(needs, project, config, paths, validate_only, comment)
         except ServiceError as error:
             if etag or error.reason != "ETAG_MISMATCH" or attempt == PATCH_ATTEMPTS:
                 raise
 
 
-@delete("/v1/agents/{agent_id:str}")
+@delete("/v1/agents/{agent_id:str}", scope=AGENTS_WRITE)
 async def delete_agent(
     agent_id: FromPath[str],
     needs: Given,
+    project: Project,
     etag: Annotated[str, QueryParameter(description="The etag that must be the current one.")] = "",
     if_match: IfMatch = None,
 ) -> None:
     """Deletes the agent config, its sessions and its instances; once this returns, no turn starts on it any more."""
-    await needs.deletion.delete(PROJECT, agent_id, merged_etag(if_match, etag))
+    await needs.deletion.delete(project, agent_id, merged_etag(if_match, etag))
 
 
-@get("/v1/agents/{agent_id:str}/revisions")
+@get("/v1/agents/{agent_id:str}/revisions", scope=AGENTS_READ)
 async def list_revisions(
-    agent_id: FromPath[str], needs: Given, page_size: PageSize = 0, page_token: PageToken = ""
+    agent_id: FromPath[str], needs: Given, project: Project, page_size: PageSize = 0, page_token: PageToken = ""
 ) -> Page[RevisionJson]:
     """Lists an agent config's revisions by pages, newest first."""
     request = pb.ListAgentConfigRevisionsRequest(
-        project=PROJECT, id=agent_id, page_size=page_size, page_token=page_token
+        project=project, id=agent_id, page_size=page_size, page_token=page_token
     )
     stub = needs.stubs.agent_configs.ListAgentConfigRevisions
     page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
     return Page(data=[revision_json(revision) for revision in page.revisions], next_page_token=page.next_page_token)
 
 
-@post(f"/v1/agents/{{agent_id:str}}/{VERB}rollback", status_code=200, response_headers=ETAG_HEADER)
+@post(f"/v1/agents/{{agent_id:str}}/{VERB}rollback", status_code=200, response_headers=ETAG_HEADER, scope=AGENTS_WRITE)
 async def rollback_agent(
-    agent_id: FromPath[str], data: JSONBody[RollbackJson], needs: Given, if_match: IfMatch = None
+    agent_id: FromPath[str], data: JSONBody[RollbackJson], needs: Given, project: Project, if_match: IfMatch = None
 ) -> Response[AgentJson]:
     """Makes a new revision with the content of an older one."""
     request = pb.RollbackAgentConfigRequest(
-        project=PROJECT,
+        project=project,
         id=agent_id,
         revision=data.revision,
         etag=merged_etag(if_match, data.etag),
@@ -203,7 +212,7 @@ async def rollback_agent(
     return with_etag(agent_json(config), config.etag)
 
 
-@get("/v1/templates")
+@get("/v1/templates", scope=AGENTS_READ)
 async def list_templates(needs: Given, page_size: PageSize = 0, page_token: PageToken = "") -> Page[TemplateJson]:
     """Lists the kinds of agent that can be built, by pages."""
     request = ListTemplatesRequest(page_size=page_size, page_token=page_token)
@@ -212,7 +221,7 @@ async def list_templates(needs: Given, page_size: PageSize = 0, page_token: Page
     return Page(data=[template_json(template) for template in page.templates], next_page_token=page.next_page_token)
 
 
-@get("/v1/providers")
+@get("/v1/providers", scope=AGENTS_READ)
 async def list_providers(needs: Given, page_size: PageSize = 0, page_token: PageToken = "") -> Page[ProviderJson]:
     """Lists the providers that live gateways have, by pages."""
     request = ListProvidersRequest(page_size=page_size, page_token=page_token)
@@ -220,19 +229,21 @@ async def list_providers(needs: Given, page_size: PageSize = 0, page_token: Page
     return Page(data=[provider_json(provider) for provider in page.providers], next_page_token=page.next_page_token)
 
 
-@get("/v1/models")
-async def list_models(needs: Given, page_size: PageSize = 0, page_token: PageToken = "") -> Page[ModelCardJson]:
+@get("/v1/models", scope=AGENTS_READ)
+async def list_models(
+    needs: Given, project: Project, page_size: PageSize = 0, page_token: PageToken = ""
+) -> Page[ModelCardJson]:
     """Lists the agents as OpenAI lists models; up to 1000 unless a page_size is given."""
-    request = pb.ListAgentConfigsRequest(project=PROJECT, page_size=page_size or MODELS_PAGE, page_token=page_token)
+    request = pb.ListAgentConfigsRequest(project=project, page_size=page_size or MODELS_PAGE, page_token=page_token)
     stub = needs.stubs.agent_configs.ListAgentConfigs
     page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
     return Page(data=[model_card(config) for config in page.agent_configs], next_page_token=page.next_page_token)
 
 
-@get("/v1/models/{agent_id:str}")
-async def get_model(agent_id: FromPath[str], needs: Given) -> ModelCardJson:
+@get("/v1/models/{agent_id:str}", scope=AGENTS_READ)
+async def get_model(agent_id: FromPath[str], needs: Given, project: Project) -> ModelCardJson:
     """Reads an agent as OpenAI describes a model."""
-    return model_card(await _read(needs, agent_id))
+    return model_card(await _read(needs, project, agent_id))
 
 
 def agents_router() -> Router:
@@ -243,17 +254,17 @@ def agents_router() -> Router:
     return Router("/", route_handlers=[*agents, *revisions, *catalogue])
 
 
-async def _read(needs: Needs, agent_id: str, revision: int = 0) -> AgentConfig:
-    request = pb.GetAgentConfigRequest(project=PROJECT, id=agent_id, revision=revision)
+async def _read(needs: Needs, project: str, agent_id: str, revision: int = 0) -> AgentConfig:
+    request = pb.GetAgentConfigRequest(project=project, id=agent_id, revision=revision)
     stub = needs.stubs.agent_configs.GetAgentConfig
     return (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).agent_config
 
 
 async def _update(
-    needs: Needs, config: AgentConfig, paths: list[str], validate_only: bool, comment: str
+    needs: Needs, project: str, config: AgentConfig, paths: list[str], validate_only: bool, comment: str
 ) -> Response[AgentJson]:
     request = pb.UpdateAgentConfigRequest(
-        project=PROJECT, agent_config=config, validate_only=validate_only, comment=comment
+        project=project, agent_config=config, validate_only=validate_only, comment=comment
     )
     request.update_mask.paths.extend(paths)
     stub = needs.stubs.agent_configs.UpdateAgentConfig

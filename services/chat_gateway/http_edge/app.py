@@ -21,7 +21,15 @@ from litestar.exceptions import (
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from access.authenticator import Authenticator
+from access.caller import CHAT
+from chat_gateway.agents.instances import Instances
+from chat_gateway.clients.readiness import Readiness
+from chat_gateway.clients.stubs import Stubs
+from chat_gateway.deletion import AgentDeletion
 from chat_gateway.errors import TurnQueueFull
+from chat_gateway.finishing import FinishingTurns
+from chat_gateway.http_edge.access import Admission, project_of_request, require_scopes
 from chat_gateway.http_edge.agents_json import in_our_names
 from chat_gateway.http_edge.agents_routes import agents_router
 from chat_gateway.http_edge.bodies import ClientGone, too_large
@@ -38,7 +46,7 @@ from chat_gateway.http_edge.errors_json import (
     http_status,
 )
 from chat_gateway.http_edge.metrics import RequestDurations
-from chat_gateway.http_edge.needs import Deletion, HttpSettings, Instances, Needs, Readiness, Stubs, Turns
+from chat_gateway.http_edge.needs import HttpSettings, Needs
 from chat_gateway.http_edge.openapi import CHAT_PATH, CONFIG
 from chat_gateway.http_edge.process_routes import process_router
 from chat_gateway.http_edge.refusal import refuse_body
@@ -49,7 +57,7 @@ from servicekit import traces
 from servicekit.errors import Cancelled, Internal, InvalidArgument, ServiceError, Violation
 
 _TRACE_CONTEXT = frozenset({traces.TRACEPARENT.encode(), traces.TRACESTATE.encode()})
-_WANTED = frozenset((*HEADERS, b"content-length", b"x-request-id"))
+_WANTED = frozenset((*HEADERS, b"authorization", b"content-length", b"x-request-id"))
 _MAX_REQUEST_ID = 128
 _COLLECTION_DEPTH = 2  # /v1/sessions
 _RETRY_AFTER = 1.0
@@ -58,39 +66,55 @@ _log = structlog.get_logger("chat_gateway.http")
 
 
 def build_app(
-    turns: Turns,
+    turns: FinishingTurns,
     stubs: Stubs,
-    deletion: Deletion,
+    deletion: AgentDeletion,
     instances: Instances,
     readiness: Readiness,
     settings: HttpSettings | None = None,
     *,
+    authenticator: Authenticator | None = None,
     registry: CollectorRegistry = REGISTRY,
 ) -> ASGIApp:
-    """Returns the gateway's HTTP edge as an ASGI application. It starts and owns nothing but its requests' tasks."""
+    """Returns the gateway's HTTP edge as an ASGI application. It starts and owns nothing but its requests' tasks.
+
+    Without an `authenticator` every caller is anonymous and may do everything.
+    """
     bounds = settings or HttpSettings()
+    admission = Admission(authenticator)
     needs = Needs(stubs, deletion, instances, readiness, bounds, registry)
     routers = (agents_router(), revisions_router(), sessions_router(), process_router())
     admin = Litestar(
         [*routers, docs_page, openapi_document, docs_file],
         request_class=JsonRequest,
-        dependencies={"needs": Provide(lambda: needs, sync_to_thread=False, use_cache=True)},
+        dependencies={
+            "needs": Provide(lambda: needs, sync_to_thread=False, use_cache=True),
+            "project": Provide(project_of_request),
+        },
+        guards=[admission.guard],
         exception_handlers={Exception: _answer_error},
         openapi_config=CONFIG,
         state=State({"settings": bounds}),
         logging_config=None,
     )
-    return _Edge(Completions(turns, bounds), admin, bounds, RequestDurations(registry)).serve
+    require_scopes(admin)
+    return _Edge(Completions(turns, bounds), admin, admission, bounds, RequestDurations(registry)).serve
 
 
 class _Edge:
     """Gives every request an id, measures it, and passes it on."""
 
     def __init__(
-        self, completions: Completions, admin: Litestar, settings: HttpSettings, durations: RequestDurations
+        self,
+        completions: Completions,
+        admin: Litestar,
+        admission: Admission,
+        settings: HttpSettings,
+        durations: RequestDurations,
     ) -> None:
         self._completions = completions
         self._admin = admin
+        self._admission = admission
         self._settings = settings
         self._durations = durations
         self._id_prefix = secrets.token_hex(6).encode()
@@ -149,10 +173,16 @@ class _Edge:
         limit = self._settings.max_requests
         if self._completing >= limit:
             return await refuse_body(TurnQueueFull("gateway", limit, _RETRY_AFTER), request_id, receive, send)
+        given = wanted.get(b"authorization")
+        authorization = None if given is None else given.decode("latin-1")
+        try:
+            caller = await self._admission.admit(authorization, CHAT)
+        except ServiceError as error:
+            return await refuse_body(error, request_id, receive, send)
         fields = {HEADERS[name]: value.decode("latin-1") for name, value in wanted.items() if name in HEADERS}
         self._completing += 1
         try:
-            return await self._completions.answer(fields, request_id, receive, send)
+            return await self._completions.answer(caller, fields, request_id, receive, send)
         finally:
             self._completing -= 1
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import structlog
 from litestar.types import Receive, Send
 
+from access.caller import Caller
 from chat_gateway.errors import CommitCutShort, CommitUnresolved
+from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.bodies import BodyTimeout, ClientGone, read_body
 from chat_gateway.http_edge.completions_json import (
     completion,
@@ -19,7 +21,7 @@ from chat_gateway.http_edge.completions_json import (
 )
 from chat_gateway.http_edge.completions_shapes import ChatCompletionRequest
 from chat_gateway.http_edge.errors_json import Headers, encode_error, error_headers, http_status
-from chat_gateway.http_edge.needs import HttpSettings, Turns
+from chat_gateway.http_edge.needs import HttpSettings
 from chat_gateway.http_edge.refusal import refuse_body
 from chat_gateway.http_edge.sse import KEEP_ALIVE, Chunks, error_frame
 from chat_gateway.http_edge.times_json import timestamp
@@ -42,14 +44,16 @@ _log = structlog.get_logger("chat_gateway.http")
 class Completions:
     """Answers chat completions. Every request is served in its own task, which a client that leaves cancels."""
 
-    def __init__(self, turns: Turns, settings: HttpSettings) -> None:
+    def __init__(self, turns: FinishingTurns, settings: HttpSettings) -> None:
         self._turns = turns
         self._settings = settings
 
-    async def answer(self, fields: Mapping[str, str], request_id: bytes, receive: Receive, send: Send) -> int:
+    async def answer(
+        self, caller: Caller, fields: Mapping[str, str], request_id: bytes, receive: Receive, send: Send
+    ) -> int:
         """Serves one request and returns the status it was answered with.
 
-        `fields` holds the headers that stand for fields (`completions_json.HEADERS`).
+        `fields` holds the headers that stand for fields (`completions_json.HEADERS`); the turn is bound to `caller`.
         """
         try:
             body = await read_body(receive, self._settings.max_body_bytes, self._settings.body_timeout)
@@ -61,7 +65,7 @@ class Completions:
         try:
             try:
                 chat = decode_request(body)
-                request = to_turn_request(chat, fields)
+                request = to_turn_request(chat, fields, caller)
                 if chat.stream:
                     await exchange.stream(self._turns, request, chat)
                 else:
@@ -126,14 +130,14 @@ class _Exchange:
         self._last_write = 0.0
         self.status = 0
 
-    async def whole(self, turns: Turns, request: TurnRequest, chat: ChatCompletionRequest) -> None:
+    async def whole(self, turns: FinishingTurns, request: TurnRequest, chat: ChatCompletionRequest) -> None:
         """Runs the turn and sends its answer in one piece, after the commit."""
         self._companion = self._loop.create_task(self._watch())
         outcome = await turns.run(request)
         self.close()
         await self._respond(200, completion(outcome, chat.model), _turn_headers(outcome))
 
-    async def stream(self, turns: Turns, request: TurnRequest, chat: ChatCompletionRequest) -> None:
+    async def stream(self, turns: FinishingTurns, request: TurnRequest, chat: ChatCompletionRequest) -> None:
         """Runs the turn and sends its answer as it grows; the end only after the commit."""
         self._chat = chat
         self._last_write = self._loop.time()

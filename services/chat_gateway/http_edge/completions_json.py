@@ -7,7 +7,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+from access.binding import bound_user
+from access.caller import ANONYMOUS, Caller
 from chat_gateway import model
+from chat_gateway.http_edge.access import named_project
 from chat_gateway.http_edge.bodies import check_depth, decode
 from chat_gateway.http_edge.completions_shapes import (
     AnswerMessage,
@@ -23,16 +26,16 @@ from chat_gateway.http_edge.completions_shapes import (
     ToolCall,
     ToolChoice,
 )
-from chat_gateway.http_edge.needs import PROJECT
 from servicekit.errors import Violations
 
 HEADERS = {
     b"x-session-id": "session_id",
     b"x-user-id": "user_id",
+    b"x-project-id": "project",
     b"x-session-busy": "busy",
     b"idempotency-key": "request_id",
 }
-"""The request headers that say what a field can say, too."""
+"""The request headers that say what a field of the body, or of a turn, says."""
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
 _encode = msgspec.json.Encoder().encode
@@ -55,11 +58,15 @@ def decode_request(body: bytes) -> ChatCompletionRequest:
     return decode(_decoder.decode, body)
 
 
-def to_turn_request(chat: ChatCompletionRequest, headers: Mapping[str, str]) -> model.TurnRequest:
+def to_turn_request(
+    chat: ChatCompletionRequest, headers: Mapping[str, str], caller: Caller = ANONYMOUS
+) -> model.TurnRequest:
     """Returns the turn that is asked for. `headers` holds what was sent of `HEADERS`, by field name.
 
-    Raises `InvalidArgument` with every violation: of what can't be honoured, and of fields that contradict headers.
+    It is bound to `caller`. Raises `InvalidArgument` with every violation: of what can't be honoured, and of fields
+    that contradict headers; `ProjectDenied` and `UserDenied`.
     """
+    project = named_project(caller, headers.get("project", ""))
     found = Violations()
     agent_id, revision = _agent(chat.model, found)
     _refuse_unsupported(chat, found)
@@ -70,12 +77,12 @@ def to_turn_request(chat: ChatCompletionRequest, headers: Mapping[str, str]) -> 
     if on_disconnect not in _ON_DISCONNECT:
         found.add("on_disconnect", "must be cancel or finish")
     request = model.TurnRequest(
-        project=PROJECT,
+        project=project,
         agent_id=agent_id,
         agent_revision=revision,
         messages=tuple([_message(message, i, found) for i, message in enumerate(chat.messages)]),
         session_id=_agreed("session_id", chat.session_id, headers, found),
-        user_id=_agreed("user_id", chat.user_id, headers, found) or chat.user or "",
+        user_id=bound_user(caller, _agreed("user_id", chat.user_id, headers, found) or chat.user or ""),
         session_must_exist=chat.session_must_exist is True,
         stateless=chat.store is False,
         busy=_BUSY.get(busy, model.BusyPolicy.WAIT),

@@ -8,6 +8,7 @@ from litestar import Litestar, Response, get
 from litestar.params import FromPath
 from swagger_ui_bundle import swagger_ui_path
 
+from chat_gateway.http_edge.access import OPEN
 from chat_gateway.http_edge.errors_json import RouteNotFound
 from chat_gateway.http_edge.openapi import document
 from chat_gateway.http_edge.routing import JsonRequest
@@ -44,19 +45,19 @@ _START = f"""SwaggerUIBundle({{
 _HEADERS = {"Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"}
 
 
-@get("/docs", include_in_schema=False, media_type="text/html")
+@get("/docs", include_in_schema=False, media_type="text/html", scope=OPEN)
 async def docs_page() -> Response[str]:
     """Returns the page; all that it loads comes from here."""
     return Response(_PAGE, headers=_HEADERS, media_type="text/html")
 
 
-@get("/docs/openapi.json", include_in_schema=False)
+@get("/docs/openapi.json", include_in_schema=False, scope=OPEN)
 async def openapi_document(request: JsonRequest) -> Response[bytes]:
     """Returns the OpenAPI document, made when first asked for."""
     return Response(_document(request.app), media_type="application/json")
 
 
-@get("/docs/{name:str}", include_in_schema=False, sync_to_thread=True)
+@get("/docs/{name:str}", include_in_schema=False, sync_to_thread=True, scope=OPEN)
 def docs_file(name: FromPath[str]) -> Response[bytes]:
     """Returns a file of Swagger UI."""
     if name == "start.js":

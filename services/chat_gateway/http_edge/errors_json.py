@@ -66,7 +66,7 @@ class ErrorObject(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True)
     param: str | None
     """The first field that is wrong, as a path."""
     code: str
-    """The reason, a value of `parley.errors.v1.Reason`, in lower case."""
+    """The reason, a value of `parley.errors.v1.Reason`, in lower case; `invalid_api_key`, as OpenAI says, for 401."""
     violations: list[FieldViolation] = []
     """Every field that is wrong, where fields are."""
 
@@ -115,7 +115,7 @@ def error_body(error: ServiceError) -> ErrorBody:
     violations = [FieldViolation(field=one.field, description=one.description) for one in error.violations]
     return ErrorBody(
         error=ErrorObject(
-            message=error.message, type=kind, param=param or None, code=error.reason.lower(), violations=violations
+            message=error.message, type=kind, param=param or None, code=_code(error), violations=violations
         )
     )
 
@@ -129,9 +129,15 @@ def error_headers(error: ServiceError) -> Headers:
         headers.append((b"x-should-retry", b"true" if helps else b"false"))
         if helps and status in (409, 429, 503):
             headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after or 0.0))))
+    if error.code is Code.UNAUTHENTICATED:
+        headers.append((b"www-authenticate", b'Bearer realm="parley"'))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode("latin-1")))
     return headers
+
+
+def _code(error: ServiceError) -> str:
+    return "invalid_api_key" if error.code is Code.UNAUTHENTICATED else error.reason.lower()
 
 
 _encode = msgspec.json.Encoder().encode

@@ -8,7 +8,10 @@ from typing import Any
 import msgspec
 from litestar import Litestar
 from litestar.openapi.config import OpenAPIConfig
+from litestar.routes import HTTPRoute
 
+from access.caller import CHAT
+from chat_gateway.http_edge.access import FRAMEWORK_PATH, OPEN
 from chat_gateway.http_edge.agents_json import (
     AgentJson,
     ComparisonJson,
@@ -39,7 +42,7 @@ CONFIG = OpenAPIConfig(
     description="LLM agents: what they are, what was said, and turns with them by OpenAI's chat completions.",
     use_handler_docstrings=True,
     operation_id_creator=lambda handler, method, path: handler.handler_name,
-    path="/internal-schema",
+    path=FRAMEWORK_PATH,
 )
 """How the framework describes the routes that it serves."""
 
@@ -51,6 +54,7 @@ _REF = "#/components/schemas/{name}"
 _REQUEST_HEADERS = {
     "X-Session-ID": "The session to go on with, or to create under this id.",
     "X-User-ID": "The user that the session belongs to.",
+    "X-Project-ID": "The project; an API key has its own. `default` when nothing names one.",
     "X-Session-Busy": "While another turn of the session runs: wait (default), reject or interrupt.",
     "Idempotency-Key": "A repeat with the same key and body replays the first outcome.",
 }
@@ -69,6 +73,10 @@ _ERRORS = {
     "500": "A fault of the service, or a garbled answer of the provider.",
     "503": "The provider or a part of the service is away.",
     "504": "The provider, or the whole turn, took too long.",
+}
+_ACCESS_ERRORS = {
+    "401": "There are no credentials, or none that are valid.",
+    "403": "The credentials do not carry the scope, or are for another project or user.",
 }
 _ADMIN_ERRORS = {
     "400": "The request is not valid.",
@@ -110,10 +118,14 @@ def document(app: Litestar) -> bytes:
     """Returns the JSON document of all routes."""
     whole = app.openapi_schema.to_schema()
     whole["paths"] = {path.replace(f"/{VERB}", ":"): item for path, item in whole["paths"].items()}
+    scopes = _scopes(app)
     for path, item in whole["paths"].items():
-        for operation in item.values():
+        for method, operation in item.items():
             _describe_errors(operation, path)
+            _describe_access(operation, scopes[path, method])
     whole["paths"][CHAT_PATH] = {"post": _chat_operation()}
+    _describe_access(whole["paths"][CHAT_PATH]["post"], CHAT)
+    whole["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
     _, schemas = msgspec.json.schema_components(_DESCRIBED, ref_template=_REF)
     whole["components"]["schemas"].update(schemas)
     text = msgspec.json.encode(_as_3_0(whole) | {"openapi": "3.0.3"})
@@ -160,6 +172,27 @@ def _describe_errors(operation: dict[str, Any], path: str) -> None:
     responses.pop("400", None)  # the framework's own form, which we never answer with
     errors = _ADMIN_ERRORS if path.startswith("/v1/") else {"default": _ADMIN_ERRORS["default"]}
     responses |= {status: _error_response(text) for status, text in errors.items()}
+
+
+def _scopes(app: Litestar) -> dict[tuple[str, str], str]:
+    """The scope that each operation needs, by path as it is written and method in lower case."""
+    return {
+        (route.path_format.replace(f"/{VERB}", ":"), method.lower()): str(handler.opt["scope"])
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        if "scope" in handler.opt
+        for method in handler.http_methods
+    }
+
+
+def _describe_access(operation: dict[str, Any], scope: str) -> None:
+    operation["security"] = [] if scope == OPEN else [{"api_key": []}]
+    operation["x-parley-scope"] = scope
+    if scope == OPEN:
+        return
+    operation["description"] = f"{operation.get('description', '')}\n\nScope: `{scope}`.".strip()
+    operation["responses"] |= {status: _error_response(text) for status, text in _ACCESS_ERRORS.items()}
 
 
 def _as_3_0(node: Any) -> Any:

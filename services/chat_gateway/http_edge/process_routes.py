@@ -8,8 +8,10 @@ import msgspec
 from litestar import Response, Router, get, post
 from litestar.params import JSONBody, QueryParameter
 
-from chat_gateway.http_edge.needs import PROJECT, InstanceInfo
-from chat_gateway.http_edge.routing import VERB, Given, JsonRequest, Page
+from access.caller import OPERATOR, RUNTIME_ADMIN
+from chat_gateway.agents.instances import InstanceInfo
+from chat_gateway.http_edge.access import OPEN
+from chat_gateway.http_edge.routing import VERB, Given, JsonRequest, Page, Project
 from chat_gateway.http_edge.times_json import timestamp
 from servicekit.metrics import exposition
 
@@ -53,34 +55,34 @@ class Alive(msgspec.Struct, kw_only=True):
     status: str = "ok"
 
 
-@get("/v1/instances")
+@get("/v1/instances", scope=RUNTIME_ADMIN)
 async def list_instances(
-    needs: Given, agent_id: Annotated[str, QueryParameter(description="Only of this agent.")] = ""
+    needs: Given, project: Project, agent_id: Annotated[str, QueryParameter(description="Only of this agent.")] = ""
 ) -> Page[InstanceJson]:
     """Lists the agent instances of this process, the most recently used first."""
-    return Page(data=[_instance_json(instance) for instance in needs.instances.list(PROJECT, agent_id)])
+    return Page(data=[_instance_json(instance) for instance in needs.instances.list(project, agent_id)])
 
 
-@post(f"/v1/instances/{VERB}evict", status_code=200)
-async def evict_instances(needs: Given, data: JSONBody[EvictBody | None] = None) -> Evicted:
+@post(f"/v1/instances/{VERB}evict", status_code=200, scope=RUNTIME_ADMIN)
+async def evict_instances(needs: Given, project: Project, data: JSONBody[EvictBody | None] = None) -> Evicted:
     """Drops agent instances of this process; running turns finish on what they have."""
-    return Evicted(evicted=needs.instances.evict(PROJECT, (data and data.agent_id) or ""))
+    return Evicted(evicted=needs.instances.evict(project, (data and data.agent_id) or ""))
 
 
-@get("/livez")
+@get("/livez", scope=OPEN)
 async def livez() -> Alive:
     """Tells that the process answers."""
     return Alive()
 
 
-@get("/readyz")
+@get("/readyz", scope=OPEN)
 async def readyz(needs: Given) -> Response[Ready]:
     """Tells which parts are there: 200 when turns can run, else 503."""
     ready = needs.readiness.ready
     return Response(Ready(ready=ready, parts=dict(needs.readiness.report())), status_code=200 if ready else 503)
 
 
-@get("/metrics", media_type="text/plain")
+@get("/metrics", media_type="text/plain", scope=OPERATOR)
 async def metrics(request: JsonRequest, needs: Given) -> Response[bytes]:
     """Returns this process' metrics for Prometheus."""
     body, content_type = exposition(needs.registry, request.headers.get("accept", ""))

@@ -7,9 +7,9 @@ from typing import Annotated
 from litestar import Response, Router, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
+from access.caller import AGENTS_READ, AGENTS_WRITE
 from chat_gateway.http_edge.agents_json import AgentJson, ComparisonJson, UndeleteJson, agent_json, comparison_json
-from chat_gateway.http_edge.needs import PROJECT
-from chat_gateway.http_edge.routing import ETAG_HEADER, VERB, Given, with_etag
+from chat_gateway.http_edge.routing import ETAG_HEADER, VERB, Given, Project, with_etag
 from parley.config.v1 import agent_config_service_pb2 as pb
 from servicekit.channels import call
 
@@ -18,10 +18,11 @@ PEER = "config_svc"
 _MOST = 2**63 - 1
 
 
-@get("/v1/agents/{agent_id:str}/compare")
+@get("/v1/agents/{agent_id:str}/compare", scope=AGENTS_READ)
 async def compare_revisions(
     agent_id: FromPath[str],
     needs: Given,
+    project: Project,
     from_revision: Annotated[
         int, QueryParameter(ge=0, le=_MOST, description="The one revision; the one before to_revision when 0.")
     ] = 0,
@@ -29,19 +30,21 @@ async def compare_revisions(
 ) -> ComparisonJson:
     """Tells field by field in what two revisions differ."""
     request = pb.CompareAgentConfigRevisionsRequest(
-        project=PROJECT, id=agent_id, from_revision=from_revision, to_revision=to_revision
+        project=project, id=agent_id, from_revision=from_revision, to_revision=to_revision
     )
     stub = needs.stubs.agent_configs.CompareAgentConfigRevisions
     return comparison_json(await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER))
 
 
-@post(f"/v1/agents/{{agent_id:str}}/{VERB}undelete", status_code=200, response_headers=ETAG_HEADER)
-async def undelete_agent(agent_id: FromPath[str], data: JSONBody[UndeleteJson], needs: Given) -> Response[AgentJson]:
+@post(f"/v1/agents/{{agent_id:str}}/{VERB}undelete", status_code=200, response_headers=ETAG_HEADER, scope=AGENTS_WRITE)
+async def undelete_agent(
+    agent_id: FromPath[str], data: JSONBody[UndeleteJson], needs: Given, project: Project
+) -> Response[AgentJson]:
     """Brings a deleted agent config back with all its revisions, under another id where its own is taken.
 
     Its sessions stay deleted. New turns start as soon as session_svc has heard of it, by the watch of config_svc.
     """
-    request = pb.UndeleteAgentConfigRequest(project=PROJECT, uid=data.uid or "", id=data.id or "", deleted_id=agent_id)
+    request = pb.UndeleteAgentConfigRequest(project=project, uid=data.uid or "", id=data.id or "", deleted_id=agent_id)
     stub = needs.stubs.agent_configs.UndeleteAgentConfig
     config = (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).agent_config
     return with_etag(agent_json(config), config.etag)

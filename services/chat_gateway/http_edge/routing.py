@@ -23,6 +23,8 @@ VERB = "~"
 the framework's path parameters are whole segments. No id can begin with it."""
 
 Given = NamedDependency[SkipValidation[Needs]]
+Project = NamedDependency[str]
+"""The project that a request is about."""
 PageSize = Annotated[
     int, QueryParameter(ge=0, le=2**31 - 1, description="How many to return; the service's own when 0.")
 ]
@@ -74,13 +76,6 @@ def merged_etag(if_match: str | None, in_body: str | None) -> str:
     if header and in_body and header != in_body:
         raise InvalidArgument([Violation("etag", "the body and If-Match must not name different ones")])
     return in_body or header
-
-
-def agreed_user(header: str | None, said: str | None) -> str:
-    """Returns the user that a request is about. Raises `InvalidArgument` where header and request differ."""
-    if header and said and header != said:
-        raise InvalidArgument([Violation("user_id", "the request and X-User-ID must not name different ones")])
-    return said or header or ""
 
 
 def with_etag(content: R, etag: str, headers: Mapping[str, str] | None = None) -> Response[R]:

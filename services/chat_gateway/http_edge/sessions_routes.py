@@ -10,16 +10,18 @@ from litestar import Response, Router, delete, get, patch, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET
 
+from access.caller import SESSIONS_ADMIN, SESSIONS_READ
+from chat_gateway.http_edge.access import acting_user
 from chat_gateway.http_edge.merge_patch import merge
-from chat_gateway.http_edge.needs import PROJECT, Needs
+from chat_gateway.http_edge.needs import Needs
 from chat_gateway.http_edge.routing import (
     VERB,
     Given,
     Page,
     PageSize,
     PageToken,
+    Project,
     UserId,
-    agreed_user,
 )
 from chat_gateway.http_edge.sessions_json import (
     ForkBody,
@@ -41,9 +43,10 @@ PEER = "session_svc"
 _ORDERS = {"asc": pb.ORDER_OLDEST_FIRST, "desc": pb.ORDER_NEWEST_FIRST}
 
 
-@get("/v1/sessions")
+@get("/v1/sessions", scope=SESSIONS_READ)
 async def list_sessions(
     needs: Given,
+    project: Project,
     agent_id: Annotated[str, QueryParameter(description="Only sessions of this agent.")] = "",
     user_id: Annotated[str, QueryParameter(description="Only sessions of this user.")] = "",
     page_size: PageSize = 0,
@@ -52,9 +55,9 @@ async def list_sessions(
 ) -> Page[SessionJson]:
     """Lists live sessions by pages, the most recently active first. A page may hold fewer before the last."""
     request = pb.ListSessionsRequest(
-        project=PROJECT,
+        project=project,
         agent_id=agent_id,
-        user_id=agreed_user(user, user_id),
+        user_id=acting_user(user, user_id),
         page_size=page_size,
         page_token=page_token,
     )
@@ -63,16 +66,17 @@ async def list_sessions(
     return Page(data=[session_json(session) for session in page.sessions], next_page_token=page.next_page_token)
 
 
-@get("/v1/sessions/{session_id:str}")
-async def get_session(session_id: FromPath[str], needs: Given, user: UserId = None) -> SessionJson:
+@get("/v1/sessions/{session_id:str}", scope=SESSIONS_READ)
+async def get_session(session_id: FromPath[str], needs: Given, project: Project, user: UserId = None) -> SessionJson:
     """Reads a session. Does not extend its life."""
-    return session_json(await _read(needs, session_id, user))
+    return session_json(await _read(needs, project, session_id, user))
 
 
-@get("/v1/sessions/{session_id:str}/messages")
+@get("/v1/sessions/{session_id:str}/messages", scope=SESSIONS_READ)
 async def list_messages(
     session_id: FromPath[str],
     needs: Given,
+    project: Project,
     order: Annotated[Literal["asc", "desc"], QueryParameter(description="Oldest or newest first.")] = "asc",
     page_size: Annotated[
         int, QueryParameter(ge=0, le=2**31 - 1, description="How many turns; they are never split.")
@@ -82,9 +86,9 @@ async def list_messages(
 ) -> Page[SessionMessageJson]:
     """Lists what was said by pages, oldest first. A page holds whole turns."""
     request = pb.ListMessagesRequest(
-        project=PROJECT,
+        project=project,
         session_id=session_id,
-        user_id=user or "",
+        user_id=acting_user(user),
         page_size=page_size,
         page_token=page_token,
         order=_ORDERS[order],
@@ -96,15 +100,15 @@ async def list_messages(
     return Page(data=messages, next_page_token=page.next_page_token)
 
 
-@patch("/v1/sessions/{session_id:str}")
+@patch("/v1/sessions/{session_id:str}", scope=SESSIONS_ADMIN)
 async def patch_session(
-    session_id: FromPath[str], data: JSONBody[SessionPatch], needs: Given, user: UserId = None
+    session_id: FromPath[str], data: JSONBody[SessionPatch], needs: Given, project: Project, user: UserId = None
 ) -> SessionJson:
     """Changes metadata, idle_ttl or pinned_revision, as a JSON merge patch (RFC 7396)."""
     session = pb.Session(id=session_id)
-    request = pb.UpdateSessionRequest(project=PROJECT, session=session, user_id=user or "")
+    request = pb.UpdateSessionRequest(project=project, session=session, user_id=acting_user(user))
     if isinstance(data.metadata, dict):
-        current = await _read(needs, session_id, user)
+        current = await _read(needs, project, session_id, user)
         request.session.metadata.update(merge(dict(current.metadata), data.metadata))
     if isinstance(data.idle_ttl, str):
         request.session.idle_ttl.CopyFrom(to_duration(data.idle_ttl, "idle_ttl"))
@@ -113,41 +117,41 @@ async def patch_session(
     paths = ("metadata", "idle_ttl", "pinned_revision")
     request.update_mask.paths.extend(path for path in paths if getattr(data, path) is not UNSET)
     if not request.update_mask.paths:
-        return session_json(await _read(needs, session_id, user))
+        return session_json(await _read(needs, project, session_id, user))
     stub = needs.stubs.sessions.UpdateSession
     changed = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
     return session_json(changed.session)
 
 
-@delete("/v1/sessions/{session_id:str}")
-async def delete_session(session_id: FromPath[str], needs: Given, user: UserId = None) -> None:
+@delete("/v1/sessions/{session_id:str}", scope=SESSIONS_ADMIN)
+async def delete_session(session_id: FromPath[str], needs: Given, project: Project, user: UserId = None) -> None:
     """Deletes a session with its history; a turn that runs on it can't be stored any more."""
-    request = pb.DeleteSessionRequest(project=PROJECT, id=session_id, user_id=user or "")
+    request = pb.DeleteSessionRequest(project=project, id=session_id, user_id=acting_user(user))
     await call(needs.stubs.sessions.DeleteSession, request, timeout=needs.settings.rpc_timeout, peer=PEER)
 
 
-@post(f"/v1/sessions/{{session_id:str}}/{VERB}fork")
+@post(f"/v1/sessions/{{session_id:str}}/{VERB}fork", scope=SESSIONS_ADMIN)
 async def fork_session(
-    session_id: FromPath[str], data: JSONBody[ForkBody], needs: Given, user: UserId = None
+    session_id: FromPath[str], data: JSONBody[ForkBody], needs: Given, project: Project, user: UserId = None
 ) -> Response[SessionJson]:
     """Makes a new session with the history of another, up to a turn."""
     request = pb.ForkSessionRequest(
-        project=PROJECT,
+        project=project,
         session_id=session_id,
         new_session_id=data.id or "",
         up_to_turn=data.up_to_turn or 0,
-        user_id=user or "",
+        user_id=acting_user(user),
     )
     stub = needs.stubs.sessions.ForkSession
     forked = (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).session
     return Response(session_json(forked), headers={"Location": f"/v1/sessions/{quote(forked.id)}"})
 
 
-@post(f"/v1/sessions/{VERB}purge", status_code=200)
-async def purge_sessions(data: JSONBody[PurgeBody], needs: Given, user: UserId = None) -> Purged:
+@post(f"/v1/sessions/{VERB}purge", status_code=200, scope=SESSIONS_ADMIN)
+async def purge_sessions(data: JSONBody[PurgeBody], needs: Given, project: Project, user: UserId = None) -> Purged:
     """Deletes all sessions of an agent, of a user, or idle for long. A repeat goes on where it stopped."""
     request = pb.DeleteSessionsRequest(
-        project=PROJECT, agent_id=data.agent_id or "", user_id=agreed_user(user, data.user_id)
+        project=project, agent_id=data.agent_id or "", user_id=acting_user(user, data.user_id)
     )
     if data.idle_longer_than is not None:
         request.idle_longer_than.CopyFrom(to_duration(data.idle_longer_than, "idle_longer_than"))
@@ -185,7 +189,7 @@ async def _purge(needs: Needs, request: pb.DeleteSessionsRequest) -> int:
         ) from None
 
 
-async def _read(needs: Needs, session_id: str, user: str | None) -> pb.Session:
-    request = pb.GetSessionRequest(project=PROJECT, id=session_id, user_id=user or "")
+async def _read(needs: Needs, project: str, session_id: str, user: str | None) -> pb.Session:
+    request = pb.GetSessionRequest(project=project, id=session_id, user_id=acting_user(user))
     stub = needs.stubs.sessions.GetSession
     return (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).session

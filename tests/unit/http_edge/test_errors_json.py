@@ -80,9 +80,10 @@ def test_a_reason_as_an_http_error(reason: str) -> None:
             "message": "what went wrong",
             "type": TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
             "param": None,
-            "code": reason.lower(),
+            "code": "invalid_api_key" if status == 401 else reason.lower(),
         }
     }
+    assert (b"www-authenticate" in headers) == (status == 401)
     assert headers.get(b"x-should-retry") == (should_retry.encode() if should_retry else None)
     assert (b"retry-after" in headers) == (should_retry == "true" and status in (409, 429, 503))
 

@@ -8,10 +8,11 @@ from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chat_gateway.http_edge.access import acting_user
 from chat_gateway.http_edge.bodies import MAX_DEPTH, ClientGone, check_depth, read_body, wrong_shape
 from chat_gateway.http_edge.errors_json import MalformedBody
 from chat_gateway.http_edge.merge_patch import merge
-from chat_gateway.http_edge.routing import agreed_user, merged_etag
+from chat_gateway.http_edge.routing import merged_etag
 from chat_gateway.http_edge.times_json import seconds_of, timestamp, to_duration
 from servicekit.errors import InvalidArgument, MessageTooLarge
 
@@ -158,5 +159,5 @@ def test_contradictions_between_header_and_body() -> None:
     with pytest.raises(InvalidArgument):
         merged_etag('"e1"', "e2")
     with pytest.raises(InvalidArgument):
-        agreed_user("ann", "bob")
-    assert agreed_user("ann", None) == agreed_user(None, "ann") == agreed_user("ann", "ann") == "ann"
+        acting_user("ann", "bob")
+    assert acting_user("ann", None) == acting_user(None, "ann") == acting_user("ann", "ann") == "ann"

@@ -1,0 +1,108 @@
+"""Who may use which route: credentials, scopes, and what a request is bound to.
+
+Every route states the scope that it needs as its option `scope`; the application does not start with one that does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any, Final
+
+from litestar import Litestar
+from litestar.connection import ASGIConnection
+from litestar.handlers.base import BaseRouteHandler
+from litestar.params import HeaderParameter
+
+from access.authenticator import Authenticator, bearer
+from access.binding import bound_project, bound_user, require
+from access.caller import ANONYMOUS, Caller, current, set_current
+from access.errors import Unauthenticated
+from chat_gateway.http_edge.errors_json import RouteNotFound
+from chat_gateway.model import DEFAULT_PROJECT
+from chat_gateway.rules import is_agent_id
+from servicekit.errors import InvalidArgument, StartupError, Violation
+
+OPEN: Final = ""
+"""The scope of routes that need no credentials."""
+
+FRAMEWORK_PATH: Final = "/internal-schema"
+"""Where the framework would serve its own description of the routes. Nobody gets it."""
+
+PROJECT_HEADER: Final = "X-Project-ID"
+
+Connection = ASGIConnection[Any, Any, Any, Any]
+
+
+class Admission:
+    """Finds out who sends a request, and whether they may. Without an authenticator everybody may everything."""
+
+    def __init__(self, authenticator: Authenticator | None) -> None:
+        self._authenticator = authenticator
+
+    async def admit(self, authorization: str | None, scope: str) -> Caller:
+        """Returns the caller of a request, who has the scope, and makes it `current()`.
+
+        Raises `Unauthenticated`, `ScopeMissing`, or `Unavailable` when nobody can tell who it is.
+        """
+        if self._authenticator is None:
+            return ANONYMOUS
+        if authorization is None:
+            raise Unauthenticated("an API key is required: send `Authorization: Bearer …`")
+        credential = bearer(authorization)
+        caller = self._authenticator.known(credential) or await self._authenticator.caller_of(credential)
+        require(caller, scope)
+        set_current(caller)
+        return caller
+
+    async def guard(self, connection: Connection, handler: BaseRouteHandler) -> None:
+        """Admits a request to one of the framework's routes, before anything of it is read."""
+        scope = handler.opt.get("scope")
+        if scope is None:  # the framework's own, which are not part of the API
+            raise RouteNotFound(str(dict(connection.scope).get("method")), connection.url.path)
+        if scope == OPEN:
+            return
+        caller = await self.admit(connection.headers.get("authorization"), scope)
+        request_id = dict(connection.scope).get("request_id", "")
+        set_current(replace(caller, request_id=str(request_id), source="http"))
+
+
+def require_scopes(app: Litestar) -> None:
+    """Raises `StartupError` for a route that states no scope."""
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", ()):
+            if "scope" not in handler.opt and handler.http_methods != {"OPTIONS"} and not _is_framework_s(route.path):
+                raise StartupError(f"the route {route.path} states no scope")
+
+
+def _is_framework_s(path: str) -> bool:
+    return path.startswith(FRAMEWORK_PATH)
+
+
+async def project_of_request(
+    x_project_id: Annotated[
+        str | None,
+        HeaderParameter(
+            name=PROJECT_HEADER, description="The project; an API key has its own. `default` when nothing names one."
+        ),
+    ] = None,
+) -> str:
+    """Returns the project that a request of the admin API is about."""
+    return named_project(current(), x_project_id or "")
+
+
+def named_project(caller: Caller, named: str) -> str:
+    """Returns the project that a request is about. Raises `ProjectDenied`; `InvalidArgument` for what can't be one."""
+    project = bound_project(caller, named) or DEFAULT_PROJECT
+    if named and not is_agent_id(project):
+        raise InvalidArgument([Violation(PROJECT_HEADER, "must match [a-z]([a-z0-9-]{0,61}[a-z0-9])?")])
+    return project
+
+
+def acting_user(header: str | None, said: str | None = None) -> str:
+    """Returns the user that a request is about, "" for any.
+
+    Raises `InvalidArgument` where header and request differ, `UserDenied` where another than the caller's is named.
+    """
+    if header and said and header != said:
+        raise InvalidArgument([Violation("user_id", "the request and X-User-ID must not name different ones")])
+    return bound_user(current(), said or header or "")
