@@ -8,7 +8,7 @@ from http import HTTPStatus
 from weakref import WeakKeyDictionary
 
 import structlog
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as TEXT_TYPE
 from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
@@ -52,6 +52,21 @@ def _new_call_duration(registry: CollectorRegistry) -> Histogram:
         buckets=DURATION_BUCKETS,
         registry=registry,
     )
+
+
+def observe_tasks(registry: CollectorRegistry = REGISTRY) -> None:
+    """Adds the gauge of the running loop's tasks, counted whenever it is read. Idempotent; a later loop replaces it.
+
+    It returns to where it was when the work is done: one that grows is a leak.
+    """
+    gauge = _TASKS.get(registry)
+    if gauge is None:
+        gauge = _TASKS[registry] = Gauge("parley_asyncio_tasks", "Tasks of the event loop.", registry=registry)
+    loop = asyncio.get_running_loop()
+    gauge.set_function(lambda: len(asyncio.all_tasks(loop)))
+
+
+_TASKS: WeakKeyDictionary[CollectorRegistry, Gauge] = WeakKeyDictionary()
 
 
 def exposition(registry: CollectorRegistry = REGISTRY, accept: str = "") -> tuple[bytes, str]:

@@ -26,7 +26,7 @@ from servicekit.interceptors import (
     remaining,
 )
 from servicekit.loop_lag import measuring_lag
-from servicekit.metrics import call_duration
+from servicekit.metrics import call_duration, observe_tasks
 from servicekit.peers import AcceptPeers
 from servicekit.settings import ServiceSettings
 from servicekit.tls import Certificates, server_credentials
@@ -138,6 +138,7 @@ async def serving(
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
     port = _bind(server, settings.host, settings.grpc_port, tls)
     running = GrpcServer(server, port, health_servicer, on_drain)
+    observe_tasks(registry)
     for name in ("", *names):
         await running.set_serving(name, ready)
     async with _health_listening(settings, health_servicer):

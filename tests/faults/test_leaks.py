@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 
+from parley_cli.processes.ports import free_port
 from tests.servers.mock_model import Behaviour
 from tests.servers.processes import ServiceProcess
 from tests.servers.system import BreakableSystem, StartSystem
@@ -19,6 +20,9 @@ WARM_UP_TURNS = 300
 AT_ONCE = 32
 SESSIONS = 64
 AGENT = "leaky"
+METRICS = {"config_svc": "PARLEY_CONFIG_METRICS_PORT", "session_svc": "PARLEY_SESSION_METRICS_PORT"}
+MOST_NEW_TASKS = 2
+"""Of each process: the request that asks is one, and a watch that is just being made again another."""
 SETTLE_SECONDS = 25.0
 MOST_GROWTH_BYTES = 24 * 1024 * 1024
 """Of resident memory: far below what 2,000 leaked turns, tasks or streams of some 20 KB each would take."""
@@ -26,7 +30,12 @@ MOST_GROWTH_BYTES = 24 * 1024 * 1024
 
 @pytest.fixture
 def system(start_system: StartSystem) -> BreakableSystem:
-    started = start_system(gateways=1, session_env={"PARLEY_SESSION_LEASE": "5"})
+    ports = {kind: str(free_port()) for kind in METRICS}
+    started = start_system(
+        gateways=1,
+        config_env={METRICS["config_svc"]: ports["config_svc"]},
+        session_env={METRICS["session_svc"]: ports["session_svc"], "PARLEY_SESSION_LEASE": "5"},
+    )
     started.create_agent(AGENT)
     return started
 
@@ -43,6 +52,15 @@ def established(service: ServiceProcess, port: int) -> int:
     """Count a process's connections to a port."""
     connections = psutil.Process(service.pid).net_connections("tcp")
     return sum(1 for c in connections if c.raddr and c.raddr.port == port and c.status == psutil.CONN_ESTABLISHED)
+
+
+def tasks(service: ServiceProcess) -> int:
+    """Count a process's asyncio tasks, by its own word."""
+    port = service.settings.get(METRICS.get(service.name, ""))
+    url = service.http_url if port is None else f"http://127.0.0.1:{port}"
+    found = re.search(r"^parley_asyncio_tasks (\S+)$", httpx.get(f"{url}/metrics", trust_env=False).text, re.MULTILINE)
+    assert found, f"{service.name} does not count its tasks"
+    return int(float(found[1]))
 
 
 def gauges(system: BreakableSystem) -> dict[str, float]:
@@ -107,7 +125,7 @@ async def test_two_thousand_turns_with_callers_that_leave_hold_nothing_back(syst
     gateway, watched = system.gateways[0], [system.gateways[0], system.session, system.config]
     await many_turns(system, WARM_UP_TURNS, seed=0)
     await settled(system)
-    before = {service.name: (descriptors(service), resident(service)) for service in watched}
+    before = {service.name: (descriptors(service), resident(service), tasks(service)) for service in watched}
     threads = psutil.Process(gateway.pid).num_threads()
 
     counts = await many_turns(system, TURNS, seed=1)
@@ -118,6 +136,8 @@ async def test_two_thousand_turns_with_callers_that_leave_hold_nothing_back(syst
     for service in watched:
         held, memory = descriptors(service), resident(service)
         assert held <= before[service.name][0] + 2, f"{service.name}: {before[service.name][0]} -> {held} descriptors"
+        new_tasks = tasks(service) - before[service.name][2]
+        assert new_tasks <= MOST_NEW_TASKS, f"{service.name}: {new_tasks} tasks more than before"
         growth = memory - before[service.name][1]
         assert growth < MOST_GROWTH_BYTES, f"{service.name} grew by {growth / 1e6:.1f} MB"
     assert psutil.Process(gateway.pid).num_threads() <= threads + 2

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 from structlog.testing import capture_logs
 
 from servicekit.errors import StartupError
-from servicekit.metrics import call_duration, exposition, serve_metrics
+from servicekit.metrics import call_duration, exposition, observe_tasks, serve_metrics
 
 
 async def fetch(port: int | None, path: str, method: str = "GET") -> tuple[int, str, str]:
@@ -127,3 +127,16 @@ def test_openmetrics_is_given_to_those_who_ask(registry: CollectorRegistry) -> N
 def test_one_histogram_a_registry(registry: CollectorRegistry) -> None:
     assert call_duration(registry) is call_duration(registry)
     assert call_duration(CollectorRegistry()) is not call_duration(registry)
+
+
+async def test_tasks_are_counted_when_they_are_read(registry: CollectorRegistry) -> None:
+    observe_tasks(registry)
+    observe_tasks(registry)
+    before = registry.get_sample_value("parley_asyncio_tasks")
+    assert before == len(asyncio.all_tasks())
+    done = asyncio.Event()
+    tasks = [asyncio.create_task(done.wait()) for _ in range(3)]
+    assert registry.get_sample_value("parley_asyncio_tasks") == before + 3
+    done.set()
+    await asyncio.gather(*tasks)
+    assert registry.get_sample_value("parley_asyncio_tasks") == before
