@@ -49,6 +49,7 @@ def config(number: int) -> AgentConfig:
         idle_ttl=timedelta(minutes=30),
         max_lifetime=timedelta(days=1),
         max_concurrent_turns=None,
+        requests_per_minute=None,
         turn_timeout=None,
         create_time=datetime.now(UTC),
     )

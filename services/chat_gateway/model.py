@@ -133,8 +133,32 @@ class AgentConfig:
     idle_ttl: timedelta
     max_lifetime: timedelta
     max_concurrent_turns: int | None
+    requests_per_minute: int | None
     turn_timeout: float | None
     create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLimit:
+    """A bound on the turns of `subject`, over all gateways: so many a minute, so many at once; 0 for none.
+
+    With `wait` a turn waits while too many are under way; without, it is refused.
+    """
+
+    subject: str
+    requests_per_minute: int = 0
+    concurrent_turns: int = 0
+    wait: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """How many turns may begin now, and in how many seconds all of a minute's may."""
+
+    subject: str
+    requests_per_minute: int
+    remaining: int
+    reset: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +197,7 @@ class TurnStarted:
     agent_revision: int
     begin_time: datetime
     replayed: bool = False
+    limits: tuple[LimitState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +235,7 @@ class TurnOutcome:
     model: str
     begin_time: datetime
     replayed: bool = False
+    limits: tuple[LimitState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +261,8 @@ class Lease:
     turn_id: str
     token: int
     expire_time: datetime
+    limits: tuple[str, ...] = ()
+    """The subjects of the limits in which the turn holds a place; a lease without a session holds nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +278,7 @@ class Begun:
     lease: Lease | None
     window: tuple[Message, ...]
     replayed: Turn | None
+    limits: tuple[LimitState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ def spec_of(agent: agents_pb.AgentConfig) -> AgentSpec:
         limits=AgentLimits(
             max_concurrent_turns=_set(agent.limits, "max_concurrent_turns"),
             turn_timeout=duration_of(agent.limits, "turn_timeout"),
+            requests_per_minute=_set(agent.limits, "requests_per_minute"),
         ),
         labels=dict(agent.labels),
         metadata_keys=tuple(agent.metadata_keys),
@@ -259,6 +260,8 @@ def _fill_policies(message: agents_pb.AgentConfig, spec: AgentSpec) -> None:
         message.limits.max_concurrent_turns = spec.limits.max_concurrent_turns
     if spec.limits.turn_timeout is not None:
         message.limits.turn_timeout.FromTimedelta(spec.limits.turn_timeout)
+    if spec.limits.requests_per_minute is not None:
+        message.limits.requests_per_minute = spec.limits.requests_per_minute
 
 
 def _set(message: Message, field: str) -> Any:

@@ -18,12 +18,14 @@ from session_svc.model import (
     DEFAULT_IDLE_MS,
     DEFAULT_LIFETIME_MS,
     DEFAULT_PROJECT,
+    Admitted,
     BeginTurn,
     Begun,
     BusyPolicy,
     CommitTurn,
     Fork,
     Lease,
+    LimitState,
     ListPosition,
     NewSession,
     Purge,
@@ -33,6 +35,7 @@ from session_svc.model import (
     SessionChange,
     SessionKey,
     SessionQuery,
+    TurnLimit,
     TurnQuery,
     Usage,
     new_session_id,
@@ -72,6 +75,8 @@ def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
         busy=busy,
         request=_request_mark(request.request_id, request.request_digest),
         metadata=dict(request.metadata),
+        limits=tuple(_limit(limit) for limit in request.limits) if request.limits else (),
+        stateless=request.stateless,
     )
     rules.check_begin(turn)
     return turn
@@ -86,11 +91,20 @@ def begun_on_the_wire(outcome: Begun | Replayed) -> bytes:
     if isinstance(outcome, Replayed):
         return response.SerializeToString() + _REPLAYED_TAG + _length(outcome.turn) + outcome.turn
     response.lease.CopyFrom(lease_message(outcome.lease))
+    if outcome.limits:
+        response.limits.extend(map(_limit_state, outcome.limits))
     response.created = outcome.created
     pieces = [response.SerializeToString()]
     for turn in outcome.window:
         pieces += (_WINDOW_TAG, _length(turn), turn)
     return b"".join(pieces)
+
+
+def admitted_on_the_wire(admitted: Admitted) -> bytes:
+    """Returns a serialized BeginTurnResponse for a turn without a session."""
+    return turn_service_pb2.BeginTurnResponse(
+        lease=lease_message(admitted.lease), limits=map(_limit_state, admitted.limits)
+    ).SerializeToString()
 
 
 def lease(message: turn_service_pb2.TurnLease, *, token_known: bool = True) -> Lease:
@@ -115,6 +129,7 @@ def lease_message(held: Lease) -> turn_service_pb2.TurnLease:
         turn_id=held.turn_id,
         token=held.token,
         expire_time=timestamp(held.expire_ms),
+        limits=held.limits,
     )
 
 
@@ -312,6 +327,20 @@ def _lease(message: turn_service_pb2.TurnLease) -> Lease:
         SessionKey(message.project or DEFAULT_PROJECT, message.session_id),
         message.turn_id,
         message.token,
+        limits=tuple(message.limits),
+    )
+
+
+def _limit(message: turn_service_pb2.TurnLimit) -> TurnLimit:
+    return TurnLimit(message.subject, message.requests_per_minute, message.concurrent_turns, message.wait)
+
+
+def _limit_state(state: LimitState) -> turn_service_pb2.TurnLimitState:
+    return turn_service_pb2.TurnLimitState(
+        subject=state.subject,
+        requests_per_minute=state.requests_per_minute,
+        remaining=state.remaining,
+        reset=_duration(state.reset_ms),
     )
 
 

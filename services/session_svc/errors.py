@@ -75,6 +75,50 @@ class TurnQueueFull(ServiceError):
         )
 
 
+class RateLimited(ServiceError):
+    """The key or agent has begun as many turns this minute, or has as many under way, as it may."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "RATE_LIMITED"
+
+    def __init__(self, subject: str, message: str, bound: str, limit: int, retry_after: float, reset: float) -> None:
+        scope = subject.partition(":")[0]
+        super().__init__(
+            f"this {scope} {message}",
+            metadata={"scope": scope, "bound": bound, "limit": str(limit), "reset": f"{reset:.3f}"},
+            retry_after=max(retry_after, 0.001),
+            quota_subject=subject,
+        )
+
+    @classmethod
+    def by_requests(cls, subject: str, limit: int, retry_after: float, reset: float) -> "RateLimited":
+        """Returns the refusal of one turn too many a minute; times in seconds."""
+        message = f"has begun all of its {limit} turns a minute"
+        return cls(subject, message, "requests_per_minute", limit, retry_after, reset)
+
+    @classmethod
+    def by_turns(cls, subject: str, limit: int, retry_after: float) -> "RateLimited":
+        """Returns the refusal of one turn too many at once; `retry_after` in seconds."""
+        message = f"has all of its {limit} turns under way"
+        return cls(subject, message, "concurrent_turns", limit, retry_after, retry_after)
+
+
+class LimitQueueFull(ServiceError):
+    """As many turns wait for a place in a limit as may."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "TURN_QUEUE_FULL"
+
+    def __init__(self, subject: str, places: int, retry_after: float) -> None:
+        scope = subject.partition(":")[0]
+        super().__init__(
+            f"this {scope} has all of its turns under way, and {places} wait already",
+            metadata={"scope": scope, "limit": str(places)},
+            retry_after=retry_after,
+            quota_subject=subject,
+        )
+
+
 class SessionFull(ServiceError):
     """The session has as many turns as it may keep, and the policy is to refuse more."""
 

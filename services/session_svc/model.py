@@ -96,6 +96,67 @@ class Lease:
     turn_id: str
     token: int
     expire_ms: int = 0
+    limits: tuple[str, ...] = ()
+    """The subjects of the limits in which the turn holds a place."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLimit:
+    """A bound on the turns of `subject`: so many begun in any minute, so many under way at once; 0 for none.
+
+    With `wait` a turn waits for a place among those under way; without, it is refused.
+    """
+
+    subject: str
+    requests_per_minute: int = 0
+    concurrent_turns: int = 0
+    wait: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """How many turns may begin now, and in how many milliseconds all of a minute's may."""
+
+    subject: str
+    requests_per_minute: int
+    remaining: int
+    reset_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitedTurn:
+    """A turn as its limits know it."""
+
+    project: str
+    turn_id: str
+    limits: tuple[TurnLimit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitTaken:
+    """The turn counts in all its limits, and holds its places; `now_ms` is the store's time."""
+
+    states: tuple[LimitState, ...]
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitWait:
+    """The turn counts, and waits for a place. Ask again when woken, and at the latest after `check_in_ms`."""
+
+    check_in_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitTimes:
+    """A place is held for `hold_ms`, longer than a lease. A waiter that does not ask again for `stand_ms` is gone.
+
+    At most `places` turns wait for one limit.
+    """
+
+    hold_ms: int = 17_000
+    stand_ms: int = 4_000
+    places: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +202,16 @@ class BeginTurn:
     busy: BusyPolicy = BusyPolicy.WAIT
     request: RequestMark | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    limits: tuple[TurnLimit, ...] = ()
+    stateless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A turn without a session may run."""
+
+    lease: Lease
+    limits: tuple[LimitState, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +222,7 @@ class Begun:
     lease: Lease
     window: Sequence[bytes]
     created: bool
+    limits: tuple[LimitState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,11 +378,16 @@ class Limits:
     lease_ms: int = 15_000
     claim_ms: int = 2_000
     queue_per_session: int = 32
+    queue_per_limit: int = 256
     window_bytes: int = 2 * 1024 * 1024
     turns_per_session: int = 10_000
     when_full: WhenFull = WhenFull.DROP_OLDEST
     replays_per_session: int = 1_000
     replay_ms: int = 24 * 60 * 60 * 1000
+
+    def limit_times(self) -> LimitTimes:
+        """Returns how long turns hold their places in limits: a place never ends before its lease."""
+        return LimitTimes(hold_ms=self.lease_ms + self.claim_ms, places=self.queue_per_limit)
 
 
 def new_session_id() -> str:

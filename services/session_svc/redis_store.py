@@ -24,6 +24,7 @@ from session_svc.redis_link import Link
 
 SCRIPTS = ("begin", "renew", "commit", "abort", "leave", "create", "read", "update", "delete", "append", "confirm")
 INDEX_SCRIPTS = ("sweep",)
+LIMIT_SCRIPTS = ("limit_take", "limit_keep", "limit_free")
 
 # Redis is there but can't do its work now: it loads its data, has been demoted (perhaps before a WAIT, or during one),
 # or has no memory or disk left.
@@ -57,7 +58,7 @@ class RedisScripts:
         folder = resources.files("session_svc") / "scripts"
         prelude = (folder / "prelude.lua").read_text("utf-8")
         sources = {name: prelude + (folder / f"{name}.lua").read_text("utf-8") for name in SCRIPTS}
-        sources |= {name: (folder / f"{name}.lua").read_text("utf-8") for name in INDEX_SCRIPTS}
+        sources |= {name: (folder / f"{name}.lua").read_text("utf-8") for name in (*INDEX_SCRIPTS, *LIMIT_SCRIPTS)}
         self._hashes = {
             name: hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest() for name, source in sources.items()
         }
@@ -73,6 +74,12 @@ class RedisScripts:
     def index_command(self, name: str, index: str, *arguments: Argument) -> Command:
         """Returns the call of a script on one index."""
         return ("EVALSHA", self._hashes[name], 1, index, *arguments)
+
+    def limit_command(self, name: str, project: str, subject: str, *arguments: Argument) -> Command:
+        """Returns the call of a script on one limit."""
+        tag = f"{{limit:{project}:{subject}}}"
+        keys = (f"{tag}:begun", f"{tag}:held", f"{tag}:since", f"{tag}:till", f"{tag}:calls")
+        return ("EVALSHA", self._hashes[name], len(keys), *keys, *arguments)
 
     async def run(self, *commands: Command) -> list[Reply]:
         """Returns the replies in order; see `Link.send_in_order`: one stage. Raises `RedisAway`, `RedisFault`."""

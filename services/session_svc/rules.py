@@ -19,6 +19,7 @@ from session_svc.model import (
     Role,
     SessionChange,
     SessionKey,
+    TurnLimit,
 )
 
 MOST_MESSAGES = 256
@@ -33,6 +34,10 @@ MOST_METADATA_PAIRS = 64
 MOST_METADATA_KEY = 64
 MOST_METADATA_VALUE = 512
 MOST_DIGEST_BYTES = 64
+MOST_LIMITS = 8
+MOST_SUBJECT = 200
+MOST_REQUESTS = 1_000_000
+MOST_CONCURRENT = 100_000
 SHORTEST_MS = 1000
 LONGEST_IDLE_MS = 30 * 24 * 60 * 60 * 1000
 IMAGE_DETAILS = ("", "auto", "low", "high")
@@ -42,6 +47,7 @@ _SESSION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TURN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _AGENT_UID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _USER_ID = re.compile(r"[\x21-\x7e]{1,256}")
+_SUBJECT = re.compile(r"(key|agent):[\x21-\x7e]+")
 _REQUEST_ID = re.compile(r"[\x20-\x7e]{1,255}")
 
 
@@ -93,6 +99,13 @@ def check_begin(turn: BeginTurn) -> None:
     """Raises `InvalidArgument`. The session id may be empty: one is made then."""
     found = Violations()
     _check_project(found, turn.key.project)
+    _check_limits(found, turn.limits)
+    if turn.stateless:
+        _check_turn_id(found, "turn_id", turn.turn_id)
+        if not turn.limits:
+            found.add("limits", "must be given with stateless")
+        found.check()
+        return
     if turn.key.session_id:
         _check_session_id(found, "session_id", turn.key.session_id)
     elif turn.must_exist:
@@ -108,18 +121,41 @@ def check_begin(turn: BeginTurn) -> None:
     found.check()
 
 
-def check_lease(found: Violations, lease: Lease, *, token_known: bool = True) -> None:
-    """Notes what can't be a lease that BeginTurn gave; where its token may be unknown, it may be 0."""
+def _check_limits(found: Violations, limits: tuple[TurnLimit, ...]) -> None:
+    _check_subjects(found, "limits", [limit.subject for limit in limits])
+    for index, limit in enumerate(limits):
+        if not 0 <= limit.requests_per_minute <= MOST_REQUESTS:
+            found.add(f"limits[{index}].requests_per_minute", f"must be 0 to {MOST_REQUESTS}")
+        if not 0 <= limit.concurrent_turns <= MOST_CONCURRENT:
+            found.add(f"limits[{index}].concurrent_turns", f"must be 0 to {MOST_CONCURRENT}")
+
+
+def _check_subjects(found: Violations, field: str, subjects: Sequence[str]) -> None:
+    if len(subjects) > MOST_LIMITS or len(set(subjects)) < len(subjects):
+        found.add(field, f"must be at most {MOST_LIMITS}, each of another subject")
+    for index, subject in enumerate(subjects):
+        if len(subject) > MOST_SUBJECT or not _SUBJECT.fullmatch(subject):
+            found.add(f"{field}[{index}].subject", f"must match {_SUBJECT.pattern}, at most {MOST_SUBJECT} characters")
+
+
+def check_lease(found: Violations, lease: Lease, *, token_known: bool = True, stateless_allowed: bool = True) -> None:
+    """Notes what can't be a lease that BeginTurn gave; where its token may be unknown, it may be 0.
+
+    A lease that only holds limits has no session and no token.
+    """
     _check_project(found, lease.key.project, "lease.project")
-    _check_session_id(found, "lease.session_id", lease.key.session_id)
+    stateless = stateless_allowed and bool(lease.limits) and not lease.key.session_id
+    if not stateless:
+        _check_session_id(found, "lease.session_id", lease.key.session_id)
     _check_turn_id(found, "lease.turn_id", lease.turn_id)
-    if lease.token < (1 if token_known else 0):
+    _check_subjects(found, "lease.limits", lease.limits)
+    if not stateless and lease.token < (1 if token_known else 0):
         found.add("lease.token", "must be the token that BeginTurn gave")
 
 
 def check_commit(found: Violations, lease: Lease, turn_id: str, idle_ms: int, request: RequestMark | None) -> None:
     """Notes what is wrong with a commit apart from its messages."""
-    check_lease(found, lease)
+    check_lease(found, lease, stateless_allowed=False)
     if turn_id not in ("", lease.turn_id):
         found.add("turn.id", "must be the lease's turn_id")
     _check_idle(found, "idle_ttl", idle_ms)

@@ -30,6 +30,7 @@ class SessionSettings(AccessSettings):
     lease: float = Field(default=15.0, ge=0.2, le=600)
     claim: float = Field(default=2.0, ge=0.05, le=60)
     queue_per_session: int = Field(default=32, ge=1, le=1000)
+    queue_per_limit: int = Field(default=256, ge=0, le=10_000)
     window_bytes: int = Field(default=2 * 1024 * 1024, ge=1024, le=6 * 1024 * 1024)
     turns_per_session: int = Field(default=10_000, ge=1, le=1_000_000)
     when_full: Literal["drop_oldest", "refuse"] = "drop_oldest"
@@ -43,6 +44,7 @@ class SessionSettings(AccessSettings):
             lease_ms=int(self.lease * 1000),
             claim_ms=int(self.claim * 1000),
             queue_per_session=self.queue_per_session,
+            queue_per_limit=self.queue_per_limit,
             window_bytes=self.window_bytes,
             turns_per_session=self.turns_per_session,
             when_full=WhenFull(self.when_full),

@@ -14,6 +14,9 @@ from session_svc.model import (
     CommitTurn,
     Fork,
     Lease,
+    LimitedTurn,
+    LimitTaken,
+    LimitWait,
     ListPosition,
     NewSession,
     Purge,
@@ -67,6 +70,34 @@ class TurnStore(Protocol):
 
         A token of 0 stands for whatever token the turn has, and takes the turn's place in the queue away, too.
         """
+
+
+class LimitStore(Protocol):
+    """How many turns have begun in the last minute, and are under way, for each limit; exact over all replicas.
+
+    A turn counts once in a limit, however often it is taken. Its place among those under way is its own until it is
+    freed or runs out.
+    """
+
+    async def take(self, turn: LimitedTurn, call: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
+        """Takes every limit of the turn, or none.
+
+        With `wait` a limit for which turns wait gives a place in its queue instead of a refusal; the others are taken.
+        `counted`: it began before, and only takes its places. Raises `RateLimited`, `LimitQueueFull`; the turn then
+        counts in none of its limits any more.
+        """
+
+    async def woken(self, call: str, timeout: float) -> None:
+        """As `TurnStore.woken`."""
+
+    async def keep(self, turn: LimitedTurn) -> int:
+        """Lets the turn hold longer the places that it has; returns the store's time in milliseconds."""
+
+    async def free(self, turn: LimitedTurn) -> None:
+        """Frees the turn's places, under way or in the queue, for those that wait. Idempotent."""
+
+    async def give_back(self, turn: LimitedTurn) -> None:
+        """As `free`, and the turn counts as never begun. Idempotent."""
 
 
 class SessionStore(Protocol):

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 from servicekit.errors import Code, Draining, ServiceError
 from session_svc.errors import SessionBusy
+from session_svc.limits import TurnLimits
 from session_svc.metrics import Metrics
 from session_svc.model import (
+    Admitted,
     BeginTurn,
     Begun,
     Committed,
@@ -32,8 +34,9 @@ CHECK_IN_MARGIN = 0.02
 class Turns:
     """The life of a turn as far as the store is concerned."""
 
-    def __init__(self, store: TurnStore, metrics: Metrics, *, longest_hold: float = 5.0) -> None:
+    def __init__(self, store: TurnStore, limits: TurnLimits, metrics: Metrics, *, longest_hold: float = 5.0) -> None:
         self._store = store
+        self._limits = limits
         self._metrics = metrics
         self._longest_hold = longest_hold
         self._leaving: set[asyncio.Task[None]] = set()
@@ -54,7 +57,7 @@ class Turns:
         patience = LONGEST_WAIT if time_left is None else min(time_left, LONGEST_WAIT)
         call = self._store.new_call()
         try:
-            outcome = await self._store.begin(turn, call, _milliseconds(patience - ANSWER_MARGIN))
+            outcome = await self._attempt(turn, call, begin_time + patience - ANSWER_MARGIN)
             if isinstance(outcome, Waiting):
                 with self._metrics.waiting():
                     outcome = await self._wait(turn, call, outcome, begin_time + patience - ANSWER_MARGIN)
@@ -66,8 +69,38 @@ class Turns:
             self._metrics.refused(error.reason)
             if error.code is Code.UNAVAILABLE:
                 self._leave(turn.key, call)  # it may have got the lease, and the caller will not learn of it
+            await self._limits.give_back(turn, error)
             raise
         self._metrics.begun(outcome)
+        return outcome
+
+    async def admit(self, turn: BeginTurn, time_left: float | None) -> Admitted:
+        """Takes the limits of a turn without a session, after a wait where they say so; see `TurnLimits.enter`."""
+        patience = LONGEST_WAIT if time_left is None else min(time_left, LONGEST_WAIT)
+        give_up = asyncio.get_running_loop().time() + patience - ANSWER_MARGIN
+        try:
+            taken = await self._limits.enter(turn, self._store.new_call(), give_up, self._woken_or_drained)
+        except ServiceError as error:
+            self._metrics.refused(error.reason)
+            await self._limits.give_back(turn, error)
+            raise
+        return Admitted(self._limits.lease(turn, taken), taken.states)
+
+    async def _attempt(
+        self, turn: BeginTurn, call: str, give_up: float, *, again: bool = False
+    ) -> Begun | Replayed | Waiting:
+        loop = asyncio.get_running_loop()
+        if not turn.limits:
+            return await self._store.begin(turn, call, _milliseconds(give_up - loop.time()))
+        taken = await self._limits.enter(turn, call, give_up, self._woken_or_drained, again=again)
+        outcome = await self._store.begin(turn, call, _milliseconds(give_up - loop.time()))
+        if isinstance(outcome, Begun):
+            lease = replace(outcome.lease, limits=self._limits.held(turn))
+            return replace(outcome, lease=lease, limits=taken.states)
+        if isinstance(outcome, Replayed):
+            await self._limits.give_back(turn)
+        else:
+            await self._limits.step_aside(turn)
         return outcome
 
     async def _wait(self, turn: BeginTurn, call: str, place: Waiting, give_up: float) -> Begun | Replayed:
@@ -82,7 +115,7 @@ class Turns:
             if left <= 0:
                 await self._store.leave(turn.key, call)
                 raise SessionBusy(turn.key.session_id, check_in)
-            outcome = await self._store.begin(turn, call, _milliseconds(left))
+            outcome = await self._attempt(turn, call, give_up, again=True)
             if not isinstance(outcome, Waiting):
                 return outcome
             place = outcome
@@ -93,11 +126,20 @@ class Turns:
         Holding is bounded by a third of the lease, so that the answer is an extended lease again.
         """
         if hold <= 0:
-            return await self._store.renew(lease)
+            return await self._renew(lease)
         call = self._store.new_call()
-        renewed = await self._store.renew(lease, call)
+        renewed = await self._renew(lease, call)
         await self._woken(call, min(hold, self._longest_hold))
-        return await self._store.renew(renewed)
+        return await self._renew(renewed)
+
+    async def _renew(self, lease: Lease, call: str = "") -> Lease:
+        if not lease.limits:
+            return await self._store.renew(lease, call)
+        if not lease.key.session_id:
+            return replace(lease, expire_ms=await self._limits.keep(lease))
+        renewed = await self._store.renew(lease, call)
+        await self._limits.keep(lease)
+        return replace(renewed, limits=lease.limits)
 
     async def commit(self, commit: CommitTurn) -> Committed:
         """See `TurnStore.commit`."""
@@ -106,12 +148,17 @@ class Turns:
         except ServiceError as error:
             self._metrics.refused(error.reason)
             raise
+        if commit.lease.limits:
+            await self._limits.free(commit.lease)
         self._metrics.committed()
         return committed
 
     async def abort(self, lease: Lease) -> None:
         """See `TurnStore.abort`."""
-        await self._store.abort(lease)
+        if lease.key.session_id:
+            await self._store.abort(lease)
+        if lease.limits:
+            await self._limits.free(lease)
         self._metrics.aborted()
 
     def drain(self) -> None:
@@ -130,6 +177,11 @@ class Turns:
                     await self._store.woken(call, timeout)
                 finally:
                     self._held.discard(scope)
+
+    async def _woken_or_drained(self, call: str, timeout: float) -> None:
+        await self._woken(call, timeout)
+        if self._draining:
+            raise Draining
 
     async def close(self) -> None:
         """Waits until what cancelled calls had is given back."""

@@ -20,11 +20,13 @@ from servicekit.tls import Certificates, certificates
 from session_svc import session_servicer, turn_servicer
 from session_svc.config_client import ConfigClient
 from session_svc.follower import Follower
+from session_svc.limits import TurnLimits
 from session_svc.metrics import Metrics
 from session_svc.redis_address import Place
 from session_svc.redis_agents import RedisAgents
 from session_svc.redis_cluster import ClusterLink
 from session_svc.redis_durability import Durability
+from session_svc.redis_limits import RedisLimits
 from session_svc.redis_link import Link, RedisLink
 from session_svc.redis_sentinel import SentinelPlace
 from session_svc.redis_sessions import RedisSessions
@@ -65,7 +67,8 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         session_store = RedisSessions(scripts, turn_store, limits, births, durability)
         agents = RedisAgents(scripts, durability)
         sessions = Sessions(session_store, agents, metrics)
-        turns = Turns(turn_store, metrics, longest_hold=settings.lease / 3)
+        turn_limits = TurnLimits(RedisLimits(scripts, wakes, limits.limit_times()), lease_ms=limits.lease_ms)
+        turns = Turns(turn_store, turn_limits, metrics, longest_hold=settings.lease / 3)
         stack.push_async_callback(turns.close)
         channel = await stack.enter_async_context(_config_channel(settings, tls))
         keys = KeyClient(channel)

@@ -104,6 +104,7 @@ def config_from_proto(config: agent_config_pb2.AgentConfig) -> AgentConfig:
         idle_ttl=_span(session.idle_ttl) if session.HasField("idle_ttl") else DEFAULT_IDLE_TTL,
         max_lifetime=_span(session.max_lifetime) if session.HasField("max_lifetime") else DEFAULT_MAX_LIFETIME,
         max_concurrent_turns=limits.max_concurrent_turns if limits.HasField("max_concurrent_turns") else None,
+        requests_per_minute=limits.requests_per_minute if limits.HasField("requests_per_minute") else None,
         turn_timeout=_span(limits.turn_timeout).total_seconds() if limits.HasField("turn_timeout") else None,
         create_time=from_timestamp(config.create_time),
     )

@@ -54,6 +54,7 @@ class LimitsJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     max_concurrent_turns: Int32 | UnsetType | None = UNSET
     turn_timeout: str | UnsetType | None = UNSET
+    requests_per_minute: Int32 | UnsetType | None = UNSET
 
 
 class AgentJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -182,6 +183,7 @@ PATHS: Mapping[str, str] = {
 
 
 _CONFIG = "agent_config."
+_COUNTS = ("max_concurrent_turns", "requests_per_minute")
 
 
 def json_path(path: str) -> str:
@@ -234,8 +236,9 @@ def to_agent_config(agent: AgentJson) -> pb.AgentConfig:
         _set_durations(config.session, agent.session, "session", ("idle_ttl", "max_lifetime"))
     if agent.limits:
         config.limits.CopyFrom(pb.AgentLimits())
-        if isinstance(agent.limits.max_concurrent_turns, int):
-            config.limits.max_concurrent_turns = agent.limits.max_concurrent_turns
+        for name in _COUNTS:
+            if isinstance(count := getattr(agent.limits, name), int):
+                setattr(config.limits, name, count)
         _set_durations(config.limits, agent.limits, "limits", ("turn_timeout",))
     return config
 
@@ -261,7 +264,7 @@ def agent_json(config: pb.AgentConfig) -> AgentJson:
     if config.HasField("session"):
         agent.session = SessionPolicyJson(**_durations(config.session, ("idle_ttl", "max_lifetime")))
     if config.HasField("limits"):
-        limits = _set_fields(config.limits, ("max_concurrent_turns",)) | _durations(config.limits, ("turn_timeout",))
+        limits = _set_fields(config.limits, _COUNTS) | _durations(config.limits, ("turn_timeout",))
         agent.limits = LimitsJson(**limits)
     for field in ("create_time", "update_time", "delete_time", "purge_time"):
         if config.HasField(field):

@@ -78,10 +78,12 @@ class AgentLimits:
 
     max_concurrent_turns: int | None = None
     turn_timeout: timedelta | None = None
+    requests_per_minute: int | None = None
 
     def check(self, found: Violations, path: str) -> None:
         """Notes every broken rule under `path`."""
-        rules.check_number(found, f"{path}.max_concurrent_turns", self.max_concurrent_turns, least=1)
+        rules.check_number(found, f"{path}.max_concurrent_turns", self.max_concurrent_turns, least=1, most=100_000)
+        rules.check_number(found, f"{path}.requests_per_minute", self.requests_per_minute, least=1, most=1_000_000)
         rules.check_duration(found, f"{path}.turn_timeout", self.turn_timeout, least=_SECOND, most=timedelta(hours=1))
 
 

@@ -6,20 +6,22 @@ from dataclasses import dataclass
 
 import redis
 
+from session_svc.memory_limits import MemoryLimits
 from session_svc.memory_state import MemoryState
 from session_svc.memory_store import MemoryAgents, MemorySessions
 from session_svc.memory_turns import MemoryTurns
 from session_svc.model import BeginTurn, Begun, BusyPolicy, Committed, CommitTurn, Limits, RequestMark, SessionKey
 from session_svc.redis_agents import RedisAgents
+from session_svc.redis_limits import RedisLimits
 from session_svc.redis_sessions import RedisSessions
 from session_svc.redis_store import Births, RedisScripts
 from session_svc.redis_turns import RedisTurns
 from session_svc.redis_url import ClusterAddress, parse_redis_url
 from session_svc.redis_wake import RedisWakes
-from session_svc.store import AgentStore, SessionStore, TurnStore
+from session_svc.store import AgentStore, LimitStore, SessionStore, TurnStore
 from session_svc.wiring import open_redis
 
-LIMITS = Limits(queue_per_session=3, turns_per_session=50, replays_per_session=5)
+LIMITS = Limits(queue_per_session=3, queue_per_limit=2, turns_per_session=50, replays_per_session=5)
 UID = "5f0c7f0e-0000-4000-8000-000000000001"
 
 # Everything that Redis keeps a time of, moved into the past.
@@ -49,7 +51,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
       if reserved > 0 then reserved = reserved - ms end
       redis.call('LSET', key, i - 1, table.concat({turn, call, digits(tonumber(deadline) - ms), digits(reserved)}, '|'))
     end
-  elseif string.match(key, '^idx:') then
+  elseif string.match(key, '^idx:') or (string.match(key, '^{limit:') and redis.call('TYPE', key).ok == 'zset') then
     for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do redis.call('ZINCRBY', key, -ms, member) end
   end
   if at > 0 then ends[key] = at - ms end
@@ -65,6 +67,7 @@ class Bench:
     turns: TurnStore
     sessions: SessionStore
     agents: AgentStore
+    turn_limits: LimitStore
     pass_time: Callable[[int], Coroutine[object, object, None]]
     limits: Limits = LIMITS
 
@@ -150,7 +153,9 @@ def memory_bench(limits: Limits = LIMITS) -> Bench:
     """Returns the in-memory adapter."""
     clock = MemoryClock()
     state = MemoryState(limits, lambda: clock.ms)
-    return Bench(MemoryTurns(state), MemorySessions(state), MemoryAgents(state), clock.pass_time, limits)
+    turns = MemoryTurns(state)
+    turn_limits = MemoryLimits(limits.limit_times(), lambda: clock.ms, state.wake, turns.woken)
+    return Bench(turns, MemorySessions(state), MemoryAgents(state), turn_limits, clock.pass_time, limits)
 
 
 @contextlib.asynccontextmanager
@@ -166,7 +171,9 @@ async def redis_bench(url: str, limits: Limits = LIMITS) -> AsyncIterator[Bench]
                 with client:
                     client.eval(_PASS_TIME, 0, str(ms))
 
-        yield Bench(turns, RedisSessions(scripts, turns, limits, births), RedisAgents(scripts), pass_time, limits)
+        turn_limits = RedisLimits(scripts, wakes, limits.limit_times())
+        sessions = RedisSessions(scripts, turns, limits, births)
+        yield Bench(turns, sessions, RedisAgents(scripts), turn_limits, pass_time, limits)
 
 
 def clients_of(url: str) -> list[redis.Redis]:

@@ -165,7 +165,7 @@ async def test_every_violation_comes_at_once_with_its_path(furnished: Running) -
         model=agents_pb.ModelConfig(temperature=3, top_p=0, max_output_tokens=0, stop=["", "a", "b", "c", "d"]),
         memory=agents_pb.MemoryPolicy(max_messages=-1),
         session=agents_pb.SessionPolicy(idle_ttl=Duration(seconds=-(2**62)), max_lifetime=Duration(seconds=2**62)),
-        limits=agents_pb.AgentLimits(max_concurrent_turns=0, turn_timeout=Duration(nanos=1)),
+        limits=agents_pb.AgentLimits(max_concurrent_turns=0, turn_timeout=Duration(nanos=1), requests_per_minute=0),
         labels={"Bad Key": "v", "ok": "x" * 257},
     )
     bad.model.presence_penalty = float("nan")
@@ -191,6 +191,7 @@ async def test_every_violation_comes_at_once_with_its_path(furnished: Running) -
         "agent_config.session.idle_ttl",
         "agent_config.session.max_lifetime",
         "agent_config.limits.max_concurrent_turns",
+        "agent_config.limits.requests_per_minute",
         "agent_config.limits.turn_timeout",
         "agent_config.labels",
         "agent_config.labels.ok",

@@ -23,7 +23,7 @@ WRITTEN = {
     "model": {"provider": "local", "name": "smollm2", "temperature": 0.2, "stop": ["END"]},
     "memory": {"max_messages": 0},
     "session": {"idle_ttl": "1800s", "max_lifetime": "86400s"},
-    "limits": {"max_concurrent_turns": 2, "turn_timeout": "1.500s"},
+    "limits": {"max_concurrent_turns": 2, "turn_timeout": "1.500s", "requests_per_minute": 90},
     "labels": {"team": "cx"},
     "metadata_keys": ["customer"],
 }
@@ -50,7 +50,11 @@ def agent_config(**fields: Any) -> AgentConfig:
         model={"provider": "local", "name": "smollm2", "temperature": 0.2, "stop": ["END"]},
         memory={"max_messages": 0},
         session={"idle_ttl": {"seconds": 1800}, "max_lifetime": {"seconds": 86400}},
-        limits={"max_concurrent_turns": 2, "turn_timeout": {"seconds": 1, "nanos": 500_000_000}},
+        limits={
+            "max_concurrent_turns": 2,
+            "turn_timeout": {"seconds": 1, "nanos": 500_000_000},
+            "requests_per_minute": 90,
+        },
         labels={"team": "cx"},
         metadata_keys=["customer"],
         revision=2,

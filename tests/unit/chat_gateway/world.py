@@ -54,6 +54,7 @@ def make_config(**changes: Any) -> AgentConfig:
         idle_ttl=timedelta(minutes=30),
         max_lifetime=timedelta(hours=24),
         max_concurrent_turns=None,
+        requests_per_minute=None,
         turn_timeout=None,
         create_time=datetime(2026, 1, 1, tzinfo=UTC),
     )

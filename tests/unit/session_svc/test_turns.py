@@ -6,6 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from session_svc.errors import SessionBusy
+from session_svc.limits import TurnLimits
+from session_svc.memory_limits import MemoryLimits
 from session_svc.memory_state import MemoryState
 from session_svc.memory_turns import MemoryTurns
 from session_svc.metrics import Metrics
@@ -14,6 +16,7 @@ from session_svc.model import (
     Begun,
     BusyPolicy,
     Limits,
+    LimitTimes,
     Replayed,
     RequestMark,
     SessionKey,
@@ -37,14 +40,24 @@ def turn(turn_id: str, session: str = "s1", **more: object) -> BeginTurn:
     return BeginTurn(SessionKey("default", session), "hello", "uid", turn_id, **more)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def store() -> SlowTurns:
-    return SlowTurns(MemoryState(Limits()))
+def make_turns(state: MemoryState, store: MemoryTurns) -> Turns:
+    limits = MemoryLimits(LimitTimes(), state.now, state.wake, store.woken)
+    return Turns(store, TurnLimits(limits, lease_ms=15_000), Metrics(CollectorRegistry()))
 
 
 @pytest.fixture
-def turns(store: SlowTurns) -> Turns:
-    return Turns(store, Metrics(CollectorRegistry()))
+def state() -> MemoryState:
+    return MemoryState(Limits())
+
+
+@pytest.fixture
+def store(state: MemoryState) -> SlowTurns:
+    return SlowTurns(state)
+
+
+@pytest.fixture
+def turns(state: MemoryState, store: SlowTurns) -> Turns:
+    return make_turns(state, store)
 
 
 async def test_a_call_that_is_cancelled_while_the_store_works_leaves_no_lease(turns: Turns) -> None:

@@ -309,8 +309,15 @@ class AgentLimits(_message.Message):
 
     MAX_CONCURRENT_TURNS_FIELD_NUMBER: _builtins.int
     TURN_TIMEOUT_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
     max_concurrent_turns: _builtins.int
-    """Optional. Turns of this agent at a time in one gateway, at least 1; the gateway's own cap when not set."""
+    """Optional. Turns of this agent at a time, over all gateways together, 1 to 100000; more wait, first come, first
+    served. Each gateway's own cap when not set.
+    """
+    requests_per_minute: _builtins.int
+    """Optional. Turns of this agent that may begin in any 60 seconds, over all gateways together, 1 to 1000000; no limit
+    when not set. More are RATE_LIMITED.
+    """
     @_builtins.property
     def turn_timeout(self) -> _duration_pb2.Duration:
         """Optional. The longest a turn may take: 1 s to 1 hour; the gateway's own bound when not set."""
@@ -320,14 +327,20 @@ class AgentLimits(_message.Message):
         *,
         max_concurrent_turns: _builtins.int | None = ...,
         turn_timeout: _duration_pb2.Duration | None = ...,
+        requests_per_minute: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_concurrent_turns", b"_max_concurrent_turns", "max_concurrent_turns", b"max_concurrent_turns", "turn_timeout", b"turn_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_concurrent_turns", b"_max_concurrent_turns", "_requests_per_minute", b"_requests_per_minute", "max_concurrent_turns", b"max_concurrent_turns", "requests_per_minute", b"requests_per_minute", "turn_timeout", b"turn_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_concurrent_turns", b"_max_concurrent_turns", "max_concurrent_turns", b"max_concurrent_turns", "turn_timeout", b"turn_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_concurrent_turns", b"_max_concurrent_turns", "_requests_per_minute", b"_requests_per_minute", "max_concurrent_turns", b"max_concurrent_turns", "requests_per_minute", b"requests_per_minute", "turn_timeout", b"turn_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_concurrent_turns: _TypeAlias = _typing.Literal["max_concurrent_turns"]  # noqa: Y015
     _WhichOneofArgType__max_concurrent_turns: _TypeAlias = _typing.Literal["_max_concurrent_turns", b"_max_concurrent_turns"]  # noqa: Y015
+    _WhichOneofReturnType__requests_per_minute: _TypeAlias = _typing.Literal["requests_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__requests_per_minute: _TypeAlias = _typing.Literal["_requests_per_minute", b"_requests_per_minute"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrent_turns) -> _WhichOneofReturnType__max_concurrent_turns | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_per_minute) -> _WhichOneofReturnType__requests_per_minute | None: ...
 
 Global___AgentLimits: _TypeAlias = AgentLimits  # noqa: Y015
 

@@ -91,7 +91,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.
     """
     REASON_RATE_LIMITED: _Reason.ValueType  # 101
-    """RESOURCE_EXHAUSTED. More requests than the key or agent may make. Metadata: scope."""
+    """RESOURCE_EXHAUSTED. More turns than the key or agent may begin a minute, or have under way at once.
+    `google.rpc.QuotaFailure` names whose, `google.rpc.RetryInfo` says when to retry. Metadata: scope (`key` or `agent`),
+    bound (`requests_per_minute` or `concurrent_turns`), limit, reset (seconds until the limit is whole again).
+    """
     REASON_PROVIDER_UNAVAILABLE: _Reason.ValueType  # 120
     """UNAVAILABLE. The provider can't be reached, or answered 429 or 5xx. Metadata: provider, status."""
     REASON_PROVIDER_TIMEOUT: _Reason.ValueType  # 121
@@ -201,7 +204,10 @@ REASON_TURN_QUEUE_FULL: Reason.ValueType  # 100
 `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.
 """
 REASON_RATE_LIMITED: Reason.ValueType  # 101
-"""RESOURCE_EXHAUSTED. More requests than the key or agent may make. Metadata: scope."""
+"""RESOURCE_EXHAUSTED. More turns than the key or agent may begin a minute, or have under way at once.
+`google.rpc.QuotaFailure` names whose, `google.rpc.RetryInfo` says when to retry. Metadata: scope (`key` or `agent`),
+bound (`requests_per_minute` or `concurrent_turns`), limit, reset (seconds until the limit is whole again).
+"""
 REASON_PROVIDER_UNAVAILABLE: Reason.ValueType  # 120
 """UNAVAILABLE. The provider can't be reached, or answered 429 or 5xx. Metadata: provider, status."""
 REASON_PROVIDER_TIMEOUT: Reason.ValueType  # 121

@@ -62,6 +62,7 @@ class TurnLease(_message.Message):
     TURN_ID_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project."""
     session_id: _builtins.str
@@ -74,6 +75,10 @@ class TurnLease(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it runs out unless renewed."""
 
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The subjects of the limits in which the turn counts as one that runs, until it is committed or aborted."""
+
     def __init__(
         self,
         *,
@@ -82,14 +87,88 @@ class TurnLease(_message.Message):
         turn_id: _builtins.str = ...,
         token: _builtins.int = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        limits: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "project", b"project", "session_id", b"session_id", "token", b"token", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "limits", b"limits", "project", b"project", "session_id", b"session_id", "token", b"token", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TurnLease: _TypeAlias = TurnLease  # noqa: Y015
+
+@_typing.final
+class TurnLimit(_message.Message):
+    """A bound on turns, exact over all replicas of everything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    CONCURRENT_TURNS_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """Required. Whose turns: `key:` or `agent:` and an id, at most 200 printable ASCII characters without spaces."""
+    requests_per_minute: _builtins.int
+    """Optional. Turns that may begin in any 60 seconds, at most 1000000; 0 for no such bound. A replayed turn is none."""
+    concurrent_turns: _builtins.int
+    """Optional. Turns that may be under way at once, at most 100000; 0 for no such bound."""
+    wait: _builtins.bool
+    """Optional. Where all concurrent turns are taken, wait for one to end, first come, first served, until the deadline.
+    Then, or without it at once, RATE_LIMITED; TURN_QUEUE_FULL where too many wait. A turn that waits for its session
+    takes none of such a limit.
+    """
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        requests_per_minute: _builtins.int = ...,
+        concurrent_turns: _builtins.int = ...,
+        wait: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrent_turns", b"concurrent_turns", "requests_per_minute", b"requests_per_minute", "subject", b"subject", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TurnLimit: _TypeAlias = TurnLimit  # noqa: Y015
+
+@_typing.final
+class TurnLimitState(_message.Message):
+    """How much of a limit on requests is left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    RESET_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """Whose."""
+    requests_per_minute: _builtins.int
+    """Turns that may begin in any 60 seconds."""
+    remaining: _builtins.int
+    """Turns that may begin now."""
+    @_builtins.property
+    def reset(self) -> _duration_pb2.Duration:
+        """How long until all of them may, unless more begin."""
+
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        requests_per_minute: _builtins.int = ...,
+        remaining: _builtins.int = ...,
+        reset: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reset", b"reset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["remaining", b"remaining", "requests_per_minute", b"requests_per_minute", "reset", b"reset", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TurnLimitState: _TypeAlias = TurnLimitState  # noqa: Y015
 
 @_typing.final
 class BeginTurnRequest(_message.Message):
@@ -131,6 +210,8 @@ class BeginTurnRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    STATELESS_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     session_id: _builtins.str
@@ -153,6 +234,10 @@ class BeginTurnRequest(_message.Message):
     """Optional. Idempotency key, at most 255 printable ASCII characters."""
     request_digest: _builtins.bytes
     """Required with request_id. A digest of the request, at most 64 bytes: the same for a repeat."""
+    stateless: _builtins.bool
+    """Optional. Only take the limits: there is no session. Of the other fields project, turn_id and limits count. The
+    lease that is returned has no session and no token; AbortTurn ends it.
+    """
     @_builtins.property
     def idle_ttl(self) -> _duration_pb2.Duration:
         """Optional. The agent's idle TTL: 30 minutes when not set."""
@@ -164,6 +249,10 @@ class BeginTurnRequest(_message.Message):
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Optional. Merged into a new session's metadata; ignored for one that is there."""
+
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___TurnLimit]:
+        """Optional. The limits that the turn counts in, at most 8. A repeat with the same turn_id counts once."""
 
     def __init__(
         self,
@@ -182,10 +271,12 @@ class BeginTurnRequest(_message.Message):
         request_id: _builtins.str = ...,
         request_digest: _builtins.bytes = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        limits: _abc.Iterable[Global___TurnLimit] | None = ...,
+        stateless: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_ttl", b"idle_ttl", "max_lifetime", b"max_lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "idle_ttl", b"idle_ttl", "max_lifetime", b"max_lifetime", "metadata", b"metadata", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "idle_ttl", b"idle_ttl", "limits", b"limits", "max_lifetime", b"max_lifetime", "metadata", b"metadata", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -202,6 +293,7 @@ class BeginTurnResponse(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     REPLAYED_TURN_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
     """Whether this call made the session."""
     @_builtins.property
@@ -220,6 +312,10 @@ class BeginTurnResponse(_message.Message):
     def replayed_turn(self) -> _message_pb2.Turn:
         """The stored turn of this request id."""
 
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___TurnLimitState]:
+        """The limits on requests, in the order of the request's. Empty where the turn is replayed: it does not count."""
+
     def __init__(
         self,
         *,
@@ -228,10 +324,11 @@ class BeginTurnResponse(_message.Message):
         window: _abc.Iterable[_message_pb2.Turn] | None = ...,
         created: _builtins.bool = ...,
         replayed_turn: _message_pb2.Turn | None = ...,
+        limits: _abc.Iterable[Global___TurnLimitState] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "replayed_turn", b"replayed_turn", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "lease", b"lease", "replayed_turn", b"replayed_turn", "session", b"session", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "lease", b"lease", "limits", b"limits", "replayed_turn", b"replayed_turn", "session", b"session", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -374,8 +471,8 @@ class AbortTurnRequest(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lease(self) -> Global___TurnLease:
-        """Required. The lease as BeginTurn gave it. Where its answer never arrived: project, session_id and turn_id, with
-        token 0, which stands for whatever the turn has, a place in the queue too.
+        """Required. The lease as BeginTurn gave it. Where its answer never arrived: project, session_id, turn_id and the
+        limits that it was asked to count in, with token 0, which stands for whatever the turn has, a place in a queue too.
         """
 
     def __init__(

@@ -1,0 +1,77 @@
+"""A turn's limits: taken before it begins, held while it is under way, given back when it does not begin."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from servicekit.errors import Draining, ServiceError, Unavailable
+from session_svc.model import BeginTurn, Lease, LimitedTurn, LimitTaken, TurnLimit
+from session_svc.store import LimitStore
+
+CHECK_IN_MARGIN = 0.02
+"""Seconds after a place runs out at which a waiter that nobody woke looks again."""
+
+Woken = Callable[[str, float], Awaitable[None]]
+
+
+class TurnLimits:
+    """Lets turns in, as far as their limits go. Turns without a limit never come here."""
+
+    def __init__(self, store: LimitStore, *, lease_ms: int) -> None:
+        self._store = store
+        self._lease_ms = lease_ms
+
+    async def enter(
+        self, turn: BeginTurn, call: str, give_up: float, woken: Woken, *, again: bool = False
+    ) -> LimitTaken:
+        """Takes all limits of the turn, or none; waits until `give_up` (the loop's time) where a limit says so.
+
+        `again` says that this turn was counted before and only needs its place. `woken` waits for the call; what it
+        raises ends the wait. Raises `RateLimited`, `LimitQueueFull`, `Unavailable`.
+        """
+        loop, limited = asyncio.get_running_loop(), LimitedTurn(turn.key.project, turn.turn_id, turn.limits)
+        while True:
+            left = give_up - loop.time()
+            taken = await self._store.take(limited, call, wait=left > 0, counted=again)
+            if isinstance(taken, LimitTaken):
+                return taken
+            await woken(call, min(taken.check_in_ms / 1000 + CHECK_IN_MARGIN, max(left, 0.0)))
+            again = True
+
+    async def step_aside(self, turn: BeginTurn) -> None:
+        """Frees the turn's places in those limits for which turns wait: it waits for its session, and uses none."""
+        waiting = tuple(limit for limit in turn.limits if limit.wait and limit.concurrent_turns)
+        if waiting:
+            await self._store.free(LimitedTurn(turn.key.project, turn.turn_id, waiting))
+
+    async def give_back(self, turn: BeginTurn, error: ServiceError | None = None) -> None:
+        """Undoes what `enter` did, the count too. Where the store is away, places run out by themselves.
+
+        After an `error` that leaves open whether the turn has begun nothing is undone: the caller aborts it.
+        """
+        if turn.limits and (not isinstance(error, Unavailable) or isinstance(error, Draining)):
+            with contextlib.suppress(Unavailable):
+                await self._store.give_back(LimitedTurn(turn.key.project, turn.turn_id, turn.limits))
+
+    async def keep(self, lease: Lease) -> int:
+        """Lets the turn hold its places as long as a lease that is renewed now; returns when that ends."""
+        return await self._store.keep(_of(lease)) + self._lease_ms
+
+    async def free(self, lease: Lease) -> None:
+        """Frees the turn's places; it stays counted. Where the store is away, they run out by themselves."""
+        with contextlib.suppress(Unavailable):
+            await self._store.free(_of(lease))
+
+    def held(self, turn: BeginTurn) -> tuple[str, ...]:
+        """Returns the subjects of the limits in which the turn holds a place."""
+        return tuple(limit.subject for limit in turn.limits if limit.concurrent_turns)
+
+    def lease(self, turn: BeginTurn, taken: LimitTaken) -> Lease:
+        """Returns the lease of a turn without a session."""
+        return Lease(turn.key, turn.turn_id, 0, taken.now_ms + self._lease_ms, self.held(turn))
+
+
+def _of(lease: Lease) -> LimitedTurn:
+    return LimitedTurn(lease.key.project, lease.turn_id, tuple(TurnLimit(subject) for subject in lease.limits))
