@@ -1,7 +1,7 @@
 """What session_svc measures, for Prometheus."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -17,6 +17,10 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._created = Counter("parley_sessions_created", "Sessions created.", registry=registry)
         self._deleted = Counter("parley_sessions_deleted", "Sessions deleted.", ["by"], registry=registry)
+        self._alive = Gauge("parley_sessions_alive", "Sessions that live, estimated from samples.", registry=registry)
+        self._gone = Counter(
+            "parley_sessions_gone", "Sessions found to have expired, or deleted unseen by an index.", registry=registry
+        )
         self._turns = Counter("parley_session_turns", "Turns by what happened to them.", ["outcome"], registry=registry)
         self._waits = Histogram(
             "parley_turn_lease_wait_seconds", "Waits for a busy session.", buckets=DURATION_BUCKETS, registry=registry
@@ -33,6 +37,7 @@ class Metrics:
         self._redis = Histogram(
             "parley_redis_call_seconds", "Round trips to Redis.", buckets=DURATION_BUCKETS, registry=registry
         )
+        self._under_way = Gauge("parley_redis_calls_waiting", "Calls that wait for Redis now.", registry=registry)
         self._begun = self._turns.labels("begun")
         self._committed = self._turns.labels("committed")
         self._aborted = self._turns.labels("aborted")
@@ -82,6 +87,11 @@ class Metrics:
         """Counts sessions deleted, by what."""
         self._deleted.labels(by).inc(count)
 
+    def looked(self, alive: float, gone: int) -> None:
+        """Tells how many sessions live, as far as samples tell, and how many more were found to be gone."""
+        self._alive.set(alive)
+        self._gone.inc(gone)
+
     def follower(self, connected: bool) -> None:
         """Tells whether the config feed is followed."""
         self._connected.set(connected)
@@ -89,6 +99,10 @@ class Metrics:
     def followed(self, timestamp: float) -> None:
         """Tells when the config feed last spoke."""
         self._followed.set(timestamp)
+
+    def redis_waiting(self, waiting: Callable[[], int]) -> None:
+        """Tells where to read how many calls wait for Redis, whenever somebody asks for the metrics."""
+        self._under_way.set_function(waiting)
 
     def redis_up(self, up: bool) -> None:
         """Tells whether Redis answers."""

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from servicekit.errors import InvalidArgument, ServiceError, Violation
 from session_svc.errors import (
@@ -60,6 +61,20 @@ CLOCK_SKEW_MS = 5 * 60 * 1000
 
 Candidate = tuple[str, int]
 """A member of an index, and its score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How many members of an index were looked at, how many of those are gone, and how many there were in all."""
+
+    looked: int
+    gone: int
+    members: int
+
+    @property
+    def alive(self) -> float:
+        """How many of all members live, as far as the sample tells."""
+        return self.members * (1 - self.gone / self.looked) if self.looked else 0.0
 
 
 class RedisSessions:
@@ -212,13 +227,15 @@ class RedisSessions:
             await self._turns.abort(lease)
             raise
 
-    async def sweep_sample(self, project: str, index: str, count: int) -> int:
-        """Looks at `count` members of an index taken at random and takes out those that are gone; returns how many."""
-        pairs, _ = await self._scripts.run(
-            ("ZRANDMEMBER", index, count, "WITHSCORES"), ("PEXPIRE", index, LONGEST_LIFETIME_MS + SWEEP_GRACE_MS)
+    async def sweep_sample(self, project: str, index: str, count: int) -> Sample:
+        """Looks at `count` members of an index taken at random and takes out those that are gone."""
+        pairs, _, members = await self._scripts.run(
+            ("ZRANDMEMBER", index, count, "WITHSCORES"),
+            ("PEXPIRE", index, LONGEST_LIFETIME_MS + SWEEP_GRACE_MS),
+            ("ZCARD", index),
         )
         read = await self._read(project, index, _candidates(pairs))
-        return sum(session is None for _, session in read)
+        return Sample(len(read), sum(session is None for _, session in read), members)
 
     async def _begin_fork(self, fork: Fork, source: Session) -> Lease:
         key = SessionKey(fork.source.project, fork.new_id)

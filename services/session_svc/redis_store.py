@@ -54,6 +54,8 @@ class RedisScripts:
 
     def __init__(self, link: Link, measure: Callable[[float], None] | None = None) -> None:
         self.link = link
+        self.under_way = 0
+        """Calls that wait for Redis now."""
         self._measure = measure or (lambda seconds: None)
         folder = resources.files("session_svc") / "scripts"
         prelude = (folder / "prelude.lua").read_text("utf-8")
@@ -88,11 +90,15 @@ class RedisScripts:
     async def run_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
         """Returns the replies of all stages in order; see `Link.send_in_order`. Raises `RedisAway`, `RedisFault`."""
         start = time.perf_counter()
-        if traces.on():
-            with self._span([command for stage in stages for command in stage]):
+        self.under_way += 1
+        try:
+            if traces.on():
+                with self._span([command for stage in stages for command in stage]):
+                    replies = await self.link.send_in_order(*stages)
+            else:
                 replies = await self.link.send_in_order(*stages)
-        else:
-            replies = await self.link.send_in_order(*stages)
+        finally:
+            self.under_way -= 1
         self._measure(time.perf_counter() - start)
         for _ in range(_TEACH_TRIES):
             refused = next((i for i, reply in enumerate(replies) if isinstance(reply, hiredis.ReplyError)), None)
@@ -206,9 +212,14 @@ def fence_key(project: str, agent_uid: str) -> str:
     return f"fence:{{{project}:{agent_uid}}}"
 
 
+def project_index(project: str) -> str:
+    """Returns the index that every session of a project is in."""
+    return f"idx:project:{{{project}}}"
+
+
 def index_keys(project: str, agent_id: str, user_id: str) -> list[str]:
     """Returns the indexes that a session of this agent and user is in."""
-    keys = [f"idx:project:{{{project}}}", f"idx:agent:{{{project}:{agent_id}}}"]
+    keys = [project_index(project), f"idx:agent:{{{project}:{agent_id}}}"]
     if user_id:
         keys.append(f"idx:user:{{{project}:{user_id}}}")
     return keys

@@ -61,6 +61,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         wakes = await stack.enter_async_context(RedisWakes(place).open())
         scripts = RedisScripts(link, metrics.redis_call)
         births = Births()
+        metrics.redis_waiting(lambda: scripts.under_way)
         waiting = [RedisScripts(other, metrics.redis_call) for other in more] or [scripts]
         durability = Durability(waiting, settings.wait_replicas, int(settings.wait_timeout * 1000))
         turn_store = RedisTurns(scripts, wakes, limits, births, durability)
@@ -95,7 +96,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         background.start("follower", Follower(ConfigClient(channel), sessions, agents, metrics).run())
         if door.keys is not None:
             background.start("access watch", keys.follow(door.keys, key_times(settings)))
-        background.start("index sweeper", Sweeper(session_store, births).run())
+        background.start("index sweeper", Sweeper(session_store, births, metrics).run())
         metrics_port = await stack.enter_async_context(
             serve_metrics(settings.host, settings.metrics_port, readiness=health.readiness)
         )

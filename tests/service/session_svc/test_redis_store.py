@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import redis
+from prometheus_client import CollectorRegistry
 
 from session_svc.errors import LeaseLost, SessionAlreadyExists, SessionNotFound
+from session_svc.metrics import Metrics
 from session_svc.model import BeginTurn, CommitTurn, Fork, Lease, Limits, NewSession, SessionKey, TurnQuery, Usage
 from session_svc.redis_address import Command, RedisAddress
 from session_svc.redis_connection import RedisAway, RedisFault, Reply
@@ -39,20 +41,22 @@ async def test_what_is_refused_leaves_no_index_for_ever(redis_url: str) -> None:
             with pytest.raises(RedisFault):
                 client.rename("idx:project:{default}", "away")
                 client.set("idx:project:{default}", "not an index")
-                await Sweeper(sessions, births).sweep()
+                await Sweeper(sessions, births, Metrics(CollectorRegistry())).sweep()
             client.rename("away", "idx:project:{default}")
-            await Sweeper(sessions, births).sweep()
+            await Sweeper(sessions, births, Metrics(CollectorRegistry())).sweep()
             assert [client.pttl(index) > 0 for index in client.keys("idx:*")] == [True] * 5
 
 
 @contextlib.asynccontextmanager
-async def sweeping(url: str) -> AsyncIterator[tuple[RedisSessions, Sweeper, Bench]]:
+async def sweeping(
+    url: str, registry: CollectorRegistry | None = None
+) -> AsyncIterator[tuple[RedisSessions, Sweeper, Bench]]:
     address, births = RedisAddress.parse(url), Births()
     async with RedisLink(address).open() as link, RedisWakes(address).open() as wakes, redis_bench(url) as bench:
         scripts = RedisScripts(link)
         turns = RedisTurns(scripts, wakes, Limits(), births)
         sessions = RedisSessions(scripts, turns, Limits(), births)
-        yield sessions, Sweeper(sessions, births), bench
+        yield sessions, Sweeper(sessions, births, Metrics(registry or CollectorRegistry())), bench
 
 
 async def test_indexes_do_not_fill_up_with_the_dead(redis_url: str) -> None:
@@ -67,6 +71,21 @@ async def test_indexes_do_not_fill_up_with_the_dead(redis_url: str) -> None:
             for index in client.keys("idx:*"):
                 assert client.zcard(index) < 100, "of 240 that were ever in it"
                 assert client.pttl(index) > 0
+
+
+async def test_the_living_are_estimated_and_the_gone_counted(redis_url: str) -> None:
+    registry = CollectorRegistry()
+    async with sweeping(redis_url, registry) as (sessions, sweeper, bench):
+        for n in range(40):
+            idle = HOUR_MS if n % 2 else 10 * HOUR_MS
+            await sessions.create(NewSession(SessionKey("default", f"s{n}"), "hello", UID, idle_ms=idle))
+        await sweeper.sweep()
+        assert registry.get_sample_value("parley_sessions_alive") == 40
+        await bench.pass_time(2 * HOUR_MS)
+        await sweeper.census()  # nobody makes or lists sessions any more
+        await sweeper.census()
+        assert registry.get_sample_value("parley_sessions_alive") == 20
+        assert registry.get_sample_value("parley_sessions_gone_total") == 20
 
 
 async def test_the_living_stay_in_the_indexes(redis_url: str) -> None:
