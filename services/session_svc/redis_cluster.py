@@ -84,9 +84,12 @@ class ClusterLink:
     async def send_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
         """See `Link`. A round trip for each stage, to all of its nodes at once."""
         replies: list[Reply] = []
-        for stage in stages:
-            if stage:
-                replies += await self.send(*stage)
+        for number, stage in enumerate(stages):
+            try:
+                replies += await self.send(*stage) if stage else []
+            except RedisAway as error:
+                error.stage = number
+                raise
         return replies
 
     async def ping(self) -> None:

@@ -23,7 +23,12 @@ _log = structlog.get_logger("session_svc.redis")
 
 
 class RedisAway(Unavailable):
-    """Redis can't be reached or does not answer; whether the commands took effect is not known."""
+    """Redis can't be reached or does not answer; whether the commands took effect is not known.
+
+    `stage` is which of several stages failed, where those behind it were not sent; None where that is not known.
+    """
+
+    stage: int | None = None
 
     def __init__(self) -> None:
         super().__init__("redis", retry_after=1.0)

@@ -41,7 +41,8 @@ class Link(Protocol):
 
         Commands of a stage run after those of the stages before it. Within a stage, commands on one slot (that of their
         first key) run in order, on different slots in any; a command without a key (`WAIT`) goes where the one before
-        it goes. Other callers' commands may come between. A command may run twice. Raises `RedisAway`.
+        it goes. Other callers' commands may come between. A command may run twice. Raises `RedisAway`, with the stage
+        where the others may do without it.
         """
 
     async def ping(self) -> None:

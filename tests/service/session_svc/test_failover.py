@@ -11,7 +11,7 @@ import pytest
 
 from tests.servers.redis_nodes import RedisCluster, SentinelGroup
 from tests.servers.stores import Choice
-from tests.service.session_svc.replica import UID, replica
+from tests.service.session_svc.replica import UID, refused, replica
 from tests.service.session_svc.talkers import all_go_on, load
 
 
@@ -53,6 +53,31 @@ async def test_a_frozen_primary_holds_up_what_is_on_it_alone_until_its_replica_t
         await svc.commit(begun, "after")
         victim.resume()
         assert await svc.said(frozen) == ["before", "after"]
+
+
+async def test_sessions_that_are_there_need_no_index(breakable: RedisCluster) -> None:
+    indexed = "idx:project:{default}"
+    primary = breakable.owner(indexed)
+    [follower] = breakable.replicas_of(primary)
+    uids = (f"{UID[:-4]}{n:04}" for n in itertools.count())
+    uid = next(uid for uid in uids if breakable.owner(f"fence:{{default:{uid}}}") is not primary)
+    ids = (name for n in itertools.count() if breakable.owner(meta(name := f"s{n}")) is not primary)
+    there, new = next(ids), next(ids)
+    async with replica(breakable.url) as svc:
+        await svc.turn(there, "before", agent_uid=uid)
+        follower.pause()  # so that nobody takes over
+        primary.kill()
+        await svc.turn(there, "meanwhile", agent_uid=uid)
+        with refused("PEER_UNAVAILABLE"):
+            await svc.begin(new, agent_uid=uid)
+        follower.resume()
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await svc.turn(new, agent_uid=uid)
+                    break
+        assert await svc.said(there) == ["before", "meanwhile"]
+        assert breakable.owner(indexed).client.zcard(indexed) == 2
 
 
 @pytest.fixture

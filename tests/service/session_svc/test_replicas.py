@@ -27,6 +27,14 @@ def url_of(node: Node) -> str:
     return f"redis://:{PASSWORD}@{node.address}/0"
 
 
+def resume(pair: ReplicatedRedis) -> None:
+    """Lets the replica go on, and waits until it has caught up."""
+    primary, follower = pair.servers
+    follower.resume()
+    primary.client.set("written", "last")
+    assert primary.client.wait(1, 4_000) == 1
+
+
 async def talk(svc: Replica, session: str, acknowledged: dict[str, list[str]]) -> None:
     """Has one turn after the other until Redis is gone, and notes which were acknowledged."""
     for n in itertools.count():
@@ -84,7 +92,7 @@ async def test_a_commit_that_no_replica_has_is_unknown_until_a_repeat_resolves_i
         with refused("PEER_UNAVAILABLE") as outcome:
             await svc.begin(**request_id)
         assert outcome.error.metadata == {"peer": "redis replicas"}
-        follower.resume()
+        resume(pair)
         assert (await svc.commit(begun, **request_id)).turn_number == 1
         assert (await svc.begin(**request_id)).HasField("replayed_turn")
         primary.kill()
@@ -101,7 +109,7 @@ async def test_a_fence_that_no_replica_has_is_not_acknowledged(pair: ReplicatedR
         follower.pause()
         with refused("PEER_UNAVAILABLE"):
             await svc.sessions.DeleteSessions(request)
-        follower.resume()
+        resume(pair)
         await svc.sessions.DeleteSessions(request)
         primary.kill()
     follower.promote()
