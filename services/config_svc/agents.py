@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from config_svc import paging
+from config_svc.auditing import agent_event
 from config_svc.content import PATH, settled
 from config_svc.metrics import Metrics
 from config_svc.model import fields, rules
@@ -16,6 +17,7 @@ from config_svc.model.errors import (
     AgentNotFound,
     EtagMismatch,
     IdempotencyKeyReused,
+    ProjectNotFound,
     RevisionNotFound,
 )
 from config_svc.model.fields import Difference
@@ -70,6 +72,8 @@ class AgentConfigs:
             _check_note(found, note)
             now = self._clock()
             content = await settled(writing, spec, found, now=now)
+            if await writing.hold_project(project) is None:
+                raise ProjectNotFound(project)
             agent = AgentConfig(project, agent_id or made_id(), str(uuid.uuid4()), content, 1, now, now)
             if validate_only:
                 if await writing.live(project, agent.id) is not None:
@@ -82,6 +86,7 @@ class AgentConfigs:
                     return await _replayed(writing, project, earlier, claim)
             await writing.insert(agent)
             await writing.add_revision(agent.uid, Revision(1, content, now, note.author, note.comment))
+            await writing.record([agent_event("create", None, agent, now)])
             await writing.announce(ChangeType.CREATED, agent, now)
             return agent
 
@@ -146,7 +151,7 @@ class AgentConfigs:
             _check_note(found, note)
             merged = fields.merge(found, current.spec, spec, paths)
             content = await settled(writing, merged, found, now=self._clock(), current=current.spec)
-            return await self._revise(writing, current, content, note, validate_only=validate_only)
+            return await self._revise(writing, "update", current, content, note, validate_only=validate_only)
 
         with self._metrics.write("validate" if validate_only else "update"):
             return await self._store.transact(work)
@@ -168,7 +173,7 @@ class AgentConfigs:
             if older is None:
                 raise RevisionNotFound(agent_id, number)
             content = await settled(writing, older.spec, Violations(), now=self._clock(), current=current.spec)
-            return await self._revise(writing, current, content, note)
+            return await self._revise(writing, "rollback", current, content, note)
 
         with self._metrics.write("rollback"):
             return await self._store.transact(work)
@@ -193,6 +198,7 @@ class AgentConfigs:
                 raise
             deleted = current.deleted(now, self._retention)
             await writing.replace(deleted)
+            await writing.record([agent_event("delete", current, None, now)])
             await writing.announce(ChangeType.DELETED, deleted, now)
             return deleted
 
@@ -216,6 +222,8 @@ class AgentConfigs:
 
         async def work(writing: Writing) -> AgentConfig:
             now = self._clock()
+            if await writing.hold_project(project) is None:
+                raise AgentNotFound(deleted_id or agent_id or uid)
             newest = None if uid else await writing.newest_deleted(project, deleted_id, now)
             current = (
                 await writing.by_uid(project, newest.uid if newest is not None else uid) if uid or newest else None
@@ -231,6 +239,7 @@ class AgentConfigs:
                 return current
             back = current.undeleted(wanted)
             await writing.replace(back)
+            await writing.record([agent_event("undelete", current, back, now)])
             await writing.announce(ChangeType.CREATED, back, now)
             return back
 
@@ -279,7 +288,14 @@ class AgentConfigs:
         return before, newer.revision, fields.compared(older, newer.spec)
 
     async def _revise(
-        self, writing: Writing, current: AgentConfig, content: AgentSpec, note: Note, *, validate_only: bool = False
+        self,
+        writing: Writing,
+        verb: str,
+        current: AgentConfig,
+        content: AgentSpec,
+        note: Note,
+        *,
+        validate_only: bool = False,
     ) -> AgentConfig:
         changed = fields.differences(current.spec, content)
         if not changed:
@@ -293,6 +309,7 @@ class AgentConfigs:
             agent.uid,
             Revision(agent.revision, content, agent.update_time, note.author, note.comment, changed),
         )
+        await writing.record([agent_event(verb, current, agent, now)])
         await writing.announce(ChangeType.UPDATED, agent, now)
         return agent
 

@@ -51,7 +51,7 @@ def spec_of(agent: agents_pb.AgentConfig) -> AgentSpec:
         display_name=agent.display_name,
         template_id=agent.template_id,
         template_version=agent.template_version,
-        parameters=_object_of(agent.parameters),
+        parameters=object_of(agent.parameters),
         instructions=agent.instructions,
         model=_model_of(agent.model),
         memory=MemoryPolicy(max_messages=_set(agent.memory, "max_messages")),
@@ -99,7 +99,7 @@ def template_of(template: templates_pb.Template) -> Template:
         id=template.id,
         version=template.version,
         description=template.description,
-        parameters_schema=_object_of(template.parameters_schema),
+        parameters_schema=object_of(template.parameters_schema),
         create_time=datetime.min.replace(tzinfo=UTC),
         placeholders=_placeholders_of(template.placeholders) if template.HasField("placeholders") else None,
     )
@@ -126,7 +126,7 @@ def agent_to_proto(agent: AgentConfig) -> agents_pb.AgentConfig:
         revision=agent.revision,
     )
     if spec.parameters:
-        message.parameters.CopyFrom(_struct(spec.parameters))
+        message.parameters.CopyFrom(struct(spec.parameters))
     _fill_policies(message, spec)
     if agent.uid:
         message.uid = agent.uid
@@ -172,7 +172,7 @@ def template_to_proto(template: Template) -> templates_pb.Template:
         id=template.id,
         version=template.version,
         description=template.description,
-        parameters_schema=_struct(template.parameters_schema),
+        parameters_schema=struct(template.parameters_schema),
         create_time=timestamp(template.create_time),
     )
     if template.placeholders is not None:
@@ -268,14 +268,15 @@ def _set(message: Message, field: str) -> Any:
     return getattr(message, field) if message.HasField(field) else None
 
 
-def _object_of(struct: Struct) -> dict[str, Json]:
-    return {name: _json_of(value) for name, value in struct.fields.items()}
+def object_of(message: Struct) -> dict[str, Json]:
+    """Returns the JSON object that a message holds."""
+    return {name: _json_of(value) for name, value in message.fields.items()}
 
 
 def _json_of(value: Value) -> Json:
     match value.WhichOneof("kind"):
         case "struct_value":
-            return _object_of(value.struct_value)
+            return object_of(value.struct_value)
         case "list_value":
             return [_json_of(item) for item in value.list_value.values]
         case "number_value":
@@ -293,5 +294,6 @@ def _number_of(number: float) -> int | float:
     return int(number) if math.isfinite(number) and number.is_integer() and abs(number) <= _EXACT else number
 
 
-def _struct(value: dict[str, Json]) -> Struct:
+def struct(value: dict[str, Json]) -> Struct:
+    """Returns the message of a JSON object."""
     return ParseDict(value, Struct())

@@ -27,6 +27,7 @@ import structlog
 from config_svc.metrics import Metrics
 from config_svc.model.change import Change, FeedPosition
 from config_svc.model.errors import CursorTooOld, WatcherTooSlow
+from config_svc.model.rules import is_id
 from config_svc.store import Store, Tail
 from servicekit.errors import InvalidArgument, ServiceError, Unavailable, Violation
 
@@ -111,12 +112,16 @@ class ChangeFeed:
         interval = _checked_interval(heartbeat)
         asked = _read_cursor(cursor) if cursor else None
         position = _start(await self._store.feed_position(), asked)
+        # An earlier project of this name is another one; whoever may read this one must not read that.
+        floor = await self._store.first_change(project) if project is not None and is_id(project) else 0
         with self._metrics.watches.track_inprogress():
-            async with contextlib.aclosing(self._stream(project, position, interval)) as events:
+            async with contextlib.aclosing(self._stream(project, floor, position, interval)) as events:
                 async for event in events:
                     yield event
 
-    async def _stream(self, project: str | None, start: FeedPosition, interval: float) -> AsyncGenerator[FeedEvent]:
+    async def _stream(
+        self, project: str | None, floor: int, start: FeedPosition, interval: float
+    ) -> AsyncGenerator[FeedEvent]:
         loop = asyncio.get_running_loop()
         place, live = start.last, False
         self._check_alive(start.feed)
@@ -133,7 +138,7 @@ class ChangeFeed:
                 batch, reached = await self._page(place)
             for change in batch:
                 place = change.sequence
-                if project in (None, change.agent_config.project):
+                if project is None or (change.agent_config.project == project and place > floor):
                     yield FeedEvent(_make_cursor(start.feed, place), change.time, change)
                     beat = loop.time() + interval
             place = max(place, reached)

@@ -4,10 +4,11 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
+from config_svc.memory_access import MemoryAccess, MemoryAccessWriting
 from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import Change, ChangeType, FeedPosition
 from config_svc.model.errors import AgentAlreadyExists, AgentNotFound, RevisionNotFound
@@ -20,49 +21,8 @@ from config_svc.store import Claim, Writing
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _State:
-    """All that is stored; a transaction works on a copy."""
-
-    agents: dict[str, AgentConfig] = field(default_factory=dict)
-    revisions: dict[tuple[str, int], Revision] = field(default_factory=dict)
-    claims: dict[tuple[str, str], Claim] = field(default_factory=dict)
-    changes: list[Change] = field(default_factory=list)
-    templates: dict[tuple[str, str], Template] = field(default_factory=dict)
-    providers: dict[str, GatewayProviders] = field(default_factory=dict)
-    last: int = 0
-    compacted: int = 0
-
-    def copy(self) -> "_State":
-        return replace(
-            self,
-            agents=dict(self.agents),
-            revisions=dict(self.revisions),
-            claims=dict(self.claims),
-            changes=list(self.changes),
-        )
-
-    def live(self, project: str, agent_id: str) -> AgentConfig | None:
-        for agent in self.agents.values():
-            if (agent.project, agent.id) == (project, agent_id) and agent.delete_time is None:
-                return agent
-        return None
-
-    def template(self, template_id: str, version: str) -> Template | None:
-        if version:
-            return self.templates.get((template_id, version))
-        versions = [template for template in self.templates.values() if template.id == template_id]
-        return max(versions, key=lambda template: template.order, default=None)
-
-    def published(self, now: datetime) -> list[GatewayProviders]:
-        return [one for one in self.providers.values() if one.expire_time > now]
-
-
-class MemoryWriting:
+class MemoryWriting(MemoryAccessWriting):
     """One transaction on a copy of the state."""
-
-    def __init__(self, state: _State) -> None:
-        self._state = state
 
     async def claim(self, project: str, claim: Claim, *, expired_before: datetime) -> Claim | None:  # noqa: D102
         held = self._state.claims.get((project, claim.request_id))
@@ -97,6 +57,16 @@ class MemoryWriting:
     async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:  # noqa: D102
         return self._state.published(now)
 
+    async def publish(self, template: Template) -> tuple[Template, bool]:  # noqa: D102
+        key = template.id, template.version
+        is_new = key not in self._state.templates
+        return self._state.templates.setdefault(key, template), is_new
+
+    async def purge(self, now: datetime, limit: int) -> Sequence[AgentConfig]:  # noqa: D102
+        gone = [agent for agent in self._state.agents.values() if _is_purged(agent, now)][:limit]
+        self._state.remove(gone)
+        return gone
+
     async def insert(self, agent: AgentConfig) -> None:  # noqa: D102
         if self._state.live(agent.project, agent.id) is not None:
             raise AgentAlreadyExists(agent.id)
@@ -116,13 +86,12 @@ class MemoryWriting:
         self._state.changes.append(Change(self._state.last, change, agent, time))
 
 
-class MemoryStore:
+class MemoryStore(MemoryAccess):
     """Everything in this process' memory."""
 
     def __init__(self) -> None:
-        self._state = _State()
+        super().__init__()
         self._feed = str(uuid.uuid4())
-        self._writer = asyncio.Lock()
         self._committed = asyncio.Event()
 
     async def agent(  # noqa: D102
@@ -164,9 +133,6 @@ class MemoryStore:
         ids = sorted({template_id for template_id, _ in self._state.templates if template_id > after})
         return [template for one in ids[:limit] if (template := self._state.template(one, "")) is not None]
 
-    async def publish(self, template: Template) -> Template:  # noqa: D102
-        return self._state.templates.setdefault((template.id, template.version), template)
-
     async def publish_providers(self, published: GatewayProviders) -> None:  # noqa: D102
         self._state.providers.pop(published.gateway, None)
         if published.providers:
@@ -185,9 +151,9 @@ class MemoryStore:
         async with self._writer:
             draft = self._state.copy()
             result = await work(MemoryWriting(draft))
-            draft.templates = self._state.templates
             self._state = draft
             self._committed.set()
+            self._keys_committed.set()
             return result
 
     async def feed_position(self) -> FeedPosition:  # noqa: D102
@@ -210,15 +176,6 @@ class MemoryStore:
         except TimeoutError:
             return
         self._committed.clear()
-
-    async def purge(self, now: datetime, limit: int) -> int:  # noqa: D102
-        async with self._writer:
-            gone = [uid for uid, agent in self._state.agents.items() if _is_purged(agent, now)][:limit]
-            for uid in gone:
-                del self._state.agents[uid]
-            self._state.revisions = {key: one for key, one in self._state.revisions.items() if key[0] not in gone}
-            self._state.claims = {key: one for key, one in self._state.claims.items() if one.uid not in gone}
-            return len(gone)
 
     async def forget_claims(self, before: datetime) -> int:  # noqa: D102
         async with self._writer:

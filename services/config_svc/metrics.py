@@ -1,7 +1,7 @@
 """What config_svc measures besides its calls."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -20,6 +20,28 @@ class Metrics:
             ["operation", "outcome"],
             registry=registry,
         )
+        self._access_writes = Counter(
+            "parley_config_access_writes",
+            "Writes of projects and API keys by operation and outcome (ok, or the error's reason).",
+            ["operation", "outcome"],
+            registry=registry,
+        )
+        self.key_checks = Counter(
+            "parley_config_api_key_checks",
+            "Checks of API keys by outcome (ok, malformed, unknown, ended).",
+            ["outcome"],
+            registry=registry,
+        )
+        self.access_watches = Gauge("parley_config_access_watch_streams", "Access watches open.", registry=registry)
+        self.access_up = Gauge(
+            "parley_config_access_feed_up", "1 while revocations are followed in the database.", registry=registry
+        )
+        self.access_delay = Histogram(
+            "parley_config_access_feed_delay_seconds",
+            "From the writing of an API key's end to its reading from the outbox.",
+            buckets=_DELAYS,
+            registry=registry,
+        )
         self.watches = Gauge("parley_config_watch_streams", "Watch streams open.", registry=registry)
         self.feed_delay = Histogram(
             "parley_config_feed_delay_seconds",
@@ -35,15 +57,23 @@ class Metrics:
             "parley_config_removed_rows", "Rows removed by the sweep, by kind.", ["kind"], registry=registry
         )
 
-    @contextmanager
-    def write(self, operation: str) -> Iterator[None]:
-        """Counts one write by how the block ends."""
-        outcome = "INTERNAL"
-        try:
-            yield
-            outcome = "ok"
-        except ServiceError as error:
-            outcome = error.reason
-            raise
-        finally:
-            self._writes.labels(operation, outcome).inc()
+    def write(self, operation: str) -> AbstractContextManager[None]:
+        """Counts one write of agent configs by how the block ends."""
+        return _counted(self._writes, operation)
+
+    def access_write(self, operation: str) -> AbstractContextManager[None]:
+        """Counts one write of projects or API keys by how the block ends."""
+        return _counted(self._access_writes, operation)
+
+
+@contextmanager
+def _counted(writes: Counter, operation: str) -> Iterator[None]:
+    outcome = "INTERNAL"
+    try:
+        yield
+        outcome = "ok"
+    except ServiceError as error:
+        outcome = error.reason
+        raise
+    finally:
+        writes.labels(operation, outcome).inc()

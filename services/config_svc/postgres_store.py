@@ -7,17 +7,14 @@ all do when PostgreSQL restarts, costs one silent second try on a new one, never
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
-import psycopg
-import structlog
 from psycopg import AsyncConnection as Driver
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -27,6 +24,8 @@ from config_svc.model.errors import AgentNotFound, RevisionNotFound
 from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery
 from config_svc.model.template import Template
+from config_svc.postgres_access import PostgresAccess
+from config_svc.postgres_tail import PEER, PostgresTail, answered, forget
 from config_svc.postgres_writing import PostgresWriting
 from config_svc.statements import (
     agent_of,
@@ -43,56 +42,28 @@ from config_svc.statements import (
     template_of,
 )
 from config_svc.store import Writing
-from config_svc.stored import decode_spec, encode_placeholders, encode_providers, load_json
+from config_svc.stored import decode_spec, encode_providers, load_json
 from config_svc.tables import (
     agent_config_changes,
     agent_config_claims,
     agent_config_revisions,
-    agent_configs,
     feed,
     gateway_providers,
-    templates,
 )
 from servicekit.errors import Unavailable
 
 T = TypeVar("T")
 
-PEER = "postgresql"
 CHANNEL = "parley_config_changes"
+KEY_CHANNEL = "parley_config_api_keys"
 COMPACTION_BATCH = 10_000
 
 _CONNECT_SECONDS = 2
 _POOL_SECONDS = 2.0
 _TAIL_SECONDS = 1.5
-_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
-
-_log = structlog.get_logger("config_svc.postgres")
 
 
-class PostgresTail:
-    """Implements `config_svc.store.Tail` on a connection that listens."""
-
-    def __init__(self, connection: AsyncConnection, driver: Driver[Any], answer_seconds: float) -> None:
-        self._connection = connection
-        self._driver = driver
-        self._answer_seconds = answer_seconds
-        self.abandoned: set[asyncio.Task[Any]] = set()
-
-    async def position(self) -> FeedPosition:  # noqa: D102
-        return await answered(read_position(self._connection), self._answer_seconds, self.abandoned)
-
-    async def changes(self, after: int, limit: int) -> Sequence[Change]:  # noqa: D102
-        return await answered(read_changes(self._connection, after, limit), self._answer_seconds, self.abandoned)
-
-    async def wait(self, timeout: float) -> None:  # noqa: D102
-        try:
-            async for _ in self._driver.notifies(timeout=timeout, stop_after=1):
-                pass
-        except _AWAY as error:
-            raise Unavailable(PEER) from error
-
-
-class PostgresStore:
+class PostgresStore(PostgresAccess):
     """Implements `config_svc.store.Store`. `url` is SQLAlchemy's (`postgresql+psycopg://`); seconds everywhere."""
 
     def __init__(self, url: str, *, pool_size: int = 8, answer_seconds: float = 3.0) -> None:
@@ -155,27 +126,6 @@ class PostgresStore:
     async def templates(self, after: str, limit: int) -> Sequence[Template]:  # noqa: D102
         return [template_of(row) for row in await self._rows(newest_templates(after, limit))]
 
-    async def publish(self, template: Template) -> Template:  # noqa: D102
-        major, minor, patch = template.order
-        statement = (
-            upsert(templates)
-            .values(
-                id=template.id,
-                version=template.version,
-                major=major,
-                minor=minor,
-                patch=patch,
-                description=template.description,
-                parameters_schema=template.parameters_schema,
-                create_time=template.create_time,
-                placeholders=encode_placeholders(template.placeholders),
-            )
-            .on_conflict_do_nothing()
-            .returning(templates)
-        )
-        rows = await self._rows(statement) or await self._rows(one_template(template.id, template.version))
-        return template_of(rows[0])
-
     async def publish_providers(self, published: GatewayProviders) -> None:  # noqa: D102
         table = gateway_providers
         if not published.providers:
@@ -208,11 +158,17 @@ class PostgresStore:
     async def changes(self, after: int, limit: int) -> Sequence[Change]:  # noqa: D102
         return await self._reading(lambda connection: read_changes(connection, after, limit))
 
+    def tail(self) -> AbstractAsyncContextManager[PostgresTail]:  # noqa: D102
+        return self._listening(CHANNEL)
+
+    def key_tail(self) -> AbstractAsyncContextManager[PostgresTail]:  # noqa: D102
+        return self._listening(KEY_CHANNEL)
+
     @asynccontextmanager
-    async def tail(self) -> AsyncIterator[PostgresTail]:  # noqa: D102
+    async def _listening(self, channel: str) -> AsyncIterator[PostgresTail]:
         async def listen() -> tuple[AsyncConnection, Driver[Any]]:
             connection = await self._tails.connect()
-            await connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+            await connection.exec_driver_sql(f"LISTEN {channel}")
             driver: Any = (await connection.get_raw_connection()).driver_connection
             return connection, driver
 
@@ -223,11 +179,6 @@ class PostgresStore:
         finally:
             # Behind the caller's back: closing waits for what was abandoned, and a silent server makes that long.
             self._leave(self._close_tail(connection, tail))
-
-    async def purge(self, now: datetime, limit: int) -> int:  # noqa: D102
-        due = select(agent_configs.c.uid).where(agent_configs.c.purge_time <= now).limit(limit)
-        statement = delete(agent_configs).where(agent_configs.c.uid.in_(due.with_for_update(skip_locked=True)))
-        return len(await self._rows(statement.returning(agent_configs.c.uid)))
 
     async def forget_claims(self, before: datetime) -> int:  # noqa: D102
         claims = agent_config_claims
@@ -274,7 +225,7 @@ class PostgresStore:
     def _leave(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._abandoned.add(task)
-        task.add_done_callback(lambda done: _forget(done, self._abandoned))
+        task.add_done_callback(lambda done: forget(done, self._abandoned))
 
 
 def _engine(url: str, answer_seconds: float, **options: Any) -> AsyncEngine:
@@ -289,39 +240,6 @@ def _engine(url: str, answer_seconds: float, **options: Any) -> AsyncEngine:
         },
         **options,
     )
-
-
-async def answered(work: Coroutine[Any, Any, T], seconds: float, abandoned: set[asyncio.Task[Any]]) -> T:
-    """Returns what `work` does; raises Unavailable when the database is away or has not answered after `seconds`.
-
-    `work` that is left behind, also by a caller that is cancelled, is cancelled and stands in `abandoned` to its end.
-    """
-    task = asyncio.get_running_loop().create_task(work)
-    try:
-        done, _ = await asyncio.wait({task}, timeout=seconds)
-    finally:
-        if not task.done():
-            task.cancel()
-            abandoned.add(task)
-            task.add_done_callback(lambda late: _forget(late, abandoned))
-    if not done:
-        raise Unavailable(PEER)
-    try:
-        return task.result()
-    except DBAPIError as error:
-        if not error.connection_invalidated and not isinstance(error.orig, _AWAY):
-            raise
-        _log.warning("database failed", error=type(error.orig).__name__, sqlstate=getattr(error.orig, "sqlstate", None))
-        raise Unavailable(PEER) from error
-    except (*_AWAY, PoolTimeout, OSError) as error:
-        _log.warning("database is away", error=type(error).__name__)
-        raise Unavailable(PEER) from error
-
-
-def _forget(task: asyncio.Task[Any], abandoned: set[asyncio.Task[Any]]) -> None:
-    abandoned.discard(task)
-    if not task.cancelled() and task.exception() is not None:
-        _log.debug("abandoned work failed", error=type(task.exception()).__name__)
 
 
 async def _retried(once: Callable[[], Awaitable[T]]) -> T:

@@ -7,13 +7,13 @@ from typing import Any
 from sqlalchemy import Insert, Select, delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import ChangeType
 from config_svc.model.errors import AgentAlreadyExists
 from config_svc.model.provider import GatewayProviders
 from config_svc.model.template import Template
+from config_svc.postgres_access import PostgresAccessWriting
 from config_svc.statements import (
     AnyRow,
     agent_of,
@@ -25,17 +25,20 @@ from config_svc.statements import (
     template_of,
 )
 from config_svc.store import Claim
-from config_svc.stored import encode_agent, encode_spec
-from config_svc.tables import agent_config_changes, agent_config_claims, agent_config_revisions, agent_configs
+from config_svc.stored import encode_agent, encode_placeholders, encode_spec
+from config_svc.tables import (
+    agent_config_changes,
+    agent_config_claims,
+    agent_config_revisions,
+    agent_configs,
+    templates,
+)
 
 _LIVE_ID = "agent_configs_live_id"
 
 
-class PostgresWriting:
+class PostgresWriting(PostgresAccessWriting):
     """Implements `config_svc.store.Writing` on a connection with an open transaction."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
 
     async def claim(self, project: str, claim: Claim, *, expired_before: datetime) -> Claim | None:  # noqa: D102
         claims = agent_config_claims
@@ -91,6 +94,35 @@ class PostgresWriting:
     async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:  # noqa: D102
         return [gateway_of(row) for row in await self._connection.execute(live_providers(now))]
 
+    async def publish(self, template: Template) -> tuple[Template, bool]:  # noqa: D102
+        major, minor, patch = template.order
+        statement = (
+            upsert(templates)
+            .values(
+                id=template.id,
+                version=template.version,
+                major=major,
+                minor=minor,
+                patch=patch,
+                description=template.description,
+                parameters_schema=template.parameters_schema,
+                create_time=template.create_time,
+                placeholders=encode_placeholders(template.placeholders),
+            )
+            .on_conflict_do_nothing()
+            .returning(templates)
+        )
+        made = await self._one(statement)
+        if made is not None:
+            return template_of(made), True
+        found = (await self._connection.execute(one_template(template.id, template.version))).one()
+        return template_of(found), False
+
+    async def purge(self, now: datetime, limit: int) -> Sequence[AgentConfig]:  # noqa: D102
+        due = select(agent_configs.c.uid).where(agent_configs.c.purge_time <= now).limit(limit)
+        statement = delete(agent_configs).where(agent_configs.c.uid.in_(due.with_for_update(skip_locked=True)))
+        return [agent_of(row) for row in await self._connection.execute(statement.returning(agent_configs))]
+
     async def insert(self, agent: AgentConfig) -> None:  # noqa: D102
         await self._unless_taken(insert(agent_configs).values(uid=agent.uid, **_columns(agent)), agent.id)
 
@@ -130,7 +162,7 @@ class PostgresWriting:
         row = await self._one(statement)
         return agent_of(row) if row is not None else None
 
-    async def _one(self, statement: Select[Any]) -> AnyRow | None:
+    async def _one(self, statement: Any) -> AnyRow | None:
         row: AnyRow | None = (await self._connection.execute(statement)).one_or_none()
         return row
 

@@ -4,19 +4,18 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+from access.caller import current
 from config_svc import convert
 from config_svc.agents import AgentConfigs, Note
 from config_svc.feed import ChangeFeed
 from config_svc.providers import PublishedProviders
 from config_svc.templates import Templates
-from parley.config.v1 import access_service_pb2, access_service_pb2_grpc
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1 import agent_config_service_pb2_grpc as agents_grpc
 from parley.config.v1 import provider_service_pb2 as providers_pb
 from parley.config.v1 import provider_service_pb2_grpc as providers_grpc
 from parley.config.v1 import template_service_pb2 as templates_pb
 from parley.config.v1 import template_service_pb2_grpc as templates_grpc
-from servicekit.errors import NotImplementedYet
 
 # gRPC names the methods of a servicer.
 # ruff: noqa: N802
@@ -39,7 +38,7 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
             convert.spec_of(request.agent_config),
             request_id=request.request_id,
             validate_only=request.validate_only,
-            note=Note(comment=request.comment),
+            note=Note(current().id, request.comment),
         )
         return pb.CreateAgentConfigResponse(agent_config=convert.agent_to_proto(agent))
 
@@ -75,7 +74,7 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
             convert.update_paths(request),
             etag=request.agent_config.etag,
             validate_only=request.validate_only,
-            note=Note(comment=request.comment),
+            note=Note(current().id, request.comment),
         )
         return pb.UpdateAgentConfigResponse(agent_config=convert.agent_to_proto(agent))
 
@@ -130,7 +129,7 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
             request.id,
             request.revision,
             etag=request.etag,
-            note=Note(comment=request.comment),
+            note=Note(current().id, request.comment),
         )
         return pb.RollbackAgentConfigResponse(agent_config=convert.agent_to_proto(agent))
 
@@ -199,18 +198,3 @@ class ProviderServicer(providers_grpc.ProviderServiceServicer):
         return providers_pb.ListProvidersResponse(
             providers=[convert.provider_to_proto(one) for one in page], next_page_token=token
         )
-
-
-def access_servicer() -> access_service_pb2_grpc.AccessServiceServicer:
-    """Returns the servicer of `parley.config.v1.AccessService`: every RPC of the contract answers NOT_IMPLEMENTED."""
-    service = access_service_pb2.DESCRIPTOR.services_by_name["AccessService"]
-    methods = {method.name: _unimplemented(f"{service.full_name}/{method.name}") for method in service.methods}
-    servicer: access_service_pb2_grpc.AccessServiceServicer = type("AccessServicer", (), methods)()
-    return servicer
-
-
-def _unimplemented(rpc: str) -> Any:
-    async def refuse(self: object, request: object, context: object) -> None:
-        raise NotImplementedYet(rpc)
-
-    return refuse

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from config_svc.access_store import AccessStore, AccessWriting
 from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import Change, ChangeType, FeedPosition
 from config_svc.model.provider import GatewayProviders
@@ -30,7 +31,7 @@ class Claim:
     create_time: datetime
 
 
-class Writing(Protocol):
+class Writing(AccessWriting, Protocol):
     """One transaction. Everything that it reads for writing is locked until it ends."""
 
     async def claim(self, project: str, claim: Claim, *, expired_before: datetime) -> Claim | None:
@@ -62,6 +63,14 @@ class Writing(Protocol):
 
     async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:
         """Reads what gateways have declared that has not expired at `now`."""
+        ...
+
+    async def publish(self, template: Template) -> tuple[Template, bool]:
+        """Stores a template version unless it is there; returns what is stored then, and whether it is new."""
+        ...
+
+    async def purge(self, now: datetime, limit: int) -> Sequence[AgentConfig]:
+        """Removes at most `limit` deleted agent configs whose purge time has come; returns them."""
         ...
 
     async def insert(self, agent: AgentConfig) -> None:
@@ -97,8 +106,8 @@ class Tail(Protocol):
         ...
 
 
-class Store(Protocol):
-    """Agent configs, their revisions, templates and the feed of changes."""
+class Store(AccessStore, Protocol):
+    """Agent configs, their revisions, templates and the feed of changes; and who may touch them."""
 
     async def agent(
         self, project: str, agent_id: str, *, revision: int | None = None, uid: str | None = None
@@ -123,10 +132,6 @@ class Store(Protocol):
 
     async def templates(self, after: str, limit: int) -> Sequence[Template]:
         """Reads the newest version of each template with an id over `after`, in order of id."""
-        ...
-
-    async def publish(self, template: Template) -> Template:
-        """Stores a template version unless it is there; returns what is stored then."""
         ...
 
     async def publish_providers(self, published: GatewayProviders) -> None:
@@ -158,10 +163,6 @@ class Store(Protocol):
 
     def tail(self) -> AbstractAsyncContextManager[Tail]:
         """Opens a connection that follows the feed."""
-        ...
-
-    async def purge(self, now: datetime, limit: int) -> int:
-        """Removes at most `limit` deleted agent configs whose purge time has come; returns how many."""
         ...
 
     async def forget_claims(self, before: datetime) -> int:

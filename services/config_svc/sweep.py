@@ -1,4 +1,4 @@
-"""Removes what has outlived its retention: deleted agent configs, request ids, providers, old changes of the feed."""
+"""Removes what has outlived its retention, and finishes deletions of projects that were cut short."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,24 +8,34 @@ from datetime import datetime, timedelta
 import structlog
 
 from config_svc.agents import REQUEST_ID_LIFETIME
+from config_svc.auditing import SELF, agent_event
 from config_svc.metrics import Metrics
-from config_svc.store import Store
+from config_svc.projects import Projects
+from config_svc.store import Store, Writing
 from servicekit.errors import ServiceError
 
 BATCH = 500
+KEY_CHANGES_KEPT = timedelta(hours=1)
+"""Far longer than anybody who follows them can be behind: who was cut off does not resume."""
 
 _log = structlog.get_logger("config_svc.sweep")
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Sweeps every `interval` seconds. `keep_changes` bounds how many changes the feed keeps, whatever their age."""
+    """Sweeps every `interval` seconds. `keep_changes` bounds how many changes the feed keeps, whatever their age.
+
+    API keys go `key_retention` after their end, audit events `audit_retention` after they happened.
+    """
 
     store: Store
     clock: Callable[[], datetime]
     metrics: Metrics
     feed_retention: timedelta
     keep_changes: int
+    projects: Projects
+    key_retention: timedelta = timedelta(days=90)
+    audit_retention: timedelta = timedelta(days=400)
     interval: float = 60.0
 
     async def run(self) -> None:
@@ -40,12 +50,27 @@ class Sweep:
     async def once(self) -> None:
         """Removes all that is due now, in small transactions. Safe to run on several replicas at once."""
         now = self.clock()
-        await self._drain("agent_configs", lambda: self.store.purge(now, BATCH))
+        await self._drain("projects", self.projects.resume)
+        await self._drain("agent_configs", lambda: purge(self.store, now, BATCH))
         await self._drain("changes", lambda: self.store.compact(now - self.feed_retention, self.keep_changes))
         await self._drain("providers", lambda: self.store.forget_providers(now))
         await self._drain("request_ids", lambda: self.store.forget_claims(now - REQUEST_ID_LIFETIME))
+        await self._drain("api_keys", lambda: self.store.forget_keys(now - self.key_retention, BATCH))
+        await self._drain("api_key_changes", lambda: self.store.forget_key_changes(now - KEY_CHANGES_KEPT))
+        await self._drain("audit_events", lambda: self.store.forget_audit_events(now - self.audit_retention, BATCH))
 
     async def _drain(self, kind: str, remove: Callable[[], Awaitable[int]]) -> None:
         while removed := await remove():
             self.metrics.removed.labels(kind).inc(removed)
             _log.info("removed", kind=kind, rows=removed)
+
+
+async def purge(store: Store, now: datetime, limit: int) -> int:
+    """Removes at most `limit` deleted agent configs whose purge time has come; returns how many."""
+
+    async def work(writing: Writing) -> int:
+        gone = await writing.purge(now, limit)
+        await writing.record([agent_event("purge", agent, None, now, caller=SELF) for agent in gone])
+        return len(gone)
+
+    return await store.transact(work)

@@ -6,11 +6,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from config_svc import paging
+from config_svc.auditing import template_event
 from config_svc.model import rules
 from config_svc.model.errors import TemplateConflict, TemplateNotFound
 from config_svc.model.template import Template, version_order
 from config_svc.schema import parameter_violations, schema_violations
-from config_svc.store import Store
+from config_svc.store import Store, Writing
 from servicekit.errors import Violation, Violations
 
 
@@ -32,7 +33,15 @@ class Templates:
         for violation in await asyncio.to_thread(_unfit_defaults, template, f"{path}.properties"):
             found.add(violation.field, violation.description)
         found.check()
-        stored = await self._store.publish(replace(template, create_time=self._clock()))
+        now = self._clock()
+
+        async def work(writing: Writing) -> Template:
+            stored, is_new = await writing.publish(replace(template, create_time=now))
+            if is_new:
+                await writing.record([template_event(stored, now)])
+            return stored
+
+        stored = await self._store.transact(work)
         if not stored.same_content(template):
             raise TemplateConflict(template.id, template.version)
         return stored

@@ -1,6 +1,7 @@
 """Puts the service together: the only place that names concrete adapters."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -9,15 +10,22 @@ import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from access.door import CHAT_GATEWAY, SESSION_SVC, Door, build_door
-from access.errors import Unauthenticated
-from access.key_cache import CheckedKey
+from config_svc.access_feed import AccessFeed
+from config_svc.access_servicer import AccessServicer
 from config_svc.agents import AgentConfigs
+from config_svc.api_keys import ApiKeys
+from config_svc.audit_log import AuditLog
 from config_svc.feed import ChangeFeed
+from config_svc.key_hashes import KeyHashes
+from config_svc.key_uses import KeyUses
 from config_svc.metrics import Metrics
-from config_svc.postgres_store import PEER, PostgresStore
+from config_svc.own_keys import OwnKeys
+from config_svc.postgres_store import PostgresStore
+from config_svc.postgres_tail import PEER
+from config_svc.projects import Projects
 from config_svc.providers import PublishedProviders
 from config_svc.schema_version import current_version, oldest_served, require_usable
-from config_svc.servicer import AgentConfigServicer, ProviderServicer, TemplateServicer, access_servicer
+from config_svc.servicer import AgentConfigServicer, ProviderServicer, TemplateServicer
 from config_svc.settings import ConfigSettings
 from config_svc.sweep import Sweep
 from config_svc.templates import Templates
@@ -39,18 +47,14 @@ SERVICES = (
     "parley.config.v1.ProviderService",
     "parley.config.v1.AccessService",
 )
-WATCH = "/parley.config.v1.AgentConfigService/WatchAgentConfigs"
+WATCHES = (
+    "/parley.config.v1.AgentConfigService/WatchAgentConfigs",
+    "/parley.config.v1.AccessService/WatchAccess",
+)
 
 _START_RETRY_SECONDS = 0.5
 
 _log = structlog.get_logger("config_svc")
-
-
-class _NoKeys:
-    """Refuses every API key: as long as none can be made, there is none."""
-
-    async def check(self, key: str) -> CheckedKey:
-        raise Unauthenticated
 
 
 class _Health:
@@ -110,10 +114,14 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
         background = await stack.enter_async_context(Background())
         background.start("feed", feed.follow())
         await feed.reached()
-        background.start("sweep", _sweep(settings, store, metrics).run())
-        door = build_door(settings, services=SERVICES, checker=_NoKeys(), peers=(CHAT_GATEWAY, SESSION_SVC))
+        projects = Projects(store, clock=_now, metrics=metrics)
+        background.start("sweep", _sweep(settings, store, projects, metrics).run())
+        access, own_keys = await _access(settings, store, projects, metrics, background)
+        door = build_door(settings, services=SERVICES, checker=own_keys, peers=(CHAT_GATEWAY, SESSION_SVC))
         stack.push_async_callback(door.close)
-        server = await stack.enter_async_context(_server(settings, store, feed, metrics, registry, door, tls))
+        if door.keys is not None:
+            background.start("own_keys", own_keys.follow(door.keys))
+        server = await stack.enter_async_context(_server(settings, store, feed, access, metrics, registry, door, tls))
         await health.tell(server)
         yield {"grpc_port": server.port, "metrics_port": metrics_port}
 
@@ -122,6 +130,7 @@ def _server(
     settings: ConfigSettings,
     store: PostgresStore,
     feed: ChangeFeed,
+    access: AccessServicer,
     metrics: Metrics,
     registry: CollectorRegistry,
     door: Door,
@@ -143,10 +152,10 @@ def _server(
                 provider_service_pb2_grpc.add_ProviderServiceServicer_to_server,
                 ProviderServicer(PublishedProviders(store, clock=_now)),
             ),
-            (access_service_pb2_grpc.add_AccessServiceServicer_to_server, access_servicer()),
+            (access_service_pb2_grpc.add_AccessServiceServicer_to_server, access),
         ],
         service_names=SERVICES,
-        endless=[WATCH],
+        endless=WATCHES,
         interceptors=door.interceptors,
         ready=feed.healthy,
         registry=registry,
@@ -154,11 +163,33 @@ def _server(
     )
 
 
-def _sweep(settings: ConfigSettings, store: PostgresStore, metrics: Metrics) -> Sweep:
+async def _access(
+    settings: ConfigSettings, store: PostgresStore, projects: Projects, metrics: Metrics, background: Background
+) -> tuple[AccessServicer, OwnKeys]:
+    """Starts what follows the ends of keys and notes their uses."""
+    feed = AccessFeed(store, clock=_now, metrics=metrics, peer=PEER)
+    background.start("access_feed", feed.follow())
+    uses = KeyUses(store, clock=_now)
+    background.start("key_uses", uses.run())
+    hashes = KeyHashes(settings.key_secrets or [await _kept_secret(store)])
+    keys = ApiKeys(store, clock=_now, hashes=hashes, uses=uses, metrics=metrics)
+    return AccessServicer(projects, keys, feed, AuditLog(store, clock=_now)), OwnKeys(keys, feed)
+
+
+async def _kept_secret(store: PostgresStore) -> bytes:
+    """Returns the secret that is in the database; the first replica that ever asks makes it."""
+    _log.warning("API keys are hashed under a secret that the database keeps, too: set PARLEY_CONFIG_KEY_SECRET")
+    return await store.secret("api_keys", secrets.token_bytes(32))
+
+
+def _sweep(settings: ConfigSettings, store: PostgresStore, projects: Projects, metrics: Metrics) -> Sweep:
     return Sweep(
         store,
         _now,
         metrics,
+        projects=projects,
+        key_retention=settings.ended_key_retention,
+        audit_retention=settings.audit_retention,
         feed_retention=settings.feed_retention,
         keep_changes=settings.feed_keep,
         interval=settings.sweep_interval,

@@ -304,7 +304,10 @@ ELSEWHERE = {
     "SESSION_BUSY": "tests/system/test_conversation.py::test_a_busy_session_is_refused_when_the_caller_says_so",
     "PEER_UNAVAILABLE": "tests/system/test_restarts.py::"
     "test_without_sessions_a_chat_fails_fast_and_leaves_nothing_half_done",
-    "NOT_IMPLEMENTED": "tests/system/test_grpcurl.py::test_what_comes_later_says_so",
+    "PROJECT_NOT_FOUND": "tests/service/config_svc/test_errors.py::test_each_reason",
+    "PROJECT_ALREADY_EXISTS": "tests/service/config_svc/test_errors.py::test_each_reason",
+    "PROJECT_IN_USE": "tests/service/config_svc/test_errors.py::test_each_reason",
+    "API_KEY_NOT_FOUND": "tests/service/config_svc/test_errors.py::test_each_reason",
     "DRAINING": "tests/unit/chat_gateway/test_scheduler.py::test_draining_refuses_new_turns_and_waits_for_the_rest",
     "DEADLINE_EXCEEDED": "tests/unit/chat_gateway/test_turn.py::test_a_turn_ends_at_its_bound_and_names_it",
     "LEASE_LOST": f"{TURNS}::test_a_holder_that_was_paused_is_fenced_off_by_the_next",

@@ -111,7 +111,6 @@ def test_an_error_comes_with_its_reason(parley_system: System) -> None:
     assert "AGENT_NOT_FOUND" in refused.stderr
 
 
-def test_what_comes_later_says_so(parley_system: System) -> None:
-    refused = grpcurl(parley_system.config.grpc_target, "parley.config.v1.AccessService/ListProjects", data={})
-    assert "Code: Unimplemented" in refused.stderr
-    assert "NOT_IMPLEMENTED" in refused.stderr
+def test_projects_are_listed(parley_system: System) -> None:
+    listed = grpcurl(parley_system.config.grpc_target, "parley.config.v1.AccessService/ListProjects", data={})
+    assert [project["id"] for project in answers(listed.stdout)[0]["projects"]] == ["default"]

@@ -15,7 +15,6 @@ from chat_gateway.clients.message_proto import (
     turn_to_proto,
 )
 from chat_gateway.clients.stubs import SESSION_SVC, Stubs
-from chat_gateway.clients.turn_streams import ABORT, BEGIN, COMMIT, RENEW, TurnStreams
 from chat_gateway.errors import SessionAgentMismatch
 from chat_gateway.model import AgentConfig, Begun, BusyPolicy, Committed, Lease, Message, Role, Turn, TurnRequest
 from chat_gateway.ports import StoredWindow
@@ -37,8 +36,8 @@ _BUSY = {
 class SessionClient:
     """Calls session_svc. `timeout` bounds each call but BeginTurn's wait for a busy session, in seconds."""
 
-    def __init__(self, turns: TurnStreams, *, timeout: float, wait_timeout: float) -> None:
-        self._turns = turns
+    def __init__(self, stubs: Stubs, *, timeout: float, wait_timeout: float) -> None:
+        self._turns = stubs.turns
         self._timeout = timeout
         self._wait_timeout = wait_timeout
 
@@ -59,8 +58,8 @@ class SessionClient:
 
     async def _begin(self, request: TurnRequest, config: AgentConfig, turn_id: str, digest: bytes) -> Begun:
         waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
-        response = await self._turns.call(
-            BEGIN,
+        response = await call(
+            self._turns.BeginTurn,
             pb.BeginTurnRequest(
                 project=request.project,
                 session_id=request.session_id,
@@ -78,13 +77,14 @@ class SessionClient:
                 metadata=request.metadata,
             ),
             timeout=self._timeout if request.busy is BusyPolicy.REJECT else waits,
+            peer=SESSION_SVC,
         )
         return _begun(response)
 
     async def renew(self, lease: Lease, hold: float) -> Lease:
         """See `Sessions.renew`."""
         request = pb.RenewTurnRequest(lease=_lease_to_proto(lease), hold=_duration(timedelta(seconds=hold)))
-        response = await self._turns.call(RENEW, request, timeout=self._timeout + hold)
+        response = await call(self._turns.RenewTurn, request, timeout=self._timeout + hold, peer=SESSION_SVC)
         return Lease(lease.project, lease.session_id, lease.turn_id, lease.token, from_timestamp(response.expire_time))
 
     async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
@@ -96,13 +96,13 @@ class SessionClient:
             request_digest=digest,
             idle_ttl=_duration(config.idle_ttl),
         )
-        response = await self._turns.call(COMMIT, request, timeout=self._timeout)
+        response = await call(self._turns.CommitTurn, request, timeout=self._timeout, peer=SESSION_SVC)
         return Committed(response.turn_number, from_timestamp(response.expire_time))
 
     async def abort(self, lease: Lease) -> None:
         """See `Sessions.abort`."""
         request = pb.AbortTurnRequest(lease=_lease_to_proto(lease))
-        await self._turns.call(ABORT, request, timeout=self._timeout)
+        await call(self._turns.AbortTurn, request, timeout=self._timeout, peer=SESSION_SVC)
 
 
 class SessionReaderClient:
@@ -135,7 +135,6 @@ class SessionReaderClient:
             session.message_count,
             dict(session.metadata),
             session.pinned_revision,
-            from_timestamp(session.expire_time),
         )
 
 

@@ -38,6 +38,46 @@ class AgentAlreadyExists(ServiceError):
         super().__init__(f"agent {agent_id!r} already exists", metadata={"agent_id": agent_id})
 
 
+class ProjectNotFound(ServiceError):
+    """No such project, or it is being deleted."""
+
+    code = Code.NOT_FOUND
+    reason = "PROJECT_NOT_FOUND"
+
+    def __init__(self, project: str) -> None:
+        super().__init__(f"project {project!r} does not exist", metadata={"project": project})
+
+
+class ProjectAlreadyExists(ServiceError):
+    """A project with this id is there, or its deletion has not ended."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "PROJECT_ALREADY_EXISTS"
+
+    def __init__(self, project: str) -> None:
+        super().__init__(f"project {project!r} already exists", metadata={"project": project})
+
+
+class ProjectInUse(ServiceError):
+    """The project can't be deleted."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "PROJECT_IN_USE"
+
+    def __init__(self, project: str) -> None:
+        super().__init__(f"project {project!r} is always there", metadata={"project": project})
+
+
+class ApiKeyNotFound(ServiceError):
+    """No such API key in this project."""
+
+    code = Code.NOT_FOUND
+    reason = "API_KEY_NOT_FOUND"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"API key {key_id!r} does not exist", metadata={"api_key_id": key_id})
+
+
 class EtagMismatch(ServiceError):
     """The etag given is not the current one (AIP-154)."""
 

@@ -22,6 +22,7 @@ _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL_KEY = re.compile(r"[a-z]([a-z0-9_./-]{0,61}[a-z0-9])?")
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.-]{0,63})\s*\}\}")
 _PLACEHOLDER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_USER_ID = re.compile(r"[!-~]{1,256}")
 _ID_WORDS = "must be lower-case letters, digits and '-', begin with a letter, not end with '-', at most 63 characters"
 
 
@@ -50,6 +51,12 @@ def check_text(found: Violations, field: str, value: str, *, most: int, required
     if len(value) > most:
         found.add(field, f"must have at most {most} characters")
     _check_nul(found, field, value)
+
+
+def check_user_id(found: Violations, field: str, value: str) -> None:
+    """Notes a text that can't be the id of a user; none is given where it is empty."""
+    if value and not _USER_ID.fullmatch(value):
+        found.add(field, "must be at most 256 printable ASCII characters without spaces")
 
 
 def check_bytes(found: Violations, field: str, value: str, *, most: int) -> None:

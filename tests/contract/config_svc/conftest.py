@@ -1,5 +1,6 @@
 """The same tests against the in-memory twin and the PostgreSQL store."""
 
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,9 +12,12 @@ from config_svc.agents import AgentConfigs
 from config_svc.memory_store import MemoryStore
 from config_svc.metrics import Metrics
 from config_svc.model.agent import AgentSpec, ModelConfig
+from config_svc.model.project import Project
 from config_svc.model.template import Template
 from config_svc.postgres_store import PostgresStore
+from config_svc.projects import Projects
 from config_svc.store import Store
+from config_svc.sweep import Sweep
 from tests.service.config_svc.databases import migrated_database
 
 RETENTION = timedelta(days=30)
@@ -54,13 +58,26 @@ async def store(database: str | None, clock: Clock) -> AsyncIterator[Store]:
     template = Template("assistant", "1.0.0", "", schema, clock())
     if database is None:
         memory = MemoryStore()
-        await memory.publish(template)
+        await _furnish(memory, clock, template)
         yield memory
         return
     postgres = PostgresStore(database)
-    await postgres.publish(template)
+    await _furnish(postgres, clock, template)
     yield postgres
     await postgres.close()
+
+
+async def _furnish(store: Store, clock: Clock, template: Template) -> None:
+    """The template, and projects beside `default`."""
+    for name in ("mine", "other"):
+        project = Project(name, str(uuid.uuid4()), "", clock())
+        await store.transact(lambda writing, made=project: writing.insert_project(made))
+    await publish(store, template)
+
+
+async def publish(store: Store, template: Template) -> Template:
+    """Publishes a template version; returns what is stored of it then."""
+    return (await store.transact(lambda writing: writing.publish(template)))[0]
 
 
 @pytest.fixture
@@ -71,6 +88,16 @@ def metrics() -> Metrics:
 @pytest.fixture
 def agents(store: Store, clock: Clock, metrics: Metrics) -> AgentConfigs:
     return AgentConfigs(store, clock=clock, retention=RETENTION, metrics=metrics)
+
+
+@pytest.fixture
+def projects(store: Store, clock: Clock, metrics: Metrics) -> Projects:
+    return Projects(store, clock=clock, metrics=metrics)
+
+
+@pytest.fixture
+def sweep(store: Store, clock: Clock, metrics: Metrics, projects: Projects) -> Sweep:
+    return Sweep(store, clock, metrics, feed_retention=timedelta(days=7), keep_changes=1000, projects=projects)
 
 
 def spec(**fields: Any) -> AgentSpec:

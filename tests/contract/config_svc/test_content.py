@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from config_svc.agents import AgentConfigs
-from config_svc.metrics import Metrics
 from config_svc.model.agent import ModelConfig
 from config_svc.model.errors import AgentNotFound, ParametersInvalid, RevisionNotFound
 from config_svc.model.fields import NOT_SET, Difference
@@ -146,7 +145,7 @@ async def test_a_provider_that_is_gone_keeps_nobody_from_other_changes(
 
 
 async def test_providers_are_the_union_of_live_gateways(
-    agents: AgentConfigs, providers: PublishedProviders, store: Store, clock: Clock, metrics: Metrics
+    agents: AgentConfigs, providers: PublishedProviders, store: Store, clock: Clock, sweep: Sweep
 ) -> None:
     async def listed(size: int = 0) -> Sequence[Provider]:
         found, token = await providers.list(size=size, token="")
@@ -173,7 +172,7 @@ async def test_providers_are_the_union_of_live_gateways(
     assert await listed() == []
     await providers.publish(OTHER, [Provider("new")], timedelta(seconds=1))
     clock.advance(seconds=2)
-    await Sweep(store, clock, metrics, feed_retention=timedelta(days=7), keep_changes=9).once()
+    await sweep.once()
     assert await store.forget_providers(clock()) == 0
 
 

@@ -6,19 +6,17 @@ from datetime import timedelta
 import pytest
 
 from config_svc.agents import AgentConfigs
-from config_svc.metrics import Metrics
 from config_svc.model.errors import AgentNotFound, IdempotencyKeyReused
 from config_svc.store import Store
-from config_svc.sweep import Sweep
+from config_svc.sweep import Sweep, purge
 from tests.contract.config_svc.conftest import RETENTION, Clock, spec
 
 P = "default"
 
 
 async def test_a_sweep_removes_what_is_due_and_nothing_else(
-    agents: AgentConfigs, store: Store, clock: Clock, metrics: Metrics
+    agents: AgentConfigs, store: Store, clock: Clock, sweep: Sweep
 ) -> None:
-    sweep = Sweep(store, clock, metrics, feed_retention=timedelta(days=7), keep_changes=1000)
     gone = await agents.create(P, "gone", spec())
     await agents.delete(P, "gone")
     clock.advance(days=20)
@@ -39,13 +37,13 @@ async def test_a_sweep_removes_what_is_due_and_nothing_else(
 
 
 async def test_a_sweep_removes_in_small_steps(
-    agents: AgentConfigs, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, metrics: Metrics
+    agents: AgentConfigs, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, sweep: Sweep
 ) -> None:
     monkeypatch.setattr("config_svc.sweep.BATCH", 2)
     for number in range(5):
         await agents.create(P, f"a{number}", spec())
         await agents.delete(P, f"a{number}")
     clock.advance(days=31)
-    await Sweep(store, clock, metrics, feed_retention=timedelta(days=7), keep_changes=1000).once()
-    assert await store.purge(clock(), 10) == 0
+    await sweep.once()
+    assert await purge(store, clock(), 10) == 0
     assert await store.changes(0, 100) == []

@@ -20,7 +20,8 @@ from config_svc.model.errors import (
 from config_svc.model.rules import canonical
 from config_svc.model.template import Template
 from config_svc.store import Store
-from tests.contract.config_svc.conftest import RETENTION, Clock, spec
+from config_svc.sweep import purge
+from tests.contract.config_svc.conftest import RETENTION, Clock, publish, spec
 
 P = "default"
 
@@ -241,12 +242,12 @@ async def test_what_is_past_its_retention_is_gone(agents: AgentConfigs, clock: C
     old = await agents.create(P, "a", spec(), request_id=str(uuid.uuid4()))
     kept = await agents.create(P, "b", spec())
     await agents.delete(P, "a")
-    assert await store.purge(clock(), 10) == 0
+    assert await purge(store, clock(), 10) == 0
     clock.advance(days=30)
     with pytest.raises(AgentNotFound):
         await agents.undelete(P, old.uid)
-    assert await store.purge(clock(), 10) == 1
-    assert await store.purge(clock(), 10) == 0
+    assert await purge(store, clock(), 10) == 1
+    assert await purge(store, clock(), 10) == 0
     assert await store.revisions(old.uid, None, 10) == []
     assert await agents.get(P, "b") == kept
 
@@ -267,9 +268,9 @@ async def test_a_template_version_is_kept_until_it_is_asked_to_change(
 ) -> None:
     await agents.create(P, "a", spec())
     schema: dict[str, Any] = {"type": "object", "required": ["company"]}
-    await store.publish(Template("assistant", "1.10.0", "", schema, clock()))
-    await store.publish(Template("assistant", "1.9.0", "", schema, clock()))
-    await store.publish(Template("other", "2.0.0", "", {"type": "object"}, clock()))
+    await publish(store, Template("assistant", "1.10.0", "", schema, clock()))
+    await publish(store, Template("assistant", "1.9.0", "", schema, clock()))
+    await publish(store, Template("other", "2.0.0", "", {"type": "object"}, clock()))
     updated = await agents.update(P, "a", spec(display_name="A"), ["display_name"])
     assert updated.spec.template_version == "1.0.0"
     other = await agents.update(P, "a", spec(template_id="other"), ["template_id"])
@@ -280,13 +281,13 @@ async def test_a_template_version_is_kept_until_it_is_asked_to_change(
 
 async def test_publishing_keeps_what_is_there(store: Store, clock: Clock) -> None:
     first = Template("t", "1.0.0", "d", {"type": "object", "n": [1, 1.5, True]}, clock())
-    assert await store.publish(first) == first
-    assert await store.publish(replace(first, description="other", create_time=clock.advance(hours=1))) == first
+    assert await publish(store, first) == first
+    assert await publish(store, replace(first, description="other", create_time=clock.advance(hours=1))) == first
     assert await store.template("t", "") == first
     assert await store.template("t", "1.0.1") is None
     assert await store.template("u", "") is None
-    await store.publish(replace(first, version="1.0.10"))
-    await store.publish(replace(first, version="1.0.9"))
+    await publish(store, replace(first, version="1.0.10"))
+    await publish(store, replace(first, version="1.0.9"))
     newest = await store.template("t", "")
     assert newest is not None
     assert newest.version == "1.0.10"

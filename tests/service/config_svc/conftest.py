@@ -9,8 +9,13 @@ from pydantic import SecretStr
 
 from config_svc.settings import ConfigSettings
 from config_svc.wiring import build
+from parley.config.v1 import (
+    access_service_pb2_grpc,
+    agent_config_service_pb2_grpc,
+    provider_service_pb2_grpc,
+    template_service_pb2_grpc,
+)
 from parley.config.v1 import agent_config_pb2 as agents_pb
-from parley.config.v1 import agent_config_service_pb2_grpc, provider_service_pb2_grpc, template_service_pb2_grpc
 from parley.config.v1 import template_service_pb2 as templates_pb
 from servicekit.channels import open_channel
 from tests.servers.stores import PostgresServer
@@ -25,6 +30,7 @@ class Running:
         self.channel = channel
         self.agents: Any = agent_config_service_pb2_grpc.AgentConfigServiceStub(channel)
         self.templates: Any = template_service_pb2_grpc.TemplateServiceStub(channel)
+        self.access: Any = access_service_pb2_grpc.AccessServiceStub(channel)
         self.providers: Any = provider_service_pb2_grpc.ProviderServiceStub(channel)
 
 

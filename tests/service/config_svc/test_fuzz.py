@@ -1,6 +1,7 @@
 """Random messages to every RPC of the contract: whatever comes, it is answered, and never with a fault of ours."""
 
 import random
+import uuid
 from typing import Any
 
 import grpc
@@ -8,6 +9,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from parley.config.v1 import access_service_pb2 as access_pb
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1 import provider_service_pb2 as providers_pb
 from parley.config.v1 import template_service_pb2 as templates_pb
@@ -76,6 +78,25 @@ def fill_map(values: Any, field: Any, chance: random.Random, depth: int) -> None
             values[key] = scalar(value_field, chance)
 
 
+def mend_access(message: Message, chance: random.Random) -> bool:
+    """Does the same for messages of AccessService; tells whether it did."""
+    if chance.random() < 0.3:
+        return False
+    if isinstance(message, access_pb.CreateApiKeyRequest):
+        message.api_key.project, message.api_key.user_id, message.api_key.display_name = "", "", ""
+        message.api_key.scopes[:] = ["chat"]
+        message.api_key.ClearField("limits")
+    elif isinstance(message, access_pb.CreateProjectRequest):
+        message.project.id = chance.choice(["a", "b", "c"])
+    elif isinstance(message, access_pb.RecordAuditEventRequest):
+        event = message.audit_event
+        event.id, event.project, event.actor, event.action = str(uuid.UUID(int=chance.getrandbits(128))), "", "a", "a.b"
+        event.resource, event.user_id, event.source, event.request_id = "users/u", "u", "", ""
+    else:
+        return False
+    return True
+
+
 def mend(message: Message, chance: random.Random) -> None:
     """Makes some messages good enough to get past the first checks."""
     if isinstance(message, pb.CreateAgentConfigRequest | pb.UpdateAgentConfigRequest) and chance.random() < 0.7:
@@ -93,6 +114,8 @@ def mend(message: Message, chance: random.Random) -> None:
     elif isinstance(message, templates_pb.PublishTemplateRequest) and chance.random() < 0.7:
         message.template.id, message.template.version, message.template.description = "t", "1.0.0", ""
         message.template.parameters_schema.update({"type": "object"})
+    elif mend_access(message, chance):
+        return
     elif "project" in message.DESCRIPTOR.fields_by_name and chance.random() < 0.7:
         message.ClearField("project")
         for field in chance.sample(["page_size", "page_token", "filter", "order_by"], 3):
@@ -102,12 +125,14 @@ def mend(message: Message, chance: random.Random) -> None:
             setattr(message, "id", chance.choice(["a", "b", "c"]))  # noqa: B010
 
 
+MODULES = {"agents": pb, "templates": templates_pb, "providers": providers_pb, "access": access_pb}
 METHODS = [
     (stub, method)
     for stub, service in (
         ("agents", pb.DESCRIPTOR.services_by_name["AgentConfigService"]),
         ("templates", templates_pb.DESCRIPTOR.services_by_name["TemplateService"]),
         ("providers", providers_pb.DESCRIPTOR.services_by_name["ProviderService"]),
+        ("access", access_pb.DESCRIPTOR.services_by_name["AccessService"]),
     )
     for method in service.methods
 ]
@@ -119,7 +144,9 @@ async def test_no_message_makes_a_fault(service: Running, seed: int) -> None:
     answered = 0
     for _ in range(40):
         for stub, method in METHODS:
-            module: Any = {"agents": pb, "templates": templates_pb, "providers": providers_pb}[stub]
+            module: Any = {"agents": pb, "templates": templates_pb, "providers": providers_pb, "access": access_pb}[
+                stub
+            ]
             request = getattr(module, method.input_type.name)()
             fill(request, chance)
             mend(request, chance)

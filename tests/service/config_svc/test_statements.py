@@ -26,7 +26,8 @@ SPEC = AgentSpec(model=ModelConfig("p", "m"))
 @pytest.fixture
 async def store(database_url: str) -> AsyncIterator[PostgresStore]:
     store = PostgresStore(database_url)
-    await store.publish(Template("assistant", "1.0.0", "", {"type": "object"}, datetime.now(UTC)))
+    template = Template("assistant", "1.0.0", "", {"type": "object"}, datetime.now(UTC))
+    await store.transact(lambda writing: writing.publish(template))
     yield store
     await store.close()
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from config_svc.model.change import ChangeType
 from config_svc.postgres_store import PostgresStore
 from config_svc.postgres_writing import PostgresWriting
+from parley.config.v1 import access_service_pb2 as access_pb
 from parley.config.v1 import agent_config_service_pb2 as pb
 from servicekit.channels import open_channel
 from servicekit.rpc_status import from_rpc_error
@@ -136,6 +137,7 @@ async def test_a_watch_resumes_on_another_replica(service: Running, database_url
 
 
 async def test_projects_are_watched_apart(service: Running) -> None:
+    await service.access.CreateProject(access_pb.CreateProjectRequest(project=access_pb.Project(id="mine")))
     watch, _ = await start(service, project="mine", heartbeat_interval=Duration(seconds=60))
     await create(service, "theirs")
     await service.agents.CreateAgentConfig(pb.CreateAgentConfigRequest(project="mine", agent_config=agent("ours")))

@@ -1,1 +1,0 @@
-"""Agents that are declared in files: reading them, planning what to change, and writing them back."""
