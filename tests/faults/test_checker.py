@@ -109,6 +109,7 @@ def test_a_brief_session_that_expired_begins_anew_and_is_not_listed() -> None:
     history.calls[1] = replace(history.calls[1], at=9.5, saw=history.operations[1].texts)
     history.listings.append(Listing("brief", 5.0, 5.1, frozenset()))
     history.listings.append(Listing("brief", 9.6, 9.7, frozenset({SESSION})))
+    history.listings.append(Listing("brief", 8.9, 9.6, frozenset({SESSION})))  # it was made again meanwhile
     history.stored.clear()
     assert check(history) == []
 

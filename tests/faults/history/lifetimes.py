@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from tests.faults.history.records import Attempt, Call, Ending, History, Operation, Removal
+from tests.faults.history.records import Attempt, Call, Ending, History, Listing, Operation, Removal
 
 TAIL_SECONDS = 30.0
 """How long a turn may go on after its caller knows nothing of it: the bounds of a turn and of its commit together."""
@@ -85,19 +85,22 @@ class Lifetimes:
     def dead_listed(self) -> Iterator[Finding]:
         """Find sessions that were listed when they had expired, or had been deleted and not been used since."""
         for listing in self._history.listings:
-            removals = [r for r in self._removals if r.acknowledged and r.ended < listing.began]
             for session in sorted(listing.sessions):
-                if listing.agent == self._history.brief_agent:
-                    dead = self._dead(session, listing.began)
-                else:
-                    dead = any(
-                        removal.agent == listing.agent
-                        and removal.session in ("", session)
-                        and self._untouched(session, removal.began, listing.ended)
-                        for removal in removals
-                    )
-                if dead:
-                    yield session, "was listed when it was gone"
+                since = self._may_live_since(listing, session)
+                if since is not None and self._untouched(session, since, listing.ended):
+                    yield session, f"was listed, and cannot have been used in the {listing.began - since:.3f} s before"
+
+    def _may_live_since(self, listing: Listing, session: str) -> float | None:
+        """Return the time since which a session must have been used to be in a listing; None when it may be old."""
+        if listing.agent == self._history.brief_agent:
+            return listing.began - self._history.brief_ttl
+        gone = [
+            removal.began
+            for removal in self._removals
+            if removal.agent == listing.agent and removal.session in ("", session)
+            if removal.acknowledged and removal.ended < listing.began
+        ]
+        return max(gone, default=None)
 
     def unfinished(self, stored: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
         """Find turns that were to be finished without their caller, reached the model, and are not stored."""
@@ -136,13 +139,7 @@ class Lifetimes:
 
     def _dead(self, session: str, at: float) -> bool:
         """Tell whether nothing can have touched a brief session for as long as it lives."""
-        ends = [
-            min(self._tail(attempt), at)
-            for operation in self._operations[session]
-            for attempt in operation.attempts
-            if attempt.began < at
-        ]
-        return max(ends, default=float("-inf")) + self._history.brief_ttl < at
+        return self._untouched(session, at - self._history.brief_ttl, at)
 
     def _untouched(self, session: str, since: float, until: float) -> bool:
         return not any(

@@ -84,6 +84,11 @@ def story(history: History, session: str, anomalies: list[Anomaly]) -> Iterator[
             sure = "and it is gone" if removal.acknowledged else "unheard"
             events.append((removal.began, f"** {removal.session or removal.agent} is deleted, {sure}"))
             events += [(removal.ended, f"** {removal.session or removal.agent} is gone")] * removal.acknowledged
+    events += [
+        (listing.began, f"** is listed, until {listing.ended - listing.began:.3f} s later")
+        for listing in history.listings
+        if session in listing.sessions
+    ]
     first = min((time for time, _ in events), default=0.0)
     last = max((time for time, _ in events), default=0.0)
     events += [
