@@ -109,7 +109,8 @@ async def serving(
     from the handlers they wrap (`HandlerInterceptor`). With `ready` false every service starts as NOT_SERVING, until
     `set_serving`. With `tls` the port speaks TLS; where that has authorities, clients must show a certificate of
     theirs, and while authentication is off it must be one of `settings.tls_peers`.
-    `settings.health_port` tells the same health on a port of its own, without TLS.
+    `settings.health_port` tells the same health on a port of its own, without TLS. The health service itself serves
+    until the drain, whatever the others do: that the process answers is what a liveness probe may ask.
 
     Leaving drains: health turns NOT_SERVING, calls are served on for `settings.drain_notice` seconds, then `on_end` is
     called and no new call is taken; running ones get `settings.drain_timeout` seconds, then they are cancelled.
@@ -139,8 +140,9 @@ async def serving(
     port = _bind(server, settings.host, settings.grpc_port, tls)
     running = GrpcServer(server, port, health_servicer, on_drain)
     observe_tasks(registry)
-    for name in ("", *names):
+    for name in ("", *service_names):
         await running.set_serving(name, ready)
+    await running.set_serving(health.SERVICE_NAME, True)
     async with _health_listening(settings, health_servicer):
         try:
             await server.start()

@@ -1,4 +1,4 @@
-"""Runs config_svc: `python -m config_svc`, or `python -m config_svc migrate [--wait SECONDS]`."""
+"""Runs config_svc: `python -m config_svc [--migrate]`, or `python -m config_svc migrate [--wait SECONDS]` alone."""
 
 import sys
 
@@ -6,11 +6,11 @@ from config_svc.settings import ConfigSettings
 from servicekit.lifecycle import run
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["migrate"]:
+    if sys.argv[1:2] in (["migrate"], ["--migrate"]):
         from config_svc import migrate  # the server does without Alembic
 
         migrate.main(sys.argv[2:])
-    else:
+    if sys.argv[1:2] != ["migrate"]:
         from config_svc.wiring import build
 
         run(build, ConfigSettings)

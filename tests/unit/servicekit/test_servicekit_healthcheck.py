@@ -35,6 +35,14 @@ async def test_the_health_port_tells_what_the_service_tells(start: Start) -> Non
         assert await ask(settings.health_port) == SERVING
 
 
+async def test_liveness_does_not_follow_readiness(start: Start) -> None:
+    async with start({}, ready=False) as peer:
+        stub = health_pb2_grpc.HealthStub(peer.channel)
+        request = health_pb2.HealthCheckRequest(service="grpc.health.v1.Health")
+        assert (await stub.Check(request, timeout=5)).status == SERVING
+        assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)).status == NOT_SERVING
+
+
 async def test_the_health_port_answers_nothing_else(start: Start) -> None:
     async def echo(request: Any, context: Any) -> Any:
         return request
