@@ -11,8 +11,7 @@ COPY deploy/images/elf.py deploy/images/rootfs.py /build/
 RUN python /build/rootfs.py /rootfs
 
 FROM scratch AS libraries
-COPY libs/parley /parley
-COPY libs/servicekit /servicekit
+COPY libs /
 
 FROM libraries AS code-config_svc
 COPY services/config_svc /config_svc

@@ -45,6 +45,7 @@ from chat_gateway.turn import TurnRunner
 from parley.chat.v1 import chat_service_pb2_grpc, runtime_service_pb2_grpc
 from servicekit.channels import open_channel
 from servicekit.lifecycle import Background
+from servicekit.metrics import serve_metrics
 from servicekit.server import GrpcServer, serving
 from servicekit.tls import Certificates, certificates
 
@@ -118,9 +119,17 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             http_serving(app, settings.host, settings.http_port, _edge_drain(settings), tls=edge_tls)
         )
         grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, door, edge_tls))
+        metrics_port = await stack.enter_async_context(_metrics_serving(settings, readiness))
         background.start("health", readiness.tell(grpc_server, SERVICES))
         stack.push_async_callback(_drain, settings, core.scheduler, readiness, http, grpc_server)
-        yield {"http_port": http.port, "grpc_port": grpc_server.port}
+        yield {"http_port": http.port, "grpc_port": grpc_server.port, "metrics_port": metrics_port}
+
+
+def _metrics_serving(settings: GatewaySettings, readiness: Readiness) -> AbstractAsyncContextManager[int | None]:
+    async def parts() -> Mapping[str, bool]:
+        return {"turns": readiness.ready}
+
+    return serve_metrics(settings.host, settings.metrics_port, readiness=parts)
 
 
 async def _channels(

@@ -47,8 +47,7 @@ def writable(path):
 print(json.dumps({
     "uid": os.getuid(), "gid": os.getgid(),
     "packages": sorted(d.metadata["Name"] for d in importlib.metadata.distributions()),
-    "code": [n for n in ("config_svc", "session_svc", "chat_gateway", "parley_cli", "parley", "servicekit")
-             if importlib.util.find_spec(n)],
+    "code": [n for n in CODE if importlib.util.find_spec(n)],
     "installer": importlib.util.find_spec("pip") is not None,
     "writable": [p for p in ("/", "/tmp", "/usr/local/lib", "/home/parley") if writable(p)],
     "authorities": len(ssl.create_default_context().get_ca_certs()),
@@ -60,10 +59,16 @@ pytestmark = pytest.mark.parametrize("service", SERVICES)
 
 
 def look_inside(containers: Containers, image: str) -> dict[str, Any]:
-    seen: dict[str, Any] = json.loads(
-        docker("run", "--rm", *Containers.HARDENED, "--entrypoint", "python", image, "-c", LOOK_INSIDE)
-    )
+    script = f"CODE = {sorted(folders('libs') | folders('services') | folders('cli'))}{LOOK_INSIDE}"
+    command = ("run", "--rm", *Containers.HARDENED, "--entrypoint", "python", image, "-c", script)
+    seen: dict[str, Any] = json.loads(docker(*command))
     return seen
+
+
+def folders(name: str) -> set[str]:
+    return {path.parent.name for path in (ROOT / name).glob("*/__init__.py")} | (
+        {"parley"} if name == "libs" else set()
+    )
 
 
 def needed(service: str) -> set[str]:
@@ -111,7 +116,7 @@ def test_an_image_has_its_own_packages_and_code_only(
 ) -> None:
     seen = look_inside(containers, images[service])
     assert {canonicalize_name(name) for name in seen["packages"]} == needed(service)
-    assert set(seen["code"]) == {service, "parley", "servicekit"}
+    assert set(seen["code"]) == {service} | folders("libs")
     assert (seen["uid"], seen["gid"]) == (65532, 65532)
     assert seen["writable"] == []
     assert seen["installer"] is False

@@ -119,7 +119,7 @@ def test_who_reaches_in_from_other_namespaces() -> None:
         "chat-gateway": {
             ("parley.dev/ingress=true", 8080),
             ("parley.dev/ingress=true", 50051),
-            ("parley.dev/scrapes=true", 8080),
+            ("parley.dev/scrapes=true", 9101),
         },
         "session-svc": {("parley.dev/scrapes=true", 9103)},
         "config-svc": {("parley.dev/scrapes=true", 9102)},
