@@ -11,7 +11,8 @@ from typing import Self
 import structlog
 
 from chat_gateway.errors import CommitCutShort, CommitUnresolved
-from chat_gateway.model import AgentConfig, Begun, Committed, Lease, Turn, TurnRequest
+from chat_gateway.limits import held
+from chat_gateway.model import AgentConfig, Begun, Committed, Lease, Turn, TurnLimit, TurnRequest
 from chat_gateway.ports import Sessions
 from servicekit.errors import Code, ServiceError
 
@@ -80,16 +81,42 @@ class Leases:
         self.times = times
         self._aborts: set[asyncio.Task[None]] = set()
 
-    async def begin(self, request: TurnRequest, config: AgentConfig, turn_id: str, digest: bytes) -> Begun:
-        """See `Sessions.begin`. A lease that was taken without its answer arriving here is given back."""
+    async def begin(
+        self,
+        request: TurnRequest,
+        config: AgentConfig,
+        turn_id: str,
+        digest: bytes,
+        limits: tuple[TurnLimit, ...] = (),
+    ) -> Begun:
+        """See `Sessions.begin`. What was taken without its answer arriving here is given back."""
         try:
-            return await self.sessions.begin(request, config, turn_id, digest)
+            return await self.sessions.begin(request, config, turn_id, digest, limits)
         except (ServiceError, asyncio.CancelledError) as error:
-            unknown = not isinstance(error, ServiceError) or error.code in _UNKNOWN_OUTCOME
-            if unknown and request.session_id:
-                # A session that was to be made has an id that nobody knows: it goes with its lease.
-                self.abort_later(Lease(request.project, request.session_id, turn_id, 0, datetime.now(UTC)))
+            # A session that was to be made has an id that nobody knows: it goes with its lease.
+            self._give_up(error, request, turn_id, limits, request.session_id)
             raise
+
+    async def admit(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
+        """See `Sessions.admit`. What was taken without its answer arriving here is given back."""
+        try:
+            return await self.sessions.admit(request, turn_id, limits)
+        except (ServiceError, asyncio.CancelledError) as error:
+            self._give_up(error, request, turn_id, limits, "")
+            raise
+
+    def _give_up(
+        self,
+        error: BaseException,
+        request: TurnRequest,
+        turn_id: str,
+        limits: tuple[TurnLimit, ...],
+        session_id: str,
+    ) -> None:
+        unknown = not isinstance(error, ServiceError) or error.code in _UNKNOWN_OUTCOME
+        places = held(limits)
+        if unknown and (session_id or places):
+            self.abort_later(Lease(request.project, session_id, turn_id, 0, datetime.now(UTC), places))
 
     def held(self, lease: Lease, stop: TurnStop) -> HeldLease:
         """Returns the lease as a context manager that renews it within and gives it back at the end."""
@@ -163,6 +190,14 @@ class HeldLease:
         if abort is not None and isinstance(error, Exception):
             await asyncio.wait((abort,), timeout=self._leases.times.abort_wait)
 
+    async def give_back(self) -> None:
+        """Ends a turn that has nothing to commit; waits a little for its places in limits to be free."""
+        self._stop_renewing()
+        self._settled = True
+        abort = self._leases.abort_later(self._lease)
+        if abort is not None:
+            await asyncio.wait((abort,), timeout=self._leases.times.abort_wait)
+
     async def commit(self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
         """Stores the turn. An unknown outcome is resolved by asking again with the same turn, within a bound.
 
@@ -217,7 +252,8 @@ class HeldLease:
                 # While session_svc is away the lease may still be ours; past its end it may be somebody else's.
                 if error.code not in _UNKNOWN_OUTCOME or datetime.now(UTC) >= self._lease.expire_time:
                     # A commit releases the lease before its reply is here: what became of the turn, it alone can tell.
-                    if not self._committing:
+                    # A turn without a session has nobody whom it could collide with.
+                    if not self._committing and self._lease.session_id:
                         self._stop(error)
                     return
             if clock() - begin < times.renew_interval:

@@ -281,6 +281,24 @@ class Begun:
     limits: tuple[LimitState, ...] = ()
 
 
+def begun_without_session(
+    request: TurnRequest, lease: Lease | None = None, limits: tuple[LimitState, ...] = ()
+) -> Begun:
+    """Returns what a turn without a session begins with: nothing but what the request and its limits say."""
+    return Begun(
+        session_id="",
+        created=False,
+        message_count=0,
+        pinned_revision=0,
+        metadata=request.metadata,
+        expire_time=None,
+        lease=lease,
+        window=(),
+        replayed=None,
+        limits=limits,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """What CommitTurn answers."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from chat_gateway.model import AgentConfig, Begun, Committed, Lease, Message, Turn, TurnRequest
+from chat_gateway.model import AgentConfig, Begun, Committed, Lease, Message, Turn, TurnLimit, TurnRequest
 
 
 class Configs(Protocol):
@@ -51,8 +51,19 @@ class KnownConfigs(Protocol):
 class Sessions(Protocol):
     """The turn service of session_svc. Every method is one RPC; errors are those of the contract."""
 
-    async def begin(self, request: TurnRequest, config: AgentConfig, turn_id: str, digest: bytes) -> Begun:
-        """Takes the lease and returns the window, or the stored turn of a repeated request."""
+    async def begin(
+        self,
+        request: TurnRequest,
+        config: AgentConfig,
+        turn_id: str,
+        digest: bytes,
+        limits: tuple[TurnLimit, ...] = (),
+    ) -> Begun:
+        """Takes the limits and the lease and returns the window, or the stored turn of a repeated request."""
+        ...
+
+    async def admit(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
+        """Takes the limits of a turn without a session; its lease holds places in them and nothing else."""
         ...
 
     async def renew(self, lease: Lease, hold: float) -> Lease:

@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from access.caller import current
 from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.instances import Instances
 from chat_gateway.digest import request_digest
 from chat_gateway.errors import AgentNotFound, TurnTimeout
 from chat_gateway.leases import Leases, TurnStop
+from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model import (
     AgentConfig,
@@ -28,6 +30,7 @@ from chat_gateway.model import (
     TurnOutcome,
     TurnRequest,
     TurnStarted,
+    begun_without_session,
 )
 from chat_gateway.ports import Configs
 from chat_gateway.rules import check_turn_request
@@ -88,7 +91,7 @@ class TurnRunner:
                 turn = _Started(new_turn_id(), datetime.now(UTC), digest, request, on_started, on_delta, admission)
                 async with self._bounded(request, config) as stop:
                     if request.stateless:
-                        outcome = await self._without_session(turn, config)
+                        outcome = await self._without_session(turn, config, stop)
                     else:
                         outcome = await self._in_session(turn, config, stop)
             observed.ended(outcome)
@@ -134,8 +137,9 @@ class TurnRunner:
 
     async def _begin(self, turn: _Started, config: AgentConfig) -> tuple[Begun, AgentConfig]:
         """Begins the turn; an agent that was deleted, and maybe made again, since its config was read is read again."""
+        limits = turn_limits(current(), config)
         try:
-            return await self._leases.begin(turn.request, config, turn.turn_id, turn.digest), config
+            return await self._leases.begin(turn.request, config, turn.turn_id, turn.digest, limits), config
         except ServiceError as error:
             if error.reason != "AGENT_DELETED":
                 raise
@@ -144,20 +148,22 @@ class TurnRunner:
         fresh = await self._config(turn.request)
         if fresh.uid == config.uid:
             raise AgentNotFound(config.id)
-        return await self._leases.begin(turn.request, fresh, turn.turn_id, turn.digest), fresh
+        limits = turn_limits(current(), fresh)
+        return await self._leases.begin(turn.request, fresh, turn.turn_id, turn.digest, limits), fresh
 
-    async def _without_session(self, turn: _Started, config: AgentConfig) -> TurnOutcome:
-        begun = Begun(
-            session_id="",
-            created=False,
-            message_count=0,
-            pinned_revision=0,
-            metadata=turn.request.metadata,
-            expire_time=None,
-            lease=None,
-            window=(),
-            replayed=None,
-        )
+    async def _without_session(self, turn: _Started, config: AgentConfig, stop: TurnStop) -> TurnOutcome:
+        limits = turn_limits(current(), config)
+        if not limits:
+            return await self._outside_sessions(turn, config, begun_without_session(turn.request))
+        begun = await self._leases.admit(turn.request, turn.turn_id, limits)
+        if begun.lease is None or not begun.lease.limits:
+            return await self._outside_sessions(turn, config, begun)
+        async with self._leases.held(begun.lease, stop) as lease:
+            outcome = await self._outside_sessions(turn, config, begun)
+            await lease.give_back()
+            return outcome
+
+    async def _outside_sessions(self, turn: _Started, config: AgentConfig, begun: Begun) -> TurnOutcome:
         answer = await self._answer(turn, config, begun)
         return TurnOutcome(
             turn_id=turn.turn_id,
@@ -171,6 +177,7 @@ class TurnRunner:
             usage=answer.usage,
             model=answer.model,
             begin_time=turn.time,
+            limits=begun.limits,
         )
 
     async def _answer(self, turn: _Started, config: AgentConfig, begun: Begun) -> Answer:
@@ -235,7 +242,9 @@ async def _replay(turn: _Started, begun: Begun) -> TurnOutcome:
 
 
 def _started(turn: _Started, begun: Begun, revision: int) -> TurnStarted:
-    return TurnStarted(turn.turn_id, begun.session_id, begun.created, begun.expire_time, revision, turn.time)
+    return TurnStarted(
+        turn.turn_id, begun.session_id, begun.created, begun.expire_time, revision, turn.time, limits=begun.limits
+    )
 
 
 def _outcome(
@@ -254,6 +263,7 @@ def _outcome(
         model=stored.model,
         begin_time=stored.begin_time,
         replayed=replayed,
+        limits=begun.limits,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
@@ -16,7 +17,20 @@ from chat_gateway.clients.message_proto import (
 )
 from chat_gateway.clients.stubs import SESSION_SVC, Stubs
 from chat_gateway.errors import SessionAgentMismatch
-from chat_gateway.model import AgentConfig, Begun, BusyPolicy, Committed, Lease, Message, Role, Turn, TurnRequest
+from chat_gateway.model import (
+    AgentConfig,
+    Begun,
+    BusyPolicy,
+    Committed,
+    Lease,
+    LimitState,
+    Message,
+    Role,
+    Turn,
+    TurnLimit,
+    TurnRequest,
+    begun_without_session,
+)
 from chat_gateway.ports import StoredWindow
 from parley.session.v1 import session_service_pb2
 from parley.session.v1 import turn_service_pb2 as pb
@@ -41,51 +55,64 @@ class SessionClient:
         self._timeout = timeout
         self._wait_timeout = wait_timeout
 
-    async def begin(self, request: TurnRequest, config: AgentConfig, turn_id: str, digest: bytes) -> Begun:
+    async def begin(
+        self,
+        request: TurnRequest,
+        config: AgentConfig,
+        turn_id: str,
+        digest: bytes,
+        limits: tuple[TurnLimit, ...] = (),
+    ) -> Begun:
         """See `Sessions.begin`. A caller that waits for a busy session waits no longer than its own timeout.
 
         A replica that stops while the turn waits there has taken nothing: the next replica is asked, at the end of the
         session's queue.
         """
+        waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
+        begin = pb.BeginTurnRequest(
+            project=request.project,
+            session_id=request.session_id,
+            session_must_exist=request.session_must_exist,
+            agent_id=config.id,
+            agent_uid=config.uid,
+            user_id=request.user_id,
+            turn_id=turn_id,
+            window_messages=config.window_messages,
+            idle_ttl=_duration(config.idle_ttl),
+            max_lifetime=_duration(config.max_lifetime),
+            busy=_BUSY[request.busy],
+            request_id=request.request_id,
+            request_digest=digest,
+            metadata=request.metadata,
+        )
+        if limits:
+            begin.limits.extend(map(_limit_to_proto, limits))
+        return _begun(await self._begin(begin, self._timeout if request.busy is BusyPolicy.REJECT else waits))
+
+    async def admit(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
+        """See `Sessions.admit`."""
+        waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
+        admit = pb.BeginTurnRequest(
+            project=request.project, turn_id=turn_id, stateless=True, limits=map(_limit_to_proto, limits)
+        )
+        response = await self._begin(admit, waits)
+        return begun_without_session(request, _lease_from_proto(response.lease), _limit_states(response))
+
+    async def _begin(self, begin: pb.BeginTurnRequest, timeout: float) -> pb.BeginTurnResponse:
         for pause in _OTHER_REPLICA_PAUSES:
             try:
-                return await self._begin(request, config, turn_id, digest)
+                return await call(self._turns.BeginTurn, begin, timeout=timeout, peer=SESSION_SVC)
             except RemoteError as error:
                 if error.reason != "DRAINING":
                     raise
             await asyncio.sleep(pause)
-        return await self._begin(request, config, turn_id, digest)
-
-    async def _begin(self, request: TurnRequest, config: AgentConfig, turn_id: str, digest: bytes) -> Begun:
-        waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
-        response = await call(
-            self._turns.BeginTurn,
-            pb.BeginTurnRequest(
-                project=request.project,
-                session_id=request.session_id,
-                session_must_exist=request.session_must_exist,
-                agent_id=config.id,
-                agent_uid=config.uid,
-                user_id=request.user_id,
-                turn_id=turn_id,
-                window_messages=config.window_messages,
-                idle_ttl=_duration(config.idle_ttl),
-                max_lifetime=_duration(config.max_lifetime),
-                busy=_BUSY[request.busy],
-                request_id=request.request_id,
-                request_digest=digest,
-                metadata=request.metadata,
-            ),
-            timeout=self._timeout if request.busy is BusyPolicy.REJECT else waits,
-            peer=SESSION_SVC,
-        )
-        return _begun(response)
+        return await call(self._turns.BeginTurn, begin, timeout=timeout, peer=SESSION_SVC)
 
     async def renew(self, lease: Lease, hold: float) -> Lease:
         """See `Sessions.renew`."""
         request = pb.RenewTurnRequest(lease=_lease_to_proto(lease), hold=_duration(timedelta(seconds=hold)))
         response = await call(self._turns.RenewTurn, request, timeout=self._timeout + hold, peer=SESSION_SVC)
-        return Lease(lease.project, lease.session_id, lease.turn_id, lease.token, from_timestamp(response.expire_time))
+        return replace(lease, expire_time=from_timestamp(response.expire_time))
 
     async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
         """See `Sessions.commit`."""
@@ -177,11 +204,29 @@ def _begun(response: pb.BeginTurnResponse) -> Begun:
         lease=_lease_from_proto(response.lease) if replayed is None else None,
         window=messages_from_turns(response.window),
         replayed=replayed,
+        limits=_limit_states(response),
+    )
+
+
+def _limit_to_proto(limit: TurnLimit) -> pb.TurnLimit:
+    return pb.TurnLimit(
+        subject=limit.subject,
+        requests_per_minute=limit.requests_per_minute,
+        concurrent_turns=limit.concurrent_turns,
+        wait=limit.wait,
+    )
+
+
+def _limit_states(response: pb.BeginTurnResponse) -> tuple[LimitState, ...]:
+    return tuple(
+        LimitState(state.subject, state.requests_per_minute, state.remaining, state.reset.ToMilliseconds() / 1000)
+        for state in response.limits
     )
 
 
 def _lease_from_proto(lease: pb.TurnLease) -> Lease:
-    return Lease(lease.project, lease.session_id, lease.turn_id, lease.token, from_timestamp(lease.expire_time))
+    expire_time = from_timestamp(lease.expire_time)
+    return Lease(lease.project, lease.session_id, lease.turn_id, lease.token, expire_time, tuple(lease.limits))
 
 
 def _lease_to_proto(lease: Lease) -> pb.TurnLease:
@@ -191,6 +236,7 @@ def _lease_to_proto(lease: Lease) -> pb.TurnLease:
         turn_id=lease.turn_id,
         token=lease.token,
         expire_time=to_timestamp(lease.expire_time),
+        limits=lease.limits,
     )
 
 

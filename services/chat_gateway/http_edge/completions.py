@@ -20,7 +20,8 @@ from chat_gateway.http_edge.completions_json import (
     to_turn_request,
 )
 from chat_gateway.http_edge.completions_shapes import ChatCompletionRequest
-from chat_gateway.http_edge.errors_json import Headers, encode_error, error_headers, http_status
+from chat_gateway.http_edge.errors_json import encode_error, error_headers, http_status
+from chat_gateway.http_edge.limit_headers import Headers, limit_headers
 from chat_gateway.http_edge.needs import HttpSettings
 from chat_gateway.http_edge.refusal import refuse_body
 from chat_gateway.http_edge.sse import KEEP_ALIVE, Chunks, error_frame
@@ -288,4 +289,6 @@ def _turn_headers(turn: TurnStarted | TurnOutcome) -> Headers:
         headers.append((b"x-session-expires", timestamp(turn.session_expire_time).encode()))
     if turn.replayed:
         headers.append((b"idempotent-replayed", b"true"))
+    if turn.limits:
+        headers += limit_headers(turn.limits)
     return headers

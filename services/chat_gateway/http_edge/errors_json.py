@@ -6,9 +6,8 @@ import math
 
 import msgspec
 
+from chat_gateway.http_edge.limit_headers import RATE_LIMITED, Headers, refusal_headers
 from servicekit.errors import Code, ServiceError
-
-Headers = list[tuple[bytes, bytes]]
 
 STATUS: dict[Code, int] = {
     Code.CANCELLED: 499,
@@ -111,7 +110,11 @@ def error_body(error: ServiceError) -> ErrorBody:
     """Returns the error as OpenAI's clients expect it."""
     status = http_status(error)
     param = error.violations[0].field if error.violations else ""
-    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    kind = (
+        "requests"
+        if error.reason == RATE_LIMITED
+        else _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    )
     violations = [FieldViolation(field=one.field, description=one.description) for one in error.violations]
     return ErrorBody(
         error=ErrorObject(
@@ -129,6 +132,7 @@ def error_headers(error: ServiceError) -> Headers:
         headers.append((b"x-should-retry", b"true" if helps else b"false"))
         if helps and status in (409, 429, 503):
             headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after or 0.0))))
+            headers += refusal_headers(error)
     if error.code is Code.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b'Bearer realm="parley"'))
     if isinstance(error, MethodNotAllowed):

@@ -63,13 +63,16 @@ _ANSWER_HEADERS = {
     "X-Session-Created": "`true` when this turn made it.",
     "X-Session-Expires": "When it ends unless a turn begins before (not on streams).",
     "X-Agent-Revision": "The revision of the agent config that the turn ran on.",
+    "x-ratelimit-limit-requests": "Turns that may begin in any minute, of the key's or agent's limit that is nearest.",
+    "x-ratelimit-remaining-requests": "Turns of it that may begin now.",
+    "x-ratelimit-reset-requests": "How long until all of them may, such as `6m0s`.",
     "Idempotent-Replayed": "`true` when this is the stored outcome of an earlier request (not on streams).",
 }
 _ERRORS = {
     "400": "The request is not valid, or can't be carried out as things are.",
     "404": "There is no such agent, revision or session.",
     "409": "The session is busy, the turn was interrupted, or the idempotency key was used for another body.",
-    "429": "As many turns are running and queued as may be.",
+    "429": "As many turns are running and queued as may be, or the key's or agent's limit is reached (`rate_limited`).",
     "500": "A fault of the service, or a garbled answer of the provider.",
     "503": "The provider or a part of the service is away.",
     "504": "The provider, or the whole turn, took too long.",

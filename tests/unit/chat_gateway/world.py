@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from chat_gateway.agents.instances import Instances
 from chat_gateway.errors import AgentNotFound
 from chat_gateway.leases import Leases, LeaseTimes
+from chat_gateway.limits import held
 from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model import (
     AgentConfig,
@@ -21,13 +22,16 @@ from chat_gateway.model import (
     Delta,
     FinishReason,
     Lease,
+    LimitState,
     Message,
     OnDelta,
     Role,
     Sampling,
     Turn,
+    TurnLimit,
     TurnRequest,
     Usage,
+    begun_without_session,
 )
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Providers
 from chat_gateway.scheduler import Scheduler, TurnLimits
@@ -107,14 +111,25 @@ class FakeSessions:
     metadata: dict[str, str] = field(default_factory=dict)
     replay: Turn | None = None
     commits: int = 0
+    limits: list[tuple[TurnLimit, ...]] = field(default_factory=list)
+    states: tuple[LimitState, ...] = ()
+    aborted_limits: list[tuple[str, ...]] = field(default_factory=list)
 
-    async def begin(self, request: TurnRequest, config: AgentConfig, turn_id: str, digest: bytes) -> Begun:
+    async def begin(
+        self,
+        request: TurnRequest,
+        config: AgentConfig,
+        turn_id: str,
+        digest: bytes,
+        limits: tuple[TurnLimit, ...] = (),
+    ) -> Begun:
         self.begun_uids.append(config.uid)
+        self.limits.append(limits)
         if self.begin_errors:
             raise self.begin_errors.pop(0)
         session_id = request.session_id or "made"
         window = tuple(m for turn in self.turns.get(session_id, []) for m in turn.messages)
-        lease = Lease(request.project, session_id, turn_id, 1, datetime.now(UTC) + timedelta(seconds=15))
+        lease = self._lease(request, session_id, turn_id, 1, limits)
         return Begun(
             session_id=session_id,
             created=session_id not in self.turns,
@@ -125,7 +140,20 @@ class FakeSessions:
             lease=None if self.replay else lease,
             window=window,
             replayed=self.replay,
+            limits=self.states,
         )
+
+    async def admit(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
+        self.limits.append(limits)
+        if self.begin_errors:
+            raise self.begin_errors.pop(0)
+        return begun_without_session(request, self._lease(request, "", turn_id, 0, limits), self.states)
+
+    def _lease(
+        self, request: TurnRequest, session_id: str, turn_id: str, token: int, limits: tuple[TurnLimit, ...]
+    ) -> Lease:
+        until = datetime.now(UTC) + timedelta(seconds=15)
+        return Lease(request.project, session_id, turn_id, token, until, held(limits))
 
     async def renew(self, lease: Lease, hold: float) -> Lease:
         self.renewed += 1
@@ -146,6 +174,7 @@ class FakeSessions:
         if self.abort_errors:
             raise self.abort_errors.pop(0)
         self.aborted.append(lease.turn_id)
+        self.aborted_limits.append(lease.limits)
 
 
 class FakeProvider:

@@ -78,7 +78,9 @@ def test_a_reason_as_an_http_error(reason: str) -> None:
     assert msgspec.json.decode(encode_error(error)) == {
         "error": {
             "message": "what went wrong",
-            "type": TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
+            "type": "requests"
+            if reason == "RATE_LIMITED"
+            else TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
             "param": None,
             "code": "invalid_api_key" if status == 401 else reason.lower(),
         }

@@ -1,0 +1,182 @@
+"""Limits of agents over two gateways and two replicas of session_svc."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import grpc
+import httpx
+import openai
+import pytest
+import redis
+from google.rpc import code_pb2, error_details_pb2
+from grpc_status import rpc_status
+
+from parley.chat.v1 import chat_service_pb2 as chat_pb
+from parley.chat.v1 import chat_service_pb2_grpc
+from parley.session.v1 import message_pb2
+from tests.servers.mock_model import Behaviour
+from tests.servers.processes import ServiceProcess
+from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.system import System
+
+LEASE = 2.0
+CLAIM = 0.5
+MINUTE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def system(
+    postgres_server: PostgresServer,
+    redis_server: RedisServer,
+    logical_databases: list[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[System]:
+    folder: Path = tmp_path_factory.mktemp("limits")
+    env = {"PARLEY_SESSION_LEASE": str(LEASE), "PARLEY_SESSION_CLAIM": str(CLAIM)}
+    with fresh_database(postgres_server) as postgres_url, fresh_redis(redis_server, logical_databases) as redis_url:
+        running = System(postgres_url, redis_url, folder=folder, session_env=env)
+        settings = env | {
+            "PARLEY_SESSION_REDIS_URL": redis_url,
+            "PARLEY_SESSION_CONFIG_TARGET": running.config.grpc_target,
+        }
+        second = ServiceProcess("session_svc", settings, logs=folder, name="session-2")
+        both = f"{running.session.grpc_target},{second.grpc_target}"
+        with running, second:
+            for _ in range(2):
+                running.new_gateway(
+                    {"PARLEY_GATEWAY_SESSION_TARGET": both, "PARLEY_GATEWAY_LEASE_RENEW_INTERVAL": "0.5"}
+                ).start()
+            yield running
+
+
+@pytest.fixture(autouse=True)
+def _forgetful_model(system: System) -> None:
+    system.model.reset()
+
+
+def agent_of(system: System, **limits: int) -> str:
+    return str(system.create_agent(f"agent-{uuid4().hex[:8]}", limits=limits)["id"])
+
+
+def burst(system: System, agent: str, turns: int, **fields: object) -> list[httpx.Response]:
+    """Runs so many turns at once, half of them on each of the last two gateways."""
+    with concurrent.futures.ThreadPoolExecutor(turns) as pool:
+        return list(pool.map(lambda number: system.chat(agent, "hi", gateway=1 + number % 2, **fields), range(turns)))
+
+
+@pytest.mark.parametrize("fields", [{}, {"store": False}], ids=["sessions", "stateless"])
+def test_a_burst_gets_exactly_the_turns_of_a_minute(system: System, fields: dict[str, object]) -> None:
+    agent = agent_of(system, requests_per_minute=15)
+    answers = burst(system, agent, 40, **fields)
+    taken = [answer for answer in answers if answer.status_code == 200]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert (len(taken), len(refused)) == (15, 25), [answer.text for answer in answers]
+    assert len(system.model.requests) == 15
+    left = sorted(int(answer.headers["x-ratelimit-remaining-requests"]) for answer in taken)
+    assert left == list(range(15))
+    assert {answer.headers["x-ratelimit-limit-requests"] for answer in answers} == {"15"}
+    for answer in refused:
+        error = answer.json()["error"]
+        assert (error["code"], error["type"], error["param"]) == ("rate_limited", "requests", None)
+        assert 30 <= int(answer.headers["retry-after"]) <= 60
+        assert answer.headers["x-should-retry"] == "true"
+        assert answer.headers["x-ratelimit-remaining-requests"] == "0"
+        assert answer.headers["x-ratelimit-reset-requests"].endswith("s")
+
+
+@pytest.mark.parametrize("fields", [{}, {"store": False}], ids=["sessions", "stateless"])
+def test_no_more_turns_run_at_once_and_the_others_wait(system: System, fields: dict[str, object]) -> None:
+    agent = agent_of(system, max_concurrent_turns=3)
+    system.model.script(*[Behaviour(hold=True)] * 12)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(burst, system, agent, 12, **fields)
+        system.model.wait_for_requests(3)
+        time.sleep(LEASE + CLAIM + 0.3)  # their places are kept by renewals
+        assert len(system.model.requests) == 3
+        system.model.release()
+        assert [answer.status_code for answer in running.result(timeout=30)] == [200] * 12
+    assert len(system.model.requests) == 12
+
+
+def test_streams_tell_the_limits_too(system: System) -> None:
+    agent = agent_of(system, requests_per_minute=2)
+    heads = [system.chat(agent, "hi", stream=True).headers for _ in range(3)]
+    assert [head["x-ratelimit-remaining-requests"] for head in heads] == ["1", "0", "0"]
+    assert heads[0]["x-ratelimit-reset-requests"] == "1m0s"
+
+
+def test_grpc_says_whose_limit_it_is_and_when_to_ask_again(system: System) -> None:
+    agent = agent_of(system, requests_per_minute=1)
+    request = chat_pb.CompleteRequest(
+        turn=chat_pb.TurnRequest(
+            agent_id=agent, messages=[message_pb2.Message(role=message_pb2.ROLE_USER, content="hi")]
+        )
+    )
+    with grpc.insecure_channel(system.grpc_target) as channel:
+        stub = chat_service_pb2_grpc.ChatServiceStub(channel)
+        stub.Complete(request, timeout=10)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Complete(request, timeout=10)
+    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
+    assert status is not None
+    assert status.code == code_pb2.RESOURCE_EXHAUSTED
+    info, retry, quota = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo(), error_details_pb2.QuotaFailure()
+    for detail in status.details:
+        for into in (info, retry, quota):
+            if detail.Is(into.DESCRIPTOR):
+                detail.Unpack(into)
+    assert (info.reason, info.metadata["bound"], info.metadata["limit"]) == ("RATE_LIMITED", "requests_per_minute", "1")
+    assert 30 < retry.retry_delay.seconds <= 60
+    assert quota.violations[0].subject.startswith("agent:")
+
+
+def test_a_repeated_request_is_not_counted_again(system: System) -> None:
+    agent = agent_of(system, requests_per_minute=2)
+    with system.client() as client:
+        body = {"model": agent, "messages": [{"role": "user", "content": "hi"}]}
+        answers = [client.post("/v1/chat/completions", json=body, headers={"Idempotency-Key": "k1"}) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert [answer.headers.get("idempotent-replayed") for answer in answers] == [None, "true", "true", "true"]
+    assert system.chat(agent, "another").headers["x-ratelimit-remaining-requests"] == "0"
+
+
+def test_a_gateway_that_is_killed_gives_its_places_back_within_a_lease(system: System) -> None:
+    agent = agent_of(system, max_concurrent_turns=1)
+    system.model.script(Behaviour(hold=True))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        lost = pool.submit(system.chat, agent, "hi", gateway=2)
+        system.model.wait_for_requests(1)
+        system.gateways[2].kill()
+        killed = time.monotonic()
+        with pytest.raises(httpx.TransportError):
+            lost.result(timeout=10)
+        assert system.chat(agent, "me next", gateway=1).status_code == 200
+        assert time.monotonic() - killed < LEASE + CLAIM + 1.5
+    system.model.release()
+    system.gateways[2].start()
+
+
+def test_the_openai_client_asks_again_and_succeeds(system: System) -> None:
+    agent = agent_of(system, requests_per_minute=2)
+    uid = httpx.get(f"{system.http_url}/v1/agents/{agent}", trust_env=False).json()["uid"]
+    for _ in range(2):
+        assert system.chat(agent, "hi").status_code == 200
+    with redis.Redis.from_url(system.redis_url) as store:
+        key = f"{{limit:default:agent:{uid}}}:begun"
+        for member in store.zrange(key, 0, -1):
+            store.zincrby(key, -(MINUTE_MS - 2_000), member)  # as if they had begun 58 seconds ago
+    with openai.OpenAI(base_url=f"{system.http_url}/v1", api_key="none", max_retries=2) as client:
+        begin = time.monotonic()
+        raw = client.chat.completions.with_raw_response.create(model=agent, messages=[{"role": "user", "content": "x"}])
+        assert raw.retries_taken == 1
+        assert 1 < time.monotonic() - begin < 8
+        hurried = client.with_options(max_retries=0)
+        with pytest.raises(openai.RateLimitError) as caught:
+            for _ in range(3):
+                hurried.chat.completions.create(model=agent, messages=[{"role": "user", "content": "x"}])
+    assert (caught.value.code, caught.value.type) == ("rate_limited", "requests")

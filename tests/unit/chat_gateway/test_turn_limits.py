@@ -1,0 +1,141 @@
+"""The limits of a turn: which it counts in, and that whatever becomes of it they are given back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from access.caller import ANONYMOUS, CHAT, Caller, Limits, set_current
+from chat_gateway.errors import ProviderUnavailable
+from chat_gateway.leases import LeaseTimes
+from chat_gateway.limits import held, turn_limits
+from chat_gateway.model import LimitState, TurnLimit, TurnStarted
+from servicekit.errors import Code, ServiceError, Unavailable
+from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, World, asks, make_config, remote
+
+KEY = Caller("ak-1", "default", frozenset({CHAT}), limits=Limits(requests_per_minute=60, concurrent_turns=2))
+BY_KEY = TurnLimit("key:ak-1", 60, 2)
+QUICK = LeaseTimes(renew_after=0.01, renew_interval=0.02, retry_pause=0.01, abort_resolve=0.5)
+UNKNOWN = Unavailable("session_svc")
+
+
+@pytest.fixture(autouse=True)
+def by_key() -> Iterator[None]:
+    set_current(KEY)
+    yield
+    set_current(ANONYMOUS)
+
+
+def test_most_turns_have_no_limit() -> None:
+    assert turn_limits(ANONYMOUS, make_config()) == ()
+    assert turn_limits(Caller("ak-1", "default", frozenset()), make_config()) == ()
+
+
+def test_a_turn_counts_for_its_key_and_waits_for_its_agent() -> None:
+    config = make_config(uid="u1", max_concurrent_turns=3, requests_per_minute=90)
+    assert turn_limits(KEY, config) == (BY_KEY, TurnLimit("agent:u1", 90, 3, wait=True))
+    assert turn_limits(ANONYMOUS, make_config(uid="u1", requests_per_minute=90)) == (
+        TurnLimit("agent:u1", 90, 0, wait=True),
+    )
+    assert held(turn_limits(KEY, make_config(uid="u1", requests_per_minute=90))) == ("key:ak-1",)
+
+
+@pytest.mark.parametrize("name", ["token: a b", "token:ü", "x" * 500])
+def test_any_subject_has_a_plain_name(name: str) -> None:
+    [limit] = turn_limits(Caller(name, "", frozenset(), limits=Limits(1, 1)), make_config())
+    assert len(limit.subject) < 200
+    assert limit.subject.isascii()
+    assert " " not in limit.subject
+
+
+async def test_the_limits_go_with_begin_and_come_back_in_the_outcome() -> None:
+    world = World()
+    world.sessions.states = (LimitState("key:ak-1", 60, 59, 60.0),)
+    started: list[TurnStarted] = []
+
+    async def note(event: TurnStarted) -> None:
+        started.append(event)
+
+    async def ignore(_: object) -> None:
+        pass
+
+    outcome = await world.runner.run(asks("hi", session_id="s"), note, ignore)
+    assert world.sessions.limits == [(BY_KEY,)]
+    assert outcome.limits == started[0].limits == world.sessions.states
+    assert world.sessions.aborted == []
+
+
+@pytest.mark.parametrize("session_id", ["s", ""])
+async def test_what_an_answer_that_never_came_may_have_taken_is_given_back(session_id: str) -> None:
+    world = World(times=QUICK)
+    world.sessions.begin_errors = [UNKNOWN]
+    with pytest.raises(Unavailable):
+        await world.runner.run(asks("hi", session_id=session_id))
+    await asyncio.sleep(0.05)
+    assert world.sessions.aborted_limits == [("key:ak-1",)]
+
+
+async def test_a_refusal_took_nothing() -> None:
+    world = World()
+    world.sessions.begin_errors = [remote("RATE_LIMITED", Code.RESOURCE_EXHAUSTED)]
+    with pytest.raises(ServiceError) as caught:
+        await world.runner.run(asks("hi", session_id="s"))
+    assert caught.value.reason == "RATE_LIMITED"
+    await asyncio.sleep(0.05)
+    assert world.sessions.aborted == []
+    assert not world.provider.calls
+
+
+async def test_a_turn_without_a_session_takes_its_limits_and_frees_them_before_it_is_answered() -> None:
+    world = World()
+    world.sessions.states = (LimitState("key:ak-1", 60, 59, 60.0),)
+    outcome = await world.runner.run(asks("hi", stateless=True))
+    assert outcome.limits == world.sessions.states
+    assert world.sessions.limits == [(BY_KEY,)]
+    assert world.sessions.aborted_limits == [("key:ak-1",)]
+    assert world.sessions.commits == 0
+
+
+async def test_a_turn_without_a_session_and_limits_asks_nobody() -> None:
+    set_current(ANONYMOUS)
+    world = World()
+    await world.runner.run(asks("hi", stateless=True))
+    assert world.sessions.limits == []
+    assert world.sessions.aborted == []
+
+
+async def test_a_limit_on_requests_alone_has_nothing_to_free() -> None:
+    set_current(ANONYMOUS)
+    world = World(configs=FakeConfigs(make_config(requests_per_minute=5)))
+    await world.runner.run(asks("hi", stateless=True))
+    assert len(world.sessions.limits) == 1
+    assert world.sessions.aborted == []
+
+
+async def test_a_turn_without_a_session_that_fails_frees_its_limits() -> None:
+    async def fail() -> None:
+        raise ProviderUnavailable("local", "is away")
+
+    world = World(provider=FakeProvider(before=fail), times=QUICK)
+    with pytest.raises(ProviderUnavailable):
+        await world.runner.run(asks("hi", stateless=True))
+    assert world.sessions.aborted_limits == [("key:ak-1",)]
+    world.sessions.begin_errors = [UNKNOWN]
+    with pytest.raises(Unavailable):
+        await world.runner.run(asks("hi", stateless=True))
+    await asyncio.sleep(0.05)
+    assert len(world.sessions.aborted_limits) == 2
+
+
+async def test_a_long_turn_without_a_session_keeps_its_places_and_survives_when_it_can_not() -> None:
+    async def slow() -> None:
+        await asyncio.sleep(0.2)
+
+    world = World(provider=FakeProvider(before=slow), times=QUICK)
+    world.sessions.renew_errors = [remote("LEASE_LOST", Code.ABORTED)]
+    assert (await world.runner.run(asks("hi", stateless=True))).message.content == "hello"
+    world.sessions.renewed = 0
+    await world.runner.run(asks("hi", stateless=True))
+    assert world.sessions.renewed > 2
