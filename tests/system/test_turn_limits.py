@@ -112,11 +112,8 @@ def test_streams_tell_the_limits_too(system: System) -> None:
 
 def test_grpc_says_whose_limit_it_is_and_when_to_ask_again(system: System) -> None:
     agent = agent_of(system, requests_per_minute=1)
-    request = chat_pb.CompleteRequest(
-        turn=chat_pb.TurnRequest(
-            agent_id=agent, messages=[message_pb2.Message(role=message_pb2.ROLE_USER, content="hi")]
-        )
-    )
+    said = message_pb2.Message(role=message_pb2.ROLE_USER, content="hi")
+    request = chat_pb.CompleteRequest(input=chat_pb.TurnInput(agent_id=agent, messages=[said]))
     with grpc.insecure_channel(system.grpc_target) as channel:
         stub = chat_service_pb2_grpc.ChatServiceStub(channel)
         stub.Complete(request, timeout=10)
