@@ -84,7 +84,7 @@ class ProviderUnavailable(ServiceError):
 
 
 class ProviderTimeout(ServiceError):
-    """The provider took longer than a bound: `connect`, `first_token`, `between_tokens` or `turn`."""
+    """The provider took longer than a bound: `connect`, `first_token`, `between_tokens`; `answer` when not streamed."""
 
     code = Code.DEADLINE_EXCEEDED
     reason = "PROVIDER_TIMEOUT"

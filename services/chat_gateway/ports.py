@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from chat_gateway.model import AgentConfig, Begun, Committed, Lease, Message, Turn, TurnLimit, TurnRequest
@@ -90,6 +91,7 @@ class StoredWindow:
     message_count: int
     metadata: Mapping[str, str]
     pinned_revision: int
+    expire_time: datetime | None
 
 
 class SessionReader(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.instances import Instances
@@ -19,6 +20,8 @@ class Prompt:
     messages: list[Message]
     omitted_message_count: int
     agent_revision: int
+    session_expire_time: datetime | None
+    """None where there is no session yet."""
 
 
 class PromptPreview:
@@ -39,10 +42,11 @@ class PromptPreview:
             config = await self._configs.at_revision(config, revision)
         agent = self._instances.get(config)
         messages = agent.prompt(TurnContext(request, stored.messages, stored.metadata))
-        return Prompt(messages, stored.message_count - len(stored.messages), config.revision)
+        omitted = stored.message_count - len(stored.messages)
+        return Prompt(messages, omitted, config.revision, stored.expire_time)
 
     async def _stored(self, request: TurnRequest, config: AgentConfig) -> StoredWindow:
-        nothing = StoredWindow((), 0, request.metadata, 0)
+        nothing = StoredWindow((), 0, request.metadata, 0, None)
         if not request.session_id:
             return nothing
         try:

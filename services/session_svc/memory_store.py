@@ -97,7 +97,7 @@ class MemorySessions:
             start = query.start
             ordered = [turn for turn in ordered if (turn.number <= start) == query.newest_first or turn.number == start]
         page, rest = ordered[: query.size], ordered[query.size :]
-        return TurnPage([turn.turn for turn in page], rest[0].number if rest else None)
+        return TurnPage([turn.turn for turn in page], rest[0].number if rest else None, stored.session.expire_ms)
 
     async def purge(self, purge: Purge) -> Removed:
         """See `SessionStore`."""

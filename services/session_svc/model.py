@@ -328,6 +328,8 @@ class TurnPage:
 
     turns: Sequence[bytes]
     next: int | None
+    expire_ms: int
+    """When the session that they are of expires."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,13 +186,13 @@ class RedisSessions:
                 headed = turn_of(element)
                 size_bytes += len(headed.turn)
                 if found and size_bytes > PAGE_BYTES:
-                    return TurnPage(found, headed.number)
+                    return TurnPage(found, headed.number, session.expire_ms)
                 found.append(headed.turn)
                 number = headed.number + step
             if not elements:
                 break
         more = session.first_turn <= number <= session.last_turn
-        return TurnPage(found, number if more else None)
+        return TurnPage(found, number if more else None, session.expire_ms)
 
     async def purge(self, purge: Purge) -> Removed:
         """See `SessionStore`."""

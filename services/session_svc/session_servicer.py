@@ -65,7 +65,9 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         query = convert.turn_query(request)
         page = await self._sessions.turns(query)
         return pb.ListMessagesResponse(
-            turns=convert.turns(page.turns), next_page_token=convert.turn_page_token(query, page.next)
+            turns=convert.turns(page.turns),
+            next_page_token=convert.turn_page_token(query, page.next),
+            session_expire_time=convert.timestamp(page.expire_ms),
         )
 
     async def ForkSession(self, request: pb.ForkSessionRequest, context: Context) -> pb.ForkSessionResponse:

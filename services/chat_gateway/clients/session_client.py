@@ -162,6 +162,7 @@ class SessionReaderClient:
             session.message_count,
             dict(session.metadata),
             session.pinned_revision,
+            from_timestamp(session.expire_time),
         )
 
 

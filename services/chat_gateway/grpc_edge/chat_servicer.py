@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chat_gateway.clients.message_proto import message_to_proto
+from chat_gateway.clients.message_proto import message_to_proto, to_timestamp
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.chat_proto import (
     deltas_to_proto,
@@ -20,6 +20,9 @@ from parley.chat.v1 import chat_service_pb2 as pb
 from parley.chat.v1 import chat_service_pb2_grpc
 from servicekit.server import remaining
 
+_ANSWER_MARGIN = 0.05
+"""Seconds before the caller's deadline at which a turn ends, so that its caller still hears which bound it hit."""
+
 
 class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
     """Serves `parley.chat.v1.ChatService`."""
@@ -30,7 +33,7 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
 
     async def Complete(self, request: pb.CompleteRequest, context: Any) -> pb.CompleteResponse:  # noqa: N802
         """Runs one turn; see the proto."""
-        outcome = await self._turns.run(request_from_proto(request.input, remaining(context)))
+        outcome = await self._turns.run(request_from_proto(request.input, _time_for(context)))
         return pb.CompleteResponse(message=message_to_proto(outcome.message), outcome=outcome_to_proto(outcome))
 
     async def StreamComplete(self, request: pb.StreamCompleteRequest, context: Any) -> None:  # type: ignore[override]  # noqa: N802
@@ -44,7 +47,7 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
 
         deltas = CoalescedDeltas(send_deltas)
         try:
-            turn = request_from_proto(request.input, remaining(context))
+            turn = request_from_proto(request.input, _time_for(context))
             outcome = await self._turns.run(turn, send_started, deltas)
             await deltas.finish()
         finally:
@@ -53,9 +56,15 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
 
     async def PreviewPrompt(self, request: pb.PreviewPromptRequest, context: Any) -> pb.PreviewPromptResponse:  # noqa: N802
         """Shows a prompt; see the proto."""
-        prompt = await self._preview.show(request_from_proto(request.input, remaining(context)))
+        prompt = await self._preview.show(request_from_proto(request.input, _time_for(context)))
         return pb.PreviewPromptResponse(
             messages=messages_to_proto(prompt.messages),
             omitted_message_count=prompt.omitted_message_count,
             agent_revision=prompt.agent_revision,
+            session_expire_time=to_timestamp(prompt.session_expire_time) if prompt.session_expire_time else None,
         )
+
+
+def _time_for(context: Any) -> float | None:
+    left = remaining(context)
+    return None if left is None else max(left - _ANSWER_MARGIN, left / 2)

@@ -33,7 +33,7 @@ from chat_gateway.http_edge.sessions_json import (
     messages_json,
     session_json,
 )
-from chat_gateway.http_edge.times_json import to_duration
+from chat_gateway.http_edge.times_json import proto_timestamp, to_duration
 from parley.session.v1 import session_service_pb2 as pb
 from servicekit.channels import call
 from servicekit.errors import DeadlineExceeded, InvalidArgument, ServiceError, Violation
@@ -83,8 +83,8 @@ async def list_messages(
     ] = 0,
     page_token: PageToken = "",
     user: UserId = None,
-) -> Page[SessionMessageJson]:
-    """Lists what was said by pages, oldest first. A page holds whole turns."""
+) -> Response[Page[SessionMessageJson]]:
+    """Lists what was said by pages, oldest first. A page holds whole turns. `X-Session-Expires` tells the end."""
     request = pb.ListMessagesRequest(
         project=project,
         session_id=session_id,
@@ -97,7 +97,8 @@ async def list_messages(
     page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
     step = -1 if order == "desc" else 1
     messages = [message for turn in page.turns for message in messages_json(turn)[::step]]
-    return Page(data=messages, next_page_token=page.next_page_token)
+    expires = {"X-Session-Expires": proto_timestamp(page.session_expire_time)}
+    return Response(Page(data=messages, next_page_token=page.next_page_token), headers=expires)
 
 
 @patch("/v1/sessions/{session_id:str}", scope=SESSIONS_ADMIN)

@@ -587,6 +587,7 @@ class PreviewPromptResponse(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     OMITTED_MESSAGE_COUNT_FIELD_NUMBER: _builtins.int
     AGENT_REVISION_FIELD_NUMBER: _builtins.int
+    SESSION_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     omitted_message_count: _builtins.int
     """Messages of the session that the window leaves out."""
     agent_revision: _builtins.int
@@ -595,16 +596,21 @@ class PreviewPromptResponse(_message.Message):
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """The messages in the order in which the model would get them."""
 
+    @_builtins.property
+    def session_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When the session expires unless it is used. Not set where there is no session yet."""
+
     def __init__(
         self,
         *,
         messages: _abc.Iterable[_message_pb2.Message] | None = ...,
         omitted_message_count: _builtins.int = ...,
         agent_revision: _builtins.int = ...,
+        session_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session_expire_time", b"session_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "messages", b"messages", "omitted_message_count", b"omitted_message_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "messages", b"messages", "omitted_message_count", b"omitted_message_count", "session_expire_time", b"session_expire_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

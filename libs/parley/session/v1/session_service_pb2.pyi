@@ -568,21 +568,27 @@ class ListMessagesResponse(_message.Message):
 
     TURNS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SESSION_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
     def turns(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Turn]:
         """One page of turns, each with its messages in the order in which they were said."""
 
+    @_builtins.property
+    def session_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When the session expires unless it is used. Reading does not extend it."""
+
     def __init__(
         self,
         *,
         turns: _abc.Iterable[_message_pb2.Turn] | None = ...,
         next_page_token: _builtins.str = ...,
+        session_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session_expire_time", b"session_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "session_expire_time", b"session_expire_time", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,201 @@
+"""Every bound on a turn, over both protocols: the error names it, in time, and the session is free again."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import uuid4
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from parley.chat.v1 import chat_service_pb2 as pb
+from parley.chat.v1 import chat_service_pb2_grpc
+from parley.session.v1 import message_pb2
+from tests.servers.mock_model import Behaviour
+from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.system import PROVIDER, System
+
+SECONDS = 0.5
+"""Of each bound on the provider."""
+IN_TIME = 3.0
+STREAMED, WHOLE = True, False
+
+
+@contextmanager
+def nobody_accepts() -> Iterator[int]:
+    """Yield a port to which no connection can be made, though somebody listens: its queue is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        callers = [socket.socket() for _ in range(2)]
+        for caller in callers:
+            caller.setblocking(False)
+            caller.connect_ex(listener.getsockname())
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            for caller in callers:
+                caller.close()
+
+
+@pytest.fixture(scope="module")
+def system(
+    postgres_server: PostgresServer,
+    redis_server: RedisServer,
+    logical_databases: list[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[System]:
+    """Gateway 0 has short bounds on the provider, gateway 1 none that a test would meet."""
+    with (
+        fresh_database(postgres_server) as postgres_url,
+        fresh_redis(redis_server, logical_databases) as redis_url,
+        System(postgres_url, redis_url, folder=tmp_path_factory.mktemp("bounds"), gateways=0) as started,
+        nobody_accepts() as full,
+    ):
+        providers = {
+            PROVIDER: {"base_url": started.model.url},
+            "full": {"base_url": f"http://127.0.0.1:{full}/v1"},
+        }
+        env = {"PARLEY_PROVIDERS": json.dumps(providers)}
+        names = ("CONNECT", "FIRST_TOKEN", "BETWEEN_TOKENS", "ANSWER")
+        bounds = {f"PARLEY_GATEWAY_{name}_TIMEOUT": str(SECONDS) for name in names}
+        # Or a connection that can't be made would meet the bound on its answer first.
+        bounds["PARLEY_GATEWAY_CONNECT_TIMEOUT"] = str(SECONDS / 2)
+        started.new_gateway({**env, **bounds}).start()
+        started.new_gateway(env).start()
+        started.create_agent("plain")
+        started.create_agent("unreachable", model={"provider": "full", "name": "m"})
+        started.create_agent("short", limits={"turn_timeout": "1s"})
+        yield started
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How a bound is met."""
+
+    reason: str
+    streamed: bool
+    agent: str = "plain"
+    gateway: int = 0
+    behaviour: Behaviour | None = None
+
+
+HOLD, HOLD_LATER = Behaviour(hold=True), Behaviour(hold_after_chunks=2)
+BOUNDS = [
+    ("connect", Bound("PROVIDER_TIMEOUT", WHOLE, agent="unreachable")),
+    ("connect", Bound("PROVIDER_TIMEOUT", STREAMED, agent="unreachable")),
+    ("first_token", Bound("PROVIDER_TIMEOUT", STREAMED, behaviour=HOLD)),
+    ("between_tokens", Bound("PROVIDER_TIMEOUT", STREAMED, behaviour=HOLD_LATER)),
+    ("answer", Bound("PROVIDER_TIMEOUT", WHOLE, behaviour=HOLD)),
+    ("turn", Bound("DEADLINE_EXCEEDED", WHOLE, agent="short", gateway=1, behaviour=HOLD)),
+    ("turn", Bound("DEADLINE_EXCEEDED", STREAMED, agent="short", gateway=1, behaviour=HOLD)),
+    ("turn", Bound("DEADLINE_EXCEEDED", STREAMED, agent="short", gateway=1, behaviour=HOLD_LATER)),
+]
+IDS = [
+    f"{name}-{'streamed' if bound.streamed else 'whole'}{'-later' if bound.behaviour is HOLD_LATER else ''}"
+    for name, bound in BOUNDS
+]
+
+
+def prepare(system: System, bound: Bound) -> str:
+    system.model.reset()
+    if bound.behaviour is not None:
+        system.model.script(bound.behaviour)
+    return f"s-{uuid4().hex}"
+
+
+def free_again(system: System, session: str) -> None:
+    answer = system.chat("plain", "hi", session_id=session, busy="reject", gateway=1)
+    assert (answer.status_code, answer.headers["X-Session-Created"]) == (200, "true"), answer.text
+
+
+@pytest.mark.parametrize(("name", "bound"), BOUNDS, ids=IDS)
+def test_a_bound_names_itself_over_http(system: System, name: str, bound: Bound) -> None:
+    session = prepare(system, bound)
+    began = time.monotonic()
+    answer = system.chat(bound.agent, "hi", session_id=session, stream=bound.streamed, gateway=bound.gateway)
+    assert time.monotonic() - began < IN_TIME
+    if answer.status_code == 200:
+        frames = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
+        error = json.loads(frames[-1])["error"]
+    else:
+        assert answer.status_code == 504
+        error = answer.json()["error"]
+    assert error["code"] == bound.reason.lower()
+    assert f"'{name}'" in error["message"]
+    free_again(system, session)
+
+
+def over_grpc(
+    system: System, bound: Bound, session: str, timeout: float
+) -> tuple[grpc.StatusCode, error_details_pb2.ErrorInfo]:
+    """Ask, and return the status and the details of the error that comes."""
+    said = message_pb2.Message(role=message_pb2.ROLE_USER, content="hi")
+    asked = pb.TurnInput(agent_id=bound.agent, session_id=session, messages=[said])
+    with grpc.insecure_channel(system.gateways[bound.gateway].grpc_target) as channel:
+        stub = chat_service_pb2_grpc.ChatServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            if bound.streamed:
+                list(stub.StreamComplete(pb.StreamCompleteRequest(input=asked), timeout=timeout))
+            else:
+                stub.Complete(pb.CompleteRequest(input=asked), timeout=timeout)
+        status = rpc_status.from_call(caught.value)
+        assert status is not None, caught.value
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status.details)
+    return caught.value.code(), info
+
+
+@pytest.mark.parametrize(("name", "bound"), BOUNDS, ids=IDS)
+def test_a_bound_names_itself_over_grpc(system: System, name: str, bound: Bound) -> None:
+    session = prepare(system, bound)
+    began = time.monotonic()
+    code, info = over_grpc(system, bound, session, timeout=10)
+    assert time.monotonic() - began < IN_TIME
+    assert (code, info.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, bound.reason)
+    assert info.metadata["bound"] == name
+    free_again(system, session)
+
+
+@pytest.mark.parametrize("streamed", [WHOLE, STREAMED], ids=["whole", "streamed"])
+def test_the_callers_deadline_bounds_the_turn_and_names_itself(system: System, streamed: bool) -> None:
+    bound = Bound("DEADLINE_EXCEEDED", streamed, gateway=1, behaviour=HOLD)
+    session = prepare(system, bound)
+    code, info = over_grpc(system, bound, session, timeout=1.0)
+    assert (code, info.reason, info.metadata["bound"]) == (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "DEADLINE_EXCEEDED",
+        "deadline",
+    )
+    deadline = time.monotonic() + 2
+    while system.model.running:
+        assert time.monotonic() < deadline, "the model call goes on"
+        time.sleep(0.01)
+    free_again(system, session)
+
+
+@pytest.mark.parametrize("streamed", [WHOLE, STREAMED], ids=["whole", "streamed"])
+def test_the_callers_deadline_bounds_the_wait_for_a_busy_session(system: System, streamed: bool) -> None:
+    session = prepare(system, Bound("", streamed, behaviour=HOLD))
+    said = message_pb2.Message(role=message_pb2.ROLE_USER, content="first")
+    first = pb.TurnInput(agent_id="plain", session_id=session, messages=[said])
+    with grpc.insecure_channel(system.gateways[1].grpc_target) as channel:
+        stub = chat_service_pb2_grpc.ChatServiceStub(channel)
+        running = stub.Complete.future(pb.CompleteRequest(input=first), timeout=20)
+        system.model.wait_for_requests(1)
+        began = time.monotonic()
+        code, info = over_grpc(system, Bound("", streamed, gateway=1), session, timeout=1.0)
+        assert time.monotonic() - began < 1.5
+        assert (code, info.reason) in (
+            (grpc.StatusCode.ABORTED, "SESSION_BUSY"),
+            (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+        )
+        system.model.release()
+        assert running.result(20).message.content == "echo:2:first"
