@@ -16,6 +16,7 @@ from chat_gateway.agents.instances import Instances
 from chat_gateway.model import AgentConfig, Sampling
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider, Providers
 from chat_gateway.templates.assistant import AssistantTemplate
+from chat_gateway.templates.catalog import TemplateCatalog
 
 COUNT = 5000
 INSTRUCTIONS = "You are the assistant number {} of {{{{company}}}}. " + "Answer from the handbook. " * 15
@@ -59,7 +60,7 @@ def bytes_per_instance(count: int = COUNT) -> float:
     """Build so many instances and return what each takes."""
     template, provider = AssistantTemplate(), NoProvider()
     kept: Provider = provider
-    instances = Instances({template.id: template}, Providers({"mock": kept}), limit=count)
+    instances = Instances(TemplateCatalog([template]), Providers({"mock": kept}), limit=count)
     instances.get(config(-1))
     gc.collect()
     tracemalloc.start()

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,13 +21,23 @@ SILENCE_SECONDS = 120.0
 Json = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field that the server refused."""
+
+    field: str
+    description: str
+
+
 class ApiError(LocalError):
     """The server refused, or answered what is no answer; one line with its code."""
 
-    def __init__(self, code: str, message: str, status: int = 0) -> None:
-        super().__init__(f"{code}: {' '.join(message.split())}")
+    def __init__(self, code: str, message: str, status: int = 0, violations: Sequence[FieldViolation] = ()) -> None:
+        self.message = " ".join(message.split())
+        super().__init__(f"{code}: {self.message}")
         self.code = code
         self.status = status
+        self.violations = tuple(violations)
 
 
 class Unreachable(LocalError):
@@ -69,9 +79,16 @@ class Api:
         """GET an object."""
         return self._object(self._send("GET", path, params={k: v for k, v in params.items() if v is not None}))
 
-    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Json:
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, str | int] | None = None,
+    ) -> Json:
         """Send an object, or nothing, and return the object that comes back (empty for 204)."""
-        answer = self._send(method, path, json=body) if body is not None else self._send(method, path)
+        options: dict[str, Any] = {"params": params or {}} | ({"json": body} if body is not None else {})
+        answer = self._send(method, path, **options)
         return {} if answer.status_code == httpx.codes.NO_CONTENT else self._object(answer)
 
     def list_all(self, path: str, limit: int, **params: str | int | None) -> list[Json]:
@@ -120,7 +137,12 @@ class Api:
 
 
 def _error(error: Mapping[str, Any], status: int) -> ApiError:
-    return ApiError(str(error.get("code") or error.get("type") or status), str(error.get("message") or ""), status)
+    violations = [
+        FieldViolation(str(one.get("field", "")), str(one.get("description", "")))
+        for one in error.get("violations") or ()
+    ]
+    code = str(error.get("code") or error.get("type") or status)
+    return ApiError(code, str(error.get("message") or ""), status, violations)
 
 
 def _refusal(response: httpx.Response) -> ApiError:

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from parley_cli.api import Api
+from parley_cli.commands.apply import apply, export
 from parley_cli.commands.output import print_fields, print_json, print_table
+from parley_cli.commands.revisions import diff, list_revisions, rollback, undelete
 from parley_cli.errors import LocalError
 
 agents = typer.Typer(help="Agent configs: what agents are.", no_args_is_help=True)
@@ -27,16 +30,17 @@ COLUMNS = {
     "revision": "revision",
     "updated": "update_time",
 }
+DELETED = {"deleted": "delete_time", "uid": "uid"}
 
 
 def read_object(file: Path) -> dict[str, Any]:
     """Read one object from a YAML or JSON file; raises LocalError that says what is wrong with it."""
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
-        value = yaml.safe_load(text)
+        value = YAML(typ="safe", pure=True).load(text)
     except OSError as error:
         raise LocalError(f"cannot read {file}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise LocalError(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
         raise LocalError(f"{file} must hold one object")
@@ -44,14 +48,19 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 @agents.command("list")
-def list_agents(limit: Limit = 100, as_json: AsJson = False) -> None:
+def list_agents(
+    limit: Limit = 100,
+    filter_text: Annotated[str | None, typer.Option("--filter", help="Such as 'labels.team=cx'.")] = None,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Deleted ones too, which can be undeleted.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """List agents."""
     with Api() as api:
-        rows = api.list_all("/v1/agents", limit)
+        rows = api.list_all("/v1/agents", limit, filter=filter_text, show_deleted="true" if deleted else None)
     if as_json:
         print_json(rows)
     else:
-        print_table(rows, COLUMNS, nothing="no agents")
+        print_table(rows, COLUMNS | (DELETED if deleted else {}), nothing="no agents")
 
 
 @agents.command("get")
@@ -90,3 +99,11 @@ def delete_agent(agent_id: Id) -> None:
     with Api() as api:
         api.send("DELETE", f"/v1/agents/{agent_id}")
     typer.echo(f"deleted {agent_id}")
+
+
+agents.command()(apply)
+agents.command()(export)
+agents.command("revisions")(list_revisions)
+agents.command()(diff)
+agents.command()(rollback)
+agents.command()(undelete)

@@ -1,0 +1,204 @@
+"""`parley agents apply` and `parley agents export`: agents in files, so that they can be kept in git."""
+
+import difflib
+import enum
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from parley_cli.api import Api, ApiError
+from parley_cli.commands.output import print_json
+from parley_cli.declared.agent_file import AgentFile, Problem, agent_files, as_yaml, exported
+from parley_cli.declared.plan import (
+    DEFAULT_OWNER,
+    MOST_AGENTS,
+    OWNER_LABEL,
+    Action,
+    FieldChange,
+    Plan,
+    Step,
+    carry_out,
+    make_plan,
+)
+from parley_cli.errors import LocalError
+
+CHANGES_EXIT_CODE = 3
+
+_SIGNS = {Action.CREATE: "+", Action.UPDATE: "~", Action.DELETE: "-"}
+_DONE = {Action.CREATE: "created", Action.UPDATE: "updated", Action.DELETE: "deleted"}
+
+
+class Output(enum.StrEnum):
+    """How to print."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Format(enum.StrEnum):
+    """How to write agents."""
+
+    YAML = "yaml"
+    JSON = "json"
+
+
+def apply(
+    files: Annotated[
+        Path, typer.Option("--file", "-f", exists=True, help="A folder of YAML files, one agent each; or one file.")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan, change nothing.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help=f"With --dry-run: {CHANGES_EXIT_CODE} when there is something to do.")
+    ] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete this owner's agents that no file declares.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
+    owner: Annotated[
+        str, typer.Option("--owner", help=f"Whose agents these are (label {OWNER_LABEL}); one for each folder.")
+    ] = DEFAULT_OWNER,
+    comment: Annotated[str, typer.Option("--comment", help="A note kept with each new revision.")] = "",
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print plan and outcome.")] = Output.TEXT,
+) -> None:
+    """Make the server have the agents that the files declare. Nothing is changed unless every file is good."""
+    if prune and files.is_file():
+        raise LocalError("--prune needs a folder: one file does not say which agents there are")
+    declared, problems = agent_files(files)
+    with Api() as api:
+        plan, found = make_plan(api, declared, owner, prune=prune)
+        _require_good(problems + found)
+        if output is Output.TEXT:
+            _show(plan)
+        if dry_run:
+            if output is Output.JSON:
+                print_json(_as_json(plan, {}))
+            raise typer.Exit(CHANGES_EXIT_CODE if exit_code and plan.changes else 0)
+        _confirm(plan.of(Action.DELETE), yes)
+        _carry_out(api, plan, comment, output)
+
+
+def export(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[AGENT]...", help="Which; all when none is named.")
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--directory", "-d", file_okay=False, help="Write a file for each agent here.")
+    ] = None,
+    output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.YAML,
+) -> None:
+    """Write agents as files that `apply` takes. Files that are there keep their comments and the order of fields."""
+    with Api() as api:
+        named = [api.get(f"/v1/agents/{one}") for one in ids or ()]
+        agents = named or api.list_all("/v1/agents", MOST_AGENTS)
+    contents = [exported(agent, frozenset({OWNER_LABEL})) for agent in agents]
+    if directory is not None:
+        _write(contents, directory)
+    elif output is Format.JSON:
+        print_json(contents)
+    else:
+        print("---\n".join(as_yaml(content) for content in contents), end="")
+
+
+def _require_good(problems: list[Problem]) -> None:
+    if not problems:
+        return
+    for problem in sorted(problems, key=lambda one: (str(one.file), one.line or 0, one.field)):
+        print(problem, file=sys.stderr)
+    files = len({problem.file for problem in problems})
+    raise LocalError(f"{_count(len(problems), 'problem')} in {_count(files, 'file')}: nothing was changed")
+
+
+def _confirm(deletions: list[Step], yes: bool) -> None:
+    if not deletions or yes:
+        return
+    count = _count(len(deletions), "agent")
+    if not sys.stdin.isatty():
+        raise LocalError(f"{count} would be deleted, with all sessions: say --yes to do so; nothing was changed")
+    typer.confirm(f"Delete {count}, with all sessions?", abort=True)
+
+
+def _carry_out(api: Api, plan: Plan, comment: str, output: Output) -> None:
+    """Carries out the plan as far as it goes: one agent that somebody else has changed keeps no other from its turn."""
+    outcomes: dict[str, str] = {}
+    failed = 0
+    for step in plan.changes:
+        try:
+            agent = carry_out(api, step, comment)
+            revision = f" (revision {agent['revision']})" if agent else ""
+            outcomes[step.id] = f"{_DONE[step.action]}{revision}"
+        except ApiError as error:
+            failed += 1
+            outcomes[step.id] = f"failed: {error}"
+            print(f"parley: {step.id}: {_advice(error)}", file=sys.stderr)
+        else:
+            if output is Output.TEXT:
+                typer.echo(f"{_DONE[step.action]} {step.id}{revision}")
+    if output is Output.JSON:
+        print_json(_as_json(plan, outcomes))
+    if failed:
+        raise LocalError(f"{failed} of {_count(len(plan.changes), 'change')} failed: run apply again")
+
+
+def _advice(error: ApiError) -> str:
+    if error.code in ("etag_mismatch", "agent_already_exists", "agent_not_found"):
+        return f"was changed by somebody else since the plan was made, and is left as it is ({error.code})"
+    return str(error)
+
+
+def _show(plan: Plan) -> None:
+    width = max((len(step.id) for step in plan.changes), default=0)
+    for step in plan.changes:
+        where = f"  ({step.file.path})" if step.file is not None else ""
+        typer.echo(f"{_SIGNS[step.action]} {step.action.value} {step.id:<{width}}{where}".rstrip())
+        for change in step.changes:
+            for line in change_lines(change):
+                typer.echo(f"    {line}")
+    counts = ", ".join(f"{len(plan.of(action))} to {action.value}" for action in _SIGNS)
+    typer.echo(f"Plan: {counts}, {len(plan.of(Action.UNCHANGED))} unchanged.")
+
+
+def change_lines(change: FieldChange) -> list[str]:
+    """Returns a change as lines; text of several lines as a diff."""
+    before, after = change.before, change.after
+    if isinstance(before or "", str) and isinstance(after or "", str) and "\n" in f"{before or ''}{after or ''}":
+        diff = difflib.unified_diff((before or "").splitlines(), (after or "").splitlines(), lineterm="", n=2)
+        return [f"{change.path}:", *(f"  {line}" for line in list(diff)[2:])]
+    return [f"{change.path}: {_value(before)} -> {_value(after)}"]
+
+
+def _value(value: Any) -> str:
+    return "(not set)" if value in (None, "", [], {}) else json.dumps(value, ensure_ascii=False)
+
+
+def _as_json(plan: Plan, outcomes: dict[str, str]) -> dict[str, Any]:
+    steps = []
+    for step in plan.steps:
+        changes = [{"path": one.path, "from": one.before, "to": one.after} for one in step.changes]
+        shown: dict[str, Any] = {"id": step.id, "action": step.action.value}
+        if step.file is not None:
+            shown["file"] = str(step.file.path)
+        shown["changes"] = changes
+        if step.id in outcomes:
+            shown["outcome"] = outcomes[step.id]
+        steps.append(shown)
+    return {"agents": steps, **{action.value: len(plan.of(action)) for action in Action}}
+
+
+def _write(contents: list[dict[str, Any]], directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    files, problems = agent_files(directory)
+    _require_good(problems)
+    known: dict[str, AgentFile] = {file.id: file for file in files}
+    for content in contents:
+        file = known.get(content["id"])
+        path = directory / f"{content['id']}.yaml" if file is None else file.path
+        if file is None:
+            path.write_text(as_yaml(content), encoding="utf-8")
+            typer.echo(f"wrote {path}")
+        else:
+            typer.echo(f"{'updated' if file.update(content) else 'unchanged'} {path}")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
