@@ -104,10 +104,21 @@ def _exhausted(details: str, peer: str) -> ServiceError:
     return Internal(f"{peer} answered RESOURCE_EXHAUSTED")
 
 
+def from_status(data: bytes) -> ServiceError:
+    """Returns the error of a serialized status that a peer of ours sent outside of a call's trailers."""
+    try:
+        status = status_pb2.Status.FromString(data)
+    except DecodeError:
+        return Internal("the peer answered a failure that can't be read")
+    return _from_status(status) or Internal(f"the peer answered code {status.code}")
+
+
 def _remote_error(error: grpc.aio.AioRpcError) -> RemoteError | None:
     status = _status_of(error)
-    if status is None:
-        return None
+    return None if status is None else _from_status(status)
+
+
+def _from_status(status: status_pb2.Status) -> RemoteError | None:
     info = error_details_pb2.ErrorInfo()
     if not _unpack(status.details, info) or info.domain != DOMAIN:
         return None
@@ -119,7 +130,7 @@ def _remote_error(error: grpc.aio.AioRpcError) -> RemoteError | None:
     _unpack(status.details, quota)
     return RemoteError(
         status.message,
-        code=Code[error.code().name],
+        code=Code(status.code),
         reason=info.reason,
         metadata=dict(info.metadata),
         violations=[Violation(v.field, v.description) for v in bad_request.field_violations],

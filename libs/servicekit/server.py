@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ from servicekit import traces
 from servicekit.channels import KEEPALIVE_OPTIONS, MESSAGE_OPTIONS
 from servicekit.errors import StartupError
 from servicekit.interceptors import (
+    Behavior,
     CallLog,
     CallMetrics,
     EndOnDrain,
@@ -31,7 +32,7 @@ from servicekit.peers import AcceptPeers
 from servicekit.settings import ServiceSettings
 from servicekit.tls import Certificates, server_credentials
 
-__all__ = ["GrpcServer", "check_port", "remaining", "serving"]
+__all__ = ["GrpcServer", "as_called", "check_port", "remaining", "serving"]
 
 _WATCH_HEALTH = "grpc.health.v1.Health/Watch"
 _REFLECT = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -95,6 +96,7 @@ async def serving(
     add: Sequence[tuple[Callable[[Any, Any], None], Any]],
     service_names: Sequence[str],
     endless: Iterable[str] = (),
+    quiet: Collection[str] = (),
     interceptors: Sequence[HandlerInterceptor] = (),
     ready: bool = True,
     on_end: Callable[[], None] = lambda: None,
@@ -105,7 +107,8 @@ async def serving(
 
     `add` pairs each generated `add_XServicer_to_server` with its servicer; `service_names` are their full names, for
     health and reflection. `endless` names methods (`/package.Service/Method`) whose calls never end by themselves: a
-    drain ends them with `Draining` instead of waiting. `interceptors` run inside the error mapping, and must raise
+    drain ends them with `Draining` instead of waiting. Methods in `quiet` (`package.Service/Method`) have no span, and
+    a log line for debugging only. `interceptors` run inside the error mapping, and must raise
     from the handlers they wrap (`HandlerInterceptor`). With `ready` false every service starts as NOT_SERVING, until
     `set_serving`. With `tls` the port speaks TLS; where that has authorities, clients must show a certificate of
     theirs, and while authentication is off it must be one of `settings.tls_peers`.
@@ -117,10 +120,11 @@ async def serving(
     Raises `StartupError` naming host:port when the port can't be had.
     """
     on_drain = EndOnDrain({*endless, f"/{_WATCH_HEALTH}", f"/{_REFLECT}"})
-    observed = Observed([CallMetrics(call_duration(registry)), CallLog(quiet=_QUIET_METHODS)])
+    quiet = (*_QUIET_METHODS, *quiet)
+    observed = Observed([CallMetrics(call_duration(registry)), CallLog(quiet)])
     server = grpc.aio.server(
         interceptors=[
-            *((Traced(quiet=_QUIET_METHODS),) if traces.on() else ()),
+            *((Traced(quiet),) if traces.on() else ()),
             observed,
             ErrorMapping(),
             on_drain,
@@ -166,6 +170,17 @@ async def _health_listening(settings: ServiceSettings, health_servicer: Any) -> 
         yield
     finally:
         await server.stop(None)
+
+
+def as_called(method: str, behavior: Behavior, registry: CollectorRegistry = REGISTRY) -> Behavior:
+    """Returns a unary method's `behavior` with the errors, log, measurements and span of a call to `serving`.
+
+    For calls that reach `method` (`/package.Service/Method`) in another way than as an RPC of their own. A failure ends
+    in the `abort` of the context that is given.
+    """
+    observed = Observed([CallMetrics(call_duration(registry)), CallLog()])
+    around = observed.wrap(method, ErrorMapping().wrap(method, behavior))
+    return Traced().wrap(method, around) if traces.on() else around
 
 
 def check_port(host: str, port: int) -> None:

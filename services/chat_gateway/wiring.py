@@ -23,6 +23,7 @@ from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.session_client import SessionAdminClient, SessionClient, SessionReaderClient
 from chat_gateway.clients.stubs import Stubs, make_stubs
 from chat_gateway.clients.template_publisher import publish_templates
+from chat_gateway.clients.turn_streams import TurnStreams
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.chat_servicer import ChatServicer
@@ -209,7 +210,8 @@ async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, 
         on_deleted=lambda config: instances.evict_uid(config.uid),
     )
     stack.push_async_callback(configs.close)
-    sessions = SessionClient(stubs, timeout=settings.peer_timeout, wait_timeout=settings.session_wait_timeout)
+    turn_calls = await stack.enter_async_context(TurnStreams(stubs).open())
+    sessions = SessionClient(turn_calls, timeout=settings.peer_timeout, wait_timeout=settings.session_wait_timeout)
     leases = Leases(sessions, LeaseTimes(renew_interval=settings.lease_renew_interval))
     stack.push_async_callback(leases.close, settings.peer_timeout)
     scheduler = Scheduler(_turn_limits(settings))

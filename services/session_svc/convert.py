@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from parley.session.v1 import message_pb2, session_service_pb2, turn_service_pb2
 from servicekit.errors import InvalidArgument, MessageTooLarge, Violation, Violations
+from servicekit.wire import bytes_tag, varint
 from session_svc import rules
 from session_svc.errors import InvalidPageToken
 from session_svc.model import (
@@ -53,8 +54,8 @@ _MOST_SESSIONS = 1000
 _MOST_TURNS = 100
 
 # Field numbers of BeginTurnResponse that hold stored bytes, as tags of length-delimited fields.
-_WINDOW_TAG = bytes([turn_service_pb2.BeginTurnResponse.WINDOW_FIELD_NUMBER << 3 | 2])
-_REPLAYED_TAG = bytes([turn_service_pb2.BeginTurnResponse.REPLAYED_TURN_FIELD_NUMBER << 3 | 2])
+_WINDOW_TAG = bytes_tag(turn_service_pb2.BeginTurnResponse.WINDOW_FIELD_NUMBER)
+_REPLAYED_TAG = bytes_tag(turn_service_pb2.BeginTurnResponse.REPLAYED_TURN_FIELD_NUMBER)
 
 
 def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
@@ -89,14 +90,14 @@ def begun_on_the_wire(outcome: Begun | Replayed) -> bytes:
     """
     response = turn_service_pb2.BeginTurnResponse(session=session(outcome.session))
     if isinstance(outcome, Replayed):
-        return response.SerializeToString() + _REPLAYED_TAG + _length(outcome.turn) + outcome.turn
+        return response.SerializeToString() + _REPLAYED_TAG + varint(len(outcome.turn)) + outcome.turn
     response.lease.CopyFrom(lease_message(outcome.lease))
     if outcome.limits:
         response.limits.extend(map(_limit_state, outcome.limits))
     response.created = outcome.created
     pieces = [response.SerializeToString()]
     for turn in outcome.window:
-        pieces += (_WINDOW_TAG, _length(turn), turn)
+        pieces += (_WINDOW_TAG, varint(len(turn)), turn)
     return b"".join(pieces)
 
 
@@ -354,16 +355,6 @@ def _milliseconds(duration: Duration) -> int:
 
 def _duration(milliseconds: int) -> Duration:
     return Duration(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
-
-
-def _length(data: bytes) -> bytes:
-    """Returns the length as a varint."""
-    length, encoded = len(data), bytearray()
-    while length > 127:
-        encoded.append(length & 127 | 128)
-        length >>= 7
-    encoded.append(length)
-    return bytes(encoded)
 
 
 def _bound_to(*query: object) -> str:

@@ -7,7 +7,10 @@ from typing import Any
 import grpc
 
 from parley.session.v1 import turn_service_pb2 as pb
+from servicekit.interceptors import Behavior
+from servicekit.server import as_called
 from session_svc import convert
+from session_svc.turn_streams import TurnStreams
 from session_svc.turns import Turns
 
 NAME = pb.DESCRIPTOR.services_by_name["TurnService"].full_name
@@ -45,13 +48,26 @@ class TurnServicer:
         return pb.AbortTurnResponse()
 
 
-def add_turn_servicer_to_server(servicer: TurnServicer, server: Any) -> None:
-    """Registers the servicer; what the generated function does, but for BeginTurn's response, which is bytes."""
+def make_streams(servicer: TurnServicer) -> TurnStreams:
+    """Returns what serves the stream of the same methods."""
+    methods: dict[str, tuple[str, Behavior]] = {
+        "begin": ("BeginTurn", servicer.BeginTurn),
+        "renew": ("RenewTurn", servicer.RenewTurn),
+        "commit": ("CommitTurn", servicer.CommitTurn),
+        "abort": ("AbortTurn", servicer.AbortTurn),
+    }
+    return TurnStreams({field: as_called(f"/{NAME}/{name}", behavior) for field, (name, behavior) in methods.items()})
+
+
+def add_turn_servicer_to_server(servicer: tuple[TurnServicer, TurnStreams], server: Any) -> None:
+    """Registers both; what the generated function does, but for BeginTurn's and Turns' responses, which are bytes."""
+    unary, streams = servicer
     handlers = {
-        "BeginTurn": _handler(servicer.BeginTurn, pb.BeginTurnRequest, None),
-        "RenewTurn": _handler(servicer.RenewTurn, pb.RenewTurnRequest, pb.RenewTurnResponse),
-        "CommitTurn": _handler(servicer.CommitTurn, pb.CommitTurnRequest, pb.CommitTurnResponse),
-        "AbortTurn": _handler(servicer.AbortTurn, pb.AbortTurnRequest, pb.AbortTurnResponse),
+        "BeginTurn": _handler(unary.BeginTurn, pb.BeginTurnRequest, None),
+        "RenewTurn": _handler(unary.RenewTurn, pb.RenewTurnRequest, pb.RenewTurnResponse),
+        "CommitTurn": _handler(unary.CommitTurn, pb.CommitTurnRequest, pb.CommitTurnResponse),
+        "AbortTurn": _handler(unary.AbortTurn, pb.AbortTurnRequest, pb.AbortTurnResponse),
+        "Turns": grpc.stream_stream_rpc_method_handler(streams.turns, request_deserializer=pb.TurnsRequest.FromString),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
     server.add_registered_method_handlers(NAME, handlers)

@@ -39,7 +39,8 @@ from session_svc.redis_wake import RedisWakes
 from session_svc.session_servicer import SessionServicer
 from session_svc.sessions import Sessions
 from session_svc.settings import SessionSettings
-from session_svc.turn_servicer import TurnServicer, add_turn_servicer_to_server
+from session_svc.turn_servicer import TurnServicer, add_turn_servicer_to_server, make_streams
+from session_svc.turn_streams import TurnStreams
 from session_svc.turns import Turns
 
 COMMIT_CONNECTIONS = 8
@@ -75,19 +76,22 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         keys = KeyClient(channel)
         door = build_door(settings, services=SERVICES, checker=keys, peers=(CHAT_GATEWAY,))
         stack.push_async_callback(door.close)
-        health = RedisHealth(link, metrics)
+        servicer = TurnServicer(turns)
+        streams = make_streams(servicer)
+        health = RedisHealth(link, metrics, streams)
         await health.probe()
         server = await stack.enter_async_context(
             serving(
                 settings,
                 add=[
-                    (add_turn_servicer_to_server, TurnServicer(turns)),
+                    (add_turn_servicer_to_server, (servicer, streams)),
                     (add_SessionServiceServicer_to_server, SessionServicer(sessions)),
                 ],
                 service_names=SERVICES,
                 interceptors=door.interceptors,
+                quiet=(f"{turn_servicer.NAME}/Turns",),  # its calls have lines and spans of their own
                 ready=health.up,
-                on_end=turns.drain,
+                on_end=lambda: _end(streams, turns),
                 tls=tls,
             )
         )
@@ -124,12 +128,18 @@ async def open_redis(url: str, links: int) -> AsyncIterator[tuple[list[Link], Pl
             yield [await stack.enter_async_context(RedisLink(place).open()) for _ in range(links)], place
 
 
+def _end(streams: TurnStreams, turns: Turns) -> None:
+    streams.set_serving(False)
+    turns.drain()
+
+
 class RedisHealth:
     """Says that session_svc serves exactly while Redis answers."""
 
-    def __init__(self, link: Link, metrics: Metrics) -> None:
+    def __init__(self, link: Link, metrics: Metrics, streams: TurnStreams) -> None:
         self._link = link
         self._metrics = metrics
+        self._streams = streams
         self.up = False
 
     async def probe(self) -> bool:
@@ -141,6 +151,8 @@ class RedisHealth:
         except (ServiceError, TimeoutError):
             self.up = False
         self._metrics.redis_up(self.up)
+        # Health moves calls to another replica, but not those of streams that are there already.
+        self._streams.set_serving(self.up)
         return self.up
 
     async def watch(self, server: GrpcServer) -> None:

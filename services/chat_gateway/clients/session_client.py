@@ -16,6 +16,7 @@ from chat_gateway.clients.message_proto import (
     turn_to_proto,
 )
 from chat_gateway.clients.stubs import SESSION_SVC, Stubs
+from chat_gateway.clients.turn_streams import ABORT, BEGIN, COMMIT, RENEW, TurnStreams
 from chat_gateway.errors import SessionAgentMismatch
 from chat_gateway.model import (
     AgentConfig,
@@ -50,8 +51,8 @@ _BUSY = {
 class SessionClient:
     """Calls session_svc. `timeout` bounds each call but BeginTurn's wait for a busy session, in seconds."""
 
-    def __init__(self, stubs: Stubs, *, timeout: float, wait_timeout: float) -> None:
-        self._turns = stubs.turns
+    def __init__(self, turns: TurnStreams, *, timeout: float, wait_timeout: float) -> None:
+        self._turns = turns
         self._timeout = timeout
         self._wait_timeout = wait_timeout
 
@@ -101,17 +102,17 @@ class SessionClient:
     async def _begin(self, begin: pb.BeginTurnRequest, timeout: float) -> pb.BeginTurnResponse:
         for pause in _OTHER_REPLICA_PAUSES:
             try:
-                return await call(self._turns.BeginTurn, begin, timeout=timeout, peer=SESSION_SVC)
+                return await self._turns.call(BEGIN, begin, timeout=timeout)
             except RemoteError as error:
                 if error.reason != "DRAINING":
                     raise
             await asyncio.sleep(pause)
-        return await call(self._turns.BeginTurn, begin, timeout=timeout, peer=SESSION_SVC)
+        return await self._turns.call(BEGIN, begin, timeout=timeout)
 
     async def renew(self, lease: Lease, hold: float) -> Lease:
         """See `Sessions.renew`."""
         request = pb.RenewTurnRequest(lease=_lease_to_proto(lease), hold=_duration(timedelta(seconds=hold)))
-        response = await call(self._turns.RenewTurn, request, timeout=self._timeout + hold, peer=SESSION_SVC)
+        response = await self._turns.call(RENEW, request, timeout=self._timeout + hold)
         return replace(lease, expire_time=from_timestamp(response.expire_time))
 
     async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
@@ -123,13 +124,13 @@ class SessionClient:
             request_digest=digest,
             idle_ttl=_duration(config.idle_ttl),
         )
-        response = await call(self._turns.CommitTurn, request, timeout=self._timeout, peer=SESSION_SVC)
+        response = await self._turns.call(COMMIT, request, timeout=self._timeout)
         return Committed(response.turn_number, from_timestamp(response.expire_time))
 
     async def abort(self, lease: Lease) -> None:
         """See `Sessions.abort`."""
         request = pb.AbortTurnRequest(lease=_lease_to_proto(lease))
-        await call(self._turns.AbortTurn, request, timeout=self._timeout, peer=SESSION_SVC)
+        await self._turns.call(ABORT, request, timeout=self._timeout)
 
 
 class SessionReaderClient:

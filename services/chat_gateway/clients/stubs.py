@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from parley.config.v1 import agent_config_service_pb2_grpc, provider_service_pb2_grpc, template_service_pb2_grpc
-from parley.session.v1 import session_service_pb2_grpc, turn_service_pb2_grpc
+from parley.session.v1 import session_service_pb2_grpc, turn_service_pb2, turn_service_pb2_grpc
 
 if TYPE_CHECKING:
     # The generated type hints know an asyncio kind of each stub; at run time there is one kind.
@@ -31,6 +32,8 @@ class Stubs:
     providers: ProviderServiceAsyncStub
     sessions: SessionServiceAsyncStub
     turns: TurnServiceAsyncStub
+    turn_stream: Callable[..., Any]
+    """`TurnService.Turns`, which takes messages that are serialized already."""
 
 
 def make_stubs(config_channel: grpc.aio.Channel, session_channel: grpc.aio.Channel) -> Stubs:
@@ -41,4 +44,8 @@ def make_stubs(config_channel: grpc.aio.Channel, session_channel: grpc.aio.Chann
         providers=provider_service_pb2_grpc.ProviderServiceStub(config_channel),
         sessions=session_service_pb2_grpc.SessionServiceStub(session_channel),
         turns=turn_service_pb2_grpc.TurnServiceStub(session_channel),
+        turn_stream=session_channel.stream_stream(
+            "/parley.session.v1.TurnService/Turns",
+            response_deserializer=turn_service_pb2.TurnsResponse.FromString,
+        ),
     )

@@ -504,3 +504,195 @@ class AbortTurnResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AbortTurnResponse: _TypeAlias = AbortTurnResponse  # noqa: Y015
+
+@_typing.final
+class TurnsRequest(_message.Message):
+    """Message of a caller to Turns: calls to begin, and calls to give up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    CANCELLED_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___TurnCall]:
+        """Optional. Calls, to be run at the same time."""
+
+    @_builtins.property
+    def cancelled_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Optional. Ids of calls whose answers nobody waits for any more; they are cancelled, and may be answered or not."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___TurnCall] | None = ...,
+        cancelled_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "cancelled_ids", b"cancelled_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TurnsRequest: _TypeAlias = TurnsRequest  # noqa: Y015
+
+@_typing.final
+class TurnCall(_message.Message):
+    """One call of a method of this service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TraceContextEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ID_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    BEGIN_FIELD_NUMBER: _builtins.int
+    RENEW_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    ABORT_FIELD_NUMBER: _builtins.int
+    TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Required. Chosen by the caller, unique among the calls of the stream."""
+    timeout_ms: _builtins.int
+    """Optional. The caller's deadline, in milliseconds from now; none when 0."""
+    @_builtins.property
+    def begin(self) -> Global___BeginTurnRequest:
+        """BeginTurn."""
+
+    @_builtins.property
+    def renew(self) -> Global___RenewTurnRequest:
+        """RenewTurn."""
+
+    @_builtins.property
+    def commit(self) -> Global___CommitTurnRequest:
+        """CommitTurn."""
+
+    @_builtins.property
+    def abort(self) -> Global___AbortTurnRequest:
+        """AbortTurn."""
+
+    @_builtins.property
+    def trace_context(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Optional. The caller's W3C trace context: `traceparent`, `tracestate`."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        timeout_ms: _builtins.int = ...,
+        begin: Global___BeginTurnRequest | None = ...,
+        renew: Global___RenewTurnRequest | None = ...,
+        commit: Global___CommitTurnRequest | None = ...,
+        abort: Global___AbortTurnRequest | None = ...,
+        trace_context: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "begin", b"begin", "commit", b"commit", "renew", b"renew", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "begin", b"begin", "commit", b"commit", "id", b"id", "renew", b"renew", "request", b"request", "timeout_ms", b"timeout_ms", "trace_context", b"trace_context"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["begin", "renew", "commit", "abort"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___TurnCall: _TypeAlias = TurnCall  # noqa: Y015
+
+@_typing.final
+class TurnsResponse(_message.Message):
+    """Message of the server of Turns: answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    draining: _builtins.bool
+    """The server is about to end the stream: it answers what it has been asked, and wants further calls on another
+    stream. The caller closes its side once it waits for no more answers here.
+    """
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TurnResult]:
+        """The answers that are ready."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___TurnResult] | None = ...,
+        draining: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TurnsResponse: _TypeAlias = TurnsResponse  # noqa: Y015
+
+@_typing.final
+class TurnResult(_message.Message):
+    """The answer to one call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    BEGIN_FIELD_NUMBER: _builtins.int
+    RENEW_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    ABORT_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """The call."""
+    failure: _builtins.bytes
+    """A failure: a serialized google.rpc.Status, what the trailing metadata entry `grpc-status-details-bin` of a
+    unary call would hold.
+    """
+    @_builtins.property
+    def begin(self) -> Global___BeginTurnResponse:
+        """BeginTurn."""
+
+    @_builtins.property
+    def renew(self) -> Global___RenewTurnResponse:
+        """RenewTurn."""
+
+    @_builtins.property
+    def commit(self) -> Global___CommitTurnResponse:
+        """CommitTurn."""
+
+    @_builtins.property
+    def abort(self) -> Global___AbortTurnResponse:
+        """AbortTurn."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        begin: Global___BeginTurnResponse | None = ...,
+        renew: Global___RenewTurnResponse | None = ...,
+        commit: Global___CommitTurnResponse | None = ...,
+        abort: Global___AbortTurnResponse | None = ...,
+        failure: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "begin", b"begin", "commit", b"commit", "failure", b"failure", "outcome", b"outcome", "renew", b"renew"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "begin", b"begin", "commit", b"commit", "failure", b"failure", "id", b"id", "outcome", b"outcome", "renew", b"renew"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["begin", "renew", "commit", "abort", "failure"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___TurnResult: _TypeAlias = TurnResult  # noqa: Y015

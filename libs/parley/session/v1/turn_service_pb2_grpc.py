@@ -55,6 +55,11 @@ class TurnServiceStub:
                 request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.AbortTurnRequest.SerializeToString,
                 response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.AbortTurnResponse.FromString,
                 _registered_method=True)
+        self.Turns = channel.stream_stream(
+                '/parley.session.v1.TurnService/Turns',
+                request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.TurnsRequest.SerializeToString,
+                response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.TurnsResponse.FromString,
+                _registered_method=True)
 
 
 class TurnServiceServicer:
@@ -95,6 +100,17 @@ class TurnServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Turns(self, request_iterator, context):
+        """The same four methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
+        order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
+        use; everything else has no need of it. The server's first message, which is empty, says that it takes calls. Safe
+        to retry is each call by itself, as its method says; those that are open when the stream ends may have happened.
+        Fails: UNAVAILABLE with DRAINING where the server is about to stop, or its store is away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TurnServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -117,6 +133,11 @@ def add_TurnServiceServicer_to_server(servicer, server):
                     servicer.AbortTurn,
                     request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.AbortTurnRequest.FromString,
                     response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.AbortTurnResponse.SerializeToString,
+            ),
+            'Turns': grpc.stream_stream_rpc_method_handler(
+                    servicer.Turns,
+                    request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.TurnsRequest.FromString,
+                    response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.TurnsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -228,6 +249,33 @@ class TurnService:
             '/parley.session.v1.TurnService/AbortTurn',
             parley_dot_session_dot_v1_dot_turn__service__pb2.AbortTurnRequest.SerializeToString,
             parley_dot_session_dot_v1_dot_turn__service__pb2.AbortTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Turns(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/parley.session.v1.TurnService/Turns',
+            parley_dot_session_dot_v1_dot_turn__service__pb2.TurnsRequest.SerializeToString,
+            parley_dot_session_dot_v1_dot_turn__service__pb2.TurnsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,13 @@ class TurnServiceStub:
     """Releases the lease and stores nothing; a session that BeginTurn made for this turn goes again. Safe to retry, and
     OK where the lease is not held any more.
     """
+    Turns: _grpc.StreamStreamMultiCallable[_turn_service_pb2.TurnsRequest, _turn_service_pb2.TurnsResponse]
+    """The same four methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
+    order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
+    use; everything else has no need of it. The server's first message, which is empty, says that it takes calls. Safe
+    to retry is each call by itself, as its method says; those that are open when the stream ends may have happened.
+    Fails: UNAVAILABLE with DRAINING where the server is about to stop, or its store is away.
+    """
 
 @_typing.type_check_only
 class TurnServiceAsyncStub(TurnServiceStub):
@@ -72,6 +79,13 @@ class TurnServiceAsyncStub(TurnServiceStub):
     AbortTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.AbortTurnRequest, _turn_service_pb2.AbortTurnResponse]  # type: ignore[assignment]
     """Releases the lease and stores nothing; a session that BeginTurn made for this turn goes again. Safe to retry, and
     OK where the lease is not held any more.
+    """
+    Turns: _aio.StreamStreamMultiCallable[_turn_service_pb2.TurnsRequest, _turn_service_pb2.TurnsResponse]  # type: ignore[assignment]
+    """The same four methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
+    order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
+    use; everything else has no need of it. The server's first message, which is empty, says that it takes calls. Safe
+    to retry is each call by itself, as its method says; those that are open when the stream ends may have happened.
+    Fails: UNAVAILABLE with DRAINING where the server is about to stop, or its store is away.
     """
 
 class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -116,6 +130,19 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_turn_service_pb2.AbortTurnResponse, _abc.Awaitable[_turn_service_pb2.AbortTurnResponse]]:
         """Releases the lease and stores nothing; a session that BeginTurn made for this turn goes again. Safe to retry, and
         OK where the lease is not held any more.
+        """
+
+    @_abc_1.abstractmethod
+    def Turns(
+        self,
+        request_iterator: _MaybeAsyncIterator[_turn_service_pb2.TurnsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_turn_service_pb2.TurnsResponse], _abc.AsyncIterator[_turn_service_pb2.TurnsResponse]]:
+        """The same four methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
+        order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
+        use; everything else has no need of it. The server's first message, which is empty, says that it takes calls. Safe
+        to retry is each call by itself, as its method says; those that are open when the stream ends may have happened.
+        Fails: UNAVAILABLE with DRAINING where the server is about to stop, or its store is away.
         """
 
 def add_TurnServiceServicer_to_server(servicer: TurnServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
