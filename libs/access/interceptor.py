@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from access.authenticator import Authenticator, bearer, service
-from access.caller import ANONYMOUS, SERVICE, Caller, set_current
+from access.caller import ANONYMOUS, KEY_SCOPES, OPERATOR, SERVICE, Caller, set_current
 from access.errors import ScopeMissing, Unauthenticated
 from access.rules import OPEN, MethodRule
 from servicekit.interceptors import Behavior, Context, HandlerInterceptor
@@ -17,9 +17,11 @@ CALLER_KEY = "parley-caller"
 USER_KEY = "parley-user"
 REQUEST_ID_KEY = "parley-request-id"
 SOURCE_KEY = "parley-source"
+SCOPES_KEY = "parley-scopes"
 _OWN_REQUEST_ID = "x-request-id"
-_WANTED = frozenset({"authorization", CALLER_KEY, USER_KEY, REQUEST_ID_KEY, SOURCE_KEY, _OWN_REQUEST_ID})
+_WANTED = frozenset({"authorization", CALLER_KEY, USER_KEY, REQUEST_ID_KEY, SOURCE_KEY, SCOPES_KEY, _OWN_REQUEST_ID})
 _MAX_ID = 256
+_GIVEN = KEY_SCOPES | {OPERATOR}
 
 Identify = Callable[[Context[Any, Any]], str]
 """Names the service that the connection's own security (mutual TLS) proves the peer to be; "" for none."""
@@ -44,7 +46,8 @@ class AccessControl(HandlerInterceptor):
     """Lets in who has valid credentials and may call the method, bound to what it may name, and makes it `current()`.
 
     A method without a rule is refused, but for those that are open to all (`rules.OPEN`). Metadata that names another
-    caller on whose behalf a call is made is believed from services only.
+    caller on whose behalf a call is made is believed from services only: `current()` is then that caller, who may do
+    what it may do, and no more because a service calls for it.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ def _on_behalf(caller: Caller, metadata: Mapping[str, str]) -> Caller:
             user_id=metadata.get(USER_KEY, "")[:_MAX_ID],
             request_id=metadata.get(REQUEST_ID_KEY, "")[:_MAX_ID],
             source=metadata.get(SOURCE_KEY, "grpc")[:_MAX_ID],
+            scopes=caller.scopes if caller is ANONYMOUS else _GIVEN.intersection(metadata.get(SCOPES_KEY, "").split()),
         )
     if SERVICE in caller.scopes and caller is not ANONYMOUS:
         return caller

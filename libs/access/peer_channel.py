@@ -9,7 +9,7 @@ from typing import Any, Self
 import grpc
 
 from access.caller import SERVICE, current
-from access.interceptor import CALLER_KEY, REQUEST_ID_KEY, SOURCE_KEY, USER_KEY
+from access.interceptor import CALLER_KEY, REQUEST_ID_KEY, SCOPES_KEY, SOURCE_KEY, USER_KEY
 from access.rules import MethodRule
 
 Metadata = tuple[tuple[str, str], ...]
@@ -37,6 +37,7 @@ def _on_behalf() -> Metadata:
         (USER_KEY, caller.user_id),
         (REQUEST_ID_KEY, caller.request_id),
         (SOURCE_KEY, caller.source),
+        (SCOPES_KEY, " ".join(sorted(caller.scopes))),
     )
 
 

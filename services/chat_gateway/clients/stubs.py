@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from parley.config.v1 import agent_config_service_pb2_grpc, provider_service_pb2_grpc, template_service_pb2_grpc
+from parley.config.v1 import (
+    access_service_pb2_grpc,
+    agent_config_service_pb2_grpc,
+    provider_service_pb2_grpc,
+    template_service_pb2_grpc,
+)
 from parley.session.v1 import session_service_pb2_grpc, turn_service_pb2, turn_service_pb2_grpc
 
 if TYPE_CHECKING:
     # The generated type hints know an asyncio kind of each stub; at run time there is one kind.
+    from parley.config.v1.access_service_pb2_grpc import AccessServiceAsyncStub
     from parley.config.v1.agent_config_service_pb2_grpc import AgentConfigServiceAsyncStub
     from parley.config.v1.provider_service_pb2_grpc import ProviderServiceAsyncStub
     from parley.config.v1.template_service_pb2_grpc import TemplateServiceAsyncStub
@@ -27,6 +33,7 @@ SESSION_SVC = "session_svc"
 class Stubs:
     """One stub for each peer service."""
 
+    access: AccessServiceAsyncStub
     agent_configs: AgentConfigServiceAsyncStub
     templates: TemplateServiceAsyncStub
     providers: ProviderServiceAsyncStub
@@ -39,6 +46,7 @@ class Stubs:
 def make_stubs(config_channel: grpc.aio.Channel, session_channel: grpc.aio.Channel) -> Stubs:
     """Returns the stubs over these channels, which stay the caller's to close."""
     return Stubs(
+        access=access_service_pb2_grpc.AccessServiceStub(config_channel),
         agent_configs=agent_config_service_pb2_grpc.AgentConfigServiceStub(config_channel),
         templates=template_service_pb2_grpc.TemplateServiceStub(config_channel),
         providers=provider_service_pb2_grpc.ProviderServiceStub(config_channel),

@@ -30,8 +30,10 @@ from chat_gateway.deletion import AgentDeletion
 from chat_gateway.errors import TurnQueueFull
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.access import Admission, project_of_request, require_scopes
+from chat_gateway.http_edge.access_routes import access_router
 from chat_gateway.http_edge.agents_json import in_our_names
 from chat_gateway.http_edge.agents_routes import agents_router
+from chat_gateway.http_edge.audit_routes import audit_router
 from chat_gateway.http_edge.bodies import ClientGone, too_large
 from chat_gateway.http_edge.completions import CLIENT_GONE, Completions
 from chat_gateway.http_edge.completions_json import HEADERS
@@ -53,6 +55,7 @@ from chat_gateway.http_edge.refusal import refuse_body
 from chat_gateway.http_edge.revisions_routes import revisions_router
 from chat_gateway.http_edge.routing import VERB, JsonRequest
 from chat_gateway.http_edge.sessions_routes import sessions_router
+from chat_gateway.http_edge.users_routes import users_router
 from servicekit import traces
 from servicekit.errors import Cancelled, Internal, InvalidArgument, ServiceError, Violation
 
@@ -83,7 +86,8 @@ def build_app(
     bounds = settings or HttpSettings()
     admission = Admission(authenticator)
     needs = Needs(stubs, deletion, instances, readiness, bounds, registry)
-    routers = (agents_router(), revisions_router(), sessions_router(), process_router())
+    agents, sessions = (agents_router(), revisions_router()), (sessions_router(), users_router())
+    routers = (*agents, *sessions, access_router(), audit_router(), process_router())
     admin = Litestar(
         [*routers, docs_page, openapi_document, docs_file],
         request_class=JsonRequest,

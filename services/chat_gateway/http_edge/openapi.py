@@ -12,6 +12,18 @@ from litestar.routes import HTTPRoute
 
 from access.caller import CHAT
 from chat_gateway.http_edge.access import FRAMEWORK_PATH, OPEN
+from chat_gateway.http_edge.access_json import (
+    ApiKeyJson,
+    ApiKeyLimitsJson,
+    AuditEventJson,
+    ErasureJson,
+    NewApiKeyJson,
+    NewProjectJson,
+    ProjectJson,
+    RotatedJson,
+    RotateJson,
+    UserJson,
+)
 from chat_gateway.http_edge.agents_json import (
     AgentJson,
     ComparisonJson,
@@ -113,6 +125,16 @@ _DESCRIBED = [
     Evicted,
     Ready,
     Alive,
+    NewProjectJson,
+    ProjectJson,
+    NewApiKeyJson,
+    ApiKeyLimitsJson,
+    ApiKeyJson,
+    RotateJson,
+    RotatedJson,
+    AuditEventJson,
+    UserJson,
+    ErasureJson,
 ]
 """Described by msgspec, which takes the classes' docstrings along, as the framework does not."""
 

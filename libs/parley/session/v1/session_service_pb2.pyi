@@ -749,10 +749,15 @@ class EraseUserResponse(_message.Message):
     SESSION_COUNT_FIELD_NUMBER: _builtins.int
     TURN_COUNT_FIELD_NUMBER: _builtins.int
     ERASE_TIME_FIELD_NUMBER: _builtins.int
+    AUDIT_EVENT_COUNT_FIELD_NUMBER: _builtins.int
     session_count: _builtins.int
-    """Sessions removed."""
+    """Sessions removed, with their idempotency records."""
     turn_count: _builtins.int
     """Turns removed."""
+    audit_event_count: _builtins.int
+    """Events of the audit log in which a pseudonym stands now where the user stood. 0 where authentication is off: session_svc
+    then asks for no such thing.
+    """
     @_builtins.property
     def erase_time(self) -> _timestamp_pb2.Timestamp:
         """When the removal was complete."""
@@ -763,10 +768,11 @@ class EraseUserResponse(_message.Message):
         session_count: _builtins.int = ...,
         turn_count: _builtins.int = ...,
         erase_time: _timestamp_pb2.Timestamp | None = ...,
+        audit_event_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time", "session_count", b"session_count", "turn_count", b"turn_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_event_count", b"audit_event_count", "erase_time", b"erase_time", "session_count", b"session_count", "turn_count", b"turn_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

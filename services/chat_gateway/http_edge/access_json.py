@@ -1,0 +1,204 @@
+"""Projects, API keys and audit events: protobuf to JSON and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
+from msgspec import UNSET, Meta, UnsetType
+
+from chat_gateway.http_edge.times_json import proto_timestamp
+from parley.config.v1 import access_service_pb2 as pb
+from parley.session.v1 import session_service_pb2 as sessions_pb
+from servicekit.errors import InvalidArgument, Violation
+
+
+class NewProjectJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A project that is to be made."""
+
+    id: str
+    display_name: str = ""
+
+
+class ProjectJson(msgspec.Struct, kw_only=True):
+    """The isolation boundary that every agent config, session and API key belongs to."""
+
+    id: str
+    display_name: str
+    create_time: str
+    object: str = "project"
+
+
+class ApiKeyLimitsJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How much a key may do, over all gateways together; 0 stands for no limit."""
+
+    requests_per_minute: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    concurrent_turns: Annotated[int, Meta(ge=0, le=100_000)] = 0
+
+
+class NewApiKeyJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """An API key that is to be made."""
+
+    scopes: list[str]
+    project: str | None = None
+    """The caller's own, or `default`, when left out."""
+    user_id: str | None = None
+    """The only user it may act for; any when left out."""
+    expire_time: str | None = None
+    """When it ends by itself (RFC 3339); never when left out."""
+    display_name: str = ""
+    limits: ApiKeyLimitsJson | None = None
+
+
+class ApiKeyJson(msgspec.Struct, kw_only=True):
+    """An API key without the key itself."""
+
+    id: str
+    project: str
+    scopes: list[str]
+    user_id: str | None
+    display_name: str
+    limits: ApiKeyLimitsJson
+    create_time: str
+    expire_time: str | None
+    last_used_time: str | None
+    """To the minute."""
+    revoke_time: str | None
+    key: str | UnsetType = UNSET
+    """The key itself: in the answer that made it, and never again."""
+    object: str = "api_key"
+
+
+class RotateJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How to replace a key."""
+
+    overlap: str | None = None
+    """How long the old key still works, such as `"3600s"`; a day when left out."""
+
+
+class RotatedJson(msgspec.Struct, kw_only=True):
+    """The new key, and what becomes of the old one."""
+
+    api_key: ApiKeyJson
+    replaced: ApiKeyJson
+
+
+class AuditEventJson(msgspec.Struct, kw_only=True):
+    """One write: who did what, when, from which state to which."""
+
+    id: str
+    time: str
+    project: str
+    actor: str
+    user_id: str | None
+    action: str
+    resource: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    request_id: str
+    source: str
+    object: str = "audit_event"
+
+
+class UserJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The user that a request is about."""
+
+    user_id: Annotated[str, Meta(min_length=1)] | None = None
+    """May be left out by those who are bound to one user."""
+
+
+class ErasureJson(msgspec.Struct, kw_only=True):
+    """The receipt of an erasure."""
+
+    user_id: str
+    deleted_sessions: int
+    """With their idempotency records."""
+    deleted_turns: int
+    pseudonymized_audit_events: int
+    erase_time: str
+    object: str = "user.erasure"
+
+
+def project_json(project: pb.Project) -> ProjectJson:
+    """Returns a project as clients see it."""
+    return ProjectJson(
+        id=project.id, display_name=project.display_name, create_time=proto_timestamp(project.create_time)
+    )
+
+
+def to_api_key(new: NewApiKeyJson, project: str, user_id: str) -> pb.ApiKey:
+    """Returns the key that is asked for. Raises `InvalidArgument`."""
+    key = pb.ApiKey(project=project, scopes=new.scopes, user_id=user_id, display_name=new.display_name)
+    if new.expire_time is not None:
+        key.expire_time.CopyFrom(to_timestamp(new.expire_time, "expire_time"))
+    if new.limits is not None:
+        key.limits.requests_per_minute = new.limits.requests_per_minute
+        key.limits.concurrent_turns = new.limits.concurrent_turns
+    return key
+
+
+def api_key_json(key: pb.ApiKey, text: str | UnsetType = UNSET) -> ApiKeyJson:
+    """Returns an API key as clients see it; `text` is the key itself."""
+    return ApiKeyJson(
+        id=key.id,
+        project=key.project,
+        scopes=list(key.scopes),
+        user_id=key.user_id or None,
+        display_name=key.display_name,
+        limits=ApiKeyLimitsJson(
+            requests_per_minute=key.limits.requests_per_minute, concurrent_turns=key.limits.concurrent_turns
+        ),
+        create_time=proto_timestamp(key.create_time),
+        expire_time=_time(key, "expire_time"),
+        last_used_time=_time(key, "last_used_time"),
+        revoke_time=_time(key, "revoke_time"),
+        key=text,
+    )
+
+
+def audit_event_json(event: pb.AuditEvent) -> AuditEventJson:
+    """Returns an audit event as clients see it."""
+    return AuditEventJson(
+        id=event.id,
+        time=proto_timestamp(event.time),
+        project=event.project,
+        actor=event.actor,
+        user_id=event.user_id or None,
+        action=event.action,
+        resource=event.resource,
+        before=MessageToDict(event.before) if event.HasField("before") else None,
+        after=MessageToDict(event.after) if event.HasField("after") else None,
+        request_id=event.request_id,
+        source=event.source,
+    )
+
+
+def erasure_json(user_id: str, receipt: sessions_pb.EraseUserResponse) -> ErasureJson:
+    """Returns the receipt of an erasure as clients see it."""
+    return ErasureJson(
+        user_id=user_id,
+        deleted_sessions=receipt.session_count,
+        deleted_turns=receipt.turn_count,
+        pseudonymized_audit_events=receipt.audit_event_count,
+        erase_time=proto_timestamp(receipt.erase_time),
+    )
+
+
+def to_timestamp(text: str, field: str) -> Timestamp:
+    """Returns the time of an RFC 3339 text. Raises `InvalidArgument` that names `field`."""
+    time = Timestamp()
+    try:
+        parsed = datetime.fromisoformat(text)
+        if parsed.tzinfo is None:
+            raise ValueError(text)
+        time.FromDatetime(parsed.astimezone(UTC))
+    except (ValueError, OverflowError):
+        raise InvalidArgument([Violation(field, "must be a time such as 2027-01-31T12:00:00Z (RFC 3339)")]) from None
+    return time
+
+
+def _time(key: pb.ApiKey, field: str) -> str | None:
+    return proto_timestamp(getattr(key, field)) if key.HasField(field) else None  # type: ignore[arg-type]

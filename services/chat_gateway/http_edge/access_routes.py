@@ -1,0 +1,136 @@
+"""/v1/projects and /v1/api_keys: who may touch what."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from litestar import Response, Router, delete, get, post
+from litestar.params import FromPath, JSONBody
+
+from access.caller import KEYS_ADMIN, OPERATOR, current
+from chat_gateway.http_edge.access import named_project
+from chat_gateway.http_edge.access_json import (
+    ApiKeyJson,
+    NewApiKeyJson,
+    NewProjectJson,
+    ProjectJson,
+    RotatedJson,
+    RotateJson,
+    api_key_json,
+    project_json,
+    to_api_key,
+)
+from chat_gateway.http_edge.routing import VERB, Given, Page, PageSize, PageToken, Project
+from chat_gateway.http_edge.times_json import to_duration
+from chat_gateway.model import DEFAULT_PROJECT
+from parley.config.v1 import access_service_pb2 as pb
+from servicekit.channels import call
+from servicekit.errors import Code, InvalidArgument, ServiceError, Violation
+
+PEER = "config_svc"
+SEARCH_PAGE = 1000
+
+
+class ApiKeyNotFound(ServiceError):
+    """No such key in the project."""
+
+    code = Code.NOT_FOUND
+    reason = "API_KEY_NOT_FOUND"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"there is no API key {key_id!r}", metadata={"api_key_id": key_id})
+
+
+@post("/v1/projects", scope=OPERATOR)
+async def create_project(data: JSONBody[NewProjectJson], needs: Given) -> Response[ProjectJson]:
+    """Makes a project."""
+    request = pb.CreateProjectRequest(project=pb.Project(id=data.id, display_name=data.display_name))
+    stub = needs.stubs.access.CreateProject
+    made = project_json((await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).project)
+    return Response(made, headers={"Location": f"/v1/projects/{quote(made.id)}"})
+
+
+@get("/v1/projects", scope=OPERATOR)
+async def list_projects(needs: Given, page_size: PageSize = 0, page_token: PageToken = "") -> Page[ProjectJson]:
+    """Lists projects by pages, in order of id."""
+    request = pb.ListProjectsRequest(page_size=page_size, page_token=page_token)
+    stub = needs.stubs.access.ListProjects
+    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    return Page(data=[project_json(project) for project in page.projects], next_page_token=page.next_page_token)
+
+
+@delete("/v1/projects/{project_id:str}", scope=OPERATOR)
+async def delete_project(project_id: FromPath[str], needs: Given) -> None:
+    """Deletes a project with all that belongs to it; its audit log stays. `default` can't be deleted."""
+    request = pb.DeleteProjectRequest(id=project_id)
+    await call(needs.stubs.access.DeleteProject, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+
+
+@post("/v1/api_keys", scope=KEYS_ADMIN)
+async def create_api_key(data: JSONBody[NewApiKeyJson], needs: Given, project: Project) -> Response[ApiKeyJson]:
+    """Makes an API key and shows it this once. It can have no scope that the caller does not have."""
+    key = to_api_key(data, _agreed_project(project, data.project), data.user_id or "")
+    stub = needs.stubs.access.CreateApiKey
+    made = await call(stub, pb.CreateApiKeyRequest(api_key=key), timeout=needs.settings.rpc_timeout, peer=PEER)
+    headers = {"Location": f"/v1/api_keys/{quote(made.api_key.id)}", "Cache-Control": "no-store"}
+    return Response(api_key_json(made.api_key, made.key), headers=headers)
+
+
+@get("/v1/api_keys", scope=KEYS_ADMIN)
+async def list_api_keys(
+    needs: Given, project: Project, page_size: PageSize = 0, page_token: PageToken = ""
+) -> Page[ApiKeyJson]:
+    """Lists a project's API keys by pages, without the keys themselves."""
+    request = pb.ListApiKeysRequest(project=project, page_size=page_size, page_token=page_token)
+    page = await call(needs.stubs.access.ListApiKeys, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    return Page(data=[api_key_json(key) for key in page.api_keys], next_page_token=page.next_page_token)
+
+
+@get("/v1/api_keys/{key_id:str}", scope=KEYS_ADMIN)
+async def get_api_key(key_id: FromPath[str], needs: Given, project: Project) -> ApiKeyJson:
+    """Reads an API key, without the key itself."""
+    request = pb.ListApiKeysRequest(project=project, page_size=SEARCH_PAGE)
+    while True:
+        page = await call(needs.stubs.access.ListApiKeys, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+        for key in page.api_keys:
+            if key.id == key_id:
+                return api_key_json(key)
+        if not page.next_page_token:
+            raise ApiKeyNotFound(key_id)
+        request.page_token = page.next_page_token
+
+
+@delete("/v1/api_keys/{key_id:str}", scope=KEYS_ADMIN)
+async def revoke_api_key(key_id: FromPath[str], needs: Given, project: Project) -> None:
+    """Revokes an API key: no gateway accepts it a second later."""
+    request = pb.RevokeApiKeyRequest(project=project, id=key_id)
+    await call(needs.stubs.access.RevokeApiKey, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+
+
+@post(f"/v1/api_keys/{{key_id:str}}/{VERB}rotate", status_code=200, scope=KEYS_ADMIN)
+async def rotate_api_key(
+    key_id: FromPath[str], needs: Given, project: Project, data: JSONBody[RotateJson | None] = None
+) -> Response[RotatedJson]:
+    """Makes a key with the rights of another one, which ends after an overlap."""
+    request = pb.RotateApiKeyRequest(project=project, id=key_id)
+    if data is not None and data.overlap is not None:
+        request.overlap.CopyFrom(to_duration(data.overlap, "overlap"))
+    rotated = await call(needs.stubs.access.RotateApiKey, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    answer = RotatedJson(
+        api_key=api_key_json(rotated.api_key, rotated.key), replaced=api_key_json(rotated.replaced_api_key)
+    )
+    return Response(answer, headers={"Cache-Control": "no-store"})
+
+
+def access_router() -> Router:
+    """Returns the routes of this module."""
+    projects = [create_project, list_projects, delete_project]
+    keys = [create_api_key, list_api_keys, get_api_key, revoke_api_key, rotate_api_key]
+    return Router("/", route_handlers=[*projects, *keys])
+
+
+def _agreed_project(header: str, said: str | None) -> str:
+    project = named_project(current(), said or header)
+    if said and header not in (said, DEFAULT_PROJECT):
+        raise InvalidArgument([Violation("project", "the body and X-Project-ID must not name different ones")])
+    return project

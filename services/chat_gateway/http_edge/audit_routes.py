@@ -1,0 +1,103 @@
+"""/v1/audit: who changed what, as pages or as JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Literal, cast
+
+import msgspec
+from litestar import Response, Router, get
+from litestar.params import QueryParameter
+from litestar.response import Stream
+
+from access.caller import AUDIT_READ
+from chat_gateway.http_edge.access_json import AuditEventJson, audit_event_json, to_timestamp
+from chat_gateway.http_edge.errors_json import encode_error
+from chat_gateway.http_edge.needs import Needs
+from chat_gateway.http_edge.routing import Given, JsonRequest, Page, PageSize, PageToken, Project
+from parley.config.v1 import access_service_pb2 as pb
+from servicekit.channels import call
+from servicekit.errors import ServiceError
+
+PEER = "config_svc"
+JSON_LINES = "application/x-ndjson"
+LINES_PAGE = 500
+MAX_LINES = 1_000_000
+"""Lines of one export; what is left can be had with the token in its last line."""
+
+Time = Annotated[str | None, QueryParameter(description="RFC 3339, such as 2027-01-31T12:00:00Z.")]
+
+_encode = msgspec.json.Encoder().encode
+
+
+class MoreJson(msgspec.Struct, kw_only=True):
+    """The last line of an export that reached its bound."""
+
+    next_page_token: str
+    object: str = "audit.more"
+
+
+@get("/v1/audit", scope=AUDIT_READ)
+async def list_audit(
+    request: JsonRequest,
+    needs: Given,
+    project: Project,
+    actor: Annotated[str, QueryParameter(description="Only of this actor.")] = "",
+    resource: Annotated[str, QueryParameter(description="Only on this resource, such as agent_configs/support.")] = "",
+    start_time: Time = None,
+    end_time: Time = None,
+    page_size: PageSize = 0,
+    page_token: PageToken = "",
+    format: Annotated[
+        Literal["json", "jsonl"], QueryParameter(description="`jsonl`: all events, one a line, instead of a page.")
+    ] = "json",
+) -> Response[Page[AuditEventJson]]:
+    """Lists a project's audit log, newest first: by pages, or whole as JSON lines (`Accept: application/x-ndjson`).
+
+    An export that breaks off ends with a line that holds the error.
+    """
+    query = pb.ListAuditEventsRequest(
+        project=project, actor=actor, resource=resource, page_size=page_size, page_token=page_token
+    )
+    if start_time is not None:
+        query.start_time.CopyFrom(to_timestamp(start_time, "start_time"))
+    if end_time is not None:
+        query.end_time.CopyFrom(to_timestamp(end_time, "end_time"))
+    as_lines = format == "jsonl" or JSON_LINES in request.headers.get("accept", "")
+    if as_lines:
+        query.page_size = LINES_PAGE
+    page = await _page(needs, query)
+    if as_lines:
+        # The first page is there before the answer begins: until then an error has its own status.
+        return cast("Response[Page[AuditEventJson]]", Stream(_lines(needs, query, page), media_type=JSON_LINES))
+    events = [audit_event_json(event) for event in page.audit_events]
+    return Response(Page(data=events, next_page_token=page.next_page_token))
+
+
+def audit_router() -> Router:
+    """Returns the routes of this module."""
+    return Router("/", route_handlers=[list_audit])
+
+
+async def _lines(
+    needs: Needs, query: pb.ListAuditEventsRequest, page: pb.ListAuditEventsResponse
+) -> AsyncGenerator[bytes, None]:
+    sent = 0
+    while True:
+        yield b"".join(_encode(audit_event_json(event)) + b"\n" for event in page.audit_events)
+        sent += len(page.audit_events)
+        if not page.next_page_token:
+            return
+        if sent >= MAX_LINES:
+            yield _encode(MoreJson(next_page_token=page.next_page_token)) + b"\n"
+            return
+        query.page_token = page.next_page_token
+        try:
+            page = await _page(needs, query)
+        except ServiceError as error:
+            yield encode_error(error) + b"\n"
+            return
+
+
+async def _page(needs: Needs, query: pb.ListAuditEventsRequest) -> pb.ListAuditEventsResponse:
+    return await call(needs.stubs.access.ListAuditEvents, query, timeout=needs.settings.rpc_timeout, peer=PEER)

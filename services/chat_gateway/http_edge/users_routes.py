@@ -1,0 +1,88 @@
+"""/v1/users: all that is stored of one user, exported or erased.
+
+The user stands in the body: ids of users may hold what a path can't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import cast
+
+import msgspec
+from litestar import Response, Router, post
+from litestar.params import JSONBody
+from litestar.response import Stream
+
+from access.caller import SESSIONS_ADMIN, SESSIONS_READ
+from chat_gateway.http_edge.access import acting_user
+from chat_gateway.http_edge.access_json import ErasureJson, UserJson, erasure_json
+from chat_gateway.http_edge.errors_json import encode_error
+from chat_gateway.http_edge.routing import VERB, Given, Project, UserId
+from chat_gateway.http_edge.sessions_json import SessionJson, messages_json, session_json
+from parley.session.v1 import session_service_pb2 as pb
+from servicekit.channels import call, stream
+from servicekit.errors import InvalidArgument, ServiceError, Violation
+
+PEER = "session_svc"
+JSON_LINES = "application/x-ndjson"
+
+_encode = msgspec.json.Encoder().encode
+
+
+@post(f"/v1/users/{VERB}export", status_code=200, scope=SESSIONS_READ)
+async def export_user(
+    data: JSONBody[UserJson], needs: Given, project: Project, user: UserId = None
+) -> Response[SessionJson]:
+    """Streams all that is stored of a user as JSON lines: a session, then its messages, then the next session.
+
+    An export that breaks off ends with a line that holds the error.
+    """
+    request = pb.ExportUserRequest(project=project, user_id=_named_user(user, data.user_id))
+    items = stream(needs.stubs.sessions.ExportUser, request, timeout=needs.settings.purge_timeout, peer=PEER)
+    try:
+        first = await anext(items, None)
+    except BaseException:
+        await items.aclose()
+        raise
+    return cast("Response[SessionJson]", Stream(_lines(first, items), media_type=JSON_LINES))
+
+
+@post(f"/v1/users/{VERB}erase", status_code=200, scope=SESSIONS_ADMIN)
+async def erase_user(data: JSONBody[UserJson], needs: Given, project: Project, user: UserId = None) -> ErasureJson:
+    """Removes all that is stored of a user, and puts a pseudonym where the user stands in the audit log."""
+    named = _named_user(user, data.user_id)
+    request = pb.EraseUserRequest(project=project, user_id=named)
+    stub = needs.stubs.sessions.EraseUser
+    return erasure_json(named, await call(stub, request, timeout=needs.settings.purge_timeout, peer=PEER))
+
+
+def users_router() -> Router:
+    """Returns the routes of this module."""
+    return Router("/", route_handlers=[export_user, erase_user])
+
+
+def _named_user(header: str | None, said: str | None) -> str:
+    user = acting_user(header, said)
+    if not user:
+        raise InvalidArgument([Violation("user_id", "is required")])
+    return user
+
+
+async def _lines(
+    first: pb.ExportUserResponse | None, items: AsyncGenerator[pb.ExportUserResponse, None]
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(items):
+        try:
+            item = first
+            while item is not None:
+                yield _line(item)
+                item = await anext(items, None)
+        except ServiceError as error:
+            yield encode_error(error) + b"\n"
+
+
+def _line(item: pb.ExportUserResponse) -> bytes:
+    if item.WhichOneof("item") == "session":
+        return _encode(session_json(item.session)) + b"\n"
+    return b"".join(_encode(message) + b"\n" for message in messages_json(item.turn))
