@@ -25,6 +25,9 @@ class TokenVerifier(Protocol):
     async def caller_of(self, token: str) -> Caller:
         """Returns the caller that a token is of. Raises `Unauthenticated`; `Unavailable` when nobody can tell."""
 
+    async def close(self) -> None:
+        """Ends what is under way. Idempotent."""
+
 
 class Authenticator:
     """Knows the operator, the other services, API keys and tokens by what they present after `Bearer `."""

@@ -44,8 +44,8 @@ class Caller:
     """Who calls. `scopes` holds what they imply, too."""
 
     id: str
-    """Stands in the audit log: an API key's id, `token:` and a subject, `operator`, `service:` and a name, or
-    `anonymous` where authentication is off."""
+    """Stands in the audit log: an API key's id, `token:` with issuer and subject, `operator`, `service:` and a name,
+    or `anonymous` where authentication is off."""
     project: str
     """The only project that it may name; empty for any."""
     scopes: frozenset[str]

@@ -11,6 +11,7 @@ from access.interceptor import AccessControl, Origin, by_certificate, no_identit
 from access.key_cache import KeyCache, KeyChecker, KeyTimes
 from access.rules import rules_of
 from access.settings import AccessSettings
+from servicekit.errors import StartupError
 from servicekit.interceptors import HandlerInterceptor
 
 CHAT_GATEWAY: Final = "chat_gateway"
@@ -23,6 +24,7 @@ class Door:
 
     authenticator: Authenticator | None
     keys: KeyCache | None
+    tokens: TokenVerifier | None
     interceptors: tuple[HandlerInterceptor, ...]
     """What the gRPC server needs."""
 
@@ -30,6 +32,8 @@ class Door:
         """Ends what is under way. Idempotent."""
         if self.keys is not None:
             await self.keys.close()
+        if self.tokens is not None:
+            await self.tokens.close()
 
 
 def build_door(
@@ -38,7 +42,6 @@ def build_door(
     services: Iterable[str],
     checker: KeyChecker,
     peers: Collection[str] = (),
-    tokens: TokenVerifier | None = None,
     tell_origin: bool = True,
 ) -> Door:
     """Returns the door of a process that serves `services` and takes calls from `peers` as from other services.
@@ -49,13 +52,24 @@ def build_door(
     """
     rules = rules_of(services)
     if settings.auth == "off":
-        return Door(None, None, (Origin(rules),) if tell_origin else ())
+        return Door(None, None, None, (Origin(rules),) if tell_origin else ())
     keys = KeyCache(checker, key_times(settings), limit=settings.max_known_keys)
     over_tls = settings.tls_files is not None
     fixed = fixed_callers(settings.read_operator_key(), () if over_tls else peers)
+    tokens = _tokens(settings)
     authenticator = Authenticator(fixed, keys, tokens)
     identify = by_certificate(settings.tls_peers) if over_tls and not settings.edge else no_identity
-    return Door(authenticator, keys, (AccessControl(authenticator, rules, identify),))
+    return Door(authenticator, keys, tokens, (AccessControl(authenticator, rules, identify),))
+
+
+def _tokens(settings: AccessSettings) -> TokenVerifier | None:
+    if not settings.oidc:
+        return None
+    try:
+        from access.oidc import OidcTokens  # what it needs is installed where it is used
+    except ModuleNotFoundError as error:
+        raise StartupError(f"PARLEY_OIDC needs {error.name}: install parley[oidc]") from None
+    return OidcTokens(settings.oidc, limit=settings.max_known_keys)
 
 
 def key_times(settings: AccessSettings) -> KeyTimes:

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from access.oidc_settings import OidcIssuer
 from servicekit.settings import ServiceSettings
 
 MIN_OPERATOR_KEY = 32
@@ -18,11 +19,13 @@ class AccessSettings(ServiceSettings):
     `operator_key` is `PARLEY_OPERATOR_KEY` for every service, or stands in the file `PARLEY_OPERATOR_KEY_FILE`; it has
     at least 32 printable ASCII characters, and all services of one installation are given the same. While config_svc is
     away, API keys that are known go on for `key_max_age` seconds. At most `max_known_keys` are kept in memory.
+    `oidc` is `PARLEY_OIDC` for every service: the issuers whose tokens are credentials, too.
     """
 
     operator_key: SecretStr | None = Field(default=None, validation_alias="PARLEY_OPERATOR_KEY")
     operator_key_file: Path | None = Field(default=None, validation_alias="PARLEY_OPERATOR_KEY_FILE")
     key_max_age: float = Field(default=900.0, ge=0, le=86_400, allow_inf_nan=False)
+    oidc: tuple[OidcIssuer, ...] = Field(default=(), validation_alias="PARLEY_OIDC")
     max_known_keys: int = Field(default=10_000, ge=1, le=1_000_000)
 
     @model_validator(mode="after")

@@ -1,0 +1,149 @@
+"""The public keys of one issuer: fetched, kept, and fetched again when they change (JWKS, RFC 7517)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import jwt
+import structlog
+
+from servicekit.errors import Unavailable
+
+MAX_DOCUMENT = 256 * 1024
+
+_log = structlog.get_logger("access.oidc")
+
+
+@dataclass(frozen=True, slots=True)
+class JwksTimes:
+    """In seconds."""
+
+    fresh: float = 600.0
+    """Keys fetched longer ago are fetched again, unnoticed, when a token comes."""
+    stale: float = 86_400.0
+    """While the issuer can't be reached, keys fetched longer ago are not used any more."""
+    pause: float = 10.0
+    """Between two fetches, whatever tokens come: an unknown key id is anybody's to make up."""
+    timeout: float = 5.0
+
+
+class FetchFailed(Exception):
+    """The document can't be had now."""
+
+
+class Jwks:
+    """The keys of one issuer, at `jwks_url` or where its discovery document says. `get` fetches JSON documents."""
+
+    def __init__(
+        self,
+        issuer: str,
+        jwks_url: str | None,
+        session: aiohttp.ClientSession,
+        times: JwksTimes | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._issuer = issuer
+        self._url = jwks_url
+        self._session = session
+        self._times = times or JwksTimes()
+        self._clock = clock
+        self._keys: Mapping[str, jwt.PyJWK] = {}
+        self._fetched = float("-inf")
+        self._tried = float("-inf")
+        self._fetch: asyncio.Task[None] | None = None
+
+    async def key(self, key_id: str) -> jwt.PyJWK | None:
+        """Returns the key with this id, "" for the only one; None when the issuer has none such.
+
+        Raises `Unavailable` when no keys are known, or only ones that are too old, and the issuer can't be reached.
+        """
+        age = self._clock() - self._fetched
+        if age > self._times.stale:
+            self._keys = {}
+        found = self._find(key_id)
+        if found is not None:
+            if age > self._times.fresh:
+                self._start_fetch()
+            return found
+        fetch = self._start_fetch()
+        if fetch is not None:
+            await asyncio.shield(fetch)
+        if not self._keys:
+            raise Unavailable("the identity provider", retry_after=self._times.pause)
+        return self._find(key_id)
+
+    async def close(self) -> None:
+        """Cancels the fetch that is under way."""
+        if self._fetch is not None:
+            self._fetch.cancel()
+            await asyncio.gather(self._fetch, return_exceptions=True)
+
+    def _find(self, key_id: str) -> jwt.PyJWK | None:
+        if not key_id and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(key_id)
+
+    def _start_fetch(self) -> asyncio.Task[None] | None:
+        if self._fetch is not None and not self._fetch.done():
+            return self._fetch
+        if self._clock() - self._tried < self._times.pause:
+            return None
+        self._tried = self._clock()
+        self._fetch = asyncio.get_running_loop().create_task(self._refresh())
+        return self._fetch
+
+    async def _refresh(self) -> None:
+        try:
+            async with asyncio.timeout(self._times.timeout):
+                url = self._url or await self._discover()
+                document = await self._get(url)
+        except (TimeoutError, FetchFailed, aiohttp.ClientError, ValueError) as error:
+            _log.warning("jwks_not_fetched", issuer=self._issuer, error=str(error) or type(error).__name__)
+            return
+        keys = _usable(document)
+        if not keys:
+            _log.warning("jwks_without_usable_keys", issuer=self._issuer)
+            return
+        self._keys, self._fetched = keys, self._clock()
+
+    async def _discover(self) -> str:
+        document = await self._get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+        url = document.get("jwks_uri")
+        if document.get("issuer") != self._issuer or not isinstance(url, str):
+            raise FetchFailed("the discovery document is not this issuer's")
+        if not url.startswith(self._issuer.split("://")[0] + "://"):
+            raise FetchFailed("the discovery document names keys by another scheme")
+        return url
+
+    async def _get(self, url: str) -> dict[str, Any]:
+        async with self._session.get(url, allow_redirects=False) as response:
+            if response.status != 200:
+                raise FetchFailed(f"{url} answered {response.status}")
+            body = await response.content.read(MAX_DOCUMENT + 1)
+            while len(body) <= MAX_DOCUMENT and (more := await response.content.read(MAX_DOCUMENT)):
+                body += more
+        if len(body) > MAX_DOCUMENT:
+            raise FetchFailed(f"{url} is larger than {MAX_DOCUMENT} bytes")
+        document = json.loads(body)
+        if not isinstance(document, dict):
+            raise FetchFailed(f"{url} is no JSON object")
+        return document
+
+
+def _usable(document: Mapping[str, Any]) -> Mapping[str, jwt.PyJWK]:
+    keys: dict[str, jwt.PyJWK] = {}
+    listed = document.get("keys")
+    for entry in listed if isinstance(listed, list) else ():
+        if not isinstance(entry, dict) or entry.get("kty") not in ("RSA", "EC", "OKP") or entry.get("use") == "enc":
+            continue
+        try:
+            keys[str(entry.get("kid", ""))] = jwt.PyJWK(entry)
+        except jwt.PyJWTError:
+            continue  # of a kind that is not known here
+    return keys

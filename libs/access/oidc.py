@@ -1,0 +1,130 @@
+"""Tokens of identity providers (JWT, RFC 7519; OpenID Connect) as credentials."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import jwt
+
+from access.api_key import digest_of
+from access.binding import scopes_of
+from access.caller import Caller
+from access.errors import Unauthenticated
+from access.jwks import Jwks, JwksTimes
+from access.oidc_settings import PROJECT_ID, USER_ID, OidcIssuer
+
+MAX_ID = 256
+REMEMBERED = 300.0
+"""Seconds that a verified token is taken without being verified again, if it does not end before: a signing key that
+its issuer withdrew is worth nothing after that."""
+
+
+class OidcTokens:
+    """The `TokenVerifier` for the issuers of `PARLEY_OIDC`. Owns the HTTP session that fetches their keys."""
+
+    def __init__(
+        self,
+        issuers: Iterable[OidcIssuer],
+        times: JwksTimes | None = None,
+        *,
+        limit: int = 10_000,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._issuers = {issuer.issuer: issuer for issuer in issuers}
+        self._times = times or JwksTimes()
+        self._limit = limit
+        self._clock = clock
+        self._wall = wall
+        self._session: aiohttp.ClientSession | None = None
+        self._keys: dict[str, Jwks] = {}
+        self._verified: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+
+    def known(self, digest: bytes) -> Caller | None:
+        """See `TokenVerifier.known`."""
+        verified = self._verified.get(digest)
+        if verified is None or verified[1] <= self._wall():
+            return None
+        return verified[0]
+
+    async def caller_of(self, token: str) -> Caller:
+        """See `TokenVerifier.caller_of`."""
+        header, issuer = self._unverified(token)
+        key = await self._keys_of(issuer).key(str(header.get("kid", "")))
+        if key is None:
+            raise Unauthenticated
+        try:
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=list(issuer.algorithms),
+                audience=issuer.audience,
+                issuer=issuer.issuer,
+                leeway=issuer.leeway,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError):
+            raise Unauthenticated from None
+        caller = _caller(issuer, claims)
+        self._remember(token, caller, float(claims["exp"]) + issuer.leeway)
+        return caller
+
+    async def close(self) -> None:
+        """Ends what is under way. Idempotent."""
+        for keys in self._keys.values():
+            await keys.close()
+        if self._session is not None:
+            await self._session.close()
+
+    def _unverified(self, token: str) -> tuple[Mapping[str, Any], OidcIssuer]:
+        """Reads which key of which issuer is to be asked; nothing of it is believed yet."""
+        try:
+            header = jwt.get_unverified_header(token)
+            named = jwt.decode(token, options={"verify_signature": False}).get("iss")
+        except (jwt.PyJWTError, ValueError, TypeError):
+            raise Unauthenticated from None
+        issuer = self._issuers.get(named) if isinstance(named, str) else None
+        if issuer is None or header.get("alg") not in issuer.algorithms:
+            raise Unauthenticated
+        return header, issuer
+
+    def _keys_of(self, issuer: OidcIssuer) -> Jwks:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        keys = self._keys.get(issuer.issuer)
+        if keys is None:
+            keys = Jwks(issuer.issuer, issuer.jwks_url, self._session, self._times, self._clock)
+            self._keys[issuer.issuer] = keys
+        return keys
+
+    def _remember(self, token: str, caller: Caller, ends: float) -> None:
+        self._verified[digest_of(token.encode("ascii"))] = (caller, min(ends, self._wall() + REMEMBERED))
+        if len(self._verified) > self._limit:
+            self._verified.popitem(last=False)
+
+
+def _caller(issuer: OidcIssuer, claims: Mapping[str, Any]) -> Caller:
+    project = issuer.project if issuer.project_claim is None else claims.get(issuer.project_claim)
+    user = "" if issuer.user_claim is None else claims.get(issuer.user_claim)
+    if not isinstance(project, str) or not PROJECT_ID.fullmatch(project):
+        raise Unauthenticated
+    if not isinstance(user, str) or (issuer.user_claim is not None and not USER_ID.fullmatch(user)):
+        raise Unauthenticated
+    scopes = issuer.scopes if issuer.scopes_claim is None else _words(claims.get(issuer.scopes_claim))
+    return Caller(
+        id=f"token:{issuer.name}/{quote(str(claims['sub']), safe='@:|+')}"[:MAX_ID],
+        project=project,
+        scopes=scopes_of(scopes or (), user_bound=bool(user)),
+        user_id=user,
+    )
+
+
+def _words(claim: object) -> tuple[str, ...]:
+    if isinstance(claim, str):
+        return tuple(claim.split())
+    return tuple(word for word in claim if isinstance(word, str)) if isinstance(claim, list) else ()

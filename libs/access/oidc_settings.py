@@ -1,0 +1,78 @@
+"""Which identity providers' tokens are taken, and what their claims mean."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from access.caller import KEY_SCOPES
+from servicekit.settings import is_loopback
+
+ALGORITHMS: Final = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+"""What a token can be signed with. Public keys only: `none` proves nothing, and with HS* who can check can forge."""
+
+PROJECT_ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
+USER_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
+
+
+class OidcIssuer(BaseModel):
+    """One issuer of `PARLEY_OIDC`, a JSON list.
+
+    A token is of `issuer` and for `audience`, both compared as they stand. Its project is `project`, or what the claim
+    `project_claim` says; its scopes are `scopes`, or what `scopes_claim` says (a list, or words in one text). With a
+    `user_claim` it is bound to that user. Keys are read from `jwks_url`, or where the issuer's discovery document
+    (OpenID Connect Discovery 1.0) says. Clocks may differ by `leeway` seconds.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    issuer: str = Field(min_length=1)
+    audience: str = Field(min_length=1)
+    jwks_url: str | None = None
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    project: str | None = None
+    project_claim: str | None = None
+    user_claim: str | None = None
+    scopes: tuple[str, ...] | None = None
+    scopes_claim: str | None = None
+    leeway: float = Field(default=30.0, ge=0, le=300)
+
+    @property
+    def name(self) -> str:
+        """What the issuer is called in the id of a caller."""
+        return urlsplit(self.issuer).netloc or self.issuer
+
+    @field_validator("issuer", "jwks_url")
+    @classmethod
+    def _check_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        local = parts.scheme == "http" and is_loopback(parts.hostname or "")
+        if not parts.hostname or not (parts.scheme == "https" or local):
+            raise ValueError("must be an https URL")
+        return url
+
+    @field_validator("algorithms")
+    @classmethod
+    def _check_algorithms(cls, algorithms: tuple[str, ...]) -> tuple[str, ...]:
+        if not algorithms or not ALGORITHMS.issuperset(algorithms):
+            raise ValueError(f"must be some of {', '.join(sorted(ALGORITHMS))}")
+        return algorithms
+
+    @model_validator(mode="after")
+    def _check_claims(self) -> Self:
+        if (self.project is None) == (self.project_claim is None):
+            raise ValueError("one of project and project_claim is required")
+        if (self.scopes is None) == (self.scopes_claim is None):
+            raise ValueError("one of scopes and scopes_claim is required")
+        if self.project is not None and not PROJECT_ID.fullmatch(self.project):
+            raise ValueError("project must match [a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+        if self.scopes is not None and not KEY_SCOPES.issuperset(self.scopes):
+            raise ValueError(f"scopes must be some of {', '.join(sorted(KEY_SCOPES))}")
+        return self

@@ -1,0 +1,212 @@
+"""Tokens of a real issuer: signed with real keys, which are fetched over real HTTP."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from pydantic import ValidationError
+
+from access.api_key import digest_of
+from access.errors import Unauthenticated
+from access.jwks import JwksTimes
+from access.oidc import OidcTokens
+from access.oidc_settings import OidcIssuer
+from access.settings import AccessSettings
+from servicekit.errors import Unavailable
+from tests.unit.access.issuer import AUDIENCE, Issuer, serving_issuer
+from tests.unit.access.keys import Clock
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    async with serving_issuer() as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def verifier(issuer: Issuer, clock: Clock | None = None, **fields: Any) -> AsyncIterator[OidcTokens]:
+    values = {"issuer": issuer.url, "audience": AUDIENCE, "project_claim": "tenant", "scopes_claim": "scope"} | fields
+    tokens = OidcTokens([OidcIssuer(**values)], JwksTimes(), clock=clock or time.monotonic)
+    try:
+        yield tokens
+    finally:
+        await tokens.close()
+
+
+async def test_claims_say_project_user_and_scopes_and_never_more_than_a_key_may(issuer: Issuer) -> None:
+    async with verifier(issuer, user_claim="sub") as tokens:
+        token = issuer.token()
+        caller = await tokens.caller_of(token)
+        assert (caller.project, caller.user_id, caller.scopes) == ("acme", "ann", {"chat", "sessions:read"})
+        assert caller.id == f"token:{issuer.url.removeprefix('http://')}/ann"
+        assert tokens.known(digest_of(token.encode())) is caller
+    async with verifier(
+        issuer, project_claim=None, project="fixed", scopes_claim=None, scopes=("agents:write",)
+    ) as tokens:
+        caller = await tokens.caller_of(issuer.token())
+        assert (caller.project, caller.user_id, caller.scopes) == ("fixed", "", {"agents:write", "agents:read"})
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"aud": "others"},
+        {"aud": None},
+        {"iss": "https://elsewhere.example"},
+        {"iss": None},
+        {"exp": 1},
+        {"exp": None},
+        {"nbf": 2**32},
+        {"iat": 2**32},
+        {"sub": None},
+        {"tenant": None},
+        {"tenant": "No Project"},
+        {"tenant": ["acme"]},
+        {"person": ""},
+        {"person": 7},
+        {"person": "two words"},
+    ],
+)
+async def test_a_claim_that_is_wrong_makes_the_token_worthless(issuer: Issuer, claims: dict[str, Any]) -> None:
+    async with verifier(issuer, user_claim="person") as tokens:
+        good = {"person": "ann"}
+        assert (await tokens.caller_of(issuer.token(**good))).user_id == "ann"
+        with pytest.raises(Unauthenticated):
+            await tokens.caller_of(issuer.token(**good | claims))
+
+
+def encoded(value: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+async def test_what_is_not_signed_by_the_issuer_s_key_is_worthless(issuer: Issuer) -> None:
+    async with verifier(issuer) as tokens:
+        good = issuer.token()
+        await tokens.caller_of(good)
+        claims = jwt.decode(good, options={"verify_signature": False})
+        _, payload, signature = good.split(".")
+        public = issuer.keys["first"].public_key()
+        pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        other = Issuer()
+        other.url = issuer.url
+        import hashlib
+        import hmac
+
+        signed = f"{encoded({'alg': 'HS256', 'kid': 'first'})}.{payload}"
+        with_public_key = base64.urlsafe_b64encode(hmac.new(pem, signed.encode(), hashlib.sha256).digest())
+        forged = [
+            jwt.encode(claims, None, algorithm="none", headers={"kid": "first"}),
+            f"{encoded({'alg': 'none'})}.{payload}.",
+            f"{encoded({'alg': 'None', 'kid': 'first'})}.{payload}.{signature}",
+            f"{signed}.{with_public_key.rstrip(b'=').decode()}",
+            jwt.encode(claims, b"secret" * 8, algorithm="HS256", headers={"kid": "shared"}),
+            other.token(),
+            good[:-4] + ("AAAA" if not good.endswith("AAAA") else "BBBB"),
+            f"{good.split('.')[0]}.{encoded(claims | {'tenant': 'other'})}.{signature}",
+            "a.b.c",
+            "..",
+        ]
+        for token in forged:
+            with pytest.raises(Unauthenticated):
+                await tokens.caller_of(token)
+
+
+async def test_an_algorithm_that_is_not_allowed_is_refused_though_it_is_signed_well(issuer: Issuer) -> None:
+    issuer.add_ec("curve")
+    async with verifier(issuer, algorithms=("ES256",)) as tokens:
+        assert (await tokens.caller_of(issuer.token("curve"))).project == "acme"
+        with pytest.raises(Unauthenticated):
+            await tokens.caller_of(issuer.token("first"))
+    async with verifier(issuer) as tokens:
+        with pytest.raises(Unauthenticated):
+            await tokens.caller_of(issuer.token("first", algorithm="RS512"))
+
+
+async def test_keys_are_fetched_once_and_again_when_the_issuer_has_new_ones(issuer: Issuer) -> None:
+    clock = Clock()
+    async with verifier(issuer, clock) as tokens:
+        for number in range(5):
+            await tokens.caller_of(issuer.token(sub=f"user{number}"))
+        assert issuer.asked == ["/.well-known/openid-configuration", "/jwks"]
+        clock.now += JwksTimes().pause + 1
+        issuer.keys.clear()
+        issuer.add_ec("second")
+        assert await tokens.caller_of(issuer.token("second"))
+        assert issuer.asked.count("/jwks") == 2
+        old = Issuer()
+        old.url = issuer.url
+        for _ in range(10):  # key ids that are made up do not make the issuer work
+            with pytest.raises(Unauthenticated):
+                await tokens.caller_of(old.token("first"))
+        assert issuer.asked.count("/jwks") == 2
+
+
+async def test_an_issuer_that_is_away_is_done_without_for_a_bound(issuer: Issuer) -> None:
+    clock = Clock()
+    async with verifier(issuer, clock, jwks_url=f"{issuer.url}/jwks") as tokens:
+        await tokens.caller_of(issuer.token())
+        issuer.broken = True
+        clock.now += JwksTimes().stale - 10
+        assert await tokens.caller_of(issuer.token(sub="bob"))
+        clock.now += 20
+        with pytest.raises(Unavailable):
+            await tokens.caller_of(issuer.token(sub="cid"))
+        issuer.broken = False
+        clock.now += JwksTimes().pause + 1
+        assert await tokens.caller_of(issuer.token(sub="cid"))
+
+
+async def test_an_issuer_that_was_never_reached_is_unavailable_and_not_a_wrong_token(issuer: Issuer) -> None:
+    issuer.broken = True
+    async with verifier(issuer) as tokens:
+        with pytest.raises(Unavailable):
+            await tokens.caller_of(issuer.token())
+
+
+async def test_a_verified_token_is_remembered_until_it_ends(issuer: Issuer) -> None:
+    wall = Clock()
+    wall.now = time.time()
+    tokens = OidcTokens(
+        [OidcIssuer(issuer=issuer.url, audience=AUDIENCE, project="acme", scopes=("chat",), leeway=0)], wall=wall
+    )
+    token = issuer.token()
+    caller = await tokens.caller_of(token)
+    assert tokens.known(digest_of(token.encode())) is caller
+    wall.now += 61
+    assert tokens.known(digest_of(token.encode())) is None
+    await tokens.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"issuer": "http://id.example"}, "https URL"),
+        ({"jwks_url": "ftp://id.example/keys"}, "https URL"),
+        ({"algorithms": ["HS256"]}, "must be some of"),
+        ({"algorithms": ["none"]}, "must be some of"),
+        ({"project": None}, "one of project and project_claim"),
+        ({"project": "No"}, "project must match"),
+        ({"scopes": None}, "one of scopes and scopes_claim"),
+        ({"scopes": ["operator"]}, "scopes must be some of"),
+        ({"secret": "x"}, "Extra inputs"),
+    ],
+)
+def test_an_issuer_that_can_not_be_trusted_is_refused_at_start(fields: dict[str, Any], complaint: str) -> None:
+    good = {"issuer": "https://id.example", "audience": AUDIENCE, "project": "acme", "scopes": ["chat"]}
+    OidcIssuer(**good)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match=complaint):
+        OidcIssuer(**{name: value for name, value in (good | fields).items() if value is not None})  # type: ignore[arg-type]
+
+
+def test_issuers_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    issuer = {"issuer": "https://id.example", "audience": AUDIENCE, "project": "acme", "scopes": ["chat"]}
+    monkeypatch.setenv("PARLEY_OIDC", json.dumps([issuer]))
+    assert AccessSettings().oidc[0].name == "id.example"
