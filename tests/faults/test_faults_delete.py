@@ -5,7 +5,9 @@ import asyncio
 import httpx
 import pytest
 
+from tests.faults.history.cluster import Service
 from tests.faults.lab import Lab, eventually, exchange
+from tests.servers.stores import PostgresServer, RedisServer
 
 SESSIONS = 12
 
@@ -33,8 +35,12 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("victim", ["gateway0", "session0", "config"])
-@pytest.mark.parametrize("step", STEPS)
+SERVICES = [(step, victim) for step in STEPS for victim in ("gateway0", "session0", "config")]
+STORES = [("the config is being deleted", "postgres"), ("sessions are being removed", "redis")]
+"""Each at the steps that use it."""
+
+
+@pytest.mark.parametrize(("step", "victim"), [*SERVICES, *STORES])
 async def test_a_deletion_survives_a_kill(lab: Lab, step: str, victim: str) -> None:
     agent = lab.new_agent()
     sessions = await populate(lab, agent)
@@ -43,12 +49,12 @@ async def test_a_deletion_survives_a_kill(lab: Lab, step: str, victim: str) -> N
         link.blackhole()
     asked = asyncio.create_task(delete(lab, agent))
     await asyncio.sleep(0.3)
-    service = lab.cluster.services[victim]
-    service.kill()
+    killed = _victim(lab, victim)
+    await asyncio.to_thread(killed.kill)
     for link in links:
         link.heal()
     await asked
-    await asyncio.to_thread(service.start)
+    await asyncio.to_thread(lab.cluster.start_redis if victim == "redis" else killed.start)
     if step == "the config is being deleted":
         # It may not have been: the caller, who was not told that it was, asks again.
         await eventually(lambda: deleted(lab, agent))
@@ -69,6 +75,12 @@ async def test_a_deletion_survives_a_kill(lab: Lab, step: str, victim: str) -> N
     await eventually(lambda: answers(lab, agent, sessions[0]))
     assert await lab.stored(sessions[0]) == exchange(2, "born again")
     assert {len(prompt) for prompt in lab.model.prompts} == {2}, "a new agent must not see the sessions of the old one"
+
+
+def _victim(lab: Lab, name: str) -> Service | PostgresServer | RedisServer:
+    if name == "redis":
+        return lab.cluster.redis
+    return lab.cluster.postgres if name == "postgres" else lab.cluster.services[name]
 
 
 async def deleted(lab: Lab, agent: str) -> bool:
