@@ -1,10 +1,13 @@
 """`python -m config_svc migrate`, and what a server makes of a schema that is not its own."""
 
 import asyncio
+import importlib
+import re
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 
 import psycopg
 import pytest
@@ -12,7 +15,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from config_svc.migrate import main, migrate
-from config_svc.schema_version import known_versions, newest_version
+from config_svc.schema_version import VERSION_TABLE, known_versions, newest_version
 from config_svc.tables import metadata
 from servicekit.errors import StartupError
 from tests.servers.processes import clean_environment
@@ -110,6 +113,42 @@ def test_the_versions_are_alembics() -> None:
     scripts = ScriptDirectory.from_config(config)
     assert scripts.get_current_head() == newest_version()
     assert sorted(script.revision for script in scripts.walk_revisions()) == list(known_versions())
+
+
+TAKES_AWAY = re.compile(
+    r"\b(DROP|TRUNCATE|RENAME|DELETE FROM)\b|\bALTER COLUMN\b.*\bTYPE\b|\bSET NOT NULL\b"
+    r"|\bADD COLUMN\b(?![^,;]*\bDEFAULT\b)[^,;]*\bNOT NULL\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@pytest.mark.parametrize(
+    ("statement", "takes"),
+    [
+        ("ALTER TABLE a ADD COLUMN b jsonb; CREATE TABLE c (d int NOT NULL)", False),
+        ("ALTER TABLE a ADD COLUMN b int NOT NULL DEFAULT 0", False),
+        ("ALTER TABLE a ADD COLUMN b int NOT NULL", True),
+        ("ALTER TABLE a DROP COLUMN b", True),
+        ("ALTER TABLE a RENAME TO b", True),
+        ("ALTER TABLE a ALTER COLUMN b TYPE text", True),
+        ("ALTER TABLE a ALTER COLUMN b SET NOT NULL", True),
+    ],
+)
+def test_what_takes_something_away_is_known(statement: str, takes: bool) -> None:
+    assert (TAKES_AWAY.search(statement) is not None) == takes
+
+
+@pytest.mark.parametrize("version", known_versions())
+def test_a_migration_expands_or_says_whom_it_no_longer_serves(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    statements: list[str] = []
+    monkeypatch.setattr("alembic.op.execute", lambda statement: statements.append(str(statement)))
+    folder = files("config_svc.migrations.versions")
+    name = next(entry.name for entry in folder.iterdir() if entry.name.startswith(version))
+    importlib.import_module(f"config_svc.migrations.versions.{name.removesuffix('.py')}").upgrade()
+    sql = "\n".join(statements)
+    assert sql
+    if TAKES_AWAY.search(sql):
+        assert re.search(rf"COMMENT ON TABLE {VERSION_TABLE} IS 'serves \d+'", sql)
 
 
 def test_the_tables_that_queries_see_are_those_that_migrations_make(database_url: str) -> None:
