@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,10 +22,12 @@ from config_svc.metrics import Metrics
 from config_svc.model.agent import AgentConfig, ModelConfig
 from config_svc.model.errors import AgentAlreadyExists, AgentNotFound, EtagMismatch
 from config_svc.model.filter import matches, parse_filter
+from config_svc.model.project import Project
 from config_svc.model.template import Template
 from config_svc.postgres_store import PostgresStore
+from config_svc.store import Store
 from servicekit.errors import Violations
-from tests.contract.config_svc.conftest import Clock, spec
+from tests.contract.config_svc.conftest import Clock, publish, spec
 
 T = TypeVar("T")
 
@@ -38,6 +41,7 @@ class Bench:
     """The use cases on one store, run on a loop of their own; every example takes a project of its own."""
 
     runner: asyncio.Runner
+    store: Store
     agents: AgentConfigs
     clock: Clock
     numbers: Iterator[int]
@@ -46,7 +50,9 @@ class Bench:
         return self.runner.run(work)
 
     def project(self) -> str:
-        return f"p{next(self.numbers)}"
+        made = Project(f"p{next(self.numbers)}", str(uuid.uuid4()), "", self.clock())
+        self.run(self.store.transact(lambda writing: writing.insert_project(made)))
+        return made.id
 
 
 @pytest.fixture
@@ -55,13 +61,13 @@ def bench(database: str | None) -> Iterator[Bench]:
 
     async def start() -> tuple[MemoryStore | PostgresStore, AgentConfigs]:
         store = MemoryStore() if database is None else PostgresStore(database)
-        await store.publish(Template("assistant", "1.0.0", "", {"type": "object"}, clock()))
+        await publish(store, Template("assistant", "1.0.0", "", {"type": "object"}, clock()))
         metrics = Metrics(CollectorRegistry())
         return store, AgentConfigs(store, clock=clock, retention=timedelta(days=1), metrics=metrics)
 
     with asyncio.Runner() as runner:
         store, agents = runner.run(start())
-        yield Bench(runner, agents, clock, itertools.count())
+        yield Bench(runner, store, agents, clock, itertools.count())
         if isinstance(store, PostgresStore):
             runner.run(store.close())
 

@@ -116,10 +116,16 @@ def test_the_versions_are_alembics() -> None:
 
 
 TAKES_AWAY = re.compile(
-    r"\b(DROP|TRUNCATE|RENAME|DELETE FROM)\b|\bALTER COLUMN\b.*\bTYPE\b|\bSET NOT NULL\b"
-    r"|\bADD COLUMN\b(?![^,;]*\bDEFAULT\b)[^,;]*\bNOT NULL\b",
+    r"^\s*(DROP|TRUNCATE|DELETE)\b|^\s*ALTER\b.*\b(DROP|RENAME|TYPE|SET NOT NULL)\b"
+    r"|^\s*ALTER\b.*\bADD COLUMN\b(?!.*\bDEFAULT\b).*\bNOT NULL\b",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+def takes_away(sql: str) -> bool:
+    """Whether a statement takes away what the release before may need; what a function does comes later."""
+    outside = re.sub(r"\$\$.*?\$\$", "", sql, flags=re.DOTALL)
+    return any(TAKES_AWAY.search(statement) for statement in outside.split(";"))
 
 
 @pytest.mark.parametrize(
@@ -130,12 +136,14 @@ TAKES_AWAY = re.compile(
         ("ALTER TABLE a ADD COLUMN b int NOT NULL", True),
         ("ALTER TABLE a DROP COLUMN b", True),
         ("ALTER TABLE a RENAME TO b", True),
+        ("CREATE TABLE a (b int); DROP TABLE c", True),
+        ("CREATE TRIGGER a BEFORE DELETE OR TRUNCATE ON b EXECUTE FUNCTION c()", False),
         ("ALTER TABLE a ALTER COLUMN b TYPE text", True),
         ("ALTER TABLE a ALTER COLUMN b SET NOT NULL", True),
     ],
 )
 def test_what_takes_something_away_is_known(statement: str, takes: bool) -> None:
-    assert (TAKES_AWAY.search(statement) is not None) == takes
+    assert takes_away(statement) == takes
 
 
 @pytest.mark.parametrize("version", known_versions())
@@ -145,9 +153,9 @@ def test_a_migration_expands_or_says_whom_it_no_longer_serves(version: str, monk
     folder = files("config_svc.migrations.versions")
     name = next(entry.name for entry in folder.iterdir() if entry.name.startswith(version))
     importlib.import_module(f"config_svc.migrations.versions.{name.removesuffix('.py')}").upgrade()
-    sql = "\n".join(statements)
+    sql = ";\n".join(statements)
     assert sql
-    if TAKES_AWAY.search(sql):
+    if takes_away(sql):
         assert re.search(rf"COMMENT ON TABLE {VERSION_TABLE} IS 'serves \d+'", sql)
 
 
