@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from access.caller import current
@@ -100,9 +100,13 @@ class TurnRunner:
 
     async def _config(self, request: TurnRequest) -> AgentConfig:
         config = await self._configs.current(request.project, request.agent_id)
-        if request.agent_revision:
-            return await self._configs.at_revision(config, request.agent_revision)
-        return config
+        if not request.agent_revision:
+            return config
+        # The agent's limits are those of now: a caller can't choose an older revision to get round them.
+        chosen = await self._configs.at_revision(config, request.agent_revision)
+        return replace(
+            chosen, max_concurrent_turns=config.max_concurrent_turns, requests_per_minute=config.requests_per_minute
+        )
 
     @asynccontextmanager
     async def _bounded(self, request: TurnRequest, config: AgentConfig) -> AsyncIterator[TurnStop]:

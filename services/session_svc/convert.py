@@ -15,6 +15,7 @@ from servicekit.errors import InvalidArgument, MessageTooLarge, Violation, Viola
 from servicekit.wire import bytes_tag, varint
 from session_svc import rules
 from session_svc.errors import InvalidPageToken
+from session_svc.limit_model import LimitState, TurnLimit
 from session_svc.model import (
     DEFAULT_IDLE_MS,
     DEFAULT_LIFETIME_MS,
@@ -26,7 +27,6 @@ from session_svc.model import (
     CommitTurn,
     Fork,
     Lease,
-    LimitState,
     ListPosition,
     NewSession,
     Purge,
@@ -36,7 +36,6 @@ from session_svc.model import (
     SessionChange,
     SessionKey,
     SessionQuery,
-    TurnLimit,
     TurnQuery,
     Usage,
     new_session_id,

@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from servicekit.errors import Draining, ServiceError, Unavailable
-from session_svc.model import BeginTurn, Lease, LimitedTurn, LimitTaken, TurnLimit
+from session_svc.limit_model import LimitedTurn, LimitTaken, TurnLimit
+from session_svc.model import BeginTurn, Lease
 from session_svc.store import LimitStore
 
 CHECK_IN_MARGIN = 0.02

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from session_svc.errors import LimitQueueFull, RateLimited
-from session_svc.model import LimitedTurn, LimitState, LimitTaken, LimitTimes, LimitWait, TurnLimit
+from session_svc.limit_model import LimitedTurn, LimitState, LimitTaken, LimitTimes, LimitWait, TurnLimit
 
 _MINUTE = 60_000
 _SOON = 1.0

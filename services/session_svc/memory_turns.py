@@ -81,6 +81,19 @@ class MemoryTurns:
             return answered
         return self._wait_or_take(turn, call, wait_ms, stored)
 
+    async def replayed(self, turn: BeginTurn) -> Replayed | None:
+        """See `TurnStore`."""
+        stored = self._state.load(turn.key)
+        if stored is None or (stored.session.user_id, stored.session.agent_uid) != (turn.user_id, turn.agent_uid):
+            return None
+        try:
+            number = self._number_of_request(turn, stored)
+        except IdempotencyKeyReused:
+            return None
+        return (
+            None if number is None else Replayed(stored.session, stored.turns[number - stored.session.first_turn].turn)
+        )
+
     def _answer_without_lease(self, turn: BeginTurn, call: str, stored: Stored | None) -> Begun | Replayed | None:
         state, key = self._state, turn.key
         if stored is None:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from session_svc.limit_model import LimitState, LimitTimes, TurnLimit
+
 DEFAULT_PROJECT = "default"
 DEFAULT_IDLE_MS = 30 * 60 * 1000
 DEFAULT_LIFETIME_MS = 24 * 60 * 60 * 1000
@@ -98,65 +100,6 @@ class Lease:
     expire_ms: int = 0
     limits: tuple[str, ...] = ()
     """The subjects of the limits in which the turn holds a place."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnLimit:
-    """A bound on the turns of `subject`: so many begun in any minute, so many under way at once; 0 for none.
-
-    With `wait` a turn waits for a place among those under way; without, it is refused.
-    """
-
-    subject: str
-    requests_per_minute: int = 0
-    concurrent_turns: int = 0
-    wait: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LimitState:
-    """How many turns may begin now, and in how many milliseconds all of a minute's may."""
-
-    subject: str
-    requests_per_minute: int
-    remaining: int
-    reset_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class LimitedTurn:
-    """A turn as its limits know it."""
-
-    project: str
-    turn_id: str
-    limits: tuple[TurnLimit, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LimitTaken:
-    """The turn counts in all its limits, and holds its places; `now_ms` is the store's time."""
-
-    states: tuple[LimitState, ...]
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class LimitWait:
-    """The turn counts, and waits for a place. Ask again when woken, and at the latest after `check_in_ms`."""
-
-    check_in_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class LimitTimes:
-    """A place is held for `hold_ms`, longer than a lease. A waiter that does not ask again for `stand_ms` is gone.
-
-    At most `places` turns wait for one limit.
-    """
-
-    hold_ms: int = 17_000
-    stand_ms: int = 4_000
-    places: int = 256
 
 
 @dataclass(frozen=True, slots=True)

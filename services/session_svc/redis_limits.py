@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from session_svc.errors import LimitQueueFull, RateLimited
-from session_svc.model import LimitedTurn, LimitState, LimitTaken, LimitTimes, LimitWait, TurnLimit
+from session_svc.limit_model import LimitedTurn, LimitState, LimitTaken, LimitTimes, LimitWait, TurnLimit
 from session_svc.redis_address import Command
 from session_svc.redis_connection import RedisAway, Reply
 from session_svc.redis_store import RedisScripts

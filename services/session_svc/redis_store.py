@@ -22,7 +22,20 @@ from session_svc.redis_address import Argument, Command
 from session_svc.redis_connection import RedisAway, RedisFault, Reply
 from session_svc.redis_link import Link
 
-SCRIPTS = ("begin", "renew", "commit", "abort", "leave", "create", "read", "update", "delete", "append", "confirm")
+SCRIPTS = (
+    "begin",
+    "renew",
+    "commit",
+    "abort",
+    "leave",
+    "create",
+    "read",
+    "update",
+    "delete",
+    "append",
+    "confirm",
+    "replayed",
+)
 INDEX_SCRIPTS = ("sweep",)
 LIMIT_SCRIPTS = ("limit_take", "limit_keep", "limit_free")
 

@@ -90,6 +90,17 @@ class RedisTurns:
                 return outcome
         raise RedisAway
 
+    async def replayed(self, turn: BeginTurn) -> Replayed | None:
+        """See `TurnStore`."""
+        request = turn.request
+        if request is None:
+            return None
+        command = self._scripts.command(
+            "replayed", turn.key, turn.turn_id, turn.agent_uid, turn.user_id, request.name, request.digest
+        )
+        [answer] = await self._run([command])
+        return await self._replayed(turn.key, answer) if answer[0] == b"replay" else None
+
     async def _begin(self, turn: BeginTurn, call: str, wait_ms: int) -> tuple[list[Reply], list[bytes], bool]:
         """Returns the script's answer, the newest stored turns, and whether the agent is fenced."""
         indexes = self._index_commands(turn)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from servicekit.errors import Violations
+from session_svc.limit_model import TurnLimit
 from session_svc.model import (
     LONGEST_LIFETIME_MS,
     BeginTurn,
@@ -19,7 +20,6 @@ from session_svc.model import (
     Role,
     SessionChange,
     SessionKey,
-    TurnLimit,
 )
 
 MOST_MESSAGES = 256

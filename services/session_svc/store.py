@@ -6,6 +6,7 @@ have done so or not; each says how a repeat behaves.
 
 from typing import Protocol
 
+from session_svc.limit_model import LimitedTurn, LimitTaken, LimitWait
 from session_svc.model import (
     AgentLife,
     BeginTurn,
@@ -14,9 +15,6 @@ from session_svc.model import (
     CommitTurn,
     Fork,
     Lease,
-    LimitedTurn,
-    LimitTaken,
-    LimitWait,
     ListPosition,
     NewSession,
     Purge,
@@ -46,6 +44,9 @@ class TurnStore(Protocol):
         is not there. Raises `SessionNotFound`, `SessionAgentMismatch`, `AgentDeleted`, `SessionBusy`, `TurnQueueFull`,
         `IdempotencyKeyReused`, `SessionFull`.
         """
+
+    async def replayed(self, turn: BeginTurn) -> Replayed | None:
+        """Returns what `begin` would replay; None for a turn that has yet to run. Takes and changes nothing."""
 
     async def woken(self, call: str, timeout: float) -> None:
         """Returns when the call may go on, or after `timeout` seconds. May return early: ask `begin` again."""

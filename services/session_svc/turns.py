@@ -5,7 +5,7 @@ import contextlib
 from dataclasses import replace
 
 from servicekit.errors import Code, Draining, ServiceError
-from session_svc.errors import SessionBusy
+from session_svc.errors import LimitQueueFull, RateLimited, SessionBusy
 from session_svc.limits import TurnLimits
 from session_svc.metrics import Metrics
 from session_svc.model import (
@@ -92,7 +92,12 @@ class Turns:
         loop = asyncio.get_running_loop()
         if not turn.limits:
             return await self._store.begin(turn, call, _milliseconds(give_up - loop.time()))
-        taken = await self._limits.enter(turn, call, give_up, self._woken_or_drained, again=again)
+        try:
+            taken = await self._limits.enter(turn, call, give_up, self._woken_or_drained, again=again)
+        except (RateLimited, LimitQueueFull):
+            if replayed := await self._store.replayed(turn):
+                return replayed
+            raise
         outcome = await self._store.begin(turn, call, _milliseconds(give_up - loop.time()))
         if isinstance(outcome, Begun):
             lease = replace(outcome.lease, limits=self._limits.held(turn))

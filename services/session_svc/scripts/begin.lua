@@ -22,13 +22,10 @@ end
 -- The stored outcome of this request id, if it has one.
 local function outcome()
   if session.done == turn_id then return replay(session.last) end
-  if request == '' then return nil end
-  local record = redis.call('HGET', REPLAY, 'r' .. request)
-  if not record then return nil end
-  local number, expiry, known = string.match(record, '^(%d+)|(%d+)|%d+|(.*)$')
-  if tonumber(expiry) <= now or tonumber(number) < session.first then return nil end
+  local number, known = stored_turn_of(session, request)
+  if not number then return nil end
   if known ~= digest then return refuse('reused') end
-  return replay(tonumber(number))
+  return replay(number)
 end
 
 -- A place in the queue, or the answer that there is none. `free_at` is when asking again may help.

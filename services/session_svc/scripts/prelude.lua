@@ -67,6 +67,16 @@ local function number_of(token, id_sum, session)
   return nil
 end
 
+-- Returns the number of the turn that a request has had and the digest it came with; nil where none is stored for it.
+local function stored_turn_of(session, request)
+  if request == '' then return nil end
+  local record = redis.call('HGET', REPLAY, 'r' .. request)
+  if not record then return nil end
+  local number, expiry, known = string.match(record, '^(%d+)|(%d+)|%d+|(.*)$')
+  if tonumber(expiry) <= now or tonumber(number) < session.first then return nil end
+  return tonumber(number), known
+end
+
 local function ticket_of(text)
   local turn, call, deadline, reserved = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
   return {turn = turn, call = call, deadline = tonumber(deadline), reserved = tonumber(reserved), text = text}

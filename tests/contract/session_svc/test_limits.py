@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import redis
@@ -12,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from servicekit.errors import ServiceError
 from session_svc.errors import LimitQueueFull, RateLimited
-from session_svc.model import LimitedTurn, LimitTaken, LimitWait, TurnLimit
-from tests.contract.session_svc.bench import LIMITS, Bench, memory_bench, redis_bench
+from session_svc.limit_model import LimitedTurn, LimitTaken, LimitWait, TurnLimit
+from session_svc.model import BeginTurn, RequestMark, SessionKey
+from tests.contract.session_svc.bench import LIMITS, UID, Bench, memory_bench, redis_bench
 
 MINUTE = 60_000
 TIMES = LIMITS.limit_times()
@@ -333,3 +335,22 @@ async def test_replicas_that_ask_at_the_same_time_get_so_many_and_no_more(redis_
             *(take(benches[number % replicas], f"u{number}", limits[1]) for number in range(100))
         )
         assert sum(isinstance(outcome, LimitTaken) for outcome in outcomes) == 7
+
+
+async def test_what_begin_would_replay_can_be_asked_for_alone(bench: Bench) -> None:
+    mark = RequestMark("r1", b"digest")
+    await bench.commit(await bench.begun("t1", request=mark, user="ann"), request=mark)
+    turn = BeginTurn(SessionKey("default", "s1"), "hello", UID, "t2", user_id="ann", request=mark)
+    replayed = await bench.turns.replayed(turn)
+    assert replayed is not None
+    assert replayed.turn.rpartition(b"\x10")[0] == b"t1"
+    for other in (
+        replace(turn, user_id=""),
+        replace(turn, agent_uid="another"),
+        replace(turn, key=SessionKey("default", "s2")),
+        replace(turn, request=RequestMark("r1", b"another")),
+        replace(turn, request=RequestMark("r2", b"digest")),
+        replace(turn, request=None),
+    ):
+        assert await bench.turns.replayed(other) is None
+    await bench.begun("t3", user="ann")  # nobody took the lease, or a place

@@ -139,3 +139,15 @@ async def test_a_long_turn_without_a_session_keeps_its_places_and_survives_when_
     world.sessions.renewed = 0
     await world.runner.run(asks("hi", stateless=True))
     assert world.sessions.renewed > 2
+
+
+async def test_an_older_revision_does_not_get_round_the_limits_of_now() -> None:
+    set_current(ANONYMOUS)
+    older = make_config(uid="u1", revision=1)
+    now = make_config(uid="u1", revision=2, requests_per_minute=5, max_concurrent_turns=3)
+    configs = FakeConfigs(now)
+    configs.revisions["u1", 1] = older
+    world = World(configs=configs)
+    outcome = await world.runner.run(asks("hi", session_id="s", agent_revision=1))
+    assert outcome.agent_revision == 1
+    assert world.sessions.limits == [(TurnLimit("agent:u1", 5, 3, wait=True),)]

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from servicekit.errors import Draining, InvalidArgument, ServiceError, Unavailable
 from session_svc.errors import IdempotencyKeyReused, RateLimited, SessionAgentMismatch, SessionBusy
+from session_svc.limit_model import LimitedTurn, LimitTimes, LimitWait, TurnLimit
 from session_svc.limits import TurnLimits
 from session_svc.memory_limits import MemoryLimits
 from session_svc.memory_state import MemoryState
@@ -17,14 +18,10 @@ from session_svc.model import (
     Begun,
     BusyPolicy,
     CommitTurn,
-    LimitedTurn,
     Limits,
-    LimitTimes,
-    LimitWait,
     Replayed,
     RequestMark,
     SessionKey,
-    TurnLimit,
     Waiting,
 )
 from session_svc.rules import check_begin
@@ -135,6 +132,15 @@ async def test_a_turn_that_does_not_begin_counts_nowhere(world: World, why: str)
     assert await world.free_turns(KEY) == 2
     assert await world.free_turns(TurnLimit(KEY.subject, 3)) == 3
     assert await world.free_turns(AGENT) == 1
+
+
+async def test_a_replay_needs_no_limit(world: World) -> None:
+    mark, once = RequestMark("r1", b"digest"), TurnLimit("key:once", requests_per_minute=1, concurrent_turns=1)
+    await world.turns.commit(commit_of(await world.begin("t0", once, request=mark), mark))
+    turn = BeginTurn(SessionKey("default", "s1"), "hello", "uid", "t1", limits=(once,), request=mark)
+    assert isinstance(await world.turns.begin(turn, FEW), Replayed)
+    with pytest.raises(RateLimited):
+        await world.begin("t2", once, request=RequestMark("r2", b"digest"))
 
 
 async def test_a_limited_turn_touches_no_session(world: World) -> None:

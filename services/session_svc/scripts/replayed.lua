@@ -1,0 +1,8 @@
+-- Finds the stored turn of a request, and takes nothing. Replies {'replay', number, first, session} | {'none'}.
+local turn_id, agent_uid, user, request, digest = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local session = load()
+if not session or session.user ~= user or session.uid ~= agent_uid then return {'none'} end
+local number, known = stored_turn_of(session, request)
+if session.done == turn_id then number, known = session.last, digest end
+if not number or known ~= digest then return {'none'} end
+return {'replay', number, session.first, session.fields}
