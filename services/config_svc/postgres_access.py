@@ -5,7 +5,21 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import DateTime, LargeBinary, Text, column, delete, func, insert, literal, select, text, update, values
+from sqlalchemy import (
+    DateTime,
+    LargeBinary,
+    Text,
+    cast,
+    column,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+    values,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -203,12 +217,13 @@ class PostgresAccess(ABC):
         # Whoever holds a row writes it for a better reason: to wait for it could be to wait in a circle.
         free = select(api_keys.c.id).where(api_keys.c.id.in_([use.key_id for use in uses]))
         free = free.with_for_update(key_share=True, skip_locked=True)
-        newer = unused_since(noted.c.time) | noted.c.new_hash.is_not(None)
+        new_hash = cast(noted.c.new_hash, LargeBinary)  # a column of nothing but nulls would be text
+        newer = unused_since(noted.c.time) | new_hash.is_not(None)
         statement = (
             update(api_keys)
             .values(
                 last_used_time=func.greatest(api_keys.c.last_used_time, noted.c.time),
-                hash=func.coalesce(noted.c.new_hash, api_keys.c.hash),
+                hash=func.coalesce(new_hash, api_keys.c.hash),
             )
             .where(api_keys.c.id == noted.c.id, api_keys.c.id.in_(free), newer)
         )

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import subprocess
-import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +12,11 @@ import httpx
 import pytest
 
 from tests.servers.mock_model import MODEL, Behaviour, MockModel
-from tests.servers.processes import CODE, clean_environment, code_of
+from tests.servers.previous_release import sources_of_the_previous_release
 from tests.servers.replicas import Replicas
 from tests.servers.stores import Choice
 from tests.servers.system import PROVIDER
 
-PREVIOUS_RELEASE = "c171f7c"
-REPOSITORY = Path(__file__).parents[2]
 AGENT = "mixed"
 TURNS = 24
 KINDS = ("config_svc", "session_svc", "chat_gateway")
@@ -31,22 +25,7 @@ KINDS = ("config_svc", "session_svc", "chat_gateway")
 @pytest.fixture(scope="module")
 def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sources of the previous release."""
-    folder = tmp_path_factory.mktemp("previous")
-    archived = subprocess.run(
-        ["git", "-C", str(REPOSITORY), "archive", PREVIOUS_RELEASE, *CODE],
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    if archived.returncode:
-        pytest.skip(f"mixed versions were not run: this checkout has no git history with {PREVIOUS_RELEASE}")
-    with tarfile.open(fileobj=io.BytesIO(archived.stdout)) as sources:
-        sources.extractall(folder, filter="data")
-    asked = [sys.executable, "-c", "import session_svc; print(session_svc.__file__)"]
-    environment = clean_environment(code_of(folder))
-    found = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True, env=environment, cwd=folder)
-    assert Path(found.stdout).is_relative_to(folder), "the previous release would not be what runs"
-    return folder
+    return sources_of_the_previous_release(tmp_path_factory.mktemp("previous"))
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,9 @@ MOST_STATE_BYTES: Final = 64 * KIB
 LEFT_OUT: Final = "left_out_bytes"
 """In a state that was too large, `{"left_out_bytes": n}` stands for a field that took n bytes as JSON."""
 
+_MOST_LEFT_OUT = 16
+"""A state from which more fields would have to be left out is left out whole."""
+
 TOKEN: Final = "token:"
 _USERS = "users/"
 _ACTION = re.compile(r"[a-z][a-z0-9_]{0,63}\.[a-z][a-z0-9_]{0,63}")
@@ -107,15 +110,17 @@ class AuditQuery:
 
 
 def _bounded(state: State | None) -> State | None:
-    if state is None or len(canonical(state).encode()) <= MOST_STATE_BYTES:
+    size = len(canonical(state).encode()) if state is not None else 0
+    if state is None or size <= MOST_STATE_BYTES:
         return state
     sizes = {name: len(canonical(value).encode()) for name, value in state.items()}
-    left = dict(state)
-    for name in sorted(sizes, key=lambda one: sizes[one], reverse=True):
+    left, left_size = dict(state), size
+    for name in sorted(sizes, key=lambda one: sizes[one], reverse=True)[:_MOST_LEFT_OUT]:
         left[name] = {LEFT_OUT: sizes[name]}
-        if len(canonical(left).encode()) <= MOST_STATE_BYTES:
+        left_size += len(canonical(left[name])) - sizes[name]
+        if left_size <= MOST_STATE_BYTES:
             return left
-    return {LEFT_OUT: len(canonical(state).encode())}
+    return {LEFT_OUT: size}
 
 
 def _collect(value: Json, found: set[str]) -> None:

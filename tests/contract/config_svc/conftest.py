@@ -2,21 +2,29 @@
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from access.caller import KEY_SCOPES, Caller, current, set_current
 from config_svc.agents import AgentConfigs
+from config_svc.api_keys import ApiKeys
+from config_svc.audit_log import AuditLog
+from config_svc.key_hashes import KeyHashes
+from config_svc.key_uses import KeyUses
 from config_svc.memory_store import MemoryStore
 from config_svc.metrics import Metrics
 from config_svc.model.agent import AgentSpec, ModelConfig
+from config_svc.model.api_key import ApiKey
 from config_svc.model.project import Project
 from config_svc.model.template import Template
 from config_svc.postgres_store import PostgresStore
 from config_svc.projects import Projects
-from config_svc.store import Store
+from config_svc.store import Store, Writing
 from config_svc.sweep import Sweep
 from tests.service.config_svc.databases import migrated_database
 
@@ -70,9 +78,12 @@ async def store(database: str | None, clock: Clock) -> AsyncIterator[Store]:
 async def _furnish(store: Store, clock: Clock, template: Template) -> None:
     """The template, and projects beside `default`."""
     for name in ("mine", "other"):
-        project = Project(name, str(uuid.uuid4()), "", clock())
-        await store.transact(lambda writing, made=project: writing.insert_project(made))
+        await store.transact(partial(_insert, Project(name, str(uuid.uuid4()), "", clock())))
     await publish(store, template)
+
+
+async def _insert(project: Project, writing: Writing) -> None:
+    await writing.insert_project(project)
 
 
 async def publish(store: Store, template: Template) -> Template:
@@ -98,6 +109,45 @@ def projects(store: Store, clock: Clock, metrics: Metrics) -> Projects:
 @pytest.fixture
 def sweep(store: Store, clock: Clock, metrics: Metrics, projects: Projects) -> Sweep:
     return Sweep(store, clock, metrics, feed_retention=timedelta(days=7), keep_changes=1000, projects=projects)
+
+
+@pytest.fixture
+def hashes() -> KeyHashes:
+    return KeyHashes([b"a secret of the tests, 32 bytes.."])
+
+
+@pytest.fixture
+def uses(store: Store, clock: Clock) -> KeyUses:
+    return KeyUses(store, clock=clock)
+
+
+@pytest.fixture
+def keys(store: Store, clock: Clock, hashes: KeyHashes, uses: KeyUses, metrics: Metrics) -> ApiKeys:
+    return ApiKeys(store, clock=clock, hashes=hashes, uses=uses, metrics=metrics)
+
+
+@pytest.fixture
+def audit(store: Store, clock: Clock) -> AuditLog:
+    return AuditLog(store, clock=clock)
+
+
+@contextmanager
+def calling(**fields: Any) -> Iterator[Caller]:
+    """Makes somebody else the caller within the block: an API key of `mine`, unless told otherwise."""
+    given = {"id": "key_caller", "project": "mine", "scopes": KEY_SCOPES, **fields}
+    caller = Caller(**given)
+    before = current()
+    set_current(caller)
+    try:
+        yield caller
+    finally:
+        set_current(before)
+
+
+def wanted_key(*scopes: str, **fields: Any) -> ApiKey:
+    """A key that is to be made."""
+    given = {"id": "", "project": "mine", "project_uid": "", "create_time": datetime.now(UTC), **fields}
+    return ApiKey(scopes=scopes or ("chat",), **given)
 
 
 def spec(**fields: Any) -> AgentSpec:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from access.caller import ANONYMOUS, Caller, set_current
+from access.errors import Unauthenticated
 from config_svc.agents import AgentConfigs
+from config_svc.api_keys import ApiKeys
 from config_svc.audit_log import AuditLog
 from config_svc.feed import ChangeFeed
 from config_svc.metrics import Metrics
@@ -23,7 +24,7 @@ from config_svc.projects import Projects
 from config_svc.store import Store, Writing
 from config_svc.sweep import Sweep
 from servicekit.errors import InvalidArgument, Unavailable
-from tests.contract.config_svc.conftest import Clock, spec
+from tests.contract.config_svc.conftest import Clock, calling, spec, wanted_key
 
 P = "mine"
 
@@ -168,9 +169,8 @@ async def test_an_id_that_is_made_again_begins_empty(
 
 
 async def test_the_audit_log_of_an_earlier_project_is_for_operators(
-    agents: AgentConfigs, projects: Projects, store: Store, clock: Clock
+    agents: AgentConfigs, projects: Projects, audit: AuditLog
 ) -> None:
-    audit = AuditLog(store, clock=clock)
     await agents.create(P, "a", spec())
     await projects.delete(P)
     await projects.create(P, "")
@@ -181,13 +181,10 @@ async def test_the_audit_log_of_an_earlier_project_is_for_operators(
         "projects.delete",
         "agent_configs.create",
     ]
-    set_current(Caller("key_1", P, frozenset({"audit:read"})))
-    try:
+    with calling(scopes=frozenset({"audit:read"})):
         page, _ = await audit.list(AuditQuery(P), size=0, token="")
         assert [event.action for event in page] == ["projects.create"]
         assert await audit.list(AuditQuery("nowhere"), size=0, token="") == ([], "")
-    finally:
-        set_current(ANONYMOUS)
 
 
 @pytest.mark.parametrize("steps", range(6))
@@ -271,3 +268,35 @@ async def test_agents_made_during_a_deletion_never_outlive_it(agents: AgentConfi
     await asyncio.gather(*makers)
     await projects.create(P, "")
     assert await agents_of(agents, P) == []
+
+
+async def test_keys_end_with_their_project(projects: Projects, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config_svc.projects.STEP", 2)
+    texts = [(await keys.create(wanted_key()))[1] for _ in range(5)]
+    _, kept = await keys.create(wanted_key(project="other"))
+    await projects.delete(P)
+    await projects.create(P, "")
+    for text in texts:
+        with pytest.raises(Unauthenticated):
+            await keys.check(text)
+    assert await keys.list(P, size=0, token="") == ([], "")
+    assert (await keys.check(kept)).project == "other"
+
+
+async def test_a_key_of_a_project_in_deletion_is_none(
+    projects: Projects, keys: ApiKeys, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the mark on, before its own row says so."""
+    _, text = await keys.create(wanted_key())
+    await keys.check(text)
+
+    async def die(*_: object) -> None:
+        raise Unavailable("db")
+
+    monkeypatch.setattr(projects, "_finish", die)
+    with pytest.raises(Unavailable):
+        await projects.delete(P)
+    with pytest.raises(Unauthenticated):
+        await keys.check(text)
+    with pytest.raises(ProjectNotFound):
+        await keys.create(wanted_key())

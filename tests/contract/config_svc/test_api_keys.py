@@ -1,0 +1,313 @@
+"""API keys: on both stores."""
+
+import asyncio
+import itertools
+from datetime import timedelta
+
+import pytest
+
+from access.api_key import is_api_key, new_api_key
+from access.caller import KEY_SCOPES, USER_SCOPES
+from access.errors import ScopeMissing, Unauthenticated, UserDenied
+from config_svc.api_keys import ApiKeys
+from config_svc.audit_log import AuditLog
+from config_svc.key_hashes import KeyHashes, same
+from config_svc.key_uses import KeyUses
+from config_svc.metrics import Metrics
+from config_svc.model.api_key import ApiKey, Use
+from config_svc.model.audit import AuditQuery
+from config_svc.model.errors import ApiKeyNotFound, ProjectNotFound
+from config_svc.store import Store
+from config_svc.sweep import Sweep
+from servicekit.errors import InvalidArgument, ServiceError
+from tests.contract.config_svc.conftest import Clock, calling, wanted_key
+
+P = "mine"
+
+
+async def refusal(keys: ApiKeys, text: str) -> ServiceError:
+    with pytest.raises(Unauthenticated) as caught:
+        await keys.check(text)
+    return caught.value
+
+
+async def test_a_key_is_shown_once_and_checked_by_its_hash(keys: ApiKeys, store: Store, hashes: KeyHashes) -> None:
+    wanted = wanted_key("chat", "agents:read", display_name="CI", requests_per_minute=5, concurrent_turns=2)
+    made, text = await keys.create(wanted)
+    assert is_api_key(text)
+    assert made.id.startswith("key_")
+    assert made.id.removeprefix("key_") not in text
+    checked = await keys.check(text)
+    assert checked == made
+    assert (checked.scopes, checked.requests_per_minute, checked.concurrent_turns) == (("chat", "agents:read"), 5, 2)
+    page, token = await keys.list(P, size=0, token="")
+    assert (list(page), token) == ([made], "")
+    assert text not in repr(page)
+    stored = await store.key_by_hash([hashes.of(text)])
+    assert stored is not None
+    assert stored[1] != text.encode()
+    assert len(stored[1]) == 32
+
+
+async def test_every_key_that_is_not_good_is_refused_in_the_same_words(keys: ApiKeys, clock: Clock) -> None:
+    _, good = await keys.create(wanted_key())
+    revoked, revoked_text = await keys.create(wanted_key())
+    await keys.revoke(P, revoked.id)
+    _, expired_text = await keys.create(wanted_key(expire_time=clock() + timedelta(seconds=1)))
+    assert (await keys.check(expired_text)).expire_time == clock() + timedelta(seconds=1)
+    clock.advance(seconds=1)
+    typo = good[:-7] + ("a" if good[-7] != "a" else "b") + good[-6:]
+    refused = [
+        await refusal(keys, text)
+        for text in ("", "x", "\0", good[:-1], typo, good + "x", new_api_key(), revoked_text, expired_text)
+    ]
+    assert len({(error.code, error.reason, error.message, tuple(error.metadata)) for error in refused}) == 1
+    assert (await keys.check(good)).scopes == ("chat",)
+
+
+async def test_a_malformed_key_costs_no_read(keys: ApiKeys, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def read(*_: object) -> None:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(store, "key_by_hash", read)
+    _, text = await keys.create(wanted_key())
+    for place in range(10, len(text)):
+        typo = text[:place] + ("0" if text[place] != "0" else "1") + text[place + 1 :]
+        await refusal(keys, typo)
+    with pytest.raises(AssertionError):
+        await keys.check(text)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        (wanted_key("operator"), "api_key.scopes[0]"),
+        (wanted_key("service"), "api_key.scopes[0]"),
+        (wanted_key("chat", "no\0"), "api_key.scopes[1]"),
+        (wanted_key("chat", "chat"), "api_key.scopes"),
+        (wanted_key("agents:write", user_id="u"), "api_key.scopes[0]"),
+        (wanted_key("keys:admin", user_id="u"), "api_key.scopes[0]"),
+        (wanted_key(user_id="a b"), "api_key.user_id"),
+        (wanted_key(display_name="x" * 201), "api_key.display_name"),
+        (wanted_key(requests_per_minute=1_000_001), "api_key.limits.requests_per_minute"),
+        (wanted_key(concurrent_turns=-1), "api_key.limits.concurrent_turns"),
+        (wanted_key(project="No"), "api_key.project"),
+    ],
+)
+async def test_rules_of_keys(keys: ApiKeys, wrong: ApiKey, field: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        await keys.create(wrong)
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+async def test_a_key_needs_scopes_a_future_and_a_project(keys: ApiKeys, clock: Clock) -> None:
+    with pytest.raises(InvalidArgument, match="scopes"):
+        await keys.create(ApiKey("", P, "", (), clock()))
+    with pytest.raises(InvalidArgument, match="future"):
+        await keys.create(wanted_key(expire_time=clock()))
+    with pytest.raises(ProjectNotFound):
+        await keys.create(wanted_key(project="nowhere"))
+
+
+async def test_nobody_gives_a_scope_that_they_do_not_have(keys: ApiKeys) -> None:
+    strong, _ = await keys.create(wanted_key("chat", "agents:write"))
+    with calling(scopes=frozenset({"keys:admin", "agents:read"})):
+        made, _ = await keys.create(wanted_key("agents:read"))
+        for scope in sorted(KEY_SCOPES - {"keys:admin", "agents:read"}):
+            with pytest.raises(ScopeMissing):
+                await keys.create(wanted_key("agents:read", scope))
+        with pytest.raises(ScopeMissing):
+            await keys.rotate(P, strong.id, None)
+        await keys.rotate(P, made.id, None)
+        await keys.revoke(P, strong.id)
+
+
+async def test_who_is_bound_to_a_user_makes_keys_of_that_user_only(keys: ApiKeys) -> None:
+    theirs, _ = await keys.create(wanted_key(user_id="bob"))
+    with calling(scopes=USER_SCOPES, user_id="alice"):
+        made, text = await keys.create(wanted_key())
+        assert made.user_id == (await keys.check(text)).user_id == "alice"
+        with pytest.raises(UserDenied):
+            await keys.create(wanted_key(user_id="bob"))
+        for call in (keys.revoke(P, theirs.id), keys.rotate(P, theirs.id, None)):
+            with pytest.raises(ApiKeyNotFound):
+                await call
+        assert (await keys.revoke(P, made.id)).revoke_time is not None
+
+
+async def test_keys_are_of_their_project_only(keys: ApiKeys) -> None:
+    made, _ = await keys.create(wanted_key())
+    assert await keys.list("other", size=0, token="") == ([], "")
+    assert await keys.list("nowhere", size=0, token="") == ([], "")
+    for project in ("other", "nowhere"):
+        for call in (keys.revoke(project, made.id), keys.rotate(project, made.id, None)):
+            with pytest.raises(ApiKeyNotFound):
+                await call
+
+
+async def test_keys_are_listed_by_pages_in_the_order_of_their_making(keys: ApiKeys, clock: Clock) -> None:
+    made = []
+    for number in range(7):
+        made.append((await keys.create(wanted_key(display_name=str(number))))[0].id)
+        clock.advance(seconds=number % 2)
+    found: list[ApiKey] = []
+    token = ""
+    while True:
+        page, token = await keys.list(P, size=3, token=token)
+        found += page
+        if not token:
+            break
+        await keys.create(wanted_key(display_name="later"))
+        await keys.revoke(P, found[0].id)
+    assert {key.id for key in found} >= set(made)
+    assert len({key.id for key in found}) == len(found)
+    assert [key.create_time for key in found] == sorted(key.create_time for key in found)
+
+
+async def test_revoking_is_idempotent_and_for_good(keys: ApiKeys, clock: Clock, audit: AuditLog) -> None:
+    made, text = await keys.create(wanted_key())
+    first = await keys.revoke(P, made.id)
+    assert first.revoke_time == clock()
+    clock.advance(hours=1)
+    assert await keys.revoke(P, made.id) == first
+    await refusal(keys, text)
+    with pytest.raises(InvalidArgument, match="has not ended"):
+        await keys.rotate(P, made.id, None)
+    for unknown in ("key_" + "a" * 20, "x", "\0"):
+        with pytest.raises(ApiKeyNotFound):
+            await keys.revoke(P, unknown)
+    page, _ = await audit.list(AuditQuery(P), size=0, token="")
+    assert [event.action for event in page] == ["api_keys.revoke", "api_keys.create"]
+
+
+async def test_a_rotated_key_works_on_for_its_overlap(keys: ApiKeys, clock: Clock) -> None:
+    made, old_text = await keys.create(wanted_key("chat", display_name="CI", user_id="u", concurrent_turns=1))
+    new, new_text, old = await keys.rotate(P, made.id, timedelta(hours=1))
+    assert new.id != made.id
+    assert old.expire_time == clock() + timedelta(hours=1)
+    assert (new.scopes, new.display_name, new.user_id, new.concurrent_turns) == (("chat",), "CI", "u", 1)
+    assert new.expire_time is None
+    assert (await keys.check(old_text)).id == made.id
+    assert (await keys.check(new_text)).id == new.id
+    later, _, again = await keys.rotate(P, made.id, timedelta(days=30))
+    assert again.expire_time == old.expire_time, "an end comes no later by another rotation"
+    assert later.id != new.id
+    clock.advance(hours=1)
+    await refusal(keys, old_text)
+    assert (await keys.check(new_text)).id == new.id
+    _, _, at_once = await keys.rotate(P, new.id, timedelta(0))
+    assert at_once.expire_time == clock()
+    await refusal(keys, new_text)
+
+
+async def test_rotation_begins_a_life_of_the_same_length(keys: ApiKeys, clock: Clock) -> None:
+    made, _ = await keys.create(wanted_key(expire_time=clock() + timedelta(days=90)))
+    clock.advance(days=89, hours=12)
+    new, _, old = await keys.rotate(P, made.id, None)
+    assert new.expire_time == clock() + timedelta(days=90)
+    assert old.expire_time == made.expire_time, "the default overlap of a day would be longer"
+    for wrong in (timedelta(seconds=-1), timedelta(days=30, seconds=1)):
+        with pytest.raises(InvalidArgument):
+            await keys.rotate(P, new.id, wrong)
+
+
+async def test_the_last_use_is_written_to_the_minute_and_not_by_the_check(
+    keys: ApiKeys, uses: KeyUses, clock: Clock, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[list[str]] = []
+    note_uses = store.note_uses
+
+    async def counted(batch: list[Use]) -> None:
+        written.append([use.key_id for use in batch])
+        await note_uses(batch)
+
+    monkeypatch.setattr(store, "note_uses", counted)
+    made, text = await keys.create(wanted_key())
+    idle, _ = await keys.create(wanted_key())
+    for _ in range(5):
+        await keys.check(text)
+    assert not written
+    assert (await keys.check(text)).last_used_time is None
+    await uses.write()
+    minute = clock().replace(second=0, microsecond=0)
+    page, _ = await keys.list(P, size=0, token="")
+    assert {key.id: key.last_used_time for key in page} == {made.id: minute, idle.id: None}
+    clock.advance(seconds=30)
+    await keys.check(text)
+    await uses.write()
+    assert written == [[made.id]], "at most once a minute"
+    clock.advance(minutes=2)
+    await keys.check(text)
+    await uses.write()
+    assert written == [[made.id], [made.id]]
+    assert (await keys.check(text)).last_used_time == clock().replace(second=0, microsecond=0)
+
+
+async def test_uses_are_written_at_the_end_of_the_process(store: Store, clock: Clock, keys: ApiKeys) -> None:
+    made, _ = await keys.create(wanted_key())
+    uses = KeyUses(store, clock=clock)
+    running = asyncio.create_task(uses.run())
+    await asyncio.sleep(0)
+    uses.note(made.id, None)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    page, _ = await keys.list(P, size=0, token="")
+    assert page[0].last_used_time is not None
+
+
+async def test_notes_of_uses_are_bounded(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config_svc.key_uses.MOST_NOTED", 3)
+    uses = KeyUses(store, clock=clock)
+    for number in range(9):
+        uses.note(f"key_{number}", None)
+    assert len(uses._noted) == 3
+
+
+async def test_secrets_are_rotated_without_a_key_noticing(
+    store: Store, clock: Clock, uses: KeyUses, metrics: Metrics
+) -> None:
+    first, second = b"1" * 32, b"2" * 32
+
+    def keys_under(*secrets: bytes) -> ApiKeys:
+        return ApiKeys(store, clock=clock, hashes=KeyHashes(secrets), uses=uses, metrics=metrics)
+
+    used, used_text = await keys_under(first).create(wanted_key())
+    _, idle_text = await keys_under(first).create(wanted_key())
+    assert (await keys_under(first, second).check(used_text)).id == used.id
+    assert (await keys_under(second, first).check(used_text)).id == used.id
+    await uses.write()
+    assert (await keys_under(second).check(used_text)).id == used.id, "its hash is under the new secret now"
+    await refusal(keys_under(second), idle_text)
+    assert (await keys_under(second, first).check(idle_text)).scopes == ("chat",)
+    await refusal(keys_under(b"3" * 32), used_text)
+
+
+def test_hashes_are_compared_whatever_their_order() -> None:
+    a, b, c = b"a" * 32, b"b" * 32, b"c" * 32
+    for candidates in itertools.permutations([a, b]):
+        assert same(candidates, a)
+        assert not same(candidates, c)
+
+
+async def test_a_secret_that_is_kept_is_made_once(store: Store) -> None:
+    made = await asyncio.gather(*(store.secret("x", bytes([number]) * 32) for number in range(5)))
+    assert len(set(made)) == 1
+    assert await store.secret("y", b"y" * 32) == b"y" * 32
+
+
+async def test_ended_keys_are_kept_for_their_retention(keys: ApiKeys, clock: Clock, sweep: Sweep) -> None:
+    revoked, _ = await keys.create(wanted_key())
+    expired, _ = await keys.create(wanted_key(expire_time=clock() + timedelta(days=1)))
+    live, _ = await keys.create(wanted_key())
+    await keys.revoke(P, revoked.id)
+
+    async def left() -> set[str]:
+        await sweep.once()
+        return {key.id for key in (await keys.list(P, size=0, token=""))[0]}
+
+    clock.advance(days=90)
+    assert await left() == {revoked.id, expired.id, live.id}
+    clock.advance(seconds=1)
+    assert await left() == {expired.id, live.id}
+    clock.advance(days=1)
+    assert await left() == {live.id}
