@@ -1,6 +1,7 @@
-"""The whole system with mutual TLS between its services, and TLS at its edges."""
+"""The whole system with mutual TLS between its services, by which they know each other, and TLS at its edges."""
 
 import concurrent.futures
+import secrets
 import ssl
 import threading
 import time
@@ -17,6 +18,7 @@ from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fr
 from tests.servers.system import System
 
 GATEWAY, SESSION = "spiffe://parley.test/gateway", "spiffe://parley.test/session"
+OPERATOR_KEY = secrets.token_urlsafe(32)
 SEEN_SECONDS = 1.6
 """Longer than services take to see that files changed."""
 
@@ -61,6 +63,8 @@ def system(
             postgres_url,
             redis_url,
             folder=tmp_path_factory.mktemp("system"),
+            env={"PARLEY_AUTH": "required", "PARLEY_OPERATOR_KEY": OPERATOR_KEY},
+            operator_key=OPERATOR_KEY,
             config_env=files["config"].env(GATEWAY, SESSION),
             session_env=files["session"].env(GATEWAY),
             gateway_env=files["gateway"].env(),

@@ -1,8 +1,9 @@
-"""Limits of agents over two gateways and two replicas of session_svc."""
+"""Limits of keys and agents over two gateways and two replicas of session_svc."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.servers.processes import ServiceProcess
 from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
 from tests.servers.system import System
 
+OPERATOR_KEY = secrets.token_urlsafe(32)
 LEASE = 2.0
 CLAIM = 0.5
 MINUTE_MS = 60_000
@@ -37,9 +39,10 @@ def system(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[System]:
     folder: Path = tmp_path_factory.mktemp("limits")
-    env = {"PARLEY_SESSION_LEASE": str(LEASE), "PARLEY_SESSION_CLAIM": str(CLAIM)}
+    access = {"PARLEY_AUTH": "required", "PARLEY_OPERATOR_KEY": OPERATOR_KEY}
+    env = access | {"PARLEY_SESSION_LEASE": str(LEASE), "PARLEY_SESSION_CLAIM": str(CLAIM)}
     with fresh_database(postgres_server) as postgres_url, fresh_redis(redis_server, logical_databases) as redis_url:
-        running = System(postgres_url, redis_url, folder=folder, session_env=env)
+        running = System(postgres_url, redis_url, folder=folder, env=access, session_env=env, operator_key=OPERATOR_KEY)
         settings = env | {
             "PARLEY_SESSION_REDIS_URL": redis_url,
             "PARLEY_SESSION_CONFIG_TARGET": running.config.grpc_target,
@@ -67,6 +70,50 @@ def burst(system: System, agent: str, turns: int, **fields: object) -> list[http
     """Runs so many turns at once, half of them on each of the last two gateways."""
     with concurrent.futures.ThreadPoolExecutor(turns) as pool:
         return list(pool.map(lambda number: system.chat(agent, "hi", gateway=1 + number % 2, **fields), range(turns)))
+
+
+def key_of(system: System, **limits: int) -> str:
+    """Makes an API key that may chat."""
+    with system.client() as client:
+        made = client.post("/v1/api_keys", json={"project": "default", "scopes": ["chat"], "limits": limits})
+    assert made.status_code == 201, made.text
+    return str(made.json()["key"])
+
+
+def test_the_turns_of_a_key_are_counted_over_all_gateways_and_agents(system: System) -> None:
+    agents, key = [agent_of(system), agent_of(system)], key_of(system, requests_per_minute=10)
+
+    def ask(number: int) -> int:
+        gateway = system.gateways[1 + number % 2]
+        body = {"model": agents[number // 2 % 2], "messages": [{"role": "user", "content": "hi"}]}
+        headers = {"Authorization": f"Bearer {key}"}
+        url = f"{gateway.http_url}/v1/chat/completions"
+        return httpx.post(url, json=body, headers=headers, timeout=30, trust_env=False).status_code
+
+    with concurrent.futures.ThreadPoolExecutor(30) as pool:
+        statuses = list(pool.map(ask, range(30)))
+    assert (statuses.count(200), statuses.count(429)) == (10, 20)
+
+
+def test_a_key_has_so_many_turns_under_way_and_the_next_is_refused_at_once(system: System) -> None:
+    agent, key = agent_of(system), key_of(system, concurrent_turns=1)
+    system.model.script(Behaviour(hold=True))
+    hello = [{"role": "user", "content": "hi"}]
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+        openai.OpenAI(base_url=f"{system.http_url}/v1", api_key=key, max_retries=0) as client,
+    ):
+        first = pool.submit(client.chat.completions.create, model=agent, messages=hello)  # type: ignore[arg-type]
+        system.model.wait_for_requests(1)
+        begin = time.monotonic()
+        with pytest.raises(openai.RateLimitError, match="all of its 1 turns under way") as caught:
+            client.chat.completions.create(model=agent, messages=hello)  # type: ignore[arg-type]
+        assert time.monotonic() - begin < 1
+        assert "x-ratelimit-limit-requests" not in caught.value.response.headers
+        assert int(caught.value.response.headers["retry-after-ms"]) > 0
+        system.model.release()
+        first.result(timeout=10)
+        client.chat.completions.create(model=agent, messages=hello)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fields", [{}, {"store": False}], ids=["sessions", "stateless"])
@@ -116,9 +163,10 @@ def test_grpc_says_whose_limit_it_is_and_when_to_ask_again(system: System) -> No
     request = chat_pb.CompleteRequest(input=chat_pb.TurnInput(agent_id=agent, messages=[said]))
     with grpc.insecure_channel(system.grpc_target) as channel:
         stub = chat_service_pb2_grpc.ChatServiceStub(channel)
-        stub.Complete(request, timeout=10)
+        metadata = (("authorization", f"Bearer {OPERATOR_KEY}"),)
+        stub.Complete(request, timeout=10, metadata=metadata)
         with pytest.raises(grpc.RpcError) as caught:
-            stub.Complete(request, timeout=10)
+            stub.Complete(request, timeout=10, metadata=metadata)
     status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
     assert status is not None
     assert status.code == code_pb2.RESOURCE_EXHAUSTED
@@ -160,14 +208,15 @@ def test_a_gateway_that_is_killed_gives_its_places_back_within_a_lease(system: S
 
 def test_the_openai_client_asks_again_and_succeeds(system: System) -> None:
     agent = agent_of(system, requests_per_minute=2)
-    uid = httpx.get(f"{system.http_url}/v1/agents/{agent}", trust_env=False).json()["uid"]
+    with system.client() as admin:
+        uid = admin.get(f"/v1/agents/{agent}").json()["uid"]
     for _ in range(2):
         assert system.chat(agent, "hi").status_code == 200
     with redis.Redis.from_url(system.redis_url) as store:
         key = f"{{limit:default:agent:{uid}}}:begun"
         for member in store.zrange(key, 0, -1):
             store.zincrby(key, -(MINUTE_MS - 2_000), member)  # as if they had begun 58 seconds ago
-    with openai.OpenAI(base_url=f"{system.http_url}/v1", api_key="none", max_retries=2) as client:
+    with openai.OpenAI(base_url=f"{system.http_url}/v1", api_key=OPERATOR_KEY, max_retries=2) as client:
         begin = time.monotonic()
         raw = client.chat.completions.with_raw_response.create(model=agent, messages=[{"role": "user", "content": "x"}])
         assert raw.retries_taken == 1

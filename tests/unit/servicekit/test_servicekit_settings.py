@@ -67,3 +67,8 @@ def test_half_of_tls_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, missing
 def test_services_speak_in_the_clear_on_this_machine_only() -> None:
     with pytest.raises(ValidationError, match=r"in the clear: set PARLEY_TLS_CERT_FILE"):
         ServiceSettings(host="0.0.0.0", auth="required")
+    settings = ServiceSettings(
+        host="0.0.0.0", auth="required", tls_cert_file="a", tls_key_file="b", tls_ca_file="c", tls_peers=("gateway",)
+    )
+    assert settings.tls_files
+    assert EdgeSettings(host="0.0.0.0", auth="required").tls_files is None  # an ingress may stand before it
