@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import grpc
+import psutil
 import pytest
 
 from parley.chat.v1 import chat_service_pb2 as pb
@@ -21,6 +23,7 @@ from parley.chat.v1 import chat_service_pb2_grpc
 from parley.session.v1 import message_pb2
 from servicekit.channels import open_channel
 from tests.servers.mock_model import MODEL, Behaviour, MockModel
+from tests.servers.processes import ServiceProcess
 from tests.servers.replicas import Replicas, targets
 from tests.servers.stores import Choice
 from tests.servers.system import PROVIDER
@@ -30,8 +33,9 @@ NOTICE_SECONDS = 1.0
 PROBE_SECONDS = 0.1
 """How often the balancer asks for readiness; Kubernetes asks less often and is given more notice."""
 STOP_SECONDS = 8.0
-SETTLE_SECONDS = 1.2
-"""Between two restarts: channels are back by then, after so short a time away (servicekit.channels)."""
+SETTLE_SECONDS = 0.5
+"""Once all who call a replica are connected to it again: in which they hear that it serves."""
+RECONNECT_SECONDS = 15.0
 SETTINGS = {
     f"PARLEY_{kind}_{name}": value
     for kind in ("CONFIG", "SESSION", "GATEWAY")
@@ -204,7 +208,8 @@ async def load_on(replicas: Replicas) -> AsyncIterator[Load]:
         async with http.post(f"{url}/v1/chat/completions", json=body_of("own-0", "first")) as answer:
             assert answer.status == 200, await answer.text()
             load.said["own-0"].append(("first", (await answer.json())["choices"][0]["message"]["content"]))
-        await asyncio.sleep(SETTLE_SECONDS)
+        for service in [*replicas.configs, *replicas.sessions]:
+            await settled(replicas, service)
         running = group.create_task(load.run())
         try:
             yield load
@@ -212,6 +217,26 @@ async def load_on(replicas: Replicas) -> AsyncIterator[Load]:
             load.stop.set()
             await running
             following.cancel()
+
+
+async def settled(replicas: Replicas, restarted: ServiceProcess) -> None:
+    """Wait until all who call a replica have found it again, as a rollout does (minReadySeconds).
+
+    A channel takes up to 2 s (servicekit.channels), and longer on a busy machine.
+    """
+    callers = {"config_svc": [*replicas.sessions, *replicas.gateways], "session_svc": replicas.gateways}
+    pids = [caller.pid for caller in callers.get(restarted.name.partition("-")[0], [])] or [os.getpid()]
+    port = int(restarted.grpc_target.rpartition(":")[2])
+    deadline = time.monotonic() + RECONNECT_SECONDS
+    while not all(_connected(pid, port) for pid in pids):
+        assert time.monotonic() < deadline, f"not all are connected to {restarted.name} again"
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(SETTLE_SECONDS)
+
+
+def _connected(pid: int, port: int) -> bool:
+    connections = psutil.Process(pid).net_connections("tcp")
+    return any(c.raddr and c.raddr.port == port and c.status == psutil.CONN_ESTABLISHED for c in connections)
 
 
 async def stored(url: str, session: str) -> list[tuple[str, str]]:
@@ -237,7 +262,7 @@ async def test_a_rolling_restart_of_everything_fails_and_loses_nothing(replicas:
             await asyncio.to_thread(service.stop)  # asserts exit code 0
             times[service.name] = time.monotonic() - began
             await asyncio.to_thread(service.start)
-            await asyncio.sleep(SETTLE_SECONDS)
+            await settled(replicas, service)
     assert not load.failures, "\n".join((f"{len(load.failures)} failures", *load.failures[:20]))
     assert max(times.values()) < STOP_SECONDS, times
     assert min(load.done[kind] for kind in ("http plain", "http stream", "grpc plain", "grpc stream", "read")) > 20
