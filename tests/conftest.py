@@ -1,5 +1,6 @@
 """Servers for every test: chosen once (tests/servers/stores.py), started when the first test asks, one each."""
 
+import secrets
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -99,6 +100,26 @@ def parley_system(
         fresh_redis(redis_server, logical_databases) as redis_url,
         System(postgres_url, redis_url, folder=folder, gateways=2) as system,
     ):
+        yield system
+
+
+@pytest.fixture(scope="session")
+def guarded_system(
+    postgres_server: PostgresServer,
+    redis_server: RedisServer,
+    logical_databases: list[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[System]:
+    """The whole system with authentication required, and an agent `hello`; its helpers show the operator key."""
+    key = secrets.token_urlsafe(32)
+    env = {"PARLEY_AUTH": "required", "PARLEY_OPERATOR_KEY": key}
+    folder = tmp_path_factory.mktemp("guarded")
+    with (
+        fresh_database(postgres_server) as postgres_url,
+        fresh_redis(redis_server, logical_databases) as redis_url,
+        System(postgres_url, redis_url, folder=folder, gateways=2, env=env, operator_key=key) as system,
+    ):
+        system.create_agent("hello")
         yield system
 
 

@@ -44,7 +44,7 @@ class Caller:
     """Who calls. `scopes` holds what they imply, too."""
 
     id: str
-    """Stands in the audit log: an API key's id, `token:` with issuer and subject, `operator`, `service:` and a name,
+    """Stands in the audit log: an API key's id, `token:` and a user or subject, `operator`, `service:` and a name,
     or `anonymous` where authentication is off."""
     project: str
     """The only project that it may name; empty for any."""

@@ -42,11 +42,6 @@ class OidcIssuer(BaseModel):
     scopes_claim: str | None = None
     leeway: float = Field(default=30.0, ge=0, le=300)
 
-    @property
-    def name(self) -> str:
-        """What the issuer is called in the id of a caller."""
-        return urlsplit(self.issuer).netloc or self.issuer
-
     @field_validator("issuer", "jwks_url")
     @classmethod
     def _check_url(cls, url: str | None) -> str | None:

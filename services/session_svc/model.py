@@ -305,6 +305,15 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
+class Erasure:
+    """What was removed of a user, when that was complete, and in how many audit events a pseudonym stands now."""
+
+    removed: Removed
+    erase_ms: int
+    audit_events: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class AgentLife:
     """One life of an agent id."""
 

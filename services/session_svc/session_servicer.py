@@ -86,7 +86,10 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
 
     async def EraseUser(self, request: pb.EraseUserRequest, context: Context) -> pb.EraseUserResponse:
         """See the contract."""
-        removed, erase_ms = await self._sessions.erase(convert.user_query(request.project, request.user_id))
+        erased = await self._sessions.erase(convert.user_query(request.project, request.user_id))
         return pb.EraseUserResponse(
-            session_count=removed.sessions, turn_count=removed.turns, erase_time=convert.timestamp(erase_ms)
+            session_count=erased.removed.sessions,
+            turn_count=erased.removed.turns,
+            erase_time=convert.timestamp(erased.erase_ms),
+            audit_event_count=erased.audit_events,
         )

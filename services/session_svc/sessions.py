@@ -7,6 +7,7 @@ from session_svc.errors import SessionNotFound
 from session_svc.metrics import Metrics
 from session_svc.model import (
     AgentLife,
+    Erasure,
     Fork,
     ListPosition,
     NewSession,
@@ -90,11 +91,11 @@ class Sessions:
             if position is None:
                 return
 
-    async def erase(self, user: SessionQuery) -> tuple[Removed, int]:
-        """Removes all of the user's sessions; returns what that was, and when it was complete (ms)."""
+    async def erase(self, user: SessionQuery) -> Erasure:
+        """Removes all of the user's sessions; returns what that was, and when it was complete."""
         removed = await self._store.purge(Purge(user.project, user_id=user.user_id))
         self._metrics.deleted(removed.sessions, "erase")
-        return removed, int(time.time() * 1000)
+        return Erasure(removed, int(time.time() * 1000))
 
     async def _all_turns(self, key: SessionKey, user_id: str) -> AsyncIterator[bytes]:
         start: int | None = None

@@ -18,6 +18,8 @@ from servicekit.metrics import serve_metrics
 from servicekit.server import GrpcServer, serving
 from servicekit.tls import Certificates, certificates
 from session_svc import session_servicer, turn_servicer
+from session_svc.audit import AuditedSessions
+from session_svc.audit_client import AuditClient
 from session_svc.config_client import ConfigClient
 from session_svc.follower import Follower
 from session_svc.limits import TurnLimits
@@ -76,6 +78,8 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         keys = KeyClient(channel)
         door = build_door(settings, services=SERVICES, checker=keys, peers=(CHAT_GATEWAY,))
         stack.push_async_callback(door.close)
+        audited = door.authenticator is not None
+        served = AuditedSessions(session_store, agents, metrics, AuditClient(channel)) if audited else sessions
         servicer = TurnServicer(turns)
         streams = make_streams(servicer)
         health = RedisHealth(link, metrics, streams)
@@ -85,7 +89,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
                 settings,
                 add=[
                     (add_turn_servicer_to_server, (servicer, streams)),
-                    (add_SessionServiceServicer_to_server, SessionServicer(sessions)),
+                    (add_SessionServiceServicer_to_server, SessionServicer(served)),
                 ],
                 service_names=SERVICES,
                 interceptors=door.interceptors,

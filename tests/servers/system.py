@@ -31,6 +31,7 @@ class System:
         operator_key: str | None = None,
     ) -> None:
         self.postgres_url = postgres_url
+        self.operator_key = operator_key or ""
         self._headers = {"Authorization": f"Bearer {operator_key}"} if operator_key else {}
         self.redis_url = redis_url
         self.model = MockModel()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -16,29 +14,12 @@ from access.authenticator import peer_credential
 from parley.config.v1 import agent_config_service_pb2 as agents_pb
 from parley.config.v1 import agent_config_service_pb2_grpc as agents_grpc
 from parley.session.v1 import turn_service_pb2, turn_service_pb2_grpc
-from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
 from tests.servers.system import System
 
-OPERATOR_KEY = secrets.token_urlsafe(32)
 
-
-@pytest.fixture(scope="module")
-def guarded(
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[System]:
-    env = {"PARLEY_AUTH": "required", "PARLEY_OPERATOR_KEY": OPERATOR_KEY}
-    with (
-        fresh_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(
-            postgres_url, redis_url, folder=tmp_path_factory.mktemp("guarded"), env=env, operator_key=OPERATOR_KEY
-        ) as system,
-    ):
-        system.create_agent("hello")
-        yield system
+@pytest.fixture
+def guarded(guarded_system: System) -> System:
+    return guarded_system
 
 
 def stranger(system: System, **headers: str) -> httpx.Client:
@@ -71,7 +52,7 @@ def test_a_body_is_not_read_of_those_who_may_not_send_it(guarded: System) -> Non
 
 @pytest.mark.parametrize("service", ["chat_gateway", "session_svc"])
 def test_services_know_each_other_and_the_operator_key_is_not_what_they_show(guarded: System, service: str) -> None:
-    credential = peer_credential(OPERATOR_KEY, service)
+    credential = peer_credential(guarded.operator_key, service)
     request = turn_service_pb2.AbortTurnRequest(lease={"project": "default", "session_id": "s9", "turn_id": "t"})
 
     def abort(authorization: str) -> grpc.StatusCode:
@@ -86,7 +67,7 @@ def test_services_know_each_other_and_the_operator_key_is_not_what_they_show(gua
 
     taken = {"chat_gateway": grpc.StatusCode.OK, "session_svc": grpc.StatusCode.UNAUTHENTICATED}
     assert abort(credential) is taken[service]
-    assert abort(OPERATOR_KEY) is grpc.StatusCode.PERMISSION_DENIED
+    assert abort(guarded.operator_key) is grpc.StatusCode.PERMISSION_DENIED
 
 
 @pytest.mark.parametrize("which", ["config", "session", "gateway"])
@@ -104,7 +85,7 @@ def test_no_port_serves_a_stranger(guarded: System, which: str) -> None:
     grpcurl = [str(Path(sys.executable).parent / "grpcurl"), "-plaintext"]
     refused = subprocess.run([*grpcurl, target, method], capture_output=True, text=True, timeout=30, check=False)
     assert "Unauthenticated" in refused.stderr
-    with_key = [*grpcurl, "-H", f"authorization: Bearer {OPERATOR_KEY}"]
+    with_key = [*grpcurl, "-H", f"authorization: Bearer {guarded.operator_key}"]
     served = subprocess.run([*with_key, target, method], capture_output=True, text=True, timeout=30, check=False)
     assert served.returncode == 0, served.stderr
 

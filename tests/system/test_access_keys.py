@@ -1,0 +1,211 @@
+"""API keys, users, the audit log and erasure on the real system, as people use them over HTTP."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import httpx
+import openai
+import pytest
+
+from parley.session.v1 import session_service_pb2, session_service_pb2_grpc
+from tests.servers.mock_model import MODEL
+from tests.servers.system import PROVIDER, System
+
+
+@pytest.fixture
+def operator(guarded_system: System) -> Iterator[httpx.Client]:
+    with guarded_system.client() as client:
+        yield client
+
+
+@pytest.fixture
+def project(operator: httpx.Client) -> str:
+    name = f"p{uuid4().hex[:12]}"
+    assert operator.post("/v1/projects", json={"id": name, "display_name": "A project"}).status_code == 201
+    agent = {"id": "hello", "name": "Hello", "template_id": "assistant", "model": {"provider": PROVIDER, "name": MODEL}}
+    assert operator.post("/v1/agents", json=agent, headers={"X-Project-ID": name}).status_code == 201
+    return name
+
+
+def new_key(client: httpx.Client, project: str, *scopes: str, **fields: Any) -> dict[str, Any]:
+    answer = client.post("/v1/api_keys", json={"project": project, "scopes": list(scopes)} | fields)
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+def using(system: System, key: str, gateway: int = 0) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.Client(base_url=system.gateways[gateway].http_url, headers=headers, timeout=30, trust_env=False)
+
+
+def chat(client: httpx.Client, **fields: Any) -> httpx.Response:
+    body = {"model": "hello", "messages": [{"role": "user", "content": "Hi"}]} | fields
+    return client.post("/v1/chat/completions", json=body)
+
+
+def code(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def test_the_openai_client_works_with_a_key_and_knows_what_a_wrong_one_is(
+    guarded_system: System, operator: httpx.Client, project: str
+) -> None:
+    key = new_key(operator, project, "chat", "agents:read")["key"]
+    url = f"{guarded_system.http_url}/v1"
+    with openai.OpenAI(base_url=url, api_key=key, project="ignored") as client:
+        message: Any = {"role": "user", "content": "Hi"}
+        assert client.chat.completions.create(model="hello", messages=[message]).choices[0].message.content
+        assert [model.id for model in client.models.list()] == ["hello"]
+    with openai.OpenAI(base_url=url, api_key="sk-wrong") as stranger, pytest.raises(openai.AuthenticationError) as no:
+        stranger.models.list()
+    assert no.value.code == "invalid_api_key"
+
+
+def test_a_revocation_is_seen_by_every_gateway_within_a_second(
+    guarded_system: System, operator: httpx.Client, project: str
+) -> None:
+    key = new_key(operator, project, "chat")
+    with using(guarded_system, key["key"], 0) as first, using(guarded_system, key["key"], 1) as second:
+        for client in (first, second):
+            assert chat(client, store=False).status_code == 200
+        revoked = operator.delete(f"/v1/api_keys/{key['id']}", headers={"X-Project-ID": project})
+        assert revoked.status_code == 204
+        told = time.monotonic()
+        for client in (first, second):
+            while chat(client, store=False).status_code != 401:
+                assert time.monotonic() - told < 1.0
+                time.sleep(0.01)
+            for _ in range(5):
+                assert code(chat(client)) == (401, "invalid_api_key")
+    read = operator.get(f"/v1/api_keys/{key['id']}", headers={"X-Project-ID": project}).json()
+    assert read["revoke_time"]
+    assert "key" not in read
+
+
+def test_a_rotated_key_works_on_until_its_overlap_ends(
+    guarded_system: System, operator: httpx.Client, project: str
+) -> None:
+    old = new_key(operator, project, "agents:read")
+    rotated = operator.post(
+        f"/v1/api_keys/{old['id']}:rotate", json={"overlap": "2s"}, headers={"X-Project-ID": project}
+    ).json()
+    new = rotated["api_key"]
+    assert (new["scopes"], rotated["replaced"]["id"]) == (["agents:read"], old["id"])
+    with using(guarded_system, old["key"]) as before, using(guarded_system, new["key"]) as after:
+        assert before.get("/v1/agents").status_code == 200
+        time.sleep(2.2)
+        assert code(before.get("/v1/agents")) == (401, "invalid_api_key")
+        assert after.get("/v1/agents").status_code == 200
+
+
+def test_nobody_gives_what_they_do_not_have(guarded_system: System, operator: httpx.Client, project: str) -> None:
+    admin = new_key(operator, project, "keys:admin", "chat")
+    with using(guarded_system, admin["key"]) as client:
+        assert client.post("/v1/api_keys", json={"scopes": ["chat"]}).json()["project"] == project
+        assert code(client.post("/v1/api_keys", json={"scopes": ["agents:write"]})) == (403, "scope_missing")
+        elsewhere = client.post("/v1/api_keys", json={"scopes": ["chat"], "project": "default"})
+        assert code(elsewhere) == (403, "project_denied")
+        assert code(client.post("/v1/api_keys", json={"scopes": ["operator"]}))[0] == 400
+
+
+def test_projects_do_not_see_each_other(guarded_system: System, operator: httpx.Client, project: str) -> None:
+    everything = ("chat", "agents:write", "sessions:admin")
+    mine = new_key(operator, project, *everything)["key"]
+    theirs = new_key(operator, "default", *everything)["key"]
+    with using(guarded_system, mine) as client, using(guarded_system, theirs) as other:
+        assert chat(client, session_id="shared").status_code == 200
+        assert client.get("/v1/sessions/shared").json()["turn_count"] == 1
+        for answer in (
+            other.get("/v1/sessions/shared"),
+            other.get("/v1/sessions/shared/messages"),
+            other.delete("/v1/sessions/shared"),
+            other.post("/v1/sessions/shared:fork", json={}),
+            chat(other, session_id="shared", session_must_exist=True),
+        ):
+            assert code(answer) == (404, "session_not_found")
+        assert chat(other, session_id="shared").headers["x-session-created"] == "true"
+        assert client.get("/v1/sessions/shared").json()["turn_count"] == 1
+
+
+def test_a_user_s_key_acts_for_that_user_alone(guarded_system: System, operator: httpx.Client, project: str) -> None:
+    ann = new_key(operator, project, "chat", "sessions:admin", user_id="ann")["key"]
+    anybody = new_key(operator, project, "chat", "sessions:admin")["key"]
+    with using(guarded_system, ann) as client, using(guarded_system, anybody) as backend:
+        assert chat(client, session_id="hers").status_code == 200
+        assert client.get("/v1/sessions/hers").json()["user_id"] == "ann"
+        assert chat(backend, session_id="his", user_id="bob").status_code == 200
+        assert [session["id"] for session in client.get("/v1/sessions").json()["data"]] == ["hers"]
+        assert code(client.get("/v1/sessions/his")) == (404, "session_not_found")
+        assert code(chat(client, session_id="his")) == (404, "session_not_found")
+        assert code(chat(client, user_id="bob")) == (403, "user_denied")
+        assert code(client.get("/v1/sessions", params={"user_id": "bob"})) == (403, "user_denied")
+        assert client.post("/v1/sessions:purge", json={"agent_id": "hello"}).json() == {"deleted": 1}
+        assert backend.get("/v1/sessions/his").status_code == 200
+
+
+def test_who_may_not_delete_an_agent_can_not_fence_it_off(
+    guarded_system: System, operator: httpx.Client, project: str
+) -> None:
+    key = new_key(operator, project, "sessions:admin")["key"]
+    request = session_service_pb2.DeleteSessionsRequest(agent_id="hello", agent_uid="u", fence_agent=True)
+    with grpc.insecure_channel(guarded_system.session.grpc_target) as channel:
+        stub = session_service_pb2_grpc.SessionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.DeleteSessions(request, timeout=5, metadata=(("authorization", f"Bearer {key}"),))
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_every_write_stands_in_the_audit_log_with_who_made_it(
+    guarded_system: System, operator: httpx.Client, project: str
+) -> None:
+    key = new_key(operator, project, "chat", "agents:write", "sessions:admin", "audit:read")
+    with using(guarded_system, key["key"]) as client:
+        assert chat(client, session_id="s1", user_id="ann").status_code == 200
+        assert client.patch("/v1/sessions/s1", json={"metadata": {"a": "b"}}).status_code == 200
+        told = client.delete("/v1/sessions/s1", headers={"X-Request-ID": "my-request"})
+        assert told.status_code == 204
+        assert client.patch("/v1/agents/hello", json={"instructions": "Be brief."}).status_code == 200
+        events = client.get("/v1/audit", params={"actor": key["id"]}).json()["data"]
+        assert [event["action"] for event in events] == ["agent_configs.update", "sessions.delete", "sessions.update"]
+        deleted, updated = events[1], events[2]
+        assert (deleted["resource"], deleted["request_id"], deleted["source"]) == ("sessions/s1", "my-request", "http")
+        assert (deleted["user_id"], deleted["before"]["metadata_keys"], deleted["after"]) == ("ann", ["a"], None)
+        assert (updated["before"]["metadata_keys"], updated["after"]["metadata_keys"]) == ([], ["a"])
+        lines = client.get("/v1/audit", headers={"Accept": "application/x-ndjson"})
+        assert lines.headers["content-type"].startswith("application/x-ndjson")
+        whole = [json.loads(line) for line in lines.text.splitlines()]
+        assert [event for event in whole if event["actor"] == key["id"]] == events
+        assert {event["project"] for event in whole} == {project}
+        assert client.get("/v1/audit", params={"format": "jsonl"}).text == lines.text
+        assert code(client.get("/v1/audit", params={"start_time": "yesterday"})) == (400, "invalid_field")
+
+
+def test_a_user_is_exported_and_erased_with_a_receipt(
+    guarded_system: System, operator: httpx.Client, project: str
+) -> None:
+    key = new_key(operator, project, "chat", "sessions:admin", "audit:read")["key"]
+    user = "ann/o'hara:1"
+    with using(guarded_system, key) as client:
+        for session in ("a", "b"):
+            assert chat(client, session_id=session, user_id=user).status_code == 200
+        assert client.patch("/v1/sessions/a", json={"metadata": {"of": user}}).status_code == 200
+        exported = client.post("/v1/users:export", json={"user_id": user})
+        objects = [json.loads(line)["object"] for line in exported.text.splitlines()]
+        assert objects == ["session", "session.message", "session.message"] * 2
+        receipt = client.post("/v1/users:erase", json={"user_id": user}).json()
+        assert (receipt["deleted_sessions"], receipt["deleted_turns"]) == (2, 2)
+        assert receipt["pseudonymized_audit_events"] == 2  # the change of a session, and the erasure itself
+        assert client.get("/v1/sessions", params={"user_id": user}).json()["data"] == []
+        log = client.get("/v1/audit", params={"format": "jsonl"}).text
+        assert "users.erase" in log
+        assert user not in log
+        again = client.post("/v1/users:erase", json={"user_id": user}).json()
+        assert again["deleted_sessions"] == 0

@@ -1,0 +1,273 @@
+"""Every RPC of every service and every HTTP route, with every kind of credentials, on the real system.
+
+The methods come from the services' descriptors and the routes from the OpenAPI document: a new one is in the matrix
+without anybody's doing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import MethodDescriptor
+
+from access.api_key import new_api_key
+from access.authenticator import peer_credential
+from access.caller import AGENTS_READ, AGENTS_WRITE, IMPLIED, KEY_SCOPES, OPERATOR, SERVICE, SESSIONS_READ, USER_SCOPES
+from chat_gateway.wiring import SERVICES as GATEWAY_SERVICES
+from config_svc.wiring import SERVICES as CONFIG_SERVICES
+from parley.access.v1 import rule_pb2
+from servicekit.rpc_status import from_rpc_error
+from session_svc.wiring import SERVICES as SESSION_SERVICES
+from tests.servers.system import System
+
+KINDS = ("none", "garbage", "unknown", "other project", "missing scope", "revoked", "expired", "other user", "right")
+UNAUTHENTICATED = {"none", "garbage", "unknown", "revoked", "expired"}
+DENIED = {"UNAUTHENTICATED", "SCOPE_MISSING", "PROJECT_DENIED", "USER_DENIED"}
+AGENT = {"name": "X", "template_id": "assistant", "model": {"provider": "mock", "name": "mock-1"}}
+CHAT = {"model": "hello", "messages": [{"role": "user", "content": "Hi"}], "store": False}
+BODIES: dict[tuple[str, str], Any] = {
+    ("post", "/v1/chat/completions"): CHAT,
+    ("post", "/v1/agents"): AGENT,
+    ("put", "/v1/agents/{agent_id}"): AGENT,
+    ("patch", "/v1/agents/{agent_id}"): {"name": "X"},
+    ("post", "/v1/agents/{agent_id}:rollback"): {"revision": 1},
+    ("post", "/v1/agents/{agent_id}:undelete"): {},
+    ("patch", "/v1/sessions/{session_id}"): {"metadata": {"a": "b"}},
+    ("post", "/v1/sessions/{session_id}:fork"): {},
+    ("post", "/v1/sessions:purge"): {"agent_id": "nothing"},
+    ("post", "/v1/users:export"): {"user_id": "bob"},
+    ("post", "/v1/users:erase"): {"user_id": "bob"},
+    ("post", "/v1/projects"): {"id": "Not an id"},
+    ("post", "/v1/api_keys"): {"scopes": ["chat"]},
+    ("post", "/v1/api_keys/{key_id}:rotate"): {},
+    ("post", "/v1/instances:evict"): {},
+}
+
+
+@dataclass
+class Guarded:
+    """The system with two projects, and keys of every kind."""
+
+    system: System
+    client: httpx.Client
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def make(self, name: str, scopes: frozenset[str], project: str = "acme", **fields: Any) -> str:
+        body = {"project": project, "scopes": sorted(scopes), "display_name": name} | fields
+        answer = self.client.post("/v1/api_keys", json=body)
+        assert answer.status_code == 201, answer.text
+        key: str = answer.json()["key"]
+        self.keys[name] = key
+        return key
+
+    def credential(self, kind: str, scope: str) -> str | None:
+        """What a caller of this kind shows where this scope is needed."""
+        match kind:
+            case "none":
+                return None
+            case "garbage":
+                return "parley_sk_garbage"
+            case "unknown":
+                return new_api_key()
+            case "missing scope":
+                return self.keys.get(f"without {scope}", self.keys["everything"])
+            case "right" if scope == OPERATOR:
+                return self.system.operator_key
+            case "right" if scope == SERVICE:
+                return peer_credential(self.system.operator_key, "chat_gateway")
+            case "right":
+                return self.keys["everything"]
+            case _:
+                return self.keys[kind]
+
+    def expected(self, kind: str, scope: str, *, names_project: bool, names_user: bool) -> str:
+        """The reason for which the call is refused; "" for none."""
+        if kind in UNAUTHENTICATED:
+            return "UNAUTHENTICATED"
+        if kind == "right":
+            return ""
+        if kind == "missing scope" or scope in (OPERATOR, SERVICE):
+            return "SCOPE_MISSING"
+        if kind == "other project":
+            return "PROJECT_DENIED" if names_project else ""
+        if scope not in USER_SCOPES:
+            return "SCOPE_MISSING"
+        return "USER_DENIED" if names_user else ""
+
+
+@pytest.fixture(scope="module")
+def guarded(guarded_system: System) -> Iterator[Guarded]:
+    with guarded_system.client() as client:
+        world = Guarded(guarded_system, client)
+        for project in ("acme", "other"):
+            assert client.post("/v1/projects", json={"id": project}).status_code == 201
+        world.make("everything", KEY_SCOPES)
+        world.make("other project", KEY_SCOPES, "other")
+        world.make("other user", USER_SCOPES, user_id="ann")
+        for scope in KEY_SCOPES:
+            implying = {other for other, implied in IMPLIED.items() if scope in implied}
+            world.make(f"without {scope}", KEY_SCOPES - {scope} - implying)
+        world.make("revoked", KEY_SCOPES)
+        soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
+        world.make("expired", KEY_SCOPES, expire_time=soon)
+        [revoked] = [
+            key
+            for key in client.get("/v1/api_keys", headers={"X-Project-ID": "acme"}).json()["data"]
+            if key["display_name"] == "revoked"
+        ]
+        assert client.delete(f"/v1/api_keys/{revoked['id']}", headers={"X-Project-ID": "acme"}).status_code == 204
+        time.sleep(3)  # it has ended, by every clock
+        yield world
+
+
+def methods() -> list[tuple[str, MethodDescriptor]]:
+    pool = descriptor_pool.Default()
+    by_target = {"gateway": GATEWAY_SERVICES, "config": CONFIG_SERVICES, "session": SESSION_SERVICES}
+    return [
+        (target, method)
+        for target, services in by_target.items()
+        for service in services
+        for method in pool.FindServiceByName(service).methods
+    ]
+
+
+METHODS = methods()
+
+
+def named(message: Any, path: str, value: str) -> None:
+    *parents, name = path.split(".")
+    for parent in parents:
+        message = getattr(message, parent)
+    setattr(message, name, value)
+
+
+def refusal(channel: grpc.Channel, method: MethodDescriptor, request: Any, credential: str | None) -> str:
+    """The reason with which a call ends, its code where it has none, "" for OK or a stream that goes on."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    metadata = (("authorization", f"Bearer {credential}"),) if credential is not None else ()
+    answer_type = message_factory.GetMessageClass(method.output_type)
+    kind = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
+    call = getattr(channel, kind)(
+        path, request_serializer=type(request).SerializeToString, response_deserializer=answer_type.FromString
+    )
+    sent = iter([request]) if method.client_streaming else request
+    try:
+        if not method.server_streaming:
+            call(sent, timeout=10, metadata=metadata)
+            return ""
+        stream = call(sent, timeout=1, metadata=metadata)
+        next(stream, None)
+        stream.cancel()
+    except grpc.RpcError as error:
+        told = from_rpc_error(error)  # type: ignore[arg-type]
+        return told.reason
+    return ""
+
+
+@pytest.mark.parametrize("number", range(len(METHODS)), ids=[method.full_name for _, method in METHODS])
+def test_an_rpc_with_every_kind_of_credentials(guarded: Guarded, number: int) -> None:
+    where, method = METHODS[number]
+    rule = method.GetOptions().Extensions[rule_pb2.rule]
+    system = guarded.system
+    target = {
+        "gateway": system.grpc_target,
+        "config": system.config.grpc_target,
+        "session": system.session.grpc_target,
+    }[where]
+    if where == "gateway":
+        assert rule.scope != SERVICE  # a gateway takes calls of no service
+    with grpc.insecure_channel(target) as channel:
+        for kind in KINDS:
+            request = message_factory.GetMessageClass(method.input_type)()
+            if kind == "other project" and rule.project:
+                named(request, rule.project, "acme")
+            if kind == "other user" and rule.user:
+                named(request, rule.user, "bob")
+            if method.name == "CheckApiKey":
+                named(request, "key", guarded.keys["everything"])  # its own answer may be UNAUTHENTICATED, too
+            reason = refusal(channel, method, request, guarded.credential(kind, rule.scope))
+            expected = guarded.expected(kind, rule.scope, names_project=bool(rule.project), names_user=bool(rule.user))
+            assert reason == expected if expected else reason not in DENIED, f"{kind}: {reason}"
+            assert reason not in ("INTERNAL", "UNKNOWN"), kind
+
+
+def operations(system: System) -> dict[tuple[str, str], Any]:
+    with httpx.Client(base_url=system.http_url, timeout=10, trust_env=False) as stranger:
+        document = stranger.get("/docs/openapi.json").json()
+    return {(method, path): operation for path, item in document["paths"].items() for method, operation in item.items()}
+
+
+def test_every_route_with_every_kind_of_credentials(guarded: Guarded) -> None:
+    routes = operations(guarded.system)
+    assert {route for route, operation in routes.items() if "requestBody" in operation} == set(BODIES)
+    wrong = []
+    with httpx.Client(base_url=guarded.system.http_url, timeout=30, trust_env=False) as client:
+        for (method, path), operation in routes.items():
+            scope = operation["x-parley-scope"]
+            assert operation["security"] == ([{"api_key": []}] if scope else [])
+            headers = {parameter["name"] for parameter in operation.get("parameters", [])}
+            for kind in KINDS:
+                sent = {}
+                credential = guarded.credential(kind, scope)
+                if credential is not None:
+                    sent["Authorization"] = f"Bearer {credential}"
+                if kind == "other project":
+                    sent["X-Project-ID"] = "acme"
+                if kind == "other user":
+                    sent["X-User-ID"] = "bob"
+                url = path.replace("{", "x").replace("}", "x")
+                body = BODIES.get((method, path))
+                answer = client.request(method, url, headers=sent, json=body)
+                expected = (
+                    ""
+                    if not scope
+                    else guarded.expected(
+                        kind, scope, names_project="X-Project-ID" in headers, names_user="X-User-ID" in headers
+                    )
+                )
+                expected = {"UNAUTHENTICATED": "invalid_api_key"}.get(expected, expected.lower())
+                code = answer.json().get("error", {}).get("code", "") if answer.status_code >= 400 else ""
+                status = {"": None, "invalid_api_key": 401}.get(expected, 403)
+                fits = (
+                    answer.status_code == status and code == expected
+                    if status
+                    else (answer.status_code not in (401, 403) and answer.status_code < 500)
+                )
+                if not fits:
+                    wrong.append((method, path, kind, answer.status_code, code, expected))
+    assert wrong == []
+
+
+def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
+    """The table of scopes, by hand: the matrix above goes by what the routes say of themselves."""
+    scopes = {route: operation["x-parley-scope"] for route, operation in operations(guarded.system).items()}
+    assert {path for (_, path), scope in scopes.items() if scope == ""} == {"/livez", "/readyz"}
+    assert {path for (_, path), scope in scopes.items() if scope == OPERATOR} == {
+        "/metrics",
+        "/v1/projects",
+        "/v1/projects/{project_id}",
+    }
+    for (method, path), scope in scopes.items():
+        collection = path.split("/")[2].split(":")[0] if path.startswith("/v1/") else path
+        reading = method == "get" or path == "/v1/users:export"
+        expected = {
+            "chat": "chat",
+            "agents": AGENTS_READ if reading else AGENTS_WRITE,
+            "templates": AGENTS_READ,
+            "providers": AGENTS_READ,
+            "models": AGENTS_READ,
+            "sessions": SESSIONS_READ if reading else "sessions:admin",
+            "users": SESSIONS_READ if reading else "sessions:admin",
+            "instances": "runtime:admin",
+            "api_keys": "keys:admin",
+            "audit": "audit:read",
+        }
+        assert scope == expected.get(collection, scope), (method, path)
+        assert collection in expected or scope in ("", OPERATOR), (method, path)
