@@ -79,7 +79,11 @@ class ObservedTurn:
 
 
 def observe_runtime(
-    scheduler: Scheduler, instances: Instances, configs: KnownConfigs, registry: CollectorRegistry = REGISTRY
+    scheduler: Scheduler,
+    instances: Instances,
+    configs: KnownConfigs,
+    turn_streams: Callable[[], int],
+    registry: CollectorRegistry = REGISTRY,
 ) -> None:
     """Makes gauges of what this process holds; they are read when somebody asks for the metrics."""
     readings: list[tuple[str, str, Callable[[], float]]] = [
@@ -87,6 +91,7 @@ def observe_runtime(
         ("parley_turns_queued", "Turns that wait for a session or for a slot.", lambda: scheduler.load.queued),
         ("parley_instances", "Agent instances in memory.", lambda: len(instances)),
         ("parley_agent_configs_known", "Agent configs in memory.", lambda: len(configs)),
+        ("parley_turn_streams", "Streams to session_svc; without one, each call is an RPC of its own.", turn_streams),
         ("parley_config_watch_up", "1 while the watch of config_svc is up.", lambda: float(configs.watching)),
         ("parley_config_watch_silence_seconds", "Since the watch last spoke.", lambda: configs.silence),
         ("parley_config_watch_lag_seconds", "From the last change's commit to its arrival.", lambda: configs.lag),

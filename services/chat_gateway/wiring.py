@@ -215,7 +215,7 @@ async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, 
     leases = Leases(sessions, LeaseTimes(renew_interval=settings.lease_renew_interval))
     stack.push_async_callback(leases.close, settings.peer_timeout)
     scheduler = Scheduler(_turn_limits(settings))
-    observe_runtime(scheduler, instances, configs)
+    observe_runtime(scheduler, instances, configs, lambda: len(turn_calls.streams))
     runner = TurnRunner(
         configs=configs,
         instances=instances,

@@ -12,6 +12,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from chat_gateway.clients.turn_streams import STREAMS
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
@@ -333,3 +334,12 @@ def test_a_caller_that_leaves_can_have_its_turn_finished(parley_system: System) 
 
     assert eventually(stored)
     assert parley_system.model.abandoned == 0
+
+
+def test_the_calls_of_turns_go_over_streams(parley_system: System) -> None:
+    def streams() -> float:
+        text = get(parley_system, "/metrics").text
+        [value] = [line.split()[1] for line in text.splitlines() if line.startswith("parley_turn_streams ")]
+        return float(value)
+
+    assert eventually(lambda: streams() == STREAMS, 15), "unary calls would work, too, at many times the cost"
