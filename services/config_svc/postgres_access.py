@@ -9,6 +9,7 @@ from sqlalchemy import (
     DateTime,
     LargeBinary,
     Text,
+    bindparam,
     cast,
     column,
     delete,
@@ -139,10 +140,9 @@ class PostgresAccessWriting:
     async def record(self, events: Sequence[AuditEvent]) -> None:  # noqa: D102
         if not events:
             return
-        lives = select(projects.c.id, projects.c.uid).where(projects.c.id.in_({event.project for event in events}))
-        uids = {row.id: row.uid for row in await self._connection.execute(lives)}
-        rows = [_event_columns(event, uids.get(event.project)) for event in events]
-        await self._connection.execute(upsert(audit_events).on_conflict_do_nothing(), rows)
+        life = select(projects.c.uid).where(projects.c.id == bindparam("of_project")).scalar_subquery()
+        statement = upsert(audit_events).values(project_uid=life).on_conflict_do_nothing()
+        await self._connection.execute(statement, [_event_columns(event) for event in events])
 
     async def events_of_user(self, project: str, user_id: str, limit: int) -> Sequence[AuditEvent]:  # noqa: D102
         statement = select(audit_events).where(
@@ -248,11 +248,11 @@ class PostgresAccess(ABC):
         return int(rows[0].count)
 
 
-def _event_columns(event: AuditEvent, project_uid: str | None) -> dict[str, Any]:
+def _event_columns(event: AuditEvent) -> dict[str, Any]:
     return {
         "event_id": event.event_id,
         "project": event.project,
-        "project_uid": project_uid,
+        "of_project": event.project,
         "actor": event.actor,
         "action": event.action,
         "resource": event.resource,
