@@ -58,13 +58,17 @@ class Answer:
 class Api:
     """The HTTP API at `url` (PARLEY_URL, or this machine). Every method raises ApiError or Unreachable.
 
+    The API key in PARLEY_API_KEY, where there is one, goes with every request.
+
     A proxy in the environment is used for other machines only.
     """
 
     def __init__(self, url: str | None = None) -> None:
         self.url = (url or os.environ.get("PARLEY_URL") or DEFAULT_URL).rstrip("/")
+        key = os.environ.get("PARLEY_API_KEY")
         self._http = httpx.Client(
             base_url=self.url,
+            headers={"Authorization": f"Bearer {key}"} if key else None,
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
             trust_env=not is_loopback_url(self.url),
         )

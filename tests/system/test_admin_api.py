@@ -109,6 +109,29 @@ def test_a_chat_may_ask_for_a_revision(http: httpx.Client, agent: dict[str, Any]
     refused(parley_system.chat(f"{agent['id']}@7", "hi"), 404, "revision_not_found")
 
 
+def test_a_session_may_pin_a_revision(http: httpx.Client, agent: dict[str, Any], parley_system: System) -> None:
+    def ran_on(model: str) -> str:
+        return str(parley_system.chat(model, "hi", session_id=session).headers["x-agent-revision"])
+
+    session = f"pin-{agent['id']}"
+    assert ran_on(agent["id"]) == "1"
+    http.patch(f"/v1/agents/{agent['id']}", json={"instructions": "Second."})
+    assert ran_on(agent["id"]) == "2"
+    http.patch(f"/v1/sessions/{session}", json={"pinned_revision": 1})
+    assert ran_on(agent["id"]) == "1"
+    assert ran_on(f"{agent['id']}@2") == "2", "what a request asks for comes before the pin"
+
+
+def test_what_no_gateway_has_is_refused_with_every_field(http: httpx.Client, parley_system: System) -> None:
+    listed = {one["name"] for one in http.get("/v1/providers").json()["data"]}
+    assert listed == {PROVIDER}
+    wrong = {"instructions": "{{nobody}}", "model": {"provider": "nowhere", "name": MODEL, "top_p": 3}}
+    refusal = http.post("/v1/agents?validate_only=true", json=wrong)
+    refused(refusal, 400, "invalid_field")
+    fields = {one["field"] for one in refusal.json()["error"]["violations"]}
+    assert fields == {"instructions", "model.provider", "model.top_p"}
+
+
 def test_wrong_fields_carry_the_names_that_the_caller_used(http: httpx.Client) -> None:
     model = {"provider": PROVIDER, "name": MODEL}
     refused(http.post("/v1/agents", json={"model": model, "name": "x" * 201}), 400, "invalid_field", "name")

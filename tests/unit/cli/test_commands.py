@@ -31,6 +31,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: dict[str, tuple[int, Any]] = {}
         self.asked: list[tuple[str, Any]] = []
+        self.credentials: list[str | None] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -40,6 +41,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         asked = f"{self.command} {self.path}"
         self.server.asked.append((asked, json.loads(body) if body else None))
+        self.server.credentials.append(self.headers.get("Authorization"))
         status, answer = self.server.answers[asked]
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
@@ -98,6 +100,14 @@ def test_list_follows_pages(server: Server, run) -> None:
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["id", "support", "b"]
     assert "assistant" in out
+
+
+def test_an_api_key_goes_along(server: Server, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answers["DELETE /v1/agents/support"] = (204, None)
+    run("agents", "delete", "support")
+    monkeypatch.setenv("PARLEY_API_KEY", "parley_sk_x")
+    run("agents", "delete", "support")
+    assert server.credentials == [None, "Bearer parley_sk_x"]
 
 
 def test_list_as_json_is_json(server: Server, run) -> None:
