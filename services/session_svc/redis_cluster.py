@@ -93,11 +93,18 @@ class ClusterLink:
         return replies
 
     async def ping(self) -> None:
-        """See `Link`. Sessions on the primaries that answer go on while others are away."""
+        """See `Link`. The first answer counts: sessions on the primaries that answer go on while others are away."""
         await self._slots.owner(0)
-        answers = await asyncio.gather(*(self._answers(node) for node in self._slots.primaries))
-        if not any(answers):
-            raise RedisAway
+        asked = [asyncio.create_task(self._answers(node)) for node in self._slots.primaries]
+        try:
+            for answer in asyncio.as_completed(asked):
+                if await answer:
+                    return
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        raise RedisAway
 
     def demoted(self) -> None:
         """See `Link`."""

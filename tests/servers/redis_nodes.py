@@ -71,7 +71,7 @@ class Node:
         self._child.start()
 
     def start(self) -> None:
-        """Start and wait until it answers."""
+        """Start and wait until it answers; empty, so not before another took the place of one that was a primary."""
         self.launch()
         until(self.answers, f"{self.name} answers")
 

@@ -64,7 +64,12 @@ async def load(url: str, sessions: Sequence[str], **settings: Any) -> AsyncItera
             yield talkers
             stop.set()
         for talker in talkers:
-            assert await one.said(talker.session) == talker.acknowledged
+            stored = await one.said(talker.session)
+            lost = [text for text in talker.acknowledged if text not in stored]
+            unasked = [text for text in stored if text not in talker.acknowledged]
+            assert (stored, lost, unasked) == (talker.acknowledged, [], []), (
+                f"lost {lost}, never acknowledged {unasked}"
+            )
 
 
 async def all_go_on(talkers: Sequence[Talker], seconds: float = 30.0) -> None:

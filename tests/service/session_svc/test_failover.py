@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.servers.redis_nodes import RedisCluster, SentinelGroup
+from tests.servers.redis_nodes import Node, RedisCluster, SentinelGroup, until
 from tests.servers.stores import Choice
 from tests.service.session_svc.replica import UID, refused, replica
 from tests.service.session_svc.talkers import all_go_on, load
@@ -25,11 +25,25 @@ async def test_failovers_under_load_lose_and_double_nothing(breakable: RedisClus
         for _ in range(2):
             await all_go_on(talkers)
             victim = breakable.owner(meta(sessions[0]))
+            others = [talker for talker in talkers if breakable.owner(meta(talker.session)) is not victim]
             victim.kill()
-            await all_go_on([talker for talker in talkers if breakable.owner(meta(talker.session)) is not victim])
-            await asyncio.to_thread(victim.start)
+            await all_go_on(others)
+            await asyncio.to_thread(replace, breakable, victim, meta(sessions[0]))
             await all_go_on(talkers)
             await asyncio.to_thread(breakable.mend)
+        [follower] = breakable.replicas_of(breakable.owner(meta(sessions[0])))
+        follower.client.cluster("FAILOVER")  # by order, with the old primary alive: it tells everybody to go elsewhere
+        await asyncio.to_thread(until, lambda: follower.role == "master", "the replica took over")
+        await all_go_on(talkers)
+
+
+def replace(cluster: RedisCluster, victim: Node, key: str) -> None:
+    """Starts a killed primary again once it is none, for it comes back empty, and would empty its replica.
+
+    Until then there is one copy alone, and nothing is acknowledged.
+    """
+    until(lambda: cluster.owner(key) is not victim, "its replica took over")
+    victim.start()
 
 
 async def test_a_frozen_primary_holds_up_what_is_on_it_alone_until_its_replica_takes_over(
@@ -44,7 +58,9 @@ async def test_a_frozen_primary_holds_up_what_is_on_it_alone_until_its_replica_t
             await svc.turn(session, "before")
         victim.pause()
         await svc.turn(other, "meanwhile")
-        assert await svc.serves()
+        for _ in range(16):  # longer than the health check waits
+            assert await svc.serves()
+            await asyncio.sleep(0.1)
         async with asyncio.timeout(20):
             while True:
                 with contextlib.suppress(grpc.aio.AioRpcError):
@@ -82,10 +98,10 @@ async def test_sessions_that_are_there_need_no_index(breakable: RedisCluster) ->
 
 @pytest.fixture
 def sentinels(server_choice: Choice, tmp_path: Path) -> Iterator[SentinelGroup]:
-    """A primary, two replicas and three Sentinels, for the test to take apart."""
+    """A primary, its replica and three Sentinels, for the test to take apart."""
     if server_choice.kind != "embedded":
         pytest.skip("only embedded servers have Sentinels")
-    with SentinelGroup(tmp_path, replicas=2) as group:
+    with SentinelGroup(tmp_path) as group:
         yield group
 
 
@@ -94,8 +110,15 @@ async def test_sentinel_failovers_under_load_lose_and_double_nothing(sentinels: 
         sentinels.url, [f"load-{n}" for n in range(8)], wait_replicas=1, wait_timeout=0.3, lease=4
     ) as talkers:
         await all_go_on(talkers)
-        sentinels.sentinels[0].kill()
-        victim = sentinels.primary()
-        victim.kill()
+        first = sentinels.primary()
+        # By order, with the old primary alive: it acknowledges nothing once its replica has left it.
+        sentinels.sentinels[1].client.execute_command("SENTINEL", "FAILOVER", sentinels.name)
+        await asyncio.to_thread(until, lambda: sentinels.primary() is not first, "another is the primary")
         await all_go_on(talkers)
-        assert sentinels.primary() is not victim
+        second = sentinels.primary()
+        sentinels.sentinels[0].kill()
+        second.kill()
+        await asyncio.to_thread(until, lambda: sentinels.primary() is first, "the first is the primary again")
+        await asyncio.to_thread(second.start)  # with one copy alone nothing is acknowledged
+        second.client.replicaof(*first.address.split(":"))
+        await all_go_on(talkers)
