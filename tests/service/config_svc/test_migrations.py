@@ -11,8 +11,10 @@ from importlib.resources import files
 
 import psycopg
 import pytest
+from alembic import command as alembic_command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
 
 from config_svc.migrate import main, migrate
 from config_svc.schema_version import VERSION_TABLE, known_versions, newest_version
@@ -170,3 +172,23 @@ def test_the_tables_that_queries_see_are_those_that_migrations_make(database_url
         (table.name, column.name, column.nullable) for table in metadata.tables.values() for column in table.columns
     }
     assert seen == set(columns)
+
+
+def test_projects_that_agents_are_in_are_made_by_the_migration(postgres_url: str) -> None:
+    """Up to 0002 a project was only a name in an agent config."""
+    engine = create_engine(postgres_url)
+    with engine.connect() as connection:
+        config = Config()
+        config.set_main_option("script_location", "config_svc:migrations")
+        config.attributes.update(connection=connection, version_table=VERSION_TABLE)
+        alembic_command.upgrade(config, "0002")
+        connection.commit()
+    engine.dispose()
+    with psycopg.connect(libpq_url(postgres_url), autocommit=True) as admin:
+        admin.execute(
+            "INSERT INTO agent_configs SELECT gen_random_uuid(), p, 'a', '{}', 1, '2026-01-01', now(), d, d "
+            "FROM (VALUES ('default', NULL), ('named', NULL), ('left', now())) x (p, d)"
+        )
+        assert migrate(postgres_url)[0] == "0002"
+        made = admin.execute("SELECT id FROM projects ORDER BY id").fetchall()
+    assert made == [("default",), ("left",), ("named",)]

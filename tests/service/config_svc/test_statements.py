@@ -11,10 +11,13 @@ import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import event
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg as psycopg_dialect
 
+from config_svc.access_statements import audit_page, key_with_hash
 from config_svc.agents import AgentConfigs
 from config_svc.metrics import Metrics
 from config_svc.model.agent import AgentSpec, ModelConfig
+from config_svc.model.audit import AuditQuery
 from config_svc.model.query import After, AgentQuery, Order, OrderField
 from config_svc.model.template import Template
 from config_svc.postgres_store import PostgresStore
@@ -60,6 +63,64 @@ async def test_reading_an_agent_config_is_one_statement(agents: AgentConfigs, st
         with counted(store) as statements:
             await agents.get(P, "a", **arguments)
         assert len(statements) == 1
+
+
+async def test_checking_a_key_is_one_statement_by_an_index(store: PostgresStore, database_url: str) -> None:
+    hashes = [bytes([number]) * 32 for number in range(2)]
+    async with await psycopg.AsyncConnection.connect(libpq_url(database_url), autocommit=True) as admin:
+        await admin.execute(
+            "INSERT INTO api_keys SELECT 'key_' || n, 'default', uid, sha256(n::text::bytea), '{chat}', '', '', 0, 0, "
+            "now() FROM projects, generate_series(1, 20000) n"
+        )
+        await admin.execute(
+            "INSERT INTO api_keys (SELECT 'key_x', project, project_uid, %s, scopes, user_id, "
+            "display_name, 0, 0, now() FROM api_keys LIMIT 1)",
+            [hashes[1]],
+        )
+        await admin.execute("VACUUM ANALYZE api_keys")
+        with counted(store) as statements:
+            found = await store.key_by_hash(hashes)
+        assert found is not None
+        assert (found[0].id, found[1], len(statements)) == ("key_x", hashes[1], 1)
+        assert await scanned(admin, key_with_hash(hashes), "api_keys") <= 1
+
+
+async def test_a_page_of_the_audit_log_reads_what_it_shows(store: PostgresStore, database_url: str) -> None:
+    now = datetime.now(UTC)
+    async with await psycopg.AsyncConnection.connect(libpq_url(database_url), autocommit=True) as admin:
+        await admin.execute(
+            "INSERT INTO audit_events (project, actor, action, resource, time, request_id, source, user_id, subjects) "
+            "SELECT 'default', 'key_' || n %% 100, 'a.b', 'sessions/' || n %% 1000, %s - n * interval '1 s', '', '', "
+            "'', '{}' FROM generate_series(1, 30000) n",
+            [now],
+        )
+        await admin.execute("VACUUM ANALYZE audit_events")
+        deep = (now - timedelta(seconds=15_000), 1)
+        for query in (
+            AuditQuery(P),
+            AuditQuery(P, actor="key_7"),
+            AuditQuery(P, resource="sessions/7"),
+            AuditQuery(P, start=now - timedelta(seconds=20_000), end=now - timedelta(seconds=19_000)),
+        ):
+            for before in (None, deep):
+                assert await scanned(admin, audit_page(query, before, 20), "audit_events") <= 21, (query, before)
+
+
+async def scanned(admin: psycopg.AsyncConnection[Any], statement: Any, table: str) -> int:
+    """How many rows of a table a statement touches, shown or filtered out."""
+    compiled = statement.compile(dialect=psycopg_dialect(), compile_kwargs={"render_postcompile": True})  # type: ignore[no-untyped-call]
+    cursor = await admin.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}".encode(), compiled.params)
+    row = await cursor.fetchone()
+    assert row is not None
+    return rows_of(row[0][0]["Plan"], table)
+
+
+def rows_of(plan: dict[str, Any], table: str) -> int:
+    """Sums what the nodes of a plan read from a table."""
+    own = 0
+    if plan.get("Relation Name") == table and "Scan" in plan["Node Type"]:
+        own = int((plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"])
+    return own + sum(rows_of(inner, table) for inner in plan.get("Plans", []))
 
 
 COUNT = 100_000
