@@ -73,9 +73,10 @@ def workloads(overlay: str) -> list[Workload]:
 
 def _workloads(overlay: str) -> Iterator[Workload]:
     minima = {scaler["spec"]["scaleTargetRef"]["name"]: scaler["spec"]["minReplicas"] for scaler in scalers(overlay)}
-    for found in of_kind(overlay, "Deployment", "StatefulSet", "Job"):
-        template, name = found["spec"]["template"], found["metadata"]["name"]
-        replicas = found["spec"].get("replicas", minima.get(name, 1))
+    for found in of_kind(overlay, "Deployment", "StatefulSet", "Job", "CronJob"):
+        spec, name = found["spec"], found["metadata"]["name"]
+        template = (spec["jobTemplate"]["spec"] if found["kind"] == "CronJob" else spec)["template"]
+        replicas = spec.get("replicas", minima.get(name, 1))
         yield Workload(found["kind"], name, template["metadata"]["labels"], template["spec"], replicas)
 
 

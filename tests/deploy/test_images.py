@@ -66,9 +66,7 @@ def look_inside(containers: Containers, image: str) -> dict[str, Any]:
 
 
 def folders(name: str) -> set[str]:
-    return {path.parent.name for path in (ROOT / name).glob("*/__init__.py")} | (
-        {"parley"} if name == "libs" else set()
-    )
+    return {path.parent.name for path in (ROOT / name).glob("*/__init__.py")}
 
 
 def needed(service: str) -> set[str]:

@@ -17,6 +17,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
 STORES = {"database_url": ("postgres", 5432), "redis_url": ("redis", 6379)}
 AMONG_THEMSELVES = {("redis", "redis", 6379), ("redis", "redis", 16379), ("postgres", "postgres", 5432)}
 FOR_THE_START = {("config-svc-migrate", "postgres", 5432), ("redis-create", "redis", 6379)}
+FOR_BACKUPS = {(job, store, port) for job in ("backup", "restore") for store, port in STORES.values()}
 Arrow = tuple[str, str, int]
 
 
@@ -90,7 +91,7 @@ def test_the_arrows_are_those_of_the_architecture() -> None:
         ("session-svc", "redis", 6379),
         ("config-svc", "postgres", 5432),
     }
-    assert allowed() == architecture | AMONG_THEMSELVES | FOR_THE_START
+    assert allowed() == architecture | AMONG_THEMSELVES | FOR_THE_START | FOR_BACKUPS
 
 
 def test_one_end_of_an_arrow_is_not_enough() -> None:
@@ -130,6 +131,8 @@ def test_who_reaches_in_from_other_namespaces() -> None:
         "config-svc-migrate": set(),
         "redis": set(),
         "redis-create": set(),
+        "backup": set(),
+        "restore": set(),
     }
 
 
