@@ -63,12 +63,13 @@ class Api:
     A proxy in the environment is used for other machines only.
     """
 
-    def __init__(self, url: str | None = None) -> None:
-        self.url = (url or os.environ.get("PARLEY_URL") or DEFAULT_URL).rstrip("/")
+    def __init__(self, url: str | None = None, *, project: str | None = None) -> None:
         key = os.environ.get("PARLEY_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.url = (url or os.environ.get("PARLEY_URL") or DEFAULT_URL).rstrip("/")
         self._http = httpx.Client(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"} if key else None,
+            headers=headers | ({"X-Project-ID": project} if project else {}),
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
             trust_env=not is_loopback_url(self.url),
         )

@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from access.key_cache import KeyCache
 from chat_gateway.agents.instances import Instances
 from chat_gateway.model import TurnOutcome
 from chat_gateway.ports import KnownConfigs
@@ -99,6 +100,17 @@ def observe_runtime(
     for name, text, reading in readings:
         Gauge(name, text, registry=registry).set_function(reading)
     registry.register(_InstanceCounters(instances))
+
+
+def observe_keys(keys: KeyCache, registry: CollectorRegistry = REGISTRY) -> None:
+    """Makes gauges of what this process knows of API keys."""
+    readings: list[tuple[str, str, Callable[[], float]]] = [
+        ("parley_api_keys_known", "API keys in memory.", lambda: len(keys)),
+        ("parley_access_watch_up", "1 while the watch of API keys is up.", lambda: float(keys.watching)),
+        ("parley_api_keys_unchecked", "1 while known API keys go on unchecked.", lambda: float(keys.away)),
+    ]
+    for name, text, reading in readings:
+        Gauge(name, text, registry=registry).set_function(reading)
 
 
 class _InstanceCounters(Collector):

@@ -32,7 +32,7 @@ from chat_gateway.http_edge.app import build_app
 from chat_gateway.http_edge.needs import HttpSettings
 from chat_gateway.http_edge.server import HttpServer, http_serving
 from chat_gateway.leases import Leases, LeaseTimes
-from chat_gateway.metrics import TurnMetrics, observe_runtime
+from chat_gateway.metrics import TurnMetrics, observe_keys, observe_runtime
 from chat_gateway.preview import PromptPreview
 from chat_gateway.providers.observed import ModelMetrics, ObservedProvider
 from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
@@ -89,11 +89,12 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         door, keys = _door(settings, config_channel)
         stack.push_async_callback(door.close)
         if door.keys is not None:
+            observe_keys(door.keys)
             background.start("access watch", keys.follow(door.keys, key_times(settings)))
         stubs = make_stubs(config_channel, session_channel)
         templates = TemplateCatalog(all_templates([AssistantTemplate()]))
         core = await _core(stack, settings, stubs, templates)
-        readiness = Readiness(config_channel, session_channel, core.configs)
+        readiness = Readiness(config_channel, session_channel, core.configs, door.keys)
 
         background.start("config watch", core.configs.follow())
         background.start("readiness", readiness.follow())

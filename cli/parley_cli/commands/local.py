@@ -31,6 +31,9 @@ def up(
     gateways: Annotated[int, typer.Option(min=1, max=MOST_GATEWAYS, help="How many gateways.")] = 1,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready; it runs on.")] = False,
     data: Data = Path(".parley"),
+    auth: Annotated[
+        bool, typer.Option("--auth", help="Require credentials; the operator key is kept in the data folder.")
+    ] = False,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Start the whole system on this machine, say hello to it, and keep it running."""
@@ -39,6 +42,10 @@ def up(
         from parley_cli.local.data_directory import DataDirectory
         from parley_cli.local.narrator import Narrator
     narrator = Narrator(console())
+    if auth:
+        with _everything_installed():
+            from parley_cli.local.operator_key import require_credentials
+        require_credentials(DataDirectory(data), narrator)
     if detach:
         running.up_detached(DataDirectory(data), gateways, narrator)
     else:

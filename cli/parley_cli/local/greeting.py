@@ -94,6 +94,7 @@ def grpcurl() -> str:
 
 def endpoints(http_url: str, grpc_target: str) -> list[str]:
     """Return where everything is, with a line to paste for either protocol."""
+    shown = '-H "Authorization: Bearer $PARLEY_API_KEY" ' if os.environ.get("PARLEY_API_KEY") else ""
     chat = {"model": AGENT, "session_id": "demo", "messages": [{"role": "user", "content": "What is your name?"}]}
     message = {"role": "ROLE_USER", "content": "What is your name?"}
     turn = {"input": {"agent_id": AGENT, "session_id": "demo", "messages": [message]}}
@@ -101,10 +102,10 @@ def endpoints(http_url: str, grpc_target: str) -> list[str]:
         f"HTTP   {http_url}   (API documentation at {http_url}/docs)",
         f"gRPC   {grpc_target}",
         "",
-        f"curl -s {http_url}/v1/chat/completions -H 'Content-Type: application/json' "
+        f"curl -s {http_url}/v1/chat/completions {shown}-H 'Content-Type: application/json' "
         f"-d {shlex.quote(json.dumps(chat))}",
         "",
-        f"{shlex.quote(grpcurl())} -plaintext -d {shlex.quote(json.dumps(turn))} {grpc_target} "
+        f"{shlex.quote(grpcurl())} -plaintext {shown}-d {shlex.quote(json.dumps(turn))} {grpc_target} "
         "parley.chat.v1.ChatService/Complete",
         "",
     ]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from access.key_cache import KeyCache
 from chat_gateway.clients.stubs import CONFIG_SVC, SESSION_SVC
 from chat_gateway.ports import KnownConfigs
 from servicekit.server import GrpcServer
@@ -26,7 +27,11 @@ class Readiness:
     """
 
     def __init__(
-        self, config_channel: grpc.aio.Channel, session_channel: grpc.aio.Channel, configs: KnownConfigs
+        self,
+        config_channel: grpc.aio.Channel,
+        session_channel: grpc.aio.Channel,
+        configs: KnownConfigs,
+        keys: KeyCache | None = None,
     ) -> None:
         self._health = {
             CONFIG_SVC: health_pb2_grpc.HealthStub(config_channel),
@@ -34,6 +39,7 @@ class Readiness:
         }
         self._away_since: dict[str, float | None] = {name: time.time() for name in self._health}
         self._configs = configs
+        self._keys = keys
         self._published = False
         self._draining = False
         self._changed = asyncio.Event()
@@ -50,6 +56,11 @@ class Readiness:
             parts[CONFIG_SVC] += f", serving the {len(self._configs)} agent configs known here"
         parts["config_watch"] = "ok" if self._configs.watching else "down: configs are checked before use"
         parts["templates"] = "ok" if self._published else "not published yet"
+        if self._keys is not None and not self._keys.watching:
+            known = f"the {len(self._keys)} API keys known here go on unchecked"
+            parts["access_watch"] = f"down: {known if self._keys.away else 'API keys are checked before use'}"
+        elif self._keys is not None:
+            parts["access_watch"] = "ok"
         if self._draining:
             parts["chat_gateway"] = "draining"
         return parts

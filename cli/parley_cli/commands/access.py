@@ -1,0 +1,135 @@
+"""`parley projects`, `parley keys`, `parley audit`: who may touch what, over the HTTP API."""
+
+from typing import Annotated, Any
+
+import typer
+
+from parley_cli.api import Api
+from parley_cli.commands.output import print_fields, print_json, print_table
+
+projects = typer.Typer(help="Projects: what keeps agents, sessions and keys apart.", no_args_is_help=True)
+keys = typer.Typer(help="API keys.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")]
+Project = Annotated[str | None, typer.Option("--project", help="The project; the key's own, or default.")]
+KeyId = Annotated[str, typer.Argument(metavar="KEY", help="The key's id.")]
+
+_KEY_COLUMNS = {
+    "id": "id",
+    "name": "display_name",
+    "scopes": "scopes",
+    "user": "user_id",
+    "last used": "last_used_time",
+    "expires": "expire_time",
+    "revoked": "revoke_time",
+}
+_AUDIT_COLUMNS = {
+    "time": "time",
+    "actor": "actor",
+    "user": "user_id",
+    "action": "action",
+    "resource": "resource",
+    "source": "source",
+}
+
+
+@projects.command("create")
+def create_project(
+    project_id: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's id.")],
+    name: Annotated[str, typer.Option("--name", help="A name for people.")] = "",
+) -> None:
+    """Make a project."""
+    with Api() as api:
+        api.send("POST", "/v1/projects", {"id": project_id, "display_name": name})
+    typer.echo(f"made {project_id}")
+
+
+@projects.command("list")
+def list_projects(limit: Limit = 100, as_json: AsJson = False) -> None:
+    """List projects."""
+    with Api() as api:
+        rows = api.list_all("/v1/projects", limit)
+    _print(rows, {"id": "id", "name": "display_name", "created": "create_time"}, "no projects", as_json)
+
+
+@projects.command("delete")
+def delete_project(
+    project_id: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's id.")],
+) -> None:
+    """Delete a project with its agents, their sessions, and its keys."""
+    with Api() as api:
+        api.send("DELETE", f"/v1/projects/{project_id}")
+    typer.echo(f"deleted {project_id}")
+
+
+@keys.command("create")
+def create_key(
+    scopes: Annotated[list[str], typer.Option("--scope", help="What it may do, such as chat; can be repeated.")],
+    project: Project = None,
+    user: Annotated[str | None, typer.Option("--user", help="The only user it may act for.")] = None,
+    expires: Annotated[str | None, typer.Option("--expires", help="When it ends (RFC 3339).")] = None,
+    name: Annotated[str, typer.Option("--name", help="A name for people.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key, and print it this once."""
+    body = {"scopes": scopes, "display_name": name}
+    optional = {"project": project, "user_id": user, "expire_time": expires}
+    with Api() as api:
+        made = api.send("POST", "/v1/api_keys", body | {key: value for key, value in optional.items() if value})
+    if as_json:
+        print_json(made)
+    else:
+        print_fields(made)
+
+
+@keys.command("list")
+def list_keys(project: Project = None, limit: Limit = 100, as_json: AsJson = False) -> None:
+    """List API keys, without the keys themselves."""
+    with Api(project=project) as api:
+        rows = api.list_all("/v1/api_keys", limit)
+    _print(rows, _KEY_COLUMNS, "no API keys", as_json)
+
+
+@keys.command("revoke")
+def revoke_key(key_id: KeyId, project: Project = None) -> None:
+    """End an API key at once."""
+    with Api(project=project) as api:
+        api.send("DELETE", f"/v1/api_keys/{key_id}")
+    typer.echo(f"revoked {key_id}")
+
+
+@keys.command("rotate")
+def rotate_key(
+    key_id: KeyId,
+    project: Project = None,
+    overlap: Annotated[str, typer.Option("--overlap", help="How long the old key still works.")] = "86400s",
+    as_json: AsJson = False,
+) -> None:
+    """Replace an API key by one with the same rights; the old one works on for a while."""
+    with Api(project=project) as api:
+        rotated = api.send("POST", f"/v1/api_keys/{key_id}:rotate", {"overlap": overlap})
+    if as_json:
+        print_json(rotated)
+    else:
+        print_fields(rotated["api_key"])
+
+
+def audit(
+    project: Project = None,
+    actor: Annotated[str | None, typer.Option("--actor", help="Only of this actor.")] = None,
+    resource: Annotated[str | None, typer.Option("--resource", help="Only on this resource.")] = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Show who changed what, newest first."""
+    with Api(project=project) as api:
+        rows = api.list_all("/v1/audit", limit, actor=actor, resource=resource)
+    _print(rows, _AUDIT_COLUMNS, "nothing was changed", as_json)
+
+
+def _print(rows: list[dict[str, Any]], columns: dict[str, str], nothing: str, as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, columns, nothing=nothing)
