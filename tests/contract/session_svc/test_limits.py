@@ -82,6 +82,17 @@ async def test_what_was_counted_before_is_not_counted_again(bench: Bench) -> Non
     assert isinstance(await take(bench, "t1", by_rate(1), counted=True), LimitTaken)
 
 
+async def test_a_turn_that_runs_for_more_than_a_minute_is_not_counted_again(bench: Bench) -> None:
+    limit = TurnLimit(KEY, requests_per_minute=1, concurrent_turns=2)
+    await take(bench, "t1", limit)
+    for _ in range(5):
+        await bench.pass_time(TIMES.hold_ms - 1000)
+        await bench.turn_limits.keep(LimitedTurn("default", "t1", (limit,)))
+    assert isinstance(await take(bench, "t2", limit), LimitTaken)
+    assert isinstance(await take(bench, "t1", limit), LimitTaken)
+    assert isinstance(await take(bench, "t3", limit), RateLimited)
+
+
 async def test_a_turn_that_is_given_back_was_never_begun(bench: Bench) -> None:
     limits = (by_rate(1), by_turns(1))
     await take(bench, "t1", *limits)

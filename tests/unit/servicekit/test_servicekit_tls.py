@@ -18,7 +18,7 @@ from servicekit.peers import peer_names
 from servicekit.rotation import RotatingChannel
 from servicekit.server import GrpcServer, serving
 from servicekit.settings import ServiceSettings
-from servicekit.tls import Certificates, TlsFiles, certificates, server_context
+from servicekit.tls import BadCertificates, Certificates, TlsFiles, certificates, server_context
 
 GATEWAY = "spiffe://parley.test/gateway"
 QUICK = 0.02
@@ -252,6 +252,17 @@ async def test_half_written_files_are_not_taken(server_files: CertificateFolder,
             assert source.material is first
         server_files.key.write_bytes(key)
         assert (await asyncio.wait_for(source.after(first), 5)).cert == cert
+
+
+def test_files_that_change_while_they_are_read_are_not_taken(
+    server_files: CertificateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was checked must be what is used."""
+    files = files_of(server_files)
+    contents = iter([files._bytes(), (b"another", b"pair", b"")])
+    monkeypatch.setattr(TlsFiles, "_bytes", lambda _: next(contents))
+    with pytest.raises(BadCertificates, match="changed while they were read"):
+        files.read()
 
 
 async def test_a_link_that_moves_is_a_change(tmp_path: Path, authority: Authority) -> None:

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from servicekit.errors import Draining, InvalidArgument, ServiceError, Unavailable
 from session_svc.errors import IdempotencyKeyReused, RateLimited, SessionAgentMismatch, SessionBusy
-from session_svc.limit_model import LimitedTurn, LimitTimes, LimitWait, TurnLimit
+from session_svc.limit_model import LimitedTurn, LimitTaken, LimitTimes, LimitWait, TurnLimit
 from session_svc.limits import TurnLimits
 from session_svc.memory_limits import MemoryLimits
 from session_svc.memory_state import MemoryState
@@ -208,6 +208,19 @@ async def test_a_wait_is_counted_once_however_long(world: World) -> None:
     await asyncio.sleep(0.05)
     await world.turns.commit(commit_of(first))
     assert (await asyncio.wait_for(waits, 1)).limits[0].remaining == 1
+
+
+async def test_who_waits_was_counted_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it waits so long that the minute it was counted in is over, and its place in the queue was lost."""
+    asked: list[bool] = []
+
+    async def take(turn: LimitedTurn, call: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
+        asked.append(counted)
+        return LimitTaken((), 0) if len(asked) == 3 else LimitWait(1)
+
+    monkeypatch.setattr(world.limits, "take", take)
+    await world.begin("t1", AGENT)
+    assert asked == [False, True, True]
 
 
 async def test_a_drain_ends_the_wait_for_a_limit(world: World) -> None:
