@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 
 import grpc
 
@@ -24,6 +25,7 @@ from session_svc.config_client import ConfigClient
 from session_svc.follower import Follower
 from session_svc.limits import TurnLimits
 from session_svc.metrics import Metrics
+from session_svc.model import Limits
 from session_svc.redis_address import Place
 from session_svc.redis_agents import RedisAgents
 from session_svc.redis_cluster import ClusterLink
@@ -52,6 +54,18 @@ SERVICES = (turn_servicer.NAME, session_servicer.NAME)
 _PEERS = ("parley.config.v1.AgentConfigService", "parley.config.v1.AccessService")
 
 
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """What is kept in Redis."""
+
+    link: Link
+    births: Births
+    turns: RedisTurns
+    sessions: RedisSessions
+    agents: RedisAgents
+    limits: RedisLimits
+
+
 @contextlib.asynccontextmanager
 async def build(settings: SessionSettings, metrics: Metrics | None = None) -> AsyncIterator[Mapping[str, object]]:
     """Serves session_svc while open; yields the bound ports. Starts, NOT_SERVING, also while Redis is away."""
@@ -59,30 +73,20 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
     limits = settings.limits()
     async with contextlib.AsyncExitStack() as stack:
         tls = await stack.enter_async_context(certificates(settings.tls_files))
-        commit_links = COMMIT_CONNECTIONS if settings.wait_replicas else 0
-        [link, *more], place = await stack.enter_async_context(open_redis(settings.redis_url, 1 + commit_links))
-        wakes = await stack.enter_async_context(RedisWakes(place).open())
-        scripts = RedisScripts(link, metrics.redis_call)
-        births = Births()
-        metrics.redis_waiting(lambda: scripts.under_way)
-        waiting = [RedisScripts(other, metrics.redis_call) for other in more] or [scripts]
-        durability = Durability(waiting, settings.wait_replicas, int(settings.wait_timeout * 1000))
-        turn_store = RedisTurns(scripts, wakes, limits, births, durability)
-        session_store = RedisSessions(scripts, turn_store, limits, births, durability)
-        agents = RedisAgents(scripts, durability)
-        sessions = Sessions(session_store, agents, metrics)
-        turn_limits = TurnLimits(RedisLimits(scripts, wakes, limits.limit_times()), lease_ms=limits.lease_ms)
-        turns = Turns(turn_store, turn_limits, metrics, longest_hold=settings.lease / 3)
+        stores = await _stores(stack, settings, limits, metrics)
+        sessions = Sessions(stores.sessions, stores.agents, metrics)
+        turn_limits = TurnLimits(stores.limits, lease_ms=limits.lease_ms)
+        turns = Turns(stores.turns, turn_limits, metrics, longest_hold=settings.lease / 3)
         stack.push_async_callback(turns.close)
         channel = await stack.enter_async_context(_config_channel(settings, tls))
         keys = KeyClient(channel)
         door = build_door(settings, services=SERVICES, checker=keys, peers=(CHAT_GATEWAY,))
         stack.push_async_callback(door.close)
         audited = door.authenticator is not None
-        served = AuditedSessions(session_store, agents, metrics, AuditClient(channel)) if audited else sessions
+        served = AuditedSessions(stores.sessions, stores.agents, metrics, AuditClient(channel)) if audited else sessions
         servicer = TurnServicer(turns)
         streams = make_streams(servicer)
-        health = RedisHealth(link, metrics, streams)
+        health = RedisHealth(stores.link, metrics, streams)
         await health.probe()
         server = await stack.enter_async_context(
             serving(
@@ -101,14 +105,35 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         )
         background = await stack.enter_async_context(Background())
         background.start("redis health", health.watch(server))
-        background.start("follower", Follower(ConfigClient(channel), sessions, agents, metrics).run())
+        background.start("follower", Follower(ConfigClient(channel), sessions, stores.agents, metrics).run())
         if door.keys is not None:
             background.start("access watch", keys.follow(door.keys, key_times(settings)))
-        background.start("index sweeper", Sweeper(session_store, births, metrics).run())
+        background.start("index sweeper", Sweeper(stores.sessions, stores.births, metrics).run())
         metrics_port = await stack.enter_async_context(
             serve_metrics(settings.host, settings.metrics_port, readiness=health.readiness)
         )
         yield {"grpc_port": server.port, "metrics_port": metrics_port or 0}
+
+
+async def _stores(
+    stack: contextlib.AsyncExitStack, settings: SessionSettings, limits: Limits, metrics: Metrics
+) -> _Stores:
+    commit_links = COMMIT_CONNECTIONS if settings.wait_replicas else 0
+    [link, *more], place = await stack.enter_async_context(open_redis(settings.redis_url, 1 + commit_links))
+    wakes = await stack.enter_async_context(RedisWakes(place).open())
+    scripts, births = RedisScripts(link, metrics.redis_call), Births()
+    metrics.redis_waiting(lambda: scripts.under_way)
+    waiting = [RedisScripts(other, metrics.redis_call) for other in more] or [scripts]
+    durability = Durability(waiting, settings.wait_replicas, int(settings.wait_timeout * 1000))
+    turns = RedisTurns(scripts, wakes, limits, births, durability)
+    return _Stores(
+        link=link,
+        births=births,
+        turns=turns,
+        sessions=RedisSessions(scripts, turns, limits, births, durability),
+        agents=RedisAgents(scripts, durability),
+        limits=RedisLimits(scripts, wakes, limits.limit_times()),
+    )
 
 
 def _config_channel(settings: SessionSettings, tls: Certificates | None) -> grpc.aio.Channel:
