@@ -82,7 +82,10 @@ class RedisLink:
 
     async def send_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
         """See `Link`. One round trip, for one server runs everything in order anyway."""
-        return await self.send(*[command for stage in stages for command in stage])
+        connection = self._connection
+        if connection is None:
+            connection = await self._connected()
+        return await connection.send([command for stage in stages for command in stage])
 
     async def ping(self) -> None:
         """See `Link`."""

@@ -114,7 +114,7 @@ class RedisScripts:
             self.under_way -= 1
         self._measure(time.perf_counter() - start)
         for _ in range(_TEACH_TRIES):
-            refused = next((i for i, reply in enumerate(replies) if isinstance(reply, hiredis.ReplyError)), None)
+            refused = _first_error(replies)
             if refused is None:
                 return replies
             if not _is_unknown_script(replies[refused]):
@@ -204,6 +204,13 @@ class Births:
         """Returns project, index and count of all, and begins anew."""
         taken, self._counts = self._counts, OrderedDict()
         return [(project, index, count) for (project, index), count in taken.items()]
+
+
+def _first_error(replies: Sequence[Reply]) -> int | None:
+    for index, reply in enumerate(replies):
+        if isinstance(reply, hiredis.ReplyError):
+            return index
+    return None
 
 
 def _is_unknown_script(reply: Reply) -> bool:

@@ -14,7 +14,7 @@ from tests.faults.history.story import report
 from tests.servers.redis_nodes import RedisCluster
 from tests.servers.stores import Choice
 
-SECONDS = 12.0
+SECONDS = 10.0
 KILLS = 2
 
 
@@ -29,7 +29,7 @@ class Killer:
     async def run(self, folder: Path) -> None:
         while not (folder / "gateway0.log").exists():
             await asyncio.sleep(0.05)
-        await asyncio.sleep(3)
+        await asyncio.sleep(2)
         for key in ("idx:project:{default}", "{default:s1}:meta")[:KILLS]:
             await asyncio.to_thread(self._kill, key)
             await asyncio.sleep(1)
