@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-import aiohttp
 import grpc
 
 from access.door import CHAT_GATEWAY, Door, build_door, key_times, own_credential
@@ -200,7 +199,7 @@ def _grpc_serving(
 async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, templates: TemplateCatalog) -> _Core:
     instances = Instances(
         templates,
-        await _providers(stack, settings),
+        _providers(stack, settings),
         limit=settings.max_instances,
     )
     client = ConfigClient(stubs, read_timeout=settings.config_read_timeout, write_timeout=settings.peer_timeout)
@@ -232,12 +231,7 @@ async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, 
     return _Core(turns, preview, instances, scheduler, configs, deletion)
 
 
-async def _providers(stack: AsyncExitStack, settings: GatewaySettings) -> Providers:
-    # Many servers close an idle connection after 5 s: one that is about to be closed must not be used again.
-    connector = aiohttp.TCPConnector(limit=settings.max_running_turns, keepalive_timeout=4.0)
-    session = await stack.enter_async_context(
-        aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=True)
-    )
+def _providers(stack: AsyncExitStack, settings: GatewaySettings) -> Providers:
     bounds = ProviderBounds(
         connect=settings.connect_timeout,
         first_token=settings.first_token_timeout,
@@ -246,9 +240,11 @@ async def _providers(stack: AsyncExitStack, settings: GatewaySettings) -> Provid
     )
     metrics = ModelMetrics()
     providers = {
-        name: OpenAICompatible(name, str(provider.base_url), provider.api_key(), session, bounds)
+        name: OpenAICompatible(name, str(provider.base_url), provider.api_key(), bounds)
         for name, provider in settings.providers.items()
     }
+    for provider in providers.values():
+        stack.callback(provider.close)
     return Providers(
         {
             name: ObservedProvider(provider, metrics, content=settings.traces_content)

@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import NoReturn
 
-import aiohttp
 import msgspec
 import structlog
 
@@ -24,13 +23,23 @@ from chat_gateway.providers.openai_json import (
 )
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from chat_gateway.providers.sse import EventTooLarge, SseParser
+from chat_gateway.providers.upstream import (
+    ConnectFailed,
+    ConnectTimeout,
+    Disconnected,
+    NotHttp,
+    Response,
+    Upstream,
+)
 from servicekit import traces
+from servicekit.errors import StartupError
 
 log = structlog.get_logger(__name__)
 
 MAX_ANSWER_BYTES = 240 * 1024
 """The longest answer that is taken, in bytes of UTF-8: with the longest request it still fits CommitTurn's 1 MiB."""
 
+_PATH = "/chat/completions"
 _MAX_TOOL_CALLS = 128
 _MAX_BODY_BYTES = 4 * MAX_ANSWER_BYTES
 _MAX_ERROR_BYTES = 2048
@@ -49,19 +58,24 @@ class ProviderBounds:
 
 
 class OpenAICompatible:
-    """One provider. The HTTP session is shared by all of them and closed by whoever opened it."""
+    """One provider. `close` it when no call runs any more."""
 
-    def __init__(
-        self, name: str, base_url: str, api_key: str | None, session: aiohttp.ClientSession, bounds: ProviderBounds
-    ) -> None:
+    def __init__(self, name: str, base_url: str, api_key: str | None, bounds: ProviderBounds) -> None:
+        """Raises `StartupError` for a URL or a key that can't be used."""
         self.name = name
-        self._url = base_url.rstrip("/") + "/chat/completions"
-        self._session = session
         self._bounds = bounds
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=bounds.connect)
+        try:
+            self._upstream = Upstream(base_url, connect_timeout=bounds.connect)
+            self._head = self._upstream.head(_PATH, self._headers)
+        except ValueError as error:
+            raise StartupError(f"provider {name!r}: {error}") from None
+
+    def close(self) -> None:
+        """Closes idle connections."""
+        self._upstream.close()
 
     async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
         """Calls the model once; see `Provider.complete`."""
@@ -70,29 +84,29 @@ class OpenAICompatible:
         try:
             async with asyncio.timeout(limit) as bound:
                 body = encode_call(call, stream=on_delta is not None)
-                async with self._session.post(
-                    self._url, data=body, headers=self._head(), timeout=self._timeout, allow_redirects=False
-                ) as response:
+                async with await self._upstream.post(self._request_head(), body) as response:
                     if response.status != 200:
                         await self._refuse(response)
                     if on_delta is None:
                         return await self._whole(response, call)
                     return await self._streamed(response, call, on_delta, bound, phase)
-        except aiohttp.ConnectionTimeoutError:
+        except ConnectTimeout:
             raise ProviderTimeout(self.name, "connect") from None
         except TimeoutError:
             raise ProviderTimeout(self.name, phase.name) from None
-        except aiohttp.ClientConnectorError:
+        except ConnectFailed:
             raise ProviderUnavailable(self.name, "can't be reached", retry_after=1.0) from None
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
+        except Disconnected:
             raise ProviderUnavailable(self.name, "closed the connection before its answer was complete") from None
-        except aiohttp.ClientError as error:
-            raise ProviderBadResponse(self.name, f"not HTTP as it should be ({type(error).__name__})") from error
+        except NotHttp as error:
+            raise ProviderBadResponse(self.name, f"not HTTP as it should be ({error})") from error
 
-    def _head(self) -> dict[str, str]:
-        return {**self._headers, **dict(traces.outgoing())} if traces.on() else self._headers
+    def _request_head(self) -> bytes:
+        if not traces.on():
+            return self._head
+        return self._upstream.head(_PATH, {**self._headers, **dict(traces.outgoing())})
 
-    async def _whole(self, response: aiohttp.ClientResponse, call: ModelCall) -> ModelAnswer:
+    async def _whole(self, response: Response, call: ModelCall) -> ModelAnswer:
         body = await self._read(response, _MAX_BODY_BYTES)
         completion = self._decode(body)
         choice = completion.choices[0] if completion.choices else None
@@ -104,7 +118,7 @@ class OpenAICompatible:
 
     async def _streamed(
         self,
-        response: aiohttp.ClientResponse,
+        response: Response,
         call: ModelCall,
         on_delta: OnDelta,
         bound: asyncio.Timeout,
@@ -112,7 +126,7 @@ class OpenAICompatible:
     ) -> ModelAnswer:
         clock = asyncio.get_running_loop().time
         parser, answer = SseParser(), _StreamedAnswer()
-        async for chunk in response.content.iter_any():
+        while chunk := await response.read():
             # What came together goes on together: each delta of its own would be a write to the caller of its own.
             arrived: list[Delta] = []
             done = False
@@ -169,19 +183,19 @@ class OpenAICompatible:
             raise ProviderUnavailable(self.name, "reported an error instead of an answer")
         return completion
 
-    async def _read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
+    async def _read(self, response: Response, limit: int) -> bytes:
         chunks: list[bytes] = []
         size = 0
-        async for chunk in response.content.iter_any():
+        while chunk := await response.read():
             chunks.append(chunk)
             size += len(chunk)
             if size > limit:
                 raise ProviderBadResponse(self.name, f"an answer longer than {limit} bytes")
         return b"".join(chunks)
 
-    async def _refuse(self, response: aiohttp.ClientResponse) -> NoReturn:
+    async def _refuse(self, response: Response) -> NoReturn:
         # What a provider says of an error may quote keys or prompts: not for the caller, and in the log for debugging.
-        said = await response.content.read(_MAX_ERROR_BYTES)
+        said = (await response.read())[:_MAX_ERROR_BYTES]
         log.warning("provider_refused", provider=self.name, status=response.status)
         log.debug("provider_refusal", provider=self.name, body=said.decode("utf-8", "replace"))
         if response.status in _RETRYABLE or response.status >= 500:
@@ -260,8 +274,8 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _retry_after(response: aiohttp.ClientResponse) -> float:
+def _retry_after(response: Response) -> float:
     try:
-        return min(max(float(response.headers.get("Retry-After", "1")), 0.0), 600.0)
+        return min(max(float(response.headers.get("retry-after", "1")), 0.0), 600.0)
     except ValueError:
         return 1.0

@@ -6,7 +6,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 
-import aiohttp
 import pytest
 
 from chat_gateway.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
@@ -14,7 +13,7 @@ from chat_gateway.model import Delta, FinishReason, Message, Role, Sampling, Too
 from chat_gateway.providers import openai_compatible
 from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
-from servicekit.errors import ServiceError
+from servicekit.errors import ServiceError, StartupError
 from tests.servers.mock_model import Behaviour, MockModel
 
 CALL = ModelCall("m", [Message(Role.USER, "hi there")], Sampling(temperature=0.5, stop=("END",)))
@@ -28,14 +27,10 @@ def model() -> Iterator[MockModel]:
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as opened:
-        yield opened
-
-
-@pytest.fixture
-def provider(model: MockModel, session: aiohttp.ClientSession) -> OpenAICompatible:
-    return OpenAICompatible("local", model.url, "key-1", session, BOUNDS)
+async def provider(model: MockModel) -> AsyncIterator[OpenAICompatible]:
+    made = OpenAICompatible("local", model.url, "key-1", BOUNDS)
+    yield made
+    made.close()
 
 
 async def streamed(provider: OpenAICompatible, call: ModelCall = CALL) -> tuple[list[Delta], ModelAnswer]:
@@ -167,11 +162,19 @@ async def test_a_slow_reader_is_not_blamed_on_the_provider(provider: OpenAICompa
     assert answer.message.content == "echo:1:x"
 
 
-async def test_nobody_there(session: aiohttp.ClientSession) -> None:
+@pytest.mark.parametrize(("url", "key"), [("http://me:secret@host/v1", None), ("http://host/v1", "two\nlines")])
+def test_what_can_not_be_sent_is_said_at_the_start(url: str, key: str | None) -> None:
+    with pytest.raises(StartupError, match="provider 'local'") as caught:
+        OpenAICompatible("local", url, key, BOUNDS)
+    assert "secret" not in str(caught.value)
+    assert "lines" not in str(caught.value)
+
+
+async def test_nobody_there() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    away = OpenAICompatible("away", f"http://127.0.0.1:{port}/v1", None, session, BOUNDS)
+    away = OpenAICompatible("away", f"http://127.0.0.1:{port}/v1", None, BOUNDS)
     with pytest.raises(ProviderUnavailable) as caught:
         await away.complete(CALL, None)
     assert caught.value.retry_after is not None
