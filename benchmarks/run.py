@@ -21,7 +21,7 @@ from benchmarks.system import ROOT, BenchmarkFailed, MockProcess, Stores, System
 from parley_cli.errors import LocalError
 
 RESULTS = Path(__file__).with_name("results")
-PACKAGES = ("grpcio", "protobuf", "uvloop", "aiohttp", "uvicorn", "msgspec", "hiredis")
+PACKAGES = ("grpcio", "protobuf", "uvloop", "httptools", "uvicorn", "msgspec", "hiredis")
 
 
 @contextmanager
