@@ -61,8 +61,10 @@ _PEERS = (
     "parley.session.v1.TurnService",
 )
 
-# Calls go to those replicas of session_svc that say that they serve (gRFC A17): one that has lost Redis says no.
-_HEALTHY_REPLICAS = json.dumps({"healthCheckConfig": {"serviceName": "parley.session.v1.TurnService"}})
+
+def _healthy_replicas(service: str) -> list[tuple[str, str]]:
+    # Calls go to those replicas that say that they serve (gRFC A17): one that has lost its store, or ends, says no.
+    return [("grpc.service_config", json.dumps({"healthCheckConfig": {"serviceName": service}}))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +139,10 @@ async def _channels(
     stack: AsyncExitStack, settings: GatewaySettings, tls: Certificates | None
 ) -> tuple[grpc.aio.Channel, grpc.aio.Channel]:
     """Channels to config_svc and session_svc, whose calls say that it is a gateway that makes them."""
-    config_channel = open_channel(settings.config_target, tls)
-    session_channel = open_channel(settings.session_target, tls, options=[("grpc.service_config", _HEALTHY_REPLICAS)])
+    config_health = _healthy_replicas("parley.config.v1.AgentConfigService")
+    session_health = _healthy_replicas("parley.session.v1.TurnService")
+    config_channel = open_channel(settings.config_target, tls, options=config_health)
+    session_channel = open_channel(settings.session_target, tls, options=session_health)
     credential, rules = own_credential(settings, CHAT_GATEWAY), rules_of(_PEERS)
     return (
         await stack.enter_async_context(as_service(config_channel, credential, rules)),

@@ -43,6 +43,15 @@ SETTINGS = {
 }
 
 
+HEALTHY_REPLICAS = [
+    (
+        "grpc.service_config",
+        json.dumps({"healthCheckConfig": {"serviceName": "parley.chat.v1.ChatService"}}),
+    )
+]
+"""gRPC's way to follow readiness (gRFC A17). A client without it can lose a call that comes as the door closes: grpcio
+answers CANCELLED to what waits to be accepted at that moment."""
+
 Ask = Callable[[str, str], Awaitable[str]]
 
 
@@ -188,7 +197,7 @@ async def load_on(replicas: Replicas) -> AsyncIterator[Load]:
     """Loads the replicas while open; afterwards every caller has had its answer."""
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), trust_env=False) as http,
-        open_channel(targets(replicas.gateways)) as channel,
+        open_channel(targets(replicas.gateways), options=HEALTHY_REPLICAS) as channel,
         asyncio.TaskGroup() as group,
     ):
         url = replicas.gateways[0].http_url
