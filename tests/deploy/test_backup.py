@@ -13,8 +13,9 @@ import redis
 from parley_cli.embedded.postgres import EmbeddedPostgres
 from parley_cli.embedded.redis import valkey_program
 from tests.deploy.engine import ROOT
+from tests.servers.ports import free_port
 from tests.servers.redis_nodes import PASSWORD as CLUSTER_PASSWORD
-from tests.servers.redis_nodes import SLOTS, RedisCluster, new_port, until
+from tests.servers.redis_nodes import SLOTS, RedisCluster, until
 from tests.servers.stores import Choice, libpq_url
 from tests.servers.system import StartSystem, System
 
@@ -39,7 +40,7 @@ class Runner:
     def run(self, script: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a script on the backup's folder, with whatever outcome."""
         command = ["sh", str(SCRIPTS / script), str(self.backup)]
-        settings = {"PATH": self._path, "RESTORE_PORT": str(new_port()), **env}
+        settings = {"PATH": self._path, "RESTORE_PORT": str(free_port()), **env}
         return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120, check=False)
 
     def must(self, script: str, **env: str) -> str:

@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
-from parley_cli.processes.ports import free_port
 from tests.deploy.engine import Containers, docker, logs, wait_for
 from tests.servers.mock_model import MODEL, MockModel
+from tests.servers.ports import free_port
 from tests.servers.stores import PASSWORD, postgres_answers, redis_answers
 
 AGENT = {"id": "crew", "name": "Crew", "template_id": "assistant", "model": {"provider": "mock", "name": MODEL}}

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from parley_cli.processes.ports import free_port
+from tests.servers.ports import free_port
 from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
 from tests.servers.system import System
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from parley_cli.processes.ports import LOOPBACK, free_port
+from parley_cli.processes.ports import LOOPBACK
+from tests.servers.ports import free_port
 
 CHUNK_BYTES = 64 * 1024
 MOST_CONNECTIONS = 512

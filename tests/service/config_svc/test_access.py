@@ -16,9 +16,9 @@ from pydantic import SecretStr, ValidationError
 from config_svc.settings import ConfigSettings
 from parley.config.v1 import access_service_pb2 as pb
 from parley.config.v1 import agent_config_service_pb2 as agents_pb
-from parley_cli.processes.ports import free_port
 from servicekit.channels import open_channel
 from servicekit.rpc_status import from_rpc_error
+from tests.servers.ports import free_port
 from tests.servers.processes import ServiceProcess
 from tests.servers.stores import libpq_url
 from tests.service.config_svc.conftest import Running, agent, publish, running

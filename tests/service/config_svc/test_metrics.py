@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from parley.config.v1 import agent_config_service_pb2 as pb
-from parley_cli.processes.ports import free_port
+from tests.servers.ports import free_port
 from tests.service.config_svc.conftest import agent, publish, running
 
 

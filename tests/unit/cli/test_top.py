@@ -98,6 +98,6 @@ def picture(*replicas: Replica) -> str:
 
 @pytest.fixture
 def free_port() -> int:
-    from parley_cli.processes.ports import free_port
+    from tests.servers.ports import free_port
 
     return free_port()

@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tests.servers.ports import free_port
 
-from parley_cli.processes.ports import free_port
 from servicekit.healthcheck import target
 from servicekit.settings import ServiceSettings
 
