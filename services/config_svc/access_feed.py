@@ -51,11 +51,16 @@ class AccessFeed:
         self._life = 0
         self._read_at = 0.0
         self._moved = asyncio.Event()
+        self._reached = asyncio.Event()
 
     @property
     def healthy(self) -> bool:
         """Whether the ends of keys are followed now."""
         return self._healthy
+
+    async def reached(self) -> None:
+        """Returns once the ends of keys have been followed for the first time."""
+        await self._reached.wait()
 
     async def follow(self) -> None:
         """Follows the ends of keys for ever, through every loss of the database."""
@@ -135,6 +140,8 @@ class AccessFeed:
         self._healthy = healthy
         self._metrics.access_up.set(healthy)
         self._wake()
+        if healthy:
+            self._reached.set()
 
     def _wake(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()

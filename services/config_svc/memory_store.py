@@ -85,6 +85,12 @@ class MemoryWriting(MemoryAccessWriting):
         self._state.last += 1
         self._state.changes.append(Change(self._state.last, change, agent, time))
 
+    async def announce_all(  # noqa: D102
+        self, change: ChangeType, agents: Sequence[AgentConfig], time: datetime
+    ) -> None:
+        for agent in agents:
+            await self.announce(change, agent, time)
+
 
 class MemoryStore(MemoryAccess):
     """Everything in this process' memory."""

@@ -144,10 +144,16 @@ class PostgresWriting(PostgresAccessWriting):
         )
 
     async def announce(self, change: ChangeType, agent: AgentConfig, time: datetime) -> None:  # noqa: D102
-        # The table's trigger gives the number, and holds the feed's lock from here to the end of the transaction.
-        await self._connection.execute(
-            insert(agent_config_changes).values(type=change.value, agent_config=encode_agent(agent), time=time)
-        )
+        await self.announce_all(change, [agent], time)
+
+    async def announce_all(  # noqa: D102
+        self, change: ChangeType, agents: Sequence[AgentConfig], time: datetime
+    ) -> None:
+        if not agents:
+            return
+        # The table's trigger gives the numbers, and holds the feed's lock from here to the end of the transaction.
+        rows = [{"type": change.value, "agent_config": encode_agent(agent), "time": time} for agent in agents]
+        await self._connection.execute(insert(agent_config_changes), rows)
 
     async def _unless_taken(self, statement: Insert | Any, agent_id: str) -> None:
         try:

@@ -127,8 +127,7 @@ class Projects:
         gone = await writing.remove_agents(project.id, STEP)
         live = [agent for agent in gone if agent.delete_time is None]
         await writing.record([agent_event("delete", agent, None, now, caller=caller) for agent in live])
-        for agent in live:
-            await writing.announce(ChangeType.DELETED, agent.deleted(now, timedelta(0)), now)
+        await writing.announce_all(ChangeType.DELETED, [agent.deleted(now, timedelta(0)) for agent in live], now)
         return len(gone)
 
     async def _remove(self, writing: Writing, project: Project) -> bool:

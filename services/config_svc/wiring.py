@@ -169,6 +169,7 @@ async def _access(
     """Starts what follows the ends of keys and notes their uses."""
     feed = AccessFeed(store, clock=_now, metrics=metrics, peer=PEER)
     background.start("access_feed", feed.follow())
+    await feed.reached()
     uses = KeyUses(store, clock=_now)
     background.start("key_uses", uses.run())
     hashes = KeyHashes(settings.key_secrets or [await _kept_secret(store)])

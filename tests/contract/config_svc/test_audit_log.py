@@ -13,13 +13,13 @@ from config_svc.api_keys import ApiKeys
 from config_svc.audit_log import AuditLog
 from config_svc.model.agent import AgentLimits
 from config_svc.model.audit import AuditEvent, AuditQuery
-from config_svc.model.errors import AgentAlreadyExists, EtagMismatch, TemplateConflict
+from config_svc.model.errors import AgentAlreadyExists, AgentNotFound, EtagMismatch, TemplateConflict
 from config_svc.model.template import Template
 from config_svc.projects import Projects
-from config_svc.store import Store
+from config_svc.store import Store, Writing
 from config_svc.sweep import Sweep
 from config_svc.templates import Templates
-from servicekit.errors import InvalidArgument
+from servicekit.errors import InvalidArgument, Unavailable
 from tests.contract.config_svc.conftest import Clock, calling, spec, wanted_key
 
 P = "mine"
@@ -90,6 +90,25 @@ async def test_what_was_not_written_is_not_in_the_log(agents: AgentConfigs, audi
         await agents.delete(P, "a", etag="stale")
     await agents.undelete(P, made.uid)
     assert [event.action for event in await events(audit)] == ["agent_configs.create"]
+
+
+@pytest.mark.parametrize("failing", ["record", "announce"])
+async def test_an_event_and_its_write_stand_or_fall_together(
+    agents: AgentConfigs, audit: AuditLog, store: Store, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    async def kind(writing: Writing) -> type[Writing]:
+        return type(writing)
+
+    async def fail(*_: object) -> None:
+        raise Unavailable("db")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(await store.transact(kind), failing, fail)
+        with pytest.raises(Unavailable):
+            await agents.create(P, "a", spec())
+    assert await events(audit) == []
+    with pytest.raises(AgentNotFound):
+        await agents.get(P, "a")
 
 
 async def test_projects_keys_and_templates_are_in_the_log(
