@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.json_format import MessageToJson
+from google.protobuf.json_format import MessageToJson, SerializeToJsonError
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from parley.session.v1 import message_pb2, session_service_pb2, turn_service_pb2
@@ -133,6 +134,14 @@ def lease_message(held: Lease) -> turn_service_pb2.TurnLease:
     )
 
 
+def _json_size(struct: Message) -> int | None:
+    """Returns how many bytes of JSON it is; None for what JSON has no word for: NaN and infinities."""
+    try:
+        return len(MessageToJson(struct, indent=None).encode())
+    except (SerializeToJsonError, ValueError):
+        return None
+
+
 def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
     """Returns what is asked for, the turn serialized. Raises `InvalidArgument`, `MessageTooLarge`."""
     turn, held, found = request.turn, _lease(request.lease), Violations()
@@ -141,7 +150,7 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
     rules.check_commit(found, held, turn.id, idle_ms, mark)
     continues = rules.check_messages(found, turn.messages)
     if turn.HasField("metadata"):
-        rules.check_turn_metadata(found, len(MessageToJson(turn.metadata, indent=None).encode()))
+        rules.check_turn_metadata(found, _json_size(turn.metadata))
     found.check()
     usage = turn.usage
     turn.ClearField("number")

@@ -191,9 +191,11 @@ def check_messages(found: Violations, messages: Sequence[MessageView]) -> bool:
     return continues
 
 
-def check_turn_metadata(found: Violations, size: int) -> None:
-    """Notes when a turn's metadata is too large; `size` is in bytes of JSON."""
-    if size > MOST_TURN_METADATA_BYTES:
+def check_turn_metadata(found: Violations, size: int | None) -> None:
+    """Notes when a turn's metadata is too large, or no JSON (None); `size` is in bytes of JSON."""
+    if size is None:
+        found.add("turn.metadata", "must be JSON: numbers must be finite, and each value of a kind")
+    elif size > MOST_TURN_METADATA_BYTES:
         found.add("turn.metadata", f"must be at most {MOST_TURN_METADATA_BYTES} bytes as JSON")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from google.protobuf.json_format import MessageToDict
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
+from google.protobuf.struct_pb2 import Struct
 
 from chat_gateway.clients.message_proto import (
     FINISH_REASONS,
@@ -26,7 +29,7 @@ from chat_gateway.model import (
 )
 from parley.chat.v1 import chat_service_pb2 as pb
 from parley.session.v1 import message_pb2, turn_service_pb2
-from servicekit.errors import Violations
+from servicekit.errors import InvalidArgument, Violation, Violations
 
 _BUSY = {
     turn_service_pb2.BUSY_POLICY_UNSPECIFIED: BusyPolicy.WAIT,
@@ -59,7 +62,7 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
         sampling=_sampling(turn.sampling),
         tools=tuple(_tool(tool) for tool in turn.tools),
         tool_choice=turn.tool_choice,
-        response_format=MessageToDict(turn.response_format) if turn.HasField("response_format") else None,
+        response_format=_object(turn.response_format, "response_format") if turn.HasField("response_format") else None,
         metadata=dict(turn.metadata),
         on_disconnect=_ON_DISCONNECT[turn.on_disconnect],
         timeout=timeout,
@@ -136,6 +139,14 @@ def _sampling(sampling: pb.Sampling) -> Sampling:
     )
 
 
+def _object(struct: Struct, field: str) -> dict[str, Any]:
+    try:
+        return MessageToDict(struct)
+    except (SerializeToJsonError, ValueError):
+        problem = "must be JSON: numbers must be finite, and each value of a kind"
+        raise InvalidArgument([Violation(field, problem)]) from None
+
+
 def _tool(tool: pb.Tool) -> Tool:
-    parameters = MessageToDict(tool.parameters) if tool.HasField("parameters") else None
+    parameters = _object(tool.parameters, "tools.parameters") if tool.HasField("parameters") else None
     return Tool(tool.name, tool.description, parameters, tool.strict)
