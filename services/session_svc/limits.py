@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from servicekit.errors import Draining, ServiceError, Unavailable
 from session_svc.limit_model import LimitedTurn, LimitTaken, TurnLimit
@@ -13,6 +14,10 @@ from session_svc.store import LimitStore
 
 CHECK_IN_MARGIN = 0.02
 """Seconds after a place runs out at which a waiter that nobody woke looks again."""
+
+PATIENCE = 0.25
+"""Seconds that a turn waits for what must not fail it: its limits may be kept on a server that is away, or that stands
+still, while its session is on one that answers."""
 
 Woken = Callable[[str, float], Awaitable[None]]
 
@@ -23,6 +28,7 @@ class TurnLimits:
     def __init__(self, store: LimitStore, *, lease_ms: int) -> None:
         self._store = store
         self._lease_ms = lease_ms
+        self._under_way: set[asyncio.Task[None]] = set()
 
     async def enter(
         self, turn: BeginTurn, call: str, give_up: float, woken: Woken, *, again: bool = False
@@ -57,13 +63,20 @@ class TurnLimits:
                 await self._store.give_back(LimitedTurn(turn.key.project, turn.turn_id, turn.limits))
 
     async def keep(self, lease: Lease) -> int:
-        """Lets the turn hold its places as long as a lease that is renewed now; returns when that ends."""
+        """Lets a turn without a session hold its places as long as a lease that is renewed now; returns its end."""
         return await self._store.keep(_of(lease)) + self._lease_ms
+
+    async def keep_up(self, lease: Lease) -> None:
+        """As `keep`, for a turn whose lease was renewed in its session: that holds whatever becomes of its places."""
+        await self._patiently(self._store.keep(_of(lease)))
 
     async def free(self, lease: Lease) -> None:
         """Frees the turn's places; it stays counted. Where the store is away, they run out by themselves."""
-        with contextlib.suppress(Unavailable):
-            await self._store.free(_of(lease))
+        await self._patiently(self._store.free(_of(lease)))
+
+    async def close(self) -> None:
+        """Waits until what turns did not wait for is done."""
+        await asyncio.gather(*self._under_way)
 
     def held(self, turn: BeginTurn) -> tuple[str, ...]:
         """Returns the subjects of the limits in which the turn holds a place."""
@@ -72,6 +85,17 @@ class TurnLimits:
     def lease(self, turn: BeginTurn, taken: LimitTaken) -> Lease:
         """Returns the lease of a turn without a session."""
         return Lease(turn.key, turn.turn_id, 0, taken.now_ms + self._lease_ms, self.held(turn))
+
+    async def _patiently(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.create_task(_quietly(work), name="limits of a turn")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        await asyncio.wait((task,), timeout=PATIENCE)
+
+
+async def _quietly(work: Coroutine[Any, Any, object]) -> None:
+    with contextlib.suppress(Exception):
+        await work
 
 
 def _of(lease: Lease) -> LimitedTurn:

@@ -48,7 +48,7 @@ class Turns:
 
         `time_left` is what the caller gives, in seconds. Raises what `TurnStore.begin` does; `SessionBusy` also when
         the time is up, and `Draining` when this process ends before it was the caller's turn. A call that is cancelled
-        leaves neither a place in the queue nor a lease behind.
+        leaves neither a place in a queue nor a lease behind, and counts in no limit.
         """
         if not turn.key.session_id:
             turn = replace(turn, key=SessionKey(turn.key.project, _made_id(turn)))
@@ -63,12 +63,12 @@ class Turns:
                     outcome = await self._wait(turn, call, outcome, begin_time + patience - ANSWER_MARGIN)
                 self._metrics.waited(loop.time() - begin_time)
         except asyncio.CancelledError:
-            self._leave(turn.key, call)
+            self._leave(turn, call, cancelled=True)
             raise
         except ServiceError as error:
             self._metrics.refused(error.reason)
             if error.code is Code.UNAVAILABLE:
-                self._leave(turn.key, call)  # it may have got the lease, and the caller will not learn of it
+                self._leave(turn, call)  # it may have got the lease, and the caller will not learn of it
             await self._limits.give_back(turn, error)
             raise
         self._metrics.begun(outcome)
@@ -78,8 +78,12 @@ class Turns:
         """Takes the limits of a turn without a session, after a wait where they say so; see `TurnLimits.enter`."""
         patience = LONGEST_WAIT if time_left is None else min(time_left, LONGEST_WAIT)
         give_up = asyncio.get_running_loop().time() + patience - ANSWER_MARGIN
+        call = self._store.new_call()
         try:
-            taken = await self._limits.enter(turn, self._store.new_call(), give_up, self._woken_or_drained)
+            taken = await self._limits.enter(turn, call, give_up, self._woken_or_drained)
+        except asyncio.CancelledError:
+            self._leave(turn, call, cancelled=True)
+            raise
         except ServiceError as error:
             self._metrics.refused(error.reason)
             await self._limits.give_back(turn, error)
@@ -95,6 +99,8 @@ class Turns:
         try:
             taken = await self._limits.enter(turn, call, give_up, self._woken_or_drained, again=again)
         except (RateLimited, LimitQueueFull):
+            if again:  # it has a place in the session's queue, which the session would be kept free for
+                await self._store.leave(turn.key, call)
             if replayed := await self._store.replayed(turn):
                 return replayed
             raise
@@ -143,7 +149,7 @@ class Turns:
         if not lease.key.session_id:
             return replace(lease, expire_ms=await self._limits.keep(lease))
         renewed = await self._store.renew(lease, call)
-        await self._limits.keep(lease)
+        await self._limits.keep_up(lease)
         return replace(renewed, limits=lease.limits)
 
     async def commit(self, commit: CommitTurn) -> Committed:
@@ -191,16 +197,21 @@ class Turns:
     async def close(self) -> None:
         """Waits until what cancelled calls had is given back."""
         await asyncio.gather(*self._leaving, return_exceptions=True)
+        await self._limits.close()
 
-    def _leave(self, key: SessionKey, call: str) -> None:
-        task = asyncio.create_task(self._give_back(key, call), name="leave a turn queue")
+    def _leave(self, turn: BeginTurn, call: str, *, cancelled: bool = False) -> None:
+        task = asyncio.create_task(self._give_back(turn, call, cancelled), name="leave a turn queue")
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
-    async def _give_back(self, key: SessionKey, call: str) -> None:
+    async def _give_back(self, turn: BeginTurn, call: str, cancelled: bool) -> None:
         # While Redis is away nothing can be given back: the place and the lease then run out by themselves.
-        with contextlib.suppress(Exception):
-            await self._store.leave(key, call)
+        if not turn.stateless:
+            with contextlib.suppress(Exception):
+                await self._store.leave(turn.key, call)
+        if cancelled:
+            with contextlib.suppress(Exception):
+                await self._limits.give_back(turn)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -1,12 +1,13 @@
 """Turns with limits: what counts, what is given back, and who waits for what."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from servicekit.errors import Draining, InvalidArgument, ServiceError, Unavailable
-from session_svc.errors import IdempotencyKeyReused, RateLimited, SessionAgentMismatch, SessionBusy
+from session_svc.errors import IdempotencyKeyReused, LimitQueueFull, RateLimited, SessionAgentMismatch, SessionBusy
 from session_svc.limit_model import LimitedTurn, LimitTaken, LimitTimes, LimitWait, TurnLimit
 from session_svc.limits import TurnLimits
 from session_svc.memory_limits import MemoryLimits
@@ -43,11 +44,32 @@ class BreakableTurns(MemoryTurns):
         return await super().begin(turn, call, wait_ms)
 
 
+class StandingLimits(MemoryLimits):
+    """While it `stands`, nothing that is asked of it is done; while it has a `fault`, all that is asked fails."""
+
+    stands: asyncio.Event | None = None
+    fault: Exception | None = None
+
+    async def keep(self, turn: LimitedTurn) -> int:
+        await self._trouble()
+        return await super().keep(turn)
+
+    async def free(self, turn: LimitedTurn) -> None:
+        await self._trouble()
+        await super().free(turn)
+
+    async def _trouble(self) -> None:
+        if self.stands is not None:
+            await self.stands.wait()
+        if self.fault is not None:
+            raise self.fault
+
+
 class World:
     def __init__(self) -> None:
         state = MemoryState(Limits())
         self.store = BreakableTurns(state)
-        self.limits = MemoryLimits(LimitTimes(), state.now, state.wake, self.store.woken)
+        self.limits = StandingLimits(LimitTimes(places=4), state.now, state.wake, self.store.woken)
         self.turns = Turns(self.store, TurnLimits(self.limits, lease_ms=15_000), Metrics(CollectorRegistry()))
 
     async def begin(
@@ -245,6 +267,65 @@ async def test_a_turn_without_a_session_counts_too(world: World) -> None:
     assert renewed.expire_ms >= admitted.lease.expire_ms
     await world.turns.abort(renewed)
     await world.begin("t2", AGENT)
+
+
+@pytest.mark.parametrize("fault", [Unavailable("redis"), RuntimeError("a script failed")])
+async def test_a_turn_that_is_stored_is_not_failed_by_its_limits(world: World, fault: Exception) -> None:
+    begun = await world.begin("t1", KEY)
+    world.limits.fault = fault
+    renewed = await world.turns.renew(begun.lease, 0)
+    assert (await world.turns.commit(commit_of(replace(begun, lease=renewed)))).turn_number == 1
+    other = await world.begin("t2", KEY)
+    await world.turns.abort(other.lease)
+    assert await world.begin("t3")
+
+
+async def test_a_turn_that_is_stored_does_not_wait_for_limits_that_stand_still(world: World) -> None:
+    begun = await world.begin("t1", AGENT)
+    world.limits.stands = asyncio.Event()
+    async with asyncio.timeout(2):
+        renewed = await world.turns.renew(begun.lease, 0)
+        assert (await world.turns.commit(commit_of(replace(begun, lease=renewed)))).turn_number == 1
+    world.limits.stands.set()
+    await world.turns.close()
+    assert await world.free_turns(AGENT) == 1
+
+
+@pytest.mark.parametrize("stateless", [False, True])
+async def test_a_call_that_is_cancelled_while_it_waits_for_a_limit_leaves_no_place(
+    world: World, stateless: bool
+) -> None:
+    running = await world.begin("t1", AGENT)
+    turn = BeginTurn(SessionKey("default", "" if stateless else "s2"), "hello", "uid", "t2", limits=(KEY, AGENT))
+    turn = replace(turn, stateless=stateless)
+    first = asyncio.create_task(world.turns.admit(turn, FEW) if stateless else world.turns.begin(turn, FEW))
+    await asyncio.sleep(0.02)
+    second = asyncio.create_task(world.begin("t3", AGENT, session="s3"))
+    await asyncio.sleep(0.02)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await world.turns.close()
+    assert await world.free_turns(KEY) == 2
+    await world.turns.abort(running.lease)
+    assert (await asyncio.wait_for(second, 1)).lease.limits == (AGENT.subject,)
+
+
+async def test_who_is_refused_by_a_limit_while_it_waits_leaves_its_place_in_the_session(world: World) -> None:
+    one, two = await world.begin("t1", AGENT), replace(AGENT, concurrent_turns=2)
+    waits = asyncio.create_task(world.begin("t2", two))
+    await asyncio.sleep(0.02)
+    elsewhere = await world.begin("t3", two, session="s2")
+    more = [asyncio.create_task(world.begin(f"m{n}", two, session=f"m{n}")) for n in range(4)]
+    await asyncio.sleep(0.02)
+    await world.turns._store.abort(one.lease)  # the session is free, and the agent's queue full
+    with pytest.raises(LimitQueueFull):
+        await asyncio.wait_for(waits, 1)
+    assert await world.begin("t4", busy=BusyPolicy.REJECT)
+    for task in more:
+        task.cancel()
+    await asyncio.gather(*more, return_exceptions=True)
+    await world.turns.abort(elsewhere.lease)
 
 
 @pytest.mark.parametrize(
