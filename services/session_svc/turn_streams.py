@@ -18,6 +18,9 @@ MOST_CALLS = 1024
 MOST_BATCH_BYTES = 256 * 1024
 """A message to the caller is sent when it has reached this: what is small does not wait for all that is large."""
 
+MOST_UNSENT_BYTES = 4 * 1024 * 1024
+"""Of a caller that does not take its answers, no more calls are read until it has taken all but so many bytes."""
+
 OVERLOAD_PAUSE = 0.5
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -72,6 +75,9 @@ class _Stream:
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._cancelled: set[asyncio.Task[None]] = set()
         self._answers: list[bytes] = []
+        self._unsent_bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
         self._ready = asyncio.Event()
         self._ended = False
 
@@ -81,6 +87,7 @@ class _Stream:
         try:
             async for message in requests:
                 self._take(message)
+                await self._room.wait()
             await asyncio.gather(*self._calls.values(), return_exceptions=True)
             self._ended = True
             self._ready.set()
@@ -136,6 +143,9 @@ class _Stream:
 
     def _put(self, piece: bytes) -> None:
         self._answers.append(piece)
+        self._unsent_bytes += len(piece)
+        if self._unsent_bytes > MOST_UNSENT_BYTES:
+            self._room.clear()
         self._ready.set()
 
     async def _write(self) -> None:
@@ -143,7 +153,11 @@ class _Stream:
             await self._ready.wait()
             self._ready.clear()
             while self._answers:
-                await self._context.write(self._batch())
+                batch = self._batch()
+                await self._context.write(batch)
+                self._unsent_bytes -= len(batch)
+                if self._unsent_bytes <= MOST_UNSENT_BYTES:
+                    self._room.set()
 
     def _batch(self) -> bytes:
         answers, size = self._answers, 0

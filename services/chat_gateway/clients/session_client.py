@@ -100,14 +100,16 @@ class SessionClient:
         return begun_without_session(request, _lease_from_proto(response.lease), _limit_states(response))
 
     async def _begin(self, begin: pb.BeginTurnRequest, timeout: float) -> pb.BeginTurnResponse:
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + timeout
         for pause in _OTHER_REPLICA_PAUSES:
             try:
-                return await self._turns.call(BEGIN, begin, timeout=timeout)
+                return await self._turns.call(BEGIN, begin, timeout=max(give_up - clock(), 0.0))
             except RemoteError as error:
                 if error.reason != "DRAINING":
                     raise
             await asyncio.sleep(pause)
-        return await self._turns.call(BEGIN, begin, timeout=timeout)
+        return await self._turns.call(BEGIN, begin, timeout=max(give_up - clock(), 0.0))
 
     async def renew(self, lease: Lease, hold: float) -> Lease:
         """See `Sessions.renew`."""

@@ -97,7 +97,7 @@ class TurnStreams:
 
     async def call(self, method: Method[Response], request: Message, timeout: float) -> Response:
         """Calls a method and returns its response. Errors are those of `servicekit.channels.call`."""
-        stream = self._next()
+        stream, give_up = self._next(), asyncio.get_running_loop().time() + timeout
         data = request.SerializeToString() if stream is not None else b""
         if stream is not None and len(data) <= LARGEST_CALL_BYTES:
             with suppress(NotSent):
@@ -105,8 +105,8 @@ class TurnStreams:
                     return await stream.call(method, data, timeout)
                 with traces.span(method.name, "client", {"rpc.system.name": "grpc", "rpc.method": method.name}):
                     return await stream.call(method, data, timeout, dict(traces.outgoing()))
-        rpc = getattr(self._stubs.turns, method.rpc)
-        response: Response = await call(rpc, request, timeout=timeout, peer=SESSION_SVC)
+        rpc, left = getattr(self._stubs.turns, method.rpc), max(give_up - asyncio.get_running_loop().time(), 0.0)
+        response: Response = await call(rpc, request, timeout=left, peer=SESSION_SVC)
         return response
 
     @asynccontextmanager
@@ -192,7 +192,7 @@ class Stream:
         """Ends the stream as soon as no call is open."""
         self._retired.set()
         self._connected.set()  # so that nobody waits for that any more
-        self._wake.set()
+        self._end_if_idle()
 
     async def call(
         self, method: Method[Response], data: bytes, timeout: float, trace: Mapping[str, str] | None = None
@@ -216,7 +216,7 @@ class Stream:
             timer.cancel()
             del self._open[call_id]
             if self._retired.is_set():
-                self._wake.set()
+                self._end_if_idle()
         if result.failure:
             raise from_status(result.failure)
         response: Response = getattr(result, method.field)
@@ -263,7 +263,12 @@ class Stream:
                 await self._rpc.write(self._batch())
                 self.writing = False
         await self._rpc.done_writing()
-        self._loop.call_later(LEAVE_SECONDS, self._rpc.cancel)
+
+    def _end_if_idle(self) -> None:
+        if not self._open:
+            # The writer ends it, unless the other end reads nothing any more, or does not end its side.
+            self._wake.set()
+            self._loop.call_later(LEAVE_SECONDS, self._rpc.cancel)
 
     def _batch(self) -> bytes:
         unsent = self._unsent

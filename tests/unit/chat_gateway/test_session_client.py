@@ -1,5 +1,6 @@
 """What the client of session_svc does when a replica stops while a turn waits there."""
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -25,9 +26,13 @@ class Turns(turn_service_pb2_grpc.TurnServiceServicer):
     def __init__(self, *refusals: ServiceError) -> None:
         self.refusals = list(refusals)
         self.asked: list[str] = []
+        self.left: list[float] = []
+        self.delay = 0.0
 
-    async def BeginTurn(self, request: pb.BeginTurnRequest, _: Any) -> pb.BeginTurnResponse:  # noqa: N802
+    async def BeginTurn(self, request: pb.BeginTurnRequest, context: Any) -> pb.BeginTurnResponse:  # noqa: N802
         self.asked.append(request.turn_id)
+        self.left.append(context.time_remaining())
+        await asyncio.sleep(self.delay)
         if self.refusals:
             raise self.refusals.pop(0)
         return pb.BeginTurnResponse(lease=pb.TurnLease(turn_id=request.turn_id, token=1), created=True)
@@ -47,6 +52,14 @@ async def test_a_turn_whose_replica_stops_is_begun_at_the_next() -> None:
     turns = Turns(Draining(), Draining())
     assert (await begin(turns)).lease.token == 1
     assert turns.asked == ["t1"] * 3
+
+
+async def test_a_turn_that_is_begun_again_has_the_time_that_is_left() -> None:
+    turns = Turns(Draining())
+    turns.delay = 0.5
+    await begin(turns)
+    first, second = turns.left
+    assert second < first - 0.4
 
 
 async def test_replicas_that_all_stop_are_not_asked_for_ever() -> None:

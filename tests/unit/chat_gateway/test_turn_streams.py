@@ -39,6 +39,7 @@ class Server:
         self.ended = 0
         self.messages: list[pb.TurnsRequest] = []
         self.unary = 0
+        self.left = 0.0
         self.silent = False
         self.by_stream: Counter[int] = Counter()
         self.contexts: list[Any] = []
@@ -66,6 +67,7 @@ class Server:
 
     async def begin(self, request: pb.BeginTurnRequest, context: Any) -> pb.BeginTurnResponse:
         self.unary += 1
+        self.left = context.time_remaining()
         return pb.BeginTurnResponse(created=True)
 
     async def commit(self, request: pb.CommitTurnRequest, context: Any) -> pb.CommitTurnResponse:
@@ -189,6 +191,7 @@ class StuckRpc:
     def __init__(self) -> None:
         self.let = asyncio.Event()
         self.messages: list[pb.TurnsRequest] = []
+        self.cancelled = asyncio.Event()
 
     async def write(self, data: bytes) -> None:
         await self.let.wait()
@@ -198,7 +201,7 @@ class StuckRpc:
         await asyncio.Event().wait()
 
     def cancel(self) -> None:
-        pass
+        self.cancelled.set()
 
 
 async def test_a_call_that_is_given_up_before_it_was_sent_is_not_sent() -> None:
@@ -230,6 +233,34 @@ async def test_a_call_that_its_stream_did_not_send_goes_another_way() -> None:
     serving_task.cancel()
     outcomes = await asyncio.gather(sent, unsent, stream.call(BEGIN, b"", 5), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Unavailable, NotSent, NotSent]
+
+
+async def test_a_call_that_goes_another_way_has_the_time_that_is_left() -> None:
+    async with serving() as server, calling(server, up=1) as turns:
+        stuck = Stream(StuckRpc())
+        serving_task = asyncio.create_task(stuck.serve())
+        sent = asyncio.create_task(stuck.call(BEGIN, b"", 5))
+        await asyncio.sleep(0.01)
+        turns._up.clear()
+        turns._up.append(stuck)
+        unsent = asyncio.create_task(turns.call(BEGIN, *begin(timeout=5)))
+        await asyncio.sleep(0.5)
+        serving_task.cancel()
+        await asyncio.gather(sent, unsent, serving_task, return_exceptions=True)
+        assert unsent.result().created
+        assert 0 < server.left < 4.7
+
+
+async def test_a_stream_that_takes_nothing_any_more_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chat_gateway.clients.turn_streams.LEAVE_SECONDS", 0.05)
+    rpc = StuckRpc()
+    stream = Stream(rpc)
+    serving_task = asyncio.create_task(stream.serve())
+    with pytest.raises(DeadlineExceeded):
+        await stream.call(BEGIN, b"", 0.1)
+    await asyncio.wait_for(rpc.cancelled.wait(), 2)
+    serving_task.cancel()
+    await asyncio.gather(serving_task, return_exceptions=True)
 
 
 async def test_a_silent_peer_costs_the_deadline_and_then_has_another_stream() -> None:
