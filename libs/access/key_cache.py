@@ -246,12 +246,13 @@ class KeyCache:
             _log.error("unexpected exception", exc_info=error)
 
     def _stale(self, entry: _Known) -> Caller:
-        if self._known.get(entry.digest) is not entry:
+        known = self._known.get(entry.digest)  # the check may have ended just now, after all
+        if known is None:
             raise Unauthenticated  # it was revoked meanwhile
-        self._require_not_ended(entry)
-        if self._clock() - self._confirmed(entry) > self._times.max_age:
+        self._require_not_ended(known)
+        if self._clock() - self._confirmed(known) > self._times.max_age:
             raise Unavailable(CONFIG_SVC, retry_after=1.0)
-        return entry.caller
+        return known.caller
 
     def _confirmed(self, entry: _Known) -> float:
         # While the watch was up, everything known was confirmed by its silence.

@@ -111,11 +111,15 @@ class RedisSessions:
             session.lifetime_ms,
             session.pinned_revision,
         )
-        *_, answer, fenced = await self._scripts.run_in_order(
-            [*(("ZADD", index, score, key.session_id) for index in indexes), *((agent,) if agent else ())],
-            [create],
-            [("GET", fence_key(key.project, session.agent_uid))],
-        )
+        try:
+            *_, answer, fenced = await self._scripts.run_in_order(
+                [*(("ZADD", index, score, key.session_id) for index in indexes), *((agent,) if agent else ())],
+                [create],
+                [("GET", fence_key(key.project, session.agent_uid))],
+            )
+        except RedisAway:
+            self._agents.forget(key.project, session.agent_id, session.agent_uid)
+            raise
         # Also what is refused may have made an index, which only goes away where it is swept.
         self._births.note(key.project, indexes)
         if fenced:

@@ -186,6 +186,10 @@ class KnownAgents:
             self._seen.popitem(last=False)
         return ("ZADD", AGENTS_KEY, now_ms(), member)
 
+    def forget(self, project: str, agent_id: str, agent_uid: str) -> None:
+        """Notes that the agent may not have got there: Redis refused, or was away."""
+        self._seen.pop(f"{project}:{agent_id}:{agent_uid}", None)
+
 
 class Births:
     """Counts sessions made or refused, by project and index; of too many indexes the oldest are forgotten."""

@@ -114,6 +114,7 @@ class RedisTurns:
         try:
             replies = (await self._run(indexes, *rest))[len(indexes) :]
         except RedisAway as error:
+            self._agents.forget(turn.key.project, turn.agent_id, turn.agent_uid)
             if error.stage != 0:
                 raise
             # The indexes are on a server that is away. A session that is there has been in them since it was made.

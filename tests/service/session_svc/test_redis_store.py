@@ -1,7 +1,7 @@
 """What is Redis' own business: indexes that do not fill up, replicas that are waited for, tokens that come twice."""
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 import redis
@@ -11,6 +11,7 @@ from session_svc.errors import LeaseLost, SessionAlreadyExists, SessionNotFound
 from session_svc.metrics import Metrics
 from session_svc.model import BeginTurn, CommitTurn, Fork, Lease, Limits, NewSession, SessionKey, TurnQuery, Usage
 from session_svc.redis_address import Command, RedisAddress
+from session_svc.redis_agents import RedisAgents
 from session_svc.redis_connection import RedisAway, RedisFault, Reply
 from session_svc.redis_link import RedisLink
 from session_svc.redis_sessions import RedisSessions
@@ -96,6 +97,43 @@ async def test_the_living_stay_in_the_indexes(redis_url: str) -> None:
         assert await sweeper.sweep() == 0
         with redis.Redis.from_url(redis_url) as client:
             assert client.zcard("idx:project:{default}") == 50
+
+
+class AwayFirst(RedisScripts):
+    """Where indexes and the set of agents are, nobody answers while `away`."""
+
+    away = False
+
+    async def run_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
+        if self.away and len(stages) > 1 and stages[0]:
+            error = RedisAway()
+            error.stage = 0
+            raise error
+        return await super().run_in_order(*stages)
+
+
+@pytest.mark.parametrize("how", ["begin", "create"])
+async def test_an_agent_that_redis_was_away_for_is_written_down_the_next_time(redis_url: str, how: str) -> None:
+    address, births = RedisAddress.parse(redis_url), Births()
+    async with RedisLink(address).open() as link, RedisWakes(address).open() as wakes:
+        scripts = AwayFirst(link)
+        turns = RedisTurns(scripts, wakes, Limits(), births)
+        sessions = RedisSessions(scripts, turns, Limits(), births)
+        key = SessionKey("default", "s1")
+
+        async def work() -> None:
+            if how == "create":
+                await sessions.create(NewSession(key, "hello", UID))
+            else:
+                await turns.begin(BeginTurn(key, "hello", UID, "t1"), turns.new_call(), 0)
+
+        await link.ping()
+        scripts.away = True
+        with pytest.raises(RedisAway):
+            await work()
+        scripts.away = False
+        await work()
+        assert [agent.agent_uid for agent in await RedisAgents(scripts).agents()] == [UID]
 
 
 async def test_a_turn_that_too_few_replicas_have_is_not_acknowledged(redis_url: str) -> None:

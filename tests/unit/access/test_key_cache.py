@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -152,6 +153,22 @@ async def test_a_check_that_hangs_holds_a_known_key_up_for_its_patience_only() -
         assert (await world.cache.caller_of(key)).id == "k1"
         assert (await world.cache.caller_of(key)).id == "k1"
     assert len(world.checker.asked) == 2
+    await world.cache.close()
+
+
+async def test_an_answer_that_comes_as_patience_ends_is_no_revocation() -> None:
+    world = World(times=KeyTimes(patience=0.05))
+    key = world.checker.add()
+    await world.cache.caller_of(key)
+    world.clock.now += 5.0
+    gate = world.checker.gate = asyncio.Event()
+    asking = asyncio.create_task(world.cache.caller_of(key))
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0.04, gate.set)
+    asyncio.get_running_loop().call_soon(
+        time.sleep, 0.1
+    )  # the loop lags: it finds the answer and the end of the wait in one turn
+    assert (await asking).id == "k1"
     await world.cache.close()
 
 
