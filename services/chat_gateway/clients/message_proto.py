@@ -31,6 +31,7 @@ FINISH_REASONS = {
     FinishReason.TOOL_CALLS: pb.FINISH_REASON_TOOL_CALLS,
     FinishReason.CONTENT_FILTER: pb.FINISH_REASON_CONTENT_FILTER,
 }
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _ROLES_BACK = {number: role for role, number in ROLES.items()}
 _FINISH_REASONS_BACK = {number: reason for reason, number in FINISH_REASONS.items()}
 
@@ -114,9 +115,9 @@ def usage_to_proto(usage: Usage) -> pb.Usage:
 
 def to_timestamp(time: datetime) -> Timestamp:
     """Returns an aware time as proto."""
-    stamp = Timestamp()
-    stamp.FromDatetime(time)
-    return stamp
+    # Half the time of `FromDatetime`.
+    since = time - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def from_timestamp(stamp: Timestamp) -> datetime:
