@@ -18,9 +18,9 @@ from tests.deploy.engine import ROOT, SERVICES, Containers, build_script, docker
 
 MOST_BYTES = 150_000_000
 EXTRAS = {
-    "config_svc": ("config", "traces"),
-    "session_svc": ("session", "traces"),
-    "chat_gateway": ("gateway", "traces"),
+    "config_svc": ("config", "oidc", "traces"),
+    "session_svc": ("session", "oidc", "traces"),
+    "chat_gateway": ("gateway", "oidc", "traces"),
 }
 SHELLS_AND_INSTALLERS = {
     "sh",
