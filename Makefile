@@ -10,6 +10,8 @@ INSTALLED := $(VENV)/.installed
 TYPED := libs services cli
 # Arguments for the program behind a target: make run ARGS='--gateways 2', make test ARGS='-k lease'
 ARGS ?=
+# How many processes run the tests; what they start is mostly waited for.
+WORKERS ?= 2
 SECONDS ?= 60
 SEED ?=
 BASE ?= HEAD~1
@@ -30,7 +32,7 @@ run: $(INSTALLED) ## Start the whole system on this machine and talk to it (Ctrl
 	@$(BIN)/parley up $(ARGS)
 
 test: $(INSTALLED) ## Run the whole test suite, against a real PostgreSQL and a real Redis
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 soak: $(INSTALLED) ## Break everything at random and check every turn: make soak SECONDS=600 [SEED=1]
 	$(BIN)/python -m tests.faults.history --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --least-faults $$(( $(SECONDS) / 3 ))

@@ -25,6 +25,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         reporter.write_line(choice.describe())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give whole files to one worker, as fixtures are made for a file, and all that builds images to the same one."""
+    for item in items:
+        builds = "engine" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("engine" if builds else item.location[0]))
+
+
 @pytest.fixture(scope="session")
 def server_choice(pytestconfig: pytest.Config) -> Choice:
     """Which servers this run uses; `own_postgres` and `own_redis` make one that a test may kill."""
