@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -79,27 +81,55 @@ def docker(*arguments: str) -> str:
 
 
 def install(service: str, image: Image, machine: str) -> None:
-    """Put the packages of one image into build/images/SERVICE/site; does nothing when they are there."""
+    """Put the packages of one image into build/images/SERVICE/site; does nothing when they are there.
+
+    The wheels of all services are fetched at once: what several need is looked up once.
+    """
     folder = BUILD / "images" / service
-    wanted = [*image.requirements(), machine, PYTHON_VERSION, LOCKED.read_text()]
+    requirements = image.requirements()
+    with _unless_done(folder, [*requirements, machine]) as is_due:
+        if not is_due:
+            return
+        wheels = BUILD / "images" / ("wheels" if image.extras else "wheels-model")
+        wanted = sorted({name for one in IMAGES.values() if bool(one.extras) == bool(image.extras)
+                         for name in one.requirements()})  # fmt: skip
+        only = [] if image.extras else ["--no-deps"]
+        with _unless_done(wheels, [*wanted, machine]) as is_due:
+            if is_due:
+                _pip("download", "--dest", str(wheels), "--constraint", str(LOCKED), *only, *_for(machine), *wanted)
+        (folder / "lib").mkdir()
+        local = ("--no-index", "--find-links", str(wheels), "--no-compile", "--target", str(folder / "site"))
+        _pip("install", *local, *only, *_for(machine), *requirements)
+        if service == "model":
+            _add_openmp(folder / "lib")
+
+
+@contextmanager
+def _unless_done(folder: Path, inputs: list[str]) -> Iterator[bool]:
+    """Yield whether the folder has to be filled; it is empty then, and counts as done once the block is through."""
+    digest = hashlib.sha256(json.dumps([*inputs, PYTHON_VERSION, LOCKED.read_text()]).encode()).hexdigest()
     stamp = folder.with_suffix(".stamp")
-    digest = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
+        yield False
         return
+    stamp.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "lib").mkdir(parents=True)
-    platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(17, NEWEST_GLIBC + 1)]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--no-compile", "--target"]
-    command += [str(folder / "site"), "--constraint", str(LOCKED), "--only-binary", ":all:"]
-    command += ["--implementation", "cp", "--python-version", PYTHON_VERSION]
-    command += [f"--platform={platform}" for platform in (*platforms, f"manylinux2014_{machine}")]
-    command += [] if image.extras else ["--no-deps"]
-    done = subprocess.run([*command, *image.requirements()], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"pip could not install the packages of {service}:\n{done.stderr[-2000:]}")
-    if service == "model":
-        _add_openmp(folder / "lib")
+    folder.mkdir(parents=True)
+    yield True
     stamp.write_text(digest)
+
+
+def _for(machine: str) -> list[str]:
+    platforms = (*(f"manylinux_2_{minor}" for minor in range(17, NEWEST_GLIBC + 1)), "manylinux2014")
+    target = ["--only-binary", ":all:", "--implementation", "cp", "--python-version", PYTHON_VERSION]
+    return [*target, *(f"--platform={platform}_{machine}" for platform in platforms)]
+
+
+def _pip(command: str, *arguments: str) -> None:
+    pip = [sys.executable, "-m", "pip", command, "--quiet", "--no-input", "--disable-pip-version-check"]
+    done = subprocess.run([*pip, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"pip {command} failed:\n{done.stderr[-2000:]}")
 
 
 def _add_openmp(folder: Path) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -66,26 +66,44 @@ def logs(container: str) -> str:
 
 
 class Containers:
-    """Containers of one test, on the host's network, removed with it."""
+    """Containers of one test, removed with it; on the network of `network` while that is open."""
 
     HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--health-interval", "1s")
 
     def __init__(self) -> None:
         self._cleanup = ExitStack()
+        self._network = "bridge"
+
+    @contextmanager
+    def network(self, name: str) -> Iterator[None]:
+        """Have containers find each other by their names."""
+        docker("network", "create", name)
+        self._network = name
+        try:
+            yield
+        finally:
+            self._cleanup.close()
+            docker("network", "rm", name)
 
     def start(
-        self, image: str, *command: str, env: Mapping[str, str] | None = None, options: tuple[str, ...] = ()
+        self,
+        image: str,
+        *command: str,
+        env: Mapping[str, str] | None = None,
+        options: tuple[str, ...] = (),
+        name: str = "",
     ) -> str:
-        """Start a container and return its id."""
+        """Start a container, which the others know by its name, and return its id."""
         settings = [flag for key, value in (env or {}).items() for flag in ("--env", f"{key}={value}")]
-        container = docker("run", "--detach", "--network", "host", *options, *settings, image, *command)
+        where = ("--network", self._network, *(("--network-alias", name) if name else ()))
+        container = docker("run", "--detach", *where, *options, *settings, image, *command)
         self._cleanup.callback(docker, "rm", "--force", "--volumes", container)
         return container
 
     def run(self, image: str, *command: str, env: Mapping[str, str]) -> str:
         """Run a hardened container to its end, which must be a success, and return what it printed."""
         settings = [flag for key, value in env.items() for flag in ("--env", f"{key}={value}")]
-        return docker("run", "--rm", "--network", "host", *self.HARDENED, *settings, image, *command)
+        return docker("run", "--rm", "--network", self._network, *self.HARDENED, *settings, image, *command)
 
     def wait_healthy(self, *containers: str) -> None:
         """Wait until the health checks of the images themselves say so."""

@@ -1,104 +1,143 @@
-"""The images as they will run: read-only, without any capability, on the official stores' images."""
+"""The images as production runs them: by the settings of the base, with keys and certificates, read-only."""
+
+import hashlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.deploy.engine import Containers, docker, logs, wait_for
-from tests.servers.mock_model import MODEL, MockModel
-from tests.servers.ports import free_port
-from tests.servers.stores import PASSWORD, postgres_answers, redis_answers
+from tests.deploy.manifests import environment, workload
+from tests.servers.certificates import Authority, CertificateFolder
 
-AGENT = {"id": "crew", "name": "Crew", "template_id": "assistant", "model": {"provider": "mock", "name": MODEL}}
+NAMES = {"config_svc": "config-svc", "session_svc": "session-svc", "chat_gateway": "chat-gateway"}
+PASSWORD = "parley-tests"
+SECRETS = {
+    "<parley-postgres-app/uri>": f"postgresql://parley:{PASSWORD}@postgres:5432/parley",
+    "<parley-redis/url>": f"redis://:{PASSWORD}@redis:6379",
+}
+AGENT = {"id": "crew", "name": "Crew", "template_id": "assistant", "model": {"provider": "mock", "name": "any"}}
+MODEL = """
+import http.server, json
+class Model(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"]
+        text = f"echo:{len(asked)}:{asked[-1]['content']}"
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        body = json.dumps({"id": "1", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("", 8000), Model).serve_forever()
+"""
 
 
 class Crew:
-    """Three services, PostgreSQL, Redis, each in a container; the model is on the host."""
+    """Three services, PostgreSQL, Redis and a model, each in a container under the name that it has in a cluster."""
 
-    def __init__(self, containers: Containers, images: dict[str, str], model: MockModel) -> None:
+    def __init__(self, containers: Containers, images: dict[str, str], folder: Path) -> None:
         self._containers = containers
         self._images = images
-        names = ("postgres", "redis", "config", "config_health", "session", "session_health", "http", "grpc", "health")
-        self.ports = {name: free_port() for name in names}
-        self.url = f"http://127.0.0.1:{self.ports['http']}"
-        port = self.ports["postgres"]
-        self.database = f"postgresql+psycopg://parley:{PASSWORD}@127.0.0.1:{port}/parley"
-        self.redis = f"redis://:{PASSWORD}@127.0.0.1:{self.ports['redis']}/0"
-        self.settings = {
-            "config_svc": {
-                "PARLEY_CONFIG_DATABASE_URL": self.database,
-                "PARLEY_CONFIG_GRPC_PORT": str(self.ports["config"]),
-                "PARLEY_CONFIG_HEALTH_PORT": str(self.ports["config_health"]),
-            },
-            "session_svc": {
-                "PARLEY_SESSION_REDIS_URL": self.redis,
-                "PARLEY_SESSION_CONFIG_TARGET": f"127.0.0.1:{self.ports['config']}",
-                "PARLEY_SESSION_GRPC_PORT": str(self.ports["session"]),
-                "PARLEY_SESSION_HEALTH_PORT": str(self.ports["session_health"]),
-            },
-            "chat_gateway": {
-                "PARLEY_GATEWAY_CONFIG_TARGET": f"127.0.0.1:{self.ports['config']}",
-                "PARLEY_GATEWAY_SESSION_TARGET": f"127.0.0.1:{self.ports['session']}",
-                "PARLEY_GATEWAY_HTTP_PORT": str(self.ports["http"]),
-                "PARLEY_GATEWAY_GRPC_PORT": str(self.ports["grpc"]),
-                "PARLEY_GATEWAY_HEALTH_PORT": str(self.ports["health"]),
-                "PARLEY_PROVIDERS": f'{{"mock": {{"base_url": "{model.url}"}}}}',
-            },
-        }
+        self._folder = folder
+        self.key = uuid.uuid4().hex + uuid.uuid4().hex
         self.running: dict[str, str] = {}
 
     def start_stores(self) -> None:
         start = self._containers.start
         secrets = {"POSTGRES_USER": "parley", "POSTGRES_PASSWORD": PASSWORD}
-        listening = ("-p", str(self.ports["postgres"]), "-c", "listen_addresses=127.0.0.1")
-        postgres = start("postgres:18", "postgres", *listening, env=secrets)
-        only_here = ("--bind", "127.0.0.1", "--port", str(self.ports["redis"]), "--requirepass", PASSWORD)
-        redis = start("redis:8", "redis-server", *only_here)
-        wait_for(lambda: postgres_answers(self.database), postgres)
-        wait_for(lambda: redis_answers(self.redis), redis)
+        postgres = start("postgres:18", env=secrets, name="postgres")
+        redis = start("redis:8", "redis-server", "--requirepass", PASSWORD, "--protected-mode", "no", name="redis")
+        start(self._images["config_svc"], "-c", MODEL, options=("--entrypoint", "python"), name="model")
+        ready = ("exec", redis, "redis-cli", "--no-auth-warning", "-a", PASSWORD, "PING")
+        wait_for(lambda: docker(*ready) == "PONG", redis)
+        wait_for(lambda: "accept" in _said("exec", postgres, "pg_isready", "-h", "127.0.0.1"), postgres)
 
     def migrate(self) -> str:
-        command = ("migrate", "--wait", "30")
-        return self._containers.run(self._images["config_svc"], *command, env=self.settings["config_svc"])
+        (container,) = workload("base", "config-svc-migrate").containers
+        env = _with_secrets(environment("base", container))
+        return self._containers.run(self._images["config_svc"], *container["args"], env=env)
 
     def start_services(self) -> None:
-        for service, env in self.settings.items():
-            image = self._images[service]
-            self.running[service] = self._containers.start(image, env=env, options=Containers.HARDENED)
+        authority = Authority()
+        for service, name in NAMES.items():
+            folder = self._folder / name
+            files = CertificateFolder(folder / "tls", authority, name, f"spiffe://parley/{name}")
+            (folder / "operator").mkdir()
+            (folder / "operator" / "key").write_text(self.key)
+            for file in (files.cert, files.key, files.ca, folder / "operator" / "key"):
+                file.chmod(0o444)
+            (container,) = workload("base", name).containers
+            env = _with_secrets(environment("base", container))
+            if name == "chat-gateway":
+                env["PARLEY_PROVIDERS"] = '{"mock": {"base_url": "http://model:8000/v1"}}'
+            options = (*Containers.HARDENED, "--volume", f"{folder}:/etc/parley:ro")
+            options += (
+                ("--publish", "127.0.0.1::8080", "--publish", "127.0.0.1::9101") if name == "chat-gateway" else ()
+            )
+            self.running[service] = self._containers.start(self._images[service], env=env, options=options, name=name)
         self._containers.wait_healthy(*self.running.values())
+
+    def client(self, port: int = 8080) -> httpx.Client:
+        where = docker("port", self.running["chat_gateway"], f"{port}/tcp").splitlines()[0]
+        return httpx.Client(base_url=f"http://{where}", trust_env=False, timeout=30)
 
     def chat(self, text: str) -> str:
         body = {"model": "crew", "session_id": "log", "messages": [{"role": "user", "content": text}]}
-        with httpx.Client(base_url=self.url, trust_env=False, timeout=30) as client:
-            answer = client.post("/v1/chat/completions", json=body)
+        with self.client() as client:
+            answer = client.post("/v1/chat/completions", json=body, headers=self.headers)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["choices"][0]["message"]["content"])
 
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+
+def _with_secrets(settings: dict[str, str]) -> dict[str, str]:
+    return {key: SECRETS.get(value, value) for key, value in settings.items()}
+
+
+def _said(*command: str) -> str:
+    try:
+        return docker(*command)
+    except AssertionError as error:
+        return str(error)
+
 
 @pytest.fixture
-def model() -> MockModel:
-    return MockModel()
+def crew(
+    images: dict[str, str], stores: None, containers: Containers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Crew]:
+    folder = tmp_path_factory.mktemp("crew")
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)  # the user in the containers is another one
+    with containers.network(hashlib.sha256(str(folder).encode()).hexdigest()[:12]):
+        yield Crew(containers, images, folder)
 
 
-def test_five_containers_hold_a_conversation(
-    images: dict[str, str], stores: None, containers: Containers, model: MockModel
-) -> None:
-    with model:
-        crew = Crew(containers, images, model)
-        crew.start_stores()
-        assert "migrated" in crew.migrate()
-        crew.start_services()
-        with httpx.Client(base_url=crew.url, trust_env=False, timeout=30) as client:
-            assert client.post("/v1/agents", json=AGENT).status_code == 201
-        assert crew.chat("one") == "echo:1:one"
-        # Any replica serves any turn: the session goes on in a container that never saw it.
-        assert containers.stop(crew.running["chat_gateway"]) == 0
-        assert containers.stop(crew.running["session_svc"]) == 0
-        docker("start", crew.running["session_svc"], crew.running["chat_gateway"])
-        containers.wait_healthy(*crew.running.values())
-        assert crew.chat("two") == "echo:3:two"
-        for service, container in reversed(crew.running.items()):
-            assert containers.stop(container) == 0, service
-            assert docker("diff", container) == "", f"{service} wrote to its root"
+def test_containers_with_the_settings_of_the_base_hold_a_conversation(crew: Crew, containers: Containers) -> None:
+    crew.start_stores()
+    assert "migrated" in crew.migrate()
+    crew.start_services()
+    with crew.client() as client:
+        assert client.post("/v1/agents", json=AGENT).status_code == 401
+        assert client.post("/v1/agents", json=AGENT, headers=crew.headers).status_code == 201
+    with crew.client(port=9101) as metrics:
+        assert "parley_turns_queued" in metrics.get("/metrics").text
+    assert crew.chat("one") == "echo:1:one"
+    # Any replica serves any turn: the session goes on in containers that never saw it.
+    assert containers.stop(crew.running["chat_gateway"]) == 0
+    assert containers.stop(crew.running["session_svc"]) == 0
+    docker("start", crew.running["session_svc"], crew.running["chat_gateway"])
+    containers.wait_healthy(*crew.running.values())
+    assert crew.chat("two") == "echo:3:two"
+    for service, container in reversed(crew.running.items()):
+        assert containers.stop(container) == 0, service
 
 
 def test_a_container_without_settings_says_what_it_lacks(images: dict[str, str], containers: Containers) -> None:
