@@ -103,6 +103,7 @@ class ObservedProvider:
         with traces.span(f"chat {call.model}", "client", _asked(self.name, call)) as span:
             if self._content:
                 span.set("gen_ai.input.messages", _as_json(call.messages))
+                span.set("gen_ai.request.stop_sequences", list(call.sampling.stop))  # callers' own words, too
             answer = await self._provider.complete(call, on_delta)
             span.set("gen_ai.response.model", answer.model)
             span.set("gen_ai.response.finish_reasons", [answer.finish_reason.value])
@@ -130,7 +131,6 @@ def _sampling(sampling: Sampling) -> dict[str, traces.Attribute]:
         "gen_ai.request.seed": sampling.seed,
         "gen_ai.request.presence_penalty": sampling.presence_penalty,
         "gen_ai.request.frequency_penalty": sampling.frequency_penalty,
-        "gen_ai.request.stop_sequences": list(sampling.stop) or None,
     }
     return {name: value for name, value in said.items() if value is not None}
 

@@ -77,7 +77,7 @@ async def test_a_span_carries_what_was_said_only_where_that_is_asked_for(
         [span] = receiver.wait_for(bool)
     assert span.name == "chat large"
     assert span.attributes["gen_ai.request.temperature"] == 0.5
-    assert span.attributes["gen_ai.request.stop_sequences"] == ["END"]
+    assert span.attributes.get("gen_ai.request.stop_sequences") == (["END"] if content else None)
     assert span.attributes["gen_ai.usage.input_tokens"] == 7
     assert ("hush" in said(span), "whisper" in said(span)) == (content, content)
 
