@@ -1,0 +1,130 @@
+"""Tokens of an identity provider on a running system, over HTTP and gRPC."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.system import System
+from tests.unit.access.issuer import AUDIENCE, Issuer, serving_issuer
+
+JWKS_PAUSE = 10.0
+OPERATOR_KEY = "operator-key-of-the-tests-of-tokens"
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[Issuer]:
+    loop, begun, ended = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    found: list[Issuer] = []
+
+    async def serve() -> None:
+        async with serving_issuer() as issuer:
+            found.append(issuer)
+            begun.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    assert begun.wait(10)
+    yield found[0]
+    loop.call_soon_threadsafe(ended.set)
+    thread.join(10)
+    loop.close()
+
+
+@pytest.fixture(scope="module")
+def system(
+    issuer: Issuer,
+    postgres_server: PostgresServer,
+    redis_server: RedisServer,
+    logical_databases: list[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[System]:
+    trusted = {"issuer": issuer.url, "audience": AUDIENCE, "project_claim": "tenant"}
+    trusted |= {"user_claim": "sub", "scopes_claim": "scope"}
+    env = {
+        "PARLEY_AUTH": "required",
+        "PARLEY_OPERATOR_KEY": OPERATOR_KEY,
+        "PARLEY_OIDC": json.dumps([trusted]),
+    }
+    folder = tmp_path_factory.mktemp("tokens")
+    with (
+        fresh_database(postgres_server) as postgres_url,
+        fresh_redis(redis_server, logical_databases) as redis_url,
+        System(postgres_url, redis_url, folder=folder, env=env, operator_key=OPERATOR_KEY) as system,
+    ):
+        with system.client() as operator:
+            operator.post("/v1/projects", json={"id": "acme"}).raise_for_status()
+            operator.headers["X-Project-ID"] = "acme"
+            agent = {"id": "hello", "model": {"provider": "mock", "name": "mock-model"}, "instructions": "Be brief."}
+            operator.post("/v1/agents", json=agent).raise_for_status()
+        yield system
+
+
+def bearer(system: System, token: str) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.Client(base_url=system.http_url, headers=headers, timeout=10, trust_env=False)
+
+
+def chat(client: httpx.Client, **fields: str) -> httpx.Response:
+    body = {"model": "hello", "messages": [{"role": "user", "content": "Hi"}], **fields}
+    return client.post("/v1/chat/completions", json=body)
+
+
+def test_a_token_chats_in_its_project_as_its_user(system: System, issuer: Issuer) -> None:
+    with bearer(system, issuer.token()) as ann, bearer(system, issuer.token(sub="bob")) as bob:
+        assert chat(ann, session_id="of-ann").status_code == 200
+        assert ann.get("/v1/sessions/of-ann").json()["user_id"] == "ann"
+        assert bob.get("/v1/sessions/of-ann").status_code == 404
+        denied = chat(ann, user_id="bob")
+        assert (denied.status_code, denied.json()["error"]["code"]) == (403, "user_denied")
+        assert ann.delete("/v1/sessions/of-ann").status_code == 403  # its scopes only read
+
+
+@pytest.mark.parametrize("claims", [{"aud": "others"}, {"exp": 1}, {"iss": "https://elsewhere.example"}])
+def test_a_token_that_is_not_for_us_is_worth_nothing(system: System, issuer: Issuer, claims: dict[str, object]) -> None:
+    with bearer(system, issuer.token(**claims)) as nobody:
+        refused = chat(nobody)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+def test_a_key_that_the_issuer_made_since_counts(system: System, issuer: Issuer) -> None:
+    with bearer(system, issuer.token()) as before:
+        assert chat(before).status_code == 200
+    issuer.add_ec("second")
+    deadline = time.monotonic() + 3 * JWKS_PAUSE
+    with bearer(system, issuer.token("second")) as after:
+        while chat(after).status_code == 401 and time.monotonic() < deadline:
+            time.sleep(0.5)  # an unknown key id makes a fetch, but not at once after another
+        assert chat(after).status_code == 200
+
+
+def test_a_token_counts_on_every_service_s_grpc_port(system: System, issuer: Issuer) -> None:
+    with bearer(system, issuer.token()) as ann:
+        assert chat(ann, session_id="by-grpc").status_code == 200
+    for token, expected in ((issuer.token(), "by-grpc"), (issuer.token(aud="others"), "Unauthenticated")):
+        done = subprocess.run(
+            [
+                str(Path(sys.executable).with_name("grpcurl")),
+                "-plaintext",
+                "-H",
+                f"authorization: Bearer {token}",
+                "-d",
+                '{"id": "by-grpc"}',
+                system.session.grpc_target,
+                "parley.session.v1.SessionService/GetSession",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        assert expected in done.stdout + done.stderr
