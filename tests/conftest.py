@@ -15,6 +15,8 @@ from tests.servers.system import BreakableSystem, StartSystem, System
 
 CHOICE = pytest.StashKey[Choice]()
 LOGICAL_DATABASES = 16
+NOT_RUN = "not run on this machine: "
+"""What the reason of a skip begins with that is the machine's fault, and that the end of the run lists by name."""
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -30,6 +32,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         builds = "engine" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("engine" if builds else item.location[0]))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that this machine could not run."""
+    reasons = {report.nodeid: report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])}
+    missed = {name: reason.partition(NOT_RUN)[2] for name, reason in reasons.items() if NOT_RUN in reason}
+    if missed:
+        terminalreporter.section("not run on this machine")
+        for name, why in sorted(missed.items()):
+            terminalreporter.write_line(f"{name}: {why}")
 
 
 @pytest.fixture(scope="session")

@@ -1,42 +1,33 @@
-"""Images, built once; and the list of what did not run where no engine is there to run it."""
+"""Images, built once, where there is an engine."""
 
 import hashlib
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
+from tests.conftest import NOT_RUN
 from tests.deploy.engine import ROOT, STORES, Containers, built, docker, missing_engine
 
-NOT_RUN = pytest.StashKey[list[str]]()
 
-
-def not_run(request: pytest.FixtureRequest, why: str) -> None:
-    """Skip the test, and say so by name in the summary."""
-    request.config.stash.setdefault(NOT_RUN, []).append(f"{request.node.nodeid}: {why}")
-    pytest.skip(why)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Name the tests that this machine could not run."""
-    if names := config.stash.get(NOT_RUN, []):
-        terminalreporter.section("not run on this machine")
-        for name in names:
-            terminalreporter.write_line(name)
+def not_run(why: str) -> NoReturn:
+    """Skip the test; the run's last lines then have its name and the reason (tests/conftest.py)."""
+    pytest.skip(f"{NOT_RUN}{why}")
 
 
 @pytest.fixture
-def engine(request: pytest.FixtureRequest) -> None:
+def engine() -> None:
     """A Docker engine that can build images."""
     if why := missing_engine():
-        not_run(request, why)
+        not_run(why)
 
 
 @pytest.fixture
-def stores(request: pytest.FixtureRequest, engine: None) -> None:
+def stores(engine: None) -> None:
     """The images of PostgreSQL and Redis."""
     for image in STORES:
         if not docker("images", "--quiet", image):
-            not_run(request, f"the engine has no image {image}")
+            not_run(f"the engine has no image {image}")
 
 
 @pytest.fixture(scope="session")

@@ -50,12 +50,10 @@ def renamed(found: Object, tag: str) -> Object:
 
 
 @pytest.fixture
-def podman(
-    request: pytest.FixtureRequest, stores: None, images: dict[str, str], tmp_path: Path
-) -> Iterator[tuple[Podman, str]]:
+def podman(stores: None, images: dict[str, str], tmp_path: Path) -> Iterator[tuple[Podman, str]]:
     running = Podman(tmp_path)
     if why := running.missing():
-        not_run(request, why)
+        not_run(why)
     tag = next(iter(images.values())).rpartition(":")[2]
     model = build_script().build("model", tag=tag, revision="under test")
     used = [*images.values(), model, *STORES]

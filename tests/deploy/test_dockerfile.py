@@ -1,7 +1,11 @@
 """Holds without an engine: the Dockerfile is clean, and there is one image for each folder in services/."""
 
+import os
 import re
 import subprocess
+import sys
+
+import pytest
 
 from tests.deploy.engine import ROOT, SERVICES, build_script
 from tests.deploy.tools import program
@@ -38,3 +42,23 @@ def test_no_file_names_a_package_index() -> None:
     files = [ROOT / "Dockerfile", *(ROOT / "deploy").rglob("*")]
     named = re.compile(r"--(extra-)?index-url|--trusted-host|pypi\.org|/simple\b")
     assert [str(file) for file in files if file.is_file() and named.search(file.read_text())] == []
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_what_needs_an_engine_is_named_where_there_is_none(workers: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        workers,
+        "tests/deploy/test_containers.py",
+    ]
+    env = os.environ | {"DOCKER": "/bin/false"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, _, named = done.stdout.partition("not run on this machine")
+    for test in re.findall(r"^def (test_\w+)", (ROOT / "tests/deploy/test_containers.py").read_text(), re.MULTILINE):
+        assert f"::{test}: no Docker engine answers" in named
