@@ -32,7 +32,7 @@ MESSAGE_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 # `min_reconnect_backoff` bounds one connection attempt (20 s unless told), the others the pause between attempts.
-_CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
+CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     *KEEPALIVE_OPTIONS,
     *MESSAGE_OPTIONS,
     ("grpc.lb_policy_name", "round_robin"),
@@ -58,7 +58,7 @@ def open_channel(
     over new connections, and none fails. `options` override ours. Close it with `await channel.close()` or
     `async with`. Raises `StartupError` for a target that can't be one.
     """
-    where, options = resolvable(target), (*_CHANNEL_OPTIONS, *options)
+    where, options = resolvable(target), (*CHANNEL_OPTIONS, *options)
     if tls is None:
         return grpc.aio.insecure_channel(where, options=options)
     if where.startswith(("ipv4:", "ipv6:")):

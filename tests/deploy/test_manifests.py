@@ -10,6 +10,7 @@ import pytest
 from chat_gateway.settings import GatewaySettings
 from chat_gateway.wiring import SERVICES as GATEWAY_SERVICES
 from config_svc.wiring import SERVICES as CONFIG_SERVICES
+from servicekit import channels
 from servicekit.lifecycle import CLEANUP_MARGIN
 from session_svc.wiring import SERVICES as SESSION_SERVICES
 from tests.deploy import custom_resources
@@ -172,6 +173,14 @@ def test_replicas_are_spread_and_replaced_one_by_one(name: str) -> None:
     assert [one["topologyKey"] for one in spreads] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
     strategy = named("production", "Deployment", name)["spec"]["strategy"]["rollingUpdate"]
     assert strategy == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_next_replica_stops_only_when_callers_have_found_the_last(name: str) -> None:
+    """The bounds are those of the channels that the services open."""
+    bounds = dict(channels.CHANNEL_OPTIONS)
+    found_ms = int(bounds["grpc.dns_min_time_between_resolutions_ms"]) + int(bounds["grpc.max_reconnect_backoff_ms"])
+    assert named("production", "Deployment", name)["spec"]["minReadySeconds"] * 1000 > found_ms
 
 
 @pytest.mark.parametrize("name", OURS)
