@@ -1,4 +1,4 @@
-"""Runbooks name what is there: settings, metrics, scripts, pages and their sections."""
+"""Runbooks name what is there: settings, metrics, scripts (for links see tests/unit/test_documents.py)."""
 
 import re
 from pathlib import Path
@@ -29,20 +29,6 @@ def test_settings_and_metrics_are_those_of_the_code(page: Path) -> None:
     assert set(re.findall(r"\bPARLEY_[A-Z_]+[A-Z]\b", text)) <= known
     for metric in set(re.findall(r"\bparley_[a-z_]+[a-z]\b", text)) - {"parley_sk"}:
         assert f'"{metric.removesuffix("_total")}"' in SOURCE, metric
-
-
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-        file, _, section = target.partition("#")
-        linked = (page.parent / file).resolve() if file else page
-        assert linked.exists(), target
-        titles = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
-        assert not section or section in {anchor(title) for title in titles}, target
-
-
-def anchor(title: str) -> str:
-    """What a heading is called in a link."""
-    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def test_files_that_are_named_exist(page: Path) -> None:

@@ -21,6 +21,8 @@ SLOTS = 4
 """Turns served at once."""
 SLOT_TOKENS = 4096
 """The longest prompt with its answer; the model was trained on 2048 to 8192 tokens."""
+ANSWER_TOKENS = 512
+"""The longest answer. This small model may repeat itself without end, and fill all of a slot for minutes."""
 PROMPT_CACHE_MIB = 256
 MOST_THREADS = 4
 CHECK_SECONDS = 2.0
@@ -55,6 +57,7 @@ def serve(port: int) -> None:
     params.port = port
     params.n_parallel = SLOTS
     params.n_ctx = SLOTS * SLOT_TOKENS
+    params.n_predict = ANSWER_TOKENS
     params.cache_ram_mib = PROMPT_CACHE_MIB
     params.ui = False
     params.cpuparams.n_threads = thread_count(os.cpu_count() or 1)
