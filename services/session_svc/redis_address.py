@@ -57,7 +57,10 @@ class RedisAddress:
             number = parts.path.strip("/") or "0"
             host, path = parts.hostname, ""
         else:
-            raise StartupError("the Redis URL must look like redis://host:6379/0, rediss://… or unix:///path")
+            raise StartupError(
+                "the Redis URL must look like redis://host:6379/0, rediss://…, unix:///path,"
+                " redis+sentinel://host,host/primary-name or redis+cluster://host,host"
+            )
         return cls(
             host=host,
             port=port,
