@@ -161,7 +161,7 @@ def test_prune_deletes_its_owners_agents_only_and_asks(
     code, out, err = run("agents", "apply", "-f", str(folder), "--prune")
     assert code == 1
     assert out.splitlines()[0] == "- delete sales"
-    assert "1 agent would be deleted, with all sessions: say --yes" in err
+    assert "1 agent, with all sessions, would be deleted: say --yes" in err
     assert http.get("/v1/agents/sales").status_code == 200
     code, out, _ = run("agents", "apply", "-f", str(folder), "--prune", "--yes")
     assert (code, out.splitlines()[-1]) == (0, "deleted sales")

@@ -11,6 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from parley_cli.commands.app import app
+from parley_cli.errors import LocalError
 from parley_cli.local.data_directory import DataDirectory
 from parley_cli.local.narrator import Narrator
 from parley_cli.local.operator_key import require_credentials
@@ -40,7 +41,10 @@ def test_a_key_is_made_used_and_revoked(guarded_system: System, monkeypatch: pyt
     monkeypatch.setenv("PARLEY_API_KEY", guarded_system.operator_key)
     assert json.loads(parley("keys", "rotate", made["id"], "--project", project, "--json"))["replaced"]["expire_time"]
     parley("keys", "revoke", made["id"], "--project", project)
-    parley("projects", "delete", project)
+    with pytest.raises(LocalError, match="--yes"):
+        parley("projects", "delete", project)
+    assert project in parley("projects", "list")
+    parley("projects", "delete", project, "--yes")
 
 
 def test_the_operator_key_of_a_local_system_is_made_once_and_for_its_user_alone(

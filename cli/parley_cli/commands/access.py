@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from parley_cli.api import Api
+from parley_cli.commands.confirm import confirm_deletion
 from parley_cli.commands.output import print_fields, print_json, print_table
 
 projects = typer.Typer(help="Projects: what keeps agents, sessions and keys apart.", no_args_is_help=True)
@@ -56,8 +57,10 @@ def list_projects(limit: Limit = 100, as_json: AsJson = False) -> None:
 @projects.command("delete")
 def delete_project(
     project_id: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's id.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
 ) -> None:
     """Delete a project with its agents, their sessions, and its keys."""
+    confirm_deletion(f"project {project_id}, with its agents, their sessions and its keys,", yes=yes)
     with Api() as api:
         api.send("DELETE", f"/v1/projects/{project_id}")
     typer.echo(f"deleted {project_id}")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from parley_cli.api import Api, ApiError
+from parley_cli.commands.confirm import confirm_deletion
 from parley_cli.commands.output import print_json
 from parley_cli.declared.agent_file import AgentFile, Problem, agent_files, as_yaml, exported
 from parley_cli.declared.plan import (
@@ -19,7 +20,6 @@ from parley_cli.declared.plan import (
     Action,
     FieldChange,
     Plan,
-    Step,
     carry_out,
     make_plan,
 )
@@ -74,7 +74,8 @@ def apply(
             if output is Output.JSON:
                 print_json(_as_json(plan, {}))
             raise typer.Exit(CHANGES_EXIT_CODE if exit_code and plan.changes else 0)
-        _confirm(plan.of(Action.DELETE), yes)
+        if deletions := plan.of(Action.DELETE):
+            confirm_deletion(f"{_count(len(deletions), 'agent')}, with all sessions,", yes=yes)
         _carry_out(api, plan, comment, output)
 
 
@@ -107,15 +108,6 @@ def _require_good(problems: list[Problem]) -> None:
         print(problem, file=sys.stderr)
     files = len({problem.file for problem in problems})
     raise LocalError(f"{_count(len(problems), 'problem')} in {_count(files, 'file')}: nothing was changed")
-
-
-def _confirm(deletions: list[Step], yes: bool) -> None:
-    if not deletions or yes:
-        return
-    count = _count(len(deletions), "agent")
-    if not sys.stdin.isatty():
-        raise LocalError(f"{count} would be deleted, with all sessions: say --yes to do so; nothing was changed")
-    typer.confirm(f"Delete {count}, with all sessions?", abort=True)
 
 
 def _carry_out(api: Api, plan: Plan, comment: str, output: Output) -> None:

@@ -1,0 +1,29 @@
+"""What a gateway says of an environment that it can't start with."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.servers.processes import clean_environment
+
+
+@pytest.mark.parametrize(
+    ("providers", "complaint"),
+    [
+        ("{x", "PARLEY_PROVIDERS: not JSON: Expecting property name enclosed in double quotes: line 1 column 2"),
+        ("[]", "PARLEY_PROVIDERS: Input should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_variable_is_one_line_with_its_name(providers: str, complaint: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "chat_gateway"],
+        env=clean_environment({"PARLEY_PROVIDERS": providers}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"chat_gateway: cannot start: {complaint}")
