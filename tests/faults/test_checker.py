@@ -114,6 +114,20 @@ def test_a_brief_session_that_expired_begins_anew_and_is_not_listed() -> None:
     assert check(history) == []
 
 
+def test_a_brief_session_lives_from_the_turn_not_from_the_repeat_that_told_of_it() -> None:
+    history = clean()
+    agent_of_all(history, "brief")
+    history.operations[2].attempts[:] = [
+        Attempt(0, 2.0, 2.3, Ending.UNKNOWN, "(the client left)"),
+        Attempt(1, 3.9, 3.95, Ending.ACKNOWLEDGED, answer="a2", replayed=True),
+    ]
+    history.operations[3].attempts[:] = [Attempt(0, 4.0, 4.9, Ending.ACKNOWLEDGED, answer="a3")]
+    history.calls[3] = Call("a3", history.operations[3].texts, at=4.5)
+    assert Kind.TOO_EARLY not in kinds(check(history))
+    history.calls[3] = Call("a3", history.operations[3].texts, at=3.99)
+    assert Kind.TOO_EARLY in kinds(check(history))
+
+
 def test_a_turn_whose_caller_left_early_may_never_have_begun() -> None:
     history = clean()
     left_and_not_finished(history)

@@ -77,7 +77,8 @@ class Lifetimes:
             latest = self._latest_before(asker)
             if latest is None or latest.acknowledgement is None:
                 continue
-            alive = call.at < latest.acknowledgement.began + self._history.brief_ttl
+            # The last attempt may have been told what the first one stored: that adds nothing to a session's life.
+            alive = call.at < latest.attempts[0].began + self._history.brief_ttl
             full = len(call.saw) + len(asker.texts) >= self._history.window - 4
             if alive and not full and latest not in self._seen(call, asker):
                 yield asker.session, f"{asker.id} did not see {latest.id}, within the session's time to live"
