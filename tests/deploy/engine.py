@@ -15,7 +15,8 @@ from typing import Any, Self
 ROOT = Path(__file__).parents[2]
 STORES = ("postgres:18", "redis:8")
 SERVICES = ("config_svc", "session_svc", "chat_gateway")
-START_SECONDS = 60.0
+START_SECONDS = 90.0
+POLL_SECONDS = 0.5
 
 
 @functools.cache
@@ -68,7 +69,8 @@ def logs(container: str) -> str:
 class Containers:
     """Containers of one test, removed with it; on the network of `network` while that is open."""
 
-    HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--health-interval", "1s")
+    # Each check starts a Python: every second would take what the services need to start.
+    HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--health-interval", "3s")
 
     def __init__(self) -> None:
         self._cleanup = ExitStack()
@@ -128,7 +130,7 @@ def wait_for(happened: Callable[[], bool], container: str) -> None:
     while not happened():
         if time.monotonic() > deadline:
             raise AssertionError(f"not so after {START_SECONDS:g} s: {logs(container)}")
-        time.sleep(0.2)
+        time.sleep(POLL_SECONDS)
 
 
 def built(tag: str) -> Iterator[dict[str, str]]:

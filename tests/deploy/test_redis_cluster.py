@@ -26,7 +26,7 @@ def ask(node: str, *command: str) -> dict[str, str]:
 
 
 def whole(nodes: list[str]) -> bool:
-    seen = [ask(node, "CLUSTER", "INFO") for node in nodes]
+    seen = (ask(node, "CLUSTER", "INFO") for node in nodes)
     return all(
         one["cluster_state"] == "ok" and one["cluster_slots_ok"] == "16384" and one["cluster_known_nodes"] == "6"
         for one in seen
