@@ -73,6 +73,7 @@ class Crew:
                 file.chmod(0o444)
             (container,) = workload("base", name).containers
             env = _with_secrets(environment("base", container))
+            env |= {key: "0" for key in env if key.endswith("_DRAIN_NOTICE")}  # nobody balances the load here
             if name == "chat-gateway":
                 env["PARLEY_PROVIDERS"] = '{"mock": {"base_url": "http://model:8000/v1"}}'
             options = (*Containers.HARDENED, "--volume", f"{folder}:/etc/parley:ro")
