@@ -1,5 +1,6 @@
 """Servers for every test: chosen once (tests/servers/stores.py), started when the first test asks, one each."""
 
+import os
 import secrets
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,11 @@ CHOICE = pytest.StashKey[Choice]()
 LOGICAL_DATABASES = 16
 NOT_RUN = "not run on this machine: "
 """What the reason of a skip begins with that is the machine's fault, and that the end of the run lists by name."""
+
+
+def pytest_configure() -> None:
+    """Take away what a worker is told of the terminal: commands under test write into pipes, as wide as they like."""
+    os.environ.pop("COLUMNS", None)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -29,10 +29,14 @@ def url_of(node: Node) -> str:
 
 def resume(pair: ReplicatedRedis) -> None:
     """Lets the replica go on, and waits until it has caught up."""
-    primary, follower = pair.servers
-    follower.resume()
-    primary.client.set("written", "last")
-    assert primary.client.wait(1, 4_000) == 1
+    pair.servers[1].resume()
+    catch_up(pair.servers[0])
+
+
+def catch_up(primary: Node) -> None:
+    """Waits until the replica has all that was written up to now."""
+    primary.client.set("written", "last")  # WAIT counts from the last write of its own connection
+    assert primary.client.wait(1, 5_000) == 1
 
 
 async def talk(svc: Replica, session: str, acknowledged: dict[str, list[str]]) -> None:
@@ -67,7 +71,7 @@ async def test_without_wait_it_may_not(pair: ReplicatedRedis) -> None:
     primary, follower = pair.servers
     async with replica(url_of(primary)) as svc:
         await svc.turn(text="known to the replica")
-        assert primary.client.wait(1, 5000) == 1
+        catch_up(primary)
         follower.client.replicaof("127.0.0.1", 1)  # cut off: it waits for a primary that is not there
         await svc.turn(text="acknowledged")
         primary.kill()
@@ -78,7 +82,7 @@ async def test_without_wait_it_may_not(pair: ReplicatedRedis) -> None:
 
 async def test_a_commit_that_no_replica_has_is_unknown_until_a_repeat_resolves_it(pair: ReplicatedRedis) -> None:
     primary, follower = pair.servers
-    async with replica(url_of(primary), wait_replicas=1, wait_timeout=0.2) as svc:
+    async with replica(url_of(primary), wait_replicas=1, wait_timeout=1.0) as svc:
         request_id = {"request_id": "r1", "request_digest": b"d"}
         begun = await svc.begin(**request_id)
         follower.pause()
@@ -104,7 +108,7 @@ async def test_a_commit_that_no_replica_has_is_unknown_until_a_repeat_resolves_i
 async def test_a_fence_that_no_replica_has_is_not_acknowledged(pair: ReplicatedRedis) -> None:
     primary, follower = pair.servers
     request = session_service_pb2.DeleteSessionsRequest(agent_id="hello", agent_uid=UID, fence_agent=True)
-    async with replica(url_of(primary), wait_replicas=1, wait_timeout=0.2) as svc:
+    async with replica(url_of(primary), wait_replicas=1, wait_timeout=1.0) as svc:
         await svc.turn()
         follower.pause()
         with refused("PEER_UNAVAILABLE"):
