@@ -7,6 +7,7 @@ build reaches no network, knows no index and repeats. Each image's list of conte
 
 import argparse
 import ctypes.util
+import fcntl
 import hashlib
 import json
 import os
@@ -119,6 +120,15 @@ def _unless_done(folder: Path, inputs: list[str]) -> Iterator[bool]:
     stamp.write_text(digest)
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep other builds of this source tree out of its folders."""
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _for(machine: str) -> list[str]:
     platforms = (*(f"manylinux_2_{minor}" for minor in range(17, NEWEST_GLIBC + 1)), "manylinux2014")
     target = ["--only-binary", ":all:", "--implementation", "cp", "--python-version", PYTHON_VERSION]
@@ -146,7 +156,8 @@ def build(service: str, *, tag: str, revision: str) -> str:
     """Build one image and write its SBOM; returns the image's name with its tag."""
     image = IMAGES[service]
     name = f"{image.name}:{tag}"
-    install(service, image, MACHINES[docker("version", "--format", "{{.Server.Arch}}")])
+    with _alone():
+        install(service, image, MACHINES[docker("version", "--format", "{{.Server.Arch}}")])
     arguments = {"SERVICE": service, "VERSION": version(), "REVISION": revision}
     if base := os.environ.get("PYTHON_IMAGE"):
         arguments["PYTHON_IMAGE"] = base

@@ -1,6 +1,7 @@
 """Images, built once, where there is an engine."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -32,7 +33,8 @@ def stores(engine: None) -> None:
 
 @pytest.fixture(scope="session")
 def _built_images() -> Iterator[dict[str, str]]:
-    yield from built("test-" + hashlib.sha256(str(ROOT).encode()).hexdigest()[:8])
+    # A name of its own: whoever ends first removes its images, and nobody else's.
+    yield from built(f"test-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}-{os.getpid()}")
 
 
 @pytest.fixture
