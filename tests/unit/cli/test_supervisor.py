@@ -13,7 +13,7 @@ OBEDIENT = (
     "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(60)"
 )
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
-DYING = "import sys; print('first'); print('no such table', file=sys.stderr); sys.exit(3)"
+DYING = "import sys; print('first', flush=True); print('no such table', file=sys.stderr); sys.exit(3)"
 
 
 class Program:
