@@ -33,6 +33,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         reporter.write_line(choice.describe())
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give whole files to one worker, as fixtures are made for a file, and all that builds images to the same one."""
     for item in items:
