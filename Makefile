@@ -32,7 +32,7 @@ run: $(INSTALLED) ## Start the whole system on this machine and talk to it (Ctrl
 	@$(BIN)/parley up $(ARGS)
 
 test: $(INSTALLED) ## Run the whole test suite, against a real PostgreSQL and a real Redis
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 soak: $(INSTALLED) ## Break everything at random and check every turn: make soak SECONDS=600 [SEED=1]
 	$(BIN)/python -m tests.faults.history --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --least-faults $$(( $(SECONDS) / 3 ))

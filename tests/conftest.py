@@ -33,14 +33,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         reporter.write_line(choice.describe())
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give whole files to one worker, as fixtures are made for a file, and all that builds images to the same one."""
-    for item in items:
-        builds = "engine" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("engine" if builds else item.location[0]))
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the tests that this machine could not run."""
     reasons = {report.nodeid: report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])}
