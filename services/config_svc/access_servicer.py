@@ -60,6 +60,13 @@ class AccessServicer(access_service_pb2_grpc.AccessServiceServicer):
         key = await self._keys.revoke(project_of(request.project), request.id)
         return pb.RevokeApiKeyResponse(api_key=convert.key_to_proto(key))
 
+    async def RevokeUserApiKeys(
+        self, request: pb.RevokeUserApiKeysRequest, context: Any
+    ) -> pb.RevokeUserApiKeysResponse:
+        """Revokes the API keys of a user."""
+        count = await self._keys.revoke_user(project_of(request.project), request.user_id)
+        return pb.RevokeUserApiKeysResponse(revoked_api_key_count=count)
+
     async def RotateApiKey(self, request: pb.RotateApiKeyRequest, context: Any) -> pb.RotateApiKeyResponse:
         """Makes a key with the rights of another."""
         new, text, old = await self._keys.rotate(

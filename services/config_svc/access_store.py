@@ -60,8 +60,8 @@ class AccessWriting(Protocol):
         """Stores when keys end, and tells everybody who watches."""
         ...
 
-    async def unrevoked_keys(self, project_uid: str, limit: int) -> Sequence[ApiKey]:
-        """Reads and locks keys that are not revoked."""
+    async def unrevoked_keys(self, project_uid: str, limit: int, user_id: str = "") -> Sequence[ApiKey]:
+        """Reads and locks keys that are not revoked; only those bound to `user_id` where one is given."""
         ...
 
     async def record(self, events: Sequence[AuditEvent]) -> None:

@@ -19,6 +19,9 @@ from config_svc.model.errors import ApiKeyNotFound, ProjectNotFound
 from config_svc.store import Store, Writing
 from servicekit.errors import InvalidArgument, Violation, Violations
 
+REVOCATION_STEP = 100
+"""Keys that one transaction revokes."""
+
 _KEY_WEIGHT = 1024
 
 
@@ -97,6 +100,28 @@ class ApiKeys:
         with self._metrics.access_write("revoke_api_key"):
             return await self._store.transact(work)
 
+    async def revoke_user(self, project: str, user_id: str) -> int:
+        """Ends every key of the project that is bound to the user; returns how many were ended by this call.
+
+        Each transaction ends `REVOCATION_STEP` of them. Cut short, the rest is found by the next call.
+        """
+        found = Violations()
+        rules.check_id(found, "project", project)
+        rules.check_user_id(found, "user_id", user_id)
+        if not user_id:
+            found.add("user_id", "is required")
+        found.check()
+
+        async def some(writing: Writing) -> int:
+            held = await writing.hold_project(project)
+            return await revoke_some(writing, held.uid, self._clock(), user_id=user_id) if held is not None else 0
+
+        revoked = 0
+        with self._metrics.access_write("revoke_user_api_keys"):
+            while count := await self._store.transact(some):
+                revoked += count
+        return revoked
+
     async def rotate(self, project: str, key_id: str, overlap: timedelta | None) -> tuple[ApiKey, str, ApiKey]:
         """Makes a key with the rights of another, which ends after `overlap`, or when it would have ended anyway.
 
@@ -155,6 +180,19 @@ class ApiKeys:
     def _refused(self, outcome: str) -> Unauthenticated:
         self._metrics.key_checks.labels(outcome).inc()
         return Unauthenticated("the API key is not valid", at_the_door=False)
+
+
+async def revoke_some(
+    writing: Writing, project_uid: str, now: datetime, *, user_id: str = "", caller: Caller | None = None
+) -> int:
+    """Ends the oldest keys of a project, or of one user in it, with an audit event each; returns how many."""
+    keys = await writing.unrevoked_keys(project_uid, REVOCATION_STEP, user_id)
+    revoked = [replace(key, revoke_time=now) for key in keys]
+    if revoked:
+        events = [key_event("revoke", *pair, now, caller=caller) for pair in zip(keys, revoked, strict=True)]
+        await writing.record(events)
+        await writing.end_keys(revoked, now)
+    return len(revoked)
 
 
 async def _own(writing: Writing, project: str, key_id: str) -> ApiKey:

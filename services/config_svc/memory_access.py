@@ -70,9 +70,11 @@ class MemoryAccessWriting:
             self._state.last_key_change += 1
             self._state.key_changes.append(KeyChange(self._state.last_key_change, key.id, time))
 
-    async def unrevoked_keys(self, project_uid: str, limit: int) -> Sequence[ApiKey]:  # noqa: D102
+    async def unrevoked_keys(  # noqa: D102
+        self, project_uid: str, limit: int, user_id: str = ""
+    ) -> Sequence[ApiKey]:
         found = [key for key in self._state.keys.values() if key.project_uid == project_uid and key.revoke_time is None]
-        return sorted(found, key=_key_place)[:limit]
+        return sorted((key for key in found if user_id in ("", key.user_id)), key=_key_place)[:limit]
 
     async def record(self, events: Sequence[AuditEvent]) -> None:  # noqa: D102
         known = {event.event_id for event, _ in self._state.events} - {None}

@@ -132,8 +132,12 @@ class PostgresAccessWriting:
         rows = [{"api_key_id": key.id, "time": time} for key in keys]
         await self._connection.execute(insert(api_key_changes), rows)
 
-    async def unrevoked_keys(self, project_uid: str, limit: int) -> Sequence[ApiKey]:  # noqa: D102
+    async def unrevoked_keys(  # noqa: D102
+        self, project_uid: str, limit: int, user_id: str = ""
+    ) -> Sequence[ApiKey]:
         statement = select(api_keys).where(api_keys.c.project_uid == project_uid, api_keys.c.revoke_time.is_(None))
+        if user_id:
+            statement = statement.where(api_keys.c.user_id == user_id)
         statement = statement.order_by(api_keys.c.create_time, api_keys.c.id).limit(limit).with_for_update()
         return [key_of_row(row) for row in await self._connection.execute(statement)]
 

@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 
 from access.caller import Caller
 from config_svc import paging
-from config_svc.auditing import SELF, agent_event, key_event, project_event
+from config_svc.api_keys import revoke_some
+from config_svc.auditing import SELF, agent_event, project_event
 from config_svc.metrics import Metrics
 from config_svc.model import rules
 from config_svc.model.change import ChangeType
@@ -25,7 +26,7 @@ from config_svc.store import Store, Writing
 from servicekit.errors import Violations
 
 STEP = 100
-"""Agent configs, or keys, that one transaction of a deletion takes."""
+"""Agent configs that one transaction of a deletion takes."""
 
 _AGAIN_SECONDS = 0.05
 _PROJECT_WEIGHT = 512
@@ -110,14 +111,7 @@ class Projects:
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _revoke_some(self, writing: Writing, project: Project, caller: Caller | None) -> int:
-        now = self._clock()
-        keys = await writing.unrevoked_keys(project.uid, STEP)
-        revoked = [replace(key, revoke_time=now) for key in keys]
-        if revoked:
-            events = [key_event("revoke", *pair, now, caller=caller) for pair in zip(keys, revoked, strict=True)]
-            await writing.record(events)
-            await writing.end_keys(revoked, now)
-        return len(revoked)
+        return await revoke_some(writing, project.uid, self._clock(), caller=caller)
 
     async def _delete_some(self, writing: Writing, project: Project, caller: Caller | None) -> int:
         now = self._clock()

@@ -25,12 +25,15 @@ State = Mapping[str, Any]
 
 
 class AuditLog(Protocol):
-    """The port to the audit log."""
+    """The port to config_svc's audit log, and to the API keys of those who are erased."""
 
     async def record(
         self, project: str, action: str, resource: str, *, user_id: str, before: State | None, after: State | None
     ) -> None:
         """Adds a write that `current()` is about to make. Raises `ServiceError` when that can't be done."""
+
+    async def revoke_keys(self, project: str, user_id: str) -> int:
+        """Revokes the API keys that are bound to the user; returns how many. Raises `ServiceError`."""
 
     async def erase(self, project: str, user_id: str) -> int:
         """Puts a pseudonym where the user stands; returns in how many events. Raises `ServiceError`."""
@@ -101,12 +104,16 @@ class AuditedSessions(Sessions):
         return await super().fork(fork)
 
     async def erase(self, user: SessionQuery) -> Erasure:
-        """See `Sessions.erase`. What the log then says of the erasure itself is of a pseudonym, too."""
+        """See `Sessions.erase`. What the log then says of the erasure itself is of a pseudonym, too.
+
+        The user's keys go first: with one, somebody could make what was just removed again.
+        """
         resource = f"users/{user.user_id}"
         await self._audit.record(user.project, "users.erase", resource, user_id=user.user_id, before=None, after=None)
+        keys = await self._audit.revoke_keys(user.project, user.user_id)
         erased = await super().erase(user)
         events = await self._audit.erase(user.project, user.user_id)
-        return Erasure(erased.removed, erased.erase_ms, events)
+        return Erasure(erased.removed, erased.erase_ms, events, keys)
 
     async def _tell(
         self, key: SessionKey, verb: str, user_id: str, *, before: State | None = None, after: State | None = None

@@ -43,6 +43,12 @@ class AuditClient:
         request = pb.RecordAuditEventRequest(audit_event=event)
         await call(self._stub.RecordAuditEvent, request, timeout=RECORD_SECONDS, peer=PEER)
 
+    async def revoke_keys(self, project: str, user_id: str) -> int:
+        """See `AuditLog.revoke_keys`."""
+        request = pb.RevokeUserApiKeysRequest(project=project, user_id=user_id)
+        revoked = await call(self._stub.RevokeUserApiKeys, request, timeout=ERASE_SECONDS, peer=PEER)
+        return int(revoked.revoked_api_key_count)
+
     async def erase(self, project: str, user_id: str) -> int:
         """See `AuditLog.erase`."""
         request = pb.EraseAuditSubjectRequest(project=project, user_id=user_id)

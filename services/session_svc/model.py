@@ -306,11 +306,15 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What was removed of a user, when that was complete, and in how many audit events a pseudonym stands now."""
+    """What was removed of a user, and when that was complete.
+
+    `audit_events` counts those in which a pseudonym stands now, `api_keys` those of the user that were revoked.
+    """
 
     removed: Removed
     erase_ms: int
     audit_events: int = 0
+    api_keys: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,4 +92,5 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
             turn_count=erased.removed.turns,
             erase_time=convert.timestamp(erased.erase_ms),
             audit_event_count=erased.audit_events,
+            revoked_api_key_count=erased.api_keys,
         )

@@ -193,6 +193,10 @@ def test_a_user_is_exported_and_erased_with_a_receipt(
 ) -> None:
     key = new_key(operator, project, "chat", "sessions:admin", "audit:read")["key"]
     user = "ann/o'hara:1"
+    bound = new_key(operator, project, "chat", user_id=user)
+    unbound = new_key(operator, project, "chat")["key"]
+    with using(guarded_system, bound["key"]) as theirs:
+        assert chat(theirs, store=False).status_code == 200
     with using(guarded_system, key) as client:
         for session in ("a", "b"):
             assert chat(client, session_id=session, user_id=user).status_code == 200
@@ -202,10 +206,29 @@ def test_a_user_is_exported_and_erased_with_a_receipt(
         assert objects == ["session", "session.message", "session.message"] * 2
         receipt = client.post("/v1/users:erase", json={"user_id": user}).json()
         assert (receipt["deleted_sessions"], receipt["deleted_turns"]) == (2, 2)
-        assert receipt["pseudonymized_audit_events"] == 2  # the change of a session, and the erasure itself
+        assert receipt["revoked_api_keys"] == 1
+        # The making and the end of the key, the change of a session, and the erasure itself.
+        assert receipt["pseudonymized_audit_events"] == 4
         assert client.get("/v1/sessions", params={"user_id": user}).json()["data"] == []
         log = client.get("/v1/audit", params={"format": "jsonl"}).text
         assert "users.erase" in log
         assert user not in log
+        assert bound["id"] in log
+        time.sleep(1)
+        with using(guarded_system, bound["key"]) as theirs, using(guarded_system, unbound) as others:
+            assert code(chat(theirs, store=False)) == (401, "invalid_api_key")
+            assert chat(others, store=False).status_code == 200
         again = client.post("/v1/users:erase", json={"user_id": user}).json()
-        assert again["deleted_sessions"] == 0
+        assert (again["deleted_sessions"], again["revoked_api_keys"]) == (0, 0)
+
+
+def test_a_user_can_be_erased_with_a_key_of_its_own(
+    guarded_system: System, operator: httpx.Client, project: str
+) -> None:
+    key = new_key(operator, project, "chat", "sessions:admin", user_id="sam")["key"]
+    with using(guarded_system, key) as client:
+        assert chat(client, session_id="own").status_code == 200
+        receipt = client.post("/v1/users:erase", json={"user_id": "sam"}).json()
+        assert (receipt["deleted_sessions"], receipt["revoked_api_keys"]) == (1, 1)
+        time.sleep(1)
+        assert code(chat(client, session_id="own")) == (401, "invalid_api_key")

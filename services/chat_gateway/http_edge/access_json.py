@@ -118,6 +118,8 @@ class ErasureJson(msgspec.Struct, kw_only=True):
     """With their idempotency records."""
     deleted_turns: int
     pseudonymized_audit_events: int
+    revoked_api_keys: int
+    """Those that were bound to the user."""
     erase_time: str
     object: str = "user.erasure"
 
@@ -183,6 +185,7 @@ def erasure_json(user_id: str, receipt: sessions_pb.EraseUserResponse) -> Erasur
         deleted_sessions=receipt.session_count,
         deleted_turns=receipt.turn_count,
         pseudonymized_audit_events=receipt.audit_event_count,
+        revoked_api_keys=receipt.revoked_api_key_count,
         erase_time=proto_timestamp(receipt.erase_time),
     )
 

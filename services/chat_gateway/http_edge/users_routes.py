@@ -50,7 +50,10 @@ async def export_user(
 
 @post(f"/v1/users/{VERB}erase", status_code=200, scope=SESSIONS_ADMIN)
 async def erase_user(data: JSONBody[UserJson], needs: Given, project: Project, user: UserId = None) -> ErasureJson:
-    """Removes all that is stored of a user, and puts a pseudonym where the user stands in the audit log."""
+    """Removes all that is stored of a user, and puts a pseudonym where the user stands in the audit log.
+
+    API keys that are bound to the user are revoked first, also one that makes this request.
+    """
     named = _named_user(user, data.user_id)
     request = pb.EraseUserRequest(project=project, user_id=named)
     stub = needs.stubs.sessions.EraseUser

@@ -180,6 +180,42 @@ async def test_revoking_is_idempotent_and_for_good(keys: ApiKeys, clock: Clock, 
     assert [event.action for event in page] == ["api_keys.revoke", "api_keys.create"]
 
 
+async def test_the_keys_of_a_user_are_revoked_and_no_others(
+    keys: ApiKeys, store: Store, clock: Clock, audit: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("config_svc.api_keys.REVOCATION_STEP", 2)
+    theirs = [await keys.create(wanted_key(user_id="ann")) for _ in range(5)]
+    earlier = await keys.revoke(P, theirs[0][0].id)
+    others = [await keys.create(wanted_key(user_id=user)) for user in ("bob", "")]
+    others.append(await keys.create(wanted_key(user_id="ann", project="other")))
+    clock.advance(hours=1)
+    async with store.key_tail() as tail:
+        before = await tail.newest()
+        assert await keys.revoke_user(P, "ann") == 4
+        told = [change.api_key_id for change in await tail.key_changes(before, 100)]
+        assert sorted(told) == sorted(key.id for key, _ in theirs[1:]), "every gateway is told of each, once"
+        assert await keys.revoke_user(P, "ann") == 0
+        assert await keys.revoke_user("nowhere", "ann") == 0
+        assert len(await tail.key_changes(before, 100)) == 4
+    for _, text in theirs:
+        await refusal(keys, text)
+    for key, text in others:
+        assert (await keys.check(text)).id == key.id
+    page, _ = await keys.list(P, size=0, token="")
+    assert earlier in page, "what was revoked keeps its time"
+    with calling(id="key_admin"):
+        await keys.create(wanted_key(user_id="ann"))
+        assert await keys.revoke_user(P, "ann") == 1
+    events, _ = await audit.list(AuditQuery(P), size=0, token="")
+    assert [event.action for event in events].count("api_keys.revoke") == 6
+    assert (events[0].action, events[0].actor) == ("api_keys.revoke", "key_admin")
+    assert await audit.erase(P, "ann") > 0
+    assert "ann" not in repr((await audit.list(AuditQuery(P), size=0, token=""))[0])
+    for user in ("", "a b"):
+        with pytest.raises(InvalidArgument, match="user_id"):
+            await keys.revoke_user(P, user)
+
+
 async def test_a_rotated_key_works_on_for_its_overlap(keys: ApiKeys, clock: Clock) -> None:
     made, old_text = await keys.create(wanted_key("chat", display_name="CI", user_id="u", concurrent_turns=1))
     new, new_text, old = await keys.rotate(P, made.id, timedelta(hours=1))

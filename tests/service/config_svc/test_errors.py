@@ -127,6 +127,7 @@ REASONS: list[tuple[str, str, Call, dict[str, str]]] = [
     ("INVALID_ARGUMENT", "INVALID_FIELD", new_key("chat", limits={"concurrent_turns": -1}), {}),
     ("INVALID_ARGUMENT", "INVALID_FIELD", access("RotateApiKey", id="k", overlap=Duration(seconds=-1)), {}),
     ("INVALID_ARGUMENT", "INVALID_FIELD", access("RevokeApiKey"), {}),
+    ("INVALID_ARGUMENT", "INVALID_FIELD", access("RevokeUserApiKeys"), {}),
     ("INVALID_ARGUMENT", "INVALID_FIELD", access("RecordAuditEvent"), {}),
     ("INVALID_ARGUMENT", "INVALID_FIELD", access("EraseAuditSubject"), {}),
     ("INVALID_ARGUMENT", "INVALID_FIELD", access("ListAuditEvents", actor="\0"), {}),

@@ -519,6 +519,54 @@ class RevokeApiKeyResponse(_message.Message):
 Global___RevokeApiKeyResponse: _TypeAlias = RevokeApiKeyResponse  # noqa: Y015
 
 @_typing.final
+class RevokeUserApiKeysRequest(_message.Message):
+    """Request of RevokeUserApiKeys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Optional. The project; `default` when empty."""
+    user_id: _builtins.str
+    """Required. The user."""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeUserApiKeysRequest: _TypeAlias = RevokeUserApiKeysRequest  # noqa: Y015
+
+@_typing.final
+class RevokeUserApiKeysResponse(_message.Message):
+    """Response of RevokeUserApiKeys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVOKED_API_KEY_COUNT_FIELD_NUMBER: _builtins.int
+    revoked_api_key_count: _builtins.int
+    """How many keys were revoked by this call."""
+    def __init__(
+        self,
+        *,
+        revoked_api_key_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revoked_api_key_count", b"revoked_api_key_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeUserApiKeysResponse: _TypeAlias = RevokeUserApiKeysResponse  # noqa: Y015
+
+@_typing.final
 class RotateApiKeyRequest(_message.Message):
     """Request of RotateApiKey."""
 

@@ -70,6 +70,11 @@ class AccessServiceStub:
                 request_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.RotateApiKeyRequest.SerializeToString,
                 response_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.RotateApiKeyResponse.FromString,
                 _registered_method=True)
+        self.RevokeUserApiKeys = channel.unary_unary(
+                '/parley.config.v1.AccessService/RevokeUserApiKeys',
+                request_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.RevokeUserApiKeysRequest.SerializeToString,
+                response_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.RevokeUserApiKeysResponse.FromString,
+                _registered_method=True)
         self.CheckApiKey = channel.unary_unary(
                 '/parley.config.v1.AccessService/CheckApiKey',
                 request_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.CheckApiKeyRequest.SerializeToString,
@@ -152,6 +157,14 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeUserApiKeys(self, request, context):
+        """Revokes every API key of a project that is bound to a user; no gateway accepts one a second later. Safe to retry: what
+        is revoked stays as it is. Fails: INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckApiKey(self, request, context):
         """Says what a presented API key may do. Safe to retry. Fails: UNAUTHENTICATED, also for one that is revoked or ended.
         """
@@ -228,6 +241,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.RotateApiKey,
                     request_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.RotateApiKeyRequest.FromString,
                     response_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.RotateApiKeyResponse.SerializeToString,
+            ),
+            'RevokeUserApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeUserApiKeys,
+                    request_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.RevokeUserApiKeysRequest.FromString,
+                    response_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.RevokeUserApiKeysResponse.SerializeToString,
             ),
             'CheckApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckApiKey,
@@ -445,6 +463,33 @@ class AccessService:
             '/parley.config.v1.AccessService/RotateApiKey',
             parley_dot_config_dot_v1_dot_access__service__pb2.RotateApiKeyRequest.SerializeToString,
             parley_dot_config_dot_v1_dot_access__service__pb2.RotateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeUserApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.config.v1.AccessService/RevokeUserApiKeys',
+            parley_dot_config_dot_v1_dot_access__service__pb2.RevokeUserApiKeysRequest.SerializeToString,
+            parley_dot_config_dot_v1_dot_access__service__pb2.RevokeUserApiKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

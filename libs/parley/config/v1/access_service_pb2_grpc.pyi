@@ -51,6 +51,10 @@ class AccessServiceStub:
     """Revokes an API key; no gateway accepts it a second later. Safe to retry. Fails: API_KEY_NOT_FOUND."""
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.RotateApiKeyRequest, _access_service_pb2.RotateApiKeyResponse]
     """Makes a key with the rights of another one, which ends after an overlap. Fails: INVALID_FIELD, API_KEY_NOT_FOUND."""
+    RevokeUserApiKeys: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.RevokeUserApiKeysRequest, _access_service_pb2.RevokeUserApiKeysResponse]
+    """Revokes every API key of a project that is bound to a user; no gateway accepts one a second later. Safe to retry: what
+    is revoked stays as it is. Fails: INVALID_FIELD.
+    """
     CheckApiKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.CheckApiKeyRequest, _access_service_pb2.CheckApiKeyResponse]
     """Says what a presented API key may do. Safe to retry. Fails: UNAUTHENTICATED, also for one that is revoked or ended."""
     WatchAccess: _grpc.UnaryStreamMultiCallable[_access_service_pb2.WatchAccessRequest, _access_service_pb2.WatchAccessResponse]
@@ -92,6 +96,10 @@ class AccessServiceAsyncStub(AccessServiceStub):
     """Revokes an API key; no gateway accepts it a second later. Safe to retry. Fails: API_KEY_NOT_FOUND."""
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.RotateApiKeyRequest, _access_service_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
     """Makes a key with the rights of another one, which ends after an overlap. Fails: INVALID_FIELD, API_KEY_NOT_FOUND."""
+    RevokeUserApiKeys: _aio.UnaryUnaryMultiCallable[_access_service_pb2.RevokeUserApiKeysRequest, _access_service_pb2.RevokeUserApiKeysResponse]  # type: ignore[assignment]
+    """Revokes every API key of a project that is bound to a user; no gateway accepts one a second later. Safe to retry: what
+    is revoked stays as it is. Fails: INVALID_FIELD.
+    """
     CheckApiKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.CheckApiKeyRequest, _access_service_pb2.CheckApiKeyResponse]  # type: ignore[assignment]
     """Says what a presented API key may do. Safe to retry. Fails: UNAUTHENTICATED, also for one that is revoked or ended."""
     WatchAccess: _aio.UnaryStreamMultiCallable[_access_service_pb2.WatchAccessRequest, _access_service_pb2.WatchAccessResponse]  # type: ignore[assignment]
@@ -172,6 +180,16 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.RotateApiKeyResponse, _abc.Awaitable[_access_service_pb2.RotateApiKeyResponse]]:
         """Makes a key with the rights of another one, which ends after an overlap. Fails: INVALID_FIELD, API_KEY_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def RevokeUserApiKeys(
+        self,
+        request: _access_service_pb2.RevokeUserApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.RevokeUserApiKeysResponse, _abc.Awaitable[_access_service_pb2.RevokeUserApiKeysResponse]]:
+        """Revokes every API key of a project that is bound to a user; no gateway accepts one a second later. Safe to retry: what
+        is revoked stays as it is. Fails: INVALID_FIELD.
+        """
 
     @_abc_1.abstractmethod
     def CheckApiKey(

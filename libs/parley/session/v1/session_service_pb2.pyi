@@ -750,6 +750,7 @@ class EraseUserResponse(_message.Message):
     TURN_COUNT_FIELD_NUMBER: _builtins.int
     ERASE_TIME_FIELD_NUMBER: _builtins.int
     AUDIT_EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    REVOKED_API_KEY_COUNT_FIELD_NUMBER: _builtins.int
     session_count: _builtins.int
     """Sessions removed, with their idempotency records."""
     turn_count: _builtins.int
@@ -758,6 +759,8 @@ class EraseUserResponse(_message.Message):
     """Events of the audit log in which a pseudonym stands now where the user stood. 0 where authentication is off: session_svc
     then asks for no such thing.
     """
+    revoked_api_key_count: _builtins.int
+    """API keys that were bound to the user and are revoked now. 0 where authentication is off, for the same reason."""
     @_builtins.property
     def erase_time(self) -> _timestamp_pb2.Timestamp:
         """When the removal was complete."""
@@ -769,10 +772,11 @@ class EraseUserResponse(_message.Message):
         turn_count: _builtins.int = ...,
         erase_time: _timestamp_pb2.Timestamp | None = ...,
         audit_event_count: _builtins.int = ...,
+        revoked_api_key_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_event_count", b"audit_event_count", "erase_time", b"erase_time", "session_count", b"session_count", "turn_count", b"turn_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_event_count", b"audit_event_count", "erase_time", b"erase_time", "revoked_api_key_count", b"revoked_api_key_count", "session_count", b"session_count", "turn_count", b"turn_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -161,8 +161,9 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EraseUser(self, request, context):
-        """Removes all that is stored of a user and says what that was; in the audit log a pseudonym stands for the user from
-        then on. Safe to retry. Fails: INVALID_FIELD.
+        """Removes all that is stored of a user and says what that was. API keys that are bound to the user are revoked first, also
+        one that makes this call; in the audit log a pseudonym stands for the user from then on. Safe to retry.
+        Fails: INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -64,8 +64,9 @@ class SessionServiceStub:
     ExportUser: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ExportUserRequest, _session_service_pb2.ExportUserResponse]
     """Streams all that is stored of a user. Safe to retry. Fails: INVALID_FIELD."""
     EraseUser: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.EraseUserRequest, _session_service_pb2.EraseUserResponse]
-    """Removes all that is stored of a user and says what that was; in the audit log a pseudonym stands for the user from
-    then on. Safe to retry. Fails: INVALID_FIELD.
+    """Removes all that is stored of a user and says what that was. API keys that are bound to the user are revoked first, also
+    one that makes this call; in the audit log a pseudonym stands for the user from then on. Safe to retry.
+    Fails: INVALID_FIELD.
     """
 
 @_typing.type_check_only
@@ -104,8 +105,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ExportUser: _aio.UnaryStreamMultiCallable[_session_service_pb2.ExportUserRequest, _session_service_pb2.ExportUserResponse]  # type: ignore[assignment]
     """Streams all that is stored of a user. Safe to retry. Fails: INVALID_FIELD."""
     EraseUser: _aio.UnaryUnaryMultiCallable[_session_service_pb2.EraseUserRequest, _session_service_pb2.EraseUserResponse]  # type: ignore[assignment]
-    """Removes all that is stored of a user and says what that was; in the audit log a pseudonym stands for the user from
-    then on. Safe to retry. Fails: INVALID_FIELD.
+    """Removes all that is stored of a user and says what that was. API keys that are bound to the user are revoked first, also
+    one that makes this call; in the audit log a pseudonym stands for the user from then on. Safe to retry.
+    Fails: INVALID_FIELD.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -201,8 +203,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.EraseUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.EraseUserResponse, _abc.Awaitable[_session_service_pb2.EraseUserResponse]]:
-        """Removes all that is stored of a user and says what that was; in the audit log a pseudonym stands for the user from
-        then on. Safe to retry. Fails: INVALID_FIELD.
+        """Removes all that is stored of a user and says what that was. API keys that are bound to the user are revoked first, also
+        one that makes this call; in the audit log a pseudonym stands for the user from then on. Safe to retry.
+        Fails: INVALID_FIELD.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
