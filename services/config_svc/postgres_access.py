@@ -23,7 +23,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from config_svc.access_statements import (
     audit_page,
@@ -38,6 +37,7 @@ from config_svc.access_statements import (
     projects_page,
     unused_since,
 )
+from config_svc.async_engine import AsyncConnection
 from config_svc.model.agent import AgentConfig
 from config_svc.model.api_key import ApiKey, Use
 from config_svc.model.audit import AuditEvent, AuditQuery

@@ -15,9 +15,9 @@ from psycopg import AsyncConnection as Driver
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from config_svc.async_engine import AsyncConnection, AsyncEngine
 from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import Change, FeedPosition
 from config_svc.model.errors import AgentNotFound, RevisionNotFound
@@ -69,8 +69,8 @@ class PostgresStore(PostgresAccess):
     def __init__(self, url: str, *, pool_size: int = 8, answer_seconds: float = 3.0) -> None:
         self._answer_seconds = answer_seconds
         self._engine = _engine(url, answer_seconds, pool_size=pool_size, max_overflow=0, pool_timeout=_POOL_SECONDS)
-        self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._tails = _engine(url, answer_seconds, poolclass=NullPool).execution_options(isolation_level="AUTOCOMMIT")
+        self._reads = self._engine.in_autocommit()
+        self._tails = _engine(url, answer_seconds, poolclass=NullPool).in_autocommit()
         self._abandoned: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -83,7 +83,7 @@ class PostgresStore(PostgresAccess):
     @property
     def connections_in_use(self) -> int:
         """How many of the pool's connections are lent out."""
-        pool: Any = self._engine.pool
+        pool: Any = self._engine.sync_engine.pool
         return int(pool.checkedout())
 
     async def agent(  # noqa: D102
@@ -167,10 +167,9 @@ class PostgresStore(PostgresAccess):
     @asynccontextmanager
     async def _listening(self, channel: str) -> AsyncIterator[PostgresTail]:
         async def listen() -> tuple[AsyncConnection, Driver[Any]]:
-            connection = await self._tails.connect()
+            connection = await self._tails.open()
             await connection.exec_driver_sql(f"LISTEN {channel}")
-            driver: Any = (await connection.get_raw_connection()).driver_connection
-            return connection, driver
+            return connection, connection.driver_connection
 
         connection, driver = await self._answered(listen())
         tail = PostgresTail(connection, driver, min(self._answer_seconds, _TAIL_SECONDS))
@@ -192,8 +191,10 @@ class PostgresStore(PostgresAccess):
 
     async def compact(self, before: datetime, keep: int) -> int:  # noqa: D102
         async def once() -> int:
-            async with self._engine.begin() as connection:
-                return await _compact(connection, before, keep)
+            async with self._engine.connect() as connection:
+                gone = await _compact(connection, before, keep)
+                await connection.commit()
+                return gone
 
         return await self._answered(_retried(once))
 
@@ -230,7 +231,7 @@ class PostgresStore(PostgresAccess):
 
 def _engine(url: str, answer_seconds: float, **options: Any) -> AsyncEngine:
     milliseconds = int(answer_seconds * 1000)
-    return create_async_engine(
+    return AsyncEngine(
         url,
         json_deserializer=load_json,
         connect_args={

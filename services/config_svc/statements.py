@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, collate, false, func, literal, not_, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from config_svc.async_engine import AsyncConnection
 from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import Change, ChangeType, FeedPosition
 from config_svc.model.filter import LABEL, OPERATORS, TIME_FIELDS, Comparison, Every, Filter, Not, Some
