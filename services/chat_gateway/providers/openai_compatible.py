@@ -10,13 +10,12 @@ import msgspec
 import structlog
 
 from chat_gateway.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
-from chat_gateway.model import Delta, FinishReason, Message, OnDelta, Role, ToolCall, Usage
+from chat_gateway.model import Delta, FinishReason, Message, OnDelta, Role, ToolCall, ToolCallDelta, Usage
 from chat_gateway.providers.openai_json import (
     UpstreamCompletion,
     decode_completion,
     encode_call,
-    joined,
-    to_delta,
+    to_call_delta,
     to_finish_reason,
     to_message,
     to_usage,
@@ -40,6 +39,7 @@ MAX_ANSWER_BYTES = 240 * 1024
 """The longest answer that is taken, in bytes of UTF-8: with the longest request it still fits CommitTurn's 1 MiB."""
 
 _PATH = "/chat/completions"
+_DONE = b"[DONE]"
 _MAX_TOOL_CALLS = 128
 _MAX_BODY_BYTES = 4 * MAX_ANSWER_BYTES
 _MAX_ERROR_BYTES = 2048
@@ -108,7 +108,7 @@ class OpenAICompatible:
 
     async def _whole(self, response: Response, call: ModelCall) -> ModelAnswer:
         body = await self._read(response, _MAX_BODY_BYTES)
-        completion = self._decode(body)
+        (completion,) = self._decode([body])
         choice = completion.choices[0] if completion.choices else None
         if choice is None or choice.message is None:
             raise ProviderBadResponse(self.name, "a completion without a choice")
@@ -127,23 +127,19 @@ class OpenAICompatible:
         clock = asyncio.get_running_loop().time
         parser, answer = SseParser(), _StreamedAnswer()
         while chunk := await response.read():
+            events = self._events(parser, chunk)
+            done = _DONE in events
+            if done:
+                events = events[: events.index(_DONE)]
             # What came together goes on together: each delta of its own would be a write to the caller of its own.
-            arrived: list[Delta] = []
-            done = False
-            for event in self._events(parser, chunk):
-                if event == b"[DONE]":
-                    done = True
-                    break
-                delta = answer.add(self._decode(event))
-                if delta is not None:
-                    arrived.append(delta)
-                if answer.size > MAX_ANSWER_BYTES:
-                    raise ProviderBadResponse(self.name, f"an answer longer than {MAX_ANSWER_BYTES} bytes")
-            if arrived:
+            delta = answer.add(self._decode(events))
+            if answer.size > MAX_ANSWER_BYTES:
+                raise ProviderBadResponse(self.name, f"an answer longer than {MAX_ANSWER_BYTES} bytes")
+            if delta is not None:
                 phase.name = "between_tokens"
                 # The caller's slowness is not the provider's: its time does not count.
                 bound.reschedule(None)
-                await on_delta(joined(arrived))
+                await on_delta(delta)
             if done:
                 break
             if phase.name == "between_tokens":
@@ -172,16 +168,22 @@ class OpenAICompatible:
         except EventTooLarge:
             raise ProviderBadResponse(self.name, "an event that is too large") from None
 
-    def _decode(self, data: bytes) -> UpstreamCompletion:
+    def _decode(self, texts: list[bytes]) -> list[UpstreamCompletion]:
+        completions = []
         try:
-            completion = decode_completion(data)
+            for text in texts:
+                completion = decode_completion(text)
+                if completion.error is not None:
+                    self._reported(completion.error)
+                completions.append(completion)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise ProviderBadResponse(self.name, "not a chat completion") from None
-        if completion.error is not None:
-            log.warning("provider_error", provider=self.name)
-            log.debug("provider_error", provider=self.name, error=str(completion.error)[:_MAX_ERROR_BYTES])
-            raise ProviderUnavailable(self.name, "reported an error instead of an answer")
-        return completion
+        return completions
+
+    def _reported(self, error: object) -> NoReturn:
+        log.warning("provider_error", provider=self.name)
+        log.debug("provider_error", provider=self.name, error=str(error)[:_MAX_ERROR_BYTES])
+        raise ProviderUnavailable(self.name, "reported an error instead of an answer")
 
     async def _read(self, response: Response, limit: int) -> bytes:
         chunks: list[bytes] = []
@@ -231,20 +233,35 @@ class _StreamedAnswer:
         self.model = ""
         self.size = 0
 
-    def add(self, chunk: UpstreamCompletion) -> Delta | None:
-        if chunk.usage is not None:
-            self.usage = to_usage(chunk.usage)
-        if not self.model and chunk.model:
-            self.model = chunk.model
-        if not chunk.choices:
+    def add(self, chunks: list[UpstreamCompletion]) -> Delta | None:
+        """Returns what chunks that came together add to the answer; None when that is nothing."""
+        content: list[str] = []
+        refusal: list[str] = []
+        calls: list[ToolCallDelta] = []
+        for chunk in chunks:
+            if chunk.usage is not None:
+                self.usage = to_usage(chunk.usage)
+            if not self.model and chunk.model:
+                self.model = chunk.model
+            if not chunk.choices:
+                continue
+            choice = chunk.choices[0]
+            if choice.finish_reason:
+                self.finish_reason = to_finish_reason(choice.finish_reason)
+            delta = choice.delta
+            if delta is None:
+                continue
+            if delta.content:
+                content.append(delta.content)
+            if delta.refusal:
+                refusal.append(delta.refusal)
+            if delta.tool_calls:
+                calls.extend(map(to_call_delta, delta.tool_calls))
+        if not (content or refusal or calls):
             return None
-        choice = chunk.choices[0]
-        if choice.finish_reason:
-            self.finish_reason = to_finish_reason(choice.finish_reason)
-        delta = to_delta(choice.delta) if choice.delta is not None else None
-        if delta is not None:
-            self._keep(delta)
-        return delta
+        added = Delta("".join(content), tuple(calls), "".join(refusal))
+        self._keep(added)
+        return added
 
     def _keep(self, delta: Delta) -> None:
         if delta.content:

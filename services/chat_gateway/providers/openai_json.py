@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from chat_gateway.model import (
-    Delta,
     FinishReason,
     ImagePart,
     Message,
@@ -119,23 +118,10 @@ def tool_call_json(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def to_delta(message: UpstreamMessage) -> Delta | None:
-    """Returns what a chunk adds to the answer; None when that is nothing."""
-    calls = tuple(map(_call_delta, message.tool_calls)) if message.tool_calls else ()
-    if not (message.content or message.refusal or calls):
-        return None
-    return Delta(message.content or "", calls, message.refusal or "")
-
-
-def joined(deltas: list[Delta]) -> Delta:
-    """Returns what one or more deltas add to the answer together."""
-    if len(deltas) == 1:
-        return deltas[0]
-    return Delta(
-        "".join(delta.content for delta in deltas),
-        tuple(call for delta in deltas for call in delta.tool_calls),
-        "".join(delta.refusal for delta in deltas),
-    )
+def to_call_delta(call: UpstreamToolCall) -> ToolCallDelta:
+    """Returns what a chunk adds to a tool call."""
+    function = call.function or UpstreamFunction()
+    return ToolCallDelta(call.index, call.id or "", function.name or "", function.arguments or "")
 
 
 def to_message(message: UpstreamMessage) -> Message:
@@ -166,11 +152,6 @@ def to_finish_reason(text: str) -> FinishReason:
 
 def _tokens(count: int | None) -> int:
     return min(max(count or 0, 0), MOST_TOKENS)
-
-
-def _call_delta(call: UpstreamToolCall) -> ToolCallDelta:
-    function = call.function or UpstreamFunction()
-    return ToolCallDelta(call.index, call.id or "", function.name or "", function.arguments or "")
 
 
 def _part_json(part: TextPart | ImagePart) -> dict[str, Any]:

@@ -20,6 +20,10 @@ class SseParser:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Returns the data of every event that ends in this chunk. Raises `EventTooLarge`."""
+        if not self._rest and not self._data:
+            events = _whole_events(chunk)
+            if events is not None:
+                return events
         buffer = self._rest + chunk if self._rest else chunk
         # A CR at the very end may be half of a CRLF: it waits for the next chunk.
         lines = buffer.split(b"\n")
@@ -41,3 +45,11 @@ class SseParser:
         event = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
         self._data = []
         return event
+
+
+def _whole_events(chunk: bytes) -> list[bytes] | None:
+    """Returns the data of a chunk of whole events with one line each, as nearly all are; None for any other."""
+    if not (chunk.startswith(b"data: ") and chunk.endswith(b"\n\n")) or b"\r" in chunk:
+        return None
+    events = chunk[6:-2].split(b"\n\ndata: ")
+    return events if chunk.count(b"\n") == 2 * len(events) else None

@@ -75,6 +75,14 @@ async def test_pieces_that_arrive_together_go_on_together(provider: OpenAICompat
     assert answer.message.tool_calls == (ToolCall("c1", "look", "{}"),)
 
 
+async def test_what_follows_the_end_of_a_stream_is_not_looked_at(provider: OpenAICompatible, model: MockModel) -> None:
+    said = b'data: {"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+    model.script(Behaviour(body=said + b"data: {broken\n\n"))
+    deltas, answer = await streamed(provider)
+    assert deltas == [Delta("x")]
+    assert answer.message.content == "x"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_tool_calls(provider: OpenAICompatible, model: MockModel, stream: bool) -> None:
     model.script(Behaviour(tool_calls=(("c1", "look", '{"q": "x"}'), ("c2", "see", "{}"))))
@@ -118,6 +126,11 @@ STREAM_FAILURES = [
     pytest.param(Behaviour(body=b"data: {broken\n\n"), ProviderBadResponse, id="garbage"),
     pytest.param(Behaviour(body=b"data: [DONE]\n\n"), ProviderBadResponse, id="nothing"),
     pytest.param(Behaviour(body=b'data: {"error": {"message": "x"}}\n\n'), ProviderUnavailable, id="error frame"),
+    pytest.param(
+        Behaviour(body=b'data: {"error": {"message": "x"}}\n\ndata: {broken\n\n'),
+        ProviderUnavailable,
+        id="error frame before garbage",
+    ),
     pytest.param(
         Behaviour(body=b'data: {"choices": [{"delta": {"content": "x"}}]}\n\n'), ProviderBadResponse, id="no end"
     ),

@@ -14,14 +14,31 @@ STREAM = (
     b': comment\r\n\r\ndata: {"a": 1}\n\nevent: x\ndata:two\r\n\r\nid: 7\ndata: l1\ndata: l2\n\n\n\ndata: [DONE]\n\n'
 )
 EVENTS = [b'{"a": 1}', b"two", b"l1\nl2", b"[DONE]"]
+PLAIN_STREAM = b'data: {"a": 1}\n\ndata: two\n\ndata: \n\ndata: [DONE]\n\n'
+PLAIN_EVENTS = [b'{"a": 1}', b"two", b"", b"[DONE]"]
+AT_MOST = max(len(STREAM), len(PLAIN_STREAM))
 
 
-@given(st.lists(st.integers(0, len(STREAM)), max_size=12))
-def test_events_do_not_depend_on_how_the_bytes_arrive(cuts: list[int]) -> None:
+@pytest.mark.parametrize(("stream", "events"), [(STREAM, EVENTS), (PLAIN_STREAM, PLAIN_EVENTS)])
+@given(cuts=st.lists(st.integers(0, AT_MOST), max_size=12))
+def test_events_do_not_depend_on_how_the_bytes_arrive(stream: bytes, events: list[bytes], cuts: list[int]) -> None:
     parser = SseParser()
-    edges = [0, *sorted(cuts), len(STREAM)]
-    found = [event for a, b in pairwise(edges) for event in parser.feed(STREAM[a:b])]
-    assert found == EVENTS
+    edges = [0, *sorted(cuts), AT_MOST]
+    found = [event for a, b in pairwise(edges) for event in parser.feed(stream[a:b])]
+    assert found == events
+
+
+def one_byte_at_a_time(chunk: bytes) -> list[bytes]:
+    parser = SseParser()
+    return [event for at in range(len(chunk)) for event in parser.feed(chunk[at : at + 1])]
+
+
+@given(
+    st.lists(st.sampled_from([b"data: a", b"data:b", b"data: ", b"x", b"\n", b"\n\n", b"\r\n", b": c"]), max_size=12)
+)
+def test_a_chunk_of_whole_events_has_no_meaning_of_its_own(parts: list[bytes]) -> None:
+    chunk = b"data: 0\n\n" + b"".join(parts) + b"\n\n"
+    assert SseParser().feed(chunk) == one_byte_at_a_time(chunk)
 
 
 def test_an_unfinished_event_is_not_given_out() -> None:
