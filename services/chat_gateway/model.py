@@ -6,10 +6,22 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar, dataclass_transform
 
 DEFAULT_PROJECT: Final = "default"
 """The project of a request that names none."""
+
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def value(cls: type[T]) -> type[T]:
+    """Makes a frozen dataclass of a class, as far as the type checker goes.
+
+    A dataclass that is frozen while it runs, too, takes 1.3 µs to make instead of 0.3, and a turn makes thirty.
+    """
+    return dataclass(slots=True, unsafe_hash=True)(cls)
 
 
 class Role(enum.StrEnum):
@@ -45,7 +57,7 @@ class OnDisconnect(enum.StrEnum):
     FINISH = "finish"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolCall:
     """A call of a tool by the model; `arguments` is the model's JSON text, which may be invalid."""
 
@@ -54,14 +66,14 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TextPart:
     """Text among other parts."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ImagePart:
     """A picture by address (`https:` or `data:`)."""
 
@@ -69,7 +81,7 @@ class ImagePart:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """One utterance."""
 
@@ -82,7 +94,7 @@ class Message:
     refusal: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Usage:
     """Tokens that the provider counted."""
 
@@ -91,7 +103,7 @@ class Usage:
     cached_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sampling:
     """How the model samples; None and () mean: not said."""
 
@@ -104,7 +116,7 @@ class Sampling:
     frequency_penalty: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tool:
     """A function that the model may ask the caller to run; `parameters` is the JSON Schema of its arguments."""
 
@@ -114,7 +126,7 @@ class Tool:
     strict: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AgentConfig:
     """What a turn needs of one revision of an agent config."""
 
@@ -138,7 +150,7 @@ class AgentConfig:
     create_time: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TurnLimit:
     """A bound on the turns of `subject`, over all gateways: so many a minute, so many at once; 0 for none.
 
@@ -151,7 +163,7 @@ class TurnLimit:
     wait: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LimitState:
     """How many turns may begin now, and in how many seconds all of a minute's may."""
 
@@ -161,7 +173,7 @@ class LimitState:
     reset: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TurnRequest:
     """One turn as a caller asks for it, whatever the protocol."""
 
@@ -185,7 +197,7 @@ class TurnRequest:
     """Seconds that the caller will wait; None: the gateway's own bound."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TurnStarted:
     """The turn holds its lease (or needs none): the first event of every turn."""
 
@@ -200,7 +212,7 @@ class TurnStarted:
     limits: tuple[LimitState, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolCallDelta:
     """More of one tool call; id and name come with its first delta."""
 
@@ -210,7 +222,7 @@ class ToolCallDelta:
     arguments: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delta:
     """More of the answer."""
 
@@ -219,7 +231,7 @@ class Delta:
     refusal: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TurnOutcome:
     """How a turn ended; where it has a session, it is stored by the time this exists."""
 
@@ -238,7 +250,7 @@ class TurnOutcome:
     limits: tuple[LimitState, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Turn:
     """A turn as it is stored."""
 
@@ -252,7 +264,7 @@ class Turn:
     number: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lease:
     """The right to go on with a turn."""
 
@@ -265,7 +277,7 @@ class Lease:
     """The subjects of the limits in which the turn holds a place; a lease without a session holds nothing else."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Begun:
     """What BeginTurn answers: a lease with the window, or the stored turn of a repeated request."""
 
@@ -299,7 +311,7 @@ def begun_without_session(
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Committed:
     """What CommitTurn answers."""
 
@@ -307,7 +319,7 @@ class Committed:
     expire_time: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """What an agent did in one turn: its messages in order, the last one being its answer."""
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from chat_gateway.errors import TurnQueueFull
-from chat_gateway.model import AgentConfig
+from chat_gateway.model import AgentConfig, value
 from servicekit.errors import Draining
 
 
@@ -40,7 +40,7 @@ class _AgentTurns:
     running: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Admission:
     """A turn that has entered, and what it may take."""
 

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from access.caller import current
@@ -31,6 +31,7 @@ from chat_gateway.model import (
     TurnRequest,
     TurnStarted,
     begun_without_session,
+    value,
 )
 from chat_gateway.ports import Configs
 from chat_gateway.rules import check_turn_request
@@ -39,7 +40,7 @@ from servicekit import traces
 from servicekit.errors import ServiceError
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Started:
     """What is fixed once a turn has begun."""
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from chat_gateway.model import Answer, Message, OnDelta, TurnRequest
+from chat_gateway.model import Answer, Message, OnDelta, TurnRequest, value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TurnContext:
     """What an agent gets to answer from: the window of the session, and the caller's request."""
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from chat_gateway.errors import ProviderUnknown
-from chat_gateway.model import FinishReason, Message, OnDelta, Sampling, Tool, Usage
+from chat_gateway.model import FinishReason, Message, OnDelta, Sampling, Tool, Usage, value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ModelCall:
     """One call of a model."""
 
@@ -22,7 +21,7 @@ class ModelCall:
     response_format: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ModelAnswer:
     """What the model answered, whole; `model` is its name in the provider's words."""
 
