@@ -46,6 +46,12 @@ def keys_page(project: str, after: tuple[datetime, str] | None, limit: int) -> S
     return statement.order_by(api_keys.c.create_time, api_keys.c.id).limit(limit)
 
 
+def live_keys_count(project_uid: str, now: datetime) -> Select[Any]:
+    """Counts keys that have not ended."""
+    live = and_(api_keys.c.revoke_time.is_(None), or_(api_keys.c.expire_time.is_(None), api_keys.c.expire_time > now))
+    return select(func.count().label("count")).select_from(api_keys).where(api_keys.c.project_uid == project_uid, live)
+
+
 def one_key(project: str, key_id: str) -> Select[Any]:
     """Selects a key of the project as it lives now."""
     return select(api_keys).where(api_keys.c.id == key_id, api_keys.c.project_uid == _uid_of(project))

@@ -28,6 +28,10 @@ class AccessWriting(Protocol):
         """Reads a project that is not being deleted, and keeps it there until the transaction ends."""
         ...
 
+    async def hold_keys_of(self, project: str) -> Project | None:
+        """Like `hold_project`, and keeps others who call this for the project waiting until the transaction ends."""
+        ...
+
     async def lock_project(self, project: str) -> Project | None:
         """Reads a project, also one in deletion, and keeps everybody else from it until the transaction ends."""
         ...
@@ -62,6 +66,10 @@ class AccessWriting(Protocol):
 
     async def unrevoked_keys(self, project_uid: str, limit: int, user_id: str = "") -> Sequence[ApiKey]:
         """Reads and locks keys that are not revoked; only those bound to `user_id` where one is given."""
+        ...
+
+    async def live_keys(self, project_uid: str, now: datetime) -> int:
+        """Counts keys that have not ended, also those of transactions that committed since this one began."""
         ...
 
     async def record(self, events: Sequence[AuditEvent]) -> None:

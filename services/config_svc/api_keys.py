@@ -15,7 +15,8 @@ from config_svc.key_uses import KeyUses
 from config_svc.metrics import Metrics
 from config_svc.model import rules
 from config_svc.model.api_key import DEFAULT_OVERLAP, LONGEST_OVERLAP, ApiKey, is_key_id, made_key_id
-from config_svc.model.errors import ApiKeyNotFound, ProjectNotFound
+from config_svc.model.errors import ApiKeyNotFound, ProjectNotFound, TooManyApiKeys
+from config_svc.model.project import Project
 from config_svc.store import Store, Writing
 from servicekit.errors import InvalidArgument, Violation, Violations
 
@@ -26,11 +27,22 @@ _KEY_WEIGHT = 1024
 
 
 class ApiKeys:
-    """The use cases. Who makes or rotates a key must have its scopes, and be its user where it is bound to one."""
+    """The use cases. Who makes or rotates a key must have its scopes, and be its user where it is bound to one.
+
+    No project gets more than `limit` keys that have not ended, however many make some at once.
+    """
 
     def __init__(
-        self, store: Store, *, clock: Callable[[], datetime], hashes: KeyHashes, uses: KeyUses, metrics: Metrics
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], datetime],
+        hashes: KeyHashes,
+        uses: KeyUses,
+        metrics: Metrics,
+        limit: int = 1000,
     ) -> None:
+        self._limit = limit
         self._store = store
         self._clock = clock
         self._hashes = hashes
@@ -40,7 +52,7 @@ class ApiKeys:
     async def create(self, wanted: ApiKey) -> tuple[ApiKey, str]:
         """Makes a key; returns what is stored of it, and the key itself, which can't be had again.
 
-        Raises ProjectNotFound, ScopeMissing, UserDenied.
+        Raises ProjectNotFound, ScopeMissing, UserDenied, TooManyApiKeys.
         """
         caller = current()
         now = self._clock()
@@ -54,9 +66,10 @@ class ApiKeys:
         text = new_api_key()
 
         async def work(writing: Writing) -> ApiKey:
-            project = await writing.hold_project(made.project)
+            project = await writing.hold_keys_of(made.project)
             if project is None:
                 raise ProjectNotFound(made.project)
+            await self._check_room(writing, project, now)
             key = replace(made, project_uid=project.uid)
             await writing.insert_key(key, self._hashes.of(text))
             await writing.record([key_event("create", None, key, now)])
@@ -126,8 +139,8 @@ class ApiKeys:
         """Makes a key with the rights of another, which ends after `overlap`, or when it would have ended anyway.
 
         A key that was made to live for some time is replaced by one that lives as long from now. Returns the new one,
-        the new key itself, and the old one. Raises ApiKeyNotFound, ScopeMissing, and InvalidArgument for one that has
-        ended.
+        the new key itself, and the old one. Raises ApiKeyNotFound, ScopeMissing, InvalidArgument for one that has
+        ended, and TooManyApiKeys where there is an overlap: without one, the number of keys stays.
         """
         _check_name(project, key_id)
         remaining = overlap if overlap is not None else DEFAULT_OVERLAP
@@ -136,13 +149,16 @@ class ApiKeys:
         text = new_api_key()
 
         async def work(writing: Writing) -> tuple[ApiKey, ApiKey]:
-            if await writing.hold_project(project) is None:
+            held = await writing.hold_keys_of(project)
+            if held is None:
                 raise ApiKeyNotFound(key_id)
             old = await _own(writing, project, key_id)
             now = self._clock()
             if old.ended(now):
                 raise InvalidArgument([Violation("id", "must be of a key that has not ended")])
             _require_all(current(), old)
+            if remaining:
+                await self._check_room(writing, held, now)
             life = old.expire_time - old.create_time if old.expire_time is not None else None
             new = replace(
                 old,
@@ -176,6 +192,10 @@ class ApiKeys:
         self._uses.note(key.id, key.last_used_time, self._hashes.outdated(stored, text))
         self._metrics.key_checks.labels("ok").inc()
         return key
+
+    async def _check_room(self, writing: Writing, project: Project, now: datetime) -> None:
+        if await writing.live_keys(project.uid, now) >= self._limit:
+            raise TooManyApiKeys(project.id, self._limit)
 
     def _refused(self, outcome: str) -> Unauthenticated:
         self._metrics.key_checks.labels(outcome).inc()

@@ -28,6 +28,9 @@ class MemoryAccessWriting:
         found = self._state.projects.get(project)
         return found if found is not None and found.delete_time is None else None
 
+    async def hold_keys_of(self, project: str) -> Project | None:  # noqa: D102
+        return await self.hold_project(project)
+
     async def lock_project(self, project: str) -> Project | None:  # noqa: D102
         return self._state.projects.get(project)
 
@@ -75,6 +78,10 @@ class MemoryAccessWriting:
     ) -> Sequence[ApiKey]:
         found = [key for key in self._state.keys.values() if key.project_uid == project_uid and key.revoke_time is None]
         return sorted((key for key in found if user_id in ("", key.user_id)), key=_key_place)[:limit]
+
+    async def live_keys(self, project_uid: str, now: datetime) -> int:  # noqa: D102
+        own = [key for key in self._state.keys.values() if key.project_uid == project_uid]
+        return sum(not key.ended(now) for key in own)
 
     async def record(self, events: Sequence[AuditEvent]) -> None:  # noqa: D102
         known = {event.event_id for event, _ in self._state.events} - {None}

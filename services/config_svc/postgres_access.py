@@ -31,6 +31,7 @@ from config_svc.access_statements import (
     key_of_row,
     key_with_hash,
     keys_page,
+    live_keys_count,
     one_key,
     one_project,
     project_of_row,
@@ -65,6 +66,12 @@ class PostgresAccessWriting:
     async def hold_project(self, project: str) -> Project | None:  # noqa: D102
         statement = one_project(project).where(projects.c.delete_time.is_(None))
         row = await self._first(statement.with_for_update(key_share=True, read=True))
+        return project_of_row(row) if row is not None else None
+
+    async def hold_keys_of(self, project: str) -> Project | None:  # noqa: D102
+        # Who makes agent configs holds FOR KEY SHARE, which this does not wait for; another one of these it does.
+        statement = one_project(project).where(projects.c.delete_time.is_(None))
+        row = await self._first(statement.with_for_update(key_share=True))
         return project_of_row(row) if row is not None else None
 
     async def lock_project(self, project: str) -> Project | None:  # noqa: D102
@@ -140,6 +147,10 @@ class PostgresAccessWriting:
             statement = statement.where(api_keys.c.user_id == user_id)
         statement = statement.order_by(api_keys.c.create_time, api_keys.c.id).limit(limit).with_for_update()
         return [key_of_row(row) for row in await self._connection.execute(statement)]
+
+    async def live_keys(self, project_uid: str, now: datetime) -> int:  # noqa: D102
+        row = await self._first(live_keys_count(project_uid, now))
+        return int(row.count) if row is not None else 0
 
     async def record(self, events: Sequence[AuditEvent]) -> None:  # noqa: D102
         if not events:

@@ -24,6 +24,8 @@ class ConfigSettings(AccessSettings):
     is cut off. API keys are kept for `ended_key_retention` after their end, audit events for
     `audit_retention`. A database that has not answered after `database_timeout` seconds counts as away.
 
+    A project has at most `max_api_keys` keys that have not ended.
+
     API keys are stored hashed under `key_secret`, or the content of `key_secret_file`: one secret, or several with
     spaces or lines between them, of at least 32 bytes each. New keys are hashed under the first; keys that were
     hashed under another one are hashed anew when they are used. Without a secret, one is made and kept in the database.
@@ -42,6 +44,7 @@ class ConfigSettings(AccessSettings):
     watch_buffer: int = Field(default=1000, ge=1, le=100_000)
     ended_key_retention: timedelta = Field(default=timedelta(days=90), ge=timedelta(0), le=timedelta(days=3650))
     audit_retention: timedelta = Field(default=timedelta(days=400), ge=timedelta(days=1), le=timedelta(days=36500))
+    max_api_keys: int = Field(default=1000, ge=1, le=1_000_000)
     key_secret: SecretStr = SecretStr("")
     key_secret_file: Path | None = None
     sweep_interval: float = Field(default=60.0, gt=0, le=86400, allow_inf_nan=False)

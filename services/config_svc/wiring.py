@@ -173,7 +173,7 @@ async def _access(
     uses = KeyUses(store, clock=_now)
     background.start("key_uses", uses.run())
     hashes = KeyHashes(settings.key_secrets or [await _kept_secret(store)])
-    keys = ApiKeys(store, clock=_now, hashes=hashes, uses=uses, metrics=metrics)
+    keys = ApiKeys(store, clock=_now, hashes=hashes, uses=uses, metrics=metrics, limit=settings.max_api_keys)
     return AccessServicer(projects, keys, feed, AuditLog(store, clock=_now)), OwnKeys(keys, feed)
 
 

@@ -322,6 +322,8 @@ ELSEWHERE = {
     "WATCHER_TOO_SLOW": "tests/service/config_svc/test_watch.py::test_a_slow_watcher_is_cut_off",
     "INTERNAL": "tests/unit/servicekit/test_servicekit_interceptors.py::"
     "test_an_unexpected_exception_leaks_no_text_and_is_logged",
+    "TOO_MANY_API_KEYS": "tests/service/config_svc/test_access.py::"
+    "test_the_bound_on_keys_is_a_setting_and_its_error_has_a_name",
     "TEMPLATE_NOT_BUILDABLE": "tests/unit/chat_gateway/test_instances.py::test_a_template_that_is_not_here_is_named",
 }
 # Reasons of who may call what: tests/system/test_access_matrix.py, with every kind of credentials.

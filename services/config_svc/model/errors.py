@@ -78,6 +78,20 @@ class ApiKeyNotFound(ServiceError):
         super().__init__(f"API key {key_id!r} does not exist", metadata={"api_key_id": key_id})
 
 
+class TooManyApiKeys(ServiceError):
+    """The project has as many API keys that have not ended as it may."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "TOO_MANY_API_KEYS"
+
+    def __init__(self, project: str, limit: int) -> None:
+        super().__init__(
+            f"project {project!r} has {limit} API keys or more, and may have no further one: revoke some",
+            metadata={"project": project, "limit": str(limit)},
+            quota_subject=f"project:{project}",
+        )
+
+
 class EtagMismatch(ServiceError):
     """The etag given is not the current one (AIP-154)."""
 

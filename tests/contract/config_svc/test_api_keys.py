@@ -16,7 +16,7 @@ from config_svc.key_uses import KeyUses
 from config_svc.metrics import Metrics
 from config_svc.model.api_key import ApiKey, Use
 from config_svc.model.audit import AuditQuery
-from config_svc.model.errors import ApiKeyNotFound, ProjectNotFound
+from config_svc.model.errors import ApiKeyNotFound, ProjectNotFound, TooManyApiKeys
 from config_svc.store import Store
 from config_svc.sweep import Sweep
 from servicekit.errors import InvalidArgument, ServiceError
@@ -214,6 +214,32 @@ async def test_the_keys_of_a_user_are_revoked_and_no_others(
     for user in ("", "a b"):
         with pytest.raises(InvalidArgument, match="user_id"):
             await keys.revoke_user(P, user)
+
+
+async def test_no_project_has_more_live_keys_than_it_may(
+    store: Store, clock: Clock, hashes: KeyHashes, uses: KeyUses, metrics: Metrics
+) -> None:
+    keys = ApiKeys(store, clock=clock, hashes=hashes, uses=uses, metrics=metrics, limit=3)
+    outcomes = await asyncio.gather(*(keys.create(wanted_key()) for _ in range(12)), return_exceptions=True)
+    made = [outcome[0] for outcome in outcomes if isinstance(outcome, tuple)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, TooManyApiKeys)]
+    assert (len(made), len(refused)) == (3, 9), outcomes
+    assert refused[0].metadata == {"project": P, "limit": "3"}
+    assert len((await keys.list(P, size=0, token=""))[0]) == 3
+    await keys.create(wanted_key(project="other"))
+    with pytest.raises(TooManyApiKeys):
+        await keys.rotate(P, made[0].id, timedelta(seconds=1))
+    replaced, _, _ = await keys.rotate(P, made[0].id, timedelta(0))
+    with pytest.raises(TooManyApiKeys):
+        await keys.create(wanted_key())
+    await keys.revoke(P, replaced.id)
+    await keys.create(wanted_key(expire_time=clock() + timedelta(hours=1)))
+    with pytest.raises(TooManyApiKeys):
+        await keys.create(wanted_key())
+    clock.advance(hours=1)
+    await keys.create(wanted_key())
+    rotations = (keys.rotate(P, made[1].id, timedelta(days=1)), keys.rotate(P, made[2].id, timedelta(days=1)))
+    assert all(isinstance(one, TooManyApiKeys) for one in await asyncio.gather(*rotations, return_exceptions=True))
 
 
 async def test_a_rotated_key_works_on_for_its_overlap(keys: ApiKeys, clock: Clock) -> None:

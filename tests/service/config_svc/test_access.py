@@ -238,6 +238,19 @@ async def test_keys_are_checked_at_the_door_and_seen_to_end(database_url: str) -
         assert {event.actor for event in log.audit_events} == {"operator"}
 
 
+async def test_the_bound_on_keys_is_a_setting_and_its_error_has_a_name(database_url: str) -> None:
+    async with running(database_url, max_api_keys=2) as service, running(database_url, max_api_keys=2) as other:
+        made = await asyncio.gather(
+            *(new_key(replica) for replica in (service, other) for _ in range(4)), return_exceptions=True
+        )
+        failures = [one for one in made if isinstance(one, grpc.aio.AioRpcError)]
+        assert len(failures) == 6, "exact over replicas"
+        error = from_rpc_error(failures[0])
+        assert (error.code.name, error.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_API_KEYS")
+        assert error.metadata == {"project": "default", "limit": "2"}
+        assert error.quota_subject == "project:default"
+
+
 async def test_metrics_of_access(database_url: str) -> None:
     port = free_port()
     async with running(database_url, metrics_port=port) as service:

@@ -59,6 +59,7 @@ REASONS: dict[str, tuple[Code, int, str | None]] = {
     "SCOPE_MISSING": (Code.PERMISSION_DENIED, 403, None),
     "PROJECT_DENIED": (Code.PERMISSION_DENIED, 403, None),
     "USER_DENIED": (Code.PERMISSION_DENIED, 403, None),
+    "TOO_MANY_API_KEYS": (Code.RESOURCE_EXHAUSTED, 429, "false"),
     "NOT_IMPLEMENTED": (Code.UNIMPLEMENTED, 501, "false"),
     "INTERNAL": (Code.INTERNAL, 500, "false"),
 }

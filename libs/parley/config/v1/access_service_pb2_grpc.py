@@ -130,7 +130,7 @@ class AccessServiceServicer:
 
     def CreateApiKey(self, request, context):
         """Makes an API key and shows it this once. A caller can give no scope that it does not have. Fails: INVALID_FIELD,
-        PROJECT_NOT_FOUND, SCOPE_MISSING.
+        PROJECT_NOT_FOUND, SCOPE_MISSING, TOO_MANY_API_KEYS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,7 +151,8 @@ class AccessServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateApiKey(self, request, context):
-        """Makes a key with the rights of another one, which ends after an overlap. Fails: INVALID_FIELD, API_KEY_NOT_FOUND.
+        """Makes a key with the rights of another one, which ends after an overlap; both count while it lasts. Fails:
+        INVALID_FIELD, API_KEY_NOT_FOUND, SCOPE_MISSING, TOO_MANY_API_KEYS (never without an overlap).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,14 +43,16 @@ class AccessServiceStub:
     """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.CreateApiKeyRequest, _access_service_pb2.CreateApiKeyResponse]
     """Makes an API key and shows it this once. A caller can give no scope that it does not have. Fails: INVALID_FIELD,
-    PROJECT_NOT_FOUND, SCOPE_MISSING.
+    PROJECT_NOT_FOUND, SCOPE_MISSING, TOO_MANY_API_KEYS.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListApiKeysRequest, _access_service_pb2.ListApiKeysResponse]
     """Lists API keys of a project by pages, without the keys themselves. Safe to retry. Fails: INVALID_PAGE_TOKEN."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.RevokeApiKeyRequest, _access_service_pb2.RevokeApiKeyResponse]
     """Revokes an API key; no gateway accepts it a second later. Safe to retry. Fails: API_KEY_NOT_FOUND."""
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.RotateApiKeyRequest, _access_service_pb2.RotateApiKeyResponse]
-    """Makes a key with the rights of another one, which ends after an overlap. Fails: INVALID_FIELD, API_KEY_NOT_FOUND."""
+    """Makes a key with the rights of another one, which ends after an overlap; both count while it lasts. Fails:
+    INVALID_FIELD, API_KEY_NOT_FOUND, SCOPE_MISSING, TOO_MANY_API_KEYS (never without an overlap).
+    """
     RevokeUserApiKeys: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.RevokeUserApiKeysRequest, _access_service_pb2.RevokeUserApiKeysResponse]
     """Revokes every API key of a project that is bound to a user; no gateway accepts one a second later. Safe to retry: what
     is revoked stays as it is. Fails: INVALID_FIELD.
@@ -88,14 +90,16 @@ class AccessServiceAsyncStub(AccessServiceStub):
     """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.CreateApiKeyRequest, _access_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Makes an API key and shows it this once. A caller can give no scope that it does not have. Fails: INVALID_FIELD,
-    PROJECT_NOT_FOUND, SCOPE_MISSING.
+    PROJECT_NOT_FOUND, SCOPE_MISSING, TOO_MANY_API_KEYS.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListApiKeysRequest, _access_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists API keys of a project by pages, without the keys themselves. Safe to retry. Fails: INVALID_PAGE_TOKEN."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.RevokeApiKeyRequest, _access_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes an API key; no gateway accepts it a second later. Safe to retry. Fails: API_KEY_NOT_FOUND."""
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.RotateApiKeyRequest, _access_service_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
-    """Makes a key with the rights of another one, which ends after an overlap. Fails: INVALID_FIELD, API_KEY_NOT_FOUND."""
+    """Makes a key with the rights of another one, which ends after an overlap; both count while it lasts. Fails:
+    INVALID_FIELD, API_KEY_NOT_FOUND, SCOPE_MISSING, TOO_MANY_API_KEYS (never without an overlap).
+    """
     RevokeUserApiKeys: _aio.UnaryUnaryMultiCallable[_access_service_pb2.RevokeUserApiKeysRequest, _access_service_pb2.RevokeUserApiKeysResponse]  # type: ignore[assignment]
     """Revokes every API key of a project that is bound to a user; no gateway accepts one a second later. Safe to retry: what
     is revoked stays as it is. Fails: INVALID_FIELD.
@@ -154,7 +158,7 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_access_service_pb2.CreateApiKeyResponse]]:
         """Makes an API key and shows it this once. A caller can give no scope that it does not have. Fails: INVALID_FIELD,
-        PROJECT_NOT_FOUND, SCOPE_MISSING.
+        PROJECT_NOT_FOUND, SCOPE_MISSING, TOO_MANY_API_KEYS.
         """
 
     @_abc_1.abstractmethod
@@ -179,7 +183,9 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _access_service_pb2.RotateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.RotateApiKeyResponse, _abc.Awaitable[_access_service_pb2.RotateApiKeyResponse]]:
-        """Makes a key with the rights of another one, which ends after an overlap. Fails: INVALID_FIELD, API_KEY_NOT_FOUND."""
+        """Makes a key with the rights of another one, which ends after an overlap; both count while it lasts. Fails:
+        INVALID_FIELD, API_KEY_NOT_FOUND, SCOPE_MISSING, TOO_MANY_API_KEYS (never without an overlap).
+        """
 
     @_abc_1.abstractmethod
     def RevokeUserApiKeys(

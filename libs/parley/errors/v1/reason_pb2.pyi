@@ -95,6 +95,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     `google.rpc.QuotaFailure` names whose, `google.rpc.RetryInfo` says when to retry. Metadata: scope (`key` or `agent`),
     bound (`requests_per_minute` or `concurrent_turns`), limit, reset (seconds until the limit is whole again).
     """
+    REASON_TOO_MANY_API_KEYS: _Reason.ValueType  # 102
+    """RESOURCE_EXHAUSTED. The project has as many API keys that have not ended as it may: revoke some, then retry.
+    `google.rpc.QuotaFailure` names the project. Metadata: project, limit.
+    """
     REASON_PROVIDER_UNAVAILABLE: _Reason.ValueType  # 120
     """UNAVAILABLE. The provider can't be reached, or answered 429 or 5xx. Metadata: provider, status."""
     REASON_PROVIDER_TIMEOUT: _Reason.ValueType  # 121
@@ -207,6 +211,10 @@ REASON_RATE_LIMITED: Reason.ValueType  # 101
 """RESOURCE_EXHAUSTED. More turns than the key or agent may begin a minute, or have under way at once.
 `google.rpc.QuotaFailure` names whose, `google.rpc.RetryInfo` says when to retry. Metadata: scope (`key` or `agent`),
 bound (`requests_per_minute` or `concurrent_turns`), limit, reset (seconds until the limit is whole again).
+"""
+REASON_TOO_MANY_API_KEYS: Reason.ValueType  # 102
+"""RESOURCE_EXHAUSTED. The project has as many API keys that have not ended as it may: revoke some, then retry.
+`google.rpc.QuotaFailure` names the project. Metadata: project, limit.
 """
 REASON_PROVIDER_UNAVAILABLE: Reason.ValueType  # 120
 """UNAVAILABLE. The provider can't be reached, or answered 429 or 5xx. Metadata: provider, status."""
