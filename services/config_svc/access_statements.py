@@ -49,7 +49,7 @@ def keys_page(project: str, after: tuple[datetime, str] | None, limit: int) -> S
 def live_keys_count(project_uid: str, now: datetime) -> Select[Any]:
     """Counts keys that have not ended."""
     live = and_(api_keys.c.revoke_time.is_(None), or_(api_keys.c.expire_time.is_(None), api_keys.c.expire_time > now))
-    return select(func.count().label("count")).select_from(api_keys).where(api_keys.c.project_uid == project_uid, live)
+    return select(func.count().label("live")).select_from(api_keys).where(api_keys.c.project_uid == project_uid, live)
 
 
 def one_key(project: str, key_id: str) -> Select[Any]:

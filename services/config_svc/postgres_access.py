@@ -150,7 +150,7 @@ class PostgresAccessWriting:
 
     async def live_keys(self, project_uid: str, now: datetime) -> int:  # noqa: D102
         row = await self._first(live_keys_count(project_uid, now))
-        return int(row.count) if row is not None else 0
+        return int(row.live) if row is not None else 0
 
     async def record(self, events: Sequence[AuditEvent]) -> None:  # noqa: D102
         if not events:
