@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import NoReturn
+from types import TracebackType
+from typing import NoReturn, Self
 
 import msgspec
 import structlog
@@ -89,7 +90,8 @@ class OpenAICompatible:
                         await self._refuse(response)
                     if on_delta is None:
                         return await self._whole(response, call)
-                    return await self._streamed(response, call, on_delta, bound, phase)
+                    with _Silence(bound, self._bounds.between_tokens) as silence:
+                        return await self._streamed(response, call, on_delta, silence, phase)
         except ConnectTimeout:
             raise ProviderTimeout(self.name, "connect") from None
         except TimeoutError:
@@ -121,10 +123,9 @@ class OpenAICompatible:
         response: Response,
         call: ModelCall,
         on_delta: OnDelta,
-        bound: asyncio.Timeout,
+        silence: _Silence,
         phase: _Phase,
     ) -> ModelAnswer:
-        clock = asyncio.get_running_loop().time
         parser, answer = SseParser(), _StreamedAnswer()
         while chunk := await response.read():
             events = self._events(parser, chunk)
@@ -138,12 +139,12 @@ class OpenAICompatible:
             if delta is not None:
                 phase.name = "between_tokens"
                 # The caller's slowness is not the provider's: its time does not count.
-                bound.reschedule(None)
+                silence.pause()
                 await on_delta(delta)
             if done:
                 break
             if phase.name == "between_tokens":
-                bound.reschedule(clock() + self._bounds.between_tokens)
+                silence.begin()
         return self._finished(answer, call)
 
     def _finished(self, answer: _StreamedAnswer, call: ModelCall) -> ModelAnswer:
@@ -217,6 +218,51 @@ class _Phase:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+
+class _Silence:
+    """Ends a call whose provider, once it has begun to answer, says nothing for `longest` seconds.
+
+    A timer for every piece would cost as much as decoding it: there is one a call, which looks at the clock when it
+    strikes, and waits for the rest of a silence that began later.
+    """
+
+    __slots__ = ("_longest", "_loop", "_scope", "_since", "_timer")
+
+    def __init__(self, scope: asyncio.Timeout, longest: float) -> None:
+        self._scope = scope
+        self._longest = longest
+        self._loop = asyncio.get_running_loop()
+        self._since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """It is the provider's turn to speak."""
+        self._since = self._loop.time()
+
+    def pause(self) -> None:
+        """It is not; from the first time on, the scope's own bound does not count any more."""
+        self._since = None
+        if self._timer is None:
+            self._scope.reschedule(None)
+            self._timer = self._loop.call_later(self._longest, self._strike)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _strike(self) -> None:
+        now = self._loop.time()
+        end = (now if self._since is None else self._since) + self._longest
+        if end <= now:
+            self._scope.reschedule(now)
+        else:
+            self._timer = self._loop.call_at(end, self._strike)
 
 
 class _StreamedAnswer:

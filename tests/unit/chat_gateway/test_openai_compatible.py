@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -173,6 +174,27 @@ async def test_a_slow_reader_is_not_blamed_on_the_provider(provider: OpenAICompa
     short = ModelCall("m", [Message(Role.USER, "x")], Sampling())
     answer = await provider.complete(short, slow)
     assert answer.message.content == "echo:1:x"
+
+
+async def test_a_silence_is_counted_from_the_last_piece(provider: OpenAICompatible, model: MockModel) -> None:
+    model.script(Behaviour(text="one two three four five six", chunk_delay=0.1))
+    begin = time.monotonic()
+    _, answer = await streamed(provider)
+    assert answer.message.content == "one two three four five six"
+    assert time.monotonic() - begin > BOUNDS.between_tokens
+
+
+async def test_a_silence_after_a_slow_reader_is_the_providers(provider: OpenAICompatible, model: MockModel) -> None:
+    model.script(Behaviour(hold_after_chunks=2))
+
+    async def slow(delta: Delta) -> None:
+        await asyncio.sleep(0.4)
+
+    begin = time.monotonic()
+    with pytest.raises(ProviderTimeout) as caught:
+        await provider.complete(CALL, slow)
+    assert caught.value.metadata["bound"] == "between_tokens"
+    assert time.monotonic() - begin >= 0.4 + BOUNDS.between_tokens
 
 
 @pytest.mark.parametrize(("url", "key"), [("http://me:secret@host/v1", None), ("http://host/v1", "two\nlines")])
