@@ -3,7 +3,7 @@
 local token, turn_id, claim_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local session = load()
 if token == 0 then
-  give_up('turn', turn_id, claim_ms)
+  waiters().give_up('turn', turn_id, claim_ms)
   session = load()
   if session then token = session.token end
 end

@@ -2,18 +2,27 @@
 -- Replies {'ok', number, expire} | {'interrupted'} | {'lost'} | {'crammed'}.
 local token, turn_id, turn, messages, flags = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local prompt, completion, cached, revision = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local idle_ms, request, digest = tonumber(ARGV[10]), ARGV[11], ARGV[12]
-local replay_ms, most_replays = tonumber(ARGV[13]), tonumber(ARGV[14])
-local most_turns, drop_oldest, claim_ms = tonumber(ARGV[15]), ARGV[16] == '1', tonumber(ARGV[17])
-local id_sum = tonumber(ARGV[18])
+local request, digest, claim_ms, id_sum = ARGV[11], ARGV[12], tonumber(ARGV[17]), tonumber(ARGV[18])
 
-local session = load()
-if not holds(session, token, turn_id) then
-  local number = session and number_of(token, id_sum, session)
-  if number then
-    -- A write, so that a WAIT behind it waits for the turn: WAIT knows only what its own connection wrote.
-    redis.call('HSET', META, 'last', digits(session.last))
-    return {'ok', number, session.expire}
+-- Only what is looked at: a session with a lease is alive, whatever else it holds.
+local v = redis.call('HMGET', META, 'token', 'turn', 'until', 'cap', 'first', 'last', 'messages', 'prompt',
+                     'completion', 'revision')
+if v[2] ~= turn_id or tonumber(v[1]) ~= token or tonumber(v[3]) <= now then
+  local session = load()
+  if not session then return {lost(token)} end
+  -- The fencing tokens of the stored turns grow (but a session that is made again may have those of the last once
+  -- more), so the turn of a token is found from the end without looking further than it could be; a retry that comes
+  -- more than 1000 turns late finds nothing.
+  for number = session.last, math.max(session.first, session.last - 1000), -1 do
+    local element = redis.call('LINDEX', TURNS, number - session.last - 1)
+    if not element then break end
+    local _, _, _, stored_token, stored_sum = struct.unpack(HEADER, element)
+    if stored_token == token and stored_sum == id_sum then
+      -- A write, so that a WAIT behind it waits for the turn: WAIT knows only what its own connection wrote.
+      redis.call('HSET', META, 'last', digits(session.last))
+      return {'ok', number, session.expire}
+    end
+    if stored_token <= token then break end
   end
   return {lost(token)}
 end
@@ -33,13 +42,13 @@ end
 local function remember(number)
   local counters = redis.call('HMGET', REPLAY, 'first', 'last')
   local first, last = tonumber(counters[1] or 1), tonumber(counters[2] or 0) + 1
-  redis.call('HSET', REPLAY, 'r' .. request, table.concat({number, digits(now + replay_ms), last, digest}, '|'),
+  redis.call('HSET', REPLAY, 'r' .. request, table.concat({number, digits(now + ARGV[13]), last, digest}, '|'),
              'n' .. last, request, 'last', last)
   for _ = 1, 2 do
     local oldest = redis.call('HGET', REPLAY, 'n' .. first) or ''
     local expiry, sequence = string.match(redis.call('HGET', REPLAY, 'r' .. oldest) or '', '^%d+|(%d+)|(%d+)|')
     local current = tonumber(sequence) == first
-    if last - first < most_replays and current and tonumber(expiry) > now then break end
+    if last - first < tonumber(ARGV[14]) and current and tonumber(expiry) > now then break end
     redis.call('HDEL', REPLAY, 'n' .. first)
     if current then redis.call('HDEL', REPLAY, 'r' .. oldest) end
     first = first + 1
@@ -47,22 +56,22 @@ local function remember(number)
   redis.call('HSET', REPLAY, 'first', first)
 end
 
-local number, first, held_messages = session.last + 1, session.first, session.messages + messages
+local most_turns, drop_oldest = tonumber(ARGV[15]), ARGV[16] == '1'
+local number, first, held_messages = tonumber(v[6] or 0) + 1, tonumber(v[5] or 1), (v[7] or 0) + messages
 if number - first >= most_turns and not drop_oldest then return {'crammed'} end
 -- These can fail, and a script that fails undoes nothing: they come before the turn counts as stored.
-if prompt ~= '0' then redis.call('HINCRBY', META, 'prompt', prompt) end
-if completion ~= '0' then redis.call('HINCRBY', META, 'completion', completion) end
+local prompt_sum, completion_sum = digits((v[8] or 0) + prompt), digits((v[9] or 0) + completion)
 if cached ~= '0' then redis.call('HINCRBY', META, 'cached', cached) end
 redis.call('RPUSH', TURNS, struct.pack(HEADER, messages, flags, number, token, id_sum) .. turn .. number_field(number))
 while number - first + 1 > most_turns do
   held_messages = held_messages - struct.unpack('>I2', redis.call('LPOP', TURNS))
   first = first + 1
 end
-local expire = math.min(now + idle_ms, session.cap)
-redis.call('HSET', META, 'last', number, 'messages', held_messages, 'activity', digits(now), 'idle', digits(idle_ms),
-           'expire', digits(expire), 'done', turn_id)
+local expire = math.min(now + ARGV[10], tonumber(v[4]))
+redis.call('HSET', META, 'last', number, 'messages', held_messages, 'activity', digits(now), 'idle', ARGV[10],
+           'expire', digits(expire), 'done', turn_id, 'prompt', prompt_sum, 'completion', completion_sum)
 if first > 1 then redis.call('HSET', META, 'first', first) end
-if revision ~= '0' then redis.call('HSET', META, 'revision', revision) end
+if revision ~= '0' and revision ~= v[10] then redis.call('HSET', META, 'revision', revision) end
 if request ~= '' then remember(number) end
 release(claim_ms)
 keep_until(expire, 0)

@@ -11,7 +11,7 @@ if agent_uid ~= '' and session.uid ~= agent_uid then return {0, 0} end
 if user ~= '' and session.user ~= user then return {0, 0} end
 if idle ~= '' then
   if session.held then return {0, 0} end
-  if session.activity > now - tonumber(idle) then return {0, 0} end
+  if tonumber(session.activity) > now - tonumber(idle) then return {0, 0} end
 end
 remove()
 hand_over(claim_ms)

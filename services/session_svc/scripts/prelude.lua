@@ -10,26 +10,32 @@ local LEASE_MARGIN = 5000
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- Lua writes whole numbers below 1e14 in digits; the server itself would write 1700000000000 as 1.7e+12.
+-- Writes a whole number in digits; the server itself would write 1700000000000 as 1.7e+12.
 local function digits(number)
-  return number .. ''
+  return string.format('%d', number)
 end
 
 -- Returns the session as it stands, or nil when it is dead. `held` says whether somebody has the lease; `fields` is
--- what callers of the scripts get, in the order of `redis_store.session_of`, followed by what they do not look at.
+-- what callers of the scripts get, in the order of `redis_store.session_of`. One HGETALL takes half of what an HMGET
+-- of all these fields does.
 local function load()
-  local v = redis.call('HMGET', META, 'agent_id', 'agent_uid', 'user_id', 'created', 'activity', 'idle', 'cap',
-                       'expire', 'first', 'last', 'messages', 'prompt', 'completion', 'cached', 'revision', 'pinned',
-                       'metadata', 'token', 'turn', 'until', 'call', 'new', 'request', 'digest', 'done')
-  if not v[1] then return nil end
-  local expire, lease_until = tonumber(v[8]), tonumber(v[20] or 0)
+  local pairs_of, v = redis.call('HGETALL', META), {}
+  for index = 1, #pairs_of, 2 do v[pairs_of[index]] = pairs_of[index + 1] end
+  if not v.agent_id then return nil end
+  local expire, lease_until = tonumber(v.expire), tonumber(v['until'] or 0)
   local held = lease_until > now
-  if not held and (v[22] or expire <= now) then return nil end
+  if not held and (v.new or expire <= now) then return nil end
   return {
-    fields = v, agent = v[1], uid = v[2], user = v[3] or '', created = tonumber(v[4]), activity = tonumber(v[5]),
-    cap = tonumber(v[7]), expire = expire, first = tonumber(v[9] or 1), last = tonumber(v[10] or 0),
-    messages = tonumber(v[11] or 0), token = tonumber(v[18] or 0), turn = v[19], lease_until = lease_until,
-    call = v[21], new = v[22] and true or false, request = v[23] or '', digest = v[24], done = v[25], held = held,
+    fields = {
+      v.agent_id, v.agent_uid, v.user_id or false, v.created, v.activity, v.idle, v.cap, v.expire, v.first or false,
+      v.last or false, v.messages or false, v.prompt or false, v.completion or false, v.cached or false,
+      v.revision or false, v.pinned or false, v.metadata or false,
+    },
+    agent = v.agent_id, uid = v.agent_uid, user = v.user_id or '', created = v.created, activity = v.activity,
+    idle = v.idle, cap = v.cap, expire = expire, first = tonumber(v.first or 1), last = tonumber(v.last or 0),
+    token = tonumber(v.token or 0), turn = v.turn, lease_until = lease_until, call = v.call,
+    new = v.new and true or false, request = v.request or '', digest = v.digest, done = v.done, held = held,
+    interrupted = v.interrupted,
   }
 end
 
@@ -54,19 +60,6 @@ end
 -- count of messages, flags (1: continues the turn before), number, fencing token, check sum of the turn id
 local HEADER = '>I2BI4I8I4'
 
--- The fencing tokens of the stored turns grow (but a session that is made again may have those of the last once more), so the turn of a token is found from the end without looking further
--- than it could be; a retry that comes more than 1000 turns late finds nothing.
-local function number_of(token, id_sum, session)
-  for number = session.last, math.max(session.first, session.last - 1000), -1 do
-    local element = redis.call('LINDEX', TURNS, number - session.last - 1)
-    if not element then return nil end
-    local _, _, _, stored_token, stored_sum = struct.unpack(HEADER, element)
-    if stored_token == token and stored_sum == id_sum then return number end
-    if stored_token <= token then return nil end
-  end
-  return nil
-end
-
 -- Returns the number of the turn that a request has had and the digest it came with; nil where none is stored for it.
 local function stored_turn_of(session, request)
   if request == '' then return nil end
@@ -77,42 +70,73 @@ local function stored_turn_of(session, request)
   return tonumber(number), known
 end
 
-local function ticket_of(text)
-  local turn, call, deadline, reserved = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
-  return {turn = turn, call = call, deadline = tonumber(deadline), reserved = tonumber(reserved), text = text}
-end
-
-local function text_of(ticket)
-  return ticket.turn .. '|' .. ticket.call .. '|' .. digits(ticket.deadline) .. '|' .. digits(ticket.reserved)
-end
-
--- A call is named after the replica that it came in at, and that replica's channel.
-local function wake(call)
-  redis.call('PUBLISH', 'wake:' .. string.match(call, '^[^.]*'), call)
-end
-
--- Returns the first ticket that still counts, nil when there is none. Tickets go when their caller has given up, or
--- did not come in the time for which the lease was reserved for it.
-local function first_waiter()
-  while true do
-    local text = redis.call('LINDEX', QUEUE, 0)
-    if not text then return nil end
-    local ticket = ticket_of(text)
-    if ticket.deadline > now and (ticket.reserved == 0 or ticket.reserved > now) then return ticket end
-    redis.call('LPOP', QUEUE)
+-- Returns the functions of the queue. A script makes its functions anew each time it runs, which costs more than most
+-- of them do, and most turns find nobody in the queue: so these are made by whoever needs one.
+local function waiters()
+  local function ticket_of(text)
+    local turn, call, deadline, reserved = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
+    return {turn = turn, call = call, deadline = tonumber(deadline), reserved = tonumber(reserved), text = text}
   end
+
+  local function text_of(ticket)
+    return ticket.turn .. '|' .. ticket.call .. '|' .. digits(ticket.deadline) .. '|' .. digits(ticket.reserved)
+  end
+
+  -- A call is named after the replica that it came in at, and that replica's channel.
+  local function wake(call)
+    redis.call('PUBLISH', 'wake:' .. string.match(call, '^[^.]*'), call)
+  end
+
+  -- Returns the first ticket that still counts, nil when there is none. Tickets go when their caller has given up, or
+  -- did not come in the time for which the lease was reserved for it.
+  local function first_waiter()
+    while true do
+      local text = redis.call('LINDEX', QUEUE, 0)
+      if not text then return nil end
+      local ticket = ticket_of(text)
+      if ticket.deadline > now and (ticket.reserved == 0 or ticket.reserved > now) then return ticket end
+      redis.call('LPOP', QUEUE)
+    end
+  end
+
+  -- Reserves the free lease for the first waiter and wakes it; returns until when, 0 when nobody waits.
+  local function hand_over(claim_ms)
+    local ticket = first_waiter()
+    if not ticket then return 0 end
+    if ticket.reserved == 0 then
+      ticket.reserved = now + claim_ms
+      redis.call('LSET', QUEUE, 0, text_of(ticket))
+      wake(ticket.call)
+    end
+    return ticket.reserved
+  end
+
+  -- Takes the ticket whose field has this value out of the queue and returns it, nil when there is none.
+  local function take_ticket(field, value)
+    for _, text in ipairs(redis.call('LRANGE', QUEUE, 0, -1)) do
+      local ticket = ticket_of(text)
+      if ticket[field] == value then
+        redis.call('LREM', QUEUE, 1, text)
+        return ticket
+      end
+    end
+    return nil
+  end
+
+  -- Gives up a ticket; a lease that was reserved for it goes to the next.
+  local function give_up(field, value, claim_ms)
+    local ticket = take_ticket(field, value)
+    if ticket and ticket.reserved > 0 then hand_over(claim_ms) end
+  end
+
+  return {
+    text_of = text_of, ticket_of = ticket_of, wake = wake, first = first_waiter, hand_over = hand_over,
+    take = take_ticket, give_up = give_up,
+  }
 end
 
--- Reserves the free lease for the first waiter and wakes it; returns until when, 0 when nobody waits.
 local function hand_over(claim_ms)
-  local ticket = first_waiter()
-  if not ticket then return 0 end
-  if ticket.reserved == 0 then
-    ticket.reserved = now + claim_ms
-    redis.call('LSET', QUEUE, 0, text_of(ticket))
-    wake(ticket.call)
-  end
-  return ticket.reserved
+  if redis.call('LINDEX', QUEUE, 0) then waiters().hand_over(claim_ms) end
 end
 
 -- Frees the lease and lets the next one have it. The session must still be there.
@@ -130,24 +154,6 @@ local function undo(session, claim_ms)
     release(claim_ms)
     keep_until(session.expire, 0)
   end
-end
-
--- Takes the ticket whose field has this value out of the queue and returns it, nil when there is none.
-local function take_ticket(field, value)
-  for _, text in ipairs(redis.call('LRANGE', QUEUE, 0, -1)) do
-    local ticket = ticket_of(text)
-    if ticket[field] == value then
-      redis.call('LREM', QUEUE, 1, text)
-      return ticket
-    end
-  end
-  return nil
-end
-
--- Gives up a ticket; a lease that was reserved for it goes to the next.
-local function give_up(field, value, claim_ms)
-  local ticket = take_ticket(field, value)
-  if ticket and ticket.reserved > 0 then hand_over(claim_ms) end
 end
 
 -- Why a lease is not held: taken away on purpose, or run out.

@@ -9,7 +9,7 @@ from typing import Any
 
 PATCHES = {
     "prelude.lua": [
-        ("if not held and (v[22] or expire <= now) then return nil end", "if not held and v[22] then return nil end"),
+        ("if not held and (v.new or expire <= now) then return nil end", "if not held and v.new then return nil end"),
         ("local at = expire\n", "local at = expire + 3600000\n"),
     ],
     "delete.lua": [("remove()\nhand_over", "hand_over")],

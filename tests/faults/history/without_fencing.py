@@ -7,19 +7,28 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-FENCE = "return session ~= nil and session.held and session.token == token and session.turn == turn"
-NO_FENCE = "return session ~= nil"
+PATCHES = {
+    "prelude.lua": (
+        "return session ~= nil and session.held and session.token == token and session.turn == turn",
+        "return session ~= nil",
+    ),
+    "commit.lua": (
+        "if v[2] ~= turn_id or tonumber(v[1]) ~= token or tonumber(v[3]) <= now then",
+        "if not load() then",
+    ),
+}
 
 _read_text = Path.read_text
 
 
 def read_text_without_fence(path: Path, *arguments: Any, **options: Any) -> str:
-    """Read a file; of the scripts' prelude, a version in which whoever asks holds the lease."""
+    """Read a file; of the scripts that ask for the lease, a version in which whoever asks holds it."""
     text = _read_text(path, *arguments, **options)
-    if path.name != "prelude.lua":
+    if path.name not in PATCHES:
         return text
-    assert text.count(FENCE) == 1, "the scripts have changed: this patch must follow them"
-    return text.replace(FENCE, NO_FENCE)
+    fence, no_fence = PATCHES[path.name]
+    assert text.count(fence) == 1, "the scripts have changed: this patch must follow them"
+    return text.replace(fence, no_fence)
 
 
 if __name__ == "__main__":
