@@ -25,6 +25,7 @@ from session_svc.model import (
     BeginTurn,
     Begun,
     BusyPolicy,
+    Committed,
     CommitTurn,
     Fork,
     Lease,
@@ -88,10 +89,11 @@ def begun_on_the_wire(outcome: Begun | Replayed) -> bytes:
 
     Protobuf messages written one after the other are one message with the fields of all.
     """
-    response = turn_service_pb2.BeginTurnResponse(session=session(outcome.session))
+    response = turn_service_pb2.BeginTurnResponse()
+    _fill_session(response.session, outcome.session)
     if isinstance(outcome, Replayed):
         return response.SerializeToString() + _REPLAYED_TAG + varint(len(outcome.turn)) + outcome.turn
-    response.lease.CopyFrom(lease_message(outcome.lease))
+    _fill_lease(response.lease, outcome.lease)
     if outcome.limits:
         response.limits.extend(map(_limit_state, outcome.limits))
     response.created = outcome.created
@@ -124,14 +126,16 @@ def seconds(duration: Duration) -> float:
 
 def lease_message(held: Lease) -> turn_service_pb2.TurnLease:
     """Returns the lease as the contract has it."""
-    return turn_service_pb2.TurnLease(
-        project=held.key.project,
-        session_id=held.key.session_id,
-        turn_id=held.turn_id,
-        token=held.token,
-        expire_time=timestamp(held.expire_ms),
-        limits=held.limits,
-    )
+    message = turn_service_pb2.TurnLease()
+    _fill_lease(message, held)
+    return message
+
+
+def committed_message(committed: Committed) -> turn_service_pb2.CommitTurnResponse:
+    """Returns the answer to a commit."""
+    message = turn_service_pb2.CommitTurnResponse(turn_number=committed.turn_number)
+    _fill_time(message.expire_time, committed.expire_ms)
+    return message
 
 
 def _json_size(struct: Message) -> int | None:
@@ -176,29 +180,48 @@ def _tokens(count: int) -> int:
 
 def session(stored: Session) -> session_service_pb2.Session:
     """Returns a session as the contract has it."""
-    usage = stored.usage
-    return session_service_pb2.Session(
-        project=stored.key.project,
-        id=stored.key.session_id,
-        agent_id=stored.agent_id,
-        agent_uid=stored.agent_uid,
-        user_id=stored.user_id,
-        agent_revision=stored.agent_revision,
-        turn_count=stored.turn_count,
-        message_count=stored.message_count,
-        usage=message_pb2.Usage(
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            cached_tokens=usage.cached_tokens,
-        ),
-        metadata=stored.metadata,
-        pinned_revision=stored.pinned_revision,
-        create_time=timestamp(stored.created_ms),
-        last_activity_time=timestamp(stored.activity_ms),
-        expire_time=timestamp(stored.expire_ms),
-        idle_ttl=_duration(stored.idle_ms),
-        max_lifetime=_duration(stored.lifetime_ms),
-    )
+    message = session_service_pb2.Session()
+    _fill_session(message, stored)
+    return message
+
+
+def _fill_session(message: session_service_pb2.Session, stored: Session) -> None:
+    # In place, here and below: a message that is made first and handed to a constructor is copied, at twice the cost.
+    message.project = stored.key.project
+    message.id = stored.key.session_id
+    message.agent_id = stored.agent_id
+    message.agent_uid = stored.agent_uid
+    message.user_id = stored.user_id
+    message.agent_revision = stored.agent_revision
+    message.turn_count = stored.turn_count
+    message.message_count = stored.message_count
+    message.pinned_revision = stored.pinned_revision
+    used, usage = stored.usage, message.usage
+    usage.prompt_tokens = used.prompt_tokens
+    usage.completion_tokens = used.completion_tokens
+    usage.cached_tokens = used.cached_tokens
+    if stored.metadata:
+        message.metadata.update(stored.metadata)
+    _fill_time(message.create_time, stored.created_ms)
+    _fill_time(message.last_activity_time, stored.activity_ms)
+    _fill_time(message.expire_time, stored.expire_ms)
+    _fill_time(message.idle_ttl, stored.idle_ms)
+    _fill_time(message.max_lifetime, stored.lifetime_ms)
+
+
+def _fill_lease(message: turn_service_pb2.TurnLease, held: Lease) -> None:
+    message.project = held.key.project
+    message.session_id = held.key.session_id
+    message.turn_id = held.turn_id
+    message.token = held.token
+    _fill_time(message.expire_time, held.expire_ms)
+    if held.limits:
+        message.limits.extend(held.limits)
+
+
+def _fill_time(message: Timestamp | Duration, milliseconds: int) -> None:
+    message.seconds = milliseconds // 1000
+    message.nanos = milliseconds % 1000 * 1_000_000
 
 
 def new_session(request: session_service_pb2.CreateSessionRequest) -> NewSession:

@@ -269,22 +269,22 @@ def session_of(key: SessionKey, fields: Sequence[bytes | None]) -> Session:
     (messages, prompt, completion, cached, revision, pinned, metadata) = fields[10:17]
     created_ms = int(created or 0)
     return Session(
-        key=key,
-        agent_id=_text(agent_id),
-        agent_uid=_text(agent_uid),
-        user_id=_text(user_id),
-        created_ms=created_ms,
-        activity_ms=int(activity or 0),
-        idle_ms=int(idle or 0),
-        lifetime_ms=int(cap or 0) - created_ms,
-        expire_ms=int(expire or 0),
-        first_turn=int(first or 1),
-        last_turn=int(last or 0),
-        message_count=int(messages or 0),
-        usage=Usage(int(prompt or 0), int(completion or 0), int(cached or 0)),
-        agent_revision=int(revision or 0),
-        pinned_revision=int(pinned or 0),
-        metadata=json.loads(metadata) if metadata else {},
+        key,
+        _text(agent_id),
+        _text(agent_uid),
+        _text(user_id),
+        created_ms,
+        int(activity or 0),
+        int(idle or 0),
+        int(cap or 0) - created_ms,
+        int(expire or 0),
+        int(first or 1),
+        int(last or 0),
+        int(messages or 0),
+        Usage(int(prompt or 0), int(completion or 0), int(cached or 0)),
+        int(revision or 0),
+        int(pinned or 0),
+        json.loads(metadata) if metadata else {},
     )
 
 

@@ -38,9 +38,7 @@ class TurnServicer:
 
     async def CommitTurn(self, request: pb.CommitTurnRequest, context: Context) -> pb.CommitTurnResponse:
         """See the contract."""
-        committed = await self._turns.commit(convert.commit_turn(request))
-        expire_time = convert.timestamp(committed.expire_ms)
-        return pb.CommitTurnResponse(turn_number=committed.turn_number, expire_time=expire_time)
+        return convert.committed_message(await self._turns.commit(convert.commit_turn(request)))
 
     async def AbortTurn(self, request: pb.AbortTurnRequest, context: Context) -> pb.AbortTurnResponse:
         """See the contract."""
