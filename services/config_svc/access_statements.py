@@ -19,6 +19,11 @@ def one_project(project: str) -> Select[Any]:
     return select(projects).where(projects.c.id == project)
 
 
+def projects_with(uids: Sequence[str]) -> Select[Any]:
+    """Selects which of the uids projects have, also those in deletion."""
+    return select(projects.c.uid).where(projects.c.uid.in_(uids))
+
+
 def projects_page(after: str, limit: int, *, in_deletion: bool) -> Select[Any]:
     """Selects projects in order of id."""
     shown: ColumnElement[bool] = projects.c.delete_time.is_not(None) if in_deletion else true()

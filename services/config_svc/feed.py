@@ -10,6 +10,9 @@ other; one that stands still with the lock is ended by the server after `idle_in
 One reader a process (`follow`) is woken by NOTIFY, and by a clock where that was lost. It keeps the newest changes in
 a ring that all streams read from. A stream that starts further back reads the outbox by pages until it reaches the
 ring; one that falls out of the ring afterwards is cut off. So what a stream costs does not depend on how slow it is.
+
+The reader also looks every `poll` seconds which of the watched projects are gone. It does so before it reads changes,
+and a project's last changes are committed before its row goes: so a stream has them all when it ends.
 """
 
 import asyncio
@@ -18,7 +21,7 @@ import binascii
 import contextlib
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -26,9 +29,10 @@ import structlog
 
 from config_svc.metrics import Metrics
 from config_svc.model.change import Change, FeedPosition
-from config_svc.model.errors import CursorTooOld, WatcherTooSlow
+from config_svc.model.errors import CursorTooOld, ProjectNotFound, WatcherTooSlow
 from config_svc.model.rules import is_id
 from config_svc.store import Store, Tail
+from config_svc.watched_projects import WatchedProjects
 from servicekit.errors import InvalidArgument, ServiceError, Unavailable, Violation
 
 PAGE = 64
@@ -52,6 +56,18 @@ class FeedEvent:
     change: Change | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """One life of a project; its changes have sequences over `floor`."""
+
+    project: str
+    uid: str
+    floor: int
+
+    def has(self, change: Change) -> bool:
+        return change.agent_config.project == self.project and change.sequence > self.floor
+
+
 class ChangeFeed:
     """Follows the outbox and serves watches. `poll` is in seconds, `buffer` in changes (16 MiB of them at most)."""
 
@@ -73,6 +89,7 @@ class ChangeFeed:
         self._poll = poll
         self._on_health = on_health
         self._buffer = buffer
+        self._projects = WatchedProjects(poll=poll)
         self._ring: deque[Change] = deque()
         self._ring_bytes = 0
         self._ring_start = 0
@@ -107,20 +124,30 @@ class ChangeFeed:
     async def watch(self, project: str | None, cursor: str, heartbeat: timedelta | None) -> AsyncGenerator[FeedEvent]:
         """Yields a heartbeat with the cursor of the start, then changes of `project` (None: of all) and heartbeats.
 
-        Raises InvalidArgument, CursorTooOld, WatcherTooSlow, and Unavailable when the database goes away.
+        Raises InvalidArgument, CursorTooOld, WatcherTooSlow, ProjectNotFound when the project is not there or goes
+        away, after its last change, and Unavailable when the database goes away.
         """
         interval = _checked_interval(heartbeat)
         asked = _read_cursor(cursor) if cursor else None
         position = _start(await self._store.feed_position(), asked)
-        # An earlier project of this name is another one; whoever may read this one must not read that.
-        floor = await self._store.first_change(project) if project is not None and is_id(project) else 0
-        with self._metrics.watches.track_inprogress():
-            async with contextlib.aclosing(self._stream(project, floor, position, interval)) as events:
+        watched = await self._watched(project) if project is not None else None
+        with self._metrics.watches.track_inprogress(), self._watching(watched):
+            async with contextlib.aclosing(self._stream(watched, position, interval)) as events:
                 async for event in events:
                     yield event
 
+    async def _watched(self, project: str) -> _Watched:
+        found = await self._store.project(project) if is_id(project) else None
+        if found is None:
+            raise ProjectNotFound(project)
+        # An earlier project of this name is another one; whoever may read this one must not read that.
+        return _Watched(project, found.uid, await self._store.first_change(project))
+
+    def _watching(self, watched: _Watched | None) -> contextlib.AbstractContextManager[None]:
+        return self._projects.watching(watched.uid) if watched is not None else contextlib.nullcontext()
+
     async def _stream(
-        self, project: str | None, floor: int, start: FeedPosition, interval: float
+        self, watched: _Watched | None, start: FeedPosition, interval: float
     ) -> AsyncGenerator[FeedEvent]:
         loop = asyncio.get_running_loop()
         place, live = start.last, False
@@ -138,7 +165,7 @@ class ChangeFeed:
                 batch, reached = await self._page(place)
             for change in batch:
                 place = change.sequence
-                if project is None or (change.agent_config.project == project and place > floor):
+                if watched is None or watched.has(change):
                     yield FeedEvent(_make_cursor(start.feed, place), change.time, change)
                     beat = loop.time() + interval
             place = max(place, reached)
@@ -146,6 +173,8 @@ class ChangeFeed:
                 yield self._heartbeat(start.feed, place)
                 beat = loop.time() + interval
             if live and place >= self._head.last:
+                if watched is not None and self._projects.ended(watched.uid):
+                    raise ProjectNotFound(watched.project)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(beat):
                         await moved.wait()
@@ -159,11 +188,17 @@ class ChangeFeed:
             self._ring_bytes = 0
             self._ring_start = position.last
             self._head = position
+        gone: Collection[str] = ()
         while True:
+            gone = gone or await self._projects.gone(tail)
             changes = await tail.changes(self._head.last, PAGE)
             self._take(changes)
             await self._set_health(True)
             if len(changes) < PAGE:
+                if gone:
+                    self._projects.end(gone)
+                    self._wake()
+                    gone = ()
                 await tail.wait(self._poll)
 
     def _take(self, changes: Sequence[Change]) -> None:

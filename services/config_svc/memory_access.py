@@ -126,6 +126,10 @@ class MemoryAccess:
         shown = [one for one in found if one.delete_time is not None or not in_deletion]
         return sorted(shown, key=lambda one: one.id)[:limit]
 
+    async def missing_projects(self, uids: Sequence[str]) -> Sequence[str]:  # noqa: D102
+        there = {project.uid for project in self._state.projects.values()}
+        return [uid for uid in uids if uid not in there]
+
     async def first_change(self, project: str) -> int:  # noqa: D102
         return self._state.first_changes.get(project, 0)
 

@@ -11,7 +11,7 @@ from sqlalchemy import CursorResult, Select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from config_svc.access_statements import change_of_row, key_changes_after, newest_key_change
+from config_svc.access_statements import change_of_row, key_changes_after, newest_key_change, projects_with
 from config_svc.access_store import KeyChange
 from config_svc.async_engine import AsyncConnection
 from config_svc.model.change import Change, FeedPosition
@@ -41,6 +41,10 @@ class PostgresTail:
 
     async def changes(self, after: int, limit: int) -> Sequence[Change]:  # noqa: D102
         return await answered(read_changes(self._connection, after, limit), self._answer_seconds, self.abandoned)
+
+    async def missing_projects(self, uids: Sequence[str]) -> Sequence[str]:  # noqa: D102
+        there = {str(row.uid) for row in await self._run(projects_with(uids))}
+        return [uid for uid in uids if uid not in there]
 
     async def newest(self) -> int:  # noqa: D102
         return int((await self._run(newest_key_change())).scalar_one())

@@ -105,6 +105,10 @@ class Tail(Protocol):
         """Reads the oldest changes with a sequence over `after`, in order."""
         ...
 
+    async def missing_projects(self, uids: Sequence[str]) -> Sequence[str]:
+        """Returns those of the uids that no project has, not even one in deletion."""
+        ...
+
     async def wait(self, timeout: float) -> None:
         """Returns when a change may have been committed, at the latest after `timeout` seconds."""
         ...

@@ -26,9 +26,13 @@ async def create(service: Running, agent_id: str) -> None:
     await service.agents.CreateAgentConfig(pb.CreateAgentConfigRequest(agent_config=agent(agent_id)))
 
 
+def watch_of(service: Running, **fields: Any) -> Any:
+    return service.agents.WatchAgentConfigs(pb.WatchAgentConfigsRequest(**fields))
+
+
 async def start(service: Running, **fields: Any) -> tuple[Any, str]:
     """A watch that has begun, and its first cursor."""
-    watch = service.agents.WatchAgentConfigs(pb.WatchAgentConfigsRequest(**fields))
+    watch = watch_of(service, **fields)
     first = await asyncio.wait_for(watch.read(), 5)
     assert first.change_type == pb.CHANGE_TYPE_UNSPECIFIED
     return watch, first.cursor
@@ -207,3 +211,39 @@ async def test_what_is_watched_converges_to_what_is_stored(service: Running) -> 
         seen[config.id].append(config.revision)
     assert seen == {one: list(range(1, 8)) for one in ids}
     watch.cancel()
+
+
+async def test_a_watch_ends_with_its_project_on_every_replica(service: Running, database_url: str) -> None:
+    name = access_pb.Project(id="brief")
+
+    async def made() -> None:
+        await service.access.CreateProject(access_pb.CreateProjectRequest(project=name))
+        for number in range(3):
+            new = pb.CreateAgentConfigRequest(project="brief", agent_config=agent(f"a{number}"))
+            await service.agents.CreateAgentConfig(new)
+
+    await made()
+    async with running(database_url) as other:
+        watches = [(await start(one, project="brief"))[0] for one in (service, other, other)]
+        everything, _ = await start(other)
+        bystander, _ = await start(other, project="default")
+        _, cursor = await start(service, project="brief")
+        begun = time.monotonic()
+        await service.access.DeleteProject(access_pb.DeleteProjectRequest(id="brief"))
+        for watch in watches:
+            assert await next_ids(watch, 3) == ["a0", "a1", "a2"], "what it deleted is told before the end"
+            assert await end_of(watch) == "PROJECT_NOT_FOUND"
+        assert time.monotonic() - begun < 5
+        assert await end_of(watch_of(service, project="brief", cursor=cursor)) == "PROJECT_NOT_FOUND"
+        await made()
+        assert await next_ids(everything, 6) == ["a0", "a1", "a2", "a0", "a1", "a2"]
+        again, _ = await start(other, project="brief")
+        await create(service, "later")
+        assert await next_ids(bystander, 1) == ["later"]
+        for watch in (everything, bystander, again):
+            watch.cancel()
+
+
+async def test_a_watch_of_a_project_that_is_not_there(service: Running) -> None:
+    for project in ("nowhere", "No project"):
+        assert await end_of(watch_of(service, project=project)) == "PROJECT_NOT_FOUND"

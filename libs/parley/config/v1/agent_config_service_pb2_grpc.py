@@ -167,7 +167,8 @@ class AgentConfigServiceServicer:
     def WatchAgentConfigs(self, request, context):
         """Streams every committed change in commit order, at least once, from a cursor on. Without a cursor it starts at the
         present. The first message is always a heartbeat with the cursor that the stream starts from. Resume with the last
-        cursor seen. Fails: CURSOR_TOO_OLD, WATCHER_TOO_SLOW.
+        cursor seen. A stream of one project ends with PROJECT_NOT_FOUND soon after the project is deleted, and after the last
+        of its changes. Fails: CURSOR_TOO_OLD, WATCHER_TOO_SLOW, PROJECT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -73,7 +73,8 @@ class AgentConfigServiceStub:
     WatchAgentConfigs: _grpc.UnaryStreamMultiCallable[_agent_config_service_pb2.WatchAgentConfigsRequest, _agent_config_service_pb2.WatchAgentConfigsResponse]
     """Streams every committed change in commit order, at least once, from a cursor on. Without a cursor it starts at the
     present. The first message is always a heartbeat with the cursor that the stream starts from. Resume with the last
-    cursor seen. Fails: CURSOR_TOO_OLD, WATCHER_TOO_SLOW.
+    cursor seen. A stream of one project ends with PROJECT_NOT_FOUND soon after the project is deleted, and after the last
+    of its changes. Fails: CURSOR_TOO_OLD, WATCHER_TOO_SLOW, PROJECT_NOT_FOUND.
     """
 
 @_typing.type_check_only
@@ -121,7 +122,8 @@ class AgentConfigServiceAsyncStub(AgentConfigServiceStub):
     WatchAgentConfigs: _aio.UnaryStreamMultiCallable[_agent_config_service_pb2.WatchAgentConfigsRequest, _agent_config_service_pb2.WatchAgentConfigsResponse]  # type: ignore[assignment]
     """Streams every committed change in commit order, at least once, from a cursor on. Without a cursor it starts at the
     present. The first message is always a heartbeat with the cursor that the stream starts from. Resume with the last
-    cursor seen. Fails: CURSOR_TOO_OLD, WATCHER_TOO_SLOW.
+    cursor seen. A stream of one project ends with PROJECT_NOT_FOUND soon after the project is deleted, and after the last
+    of its changes. Fails: CURSOR_TOO_OLD, WATCHER_TOO_SLOW, PROJECT_NOT_FOUND.
     """
 
 class AgentConfigServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -226,7 +228,8 @@ class AgentConfigServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_agent_config_service_pb2.WatchAgentConfigsResponse], _abc.AsyncIterator[_agent_config_service_pb2.WatchAgentConfigsResponse]]:
         """Streams every committed change in commit order, at least once, from a cursor on. Without a cursor it starts at the
         present. The first message is always a heartbeat with the cursor that the stream starts from. Resume with the last
-        cursor seen. Fails: CURSOR_TOO_OLD, WATCHER_TOO_SLOW.
+        cursor seen. A stream of one project ends with PROJECT_NOT_FOUND soon after the project is deleted, and after the last
+        of its changes. Fails: CURSOR_TOO_OLD, WATCHER_TOO_SLOW, PROJECT_NOT_FOUND.
         """
 
 def add_AgentConfigServiceServicer_to_server(servicer: AgentConfigServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
