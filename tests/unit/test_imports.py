@@ -1,0 +1,24 @@
+"""What a service does not need is not imported: it would be resident in every replica, and slow every start."""
+
+import subprocess
+import sys
+
+import pytest
+
+NEVER = {"sqlalchemy.orm", "alembic", "mako", "aiohttp", "httpx", "jwt", "opentelemetry", "typer", "parley_cli"}
+"""The ORM, migrations, identity providers' tokens and traces until they are configured, and what only the CLI has."""
+
+NOT_OURS = {
+    "config_svc": {"redis", "hiredis", "litestar", "uvicorn", "httptools"},
+    "session_svc": {"sqlalchemy", "psycopg", "jsonschema", "re2", "litestar", "uvicorn", "httptools"},
+    "chat_gateway": {"sqlalchemy", "psycopg", "jsonschema", "re2", "redis", "hiredis"},
+}
+
+
+@pytest.mark.parametrize("service", NOT_OURS)
+def test_a_service_imports_only_what_it_needs(service: str) -> None:
+    code = f"import sys, {service}.settings, servicekit.lifecycle, {service}.wiring; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    imported = set(done.stdout.split())
+    assert f"{service}.wiring" in imported
+    assert imported.isdisjoint(NEVER | NOT_OURS[service])
