@@ -48,6 +48,11 @@ class AccessServicer(access_service_pb2_grpc.AccessServiceServicer):
         key, text = await self._keys.create(convert.key_of(request.api_key))
         return pb.CreateApiKeyResponse(api_key=convert.key_to_proto(key), key=text)
 
+    async def GetApiKey(self, request: pb.GetApiKeyRequest, context: Any) -> pb.GetApiKeyResponse:
+        """Reads an API key."""
+        key = await self._keys.get(project_of(request.project), request.id)
+        return pb.GetApiKeyResponse(api_key=convert.key_to_proto(key))
+
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: Any) -> pb.ListApiKeysResponse:
         """Lists API keys."""
         page, token = await self._keys.list(

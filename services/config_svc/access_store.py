@@ -128,6 +128,10 @@ class AccessStore(Protocol):
         """Reads the key that one of the hashes belongs to, with its hash, unless its project is gone or going."""
         ...
 
+    async def key(self, project: str, key_id: str) -> ApiKey | None:
+        """Reads an API key of the project as it lives now."""
+        ...
+
     async def keys(self, project: str, after: tuple[datetime, str] | None, limit: int) -> Sequence[ApiKey]:
         """Reads keys of the project as it lives now, oldest first, after a create time and id."""
         ...

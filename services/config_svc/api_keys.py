@@ -78,6 +78,11 @@ class ApiKeys:
         with self._metrics.access_write("create_api_key"):
             return await self._store.transact(work), text
 
+    async def get(self, project: str, key_id: str) -> ApiKey:
+        """Reads what is stored of a key. Raises ApiKeyNotFound."""
+        _check_name(project, key_id)
+        return _allowed(await self._store.key(project, key_id) if is_key_id(key_id) else None, key_id)
+
     async def list(self, project: str, *, size: int, token: str) -> tuple[Sequence[ApiKey], str]:
         """Reads one page, oldest first, and the token of the next, which is empty on the last."""
         found = Violations()
@@ -217,7 +222,10 @@ async def revoke_some(
 
 async def _own(writing: Writing, project: str, key_id: str) -> ApiKey:
     """Reads and locks a key that the caller may act on."""
-    key = await writing.lock_key(project, key_id) if is_key_id(key_id) else None
+    return _allowed(await writing.lock_key(project, key_id) if is_key_id(key_id) else None, key_id)
+
+
+def _allowed(key: ApiKey | None, key_id: str) -> ApiKey:
     caller = current()
     if key is None or (bound_user(caller, "") and key.user_id != caller.user_id):
         raise ApiKeyNotFound(key_id)

@@ -144,6 +144,9 @@ class MemoryAccess:
                 return key, one
         return None
 
+    async def key(self, project: str, key_id: str) -> ApiKey | None:  # noqa: D102
+        return await MemoryAccessWriting(self._state).lock_key(project, key_id)
+
     async def keys(self, project: str, after: tuple[datetime, str] | None, limit: int) -> Sequence[ApiKey]:  # noqa: D102
         life = self._state.projects.get(project)
         own = [key for key in self._state.keys.values() if life is not None and key.project_uid == life.uid]

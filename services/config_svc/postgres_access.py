@@ -220,6 +220,10 @@ class PostgresAccess(ABC):
         rows = await self._rows(key_with_hash(hashes))
         return (key_of_row(rows[0]), bytes(rows[0].hash)) if rows else None
 
+    async def key(self, project: str, key_id: str) -> ApiKey | None:  # noqa: D102
+        rows = await self._rows(one_key(project, key_id))
+        return key_of_row(rows[0]) if rows else None
+
     async def keys(self, project: str, after: tuple[datetime, str] | None, limit: int) -> Sequence[ApiKey]:  # noqa: D102
         return [key_of_row(row) for row in await self._rows(keys_page(project, after, limit))]
 

@@ -37,6 +37,11 @@ def test_a_key_is_made_used_and_revoked(guarded_system: System, monkeypatch: pyt
     listed = parley("keys", "list")
     assert made["id"] in listed
     assert made["key"] not in listed
+    shown = json.loads(parley("keys", "get", made["id"], "--json"))
+    assert shown == {name: value for name, value in made.items() if name != "key"} | {
+        "last_used_time": shown["last_used_time"]
+    }
+    assert made["id"] in parley("keys", "get", made["id"])
     assert "api_keys.create" in parley("audit")
     monkeypatch.setenv("PARLEY_API_KEY", guarded_system.operator_key)
     assert json.loads(parley("keys", "rotate", made["id"], "--project", project, "--json"))["replaced"]["expire_time"]

@@ -86,6 +86,14 @@ def create_key(
         print_fields(made)
 
 
+@keys.command("get")
+def get_key(key_id: KeyId, project: Project = None, as_json: AsJson = False) -> None:
+    """Show an API key, without the key itself."""
+    with Api(project=project) as api:
+        key = api.get(f"/v1/api_keys/{key_id}")
+    print_json(key) if as_json else print_fields(key)
+
+
 @keys.command("list")
 def list_keys(project: Project = None, limit: Limit = 100, as_json: AsJson = False) -> None:
     """List API keys, without the keys themselves."""

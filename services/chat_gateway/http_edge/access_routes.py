@@ -25,20 +25,9 @@ from chat_gateway.http_edge.times_json import to_duration
 from chat_gateway.model import DEFAULT_PROJECT
 from parley.config.v1 import access_service_pb2 as pb
 from servicekit.channels import call
-from servicekit.errors import Code, InvalidArgument, ServiceError, Violation
+from servicekit.errors import InvalidArgument, Violation
 
 PEER = "config_svc"
-SEARCH_PAGE = 1000
-
-
-class ApiKeyNotFound(ServiceError):
-    """No such key in the project."""
-
-    code = Code.NOT_FOUND
-    reason = "API_KEY_NOT_FOUND"
-
-    def __init__(self, key_id: str) -> None:
-        super().__init__(f"there is no API key {key_id!r}", metadata={"api_key_id": key_id})
 
 
 @post("/v1/projects", scope=OPERATOR)
@@ -89,15 +78,9 @@ async def list_api_keys(
 @get("/v1/api_keys/{key_id:str}", scope=KEYS_ADMIN)
 async def get_api_key(key_id: FromPath[str], needs: Given, project: Project) -> ApiKeyJson:
     """Reads an API key, without the key itself."""
-    request = pb.ListApiKeysRequest(project=project, page_size=SEARCH_PAGE)
-    while True:
-        page = await call(needs.stubs.access.ListApiKeys, request, timeout=needs.settings.rpc_timeout, peer=PEER)
-        for key in page.api_keys:
-            if key.id == key_id:
-                return api_key_json(key)
-        if not page.next_page_token:
-            raise ApiKeyNotFound(key_id)
-        request.page_token = page.next_page_token
+    request = pb.GetApiKeyRequest(project=project, id=key_id)
+    found = await call(needs.stubs.access.GetApiKey, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    return api_key_json(found.api_key)
 
 
 @delete("/v1/api_keys/{key_id:str}", scope=KEYS_ADMIN)

@@ -135,8 +135,23 @@ async def test_who_is_bound_to_a_user_makes_keys_of_that_user_only(keys: ApiKeys
         assert (await keys.revoke(P, made.id)).revoke_time is not None
 
 
+async def test_a_key_is_read_by_its_id(keys: ApiKeys, clock: Clock) -> None:
+    made, _ = await keys.create(wanted_key(user_id="alice"))
+    other, _ = await keys.create(wanted_key())
+    assert [await keys.get(P, key.id) for key in (made, other)] == [made, other]
+    clock.advance(hours=1)
+    assert await keys.revoke(P, made.id) == await keys.get(P, made.id)
+    with calling(scopes=USER_SCOPES, user_id="alice"):
+        assert (await keys.get(P, made.id)).id == made.id
+        with pytest.raises(ApiKeyNotFound):
+            await keys.get(P, other.id)
+
+
 async def test_keys_are_of_their_project_only(keys: ApiKeys) -> None:
     made, _ = await keys.create(wanted_key())
+    for project, key_id in (("other", made.id), ("nowhere", made.id), (P, "x"), (P, "key_" + "0" * 20)):
+        with pytest.raises(ApiKeyNotFound):
+            await keys.get(project, key_id)
     assert await keys.list("other", size=0, token="") == ([], "")
     assert await keys.list("nowhere", size=0, token="") == ([], "")
     for project in ("other", "nowhere"):

@@ -138,6 +138,8 @@ REASONS: list[tuple[str, str, Call, dict[str, str]]] = [
     ("NOT_FOUND", "PROJECT_NOT_FOUND", create(agent(), project="nowhere", validate_only=True), {}),
     ("NOT_FOUND", "PROJECT_NOT_FOUND", access("DeleteProject", id="nowhere"), {"project": "nowhere"}),
     ("NOT_FOUND", "PROJECT_NOT_FOUND", new_key("chat", project="nowhere"), {"project": "nowhere"}),
+    ("INVALID_ARGUMENT", "INVALID_FIELD", access("GetApiKey"), {}),
+    ("NOT_FOUND", "API_KEY_NOT_FOUND", access("GetApiKey", id="key_0"), {"api_key_id": "key_0"}),
     ("NOT_FOUND", "API_KEY_NOT_FOUND", access("RevokeApiKey", id="key_0"), {"api_key_id": "key_0"}),
     ("NOT_FOUND", "API_KEY_NOT_FOUND", access("RotateApiKey", id="\0"), {"api_key_id": "\0"}),
     (

@@ -55,6 +55,11 @@ class AccessServiceStub:
                 request_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.CreateApiKeyRequest.SerializeToString,
                 response_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.CreateApiKeyResponse.FromString,
                 _registered_method=True)
+        self.GetApiKey = channel.unary_unary(
+                '/parley.config.v1.AccessService/GetApiKey',
+                request_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.GetApiKeyRequest.SerializeToString,
+                response_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.GetApiKeyResponse.FromString,
+                _registered_method=True)
         self.ListApiKeys = channel.unary_unary(
                 '/parley.config.v1.AccessService/ListApiKeys',
                 request_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.ListApiKeysRequest.SerializeToString,
@@ -131,6 +136,14 @@ class AccessServiceServicer:
     def CreateApiKey(self, request, context):
         """Makes an API key and shows it this once. A caller can give no scope that it does not have. Fails: INVALID_FIELD,
         PROJECT_NOT_FOUND, SCOPE_MISSING, TOO_MANY_API_KEYS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetApiKey(self, request, context):
+        """Reads an API key, without the key itself (AIP-131); who is bound to a user reads that user's only. Safe to retry.
+        Fails: API_KEY_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,6 +240,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.CreateApiKey,
                     request_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.CreateApiKeyRequest.FromString,
                     response_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.CreateApiKeyResponse.SerializeToString,
+            ),
+            'GetApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApiKey,
+                    request_deserializer=parley_dot_config_dot_v1_dot_access__service__pb2.GetApiKeyRequest.FromString,
+                    response_serializer=parley_dot_config_dot_v1_dot_access__service__pb2.GetApiKeyResponse.SerializeToString,
             ),
             'ListApiKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.ListApiKeys,
@@ -383,6 +401,33 @@ class AccessService:
             '/parley.config.v1.AccessService/CreateApiKey',
             parley_dot_config_dot_v1_dot_access__service__pb2.CreateApiKeyRequest.SerializeToString,
             parley_dot_config_dot_v1_dot_access__service__pb2.CreateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.config.v1.AccessService/GetApiKey',
+            parley_dot_config_dot_v1_dot_access__service__pb2.GetApiKeyRequest.SerializeToString,
+            parley_dot_config_dot_v1_dot_access__service__pb2.GetApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,10 @@ class AccessServiceStub:
     """Makes an API key and shows it this once. A caller can give no scope that it does not have. Fails: INVALID_FIELD,
     PROJECT_NOT_FOUND, SCOPE_MISSING, TOO_MANY_API_KEYS.
     """
+    GetApiKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.GetApiKeyRequest, _access_service_pb2.GetApiKeyResponse]
+    """Reads an API key, without the key itself (AIP-131); who is bound to a user reads that user's only. Safe to retry.
+    Fails: API_KEY_NOT_FOUND.
+    """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListApiKeysRequest, _access_service_pb2.ListApiKeysResponse]
     """Lists API keys of a project by pages, without the keys themselves. Safe to retry. Fails: INVALID_PAGE_TOKEN."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.RevokeApiKeyRequest, _access_service_pb2.RevokeApiKeyResponse]
@@ -91,6 +95,10 @@ class AccessServiceAsyncStub(AccessServiceStub):
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.CreateApiKeyRequest, _access_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Makes an API key and shows it this once. A caller can give no scope that it does not have. Fails: INVALID_FIELD,
     PROJECT_NOT_FOUND, SCOPE_MISSING, TOO_MANY_API_KEYS.
+    """
+    GetApiKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.GetApiKeyRequest, _access_service_pb2.GetApiKeyResponse]  # type: ignore[assignment]
+    """Reads an API key, without the key itself (AIP-131); who is bound to a user reads that user's only. Safe to retry.
+    Fails: API_KEY_NOT_FOUND.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListApiKeysRequest, _access_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists API keys of a project by pages, without the keys themselves. Safe to retry. Fails: INVALID_PAGE_TOKEN."""
@@ -159,6 +167,16 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_access_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_access_service_pb2.CreateApiKeyResponse]]:
         """Makes an API key and shows it this once. A caller can give no scope that it does not have. Fails: INVALID_FIELD,
         PROJECT_NOT_FOUND, SCOPE_MISSING, TOO_MANY_API_KEYS.
+        """
+
+    @_abc_1.abstractmethod
+    def GetApiKey(
+        self,
+        request: _access_service_pb2.GetApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.GetApiKeyResponse, _abc.Awaitable[_access_service_pb2.GetApiKeyResponse]]:
+        """Reads an API key, without the key itself (AIP-131); who is bound to a user reads that user's only. Safe to retry.
+        Fails: API_KEY_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
