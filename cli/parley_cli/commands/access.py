@@ -7,13 +7,13 @@ import typer
 from parley_cli.api import Api
 from parley_cli.commands.confirm import confirm_deletion
 from parley_cli.commands.output import print_fields, print_json, print_table
+from parley_cli.commands.project import Project
 
 projects = typer.Typer(help="Projects: what keeps agents, sessions and keys apart.", no_args_is_help=True)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")]
-Project = Annotated[str | None, typer.Option("--project", help="The project; the key's own, or default.")]
 KeyId = Annotated[str, typer.Argument(metavar="KEY", help="The key's id.")]
 
 _KEY_COLUMNS = {
@@ -73,10 +73,18 @@ def create_key(
     user: Annotated[str | None, typer.Option("--user", help="The only user it may act for.")] = None,
     expires: Annotated[str | None, typer.Option("--expires", help="When it ends (RFC 3339).")] = None,
     name: Annotated[str, typer.Option("--name", help="A name for people.")] = "",
+    turns_a_minute: Annotated[
+        int, typer.Option("--turns-a-minute", min=0, max=1_000_000, help="Turns it may begin a minute; 0 is any.")
+    ] = 0,
+    turns_at_once: Annotated[
+        int, typer.Option("--turns-at-once", min=0, max=100_000, help="Turns it may have running; 0 is any.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Make an API key, and print it this once."""
-    body = {"scopes": scopes, "display_name": name}
+    body: dict[str, Any] = {"scopes": scopes, "display_name": name}
+    if turns_a_minute or turns_at_once:
+        body["limits"] = {"requests_per_minute": turns_a_minute, "concurrent_turns": turns_at_once}
     optional = {"project": project, "user_id": user, "expire_time": expires}
     with Api() as api:
         made = api.send("POST", "/v1/api_keys", body | {key: value for key, value in optional.items() if value})

@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 from parley_cli.api import Api
 from parley_cli.commands.apply import apply, export
 from parley_cli.commands.output import print_fields, print_json, print_table
+from parley_cli.commands.project import Project
 from parley_cli.commands.revisions import diff, list_revisions, rollback, undelete
 from parley_cli.errors import LocalError
 
@@ -52,10 +53,11 @@ def list_agents(
     limit: Limit = 100,
     filter_text: Annotated[str | None, typer.Option("--filter", help="Such as 'labels.team=cx'.")] = None,
     deleted: Annotated[bool, typer.Option("--deleted", help="Deleted ones too, which can be undeleted.")] = False,
+    project: Project = None,
     as_json: AsJson = False,
 ) -> None:
     """List agents."""
-    with Api() as api:
+    with Api(project=project) as api:
         rows = api.list_all("/v1/agents", limit, filter=filter_text, show_deleted="true" if deleted else None)
     if as_json:
         print_json(rows)
@@ -64,17 +66,17 @@ def list_agents(
 
 
 @agents.command("get")
-def get_agent(agent_id: Id, as_json: AsJson = False) -> None:
+def get_agent(agent_id: Id, project: Project = None, as_json: AsJson = False) -> None:
     """Show one agent."""
-    with Api() as api:
+    with Api(project=project) as api:
         agent = api.get(f"/v1/agents/{agent_id}")
     print_json(agent) if as_json else print_fields(agent)
 
 
 @agents.command("create")
-def create_agent(file: File, as_json: AsJson = False) -> None:
+def create_agent(file: File, project: Project = None, as_json: AsJson = False) -> None:
     """Create an agent from a file."""
-    with Api() as api:
+    with Api(project=project) as api:
         agent = api.send("POST", "/v1/agents", read_object(file))
     if as_json:
         print_json(agent)
@@ -83,9 +85,9 @@ def create_agent(file: File, as_json: AsJson = False) -> None:
 
 
 @agents.command("update")
-def update_agent(agent_id: Id, file: File, as_json: AsJson = False) -> None:
+def update_agent(agent_id: Id, file: File, project: Project = None, as_json: AsJson = False) -> None:
     """Change the fields of an agent that the file names; the others stay. An `etag` in the file is checked."""
-    with Api() as api:
+    with Api(project=project) as api:
         agent = api.send("PATCH", f"/v1/agents/{agent_id}", read_object(file))
     if as_json:
         print_json(agent)
@@ -94,9 +96,9 @@ def update_agent(agent_id: Id, file: File, as_json: AsJson = False) -> None:
 
 
 @agents.command("delete")
-def delete_agent(agent_id: Id) -> None:
+def delete_agent(agent_id: Id, project: Project = None) -> None:
     """Delete an agent, with its sessions."""
-    with Api() as api:
+    with Api(project=project) as api:
         api.send("DELETE", f"/v1/agents/{agent_id}")
     typer.echo(f"deleted {agent_id}")
 

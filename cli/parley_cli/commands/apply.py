@@ -12,6 +12,7 @@ import typer
 from parley_cli.api import Api, ApiError
 from parley_cli.commands.confirm import confirm_deletion
 from parley_cli.commands.output import print_json
+from parley_cli.commands.project import Project
 from parley_cli.declared.agent_file import AgentFile, Problem, agent_files, as_yaml, exported
 from parley_cli.declared.plan import (
     DEFAULT_OWNER,
@@ -60,12 +61,13 @@ def apply(
     ] = DEFAULT_OWNER,
     comment: Annotated[str, typer.Option("--comment", help="A note kept with each new revision.")] = "",
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print plan and outcome.")] = Output.TEXT,
+    project: Project = None,
 ) -> None:
     """Make the server have the agents that the files declare. Nothing is changed unless every file is good."""
     if prune and files.is_file():
         raise LocalError("--prune needs a folder: one file does not say which agents there are")
     declared, problems = agent_files(files)
-    with Api() as api:
+    with Api(project=project) as api:
         plan, found = make_plan(api, declared, owner, prune=prune)
         _require_good(problems + found)
         if output is Output.TEXT:
@@ -87,9 +89,10 @@ def export(
         Path | None, typer.Option("--directory", "-d", file_okay=False, help="Write a file for each agent here.")
     ] = None,
     output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.YAML,
+    project: Project = None,
 ) -> None:
     """Write agents as files that `apply` takes. Files that are there keep their comments and the order of fields."""
-    with Api() as api:
+    with Api(project=project) as api:
         named = [api.get(f"/v1/agents/{one}") for one in ids or ()]
         agents = named or api.list_all("/v1/agents", MOST_AGENTS)
     contents = [exported(agent, frozenset({OWNER_LABEL})) for agent in agents]

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from parley_cli.api import Api, ApiError
+from parley_cli.commands.project import Project
 
 PROMPT = "you> "
 
@@ -15,9 +16,10 @@ def chat(
     session: Annotated[str | None, typer.Option("--session", help="Go on with this session.")] = None,
     user: Annotated[str | None, typer.Option("--user", help="Whose session it is.")] = None,
     message: Annotated[str | None, typer.Option("--message", "-m", help="Say this alone, and end.")] = None,
+    project: Project = None,
 ) -> None:
     """Talk to an agent; the answers are streamed. Lines that are piped in are turns too."""
-    with Api() as api:
+    with Api(project=project) as api:
         if message is not None:
             session = turn(api, agent, message, session, user)
         else:

@@ -7,6 +7,7 @@ import typer
 from parley_cli.api import Api
 from parley_cli.commands.apply import change_lines
 from parley_cli.commands.output import print_json, print_table
+from parley_cli.commands.project import Project
 from parley_cli.declared.plan import FieldChange
 
 Id = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's id.")]
@@ -24,10 +25,11 @@ COLUMNS = {
 def list_revisions(
     agent_id: Id,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 100,
+    project: Project = None,
     as_json: AsJson = False,
 ) -> None:
     """List an agent's revisions, newest first: when, by whom, why, and which fields changed."""
-    with Api() as api:
+    with Api(project=project) as api:
         rows = api.list_all(f"/v1/agents/{agent_id}/revisions", limit)
     if as_json:
         print_json(rows)
@@ -40,10 +42,11 @@ def diff(
     agent_id: Id,
     from_revision: Annotated[int, typer.Option("--from", min=0, help="The one before --to when 0.")] = 0,
     to_revision: Annotated[int, typer.Option("--to", min=0, help="The current one when 0.")] = 0,
+    project: Project = None,
     as_json: AsJson = False,
 ) -> None:
     """Show in what two revisions of an agent differ; by default, what its last change was."""
-    with Api() as api:
+    with Api(project=project) as api:
         found = api.get(f"/v1/agents/{agent_id}/compare", from_revision=from_revision, to_revision=to_revision)
     if as_json:
         print_json(found)
@@ -58,9 +61,10 @@ def rollback(
     agent_id: Id,
     revision: Annotated[int, typer.Argument(min=1, help="The revision to go back to.")],
     comment: Annotated[str, typer.Option("--comment", help="A note kept with the new revision.")] = "",
+    project: Project = None,
 ) -> None:
     """Make a new revision with the content of an older one."""
-    with Api() as api:
+    with Api(project=project) as api:
         agent = api.send("POST", f"/v1/agents/{agent_id}:rollback", {"revision": revision, "comment": comment})
     typer.echo(f"rolled back {agent['id']} to revision {revision} (revision {agent['revision']})")
 
@@ -69,8 +73,9 @@ def undelete(
     agent_id: Id,
     new_id: Annotated[str | None, typer.Option("--as", metavar="AGENT", help="Under another id.")] = None,
     uid: Annotated[str | None, typer.Option("--uid", help="Which of several that had the id; else the last.")] = None,
+    project: Project = None,
 ) -> None:
     """Bring a deleted agent back, with its revisions. Its sessions stay deleted."""
-    with Api() as api:
+    with Api(project=project) as api:
         agent = api.send("POST", f"/v1/agents/{agent_id}:undelete", {"id": new_id, "uid": uid})
     typer.echo(f"undeleted {agent['id']} (revision {agent['revision']}, uid {agent['uid']})")

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from parley_cli.api import Api
 from parley_cli.commands.output import console, print_fields, print_json, print_table
+from parley_cli.commands.project import Project
 
 sessions = typer.Typer(help="Sessions: what was said.", no_args_is_help=True)
 
@@ -27,9 +28,11 @@ COLUMNS = {
 
 
 @sessions.command("list")
-def list_sessions(agent: Agent = None, user: User = None, limit: Limit = 100, as_json: AsJson = False) -> None:
+def list_sessions(
+    agent: Agent = None, user: User = None, limit: Limit = 100, project: Project = None, as_json: AsJson = False
+) -> None:
     """List sessions."""
-    with Api() as api:
+    with Api(project=project) as api:
         rows = api.list_all("/v1/sessions", limit, agent_id=agent, user_id=user)
     if as_json:
         print_json(rows)
@@ -38,9 +41,9 @@ def list_sessions(agent: Agent = None, user: User = None, limit: Limit = 100, as
 
 
 @sessions.command("show")
-def show_session(session_id: Id, limit: Limit = 1000, as_json: AsJson = False) -> None:
+def show_session(session_id: Id, limit: Limit = 1000, project: Project = None, as_json: AsJson = False) -> None:
     """Show one session with its messages, oldest first."""
-    with Api() as api:
+    with Api(project=project) as api:
         session = api.get(f"/v1/sessions/{session_id}")
         messages = api.list_all(f"/v1/sessions/{session_id}/messages", limit)
     if as_json:
@@ -63,8 +66,8 @@ def message_text(message: dict[str, Any]) -> str:
 
 
 @sessions.command("delete")
-def delete_session(session_id: Id) -> None:
+def delete_session(session_id: Id, project: Project = None) -> None:
     """Delete a session with its history."""
-    with Api() as api:
+    with Api(project=project) as api:
         api.send("DELETE", f"/v1/sessions/{session_id}")
     typer.echo(f"deleted {session_id}")

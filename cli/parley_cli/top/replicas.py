@@ -14,6 +14,9 @@ from parley_cli.top.reading import Activity, Reading, activity, parse
 TIMEOUT_SECONDS = 2.0
 MOST_REPLICAS = 256
 
+_REFUSED = frozenset({401, 403})
+"""Metrics are of all projects, so no project's key reads them."""
+
 
 @dataclass(slots=True)
 class Replica:
@@ -32,7 +35,8 @@ class Replica:
             response.raise_for_status()
             reading = parse(response.text, time.monotonic())
         except httpx.HTTPStatusError as error:
-            self._lose(f"answers {error.response.status_code}")
+            status = error.response.status_code
+            self._lose(f"answers {status}{': needs the operator key' if status in _REFUSED else ''}")
         except httpx.TransportError:
             self._lose("does not answer")
         except ValueError:

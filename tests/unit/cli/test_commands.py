@@ -32,6 +32,7 @@ class Server(ThreadingHTTPServer):
         self.answers: dict[str, tuple[int, Any]] = {}
         self.asked: list[tuple[str, Any]] = []
         self.credentials: list[str | None] = []
+        self.projects: list[str | None] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -42,6 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         asked = f"{self.command} {self.path}"
         self.server.asked.append((asked, json.loads(body) if body else None))
         self.server.credentials.append(self.headers.get("Authorization"))
+        self.server.projects.append(self.headers.get("X-Project-ID"))
         status, answer = self.server.answers[asked]
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
@@ -100,6 +102,53 @@ def test_list_follows_pages(server: Server, run) -> None:
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["id", "support", "b"]
     assert "assistant" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (("agents", "list"), "GET /v1/agents?page_size=100"),
+        (("agents", "get", "support"), "GET /v1/agents/support"),
+        (("agents", "create", "-f", "agent.yaml"), "POST /v1/agents"),
+        (("agents", "update", "support", "-f", "agent.yaml"), "PATCH /v1/agents/support"),
+        (("agents", "delete", "support"), "DELETE /v1/agents/support"),
+        (("agents", "apply", "-f", "agent.yaml", "--dry-run"), "GET /v1/agents?page_size=100"),
+        (("agents", "export", "support"), "GET /v1/agents/support"),
+        (("agents", "revisions", "support"), "GET /v1/agents/support/revisions?page_size=100"),
+        (("agents", "diff", "support"), "GET /v1/agents/support/compare?from_revision=0&to_revision=0"),
+        (("agents", "rollback", "support", "1"), "POST /v1/agents/support:rollback"),
+        (("agents", "undelete", "support"), "POST /v1/agents/support:undelete"),
+        (("sessions", "list"), "GET /v1/sessions?page_size=100"),
+        (("sessions", "show", "s-1"), "GET /v1/sessions/s-1"),
+        (("sessions", "delete", "s-1"), "DELETE /v1/sessions/s-1"),
+        (("chat", "support", "-m", "Hi"), "POST /v1/chat/completions"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
+)
+def test_the_project_goes_along(
+    server: Server, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], asked: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("agent.yaml").write_text("id: support\nname: Support\n")
+    server.answers[asked] = (404, {"error": {"code": "route_not_found", "message": "enough"}})
+    for project in ((), ("--project", "acme")):
+        run(*arguments, *project)
+    assert [one for one, _ in server.asked] == [asked, asked]
+    assert server.projects == [None, "acme"]
+
+
+def test_a_key_is_made_with_limits(server: Server, run) -> None:
+    server.answers["POST /v1/api_keys"] = (201, {"id": "key_1", "key": "parley_sk_x"})
+    run("keys", "create", "--scope", "chat")
+    run("keys", "create", "--scope", "chat", "--turns-a-minute", "60", "--turns-at-once", "4")
+    run("keys", "create", "--scope", "chat", "--turns-at-once", "4")
+    assert [body.get("limits") for _, body in server.asked] == [
+        None,
+        {"requests_per_minute": 60, "concurrent_turns": 4},
+        {"requests_per_minute": 0, "concurrent_turns": 4},
+    ]
+    code, _, err = run("keys", "create", "--scope", "chat", "--turns-a-minute", "-1")
+    assert code == 2, err
 
 
 def test_an_api_key_goes_along(server: Server, run, monkeypatch: pytest.MonkeyPatch) -> None:

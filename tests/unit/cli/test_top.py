@@ -1,5 +1,6 @@
 """What `parley top` makes of two looks at a replica's metrics."""
 
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from rich.console import Console
@@ -67,6 +68,17 @@ def test_a_replica_that_is_silent_is_named(free_port: int) -> None:
     assert replica.trouble == "does not answer"
     assert "1 silent" in picture(replica)
     assert "does not answer" in picture(replica)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(401, "answers 401: needs the operator key"), (403, "answers 403: needs the operator key"), (500, "answers 500")],
+)
+def test_a_replica_that_refuses_says_which_key_it_needs(status: int, said: str) -> None:
+    replica = Replica("http://replica")
+    with httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(status))) as client:
+        replica.look(client)
+    assert replica.trouble == said
 
 
 def test_what_is_no_address_is_a_named_error() -> None:
