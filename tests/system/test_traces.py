@@ -2,7 +2,9 @@
 
 import json
 import secrets
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -135,10 +137,25 @@ def test_log_lines_carry_the_ids_of_their_trace(traced: System) -> None:
     trace_id = secrets.token_hex(16)
     with traced.client() as client:
         client.get("/v1/agents/tracer", headers={"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"})
-    lines = [json.loads(line) for line in log_of(traced.gateways[0]).splitlines() if '"request"' in line]
-    [line] = [line for line in lines if line.get("trace_id") == trace_id]
+    [line] = request_lines(traced.gateways[0], trace_id)
     assert line["route"] == "/v1/agents/{agent_id}"
     assert line["request_id"]
+
+
+def request_lines(service: ServiceProcess, trace_id: str) -> list[dict[str, Any]]:
+    """The log's lines of the requests in a trace; one is written when its answer has been sent, so it is waited for."""
+    give_up = time.monotonic() + 10
+    while True:
+        lines = [json.loads(line) for line in complete_lines(log_of(service)) if '"request"' in line]
+        found = [line for line in lines if line.get("trace_id") == trace_id]
+        if found or time.monotonic() > give_up:
+            return found
+        time.sleep(0.02)
+
+
+def complete_lines(log: str) -> list[str]:
+    """A log without the line that is being written."""
+    return log[: log.rfind("\n") + 1].splitlines()
 
 
 def log_of(service: ServiceProcess) -> str:
