@@ -143,14 +143,14 @@ class Cancelled(ServiceError):
         super().__init__(message)
 
 
-class NotImplementedYet(ServiceError):
-    """The RPC is in the contract and its depth comes later."""
+class UnknownMethod(ServiceError):
+    """A call names no method that this server knows: its caller is of another release."""
 
     code = Code.UNIMPLEMENTED
     reason = "NOT_IMPLEMENTED"
 
-    def __init__(self, rpc: str) -> None:
-        super().__init__(f"{rpc} is not implemented yet", metadata={"rpc": rpc})
+    def __init__(self) -> None:
+        super().__init__("this server does not know the method that is called")
 
 
 class RemoteError(ServiceError):

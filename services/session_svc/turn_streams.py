@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import grpc
 
 from parley.session.v1 import turn_service_pb2 as pb
-from servicekit.errors import Draining, InvalidArgument, NotImplementedYet, ServiceError, Unavailable
+from servicekit.errors import Draining, InvalidArgument, ServiceError, Unavailable, UnknownMethod
 from servicekit.interceptors import Behavior
 from servicekit.rpc_status import DETAILS_KEY, to_status
 from servicekit.wire import bytes_tag, number_tag, varint
@@ -117,7 +117,7 @@ class _Stream:
         if call_id in self._calls:
             raise InvalidArgument(message=f"call {call_id} is there already")
         if name is None:
-            self._refuse(call_id, NotImplementedYet("a method that this server does not know"))
+            self._refuse(call_id, UnknownMethod())
         elif len(self._calls) + len(self._cancelled) >= MOST_CALLS:
             self._refuse(call_id, Unavailable("session_svc", retry_after=OVERLOAD_PAUSE))
         else:

@@ -322,21 +322,21 @@ ELSEWHERE = {
     "WATCHER_TOO_SLOW": "tests/service/config_svc/test_watch.py::test_a_slow_watcher_is_cut_off",
     "INTERNAL": "tests/unit/servicekit/test_servicekit_interceptors.py::"
     "test_an_unexpected_exception_leaks_no_text_and_is_logged",
+    "RATE_LIMITED": "tests/system/test_turn_limits.py::test_grpc_says_whose_limit_it_is_and_when_to_ask_again",
+    "NOT_IMPLEMENTED": "tests/service/session_svc/test_turn_streams.py::test_what_is_no_call_is_refused",
     "TOO_MANY_API_KEYS": "tests/service/config_svc/test_access.py::"
     "test_the_bound_on_keys_is_a_setting_and_its_error_has_a_name",
     "TEMPLATE_NOT_BUILDABLE": "tests/unit/chat_gateway/test_instances.py::test_a_template_that_is_not_here_is_named",
 }
 # Reasons of who may call what: tests/system/test_access_matrix.py, with every kind of credentials.
 MATRIX = {"UNAUTHENTICATED", "SCOPE_MISSING", "PROJECT_DENIED", "USER_DENIED"}
-# Reasons that no code raises here: of what comes later, and rate limits (issue 4).
-LATER = {"RATE_LIMITED", "NOT_IMPLEMENTED"}
 HERE = {"TURN_QUEUE_FULL", "SESSION_AGENT_MISMATCH", "IDEMPOTENCY_KEY_REUSED"}
 
 
 def test_every_reason_has_its_test() -> None:
     shown = {case.reason for case in CHATS.values()} | {case.reason for case in ADMIN.values()} | HERE
     named = {name.removeprefix("REASON_") for name in list(reason_pb2.Reason.keys())} - {"UNSPECIFIED"}
-    assert named == shown | ELSEWHERE.keys() | MATRIX | LATER
+    assert named == shown | ELSEWHERE.keys() | MATRIX
     for place in ELSEWHERE.values():
         file, _, test = place.partition("::")
         functions = {n.name for n in ast.walk(ast.parse((ROOT / file).read_text())) if hasattr(n, "name")}

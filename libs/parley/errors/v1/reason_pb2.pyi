@@ -130,7 +130,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_USER_DENIED: _Reason.ValueType  # 163
     """PERMISSION_DENIED. The request names another user than the credentials are bound to. Metadata: none."""
     REASON_NOT_IMPLEMENTED: _Reason.ValueType  # 180
-    """UNIMPLEMENTED. The RPC is in the contract and its depth comes later. Metadata: rpc."""
+    """UNIMPLEMENTED. A call on a stream names no method that this server knows: the caller is of another release.
+    Metadata: none.
+    """
     REASON_INTERNAL: _Reason.ValueType  # 181
     """INTERNAL. A fault of this service. Its log has the details."""
 
@@ -247,7 +249,9 @@ REASON_PROJECT_DENIED: Reason.ValueType  # 162
 REASON_USER_DENIED: Reason.ValueType  # 163
 """PERMISSION_DENIED. The request names another user than the credentials are bound to. Metadata: none."""
 REASON_NOT_IMPLEMENTED: Reason.ValueType  # 180
-"""UNIMPLEMENTED. The RPC is in the contract and its depth comes later. Metadata: rpc."""
+"""UNIMPLEMENTED. A call on a stream names no method that this server knows: the caller is of another release.
+Metadata: none.
+"""
 REASON_INTERNAL: Reason.ValueType  # 181
 """INTERNAL. A fault of this service. Its log has the details."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
