@@ -40,7 +40,7 @@ soak: $(INSTALLED) ## Break everything at random and check every turn: make soak
 bench: $(INSTALLED) ## Measure the budgets (under 10 minutes; ARGS=--quick: 90 s)
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
-bench-compare: $(INSTALLED) ## Compare with another revision, interleaved: make bench-compare BASE=HEAD~1
+bench-compare: $(INSTALLED) ## Compare with another revision: make bench-compare BASE=HEAD~1 [ARGS=--instructions]
 	$(BIN)/python -m benchmarks.compare $(BASE) $(ARGS)
 
 images: $(INSTALLED) ## Build every image and its list of contents: make images [ARGS='config_svc --tag NAME']

@@ -4,6 +4,7 @@ The revision is checked out beside this one (git worktree) and runs in the same 
 measures both versions next to each other, in an order that alternates, so that what disturbs the machine disturbs both;
 the ratios are those of each round. With `--together` both are under load at the same time, each with half of it: their
 times mean nothing then, but what each takes of the CPU for a turn compares best so on a machine that others use, too.
+With `--instructions` it is not time that is compared but instructions, under valgrind: see `benchmarks.instructions`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from benchmarks import measures
+from benchmarks import callgrind, instructions, measures
+from benchmarks.callgrind import ValgrindMissing
 from benchmarks.driver import Result
 from benchmarks.measures import CASES, FULL, Bench, Case, median_and_spread, turn_cpu
 from benchmarks.run import RESULTS
@@ -29,6 +32,7 @@ from benchmarks.system import ROOT, BenchmarkFailed, MockProcess, Stores, System
 from parley_cli.errors import LocalError
 
 SECONDS, WARM = 2.5, 0.5
+ROUNDS = 10
 Rounds = dict[str, list[tuple[Result, Result]]]
 
 
@@ -43,8 +47,11 @@ def worktree(revision: str, folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def both_running(base: Path) -> Iterator[tuple[Bench, Bench]]:
-    """Start this tree and `base`, each with a Valkey and a database of its own, on one mock model."""
+def both_running(base: Path, *, counted: bool = False) -> Iterator[tuple[Bench, Bench]]:
+    """Start this tree and `base`, each with a Valkey and a database of its own, on one mock model.
+
+    Those that are to be `counted` run under valgrind.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-bench-")))
         folder.chmod(0o755)
@@ -55,14 +62,18 @@ def both_running(base: Path) -> Iterator[tuple[Bench, Bench]]:
         stack.callback(stores.close)
         stores.start()
         sessions = itertools.count(1_000_000, 1_000_000)
-        benches = []
+        systems = []
         for name, code in (("this", ROOT), ("base", base)):
-            system = stack.enter_context(System(stores, mock, folder / name, code=code, database=name))
-            system.start()
-            for agent in measures.AGENTS:
-                system.create_agent(agent.id, agent.profile, agent.max_messages)
-            benches.append(Bench(system, mock, sessions))
-        yield benches[0], benches[1]
+            under = instructions.under(folder / name) if counted else {}
+            extra = instructions.ENVIRONMENT if counted else {}
+            system = System(stores, mock, folder / name, code=code, database=name, under=under, extra=extra)
+            systems.append(stack.enter_context(system))
+        with ThreadPoolExecutor(2) as both:
+            list(both.map(System.start, systems))
+        for system, agent in itertools.product(systems, measures.AGENTS):
+            system.create_agent(agent.id, agent.profile, agent.max_messages)
+        this, other = (Bench(system, mock, sessions) for system in systems)
+        yield this, other
 
 
 def play_rounds(this: Bench, base: Bench, cases: list[Case], number: int) -> Rounds:
@@ -123,29 +134,55 @@ def table(found: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    """Compare and report; exit code 1 when a measurement can't be trusted."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("base", help="the git revision to compare with")
-    arguments.add_argument("--rounds", type=int, default=10)
-    arguments.add_argument("--together", action="store_true", help="both at the same time; the CPU of a turn only")
-    arguments.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this case")
-    given = arguments.parse_args()
-    cases = [case for case in CASES if not given.case or case.name in given.case]
+    """Compare and report; exit code 1 when a measurement can't be trusted, 2 when what it takes is missing."""
+    given = _arguments()
     try:
+        if given.instructions:
+            callgrind.check_installed()
         with (
             tempfile.TemporaryDirectory(prefix="parley-base-") as folder,
             worktree(given.base, Path(folder) / "tree") as base,
-            both_running(base) as (this, other),
+            both_running(base, counted=given.instructions) as (this, other),
         ):
-            play = play_together if given.together else play_rounds
-            found = ratios(play(this, other, cases, given.rounds), times=not given.together)
+            text, found = (_instructions if given.instructions else _times)(this, other, given)
+    except ValgrindMissing as missing:
+        sys.stderr.write(f"bench-compare: {missing}\n")
+        sys.exit(2)
     except (BenchmarkFailed, LocalError) as error:
         sys.exit(f"bench-compare: {error}")
-    print(table(found))
+    print(text)
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / time.strftime("compare-%Y%m%d-%H%M%S.json")
-    file.write_text(json.dumps({"base": given.base, "ratios": found}, indent=1) + "\n")
+    file.write_text(json.dumps({"base": given.base, **found}, indent=1) + "\n")
     print(f"\n{file.relative_to(ROOT)}")
+
+
+def _arguments() -> argparse.Namespace:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("base", help="the git revision to compare with")
+    arguments.add_argument(
+        "--rounds", type=int, help=f"{ROUNDS} unless told, of instructions {instructions.MOST_ROUNDS}"
+    )
+    arguments.add_argument("--together", action="store_true", help="both at the same time; the CPU of a turn only")
+    arguments.add_argument("--instructions", action="store_true", help="count instructions, by valgrind")
+    arguments.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this case")
+    return arguments.parse_args()
+
+
+def _times(this: Bench, base: Bench, given: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    cases = [case for case in CASES if not given.case or case.name in given.case]
+    play = play_together if given.together else play_rounds
+    found = ratios(play(this, base, cases, given.rounds or ROUNDS), times=not given.together)
+    return table(found), {"ratios": found}
+
+
+def _instructions(this: Bench, base: Bench, given: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    counted = [instructions.CountedSystem(bench) for bench in (this, base)]
+    rounds = instructions.play_rounds(counted[0], counted[1], given.rounds or instructions.MOST_ROUNDS)
+    found = instructions.figures(rounds)
+    counts = {name: [[asdict(count) for count in pair] for pair in pairs] for name, pairs in rounds.items()}
+    figures = {name: asdict(figure) for name, figure in found.items()}
+    return instructions.table(found), {"instructions": figures, "counts": counts}
 
 
 def _git(*arguments: str) -> None:

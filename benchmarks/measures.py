@@ -14,6 +14,7 @@ import redis
 from benchmarks import procfs
 from benchmarks.conversation import Profile
 from benchmarks.driver import Plan, Result, Step, Target
+from benchmarks.repeats import within
 from benchmarks.system import ROOT, BenchmarkFailed, MockProcess, System, drive
 
 TURNS = 10
@@ -39,9 +40,15 @@ AGENTS = (FAST, SLOW_CHUNKS, WINDOWED, LONG)
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long to measure: repeats, seconds of each point, sessions of the growth and memory measurements."""
+    """How long to measure: repeats, seconds of each point, sessions of the growth and memory measurements.
+
+    There are fewer than `repeats`, but never fewer than `least_repeats`, when they would take more than
+    `repeats_seconds` together, as they do on a machine that others use, too.
+    """
 
     repeats: int
+    least_repeats: int
+    repeats_seconds: float
     seconds: float
     warm: float
     growth_sessions: int
@@ -50,8 +57,28 @@ class Effort:
     starts: int
 
 
-FULL = Effort(repeats=7, seconds=4.0, warm=1.0, growth_sessions=16, growth_rounds=12, idle_sessions=1000, starts=5)
-QUICK = Effort(repeats=2, seconds=1.5, warm=0.5, growth_sessions=6, growth_rounds=6, idle_sessions=300, starts=1)
+FULL = Effort(
+    repeats=7,
+    least_repeats=4,
+    repeats_seconds=340.0,
+    seconds=4.0,
+    warm=1.0,
+    growth_sessions=16,
+    growth_rounds=12,
+    idle_sessions=1000,
+    starts=5,
+)
+QUICK = Effort(
+    repeats=2,
+    least_repeats=2,
+    repeats_seconds=60.0,
+    seconds=1.5,
+    warm=0.5,
+    growth_sessions=6,
+    growth_rounds=6,
+    idle_sessions=300,
+    starts=1,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +139,9 @@ def check_the_checks(bench: Bench) -> None:
 
 
 def interleaved(bench: Bench, effort: Effort, told: Callable[[str], None]) -> dict[str, list[tuple[Result, Result]]]:
-    """Measure every case and its floor, one after the other, as often as `effort` says: pairs of system and floor."""
+    """Measure every case and its floor, one after the other, as often as `effort` allows: pairs of system and floor."""
     pairs: dict[str, list[tuple[Result, Result]]] = {case.name: [] for case in CASES}
-    for number in range(effort.repeats):
+    for number in within(effort.repeats_seconds, effort.least_repeats, effort.repeats):
         told(f"repeat {number + 1} of {effort.repeats}")
         for case in CASES:
             floor = bench.point(case, effort, floor=True)

@@ -89,10 +89,13 @@ def main() -> None:
     print(report.table(rows), plot.in_terminal(pairs, growth), sep="\n\n")
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / time.strftime("%Y%m%d-%H%M%S.json")
-    found = report.as_json(rows, pairs, growth, about(effort, began))
+    repeats = len(pairs[measures.THROUGHPUT.name])
+    found = report.as_json(rows, pairs, growth, {**about(effort, began), "repeats": repeats})
     file.write_text(json.dumps(found, indent=1) + "\n")
     plot.to_png(pairs, growth, file.with_suffix(".png"))
-    print(f"\n{file.relative_to(ROOT)} and .png, after {found['took_seconds']} s")
+    print(
+        f"\n{file.relative_to(ROOT)} and .png, after {found['took_seconds']} s, {repeats} repeats of {effort.repeats}"
+    )
 
 
 def _tell(what: str) -> None:

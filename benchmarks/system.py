@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import httpx
@@ -26,6 +27,7 @@ from parley_cli.processes.ports import LOOPBACK, free_port
 ROOT = Path(__file__).resolve().parent.parent
 CODE_FOLDERS = ("libs", "services", "cli")
 READY_SECONDS = 60.0
+READY_UNDER_SECONDS = 240.0
 _READY = b'"event": "ready"'
 
 
@@ -74,12 +76,19 @@ class MockProcess:
 
 
 class ServiceProcess:
-    """`python -m MODULE` on the code of one source tree; knows how long it took to start."""
+    """`python -m MODULE` on the code of one source tree, `under` another program where one is given.
 
-    def __init__(self, module: str, settings: Mapping[str, str], *, code: Path, log: Path) -> None:
+    Knows how long it took to start.
+    """
+
+    def __init__(
+        self, module: str, settings: Mapping[str, str], *, code: Path, log: Path, under: Sequence[str] = ()
+    ) -> None:
         path = os.pathsep.join(str(code / folder) for folder in CODE_FOLDERS)
         environment = service_environment({**settings, "PYTHONPATH": path})
-        self._child = Child(module, [sys.executable, "-m", module], log=log, env=environment, directory=log.parent)
+        command = [*under, sys.executable, "-m", module]
+        self._child = Child(module, command, log=log, env=environment, directory=log.parent)
+        self._ready_seconds = READY_UNDER_SECONDS if under else READY_SECONDS
         self.start_seconds: list[float] = []
 
     @property
@@ -95,14 +104,15 @@ class ServiceProcess:
         while _READY not in self._child.log.read_bytes():
             if not self._child.running:
                 raise self._child.died()
-            if time.perf_counter() - begin > READY_SECONDS:
-                raise BenchmarkFailed(f"{self._child.name} was not ready in {READY_SECONDS:g} s")
+            if time.perf_counter() - begin > self._ready_seconds:
+                raise BenchmarkFailed(f"{self._child.name} was not ready in {self._ready_seconds:g} s")
             time.sleep(0.005)
         self.start_seconds.append(time.perf_counter() - begin)
 
     def stop(self) -> None:
-        """End it."""
-        self._child.stop()
+        """End it, if it was started."""
+        if self._child.running:
+            self._child.stop()
 
 
 class Stores:
@@ -132,10 +142,24 @@ class Stores:
 
 
 class System:
-    """The three services of one source tree, with a Valkey of their own; a context manager."""
+    """The three services of one source tree, with a Valkey of their own; a context manager.
 
-    def __init__(self, stores: Stores, mock: MockProcess, folder: Path, *, code: Path = ROOT, database: str) -> None:
+    `under` names programs that services run under, by module; `extra` is more environment, for all of them.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        mock: MockProcess,
+        folder: Path,
+        *,
+        code: Path = ROOT,
+        database: str,
+        under: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        extra: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         folder.mkdir()
+        self.folder = folder
         self.redis = stores.new_redis()
         self._database_url = stores.postgres.database_url(database)
         self._admin_url = stores.postgres.database_url("postgres").replace("+psycopg", "", 1)
@@ -163,7 +187,9 @@ class System:
             },
         }
         self.services = {
-            module: ServiceProcess(module, env, code=code, log=folder / f"{module}.log")
+            module: ServiceProcess(
+                module, {**env, **extra}, code=code, log=folder / f"{module}.log", under=under.get(module, ())
+            )
             for module, env in settings.items()
         }
 
