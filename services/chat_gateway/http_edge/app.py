@@ -51,6 +51,7 @@ from chat_gateway.http_edge.metrics import RequestDurations
 from chat_gateway.http_edge.needs import HttpSettings, Needs
 from chat_gateway.http_edge.openapi import CHAT_PATH, CONFIG
 from chat_gateway.http_edge.process_routes import process_router
+from chat_gateway.http_edge.protocol import LINE
 from chat_gateway.http_edge.refusal import refuse_body
 from chat_gateway.http_edge.revisions_routes import revisions_router
 from chat_gateway.http_edge.routing import VERB, JsonRequest
@@ -156,7 +157,7 @@ class _Edge:
             if length is not None and int(length) > self._settings.max_body_bytes:
                 status = await refuse_body(too_large(self._settings.max_body_bytes), request_id, receive, send)
             elif hot:
-                status = await self._complete(method, wanted, request_id, receive, send)
+                status = await self._complete(scope, wanted, request_id, receive, send)
             else:
                 status, route = await self._administer(scope, request_id, receive, send)
         except BaseException:
@@ -169,10 +170,10 @@ class _Edge:
         return route, status
 
     async def _complete(
-        self, method: str, wanted: dict[bytes, bytes], request_id: bytes, receive: Receive, send: Send
+        self, scope: Any, wanted: dict[bytes, bytes], request_id: bytes, receive: Receive, send: Send
     ) -> int:
-        if method != "POST":
-            return await refuse_body(MethodNotAllowed(method, CHAT_PATH, "POST"), request_id, receive, send)
+        if scope["method"] != "POST":
+            return await refuse_body(MethodNotAllowed(scope["method"], CHAT_PATH, "POST"), request_id, receive, send)
         # The scheduler bounds turns only once their requests are read: what is being read needs a bound of its own.
         limit = self._settings.max_requests
         if self._completing >= limit:
@@ -186,7 +187,7 @@ class _Edge:
         fields = {HEADERS[name]: value.decode("latin-1") for name, value in wanted.items() if name in HEADERS}
         self._completing += 1
         try:
-            return await self._completions.answer(caller, fields, request_id, receive, send)
+            return await self._completions.answer(caller, fields, request_id, scope[LINE], receive, send)
         finally:
             self._completing -= 1
 

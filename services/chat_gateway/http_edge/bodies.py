@@ -33,11 +33,13 @@ class BodyTimeout(DeadlineExceeded):
         super().__init__(f"the body did not arrive within {timeout:g} s", bound="body")
 
 
-async def read_body(receive: Receive, limit: int, timeout: float) -> bytes:
-    """Returns the whole body.
+async def read_body(receive: Receive, limit: int, timeout: float | None) -> bytes:
+    """Returns the whole body; `timeout` None says that all of it is there.
 
     Raises `MessageTooLarge` as soon as it exceeds `limit` bytes, `BodyTimeout` after `timeout` seconds, `ClientGone`.
     """
+    if timeout is None:
+        return await _read(receive, limit)
     try:
         async with asyncio.timeout(timeout):
             return await _read(receive, limit)

@@ -23,6 +23,7 @@ from chat_gateway.http_edge.completions_shapes import ChatCompletionRequest
 from chat_gateway.http_edge.errors_json import encode_error, error_headers, http_status
 from chat_gateway.http_edge.limit_headers import Headers, limit_headers
 from chat_gateway.http_edge.needs import HttpSettings
+from chat_gateway.http_edge.protocol import Line
 from chat_gateway.http_edge.refusal import refuse_body
 from chat_gateway.http_edge.sse import KEEP_ALIVE, Chunks, error_frame
 from chat_gateway.http_edge.times_json import timestamp
@@ -50,19 +51,20 @@ class Completions:
         self._settings = settings
 
     async def answer(
-        self, caller: Caller, fields: Mapping[str, str], request_id: bytes, receive: Receive, send: Send
+        self, caller: Caller, fields: Mapping[str, str], request_id: bytes, line: Line, receive: Receive, send: Send
     ) -> int:
         """Serves one request and returns the status it was answered with.
 
         `fields` holds the headers that stand for fields (`completions_json.HEADERS`); the turn is bound to `caller`.
         """
         try:
-            body = await read_body(receive, self._settings.max_body_bytes, self._settings.body_timeout)
+            timeout = None if line.has_body else self._settings.body_timeout
+            body = await read_body(receive, self._settings.max_body_bytes, timeout)
         except (MessageTooLarge, BodyTimeout) as error:
             return await refuse_body(error, request_id, receive, send)
         except ClientGone:
             return CLIENT_GONE
-        exchange = _Exchange(receive, send, request_id, self._settings)
+        exchange = _Exchange(line, receive, send, request_id, self._settings)
         try:
             try:
                 chat = decode_request(body)
@@ -94,7 +96,7 @@ class Completions:
 
 
 class _Exchange:
-    """One request and its answer, with a companion task that notices when the client leaves."""
+    """One request and its answer. Notices when the client leaves; a stream needs a companion task for that."""
 
     __slots__ = (
         "_chat",
@@ -103,6 +105,7 @@ class _Exchange:
         "_gone",
         "_head",
         "_last_write",
+        "_line",
         "_loop",
         "_receive",
         "_request_id",
@@ -114,7 +117,8 @@ class _Exchange:
         "status",
     )
 
-    def __init__(self, receive: Receive, send: Send, request_id: bytes, settings: HttpSettings) -> None:
+    def __init__(self, line: Line, receive: Receive, send: Send, request_id: bytes, settings: HttpSettings) -> None:
+        self._line = line
         self._receive = receive
         self._send = send
         self._request_id = request_id
@@ -133,10 +137,14 @@ class _Exchange:
 
     async def whole(self, turns: FinishingTurns, request: TurnRequest, chat: ChatCompletionRequest) -> None:
         """Runs the turn and sends its answer in one piece, after the commit."""
-        self._companion = self._loop.create_task(self._watch())
+        self._line.watch(self._leave)
         outcome = await turns.run(request)
         self.close()
-        await self._respond(200, completion(outcome, chat.model), _turn_headers(outcome))
+        body, headers = completion(outcome, chat.model), _turn_headers(outcome)
+        if self._line.answer([_JSON, (b"x-request-id", self._request_id), *headers], body):
+            self.status = 200
+        else:
+            await self._respond(200, body, headers)
 
     async def stream(self, turns: FinishingTurns, request: TurnRequest, chat: ChatCompletionRequest) -> None:
         """Runs the turn and sends its answer as it grows; the end only after the commit."""
@@ -167,7 +175,8 @@ class _Exchange:
             self._task.uncancel()
 
     def close(self) -> None:
-        """Ends the companion; from here on nobody cancels this task because of the client."""
+        """Ends the watch; from here on nobody cancels this task because of the client."""
+        self._line.unwatch()
         if self._companion is not None:
             self._companion.cancel()
             self._companion = None
@@ -232,13 +241,8 @@ class _Exchange:
         )
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._leave()
-
     async def _watch_stream(self) -> None:
-        """As `_watch`; also breaks silences with a comment, and leaves a client that does not read."""
+        """Waits for the client to leave, breaks silences with a comment, and leaves a client that does not read."""
         while True:
             try:
                 async with asyncio.timeout_at(self._last_write + self._wait()):

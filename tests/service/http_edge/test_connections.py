@@ -246,3 +246,41 @@ async def test_clients_that_leave_at_any_moment_leave_nothing_behind(edge: Edge)
             await asyncio.sleep(0.01)
     edge.turns.script = whole("Hello!")
     assert (await edge.chat()).status_code == 200
+
+
+PLAIN = BODY.replace(b', "stream": true', b"")
+PLAIN_HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n"
+
+
+async def test_a_client_that_leaves_with_more_requests_waiting_cancels_the_one_that_is_served(
+    edge: Edge, wire: Wire
+) -> None:
+    edge.turns.script = hanging()
+    for _ in range(2):
+        wire.writer.write(PLAIN_HEAD % len(PLAIN) + b"\r\n" + PLAIN)
+    await asyncio.wait_for(edge.turns.running.wait(), 5)
+    await asyncio.sleep(0.05)
+    wire.writer.transport.abort()
+    await asyncio.wait_for(edge.turns.cancelled.wait(), 5)
+    assert len(edge.turns.requests) == 1
+
+
+async def test_a_client_that_leaves_after_a_body_that_filled_the_connection_is_noticed(edge: Edge, wire: Wire) -> None:
+    edge.turns.script = hanging()
+    # Longer than what is read before it is asked for: the connection is paused when the body's end arrives.
+    body = PLAIN.replace(b'"Hi"', b'"%b"' % (b"x" * 300_000))
+    wire.writer.write(PLAIN_HEAD % len(body) + b"\r\n" + body)
+    await asyncio.wait_for(edge.turns.running.wait(), 5)
+    wire.writer.transport.abort()
+    await asyncio.wait_for(edge.turns.cancelled.wait(), 5)
+
+
+async def test_a_kept_connection_is_closed_where_the_client_asks_for_it(edge: Edge, wire: Wire) -> None:
+    wire.writer.write(PLAIN_HEAD % len(PLAIN) + b"\r\n" + PLAIN)
+    first = await asyncio.wait_for(wire.reader.readuntil(b"}}}"), 5)
+    assert b"connection: close" not in first
+    assert b"\r\ndate: " in first
+    wire.writer.write(PLAIN_HEAD % len(PLAIN) + b"connection: close\r\n\r\n" + PLAIN)
+    everything = await asyncio.wait_for(wire.reader.read(), 5)
+    assert everything.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nconnection: close\r\n" in everything
