@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -37,6 +36,7 @@ from chat_gateway.ports import Configs
 from chat_gateway.rules import check_turn_request
 from chat_gateway.scheduler import Admission, Scheduler
 from servicekit import traces
+from servicekit.deadline import Deadline
 from servicekit.errors import ServiceError
 
 
@@ -90,7 +90,7 @@ class TurnRunner:
             digest = request_digest(request) if request.request_id else b""
             with self._scheduler.entered(config) as admission:
                 turn = _Started(new_turn_id(), datetime.now(UTC), digest, request, on_started, on_delta, admission)
-                async with self._bounded(request, config) as stop:
+                with self._bounded(request, config) as stop:
                     if request.stateless:
                         outcome = await self._without_session(turn, config, stop)
                     else:
@@ -109,12 +109,12 @@ class TurnRunner:
             chosen, max_concurrent_turns=config.max_concurrent_turns, requests_per_minute=config.requests_per_minute
         )
 
-    @asynccontextmanager
-    async def _bounded(self, request: TurnRequest, config: AgentConfig) -> AsyncIterator[TurnStop]:
+    @contextmanager
+    def _bounded(self, request: TurnRequest, config: AgentConfig) -> Iterator[TurnStop]:
         own = config.turn_timeout or self._turn_timeout
         waits = request.timeout if request.timeout is not None else own
         try:
-            async with asyncio.timeout(min(own, waits)) as scope:
+            with Deadline(min(own, waits)) as scope:
                 stop = TurnStop(scope)
                 yield stop
         except TimeoutError:
