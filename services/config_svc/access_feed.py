@@ -18,10 +18,11 @@ from datetime import datetime, timedelta
 import structlog
 
 from config_svc.access_store import KeyChange, KeyTail
+from config_svc.following import Following, checked_interval
 from config_svc.metrics import Metrics
 from config_svc.model.errors import WatcherTooSlow
 from config_svc.store import Store
-from servicekit.errors import InvalidArgument, ServiceError, Unavailable, Violation
+from servicekit.errors import ServiceError, Unavailable
 
 POLL = 0.25
 PAGE = 500
@@ -36,10 +37,11 @@ _BACKOFF = 0.25
 _log = structlog.get_logger("config_svc.access_feed")
 
 
-class AccessFeed:
+class AccessFeed(Following):
     """Follows the ends of keys and serves watches. A watch that falls more than RING ends behind is cut off."""
 
     def __init__(self, store: Store, *, clock: Callable[[], datetime], metrics: Metrics, peer: str) -> None:
+        super().__init__(metrics.access_up)
         self._store = store
         self._clock = clock
         self._metrics = metrics
@@ -47,20 +49,8 @@ class AccessFeed:
         self._ring: deque[KeyChange] = deque()
         self._ring_start = 0
         self._last = 0
-        self._healthy = False
         self._life = 0
         self._read_at = 0.0
-        self._moved = asyncio.Event()
-        self._reached = asyncio.Event()
-
-    @property
-    def healthy(self) -> bool:
-        """Whether the ends of keys are followed now."""
-        return self._healthy
-
-    async def reached(self) -> None:
-        """Returns once the ends of keys have been followed for the first time."""
-        await self._reached.wait()
 
     async def follow(self) -> None:
         """Follows the ends of keys for ever, through every loss of the database."""
@@ -71,7 +61,7 @@ class AccessFeed:
             except ServiceError as error:
                 _log.warning("the watch of keys lost the database", reason=error.reason, retry_in=_BACKOFF)
             finally:
-                self._set_health(False)
+                self._note_health(False)
             await asyncio.sleep(_BACKOFF)
 
     async def watch(self, heartbeat: timedelta | None) -> AsyncGenerator[Sequence[str]]:
@@ -80,7 +70,9 @@ class AccessFeed:
         From the first on, nothing is missed. Raises InvalidArgument, WatcherTooSlow, and Unavailable when the database
         is away: then nobody knows what ends.
         """
-        interval = _checked_interval(heartbeat)
+        interval = checked_interval(
+            DEFAULT_HEARTBEAT if heartbeat is None else heartbeat, SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT
+        )
         life, place = self._life, self._last
         self._check_alive(life)
         with self._metrics.access_watches.track_inprogress():
@@ -115,7 +107,7 @@ class AccessFeed:
             changes = await tail.key_changes(self._last, PAGE)
             self._read_at = asyncio.get_running_loop().time()
             self._take(changes)
-            self._set_health(True)
+            self._note_health(True)
             if len(changes) < PAGE:
                 await tail.wait(POLL)
 
@@ -133,23 +125,3 @@ class AccessFeed:
     def _check_alive(self, life: int) -> None:
         if not self._healthy or self._life != life:
             raise Unavailable(self._peer)
-
-    def _set_health(self, healthy: bool) -> None:
-        if healthy == self._healthy:
-            return
-        self._healthy = healthy
-        self._metrics.access_up.set(healthy)
-        self._wake()
-        if healthy:
-            self._reached.set()
-
-    def _wake(self) -> None:
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
-
-
-def _checked_interval(heartbeat: timedelta | None) -> float:
-    interval = heartbeat if heartbeat is not None else DEFAULT_HEARTBEAT
-    if not SHORTEST_HEARTBEAT <= interval <= LONGEST_HEARTBEAT:
-        raise InvalidArgument([Violation("heartbeat_interval", "must be from 0.05s to 60s")])
-    return interval.total_seconds()

@@ -27,6 +27,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from config_svc.following import Following, checked_interval
 from config_svc.metrics import Metrics
 from config_svc.model.change import Change, FeedPosition
 from config_svc.model.errors import CursorTooOld, ProjectNotFound, WatcherTooSlow
@@ -68,7 +69,7 @@ class _Watched:
         return change.agent_config.project == self.project and change.sequence > self.floor
 
 
-class ChangeFeed:
+class ChangeFeed(Following):
     """Follows the outbox and serves watches. `poll` is in seconds, `buffer` in changes (16 MiB of them at most)."""
 
     def __init__(
@@ -82,6 +83,7 @@ class ChangeFeed:
         buffer: int = 1000,
         on_health: Callable[[bool], Awaitable[None]] | None = None,
     ) -> None:
+        super().__init__(metrics.feed_up)
         self._store = store
         self._clock = clock
         self._metrics = metrics
@@ -94,18 +96,6 @@ class ChangeFeed:
         self._ring_bytes = 0
         self._ring_start = 0
         self._head = FeedPosition("", 0, 0)
-        self._healthy = False
-        self._moved = asyncio.Event()
-        self._reached = asyncio.Event()
-
-    @property
-    def healthy(self) -> bool:
-        """Whether the feed follows the database now; the database is there then."""
-        return self._healthy
-
-    async def reached(self) -> None:
-        """Returns once the feed has followed the database for the first time."""
-        await self._reached.wait()
 
     async def follow(self) -> None:
         """Follows the outbox for ever, through every loss of the database."""
@@ -127,7 +117,9 @@ class ChangeFeed:
         Raises InvalidArgument, CursorTooOld, WatcherTooSlow, ProjectNotFound when the project is not there or goes
         away, after its last change, and Unavailable when the database goes away.
         """
-        interval = _checked_interval(heartbeat)
+        interval = checked_interval(
+            DEFAULT_HEARTBEAT if heartbeat is None else heartbeat, SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT
+        )
         asked = _read_cursor(cursor) if cursor else None
         position = _start(await self._store.feed_position(), asked)
         watched = await self._watched(project) if project is not None else None
@@ -242,19 +234,8 @@ class ChangeFeed:
     def _heartbeat(self, feed: str, place: int) -> FeedEvent:
         return FeedEvent(_make_cursor(feed, place), self._clock())
 
-    def _wake(self) -> None:
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
-
     async def _set_health(self, healthy: bool) -> None:
-        if healthy == self._healthy:
-            return
-        self._healthy = healthy
-        self._metrics.feed_up.set(healthy)
-        self._wake()
-        if healthy:
-            self._reached.set()
-        if self._on_health is not None:
+        if self._note_health(healthy) and self._on_health is not None:
             await self._on_health(healthy)
 
 
@@ -264,13 +245,6 @@ def _start(position: FeedPosition, asked: FeedPosition | None) -> FeedPosition:
     if asked.feed != position.feed or not position.compacted <= asked.last <= position.last:
         raise CursorTooOld
     return asked
-
-
-def _checked_interval(heartbeat: timedelta | None) -> float:
-    interval = heartbeat if heartbeat is not None else DEFAULT_HEARTBEAT
-    if not SHORTEST_HEARTBEAT <= interval <= LONGEST_HEARTBEAT:
-        raise InvalidArgument([Violation("heartbeat_interval", "must be from 0.1s to 60s")])
-    return interval.total_seconds()
 
 
 def _make_cursor(feed: str, sequence: int) -> str:

@@ -59,7 +59,7 @@ async def test_every_end_is_told_in_order(feed: AccessFeed, keys: ApiKeys, proje
 async def test_heartbeats_come_while_nothing_ends(feed: AccessFeed) -> None:
     async with aclosing(feed.watch(BEAT)) as watch, asyncio.timeout(5):
         assert [await anext(watch) for _ in range(5)] == [[]] * 5
-    for wrong in (timedelta(milliseconds=49), timedelta(seconds=61)):
+    for wrong in (timedelta(0), timedelta(milliseconds=49), timedelta(seconds=61)):
         with pytest.raises(InvalidArgument):
             await anext(feed.watch(wrong))
 
