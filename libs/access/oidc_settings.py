@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Self
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+import msgspec
+from msgspec import Meta
 
 from access.caller import KEY_SCOPES
 from servicekit.settings import is_loopback
@@ -20,7 +21,7 @@ PROJECT_ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 USER_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
 
 
-class OidcIssuer(BaseModel):
+class OidcIssuer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One issuer of `PARLEY_OIDC`, a JSON list.
 
     A token is of `issuer` and for `audience`, both compared as they stand. Its project is `project`, or what the claim
@@ -29,10 +30,8 @@ class OidcIssuer(BaseModel):
     (OpenID Connect Discovery 1.0) says. Clocks may differ by `leeway` seconds.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    issuer: str = Field(min_length=1)
-    audience: str = Field(min_length=1)
+    issuer: Annotated[str, Meta(min_length=1)]
+    audience: Annotated[str, Meta(min_length=1)]
     jwks_url: str | None = None
     algorithms: tuple[str, ...] = ("RS256", "ES256")
     project: str | None = None
@@ -40,28 +39,15 @@ class OidcIssuer(BaseModel):
     user_claim: str | None = None
     scopes: tuple[str, ...] | None = None
     scopes_claim: str | None = None
-    leeway: float = Field(default=30.0, ge=0, le=300)
+    leeway: Annotated[float, Meta(ge=0, le=300)] = 30.0
 
-    @field_validator("issuer", "jwks_url")
-    @classmethod
-    def _check_url(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        local = parts.scheme == "http" and is_loopback(parts.hostname or "")
-        if not parts.hostname or not (parts.scheme == "https" or local):
-            raise ValueError("must be an https URL")
-        return url
-
-    @field_validator("algorithms")
-    @classmethod
-    def _check_algorithms(cls, algorithms: tuple[str, ...]) -> tuple[str, ...]:
-        if not algorithms or not ALGORITHMS.issuperset(algorithms):
-            raise ValueError(f"must be some of {', '.join(sorted(ALGORITHMS))}")
-        return algorithms
-
-    @model_validator(mode="after")
-    def _check_claims(self) -> Self:
+    def __post_init__(self) -> None:
+        """Raises ValueError for an issuer that can't be trusted, or whose claims do not say all that a caller has."""
+        _check_url("issuer", self.issuer)
+        if self.jwks_url is not None:
+            _check_url("jwks_url", self.jwks_url)
+        if not self.algorithms or not ALGORITHMS.issuperset(self.algorithms):
+            raise ValueError(f"algorithms must be some of {', '.join(sorted(ALGORITHMS))}")
         if (self.project is None) == (self.project_claim is None):
             raise ValueError("one of project and project_claim is required")
         if (self.scopes is None) == (self.scopes_claim is None):
@@ -70,4 +56,10 @@ class OidcIssuer(BaseModel):
             raise ValueError("project must match [a-z]([a-z0-9-]{0,61}[a-z0-9])?")
         if self.scopes is not None and not KEY_SCOPES.issuperset(self.scopes):
             raise ValueError(f"scopes must be some of {', '.join(sorted(KEY_SCOPES))}")
-        return self
+
+
+def _check_url(name: str, url: str) -> None:
+    parts = urlsplit(url)
+    local = parts.scheme == "http" and is_loopback(parts.hostname or "")
+    if not parts.hostname or not (parts.scheme == "https" or local):
+        raise ValueError(f"{name} must be an https URL")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Annotated
 
-from pydantic import Field, SecretStr, model_validator
+from msgspec import Meta
 
 from access.oidc_settings import OidcIssuer
+from servicekit.environment import Secret, variable
 from servicekit.settings import ServiceSettings
 
 MIN_OPERATOR_KEY = 32
@@ -22,28 +24,31 @@ class AccessSettings(ServiceSettings):
     `oidc` is `PARLEY_OIDC` for every service: the issuers whose tokens are credentials, too.
     """
 
-    operator_key: SecretStr | None = Field(default=None, validation_alias="PARLEY_OPERATOR_KEY")
-    operator_key_file: Path | None = Field(default=None, validation_alias="PARLEY_OPERATOR_KEY_FILE")
-    key_max_age: float = Field(default=900.0, ge=0, le=86_400, allow_inf_nan=False)
-    oidc: tuple[OidcIssuer, ...] = Field(default=(), validation_alias="PARLEY_OIDC")
-    max_known_keys: int = Field(default=10_000, ge=1, le=1_000_000)
+    operator_key: Annotated[Secret | None, variable("PARLEY_OPERATOR_KEY")] = None
+    operator_key_file: Annotated[Path | None, variable("PARLEY_OPERATOR_KEY_FILE")] = None
+    key_max_age: Annotated[float, Meta(ge=0, le=86_400)] = 900.0
+    oidc: Annotated[tuple[OidcIssuer, ...], variable("PARLEY_OIDC")] = ()
+    max_known_keys: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
 
-    @model_validator(mode="after")
-    def _need_an_operator_key(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Yields what is wrong with the settings together."""
+        yield from super().problems()
         if self.operator_key is not None and self.operator_key_file is not None:
-            raise ValueError("PARLEY_OPERATOR_KEY and PARLEY_OPERATOR_KEY_FILE can't both be set")
-        if self.auth == "required":
+            yield "PARLEY_OPERATOR_KEY and PARLEY_OPERATOR_KEY_FILE can't both be set"
+        if self.auth != "required":
+            return
+        try:
             key = self.read_operator_key()
-            if len(key) < MIN_OPERATOR_KEY or not key.isascii() or not key.isprintable() or " " in key:
-                raise ValueError(
-                    f"the operator key must have at least {MIN_OPERATOR_KEY} printable ASCII characters and no space"
-                )
-        return self
+        except ValueError as error:
+            yield str(error)
+            return
+        if len(key) < MIN_OPERATOR_KEY or not key.isascii() or not key.isprintable() or " " in key:
+            yield f"the operator key must have at least {MIN_OPERATOR_KEY} printable ASCII characters and no space"
 
     def read_operator_key(self) -> str:
         """Returns the operator key. Raises `ValueError` that names the setting where there is none to be had."""
         if self.operator_key is not None:
-            return self.operator_key.get_secret_value()
+            return self.operator_key.reveal()
         if self.operator_key_file is None:
             raise ValueError("PARLEY_AUTH=required needs PARLEY_OPERATOR_KEY or PARLEY_OPERATOR_KEY_FILE")
         try:

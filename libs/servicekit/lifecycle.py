@@ -4,7 +4,6 @@ import asyncio
 import errno
 import gc
 import json
-import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -14,8 +13,6 @@ from typing import Any, NoReturn, Self, TypeVar
 
 import structlog
 import uvloop
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
 from servicekit import logs, traces
 from servicekit.errors import ServiceError, StartupError
@@ -114,10 +111,6 @@ def run(build: Callable[[S], AbstractAsyncContextManager[Details]], settings: S 
     name = getattr(build, "__module__", "service").partition(".")[0]
     try:
         ready_settings = settings if isinstance(settings, ServiceSettings) else settings()
-    except ValidationError as error:
-        _die(name, f"cannot start: {_explain(error, settings)}")
-    except SettingsError as error:
-        _die(name, f"cannot start: {_explain_unparsable(error, settings)}")
     except (StartupError, ValueError) as error:
         _die(name, f"cannot start: {error}")
     logs.configure(ready_settings.log_level, ready_settings.log_format)
@@ -197,26 +190,3 @@ def _spare_the_collector() -> None:
 def _die(name: str, message: str) -> NoReturn:
     print(f"{name}: {message}", file=sys.stderr, flush=True)
     sys.exit(1)
-
-
-def _explain_unparsable(error: SettingsError, settings: object) -> str:
-    said = re.search(r'field "(\w+)"', str(error))
-    if said is None or not (isinstance(settings, type) and issubclass(settings, ServiceSettings)):
-        return str(error)
-    field = settings.model_fields[said[1]]
-    name = field.validation_alias or f"{settings.model_config.get('env_prefix', '')}{said[1]}".upper()
-    return f"{name}: not JSON: {error.__cause__}"
-
-
-def _explain(error: ValidationError, settings: object) -> str:
-    prefix = ""
-    if isinstance(settings, type) and issubclass(settings, ServiceSettings):
-        prefix = settings.model_config.get("env_prefix", "")
-    problems = []
-    for problem in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in problem["loc"])
-        text = problem["msg"].removeprefix("Value error, ")
-        if where and not where.upper().startswith("PARLEY_"):
-            where = f"{prefix}{where}".upper()
-        problems.append(f"{where}: {text}" if where else text)
-    return "; ".join(problems)

@@ -1,12 +1,15 @@
 """The environment that every service reads; each service's settings subclass `ServiceSettings`."""
 
 import ipaddress
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from msgspec import Meta
 
+from servicekit.environment import COMMAS, FromEnvironment, variable
 from servicekit.tls import TlsFiles
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
 def is_loopback(host: str) -> bool:
@@ -19,7 +22,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(FromEnvironment):
     """Settings of one process, from environment variables (prefix `PARLEY_`, or the subclass' own).
 
     `auth` is `PARLEY_AUTH` for every service. A host beyond loopback while authentication is off is refused.
@@ -33,43 +36,39 @@ class ServiceSettings(BaseSettings):
     then it takes nothing new and gives what runs `drain_timeout` seconds to end.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="PARLEY_", frozen=True, hide_input_in_errors=True, populate_by_name=True
-    )
+    prefix = "PARLEY_"
 
     edge: ClassVar[bool] = False
     """Whether clients with keys call this service, and not only the other services."""
 
-    host: str = Field(default="127.0.0.1", min_length=1)
-    grpc_port: int = Field(default=0, ge=0, le=65535)
-    metrics_port: int = Field(default=0, ge=0, le=65535)
-    health_port: int = Field(default=0, ge=0, le=65535)
-    auth: Literal["off", "required"] = Field(default="off", validation_alias="PARLEY_AUTH")
-    tls_cert_file: str = Field(default="", validation_alias="PARLEY_TLS_CERT_FILE")
-    tls_key_file: str = Field(default="", validation_alias="PARLEY_TLS_KEY_FILE")
-    tls_ca_file: str = Field(default="", validation_alias="PARLEY_TLS_CA_FILE")
-    tls_peers: Annotated[tuple[str, ...], NoDecode] = Field(default=(), validation_alias="PARLEY_TLS_PEERS")
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    grpc_port: Port = 0
+    metrics_port: Port = 0
+    health_port: Port = 0
+    auth: Annotated[Literal["off", "required"], variable("PARLEY_AUTH")] = "off"
+    tls_cert_file: Annotated[str, variable("PARLEY_TLS_CERT_FILE")] = ""
+    tls_key_file: Annotated[str, variable("PARLEY_TLS_KEY_FILE")] = ""
+    tls_ca_file: Annotated[str, variable("PARLEY_TLS_CA_FILE")] = ""
+    tls_peers: Annotated[tuple[str, ...], COMMAS, variable("PARLEY_TLS_PEERS")] = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     reflection: bool = True
-    max_concurrent_rpcs: int = Field(default=4096, ge=1)
-    drain_notice: float = Field(default=0.0, ge=0, le=300, allow_inf_nan=False)
-    drain_timeout: float = Field(default=10.0, ge=0, le=600, allow_inf_nan=False)
+    max_concurrent_rpcs: Annotated[int, Meta(ge=1)] = 4096
+    drain_notice: Annotated[float, Meta(ge=0, le=300)] = 0.0
+    drain_timeout: Annotated[float, Meta(ge=0, le=600)] = 10.0
 
     @property
     def tls_files(self) -> TlsFiles | None:
         """The certificates for calls between services; None where they speak in the clear."""
         return TlsFiles(self.tls_cert_file, self.tls_key_file, self.tls_ca_file) if self.tls_cert_file else None
 
-    @field_validator("tls_peers", mode="before")
-    @classmethod
-    def _split_names(cls, given: object) -> object:
-        if not isinstance(given, str):
-            return given
-        return tuple(name for part in given.split(",") if (name := part.strip()))
+    def problems(self) -> Iterator[str]:
+        """Yields what is wrong with the settings together."""
+        yield from super().problems()
+        yield from self._half_of_tls()
+        yield from self._open_doors()
 
-    @model_validator(mode="after")
-    def _refuse_half_of_tls(self) -> Self:
+    def _half_of_tls(self) -> Iterator[str]:
         files = {
             "PARLEY_TLS_CERT_FILE": self.tls_cert_file,
             "PARLEY_TLS_KEY_FILE": self.tls_key_file,
@@ -77,21 +76,18 @@ class ServiceSettings(BaseSettings):
         }
         missing = [name for name, path in files.items() if not path]
         if missing and (len(missing) < len(files) or self.tls_peers):
-            raise ValueError(f"TLS between services is half set: {', '.join(missing)} missing")
+            yield f"TLS between services is half set: {', '.join(missing)} missing"
         if not missing and not self.tls_peers and not self.edge:
-            raise ValueError("PARLEY_TLS_PEERS is missing: it names the certificates that this service takes calls of")
-        return self
+            yield "PARLEY_TLS_PEERS is missing: it names the certificates that this service takes calls of"
 
-    @model_validator(mode="after")
-    def _refuse_an_open_door(self) -> Self:
+    def _open_doors(self) -> Iterator[str]:
         if not self.edge and not self.tls_cert_file and not is_loopback(self.host) and self.auth == "required":
-            raise ValueError(
+            yield (
                 f"host {self.host!r} is reachable from other machines while the services speak in the clear: set "
                 "PARLEY_TLS_CERT_FILE, PARLEY_TLS_KEY_FILE, PARLEY_TLS_CA_FILE and PARLEY_TLS_PEERS"
             )
         if self.auth == "off" and not is_loopback(self.host):
-            raise ValueError(
+            yield (
                 f"host {self.host!r} is reachable from other machines while authentication is off, so anybody could "
                 "use this service: listen on 127.0.0.1"
             )
-        return self

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import os
-from typing import ClassVar, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator, model_validator
-from pydantic_settings import SettingsConfigDict
+import msgspec
+from msgspec import Meta
 
 from access.settings import AccessSettings
 from chat_gateway.rules import is_agent_id
+from servicekit.environment import variable
+from servicekit.settings import Port
 from servicekit.tls import TlsFiles
 
 
-class ProviderSettings(BaseModel):
+class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One provider. The key itself stays in the environment, under the name that `api_key_env` gives.
 
     `models`, where given, are all that agents may name of it; config_svc refuses others when an agent is written.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    base_url: HttpUrl
+    base_url: str
     api_key_env: str | None = None
     models: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless the URL is one of HTTP."""
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("base_url must be an http or https URL")
 
     def api_key(self) -> str | None:
         """Returns the key. Raises `ValueError` when the variable that is to hold it is not set."""
@@ -44,59 +52,57 @@ class GatewaySettings(AccessSettings):
 
     edge: ClassVar[bool] = True
 
-    model_config = SettingsConfigDict(env_prefix="PARLEY_GATEWAY_", frozen=True, hide_input_in_errors=True)
+    prefix = "PARLEY_GATEWAY_"
 
-    grpc_port: int = Field(default=50051, ge=0, le=65535)
-    http_port: int = Field(default=8080, ge=0, le=65535)
+    grpc_port: Port = 50051
+    http_port: Port = 8080
     edge_cert_file: str = ""
     edge_key_file: str = ""
     config_target: str = "127.0.0.1:50052"
     session_target: str = "127.0.0.1:50053"
-    providers: dict[str, ProviderSettings] = Field(default_factory=dict, validation_alias="PARLEY_PROVIDERS")
+    providers: Annotated[dict[str, ProviderSettings], variable("PARLEY_PROVIDERS")] = {}  # noqa: RUF012
 
-    traces_content: bool = Field(default=False, validation_alias="OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT")
+    traces_content: Annotated[bool, variable("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT")] = False
     """Whether spans carry what was said. OpenTelemetry's own name of the switch."""
 
-    turn_timeout: float = Field(default=600.0, gt=0, le=3600)
-    session_wait_timeout: float = Field(default=120.0, gt=0, le=3600)
-    peer_timeout: float = Field(default=5.0, gt=0, le=60)
-    config_read_timeout: float = Field(default=1.0, gt=0, le=60)
-    config_max_age: float = Field(default=900.0, ge=0)
+    turn_timeout: Annotated[float, Meta(gt=0, le=3600)] = 600.0
+    session_wait_timeout: Annotated[float, Meta(gt=0, le=3600)] = 120.0
+    peer_timeout: Annotated[float, Meta(gt=0, le=60)] = 5.0
+    config_read_timeout: Annotated[float, Meta(gt=0, le=60)] = 1.0
+    config_max_age: Annotated[float, Meta(ge=0)] = 900.0
 
-    connect_timeout: float = Field(default=5.0, gt=0, le=60)
-    first_token_timeout: float = Field(default=120.0, gt=0, le=3600)
-    between_tokens_timeout: float = Field(default=60.0, gt=0, le=3600)
-    answer_timeout: float = Field(default=600.0, gt=0, le=3600)
+    connect_timeout: Annotated[float, Meta(gt=0, le=60)] = 5.0
+    first_token_timeout: Annotated[float, Meta(gt=0, le=3600)] = 120.0
+    between_tokens_timeout: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    answer_timeout: Annotated[float, Meta(gt=0, le=3600)] = 600.0
 
-    max_running_turns: int = Field(default=256, ge=1, le=100_000)
-    max_queued_turns: int = Field(default=512, ge=0, le=100_000)
-    max_running_turns_per_agent: int = Field(default=128, ge=1, le=100_000)
-    max_queued_turns_per_agent: int = Field(default=256, ge=0, le=100_000)
-    max_instances: int = Field(default=10_000, ge=1)
-    max_known_configs: int = Field(default=50_000, ge=1)
-    lease_renew_interval: float = Field(default=4.0, gt=0, le=600)
-    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
-    keep_alive_interval: float = Field(default=10.0, gt=0, le=600)
-    providers_ttl: float = Field(default=60.0, ge=1, le=3600)
+    max_running_turns: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    max_queued_turns: Annotated[int, Meta(ge=0, le=100_000)] = 512
+    max_running_turns_per_agent: Annotated[int, Meta(ge=1, le=100_000)] = 128
+    max_queued_turns_per_agent: Annotated[int, Meta(ge=0, le=100_000)] = 256
+    max_instances: Annotated[int, Meta(ge=1)] = 10_000
+    max_known_configs: Annotated[int, Meta(ge=1)] = 50_000
+    lease_renew_interval: Annotated[float, Meta(gt=0, le=600)] = 4.0
+    max_body_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 4 * 1024 * 1024
+    keep_alive_interval: Annotated[float, Meta(gt=0, le=600)] = 10.0
+    providers_ttl: Annotated[float, Meta(ge=1, le=3600)] = 60.0
     """For how long config_svc keeps what this gateway says of its providers; it is repeated three times as often."""
-
-    @field_validator("providers")
-    @classmethod
-    def _check_names(cls, providers: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
-        for name, provider in providers.items():
-            if not is_agent_id(name):
-                raise ValueError(f"provider {name!r}: a name must match [a-z]([a-z0-9-]{{0,61}}[a-z0-9])?")
-            provider.api_key()
-        return providers
 
     @property
     def edge_tls_files(self) -> TlsFiles | None:
         """What the edges show to clients; None where they speak in the clear."""
         return TlsFiles(self.edge_cert_file, self.edge_key_file) if self.edge_cert_file else None
 
-    @model_validator(mode="after")
-    def _refuse_half_of_an_edge(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Yields what is wrong with the settings together."""
+        yield from super().problems()
+        for name, provider in self.providers.items():
+            if not is_agent_id(name):
+                yield f"PARLEY_PROVIDERS: provider {name!r}: a name must match [a-z]([a-z0-9-]{{0,61}}[a-z0-9])?"
+            try:
+                provider.api_key()
+            except ValueError as error:
+                yield f"PARLEY_PROVIDERS: {error}"
         if bool(self.edge_cert_file) != bool(self.edge_key_file):
             missing = "EDGE_KEY_FILE" if self.edge_cert_file else "EDGE_CERT_FILE"
-            raise ValueError(f"TLS of the edges is half set: PARLEY_GATEWAY_{missing} missing")
-        return self
+            yield f"TLS of the edges is half set: PARLEY_GATEWAY_{missing} missing"

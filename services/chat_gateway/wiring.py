@@ -188,7 +188,7 @@ def _grpc_serving(
     chat = ChatServicer(core.turns, core.preview)
     runtime = RuntimeServicer(core.instances, core.scheduler)
     return serving(
-        settings.model_copy(update={"drain_notice": 0.0, "drain_timeout": _edge_drain(settings)}),
+        settings.replace(drain_notice=0.0, drain_timeout=_edge_drain(settings)),
         add=[
             (chat_service_pb2_grpc.add_ChatServiceServicer_to_server, chat),
             (runtime_service_pb2_grpc.add_RuntimeServiceServicer_to_server, runtime),
@@ -244,7 +244,7 @@ def _providers(stack: AsyncExitStack, settings: GatewaySettings) -> Providers:
     )
     metrics = ModelMetrics()
     providers = {
-        name: OpenAICompatible(name, str(provider.base_url), provider.api_key(), bounds)
+        name: OpenAICompatible(name, provider.base_url, provider.api_key(), bounds)
         for name, provider in settings.providers.items()
     }
     for provider in providers.values():

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
-from pydantic import ValidationError
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from config_svc.schema_version import VERSION_TABLE, current_version, newest_version, require_known
 from config_svc.settings import ConfigSettings
+from servicekit.environment import SettingsError
 from servicekit.errors import StartupError
 
 DEFAULT_WAIT = 60.0
@@ -49,13 +49,8 @@ def main(arguments: list[str]) -> None:
     """Runs `migrate [--wait SECONDS]`: prints what was done and exits with 0, or with 1 and one line that says why."""
     try:
         wait = _wait_of(arguments)
-        before, after = migrate(ConfigSettings().database_url.get_secret_value(), wait)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{_variable(one['loc'])}{one['msg'].removeprefix('Value error, ')}" for one in error.errors()
-        )
-        sys.exit(f"config_svc migrate: {problems}")
-    except StartupError as error:
+        before, after = migrate(ConfigSettings().sqlalchemy_url, wait)
+    except (SettingsError, StartupError) as error:
         sys.exit(f"config_svc migrate: {error}")
     print(f"schema is at {after}" if before == after else f"schema migrated from {before or 'nothing'} to {after}")
 
@@ -97,10 +92,6 @@ def _turn(connection: Connection, wait: float) -> Iterator[None]:
     yield
     connection.execute(text(f"SELECT pg_advisory_unlock({_KEY})"))
     connection.commit()
-
-
-def _variable(location: tuple[int | str, ...]) -> str:
-    return f"PARLEY_CONFIG_{str(location[0]).upper()}: " if location else ""
 
 
 def _first_line(error: DBAPIError) -> str:

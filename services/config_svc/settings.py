@@ -1,15 +1,17 @@
 """The environment of config_svc (prefix PARLEY_CONFIG_)."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import SettingsConfigDict
+from msgspec import Meta
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from access.settings import AccessSettings
+from servicekit.environment import Secret, between
+from servicekit.settings import Port
 
 DRIVER = "postgresql+psycopg"
 SHORTEST_SECRET = 32
@@ -31,54 +33,70 @@ class ConfigSettings(AccessSettings):
     hashed under another one are hashed anew when they are used. Without a secret, one is made and kept in the database.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PARLEY_CONFIG_")
+    prefix = "PARLEY_CONFIG_"
 
-    grpc_port: int = Field(default=50052, ge=0, le=65535)
-    database_url: SecretStr = Field(default=SecretStr(""), validate_default=True)
-    database_pool_size: int = Field(default=8, ge=1, le=100)
-    database_timeout: float = Field(default=3.0, gt=0, le=60, allow_inf_nan=False)
-    deleted_retention: timedelta = Field(default=timedelta(days=30), ge=timedelta(0), le=timedelta(days=3650))
-    feed_retention: timedelta = Field(default=timedelta(days=7), ge=timedelta(0), le=timedelta(days=3650))
-    feed_keep: int = Field(default=100_000, ge=1)
-    feed_poll: float = Field(default=1.0, gt=0, le=60, allow_inf_nan=False)
-    watch_buffer: int = Field(default=1000, ge=1, le=100_000)
-    ended_key_retention: timedelta = Field(default=timedelta(days=90), ge=timedelta(0), le=timedelta(days=3650))
-    audit_retention: timedelta = Field(default=timedelta(days=400), ge=timedelta(days=1), le=timedelta(days=36500))
-    max_api_keys: int = Field(default=1000, ge=1, le=1_000_000)
-    key_secret: SecretStr = SecretStr("")
+    grpc_port: Port = 50052
+    database_url: Secret = Secret("")
+    database_pool_size: Annotated[int, Meta(ge=1, le=100)] = 8
+    database_timeout: Annotated[float, Meta(gt=0, le=60)] = 3.0
+    deleted_retention: timedelta = timedelta(days=30)
+    feed_retention: timedelta = timedelta(days=7)
+    feed_keep: Annotated[int, Meta(ge=1)] = 100_000
+    feed_poll: Annotated[float, Meta(gt=0, le=60)] = 1.0
+    watch_buffer: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    ended_key_retention: timedelta = timedelta(days=90)
+    audit_retention: timedelta = timedelta(days=400)
+    max_api_keys: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    key_secret: Secret = Secret("")
     key_secret_file: Path | None = None
-    sweep_interval: float = Field(default=60.0, gt=0, le=86400, allow_inf_nan=False)
+    sweep_interval: Annotated[float, Meta(gt=0, le=86400)] = 60.0
 
     @property
     def key_secrets(self) -> tuple[bytes, ...]:
         """The secrets that API keys are hashed under, the newest first; none when none is set."""
         if self.key_secret_file is not None:
             return tuple(self.key_secret_file.read_bytes().split())
-        return tuple(self.key_secret.get_secret_value().encode().split())
+        return tuple(self.key_secret.reveal().encode().split())
 
-    @model_validator(mode="after")
-    def _check_secrets(self) -> Self:
-        if self.key_secret.get_secret_value() and self.key_secret_file is not None:
-            raise ValueError("PARLEY_CONFIG_KEY_SECRET and PARLEY_CONFIG_KEY_SECRET_FILE can't both be set")
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database's URL with the driver named."""
+        return make_url(self.database_url.reveal()).set(drivername=DRIVER).render_as_string(hide_password=False)
+
+    def problems(self) -> Iterator[str]:
+        """Yields what is wrong with the settings together."""
+        yield from super().problems()
+        yield from self._wrong_url()
+        yield from self._wrong_secrets()
+        none, day = timedelta(0), timedelta(days=1)
+        yield from between("PARLEY_CONFIG_DELETED_RETENTION", self.deleted_retention, none, 3650 * day)
+        yield from between("PARLEY_CONFIG_FEED_RETENTION", self.feed_retention, none, 3650 * day)
+        yield from between("PARLEY_CONFIG_ENDED_KEY_RETENTION", self.ended_key_retention, none, 3650 * day)
+        yield from between("PARLEY_CONFIG_AUDIT_RETENTION", self.audit_retention, day, 36500 * day)
+
+    def _wrong_secrets(self) -> Iterator[str]:
+        if self.key_secret.reveal() and self.key_secret_file is not None:
+            yield "PARLEY_CONFIG_KEY_SECRET and PARLEY_CONFIG_KEY_SECRET_FILE can't both be set"
         try:
             secrets = self.key_secrets
         except OSError as error:
-            raise ValueError(f"PARLEY_CONFIG_KEY_SECRET_FILE can't be read: {error.strerror}") from None
+            yield f"PARLEY_CONFIG_KEY_SECRET_FILE can't be read: {error.strerror}"
+            return
         if self.key_secret_file is not None and not secrets:
-            raise ValueError("PARLEY_CONFIG_KEY_SECRET_FILE holds no secret")
+            yield "PARLEY_CONFIG_KEY_SECRET_FILE holds no secret"
         if any(len(secret) < SHORTEST_SECRET for secret in secrets):
-            raise ValueError(f"each secret for API keys must have at least {SHORTEST_SECRET} bytes")
-        return self
+            yield f"each secret for API keys must have at least {SHORTEST_SECRET} bytes"
 
-    @field_validator("database_url")
-    @classmethod
-    def _check_url(cls, given: SecretStr) -> SecretStr:
-        if not given.get_secret_value():
-            raise ValueError(f"is required, such as {DRIVER}://user:password@host:5432/parley")
+    def _wrong_url(self) -> Iterator[str]:
+        given = self.database_url.reveal()
+        example = f"{DRIVER}://user:password@host:5432/parley"
+        if not given:
+            yield f"PARLEY_CONFIG_DATABASE_URL: is required, such as {example}"
+            return
         try:
-            url = make_url(given.get_secret_value())
+            url = make_url(given)
         except ArgumentError:
-            raise ValueError(f"must be a URL such as {DRIVER}://user:password@host:5432/parley") from None
+            yield f"PARLEY_CONFIG_DATABASE_URL: must be a URL such as {example}"
+            return
         if url.drivername not in (DRIVER, "postgresql", "postgres"):
-            raise ValueError(f"must begin with {DRIVER}://")
-        return SecretStr(url.set(drivername=DRIVER).render_as_string(hide_password=False))
+            yield f"PARLEY_CONFIG_DATABASE_URL: must begin with {DRIVER}://"

@@ -87,7 +87,7 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
         ProcessCollector(registry=registry)
         metrics = Metrics(registry)
         store = PostgresStore(
-            settings.database_url.get_secret_value(),
+            settings.sqlalchemy_url,
             pool_size=settings.database_pool_size,
             answer_seconds=settings.database_timeout,
         )

@@ -1,11 +1,11 @@
 """The environment of session_svc."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import SettingsConfigDict
+from msgspec import Meta
 
 from access.settings import AccessSettings
+from servicekit.settings import Port
 from session_svc.model import Limits, WhenFull
 
 
@@ -22,21 +22,21 @@ class SessionSettings(AccessSettings):
     turn stored in the primary and resolved by repeating CommitTurn. See docs/durability.md.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PARLEY_SESSION_", frozen=True, hide_input_in_errors=True)
+    prefix = "PARLEY_SESSION_"
 
-    grpc_port: int = Field(default=50053, ge=0, le=65535)
+    grpc_port: Port = 50053
     redis_url: str = "redis://127.0.0.1:6379/0"
     config_target: str = "127.0.0.1:50052"
-    lease: float = Field(default=15.0, ge=0.2, le=600)
-    claim: float = Field(default=2.0, ge=0.05, le=60)
-    queue_per_session: int = Field(default=32, ge=1, le=1000)
-    queue_per_limit: int = Field(default=256, ge=0, le=10_000)
-    window_bytes: int = Field(default=2 * 1024 * 1024, ge=1024, le=6 * 1024 * 1024)
-    turns_per_session: int = Field(default=10_000, ge=1, le=1_000_000)
+    lease: Annotated[float, Meta(ge=0.2, le=600)] = 15.0
+    claim: Annotated[float, Meta(ge=0.05, le=60)] = 2.0
+    queue_per_session: Annotated[int, Meta(ge=1, le=1000)] = 32
+    queue_per_limit: Annotated[int, Meta(ge=0, le=10_000)] = 256
+    window_bytes: Annotated[int, Meta(ge=1024, le=6 * 1024 * 1024)] = 2 * 1024 * 1024
+    turns_per_session: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     when_full: Literal["drop_oldest", "refuse"] = "drop_oldest"
-    replays_per_session: int = Field(default=1000, ge=1, le=100_000)
-    wait_replicas: int = Field(default=0, ge=0, le=10)
-    wait_timeout: float = Field(default=1.0, gt=0, le=1.5)
+    replays_per_session: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    wait_replicas: Annotated[int, Meta(ge=0, le=10)] = 0
+    wait_timeout: Annotated[float, Meta(gt=0, le=1.5)] = 1.0
 
     def limits(self) -> Limits:
         """Returns the bounds of sessions and turns."""

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic import AliasChoices
 
 from chat_gateway.settings import GatewaySettings
 from config_svc.settings import ConfigSettings
@@ -25,15 +24,7 @@ SECRETS = {
 
 def names_of(settings: type[ServiceSettings]) -> set[str]:
     """The environment variables that a service reads."""
-    prefix = settings.model_config["env_prefix"]
-    names = set()
-    for field, info in settings.model_fields.items():
-        alias = info.validation_alias
-        if isinstance(alias, AliasChoices):
-            names |= {str(choice) for choice in alias.choices}
-        else:
-            names.add(str(alias) if alias else f"{prefix}{field}".upper())
-    return names
+    return {field.variable for field in settings.fields().values()}
 
 
 def containers_of_ours(overlay: str) -> list[tuple[str, Object]]:
@@ -92,7 +83,7 @@ def test_files_that_settings_name_are_mounted() -> None:
 def test_a_service_takes_the_calls_of_those_who_have_it_as_a_target() -> None:
     callers: dict[str, set[str]] = {name: set() for name in CLASSES}
     for name, settings in CLASSES.items():
-        for field in settings.model_fields:
+        for field in settings.fields():
             if match := re.fullmatch(r"(\w+)_target", field):
                 callers[f"{match[1]}-svc"].add(f"spiffe://parley/{name}")
     for name in CLASSES:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
-from pydantic import ValidationError
 
 from access.api_key import is_api_key, new_api_key
 from access.authenticator import Authenticator, bearer, fixed_callers, peer_credential
@@ -13,6 +12,7 @@ from access.rules import rules_of
 from access.settings import AccessSettings
 from parley.access.v1 import rule_pb2
 from parley.chat.v1 import chat_service_pb2
+from servicekit.environment import SettingsError
 from servicekit.errors import StartupError
 
 OPERATOR_KEY = "an-operator-key-of-forty-characters-or-so"
@@ -119,20 +119,20 @@ def test_a_method_without_a_rule_that_can_be_kept_stops_the_service(
 
 def test_required_authentication_needs_an_operator_key(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("PARLEY_AUTH", "required")
-    with pytest.raises(ValidationError, match="needs PARLEY_OPERATOR_KEY or PARLEY_OPERATOR_KEY_FILE"):
+    with pytest.raises(SettingsError, match="needs PARLEY_OPERATOR_KEY or PARLEY_OPERATOR_KEY_FILE"):
         AccessSettings()
     monkeypatch.setenv("PARLEY_OPERATOR_KEY", "short")
-    with pytest.raises(ValidationError, match="at least 32"):
+    with pytest.raises(SettingsError, match="at least 32"):
         AccessSettings()
     monkeypatch.setenv("PARLEY_OPERATOR_KEY", OPERATOR_KEY)
     assert AccessSettings().read_operator_key() == OPERATOR_KEY
     assert OPERATOR_KEY not in repr(AccessSettings())
     file = tmp_path / "key"
     monkeypatch.setenv("PARLEY_OPERATOR_KEY_FILE", str(file))
-    with pytest.raises(ValidationError, match="can't both be set"):
+    with pytest.raises(SettingsError, match="can't both be set"):
         AccessSettings()
     monkeypatch.delenv("PARLEY_OPERATOR_KEY")
-    with pytest.raises(ValidationError, match="can't be read"):
+    with pytest.raises(SettingsError, match="can't be read"):
         AccessSettings()
     file.write_text(OPERATOR_KEY + "\n")
     assert AccessSettings().read_operator_key() == OPERATOR_KEY

@@ -117,7 +117,7 @@ def test_wrong_settings_are_one_line_that_names_the_variables() -> None:
         code, _, err = ending(child)
     assert code == 1
     assert err.count("\n") == 1
-    assert "PARLEY_GRPC_PORT: Input should be a valid integer" in err
+    assert "PARLEY_GRPC_PORT: Expected `int`" in err
     assert "PARLEY_DRAIN_TIMEOUT: " in err
 
 
