@@ -138,10 +138,10 @@ def committed_message(committed: Committed) -> turn_service_pb2.CommitTurnRespon
     return message
 
 
-def _json_size(struct: Message) -> int | None:
-    """Returns how many bytes of JSON it is; None for what JSON has no word for: NaN and infinities."""
+def _as_json(struct: Message) -> str | None:
+    """Returns it as JSON; None for what JSON has no word for: NaN and infinities."""
     try:
-        return len(MessageToJson(struct, indent=None).encode())
+        return MessageToJson(struct, indent=None)
     except (SerializeToJsonError, ValueError):
         return None
 
@@ -154,7 +154,7 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
     rules.check_commit(found, held, turn.id, idle_ms, mark)
     continues = rules.check_messages(found, turn.messages)
     if turn.HasField("metadata"):
-        rules.check_turn_metadata(found, _json_size(turn.metadata))
+        rules.check_turn_metadata(found, _as_json(turn.metadata))
     found.check()
     usage = turn.usage
     turn.ClearField("number")

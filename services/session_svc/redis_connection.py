@@ -86,7 +86,11 @@ class _Call:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: writes are gathered per turn of the loop, replies belong to the calls in the order of sending."""
+    """One connection: replies belong to the calls in the order of sending.
+
+    A call that finds no other waiting is written at once; what comes while replies are out is gathered per turn of the
+    loop.
+    """
 
     def __init__(self, on_broken: Callable[[], None]) -> None:
         self._on_broken = on_broken
@@ -103,10 +107,14 @@ class Connection(asyncio.Protocol):
         if self.broken.is_set() or len(self._calls) >= MOST_CALLS:
             raise RedisAway
         call = _Call(len(commands), self._loop.create_future(), self._loop.time())
+        alone = not self._calls
         self._calls.append(call)
-        if not self._unsent:
-            self._loop.call_soon(self._flush)
-        self._unsent.append(pack(commands))
+        if alone:
+            self._write(pack(commands))
+        else:
+            if not self._unsent:
+                self._loop.call_soon(self._flush)
+            self._unsent.append(pack(commands))
         return await call.future
 
     @property
@@ -151,6 +159,9 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         data = b"".join(self._unsent)
         self._unsent.clear()
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
         if self._transport is None or self.broken.is_set():
             return
         self._transport.write(data)

@@ -3,6 +3,7 @@
 Values are checked as they are: messages by structure, so that what came over the wire need not be copied first.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -28,6 +29,9 @@ MOST_TOOL_CALLS = 128
 MOST_NAME_CHARACTERS = 64
 MOST_TURN_BYTES = 1024 * 1024
 MOST_TURN_METADATA_BYTES = 4096
+MOST_TURN_METADATA_DEPTH = 16
+"""Objects and lists in each other. Each is up to three messages of protobuf, which reads at most a hundred. Deeper,
+a turn that came in by itself could not be read where it stands within other messages, as in an answer of `Turns`."""
 MOST_TOKENS = 2**31
 MOST_WINDOW_MESSAGES = 1000
 MOST_METADATA_PAIRS = 64
@@ -199,12 +203,21 @@ def check_messages(found: Violations, messages: Sequence[MessageView]) -> bool:
     return continues
 
 
-def check_turn_metadata(found: Violations, size: int | None) -> None:
-    """Notes when a turn's metadata is too large, or no JSON (None); `size` is in bytes of JSON."""
-    if size is None:
+def check_turn_metadata(found: Violations, metadata: str | None) -> None:
+    """Notes when a turn's metadata, given as JSON, is too large or nested too deep, or is no JSON (None)."""
+    if metadata is None:
         found.add("turn.metadata", "must be JSON: numbers must be finite, and each value of a kind")
-    elif size > MOST_TURN_METADATA_BYTES:
+    elif len(metadata.encode()) > MOST_TURN_METADATA_BYTES:
         found.add("turn.metadata", f"must be at most {MOST_TURN_METADATA_BYTES} bytes as JSON")
+    elif _depth(json.loads(metadata)) > MOST_TURN_METADATA_DEPTH:
+        found.add("turn.metadata", f"must be nested at most {MOST_TURN_METADATA_DEPTH} deep")
+
+
+def _depth(value: object) -> int:
+    """Returns how many objects and lists of JSON stand in each other."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
 
 
 def check_key(key: SessionKey, user_id: str = "", field: str = "id") -> None:

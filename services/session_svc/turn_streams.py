@@ -87,6 +87,8 @@ class _Stream:
         try:
             async for message in requests:
                 self._take(message)
+                # Once round the loop: to ask for the next message takes as long as a call needs to be on its way.
+                await asyncio.sleep(0)
                 await self._room.wait()
             await asyncio.gather(*self._calls.values(), return_exceptions=True)
             self._ended = True

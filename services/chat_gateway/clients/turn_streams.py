@@ -246,6 +246,8 @@ class Stream:
                         answer.set_result(result)
                 if message.draining:
                     self.retire()
+                # Once round the loop: who has been answered goes on before the next message is asked for.
+                await asyncio.sleep(0)
         except grpc.aio.AioRpcError as error:
             log.info("turn_stream_ended", code=error.code().name)
 

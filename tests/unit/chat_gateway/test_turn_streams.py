@@ -358,3 +358,42 @@ async def test_leaving_ends_what_is_open_and_leaves_no_task() -> None:
             await task
         await until(lambda: server.ended == 2)
         assert not {t for t in asyncio.all_tasks() - before if t.get_name() in ("turn stream", "turn calls")}
+
+
+class Rpc:
+    """A stream whose answers the test gives, and which notes when it is asked for the next one."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self._seen = seen
+        self.answers: asyncio.Queue[pb.TurnsResponse] = asyncio.Queue()
+
+    async def read(self) -> pb.TurnsResponse:
+        self._seen.append("asked")
+        return await self.answers.get()
+
+    async def write(self, data: bytes) -> None:
+        """Takes it."""
+
+    def cancel(self) -> None:
+        """Nothing is open."""
+
+
+async def test_who_is_answered_goes_on_before_the_next_message_is_asked_for() -> None:
+    seen: list[str] = []
+    rpc = Rpc(seen)
+    stream = Stream(rpc)
+    serving = asyncio.create_task(stream.serve())
+
+    async def turn() -> None:
+        await stream.call(BEGIN, b"", 5)
+        seen.append("went on")
+
+    turns = asyncio.gather(turn(), turn())
+    await asyncio.sleep(0.01)
+    results = [pb.TurnResult(id=number, begin=pb.BeginTurnResponse()) for number in (1, 2)]
+    rpc.answers.put_nowait(pb.TurnsResponse(results=results))
+    await asyncio.wait_for(turns, 5)
+    await asyncio.sleep(0.01)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    assert seen == ["asked", "went on", "went on", "asked"]

@@ -9,7 +9,7 @@ import pytest
 
 from session_svc import redis_connection
 from session_svc.redis_address import RedisAddress
-from session_svc.redis_connection import RedisAway
+from session_svc.redis_connection import Connection, RedisAway
 from session_svc.redis_link import RedisLink
 
 REPLY_SECONDS = 0.4
@@ -60,3 +60,37 @@ async def test_a_server_that_does_not_answer_is_left() -> None:
     async with slow_server(60) as link:
         with pytest.raises(RedisAway):
             await link.send(("PING",))
+
+
+class Written:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        """Nothing is open."""
+
+
+async def test_a_call_that_is_alone_is_written_at_once_and_others_together() -> None:
+    connection, written = Connection(lambda: None), Written()
+    connection.connection_made(cast("asyncio.Transport", written))
+    calls = [asyncio.create_task(connection.send([("PING", str(number))])) for number in range(3)]
+    await asyncio.sleep(0)
+    assert [data.count(b"PING") for data in written.writes] == [1]
+    await asyncio.sleep(0)
+    assert [data.count(b"PING") for data in written.writes] == [1, 2]
+    connection.data_received(b"+0\r\n+1\r\n+2\r\n")
+    assert await asyncio.gather(*calls) == [[b"0"], [b"1"], [b"2"]]
+    again = asyncio.create_task(connection.send([("PING",)]))
+    await asyncio.sleep(0)
+    assert len(written.writes) == 3
+    connection.break_off()
+    with pytest.raises(RedisAway):
+        await again

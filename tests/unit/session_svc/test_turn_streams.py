@@ -44,3 +44,21 @@ async def test_a_caller_that_takes_no_answers_is_not_read_from_without_end() -> 
     reader.let.set()
     await asyncio.wait_for(stream, 5)
     assert reader.taken == asked
+
+
+async def test_calls_are_on_their_way_before_the_next_message_is_asked_for() -> None:
+    seen: list[str] = []
+
+    async def begin(request: pb.BeginTurnRequest, context: Any) -> bytes:
+        seen.append("begun")
+        return b""
+
+    async def requests() -> AsyncIterator[pb.TurnsRequest]:
+        yield pb.TurnsRequest(calls=[pb.TurnCall(id=number, begin=pb.BeginTurnRequest()) for number in range(2)])
+        seen.append("asked")
+
+    reader = Reader()
+    reader.let.set()
+    await TurnStreams({"begin": begin}).turns(requests(), reader)  # type: ignore[arg-type]
+    assert seen == ["begun", "begun", "asked"]
+    assert reader.taken == 2

@@ -290,7 +290,7 @@ class Turn(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """What else the caller wants kept with it, at most 4 KiB as JSON."""
+        """What else the caller wants kept with it, at most 4 KiB as JSON, nested at most 16 deep."""
 
     def __init__(
         self,
