@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
+from benchmarks.prose import prose
+
 INSTRUCTIONS = "You answer questions about the plan that the user and you are making together. Be brief and exact."
 USER_BYTES = 110
 REPLY_CHUNKS = 32
 
-_FILLER = "please tell me what we have agreed on so far and what the next step of the plan is going to be; " * 12
 _PROFILE = re.compile(r"w(\d+)-b(\d+)-d(\d+)-c(\d+)")
 
 
@@ -24,9 +25,13 @@ def reply_tag(session: int, turn: int) -> str:
     return f"[s{session:08d}t{turn:05d}]"
 
 
+def _place(session: int, turn: int) -> int:
+    return 2 * (session * 31 + turn)
+
+
 def user_text(session: int, turn: int, size: int = USER_BYTES) -> str:
     """Return the user's message, `size` bytes of ASCII."""
-    return (user_tag(session, turn) + " " + _FILLER)[:size]
+    return (user_tag(session, turn) + " " + prose(_place(session, turn), size))[:size]
 
 
 def tag_in(text: str) -> tuple[int, int]:
@@ -68,7 +73,8 @@ class Profile:
 
     def reply(self, session: int, turn: int) -> str:
         """Return the whole answer."""
-        return (reply_tag(session, turn) + " " + _FILLER)[: self.reply_bytes - 1] + "."
+        said = prose(_place(session, turn) + 1, self.reply_bytes)
+        return (reply_tag(session, turn) + " " + said)[: self.reply_bytes - 1] + "."
 
     def pieces(self, session: int, turn: int) -> list[str]:
         """Return the answer as it is streamed: the tag first, the rest in even pieces."""

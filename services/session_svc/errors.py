@@ -176,3 +176,13 @@ class InvalidPageToken(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("page_token: not one that this list call made")
+
+
+class TurnDamaged(ServiceError):
+    """A stored turn can't be read: what is stored is damaged, or a later release wrote it."""
+
+    code = Code.DATA_LOSS
+    reason = "TURN_DAMAGED"
+
+    def __init__(self, turn_number: int) -> None:
+        super().__init__("a stored turn can't be read", metadata={"turn_number": str(turn_number)})

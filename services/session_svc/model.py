@@ -8,7 +8,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar, dataclass_transform
+from typing import NamedTuple, Protocol, TypeVar, dataclass_transform
 
 from session_svc.limit_model import LimitState, LimitTimes, TurnLimit
 
@@ -264,6 +264,30 @@ class HeadedTurn(NamedTuple):
     number: int
     turn: bytes
 
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+        return len(self.turn)
+
+
+class Fitting(Protocol):
+    """What `fit_window` needs to know of a turn."""
+
+    @property
+    def message_count(self) -> int:
+        """Messages in it."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether it can't be shown without the turn before."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of it as it is sent, however it is stored."""
+
+
+_Fitting = TypeVar("_Fitting", bound=Fitting)
+
 
 @value
 class TurnQuery:
@@ -370,16 +394,16 @@ def session_id_of_request(project: str, agent_uid: str, user_id: str, request_id
     return f"s-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def fit_window(newest_first: Iterable[HeadedTurn], most_messages: int, most_bytes: int) -> list[HeadedTurn]:
+def fit_window(newest_first: Iterable[_Fitting], most_messages: int, most_bytes: int) -> list[_Fitting]:
     """Returns the newest turns, oldest first, that hold at most so many messages and bytes together.
 
     Whole turns only. The first is never one that continues another: the tool calls that its results answer would be
     missing, and a model call with them would fail.
     """
-    window: list[HeadedTurn] = []
+    window: list[_Fitting] = []
     for turn in newest_first:
         most_messages -= turn.message_count
-        most_bytes -= len(turn.turn)
+        most_bytes -= turn.size
         if most_messages < 0 or most_bytes < 0:
             break
         window.append(turn)

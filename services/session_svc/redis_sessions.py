@@ -46,10 +46,10 @@ from session_svc.redis_store import (
     narrowest_index,
     now_ms,
     session_of,
-    turn_of,
     turns_key,
 )
 from session_svc.redis_turns import RedisTurns
+from session_svc.stored_turns import message_count_of, number_of, plain_element, stored_turn
 
 BATCH = 100
 MOST_LOOKED_AT = 2000
@@ -78,7 +78,7 @@ class Sample:
 
 
 class RedisSessions:
-    """The `SessionStore` on Redis."""
+    """The `SessionStore` on Redis. Without `compressing`, what a fork copies is stored as it is, too."""
 
     def __init__(
         self,
@@ -87,6 +87,8 @@ class RedisSessions:
         limits: Limits,
         births: Births,
         durability: Durability | None = None,
+        *,
+        compressing: bool = True,
     ) -> None:
         self._scripts = scripts
         self._turns = turns
@@ -94,6 +96,7 @@ class RedisSessions:
         self._agents = KnownAgents(scripts)
         self._births = births
         self._durability = durability or Durability([scripts])
+        self._compressing = compressing
 
     async def create(self, session: NewSession) -> Session:
         """See `SessionStore`."""
@@ -187,12 +190,12 @@ class RedisSessions:
             low, high = (number - count + 1, number) if step < 0 else (number, number + count - 1)
             elements = await self._read_turns(session, max(low, session.first_turn), high)
             for element in elements[::step]:
-                headed = turn_of(element)
-                size_bytes += len(headed.turn)
+                stored = stored_turn(element)
+                size_bytes += stored.size
                 if found and size_bytes > PAGE_BYTES:
-                    return TurnPage(found, headed.number, session.expire_ms)
-                found.append(headed.turn)
-                number = headed.number + step
+                    return TurnPage(found, stored.number, session.expire_ms)
+                found.append(stored.turn())
+                number = stored.number + step
             if not elements:
                 break
         more = session.first_turn <= number <= session.last_turn
@@ -275,12 +278,12 @@ class RedisSessions:
         while True:
             elements = await self._read_turns(source, number, min(number + TURNS_A_READ - 1, last))
             if elements:
-                found = turn_of(elements[0]).number
+                found = number_of(elements[0])
                 if copied and found != number:
                     raise RedisAway  # a hole, for the source drops its oldest turns meanwhile: try again
                 first = first if copied else found
-                number, copied = turn_of(elements[-1]).number + 1, True
-            messages += sum(turn_of(element).message_count for element in elements)
+                number, copied = number_of(elements[-1]) + 1, True
+            messages += sum(message_count_of(element) for element in elements)
             complete = number > last
             if not elements and not complete:
                 raise RedisAway
@@ -297,7 +300,7 @@ class RedisSessions:
                     source.agent_revision,
                     source.pinned_revision,
                     1 if complete else 0,
-                    *elements,
+                    *(elements if self._compressing else map(plain_element, elements)),
                 )
             )
             if answer[0] != b"ok":
@@ -318,11 +321,11 @@ class RedisSessions:
             again = _found(session.key, answer)
             if again.created_ms != session.created_ms:
                 raise SessionNotFound(session.key.session_id)
-            wanted = [element for element in elements if low <= turn_of(element).number <= high]
+            wanted = [element for element in elements if low <= number_of(element) <= high]
             if again.first_turn > high or (
                 wanted
-                and turn_of(wanted[0]).number <= max(low, again.first_turn)
-                and turn_of(wanted[-1]).number == min(high, again.last_turn)
+                and number_of(wanted[0]) <= max(low, again.first_turn)
+                and number_of(wanted[-1]) == min(high, again.last_turn)
             ):
                 return wanted
             first = again.first_turn

@@ -7,9 +7,7 @@ exist (any more), and never decide whether one does.
 
 import hashlib
 import json
-import struct
 import time
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
@@ -17,7 +15,7 @@ from importlib import resources
 import hiredis
 
 from servicekit import traces
-from session_svc.model import HeadedTurn, Session, SessionKey, Usage
+from session_svc.model import Session, SessionKey, Usage
 from session_svc.redis_address import Argument, Command
 from session_svc.redis_connection import RedisAway, RedisFault, Reply
 from session_svc.redis_link import Link
@@ -57,9 +55,6 @@ AGENTS_KEY = "agents"
 REMEMBER_AGENT_SECONDS = 3600.0
 MOST_AGENTS = 10_000
 MOST_INDEXES = 10_000
-
-_HEADER = struct.Struct(">HBIQI")
-_CONTINUES = 1
 
 
 class RedisScripts:
@@ -290,20 +285,3 @@ def session_of(key: SessionKey, fields: Sequence[bytes | None]) -> Session:
 
 def _text(value: bytes | None) -> str:
     return value.decode() if value else ""
-
-
-def turn_of(element: bytes) -> HeadedTurn:
-    """Returns a turn as it is stored in the list: its header, and its bytes untouched."""
-    messages, flags, number, _, _ = _HEADER.unpack_from(element)
-    return HeadedTurn(messages, bool(flags & _CONTINUES), number, element[_HEADER.size :])
-
-
-def id_sum(turn_id: str) -> int:
-    """Returns the check sum of a turn id that stands in the header of its stored turn."""
-    return zlib.crc32(turn_id.encode())
-
-
-def token_of(element: bytes) -> int:
-    """Returns the fencing token of the lease that a stored turn was committed under."""
-    token: int = _HEADER.unpack_from(element)[3]
-    return token

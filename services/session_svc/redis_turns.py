@@ -34,22 +34,21 @@ from session_svc.redis_store import (
     KnownAgents,
     RedisScripts,
     fence_key,
-    id_sum,
     index_keys,
     metadata_text,
     now_ms,
     session_of,
-    turn_of,
     turns_key,
 )
 from session_svc.redis_wake import RedisWakes
 from session_svc.redis_window import Windows
+from session_svc.stored_turns import body_of, id_sum, stored_turn
 
 MOST_TRIES = 3
 
 
 class RedisTurns:
-    """The `TurnStore` on Redis."""
+    """The `TurnStore` on Redis. With `compressing`, turns are stored compressed where that pays. Reads both kinds."""
 
     def __init__(
         self,
@@ -58,6 +57,8 @@ class RedisTurns:
         limits: Limits,
         births: Births,
         durability: Durability | None = None,
+        *,
+        compressing: bool = True,
     ) -> None:
         self._scripts = scripts
         self._wakes = wakes
@@ -66,6 +67,7 @@ class RedisTurns:
         self._births = births
         self._windows = Windows(scripts, limits.window_bytes)
         self._durability = durability or Durability([scripts])
+        self._compressing = compressing
 
     def new_call(self) -> str:
         """See `TurnStore`."""
@@ -202,14 +204,15 @@ class RedisTurns:
 
     def _commit_command(self, commit: CommitTurn) -> Command:
         limits, request, usage = self._limits, commit.request, commit.usage
+        body, flags = body_of(commit.turn, continues=commit.continues, compressing=self._compressing)
         return self._scripts.command(
             "commit",
             commit.lease.key,
             commit.lease.token,
             commit.lease.turn_id,
-            commit.turn,
+            body,
             commit.message_count,
-            1 if commit.continues else 0,
+            flags,
             usage.prompt_tokens,
             usage.completion_tokens,
             usage.cached_tokens,
@@ -261,13 +264,14 @@ class RedisTurns:
         )
         if again[0] != b"ok" or session_of(key, again[1]).created_ms != session.created_ms or element is None:
             return None
-        found = turn_of(element)
+        found = stored_turn(element)
         if found.number != number:
             return None
+        turn = found.turn()
         if self._durability.replicas:
             # Whoever committed it may have been told that too few replicas had it: this answer acknowledges it.
             await self._durability.keep(self._scripts.command("confirm", key))
-        return Replayed(session, found.turn)
+        return Replayed(session, turn)
 
     async def _belongs_to_deleted(self, key: SessionKey, agent_uid: str) -> bool:
         [fenced] = await self._scripts.run(("GET", fence_key(key.project, agent_uid)))

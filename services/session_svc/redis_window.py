@@ -4,9 +4,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from session_svc.errors import LeaseLost
-from session_svc.model import BeginTurn, HeadedTurn, Lease, SessionKey, fit_window
+from session_svc.model import BeginTurn, Lease, SessionKey, fit_window
 from session_svc.redis_address import Command
-from session_svc.redis_store import RedisScripts, token_of, turn_of, turns_key
+from session_svc.redis_store import RedisScripts, turns_key
+from session_svc.stored_turns import StoredTurn, stored_turn, token_of
 
 MOST_TURNS_A_READ = 32
 LARGE_TURN_BYTES = 64 * 1024
@@ -32,28 +33,31 @@ class Windows:
         return ("LRANGE", turns_key(turn.key), -count, -1) if count else None
 
     async def complete(self, turn: BeginTurn, lease: Lease, elements: Sequence[bytes]) -> list[bytes]:
-        """Returns the window, given what the first read found. Raises `LeaseLost`, `RedisAway`."""
+        """Returns the window, given what the first read found: only what fits is decompressed.
+
+        Raises `LeaseLost`, `RedisAway`, `TurnDamaged`.
+        """
         if elements and token_of(elements[-1]) >= lease.token:
             raise LeaseLost(turn.key.session_id)  # deleted and made again between the script and the read
-        turns = [turn_of(element) for element in reversed(elements)]
+        turns = [stored_turn(element) for element in reversed(elements)]
         wanted, most_messages = self._first_count(turn), turn.window_messages
         while elements and len(elements) == wanted and self._has_room(turns, most_messages):
             read, size = len(turns), _size(turns)
             wanted = min(MOST_TURNS_A_READ, (self._most_bytes - size) * read // max(size, 1) + 1)
             [elements] = await self._scripts.run(("LRANGE", turns_key(turn.key), -read - wanted, -read - 1))
-            turns += [turn_of(element) for element in reversed(elements)]
+            turns += [stored_turn(element) for element in reversed(elements)]
         self._remember(turn.key, turns)
-        return [fitting.turn for fitting in fit_window(turns, most_messages, self._most_bytes)]
+        return [fitting.turn() for fitting in fit_window(turns, most_messages, self._most_bytes)]
 
     def _first_count(self, turn: BeginTurn) -> int:
         count = min((turn.window_messages + 1) // 2, MOST_TURNS_A_READ)
         average = self._large.get(turn.key)
         return count if average is None else min(count, self._most_bytes // average + 1)
 
-    def _has_room(self, turns: Sequence[HeadedTurn], most_messages: int) -> bool:
+    def _has_room(self, turns: Sequence[StoredTurn], most_messages: int) -> bool:
         return sum(turn.message_count for turn in turns) < most_messages and _size(turns) < self._most_bytes
 
-    def _remember(self, key: SessionKey, turns: Sequence[HeadedTurn]) -> None:
+    def _remember(self, key: SessionKey, turns: Sequence[StoredTurn]) -> None:
         average = _size(turns) // len(turns) if turns else 0
         if average >= LARGE_TURN_BYTES:
             self._large[key] = average
@@ -64,5 +68,5 @@ class Windows:
             self._large.pop(key, None)
 
 
-def _size(turns: Sequence[HeadedTurn]) -> int:
-    return sum(len(turn.turn) for turn in turns)
+def _size(turns: Sequence[StoredTurn]) -> int:
+    return sum(turn.size for turn in turns)

@@ -20,6 +20,9 @@ class SessionSettings(AccessSettings):
     `always` none while its disk holds. Neither covers the loss of the machine, nor a failover: with `wait_replicas` n a
     turn is acknowledged only after n replicas have it (`WAIT`); fewer within `wait_timeout` is UNAVAILABLE, with the
     turn stored in the primary and resolved by repeating CommitTurn. See docs/durability.md.
+
+    `compress_turns` is about what is written: turns of both kinds are always read. Releases before it read only what
+    is not compressed, so it is off while one of them still runs. See docs/operations/upgrade.md.
     """
 
     prefix = "PARLEY_SESSION_"
@@ -35,6 +38,7 @@ class SessionSettings(AccessSettings):
     turns_per_session: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     when_full: Literal["drop_oldest", "refuse"] = "drop_oldest"
     replays_per_session: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    compress_turns: bool = True
     wait_replicas: Annotated[int, Meta(ge=0, le=10)] = 0
     wait_timeout: Annotated[float, Meta(gt=0, le=1.5)] = 1.0
 

@@ -67,7 +67,7 @@ class Turns:
             raise
         except ServiceError as error:
             self._metrics.refused(error.reason)
-            if error.code is Code.UNAVAILABLE:
+            if error.code in (Code.UNAVAILABLE, Code.DATA_LOSS):
                 self._leave(turn, call)  # it may have got the lease, and the caller will not learn of it
             await self._limits.give_back(turn, error)
             raise

@@ -125,12 +125,12 @@ async def _stores(
     metrics.redis_waiting(lambda: scripts.under_way)
     waiting = [RedisScripts(other, metrics.redis_call) for other in more] or [scripts]
     durability = Durability(waiting, settings.wait_replicas, int(settings.wait_timeout * 1000))
-    turns = RedisTurns(scripts, wakes, limits, births, durability)
+    turns = RedisTurns(scripts, wakes, limits, births, durability, compressing=settings.compress_turns)
     return _Stores(
         link=link,
         births=births,
         turns=turns,
-        sessions=RedisSessions(scripts, turns, limits, births, durability),
+        sessions=RedisSessions(scripts, turns, limits, births, durability, compressing=settings.compress_turns),
         agents=RedisAgents(scripts, durability),
         limits=RedisLimits(scripts, wakes, limits.limit_times()),
     )

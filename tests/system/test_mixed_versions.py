@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from benchmarks.prose import prose
 
 from tests.servers.mock_model import MODEL, Behaviour, MockModel
 from tests.servers.previous_release import sources_of_the_previous_release
@@ -39,7 +40,12 @@ def mixed(server_choice: Choice, tmp_path_factory: pytest.TempPathFactory, previ
         with MockModel() as model:
             sources = {f"{kind}-1": previous for kind in KINDS}
             urls = postgres.database_url("postgres"), redis.database_url(0)
-            with Replicas(*urls, model, folder=folder, sources=sources).running() as replicas, Mixed(replicas) as mixed:
+            # As docs/operations/upgrade.md says: the previous release can't read turns that are compressed.
+            env = {"PARLEY_SESSION_COMPRESS_TURNS": "false"}
+            with (
+                Replicas(*urls, model, folder=folder, env=env, sources=sources).running() as replicas,
+                Mixed(replicas) as mixed,
+            ):
                 mixed.model = model
                 yield mixed
     finally:
@@ -111,7 +117,7 @@ def test_both_releases_serve_one_conversation_turn_after_turn(mixed: Mixed) -> N
     expected: list[str] = []
     for turn in range(TURNS):
         # Two turns each: a gateway's calls go round the replicas of session_svc, so that every pair begins and commits.
-        text = f"turn {turn}"
+        text = f"turn {turn}: {prose(turn, 2000)}"  # long enough to be compressed, if that were on
         said = answer_of(mixed.chat(turn // 2 % 2, text, "alternating"))
         expected += [text, f"echo:{2 * turn + 2}:{text}"]
         assert said == expected[-1], "the model saw every turn before"

@@ -27,7 +27,7 @@ if v[2] ~= turn_id or tonumber(v[1]) ~= token or tonumber(v[3]) <= now then
   return {lost(token)}
 end
 
--- Field 2 of Turn, as a varint: the last one on the wire counts.
+-- Field 2 of Turn, as a varint: the last one on the wire counts. Readers add it to a turn that is compressed.
 local function number_field(number)
   local bytes = {'\16'}
   while number >= 128 do
@@ -62,7 +62,8 @@ if number - first >= most_turns and not drop_oldest then return {'crammed'} end
 -- These can fail, and a script that fails undoes nothing: they come before the turn counts as stored.
 local prompt_sum, completion_sum = digits((v[8] or 0) + prompt), digits((v[9] or 0) + completion)
 if cached ~= '0' then redis.call('HINCRBY', META, 'cached', cached) end
-redis.call('RPUSH', TURNS, struct.pack(HEADER, messages, flags, number, token, id_sum) .. turn .. number_field(number))
+if flags < COMPRESSED then turn = turn .. number_field(number) end
+redis.call('RPUSH', TURNS, struct.pack(HEADER, messages, flags, number, token, id_sum) .. turn)
 while number - first + 1 > most_turns do
   held_messages = held_messages - struct.unpack('>I2', redis.call('LPOP', TURNS))
   first = first + 1

@@ -1,7 +1,7 @@
 -- What every script of a session shares; put in front of each of them.
 --
 -- KEYS  1 meta    hash: the session's fields and its lease (field names below)
---       2 turns   list: one element a turn, a header (`HEADER`) followed by the serialized Turn
+--       2 turns   list: one element a turn, a header (`HEADER`) and the serialized Turn, maybe compressed (stored_turns.py)
 --       3 replay  hash: 'r' .. request -> number|expiry|sequence|digest, 'n' .. sequence -> request; first and last sequence
 --       4 queue   list of tickets, turn|call|deadline|reserved_until: who waits for the lease, in order
 -- All times are this server's, in milliseconds.
@@ -57,8 +57,9 @@ local function holds(session, token, turn)
   return session ~= nil and session.held and session.token == token and session.turn == turn
 end
 
--- count of messages, flags (1: continues the turn before), number, fencing token, check sum of the turn id
+-- count of messages, flags (1: continues the turn before, 2: is compressed), number, fencing token, check sum of the turn id
 local HEADER = '>I2BI4I8I4'
+local COMPRESSED = 2
 
 -- Returns the number of the turn that a request has had and the digest it came with; nil where none is stored for it.
 local function stored_turn_of(session, request)

@@ -159,12 +159,12 @@ def memory_bench(limits: Limits = LIMITS) -> Bench:
 
 
 @contextlib.asynccontextmanager
-async def redis_bench(url: str, limits: Limits = LIMITS) -> AsyncIterator[Bench]:
+async def redis_bench(url: str, limits: Limits = LIMITS, *, compressing: bool = True) -> AsyncIterator[Bench]:
     """Yields the Redis adapter on an empty database, or on an empty cluster."""
     async with open_redis(url, 1) as ([link], place), RedisWakes(place).open() as wakes:
         scripts = RedisScripts(link)
         births = Births()
-        turns = RedisTurns(scripts, wakes, limits, births)
+        turns = RedisTurns(scripts, wakes, limits, births, compressing=compressing)
 
         async def pass_time(ms: int) -> None:
             for client in clients_of(url):
@@ -172,7 +172,7 @@ async def redis_bench(url: str, limits: Limits = LIMITS) -> AsyncIterator[Bench]
                     client.eval(_PASS_TIME, 0, str(ms))
 
         turn_limits = RedisLimits(scripts, wakes, limits.limit_times())
-        sessions = RedisSessions(scripts, turns, limits, births)
+        sessions = RedisSessions(scripts, turns, limits, births, compressing=compressing)
         yield Bench(turns, sessions, RedisAgents(scripts), turn_limits, pass_time, limits)
 
 

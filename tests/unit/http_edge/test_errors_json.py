@@ -52,6 +52,7 @@ REASONS: dict[str, tuple[Code, int, str | None]] = {
     "PEER_UNAVAILABLE": (Code.UNAVAILABLE, 503, "true"),
     "DRAINING": (Code.UNAVAILABLE, 503, "true"),
     "CANCELLED": (Code.CANCELLED, 499, None),
+    "TURN_DAMAGED": (Code.DATA_LOSS, 500, "false"),
     "DEADLINE_EXCEEDED": (Code.DEADLINE_EXCEEDED, 504, "false"),
     "CURSOR_TOO_OLD": (Code.OUT_OF_RANGE, 400, None),
     "WATCHER_TOO_SLOW": (Code.ABORTED, 409, "false"),

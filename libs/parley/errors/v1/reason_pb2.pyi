@@ -135,6 +135,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     REASON_INTERNAL: _Reason.ValueType  # 181
     """INTERNAL. A fault of this service. Its log has the details."""
+    REASON_TURN_DAMAGED: _Reason.ValueType  # 182
+    """DATA_LOSS. A stored turn that the call needs is damaged, or was written by a later release. Metadata: turn_number."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. The name of a value, without its prefix, is the `reason` of the `google.rpc.ErrorInfo` that comes with the status,
@@ -254,4 +256,6 @@ Metadata: none.
 """
 REASON_INTERNAL: Reason.ValueType  # 181
 """INTERNAL. A fault of this service. Its log has the details."""
+REASON_TURN_DAMAGED: Reason.ValueType  # 182
+"""DATA_LOSS. A stored turn that the call needs is damaged, or was written by a later release. Metadata: turn_number."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

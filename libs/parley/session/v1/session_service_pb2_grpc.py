@@ -139,7 +139,7 @@ class SessionServiceServicer:
 
     def ListMessages(self, request, context):
         """Lists the messages of a session by pages, oldest first unless told otherwise. Safe to retry.
-        Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN.
+        Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN, TURN_DAMAGED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,7 +154,7 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportUser(self, request, context):
-        """Streams all that is stored of a user. Safe to retry. Fails: INVALID_FIELD.
+        """Streams all that is stored of a user. Safe to retry. Fails: INVALID_FIELD, TURN_DAMAGED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,14 +55,14 @@ class SessionServiceStub:
     """
     ListMessages: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]
     """Lists the messages of a session by pages, oldest first unless told otherwise. Safe to retry.
-    Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN.
+    Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN, TURN_DAMAGED.
     """
     ForkSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]
     """Makes a new session with the history of another up to a turn. Safe to retry with an id of one's own.
     Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_ALREADY_EXISTS.
     """
     ExportUser: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ExportUserRequest, _session_service_pb2.ExportUserResponse]
-    """Streams all that is stored of a user. Safe to retry. Fails: INVALID_FIELD."""
+    """Streams all that is stored of a user. Safe to retry. Fails: INVALID_FIELD, TURN_DAMAGED."""
     EraseUser: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.EraseUserRequest, _session_service_pb2.EraseUserResponse]
     """Removes all that is stored of a user and says what that was. API keys that are bound to the user are revoked first, also
     one that makes this call; in the audit log a pseudonym stands for the user from then on. Safe to retry.
@@ -96,14 +96,14 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     ListMessages: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]  # type: ignore[assignment]
     """Lists the messages of a session by pages, oldest first unless told otherwise. Safe to retry.
-    Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN.
+    Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN, TURN_DAMAGED.
     """
     ForkSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]  # type: ignore[assignment]
     """Makes a new session with the history of another up to a turn. Safe to retry with an id of one's own.
     Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_ALREADY_EXISTS.
     """
     ExportUser: _aio.UnaryStreamMultiCallable[_session_service_pb2.ExportUserRequest, _session_service_pb2.ExportUserResponse]  # type: ignore[assignment]
-    """Streams all that is stored of a user. Safe to retry. Fails: INVALID_FIELD."""
+    """Streams all that is stored of a user. Safe to retry. Fails: INVALID_FIELD, TURN_DAMAGED."""
     EraseUser: _aio.UnaryUnaryMultiCallable[_session_service_pb2.EraseUserRequest, _session_service_pb2.EraseUserResponse]  # type: ignore[assignment]
     """Removes all that is stored of a user and says what that was. API keys that are bound to the user are revoked first, also
     one that makes this call; in the audit log a pseudonym stands for the user from then on. Safe to retry.
@@ -176,7 +176,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ListMessagesResponse, _abc.Awaitable[_session_service_pb2.ListMessagesResponse]]:
         """Lists the messages of a session by pages, oldest first unless told otherwise. Safe to retry.
-        Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN.
+        Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN, TURN_DAMAGED.
         """
 
     @_abc_1.abstractmethod
@@ -195,7 +195,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.ExportUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.ExportUserResponse], _abc.AsyncIterator[_session_service_pb2.ExportUserResponse]]:
-        """Streams all that is stored of a user. Safe to retry. Fails: INVALID_FIELD."""
+        """Streams all that is stored of a user. Safe to retry. Fails: INVALID_FIELD, TURN_DAMAGED."""
 
     @_abc_1.abstractmethod
     def EraseUser(
