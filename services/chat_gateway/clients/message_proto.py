@@ -38,20 +38,18 @@ _FINISH_REASONS_BACK = {number: reason for reason, number in FINISH_REASONS.item
 
 def messages_from_turns(turns: Iterable[pb.Turn]) -> tuple[Message, ...]:
     """Returns all messages of the turns, in order."""
-    return tuple(message_from_proto(message) for turn in turns for message in turn.messages)
+    return tuple([message_from_proto(message) for turn in turns for message in turn.messages])
 
 
 def message_from_proto(message: pb.Message) -> Message:
     """Returns the message. Raises KeyError for a role that does not exist."""
-    role = _ROLES_BACK[message.role]
-    if role is Role.USER:
-        return Message(role, message.content, _parts_from_proto(message.parts), name=message.name)
-    calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in message.tool_calls)
+    # A window has twenty: what most messages do not have is not converted.
+    parts, calls = message.parts, message.tool_calls
     return Message(
-        role,
+        _ROLES_BACK[message.role],
         message.content,
-        _parts_from_proto(message.parts),
-        calls,
+        _parts_from_proto(parts) if parts else (),
+        tuple([ToolCall(call.id, call.name, call.arguments) for call in calls]) if calls else (),
         message.tool_call_id,
         message.name,
         message.refusal,
