@@ -10,6 +10,7 @@ from typing import Self
 import hiredis
 import structlog
 
+from servicekit.keeping import kept_going
 from session_svc.redis_address import RedisAddress
 from session_svc.redis_connection import CONNECT_SECONDS, RedisAway, RedisFault, Reply, ask
 from session_svc.redis_url import ClusterAddress, at
@@ -57,7 +58,7 @@ class SlotMap:
     async def open(self) -> AsyncIterator[Self]:
         """Keeps the map fresh while open. Entering does not wait for the cluster."""
         self._refresh = asyncio.get_running_loop().create_future()
-        keeper = asyncio.create_task(self._keep_fresh(), name="redis slots")
+        keeper = asyncio.create_task(kept_going("redis slots", self._keep_fresh), name="redis slots")
         try:
             yield self
         finally:

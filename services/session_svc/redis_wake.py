@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import hiredis
 import structlog
 
+from servicekit.keeping import kept_going
 from session_svc.redis_address import Place, pack
 from session_svc.redis_connection import CONNECT_SECONDS, RedisAway, RedisFault
 from session_svc.redis_link import FIRST_PAUSE, LONGEST_PAUSE
@@ -55,7 +56,7 @@ class RedisWakes:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["RedisWakes"]:
         """Listens while open; reconnects by itself."""
-        listener = asyncio.create_task(self._listen(), name="redis wakes")
+        listener = asyncio.create_task(kept_going("redis wakes", self._listen), name="redis wakes")
         try:
             yield self
         finally:

@@ -23,6 +23,7 @@ from parley.session.v1 import turn_service_pb2 as pb
 from servicekit import traces
 from servicekit.channels import call
 from servicekit.errors import DeadlineExceeded, ServiceError, Unavailable
+from servicekit.keeping import kept_going
 from servicekit.rpc_status import from_status
 from servicekit.wire import bytes_tag, number_tag, varint
 
@@ -112,7 +113,9 @@ class TurnStreams:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[TurnStreams]:
         """Keeps streams up while open. Entering does not wait for session_svc."""
-        keepers = [asyncio.create_task(self._keep(), name="turn stream") for _ in range(self._number)]
+        keepers = [
+            asyncio.create_task(kept_going("turn stream", self._keep), name="turn stream") for _ in range(self._number)
+        ]
         try:
             yield self
         finally:

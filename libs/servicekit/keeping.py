@@ -1,0 +1,31 @@
+"""Work that goes on for as long as its owner is open, also after a fault of its own."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import structlog
+
+PAUSE_SECONDS = 1.0
+"""Between a fault and the next start, so that one that comes back at once does not take the processor."""
+
+_log = structlog.get_logger("servicekit.keeping")
+
+
+async def kept_going(name: str, work: Callable[[], Awaitable[object]]) -> NoReturn:
+    """Runs `work`, which is meant never to end, and starts it again, with a line in the log, when it does.
+
+    For work whose owner has no `lifecycle.Background` that would end the process, and that can begin anew at any time.
+    Ends by being cancelled only.
+    """
+    task = asyncio.current_task()
+    while True:
+        error: Exception | None = None
+        try:
+            await work()
+        except Exception as fault:
+            if task is not None and task.cancelling():
+                raise  # a fault on the way out: it must not keep the task from ending
+            error = fault
+        _log.error("task ended and is started again", task=name, exc_info=error)
+        await asyncio.sleep(PAUSE_SECONDS)

@@ -1,0 +1,85 @@
+"""Work that is started again after a fault, where nothing else would notice that it ended."""
+
+import asyncio
+
+import pytest
+from structlog.testing import capture_logs
+
+from chat_gateway.clients.turn_streams import TurnStreams
+from servicekit import keeping
+from servicekit.keeping import kept_going
+from session_svc.redis_link import RedisLink
+from session_svc.redis_slots import SlotMap
+from session_svc.redis_url import parse_redis_url
+from session_svc.redis_wake import RedisWakes
+
+
+@pytest.fixture(autouse=True)
+def short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "PAUSE_SECONDS", 0.01)
+
+
+class Work:
+    """Dies of a fault the first time, ends the second, and goes on from the third on."""
+
+    def __init__(self) -> None:
+        self.starts = 0
+        self.going = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.starts += 1
+        if self.starts == 1:
+            raise ZeroDivisionError
+        if self.starts > 2:
+            self.going.set()
+            await asyncio.Event().wait()
+
+
+async def test_work_is_started_again_with_a_line_in_the_log() -> None:
+    work = Work()
+    with capture_logs() as logs:
+        task = asyncio.create_task(kept_going("some work", work))
+        await asyncio.wait_for(work.going.wait(), 5)
+    assert [(line["task"], type(line["exc_info"])) for line in logs] == [
+        ("some work", ZeroDivisionError),
+        ("some work", type(None)),
+    ]
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert work.starts == 3
+
+
+async def test_a_fault_on_the_way_out_does_not_keep_it_from_ending() -> None:
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ZeroDivisionError
+
+    task = asyncio.create_task(kept_going("some work", work))
+    await begun.wait()
+    task.cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(ZeroDivisionError):
+            await task
+
+
+async def test_those_without_an_owner_that_notices_are_kept_going(monkeypatch: pytest.MonkeyPatch) -> None:
+    address, cluster = parse_redis_url("redis://127.0.0.1:1/0"), parse_redis_url("redis+cluster://127.0.0.1:1")
+    owners = (
+        (SlotMap, "_keep_fresh", lambda: SlotMap(cluster).open()),
+        (RedisLink, "_keep_up", lambda: RedisLink(address).open()),
+        (RedisWakes, "_listen", lambda: RedisWakes(address).open()),
+        (TurnStreams, "_keep", lambda: TurnStreams(None, streams=1).open()),
+    )
+    for owner, method, opened in owners:
+        work = Work()
+        monkeypatch.setattr(owner, method, lambda self, work=work: work())
+        async with opened():
+            await asyncio.wait_for(work.going.wait(), 5)
+        assert work.starts == 3, owner
