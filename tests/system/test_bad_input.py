@@ -311,7 +311,7 @@ ELSEWHERE = {
     "DRAINING": "tests/unit/chat_gateway/test_scheduler.py::test_draining_refuses_new_turns_and_waits_for_the_rest",
     "DEADLINE_EXCEEDED": "tests/unit/chat_gateway/test_turn.py::test_a_turn_ends_at_its_bound_and_names_it",
     "LEASE_LOST": f"{TURNS}::test_a_holder_that_was_paused_is_fenced_off_by_the_next",
-    "TURN_INTERRUPTED": f"{TURNS}::test_interrupt_takes_the_lease_at_once",
+    "TURN_INTERRUPTED": "tests/contract/session_svc/test_busy_sessions.py::test_interrupt_takes_the_lease_at_once",
     "SESSION_FULL": "tests/contract/session_svc/test_full_sessions.py::test_a_full_session_refuses_where_it_is_told_to",
     "TURN_DAMAGED": "tests/service/session_svc/test_stored_turns.py::test_a_damaged_turn_is_named_and_frees_its_lease",
     "AGENT_DELETED": f"{TURNS}::test_no_turn_starts_on_a_fenced_agent_and_nothing_is_left_of_it",

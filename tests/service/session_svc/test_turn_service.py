@@ -1,26 +1,19 @@
 """TurnService over real gRPC and real Redis."""
 
 import asyncio
-import contextlib
 import uuid
-from dataclasses import replace
 from typing import Any
 
-import grpc
 import pytest
-import redis
 
 from parley.session.v1 import message_pb2, session_service_pb2, turn_service_pb2
-from parley.session.v1.turn_service_pb2_grpc import TurnServiceStub
 from servicekit.errors import Code
 from tests.service.session_svc.replica import (
     ASSISTANT,
-    INTERRUPT,
     REJECT,
     TOOL,
     UID,
     USER,
-    WAIT,
     Replica,
     refused,
     replica,
@@ -228,104 +221,6 @@ async def test_a_repeat_without_a_session_id_finds_the_session_of_the_first_try(
     assert (await svc.begin("", user_id="ann")).session.id != begun.session.id
 
 
-async def test_waiting_is_fair_across_replicas(redis_url: str) -> None:
-    async with replica(redis_url) as one, replica(redis_url) as two:
-        running = await one.begin()
-        order: list[int] = []
-
-        async def wait_for_turn(number: int) -> None:
-            svc = (one, two)[number % 2]
-            begun = await svc.begin(timeout=20, busy=WAIT)
-            order.append(number)
-            await svc.commit(begun, str(number))
-
-        waiters = []
-        for number in range(8):
-            waiters.append(asyncio.create_task(wait_for_turn(number)))
-            await asyncio.sleep(0.05)
-        begin = asyncio.get_running_loop().time()
-        await one.commit(running, "first")
-        await asyncio.gather(*waiters)
-        assert order == list(range(8))
-        assert asyncio.get_running_loop().time() - begin < 2, "woken, not found by a timer"
-        assert texts(await one.begin()) == ["first", *map(str, range(8))]
-
-
-async def test_a_wait_ends_at_the_deadline(svc: Replica) -> None:
-    await svc.begin()
-    with refused("SESSION_BUSY") as outcome:
-        await svc.begin(timeout=0.6, busy=WAIT)
-    assert outcome.error.retry_after > 0
-    with refused("SESSION_BUSY"):
-        await svc.begin(timeout=0.1, busy=WAIT)
-
-
-async def test_the_queue_of_a_session_is_bounded(redis_url: str) -> None:
-    async with replica(redis_url, queue_per_session=2) as svc:
-        running = await svc.begin()
-        waiters = [asyncio.create_task(svc.begin(timeout=10)) for _ in range(2)]
-        await asyncio.sleep(0.2)
-        with refused("TURN_QUEUE_FULL") as outcome:
-            await svc.begin()
-        assert outcome.error.code is Code.RESOURCE_EXHAUSTED
-        assert outcome.error.quota_subject == "session:s1"
-        await svc.commit(running)
-        done, _ = await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
-        await svc.commit(done.pop().result())
-        await asyncio.gather(*waiters)
-
-
-async def test_a_cancelled_waiter_gives_up_its_place(svc: Replica) -> None:
-    running = await svc.begin()
-    cancelled = asyncio.create_task(svc.begin(timeout=20))
-    await asyncio.sleep(0.1)
-    patient = asyncio.create_task(svc.begin(timeout=20))
-    await asyncio.sleep(0.1)
-    cancelled.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await cancelled
-    await asyncio.sleep(0.1)
-    await svc.commit(running)
-    async with asyncio.timeout(1):
-        await patient
-
-
-async def test_the_waiter_of_a_replica_that_died_holds_up_nobody_for_long(redis_url: str) -> None:
-    async with replica(redis_url, claim=0.3, lease=1) as svc:
-        await svc.turn()
-        running = await svc.begin()
-        with redis.Redis.from_url(redis_url) as client:  # what a dead replica leaves: a ticket for which nobody comes
-            client.rpush("{default:s1}:queue", "dead|deadbeef.1|9999999999999|0")
-        patient = asyncio.create_task(svc.begin(timeout=30))
-        await asyncio.sleep(0.1)
-        await svc.commit(running)
-        async with asyncio.timeout(2):
-            await patient
-
-
-async def test_interrupt_across_replicas(redis_url: str) -> None:
-    async with replica(redis_url) as one, replica(redis_url) as two:
-        await one.turn(text="before")
-        running = await one.begin()
-        begun = await two.begin(busy=INTERRUPT)
-        with refused("TURN_INTERRUPTED"):
-            await one.renew(running)
-        with refused("TURN_INTERRUPTED"):
-            await one.commit(running, "lost")
-        await one.abort(running)
-        await two.commit(begun, "after")
-        assert texts(await one.begin()) == ["before", "after"]
-
-
-async def test_a_dead_holder_blocks_a_waiter_for_one_lease_at_most(redis_url: str) -> None:
-    async with replica(redis_url, lease=0.5) as svc:
-        await svc.turn()
-        await svc.begin()
-        begin = asyncio.get_running_loop().time()
-        await svc.begin(timeout=10)
-        assert 0.3 < asyncio.get_running_loop().time() - begin < 1.0
-
-
 async def test_a_full_session(redis_url: str) -> None:
     async with replica(redis_url, turns_per_session=3, when_full="refuse") as svc:
         for _ in range(3):
@@ -379,24 +274,3 @@ async def test_retry_of_begin_gets_the_same_lease(svc: Replica) -> None:
     turn_id = uuid.uuid4().hex
     first, again = await svc.begin(turn_id=turn_id), await svc.begin(turn_id=turn_id)
     assert first.lease == again.lease
-
-
-async def test_a_replica_that_ends_sends_waiting_turns_to_another_and_leaves_no_place_behind(redis_url: str) -> None:
-    async with replica(redis_url) as other, contextlib.AsyncExitStack() as channels:
-        async with replica(redis_url, drain_timeout=10) as ending:
-            channel = await channels.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{ending.port}"))
-            staying = replace(ending, turns=TurnServiceStub(channel))
-            held = await other.begin()
-            waiting = asyncio.create_task(staying.begin(timeout=60))
-            renewing = asyncio.create_task(staying.renew(held, hold=4))
-            await asyncio.sleep(0.3)
-            assert not waiting.done()
-            assert not renewing.done()
-            begin = asyncio.get_running_loop().time()
-        assert asyncio.get_running_loop().time() - begin < 3
-        with refused("DRAINING"):
-            await waiting
-        assert (await renewing).expire_time.ToMilliseconds() > 0
-        next_in_line = asyncio.create_task(other.begin())
-        await other.commit(held, "one")
-        assert texts(await next_in_line) == ["one"]
