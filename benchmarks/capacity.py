@@ -14,8 +14,8 @@ from pathlib import Path
 REFERENCE = Path(__file__).with_name("reference.json")
 SECONDS_A_DAY = 86_400
 SECONDS_AN_HOUR = 3600
-MB = 1e6
-KB = 1e3
+KB, MB, GB = 1024, 1024**2, 1024**3
+"""As in the table of `make bench`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def needs(load: Load, costs: Costs, busy: float) -> Needs:
 def table(load: Load, costs: Costs, busy: float) -> str:
     """Return the calculation as a Markdown table."""
     found = needs(load, costs, busy)
-    gigabytes = found.redis_bytes / 1e9
+    gigabytes = found.redis_bytes / GB
     rows = [
         ("turns a second, mean and peak", f"{load.turns_at_peak / load.peak:,.0f} and {load.turns_at_peak:,.0f}"),
         ("gateways, one core each", f"{found.gateways} ({costs.gateway:.2f} ms of CPU a turn)"),
@@ -104,8 +104,8 @@ def table(load: Load, costs: Costs, busy: float) -> str:
         ("Redis primaries for the CPU alone", f"{found.primaries_for_cpu} ({costs.redis:.2f} ms)"),
         ("sessions alive", f"{load.sessions_alive:,.0f}"),
         ("Redis memory, without replicas", f"{gigabytes:,.1f} GB ({costs.session_bytes / KB:.2f} KB a session)"),
-        ("memory of the gateways", f"{found.gateways * costs.gateway_bytes / 1e9:.1f} GB and what the turns hold"),
-        ("memory of session_svc", f"{found.session_svcs * costs.session_svc_bytes / 1e9:.1f} GB"),
+        ("memory of the gateways", f"{found.gateways * costs.gateway_bytes / GB:.1f} GB and what the turns hold"),
+        ("memory of session_svc", f"{found.session_svcs * costs.session_svc_bytes / GB:.1f} GB"),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
