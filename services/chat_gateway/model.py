@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar, dataclass_transform
+from typing import Any, Final
+
+from servicekit.values import value
 
 DEFAULT_PROJECT: Final = "default"
 """The project of a request that names none."""
-
-
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def value(cls: type[T]) -> type[T]:
-    """Makes a frozen dataclass of a class, as far as the type checker goes.
-
-    A dataclass that is frozen while it runs, too, takes 1.3 µs to make instead of 0.3, and a turn makes thirty.
-    """
-    return dataclass(slots=True, unsafe_hash=True)(cls)
 
 
 class Role(enum.StrEnum):

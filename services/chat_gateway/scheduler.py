@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from chat_gateway.errors import TurnQueueFull
-from chat_gateway.model import AgentConfig, value
+from chat_gateway.model import AgentConfig
 from servicekit.errors import Draining
+from servicekit.values import value
 
 
 @dataclass(frozen=True, slots=True)

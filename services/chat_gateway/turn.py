@@ -30,7 +30,6 @@ from chat_gateway.model import (
     TurnRequest,
     TurnStarted,
     begun_without_session,
-    value,
 )
 from chat_gateway.ports import Configs
 from chat_gateway.rules import check_turn_request
@@ -38,6 +37,7 @@ from chat_gateway.scheduler import Admission, Scheduler
 from servicekit import traces
 from servicekit.deadline import Deadline
 from servicekit.errors import ServiceError
+from servicekit.values import value
 
 
 @value

@@ -123,12 +123,7 @@ class ApiKeys:
 
         Each transaction ends `REVOCATION_STEP` of them. Cut short, the rest is found by the next call.
         """
-        found = Violations()
-        rules.check_id(found, "project", project)
-        rules.check_user_id(found, "user_id", user_id)
-        if not user_id:
-            found.add("user_id", "is required")
-        found.check()
+        rules.check_user_of(project, user_id)
 
         async def some(writing: Writing) -> int:
             held = await writing.hold_project(project)

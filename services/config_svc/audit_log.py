@@ -64,12 +64,7 @@ class AuditLog:
         The pseudonym is made by chance and the link to the user is kept nowhere: events of one call can still be told
         to be of one user, but not of whom. Cut short, the rest is found by the next call, under another pseudonym.
         """
-        found = Violations()
-        rules.check_id(found, "project", project)
-        rules.check_user_id(found, "user_id", user_id)
-        if not user_id:
-            found.add("user_id", "is required")
-        found.check()
+        rules.check_user_of(project, user_id)
         pseudonym = f"erased-{secrets.token_hex(16)}"
 
         async def some(writing: Writing) -> int:

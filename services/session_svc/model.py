@@ -7,26 +7,16 @@ import enum
 import hashlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeVar, dataclass_transform
+from dataclasses import field
+from typing import NamedTuple, Protocol, TypeVar
 
+from servicekit.values import value
 from session_svc.limit_model import LimitState, LimitTimes, TurnLimit
 
 DEFAULT_PROJECT = "default"
 DEFAULT_IDLE_MS = 30 * 60 * 1000
 DEFAULT_LIFETIME_MS = 24 * 60 * 60 * 1000
 LONGEST_LIFETIME_MS = 90 * 24 * 60 * 60 * 1000
-
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def value(cls: type[T]) -> type[T]:
-    """Makes a frozen dataclass of a class, as far as the type checker goes.
-
-    One that is frozen while it runs, too, takes four times as long to make, and a turn makes a dozen.
-    """
-    return dataclass(slots=True, unsafe_hash=True)(cls)
 
 
 class Role(enum.IntEnum):

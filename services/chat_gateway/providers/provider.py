@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from chat_gateway.errors import ProviderUnknown
-from chat_gateway.model import FinishReason, Message, OnDelta, Sampling, Tool, Usage, value
+from chat_gateway.model import FinishReason, Message, OnDelta, Sampling, Tool, Usage
+from servicekit.values import value
 
 
 @value

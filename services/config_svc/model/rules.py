@@ -59,6 +59,16 @@ def check_user_id(found: Violations, field: str, value: str) -> None:
         found.add(field, "must be at most 256 printable ASCII characters without spaces")
 
 
+def check_user_of(project: str, user_id: str) -> None:
+    """Raises `InvalidArgument` unless both could be there: for what is done to all that one user has in a project."""
+    found = Violations()
+    check_id(found, "project", project)
+    check_user_id(found, "user_id", user_id)
+    if not user_id:
+        found.add("user_id", "is required")
+    found.check()
+
+
 def check_bytes(found: Violations, field: str, value: str, *, most: int) -> None:
     """Notes a text that is longer than `most` bytes of UTF-8, or holds NUL."""
     if len(value.encode()) > most:
