@@ -12,11 +12,11 @@ import time
 import structlog
 
 from servicekit.errors import ServiceError
-from session_svc.config_client import Change, ChangeKind, ConfigFeed
+from session_svc.clients.config_feed import Change, ChangeKind, ConfigFeed
 from session_svc.metrics import Metrics
-from session_svc.model import AgentLife, Purge
+from session_svc.model.session import AgentLife, Purge
+from session_svc.ports import AgentStore
 from session_svc.sessions import Sessions
-from session_svc.store import AgentStore
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0

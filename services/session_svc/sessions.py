@@ -3,9 +3,9 @@
 import time
 from collections.abc import AsyncIterator
 
-from session_svc.errors import SessionNotFound
 from session_svc.metrics import Metrics
-from session_svc.model import (
+from session_svc.model.errors import SessionNotFound
+from session_svc.model.session import (
     AgentLife,
     Erasure,
     Fork,
@@ -21,7 +21,7 @@ from session_svc.model import (
     TurnPage,
     TurnQuery,
 )
-from session_svc.store import AgentStore, SessionStore
+from session_svc.ports import AgentStore, SessionStore
 
 EXPORT_PAGE = 50
 

@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from access.settings import AccessSettings
 from servicekit.settings import Port
-from session_svc.model import Limits, WhenFull
+from session_svc.model.session import Limits, WhenFull
 
 
 class SessionSettings(AccessSettings):

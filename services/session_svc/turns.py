@@ -5,10 +5,9 @@ import contextlib
 from dataclasses import replace
 
 from servicekit.errors import Code, Draining, ServiceError
-from session_svc.errors import LimitQueueFull, RateLimited, SessionBusy
-from session_svc.limits import TurnLimits
 from session_svc.metrics import Metrics
-from session_svc.model import (
+from session_svc.model.errors import LimitQueueFull, RateLimited, SessionBusy
+from session_svc.model.session import (
     Admitted,
     BeginTurn,
     Begun,
@@ -21,7 +20,8 @@ from session_svc.model import (
     new_session_id,
     session_id_of_request,
 )
-from session_svc.store import TurnStore
+from session_svc.ports import TurnStore
+from session_svc.turn_limits import TurnLimits
 
 LONGEST_WAIT = 300.0
 ANSWER_MARGIN = 0.15

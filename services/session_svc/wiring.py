@@ -18,33 +18,33 @@ from servicekit.lifecycle import Background
 from servicekit.metrics import serve_metrics
 from servicekit.server import GrpcServer, serving
 from servicekit.tls import Certificates, certificates
-from session_svc import session_servicer, turn_servicer
-from session_svc.audit import AuditedSessions
-from session_svc.audit_client import AuditClient
-from session_svc.config_client import ConfigClient
+from session_svc.audited_sessions import AuditedSessions
+from session_svc.clients.audit_log import AuditClient
+from session_svc.clients.config_feed import ConfigClient
+from session_svc.edge import session_servicer, turn_servicer
+from session_svc.edge.session_servicer import SessionServicer
+from session_svc.edge.turn_servicer import TurnServicer, add_turn_servicer_to_server, make_streams
+from session_svc.edge.turn_streams import TurnStreams
 from session_svc.follower import Follower
-from session_svc.limits import TurnLimits
 from session_svc.metrics import Metrics
-from session_svc.model import Limits
-from session_svc.redis_address import Place
-from session_svc.redis_agents import RedisAgents
-from session_svc.redis_cluster import ClusterLink
-from session_svc.redis_durability import Durability
-from session_svc.redis_limits import RedisLimits
-from session_svc.redis_link import Link, RedisLink
-from session_svc.redis_sentinel import SentinelPlace
-from session_svc.redis_sessions import RedisSessions
-from session_svc.redis_slots import SlotMap
-from session_svc.redis_store import Births, RedisScripts
-from session_svc.redis_sweeper import Sweeper
-from session_svc.redis_turns import RedisTurns
-from session_svc.redis_url import ClusterAddress, SentinelAddress, parse_redis_url
-from session_svc.redis_wake import RedisWakes
-from session_svc.session_servicer import SessionServicer
+from session_svc.model.session import Limits
+from session_svc.redis_client.address import Place
+from session_svc.redis_client.cluster import ClusterLink
+from session_svc.redis_client.link import Link, RedisLink
+from session_svc.redis_client.sentinel import SentinelPlace
+from session_svc.redis_client.slots import SlotMap
+from session_svc.redis_client.url import ClusterAddress, SentinelAddress, parse_redis_url
+from session_svc.redis_store.agents import RedisAgents
+from session_svc.redis_store.durability import Durability
+from session_svc.redis_store.limits import RedisLimits
+from session_svc.redis_store.scripts_runner import Births, RedisScripts
+from session_svc.redis_store.sessions import RedisSessions
+from session_svc.redis_store.sweeper import Sweeper
+from session_svc.redis_store.turns import RedisTurns
+from session_svc.redis_store.wakeups import RedisWakes
 from session_svc.sessions import Sessions
 from session_svc.settings import SessionSettings
-from session_svc.turn_servicer import TurnServicer, add_turn_servicer_to_server, make_streams
-from session_svc.turn_streams import TurnStreams
+from session_svc.turn_limits import TurnLimits
 from session_svc.turns import Turns
 
 COMMIT_CONNECTIONS = 8

@@ -6,20 +6,29 @@ from dataclasses import dataclass
 
 import redis
 
-from session_svc.memory_limits import MemoryLimits
-from session_svc.memory_state import MemoryState
-from session_svc.memory_store import MemoryAgents, MemorySessions
-from session_svc.memory_turns import MemoryTurns
-from session_svc.model import BeginTurn, Begun, BusyPolicy, Committed, CommitTurn, Limits, RequestMark, SessionKey
-from session_svc.redis_agents import RedisAgents
-from session_svc.redis_limits import RedisLimits
-from session_svc.redis_sessions import RedisSessions
-from session_svc.redis_store import Births, RedisScripts
-from session_svc.redis_turns import RedisTurns
-from session_svc.redis_url import ClusterAddress, parse_redis_url
-from session_svc.redis_wake import RedisWakes
-from session_svc.store import AgentStore, LimitStore, SessionStore, TurnStore
+from session_svc.model.session import (
+    BeginTurn,
+    Begun,
+    BusyPolicy,
+    Committed,
+    CommitTurn,
+    Limits,
+    RequestMark,
+    SessionKey,
+)
+from session_svc.ports import AgentStore, LimitStore, SessionStore, TurnStore
+from session_svc.redis_client.url import ClusterAddress, parse_redis_url
+from session_svc.redis_store.agents import RedisAgents
+from session_svc.redis_store.limits import RedisLimits
+from session_svc.redis_store.scripts_runner import Births, RedisScripts
+from session_svc.redis_store.sessions import RedisSessions
+from session_svc.redis_store.turns import RedisTurns
+from session_svc.redis_store.wakeups import RedisWakes
 from session_svc.wiring import open_redis
+from tests.doubles.session_svc.memory_limits import MemoryLimits
+from tests.doubles.session_svc.memory_state import MemoryState
+from tests.doubles.session_svc.memory_store import MemoryAgents, MemorySessions
+from tests.doubles.session_svc.memory_turns import MemoryTurns
 
 LIMITS = Limits(queue_per_session=3, queue_per_limit=2, turns_per_session=50, replays_per_session=5)
 UID = "5f0c7f0e-0000-4000-8000-000000000001"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from session_svc import stored_turns
+from session_svc.redis_store import turn_codec as stored_turns
 from tests.contract.session_svc.bench import Bench, memory_bench, redis_bench
 
 URLS = {"redis": "redis_url", "redis, compressed": "redis_url", "cluster": "cluster_url"}

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from session_svc.errors import (
+from session_svc.model.errors import (
     IdempotencyKeyReused,
     SessionBusy,
     TurnInterrupted,
     TurnQueueFull,
 )
-from session_svc.model import (
+from session_svc.model.session import (
     BeginTurn,
     BusyPolicy,
     Replayed,

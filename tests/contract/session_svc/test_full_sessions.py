@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from session_svc.errors import SessionFull
-from session_svc.model import WhenFull
+from session_svc.model.errors import SessionFull
+from session_svc.model.session import WhenFull
 from tests.contract.session_svc.bench import LIMITS, Bench, memory_bench, redis_bench
 
 FULL = replace(LIMITS, turns_per_session=3, when_full=WhenFull.REFUSE)

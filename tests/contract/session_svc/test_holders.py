@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from session_svc.model import Begun, BusyPolicy, Waiting
+from session_svc.model.session import Begun, BusyPolicy, Waiting
 from tests.contract.session_svc.bench import Bench
 
 UNKNOWN = {"token": 0}

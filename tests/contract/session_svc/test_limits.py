@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from servicekit.errors import ServiceError
-from session_svc.errors import LimitQueueFull, RateLimited
-from session_svc.limit_model import LimitedTurn, LimitTaken, LimitWait, TurnLimit
-from session_svc.model import BeginTurn, RequestMark, SessionKey
+from session_svc.model.errors import LimitQueueFull, RateLimited
+from session_svc.model.limits import LimitedTurn, LimitTaken, LimitWait, TurnLimit
+from session_svc.model.session import BeginTurn, RequestMark, SessionKey
 from tests.contract.session_svc.bench import LIMITS, UID, Bench, memory_bench, redis_bench
 
 MINUTE = 60_000

@@ -3,8 +3,8 @@
 import pytest
 
 from servicekit.errors import InvalidArgument
-from session_svc.errors import AgentDeleted, LeaseLost, SessionAlreadyExists, SessionNotFound
-from session_svc.model import (
+from session_svc.model.errors import AgentDeleted, LeaseLost, SessionAlreadyExists, SessionNotFound
+from session_svc.model.session import (
     AgentLife,
     Fork,
     ListPosition,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from servicekit.errors import ServiceError
-from session_svc.errors import (
+from session_svc.model.errors import (
     AgentDeleted,
     LeaseLost,
     SessionBusy,
@@ -21,7 +21,7 @@ from session_svc.errors import (
     TurnInterrupted,
     TurnQueueFull,
 )
-from session_svc.model import AgentLife, Begun, BusyPolicy, SessionKey, SessionQuery, TurnQuery, Waiting
+from session_svc.model.session import AgentLife, Begun, BusyPolicy, SessionKey, SessionQuery, TurnQuery, Waiting
 from tests.contract.session_svc.bench import LIMITS, UID, Bench, memory_bench, redis_bench
 
 SESSIONS = ("s1", "s2")

@@ -2,14 +2,14 @@
 
 import pytest
 
-from session_svc.errors import (
+from session_svc.model.errors import (
     AgentDeleted,
     LeaseLost,
     SessionAgentMismatch,
     SessionBusy,
     SessionNotFound,
 )
-from session_svc.model import (
+from session_svc.model.session import (
     AgentLife,
     BusyPolicy,
     CommitTurn,

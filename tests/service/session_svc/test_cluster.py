@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from session_svc.errors import AgentDeleted
-from session_svc.model import AgentLife, BeginTurn, Limits, Purge, SessionKey, SessionQuery, Waiting
-from session_svc.redis_address import Command
-from session_svc.redis_cluster import ClusterLink
-from session_svc.redis_connection import Reply
-from session_svc.redis_slots import SlotMap, slot_of
-from session_svc.redis_store import Births, RedisScripts
-from session_svc.redis_turns import RedisTurns
-from session_svc.redis_url import ClusterAddress, parse_redis_url
-from session_svc.redis_wake import RedisWakes
+from session_svc.model.errors import AgentDeleted
+from session_svc.model.session import AgentLife, BeginTurn, Limits, Purge, SessionKey, SessionQuery, Waiting
+from session_svc.redis_client.address import Command
+from session_svc.redis_client.cluster import ClusterLink
+from session_svc.redis_client.connection import Reply
+from session_svc.redis_client.slots import SlotMap, slot_of
+from session_svc.redis_client.url import ClusterAddress, parse_redis_url
+from session_svc.redis_store.scripts_runner import Births, RedisScripts
+from session_svc.redis_store.turns import RedisTurns
+from session_svc.redis_store.wakeups import RedisWakes
 from tests.contract.session_svc.bench import redis_bench
 from tests.servers.redis_nodes import PASSWORD, Node, RedisCluster
 from tests.service.session_svc.replica import UID

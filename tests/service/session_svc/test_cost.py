@@ -11,7 +11,7 @@ import redis
 from benchmarks.prose import prose
 
 from parley.session.v1.message_pb2 import FINISH_REASON_STOP, ROLE_ASSISTANT, ROLE_USER, Message, Turn
-from session_svc.model import Limits, SessionKey
+from session_svc.model.session import Limits, SessionKey
 from tests.contract.session_svc.bench import Bench, redis_bench
 
 WINDOW = 20

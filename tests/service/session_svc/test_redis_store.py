@@ -7,18 +7,28 @@ import pytest
 import redis
 from prometheus_client import CollectorRegistry
 
-from session_svc.errors import LeaseLost, SessionAlreadyExists, SessionNotFound
 from session_svc.metrics import Metrics
-from session_svc.model import BeginTurn, CommitTurn, Fork, Lease, Limits, NewSession, SessionKey, TurnQuery, Usage
-from session_svc.redis_address import Command, RedisAddress
-from session_svc.redis_agents import RedisAgents
-from session_svc.redis_connection import RedisAway, RedisFault, Reply
-from session_svc.redis_link import RedisLink
-from session_svc.redis_sessions import RedisSessions
-from session_svc.redis_store import Births, RedisScripts
-from session_svc.redis_sweeper import Sweeper
-from session_svc.redis_turns import RedisTurns
-from session_svc.redis_wake import RedisWakes
+from session_svc.model.errors import LeaseLost, SessionAlreadyExists, SessionNotFound
+from session_svc.model.session import (
+    BeginTurn,
+    CommitTurn,
+    Fork,
+    Lease,
+    Limits,
+    NewSession,
+    SessionKey,
+    TurnQuery,
+    Usage,
+)
+from session_svc.redis_client.address import Command, RedisAddress
+from session_svc.redis_client.connection import RedisAway, RedisFault, Reply
+from session_svc.redis_client.link import RedisLink
+from session_svc.redis_store.agents import RedisAgents
+from session_svc.redis_store.scripts_runner import Births, RedisScripts
+from session_svc.redis_store.sessions import RedisSessions
+from session_svc.redis_store.sweeper import Sweeper
+from session_svc.redis_store.turns import RedisTurns
+from session_svc.redis_store.wakeups import RedisWakes
 from tests.contract.session_svc.bench import Bench, redis_bench
 from tests.service.session_svc.replica import UID, refused, replica
 

@@ -14,7 +14,7 @@ from parley.session.v1 import turn_service_pb2 as pb
 from parley.session.v1.turn_service_pb2_grpc import TurnServiceStub
 from servicekit.errors import ServiceError
 from servicekit.rpc_status import from_rpc_error, from_status
-from session_svc.turn_streams import MOST_BATCH_BYTES, MOST_CALLS, TurnStreams
+from session_svc.edge.turn_streams import MOST_BATCH_BYTES, MOST_CALLS, TurnStreams
 from tests.service.session_svc.replica import UID, WAIT, Replica, refused, replica, say, texts
 
 

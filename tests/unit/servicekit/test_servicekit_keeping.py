@@ -8,10 +8,10 @@ from structlog.testing import capture_logs
 from chat_gateway.clients.turn_streams import TurnStreams
 from servicekit import keeping
 from servicekit.keeping import kept_going
-from session_svc.redis_link import RedisLink
-from session_svc.redis_slots import SlotMap
-from session_svc.redis_url import parse_redis_url
-from session_svc.redis_wake import RedisWakes
+from session_svc.redis_client.link import RedisLink
+from session_svc.redis_client.slots import SlotMap
+from session_svc.redis_client.url import parse_redis_url
+from session_svc.redis_store.wakeups import RedisWakes
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import pytest
 
 from parley.session.v1 import message_pb2, turn_service_pb2
 from servicekit.errors import InvalidArgument
-from session_svc.convert import commit_turn
-from session_svc.model import Usage
-from session_svc.rules import MOST_TOKENS, MOST_TURN_METADATA_DEPTH
+from session_svc.edge.convert import commit_turn
+from session_svc.model.rules import MOST_TOKENS, MOST_TURN_METADATA_DEPTH
+from session_svc.model.session import Usage
 
 
 @pytest.mark.parametrize(("said", "counted"), [(7, 7), (-1, 0), (2**63 - 1, MOST_TOKENS)])

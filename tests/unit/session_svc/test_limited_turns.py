@@ -7,14 +7,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from servicekit.errors import Draining, InvalidArgument, ServiceError, Unavailable
-from session_svc.errors import IdempotencyKeyReused, LimitQueueFull, RateLimited, SessionAgentMismatch, SessionBusy
-from session_svc.limit_model import LimitedTurn, LimitTaken, LimitTimes, LimitWait, TurnLimit
-from session_svc.limits import TurnLimits
-from session_svc.memory_limits import MemoryLimits
-from session_svc.memory_state import MemoryState
-from session_svc.memory_turns import MemoryTurns
 from session_svc.metrics import Metrics
-from session_svc.model import (
+from session_svc.model.errors import (
+    IdempotencyKeyReused,
+    LimitQueueFull,
+    RateLimited,
+    SessionAgentMismatch,
+    SessionBusy,
+)
+from session_svc.model.limits import LimitedTurn, LimitTaken, LimitTimes, LimitWait, TurnLimit
+from session_svc.model.rules import check_begin
+from session_svc.model.session import (
     BeginTurn,
     Begun,
     BusyPolicy,
@@ -25,8 +28,11 @@ from session_svc.model import (
     SessionKey,
     Waiting,
 )
-from session_svc.rules import check_begin
+from session_svc.turn_limits import TurnLimits
 from session_svc.turns import Turns
+from tests.doubles.session_svc.memory_limits import MemoryLimits
+from tests.doubles.session_svc.memory_state import MemoryState
+from tests.doubles.session_svc.memory_turns import MemoryTurns
 
 KEY = TurnLimit("key:ak-1", requests_per_minute=3, concurrent_turns=2)
 AGENT = TurnLimit("agent:uid", concurrent_turns=1, wait=True)

@@ -7,10 +7,10 @@ from typing import cast
 
 import pytest
 
-from session_svc import redis_connection
-from session_svc.redis_address import RedisAddress
-from session_svc.redis_connection import Connection, RedisAway
-from session_svc.redis_link import RedisLink
+from session_svc.redis_client import connection as redis_connection
+from session_svc.redis_client.address import RedisAddress
+from session_svc.redis_client.connection import Connection, RedisAway
+from session_svc.redis_client.link import RedisLink
 
 REPLY_SECONDS = 0.4
 

@@ -4,9 +4,9 @@ import pytest
 from redis.crc import key_slot
 
 from servicekit.errors import StartupError
-from session_svc.redis_address import RedisAddress
-from session_svc.redis_slots import slot_of
-from session_svc.redis_url import ClusterAddress, SentinelAddress, parse_redis_url
+from session_svc.redis_client.address import RedisAddress
+from session_svc.redis_client.slots import slot_of
+from session_svc.redis_client.url import ClusterAddress, SentinelAddress, parse_redis_url
 
 
 def test_one_server() -> None:

@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 
 from servicekit.errors import Code, ServiceError
 from servicekit.wire import varint
-from session_svc.errors import TurnDamaged
-from session_svc.rules import MOST_TURN_BYTES
-from session_svc.stored_turns import LEAST_TURN_BYTES, body_of, number_of, plain_element, stored_turn, token_of
+from session_svc.model.errors import TurnDamaged
+from session_svc.model.rules import MOST_TURN_BYTES
+from session_svc.redis_store.turn_codec import (
+    LEAST_TURN_BYTES,
+    body_of,
+    number_of,
+    plain_element,
+    stored_turn,
+    token_of,
+)
 
 HEADER = struct.Struct(">HBIQI")
 PROSE = prose(0, 2000).encode()

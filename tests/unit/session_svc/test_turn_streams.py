@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from parley.session.v1 import turn_service_pb2 as pb
-from session_svc.turn_streams import MOST_UNSENT_BYTES, TurnStreams
+from session_svc.edge.turn_streams import MOST_UNSENT_BYTES, TurnStreams
 
 ANSWER = pb.BeginTurnResponse(lease=pb.TurnLease(project="x" * 64 * 1024)).SerializeToString()
 

@@ -5,15 +5,15 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from session_svc.errors import SessionBusy
-from session_svc.limit_model import LimitTimes
-from session_svc.limits import TurnLimits
-from session_svc.memory_limits import MemoryLimits
-from session_svc.memory_state import MemoryState
-from session_svc.memory_turns import MemoryTurns
 from session_svc.metrics import Metrics
-from session_svc.model import BeginTurn, Begun, BusyPolicy, Limits, Replayed, RequestMark, SessionKey, Waiting
+from session_svc.model.errors import SessionBusy
+from session_svc.model.limits import LimitTimes
+from session_svc.model.session import BeginTurn, Begun, BusyPolicy, Limits, Replayed, RequestMark, SessionKey, Waiting
+from session_svc.turn_limits import TurnLimits
 from session_svc.turns import Turns
+from tests.doubles.session_svc.memory_limits import MemoryLimits
+from tests.doubles.session_svc.memory_state import MemoryState
+from tests.doubles.session_svc.memory_turns import MemoryTurns
 
 
 class SlowTurns(MemoryTurns):

@@ -1,0 +1,1 @@
+"""What session_svc asks config_svc."""

@@ -1,0 +1,1 @@
+"""The servicers of session_svc and their conversions."""

@@ -1,0 +1,78 @@
+"""`parley.session.v1.TurnService`: convert in, one call, convert out."""
+
+# ruff: noqa: N802 (methods bear the names of the RPCs)
+
+from typing import Any
+
+import grpc
+
+from parley.session.v1 import turn_service_pb2 as pb
+from servicekit.interceptors import Behavior
+from servicekit.server import as_called
+from session_svc.edge import convert
+from session_svc.edge.turn_streams import TurnStreams
+from session_svc.turns import Turns
+
+NAME = pb.DESCRIPTOR.services_by_name["TurnService"].full_name
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class TurnServicer:
+    """Serves TurnService. BeginTurn answers bytes, because the window is never parsed here."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+
+    async def BeginTurn(self, request: pb.BeginTurnRequest, context: Context) -> bytes:
+        """See the contract."""
+        turn = convert.begin_turn(request)
+        if turn.stateless:
+            return convert.admitted_on_the_wire(await self._turns.admit(turn, context.time_remaining()))
+        return convert.begun_on_the_wire(await self._turns.begin(turn, context.time_remaining()))
+
+    async def RenewTurn(self, request: pb.RenewTurnRequest, context: Context) -> pb.RenewTurnResponse:
+        """See the contract."""
+        renewed = await self._turns.renew(convert.lease(request.lease), convert.seconds(request.hold))
+        return pb.RenewTurnResponse(expire_time=convert.timestamp(renewed.expire_ms))
+
+    async def CommitTurn(self, request: pb.CommitTurnRequest, context: Context) -> pb.CommitTurnResponse:
+        """See the contract."""
+        return convert.committed_message(await self._turns.commit(convert.commit_turn(request)))
+
+    async def AbortTurn(self, request: pb.AbortTurnRequest, context: Context) -> pb.AbortTurnResponse:
+        """See the contract."""
+        await self._turns.abort(convert.lease(request.lease, token_known=False))
+        return pb.AbortTurnResponse()
+
+
+def make_streams(servicer: TurnServicer) -> TurnStreams:
+    """Returns what serves the stream of the same methods."""
+    methods: dict[str, tuple[str, Behavior]] = {
+        "begin": ("BeginTurn", servicer.BeginTurn),
+        "renew": ("RenewTurn", servicer.RenewTurn),
+        "commit": ("CommitTurn", servicer.CommitTurn),
+        "abort": ("AbortTurn", servicer.AbortTurn),
+    }
+    return TurnStreams({field: as_called(f"/{NAME}/{name}", behavior) for field, (name, behavior) in methods.items()})
+
+
+def add_turn_servicer_to_server(servicer: tuple[TurnServicer, TurnStreams], server: Any) -> None:
+    """Registers both; what the generated function does, but for BeginTurn's and Turns' responses, which are bytes."""
+    unary, streams = servicer
+    handlers = {
+        "BeginTurn": _handler(unary.BeginTurn, pb.BeginTurnRequest, None),
+        "RenewTurn": _handler(unary.RenewTurn, pb.RenewTurnRequest, pb.RenewTurnResponse),
+        "CommitTurn": _handler(unary.CommitTurn, pb.CommitTurnRequest, pb.CommitTurnResponse),
+        "AbortTurn": _handler(unary.AbortTurn, pb.AbortTurnRequest, pb.AbortTurnResponse),
+        "Turns": grpc.stream_stream_rpc_method_handler(streams.turns, request_deserializer=pb.TurnsRequest.FromString),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
+    server.add_registered_method_handlers(NAME, handlers)
+
+
+def _handler(behavior: Any, request: Any, response: Any) -> Any:
+    serialize = response.SerializeToString if response is not None else None
+    return grpc.unary_unary_rpc_method_handler(
+        behavior, request_deserializer=request.FromString, response_serializer=serialize
+    )

@@ -1,0 +1,154 @@
+"""The ports to what session_svc stores. Two adapters keep every promise made here: memory and Redis.
+
+Any method may raise `servicekit.errors.Unavailable` while the store is away. A method that changes something may then
+have done so or not; each says how a repeat behaves.
+"""
+
+from typing import Protocol
+
+from session_svc.model.limits import LimitedTurn, LimitTaken, LimitWait
+from session_svc.model.session import (
+    AgentLife,
+    BeginTurn,
+    Begun,
+    Committed,
+    CommitTurn,
+    Fork,
+    Lease,
+    ListPosition,
+    NewSession,
+    Purge,
+    Removed,
+    Replayed,
+    Session,
+    SessionChange,
+    SessionKey,
+    SessionPage,
+    SessionQuery,
+    TurnPage,
+    TurnQuery,
+    Waiting,
+)
+
+
+class TurnStore(Protocol):
+    """Turns: begun under a lease, committed whole or not at all, one at a time in a session."""
+
+    def new_call(self) -> str:
+        """Returns a name for one call of BeginTurn, by which it is woken and taken back."""
+
+    async def begin(self, turn: BeginTurn, call: str, wait_ms: int) -> Begun | Replayed | Waiting:
+        """Takes the lease, or a place in the session's queue for `wait_ms` (`BusyPolicy.WAIT`, and over 0).
+
+        A repeat with the same turn id gets the lease or the place that the first try got. Makes the session when it
+        is not there. Raises `SessionNotFound`, `SessionAgentMismatch`, `AgentDeleted`, `SessionBusy`, `TurnQueueFull`,
+        `IdempotencyKeyReused`, `SessionFull`.
+        """
+
+    async def replayed(self, turn: BeginTurn) -> Replayed | None:
+        """Returns what `begin` would replay; None for a turn that has yet to run. Takes and changes nothing."""
+
+    async def woken(self, call: str, timeout: float) -> None:
+        """Returns when the call may go on, or after `timeout` seconds. May return early: ask `begin` again."""
+
+    async def leave(self, key: SessionKey, call: str) -> None:
+        """Takes back what the call got, be it a place or a lease. Idempotent."""
+
+    async def renew(self, lease: Lease, call: str = "") -> Lease:
+        """Extends the lease; `call`, where given, is woken when it is taken away.
+
+        Raises `LeaseLost`, `TurnInterrupted`.
+        """
+
+    async def commit(self, commit: CommitTurn) -> Committed:
+        """Stores the turn and frees the lease, both or neither. A repeat answers the same and stores nothing.
+
+        Raises `LeaseLost`, `TurnInterrupted`, `SessionFull`: nothing of the turn is stored then.
+        """
+
+    async def abort(self, lease: Lease) -> None:
+        """Frees the lease where it is still held; a session without a committed turn that it was made for goes too.
+
+        A token of 0 stands for whatever token the turn has, and takes the turn's place in the queue away, too.
+        """
+
+
+class LimitStore(Protocol):
+    """How many turns have begun in the last minute, and are under way, for each limit; exact over all replicas.
+
+    A turn counts once in a limit, however often it is taken. Its place among those under way is its own until it is
+    freed or runs out.
+    """
+
+    async def take(self, turn: LimitedTurn, call: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
+        """Takes every limit of the turn, or none.
+
+        With `wait` a limit for which turns wait gives a place in its queue instead of a refusal; the others are taken.
+        `counted`: it began before, and only takes its places. Raises `RateLimited`, `LimitQueueFull`; the turn then
+        counts in none of its limits any more.
+        """
+
+    async def woken(self, call: str, timeout: float) -> None:
+        """As `TurnStore.woken`."""
+
+    async def keep(self, turn: LimitedTurn) -> int:
+        """Lets the turn hold longer the places that it has; returns the store's time in milliseconds."""
+
+    async def free(self, turn: LimitedTurn) -> None:
+        """Frees the turn's places, under way or in the queue, for those that wait. Idempotent."""
+
+    async def give_back(self, turn: LimitedTurn) -> None:
+        """As `free`, and the turn counts as never begun. Idempotent."""
+
+
+class SessionStore(Protocol):
+    """Sessions with their history. One that has expired is not there, whoever asks."""
+
+    async def create(self, session: NewSession) -> Session:
+        """Raises `SessionAlreadyExists`, `AgentDeleted`."""
+
+    async def get(self, key: SessionKey, user_id: str = "") -> Session:
+        """Does not extend its life. Raises `SessionNotFound`, also where `user_id` is given and another's."""
+
+    async def update(self, change: SessionChange) -> Session:
+        """Changes what is given. Idempotent. Raises `SessionNotFound`, also when it has ended by the new idle TTL."""
+
+    async def delete(self, key: SessionKey, user_id: str = "") -> Removed:
+        """Removes the session whole; a turn that runs on it can't be committed. Raises `SessionNotFound`."""
+
+    async def list_sessions(self, query: SessionQuery, size: int, after: ListPosition | None = None) -> SessionPage:
+        """Returns at most `size` live sessions, those whose last turn began latest first.
+
+        The work is bounded, so a page may hold fewer, even none, before the last.
+        """
+
+    async def turns(self, query: TurnQuery) -> TurnPage:
+        """Returns a page of turns; turns that are appended meanwhile move none. Raises `SessionNotFound`."""
+
+    async def purge(self, purge: Purge) -> Removed:
+        """Removes the sessions that fit. Stopped half-way, a repeat goes on with the rest."""
+
+    async def fork(self, fork: Fork) -> Session:
+        """Copies a session's history into a new one, which is there whole or not at all.
+
+        Raises `SessionNotFound`, `SessionAlreadyExists`, `AgentDeleted`.
+        """
+
+
+class AgentStore(Protocol):
+    """What session_svc remembers of agents: fences, who has sessions, and how far the config feed was followed."""
+
+    async def fence(self, life: AgentLife) -> None:
+        """From before this returns on, no turn starts on that life of the agent. Idempotent."""
+
+    async def unfence(self, life: AgentLife) -> None:
+        """Takes the fence away (the agent was undeleted). Idempotent."""
+
+    async def agents(self) -> list[AgentLife]:
+        """Returns the agents that may have sessions, or have had some within the longest life of a session."""
+
+    async def cursor(self) -> str:
+        """Returns how far the config feed was followed; empty before the first time."""
+
+    async def keep_cursor(self, cursor: str) -> None:
+        """Keeps it. Idempotent."""

@@ -1,0 +1,1 @@
+"""The connection to Redis: one server, Sentinel or a cluster, behind one port."""

@@ -1,0 +1,1 @@
+"""The stores of sessions, turns, limits and agents on Redis."""

@@ -1,0 +1,46 @@
+"""What session_svc remembers of agents, in Redis."""
+
+from session_svc.model.session import LONGEST_LIFETIME_MS, AgentLife
+from session_svc.redis_store.durability import Durability
+from session_svc.redis_store.scripts_runner import AGENTS_KEY, RedisScripts, fence_key, now_ms
+
+CURSOR_KEY = "follower:cursor"
+BATCH = 1000
+
+FENCE_MS = LONGEST_LIFETIME_MS + 24 * 60 * 60 * 1000
+"""How long a fence stays: longer than any session can live that was there when it was set."""
+
+
+class RedisAgents:
+    """The `AgentStore` on Redis."""
+
+    def __init__(self, scripts: RedisScripts, durability: Durability | None = None) -> None:
+        self._scripts = scripts
+        self._durability = durability or Durability([scripts])
+
+    async def fence(self, life: AgentLife) -> None:
+        """See `AgentStore`."""
+        await self._durability.keep(("SET", fence_key(life.project, life.agent_uid), life.agent_id, "PX", FENCE_MS))
+
+    async def unfence(self, life: AgentLife) -> None:
+        """See `AgentStore`."""
+        await self._scripts.run(("DEL", fence_key(life.project, life.agent_uid)))
+
+    async def agents(self) -> list[AgentLife]:
+        """See `AgentStore`."""
+        await self._scripts.run(("ZREMRANGEBYSCORE", AGENTS_KEY, "-inf", now_ms() - FENCE_MS))
+        found: list[AgentLife] = []
+        while True:
+            [members] = await self._scripts.run(("ZRANGE", AGENTS_KEY, len(found), len(found) + BATCH - 1))
+            found += [AgentLife(*member.decode().rsplit(":", 2)) for member in members]
+            if len(members) < BATCH:
+                return found
+
+    async def cursor(self) -> str:
+        """See `AgentStore`."""
+        [cursor] = await self._scripts.run(("GET", CURSOR_KEY))
+        return cursor.decode() if cursor else ""
+
+    async def keep_cursor(self, cursor: str) -> None:
+        """See `AgentStore`."""
+        await self._scripts.run(("SET", CURSOR_KEY, cursor))

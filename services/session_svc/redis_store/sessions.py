@@ -1,0 +1,402 @@
+"""Sessions in Redis: single ones by script, many by way of the indexes."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from servicekit.errors import InvalidArgument, ServiceError, Violation
+from session_svc.model.errors import (
+    AgentDeleted,
+    LeaseLost,
+    SessionAlreadyExists,
+    SessionBusy,
+    SessionFull,
+    SessionNotFound,
+)
+from session_svc.model.session import (
+    LONGEST_LIFETIME_MS,
+    BeginTurn,
+    Begun,
+    BusyPolicy,
+    Fork,
+    Lease,
+    Limits,
+    ListPosition,
+    NewSession,
+    Purge,
+    Removed,
+    Session,
+    SessionChange,
+    SessionKey,
+    SessionPage,
+    SessionQuery,
+    TurnPage,
+    TurnQuery,
+)
+from session_svc.redis_client.address import Command
+from session_svc.redis_client.connection import RedisAway, Reply
+from session_svc.redis_store.durability import Durability, TooFewReplicas
+from session_svc.redis_store.scripts_runner import (
+    Births,
+    KnownAgents,
+    RedisScripts,
+    fence_key,
+    index_keys,
+    metadata_text,
+    narrowest_index,
+    now_ms,
+    session_of,
+    turns_key,
+)
+from session_svc.redis_store.turn_codec import message_count_of, number_of, plain_element, stored_turn
+from session_svc.redis_store.turns import RedisTurns
+
+BATCH = 100
+MOST_LOOKED_AT = 2000
+TURNS_A_READ = 16
+PAGE_BYTES = 4 * 1024 * 1024
+MOST_TRIES = 3
+SWEEP_GRACE_MS = 5 * 60 * 1000
+CLOCK_SKEW_MS = 5 * 60 * 1000
+
+Candidate = tuple[str, int]
+"""A member of an index, and its score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How many members of an index were looked at, how many of those are gone, and how many there were in all."""
+
+    looked: int
+    gone: int
+    members: int
+
+    @property
+    def alive(self) -> float:
+        """How many of all members live, as far as the sample tells."""
+        return self.members * (1 - self.gone / self.looked) if self.looked else 0.0
+
+
+class RedisSessions:
+    """The `SessionStore` on Redis. Without `compressing`, what a fork copies is stored as it is, too."""
+
+    def __init__(
+        self,
+        scripts: RedisScripts,
+        turns: RedisTurns,
+        limits: Limits,
+        births: Births,
+        durability: Durability | None = None,
+        *,
+        compressing: bool = True,
+    ) -> None:
+        self._scripts = scripts
+        self._turns = turns
+        self._limits = limits
+        self._agents = KnownAgents(scripts)
+        self._births = births
+        self._durability = durability or Durability([scripts])
+        self._compressing = compressing
+
+    async def create(self, session: NewSession) -> Session:
+        """See `SessionStore`."""
+        key, score = session.key, now_ms()
+        indexes = index_keys(key.project, session.agent_id, session.user_id)
+        agent = self._agents.command(key.project, session.agent_id, session.agent_uid)
+        create = self._scripts.command(
+            "create",
+            key,
+            session.agent_id,
+            session.agent_uid,
+            session.user_id,
+            metadata_text(session.metadata),
+            session.idle_ms,
+            session.lifetime_ms,
+            session.pinned_revision,
+        )
+        try:
+            *_, answer, fenced = await self._scripts.run_in_order(
+                [*(("ZADD", index, score, key.session_id) for index in indexes), *((agent,) if agent else ())],
+                [create],
+                [("GET", fence_key(key.project, session.agent_uid))],
+            )
+        except RedisAway:
+            self._agents.forget(key.project, session.agent_id, session.agent_uid)
+            raise
+        # Also what is refused may have made an index, which only goes away where it is swept.
+        self._births.note(key.project, indexes)
+        if fenced:
+            await self._scripts.run(self._delete_command(key, Purge(key.project, agent_uid=session.agent_uid)))
+            raise AgentDeleted(session.agent_id)
+        if answer[0] != b"ok":
+            raise SessionAlreadyExists(key.session_id)
+        return session_of(key, answer[1])
+
+    async def get(self, key: SessionKey, user_id: str = "") -> Session:
+        """See `SessionStore`."""
+        [answer] = await self._scripts.run(self._scripts.command("read", key, user_id))
+        return _found(key, answer)
+
+    async def update(self, change: SessionChange) -> Session:
+        """See `SessionStore`."""
+        command = self._scripts.command(
+            "update",
+            change.key,
+            change.user_id,
+            "-" if change.metadata is None else metadata_text(change.metadata),
+            "-" if change.idle_ms is None else change.idle_ms,
+            "-" if change.pinned_revision is None else change.pinned_revision,
+        )
+        [answer] = await self._scripts.run(command)
+        return _found(change.key, answer)
+
+    async def delete(self, key: SessionKey, user_id: str = "") -> Removed:
+        """See `SessionStore`."""
+        answer, kept = await self._durability.run(self._delete_command(key, Purge(key.project, user_id=user_id)))
+        if answer[0] != 1:
+            raise SessionNotFound(key.session_id)
+        if not kept:
+            raise TooFewReplicas
+        return Removed(answer[0], answer[1])
+
+    async def list_sessions(self, query: SessionQuery, size: int, after: ListPosition | None = None) -> SessionPage:
+        """See `SessionStore`."""
+        index = narrowest_index(query.project, query.agent_id, query.user_id)
+        found: list[Session] = []
+        looked_at, position, more = 0, after, True
+        while more and looked_at < MOST_LOOKED_AT:
+            candidates, more = await self._newest_of(index, position)
+            looked_at += len(candidates)
+            for candidate, session in await self._read(query.project, index, candidates):
+                if len(found) == size:
+                    return SessionPage(found, position)
+                position = ListPosition(candidate[1], candidate[0])
+                if session is not None and _fits(session, query):
+                    found.append(session)
+        return SessionPage(found, position if more else None)
+
+    async def turns(self, query: TurnQuery) -> TurnPage:
+        """See `SessionStore`."""
+        session = await self.get(query.key, query.user_id)
+        step = -1 if query.newest_first else 1
+        begin = session.last_turn if query.newest_first else session.first_turn
+        number = begin if query.start is None else query.start
+        if not query.newest_first:
+            number = max(number, session.first_turn)
+        found: list[bytes] = []
+        size_bytes = 0
+        while session.first_turn <= number <= session.last_turn and len(found) < query.size:
+            count = min(TURNS_A_READ, query.size - len(found))
+            low, high = (number - count + 1, number) if step < 0 else (number, number + count - 1)
+            elements = await self._read_turns(session, max(low, session.first_turn), high)
+            for element in elements[::step]:
+                stored = stored_turn(element)
+                size_bytes += stored.size
+                if found and size_bytes > PAGE_BYTES:
+                    return TurnPage(found, stored.number, session.expire_ms)
+                found.append(stored.turn())
+                number = stored.number + step
+            if not elements:
+                break
+        more = session.first_turn <= number <= session.last_turn
+        return TurnPage(found, number if more else None, session.expire_ms)
+
+    async def purge(self, purge: Purge) -> Removed:
+        """See `SessionStore`."""
+        index = narrowest_index(purge.project, purge.agent_id, purge.user_id)
+        # Sessions that begin meanwhile move to the end: a bound keeps the walk from following them for ever.
+        end = now_ms() - (purge.idle_longer_than_ms or 0) + CLOCK_SKEW_MS
+        sessions = turns = 0
+        position: Candidate | None = None
+        while True:
+            candidates = await self._oldest_of(index, position, end)
+            if not candidates:
+                return Removed(sessions, turns)
+            position = candidates[-1]
+            keys = [SessionKey(purge.project, member) for member, _ in candidates]
+            answers = await self._scripts.run(*(self._delete_command(key, purge) for key in keys))
+            gone = [c for c, answer in zip(candidates, answers, strict=True) if answer[0] != 0]
+            sessions += sum(max(answer[0], 0) for answer in answers)
+            turns += sum(answer[1] for answer in answers)
+            await self._sweep(index, gone)
+
+    async def fork(self, fork: Fork) -> Session:
+        """See `SessionStore`."""
+        source = await self.get(fork.source, fork.user_id)
+        last = fork.up_to or source.last_turn
+        if source.turn_count and not source.first_turn <= last <= source.last_turn:
+            bounds = f"must be 0, or {source.first_turn} to {source.last_turn}"
+            raise InvalidArgument([Violation("up_to_turn", bounds)])
+        lease = await self._begin_fork(fork, source)
+        try:
+            return await self._copy(source, last, lease)
+        except BaseException:
+            await self._turns.abort(lease)
+            raise
+
+    async def sweep_sample(self, project: str, index: str, count: int) -> Sample:
+        """Looks at `count` members of an index taken at random and takes out those that are gone."""
+        pairs, _, members = await self._scripts.run(
+            ("ZRANDMEMBER", index, count, "WITHSCORES"),
+            ("PEXPIRE", index, LONGEST_LIFETIME_MS + SWEEP_GRACE_MS),
+            ("ZCARD", index),
+        )
+        read = await self._read(project, index, _candidates(pairs))
+        return Sample(len(read), sum(session is None for _, session in read), members)
+
+    async def _begin_fork(self, fork: Fork, source: Session) -> Lease:
+        key = SessionKey(fork.source.project, fork.new_id)
+        begin = BeginTurn(
+            key=key,
+            agent_id=source.agent_id,
+            agent_uid=source.agent_uid,
+            turn_id=f"fork-{secrets.token_hex(8)}",
+            user_id=source.user_id,
+            idle_ms=source.idle_ms,
+            lifetime_ms=source.lifetime_ms,
+            busy=BusyPolicy.REJECT,
+            metadata=source.metadata,
+        )
+        try:
+            outcome = await self._turns.begin(begin, self._turns.new_call(), 0)
+        except (SessionBusy, SessionFull, SessionNotFound) as error:
+            raise SessionAlreadyExists(fork.new_id) from error
+        except ServiceError as error:
+            if error.reason == "SESSION_AGENT_MISMATCH":
+                raise SessionAlreadyExists(fork.new_id) from error
+            raise
+        if not isinstance(outcome, Begun):
+            raise SessionAlreadyExists(fork.new_id)
+        if not outcome.created:
+            await self._turns.abort(outcome.lease)
+            raise SessionAlreadyExists(fork.new_id)
+        return outcome.lease
+
+    async def _copy(self, source: Session, last: int, lease: Lease) -> Session:
+        number = first = source.first_turn
+        messages, copied = 0, False
+        while True:
+            elements = await self._read_turns(source, number, min(number + TURNS_A_READ - 1, last))
+            if elements:
+                found = number_of(elements[0])
+                if copied and found != number:
+                    raise RedisAway  # a hole, for the source drops its oldest turns meanwhile: try again
+                first = first if copied else found
+                number, copied = number_of(elements[-1]) + 1, True
+            messages += sum(message_count_of(element) for element in elements)
+            complete = number > last
+            if not elements and not complete:
+                raise RedisAway
+            [answer] = await self._scripts.run(
+                self._scripts.command(
+                    "append",
+                    lease.key,
+                    lease.token,
+                    lease.turn_id,
+                    self._limits.lease_ms,
+                    first,
+                    last,
+                    messages,
+                    source.agent_revision,
+                    source.pinned_revision,
+                    1 if complete else 0,
+                    *(elements if self._compressing else map(plain_element, elements)),
+                )
+            )
+            if answer[0] != b"ok":
+                raise LeaseLost(lease.key.session_id)
+            if complete:
+                return session_of(lease.key, answer[1])
+
+    async def _read_turns(self, session: Session, low: int, high: int) -> list[bytes]:
+        """Returns the elements of these turns, oldest first, fewer where the oldest have been dropped meanwhile."""
+        if low > high:
+            return []
+        first = session.first_turn
+        for _ in range(MOST_TRIES):
+            elements, answer = await self._scripts.run(
+                ("LRANGE", turns_key(session.key), max(low - first, 0), high - first),
+                self._scripts.command("read", session.key, ""),
+            )
+            again = _found(session.key, answer)
+            if again.created_ms != session.created_ms:
+                raise SessionNotFound(session.key.session_id)
+            wanted = [element for element in elements if low <= number_of(element) <= high]
+            if again.first_turn > high or (
+                wanted
+                and number_of(wanted[0]) <= max(low, again.first_turn)
+                and number_of(wanted[-1]) == min(high, again.last_turn)
+            ):
+                return wanted
+            first = again.first_turn
+        raise RedisAway
+
+    async def _newest_of(self, index: str, after: ListPosition | None) -> tuple[list[Candidate], bool]:
+        """Returns the members behind a position, and whether there may be more."""
+        highest = "+inf" if after is None else str(after.activity_ms)
+        limit = BATCH
+        while True:
+            [pairs] = await self._scripts.run(
+                ("ZRANGE", index, highest, "-inf", "BYSCORE", "REV", "LIMIT", 0, limit, "WITHSCORES")
+            )
+            read = _candidates(pairs)
+            left = [c for c in read if after is None or (c[1], c[0]) < (after.activity_ms, after.session_id)]
+            if left or len(read) < limit:
+                return left, len(read) == limit
+            limit *= 2
+
+    async def _oldest_of(self, index: str, after: Candidate | None, end: int) -> list[Candidate]:
+        lowest = "-inf" if after is None else str(after[1])
+        limit = BATCH
+        while True:
+            [pairs] = await self._scripts.run(
+                ("ZRANGE", index, lowest, end, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
+            )
+            read = _candidates(pairs)
+            left = [c for c in read if after is None or (c[1], c[0]) > (after[1], after[0])]
+            if left or len(read) < limit:
+                return left
+            limit *= 2
+
+    async def _read(
+        self, project: str, index: str, candidates: Sequence[Candidate]
+    ) -> list[tuple[Candidate, Session | None]]:
+        """Returns each candidate's session, None for one that is gone; those leave the index."""
+        if not candidates:
+            return []
+        keys = [SessionKey(project, member) for member, _ in candidates]
+        answers = await self._scripts.run(*(self._scripts.command("read", key, "") for key in keys))
+        sessions = [
+            session_of(key, answer[1]) if answer[0] == b"ok" else None
+            for key, answer in zip(keys, answers, strict=True)
+        ]
+        read = list(zip(candidates, sessions, strict=True))
+        await self._sweep(index, [candidate for candidate, session in read if session is None])
+        return read
+
+    async def _sweep(self, index: str, gone: Sequence[Candidate]) -> None:
+        if gone:
+            pairs = [value for candidate in gone for value in candidate]
+            await self._scripts.run(self._scripts.index_command("sweep", index, SWEEP_GRACE_MS, *pairs))
+
+    def _delete_command(self, key: SessionKey, purge: Purge) -> Command:
+        idle = "" if purge.idle_longer_than_ms is None else purge.idle_longer_than_ms
+        return self._scripts.command(
+            "delete", key, purge.agent_id, purge.agent_uid, purge.user_id, idle, self._limits.claim_ms
+        )
+
+
+def _found(key: SessionKey, answer: Sequence[Reply]) -> Session:
+    if answer[0] != b"ok":
+        raise SessionNotFound(key.session_id)
+    return session_of(key, answer[1])
+
+
+def _fits(session: Session, query: SessionQuery) -> bool:
+    return (not query.agent_id or session.agent_id == query.agent_id) and (
+        not query.user_id or session.user_id == query.user_id
+    )
+
+
+def _candidates(pairs: Sequence[bytes]) -> list[Candidate]:
+    return [(pairs[i].decode(), int(float(pairs[i + 1]))) for i in range(0, len(pairs), 2)]

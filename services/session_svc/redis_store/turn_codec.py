@@ -1,0 +1,134 @@
+"""How a turn stands in Redis: a header, then the serialized turn, as it is or compressed.
+
+A flag in the header says which, so both kinds may stand in one session; whoever reads reads both. The header is the
+scripts' (scripts/prelude.lua): they write it and read it, and never look behind it.
+
+    plain       header, the turn, field `number` of the turn, which the script adds when it has counted
+    compressed  header, check sum (4), size of the turn without its number (4), the turn as an LZ4 block
+"""
+
+import struct
+import zlib
+from typing import NamedTuple
+
+from lz4.block import LZ4BlockError, compress, decompress
+
+from servicekit.wire import varint
+from session_svc.model.errors import TurnDamaged
+from session_svc.model.rules import MOST_TURN_BYTES
+
+_HEADER = struct.Struct(">HBIQI")
+_SUM_AND_SIZE = struct.Struct(">II")
+_BLOCK_AT = _HEADER.size + _SUM_AND_SIZE.size
+_CONTINUES = 1
+_COMPRESSED = 2
+_NUMBER_TAG = b"\x10"
+
+LEAST_TURN_BYTES = 256
+"""Turns with fewer are stored as they are: what one could save does not pay for reading it."""
+LEAST_SAVED = 16
+"""Compressed is stored what becomes smaller by this part of it, or more."""
+
+
+class StoredTurn(NamedTuple):
+    """A stored turn with what a window needs to know of it; it is not decompressed before `turn` is called."""
+
+    message_count: int
+    continues: bool
+    number: int
+    size: int
+    """Bytes of the serialized turn."""
+    stored: bytes
+    number_field: bytes
+    """What is added to the turn once it is decompressed; empty where it is not compressed."""
+
+    def turn(self) -> bytes:
+        """Returns the serialized turn. Raises `TurnDamaged`."""
+        if not self.number_field:
+            return self.stored
+        size = self.size - len(self.number_field)
+        try:
+            turn: bytes = decompress(self.stored, size)
+        except LZ4BlockError as error:
+            raise TurnDamaged(self.number) from error
+        if len(turn) != size:
+            raise TurnDamaged(self.number)
+        return turn + self.number_field
+
+
+def body_of(turn: bytes, *, continues: bool, compressing: bool) -> tuple[bytes, int]:
+    """Returns what a script stores behind the header, and the header's flags.
+
+    Compressed only where that pays, and never what is larger than any turn that a reader would decompress.
+    """
+    flags = _CONTINUES if continues else 0
+    size = len(turn)
+    if compressing and LEAST_TURN_BYTES <= size <= MOST_TURN_BYTES:
+        block: bytes = compress(turn, store_size=False)
+        if saves_enough(size, _SUM_AND_SIZE.size + len(block)):
+            return _SUM_AND_SIZE.pack(_check_sum(block, size), size) + block, flags | _COMPRESSED
+    return turn, flags
+
+
+def saves_enough(size: int, compressed_size: int) -> bool:
+    """Returns whether it pays to store so many bytes instead."""
+    return size - compressed_size >= size // LEAST_SAVED
+
+
+def stored_turn(element: bytes) -> StoredTurn:
+    """Returns a turn as it stands in the list. Raises `TurnDamaged`, also for one that a later release wrote."""
+    try:
+        messages, flags, number, _, _ = _HEADER.unpack_from(element)
+    except struct.error as error:
+        raise TurnDamaged(0) from error
+    if flags <= _CONTINUES:
+        plain = element[_HEADER.size :]
+        return StoredTurn(messages, flags == _CONTINUES, number, len(plain), plain, b"")
+    if flags > _CONTINUES | _COMPRESSED or len(element) < _BLOCK_AT:
+        raise TurnDamaged(number)
+    check_sum, size = _SUM_AND_SIZE.unpack_from(element, _HEADER.size)
+    block = element[_BLOCK_AT:]
+    if size > MOST_TURN_BYTES or _check_sum(block, size) != check_sum:
+        raise TurnDamaged(number)
+    field = _NUMBER_TAG + varint(number)
+    return StoredTurn(messages, bool(flags & _CONTINUES), number, size + len(field), block, field)
+
+
+def plain_element(element: bytes) -> bytes:
+    """Returns the element as it is when nothing is compressed. Raises `TurnDamaged`."""
+    stored = stored_turn(element)
+    if not stored.number_field:
+        return element
+    messages, flags, number, token, id_sum = _HEADER.unpack_from(element)
+    return _HEADER.pack(messages, flags & ~_COMPRESSED, number, token, id_sum) + stored.turn()
+
+
+def number_of(element: bytes) -> int:
+    """Returns a stored turn's number. Raises `TurnDamaged`."""
+    return _header(element)[2]
+
+
+def message_count_of(element: bytes) -> int:
+    """Returns how many messages a stored turn has. Raises `TurnDamaged`."""
+    return _header(element)[0]
+
+
+def token_of(element: bytes) -> int:
+    """Returns the fencing token of the lease that a stored turn was committed under. Raises `TurnDamaged`."""
+    return _header(element)[3]
+
+
+def id_sum(turn_id: str) -> int:
+    """Returns the check sum of a turn id that stands in the header of its stored turn."""
+    return zlib.crc32(turn_id.encode())
+
+
+def _header(element: bytes) -> tuple[int, int, int, int, int]:
+    try:
+        return _HEADER.unpack_from(element)
+    except struct.error as error:
+        raise TurnDamaged(0) from error
+
+
+def _check_sum(block: bytes, size: int) -> int:
+    return zlib.crc32(block, size)

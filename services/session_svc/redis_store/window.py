@@ -1,0 +1,72 @@
+"""Reading the window of a turn from the end of the stored turns, without reading much more than it will hold."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from session_svc.model.errors import LeaseLost
+from session_svc.model.session import BeginTurn, Lease, SessionKey, fit_window
+from session_svc.redis_client.address import Command
+from session_svc.redis_store.scripts_runner import RedisScripts, turns_key
+from session_svc.redis_store.turn_codec import StoredTurn, stored_turn, token_of
+
+MOST_TURNS_A_READ = 32
+LARGE_TURN_BYTES = 64 * 1024
+MOST_LARGE_SESSIONS = 10_000
+
+
+class Windows:
+    """Reads windows.
+
+    The first read goes out with the script that takes the lease, before anything is known of the session. Its size
+    fits turns of two messages or more; sessions whose turns turn out to be large are remembered, for a smaller first
+    read the next time.
+    """
+
+    def __init__(self, scripts: RedisScripts, most_bytes: int) -> None:
+        self._scripts = scripts
+        self._most_bytes = most_bytes
+        self._large: OrderedDict[SessionKey, int] = OrderedDict()
+
+    def first_read(self, turn: BeginTurn) -> Command | None:
+        """Returns the command that reads the newest turns; None when no window is wanted."""
+        count = self._first_count(turn)
+        return ("LRANGE", turns_key(turn.key), -count, -1) if count else None
+
+    async def complete(self, turn: BeginTurn, lease: Lease, elements: Sequence[bytes]) -> list[bytes]:
+        """Returns the window, given what the first read found: only what fits is decompressed.
+
+        Raises `LeaseLost`, `RedisAway`, `TurnDamaged`.
+        """
+        if elements and token_of(elements[-1]) >= lease.token:
+            raise LeaseLost(turn.key.session_id)  # deleted and made again between the script and the read
+        turns = [stored_turn(element) for element in reversed(elements)]
+        wanted, most_messages = self._first_count(turn), turn.window_messages
+        while elements and len(elements) == wanted and self._has_room(turns, most_messages):
+            read, size = len(turns), _size(turns)
+            wanted = min(MOST_TURNS_A_READ, (self._most_bytes - size) * read // max(size, 1) + 1)
+            [elements] = await self._scripts.run(("LRANGE", turns_key(turn.key), -read - wanted, -read - 1))
+            turns += [stored_turn(element) for element in reversed(elements)]
+        self._remember(turn.key, turns)
+        return [fitting.turn() for fitting in fit_window(turns, most_messages, self._most_bytes)]
+
+    def _first_count(self, turn: BeginTurn) -> int:
+        count = min((turn.window_messages + 1) // 2, MOST_TURNS_A_READ)
+        average = self._large.get(turn.key)
+        return count if average is None else min(count, self._most_bytes // average + 1)
+
+    def _has_room(self, turns: Sequence[StoredTurn], most_messages: int) -> bool:
+        return sum(turn.message_count for turn in turns) < most_messages and _size(turns) < self._most_bytes
+
+    def _remember(self, key: SessionKey, turns: Sequence[StoredTurn]) -> None:
+        average = _size(turns) // len(turns) if turns else 0
+        if average >= LARGE_TURN_BYTES:
+            self._large[key] = average
+            self._large.move_to_end(key)
+            if len(self._large) > MOST_LARGE_SESSIONS:
+                self._large.popitem(last=False)
+        elif self._large:
+            self._large.pop(key, None)
+
+
+def _size(turns: Sequence[StoredTurn]) -> int:
+    return sum(turn.size for turn in turns)

@@ -1,0 +1,172 @@
+"""The state that the in-memory adapters share: what Redis holds, as plain objects, and what the scripts do with it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from session_svc.model.session import (
+    AgentLife,
+    BeginTurn,
+    HeadedTurn,
+    Lease,
+    Limits,
+    RequestMark,
+    Session,
+    SessionKey,
+)
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A place in a session's queue; over 0, `reserved_ms` is until when the lease is kept for it."""
+
+    turn_id: str
+    call: str
+    deadline_ms: int
+    reserved_ms: int = 0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a request: the number of its turn."""
+
+    number: int
+    expire_ms: int
+    digest: bytes
+
+
+@dataclass(slots=True)
+class Stored:
+    """A session with its turns and its lease. `new` until its first turn is committed: then it has none to keep."""
+
+    session: Session
+    token: int = 0
+    turn_id: str = ""
+    until_ms: int = 0
+    call: str = ""
+    new: bool = False
+    request: RequestMark | None = None
+    done: str = ""
+    interrupted: list[int] = field(default_factory=list)
+    turns: list[HeadedTurn] = field(default_factory=list)
+    leases: list[tuple[int, str]] = field(default_factory=list)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+
+class MemoryState:
+    """All sessions of a process, with a clock that tests may set."""
+
+    def __init__(self, limits: Limits, clock: Callable[[], int] | None = None) -> None:
+        self.limits = limits
+        self.now: Callable[[], int] = clock or (lambda: int(time.time() * 1000))
+        self.sessions: dict[SessionKey, Stored] = {}
+        self.order: dict[SessionKey, int] = {}
+        self.queues: dict[SessionKey, list[Ticket]] = {}
+        self.fences: set[tuple[str, str]] = set()
+        self.agents: dict[AgentLife, None] = {}
+        self.cursor = ""
+        self.calls: dict[str, asyncio.Event] = {}
+
+    def load(self, key: SessionKey) -> Stored | None:
+        """Returns the session; None, and nothing of it left, when it is dead."""
+        stored, now = self.sessions.get(key), self.now()
+        if stored is None:
+            return None
+        if stored.until_ms <= now and (stored.new or stored.session.expire_ms <= now):
+            self.remove(key)
+            return None
+        return stored
+
+    def held(self, stored: Stored | None) -> bool:
+        """Whether somebody has the lease."""
+        return stored is not None and stored.until_ms > self.now()
+
+    def holds(self, stored: Stored | None, lease: Lease) -> bool:
+        """Whether this lease is the one that is held."""
+        return (
+            stored is not None and self.held(stored) and (stored.token, stored.turn_id) == (lease.token, lease.turn_id)
+        )
+
+    def remove(self, key: SessionKey) -> None:
+        """Removes a session; who waits for it goes on waiting."""
+        self.sessions.pop(key, None)
+
+    def touch(self, key: SessionKey, agent_id: str, agent_uid: str) -> None:
+        """Moves a session to the front of the lists, before it exists."""
+        self.order[key] = self.now()
+        self.agents[AgentLife(key.project, agent_id, agent_uid)] = None
+
+    def add(self, key: SessionKey, turn: BeginTurn) -> Stored:
+        """Makes the session that a turn begins."""
+        now = self.now()
+        session = Session(
+            key=key,
+            agent_id=turn.agent_id,
+            agent_uid=turn.agent_uid,
+            user_id=turn.user_id,
+            created_ms=now,
+            activity_ms=now,
+            idle_ms=turn.idle_ms,
+            lifetime_ms=turn.lifetime_ms,
+            expire_ms=now + min(turn.idle_ms, turn.lifetime_ms),
+            metadata=dict(turn.metadata),
+        )
+        stored = self.sessions[key] = Stored(session, new=True)
+        return stored
+
+    def first_waiter(self, key: SessionKey) -> Ticket | None:
+        """Returns the first ticket that still counts."""
+        queue, now = self.queues.get(key, []), self.now()
+        while queue:
+            ticket = queue[0]
+            if ticket.deadline_ms > now and (ticket.reserved_ms == 0 or ticket.reserved_ms > now):
+                return ticket
+            queue.pop(0)
+        return None
+
+    def hand_over(self, key: SessionKey) -> int:
+        """Reserves the free lease for the first waiter; returns until when, 0 when nobody waits."""
+        ticket = self.first_waiter(key)
+        if ticket is None:
+            return 0
+        if ticket.reserved_ms == 0:
+            ticket.reserved_ms = self.now() + self.limits.claim_ms
+            self.wake(ticket.call)
+        return ticket.reserved_ms
+
+    def wake(self, call: str) -> None:
+        """Wakes a call, also before it waits."""
+        self.calls.setdefault(call, asyncio.Event()).set()
+
+    def release(self, key: SessionKey, stored: Stored) -> None:
+        """Frees the lease and lets the next one have it."""
+        stored.turn_id, stored.until_ms, stored.call, stored.request, stored.new = "", 0, "", None, False
+        self.hand_over(key)
+
+    def undo(self, key: SessionKey, stored: Stored) -> None:
+        """Ends a turn that stores nothing: a session that was made for it goes again."""
+        if stored.new:
+            self.remove(key)
+            self.hand_over(key)
+        else:
+            self.release(key, stored)
+
+    def take_ticket(self, key: SessionKey, *, turn_id: str = "", call: str = "") -> Ticket | None:
+        """Takes a turn's or a call's ticket out of the queue."""
+        for ticket in self.queues.get(key, []):
+            if (turn_id and ticket.turn_id == turn_id) or (call and ticket.call == call):
+                self.queues[key].remove(ticket)
+                return ticket
+        return None
+
+    def give_up(self, key: SessionKey, *, turn_id: str = "", call: str = "") -> None:
+        """Gives up a ticket; a lease that was reserved for it goes to the next."""
+        ticket = self.take_ticket(key, turn_id=turn_id, call=call)
+        if ticket is not None and ticket.reserved_ms:
+            self.hand_over(key)
+
+    def change(self, stored: Stored, **fields: object) -> Session:
+        """Changes fields of a session and returns it as it is now."""
+        stored.session = replace(stored.session, **fields)  # type: ignore[arg-type]
+        return stored.session

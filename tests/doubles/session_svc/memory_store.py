@@ -1,0 +1,200 @@
+"""Sessions and agents in memory: the twin of the Redis adapters."""
+
+import secrets
+
+from servicekit.errors import InvalidArgument, Violation
+from session_svc.model.errors import AgentDeleted, SessionAlreadyExists, SessionNotFound
+from session_svc.model.session import (
+    AgentLife,
+    BeginTurn,
+    Fork,
+    ListPosition,
+    NewSession,
+    Purge,
+    Removed,
+    Session,
+    SessionChange,
+    SessionKey,
+    SessionPage,
+    SessionQuery,
+    TurnPage,
+    TurnQuery,
+    Usage,
+)
+from tests.doubles.session_svc.memory_state import MemoryState, Stored
+
+
+class MemorySessions:
+    """The `SessionStore` in memory."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+
+    async def create(self, session: NewSession) -> Session:
+        """See `SessionStore`."""
+        state, key = self._state, session.key
+        if (key.project, session.agent_uid) in state.fences:
+            raise AgentDeleted(session.agent_id)
+        if state.load(key) is not None:
+            raise SessionAlreadyExists(key.session_id)
+        state.touch(key, session.agent_id, session.agent_uid)
+        begin = BeginTurn(
+            key=key,
+            agent_id=session.agent_id,
+            agent_uid=session.agent_uid,
+            turn_id="",
+            user_id=session.user_id,
+            idle_ms=session.idle_ms,
+            lifetime_ms=session.lifetime_ms,
+            metadata=session.metadata,
+        )
+        stored = state.add(key, begin)
+        stored.new = False
+        return state.change(stored, pinned_revision=session.pinned_revision)
+
+    async def get(self, key: SessionKey, user_id: str = "") -> Session:
+        """See `SessionStore`."""
+        return self._found(key, user_id).session
+
+    async def update(self, change: SessionChange) -> Session:
+        """See `SessionStore`."""
+        stored = self._found(change.key, change.user_id)
+        if change.metadata is not None:
+            self._state.change(stored, metadata=dict(change.metadata))
+        if change.pinned_revision is not None:
+            self._state.change(stored, pinned_revision=change.pinned_revision)
+        if change.idle_ms is not None:
+            session = stored.session
+            expire_ms = min(session.activity_ms + change.idle_ms, session.created_ms + session.lifetime_ms)
+            self._state.change(stored, idle_ms=change.idle_ms, expire_ms=expire_ms)
+        return self._found(change.key, change.user_id).session
+
+    async def delete(self, key: SessionKey, user_id: str = "") -> Removed:
+        """See `SessionStore`."""
+        session = self._found(key, user_id).session
+        self._state.remove(key)
+        self._state.hand_over(key)
+        return Removed(1, session.turn_count)
+
+    async def list_sessions(self, query: SessionQuery, size: int, after: ListPosition | None = None) -> SessionPage:
+        """See `SessionStore`."""
+        found: list[Session] = []
+        position = after
+        for activity_ms, session_id in self._places(query, after):
+            if len(found) == size:
+                return SessionPage(found, position)
+            position = ListPosition(activity_ms, session_id)
+            stored = self._state.load(SessionKey(query.project, session_id))
+            if stored is not None and _fits(stored.session, query):
+                found.append(stored.session)
+        return SessionPage(found, None)
+
+    async def turns(self, query: TurnQuery) -> TurnPage:
+        """See `SessionStore`."""
+        stored = self._found(query.key, query.user_id)
+        ordered = stored.turns[::-1] if query.newest_first else stored.turns
+        if query.start is not None:
+            start = query.start
+            ordered = [turn for turn in ordered if (turn.number <= start) == query.newest_first or turn.number == start]
+        page, rest = ordered[: query.size], ordered[query.size :]
+        return TurnPage([turn.turn for turn in page], rest[0].number if rest else None, stored.session.expire_ms)
+
+    async def purge(self, purge: Purge) -> Removed:
+        """See `SessionStore`."""
+        sessions = turns = 0
+        for key in list(self._state.sessions):
+            stored = self._state.load(key)
+            if stored is not None and key.project == purge.project and self._purged(stored, purge):
+                self._state.remove(key)
+                self._state.hand_over(key)
+                sessions, turns = sessions + 1, turns + stored.session.turn_count
+        return Removed(sessions, turns)
+
+    async def fork(self, fork: Fork) -> Session:
+        """See `SessionStore`."""
+        stored, state = self._found(fork.source, fork.user_id), self._state
+        source = stored.session
+        last = fork.up_to or source.last_turn
+        if source.turn_count and not source.first_turn <= last <= source.last_turn:
+            bounds = f"must be 0, or {source.first_turn} to {source.last_turn}"
+            raise InvalidArgument([Violation("up_to_turn", bounds)])
+        key = SessionKey(fork.source.project, fork.new_id)
+        await self.create(
+            NewSession(
+                key=key,
+                agent_id=source.agent_id,
+                agent_uid=source.agent_uid,
+                user_id=source.user_id,
+                idle_ms=source.idle_ms,
+                lifetime_ms=source.lifetime_ms,
+                pinned_revision=source.pinned_revision,
+                metadata=source.metadata,
+            )
+        )
+        copy = state.sessions[key]
+        copy.turns = [turn for turn in stored.turns if turn.number <= last]
+        copy.leases = [(0, "")] * len(copy.turns)
+        copy.done = f"fork-{secrets.token_hex(8)}"
+        return state.change(
+            copy,
+            first_turn=source.first_turn,
+            last_turn=last,
+            message_count=sum(turn.message_count for turn in copy.turns),
+            agent_revision=source.agent_revision,
+            usage=Usage(),
+        )
+
+    def _found(self, key: SessionKey, user_id: str) -> Stored:
+        stored = self._state.load(key)
+        if stored is None or (user_id and stored.session.user_id != user_id):
+            raise SessionNotFound(key.session_id)
+        return stored
+
+    def _places(self, query: SessionQuery, after: ListPosition | None) -> list[tuple[int, str]]:
+        places = [(score, key.session_id) for key, score in self._state.order.items() if key.project == query.project]
+        if after is not None:
+            places = [place for place in places if place < (after.activity_ms, after.session_id)]
+        return sorted(places, reverse=True)
+
+    def _purged(self, stored: Stored, purge: Purge) -> bool:
+        session = stored.session
+        if purge.idle_longer_than_ms is not None:
+            if self._state.held(stored):
+                return False
+            if session.activity_ms > self._state.now() - purge.idle_longer_than_ms:
+                return False
+        query = SessionQuery(purge.project, purge.agent_id, purge.user_id)
+        return _fits(session, query) and purge.agent_uid in ("", session.agent_uid)
+
+
+class MemoryAgents:
+    """The `AgentStore` in memory."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+
+    async def fence(self, life: AgentLife) -> None:
+        """See `AgentStore`."""
+        self._state.fences.add((life.project, life.agent_uid))
+
+    async def unfence(self, life: AgentLife) -> None:
+        """See `AgentStore`."""
+        self._state.fences.discard((life.project, life.agent_uid))
+
+    async def agents(self) -> list[AgentLife]:
+        """See `AgentStore`."""
+        return list(self._state.agents)
+
+    async def cursor(self) -> str:
+        """See `AgentStore`."""
+        return self._state.cursor
+
+    async def keep_cursor(self, cursor: str) -> None:
+        """See `AgentStore`."""
+        self._state.cursor = cursor
+
+
+def _fits(session: Session, query: SessionQuery) -> bool:
+    return (not query.agent_id or session.agent_id == query.agent_id) and (
+        not query.user_id or session.user_id == query.user_id
+    )

@@ -1,0 +1,289 @@
+"""Turns in memory: the twin of the Redis adapter, for tests and as the shortest statement of what the scripts do."""
+
+import asyncio
+import contextlib
+import itertools
+from dataclasses import replace
+
+from session_svc.model.errors import (
+    AgentDeleted,
+    IdempotencyKeyReused,
+    LeaseLost,
+    SessionAgentMismatch,
+    SessionBusy,
+    SessionFull,
+    SessionNotFound,
+    TurnInterrupted,
+    TurnQueueFull,
+)
+from session_svc.model.session import (
+    BeginTurn,
+    Begun,
+    BusyPolicy,
+    Committed,
+    CommitTurn,
+    HeadedTurn,
+    Lease,
+    Replayed,
+    SessionKey,
+    Usage,
+    Waiting,
+    WhenFull,
+    fit_window,
+)
+from tests.doubles.session_svc.memory_state import MemoryState, Outcome, Stored, Ticket
+
+_NUMBER_TAG = b"\x10"
+
+
+class MemoryTurns:
+    """The `TurnStore` in memory."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+        self._numbers = itertools.count(1)
+
+    def new_call(self) -> str:
+        """See `TurnStore`."""
+        return f"memory.{next(self._numbers)}"
+
+    async def woken(self, call: str, timeout: float) -> None:
+        """See `TurnStore`."""
+        event = self._state.calls.setdefault(call, asyncio.Event())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await event.wait()
+        self._state.calls.pop(call, None)
+
+    async def begin(self, turn: BeginTurn, call: str, wait_ms: int) -> Begun | Replayed | Waiting:
+        """See `TurnStore`."""
+        state, key = self._state, turn.key
+        if not turn.must_exist:
+            state.touch(key, turn.agent_id, turn.agent_uid)
+        stored = state.load(key)
+        if (key.project, turn.agent_uid) in state.fences:
+            state.give_up(key, turn_id=turn.turn_id)
+            if stored is not None and stored.session.agent_uid == turn.agent_uid:
+                state.remove(key)
+                state.hand_over(key)
+            raise AgentDeleted(turn.agent_id)
+        if stored is not None and stored.session.user_id == turn.user_id:
+            owner = stored.session.agent_uid
+            if owner != turn.agent_uid and (key.project, owner) in state.fences:
+                state.remove(key)
+                stored = None
+        try:
+            answered = self._answer_without_lease(turn, call, stored)
+        except Exception:
+            state.give_up(key, turn_id=turn.turn_id)
+            raise
+        if answered is not None:
+            return answered
+        return self._wait_or_take(turn, call, wait_ms, stored)
+
+    async def replayed(self, turn: BeginTurn) -> Replayed | None:
+        """See `TurnStore`."""
+        stored = self._state.load(turn.key)
+        if stored is None or (stored.session.user_id, stored.session.agent_uid) != (turn.user_id, turn.agent_uid):
+            return None
+        try:
+            number = self._number_of_request(turn, stored)
+        except IdempotencyKeyReused:
+            return None
+        return (
+            None if number is None else Replayed(stored.session, stored.turns[number - stored.session.first_turn].turn)
+        )
+
+    def _answer_without_lease(self, turn: BeginTurn, call: str, stored: Stored | None) -> Begun | Replayed | None:
+        state, key = self._state, turn.key
+        if stored is None:
+            if turn.must_exist:
+                raise SessionNotFound(key.session_id)
+            return None
+        if stored.session.user_id != turn.user_id:
+            raise SessionNotFound(key.session_id)
+        if stored.session.agent_uid != turn.agent_uid:
+            raise SessionAgentMismatch(key.session_id, turn.agent_id)
+        number = self._number_of_request(turn, stored)
+        if number is not None:
+            state.give_up(key, turn_id=turn.turn_id)
+            return Replayed(stored.session, stored.turns[number - stored.session.first_turn].turn)
+        if state.held(stored) and stored.turn_id == turn.turn_id:
+            stored.call = call
+            return self._begun(turn, stored)
+        limits = state.limits
+        if limits.when_full is WhenFull.REFUSE and len(stored.turns) >= limits.turns_per_session:
+            raise SessionFull(key.session_id, limits.turns_per_session)
+        return None
+
+    def _number_of_request(self, turn: BeginTurn, stored: Stored) -> int | None:
+        if stored.done == turn.turn_id:
+            return stored.session.last_turn
+        if turn.request is None:
+            return None
+        outcome = stored.outcomes.get(turn.request.request_id)
+        if outcome is None or outcome.expire_ms <= self._state.now() or outcome.number < stored.session.first_turn:
+            return None
+        if outcome.digest != turn.request.digest:
+            raise IdempotencyKeyReused(turn.request.request_id)
+        return outcome.number
+
+    def _wait_or_take(self, turn: BeginTurn, call: str, wait_ms: int, stored: Stored | None) -> Begun | Waiting:
+        state, key, policy = self._state, turn.key, turn.busy
+        free_at = 0
+        if stored is not None and state.held(stored):
+            if turn.request and stored.request and turn.request.request_id == stored.request.request_id:
+                if turn.request.digest != stored.request.digest:
+                    state.give_up(key, turn_id=turn.turn_id)
+                    raise IdempotencyKeyReused(turn.request.request_id)
+                policy = BusyPolicy.WAIT
+            if policy is BusyPolicy.INTERRUPT:
+                stored.interrupted = [stored.token, *stored.interrupted][:4]
+                state.wake(stored.call)
+            else:
+                free_at = stored.until_ms
+        else:
+            first = state.first_waiter(key)
+            if first is not None and first.turn_id != turn.turn_id and policy is not BusyPolicy.INTERRUPT:
+                free_at = state.hand_over(key)
+        if free_at:
+            if policy is BusyPolicy.WAIT and wait_ms > 0:
+                return self._wait(turn, call, wait_ms, free_at)
+            state.give_up(key, turn_id=turn.turn_id)
+            raise SessionBusy(key.session_id, (free_at - state.now()) / 1000)
+        state.take_ticket(key, turn_id=turn.turn_id)
+        first = state.first_waiter(key)
+        if first is not None:
+            first.reserved_ms = 0
+        return self._take(turn, call, stored)
+
+    def _wait(self, turn: BeginTurn, call: str, wait_ms: int, free_at: int) -> Waiting:
+        state, now = self._state, self._state.now()
+        queue = state.queues.setdefault(turn.key, [])
+        own = next((ticket for ticket in queue if ticket.turn_id == turn.turn_id), None)
+        if own is not None:
+            own.call, own.deadline_ms = call, now + wait_ms
+        else:
+            limit = state.limits.queue_per_session
+            if sum(ticket.deadline_ms > now for ticket in queue) >= limit:
+                raise TurnQueueFull(turn.key.session_id, limit, (free_at - now) / 1000)
+            queue.append(Ticket(turn.turn_id, call, now + wait_ms))
+        return Waiting(free_at - now)
+
+    def _take(self, turn: BeginTurn, call: str, stored: Stored | None) -> Begun:
+        state, now = self._state, self._state.now()
+        if stored is None:
+            stored = state.add(turn.key, turn)
+        elif stored.new:
+            # What an interrupted first turn made goes with it, but who was interrupted is still told so.
+            before, stored = stored, state.add(turn.key, turn)
+            stored.token, stored.interrupted = before.token, before.interrupted
+        else:
+            expire_ms = min(now + turn.idle_ms, stored.session.created_ms + turn.lifetime_ms)
+            state.change(
+                stored, activity_ms=now, idle_ms=turn.idle_ms, lifetime_ms=turn.lifetime_ms, expire_ms=expire_ms
+            )
+        stored.token = max(now, stored.token + 1)
+        stored.turn_id, stored.call, stored.request = turn.turn_id, call, turn.request
+        stored.until_ms = now + state.limits.lease_ms
+        return self._begun(turn, stored)
+
+    def _begun(self, turn: BeginTurn, stored: Stored) -> Begun:
+        newest_first = reversed(stored.turns)
+        window = fit_window(newest_first, turn.window_messages, self._state.limits.window_bytes)
+        lease = Lease(turn.key, turn.turn_id, stored.token, stored.until_ms)
+        return Begun(stored.session, lease, [fitting.turn for fitting in window], stored.new)
+
+    async def leave(self, key: SessionKey, call: str) -> None:
+        """See `TurnStore`."""
+        state = self._state
+        state.calls.pop(call, None)
+        state.give_up(key, call=call)
+        stored = state.load(key)
+        if stored is not None and state.held(stored) and stored.call == call:
+            state.undo(key, stored)
+
+    async def renew(self, lease: Lease, call: str = "") -> Lease:
+        """See `TurnStore`."""
+        stored = self._state.load(lease.key)
+        if stored is None or not self._state.holds(stored, lease):
+            raise _lost(stored, lease)
+        stored.until_ms = self._state.now() + self._state.limits.lease_ms
+        stored.call = call or stored.call
+        return Lease(lease.key, lease.turn_id, lease.token, stored.until_ms)
+
+    async def commit(self, commit: CommitTurn) -> Committed:
+        """See `TurnStore`."""
+        state, lease = self._state, commit.lease
+        stored = state.load(lease.key)
+        if stored is None or not state.holds(stored, lease):
+            if stored is not None and (lease.token, lease.turn_id) in stored.leases:
+                number = stored.session.first_turn + stored.leases.index((lease.token, lease.turn_id))
+                return Committed(number, stored.session.expire_ms)
+            raise _lost(stored, lease)
+        limits = state.limits
+        if limits.when_full is WhenFull.REFUSE and len(stored.turns) >= limits.turns_per_session:
+            raise SessionFull(lease.key.session_id, limits.turns_per_session)
+        self._append(commit, stored)
+        session = stored.session
+        state.release(lease.key, stored)
+        return Committed(session.last_turn, session.expire_ms)
+
+    def _append(self, commit: CommitTurn, stored: Stored) -> None:
+        state, session, now = self._state, stored.session, self._state.now()
+        number = session.last_turn + 1
+        numbered = commit.turn + _NUMBER_TAG + _varint(number)
+        stored.turns.append(HeadedTurn(commit.message_count, commit.continues, number, numbered))
+        stored.leases.append((commit.lease.token, commit.lease.turn_id))
+        while len(stored.turns) > state.limits.turns_per_session:
+            stored.turns.pop(0)
+            stored.leases.pop(0)
+        usage, added = session.usage, commit.usage
+        state.change(
+            stored,
+            first_turn=stored.turns[0].number,
+            last_turn=number,
+            message_count=sum(turn.message_count for turn in stored.turns),
+            activity_ms=now,
+            idle_ms=commit.idle_ms,
+            expire_ms=min(now + commit.idle_ms, session.created_ms + session.lifetime_ms),
+            agent_revision=commit.agent_revision or session.agent_revision,
+            usage=Usage(
+                usage.prompt_tokens + added.prompt_tokens,
+                usage.completion_tokens + added.completion_tokens,
+                usage.cached_tokens + added.cached_tokens,
+            ),
+        )
+        stored.done = commit.lease.turn_id
+        if commit.request is not None:
+            outcomes = stored.outcomes
+            outcomes.pop(commit.request.request_id, None)
+            outcomes[commit.request.request_id] = Outcome(number, now + state.limits.replay_ms, commit.request.digest)
+            while len(outcomes) > state.limits.replays_per_session:
+                outcomes.pop(next(iter(outcomes)))
+
+    async def abort(self, lease: Lease) -> None:
+        """See `TurnStore`."""
+        state = self._state
+        if not lease.token:
+            state.give_up(lease.key, turn_id=lease.turn_id)
+        stored = state.load(lease.key)
+        if stored is not None and not lease.token:
+            lease = replace(lease, token=stored.token)
+        if stored is not None and state.holds(stored, lease):
+            state.undo(lease.key, stored)
+
+
+def _lost(stored: Stored | None, lease: Lease) -> LeaseLost | TurnInterrupted:
+    if stored is not None and lease.token in stored.interrupted:
+        return TurnInterrupted(lease.key.session_id)
+    return LeaseLost(lease.key.session_id)
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
