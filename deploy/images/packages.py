@@ -19,7 +19,7 @@ UNUSED_FOLDERS = ("tests", "bin")
 FAKER_LOCALES = re.compile(r"/faker/providers/.*/[a-z]{2,3}_[A-Z][A-Za-z]{1,3}(_[A-Z]{2})?$")
 """Litestar depends on Faker for invented examples, which Parley's API documents have none of: 13 MB."""
 ENTRY_POINTS = {
-    "config_svc": ("config_svc.wiring", "config_svc.migrate"),
+    "config_svc": ("config_svc.wiring", "config_svc.postgres.migrate"),
     "session_svc": ("session_svc.wiring",),
     "chat_gateway": ("chat_gateway.wiring",),
     "model": ("parley_cli.embedded.model_server",),

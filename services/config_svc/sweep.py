@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from config_svc.agents import REQUEST_ID_LIFETIME
-from config_svc.auditing import SELF, agent_event
+from config_svc.access.projects import Projects
+from config_svc.agents.configs import REQUEST_ID_LIFETIME
+from config_svc.audit.events import SELF, agent_event
 from config_svc.metrics import Metrics
-from config_svc.projects import Projects
-from config_svc.store import Store, Writing
+from config_svc.ports.store import Store, Writing
 from servicekit.errors import ServiceError
 
 BATCH = 500

@@ -10,25 +10,25 @@ import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from access.door import CHAT_GATEWAY, SESSION_SVC, Door, build_door
-from config_svc.access_feed import AccessFeed
-from config_svc.access_servicer import AccessServicer
-from config_svc.agents import AgentConfigs
-from config_svc.api_keys import ApiKeys
-from config_svc.audit_log import AuditLog
-from config_svc.feed import ChangeFeed
-from config_svc.key_hashes import KeyHashes
-from config_svc.key_uses import KeyUses
+from config_svc.access.api_keys import ApiKeys
+from config_svc.access.key_feed import AccessFeed
+from config_svc.access.key_hashes import KeyHashes
+from config_svc.access.key_uses import KeyUses
+from config_svc.access.own_keys import OwnKeys
+from config_svc.access.projects import Projects
+from config_svc.agents.change_feed import ChangeFeed
+from config_svc.agents.configs import AgentConfigs
+from config_svc.agents.providers import PublishedProviders
+from config_svc.agents.templates import Templates
+from config_svc.audit.log import AuditLog
+from config_svc.edge.access_servicer import AccessServicer
+from config_svc.edge.agents_servicer import AgentConfigServicer, ProviderServicer, TemplateServicer
 from config_svc.metrics import Metrics
-from config_svc.own_keys import OwnKeys
-from config_svc.postgres_store import PostgresStore
-from config_svc.postgres_tail import PEER
-from config_svc.projects import Projects
-from config_svc.providers import PublishedProviders
-from config_svc.schema_version import current_version, oldest_served, require_usable
-from config_svc.servicer import AgentConfigServicer, ProviderServicer, TemplateServicer
+from config_svc.postgres.schema_version import current_version, oldest_served, require_usable
+from config_svc.postgres.store import PostgresStore
+from config_svc.postgres.tail import PEER
 from config_svc.settings import ConfigSettings
 from config_svc.sweep import Sweep
-from config_svc.templates import Templates
 from parley.config.v1 import (
     access_service_pb2_grpc,
     agent_config_service_pb2_grpc,

@@ -11,21 +11,21 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from access.caller import KEY_SCOPES, Caller, current, set_current
-from config_svc.agents import AgentConfigs
-from config_svc.api_keys import ApiKeys
-from config_svc.audit_log import AuditLog
-from config_svc.key_hashes import KeyHashes
-from config_svc.key_uses import KeyUses
-from config_svc.memory_store import MemoryStore
+from config_svc.access.api_keys import ApiKeys
+from config_svc.access.key_hashes import KeyHashes
+from config_svc.access.key_uses import KeyUses
+from config_svc.access.projects import Projects
+from config_svc.agents.configs import AgentConfigs
+from config_svc.audit.log import AuditLog
 from config_svc.metrics import Metrics
 from config_svc.model.agent import AgentSpec, ModelConfig
 from config_svc.model.api_key import ApiKey
 from config_svc.model.project import Project
 from config_svc.model.template import Template
-from config_svc.postgres_store import PostgresStore
-from config_svc.projects import Projects
-from config_svc.store import Store, Writing
+from config_svc.ports.store import Store, Writing
+from config_svc.postgres.store import PostgresStore
 from config_svc.sweep import Sweep
+from tests.doubles.config_svc.memory_store import MemoryStore
 from tests.service.config_svc.databases import migrated_database
 
 RETENTION = timedelta(days=30)

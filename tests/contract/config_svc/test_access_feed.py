@@ -8,13 +8,13 @@ from datetime import timedelta
 
 import pytest
 
-from config_svc.access_feed import AccessFeed
-from config_svc.access_store import KeyTail
-from config_svc.api_keys import ApiKeys
+from config_svc.access.api_keys import ApiKeys
+from config_svc.access.key_feed import AccessFeed
+from config_svc.access.projects import Projects
 from config_svc.metrics import Metrics
 from config_svc.model.errors import WatcherTooSlow
-from config_svc.projects import Projects
-from config_svc.store import Store
+from config_svc.ports.access import KeyTail
+from config_svc.ports.store import Store
 from config_svc.sweep import Sweep
 from servicekit.errors import InvalidArgument, Unavailable
 from tests.contract.config_svc.conftest import Clock, wanted_key
@@ -78,7 +78,7 @@ async def test_a_heartbeat_is_not_sent_for_a_database_that_says_nothing(
     store: Store, clock: Clock, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that is alive tells nothing: what counts is that the database was read."""
-    monkeypatch.setattr("config_svc.access_feed._FRESH", 0.1)
+    monkeypatch.setattr("config_svc.access.key_feed._FRESH", 0.1)
     silent = asyncio.Event()
 
     async def changes(tail: KeyTail, after: int, limit: int) -> Sequence[object]:
@@ -88,7 +88,7 @@ async def test_a_heartbeat_is_not_sent_for_a_database_that_says_nothing(
 
     async with store.key_tail() as tail:
         monkeypatch.setattr(type(tail), "key_changes", changes)
-        monkeypatch.setattr("config_svc.access_feed.POLL", 0.02)
+        monkeypatch.setattr("config_svc.access.key_feed.POLL", 0.02)
     feed = AccessFeed(store, clock=clock, metrics=metrics, peer="db")
     task = asyncio.create_task(feed.follow())
     async with asyncio.timeout(5):
@@ -152,7 +152,7 @@ async def test_a_watch_of_before_a_loss_does_not_go_on_after_it(
 
 
 async def test_a_slow_watcher_is_cut_off(feed: AccessFeed, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("config_svc.access_feed.RING", 3)
+    monkeypatch.setattr("config_svc.access.key_feed.RING", 3)
     ids = [(await keys.create(wanted_key()))[0].id for _ in range(5)]
     async with aclosing(feed.watch(None)) as slow, aclosing(feed.watch(None)) as quick:
         await anext(slow)

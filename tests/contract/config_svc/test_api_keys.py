@@ -9,15 +9,15 @@ import pytest
 from access.api_key import is_api_key, new_api_key
 from access.caller import KEY_SCOPES, USER_SCOPES
 from access.errors import ScopeMissing, Unauthenticated, UserDenied
-from config_svc.api_keys import ApiKeys
-from config_svc.audit_log import AuditLog
-from config_svc.key_hashes import KeyHashes, same
-from config_svc.key_uses import KeyUses
+from config_svc.access.api_keys import ApiKeys
+from config_svc.access.key_hashes import KeyHashes, same
+from config_svc.access.key_uses import KeyUses
+from config_svc.audit.log import AuditLog
 from config_svc.metrics import Metrics
 from config_svc.model.api_key import ApiKey, Use
 from config_svc.model.audit import AuditQuery
 from config_svc.model.errors import ApiKeyNotFound, ProjectNotFound, TooManyApiKeys
-from config_svc.store import Store
+from config_svc.ports.store import Store
 from config_svc.sweep import Sweep
 from servicekit.errors import InvalidArgument, ServiceError
 from tests.contract.config_svc.conftest import Clock, calling, wanted_key
@@ -198,7 +198,7 @@ async def test_revoking_is_idempotent_and_for_good(keys: ApiKeys, clock: Clock, 
 async def test_the_keys_of_a_user_are_revoked_and_no_others(
     keys: ApiKeys, store: Store, clock: Clock, audit: AuditLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("config_svc.api_keys.REVOCATION_STEP", 2)
+    monkeypatch.setattr("config_svc.access.api_keys.REVOCATION_STEP", 2)
     theirs = [await keys.create(wanted_key(user_id="ann")) for _ in range(5)]
     earlier = await keys.revoke(P, theirs[0][0].id)
     others = [await keys.create(wanted_key(user_id=user)) for user in ("bob", "")]
@@ -333,7 +333,7 @@ async def test_uses_are_written_at_the_end_of_the_process(store: Store, clock: C
 
 
 async def test_notes_of_uses_are_bounded(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("config_svc.key_uses.MOST_NOTED", 3)
+    monkeypatch.setattr("config_svc.access.key_uses.MOST_NOTED", 3)
     uses = KeyUses(store, clock=clock)
     for number in range(9):
         uses.note(f"key_{number}", None)

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from access.caller import KEY_SCOPES
-from config_svc.agents import AgentConfigs, Note
-from config_svc.api_keys import ApiKeys
-from config_svc.audit_log import AuditLog
+from config_svc.access.api_keys import ApiKeys
+from config_svc.access.projects import Projects
+from config_svc.agents.configs import AgentConfigs, Note
+from config_svc.agents.templates import Templates
+from config_svc.audit.log import AuditLog
 from config_svc.model.agent import AgentLimits
 from config_svc.model.audit import AuditEvent, AuditQuery
 from config_svc.model.errors import AgentAlreadyExists, AgentNotFound, EtagMismatch, TemplateConflict
 from config_svc.model.template import Template
-from config_svc.projects import Projects
-from config_svc.store import Store, Writing
+from config_svc.ports.store import Store, Writing
 from config_svc.sweep import Sweep
-from config_svc.templates import Templates
 from servicekit.errors import InvalidArgument, Unavailable
 from tests.contract.config_svc.conftest import Clock, calling, spec, wanted_key
 
@@ -255,7 +255,7 @@ async def test_rules_of_events(audit: AuditLog, clock: Clock, wrong: dict[str, A
 async def test_a_user_is_taken_out_wherever_it_stands(
     audit: AuditLog, agents: AgentConfigs, keys: ApiKeys, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("config_svc.audit_log.ERASURE_STEP", 2)
+    monkeypatch.setattr("config_svc.audit.log.ERASURE_STEP", 2)
     await audit.record(told(clock, actor="token:ann", user_id="ann", resource="sessions/s1"))
     await audit.record(told(clock, resource="users/ann", before={"sessions": [{"user_id": "ann"}, {"user_id": "bob"}]}))
     await audit.record(told(clock, resource="users/ann/sessions", after={"deep": {"user_id": "ann", "n": 1}}))

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from config_svc.agents import AgentConfigs
+from config_svc.agents.configs import AgentConfigs
+from config_svc.agents.providers import PublishedProviders
+from config_svc.agents.templates import Templates
 from config_svc.model.agent import ModelConfig
 from config_svc.model.errors import AgentNotFound, ParametersInvalid, RevisionNotFound
 from config_svc.model.fields import NOT_SET, Difference
 from config_svc.model.provider import Provider
 from config_svc.model.template import Placeholders, Template
-from config_svc.providers import PublishedProviders
-from config_svc.store import Store
+from config_svc.ports.store import Store
 from config_svc.sweep import Sweep
-from config_svc.templates import Templates
 from servicekit.errors import InvalidArgument
 from tests.contract.config_svc.conftest import Clock, spec
 

@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from config_svc.agents import AgentConfigs
-from config_svc.feed import ChangeFeed, FeedEvent
+from config_svc.agents.change_feed import ChangeFeed, FeedEvent
+from config_svc.agents.configs import AgentConfigs
 from config_svc.metrics import Metrics
 from config_svc.model.change import ChangeType
 from config_svc.model.errors import CursorTooOld, WatcherTooSlow
-from config_svc.store import Store
+from config_svc.ports.store import Store
 from servicekit.errors import InvalidArgument, Unavailable
 from tests.contract.config_svc.conftest import Clock, spec
 
@@ -195,7 +195,7 @@ async def test_watches_end_when_the_feed_loses_the_database(feed: ChangeFeed, me
 async def test_the_ring_is_bounded_in_bytes_too(
     agents: AgentConfigs, store: Store, clock: Clock, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("config_svc.feed.RING_BYTES", 100_000)
+    monkeypatch.setattr("config_svc.agents.change_feed.RING_BYTES", 100_000)
     feed = ChangeFeed(store, clock=clock, metrics=metrics, peer="db", poll=0.2, buffer=1000)
     task = asyncio.create_task(feed.follow())
     await asyncio.wait_for(feed.reached(), 5)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from config_svc.agents import AgentConfigs
-from config_svc.convert import agent_to_proto
+from config_svc.agents.configs import AgentConfigs
+from config_svc.edge.agents_convert import agent_to_proto
 from config_svc.model.agent import ModelConfig
 from config_svc.model.errors import InvalidPageToken
 from parley.config.v1.agent_config_service_pb2 import ListAgentConfigsResponse

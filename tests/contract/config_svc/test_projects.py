@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from access.errors import Unauthenticated
-from config_svc.agents import AgentConfigs
-from config_svc.api_keys import ApiKeys
-from config_svc.audit_log import AuditLog
-from config_svc.feed import ChangeFeed
+from config_svc.access.api_keys import ApiKeys
+from config_svc.access.projects import Projects
+from config_svc.agents.change_feed import ChangeFeed
+from config_svc.agents.configs import AgentConfigs
+from config_svc.audit.log import AuditLog
 from config_svc.metrics import Metrics
 from config_svc.model.audit import AuditQuery
 from config_svc.model.change import ChangeType
@@ -20,8 +21,7 @@ from config_svc.model.errors import (
     ProjectInUse,
     ProjectNotFound,
 )
-from config_svc.projects import Projects
-from config_svc.store import Store, Writing
+from config_svc.ports.store import Store, Writing
 from config_svc.sweep import Sweep
 from servicekit.errors import InvalidArgument, Unavailable
 from tests.contract.config_svc.conftest import Clock, calling, spec, wanted_key
@@ -101,7 +101,7 @@ async def test_nothing_of_a_project_is_seen_in_another(agents: AgentConfigs) -> 
 async def test_a_deletion_takes_everything_and_announces_it(
     agents: AgentConfigs, projects: Projects, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("config_svc.projects.STEP", 2)
+    monkeypatch.setattr("config_svc.access.projects.STEP", 2)
     for number in range(5):
         await agents.create(P, f"a{number}", spec())
     gone = await agents.create(P, "gone", spec())
@@ -197,7 +197,7 @@ async def test_a_deletion_that_is_cut_short_is_finished_by_the_next_sweep(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After each of its transactions: what was begun is closed to everybody, and goes on."""
-    monkeypatch.setattr("config_svc.projects.STEP", 2)
+    monkeypatch.setattr("config_svc.access.projects.STEP", 2)
     for number in range(3):
         await agents.create(P, f"a{number}", spec())
     await agents.delete(P, "a0")
@@ -271,7 +271,7 @@ async def test_agents_made_during_a_deletion_never_outlive_it(agents: AgentConfi
 
 
 async def test_keys_end_with_their_project(projects: Projects, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("config_svc.projects.STEP", 2)
+    monkeypatch.setattr("config_svc.access.projects.STEP", 2)
     texts = [(await keys.create(wanted_key()))[1] for _ in range(5)]
     _, kept = await keys.create(wanted_key(project="other"))
     await projects.delete(P)

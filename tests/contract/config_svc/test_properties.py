@@ -16,18 +16,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from config_svc.agents import AgentConfigs
-from config_svc.memory_store import MemoryStore
+from config_svc.agents.configs import AgentConfigs
 from config_svc.metrics import Metrics
 from config_svc.model.agent import AgentConfig, ModelConfig
 from config_svc.model.errors import AgentAlreadyExists, AgentNotFound, EtagMismatch
 from config_svc.model.filter import matches, parse_filter
 from config_svc.model.project import Project
 from config_svc.model.template import Template
-from config_svc.postgres_store import PostgresStore
-from config_svc.store import Store
+from config_svc.ports.store import Store
+from config_svc.postgres.store import PostgresStore
 from servicekit.errors import Violations
 from tests.contract.config_svc.conftest import Clock, publish, spec
+from tests.doubles.config_svc.memory_store import MemoryStore
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from config_svc.agents import AgentConfigs
+from config_svc.agents.configs import AgentConfigs
 from config_svc.model.errors import AgentNotFound, IdempotencyKeyReused
-from config_svc.store import Store
+from config_svc.ports.store import Store
 from config_svc.sweep import Sweep, purge
 from tests.contract.config_svc.conftest import RETENTION, Clock, spec
 

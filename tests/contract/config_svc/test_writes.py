@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from config_svc.agents import AgentConfigs, Note
+from config_svc.agents.configs import AgentConfigs, Note
 from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, SessionPolicy
 from config_svc.model.errors import (
     AgentAlreadyExists,
@@ -19,7 +19,7 @@ from config_svc.model.errors import (
 )
 from config_svc.model.rules import canonical
 from config_svc.model.template import Template
-from config_svc.store import Store
+from config_svc.ports.store import Store
 from config_svc.sweep import purge
 from tests.contract.config_svc.conftest import RETENTION, Clock, publish, spec
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from config_svc.migrate import migrate
+from config_svc.postgres.migrate import migrate
 from tests.servers.stores import PostgresServer, libpq_url
 
 _migrated: dict[str, str] = {}

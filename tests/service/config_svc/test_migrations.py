@@ -16,9 +16,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from config_svc.migrate import main, migrate
-from config_svc.schema_version import VERSION_TABLE, known_versions, newest_version
-from config_svc.tables import metadata
+from config_svc.postgres.migrate import main, migrate
+from config_svc.postgres.schema_version import VERSION_TABLE, known_versions, newest_version
+from config_svc.postgres.tables import metadata
 from servicekit.errors import StartupError
 from tests.servers.processes import clean_environment
 from tests.servers.stores import libpq_url
@@ -111,7 +111,7 @@ async def test_an_empty_version_table_is_no_schema(database_url: str) -> None:
 
 def test_the_versions_are_alembics() -> None:
     config = Config()
-    config.set_main_option("script_location", "config_svc:migrations")
+    config.set_main_option("script_location", "config_svc:postgres/migrations")
     scripts = ScriptDirectory.from_config(config)
     assert scripts.get_current_head() == newest_version()
     assert sorted(script.revision for script in scripts.walk_revisions()) == list(known_versions())
@@ -152,9 +152,9 @@ def test_what_takes_something_away_is_known(statement: str, takes: bool) -> None
 def test_a_migration_expands_or_says_whom_it_no_longer_serves(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     statements: list[str] = []
     monkeypatch.setattr("alembic.op.execute", lambda statement: statements.append(str(statement)))
-    folder = files("config_svc.migrations.versions")
+    folder = files("config_svc.postgres.migrations.versions")
     name = next(entry.name for entry in folder.iterdir() if entry.name.startswith(version))
-    importlib.import_module(f"config_svc.migrations.versions.{name.removesuffix('.py')}").upgrade()
+    importlib.import_module(f"config_svc.postgres.migrations.versions.{name.removesuffix('.py')}").upgrade()
     sql = ";\n".join(statements)
     assert sql
     if takes_away(sql):
@@ -179,7 +179,7 @@ def test_projects_that_agents_are_in_are_made_by_the_migration(postgres_url: str
     engine = create_engine(postgres_url)
     with engine.connect() as connection:
         config = Config()
-        config.set_main_option("script_location", "config_svc:migrations")
+        config.set_main_option("script_location", "config_svc:postgres/migrations")
         config.attributes.update(connection=connection, version_table=VERSION_TABLE)
         alembic_command.upgrade(config, "0002")
         connection.commit()

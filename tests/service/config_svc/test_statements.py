@@ -13,15 +13,15 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg as psycopg_dialect
 
-from config_svc.access_statements import audit_page, key_with_hash
-from config_svc.agents import AgentConfigs
+from config_svc.agents.configs import AgentConfigs
 from config_svc.metrics import Metrics
 from config_svc.model.agent import AgentSpec, ModelConfig
 from config_svc.model.audit import AuditQuery
 from config_svc.model.query import After, AgentQuery, Order, OrderField
 from config_svc.model.template import Template
-from config_svc.postgres_store import PostgresStore
-from config_svc.statements import agents_page
+from config_svc.postgres.access_statements import audit_page, key_with_hash
+from config_svc.postgres.statements import agents_page
+from config_svc.postgres.store import PostgresStore
 from tests.servers.stores import libpq_url
 
 P = "default"

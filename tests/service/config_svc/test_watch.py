@@ -12,8 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 from sqlalchemy.exc import DBAPIError
 
 from config_svc.model.change import ChangeType
-from config_svc.postgres_store import PostgresStore
-from config_svc.postgres_writing import PostgresWriting
+from config_svc.postgres.store import PostgresStore
+from config_svc.postgres.transaction import PostgresWriting
 from parley.config.v1 import access_service_pb2 as access_pb
 from parley.config.v1 import agent_config_service_pb2 as pb
 from servicekit.channels import open_channel

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from config_svc.schema import MAX_VIOLATIONS, parameter_violations, schema_violations
+from config_svc.agents.json_schema import MAX_VIOLATIONS, parameter_violations, schema_violations
 
 OBJECT = {"type": "object"}
 

@@ -1,0 +1,240 @@
+"""What can be done with API keys."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from access.api_key import is_api_key, new_api_key
+from access.binding import bound_user, require
+from access.caller import KEY_SCOPES, USER_SCOPES, Caller, current
+from access.errors import Unauthenticated
+from config_svc import paging
+from config_svc.access.key_hashes import KeyHashes, same
+from config_svc.access.key_uses import KeyUses
+from config_svc.audit.events import key_event
+from config_svc.metrics import Metrics
+from config_svc.model import rules
+from config_svc.model.api_key import DEFAULT_OVERLAP, LONGEST_OVERLAP, ApiKey, is_key_id, made_key_id
+from config_svc.model.errors import ApiKeyNotFound, ProjectNotFound, TooManyApiKeys
+from config_svc.model.project import Project
+from config_svc.ports.store import Store, Writing
+from servicekit.errors import InvalidArgument, Violation, Violations
+
+REVOCATION_STEP = 100
+"""Keys that one transaction revokes."""
+
+_KEY_WEIGHT = 1024
+
+
+class ApiKeys:
+    """The use cases. Who makes or rotates a key must have its scopes, and be its user where it is bound to one.
+
+    No project gets more than `limit` keys that have not ended, however many make some at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], datetime],
+        hashes: KeyHashes,
+        uses: KeyUses,
+        metrics: Metrics,
+        limit: int = 1000,
+    ) -> None:
+        self._limit = limit
+        self._store = store
+        self._clock = clock
+        self._hashes = hashes
+        self._uses = uses
+        self._metrics = metrics
+
+    async def create(self, wanted: ApiKey) -> tuple[ApiKey, str]:
+        """Makes a key; returns what is stored of it, and the key itself, which can't be had again.
+
+        Raises ProjectNotFound, ScopeMissing, UserDenied, TooManyApiKeys.
+        """
+        caller = current()
+        now = self._clock()
+        made = replace(
+            wanted, id=made_key_id(), user_id=bound_user(caller, wanted.user_id), create_time=now, revoke_time=None
+        )
+        found = Violations()
+        made.check(found, "api_key", scopes=sorted(KEY_SCOPES), user_scopes=sorted(USER_SCOPES))
+        found.check()
+        _require_all(caller, made)
+        text = new_api_key()
+
+        async def work(writing: Writing) -> ApiKey:
+            project = await writing.hold_keys_of(made.project)
+            if project is None:
+                raise ProjectNotFound(made.project)
+            await self._check_room(writing, project, now)
+            key = replace(made, project_uid=project.uid)
+            await writing.insert_key(key, self._hashes.of(text))
+            await writing.record([key_event("create", None, key, now)])
+            return key
+
+        with self._metrics.access_write("create_api_key"):
+            return await self._store.transact(work), text
+
+    async def get(self, project: str, key_id: str) -> ApiKey:
+        """Reads what is stored of a key. Raises ApiKeyNotFound."""
+        _check_name(project, key_id)
+        return _allowed(await self._store.key(project, key_id) if is_key_id(key_id) else None, key_id)
+
+    async def list(self, project: str, *, size: int, token: str) -> tuple[Sequence[ApiKey], str]:
+        """Reads one page, oldest first, and the token of the next, which is empty on the last."""
+        found = Violations()
+        rules.check_id(found, "project", project)
+        found.check()
+        limit = paging.page_size(size)
+        bound = ("api_keys", project)
+        start = None
+        if token:
+            time, key_id = paging.read_token(bound, token, [datetime, str])
+            start = (time, key_id)
+
+        async def fetch(last: ApiKey | None, count: int) -> Sequence[ApiKey]:
+            return await self._store.keys(project, start if last is None else (last.create_time, last.id), count)
+
+        page, more = await paging.filled(fetch, limit, lambda key: _KEY_WEIGHT)
+        return page, paging.make_token(bound, (page[-1].create_time, page[-1].id)) if more else ""
+
+    async def revoke(self, project: str, key_id: str) -> ApiKey:
+        """Ends a key for good; one that is revoked stays as it is. Raises ApiKeyNotFound."""
+        _check_name(project, key_id)
+
+        async def work(writing: Writing) -> ApiKey:
+            key = await _own(writing, project, key_id)
+            if key.revoke_time is not None:
+                return key
+            now = self._clock()
+            revoked = replace(key, revoke_time=now)
+            await writing.record([key_event("revoke", key, revoked, now)])
+            await writing.end_keys([revoked], now)
+            return revoked
+
+        with self._metrics.access_write("revoke_api_key"):
+            return await self._store.transact(work)
+
+    async def revoke_user(self, project: str, user_id: str) -> int:
+        """Ends every key of the project that is bound to the user; returns how many were ended by this call.
+
+        Each transaction ends `REVOCATION_STEP` of them. Cut short, the rest is found by the next call.
+        """
+        rules.check_user_of(project, user_id)
+
+        async def some(writing: Writing) -> int:
+            held = await writing.hold_project(project)
+            return await revoke_some(writing, held.uid, self._clock(), user_id=user_id) if held is not None else 0
+
+        revoked = 0
+        with self._metrics.access_write("revoke_user_api_keys"):
+            while count := await self._store.transact(some):
+                revoked += count
+        return revoked
+
+    async def rotate(self, project: str, key_id: str, overlap: timedelta | None) -> tuple[ApiKey, str, ApiKey]:
+        """Makes a key with the rights of another, which ends after `overlap`, or when it would have ended anyway.
+
+        A key that was made to live for some time is replaced by one that lives as long from now. Returns the new one,
+        the new key itself, and the old one. Raises ApiKeyNotFound, ScopeMissing, InvalidArgument for one that has
+        ended, and TooManyApiKeys where there is an overlap: without one, the number of keys stays.
+        """
+        _check_name(project, key_id)
+        remaining = overlap if overlap is not None else DEFAULT_OVERLAP
+        if not timedelta(0) <= remaining <= LONGEST_OVERLAP:
+            raise InvalidArgument([Violation("overlap", "must be from 0s to 2592000s")])
+        text = new_api_key()
+
+        async def work(writing: Writing) -> tuple[ApiKey, ApiKey]:
+            held = await writing.hold_keys_of(project)
+            if held is None:
+                raise ApiKeyNotFound(key_id)
+            old = await _own(writing, project, key_id)
+            now = self._clock()
+            if old.ended(now):
+                raise InvalidArgument([Violation("id", "must be of a key that has not ended")])
+            _require_all(current(), old)
+            if remaining:
+                await self._check_room(writing, held, now)
+            life = old.expire_time - old.create_time if old.expire_time is not None else None
+            new = replace(
+                old,
+                id=made_key_id(),
+                create_time=now,
+                expire_time=now + life if life is not None else None,
+                last_used_time=None,
+            )
+            ends = now + remaining
+            ending = replace(old, expire_time=min(ends, old.expire_time or ends))
+            await writing.insert_key(new, self._hashes.of(text))
+            await writing.record([key_event("create", None, new, now), key_event("rotate", old, ending, now)])
+            await writing.end_keys([ending], now)
+            return new, ending
+
+        with self._metrics.access_write("rotate_api_key"):
+            new, ending = await self._store.transact(work)
+            return new, text, ending
+
+    async def check(self, text: str) -> ApiKey:
+        """Returns what a presented key may do. Raises Unauthenticated; why is counted, and told to nobody."""
+        if not is_api_key(text):
+            raise self._refused("malformed")
+        candidates = self._hashes.candidates(text)
+        found = await self._store.key_by_hash(candidates)
+        if found is None or not same(candidates, found[1]):
+            raise self._refused("unknown")
+        key, stored = found
+        if key.ended(self._clock()):
+            raise self._refused("ended")
+        self._uses.note(key.id, key.last_used_time, self._hashes.outdated(stored, text))
+        self._metrics.key_checks.labels("ok").inc()
+        return key
+
+    async def _check_room(self, writing: Writing, project: Project, now: datetime) -> None:
+        if await writing.live_keys(project.uid, now) >= self._limit:
+            raise TooManyApiKeys(project.id, self._limit)
+
+    def _refused(self, outcome: str) -> Unauthenticated:
+        self._metrics.key_checks.labels(outcome).inc()
+        return Unauthenticated("the API key is not valid", at_the_door=False)
+
+
+async def revoke_some(
+    writing: Writing, project_uid: str, now: datetime, *, user_id: str = "", caller: Caller | None = None
+) -> int:
+    """Ends the oldest keys of a project, or of one user in it, with an audit event each; returns how many."""
+    keys = await writing.unrevoked_keys(project_uid, REVOCATION_STEP, user_id)
+    revoked = [replace(key, revoke_time=now) for key in keys]
+    if revoked:
+        events = [key_event("revoke", *pair, now, caller=caller) for pair in zip(keys, revoked, strict=True)]
+        await writing.record(events)
+        await writing.end_keys(revoked, now)
+    return len(revoked)
+
+
+async def _own(writing: Writing, project: str, key_id: str) -> ApiKey:
+    """Reads and locks a key that the caller may act on."""
+    return _allowed(await writing.lock_key(project, key_id) if is_key_id(key_id) else None, key_id)
+
+
+def _allowed(key: ApiKey | None, key_id: str) -> ApiKey:
+    caller = current()
+    if key is None or (bound_user(caller, "") and key.user_id != caller.user_id):
+        raise ApiKeyNotFound(key_id)
+    return key
+
+
+def _require_all(caller: Caller, key: ApiKey) -> None:
+    for scope in key.scopes:
+        require(caller, scope)
+
+
+def _check_name(project: str, key_id: str) -> None:
+    found = Violations()
+    rules.check_id(found, "project", project)
+    if not key_id:
+        found.add("id", "is required")
+    found.check()

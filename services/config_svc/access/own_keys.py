@@ -1,0 +1,52 @@
+"""config_svc checks the API keys of its own callers where it keeps them, and hears of their ends without a stream."""
+
+import asyncio
+from contextlib import aclosing
+
+import structlog
+
+from access.binding import scopes_of
+from access.caller import Caller, Limits
+from access.key_cache import CheckedKey, KeyCache
+from config_svc.access.api_keys import ApiKeys
+from config_svc.access.key_feed import AccessFeed
+from servicekit.errors import ServiceError
+
+_AGAIN_SECONDS = 0.1
+
+_log = structlog.get_logger("config_svc.own_keys")
+
+
+class OwnKeys:
+    """Implements `access.key_cache.KeyChecker`."""
+
+    def __init__(self, keys: ApiKeys, feed: AccessFeed) -> None:
+        self._keys = keys
+        self._feed = feed
+
+    async def check(self, key: str) -> CheckedKey:
+        """Returns what the key may do. Raises `Unauthenticated`."""
+        found = await self._keys.check(key)
+        caller = Caller(
+            id=found.id,
+            project=found.project,
+            scopes=scopes_of(found.scopes, user_bound=bool(found.user_id)),
+            user_id=found.user_id,
+            limits=Limits(found.requests_per_minute, found.concurrent_turns),
+        )
+        return CheckedKey(caller, found.expire_time.timestamp() if found.expire_time is not None else None)
+
+    async def follow(self, cache: KeyCache) -> None:
+        """Tells the cache of every key that ends, for ever; meant to be a background task."""
+        while True:
+            try:
+                async with aclosing(self._feed.watch(None)) as ends:
+                    await anext(ends)
+                    cache.watch_began()
+                    async for ended in ends:
+                        cache.heard(ended)
+            except ServiceError as error:
+                _log.debug("ends of keys are not known", reason=error.reason)
+            finally:
+                cache.watch_lost()
+            await asyncio.sleep(_AGAIN_SECONDS)

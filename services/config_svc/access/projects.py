@@ -1,0 +1,129 @@
+"""What can be done with projects.
+
+Deleting one takes as many transactions as it needs, each of a bounded size, and can be cut short after any of them: the
+mark on the project's row stays, and whoever calls again, or the next sweep of any replica, goes on from there. From
+the mark on, nothing can be made in the project and none of its keys is valid. The row goes last, under a lock that
+everybody who makes something holds too; so what is made again under the id is empty.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from access.caller import Caller
+from config_svc import paging
+from config_svc.access.api_keys import revoke_some
+from config_svc.audit.events import SELF, agent_event, project_event
+from config_svc.metrics import Metrics
+from config_svc.model import rules
+from config_svc.model.change import ChangeType
+from config_svc.model.errors import ProjectInUse, ProjectNotFound
+from config_svc.model.project import Project
+from config_svc.model.rules import DEFAULT_PROJECT
+from config_svc.ports.store import Store, Writing
+from servicekit.errors import Violations
+
+STEP = 100
+"""Agent configs that one transaction of a deletion takes."""
+
+_AGAIN_SECONDS = 0.05
+_PROJECT_WEIGHT = 512
+
+
+class Projects:
+    """The use cases."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], datetime], metrics: Metrics) -> None:
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+
+    async def create(self, project_id: str, display_name: str) -> Project:
+        """Makes a project. Raises ProjectAlreadyExists, also while an earlier one of this id is being deleted."""
+        found = Violations()
+        project = Project(project_id, str(uuid.uuid4()), display_name, self._clock())
+        project.check(found, "project")
+        found.check()
+
+        async def work(writing: Writing) -> Project:
+            await writing.insert_project(project)
+            await writing.record([project_event("create", None, project, project.create_time)])
+            return project
+
+        with self._metrics.access_write("create_project"):
+            return await self._store.transact(work)
+
+    async def list(self, *, size: int, token: str) -> tuple[Sequence[Project], str]:
+        """Reads one page, in order of id, and the token of the next, which is empty on the last."""
+        limit = paging.page_size(size)
+        bound = ("projects",)
+        start = paging.read_token(bound, token, [str])[0] if token else ""
+
+        async def fetch(last: Project | None, count: int) -> Sequence[Project]:
+            return await self._store.projects(last.id if last else start, count)
+
+        page, more = await paging.filled(fetch, limit, lambda project: _PROJECT_WEIGHT)
+        return page, paging.make_token(bound, (page[-1].id,)) if more else ""
+
+    async def delete(self, project_id: str) -> None:
+        """Deletes a project with its agent configs and keys; returns when it is gone. Raises ProjectNotFound."""
+        found = Violations()
+        if not project_id:
+            found.add("id", "is required")
+        found.check()
+        if project_id == DEFAULT_PROJECT:
+            raise ProjectInUse(project_id)
+        if not rules.is_id(project_id):
+            raise ProjectNotFound(project_id)
+        with self._metrics.access_write("delete_project"):
+            await self._finish(await self._store.transact(lambda writing: self._mark(writing, project_id)))
+
+    async def resume(self) -> int:
+        """Finishes deletions that were begun and cut short; returns how many."""
+        begun = await self._store.projects("", STEP, in_deletion=True)
+        for project in begun:
+            await self._finish(project, SELF)
+        return len(begun)
+
+    async def _mark(self, writing: Writing, project_id: str) -> Project:
+        project = await writing.lock_project(project_id)
+        if project is None:
+            raise ProjectNotFound(project_id)
+        if project.delete_time is not None:
+            return project
+        now = self._clock()
+        marked = replace(project, delete_time=now)
+        await writing.mark_project(marked)
+        await writing.record([project_event("delete", project, None, now)])
+        return marked
+
+    async def _finish(self, project: Project, caller: Caller | None = None) -> None:
+        while await self._store.transact(lambda writing: self._revoke_some(writing, project, caller)):
+            pass
+        while True:
+            while await self._store.transact(lambda writing: self._delete_some(writing, project, caller)):
+                pass
+            if await self._store.transact(lambda writing: self._remove(writing, project)):
+                return
+            # Somebody made something before the mark, and committed only now.
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _revoke_some(self, writing: Writing, project: Project, caller: Caller | None) -> int:
+        return await revoke_some(writing, project.uid, self._clock(), caller=caller)
+
+    async def _delete_some(self, writing: Writing, project: Project, caller: Caller | None) -> int:
+        now = self._clock()
+        current = await writing.lock_project(project.id)
+        if current is None or current.uid != project.uid:
+            return 0  # another call has finished it
+        gone = await writing.remove_agents(project.id, STEP)
+        live = [agent for agent in gone if agent.delete_time is None]
+        await writing.record([agent_event("delete", agent, None, now, caller=caller) for agent in live])
+        await writing.announce_all(ChangeType.DELETED, [agent.deleted(now, timedelta(0)) for agent in live], now)
+        return len(gone)
+
+    async def _remove(self, writing: Writing, project: Project) -> bool:
+        current = await writing.lock_project(project.id)
+        return current is None or current.uid != project.uid or await writing.remove_project(current)

@@ -1,0 +1,354 @@
+"""What can be done with agent configs. A write is one transaction: state, revision, announced change."""
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from config_svc import paging
+from config_svc.agents.validation import PATH, settled
+from config_svc.audit.events import agent_event
+from config_svc.metrics import Metrics
+from config_svc.model import fields, rules
+from config_svc.model.agent import AgentConfig, AgentSpec, Revision, made_id
+from config_svc.model.change import ChangeType
+from config_svc.model.errors import (
+    AgentAlreadyExists,
+    AgentNotFound,
+    EtagMismatch,
+    IdempotencyKeyReused,
+    ProjectNotFound,
+    RevisionNotFound,
+)
+from config_svc.model.fields import Difference
+from config_svc.model.filter import parse_filter
+from config_svc.model.query import After, AgentQuery, OrderField, parse_order, sort_value
+from config_svc.ports.store import Claim, Store, Writing
+from config_svc.postgres.records import fingerprint
+from servicekit.errors import Violations
+
+REQUEST_ID_LIFETIME = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Who writes, and what they say of it."""
+
+    author: str = ""
+    comment: str = ""
+
+
+class AgentConfigs:
+    """The use cases. `retention` is how long a deleted agent config can be undeleted."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], datetime], retention: timedelta, metrics: Metrics) -> None:
+        self._store = store
+        self._clock = clock
+        self._retention = retention
+        self._metrics = metrics
+
+    async def create(
+        self,
+        project: str,
+        agent_id: str,
+        spec: AgentSpec,
+        *,
+        request_id: str = "",
+        validate_only: bool = False,
+        note: Note = Note(),
+    ) -> AgentConfig:
+        """Stores a new agent config as revision 1; a repeat with the same request id answers what the first made.
+
+        With `validate_only` nothing is stored, and what is answered has no uid.
+        """
+
+        async def work(writing: Writing) -> AgentConfig:
+            found = Violations()
+            _check_project(found, project)
+            if agent_id:
+                rules.check_id(found, f"{PATH}.id", agent_id)
+            if request_id:
+                rules.check_uuid(found, "request_id", request_id)
+            _check_note(found, note)
+            now = self._clock()
+            content = await settled(writing, spec, found, now=now)
+            if await writing.hold_project(project) is None:
+                raise ProjectNotFound(project)
+            agent = AgentConfig(project, agent_id or made_id(), str(uuid.uuid4()), content, 1, now, now)
+            if validate_only:
+                if await writing.live(project, agent.id) is not None:
+                    raise AgentAlreadyExists(agent.id)
+                return replace(agent, uid="")
+            if request_id:
+                claim = Claim(request_id.lower(), fingerprint(agent_id, spec, note.comment), agent.uid, agent.id, now)
+                earlier = await writing.claim(project, claim, expired_before=now - REQUEST_ID_LIFETIME)
+                if earlier is not None:
+                    return await _replayed(writing, project, earlier, claim)
+            await writing.insert(agent)
+            await writing.add_revision(agent.uid, Revision(1, content, now, note.author, note.comment))
+            await writing.record([agent_event("create", None, agent, now)])
+            await writing.announce(ChangeType.CREATED, agent, now)
+            return agent
+
+        with self._metrics.write("validate" if validate_only else "create"):
+            return await self._store.transact(work)
+
+    async def get(self, project: str, agent_id: str, *, revision: int = 0, uid: str = "") -> AgentConfig:
+        """Reads the agent config that is not deleted; `revision` 0 is the current one, `uid` "" is any."""
+        found = Violations()
+        _check_name(found, project, agent_id)
+        if revision < 0:
+            found.add("revision", "must not be negative")
+        if uid:
+            rules.check_uuid(found, "uid", uid)
+        found.check()
+        _check_possible(agent_id)
+        return await self._store.agent(project, agent_id, revision=revision or None, uid=uid or None)
+
+    async def list(
+        self, project: str, *, size: int, token: str, filter_text: str, order_by: str, show_deleted: bool
+    ) -> tuple[Sequence[AgentConfig], str]:
+        """Reads one page and the token of the next, which is empty on the last."""
+        found = Violations()
+        _check_project(found, project)
+        order = parse_order(found, order_by)
+        wanted = parse_filter(found, filter_text)
+        found.check()
+        limit = paging.page_size(size)
+        query = AgentQuery(project, self._clock(), order, show_deleted, wanted)
+        bound = ("agents", project, filter_text, order.field.value, str(order.descending), str(show_deleted))
+        start = None
+        if token:
+            value, uid = paging.read_token(bound, token, [str if order.field is OrderField.ID else datetime, uuid.UUID])
+            start = After(value, uid)
+
+        async def fetch(last: AgentConfig | None, count: int) -> Sequence[AgentConfig]:
+            after = start if last is None else After(sort_value(last, order), last.uid)
+            return await self._store.agents(query, after, count)
+
+        page, more = await paging.filled(fetch, limit, lambda agent: agent.spec.weight)
+        return page, paging.make_token(bound, (sort_value(page[-1], order), page[-1].uid)) if more else ""
+
+    async def update(
+        self,
+        project: str,
+        agent_id: str,
+        spec: AgentSpec,
+        paths: Sequence[str],
+        *,
+        etag: str = "",
+        validate_only: bool = False,
+        note: Note = Note(),
+    ) -> AgentConfig:
+        """Takes over the fields that `paths` name and makes the next revision; changing nothing makes none."""
+        found = Violations()
+        _check_name(found, project, agent_id, f"{PATH}.id")
+        found.check()
+
+        async def work(writing: Writing) -> AgentConfig:
+            current = await _current(writing, project, agent_id, etag)
+            found = Violations()
+            _check_note(found, note)
+            merged = fields.merge(found, current.spec, spec, paths)
+            content = await settled(writing, merged, found, now=self._clock(), current=current.spec)
+            return await self._revise(writing, "update", current, content, note, validate_only=validate_only)
+
+        with self._metrics.write("validate" if validate_only else "update"):
+            return await self._store.transact(work)
+
+    async def rollback(
+        self, project: str, agent_id: str, number: int, *, etag: str = "", note: Note = Note()
+    ) -> AgentConfig:
+        """Makes a new revision with the content of an older one; the content it has already makes none."""
+        found = Violations()
+        _check_name(found, project, agent_id)
+        _check_note(found, note)
+        if number < 1:
+            found.add("revision", "is required, at least 1")
+        found.check()
+
+        async def work(writing: Writing) -> AgentConfig:
+            current = await _current(writing, project, agent_id, etag)
+            older = await writing.revision(current.uid, number)
+            if older is None:
+                raise RevisionNotFound(agent_id, number)
+            content = await settled(writing, older.spec, Violations(), now=self._clock(), current=current.spec)
+            return await self._revise(writing, "rollback", current, content, note)
+
+        with self._metrics.write("rollback"):
+            return await self._store.transact(work)
+
+    async def delete(
+        self, project: str, agent_id: str, *, etag: str = "", allow_missing: bool = False
+    ) -> AgentConfig | None:
+        """Deletes softly; with `allow_missing`, one that is not there answers the newest deleted of its id, or None."""
+        found = Violations()
+        _check_name(found, project, agent_id)
+        found.check()
+
+        async def work(writing: Writing) -> AgentConfig | None:
+            now = self._clock()
+            try:
+                current = await _current(writing, project, agent_id, etag)
+            except AgentNotFound:
+                if allow_missing and not rules.is_id(agent_id):
+                    return None
+                if allow_missing:
+                    return await writing.newest_deleted(project, agent_id, now)
+                raise
+            deleted = current.deleted(now, self._retention)
+            await writing.replace(deleted)
+            await writing.record([agent_event("delete", current, None, now)])
+            await writing.announce(ChangeType.DELETED, deleted, now)
+            return deleted
+
+        with self._metrics.write("delete"):
+            return await self._store.transact(work)
+
+    async def undelete(self, project: str, uid: str = "", agent_id: str = "", *, deleted_id: str = "") -> AgentConfig:
+        """Brings a deleted agent config back, under `agent_id` when one is given. One that is live stays as it is.
+
+        Without its uid, `deleted_id` names the one of this id that was deleted last; beside it, it must be its id.
+        """
+        found = Violations()
+        _check_project(found, project)
+        if deleted_id:
+            rules.check_id(found, "deleted_id", deleted_id)
+        if uid or not deleted_id:
+            rules.check_uuid(found, "uid", uid)
+        if agent_id:
+            rules.check_id(found, "id", agent_id)
+        found.check()
+
+        async def work(writing: Writing) -> AgentConfig:
+            now = self._clock()
+            if await writing.hold_project(project) is None:
+                raise AgentNotFound(deleted_id or agent_id or uid)
+            newest = None if uid else await writing.newest_deleted(project, deleted_id, now)
+            current = (
+                await writing.by_uid(project, newest.uid if newest is not None else uid) if uid or newest else None
+            )
+            if current is None or (current.purge_time is not None and current.purge_time <= now):
+                raise AgentNotFound(deleted_id or agent_id or uid)
+            if deleted_id and current.delete_time is not None and current.id != deleted_id:
+                raise AgentNotFound(deleted_id)
+            wanted = agent_id or current.id
+            if current.delete_time is None:
+                if wanted != current.id:
+                    raise AgentAlreadyExists(current.id)
+                return current
+            back = current.undeleted(wanted)
+            await writing.replace(back)
+            await writing.record([agent_event("undelete", current, back, now)])
+            await writing.announce(ChangeType.CREATED, back, now)
+            return back
+
+        with self._metrics.write("undelete"):
+            return await self._store.transact(work)
+
+    async def revisions(
+        self, project: str, agent_id: str, *, size: int, token: str
+    ) -> tuple[AgentConfig, Sequence[Revision], str]:
+        """Reads one page of revisions, newest first, and the token of the next, which is empty on the last."""
+        found = Violations()
+        _check_name(found, project, agent_id)
+        found.check()
+        limit = paging.page_size(size)
+        _check_possible(agent_id)
+        agent = await self._store.agent(project, agent_id)
+        bound = ("revisions", agent.uid)
+        start = paging.read_token(bound, token, [int])[0] if token else None
+
+        async def fetch(last: Revision | None, count: int) -> Sequence[Revision]:
+            return await self._store.revisions(agent.uid, last.number if last else start, count)
+
+        page, more = await paging.filled(fetch, limit, lambda revision: revision.spec.weight)
+        return agent, page, paging.make_token(bound, (page[-1].number,)) if more else ""
+
+    async def compare(
+        self, project: str, agent_id: str, *, before: int = 0, after: int = 0
+    ) -> tuple[int, int, Sequence[Difference]]:
+        """Returns the numbers of both revisions and what differs between them.
+
+        `after` 0 is the current revision; `before` 0 is the one before `after`, and before the first one with nothing
+        set. Revisions never change: for given numbers so does the answer.
+        """
+        found = Violations()
+        _check_name(found, project, agent_id)
+        for field, number in (("from_revision", before), ("to_revision", after)):
+            if number < 0:
+                found.add(field, "must not be negative")
+        found.check()
+        _check_possible(agent_id)
+        newer = await self._store.agent(project, agent_id, revision=after or None)
+        before = before or newer.revision - 1
+        older = AgentSpec()
+        if before:
+            older = (await self._store.agent(project, agent_id, revision=before, uid=newer.uid)).spec
+        return before, newer.revision, fields.compared(older, newer.spec)
+
+    async def _revise(
+        self,
+        writing: Writing,
+        verb: str,
+        current: AgentConfig,
+        content: AgentSpec,
+        note: Note,
+        *,
+        validate_only: bool = False,
+    ) -> AgentConfig:
+        changed = fields.differences(current.spec, content)
+        if not changed:
+            return current
+        now = self._clock()
+        agent = current.with_spec(content, now)
+        if validate_only:
+            return agent
+        await writing.replace(agent)
+        await writing.add_revision(
+            agent.uid,
+            Revision(agent.revision, content, agent.update_time, note.author, note.comment, changed),
+        )
+        await writing.record([agent_event(verb, current, agent, now)])
+        await writing.announce(ChangeType.UPDATED, agent, now)
+        return agent
+
+
+async def _replayed(writing: Writing, project: str, earlier: Claim, claim: Claim) -> AgentConfig:
+    """Returns what the first request with this id made, as it was then."""
+    if earlier.fingerprint != claim.fingerprint:
+        raise IdempotencyKeyReused(claim.request_id)
+    first = await writing.revision(earlier.uid, 1)
+    if first is None:
+        raise AgentNotFound(earlier.agent_id)
+    return AgentConfig(project, earlier.agent_id, earlier.uid, first.spec, 1, first.create_time, first.create_time)
+
+
+async def _current(writing: Writing, project: str, agent_id: str, etag: str) -> AgentConfig:
+    """Reads and locks the agent config whose etag, where one is given, must be the current one."""
+    current = await writing.live(project, agent_id) if rules.is_id(agent_id) else None
+    if current is None:
+        raise AgentNotFound(agent_id)
+    if etag and etag != current.etag:
+        raise EtagMismatch(agent_id)
+    return current
+
+
+def _check_project(found: Violations, project: str) -> None:
+    rules.check_id(found, "project", project)
+
+
+def _check_name(found: Violations, project: str, agent_id: str, field: str = "id") -> None:
+    """Notes a wrong project or a missing id. An id that none can have is not wrong, there is just no such agent."""
+    _check_project(found, project)
+    if not agent_id:
+        found.add(field, "is required")
+
+
+def _check_note(found: Violations, note: Note) -> None:
+    rules.check_text(found, "comment", note.comment, most=rules.MAX_COMMENT_CHARACTERS)
+
+
+def _check_possible(agent_id: str) -> None:
+    if not rules.is_id(agent_id):
+        raise AgentNotFound(agent_id)

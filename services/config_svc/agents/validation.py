@@ -1,0 +1,72 @@
+"""What the content of a revision has to agree with: its own rules, its template, and what gateways can reach."""
+
+import asyncio
+from dataclasses import replace
+from datetime import datetime
+
+from config_svc.agents.json_schema import MAX_VIOLATIONS, parameter_violations
+from config_svc.model import rules
+from config_svc.model.agent import DEFAULT_TEMPLATE, AgentSpec
+from config_svc.model.errors import ParametersInvalid, TemplateNotFound, missing_template
+from config_svc.model.provider import check_model, union
+from config_svc.model.template import Template, version_order
+from config_svc.ports.store import Writing
+from servicekit.errors import Violation, Violations
+
+PATH = "agent_config"
+
+
+async def settled(
+    writing: Writing, spec: AgentSpec, found: Violations, *, now: datetime, current: AgentSpec | None = None
+) -> AgentSpec:
+    """Returns the content with its template named; raises with all that is wrong with it, and all in `found`.
+
+    Provider and model are checked where they are not those of `current`: what gateways have changes by itself, and an
+    agent whose provider is gone must still take a change of anything else.
+    """
+    spec.check(found, PATH)
+    if current is None or (spec.model.provider, spec.model.name) != (current.model.provider, current.model.name):
+        check_model(found, f"{PATH}.model", spec.model, union(await writing.published_providers(now)))
+    content = replace(spec, template_id=spec.template_id or DEFAULT_TEMPLATE)
+    template = await _template(writing, content)
+    if template is None:
+        raise _no_template(content, found)
+    _check_placeholders(found, content, template)
+    broken = await asyncio.to_thread(
+        parameter_violations,
+        template.parameters_schema,
+        {**template.defaults, **content.parameters},
+        f"{PATH}.parameters",
+    )
+    if broken and not found:
+        raise ParametersInvalid(broken)
+    for violation in broken:
+        found.add(violation.field, violation.description)
+    found.check()
+    return replace(content, template_version=template.version)
+
+
+def _no_template(content: AgentSpec, found: Violations) -> TemplateNotFound:
+    problem = missing_template(content.template_id, content.template_version)
+    path = f"{PATH}.template_version" if content.template_version else f"{PATH}.template_id"
+    if found:
+        found.add(path, problem)
+        found.check()
+    return TemplateNotFound(content.template_id, content.template_version, violations=[Violation(path, problem)])
+
+
+def _check_placeholders(found: Violations, content: AgentSpec, template: Template) -> None:
+    unfilled = template.unfilled(content.instructions, content.parameters, content.metadata_keys)
+    for name in unfilled[:MAX_VIOLATIONS]:
+        found.add(
+            f"{PATH}.instructions",
+            f"nothing fills {{{{{name}}}}}: it is neither a parameter nor one of metadata_keys",
+        )
+
+
+async def _template(writing: Writing, content: AgentSpec) -> Template | None:
+    if not rules.is_id(content.template_id):
+        return None
+    if content.template_version and version_order(content.template_version) is None:
+        return None
+    return await writing.template(content.template_id, content.template_version)

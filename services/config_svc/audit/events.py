@@ -1,0 +1,121 @@
+"""What the audit log is told of each write of this service. Always in the transaction of the write itself."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from access.caller import SERVICE, Caller, current
+from config_svc.model.agent import AgentConfig
+from config_svc.model.api_key import ApiKey
+from config_svc.model.audit import AuditEvent, State
+from config_svc.model.project import Project
+from config_svc.model.rules import DEFAULT_PROJECT, Json
+from config_svc.model.template import Template
+from config_svc.postgres.records import encode_spec
+
+SELF = Caller("service:config_svc", "", frozenset({SERVICE}), source="config_svc")
+"""Who does what nobody asked for just now: purges, and the rest of a deletion that was cut short."""
+
+_DURATIONS = ("idle_ttl", "max_lifetime", "turn_timeout")
+_MICROSECONDS = timedelta(seconds=1) // timedelta(microseconds=1)
+
+
+def happened(
+    action: str,
+    resource: str,
+    project: str,
+    now: datetime,
+    *,
+    before: State | None = None,
+    after: State | None = None,
+    caller: Caller | None = None,
+) -> AuditEvent:
+    """Returns the event of a write that the current caller makes, or `caller`; states are cut to their bound."""
+    by = caller if caller is not None else current()
+    return AuditEvent(
+        project=project,
+        actor=by.id,
+        action=action,
+        resource=resource,
+        time=now,
+        before=before,
+        after=after,
+        request_id=by.request_id,
+        source=by.source or "grpc",
+        user_id=by.user_id,
+    ).bounded()
+
+
+def agent_event(
+    verb: str, before: AgentConfig | None, after: AgentConfig | None, now: datetime, *, caller: Caller | None = None
+) -> AuditEvent:
+    """Returns the event `agent_configs.VERB`; one of the two states is there."""
+    agent = after or before
+    assert agent is not None
+    return happened(
+        f"agent_configs.{verb}",
+        f"agent_configs/{agent.id}",
+        agent.project,
+        now,
+        before=_agent_state(before) if before is not None else None,
+        after=_agent_state(after) if after is not None else None,
+        caller=caller,
+    )
+
+
+def key_event(
+    verb: str, before: ApiKey | None, after: ApiKey, now: datetime, *, caller: Caller | None = None
+) -> AuditEvent:
+    """Returns the event `api_keys.VERB`; neither the key nor its hash stand in it."""
+    return happened(
+        f"api_keys.{verb}",
+        f"api_keys/{after.id}",
+        after.project,
+        now,
+        before=before.audited if before is not None else None,
+        after=after.audited,
+        caller=caller,
+    )
+
+
+def project_event(verb: str, before: Project | None, after: Project | None, now: datetime) -> AuditEvent:
+    """Returns the event `projects.VERB`; one of the two states is there."""
+    project = after or before
+    assert project is not None
+    return happened(
+        f"projects.{verb}",
+        f"projects/{project.id}",
+        project.id,
+        now,
+        before=before.audited if before is not None else None,
+        after=after.audited if after is not None else None,
+    )
+
+
+def template_event(template: Template, now: datetime) -> AuditEvent:
+    """Returns the event of a template version's publication. Templates are of no project: it stands in `default`."""
+    state: State = {
+        "id": template.id,
+        "version": template.version,
+        "description": template.description,
+        "parameters_schema": template.parameters_schema,
+    }
+    resource = f"templates/{template.id}/versions/{template.version}"
+    return happened("templates.publish", resource, DEFAULT_PROJECT, now, after=state)
+
+
+def _agent_state(agent: AgentConfig) -> State:
+    state: State = {"id": agent.id, "uid": agent.uid, "revision": agent.revision}
+    for name, value in encode_spec(agent.spec).items():
+        state[name] = _readable(value) if name in ("session", "limits") and isinstance(value, dict) else value
+    for name in ("delete_time", "purge_time"):
+        if (time := getattr(agent, name)) is not None:
+            state[name] = time.isoformat()
+    return state
+
+
+def _readable(group: dict[str, Any]) -> dict[str, Json]:
+    """Returns durations as the JSON of protobuf has them."""
+    return {
+        name: f"{value / _MICROSECONDS:g}s" if name in _DURATIONS and isinstance(value, int) else value
+        for name, value in group.items()
+    }

@@ -1,0 +1,80 @@
+"""What can be done with the audit log: other services add to it, it is listed, and users are taken out of it."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from access.caller import OPERATOR, current
+from config_svc import paging
+from config_svc.model import rules
+from config_svc.model.audit import TOKEN, AuditEvent, AuditQuery
+from config_svc.ports.store import Store, Writing
+from servicekit.errors import Violations
+
+ERASURE_STEP = 100
+"""Events that one transaction of an erasure takes."""
+
+
+class AuditLog:
+    """The use cases. Events are ordered by the clocks of this service."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def record(self, event: AuditEvent) -> None:
+        """Adds the write of another service, at the time of this call. The same event id again adds nothing."""
+        found = Violations()
+        event.check(found, "audit_event")
+        found.check()
+        stamped = replace(event.bounded(), time=self._clock(), event_id=(event.event_id or "").lower())
+        await self._store.transact(lambda writing: writing.record([stamped]))
+
+    async def list(self, query: AuditQuery, *, size: int, token: str) -> tuple[Sequence[AuditEvent], str]:
+        """Reads one page, newest first, and the token of the next, which is empty on the last.
+
+        A caller of one project sees only what happened since that project was made; an operator also what happened in
+        earlier ones of the same id.
+        """
+        found = Violations()
+        rules.check_id(found, "project", query.project)
+        rules.check_text(found, "actor", query.actor, most=512)
+        rules.check_text(found, "resource", query.resource, most=512)
+        found.check()
+        limit = paging.page_size(size)
+        bound = ("audit", query.project, query.actor, query.resource, str(query.start), str(query.end))
+        start = tuple(paging.read_token(bound, token, [datetime, int])) if token else None
+        if not current().may(OPERATOR):
+            project = await self._store.project(query.project)
+            if project is None:
+                return [], ""
+            query = replace(query, project_uid=project.uid)
+
+        async def fetch(last: AuditEvent | None, count: int) -> Sequence[AuditEvent]:
+            before = (last.time, last.sequence) if last is not None else start
+            return await self._store.audit_events(query, before, count)
+
+        page, more = await paging.filled(fetch, limit, lambda event: event.weight)
+        return page, paging.make_token(bound, (page[-1].time, page[-1].sequence)) if more else ""
+
+    async def erase(self, project: str, user_id: str) -> int:
+        """Puts a pseudonym where the user stands in the project's log, and as author of revisions; returns how often.
+
+        The pseudonym is made by chance and the link to the user is kept nowhere: events of one call can still be told
+        to be of one user, but not of whom. Cut short, the rest is found by the next call, under another pseudonym.
+        """
+        rules.check_user_of(project, user_id)
+        pseudonym = f"erased-{secrets.token_hex(16)}"
+
+        async def some(writing: Writing) -> int:
+            events = await writing.events_of_user(project, user_id, ERASURE_STEP)
+            for event in events:
+                await writing.rewrite_event(event.erased(user_id, pseudonym))
+            return len(events)
+
+        erased = 0
+        while count := await self._store.transact(some):
+            erased += count
+        await self._store.transact(lambda writing: writing.erase_author(project, TOKEN + user_id, TOKEN + pseudonym))
+        return erased

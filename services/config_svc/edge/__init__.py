@@ -1,0 +1,1 @@
+"""The servicers of config_svc and their conversions."""

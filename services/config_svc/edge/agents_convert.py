@@ -1,0 +1,299 @@
+"""Between the contract's messages and the domain's values."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from config_svc.agents.change_feed import FeedEvent
+from config_svc.model.agent import (
+    AgentConfig,
+    AgentLimits,
+    AgentSpec,
+    MemoryPolicy,
+    ModelConfig,
+    Revision,
+    SessionPolicy,
+)
+from config_svc.model.change import ChangeType
+from config_svc.model.fields import GROUPS, NOT_SET, NOT_WRITABLE, Difference
+from config_svc.model.provider import Provider
+from config_svc.model.rules import DEFAULT_PROJECT, Json
+from config_svc.model.template import Placeholders, Template
+from parley.config.v1 import agent_config_pb2 as agents_pb
+from parley.config.v1 import agent_config_service_pb2 as service_pb
+from parley.config.v1 import provider_service_pb2 as providers_pb
+from parley.config.v1 import template_service_pb2 as templates_pb
+
+_EXACT = 2**53
+
+_CHANGE_TYPES = {
+    ChangeType.CREATED: service_pb.CHANGE_TYPE_CREATED,
+    ChangeType.UPDATED: service_pb.CHANGE_TYPE_UPDATED,
+    ChangeType.DELETED: service_pb.CHANGE_TYPE_DELETED,
+}
+
+
+def project_of(name: str) -> str:
+    """Returns the project that a request names, the default one when it names none."""
+    return name or DEFAULT_PROJECT
+
+
+def spec_of(agent: agents_pb.AgentConfig) -> AgentSpec:
+    """Returns what a caller may write of an agent config; output-only fields are left out."""
+    return AgentSpec(
+        display_name=agent.display_name,
+        template_id=agent.template_id,
+        template_version=agent.template_version,
+        parameters=object_of(agent.parameters),
+        instructions=agent.instructions,
+        model=_model_of(agent.model),
+        memory=MemoryPolicy(max_messages=_set(agent.memory, "max_messages")),
+        session=SessionPolicy(
+            idle_ttl=duration_of(agent.session, "idle_ttl"),
+            max_lifetime=duration_of(agent.session, "max_lifetime"),
+        ),
+        limits=AgentLimits(
+            max_concurrent_turns=_set(agent.limits, "max_concurrent_turns"),
+            turn_timeout=duration_of(agent.limits, "turn_timeout"),
+            requests_per_minute=_set(agent.limits, "requests_per_minute"),
+        ),
+        labels=dict(agent.labels),
+        metadata_keys=tuple(agent.metadata_keys),
+    )
+
+
+def update_paths(request: service_pb.UpdateAgentConfigRequest) -> Sequence[str]:
+    """Returns the paths of the update mask; without one, those of the fields that are set (AIP-134)."""
+    if request.update_mask.paths:
+        return list(request.update_mask.paths)
+    paths = []
+    for field, value in request.agent_config.ListFields():
+        if field.name in GROUPS:
+            paths += [f"{field.name}.{inner.name}" for inner, _ in value.ListFields()]
+        elif field.name not in NOT_WRITABLE:
+            paths.append(field.name)
+    return paths
+
+
+def duration_of(message: Message, field: str) -> timedelta | None:
+    """Returns a duration that is set, cut to microseconds; one beyond Python's is its longest. None when not set."""
+    if not message.HasField(field):
+        return None
+    duration: Duration = getattr(message, field)
+    try:
+        return timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1000)
+    except OverflowError:
+        return timedelta.max if duration.seconds > 0 else timedelta.min
+
+
+def template_of(template: templates_pb.Template) -> Template:
+    """Returns a template that is to be published."""
+    return Template(
+        id=template.id,
+        version=template.version,
+        description=template.description,
+        parameters_schema=object_of(template.parameters_schema),
+        create_time=datetime.min.replace(tzinfo=UTC),
+        placeholders=_placeholders_of(template.placeholders) if template.HasField("placeholders") else None,
+    )
+
+
+def provider_of(provider: providers_pb.Provider) -> Provider:
+    """Returns a provider that is to be published."""
+    return Provider(provider.name, tuple(provider.models))
+
+
+def agent_to_proto(agent: AgentConfig) -> agents_pb.AgentConfig:
+    """Returns the message of one snapshot. One that is not stored (no uid) has neither uid nor etag nor times."""
+    spec = agent.spec
+    message = agents_pb.AgentConfig(
+        project=agent.project,
+        id=agent.id,
+        display_name=spec.display_name,
+        template_id=spec.template_id,
+        template_version=spec.template_version,
+        instructions=spec.instructions,
+        model=_model_to_proto(spec.model),
+        labels=spec.labels,
+        metadata_keys=spec.metadata_keys,
+        revision=agent.revision,
+    )
+    if spec.parameters:
+        message.parameters.CopyFrom(struct(spec.parameters))
+    _fill_policies(message, spec)
+    if agent.uid:
+        message.uid = agent.uid
+        message.etag = agent.etag
+        for name in ("create_time", "update_time", "delete_time", "purge_time"):
+            if (time := getattr(agent, name)) is not None:
+                getattr(message, name).FromDatetime(time)
+    return message
+
+
+def revision_to_proto(agent: AgentConfig, revision: Revision) -> agents_pb.AgentConfigRevision:
+    """Returns the message of a revision of `agent`."""
+    snapshot = AgentConfig(
+        agent.project,
+        agent.id,
+        agent.uid,
+        revision.spec,
+        revision.number,
+        agent.create_time,
+        revision.create_time,
+    )
+    return agents_pb.AgentConfigRevision(
+        agent_config=agent_to_proto(snapshot),
+        author=revision.author,
+        comment=revision.comment,
+        create_time=timestamp(revision.create_time),
+        changed_fields=revision.changed_fields,
+    )
+
+
+def event_to_proto(event: FeedEvent) -> service_pb.WatchAgentConfigsResponse:
+    """Returns the message of a change or a heartbeat."""
+    message = service_pb.WatchAgentConfigsResponse(cursor=event.cursor, time=timestamp(event.time))
+    if event.change is not None:
+        message.change_type = _CHANGE_TYPES[event.change.type]
+        message.agent_config.CopyFrom(agent_to_proto(event.change.agent_config))
+    return message
+
+
+def template_to_proto(template: Template) -> templates_pb.Template:
+    """Returns the message of a published template."""
+    message = templates_pb.Template(
+        id=template.id,
+        version=template.version,
+        description=template.description,
+        parameters_schema=struct(template.parameters_schema),
+        create_time=timestamp(template.create_time),
+    )
+    if template.placeholders is not None:
+        message.placeholders.parameters = template.placeholders.parameters
+        message.placeholders.session_metadata = template.placeholders.session_metadata
+        message.placeholders.names.extend(template.placeholders.names)
+    return message
+
+
+def provider_to_proto(provider: Provider) -> providers_pb.Provider:
+    """Returns the message of a provider."""
+    return providers_pb.Provider(name=provider.name, models=provider.models)
+
+
+def difference_to_proto(difference: Difference) -> agents_pb.FieldDifference:
+    """Returns the message of a field that differs; a value that is not set is left out."""
+    message = agents_pb.FieldDifference(path=difference.path)
+    if difference.before is not NOT_SET:
+        message.from_value.CopyFrom(_value(difference.before))
+    if difference.after is not NOT_SET:
+        message.to_value.CopyFrom(_value(difference.after))
+    return message
+
+
+def timestamp(time: datetime) -> Timestamp:
+    """Returns the message of a time."""
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def _placeholders_of(placeholders: templates_pb.Placeholders) -> Placeholders:
+    return Placeholders(placeholders.parameters, placeholders.session_metadata, tuple(placeholders.names))
+
+
+def _value(value: Any) -> Value:
+    """Returns a field's value as JSON has it (ProtoJSON: durations and large whole numbers are text)."""
+    if isinstance(value, timedelta):
+        duration = Duration()
+        duration.FromTimedelta(value)
+        value = duration.ToJsonString()
+    elif isinstance(value, tuple):
+        value = list(value)
+    elif isinstance(value, int) and abs(value) > _EXACT:
+        value = str(value)
+    return ParseDict(value, Value())
+
+
+def _model_of(model: agents_pb.ModelConfig) -> ModelConfig:
+    return ModelConfig(
+        provider=model.provider,
+        name=model.name,
+        temperature=_set(model, "temperature"),
+        top_p=_set(model, "top_p"),
+        max_output_tokens=_set(model, "max_output_tokens"),
+        stop=tuple(model.stop),
+        seed=_set(model, "seed"),
+        presence_penalty=_set(model, "presence_penalty"),
+        frequency_penalty=_set(model, "frequency_penalty"),
+    )
+
+
+def _model_to_proto(model: ModelConfig) -> agents_pb.ModelConfig:
+    return agents_pb.ModelConfig(
+        provider=model.provider,
+        name=model.name,
+        temperature=model.temperature,
+        top_p=model.top_p,
+        max_output_tokens=model.max_output_tokens,
+        stop=model.stop,
+        seed=model.seed,
+        presence_penalty=model.presence_penalty,
+        frequency_penalty=model.frequency_penalty,
+    )
+
+
+def _fill_policies(message: agents_pb.AgentConfig, spec: AgentSpec) -> None:
+    if spec.memory.max_messages is not None:
+        message.memory.max_messages = spec.memory.max_messages
+    if spec.session.idle_ttl is not None:
+        message.session.idle_ttl.FromTimedelta(spec.session.idle_ttl)
+    if spec.session.max_lifetime is not None:
+        message.session.max_lifetime.FromTimedelta(spec.session.max_lifetime)
+    if spec.limits.max_concurrent_turns is not None:
+        message.limits.max_concurrent_turns = spec.limits.max_concurrent_turns
+    if spec.limits.turn_timeout is not None:
+        message.limits.turn_timeout.FromTimedelta(spec.limits.turn_timeout)
+    if spec.limits.requests_per_minute is not None:
+        message.limits.requests_per_minute = spec.limits.requests_per_minute
+
+
+def _set(message: Message, field: str) -> Any:
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def object_of(message: Struct) -> dict[str, Json]:
+    """Returns the JSON object that a message holds."""
+    return {name: _json_of(value) for name, value in message.fields.items()}
+
+
+def _json_of(value: Value) -> Json:
+    match value.WhichOneof("kind"):
+        case "struct_value":
+            return object_of(value.struct_value)
+        case "list_value":
+            return [_json_of(item) for item in value.list_value.values]
+        case "number_value":
+            return _number_of(value.number_value)
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case _:
+            return None
+
+
+def _number_of(number: float) -> int | float:
+    """Returns whole numbers as int, as far as a float holds them exactly; stored ones come back the same way."""
+    return int(number) if math.isfinite(number) and number.is_integer() and abs(number) <= _EXACT else number
+
+
+def struct(value: dict[str, Json]) -> Struct:
+    """Returns the message of a JSON object."""
+    return ParseDict(value, Struct())

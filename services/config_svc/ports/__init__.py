@@ -1,0 +1,1 @@
+"""What the use cases of config_svc need of the world."""

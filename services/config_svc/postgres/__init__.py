@@ -1,0 +1,1 @@
+"""The stores of config_svc on PostgreSQL."""

@@ -1,0 +1,277 @@
+"""The store on PostgreSQL: SQLAlchemy Core, psycopg 3, reads in AUTOCOMMIT.
+
+Every operation ends within the answer bound, also when the server accepts connections and says nothing: the caller gets
+`Unavailable` then, and the abandoned work is cancelled and cleaned up behind it. A connection that died unnoticed, as
+all do when PostgreSQL restarts, costs one silent second try on a new one, never after a commit began.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+
+from psycopg import AsyncConnection as Driver
+from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from config_svc.model.agent import AgentConfig, Revision
+from config_svc.model.change import Change, FeedPosition
+from config_svc.model.errors import AgentNotFound, RevisionNotFound
+from config_svc.model.provider import GatewayProviders
+from config_svc.model.query import After, AgentQuery
+from config_svc.model.template import Template
+from config_svc.ports.store import Writing
+from config_svc.postgres.access import PostgresAccess
+from config_svc.postgres.engine import AsyncConnection, AsyncEngine
+from config_svc.postgres.records import decode_spec, encode_providers, load_json
+from config_svc.postgres.statements import (
+    agent_of,
+    agents_page,
+    gateway_of,
+    live_agent,
+    live_agent_at,
+    live_providers,
+    newest_templates,
+    one_template,
+    read_changes,
+    read_position,
+    revision_of,
+    template_of,
+)
+from config_svc.postgres.tables import (
+    agent_config_changes,
+    agent_config_claims,
+    agent_config_revisions,
+    feed,
+    gateway_providers,
+)
+from config_svc.postgres.tail import PEER, PostgresTail, answered, forget
+from config_svc.postgres.transaction import PostgresWriting
+from servicekit.errors import Unavailable
+
+T = TypeVar("T")
+
+CHANNEL = "parley_config_changes"
+KEY_CHANNEL = "parley_config_api_keys"
+COMPACTION_BATCH = 10_000
+
+_CONNECT_SECONDS = 2
+_POOL_SECONDS = 2.0
+_TAIL_SECONDS = 1.5
+
+
+class PostgresStore(PostgresAccess):
+    """Implements `ports.store.Store`. `url` is SQLAlchemy's (`postgresql+psycopg://`); seconds everywhere."""
+
+    def __init__(self, url: str, *, pool_size: int = 8, answer_seconds: float = 3.0) -> None:
+        self._answer_seconds = answer_seconds
+        self._engine = _engine(url, answer_seconds, pool_size=pool_size, max_overflow=0, pool_timeout=_POOL_SECONDS)
+        self._reads = self._engine.in_autocommit()
+        self._tails = _engine(url, answer_seconds, poolclass=NullPool).in_autocommit()
+        self._abandoned: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """Closes every connection; work that was abandoned is waited for, at most the answer bound."""
+        if self._abandoned:
+            await asyncio.wait(self._abandoned, timeout=self._answer_seconds)
+        await self._engine.dispose()
+        await self._tails.dispose()
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many of the pool's connections are lent out."""
+        pool: Any = self._engine.sync_engine.pool
+        return int(pool.checkedout())
+
+    async def agent(  # noqa: D102
+        self, project: str, agent_id: str, *, revision: int | None = None, uid: str | None = None
+    ) -> AgentConfig:
+        statement = live_agent(project, agent_id)
+        if revision is not None:
+            statement = live_agent_at(project, agent_id, revision)
+        row = next(iter(await self._rows(statement)), None)
+        if row is None or (uid is not None and row.uid != uid.lower()):
+            raise AgentNotFound(agent_id)
+        if revision is None:
+            return agent_of(row)
+        if row.number is None:
+            raise RevisionNotFound(agent_id, revision)
+        return AgentConfig(
+            row.project,
+            row.id,
+            row.uid,
+            decode_spec(row.revision_spec),
+            row.number,
+            create_time=row.create_time,
+            update_time=row.revision_time,
+        )
+
+    async def agents(self, query: AgentQuery, after: After | None, limit: int) -> Sequence[AgentConfig]:  # noqa: D102
+        return [agent_of(row) for row in await self._rows(agents_page(query, after, limit))]
+
+    async def revisions(self, uid: str, before: int | None, limit: int) -> Sequence[Revision]:  # noqa: D102
+        revisions = agent_config_revisions
+        statement = select(revisions).where(revisions.c.uid == uid).order_by(revisions.c.number.desc()).limit(limit)
+        if before is not None:
+            statement = statement.where(revisions.c.number < before)
+        return [revision_of(row) for row in await self._rows(statement)]
+
+    async def template(self, template_id: str, version: str) -> Template | None:  # noqa: D102
+        rows = await self._rows(one_template(template_id, version))
+        return template_of(rows[0]) if rows else None
+
+    async def templates(self, after: str, limit: int) -> Sequence[Template]:  # noqa: D102
+        return [template_of(row) for row in await self._rows(newest_templates(after, limit))]
+
+    async def publish_providers(self, published: GatewayProviders) -> None:  # noqa: D102
+        table = gateway_providers
+        if not published.providers:
+            await self._rows(delete(table).where(table.c.gateway == published.gateway).returning(table.c.gateway))
+            return
+        values = {"providers": encode_providers(published.providers), "expire_time": published.expire_time}
+        statement = upsert(table).values(gateway=published.gateway, **values)
+        statement = statement.on_conflict_do_update(index_elements=[table.c.gateway], set_=values)
+        await self._rows(statement.returning(table.c.gateway))
+
+    async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:  # noqa: D102
+        return [gateway_of(row) for row in await self._rows(live_providers(now))]
+
+    async def transact(self, work: Callable[[Writing], Awaitable[T]]) -> T:  # noqa: D102
+        async def once() -> T:
+            async with self._engine.connect() as connection:
+                result = await work(PostgresWriting(connection))
+                try:
+                    await connection.commit()
+                except DBAPIError as error:
+                    # Whether it was committed is not known: trying again would not be harmless.
+                    raise Unavailable(PEER) from error
+                return result
+
+        return await self._answered(_retried(once))
+
+    async def feed_position(self) -> FeedPosition:  # noqa: D102
+        return await self._reading(read_position)
+
+    async def changes(self, after: int, limit: int) -> Sequence[Change]:  # noqa: D102
+        return await self._reading(lambda connection: read_changes(connection, after, limit))
+
+    def tail(self) -> AbstractAsyncContextManager[PostgresTail]:  # noqa: D102
+        return self._listening(CHANNEL)
+
+    def key_tail(self) -> AbstractAsyncContextManager[PostgresTail]:  # noqa: D102
+        return self._listening(KEY_CHANNEL)
+
+    @asynccontextmanager
+    async def _listening(self, channel: str) -> AsyncIterator[PostgresTail]:
+        async def listen() -> tuple[AsyncConnection, Driver[Any]]:
+            connection = await self._tails.open()
+            await connection.exec_driver_sql(f"LISTEN {channel}")
+            return connection, connection.driver_connection
+
+        connection, driver = await self._answered(listen())
+        tail = PostgresTail(connection, driver, min(self._answer_seconds, _TAIL_SECONDS))
+        try:
+            yield tail
+        finally:
+            # Behind the caller's back: closing waits for what was abandoned, and a silent server makes that long.
+            self._leave(self._close_tail(connection, tail))
+
+    async def forget_claims(self, before: datetime) -> int:  # noqa: D102
+        claims = agent_config_claims
+        statement = delete(claims).where(claims.c.create_time < before)
+        return len(await self._rows(statement.returning(claims.c.request_id)))
+
+    async def forget_providers(self, before: datetime) -> int:  # noqa: D102
+        table = gateway_providers
+        statement = delete(table).where(table.c.expire_time < before)
+        return len(await self._rows(statement.returning(table.c.gateway)))
+
+    async def compact(self, before: datetime, keep: int) -> int:  # noqa: D102
+        async def once() -> int:
+            async with self._engine.connect() as connection:
+                gone = await _compact(connection, before, keep)
+                await connection.commit()
+                return gone
+
+        return await self._answered(_retried(once))
+
+    async def run_sync(self, work: Callable[[Connection], T]) -> T:
+        """Runs blocking `work` on one of the connections, without blocking."""
+        return await self._reading(lambda connection: connection.run_sync(work))
+
+    async def _rows(self, statement: Any) -> Sequence[Any]:
+        async def run(connection: AsyncConnection) -> Sequence[Any]:
+            return (await connection.execute(statement)).all()
+
+        return await self._reading(run)
+
+    async def _reading(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        async def once() -> T:
+            async with self._reads.connect() as connection:
+                return await work(connection)
+
+        return await self._answered(_retried(once))
+
+    async def _answered(self, work: Coroutine[Any, Any, T]) -> T:
+        return await answered(work, self._answer_seconds, self._abandoned)
+
+    async def _close_tail(self, connection: AsyncConnection, tail: PostgresTail) -> None:
+        if tail.abandoned:
+            await asyncio.wait(tail.abandoned)
+        await connection.close()
+
+    def _leave(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._abandoned.add(task)
+        task.add_done_callback(lambda done: forget(done, self._abandoned))
+
+
+def _engine(url: str, answer_seconds: float, **options: Any) -> AsyncEngine:
+    milliseconds = int(answer_seconds * 1000)
+    return AsyncEngine(
+        url,
+        json_deserializer=load_json,
+        connect_args={
+            "connect_timeout": _CONNECT_SECONDS,
+            "application_name": "config_svc",
+            "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout={milliseconds}",
+        },
+        **options,
+    )
+
+
+async def _retried(once: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await once()
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+    return await once()
+
+
+async def _compact(connection: AsyncConnection, before: datetime, keep: int) -> int:
+    changes = agent_config_changes
+    compacted = (await connection.execute(select(feed.c.compacted).with_for_update())).scalar_one()
+    old = select(func.max(changes.c.sequence)).where(changes.c.time < before)
+    surplus = select(changes.c.sequence).order_by(changes.c.sequence.desc()).offset(keep).limit(1)
+    through = max(
+        (await connection.execute(old)).scalar_one() or 0, (await connection.execute(surplus)).scalar_one_or_none() or 0
+    )
+    batch = select(changes.c.sequence).where(changes.c.sequence <= through).order_by(changes.c.sequence)
+    gone = (
+        (
+            await connection.execute(
+                delete(changes)
+                .where(changes.c.sequence.in_(batch.limit(COMPACTION_BATCH)))
+                .returning(changes.c.sequence)
+            )
+        )
+        .scalars()
+        .all()
+    )
+    if gone:
+        await connection.execute(update(feed).values(compacted=max(compacted, *gone)))
+    return len(gone)

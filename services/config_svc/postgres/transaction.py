@@ -1,0 +1,186 @@
+"""One transaction in PostgreSQL (READ COMMITTED): rows are locked when they are read for writing."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Insert, Select, delete, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
+
+from config_svc.model.agent import AgentConfig, Revision
+from config_svc.model.change import ChangeType
+from config_svc.model.errors import AgentAlreadyExists
+from config_svc.model.provider import GatewayProviders
+from config_svc.model.template import Template
+from config_svc.ports.store import Claim
+from config_svc.postgres.access import PostgresAccessWriting
+from config_svc.postgres.records import encode_agent, encode_placeholders, encode_spec
+from config_svc.postgres.statements import (
+    AnyRow,
+    agent_of,
+    gateway_of,
+    live_agent,
+    live_providers,
+    one_template,
+    revision_of,
+    template_of,
+)
+from config_svc.postgres.tables import (
+    agent_config_changes,
+    agent_config_claims,
+    agent_config_revisions,
+    agent_configs,
+    templates,
+)
+
+_LIVE_ID = "agent_configs_live_id"
+
+
+class PostgresWriting(PostgresAccessWriting):
+    """Implements `config_svc.ports.store.Writing` on a connection with an open transaction."""
+
+    async def claim(self, project: str, claim: Claim, *, expired_before: datetime) -> Claim | None:  # noqa: D102
+        claims = agent_config_claims
+        same = (claims.c.project == project, claims.c.request_id == claim.request_id)
+        await self._connection.execute(delete(claims).where(*same, claims.c.create_time < expired_before))
+        # Waits for a concurrent holder; when that one rolls back, the claim is ours.
+        taken = await self._connection.execute(
+            upsert(claims)
+            .values(
+                project=project,
+                request_id=claim.request_id,
+                fingerprint=claim.fingerprint,
+                uid=claim.uid,
+                agent_id=claim.agent_id,
+                create_time=claim.create_time,
+            )
+            .on_conflict_do_nothing()
+            .returning(claims.c.uid)
+        )
+        if taken.one_or_none() is not None:
+            return None
+        row = (await self._connection.execute(select(claims).where(*same))).one()
+        return Claim(row.request_id, row.fingerprint, row.uid, row.agent_id, row.create_time)
+
+    async def live(self, project: str, agent_id: str) -> AgentConfig | None:  # noqa: D102
+        return await self._agent(live_agent(project, agent_id).with_for_update())
+
+    async def by_uid(self, project: str, uid: str) -> AgentConfig | None:  # noqa: D102
+        same = (agent_configs.c.uid == uid, agent_configs.c.project == project)
+        return await self._agent(select(agent_configs).where(*same).with_for_update())
+
+    async def newest_deleted(self, project: str, agent_id: str, now: datetime) -> AgentConfig | None:  # noqa: D102
+        return await self._agent(
+            select(agent_configs)
+            .where(
+                agent_configs.c.project == project,
+                agent_configs.c.id == agent_id,
+                agent_configs.c.purge_time > now,
+            )
+            .order_by(agent_configs.c.delete_time.desc(), agent_configs.c.uid.desc())
+            .limit(1)
+        )
+
+    async def revision(self, uid: str, number: int) -> Revision | None:  # noqa: D102
+        revisions = agent_config_revisions
+        row = await self._one(select(revisions).where(revisions.c.uid == uid, revisions.c.number == number))
+        return revision_of(row) if row is not None else None
+
+    async def template(self, template_id: str, version: str) -> Template | None:  # noqa: D102
+        row = await self._one(one_template(template_id, version))
+        return template_of(row) if row is not None else None
+
+    async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:  # noqa: D102
+        return [gateway_of(row) for row in await self._connection.execute(live_providers(now))]
+
+    async def publish(self, template: Template) -> tuple[Template, bool]:  # noqa: D102
+        major, minor, patch = template.order
+        statement = (
+            upsert(templates)
+            .values(
+                id=template.id,
+                version=template.version,
+                major=major,
+                minor=minor,
+                patch=patch,
+                description=template.description,
+                parameters_schema=template.parameters_schema,
+                create_time=template.create_time,
+                placeholders=encode_placeholders(template.placeholders),
+            )
+            .on_conflict_do_nothing()
+            .returning(templates)
+        )
+        made = await self._one(statement)
+        if made is not None:
+            return template_of(made), True
+        found = (await self._connection.execute(one_template(template.id, template.version))).one()
+        return template_of(found), False
+
+    async def purge(self, now: datetime, limit: int) -> Sequence[AgentConfig]:  # noqa: D102
+        due = select(agent_configs.c.uid).where(agent_configs.c.purge_time <= now).limit(limit)
+        statement = delete(agent_configs).where(agent_configs.c.uid.in_(due.with_for_update(skip_locked=True)))
+        return [agent_of(row) for row in await self._connection.execute(statement.returning(agent_configs))]
+
+    async def insert(self, agent: AgentConfig) -> None:  # noqa: D102
+        await self._unless_taken(insert(agent_configs).values(uid=agent.uid, **_columns(agent)), agent.id)
+
+    async def replace(self, agent: AgentConfig) -> None:  # noqa: D102
+        statement = update(agent_configs).where(agent_configs.c.uid == agent.uid).values(**_columns(agent))
+        await self._unless_taken(statement, agent.id)
+
+    async def add_revision(self, uid: str, revision: Revision) -> None:  # noqa: D102
+        await self._connection.execute(
+            insert(agent_config_revisions).values(
+                uid=uid,
+                number=revision.number,
+                spec=encode_spec(revision.spec),
+                create_time=revision.create_time,
+                author=revision.author,
+                comment=revision.comment,
+                changed_fields=list(revision.changed_fields),
+            )
+        )
+
+    async def announce(self, change: ChangeType, agent: AgentConfig, time: datetime) -> None:  # noqa: D102
+        await self.announce_all(change, [agent], time)
+
+    async def announce_all(  # noqa: D102
+        self, change: ChangeType, agents: Sequence[AgentConfig], time: datetime
+    ) -> None:
+        if not agents:
+            return
+        # The table's trigger gives the numbers, and holds the feed's lock from here to the end of the transaction.
+        rows = [{"type": change.value, "agent_config": encode_agent(agent), "time": time} for agent in agents]
+        await self._connection.execute(insert(agent_config_changes), rows)
+
+    async def _unless_taken(self, statement: Insert | Any, agent_id: str) -> None:
+        try:
+            await self._connection.execute(statement)
+        except IntegrityError as error:
+            diagnostics = getattr(error.orig, "diag", None)
+            if getattr(diagnostics, "constraint_name", None) == _LIVE_ID:
+                raise AgentAlreadyExists(agent_id) from error
+            raise
+
+    async def _agent(self, statement: Select[Any]) -> AgentConfig | None:
+        row = await self._one(statement)
+        return agent_of(row) if row is not None else None
+
+    async def _one(self, statement: Any) -> AnyRow | None:
+        row: AnyRow | None = (await self._connection.execute(statement)).one_or_none()
+        return row
+
+
+def _columns(agent: AgentConfig) -> dict[str, Any]:
+    return {
+        "project": agent.project,
+        "id": agent.id,
+        "spec": encode_spec(agent.spec),
+        "revision": agent.revision,
+        "create_time": agent.create_time,
+        "update_time": agent.update_time,
+        "delete_time": agent.delete_time,
+        "purge_time": agent.purge_time,
+    }
