@@ -28,8 +28,8 @@ from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.chat_servicer import ChatServicer
 from chat_gateway.grpc_edge.runtime_servicer import RuntimeServicer
 from chat_gateway.http_edge.app import build_app
-from chat_gateway.http_edge.needs import HttpSettings
-from chat_gateway.http_edge.server import HttpServer, http_serving
+from chat_gateway.http_edge.dependencies import HttpSettings
+from chat_gateway.http_edge.wire.server import HttpServer, http_serving
 from chat_gateway.leases import Leases, LeaseTimes
 from chat_gateway.metrics import TurnMetrics, observe_keys, observe_runtime
 from chat_gateway.preview import PromptPreview

@@ -29,16 +29,23 @@ from chat_gateway.clients.stubs import Stubs
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.errors import TurnQueueFull
 from chat_gateway.finishing import FinishingTurns
-from chat_gateway.http_edge.access import Admission, project_of_request, require_scopes
-from chat_gateway.http_edge.access_routes import access_router
-from chat_gateway.http_edge.agents_json import in_our_names
-from chat_gateway.http_edge.agents_routes import agents_router
-from chat_gateway.http_edge.audit_routes import audit_router
-from chat_gateway.http_edge.bodies import ClientGone, too_large
-from chat_gateway.http_edge.completions import CLIENT_GONE, Completions
-from chat_gateway.http_edge.completions_json import HEADERS
-from chat_gateway.http_edge.docs_routes import docs_file, docs_page, openapi_document
-from chat_gateway.http_edge.errors_json import (
+from chat_gateway.http_edge.admin.access.audit import audit_router
+from chat_gateway.http_edge.admin.access.routes import access_router
+from chat_gateway.http_edge.admin.agents.revisions import revisions_router
+from chat_gateway.http_edge.admin.agents.routes import agents_router
+from chat_gateway.http_edge.admin.agents.schema import in_our_names
+from chat_gateway.http_edge.admin.docs import docs_file, docs_page, openapi_document
+from chat_gateway.http_edge.admin.openapi import CHAT_PATH, CONFIG
+from chat_gateway.http_edge.admin.process import process_router
+from chat_gateway.http_edge.admin.routing import VERB, JsonRequest
+from chat_gateway.http_edge.admin.sessions.routes import sessions_router
+from chat_gateway.http_edge.admin.sessions.users import users_router
+from chat_gateway.http_edge.dependencies import HttpSettings, Needs
+from chat_gateway.http_edge.openai.chat.convert import HEADERS
+from chat_gateway.http_edge.openai.chat.handler import CLIENT_GONE, Completions
+from chat_gateway.http_edge.wire.auth import Admission, project_of_request, require_scopes
+from chat_gateway.http_edge.wire.bodies import ClientGone, too_large
+from chat_gateway.http_edge.wire.errors import (
     ErrorBody,
     MalformedBody,
     MethodNotAllowed,
@@ -47,16 +54,9 @@ from chat_gateway.http_edge.errors_json import (
     error_headers,
     http_status,
 )
-from chat_gateway.http_edge.metrics import RequestDurations
-from chat_gateway.http_edge.needs import HttpSettings, Needs
-from chat_gateway.http_edge.openapi import CHAT_PATH, CONFIG
-from chat_gateway.http_edge.process_routes import process_router
-from chat_gateway.http_edge.protocol import LINE
-from chat_gateway.http_edge.refusal import refuse_body
-from chat_gateway.http_edge.revisions_routes import revisions_router
-from chat_gateway.http_edge.routing import VERB, JsonRequest
-from chat_gateway.http_edge.sessions_routes import sessions_router
-from chat_gateway.http_edge.users_routes import users_router
+from chat_gateway.http_edge.wire.metrics import RequestDurations
+from chat_gateway.http_edge.wire.protocol import LINE
+from chat_gateway.http_edge.wire.refusal import refuse_body
 from servicekit import traces
 from servicekit.errors import Cancelled, Internal, InvalidArgument, ServiceError, Violation
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from chat_gateway.http_edge import protocol
-from chat_gateway.http_edge.needs import HttpSettings
-from chat_gateway.http_edge.server import http_serving
+from chat_gateway.http_edge.dependencies import HttpSettings
+from chat_gateway.http_edge.wire import protocol
+from chat_gateway.http_edge.wire.server import http_serving
 from chat_gateway.model import Delta
 from servicekit.errors import StartupError
 from tests.service.http_edge.edge import STARTED, Edge, hanging, outcome, running_edge, whole

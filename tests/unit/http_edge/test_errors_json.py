@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from chat_gateway.http_edge.errors_json import (
+from chat_gateway.http_edge.wire.errors import (
     MethodNotAllowed,
     RouteNotFound,
     encode_error,

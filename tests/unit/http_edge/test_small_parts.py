@@ -8,12 +8,12 @@ from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_gateway.http_edge.access import acting_user
-from chat_gateway.http_edge.bodies import MAX_DEPTH, ClientGone, check_depth, read_body, wrong_shape
-from chat_gateway.http_edge.errors_json import MalformedBody
-from chat_gateway.http_edge.merge_patch import merge
-from chat_gateway.http_edge.routing import merged_etag
-from chat_gateway.http_edge.times_json import seconds_of, timestamp, to_duration
+from chat_gateway.http_edge.admin.merge_patch import merge
+from chat_gateway.http_edge.admin.routing import merged_etag
+from chat_gateway.http_edge.wire.auth import acting_user
+from chat_gateway.http_edge.wire.bodies import MAX_DEPTH, ClientGone, check_depth, read_body, wrong_shape
+from chat_gateway.http_edge.wire.errors import MalformedBody
+from chat_gateway.http_edge.wire.times import seconds_of, timestamp, to_duration
 from servicekit.errors import InvalidArgument, MessageTooLarge
 
 

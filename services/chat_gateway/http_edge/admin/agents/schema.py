@@ -10,8 +10,8 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct, Value
 from msgspec import UNSET, Meta, UnsetType
 
-from chat_gateway.http_edge.bodies import check_depth
-from chat_gateway.http_edge.times_json import proto_timestamp, seconds_of, to_duration
+from chat_gateway.http_edge.wire.bodies import check_depth
+from chat_gateway.http_edge.wire.times import proto_timestamp, seconds_of, to_duration
 from parley.config.v1 import agent_config_pb2 as pb
 from parley.config.v1.agent_config_service_pb2 import CompareAgentConfigRevisionsResponse
 from parley.config.v1.provider_service_pb2 import Provider

@@ -10,9 +10,9 @@ from litestar.params import JSONBody, QueryParameter
 
 from access.caller import OPERATOR, RUNTIME_ADMIN
 from chat_gateway.agents.instances import InstanceInfo
-from chat_gateway.http_edge.access import OPEN
-from chat_gateway.http_edge.routing import VERB, Given, JsonRequest, Page, Project
-from chat_gateway.http_edge.times_json import timestamp
+from chat_gateway.http_edge.admin.routing import VERB, Given, JsonRequest, Page, Project
+from chat_gateway.http_edge.wire.auth import OPEN
+from chat_gateway.http_edge.wire.times import timestamp
 from servicekit.metrics import exposition
 
 

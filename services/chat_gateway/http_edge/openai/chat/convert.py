@@ -10,9 +10,7 @@ import msgspec
 from access.binding import bound_user
 from access.caller import ANONYMOUS, Caller
 from chat_gateway import model
-from chat_gateway.http_edge.access import named_project
-from chat_gateway.http_edge.bodies import check_depth, decode
-from chat_gateway.http_edge.completions_shapes import (
+from chat_gateway.http_edge.openai.chat.schema import (
     AnswerMessage,
     ChatCompletion,
     ChatCompletionRequest,
@@ -26,6 +24,8 @@ from chat_gateway.http_edge.completions_shapes import (
     ToolCall,
     ToolChoice,
 )
+from chat_gateway.http_edge.wire.auth import named_project
+from chat_gateway.http_edge.wire.bodies import check_depth, decode
 from servicekit.errors import Violations
 
 HEADERS = {

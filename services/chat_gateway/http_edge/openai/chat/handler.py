@@ -11,22 +11,22 @@ from litestar.types import Receive, Send
 from access.caller import Caller
 from chat_gateway.errors import CommitCutShort, CommitUnresolved
 from chat_gateway.finishing import FinishingTurns
-from chat_gateway.http_edge.bodies import BodyTimeout, ClientGone, read_body
-from chat_gateway.http_edge.completions_json import (
+from chat_gateway.http_edge.dependencies import HttpSettings
+from chat_gateway.http_edge.openai.chat.convert import (
     completion,
     completion_id,
     decode_request,
     param_of,
     to_turn_request,
 )
-from chat_gateway.http_edge.completions_shapes import ChatCompletionRequest
-from chat_gateway.http_edge.errors_json import encode_error, error_headers, http_status
-from chat_gateway.http_edge.limit_headers import Headers, limit_headers
-from chat_gateway.http_edge.needs import HttpSettings
-from chat_gateway.http_edge.protocol import Line
-from chat_gateway.http_edge.refusal import refuse_body
-from chat_gateway.http_edge.sse import KEEP_ALIVE, Chunks, error_frame
-from chat_gateway.http_edge.times_json import timestamp
+from chat_gateway.http_edge.openai.chat.schema import ChatCompletionRequest
+from chat_gateway.http_edge.openai.chat.sse import KEEP_ALIVE, Chunks, error_frame
+from chat_gateway.http_edge.wire.bodies import BodyTimeout, ClientGone, read_body
+from chat_gateway.http_edge.wire.errors import encode_error, error_headers, http_status
+from chat_gateway.http_edge.wire.limit_headers import Headers, limit_headers
+from chat_gateway.http_edge.wire.protocol import Line
+from chat_gateway.http_edge.wire.refusal import refuse_body
+from chat_gateway.http_edge.wire.times import timestamp
 from chat_gateway.model import Delta, TurnOutcome, TurnRequest, TurnStarted
 from servicekit.errors import Draining, Internal, InvalidArgument, MessageTooLarge, ServiceError, Violation
 

@@ -11,10 +11,8 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET
 
 from access.caller import SESSIONS_ADMIN, SESSIONS_READ
-from chat_gateway.http_edge.access import acting_user
-from chat_gateway.http_edge.merge_patch import merge
-from chat_gateway.http_edge.needs import Needs
-from chat_gateway.http_edge.routing import (
+from chat_gateway.http_edge.admin.merge_patch import merge
+from chat_gateway.http_edge.admin.routing import (
     VERB,
     Given,
     Page,
@@ -23,7 +21,7 @@ from chat_gateway.http_edge.routing import (
     Project,
     UserId,
 )
-from chat_gateway.http_edge.sessions_json import (
+from chat_gateway.http_edge.admin.sessions.schema import (
     ForkBody,
     PurgeBody,
     Purged,
@@ -33,7 +31,9 @@ from chat_gateway.http_edge.sessions_json import (
     messages_json,
     session_json,
 )
-from chat_gateway.http_edge.times_json import proto_timestamp, to_duration
+from chat_gateway.http_edge.dependencies import Needs
+from chat_gateway.http_edge.wire.auth import acting_user
+from chat_gateway.http_edge.wire.times import proto_timestamp, to_duration
 from parley.session.v1 import session_service_pb2 as pb
 from servicekit.channels import call
 from servicekit.errors import DeadlineExceeded, InvalidArgument, ServiceError, Violation

@@ -10,7 +10,7 @@ from litestar import Response, Router, delete, get, patch, post, put
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
 from access.caller import AGENTS_READ, AGENTS_WRITE
-from chat_gateway.http_edge.agents_json import (
+from chat_gateway.http_edge.admin.agents.schema import (
     PATHS,
     AgentJson,
     ModelCardJson,
@@ -25,10 +25,8 @@ from chat_gateway.http_edge.agents_json import (
     template_json,
     to_agent_config,
 )
-from chat_gateway.http_edge.bodies import wrong_shape
-from chat_gateway.http_edge.merge_patch import merge
-from chat_gateway.http_edge.needs import Needs
-from chat_gateway.http_edge.routing import (
+from chat_gateway.http_edge.admin.merge_patch import merge
+from chat_gateway.http_edge.admin.routing import (
     ETAG_HEADER,
     VERB,
     Comment,
@@ -42,6 +40,8 @@ from chat_gateway.http_edge.routing import (
     merged_etag,
     with_etag,
 )
+from chat_gateway.http_edge.dependencies import Needs
+from chat_gateway.http_edge.wire.bodies import wrong_shape
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1.agent_config_pb2 import AgentConfig
 from parley.config.v1.provider_service_pb2 import ListProvidersRequest

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from litestar.types import Receive
 
-from chat_gateway.http_edge.errors_json import MalformedBody
+from chat_gateway.http_edge.wire.errors import MalformedBody
 from servicekit.errors import DeadlineExceeded, MessageTooLarge, Violation
 
 T = TypeVar("T")

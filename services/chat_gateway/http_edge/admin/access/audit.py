@@ -11,10 +11,10 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 
 from access.caller import AUDIT_READ
-from chat_gateway.http_edge.access_json import AuditEventJson, audit_event_json, to_timestamp
-from chat_gateway.http_edge.errors_json import encode_error
-from chat_gateway.http_edge.needs import Needs
-from chat_gateway.http_edge.routing import Given, JsonRequest, Page, PageSize, PageToken, Project
+from chat_gateway.http_edge.admin.access.schema import AuditEventJson, audit_event_json, to_timestamp
+from chat_gateway.http_edge.admin.routing import Given, JsonRequest, Page, PageSize, PageToken, Project
+from chat_gateway.http_edge.dependencies import Needs
+from chat_gateway.http_edge.wire.errors import encode_error
 from parley.config.v1 import access_service_pb2 as pb
 from servicekit.channels import call
 from servicekit.errors import ServiceError

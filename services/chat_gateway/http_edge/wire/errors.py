@@ -6,7 +6,7 @@ import math
 
 import msgspec
 
-from chat_gateway.http_edge.limit_headers import RATE_LIMITED, Headers, refusal_headers
+from chat_gateway.http_edge.wire.limit_headers import RATE_LIMITED, Headers, refusal_headers
 from servicekit.errors import Code, ServiceError
 
 STATUS: dict[Code, int] = {

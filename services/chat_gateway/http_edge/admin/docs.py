@@ -8,10 +8,10 @@ from litestar import Litestar, Response, get
 from litestar.params import FromPath
 from swagger_ui_bundle import swagger_ui_path
 
-from chat_gateway.http_edge.access import OPEN
-from chat_gateway.http_edge.errors_json import RouteNotFound
-from chat_gateway.http_edge.openapi import document
-from chat_gateway.http_edge.routing import JsonRequest
+from chat_gateway.http_edge.admin.openapi import document
+from chat_gateway.http_edge.admin.routing import JsonRequest
+from chat_gateway.http_edge.wire.auth import OPEN
+from chat_gateway.http_edge.wire.errors import RouteNotFound
 
 DOCUMENT_PATH = "/docs/openapi.json"
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from chat_gateway.http_edge.completions_shapes import ContentPart, FunctionCall, ImageUrl, ToolCall
-from chat_gateway.http_edge.times_json import proto_timestamp, seconds_of
+from chat_gateway.http_edge.openai.chat.schema import ContentPart, FunctionCall, ImageUrl, ToolCall
+from chat_gateway.http_edge.wire.times import proto_timestamp, seconds_of
 from parley.session.v1 import message_pb2 as pb
 from parley.session.v1.session_service_pb2 import Session
 

@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 from litestar.types import ASGIApp
 
-from chat_gateway.http_edge.protocol import BoundedHttpProtocol, RetirableState
+from chat_gateway.http_edge.wire.protocol import BoundedHttpProtocol, RetirableState
 from servicekit.errors import StartupError
 from servicekit.tls import Certificates, server_context
 

@@ -6,7 +6,7 @@ import asyncio
 
 from litestar.types import Receive, Send
 
-from chat_gateway.http_edge.errors_json import encode_error, error_headers, http_status
+from chat_gateway.http_edge.wire.errors import encode_error, error_headers, http_status
 from servicekit.errors import ServiceError
 
 LINGER_BYTES = 64 * 1024 * 1024

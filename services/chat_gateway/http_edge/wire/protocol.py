@@ -9,7 +9,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from chat_gateway.http_edge.errors_json import MalformedBody, encode_error
+from chat_gateway.http_edge.wire.errors import MalformedBody, encode_error
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT = 30.0

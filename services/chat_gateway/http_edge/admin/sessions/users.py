@@ -15,11 +15,11 @@ from litestar.params import JSONBody
 from litestar.response import Stream
 
 from access.caller import SESSIONS_ADMIN, SESSIONS_READ
-from chat_gateway.http_edge.access import acting_user
-from chat_gateway.http_edge.access_json import ErasureJson, UserJson, erasure_json
-from chat_gateway.http_edge.errors_json import encode_error
-from chat_gateway.http_edge.routing import VERB, Given, Project, UserId
-from chat_gateway.http_edge.sessions_json import SessionJson, messages_json, session_json
+from chat_gateway.http_edge.admin.access.schema import ErasureJson, UserJson, erasure_json
+from chat_gateway.http_edge.admin.routing import VERB, Given, Project, UserId
+from chat_gateway.http_edge.admin.sessions.schema import SessionJson, messages_json, session_json
+from chat_gateway.http_edge.wire.auth import acting_user
+from chat_gateway.http_edge.wire.errors import encode_error
 from parley.session.v1 import session_service_pb2 as pb
 from servicekit.channels import call, stream
 from servicekit.errors import InvalidArgument, ServiceError, Violation

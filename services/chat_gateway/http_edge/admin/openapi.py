@@ -11,8 +11,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.routes import HTTPRoute
 
 from access.caller import CHAT
-from chat_gateway.http_edge.access import FRAMEWORK_PATH, OPEN
-from chat_gateway.http_edge.access_json import (
+from chat_gateway.http_edge.admin.access.schema import (
     ApiKeyJson,
     ApiKeyLimitsJson,
     AuditEventJson,
@@ -24,7 +23,7 @@ from chat_gateway.http_edge.access_json import (
     RotateJson,
     UserJson,
 )
-from chat_gateway.http_edge.agents_json import (
+from chat_gateway.http_edge.admin.agents.schema import (
     AgentJson,
     ComparisonJson,
     ModelCardJson,
@@ -34,11 +33,9 @@ from chat_gateway.http_edge.agents_json import (
     TemplateJson,
     UndeleteJson,
 )
-from chat_gateway.http_edge.completions_shapes import ChatCompletion, ChatCompletionRequest
-from chat_gateway.http_edge.errors_json import ErrorBody
-from chat_gateway.http_edge.process_routes import Alive, EvictBody, Evicted, InstanceJson, Ready
-from chat_gateway.http_edge.routing import VERB
-from chat_gateway.http_edge.sessions_json import (
+from chat_gateway.http_edge.admin.process import Alive, EvictBody, Evicted, InstanceJson, Ready
+from chat_gateway.http_edge.admin.routing import VERB
+from chat_gateway.http_edge.admin.sessions.schema import (
     ForkBody,
     PurgeBody,
     Purged,
@@ -46,6 +43,9 @@ from chat_gateway.http_edge.sessions_json import (
     SessionMessageJson,
     SessionPatch,
 )
+from chat_gateway.http_edge.openai.chat.schema import ChatCompletion, ChatCompletionRequest
+from chat_gateway.http_edge.wire.auth import FRAMEWORK_PATH, OPEN
+from chat_gateway.http_edge.wire.errors import ErrorBody
 
 CHAT_PATH = "/v1/chat/completions"
 CONFIG = OpenAPIConfig(

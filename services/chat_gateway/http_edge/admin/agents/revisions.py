@@ -8,8 +8,14 @@ from litestar import Response, Router, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from access.caller import AGENTS_READ, AGENTS_WRITE
-from chat_gateway.http_edge.agents_json import AgentJson, ComparisonJson, UndeleteJson, agent_json, comparison_json
-from chat_gateway.http_edge.routing import ETAG_HEADER, VERB, Given, Project, with_etag
+from chat_gateway.http_edge.admin.agents.schema import (
+    AgentJson,
+    ComparisonJson,
+    UndeleteJson,
+    agent_json,
+    comparison_json,
+)
+from chat_gateway.http_edge.admin.routing import ETAG_HEADER, VERB, Given, Project, with_etag
 from parley.config.v1 import agent_config_service_pb2 as pb
 from servicekit.channels import call
 

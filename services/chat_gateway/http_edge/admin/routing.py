@@ -11,8 +11,8 @@ from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, QueryParameter, SkipValidation
 
-from chat_gateway.http_edge.bodies import decode, read_body
-from chat_gateway.http_edge.needs import HttpSettings, Needs
+from chat_gateway.http_edge.dependencies import HttpSettings, Needs
+from chat_gateway.http_edge.wire.bodies import decode, read_body
 from servicekit.errors import InvalidArgument, Violation
 
 T = TypeVar("T")

@@ -8,8 +8,7 @@ from litestar import Response, Router, delete, get, post
 from litestar.params import FromPath, JSONBody
 
 from access.caller import KEYS_ADMIN, OPERATOR, current
-from chat_gateway.http_edge.access import named_project
-from chat_gateway.http_edge.access_json import (
+from chat_gateway.http_edge.admin.access.schema import (
     ApiKeyJson,
     NewApiKeyJson,
     NewProjectJson,
@@ -20,8 +19,9 @@ from chat_gateway.http_edge.access_json import (
     project_json,
     to_api_key,
 )
-from chat_gateway.http_edge.routing import VERB, Given, Page, PageSize, PageToken, Project
-from chat_gateway.http_edge.times_json import to_duration
+from chat_gateway.http_edge.admin.routing import VERB, Given, Page, PageSize, PageToken, Project
+from chat_gateway.http_edge.wire.auth import named_project
+from chat_gateway.http_edge.wire.times import to_duration
 from chat_gateway.model import DEFAULT_PROJECT
 from parley.config.v1 import access_service_pb2 as pb
 from servicekit.channels import call

@@ -10,7 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec import UNSET, Meta, UnsetType
 
-from chat_gateway.http_edge.times_json import proto_timestamp
+from chat_gateway.http_edge.wire.times import proto_timestamp
 from parley.config.v1 import access_service_pb2 as pb
 from parley.session.v1 import session_service_pb2 as sessions_pb
 from servicekit.errors import InvalidArgument, Violation

@@ -1,0 +1,1 @@
+"""Parley's own HTTP API, by resource."""

@@ -1,0 +1,1 @@
+"""Routes of agent configs and their revisions."""

@@ -1,0 +1,1 @@
+"""HTTP itself: the server, heads, bodies, errors."""
