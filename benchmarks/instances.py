@@ -12,8 +12,8 @@ import tracemalloc
 import uuid
 from datetime import UTC, datetime, timedelta
 
-from chat_gateway.agents.instances import Instances
-from chat_gateway.model import AgentConfig, Sampling
+from chat_gateway.instances import Instances
+from chat_gateway.model.turn import AgentConfig, Sampling
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider, Providers
 from chat_gateway.templates.assistant import AssistantTemplate
 from chat_gateway.templates.catalog import TemplateCatalog

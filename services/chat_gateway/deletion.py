@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chat_gateway.agents.instances import Instances
+from chat_gateway.instances import Instances
 from chat_gateway.ports import AgentDeleter, Configs, SessionRemover
 
 

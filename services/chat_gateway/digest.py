@@ -6,7 +6,7 @@ import hashlib
 
 import msgspec
 
-from chat_gateway.model import TurnRequest
+from chat_gateway.model.turn import TurnRequest
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 

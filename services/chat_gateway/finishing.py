@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 import structlog
 
-from chat_gateway.model import Delta, OnDelta, OnDisconnect, OnStarted, TurnOutcome, TurnRequest, TurnStarted
+from chat_gateway.model.turn import Delta, OnDelta, OnDisconnect, OnStarted, TurnOutcome, TurnRequest, TurnStarted
 from chat_gateway.turn import TurnRunner
 from servicekit.errors import ServiceError
 

@@ -10,9 +10,9 @@ from typing import Self
 
 import structlog
 
-from chat_gateway.errors import CommitCutShort, CommitUnresolved
 from chat_gateway.limits import held
-from chat_gateway.model import AgentConfig, Begun, Committed, Lease, Turn, TurnLimit, TurnRequest
+from chat_gateway.model.errors import CommitCutShort, CommitUnresolved
+from chat_gateway.model.turn import AgentConfig, Begun, Committed, Lease, Turn, TurnLimit, TurnRequest
 from chat_gateway.ports import Sessions
 from servicekit.deadline import Deadline
 from servicekit.errors import Code, ServiceError

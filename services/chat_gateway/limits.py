@@ -6,7 +6,7 @@ import hashlib
 import re
 
 from access.caller import Caller
-from chat_gateway.model import AgentConfig, TurnLimit
+from chat_gateway.model.turn import AgentConfig, TurnLimit
 
 _PLAIN = re.compile(r"[\x21-\x7e]{1,190}")
 

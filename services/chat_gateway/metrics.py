@@ -11,8 +11,8 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from access.key_cache import KeyCache
-from chat_gateway.agents.instances import Instances
-from chat_gateway.model import TurnOutcome
+from chat_gateway.instances import Instances
+from chat_gateway.model.turn import TurnOutcome
 from chat_gateway.ports import KnownConfigs
 from chat_gateway.scheduler import Scheduler
 from servicekit.errors import ServiceError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from chat_gateway.model import AgentConfig, Begun, Committed, Lease, Message, Turn, TurnLimit, TurnRequest
+from chat_gateway.model.turn import AgentConfig, Begun, Committed, Lease, Message, Turn, TurnLimit, TurnRequest
 
 
 class Configs(Protocol):

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from chat_gateway.agents.agent import TurnContext
-from chat_gateway.agents.instances import Instances
-from chat_gateway.model import AgentConfig, Message, TurnRequest
+from chat_gateway.instances import Instances
+from chat_gateway.model.rules import check_turn_request
+from chat_gateway.model.turn import AgentConfig, Message, TurnRequest
 from chat_gateway.ports import Configs, SessionReader, StoredWindow
-from chat_gateway.rules import check_turn_request
 from servicekit.errors import ServiceError
 
 

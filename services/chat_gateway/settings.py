@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from access.settings import AccessSettings
-from chat_gateway.rules import is_agent_id
+from chat_gateway.model.rules import is_agent_id
 from servicekit.environment import variable
 from servicekit.settings import Port
 from servicekit.tls import TlsFiles

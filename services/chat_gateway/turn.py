@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 
 from access.caller import current
 from chat_gateway.agents.agent import TurnContext
-from chat_gateway.agents.instances import Instances
 from chat_gateway.digest import request_digest
-from chat_gateway.errors import AgentNotFound, TurnTimeout
+from chat_gateway.instances import Instances
 from chat_gateway.leases import Leases, TurnStop
 from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
-from chat_gateway.model import (
+from chat_gateway.model.errors import AgentNotFound, TurnTimeout
+from chat_gateway.model.rules import check_turn_request
+from chat_gateway.model.turn import (
     AgentConfig,
     Answer,
     Begun,
@@ -32,7 +33,6 @@ from chat_gateway.model import (
     begun_without_session,
 )
 from chat_gateway.ports import Configs
-from chat_gateway.rules import check_turn_request
 from chat_gateway.scheduler import Admission, Scheduler
 from servicekit import traces
 from servicekit.deadline import Deadline

@@ -14,15 +14,14 @@ from access.door import CHAT_GATEWAY, Door, build_door, key_times, own_credentia
 from access.key_client import KeyClient
 from access.peer_channel import as_service
 from access.rules import rules_of
-from chat_gateway.agents.instances import Instances
 from chat_gateway.clients.config_client import ConfigClient
-from chat_gateway.clients.config_directory import ConfigDirectory, Freshness
 from chat_gateway.clients.provider_publisher import ProviderPublisher
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.session_client import SessionAdminClient, SessionClient, SessionReaderClient
 from chat_gateway.clients.stubs import Stubs, make_stubs
 from chat_gateway.clients.template_publisher import publish_templates
 from chat_gateway.clients.turn_streams import TurnStreams
+from chat_gateway.config_directory import ConfigDirectory, Freshness
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.chat_servicer import ChatServicer
@@ -30,6 +29,7 @@ from chat_gateway.grpc_edge.runtime_servicer import RuntimeServicer
 from chat_gateway.http_edge.app import build_app
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.wire.server import HttpServer, http_serving
+from chat_gateway.instances import Instances
 from chat_gateway.leases import Leases, LeaseTimes
 from chat_gateway.metrics import TurnMetrics, observe_keys, observe_runtime
 from chat_gateway.preview import PromptPreview

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from chat_gateway.model import Answer, Message, OnDelta, TurnRequest
+from chat_gateway.model.turn import Answer, Message, OnDelta, TurnRequest
 from servicekit.values import value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from chat_gateway.model import Message, Role, ToolCall
+from chat_gateway.model.turn import Message, Role, ToolCall
 
 NO_RESULT = "No result: the caller went on without running this tool."
 

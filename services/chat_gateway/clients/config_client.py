@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 
-from chat_gateway.clients.message_proto import from_timestamp
 from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
-from chat_gateway.model import AgentConfig, Sampling
+from chat_gateway.convert.messages import from_timestamp
+from chat_gateway.model.turn import AgentConfig, Sampling
 from parley.config.v1 import agent_config_pb2, agent_config_service_pb2
 from servicekit.channels import call, stream
 

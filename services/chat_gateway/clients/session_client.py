@@ -8,17 +8,17 @@ from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
-from chat_gateway.clients.message_proto import (
+from chat_gateway.clients.stubs import SESSION_SVC, Stubs
+from chat_gateway.clients.turn_streams import ABORT, BEGIN, COMMIT, RENEW, TurnStreams
+from chat_gateway.convert.messages import (
     from_timestamp,
     messages_from_turns,
     to_timestamp,
     turn_from_proto,
     turn_to_proto,
 )
-from chat_gateway.clients.stubs import SESSION_SVC, Stubs
-from chat_gateway.clients.turn_streams import ABORT, BEGIN, COMMIT, RENEW, TurnStreams
-from chat_gateway.errors import SessionAgentMismatch
-from chat_gateway.model import (
+from chat_gateway.model.errors import SessionAgentMismatch
+from chat_gateway.model.turn import (
     AgentConfig,
     Begun,
     BusyPolicy,

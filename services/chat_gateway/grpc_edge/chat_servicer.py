@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from chat_gateway.clients.message_proto import message_to_proto, to_timestamp
+from chat_gateway.convert.messages import message_to_proto, to_timestamp
 from chat_gateway.finishing import FinishingTurns
-from chat_gateway.grpc_edge.chat_proto import (
+from chat_gateway.grpc_edge.coalescing import CoalescedDeltas
+from chat_gateway.grpc_edge.convert import (
     deltas_to_proto,
     messages_to_proto,
     outcome_to_proto,
     request_from_proto,
     started_to_proto,
 )
-from chat_gateway.grpc_edge.coalescing import CoalescedDeltas
-from chat_gateway.model import Delta, TurnStarted
+from chat_gateway.model.turn import Delta, TurnStarted
 from chat_gateway.preview import PromptPreview
 from parley.chat.v1 import chat_service_pb2 as pb
 from parley.chat.v1 import chat_service_pb2_grpc

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from chat_gateway.model import Delta
+from chat_gateway.model.turn import Delta
 
 INTERVAL = 0.015
 """Seconds between messages; the first piece never waits."""

@@ -23,11 +23,9 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from access.authenticator import Authenticator
 from access.caller import CHAT
-from chat_gateway.agents.instances import Instances
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.stubs import Stubs
 from chat_gateway.deletion import AgentDeletion
-from chat_gateway.errors import TurnQueueFull
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.admin.access.audit import audit_router
 from chat_gateway.http_edge.admin.access.routes import access_router
@@ -57,6 +55,8 @@ from chat_gateway.http_edge.wire.errors import (
 from chat_gateway.http_edge.wire.metrics import RequestDurations
 from chat_gateway.http_edge.wire.protocol import LINE
 from chat_gateway.http_edge.wire.refusal import refuse_body
+from chat_gateway.instances import Instances
+from chat_gateway.model.errors import TurnQueueFull
 from servicekit import traces
 from servicekit.errors import Cancelled, Internal, InvalidArgument, ServiceError, Violation
 

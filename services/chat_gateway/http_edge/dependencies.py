@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from chat_gateway.agents.instances import Instances
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.stubs import Stubs
 from chat_gateway.deletion import AgentDeletion
+from chat_gateway.instances import Instances
 
 
 @dataclass(frozen=True, slots=True)

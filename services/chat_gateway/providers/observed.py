@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 
-from chat_gateway.model import Message, OnDelta, Sampling, Usage
+from chat_gateway.model.turn import Message, OnDelta, Sampling, Usage
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider
 from servicekit import traces
 from servicekit.errors import ServiceError

@@ -10,8 +10,8 @@ from typing import NoReturn, Self
 import msgspec
 import structlog
 
-from chat_gateway.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
-from chat_gateway.model import Delta, FinishReason, Message, OnDelta, Role, ToolCall, ToolCallDelta, Usage
+from chat_gateway.model.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
+from chat_gateway.model.turn import Delta, FinishReason, Message, OnDelta, Role, ToolCall, ToolCallDelta, Usage
 from chat_gateway.providers.openai_json import (
     UpstreamCompletion,
     decode_completion,

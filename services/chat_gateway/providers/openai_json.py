@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from chat_gateway.model import (
+from chat_gateway.model.turn import (
     FinishReason,
     ImagePart,
     Message,

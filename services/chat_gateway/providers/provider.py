@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from chat_gateway.errors import ProviderUnknown
-from chat_gateway.model import FinishReason, Message, OnDelta, Sampling, Tool, Usage
+from chat_gateway.model.errors import ProviderUnknown
+from chat_gateway.model.turn import FinishReason, Message, OnDelta, Sampling, Tool, Usage
 from servicekit.values import value
 
 

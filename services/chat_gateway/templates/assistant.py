@@ -7,7 +7,7 @@ from typing import Any
 
 from chat_gateway.agents.agent import Agent, TurnContext
 from chat_gateway.agents.prompt import prompt_messages
-from chat_gateway.model import AgentConfig, Answer, Message, OnDelta
+from chat_gateway.model.turn import AgentConfig, Answer, Message, OnDelta
 from chat_gateway.providers.provider import ModelCall, Provider, merged_sampling
 from chat_gateway.templates.placeholders import Instructions
 from chat_gateway.templates.template import Placeholders

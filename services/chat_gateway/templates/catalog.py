@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from chat_gateway.agents.agent import Agent
-from chat_gateway.errors import TemplateNotBuildable
-from chat_gateway.model import AgentConfig
+from chat_gateway.model.errors import TemplateNotBuildable
+from chat_gateway.model.turn import AgentConfig
 from chat_gateway.providers.provider import Provider
 from chat_gateway.templates.template import Template
 from servicekit.errors import StartupError

@@ -13,12 +13,12 @@ import grpc
 import httpx
 from prometheus_client import CollectorRegistry
 
-from chat_gateway.agents.instances import InstanceInfo
 from chat_gateway.clients.stubs import make_stubs
 from chat_gateway.http_edge.app import build_app
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.wire.server import http_serving
-from chat_gateway.model import (
+from chat_gateway.instances import InstanceInfo
+from chat_gateway.model.turn import (
     Delta,
     FinishReason,
     Message,

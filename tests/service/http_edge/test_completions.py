@@ -7,8 +7,8 @@ import time
 import httpx
 import pytest
 
-from chat_gateway.errors import AgentNotFound, ProviderUnavailable
-from chat_gateway.model import BusyPolicy, Delta, FinishReason, Message, Role, ToolCall
+from chat_gateway.model.errors import AgentNotFound, ProviderUnavailable
+from chat_gateway.model.turn import BusyPolicy, Delta, FinishReason, Message, Role, ToolCall
 from servicekit.errors import Code, InvalidArgument, RemoteError, Violation
 from tests.service.http_edge.edge import (
     Edge,

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from chat_gateway.errors import AgentNotFound, ProviderTimeout
 from chat_gateway.http_edge.dependencies import HttpSettings
-from chat_gateway.model import Delta, FinishReason, ToolCallDelta
+from chat_gateway.model.errors import AgentNotFound, ProviderTimeout
+from chat_gateway.model.turn import Delta, FinishReason, ToolCallDelta
 from tests.service.http_edge.edge import (
     STARTED,
     Edge,

@@ -10,7 +10,7 @@ import pytest
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.wire import protocol
 from chat_gateway.http_edge.wire.server import http_serving
-from chat_gateway.model import Delta
+from chat_gateway.model.turn import Delta
 from servicekit.errors import StartupError
 from tests.service.http_edge.edge import STARTED, Edge, hanging, outcome, running_edge, whole
 

@@ -6,8 +6,8 @@ import asyncio
 
 import httpx
 
-from chat_gateway.errors import CommitCutShort
-from chat_gateway.model import OnDelta, OnStarted, TurnOutcome, TurnRequest
+from chat_gateway.model.errors import CommitCutShort
+from chat_gateway.model.turn import OnDelta, OnStarted, TurnOutcome, TurnRequest
 from tests.service.http_edge.edge import running_edge
 
 

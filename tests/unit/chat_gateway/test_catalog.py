@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from chat_gateway.errors import TemplateNotBuildable
-from chat_gateway.model import AgentConfig
+from chat_gateway.model.errors import TemplateNotBuildable
+from chat_gateway.model.turn import AgentConfig
 from chat_gateway.templates import placeholders
 from chat_gateway.templates.assistant import AssistantTemplate
 from chat_gateway.templates.catalog import TemplateCatalog

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from chat_gateway.grpc_edge.coalescing import MAX_PENDING, CoalescedDeltas
-from chat_gateway.model import Delta
+from chat_gateway.model.turn import Delta
 
 
 class Wire:

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from chat_gateway.clients.config_client import ChangeKind, ConfigChange
-from chat_gateway.clients.config_directory import ConfigDirectory, Freshness
-from chat_gateway.errors import AgentNotFound
-from chat_gateway.model import AgentConfig
+from chat_gateway.config_directory import ConfigDirectory, Freshness
+from chat_gateway.model.errors import AgentNotFound
+from chat_gateway.model.turn import AgentConfig
 from servicekit.errors import Code, RemoteError, ServiceError, Unavailable
 from tests.unit.chat_gateway.world import make_config, remote
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from chat_gateway.finishing import FinishingTurns
-from chat_gateway.model import Delta, OnDisconnect
+from chat_gateway.model.turn import Delta, OnDisconnect
 from tests.unit.chat_gateway.world import FakeProvider, World, asks
 
 FINISH = OnDisconnect.FINISH

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chat_gateway.agents.instances import Instances
-from chat_gateway.errors import ProviderUnknown, TemplateNotBuildable
+from chat_gateway.instances import Instances
+from chat_gateway.model.errors import ProviderUnknown, TemplateNotBuildable
 from chat_gateway.providers.provider import Providers
 from chat_gateway.templates.assistant import AssistantTemplate
 from chat_gateway.templates.catalog import TemplateCatalog

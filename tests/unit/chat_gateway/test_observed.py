@@ -5,8 +5,8 @@ import json
 import pytest
 from prometheus_client import CollectorRegistry
 
-from chat_gateway.errors import ProviderUnavailable
-from chat_gateway.model import FinishReason, Message, OnDelta, Role, Sampling, Usage
+from chat_gateway.model.errors import ProviderUnavailable
+from chat_gateway.model.turn import FinishReason, Message, OnDelta, Role, Sampling, Usage
 from chat_gateway.providers.observed import MOST_MODELS, ModelMetrics, ObservedProvider
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from servicekit import traces

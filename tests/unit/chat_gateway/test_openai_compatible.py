@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from chat_gateway.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
-from chat_gateway.model import Delta, FinishReason, Message, Role, Sampling, Tool, ToolCall, ToolCallDelta
+from chat_gateway.model.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
+from chat_gateway.model.turn import Delta, FinishReason, Message, Role, Sampling, Tool, ToolCall, ToolCallDelta
 from chat_gateway.providers import openai_compatible
 from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
 from chat_gateway.providers.provider import ModelAnswer, ModelCall

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chat_gateway.model import Usage
+from chat_gateway.model.turn import Usage
 from chat_gateway.providers.openai_json import MOST_TOKENS, decode_completion, to_usage
 
 

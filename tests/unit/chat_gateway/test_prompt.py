@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_gateway.agents.prompt import NO_RESULT, prompt_messages
-from chat_gateway.errors import PlaceholderMissing
-from chat_gateway.model import Message, Role, ToolCall
+from chat_gateway.model.errors import PlaceholderMissing
+from chat_gateway.model.turn import Message, Role, ToolCall
 from chat_gateway.templates.placeholders import Instructions
 
 USER = Message(Role.USER, "hi")

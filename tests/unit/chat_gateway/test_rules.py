@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chat_gateway.model import ImagePart, Message, Role, Sampling, TextPart, Tool, ToolCall, TurnRequest
-from chat_gateway.rules import MAX_MESSAGES_BYTES, check_turn_request
+from chat_gateway.model.rules import MAX_MESSAGES_BYTES, check_turn_request
+from chat_gateway.model.turn import ImagePart, Message, Role, Sampling, TextPart, Tool, ToolCall, TurnRequest
 from servicekit.errors import InvalidArgument, MessageTooLarge
 from tests.unit.chat_gateway.world import asks
 

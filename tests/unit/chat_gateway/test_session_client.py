@@ -9,7 +9,7 @@ import pytest
 from chat_gateway.clients.session_client import SessionClient
 from chat_gateway.clients.stubs import make_stubs
 from chat_gateway.clients.turn_streams import TurnStreams
-from chat_gateway.model import Message, Role, TurnRequest
+from chat_gateway.model.turn import Message, Role, TurnRequest
 from parley.session.v1 import turn_service_pb2 as pb
 from parley.session.v1 import turn_service_pb2_grpc
 from servicekit.errors import Draining, RemoteError, ServiceError, Unavailable

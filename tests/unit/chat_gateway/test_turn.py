@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from chat_gateway.errors import AgentNotFound, CommitCutShort, CommitUnresolved, ProviderUnavailable, TurnTimeout
 from chat_gateway.leases import LeaseTimes
-from chat_gateway.model import (
+from chat_gateway.model.errors import AgentNotFound, CommitCutShort, CommitUnresolved, ProviderUnavailable, TurnTimeout
+from chat_gateway.model.turn import (
     AgentConfig,
     Committed,
     Delta,

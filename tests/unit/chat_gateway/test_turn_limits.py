@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from access.caller import ANONYMOUS, CHAT, Caller, Limits, set_current
-from chat_gateway.errors import ProviderUnavailable
 from chat_gateway.leases import LeaseTimes
 from chat_gateway.limits import held, turn_limits
-from chat_gateway.model import LimitState, TurnLimit, TurnStarted
+from chat_gateway.model.errors import ProviderUnavailable
+from chat_gateway.model.turn import LimitState, TurnLimit, TurnStarted
 from servicekit.errors import Code, ServiceError, Unavailable
 from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, World, asks, make_config, remote
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from chat_gateway.agents.instances import Instances
-from chat_gateway.errors import AgentNotFound
+from chat_gateway.instances import Instances
 from chat_gateway.leases import Leases, LeaseTimes
 from chat_gateway.limits import held
 from chat_gateway.metrics import TurnMetrics
-from chat_gateway.model import (
+from chat_gateway.model.errors import AgentNotFound
+from chat_gateway.model.turn import (
     AgentConfig,
     Begun,
     Committed,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_gateway import model
 from chat_gateway.http_edge.openai.chat.convert import decode_request, param_of, to_turn_request
 from chat_gateway.http_edge.wire.errors import MalformedBody
+from chat_gateway.model import turn as model
 from servicekit.errors import InvalidArgument
 
 USER = {"role": "user", "content": "Hi"}

@@ -2,7 +2,7 @@ import pytest
 
 from chat_gateway.http_edge.wire.errors import error_headers
 from chat_gateway.http_edge.wire.limit_headers import limit_headers, span
-from chat_gateway.model import LimitState
+from chat_gateway.model.turn import LimitState
 from servicekit.errors import Code, RemoteError
 
 

@@ -9,10 +9,10 @@ from litestar import Response, Router, get, post
 from litestar.params import JSONBody, QueryParameter
 
 from access.caller import OPERATOR, RUNTIME_ADMIN
-from chat_gateway.agents.instances import InstanceInfo
 from chat_gateway.http_edge.admin.routing import VERB, Given, JsonRequest, Page, Project
 from chat_gateway.http_edge.wire.auth import OPEN
 from chat_gateway.http_edge.wire.times import timestamp
+from chat_gateway.instances import InstanceInfo
 from servicekit.metrics import exposition
 
 

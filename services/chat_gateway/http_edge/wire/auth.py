@@ -18,8 +18,8 @@ from access.binding import bound_project, bound_user, require
 from access.caller import ANONYMOUS, Caller, current, set_current
 from access.errors import Unauthenticated
 from chat_gateway.http_edge.wire.errors import RouteNotFound
-from chat_gateway.model import DEFAULT_PROJECT
-from chat_gateway.rules import is_agent_id
+from chat_gateway.model.rules import is_agent_id
+from chat_gateway.model.turn import DEFAULT_PROJECT
 from servicekit.errors import InvalidArgument, StartupError, Violation
 
 OPEN: Final = ""

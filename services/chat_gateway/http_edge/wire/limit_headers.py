@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from chat_gateway.model import LimitState
+from chat_gateway.model.turn import LimitState
 from servicekit.errors import ServiceError
 
 Headers = list[tuple[bytes, bytes]]

@@ -22,7 +22,7 @@ from chat_gateway.http_edge.admin.access.schema import (
 from chat_gateway.http_edge.admin.routing import VERB, Given, Page, PageSize, PageToken, Project
 from chat_gateway.http_edge.wire.auth import named_project
 from chat_gateway.http_edge.wire.times import to_duration
-from chat_gateway.model import DEFAULT_PROJECT
+from chat_gateway.model.turn import DEFAULT_PROJECT
 from parley.config.v1 import access_service_pb2 as pb
 from servicekit.channels import call
 from servicekit.errors import InvalidArgument, Violation

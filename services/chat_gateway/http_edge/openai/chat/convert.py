@@ -9,7 +9,6 @@ import msgspec
 
 from access.binding import bound_user
 from access.caller import ANONYMOUS, Caller
-from chat_gateway import model
 from chat_gateway.http_edge.openai.chat.schema import (
     AnswerMessage,
     ChatCompletion,
@@ -26,6 +25,7 @@ from chat_gateway.http_edge.openai.chat.schema import (
 )
 from chat_gateway.http_edge.wire.auth import named_project
 from chat_gateway.http_edge.wire.bodies import check_depth, decode
+from chat_gateway.model import turn as model
 from servicekit.errors import Violations
 
 HEADERS = {

@@ -9,7 +9,6 @@ import structlog
 from litestar.types import Receive, Send
 
 from access.caller import Caller
-from chat_gateway.errors import CommitCutShort, CommitUnresolved
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.openai.chat.convert import (
@@ -27,7 +26,8 @@ from chat_gateway.http_edge.wire.limit_headers import Headers, limit_headers
 from chat_gateway.http_edge.wire.protocol import Line
 from chat_gateway.http_edge.wire.refusal import refuse_body
 from chat_gateway.http_edge.wire.times import timestamp
-from chat_gateway.model import Delta, TurnOutcome, TurnRequest, TurnStarted
+from chat_gateway.model.errors import CommitCutShort, CommitUnresolved
+from chat_gateway.model.turn import Delta, TurnOutcome, TurnRequest, TurnStarted
 from servicekit.errors import Draining, Internal, InvalidArgument, MessageTooLarge, ServiceError, Violation
 
 CLIENT_GONE = 499

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from chat_gateway.model import Delta, FinishReason, ToolCallDelta, Usage
+from chat_gateway.model.turn import Delta, FinishReason, ToolCallDelta, Usage
 
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from chat_gateway.model import Message, Role, Sampling, TextPart, TurnRequest
+from chat_gateway.model.turn import Message, Role, Sampling, TextPart, TurnRequest
 from servicekit.errors import MessageTooLarge, Violations
 
 MAX_MESSAGES = 128

@@ -14,8 +14,8 @@ import structlog
 
 from chat_gateway.clients.config_client import ChangeKind, ConfigChange, ConfigClient
 from chat_gateway.clients.stubs import CONFIG_SVC
-from chat_gateway.errors import AgentNotFound
-from chat_gateway.model import AgentConfig
+from chat_gateway.model.errors import AgentNotFound
+from chat_gateway.model.turn import AgentConfig
 from servicekit.errors import Code, ServiceError, Unavailable
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 from google.protobuf.struct_pb2 import Struct
 
-from chat_gateway.clients.message_proto import (
+from chat_gateway.convert.messages import (
     FINISH_REASONS,
     ROLES,
     message_from_proto,
@@ -15,7 +15,7 @@ from chat_gateway.clients.message_proto import (
     to_timestamp,
     usage_to_proto,
 )
-from chat_gateway.model import (
+from chat_gateway.model.turn import (
     DEFAULT_PROJECT,
     BusyPolicy,
     Delta,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from chat_gateway.agents.agent import Agent
-from chat_gateway.model import AgentConfig
+from chat_gateway.model.turn import AgentConfig
 from chat_gateway.providers.provider import Providers
 from chat_gateway.templates.catalog import TemplateCatalog
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from chat_gateway.model import (
+from chat_gateway.model.turn import (
     FinishReason,
     ImagePart,
     Message,
