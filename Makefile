@@ -35,7 +35,7 @@ test: $(INSTALLED) ## Run the whole test suite, against a real PostgreSQL and a 
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 soak: $(INSTALLED) ## Break everything at random and check every turn: make soak SECONDS=600 [SEED=1]
-	$(BIN)/python -m tests.faults.history --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --least-faults $$(( $(SECONDS) / 3 ))
+	$(BIN)/python -m tests.faults.history --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --min-faults $$(( $(SECONDS) / 3 ))
 
 bench: $(INSTALLED) ## Measure the budgets (under 10 minutes; ARGS=--quick: 90 s)
 	$(BIN)/python -m benchmarks.run $(ARGS)

@@ -161,7 +161,7 @@ def _arguments() -> argparse.Namespace:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("base", help="the git revision to compare with")
     arguments.add_argument(
-        "--rounds", type=int, help=f"{ROUNDS} unless told, of instructions {instructions.MOST_ROUNDS}"
+        "--rounds", type=int, help=f"{ROUNDS} unless told, of instructions {instructions.MAX_ROUNDS}"
     )
     arguments.add_argument("--together", action="store_true", help="both at the same time; the CPU of a turn only")
     arguments.add_argument("--instructions", action="store_true", help="count instructions, by valgrind")
@@ -178,7 +178,7 @@ def _times(this: Bench, base: Bench, given: argparse.Namespace) -> tuple[str, di
 
 def _instructions(this: Bench, base: Bench, given: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     counted = [instructions.CountedSystem(bench) for bench in (this, base)]
-    rounds = instructions.play_rounds(counted[0], counted[1], given.rounds or instructions.MOST_ROUNDS)
+    rounds = instructions.play_rounds(counted[0], counted[1], given.rounds or instructions.MAX_ROUNDS)
     found = instructions.figures(rounds)
     counts = {name: [[asdict(count) for count in pair] for pair in pairs] for name, pairs in rounds.items()}
     figures = {name: asdict(figure) for name, figure in found.items()}

@@ -33,7 +33,7 @@ SESSIONS = {1: 3, 8: 8}
 WARM_SESSIONS = 24
 IDLE = "idle"
 IDLE_SECONDS = 3.0
-LEAST_ROUNDS, MOST_ROUNDS = 2, 6
+MIN_ROUNDS, MAX_ROUNDS = 2, 6
 ROUNDS_SECONDS = 190.0
 
 ENVIRONMENT = {
@@ -116,13 +116,13 @@ class CountedSystem:
 
 
 def play_rounds(
-    this: CountedSystem, base: CountedSystem, most: int = MOST_ROUNDS, clock: Callable[[], float] = time.monotonic
+    this: CountedSystem, base: CountedSystem, most: int = MAX_ROUNDS, clock: Callable[[], float] = time.monotonic
 ) -> Rounds:
-    """Count every case on both trees, `most` times or as often as `ROUNDS_SECONDS` allow, but `LEAST_ROUNDS` times."""
+    """Count every case on both trees, `most` times or as often as `ROUNDS_SECONDS` allow, but `MIN_ROUNDS` times."""
     rounds: Rounds = {name: [] for name in (IDLE, *(case.name for case in CASES))}
     with ThreadPoolExecutor(2) as both:
         list(both.map(CountedSystem.start, (this, base)))
-        for _ in within(ROUNDS_SECONDS, LEAST_ROUNDS, most, clock):
+        for _ in within(ROUNDS_SECONDS, MIN_ROUNDS, most, clock):
             for name, pairs in rounds.items():
                 in_this, in_base = both.map(lambda system, name=name: system.count(name), (this, base))
                 pairs.append((in_this, in_base))

@@ -42,12 +42,12 @@ AGENTS = (FAST, SLOW_CHUNKS, WINDOWED, LONG)
 class Effort:
     """How long to measure: repeats, seconds of each point, sessions of the growth and memory measurements.
 
-    There are fewer than `repeats`, but never fewer than `least_repeats`, when they would take more than
+    There are fewer than `repeats`, but never fewer than `min_repeats`, when they would take more than
     `repeats_seconds` together, as they do on a machine that others use, too.
     """
 
     repeats: int
-    least_repeats: int
+    min_repeats: int
     repeats_seconds: float
     seconds: float
     warm: float
@@ -59,7 +59,7 @@ class Effort:
 
 FULL = Effort(
     repeats=7,
-    least_repeats=4,
+    min_repeats=4,
     repeats_seconds=340.0,
     seconds=4.0,
     warm=1.0,
@@ -70,7 +70,7 @@ FULL = Effort(
 )
 QUICK = Effort(
     repeats=2,
-    least_repeats=2,
+    min_repeats=2,
     repeats_seconds=60.0,
     seconds=1.5,
     warm=0.5,
@@ -141,7 +141,7 @@ def check_the_checks(bench: Bench) -> None:
 def interleaved(bench: Bench, effort: Effort, told: Callable[[str], None]) -> dict[str, list[tuple[Result, Result]]]:
     """Measure every case and its floor, one after the other, as often as `effort` allows: pairs of system and floor."""
     pairs: dict[str, list[tuple[Result, Result]]] = {case.name: [] for case in CASES}
-    for number in within(effort.repeats_seconds, effort.least_repeats, effort.repeats):
+    for number in within(effort.repeats_seconds, effort.min_repeats, effort.repeats):
         told(f"repeat {number + 1} of {effort.repeats}")
         for case in CASES:
             floor = bench.point(case, effort, floor=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 
 _PLACES = 64 * 1024
-_MOST_BYTES = 32 * 1024
+_MAX_BYTES = 32 * 1024
 _SEED = 20261122
 
 
@@ -86,7 +86,7 @@ def _prose(size: int, seed: int) -> str:
     return " ".join(text)[:size]
 
 
-_TEXT = _prose(_PLACES + _MOST_BYTES, _SEED)
+_TEXT = _prose(_PLACES + _MAX_BYTES, _SEED)
 
 
 def prose(place: int, size: int) -> str:

@@ -42,7 +42,7 @@ def by_certificate(accepted: Collection[str]) -> Identify:
     return identify
 
 
-class AccessControl(HandlerInterceptor):
+class AccessInterceptor(HandlerInterceptor):
     """Lets in who has valid credentials and may call the method, bound to what it may name, and makes it `current()`.
 
     A method without a rule is refused, but for those that are open to all (`rules.OPEN`). Metadata that names another

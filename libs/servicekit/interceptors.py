@@ -146,17 +146,17 @@ class CallLog:
     """Writes one line a call: method, status, reason, duration. Never what was said.
 
     Server faults are errors, everything else is information; the methods in `quiet` are logged for debugging only.
-    Of the calls of one method that end OK at most `most_ok` a second have a line, and the next line says how many were
+    Of the calls of one method that end OK at most `max_ok` a second have a line, and the next line says how many were
     `left_out`: under load, a line for every call would be a tenth of a service's work.
     """
 
-    def __init__(self, quiet: Collection[str] = (), most_ok: int = 10) -> None:
+    def __init__(self, quiet: Collection[str] = (), max_ok: int = 10) -> None:
         self._quiet = frozenset(quiet)
-        self._most_ok = most_ok
+        self._max_ok = max_ok
 
     def of(self, method: str) -> Tell:  # noqa: D102
         usual = _log.debug if method in self._quiet else _log.info
-        lines = _Lines(self._most_ok)
+        lines = _Lines(self._max_ok)
 
         def tell(code: str, reason: str | None, seconds: float) -> None:
             if code == "OK" and not lines.take():

@@ -41,7 +41,7 @@ _QUIET_METHODS = ("grpc.health.v1.Health/Check", _WATCH_HEALTH, _REFLECT)
 _NOTICE = 0.05
 """Seconds in which those who watch the health hear of NOT_SERVING before their watch ends."""
 
-_MOST_HEALTH_CALLS = 64
+_MAX_HEALTH_CALLS = 64
 
 _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *KEEPALIVE_OPTIONS,
@@ -76,10 +76,10 @@ class GrpcServer:
         """Takes no new call from now on; ends watches at once, and what still runs after `grace` seconds."""
         if self._closing is None:
             self._on_drain.drain()
-            self._closing = asyncio.get_running_loop().create_task(self._server.stop(grace), name="close the door")
+            self._closing = asyncio.get_running_loop().create_task(self._server.stop(grace), name="stop accepting")
 
     async def end(self, notice: float, grace: float, on_end: Callable[[], None]) -> None:
-        """Retires, gives `notice` seconds, calls `on_end`, closes the door and returns when no call runs any more."""
+        """Retires, gives `notice` seconds, calls `on_end`, stops accepting and returns when no call runs."""
         await self.retire()
         if self._closing is None:
             await asyncio.sleep(max(notice, _NOTICE if self._on_drain.running else 0.0))
@@ -162,7 +162,7 @@ async def _health_listening(settings: ServiceSettings, health_servicer: Any) -> 
     if not settings.health_port:
         yield
         return
-    server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MOST_HEALTH_CALLS)
+    server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MAX_HEALTH_CALLS)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     _bind(server, settings.host, settings.health_port, None)
     try:

@@ -19,7 +19,7 @@ from servicekit.errors import StartupError
 CHECK_SECONDS = 1.0
 """How often the files are looked at: a changed certificate is in use this long after it was written, at the latest."""
 
-_MOST_BYTES = 1024 * 1024
+_MAX_BYTES = 1024 * 1024
 
 _log = structlog.get_logger("servicekit.tls")
 
@@ -193,10 +193,10 @@ def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
 def _content(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+            content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise BadCertificates(f"{path}: {_text_of(error)}") from error
-    if len(content) > _MOST_BYTES:
+    if len(content) > _MAX_BYTES:
         raise BadCertificates(f"{path}: is larger than 1 MiB")
     return content
 

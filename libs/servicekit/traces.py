@@ -20,7 +20,7 @@ TRACESTATE = "tracestate"
 
 EXPORT_SECONDS = 3.0
 """How long one export may take, the last one at the process' end among them."""
-MOST_QUEUED_SPANS = 4096
+MAX_QUEUED_SPANS = 4096
 """Spans beyond these are dropped rather than kept."""
 
 Attribute = str | bool | int | float | Sequence[str]
@@ -136,7 +136,7 @@ class _Exporter:
         exporter = OTLPSpanExporter(timeout=EXPORT_SECONDS)
         self._provider.add_span_processor(
             BatchSpanProcessor(
-                exporter, max_queue_size=MOST_QUEUED_SPANS, export_timeout_millis=int(EXPORT_SECONDS * 1000)
+                exporter, max_queue_size=MAX_QUEUED_SPANS, export_timeout_millis=int(EXPORT_SECONDS * 1000)
             )
         )
         self._tracer = self._provider.get_tracer("parley")

@@ -39,7 +39,7 @@ class LeaseTimes:
     abort_wait: float = 0.5
     """How long a turn that failed waits for its abort, so that its session is free when the caller hears of it."""
     longest_abort_pause: float = 4.0
-    most_aborts: int = 1000
+    max_aborts: int = 1000
     """Aborts that are asked again at a time; beyond it, leases run out by themselves."""
 
 
@@ -128,7 +128,7 @@ class Leases:
 
         Where too many wait for an answer already, the lease is left to run out.
         """
-        if len(self._aborts) >= self.times.most_aborts:
+        if len(self._aborts) >= self.times.max_aborts:
             return None
         task = asyncio.get_running_loop().create_task(self._abort(lease))
         self._aborts.add(task)

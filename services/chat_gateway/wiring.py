@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from access.door import CHAT_GATEWAY, Door, build_door, key_times, own_credential
+from access.access_control import CHAT_GATEWAY, AccessControl, build_access_control, key_times, own_credential
 from access.key_client import KeyClient
 from access.peer_channel import as_service
 from access.rules import rules_of
@@ -87,15 +87,15 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         tls = await stack.enter_async_context(certificates(settings.tls_files))
         edge_tls = await stack.enter_async_context(certificates(settings.edge_tls_files))
         config_channel, session_channel = await _channels(stack, settings, tls)
-        door, keys = _door(settings, config_channel)
-        stack.push_async_callback(door.close)
-        if door.keys is not None:
-            observe_keys(door.keys)
-            background.start("access watch", keys.follow(door.keys, key_times(settings)))
+        access, keys = _access_control(settings, config_channel)
+        stack.push_async_callback(access.close)
+        if access.keys is not None:
+            observe_keys(access.keys)
+            background.start("access watch", keys.follow(access.keys, key_times(settings)))
         stubs = make_stubs(config_channel, session_channel)
         templates = TemplateCatalog(all_templates([AssistantTemplate()]))
         core = await _core(stack, settings, stubs, templates)
-        readiness = Readiness(config_channel, session_channel, core.configs, door.keys)
+        readiness = Readiness(config_channel, session_channel, core.configs, access.keys)
 
         background.start("config watch", core.configs.follow())
         background.start("readiness", readiness.follow())
@@ -116,12 +116,12 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
                 # Room beyond what the scheduler takes, so that it, and not the edge, says which limit was met.
                 max_requests=settings.max_running_turns + settings.max_queued_turns + 256,
             ),
-            authenticator=door.authenticator,
+            authenticator=access.authenticator,
         )
         http = await stack.enter_async_context(
             http_serving(app, settings.host, settings.http_port, _edge_drain(settings), tls=edge_tls)
         )
-        grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, door, edge_tls))
+        grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, access, edge_tls))
         metrics_port = await stack.enter_async_context(_metrics_serving(settings, readiness))
         background.start("health", readiness.tell(grpc_server, SERVICES))
         stack.push_async_callback(_drain, settings, core.scheduler, readiness, http, grpc_server)
@@ -150,9 +150,9 @@ async def _channels(
     )
 
 
-def _door(settings: GatewaySettings, config_channel: grpc.aio.Channel) -> tuple[Door, KeyClient]:
+def _access_control(settings: GatewaySettings, config_channel: grpc.aio.Channel) -> tuple[AccessControl, KeyClient]:
     keys = KeyClient(config_channel)
-    return build_door(settings, services=SERVICES, checker=keys, tell_origin=False), keys
+    return build_access_control(settings, services=SERVICES, checker=keys, tell_origin=False), keys
 
 
 async def _drain(
@@ -183,7 +183,7 @@ def _edge_drain(settings: GatewaySettings) -> float:
 
 
 def _grpc_serving(
-    settings: GatewaySettings, core: _Core, door: Door, tls: Certificates | None
+    settings: GatewaySettings, core: _Core, access: AccessControl, tls: Certificates | None
 ) -> AbstractAsyncContextManager[GrpcServer]:
     chat = ChatServicer(core.turns, core.preview)
     runtime = RuntimeServicer(core.instances, core.scheduler)
@@ -194,7 +194,7 @@ def _grpc_serving(
             (runtime_service_pb2_grpc.add_RuntimeServiceServicer_to_server, runtime),
         ],
         service_names=SERVICES,
-        interceptors=door.interceptors,
+        interceptors=access.interceptors,
         ready=False,
         tls=tls,
     )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from access.door import CHAT_GATEWAY, SESSION_SVC, Door, build_door
+from access.access_control import CHAT_GATEWAY, SESSION_SVC, AccessControl, build_access_control
 from config_svc.access.api_keys import ApiKeys
 from config_svc.access.key_feed import AccessFeed
 from config_svc.access.key_hashes import KeyHashes
@@ -117,11 +117,15 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
         projects = Projects(store, clock=_now, metrics=metrics)
         background.start("sweep", _sweep(settings, store, projects, metrics).run())
         access, own_keys = await _access(settings, store, projects, metrics, background)
-        door = build_door(settings, services=SERVICES, checker=own_keys, peers=(CHAT_GATEWAY, SESSION_SVC))
-        stack.push_async_callback(door.close)
-        if door.keys is not None:
-            background.start("own_keys", own_keys.follow(door.keys))
-        server = await stack.enter_async_context(_server(settings, store, feed, access, metrics, registry, door, tls))
+        access_control = build_access_control(
+            settings, services=SERVICES, checker=own_keys, peers=(CHAT_GATEWAY, SESSION_SVC)
+        )
+        stack.push_async_callback(access_control.close)
+        if access_control.keys is not None:
+            background.start("own_keys", own_keys.follow(access_control.keys))
+        server = await stack.enter_async_context(
+            _server(settings, store, feed, access, metrics, registry, access_control, tls)
+        )
         await health.tell(server)
         yield {"grpc_port": server.port, "metrics_port": metrics_port}
 
@@ -133,7 +137,7 @@ def _server(
     access: AccessServicer,
     metrics: Metrics,
     registry: CollectorRegistry,
-    door: Door,
+    access_control: AccessControl,
     tls: Certificates | None,
 ) -> AbstractAsyncContextManager[GrpcServer]:
     agents = AgentConfigs(store, clock=_now, retention=settings.deleted_retention, metrics=metrics)
@@ -156,7 +160,7 @@ def _server(
         ],
         service_names=SERVICES,
         endless=WATCHES,
-        interceptors=door.interceptors,
+        interceptors=access_control.interceptors,
         ready=feed.healthy,
         registry=registry,
         tls=tls,

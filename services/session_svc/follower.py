@@ -14,7 +14,7 @@ import structlog
 from servicekit.errors import ServiceError
 from session_svc.clients.config_feed import Change, ChangeKind, ConfigFeed
 from session_svc.metrics import Metrics
-from session_svc.model.session import AgentLife, Purge
+from session_svc.model.session import AgentIncarnation, Purge
 from session_svc.ports import AgentStore
 from session_svc.sessions import Sessions
 
@@ -80,7 +80,7 @@ class Follower:
         for agent in await self._agents.agents():
             await self._reopen(agent)
 
-    async def _reopen(self, agent: AgentLife) -> None:
+    async def _reopen(self, agent: AgentIncarnation) -> None:
         """Takes down the fence of an agent that exists, and fences one that does not: its creation may be old news."""
         if await self._feed.exists(agent):
             await self._agents.unfence(agent)
@@ -89,7 +89,7 @@ class Follower:
                 return
         await self._remove(agent)
 
-    async def _remove(self, agent: AgentLife) -> None:
+    async def _remove(self, agent: AgentIncarnation) -> None:
         removed = await self._sessions.purge(Purge(agent.project, agent.agent_id, agent.agent_uid), fence=True)
         _log.info(
             "removed the sessions of a deleted agent",

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from session_svc.model.limits import LimitedTurn, LimitTaken, LimitWait
 from session_svc.model.session import (
-    AgentLife,
+    AgentIncarnation,
     BeginTurn,
     Begun,
     Committed,
@@ -138,13 +138,13 @@ class SessionStore(Protocol):
 class AgentStore(Protocol):
     """What session_svc remembers of agents: fences, who has sessions, and how far the config feed was followed."""
 
-    async def fence(self, life: AgentLife) -> None:
+    async def fence(self, life: AgentIncarnation) -> None:
         """From before this returns on, no turn starts on that life of the agent. Idempotent."""
 
-    async def unfence(self, life: AgentLife) -> None:
+    async def unfence(self, life: AgentIncarnation) -> None:
         """Takes the fence away (the agent was undeleted). Idempotent."""
 
-    async def agents(self) -> list[AgentLife]:
+    async def agents(self) -> list[AgentIncarnation]:
         """Returns the agents that may have sessions, or have had some within the longest life of a session."""
 
     async def cursor(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from session_svc.metrics import Metrics
 from session_svc.model.errors import SessionNotFound
 from session_svc.model.session import (
-    AgentLife,
+    AgentIncarnation,
     Erasure,
     Fork,
     ListPosition,
@@ -65,7 +65,7 @@ class Sessions:
     async def purge(self, purge: Purge, *, fence: bool) -> Removed:
         """Removes the sessions that fit. With `fence` no turn starts on the agent's uid from before the removal on."""
         if fence:
-            await self._agents.fence(AgentLife(purge.project, purge.agent_id, purge.agent_uid))
+            await self._agents.fence(AgentIncarnation(purge.project, purge.agent_id, purge.agent_uid))
         removed = await self._store.purge(purge)
         self._metrics.deleted(removed.sessions, "purge")
         return removed

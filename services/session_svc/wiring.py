@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from access.door import CHAT_GATEWAY, SESSION_SVC, build_door, key_times, own_credential
+from access.access_control import CHAT_GATEWAY, SESSION_SVC, build_access_control, key_times, own_credential
 from access.key_client import KeyClient
 from access.peer_channel import as_service
 from access.rules import rules_of
@@ -37,7 +37,7 @@ from session_svc.redis_client.url import ClusterAddress, SentinelAddress, parse_
 from session_svc.redis_store.agents import RedisAgents
 from session_svc.redis_store.durability import Durability
 from session_svc.redis_store.limits import RedisLimits
-from session_svc.redis_store.scripts_runner import Births, RedisScripts
+from session_svc.redis_store.scripts_runner import IndexAdditions, RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.sweeper import Sweeper
 from session_svc.redis_store.turns import RedisTurns
@@ -59,7 +59,7 @@ class _Stores:
     """What is kept in Redis."""
 
     link: Link
-    births: Births
+    index_additions: IndexAdditions
     turns: RedisTurns
     sessions: RedisSessions
     agents: RedisAgents
@@ -80,9 +80,9 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         stack.push_async_callback(turns.close)
         channel = await stack.enter_async_context(_config_channel(settings, tls))
         keys = KeyClient(channel)
-        door = build_door(settings, services=SERVICES, checker=keys, peers=(CHAT_GATEWAY,))
-        stack.push_async_callback(door.close)
-        audited = door.authenticator is not None
+        access = build_access_control(settings, services=SERVICES, checker=keys, peers=(CHAT_GATEWAY,))
+        stack.push_async_callback(access.close)
+        audited = access.authenticator is not None
         served = AuditedSessions(stores.sessions, stores.agents, metrics, AuditClient(channel)) if audited else sessions
         servicer = TurnServicer(turns)
         streams = make_streams(servicer)
@@ -96,7 +96,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
                     (add_SessionServiceServicer_to_server, SessionServicer(served)),
                 ],
                 service_names=SERVICES,
-                interceptors=door.interceptors,
+                interceptors=access.interceptors,
                 quiet=(f"{turn_servicer.NAME}/Turns",),  # its calls have lines and spans of their own
                 ready=health.up,
                 on_end=lambda: _end(streams, turns),
@@ -106,9 +106,9 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         background = await stack.enter_async_context(Background())
         background.start("redis health", health.watch(server))
         background.start("follower", Follower(ConfigClient(channel), sessions, stores.agents, metrics).run())
-        if door.keys is not None:
-            background.start("access watch", keys.follow(door.keys, key_times(settings)))
-        background.start("index sweeper", Sweeper(stores.sessions, stores.births, metrics).run())
+        if access.keys is not None:
+            background.start("access watch", keys.follow(access.keys, key_times(settings)))
+        background.start("index sweeper", Sweeper(stores.sessions, stores.index_additions, metrics).run())
         metrics_port = await stack.enter_async_context(
             serve_metrics(settings.host, settings.metrics_port, readiness=health.readiness)
         )
@@ -121,16 +121,18 @@ async def _stores(
     commit_links = COMMIT_CONNECTIONS if settings.wait_replicas else 0
     [link, *more], place = await stack.enter_async_context(open_redis(settings.redis_url, 1 + commit_links))
     wakes = await stack.enter_async_context(RedisWakes(place).open())
-    scripts, births = RedisScripts(link, metrics.redis_call), Births()
+    scripts, index_additions = RedisScripts(link, metrics.redis_call), IndexAdditions()
     metrics.redis_waiting(lambda: scripts.under_way)
     waiting = [RedisScripts(other, metrics.redis_call) for other in more] or [scripts]
     durability = Durability(waiting, settings.wait_replicas, int(settings.wait_timeout * 1000))
-    turns = RedisTurns(scripts, wakes, limits, births, durability, compressing=settings.compress_turns)
+    turns = RedisTurns(scripts, wakes, limits, index_additions, durability, compressing=settings.compress_turns)
     return _Stores(
         link=link,
-        births=births,
+        index_additions=index_additions,
         turns=turns,
-        sessions=RedisSessions(scripts, turns, limits, births, durability, compressing=settings.compress_turns),
+        sessions=RedisSessions(
+            scripts, turns, limits, index_additions, durability, compressing=settings.compress_turns
+        ),
         agents=RedisAgents(scripts, durability),
         limits=RedisLimits(scripts, wakes, limits.limit_times()),
     )

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 from tests.deploy.engine import ROOT, SERVICES, Containers, build_script, docker, inspect
 
-MOST_BYTES = 150_000_000
+MAX_BYTES = 150_000_000
 EXTRAS = {
     "config_svc": ("config", "oidc", "traces"),
     "session_svc": ("session", "oidc", "traces"),
@@ -94,7 +94,7 @@ def _wanted(project: dict[str, Any], service: str) -> Iterable[str]:
 
 
 def test_an_image_is_small(images: dict[str, str], service: str) -> None:
-    assert inspect(images[service])["Size"] < MOST_BYTES
+    assert inspect(images[service])["Size"] < MAX_BYTES
 
 
 def test_an_image_says_what_it_is(images: dict[str, str], service: str) -> None:

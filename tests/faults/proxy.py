@@ -15,7 +15,7 @@ from parley_cli.processes.ports import LOOPBACK
 from tests.servers.ports import free_port
 
 CHUNK_BYTES = 64 * 1024
-MOST_CONNECTIONS = 512
+MAX_CONNECTIONS = 512
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 10.0
 
@@ -118,7 +118,7 @@ class FaultProxy:
             link.reset()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._links) >= MOST_CONNECTIONS:
+        if len(self._links) >= MAX_CONNECTIONS:
             _abort(writer)
             return
         try:

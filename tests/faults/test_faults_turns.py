@@ -19,7 +19,7 @@ async def test_turns_of_one_session_at_once_run_one_after_the_other(lab: Lab) ->
     questions = [text for role, text in stored if role == "user"]
     assert sorted(questions) == [f"m{n}" for n in range(8)]
     assert stored == [m for n, text in enumerate(questions) for m in exchange(2 * n + 2, text)]
-    assert lab.model.most_running == 1
+    assert lab.model.max_running == 1
 
 
 async def test_a_gateway_that_dies_in_mid_turn_blocks_its_session_for_one_lease_at_most(lab: Lab) -> None:

@@ -60,7 +60,7 @@ class MockModel:
         self.port = 0
         self.abandoned = 0
         self.running = 0
-        self.most_running = 0
+        self.max_running = 0
         self._script: deque[Behaviour] = deque()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mock-model", daemon=True)
@@ -95,7 +95,7 @@ class MockModel:
         self.headers.clear()
         self._script.clear()
         self.default = Behaviour()
-        self.abandoned = self.most_running = 0
+        self.abandoned = self.max_running = 0
         self.release()
         self.hold_again()
 
@@ -162,7 +162,7 @@ class MockModel:
         self.headers.append(dict(request.headers))
         behaviour = self._script.popleft() if self._script else self.default
         self.running += 1
-        self.most_running = max(self.most_running, self.running)
+        self.max_running = max(self.max_running, self.running)
         try:
             return await self._answer(request, body, behaviour)
         except (asyncio.CancelledError, ConnectionResetError):

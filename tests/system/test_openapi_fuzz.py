@@ -11,7 +11,7 @@ from tests.servers.system import System
 EXAMPLES = int(os.environ.get("PARLEY_OPENAPI_EXAMPLES", "5"))
 SEED = int(os.environ.get("PARLEY_OPENAPI_SEED", "20261122"))
 SECONDS = 240
-LEAST_REQUESTS = 1000
+MIN_REQUESTS = 1000
 
 
 def test_no_request_that_the_document_allows_or_forbids_is_our_fault(parley_system: System, tmp_path: Path) -> None:
@@ -43,4 +43,4 @@ def test_no_request_that_the_document_allows_or_forbids_is_our_fault(parley_syst
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     [(made, passed)] = re.findall(r"(\d+) generated, (\d+) passed", done.stdout)
     assert made == passed
-    assert int(made) >= LEAST_REQUESTS
+    assert int(made) >= MIN_REQUESTS

@@ -16,7 +16,7 @@ from parley_cli.commands.project import Project
 from parley_cli.declared.agent_file import AgentFile, Problem, agent_files, as_yaml, exported
 from parley_cli.declared.plan import (
     DEFAULT_OWNER,
-    MOST_AGENTS,
+    MAX_AGENTS,
     OWNER_LABEL,
     Action,
     FieldChange,
@@ -94,7 +94,7 @@ def export(
     """Write agents as files that `apply` takes. Files that are there keep their comments and the order of fields."""
     with Api(project=project) as api:
         named = [api.get(f"/v1/agents/{one}") for one in ids or ()]
-        agents = named or api.list_all("/v1/agents", MOST_AGENTS)
+        agents = named or api.list_all("/v1/agents", MAX_AGENTS)
     contents = [exported(agent, frozenset({OWNER_LABEL})) for agent in agents]
     if directory is not None:
         _write(contents, directory)

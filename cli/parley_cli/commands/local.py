@@ -13,7 +13,7 @@ import typer
 from parley_cli.commands.output import console, print_json
 from parley_cli.errors import LocalError, MissingPart
 
-MOST_GATEWAYS = 16
+MAX_GATEWAYS = 16
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data, logs and state.", file_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -28,7 +28,7 @@ def _everything_installed() -> Iterator[None]:
 
 
 def up(
-    gateways: Annotated[int, typer.Option(min=1, max=MOST_GATEWAYS, help="How many gateways.")] = 1,
+    gateways: Annotated[int, typer.Option(min=1, max=MAX_GATEWAYS, help="How many gateways.")] = 1,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready; it runs on.")] = False,
     data: Data = Path(".parley"),
     auth: Annotated[

@@ -12,7 +12,7 @@ from parley_cli.declared.agent_file import OUTPUT_ONLY, AgentFile, Problem
 
 OWNER_LABEL = "managed-by"
 DEFAULT_OWNER = "parley-apply"
-MOST_AGENTS = 1_000_000
+MAX_AGENTS = 1_000_000
 
 _AT_A_TIME = 8
 _SHAPE_TRIES = 50
@@ -72,7 +72,7 @@ def make_plan(api: Api, files: Iterable[AgentFile], owner: str, *, prune: bool) 
     Every agent declared is labelled with its owner. With `prune`, those with this owner that no file declares are
     deleted. Raises ApiError where the server refuses for another reason than what a file says, and Unreachable.
     """
-    live = {agent["id"]: agent for agent in api.list_all("/v1/agents", MOST_AGENTS)}
+    live = {agent["id"]: agent for agent in api.list_all("/v1/agents", MAX_AGENTS)}
     declared = list(files)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         outcomes = list(pool.map(lambda file: _step(api, file, live.get(file.id), owner), declared))

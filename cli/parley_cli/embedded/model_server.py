@@ -24,7 +24,7 @@ SLOT_TOKENS = 4096
 ANSWER_TOKENS = 512
 """The longest answer. This small model may repeat itself without end, and fill all of a slot for minutes."""
 PROMPT_CACHE_MIB = 256
-MOST_THREADS = 4
+MAX_THREADS = 4
 CHECK_SECONDS = 2.0
 
 
@@ -34,7 +34,7 @@ def thread_count(cores: int) -> int:
     The threads wait for each other at every layer, so that one which has to share its core stops all of them: with two
     threads on two busy cores the model was ten times slower than with one.
     """
-    return max(1, min(MOST_THREADS, cores - 1))
+    return max(1, min(MAX_THREADS, cores - 1))
 
 
 def weights() -> Path:

@@ -12,7 +12,7 @@ from parley_cli.errors import LocalError
 from parley_cli.top.reading import Activity, Reading, activity, parse
 
 TIMEOUT_SECONDS = 2.0
-MOST_REPLICAS = 256
+MAX_REPLICAS = 256
 
 _REFUSED = frozenset({401, 403})
 """Metrics are of all projects, so no project's key reads them."""
@@ -55,8 +55,8 @@ class Replicas:
     def __init__(self, urls: Sequence[str], headers: dict[str, str] | None = None) -> None:
         addresses = [address for url in urls for address in _addresses(url)]
         self.all = [Replica(address) for address in dict.fromkeys(addresses)]
-        if len(self.all) > MOST_REPLICAS:
-            raise LocalError(f"{len(self.all)} replicas are more than {MOST_REPLICAS}, the most that are shown")
+        if len(self.all) > MAX_REPLICAS:
+            raise LocalError(f"{len(self.all)} replicas are more than {MAX_REPLICAS}, the most that are shown")
         self._client = httpx.Client(timeout=TIMEOUT_SECONDS, headers=headers, trust_env=False)
 
     def look(self) -> None:

@@ -23,8 +23,8 @@ from parley.session.v1 import turn_service_pb2 as pb
 from servicekit import traces
 from servicekit.channels import call
 from servicekit.errors import DeadlineExceeded, ServiceError, Unavailable
-from servicekit.keeping import kept_going
 from servicekit.rpc_status import from_status
+from servicekit.supervision import supervise
 from servicekit.wire import bytes_tag, number_tag, varint
 
 STREAMS = 4
@@ -42,7 +42,7 @@ CONNECT_SECONDS = 5.0
 LEAVE_SECONDS = 5.0
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
-MOST_BATCH_BYTES = 256 * 1024
+MAX_BATCH_BYTES = 256 * 1024
 LARGEST_CALL_BYTES = 2 * 1024 * 1024
 """A larger request goes as a call of its own: what a message may not hold must fail by itself."""
 
@@ -114,7 +114,7 @@ class TurnStreams:
     async def open(self) -> AsyncIterator[TurnStreams]:
         """Keeps streams up while open. Entering does not wait for session_svc."""
         keepers = [
-            asyncio.create_task(kept_going("turn stream", self._keep), name="turn stream") for _ in range(self._number)
+            asyncio.create_task(supervise("turn stream", self._keep), name="turn stream") for _ in range(self._number)
         ]
         try:
             yield self
@@ -281,7 +281,7 @@ class Stream:
         if self._cancelled:
             pieces.append(pb.TurnsRequest(cancelled_ids=self._cancelled).SerializeToString())
             self._cancelled.clear()
-        while unsent and size < MOST_BATCH_BYTES:
+        while unsent and size < MAX_BATCH_BYTES:
             piece = unsent.pop(next(iter(unsent)))
             pieces.append(piece)
             size += len(piece)

@@ -13,7 +13,7 @@ from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider
 from servicekit import traces
 from servicekit.errors import ServiceError
 
-MOST_MODELS = 100
+MAX_MODELS = 100
 """Models that have a label of their own; agents name what they like, so later ones are counted as `other`."""
 
 _SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -55,7 +55,7 @@ class ModelMetrics:
     def _label(self, provider: str, model: str) -> str:
         known = (provider, model)
         if known not in self._models:
-            if len(self._models) >= MOST_MODELS:
+            if len(self._models) >= MAX_MODELS:
                 return "other"
             self._models.add(known)
         return model

@@ -21,7 +21,7 @@ from chat_gateway.providers.provider import ModelCall
 
 _encode = msgspec.json.Encoder().encode
 _ROLES = {role: role.value for role in Role}  # `value` is a property in Python: three times a look-up
-MOST_TOKENS = 2**31
+MAX_TOKENS = 2**31
 """No model call counts more tokens than this: what a provider says beyond it is not true."""
 
 
@@ -136,7 +136,7 @@ def to_message(message: UpstreamMessage) -> Message:
 
 
 def to_usage(usage: UpstreamUsage | None) -> Usage:
-    """Returns the token counts, each from 0 to `MOST_TOKENS`; zeros for what the provider did not count."""
+    """Returns the token counts, each from 0 to `MAX_TOKENS`; zeros for what the provider did not count."""
     if usage is None:
         return Usage()
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
@@ -152,7 +152,7 @@ def to_finish_reason(text: str) -> FinishReason:
 
 
 def _tokens(count: int | None) -> int:
-    return min(max(count or 0, 0), MOST_TOKENS)
+    return min(max(count or 0, 0), MAX_TOKENS)
 
 
 def _part_json(part: TextPart | ImagePart) -> dict[str, Any]:

@@ -17,8 +17,8 @@ import httptools
 IDLE_SECONDS = 4.0
 """How long an idle connection is kept. Many servers close theirs after 5 s: one about to close must not be used."""
 
-MOST_HEAD_BYTES = 64 * 1024
-MOST_WAITING_BYTES = 256 * 1024
+MAX_HEAD_BYTES = 64 * 1024
+MAX_WAITING_BYTES = 256 * 1024
 """What has arrived and nobody has read; beyond it the server is not read from."""
 
 
@@ -249,9 +249,9 @@ class _Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(NotHttp(type(error).__name__))
             return
-        if not self._has_head and self._head_bytes > MOST_HEAD_BYTES:
+        if not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
             self._fail(NotHttp("a head that is too large"))
-        elif self._waiting_bytes > MOST_WAITING_BYTES and not self._paused and self._transport is not None:
+        elif self._waiting_bytes > MAX_WAITING_BYTES and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
         self._wake()

@@ -12,7 +12,7 @@ from servicekit.errors import ServiceError
 
 INTERVAL = 60.0
 BATCH = 500
-MOST_NOTED = 100_000
+MAX_NOTED = 100_000
 """Keys whose use is noted between two writes; that of more of them is not."""
 
 _log = structlog.get_logger("config_svc.key_uses")
@@ -36,7 +36,7 @@ class KeyUses:
         earlier = self._noted.get(key_id)
         known = earlier.time if earlier is not None else written
         if (known is not None and minute - known < timedelta(minutes=1) and new_hash is None) or (
-            earlier is None and len(self._noted) >= MOST_NOTED
+            earlier is None and len(self._noted) >= MAX_NOTED
         ):
             return
         self._noted[key_id] = Use(key_id, minute, new_hash)

@@ -19,8 +19,8 @@ DEFAULT_OVERLAP: Final = timedelta(days=1)
 _LETTERS = string.digits + string.ascii_letters
 _ID_LETTERS = 20
 _KEY_ID = re.compile(rf"{ID_PREFIX}[0-9A-Za-z]{{{_ID_LETTERS}}}")
-_MOST_REQUESTS = 1_000_000
-_MOST_TURNS = 100_000
+_MAX_REQUESTS = 1_000_000
+_MAX_TURNS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class ApiKey:
         rules.check_text(found, f"{path}.display_name", self.display_name, most=200)
         limits = f"{path}.limits"
         rules.check_number(
-            found, f"{limits}.requests_per_minute", self.requests_per_minute, least=0, most=_MOST_REQUESTS
+            found, f"{limits}.requests_per_minute", self.requests_per_minute, least=0, most=_MAX_REQUESTS
         )
-        rules.check_number(found, f"{limits}.concurrent_turns", self.concurrent_turns, least=0, most=_MOST_TURNS)
+        rules.check_number(found, f"{limits}.concurrent_turns", self.concurrent_turns, least=0, most=_MAX_TURNS)
         if self.expire_time is not None and self.expire_time <= self.create_time:
             found.add(f"{path}.expire_time", "must be in the future")
 

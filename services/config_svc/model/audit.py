@@ -11,11 +11,11 @@ from servicekit.errors import Violations
 
 State: TypeAlias = dict[str, Json]
 
-MOST_STATE_BYTES: Final = 64 * KIB
+MAX_STATE_BYTES: Final = 64 * KIB
 LEFT_OUT: Final = "left_out_bytes"
 """In a state that was too large, `{"left_out_bytes": n}` stands for a field that took n bytes as JSON."""
 
-_MOST_LEFT_OUT = 16
+_MAX_LEFT_OUT = 16
 """A state from which more fields would have to be left out is left out whole."""
 
 TOKEN: Final = "token:"
@@ -111,14 +111,14 @@ class AuditQuery:
 
 def _bounded(state: State | None) -> State | None:
     size = len(canonical(state).encode()) if state is not None else 0
-    if state is None or size <= MOST_STATE_BYTES:
+    if state is None or size <= MAX_STATE_BYTES:
         return state
     sizes = {name: len(canonical(value).encode()) for name, value in state.items()}
     left, left_size = dict(state), size
-    for name in sorted(sizes, key=lambda one: sizes[one], reverse=True)[:_MOST_LEFT_OUT]:
+    for name in sorted(sizes, key=lambda one: sizes[one], reverse=True)[:_MAX_LEFT_OUT]:
         left[name] = {LEFT_OUT: sizes[name]}
         left_size += len(canonical(left[name])) - sizes[name]
-        if left_size <= MOST_STATE_BYTES:
+        if left_size <= MAX_STATE_BYTES:
             return left
     return {LEFT_OUT: size}
 

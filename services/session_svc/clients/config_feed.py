@@ -14,7 +14,7 @@ from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1.agent_config_service_pb2_grpc import AgentConfigServiceStub
 from servicekit.channels import call, stream
 from servicekit.errors import RemoteError, Unavailable
-from session_svc.model.session import AgentLife
+from session_svc.model.session import AgentIncarnation
 
 PEER = "config_svc"
 CALL_SECONDS = 5.0
@@ -36,7 +36,7 @@ class Change:
 
     cursor: str
     kind: ChangeKind = ChangeKind.NOTHING
-    agent: AgentLife | None = None
+    agent: AgentIncarnation | None = None
 
 
 class ConfigFeed(Protocol):
@@ -48,7 +48,7 @@ class ConfigFeed(Protocol):
         Raises `ServiceError` when the feed ends, `RemoteError` with reason CURSOR_TOO_OLD among others.
         """
 
-    async def exists(self, agent: AgentLife) -> bool:
+    async def exists(self, agent: AgentIncarnation) -> bool:
         """Tells whether this life of the agent goes on. Raises `ServiceError` when that can't be known."""
 
 
@@ -73,7 +73,7 @@ class ConfigClient:
                     raise Unavailable(PEER)
                 yield _change(response)
 
-    async def exists(self, agent: AgentLife) -> bool:
+    async def exists(self, agent: AgentIncarnation) -> bool:
         """See `ConfigFeed`."""
         request = pb.GetAgentConfigRequest(project=agent.project, id=agent.agent_id, uid=agent.agent_uid)
         try:
@@ -94,4 +94,4 @@ def _change(response: pb.WatchAgentConfigsResponse) -> Change:
     if kind is ChangeKind.NOTHING:
         return Change(response.cursor)
     config = response.agent_config
-    return Change(response.cursor, kind, AgentLife(config.project, config.id, config.uid))
+    return Change(response.cursor, kind, AgentIncarnation(config.project, config.id, config.uid))

@@ -51,8 +51,8 @@ _BUSY = {
 }
 _CHANGEABLE = ("metadata", "idle_ttl", "pinned_revision")
 _DEFAULT_PAGE = 50
-_MOST_SESSIONS = 1000
-_MOST_TURNS = 100
+_MAX_SESSIONS = 1000
+_MAX_TURNS = 100
 
 # Field numbers of BeginTurnResponse that hold stored bytes, as tags of length-delimited fields.
 _WINDOW_TAG = bytes_tag(turn_service_pb2.BeginTurnResponse.WINDOW_FIELD_NUMBER)
@@ -160,8 +160,8 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
     turn.ClearField("number")
     turn.id = held.turn_id
     data = turn.SerializeToString()
-    if len(data) > rules.MOST_TURN_BYTES:
-        raise MessageTooLarge(f"the turn has {len(data)} bytes", limit=rules.MOST_TURN_BYTES)
+    if len(data) > rules.MAX_TURN_BYTES:
+        raise MessageTooLarge(f"the turn has {len(data)} bytes", limit=rules.MAX_TURN_BYTES)
     return CommitTurn(
         lease=held,
         turn=data,
@@ -175,7 +175,7 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
 
 
 def _tokens(count: int) -> int:
-    return min(max(count, 0), rules.MOST_TOKENS)
+    return min(max(count, 0), rules.MAX_TOKENS)
 
 
 def session(stored: Session) -> session_service_pb2.Session:
@@ -277,7 +277,7 @@ def session_query(
                 position = ListPosition(activity_ms, session_id)
             case _:
                 raise InvalidPageToken
-    return query, min(request.page_size or _DEFAULT_PAGE, _MOST_SESSIONS), position
+    return query, min(request.page_size or _DEFAULT_PAGE, _MAX_SESSIONS), position
 
 
 def session_page_token(query: SessionQuery, position: ListPosition | None) -> str:
@@ -314,7 +314,7 @@ def turn_query(request: session_service_pb2.ListMessagesRequest) -> TurnQuery:
                 start = number
             case _:
                 raise InvalidPageToken
-    size = min(request.page_size or _DEFAULT_PAGE, _MOST_TURNS)
+    size = min(request.page_size or _DEFAULT_PAGE, _MAX_TURNS)
     return TurnQuery(key, request.user_id, start, size, newest_first)
 
 

@@ -12,13 +12,13 @@ from servicekit.interceptors import Behavior
 from servicekit.rpc_status import DETAILS_KEY, to_status
 from servicekit.wire import bytes_tag, number_tag, varint
 
-MOST_CALLS = 1024
+MAX_CALLS = 1024
 """Calls of one stream at a time; one more is refused, as a server refuses RPCs beyond its own limit."""
 
-MOST_BATCH_BYTES = 256 * 1024
+MAX_BATCH_BYTES = 256 * 1024
 """A message to the caller is sent when it has reached this: what is small does not wait for all that is large."""
 
-MOST_UNSENT_BYTES = 4 * 1024 * 1024
+MAX_UNSENT_BYTES = 4 * 1024 * 1024
 """Of a caller that does not take its answers, no more calls are read until it has taken all but so many bytes."""
 
 OVERLOAD_PAUSE = 0.5
@@ -120,7 +120,7 @@ class _Stream:
             raise InvalidArgument(message=f"call {call_id} is there already")
         if name is None:
             self._refuse(call_id, UnknownMethod())
-        elif len(self._calls) + len(self._cancelled) >= MOST_CALLS:
+        elif len(self._calls) + len(self._cancelled) >= MAX_CALLS:
             self._refuse(call_id, Unavailable("session_svc", retry_after=OVERLOAD_PAUSE))
         else:
             self._calls[call_id] = asyncio.create_task(self._run(call_id, call, name))
@@ -146,7 +146,7 @@ class _Stream:
     def _put(self, piece: bytes) -> None:
         self._answers.append(piece)
         self._unsent_bytes += len(piece)
-        if self._unsent_bytes > MOST_UNSENT_BYTES:
+        if self._unsent_bytes > MAX_UNSENT_BYTES:
             self._room.clear()
         self._ready.set()
 
@@ -158,14 +158,14 @@ class _Stream:
                 batch = self._batch()
                 await self._context.write(batch)
                 self._unsent_bytes -= len(batch)
-                if self._unsent_bytes <= MOST_UNSENT_BYTES:
+                if self._unsent_bytes <= MAX_UNSENT_BYTES:
                     self._room.set()
 
     def _batch(self) -> bytes:
         answers, size = self._answers, 0
         for count, answer in enumerate(answers, 1):
             size += len(answer)
-            if size >= MOST_BATCH_BYTES:
+            if size >= MAX_BATCH_BYTES:
                 batch = b"".join(answers[:count])
                 del answers[:count]
                 return batch

@@ -23,25 +23,25 @@ from session_svc.model.session import (
     SessionKey,
 )
 
-MOST_MESSAGES = 256
-MOST_PARTS = 64
-MOST_TOOL_CALLS = 128
-MOST_NAME_CHARACTERS = 64
-MOST_TURN_BYTES = 1024 * 1024
-MOST_TURN_METADATA_BYTES = 4096
-MOST_TURN_METADATA_DEPTH = 16
+MAX_MESSAGES = 256
+MAX_PARTS = 64
+MAX_TOOL_CALLS = 128
+MAX_NAME_CHARACTERS = 64
+MAX_TURN_BYTES = 1024 * 1024
+MAX_TURN_METADATA_BYTES = 4096
+MAX_TURN_METADATA_DEPTH = 16
 """Objects and lists in each other. Each is up to three messages of protobuf, which reads at most a hundred. Deeper,
 a turn that came in by itself could not be read where it stands within other messages, as in an answer of `Turns`."""
-MOST_TOKENS = 2**31
-MOST_WINDOW_MESSAGES = 1000
-MOST_METADATA_PAIRS = 64
-MOST_METADATA_KEY = 64
-MOST_METADATA_VALUE = 512
-MOST_DIGEST_BYTES = 64
-MOST_LIMITS = 8
-MOST_SUBJECT = 200
-MOST_REQUESTS = 1_000_000
-MOST_CONCURRENT = 100_000
+MAX_TOKENS = 2**31
+MAX_WINDOW_MESSAGES = 1000
+MAX_METADATA_PAIRS = 64
+MAX_METADATA_KEY = 64
+MAX_METADATA_VALUE = 512
+MAX_DIGEST_BYTES = 64
+MAX_LIMITS = 8
+MAX_SUBJECT = 200
+MAX_REQUESTS = 1_000_000
+MAX_CONCURRENT = 100_000
 SHORTEST_MS = 1000
 LONGEST_IDLE_MS = 30 * 24 * 60 * 60 * 1000
 IMAGE_DETAILS = ("", "auto", "low", "high")
@@ -120,8 +120,8 @@ def check_begin(turn: BeginTurn) -> None:
         found.add("session_id", "must be set with session_must_exist")
     _check_owner(found, "", turn.agent_id, turn.agent_uid, turn.user_id)
     _check_turn_id(found, "turn_id", turn.turn_id)
-    if not 0 <= turn.window_messages <= MOST_WINDOW_MESSAGES:
-        found.add("window_messages", f"must be 0 to {MOST_WINDOW_MESSAGES}")
+    if not 0 <= turn.window_messages <= MAX_WINDOW_MESSAGES:
+        found.add("window_messages", f"must be 0 to {MAX_WINDOW_MESSAGES}")
     _check_idle(found, "idle_ttl", turn.idle_ms)
     _check_lifetime(found, "max_lifetime", turn.lifetime_ms)
     _check_request(found, turn.request)
@@ -133,18 +133,18 @@ def check_begin(turn: BeginTurn) -> None:
 def _check_limits(found: Violations, limits: tuple[TurnLimit, ...]) -> None:
     _check_subjects(found, "limits", [limit.subject for limit in limits])
     for index, limit in enumerate(limits):
-        if not 0 <= limit.requests_per_minute <= MOST_REQUESTS:
-            found.add(f"limits[{index}].requests_per_minute", f"must be 0 to {MOST_REQUESTS}")
-        if not 0 <= limit.concurrent_turns <= MOST_CONCURRENT:
-            found.add(f"limits[{index}].concurrent_turns", f"must be 0 to {MOST_CONCURRENT}")
+        if not 0 <= limit.requests_per_minute <= MAX_REQUESTS:
+            found.add(f"limits[{index}].requests_per_minute", f"must be 0 to {MAX_REQUESTS}")
+        if not 0 <= limit.concurrent_turns <= MAX_CONCURRENT:
+            found.add(f"limits[{index}].concurrent_turns", f"must be 0 to {MAX_CONCURRENT}")
 
 
 def _check_subjects(found: Violations, field: str, subjects: Sequence[str]) -> None:
-    if len(subjects) > MOST_LIMITS or len(set(subjects)) < len(subjects):
-        found.add(field, f"must be at most {MOST_LIMITS}, each of another subject")
+    if len(subjects) > MAX_LIMITS or len(set(subjects)) < len(subjects):
+        found.add(field, f"must be at most {MAX_LIMITS}, each of another subject")
     for index, subject in enumerate(subjects):
-        if len(subject) > MOST_SUBJECT or not _SUBJECT.fullmatch(subject):
-            found.add(f"{field}[{index}].subject", f"must match {_SUBJECT.pattern}, at most {MOST_SUBJECT} characters")
+        if len(subject) > MAX_SUBJECT or not _SUBJECT.fullmatch(subject):
+            found.add(f"{field}[{index}].subject", f"must match {_SUBJECT.pattern}, at most {MAX_SUBJECT} characters")
 
 
 def check_lease(found: Violations, lease: Lease, *, token_known: bool = True, stateless_allowed: bool = True) -> None:
@@ -178,8 +178,8 @@ def check_messages(found: Violations, messages: Sequence[MessageView]) -> bool:
     It does when it has results of tool calls that are not its own. They must come before the agent speaks: a later
     result answers a call of the turn.
     """
-    if not 1 <= len(messages) <= MOST_MESSAGES:
-        found.add("turn.messages", f"must be 1 to {MOST_MESSAGES}")
+    if not 1 <= len(messages) <= MAX_MESSAGES:
+        found.add("turn.messages", f"must be 1 to {MAX_MESSAGES}")
     calls: set[str] = set()
     continues = spoken = False
     for index, message in enumerate(messages):
@@ -207,10 +207,10 @@ def check_turn_metadata(found: Violations, metadata: str | None) -> None:
     """Notes when a turn's metadata, given as JSON, is too large or nested too deep, or is no JSON (None)."""
     if metadata is None:
         found.add("turn.metadata", "must be JSON: numbers must be finite, and each value of a kind")
-    elif len(metadata.encode()) > MOST_TURN_METADATA_BYTES:
-        found.add("turn.metadata", f"must be at most {MOST_TURN_METADATA_BYTES} bytes as JSON")
-    elif _depth(json.loads(metadata)) > MOST_TURN_METADATA_DEPTH:
-        found.add("turn.metadata", f"must be nested at most {MOST_TURN_METADATA_DEPTH} deep")
+    elif len(metadata.encode()) > MAX_TURN_METADATA_BYTES:
+        found.add("turn.metadata", f"must be at most {MAX_TURN_METADATA_BYTES} bytes as JSON")
+    elif _depth(json.loads(metadata)) > MAX_TURN_METADATA_DEPTH:
+        found.add("turn.metadata", f"must be nested at most {MAX_TURN_METADATA_DEPTH} deep")
 
 
 def _depth(value: object) -> int:
@@ -363,23 +363,23 @@ def _check_request(found: Violations, request: RequestMark | None) -> None:
         return
     if not _REQUEST_ID.fullmatch(request.request_id):
         found.add("request_id", "must be at most 255 printable ASCII characters")
-    if not 1 <= len(request.digest) <= MOST_DIGEST_BYTES:
-        found.add("request_digest", f"must be 1 to {MOST_DIGEST_BYTES} bytes with a request_id")
+    if not 1 <= len(request.digest) <= MAX_DIGEST_BYTES:
+        found.add("request_digest", f"must be 1 to {MAX_DIGEST_BYTES} bytes with a request_id")
 
 
 def _check_metadata(found: Violations, field: str, metadata: Mapping[str, str]) -> None:
-    if len(metadata) > MOST_METADATA_PAIRS:
-        found.add(field, f"must be at most {MOST_METADATA_PAIRS} pairs")
+    if len(metadata) > MAX_METADATA_PAIRS:
+        found.add(field, f"must be at most {MAX_METADATA_PAIRS} pairs")
     for key, value in metadata.items():
-        if not 1 <= len(key) <= MOST_METADATA_KEY:
-            found.add(field, f"keys must have 1 to {MOST_METADATA_KEY} characters")
-        if len(value) > MOST_METADATA_VALUE:
-            found.add(f"{field}[{key[:MOST_METADATA_KEY]}]", f"must have at most {MOST_METADATA_VALUE} characters")
+        if not 1 <= len(key) <= MAX_METADATA_KEY:
+            found.add(field, f"keys must have 1 to {MAX_METADATA_KEY} characters")
+        if len(value) > MAX_METADATA_VALUE:
+            found.add(f"{field}[{key[:MAX_METADATA_KEY]}]", f"must have at most {MAX_METADATA_VALUE} characters")
 
 
 def _check_tool_calls(found: Violations, path: str, tool_calls: Sequence[ToolCallView], calls: set[str]) -> None:
-    if len(tool_calls) > MOST_TOOL_CALLS:
-        found.add(f"{path}.tool_calls", f"must be at most {MOST_TOOL_CALLS}")
+    if len(tool_calls) > MAX_TOOL_CALLS:
+        found.add(f"{path}.tool_calls", f"must be at most {MAX_TOOL_CALLS}")
     for index, call in enumerate(tool_calls):
         if not call.id or call.id in calls:
             found.add(f"{path}.tool_calls[{index}].id", "must be set and unique within the turn")
@@ -389,8 +389,8 @@ def _check_tool_calls(found: Violations, path: str, tool_calls: Sequence[ToolCal
 
 
 def _check_shape(found: Violations, path: str, message: MessageView) -> None:
-    if len(message.name) > MOST_NAME_CHARACTERS:
-        found.add(f"{path}.name", f"must have at most {MOST_NAME_CHARACTERS} characters")
+    if len(message.name) > MAX_NAME_CHARACTERS:
+        found.add(f"{path}.name", f"must have at most {MAX_NAME_CHARACTERS} characters")
     parts = message.parts
     if parts:
         _check_parts(found, path, message, parts)
@@ -405,8 +405,8 @@ def _check_parts(found: Violations, path: str, message: MessageView, parts: Sequ
         found.add(f"{path}.parts", "must be empty unless the role is user")
     if message.content:
         found.add(f"{path}.content", "must be empty when parts are given")
-    if len(parts) > MOST_PARTS:
-        found.add(f"{path}.parts", f"must be at most {MOST_PARTS}")
+    if len(parts) > MAX_PARTS:
+        found.add(f"{path}.parts", f"must be at most {MAX_PARTS}")
     for index, part in enumerate(parts):
         url = part.image_url.url
         if url and not url.startswith(("https:", "data:")):

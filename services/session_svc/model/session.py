@@ -343,7 +343,7 @@ class Erasure:
 
 
 @value
-class AgentLife:
+class AgentIncarnation:
     """One life of an agent id."""
 
     project: str
@@ -384,7 +384,7 @@ def session_id_of_request(project: str, agent_uid: str, user_id: str, request_id
     return f"s-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def fit_window(newest_first: Iterable[_Fitting], most_messages: int, most_bytes: int) -> list[_Fitting]:
+def fit_window(newest_first: Iterable[_Fitting], max_messages: int, max_bytes: int) -> list[_Fitting]:
     """Returns the newest turns, oldest first, that hold at most so many messages and bytes together.
 
     Whole turns only. The first is never one that continues another: the tool calls that its results answer would be
@@ -392,9 +392,9 @@ def fit_window(newest_first: Iterable[_Fitting], most_messages: int, most_bytes:
     """
     window: list[_Fitting] = []
     for turn in newest_first:
-        most_messages -= turn.message_count
-        most_bytes -= turn.size
-        if most_messages < 0 or most_bytes < 0:
+        max_messages -= turn.message_count
+        max_bytes -= turn.size
+        if max_messages < 0 or max_bytes < 0:
             break
         window.append(turn)
     while window and window[-1].continues:

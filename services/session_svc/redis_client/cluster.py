@@ -12,7 +12,7 @@ from session_svc.redis_client.connection import NotSent, RedisAway, Reply
 from session_svc.redis_client.link import RedisLink
 from session_svc.redis_client.slots import SlotMap, slot_of
 
-MOST_HOPS = 5
+MAX_HOPS = 5
 RETRY_SECONDS = 1.0
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 0.2
@@ -31,7 +31,7 @@ class ClusterLink:
     """Sends commands to the nodes that serve them, and follows them when they move.
 
     A command that a node refused is sent again, with all of its stage and slot that stand behind it, so that their
-    order holds: at most `MOST_HOPS` times where another node is named, for `RETRY_SECONDS` where none is. A connection
+    order holds: at most `MAX_HOPS` times where another node is named, for `RETRY_SECONDS` where none is. A connection
     that breaks fails the calls that wait on it, for the commands may have run.
     """
 
@@ -76,7 +76,7 @@ class ClusterLink:
                 self._slots.doubt()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
-            elif hops > MOST_HOPS:
+            elif hops > MAX_HOPS:
                 raise RedisAway
             if loop.time() > give_up:
                 raise RedisAway

@@ -13,8 +13,8 @@ from session_svc.redis_client.address import Command, RedisAddress, pack
 
 CONNECT_SECONDS = 1.0
 REPLY_SECONDS = 2.0
-MOST_CALLS = 4096
-MOST_UNSENT_BYTES = 64 * 1024 * 1024
+MAX_CALLS = 4096
+MAX_UNSENT_BYTES = 64 * 1024 * 1024
 WATCH_SECONDS = 0.25
 
 Reply = Any
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
 
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
         """Sends the commands and returns their replies. Raises `RedisAway`."""
-        if self.broken.is_set() or len(self._calls) >= MOST_CALLS:
+        if self.broken.is_set() or len(self._calls) >= MAX_CALLS:
             raise RedisAway
         call = _Call(len(commands), self._loop.create_future(), self._loop.time())
         alone = not self._calls
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self.broken.is_set():
             return
         self._transport.write(data)
-        if self._transport.get_write_buffer_size() > MOST_UNSENT_BYTES:
+        if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             self.break_off()
 
     def _check(self) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 import structlog
 
-from servicekit.keeping import kept_going
+from servicekit.supervision import supervise
 from session_svc.redis_client.address import Command, Place
 from session_svc.redis_client.connection import (
     CONNECT_SECONDS,
@@ -100,7 +100,7 @@ class RedisLink:
     def start(self) -> None:
         """Begins to keep the connection up, without waiting for it."""
         self._begin_attempt()
-        self._keeper = asyncio.create_task(kept_going("redis link", self._keep_up), name="redis link")
+        self._keeper = asyncio.create_task(supervise("redis link", self._keep_up), name="redis link")
 
     async def close(self) -> None:
         """Ends the connection."""

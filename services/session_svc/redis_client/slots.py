@@ -10,14 +10,14 @@ from typing import Self
 import hiredis
 import structlog
 
-from servicekit.keeping import kept_going
+from servicekit.supervision import supervise
 from session_svc.redis_client.address import RedisAddress
 from session_svc.redis_client.connection import CONNECT_SECONDS, RedisAway, RedisFault, Reply, ask
 from session_svc.redis_client.url import ClusterAddress, at
 
 SLOTS = 16384
 ASK_SECONDS = 0.5
-MOST_ASKED = 8
+MAX_ASKED = 8
 SHORTEST_PAUSE = 0.1
 REFRESH_SECONDS = 10.0
 DOUBT_SECONDS = 0.6
@@ -58,7 +58,7 @@ class SlotMap:
     async def open(self) -> AsyncIterator[Self]:
         """Keeps the map fresh while open. Entering does not wait for the cluster."""
         self._refresh = asyncio.get_running_loop().create_future()
-        keeper = asyncio.create_task(kept_going("redis slots", self._keep_fresh), name="redis slots")
+        keeper = asyncio.create_task(supervise("redis slots", self._keep_fresh), name="redis slots")
         try:
             yield self
         finally:
@@ -115,7 +115,7 @@ class SlotMap:
 
     async def _ask(self) -> bool:
         """Asks node after node until one answers; returns whether one did."""
-        known = random.sample(self._nodes, min(len(self._nodes), MOST_ASKED))
+        known = random.sample(self._nodes, min(len(self._nodes), MAX_ASKED))
         for node in [*known, *self._seeds]:
             try:
                 async with asyncio.timeout(ASK_SECONDS):

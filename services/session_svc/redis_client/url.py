@@ -9,7 +9,7 @@ from servicekit.errors import StartupError
 from session_svc.redis_client.address import DEFAULT_PORT, RedisAddress, database_number
 
 SENTINEL_PORT = 26379
-MOST_HOSTS = 32
+MAX_HOSTS = 32
 
 _SEVERAL = re.compile(
     r"(?P<scheme>rediss?)\+(?P<kind>sentinel|cluster)://(?:(?P<user>[^@/]*)@)?(?P<hosts>[^@/?#]+)"
@@ -99,8 +99,8 @@ def _hosts(text: str, default_port: int) -> list[tuple[str, int]]:
         if host is None or not 0 < int(host["port"] or default_port) < 65536:
             raise StartupError(f"the Redis URL names {part!r} among its hosts: must be host or host:port")
         found.append((host["six"] or host["host"], int(host["port"] or default_port)))
-    if len(found) > MOST_HOSTS:
-        raise StartupError(f"the Redis URL names {len(found)} hosts: at most {MOST_HOSTS}")
+    if len(found) > MAX_HOSTS:
+        raise StartupError(f"the Redis URL names {len(found)} hosts: at most {MAX_HOSTS}")
     return found
 
 

@@ -1,6 +1,6 @@
 """What session_svc remembers of agents, in Redis."""
 
-from session_svc.model.session import LONGEST_LIFETIME_MS, AgentLife
+from session_svc.model.session import LONGEST_LIFETIME_MS, AgentIncarnation
 from session_svc.redis_store.durability import Durability
 from session_svc.redis_store.scripts_runner import AGENTS_KEY, RedisScripts, fence_key, now_ms
 
@@ -18,21 +18,21 @@ class RedisAgents:
         self._scripts = scripts
         self._durability = durability or Durability([scripts])
 
-    async def fence(self, life: AgentLife) -> None:
+    async def fence(self, life: AgentIncarnation) -> None:
         """See `AgentStore`."""
         await self._durability.keep(("SET", fence_key(life.project, life.agent_uid), life.agent_id, "PX", FENCE_MS))
 
-    async def unfence(self, life: AgentLife) -> None:
+    async def unfence(self, life: AgentIncarnation) -> None:
         """See `AgentStore`."""
         await self._scripts.run(("DEL", fence_key(life.project, life.agent_uid)))
 
-    async def agents(self) -> list[AgentLife]:
+    async def agents(self) -> list[AgentIncarnation]:
         """See `AgentStore`."""
         await self._scripts.run(("ZREMRANGEBYSCORE", AGENTS_KEY, "-inf", now_ms() - FENCE_MS))
-        found: list[AgentLife] = []
+        found: list[AgentIncarnation] = []
         while True:
             [members] = await self._scripts.run(("ZRANGE", AGENTS_KEY, len(found), len(found) + BATCH - 1))
-            found += [AgentLife(*member.decode().rsplit(":", 2)) for member in members]
+            found += [AgentIncarnation(*member.decode().rsplit(":", 2)) for member in members]
             if len(members) < BATCH:
                 return found
 

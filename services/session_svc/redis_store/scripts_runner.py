@@ -53,8 +53,8 @@ _TEACH_TRIES = 3
 
 AGENTS_KEY = "agents"
 REMEMBER_AGENT_SECONDS = 3600.0
-MOST_AGENTS = 10_000
-MOST_INDEXES = 10_000
+MAX_AGENTS = 10_000
+MAX_INDEXES = 10_000
 
 
 class RedisScripts:
@@ -177,7 +177,7 @@ class KnownAgents:
         if until > now and generation == self._link.generation:
             return None
         self._seen[member] = (self._link.generation, now + REMEMBER_AGENT_SECONDS)
-        if len(self._seen) > MOST_AGENTS:
+        if len(self._seen) > MAX_AGENTS:
             self._seen.popitem(last=False)
         return ("ZADD", AGENTS_KEY, now_ms(), member)
 
@@ -186,7 +186,7 @@ class KnownAgents:
         self._seen.pop(f"{project}:{agent_id}:{agent_uid}", None)
 
 
-class Births:
+class IndexAdditions:
     """Counts sessions made or refused, by project and index; of too many indexes the oldest are forgotten."""
 
     def __init__(self) -> None:
@@ -196,7 +196,7 @@ class Births:
         """Counts a session, or several."""
         for index in indexes:
             self._counts[project, index] = self._counts.get((project, index), 0) + count
-            if len(self._counts) > MOST_INDEXES:
+            if len(self._counts) > MAX_INDEXES:
                 self._counts.popitem(last=False)
 
     def take(self) -> list[tuple[str, str, int]]:

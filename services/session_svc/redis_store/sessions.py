@@ -37,7 +37,7 @@ from session_svc.redis_client.address import Command
 from session_svc.redis_client.connection import RedisAway, Reply
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.scripts_runner import (
-    Births,
+    IndexAdditions,
     KnownAgents,
     RedisScripts,
     fence_key,
@@ -52,10 +52,10 @@ from session_svc.redis_store.turn_codec import message_count_of, number_of, plai
 from session_svc.redis_store.turns import RedisTurns
 
 BATCH = 100
-MOST_LOOKED_AT = 2000
+MAX_LOOKED_AT = 2000
 TURNS_A_READ = 16
 PAGE_BYTES = 4 * 1024 * 1024
-MOST_TRIES = 3
+MAX_TRIES = 3
 SWEEP_GRACE_MS = 5 * 60 * 1000
 CLOCK_SKEW_MS = 5 * 60 * 1000
 
@@ -85,7 +85,7 @@ class RedisSessions:
         scripts: RedisScripts,
         turns: RedisTurns,
         limits: Limits,
-        births: Births,
+        births: IndexAdditions,
         durability: Durability | None = None,
         *,
         compressing: bool = True,
@@ -164,7 +164,7 @@ class RedisSessions:
         index = narrowest_index(query.project, query.agent_id, query.user_id)
         found: list[Session] = []
         looked_at, position, more = 0, after, True
-        while more and looked_at < MOST_LOOKED_AT:
+        while more and looked_at < MAX_LOOKED_AT:
             candidates, more = await self._newest_of(index, position)
             looked_at += len(candidates)
             for candidate, session in await self._read(query.project, index, candidates):
@@ -313,7 +313,7 @@ class RedisSessions:
         if low > high:
             return []
         first = session.first_turn
-        for _ in range(MOST_TRIES):
+        for _ in range(MAX_TRIES):
             elements, answer = await self._scripts.run(
                 ("LRANGE", turns_key(session.key), max(low - first, 0), high - first),
                 self._scripts.command("read", session.key, ""),

@@ -13,15 +13,15 @@ import structlog
 
 from servicekit.errors import ServiceError
 from session_svc.metrics import Metrics
-from session_svc.redis_store.scripts_runner import Births, project_index
+from session_svc.redis_store.scripts_runner import IndexAdditions, project_index
 from session_svc.redis_store.sessions import RedisSessions
 
 LOOKS_A_SESSION = 3
-MOST_LOOKS = 300
+MAX_LOOKS = 300
 PAUSE_SECONDS = 1.0
 SWEEPS_A_CENSUS = 15
 CENSUS_LOOKS = 50
-MOST_PROJECTS = 1000
+MAX_PROJECTS = 1000
 
 _log = structlog.get_logger("session_svc.sweeper")
 
@@ -29,7 +29,7 @@ _log = structlog.get_logger("session_svc.sweeper")
 class Sweeper:
     """Sweeps as many members as sessions are made, and tells the metrics how many sessions live and have gone."""
 
-    def __init__(self, sessions: RedisSessions, births: Births, metrics: Metrics) -> None:
+    def __init__(self, sessions: RedisSessions, births: IndexAdditions, metrics: Metrics) -> None:
         self._sessions = sessions
         self._births = births
         self._metrics = metrics
@@ -56,7 +56,7 @@ class Sweeper:
         try:
             while left:
                 project, index, count = left[0]
-                found += await self._look(project, index, min(LOOKS_A_SESSION * count, MOST_LOOKS))
+                found += await self._look(project, index, min(LOOKS_A_SESSION * count, MAX_LOOKS))
                 left.popleft()
         finally:
             for project, index, count in left:
@@ -74,7 +74,7 @@ class Sweeper:
             # Every session is in one of these, so that none is counted twice.
             self._alive[project] = sample.alive
             self._alive.move_to_end(project)
-            if len(self._alive) > MOST_PROJECTS:
+            if len(self._alive) > MAX_PROJECTS:
                 self._alive.popitem(last=False)
             self._metrics.looked(sum(self._alive.values()), sample.gone)
         return sample.gone

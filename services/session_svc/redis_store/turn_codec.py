@@ -15,7 +15,7 @@ from lz4.block import LZ4BlockError, compress, decompress
 
 from servicekit.wire import varint
 from session_svc.model.errors import TurnDamaged
-from session_svc.model.rules import MOST_TURN_BYTES
+from session_svc.model.rules import MAX_TURN_BYTES
 
 _HEADER = struct.Struct(">HBIQI")
 _SUM_AND_SIZE = struct.Struct(">II")
@@ -24,9 +24,9 @@ _CONTINUES = 1
 _COMPRESSED = 2
 _NUMBER_TAG = b"\x10"
 
-LEAST_TURN_BYTES = 256
+MIN_TURN_BYTES = 256
 """Turns with fewer are stored as they are: what one could save does not pay for reading it."""
-LEAST_SAVED = 16
+MIN_SAVED = 16
 """Compressed is stored what becomes smaller by this part of it, or more."""
 
 
@@ -63,7 +63,7 @@ def body_of(turn: bytes, *, continues: bool, compressing: bool) -> tuple[bytes, 
     """
     flags = _CONTINUES if continues else 0
     size = len(turn)
-    if compressing and LEAST_TURN_BYTES <= size <= MOST_TURN_BYTES:
+    if compressing and MIN_TURN_BYTES <= size <= MAX_TURN_BYTES:
         block: bytes = compress(turn, store_size=False)
         if saves_enough(size, _SUM_AND_SIZE.size + len(block)):
             return _SUM_AND_SIZE.pack(_check_sum(block, size), size) + block, flags | _COMPRESSED
@@ -72,7 +72,7 @@ def body_of(turn: bytes, *, continues: bool, compressing: bool) -> tuple[bytes, 
 
 def saves_enough(size: int, compressed_size: int) -> bool:
     """Returns whether it pays to store so many bytes instead."""
-    return size - compressed_size >= size // LEAST_SAVED
+    return size - compressed_size >= size // MIN_SAVED
 
 
 def stored_turn(element: bytes) -> StoredTurn:
@@ -88,7 +88,7 @@ def stored_turn(element: bytes) -> StoredTurn:
         raise TurnDamaged(number)
     check_sum, size = _SUM_AND_SIZE.unpack_from(element, _HEADER.size)
     block = element[_BLOCK_AT:]
-    if size > MOST_TURN_BYTES or _check_sum(block, size) != check_sum:
+    if size > MAX_TURN_BYTES or _check_sum(block, size) != check_sum:
         raise TurnDamaged(number)
     field = _NUMBER_TAG + varint(number)
     return StoredTurn(messages, bool(flags & _CONTINUES), number, size + len(field), block, field)

@@ -30,7 +30,7 @@ from session_svc.redis_client.address import Command
 from session_svc.redis_client.connection import RedisAway, Reply
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.scripts_runner import (
-    Births,
+    IndexAdditions,
     KnownAgents,
     RedisScripts,
     fence_key,
@@ -44,7 +44,7 @@ from session_svc.redis_store.turn_codec import body_of, id_sum, stored_turn
 from session_svc.redis_store.wakeups import RedisWakes
 from session_svc.redis_store.window import Windows
 
-MOST_TRIES = 3
+MAX_TRIES = 3
 
 
 class RedisTurns:
@@ -55,7 +55,7 @@ class RedisTurns:
         scripts: RedisScripts,
         wakes: RedisWakes,
         limits: Limits,
-        births: Births,
+        births: IndexAdditions,
         durability: Durability | None = None,
         *,
         compressing: bool = True,
@@ -79,7 +79,7 @@ class RedisTurns:
 
     async def begin(self, turn: BeginTurn, call: str, wait_ms: int) -> Begun | Replayed | Waiting:
         """See `TurnStore`."""
-        for _ in range(MOST_TRIES):
+        for _ in range(MAX_TRIES):
             answer, elements, fenced = await self._begin(turn, call, wait_ms)
             if not turn.must_exist and (answer[0] != b"ok" or answer[3]):
                 # Also what is refused may have made an index, which only goes away where it is swept.

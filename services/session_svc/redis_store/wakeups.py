@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator
 import hiredis
 import structlog
 
-from servicekit.keeping import kept_going
+from servicekit.supervision import supervise
 from session_svc.redis_client.address import Place, pack
 from session_svc.redis_client.connection import CONNECT_SECONDS, RedisAway, RedisFault
 from session_svc.redis_client.link import FIRST_PAUSE, LONGEST_PAUSE
 
 PING_SECONDS = 5.0
 SILENCE_SECONDS = 12.0
-MOST_REMEMBERED = 1024
+MAX_REMEMBERED = 1024
 
 _log = structlog.get_logger("session_svc.redis")
 
@@ -56,7 +56,7 @@ class RedisWakes:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["RedisWakes"]:
         """Listens while open; reconnects by itself."""
-        listener = asyncio.create_task(kept_going("redis wakes", self._listen), name="redis wakes")
+        listener = asyncio.create_task(supervise("redis wakes", self._listen), name="redis wakes")
         try:
             yield self
         finally:
@@ -128,7 +128,7 @@ class RedisWakes:
             event.set()
             return
         self._early[call] = None
-        if len(self._early) > MOST_REMEMBERED:
+        if len(self._early) > MAX_REMEMBERED:
             self._early.popitem(last=False)
 
     def _wake_all(self) -> None:

@@ -9,9 +9,9 @@ from session_svc.redis_client.address import Command
 from session_svc.redis_store.scripts_runner import RedisScripts, turns_key
 from session_svc.redis_store.turn_codec import StoredTurn, stored_turn, token_of
 
-MOST_TURNS_A_READ = 32
+MAX_TURNS_A_READ = 32
 LARGE_TURN_BYTES = 64 * 1024
-MOST_LARGE_SESSIONS = 10_000
+MAX_LARGE_SESSIONS = 10_000
 
 
 class Windows:
@@ -22,9 +22,9 @@ class Windows:
     read the next time.
     """
 
-    def __init__(self, scripts: RedisScripts, most_bytes: int) -> None:
+    def __init__(self, scripts: RedisScripts, max_bytes: int) -> None:
         self._scripts = scripts
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._large: OrderedDict[SessionKey, int] = OrderedDict()
 
     def first_read(self, turn: BeginTurn) -> Command | None:
@@ -40,29 +40,29 @@ class Windows:
         if elements and token_of(elements[-1]) >= lease.token:
             raise LeaseLost(turn.key.session_id)  # deleted and made again between the script and the read
         turns = [stored_turn(element) for element in reversed(elements)]
-        wanted, most_messages = self._first_count(turn), turn.window_messages
-        while elements and len(elements) == wanted and self._has_room(turns, most_messages):
+        wanted, max_messages = self._first_count(turn), turn.window_messages
+        while elements and len(elements) == wanted and self._has_room(turns, max_messages):
             read, size = len(turns), _size(turns)
-            wanted = min(MOST_TURNS_A_READ, (self._most_bytes - size) * read // max(size, 1) + 1)
+            wanted = min(MAX_TURNS_A_READ, (self._max_bytes - size) * read // max(size, 1) + 1)
             [elements] = await self._scripts.run(("LRANGE", turns_key(turn.key), -read - wanted, -read - 1))
             turns += [stored_turn(element) for element in reversed(elements)]
         self._remember(turn.key, turns)
-        return [fitting.turn() for fitting in fit_window(turns, most_messages, self._most_bytes)]
+        return [fitting.turn() for fitting in fit_window(turns, max_messages, self._max_bytes)]
 
     def _first_count(self, turn: BeginTurn) -> int:
-        count = min((turn.window_messages + 1) // 2, MOST_TURNS_A_READ)
+        count = min((turn.window_messages + 1) // 2, MAX_TURNS_A_READ)
         average = self._large.get(turn.key)
-        return count if average is None else min(count, self._most_bytes // average + 1)
+        return count if average is None else min(count, self._max_bytes // average + 1)
 
-    def _has_room(self, turns: Sequence[StoredTurn], most_messages: int) -> bool:
-        return sum(turn.message_count for turn in turns) < most_messages and _size(turns) < self._most_bytes
+    def _has_room(self, turns: Sequence[StoredTurn], max_messages: int) -> bool:
+        return sum(turn.message_count for turn in turns) < max_messages and _size(turns) < self._max_bytes
 
     def _remember(self, key: SessionKey, turns: Sequence[StoredTurn]) -> None:
         average = _size(turns) // len(turns) if turns else 0
         if average >= LARGE_TURN_BYTES:
             self._large[key] = average
             self._large.move_to_end(key)
-            if len(self._large) > MOST_LARGE_SESSIONS:
+            if len(self._large) > MAX_LARGE_SESSIONS:
                 self._large.popitem(last=False)
         elif self._large:
             self._large.pop(key, None)

@@ -333,7 +333,7 @@ async def test_uses_are_written_at_the_end_of_the_process(store: Store, clock: C
 
 
 async def test_notes_of_uses_are_bounded(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("config_svc.access.key_uses.MOST_NOTED", 3)
+    monkeypatch.setattr("config_svc.access.key_uses.MAX_NOTED", 3)
     uses = KeyUses(store, clock=clock)
     for number in range(9):
         uses.note(f"key_{number}", None)

@@ -20,7 +20,7 @@ from session_svc.ports import AgentStore, LimitStore, SessionStore, TurnStore
 from session_svc.redis_client.url import ClusterAddress, parse_redis_url
 from session_svc.redis_store.agents import RedisAgents
 from session_svc.redis_store.limits import RedisLimits
-from session_svc.redis_store.scripts_runner import Births, RedisScripts
+from session_svc.redis_store.scripts_runner import IndexAdditions, RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.turns import RedisTurns
 from session_svc.redis_store.wakeups import RedisWakes
@@ -172,7 +172,7 @@ async def redis_bench(url: str, limits: Limits = LIMITS, *, compressing: bool = 
     """Yields the Redis adapter on an empty database, or on an empty cluster."""
     async with open_redis(url, 1) as ([link], place), RedisWakes(place).open() as wakes:
         scripts = RedisScripts(link)
-        births = Births()
+        births = IndexAdditions()
         turns = RedisTurns(scripts, wakes, limits, births, compressing=compressing)
 
         async def pass_time(ms: int) -> None:

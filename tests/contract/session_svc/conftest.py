@@ -19,7 +19,7 @@ async def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         yield memory_bench()
         return
     if request.param.endswith("compressed"):
-        monkeypatch.setattr(stored_turns, "LEAST_TURN_BYTES", 0)
+        monkeypatch.setattr(stored_turns, "MIN_TURN_BYTES", 0)
         monkeypatch.setattr(stored_turns, "saves_enough", lambda size, compressed: True)
     async with redis_bench(request.getfixturevalue(URLS[request.param])) as made:
         yield made

@@ -5,7 +5,7 @@ import pytest
 from servicekit.errors import InvalidArgument
 from session_svc.model.errors import AgentDeleted, LeaseLost, SessionAlreadyExists, SessionNotFound
 from session_svc.model.session import (
-    AgentLife,
+    AgentIncarnation,
     Fork,
     ListPosition,
     NewSession,
@@ -70,7 +70,7 @@ async def test_an_id_is_taken_until_its_session_ends(bench: Bench) -> None:
 
 
 async def test_no_session_is_created_for_a_fenced_agent(bench: Bench) -> None:
-    await bench.agents.fence(AgentLife("default", "hello", UID))
+    await bench.agents.fence(AgentIncarnation("default", "hello", UID))
     with pytest.raises(AgentDeleted):
         await bench.sessions.create(new())
     with pytest.raises(SessionNotFound):
@@ -292,7 +292,7 @@ async def test_agents_that_may_have_sessions(bench: Bench) -> None:
     await bench.turn("t1")
     await bench.turn("t2")
     await bench.sessions.create(new("s2", agent_id="other", agent_uid="uid-2"))
-    lives = [AgentLife("default", "hello", UID), AgentLife("default", "other", "uid-2")]
+    lives = [AgentIncarnation("default", "hello", UID), AgentIncarnation("default", "other", "uid-2")]
     assert sorted(await bench.agents.agents(), key=lambda life: life.agent_id) == lives
 
 

@@ -21,7 +21,7 @@ from session_svc.model.errors import (
     TurnInterrupted,
     TurnQueueFull,
 )
-from session_svc.model.session import AgentLife, Begun, BusyPolicy, SessionKey, SessionQuery, TurnQuery, Waiting
+from session_svc.model.session import AgentIncarnation, Begun, BusyPolicy, SessionKey, SessionQuery, TurnQuery, Waiting
 from tests.contract.session_svc.bench import LIMITS, UID, Bench, memory_bench, redis_bench
 
 SESSIONS = ("s1", "s2")
@@ -191,7 +191,7 @@ class TurnMachine(RuleBasedStateMachine):
     @precondition(lambda self: not any(self.queues.values()))
     @rule(fenced=st.booleans())
     def fence(self, fenced: bool) -> None:
-        life = AgentLife("default", "hello", UID)
+        life = AgentIncarnation("default", "hello", UID)
         self.fenced = fenced
         self.runner.run(self.bench.agents.fence(life) if fenced else self.bench.agents.unfence(life))
 

@@ -10,7 +10,7 @@ from session_svc.model.errors import (
     SessionNotFound,
 )
 from session_svc.model.session import (
-    AgentLife,
+    AgentIncarnation,
     BusyPolicy,
     CommitTurn,
     Lease,
@@ -220,19 +220,19 @@ async def test_must_exist(bench: Bench) -> None:
 
 async def test_no_turn_starts_on_a_fenced_agent_and_nothing_is_left_of_it(bench: Bench) -> None:
     await bench.turn("t1")
-    await bench.agents.fence(AgentLife("default", "hello", UID))
+    await bench.agents.fence(AgentIncarnation("default", "hello", UID))
     for session in ("s1", "s2"):
         with pytest.raises(AgentDeleted):
             await bench.begin("t2", session)
         with pytest.raises(SessionNotFound):
             await bench.sessions.get(SessionKey("default", session))
-    await bench.agents.unfence(AgentLife("default", "hello", UID))
+    await bench.agents.unfence(AgentIncarnation("default", "hello", UID))
     await bench.begun("t3")
 
 
 async def test_the_next_life_of_an_agent_never_sees_the_sessions_of_the_last(bench: Bench) -> None:
     await bench.turn("t1")
-    await bench.agents.fence(AgentLife("default", "hello", UID))
+    await bench.agents.fence(AgentIncarnation("default", "hello", UID))
     begun = await bench.begun("t2", uid=OTHER_UID)
     assert begun.created
     assert begun.window == []

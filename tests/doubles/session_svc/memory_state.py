@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from session_svc.model.session import (
-    AgentLife,
+    AgentIncarnation,
     BeginTurn,
     HeadedTurn,
     Lease,
@@ -64,7 +64,7 @@ class MemoryState:
         self.order: dict[SessionKey, int] = {}
         self.queues: dict[SessionKey, list[Ticket]] = {}
         self.fences: set[tuple[str, str]] = set()
-        self.agents: dict[AgentLife, None] = {}
+        self.agents: dict[AgentIncarnation, None] = {}
         self.cursor = ""
         self.calls: dict[str, asyncio.Event] = {}
 
@@ -95,7 +95,7 @@ class MemoryState:
     def touch(self, key: SessionKey, agent_id: str, agent_uid: str) -> None:
         """Moves a session to the front of the lists, before it exists."""
         self.order[key] = self.now()
-        self.agents[AgentLife(key.project, agent_id, agent_uid)] = None
+        self.agents[AgentIncarnation(key.project, agent_id, agent_uid)] = None
 
     def add(self, key: SessionKey, turn: BeginTurn) -> Stored:
         """Makes the session that a turn begins."""

@@ -5,7 +5,7 @@ import secrets
 from servicekit.errors import InvalidArgument, Violation
 from session_svc.model.errors import AgentDeleted, SessionAlreadyExists, SessionNotFound
 from session_svc.model.session import (
-    AgentLife,
+    AgentIncarnation,
     BeginTurn,
     Fork,
     ListPosition,
@@ -173,15 +173,15 @@ class MemoryAgents:
     def __init__(self, state: MemoryState) -> None:
         self._state = state
 
-    async def fence(self, life: AgentLife) -> None:
+    async def fence(self, life: AgentIncarnation) -> None:
         """See `AgentStore`."""
         self._state.fences.add((life.project, life.agent_uid))
 
-    async def unfence(self, life: AgentLife) -> None:
+    async def unfence(self, life: AgentIncarnation) -> None:
         """See `AgentStore`."""
         self._state.fences.discard((life.project, life.agent_uid))
 
-    async def agents(self) -> list[AgentLife]:
+    async def agents(self) -> list[AgentIncarnation]:
         """See `AgentStore`."""
         return list(self._state.agents)
 

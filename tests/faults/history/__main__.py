@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--sessions", type=int, default=3, help="lasting ones in use at a time")
     parser.add_argument("--pace", type=float, default=1.0, help="mean seconds between faults of services; 0: no faults")
-    parser.add_argument("--least-faults", type=int, help="fail when fewer were made (default: one in three seconds)")
+    parser.add_argument("--min-faults", type=int, help="fail when fewer were made (default: one in three seconds)")
     parser.add_argument("--logs", type=Path, help="keep the services' logs in this folder")
     options = parser.parse_args()
     scenario = Scenario(
@@ -42,7 +42,7 @@ def main() -> int:
         text = report(result)
     print(text)
     print(f"took {time.monotonic() - began:.0f} s")
-    least = options.least_faults
+    least = options.min_faults
     if least is None:
         least = int(options.seconds / 3) if options.pace > 0 else 0
     if len(result.history.faults) < least:

@@ -18,7 +18,7 @@ from tests.faults.history.records import DEFINITE, GONE, UNDECIDED, Attempt, End
 from tests.faults.history.slots import Sessions
 
 PATIENCE_SECONDS = 12.0
-MOST_ATTEMPTS = 6
+MAX_ATTEMPTS = 6
 BUSY = {
     "wait": turn_service_pb2.BUSY_POLICY_WAIT,
     "reject": turn_service_pb2.BUSY_POLICY_REJECT,
@@ -206,7 +206,7 @@ class Client:
 
     async def _see_through(self, operation: Operation) -> None:
         draw = self._random
-        for _ in range(MOST_ATTEMPTS if operation.key else 1):
+        for _ in range(MAX_ATTEMPTS if operation.key else 1):
             patience = draw.uniform(0.0, 0.4) if draw.random() < 0.08 else PATIENCE_SECONDS
             attempt = await self._edges.attempt(operation, draw.randrange(len(self._edges)), patience)
             if attempt.ending is Ending.ACKNOWLEDGED:

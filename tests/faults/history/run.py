@@ -28,7 +28,7 @@ RECOVERY_SECONDS = 60.0
 PROBE_SLACK_SECONDS = 10.0
 """On top of one lease: for a machine whose processors are busy with other tests."""
 PROBES_AT_ONCE = 8
-MOST_REPLAYS = 300
+MAX_REPLAYS = 300
 LEAVERS = 8
 REVISITED = 12
 
@@ -251,7 +251,7 @@ async def _repeat_keys(edges: Edges, history: History) -> None:
         for operation in history.operations
         if operation.key and operation.acknowledgement and not lifetimes.may_run_anew(operation)
     ]
-    for number, operation in enumerate(known[-MOST_REPLAYS:]):
+    for number, operation in enumerate(known[-MAX_REPLAYS:]):
         attempt = await edges.attempt(operation, number % len(edges), 20.0)
         if attempt.ending is not Ending.ACKNOWLEDGED:
             told = f"{attempt.detail} by gateway{attempt.gateway}: {attempt.said}"

@@ -7,7 +7,7 @@ from tests.faults.history.checker import Anomaly
 from tests.faults.history.records import Ending, History
 from tests.faults.history.run import Result
 
-MOST_STORIES = 5
+MAX_STORIES = 5
 
 
 def report(result: Result) -> str:
@@ -41,7 +41,7 @@ def _lines(result: Result) -> Iterator[str]:
     for anomaly in result.anomalies[:40]:
         yield f"  {anomaly.session}: {anomaly.kind}: {anomaly.text}"
     for session in list(dict.fromkeys(anomaly.session for anomaly in result.anomalies if anomaly.session))[
-        :MOST_STORIES
+        :MAX_STORIES
     ]:
         yield from story(history, session, result.anomalies)
 

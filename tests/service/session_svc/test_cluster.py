@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from session_svc.model.errors import AgentDeleted
-from session_svc.model.session import AgentLife, BeginTurn, Limits, Purge, SessionKey, SessionQuery, Waiting
+from session_svc.model.session import AgentIncarnation, BeginTurn, Limits, Purge, SessionKey, SessionQuery, Waiting
 from session_svc.redis_client.address import Command
 from session_svc.redis_client.cluster import ClusterLink
 from session_svc.redis_client.connection import Reply
 from session_svc.redis_client.slots import SlotMap, slot_of
 from session_svc.redis_client.url import ClusterAddress, parse_redis_url
-from session_svc.redis_store.scripts_runner import Births, RedisScripts
+from session_svc.redis_store.scripts_runner import IndexAdditions, RedisScripts
 from session_svc.redis_store.turns import RedisTurns
 from session_svc.redis_store.wakeups import RedisWakes
 from tests.contract.session_svc.bench import redis_bench
@@ -55,7 +55,7 @@ async def interrupted(url: str) -> AsyncIterator[tuple[Interrupted, RedisTurns]]
     assert isinstance(where, ClusterAddress)
     async with SlotMap(where).open() as slots, Interrupted(slots).open() as link, RedisWakes(slots).open() as wakes:
         scripts = RedisScripts(link)
-        yield link, RedisTurns(scripts, wakes, Limits(), Births())
+        yield link, RedisTurns(scripts, wakes, Limits(), IndexAdditions())
 
 
 def begin(turn_id: str = "t1", session: str = "s1") -> BeginTurn:
@@ -64,7 +64,7 @@ def begin(turn_id: str = "t1", session: str = "s1") -> BeginTurn:
 
 @pytest.mark.parametrize("before", ["EVALSHA", "GET"])
 async def test_a_fence_that_is_set_during_a_begin_leaves_no_session(cluster_url: str, before: str) -> None:
-    life = AgentLife("default", "hello", UID)
+    life = AgentIncarnation("default", "hello", UID)
     async with interrupted(cluster_url) as (link, turns), redis_bench(cluster_url) as bench:
 
         async def delete_the_agent() -> None:

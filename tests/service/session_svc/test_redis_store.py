@@ -24,7 +24,7 @@ from session_svc.redis_client.address import Command, RedisAddress
 from session_svc.redis_client.connection import RedisAway, RedisFault, Reply
 from session_svc.redis_client.link import RedisLink
 from session_svc.redis_store.agents import RedisAgents
-from session_svc.redis_store.scripts_runner import Births, RedisScripts
+from session_svc.redis_store.scripts_runner import IndexAdditions, RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.sweeper import Sweeper
 from session_svc.redis_store.turns import RedisTurns
@@ -36,7 +36,7 @@ HOUR_MS = 3_600_000
 
 
 async def test_what_is_refused_leaves_no_index_for_ever(redis_url: str) -> None:
-    address, births = RedisAddress.parse(redis_url), Births()
+    address, births = RedisAddress.parse(redis_url), IndexAdditions()
     async with RedisLink(address).open() as link, RedisWakes(address).open() as wakes:
         scripts = RedisScripts(link)
         turns = RedisTurns(scripts, wakes, Limits(), births)
@@ -62,7 +62,7 @@ async def test_what_is_refused_leaves_no_index_for_ever(redis_url: str) -> None:
 async def sweeping(
     url: str, registry: CollectorRegistry | None = None
 ) -> AsyncIterator[tuple[RedisSessions, Sweeper, Bench]]:
-    address, births = RedisAddress.parse(url), Births()
+    address, births = RedisAddress.parse(url), IndexAdditions()
     async with RedisLink(address).open() as link, RedisWakes(address).open() as wakes, redis_bench(url) as bench:
         scripts = RedisScripts(link)
         turns = RedisTurns(scripts, wakes, Limits(), births)
@@ -124,7 +124,7 @@ class AwayFirst(RedisScripts):
 
 @pytest.mark.parametrize("how", ["begin", "create"])
 async def test_an_agent_that_redis_was_away_for_is_written_down_the_next_time(redis_url: str, how: str) -> None:
-    address, births = RedisAddress.parse(redis_url), Births()
+    address, births = RedisAddress.parse(redis_url), IndexAdditions()
     async with RedisLink(address).open() as link, RedisWakes(address).open() as wakes:
         scripts = AwayFirst(link)
         turns = RedisTurns(scripts, wakes, Limits(), births)
@@ -220,7 +220,7 @@ async def dropping(url: str, nth: int, drops: int = 3) -> AsyncIterator[RedisSes
         for n in range(1, 21):
             await bench.turn(f"t{n}")
         scripts.nth, scripts.happens = nth, happens
-        yield RedisSessions(scripts, RedisTurns(scripts, wakes, limits, Births()), limits, Births())
+        yield RedisSessions(scripts, RedisTurns(scripts, wakes, limits, IndexAdditions()), limits, IndexAdditions())
 
 
 async def stored(sessions: RedisSessions, session_id: str) -> list[str]:

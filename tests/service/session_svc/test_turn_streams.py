@@ -14,7 +14,7 @@ from parley.session.v1 import turn_service_pb2 as pb
 from parley.session.v1.turn_service_pb2_grpc import TurnServiceStub
 from servicekit.errors import ServiceError
 from servicekit.rpc_status import from_rpc_error, from_status
-from session_svc.edge.turn_streams import MOST_BATCH_BYTES, MOST_CALLS, TurnStreams
+from session_svc.edge.turn_streams import MAX_BATCH_BYTES, MAX_CALLS, TurnStreams
 from tests.service.session_svc.replica import UID, WAIT, Replica, refused, replica, say, texts
 
 
@@ -163,9 +163,9 @@ async def test_a_call_that_is_given_up_leaves_no_place_in_the_queue(svc: Replica
 
 async def test_large_windows_come_in_messages_of_their_own(svc: Replica, line: Line) -> None:
     for n in range(3):
-        await svc.turn(f"s{n}", text="x" * MOST_BATCH_BYTES)
+        await svc.turn(f"s{n}", text="x" * MAX_BATCH_BYTES)
     ids = await line.send(*(begin(f"s{n}") for n in range(3)))
-    assert [len(texts((await line.result(call_id)).begin)[0]) for call_id in ids] == [MOST_BATCH_BYTES] * 3
+    assert [len(texts((await line.result(call_id)).begin)[0]) for call_id in ids] == [MAX_BATCH_BYTES] * 3
     assert max(len(message.results) for message in line.messages) == 1
 
 
@@ -212,7 +212,7 @@ async def test_streams_are_refused_while_calls_are_not_taken() -> None:
 async def test_calls_beyond_the_bound_are_refused(svc: Replica, line: Line) -> None:
     await svc.begin()
     lease = (await line.ask(begin("held"))).begin.lease
-    held = [pb.RenewTurnRequest(lease=lease, hold={"seconds": 5}) for _ in range(MOST_CALLS)]
+    held = [pb.RenewTurnRequest(lease=lease, hold={"seconds": 5}) for _ in range(MAX_CALLS)]
     await line.send(*held)
     error = failure(await line.ask(begin("s2")))
     assert (error.reason, error.retry_after) == ("PEER_UNAVAILABLE", 0.5)

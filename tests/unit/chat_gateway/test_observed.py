@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from chat_gateway.model.errors import ProviderUnavailable
 from chat_gateway.model.turn import FinishReason, Message, OnDelta, Role, Sampling, Usage
-from chat_gateway.providers.observed import MOST_MODELS, ModelMetrics, ObservedProvider
+from chat_gateway.providers.observed import MAX_MODELS, ModelMetrics, ObservedProvider
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from servicekit import traces
 from servicekit.errors import StartupError
@@ -45,7 +45,7 @@ def test_calls_and_tokens_are_measured_by_provider_model_and_outcome() -> None:
 def test_models_beyond_the_bound_share_one_label() -> None:
     registry = CollectorRegistry()
     metrics = ModelMetrics(registry)
-    for number in range(MOST_MODELS + 20):
+    for number in range(MAX_MODELS + 20):
         metrics.observe("fake", f"model-{number}", 0.1, "", None)
     labels = {
         sample.labels["gen_ai_request_model"]
@@ -53,7 +53,7 @@ def test_models_beyond_the_bound_share_one_label() -> None:
         for sample in metric.samples
         if sample.name == "gen_ai_client_operation_duration_seconds_count"
     }
-    assert len(labels) == MOST_MODELS + 1
+    assert len(labels) == MAX_MODELS + 1
     assert "other" in labels
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chat_gateway.model.turn import Usage
-from chat_gateway.providers.openai_json import MOST_TOKENS, decode_completion, to_usage
+from chat_gateway.providers.openai_json import MAX_TOKENS, decode_completion, to_usage
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from chat_gateway.providers.openai_json import MOST_TOKENS, decode_completion, t
         (
             '{"prompt_tokens": 9223372036854775807, "completion_tokens": 99999999999999999999, '
             '"prompt_tokens_details": {"cached_tokens": 2147483649}}',
-            Usage(MOST_TOKENS, MOST_TOKENS, MOST_TOKENS),
+            Usage(MAX_TOKENS, MAX_TOKENS, MAX_TOKENS),
         ),
     ],
 )

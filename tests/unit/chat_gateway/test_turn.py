@@ -333,7 +333,7 @@ async def test_a_commit_that_is_cut_short_says_whether_a_repeat_is_safe(
 
 
 async def test_aborts_are_bounded_while_session_svc_is_away() -> None:
-    world = World(times=replace(QUICK, most_aborts=3))
+    world = World(times=replace(QUICK, max_aborts=3))
     world.sessions.abort_errors = [Unavailable("session_svc")] * 1000
     world.sessions.begin_errors = [Unavailable("session_svc")] * 10
     for _ in range(10):

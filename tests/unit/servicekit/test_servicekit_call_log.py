@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_so_many_calls_a_second_have_a_line_and_the_next_line_counts_the_others(clock: Clock) -> None:
-    tell = CallLog(most_ok=3).of(METHOD)
+    tell = CallLog(max_ok=3).of(METHOD)
     with capture_logs() as lines:
         for _ in range(10):
             tell("OK", None, 0.001)
@@ -38,7 +38,7 @@ def test_so_many_calls_a_second_have_a_line_and_the_next_line_counts_the_others(
 
 
 def test_each_method_has_its_own_lines(clock: Clock) -> None:
-    log = CallLog(most_ok=1)
+    log = CallLog(max_ok=1)
     with capture_logs() as lines:
         for method in ("a.S/One", "a.S/Two"):
             tell = log.of(method)
@@ -49,7 +49,7 @@ def test_each_method_has_its_own_lines(clock: Clock) -> None:
 
 @pytest.mark.parametrize(("code", "level"), [("ABORTED", "info"), ("INTERNAL", "error")])
 def test_a_call_that_fails_always_has_its_line(clock: Clock, code: str, level: str) -> None:
-    tell = CallLog(most_ok=1).of(METHOD)
+    tell = CallLog(max_ok=1).of(METHOD)
     with capture_logs() as lines:
         for _ in range(3):
             tell("OK", None, 0.001)

@@ -8,11 +8,11 @@ import pytest
 from parley.session.v1 import message_pb2, turn_service_pb2
 from servicekit.errors import InvalidArgument
 from session_svc.edge.convert import commit_turn
-from session_svc.model.rules import MOST_TOKENS, MOST_TURN_METADATA_DEPTH
+from session_svc.model.rules import MAX_TOKENS, MAX_TURN_METADATA_DEPTH
 from session_svc.model.session import Usage
 
 
-@pytest.mark.parametrize(("said", "counted"), [(7, 7), (-1, 0), (2**63 - 1, MOST_TOKENS)])
+@pytest.mark.parametrize(("said", "counted"), [(7, 7), (-1, 0), (2**63 - 1, MAX_TOKENS)])
 def test_token_counts_are_bounded(said: int, counted: int) -> None:
     request = _commit()
     request.turn.usage.MergeFrom(
@@ -39,13 +39,13 @@ def test_metadata_is_nested_as_deep_as_a_stream_of_turns_can_carry(nested: Calla
         request.turn.metadata["k"] = value
         return request
 
-    deepest = commit(MOST_TURN_METADATA_DEPTH)
+    deepest = commit(MAX_TURN_METADATA_DEPTH)
     stored = message_pb2.Turn.FromString(commit_turn(deepest).turn)
     begun = turn_service_pb2.BeginTurnResponse(window=[stored])
     answer = turn_service_pb2.TurnsResponse(results=[turn_service_pb2.TurnResult(begin=begun)])
     assert turn_service_pb2.TurnsResponse.FromString(answer.SerializeToString()) == answer
     with pytest.raises(InvalidArgument) as wrong:
-        commit_turn(commit(MOST_TURN_METADATA_DEPTH + 1))
+        commit_turn(commit(MAX_TURN_METADATA_DEPTH + 1))
     assert {violation.field for violation in wrong.value.violations} == {"turn.metadata"}
 
 

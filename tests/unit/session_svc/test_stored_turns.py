@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from servicekit.errors import Code, ServiceError
 from servicekit.wire import varint
 from session_svc.model.errors import TurnDamaged
-from session_svc.model.rules import MOST_TURN_BYTES
+from session_svc.model.rules import MAX_TURN_BYTES
 from session_svc.redis_store.turn_codec import (
-    LEAST_TURN_BYTES,
+    MIN_TURN_BYTES,
     body_of,
     number_of,
     plain_element,
@@ -40,7 +40,7 @@ def element_of(body: bytes, flags: int, number: int = 7, *, messages: int = 2, t
 
 
 @given(turn=texts, number=st.integers(1, 2**32 - 1), continues=st.booleans(), compressing=st.booleans())
-@example(turn=b"a" * MOST_TURN_BYTES, number=1, continues=True, compressing=True)
+@example(turn=b"a" * MAX_TURN_BYTES, number=1, continues=True, compressing=True)
 def test_a_turn_is_read_as_it_was_given_however_it_is_stored(
     turn: bytes, number: int, continues: bool, compressing: bool
 ) -> None:
@@ -60,12 +60,12 @@ def test_a_turn_is_read_as_it_was_given_however_it_is_stored(
     ("turn", "compressed"),
     [
         (PROSE, True),
-        (PROSE[: LEAST_TURN_BYTES - 1], False),
-        (b"a" * (LEAST_TURN_BYTES - 1), False),
-        (b"a" * LEAST_TURN_BYTES, True),
+        (PROSE[: MIN_TURN_BYTES - 1], False),
+        (b"a" * (MIN_TURN_BYTES - 1), False),
+        (b"a" * MIN_TURN_BYTES, True),
         (random.Random(0).randbytes(5000), False),
-        (b"a" * MOST_TURN_BYTES, True),
-        (b"a" * (MOST_TURN_BYTES + 1), False),
+        (b"a" * MAX_TURN_BYTES, True),
+        (b"a" * (MAX_TURN_BYTES + 1), False),
     ],
     ids=["prose", "short prose", "short", "just long enough", "random", "largest", "too large to be read"],
 )
@@ -98,7 +98,7 @@ def test_what_has_a_right_check_sum_and_is_no_turn_is_an_error_too(body: bytes, 
         read = stored_turn(element).turn()
     except TurnDamaged:
         return
-    assert size <= MOST_TURN_BYTES
+    assert size <= MAX_TURN_BYTES
     assert len(read) == size + 2
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from parley.session.v1 import turn_service_pb2 as pb
-from session_svc.edge.turn_streams import MOST_UNSENT_BYTES, TurnStreams
+from session_svc.edge.turn_streams import MAX_UNSENT_BYTES, TurnStreams
 
 ANSWER = pb.BeginTurnResponse(lease=pb.TurnLease(project="x" * 64 * 1024)).SerializeToString()
 
@@ -24,7 +24,7 @@ class Reader:
 
 
 async def test_a_caller_that_takes_no_answers_is_not_read_from_without_end() -> None:
-    read, asked = 0, 2 * MOST_UNSENT_BYTES // len(ANSWER)
+    read, asked = 0, 2 * MAX_UNSENT_BYTES // len(ANSWER)
 
     async def begin(request: pb.BeginTurnRequest, context: Any) -> bytes:
         return ANSWER

@@ -4,7 +4,7 @@
 local turn_id, call, wait_ms, policy = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local claim_ms = tonumber(ARGV[7])
 local agent_id, agent_uid, user, must_exist = ARGV[8], ARGV[9], ARGV[10], ARGV[11] == '1'
-local request, digest, most_turns = ARGV[14], ARGV[15], tonumber(ARGV[17])
+local request, digest, max_turns = ARGV[14], ARGV[15], tonumber(ARGV[17])
 
 local session = load()
 
@@ -25,7 +25,7 @@ if session then
     redis.call('HSET', META, 'call', call)
     return {'ok', session.token, session.lease_until, session.new and 1 or 0, session.fields}
   end
-  if most_turns > 0 and session.last - session.first + 1 >= most_turns then return refuse('crammed') end
+  if max_turns > 0 and session.last - session.first + 1 >= max_turns then return refuse('crammed') end
 elseif must_exist then
   return refuse('missing')
 end

@@ -56,15 +56,15 @@ local function remember(number)
   redis.call('HSET', REPLAY, 'first', first)
 end
 
-local most_turns, drop_oldest = tonumber(ARGV[15]), ARGV[16] == '1'
+local max_turns, drop_oldest = tonumber(ARGV[15]), ARGV[16] == '1'
 local number, first, held_messages = tonumber(v[6] or 0) + 1, tonumber(v[5] or 1), (v[7] or 0) + messages
-if number - first >= most_turns and not drop_oldest then return {'crammed'} end
+if number - first >= max_turns and not drop_oldest then return {'crammed'} end
 -- These can fail, and a script that fails undoes nothing: they come before the turn counts as stored.
 local prompt_sum, completion_sum = digits((v[8] or 0) + prompt), digits((v[9] or 0) + completion)
 if cached ~= '0' then redis.call('HINCRBY', META, 'cached', cached) end
 if flags < COMPRESSED then turn = turn .. number_field(number) end
 redis.call('RPUSH', TURNS, struct.pack(HEADER, messages, flags, number, token, id_sum) .. turn)
-while number - first + 1 > most_turns do
+while number - first + 1 > max_turns do
   held_messages = held_messages - struct.unpack('>I2', redis.call('LPOP', TURNS))
   first = first + 1
 end

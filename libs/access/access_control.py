@@ -1,4 +1,4 @@
-"""What stands at the door of one service: put together from its settings, once, for every edge that it has."""
+"""What controls access of one service: put together from its settings, once, for every edge that it has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from access.authenticator import Authenticator, TokenVerifier, fixed_callers, peer_credential
-from access.interceptor import AccessControl, Origin, by_certificate, no_identity
+from access.interceptor import AccessInterceptor, Origin, by_certificate, no_identity
 from access.key_cache import KeyCache, KeyChecker, KeyTimes
 from access.rules import rules_of
 from access.settings import AccessSettings
@@ -19,7 +19,7 @@ SESSION_SVC: Final = "session_svc"
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class AccessControl:
     """Where authentication is off, there is no `authenticator` and there are no `keys`."""
 
     authenticator: Authenticator | None
@@ -36,15 +36,15 @@ class Door:
             await self.tokens.close()
 
 
-def build_door(
+def build_access_control(
     settings: AccessSettings,
     *,
     services: Iterable[str],
     checker: KeyChecker,
     peers: Collection[str] = (),
     tell_origin: bool = True,
-) -> Door:
-    """Returns the door of a process that serves `services` and takes calls from `peers` as from other services.
+) -> AccessControl:
+    """Returns the access control of a process that serves `services`; calls of `peers` count as of other services.
 
     Where the services speak mutual TLS, it is the certificates that say who they are, and `PARLEY_TLS_PEERS` whom to
     take calls from; what is derived from the operator key is then worth nothing. `tell_origin` false leaves calls
@@ -52,14 +52,14 @@ def build_door(
     """
     rules = rules_of(services)
     if settings.auth == "off":
-        return Door(None, None, None, (Origin(rules),) if tell_origin else ())
+        return AccessControl(None, None, None, (Origin(rules),) if tell_origin else ())
     keys = KeyCache(checker, key_times(settings), limit=settings.max_known_keys)
     over_tls = settings.tls_files is not None
     fixed = fixed_callers(settings.read_operator_key(), () if over_tls else peers)
     tokens = _tokens(settings)
     authenticator = Authenticator(fixed, keys, tokens)
     identify = by_certificate(settings.tls_peers) if over_tls and not settings.edge else no_identity
-    return Door(authenticator, keys, tokens, (AccessControl(authenticator, rules, identify),))
+    return AccessControl(authenticator, keys, tokens, (AccessInterceptor(authenticator, rules, identify),))
 
 
 def _tokens(settings: AccessSettings) -> TokenVerifier | None:

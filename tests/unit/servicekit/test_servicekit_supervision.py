@@ -6,8 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from chat_gateway.clients.turn_streams import TurnStreams
-from servicekit import keeping
-from servicekit.keeping import kept_going
+from servicekit import supervision
+from servicekit.supervision import supervise
 from session_svc.redis_client.link import RedisLink
 from session_svc.redis_client.slots import SlotMap
 from session_svc.redis_client.url import parse_redis_url
@@ -16,7 +16,7 @@ from session_svc.redis_store.wakeups import RedisWakes
 
 @pytest.fixture(autouse=True)
 def short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(supervision, "PAUSE_SECONDS", 0.01)
 
 
 class Work:
@@ -38,7 +38,7 @@ class Work:
 async def test_work_is_started_again_with_a_line_in_the_log() -> None:
     work = Work()
     with capture_logs() as logs:
-        task = asyncio.create_task(kept_going("some work", work))
+        task = asyncio.create_task(supervise("some work", work))
         await asyncio.wait_for(work.going.wait(), 5)
     assert [(line["task"], type(line["exc_info"])) for line in logs] == [
         ("some work", ZeroDivisionError),
@@ -61,7 +61,7 @@ async def test_a_fault_on_the_way_out_does_not_keep_it_from_ending() -> None:
         finally:
             raise ZeroDivisionError
 
-    task = asyncio.create_task(kept_going("some work", work))
+    task = asyncio.create_task(supervise("some work", work))
     await begun.wait()
     task.cancel()
     async with asyncio.timeout(5):

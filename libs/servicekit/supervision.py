@@ -9,10 +9,10 @@ import structlog
 PAUSE_SECONDS = 1.0
 """Between a fault and the next start, so that one that comes back at once does not take the processor."""
 
-_log = structlog.get_logger("servicekit.keeping")
+_log = structlog.get_logger("servicekit.supervision")
 
 
-async def kept_going(name: str, work: Callable[[], Awaitable[object]]) -> NoReturn:
+async def supervise(name: str, work: Callable[[], Awaitable[object]]) -> NoReturn:
     """Runs `work`, which is meant never to end, and starts it again, with a line in the log, when it does.
 
     For work whose owner has no `lifecycle.Background` that would end the process, and that can begin anew at any time.
