@@ -17,7 +17,7 @@ from servicekit.errors import Unavailable
 
 MAX_DOCUMENT = 256 * 1024
 
-_log = structlog.get_logger("access.oidc")
+log = structlog.get_logger("access.oidc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +104,11 @@ class Jwks:
                 url = self._url or await self._discover()
                 document = await self._get(url)
         except (TimeoutError, FetchFailed, aiohttp.ClientError, ValueError) as error:
-            _log.warning("jwks_not_fetched", issuer=self._issuer, error=str(error) or type(error).__name__)
+            log.warning("jwks_not_fetched", issuer=self._issuer, error=str(error) or type(error).__name__)
             return
         keys = _usable(document)
         if not keys:
-            _log.warning("jwks_without_usable_keys", issuer=self._issuer)
+            log.warning("jwks_without_usable_keys", issuer=self._issuer)
             return
         self._keys, self._fetched = keys, self._clock()
 

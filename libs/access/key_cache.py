@@ -21,7 +21,7 @@ CONFIG_SVC = "config_svc"
 _AWAY = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
 _ATTEMPTS = 3
 
-_log = structlog.get_logger("access.keys")
+log = structlog.get_logger("access.keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ class KeyCache:
         if not self._checks:
             self._announced.clear()
         if not check.cancelled() and (error := check.exception()) is not None and not isinstance(error, ServiceError):
-            _log.error("unexpected exception", exc_info=error)
+            log.error("unexpected exception", exc_info=error)
 
     def _stale(self, entry: _Known) -> Caller:
         known = self._known.get(entry.digest)  # the check may have ended just now, after all

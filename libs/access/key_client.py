@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HEARTBEAT = 0.25
 RECONNECT_PAUSE = 0.1
 
-_log = structlog.get_logger("access.keys")
+log = structlog.get_logger("access.keys")
 
 
 class KeyClient:
@@ -45,7 +45,7 @@ class KeyClient:
             if error.code is not Code.UNAUTHENTICATED:
                 raise
             if error.metadata.get("credentials") == AT_THE_DOOR:
-                _log.error("config_svc refuses this service: do both have the same operator key?")
+                log.error("config_svc refuses this service: do both have the same operator key?")
                 raise Unavailable(CONFIG_SVC) from None
             raise Unauthenticated from None
         return checked_key(response.api_key)
@@ -56,7 +56,7 @@ class KeyClient:
             try:
                 await self._follow_once(cache, times.silence)
             except ServiceError as error:
-                _log.info("access_watch_down", reason=error.reason)
+                log.info("access_watch_down", reason=error.reason)
             finally:
                 cache.watch_lost()
             await asyncio.sleep(RECONNECT_PAUSE)

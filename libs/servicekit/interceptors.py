@@ -22,7 +22,7 @@ Behavior = Callable[[Any, Any], Awaitable[Any]]
 """A method as the interceptors see it: a coroutine function that takes request (or an iterator of requests) and
 context, and returns the response, or, when it streams, writes its responses to the context."""
 
-_log = structlog.get_logger("servicekit.rpc")
+log = structlog.get_logger("servicekit.rpc")
 
 
 class HandlerInterceptor(grpc.aio.ServerInterceptor, metaclass=abc.ABCMeta):  # type: ignore[type-arg, unused-ignore]
@@ -155,13 +155,13 @@ class CallLog:
         self._max_ok = max_ok
 
     def of(self, method: str) -> Tell:  # noqa: D102
-        usual = _log.debug if method in self._quiet else _log.info
+        usual = log.debug if method in self._quiet else log.info
         lines = _Lines(self._max_ok)
 
         def tell(code: str, reason: str | None, seconds: float) -> None:
             if code == "OK" and not lines.take():
                 return
-            write = _log.error if code in _SERVER_FAULTS else usual
+            write = log.error if code in _SERVER_FAULTS else usual
             write("call", method=method, code=code, reason=reason, ms=round(seconds * 1e3, 2), **lines.left_out())
 
         return tell
@@ -327,7 +327,7 @@ def _reason(failure: BaseException) -> str | None:
 
 
 def _unexpected(method: str, error: Exception) -> Internal:
-    _log.error("unexpected exception", method=method.removeprefix("/"), exc_info=error)
+    log.error("unexpected exception", method=method.removeprefix("/"), exc_info=error)
     return Internal()
 
 

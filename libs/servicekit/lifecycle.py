@@ -29,7 +29,7 @@ Details = Mapping[str, object] | None
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_log = structlog.get_logger("servicekit.lifecycle")
+log = structlog.get_logger("servicekit.lifecycle")
 
 
 class TaskDied(Exception):
@@ -91,9 +91,9 @@ class Background:
             return
         if self._closing:
             if error is not None:
-                _log.error("background task failed while stopping", task=task.get_name(), exc_info=error)
+                log.error("background task failed while stopping", task=task.get_name(), exc_info=error)
             return
-        _log.error("background task died", task=task.get_name(), exc_info=error)
+        log.error("background task died", task=task.get_name(), exc_info=error)
         if self._death is None and self._owner is not None:
             self._death = TaskDied(task.get_name(), error)
             self._death.__cause__ = error
@@ -175,7 +175,7 @@ class _Process:
             return f"{doing}: {error}"
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             return f"{doing}: {(error.strerror or str(error)).lower()}"
-        _log.error("unexpected exception", exc_info=error)
+        log.error("unexpected exception", exc_info=error)
         return f"{doing}: {type(error).__name__}"
 
 

@@ -22,7 +22,7 @@ Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Seconds. From a local call to the longest turn."""
 
-_log = structlog.get_logger("servicekit.metrics")
+log = structlog.get_logger("servicekit.metrics")
 
 _READ_TIMEOUT = 5.0
 _CHECK_TIMEOUT = 2.0
@@ -170,7 +170,7 @@ class _Endpoint:
             async with asyncio.timeout(_CHECK_TIMEOUT):
                 parts = await self._readiness()
         except Exception as error:
-            _log.error("readiness check failed", exc_info=error)
+            log.error("readiness check failed", exc_info=error)
             parts = {"readiness check": False}
         ready = all(parts.values())
         body = {"ready": ready, "parts": {name: "up" if up else "away" for name, up in parts.items()}}

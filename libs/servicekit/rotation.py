@@ -21,7 +21,7 @@ _FIRST_LOOK = 0.02
 _LONGEST_PAUSE = 1.0
 _READY = grpc.ChannelConnectivity.READY
 
-_log = structlog.get_logger("servicekit.tls")
+log = structlog.get_logger("servicekit.tls")
 
 Open = Callable[[Material], grpc.aio.Channel]
 
@@ -126,7 +126,7 @@ class RotatingChannel(grpc.aio.Channel):
         closing = asyncio.create_task(old.close(OLD_CALLS_SECONDS), name="an old channel")
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-        _log.info("channel goes on with new certificates", mark=self._material.mark())
+        log.info("channel goes on with new certificates", mark=self._material.mark())
 
 
 class _Method:

@@ -9,7 +9,7 @@ import structlog
 PAUSE_SECONDS = 1.0
 """Between a fault and the next start, so that one that comes back at once does not take the processor."""
 
-_log = structlog.get_logger("servicekit.supervision")
+log = structlog.get_logger("servicekit.supervision")
 
 
 async def supervise(name: str, work: Callable[[], Awaitable[object]]) -> NoReturn:
@@ -27,5 +27,5 @@ async def supervise(name: str, work: Callable[[], Awaitable[object]]) -> NoRetur
             if task is not None and task.cancelling():
                 raise  # a fault on the way out: it must not keep the task from ending
             error = fault
-        _log.error("task ended and is started again", task=name, exc_info=error)
+        log.error("task ended and is started again", task=name, exc_info=error)
         await asyncio.sleep(PAUSE_SECONDS)

@@ -21,7 +21,7 @@ CHECK_SECONDS = 1.0
 
 _MAX_BYTES = 1024 * 1024
 
-_log = structlog.get_logger("servicekit.tls")
+log = structlog.get_logger("servicekit.tls")
 
 
 class BadCertificates(Exception):
@@ -116,7 +116,7 @@ class Certificates:
         except BadCertificates as error:
             if marks != self._complained:
                 self._complained = marks
-                _log.warning("certificates not taken, the ones before stay in use", error=str(error))
+                log.warning("certificates not taken, the ones before stay in use", error=str(error))
             return
         self._marks = marks
         if material == self.material:
@@ -124,7 +124,7 @@ class Certificates:
         self.material = material
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        _log.info("certificates taken", mark=material.mark())
+        log.info("certificates taken", mark=material.mark())
 
 
 @contextlib.asynccontextmanager

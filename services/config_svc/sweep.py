@@ -18,7 +18,7 @@ BATCH = 500
 KEY_CHANGES_KEPT = timedelta(hours=1)
 """Far longer than anybody who follows them can be behind: who was cut off does not resume."""
 
-_log = structlog.get_logger("config_svc.sweep")
+log = structlog.get_logger("config_svc.sweep")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Sweep:
             try:
                 await self.once()
             except ServiceError as error:
-                _log.warning("sweep put off", reason=error.reason)
+                log.warning("sweep put off", reason=error.reason)
             await asyncio.sleep(self.interval)
 
     async def once(self) -> None:
@@ -62,7 +62,7 @@ class Sweep:
     async def _drain(self, kind: str, remove: Callable[[], Awaitable[int]]) -> None:
         while removed := await remove():
             self.metrics.removed.labels(kind).inc(removed)
-            _log.info("removed", kind=kind, rows=removed)
+            log.info("removed", kind=kind, rows=removed)
 
 
 async def purge(store: Store, now: datetime, limit: int) -> int:

@@ -54,7 +54,7 @@ WATCHES = (
 
 _START_RETRY_SECONDS = 0.5
 
-_log = structlog.get_logger("config_svc")
+log = structlog.get_logger("config_svc")
 
 
 class _Health:
@@ -183,7 +183,7 @@ async def _access(
 
 async def _kept_secret(store: PostgresStore) -> bytes:
     """Returns the secret that is in the database; the first replica that ever asks makes it."""
-    _log.warning("API keys are hashed under a secret that the database keeps, too: set PARLEY_CONFIG_KEY_SECRET")
+    log.warning("API keys are hashed under a secret that the database keeps, too: set PARLEY_CONFIG_KEY_SECRET")
     return await store.secret("api_keys", secrets.token_bytes(32))
 
 
@@ -208,7 +208,7 @@ async def _require_schema(store: PostgresStore) -> None:
             version, oldest = await store.run_sync(current_version), await store.run_sync(oldest_served)
             break
         except Unavailable:
-            _log.warning("waiting for the database")
+            log.warning("waiting for the database")
             await asyncio.sleep(_START_RETRY_SECONDS)
     require_usable(version, oldest)
 

@@ -21,7 +21,7 @@ from session_svc.sessions import Sessions
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 
-_log = structlog.get_logger("session_svc.follower")
+log = structlog.get_logger("session_svc.follower")
 
 
 class Follower:
@@ -43,7 +43,7 @@ class Follower:
                 if error.reason == "CURSOR_TOO_OLD":
                     await self._start_over()
                 else:
-                    _log.info("config feed is away", reason=error.reason)
+                    log.info("config feed is away", reason=error.reason)
             self._metrics.follower(False)
             await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
@@ -91,7 +91,7 @@ class Follower:
 
     async def _remove(self, agent: AgentIncarnation) -> None:
         removed = await self._sessions.purge(Purge(agent.project, agent.agent_id, agent.agent_uid), fence=True)
-        _log.info(
+        log.info(
             "removed the sessions of a deleted agent",
             project=agent.project,
             agent_id=agent.agent_id,

@@ -66,7 +66,7 @@ _MAX_REQUEST_ID = 128
 _COLLECTION_DEPTH = 2  # /v1/sessions
 _RETRY_AFTER = 1.0
 
-_log = structlog.get_logger("chat_gateway.http")
+log = structlog.get_logger("chat_gateway.http")
 
 
 def build_app(
@@ -229,7 +229,7 @@ def _as_routed(scope: Any) -> Any:
 
 
 def _access(route: str, method: str, status: int, seconds: float, request_id: bytes) -> None:
-    write = _log.debug if route in ("/livez", "/readyz", "/metrics") else _log.info
+    write = log.debug if route in ("/livez", "/readyz", "/metrics") else log.info
     write(
         "request",
         route=route,
@@ -266,7 +266,7 @@ def _as_service_error(request: Request[Any, Any, Any], exception: Exception) -> 
             return InvalidArgument(message=exception.detail)
         case _:
             request_id = dict(request.scope).get("request_id")
-            _log.error("unexpected exception", request_id=request_id, exc_info=exception)
+            log.error("unexpected exception", request_id=request_id, exc_info=exception)
             return Internal()
 
 

@@ -34,7 +34,7 @@ DEFAULT_HEARTBEAT = timedelta(milliseconds=250)
 _FRESH = 2 * POLL
 _BACKOFF = 0.25
 
-_log = structlog.get_logger("config_svc.access_feed")
+log = structlog.get_logger("config_svc.access_feed")
 
 
 class AccessFeed(Following):
@@ -59,7 +59,7 @@ class AccessFeed(Following):
                 async with self._store.key_tail() as tail:
                     await self._follow(tail)
             except ServiceError as error:
-                _log.warning("the watch of keys lost the database", reason=error.reason, retry_in=_BACKOFF)
+                log.warning("the watch of keys lost the database", reason=error.reason, retry_in=_BACKOFF)
             finally:
                 self._note_health(False)
             await asyncio.sleep(_BACKOFF)

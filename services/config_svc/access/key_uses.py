@@ -15,7 +15,7 @@ BATCH = 500
 MAX_NOTED = 100_000
 """Keys whose use is noted between two writes; that of more of them is not."""
 
-_log = structlog.get_logger("config_svc.key_uses")
+log = structlog.get_logger("config_svc.key_uses")
 
 
 class KeyUses:
@@ -63,4 +63,4 @@ class KeyUses:
         try:
             await self.write()
         except ServiceError as error:
-            _log.warning("uses of keys are written later", reason=error.reason)
+            log.warning("uses of keys are written later", reason=error.reason)

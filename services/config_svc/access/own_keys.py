@@ -14,7 +14,7 @@ from servicekit.errors import ServiceError
 
 _AGAIN_SECONDS = 0.1
 
-_log = structlog.get_logger("config_svc.own_keys")
+log = structlog.get_logger("config_svc.own_keys")
 
 
 class OwnKeys:
@@ -46,7 +46,7 @@ class OwnKeys:
                     async for ended in ends:
                         cache.heard(ended)
             except ServiceError as error:
-                _log.debug("ends of keys are not known", reason=error.reason)
+                log.debug("ends of keys are not known", reason=error.reason)
             finally:
                 cache.watch_lost()
             await asyncio.sleep(_AGAIN_SECONDS)

@@ -45,7 +45,7 @@ DEFAULT_HEARTBEAT = timedelta(seconds=5)
 _FIRST_BACKOFF = 0.05
 _LONGEST_BACKOFF = 1.0
 
-_log = structlog.get_logger("config_svc.feed")
+log = structlog.get_logger("config_svc.feed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class ChangeFeed(Following):
                     await self._follow(tail)
             except ServiceError as error:
                 backoff = _FIRST_BACKOFF if self._healthy else min(backoff * 2, _LONGEST_BACKOFF)
-                _log.warning("the feed lost the database", reason=error.reason, retry_in=backoff)
+                log.warning("the feed lost the database", reason=error.reason, retry_in=backoff)
             finally:
                 await self._set_health(False)
             await asyncio.sleep(backoff)

@@ -24,7 +24,7 @@ PEER = "postgresql"
 
 _AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
 
-_log = structlog.get_logger("config_svc.postgres")
+log = structlog.get_logger("config_svc.postgres")
 
 
 class PostgresTail:
@@ -83,10 +83,10 @@ async def answered(work: Coroutine[Any, Any, T], seconds: float, abandoned: set[
     except DBAPIError as error:
         if not error.connection_invalidated and not isinstance(error.orig, _AWAY):
             raise
-        _log.warning("database failed", error=type(error.orig).__name__, sqlstate=getattr(error.orig, "sqlstate", None))
+        log.warning("database failed", error=type(error.orig).__name__, sqlstate=getattr(error.orig, "sqlstate", None))
         raise Unavailable(PEER) from error
     except (*_AWAY, PoolTimeout, OSError) as error:
-        _log.warning("database is away", error=type(error).__name__)
+        log.warning("database is away", error=type(error).__name__)
         raise Unavailable(PEER) from error
 
 
@@ -94,4 +94,4 @@ def forget(task: asyncio.Task[Any], abandoned: set[asyncio.Task[Any]]) -> None:
     """Takes note of the end of work that nobody waits for any more."""
     abandoned.discard(task)
     if not task.cancelled() and task.exception() is not None:
-        _log.debug("abandoned work failed", error=type(task.exception()).__name__)
+        log.debug("abandoned work failed", error=type(task.exception()).__name__)

@@ -19,7 +19,7 @@ WATCH_SECONDS = 0.25
 
 Reply = Any
 _NOT_YET = object()
-_log = structlog.get_logger("session_svc.redis")
+log = structlog.get_logger("session_svc.redis")
 
 
 class RedisAway(Unavailable):
@@ -149,7 +149,7 @@ class Connection(asyncio.Protocol):
                     if not call.future.done():
                         call.future.set_result(call.replies)
         except (hiredis.ProtocolError, IndexError):
-            _log.error("redis answered something that is not its protocol")
+            log.error("redis answered something that is not its protocol")
             self.break_off()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
 
     def _check(self) -> None:
         if self._calls and self._loop.time() - self._calls[0].since > REPLY_SECONDS:
-            _log.warning("redis does not answer")
+            log.warning("redis does not answer")
             self.break_off()
             return
         self._watch = self._loop.call_later(WATCH_SECONDS, self._check)

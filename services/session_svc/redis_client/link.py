@@ -27,7 +27,7 @@ from session_svc.redis_client.connection import (
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 
-_log = structlog.get_logger("session_svc.redis")
+log = structlog.get_logger("session_svc.redis")
 
 
 class Link(Protocol):
@@ -138,7 +138,7 @@ class RedisLink:
                 except (OSError, TimeoutError, RedisAway, RedisFault) as error:
                     attempt.set_result(None)
                     why = str(error) if isinstance(error, RedisFault) else type(error).__name__
-                    _log.warning("redis is away", error=why)
+                    log.warning("redis is away", error=why)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, LONGEST_PAUSE)
                     continue

@@ -22,7 +22,7 @@ SHORTEST_PAUSE = 0.1
 REFRESH_SECONDS = 10.0
 DOUBT_SECONDS = 0.6
 
-_log = structlog.get_logger("session_svc.redis")
+log = structlog.get_logger("session_svc.redis")
 
 
 def slot_of(key: bytes | str) -> int:
@@ -123,11 +123,11 @@ class SlotMap:
             except (OSError, TimeoutError, RedisAway, RedisFault):
                 continue
             if isinstance(answer, hiredis.ReplyError):
-                _log.error("a node of the redis cluster does not tell its slots", error=str(answer))
+                log.error("a node of the redis cluster does not tell its slots", error=str(answer))
             elif answer:
                 self._take(answer, node)
                 return True
-        _log.warning("no node of the redis cluster answers")
+        log.warning("no node of the redis cluster answers")
         return False
 
     def _take(self, ranges: Sequence[Reply], asked: str) -> None:
@@ -143,7 +143,7 @@ class SlotMap:
         primaries = frozenset(owner for owner in owners if owner is not None)
         if primaries != self.primaries:
             self.primaries = primaries
-            _log.info("redis cluster", primaries=sorted(primaries))
+            log.info("redis cluster", primaries=sorted(primaries))
         for listener in self.listeners:
             listener()
 

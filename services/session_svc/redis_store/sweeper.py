@@ -23,7 +23,7 @@ SWEEPS_A_CENSUS = 15
 CENSUS_LOOKS = 50
 MAX_PROJECTS = 1000
 
-_log = structlog.get_logger("session_svc.sweeper")
+log = structlog.get_logger("session_svc.sweeper")
 
 
 class Sweeper:
@@ -44,7 +44,7 @@ class Sweeper:
                 if number % SWEEPS_A_CENSUS == 0:
                     await self.census()
             except ServiceError as error:
-                _log.info("indexes were not swept", reason=error.reason)
+                log.info("indexes were not swept", reason=error.reason)
 
     async def sweep(self) -> int:
         """Looks at a sample of every index that sessions were added to; returns how many dead members it found.

@@ -19,7 +19,7 @@ PING_SECONDS = 5.0
 SILENCE_SECONDS = 12.0
 MAX_REMEMBERED = 1024
 
-_log = structlog.get_logger("session_svc.redis")
+log = structlog.get_logger("session_svc.redis")
 
 
 class RedisWakes:
@@ -71,7 +71,7 @@ class RedisWakes:
                     pause = FIRST_PAUSE
                     await self._receive(reader, writer)
             except (OSError, TimeoutError, EOFError, hiredis.HiredisError, RedisAway, RedisFault) as error:
-                _log.warning("wake channel is away", error=type(error).__name__)
+                log.warning("wake channel is away", error=type(error).__name__)
             self._wake_all()
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)

@@ -40,7 +40,7 @@ _STREAM_HEADERS: Headers = [
     (b"x-accel-buffering", b"no"),
 ]
 
-_log = structlog.get_logger("chat_gateway.http")
+log = structlog.get_logger("chat_gateway.http")
 
 
 class Completions:
@@ -86,7 +86,7 @@ class Completions:
             except ClientGone:
                 raise
             except Exception as error:
-                _log.error("unexpected exception", request_id=request_id.decode("latin-1"), exc_info=error)
+                log.error("unexpected exception", request_id=request_id.decode("latin-1"), exc_info=error)
                 await exchange.fail(Internal())
         except (ClientGone, asyncio.CancelledError):
             return CLIENT_GONE
