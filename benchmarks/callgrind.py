@@ -1,7 +1,5 @@
 """Instructions that a running process executes, counted by valgrind's callgrind."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import time

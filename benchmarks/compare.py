@@ -7,8 +7,6 @@ times mean nothing then, but what each takes of the CPU for a turn compares best
 With `--instructions` it is not time that is compared but instructions, under valgrind: see `benchmarks.instructions`.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

@@ -1,7 +1,5 @@
 """The conversation that driver and mock model agree on: every message tells its session and its turn."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Self

@@ -5,8 +5,6 @@ A process of its own (`python -m benchmarks.driver`): it reads one `Plan` as JSO
 to its own turn, whole; anything else fails the run.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import statistics

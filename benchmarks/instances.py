@@ -4,8 +4,6 @@ Built by the gateway's own `Instances` from configs of its own `AgentConfig`, ea
 process that has nothing else to do; a config counts as part of its instance.
 """
 
-from __future__ import annotations
-
 import gc
 import sys
 import tracemalloc

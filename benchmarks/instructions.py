@@ -6,8 +6,6 @@ without any turn, in that time, is measured in every round, too, and taken off: 
 that are measured for seconds differ by chance, and would make a difference of some percent between equal trees.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The measurements themselves: each returns plain figures, taken next to their floor where they have one."""
 
-from __future__ import annotations
-
 import itertools
 import statistics
 import subprocess

@@ -6,8 +6,6 @@ session that the model's profile asks for, in order, each answered but the last.
 first fault, `POST /_reset` forgets them.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 from functools import lru_cache

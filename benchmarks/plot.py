@@ -1,7 +1,5 @@
 """Two small plots, in the terminal and as a PNG: where the CPU of a turn goes, and that its cost does not grow."""
 
-from __future__ import annotations
-
 import statistics
 from pathlib import Path
 

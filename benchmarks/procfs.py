@@ -1,7 +1,5 @@
 """CPU time and memory of processes, from /proc (Linux)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -10,8 +10,6 @@ has 673; on average of 300 such turns they become, with
     the licenses in /usr/share/common-licenses  561      447      426
 """
 
-from __future__ import annotations
-
 import random
 
 _PLACES = 64 * 1024

@@ -1,7 +1,5 @@
 """How often a measurement is repeated where the time for it has a bound."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 

@@ -1,7 +1,5 @@
 """Figures against budgets: the rows of the table, and what the JSON says."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`make bench`: measures what a turn costs, prints the table and the plots, writes JSON and a PNG."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform

@@ -1,7 +1,5 @@
 """The system under measurement, as child processes: stores, mock model, the three services."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -4,8 +4,6 @@ python protos/generate.py           write libs/parley
 python protos/generate.py --check   exit 1 and name the files that differ
 """
 
-from __future__ import annotations
-
 import filecmp
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What controls access of one service: put together from its settings, once, for every edge that it has."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final

@@ -4,8 +4,6 @@ The checksum (CRC-32 of all before it) protects nothing: it lets a typo, or a ke
 that is not valid any more, and garbage be refused without asking anybody.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import secrets

@@ -1,7 +1,5 @@
 """Who calls: the credentials of a request, whatever kind they are of."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping

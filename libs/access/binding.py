@@ -1,7 +1,5 @@
 """What a caller may name: its own project and, where it is bound to one, its own user."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from access.caller import IMPLIED, KEY_SCOPES, OPERATOR, SERVICE, USER_SCOPES, Caller

@@ -1,7 +1,5 @@
 """The caller of a request, once it is known who that is."""
 
-from __future__ import annotations
-
 import contextvars
 from dataclasses import dataclass, field
 from typing import Final

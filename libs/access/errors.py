@@ -1,7 +1,5 @@
 """Why a caller is turned away. Reasons are documented in parley.errors.v1.Reason."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from servicekit.errors import Code, ServiceError

@@ -1,7 +1,5 @@
 """The one place where calls are let in: who calls, whether they may, and what the request is bound to."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The public keys of one issuer: fetched, kept, and fetched again when they change (JWKS, RFC 7517)."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

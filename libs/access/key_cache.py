@@ -1,7 +1,5 @@
 """API keys as this process knows them: checked once, kept while they are known to be good, dropped when revoked."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import OrderedDict

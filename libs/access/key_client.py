@@ -1,7 +1,5 @@
 """config_svc as the one who knows the API keys: CheckApiKey, and the watch that tells of revocations."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING

@@ -1,7 +1,5 @@
 """Tokens of identity providers (JWT, RFC 7519; OpenID Connect) as credentials."""
 
-from __future__ import annotations
-
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping

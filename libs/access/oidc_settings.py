@@ -1,7 +1,5 @@
 """Which identity providers' tokens are taken, and what their claims mean."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Final
 from urllib.parse import urlsplit

@@ -1,7 +1,5 @@
 """A channel to another of Parley's services whose calls say who makes them, and on whose behalf."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +15,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 def as_service(
     channel: grpc.aio.Channel, credential: str | None, rules: Mapping[str, MethodRule]
-) -> _IdentifiedChannel:
+) -> "_IdentifiedChannel":
     """Returns the channel as one whose calls carry `credential`, where there is one.
 
     Calls of methods that not only services may call (`rules`) tell on whose behalf they are made, too: that is what

@@ -1,7 +1,5 @@
 """The rules that the contract states for every RPC (parley.access.v1.rule), as code."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

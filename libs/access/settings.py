@@ -1,7 +1,5 @@
 """The part of every service's environment that says who may use it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated

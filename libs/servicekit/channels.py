@@ -1,7 +1,5 @@
 """Client side: channels to peer services and calls whose errors are `ServiceError`s."""
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 from collections.abc import AsyncGenerator, Sequence

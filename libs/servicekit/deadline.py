@@ -1,7 +1,5 @@
 """A bound on a block's time, for what every call pays for."""
 
-from __future__ import annotations
-
 import asyncio
 from types import TracebackType
 from typing import Self

@@ -1,7 +1,5 @@
 """Which services may call this one, by the names in their certificates."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Any
 

@@ -1,12 +1,10 @@
 """A channel that goes on over new connections when this process' certificates change."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import structlog
@@ -43,7 +41,7 @@ class RotatingChannel(grpc.aio.Channel):
         self._closing: set[asyncio.Task[None]] = set()
         self._following = asyncio.create_task(self._follow(), name="certificates of a channel")
 
-    async def __aenter__(self) -> RotatingChannel:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -88,7 +86,7 @@ class RotatingChannel(grpc.aio.Channel):
         """Returns a callable for a method, as any channel does."""
         return self._method("stream_stream", args, kwargs)
 
-    def _method(self, kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Method:
+    def _method(self, kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "_Method":
         method = _Method(lambda channel: getattr(channel, kind)(*args, **kwargs), self._channel)
         self._methods.add(method)
         return method

@@ -1,7 +1,5 @@
 """Certificates from files, read again when they change, and the credentials that gRPC makes of them."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib
@@ -39,7 +37,7 @@ class TlsFiles:
     key: str
     ca: str = ""
 
-    def read(self) -> Material:
+    def read(self) -> "Material":
         """Returns what the files hold. Raises `BadCertificates` unless the parts parse and the key fits."""
         before = self._bytes()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -3,14 +3,12 @@
 Off unless an OTLP endpoint is set; a span then costs one comparison. Nothing that was said is ever an attribute here.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from servicekit.errors import ServiceError, StartupError
 
@@ -39,7 +37,7 @@ class Span(Protocol):
         """Names it by what is only known later, such as a route."""
         ...
 
-    def __enter__(self) -> Span: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -57,7 +55,7 @@ class _NoSpan:
     def rename(self, name: str) -> None:
         pass
 
-    def __enter__(self) -> _NoSpan:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -67,7 +65,7 @@ class _NoSpan:
 NO_SPAN: Final[Span] = _NoSpan()
 """Stands for every span while traces are off."""
 
-_exporter: _Exporter | None = None
+_exporter: "_Exporter | None" = None
 
 
 def on() -> bool:
@@ -180,7 +178,7 @@ class _LiveSpan:
     def rename(self, name: str) -> None:
         self._span.update_name(name)
 
-    def __enter__(self) -> _LiveSpan:
+    def __enter__(self) -> Self:
         self._token = self._context.attach(self._trace.set_span_in_context(self._span))
         return self
 

@@ -1,7 +1,5 @@
 """What this gateway knows of agent configs: cached, pushed by the watch, and honest about its age (invariant 5)."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import OrderedDict

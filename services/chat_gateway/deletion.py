@@ -1,7 +1,5 @@
 """Deletes an agent everywhere (invariant 6)."""
 
-from __future__ import annotations
-
 from chat_gateway.instances import Instances
 from chat_gateway.ports import AgentDeleter, Configs, SessionRemover
 

@@ -1,7 +1,5 @@
 """Tells whether a repeated request id comes with the same request."""
 
-from __future__ import annotations
-
 import hashlib
 
 import msgspec

@@ -1,7 +1,5 @@
 """Turns that outlive their callers."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable
 

@@ -1,7 +1,5 @@
 """The agent instances of this process: a bounded cache that can be emptied at any time."""
 
-from __future__ import annotations
-
 import time
 from collections import OrderedDict
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Holds a turn lease while the agent works: renews it, stops the turn when it is lost, gives it back."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -119,7 +117,7 @@ class Leases:
         if unknown and (session_id or places):
             self.abort_later(Lease(request.project, session_id, turn_id, 0, datetime.now(UTC), places))
 
-    def held(self, lease: Lease, stop: TurnStop) -> HeldLease:
+    def held(self, lease: Lease, stop: TurnStop) -> "HeldLease":
         """Returns the lease as a context manager that renews it within and gives it back at the end."""
         return HeldLease(self, lease, stop)
 

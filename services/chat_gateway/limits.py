@@ -1,7 +1,5 @@
 """The limits that a turn counts in: those of the key that asks for it, and those of the agent that runs it."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 

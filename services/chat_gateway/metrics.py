@@ -1,7 +1,5 @@
 """Turn metrics, in OpenTelemetry's words where it has them (GenAI semantic conventions)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +31,7 @@ class TurnMetrics:
         self._seconds = {streamed: seconds.labels(str(streamed).lower()) for streamed in (True, False)}
 
     @contextmanager
-    def turn(self, *, streamed: bool) -> Iterator[ObservedTurn]:
+    def turn(self, *, streamed: bool) -> "Iterator[ObservedTurn]":
         """Observes one turn: its time and its end, whatever that is."""
         observed = ObservedTurn()
         begin = time.perf_counter()

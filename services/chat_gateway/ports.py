@@ -1,7 +1,5 @@
 """What a turn needs of the world: the configs of agents, and sessions. Adapters are in `clients`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Shows the prompt that a turn would send, without running it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """Admits turns: so many at a time, so many waiting, and a named refusal beyond that."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator

@@ -1,7 +1,5 @@
 """The environment of a chat_gateway process."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from typing import Annotated, ClassVar

@@ -1,7 +1,5 @@
 """The life of one turn, top to bottom."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager

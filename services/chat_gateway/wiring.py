@@ -1,7 +1,5 @@
 """Puts the gateway together. The only place that names concrete adapters."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping

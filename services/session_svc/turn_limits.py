@@ -1,7 +1,5 @@
 """A turn's limits: taken before it begins, held while it is under way, given back when it does not begin."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine

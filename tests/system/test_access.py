@@ -1,7 +1,5 @@
 """The whole system with authentication required: the operator, the services among themselves, and strangers."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """API keys, users, the audit log and erasure on the real system, as people use them over HTTP."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

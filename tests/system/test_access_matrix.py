@@ -4,8 +4,6 @@ The methods come from the services' descriptors and the routes from the OpenAPI 
 without anybody's doing.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field

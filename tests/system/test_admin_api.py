@@ -1,7 +1,5 @@
 """The admin API on the real services: what scripted peers can't show."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4

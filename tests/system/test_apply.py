@@ -1,7 +1,5 @@
 """`parley agents apply`, `export`, `diff` and so on: the command against a running system."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Every reason that an error can have, over HTTP and over gRPC: the named error, and nothing left behind."""
 
-from __future__ import annotations
-
 import ast
 import json
 import socket

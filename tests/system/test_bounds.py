@@ -1,7 +1,5 @@
 """Every bound on a turn, over both protocols: the error names it, in time, and the session is free again."""
 
-from __future__ import annotations
-
 import json
 import socket
 import time

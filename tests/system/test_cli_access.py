@@ -1,7 +1,5 @@
 """`parley projects`, `keys` and `audit` against the real system."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from uuid import uuid4

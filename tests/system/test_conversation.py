@@ -1,7 +1,5 @@
 """What a user gets: conversations that go on over requests, gateways and restarts, and end when they should."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

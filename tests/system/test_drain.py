@@ -1,7 +1,5 @@
 """A gateway that is told to stop: it finishes what it can in time, gives back the rest, and exits cleanly."""
 
-from __future__ import annotations
-
 import time
 from concurrent.futures import ThreadPoolExecutor
 

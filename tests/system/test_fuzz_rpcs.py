@@ -4,8 +4,6 @@ The methods come from the descriptors. The seed is fixed, so that a failure can 
 another, PARLEY_FUZZ_SECONDS how long it goes on.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import time

@@ -1,7 +1,5 @@
 """The real grpcurl against the real system: reflection, an agent config, a chat, unary and streamed."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

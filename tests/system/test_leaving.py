@@ -1,7 +1,5 @@
 """A caller that leaves ends its model call within 100 ms, over both protocols, streamed or not."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time

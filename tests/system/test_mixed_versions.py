@@ -1,12 +1,10 @@
 """The previous release and this one side by side, as in a rolling upgrade: one conversation, whoever serves it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -30,7 +28,7 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def mixed(server_choice: Choice, tmp_path_factory: pytest.TempPathFactory, previous: Path) -> Iterator[Mixed]:
+def mixed(server_choice: Choice, tmp_path_factory: pytest.TempPathFactory, previous: Path) -> "Iterator[Mixed]":
     """Of each service one replica of the previous release and one of this, on a schema of this one."""
     folder = tmp_path_factory.mktemp("mixed")
     postgres, redis = server_choice.own_postgres(folder), server_choice.own_redis(folder)
@@ -62,7 +60,7 @@ class Mixed:
         self.replicas = replicas
         self._clients = [httpx.Client(base_url=g.http_url, timeout=30, trust_env=False) for g in replicas.gateways]
 
-    def __enter__(self) -> Mixed:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

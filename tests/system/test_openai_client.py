@@ -1,7 +1,5 @@
 """The official `openai` client, unchanged, against the real system."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from typing import Any

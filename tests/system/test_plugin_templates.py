@@ -1,7 +1,5 @@
 """A template that another package ships: installed from examples/, chatted with, renewed, and gone."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """A gateway says that it is ready when it is, over HTTP and gRPC alike, and not a moment before."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """A request that is repeated while its first try still runs, elsewhere and in the other form: one turn, one answer."""
 
-from __future__ import annotations
-
 import json
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4

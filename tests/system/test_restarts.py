@@ -1,7 +1,5 @@
 """kill -9 of anything: the conversation goes on, and while something is away the rest says so and works on."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

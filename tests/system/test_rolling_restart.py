@@ -1,7 +1,5 @@
 """Every replica of every service is restarted under load: nothing fails, nothing is lost."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Every answer that shows or touches a session says when it ends; an agent's new TTL applies from the next turn on."""
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """Limits of keys and agents over two gateways and two replicas of session_svc."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import secrets
 import time

@@ -1,7 +1,5 @@
 """What an agent is to a turn."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 

@@ -1,7 +1,5 @@
 """Puts a prompt together: instructions, window, new messages, with every tool call answered."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from itertools import chain
 

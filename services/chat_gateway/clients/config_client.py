@@ -1,7 +1,5 @@
 """config_svc as the gateway reads it: single agent configs, and the watch."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -58,7 +56,6 @@ class ConfigClient:
         return config_from_proto(response.agent_config)
 
     async def delete(self, project: str, agent_id: str, etag: str) -> str:
-        """See `AgentDeleter.delete`."""
         request = agent_config_service_pb2.DeleteAgentConfigRequest(project=project, id=agent_id, etag=etag)
         response = await call(self._stub.DeleteAgentConfig, request, timeout=self._write_timeout, peer=CONFIG_SVC)
         return response.agent_config.uid

@@ -1,7 +1,5 @@
 """Tells config_svc which providers and models this gateway has, for as long as it runs."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Which parts of the system this gateway can reach."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Mapping, Sequence

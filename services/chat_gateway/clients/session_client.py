@@ -1,7 +1,5 @@
 """session_svc's TurnService as the port `Sessions`."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
@@ -91,7 +89,6 @@ class SessionClient:
         return _begun(await self._begin(begin, self._timeout if request.busy is BusyPolicy.REJECT else waits))
 
     async def admit(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
-        """See `Sessions.admit`."""
         waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
         admit = pb.BeginTurnRequest(
             project=request.project, turn_id=turn_id, stateless=True, limits=map(_limit_to_proto, limits)
@@ -112,13 +109,11 @@ class SessionClient:
         return await self._turns.call(BEGIN, begin, timeout=max(give_up - clock(), 0.0))
 
     async def renew(self, lease: Lease, hold: float) -> Lease:
-        """See `Sessions.renew`."""
         request = pb.RenewTurnRequest(lease=_lease_to_proto(lease), hold=_duration(timedelta(seconds=hold)))
         response = await self._turns.call(RENEW, request, timeout=self._timeout + hold)
         return replace(lease, expire_time=from_timestamp(response.expire_time))
 
     async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
-        """See `Sessions.commit`."""
         request = pb.CommitTurnRequest(
             lease=_lease_to_proto(lease),
             turn=turn_to_proto(turn),
@@ -130,7 +125,6 @@ class SessionClient:
         return Committed(response.turn_number, from_timestamp(response.expire_time))
 
     async def abort(self, lease: Lease) -> None:
-        """See `Sessions.abort`."""
         request = pb.AbortTurnRequest(lease=_lease_to_proto(lease))
         await self._turns.call(ABORT, request, timeout=self._timeout)
 
@@ -143,7 +137,6 @@ class SessionReaderClient:
         self._timeout = timeout
 
     async def window(self, request: TurnRequest, config: AgentConfig) -> StoredWindow:
-        """See `SessionReader.window`."""
         read = session_service_pb2.GetSessionRequest(
             project=request.project, id=request.session_id, user_id=request.user_id
         )
@@ -177,7 +170,6 @@ class SessionAdminClient:
         self._timeout = timeout
 
     async def remove_agent(self, project: str, agent_id: str, uid: str) -> None:
-        """See `SessionRemover.remove_agent`."""
         request = session_service_pb2.DeleteSessionsRequest(
             project=project, agent_id=agent_id, agent_uid=uid, fence_agent=True
         )

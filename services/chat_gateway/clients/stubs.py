@@ -1,7 +1,5 @@
 """The gRPC stubs of the peer services, over two channels that the whole process shares."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,12 +31,12 @@ SESSION_SVC = "session_svc"
 class Stubs:
     """One stub for each peer service."""
 
-    access: AccessServiceAsyncStub
-    agent_configs: AgentConfigServiceAsyncStub
-    templates: TemplateServiceAsyncStub
-    providers: ProviderServiceAsyncStub
-    sessions: SessionServiceAsyncStub
-    turns: TurnServiceAsyncStub
+    access: "AccessServiceAsyncStub"
+    agent_configs: "AgentConfigServiceAsyncStub"
+    templates: "TemplateServiceAsyncStub"
+    providers: "ProviderServiceAsyncStub"
+    sessions: "SessionServiceAsyncStub"
+    turns: "TurnServiceAsyncStub"
     turn_stream: Callable[..., Any]
     """`TurnService.Turns`, which takes messages that are serialized already."""
 

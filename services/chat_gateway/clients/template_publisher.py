@@ -1,7 +1,5 @@
 """Tells config_svc which templates this gateway can build."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable
 

@@ -3,8 +3,6 @@
 What turns ask for within one turn of the event loop goes out in one message, and answers come as they are ready.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import random
@@ -92,7 +90,7 @@ class TurnStreams:
         self._leaving: set[asyncio.Task[None]] = set()
 
     @property
-    def streams(self) -> Sequence[Stream]:
+    def streams(self) -> "Sequence[Stream]":
         """Those that take calls now."""
         return tuple(self._up)
 
@@ -111,7 +109,7 @@ class TurnStreams:
         return response
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[TurnStreams]:
+    async def open(self) -> "AsyncIterator[TurnStreams]":
         """Keeps streams up while open. Entering does not wait for session_svc."""
         keepers = [
             asyncio.create_task(supervise("turn stream", self._keep), name="turn stream") for _ in range(self._number)
@@ -124,7 +122,7 @@ class TurnStreams:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
 
-    def _next(self) -> Stream | None:
+    def _next(self) -> "Stream | None":
         up, now = self._up, asyncio.get_running_loop().time()
         if not up:
             return None

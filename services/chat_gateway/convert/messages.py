@@ -1,7 +1,5 @@
 """Messages and turns between the domain and `parley.session.v1`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import UTC, datetime
 

@@ -1,7 +1,5 @@
 """ChatService over the turn runner."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from chat_gateway.convert.messages import message_to_proto, to_timestamp

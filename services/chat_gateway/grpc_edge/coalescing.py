@@ -1,7 +1,5 @@
 """Sends the pieces of an answer over gRPC, where each message costs far more than the token it carries."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """Requests and events between the domain and `parley.chat.v1`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, SerializeToJsonError

@@ -1,7 +1,5 @@
 """RuntimeService over this process' instances and scheduler."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from chat_gateway.convert.messages import to_timestamp

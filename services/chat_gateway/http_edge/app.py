@@ -1,7 +1,5 @@
 """The ASGI application: one dispatcher, the hot route before the framework, everything else behind it."""
 
-from __future__ import annotations
-
 import itertools
 import secrets
 import time

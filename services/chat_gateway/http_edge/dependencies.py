@@ -1,7 +1,5 @@
 """What the HTTP edge needs of the rest of the gateway, and its own bounds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from prometheus_client import REGISTRY, CollectorRegistry

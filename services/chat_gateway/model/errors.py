@@ -1,7 +1,5 @@
 """The domain errors of chat_gateway. Reasons are documented in parley.errors.v1.Reason."""
 
-from __future__ import annotations
-
 import asyncio
 
 from servicekit.errors import Code, ServiceError

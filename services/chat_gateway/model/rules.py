@@ -3,8 +3,6 @@
 What CommitTurn would refuse of a request is refused here: afterwards the model has been paid for.
 """
 
-from __future__ import annotations
-
 import re
 
 from chat_gateway.model.turn import Message, Role, Sampling, TextPart, TurnRequest

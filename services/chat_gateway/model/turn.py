@@ -1,7 +1,5 @@
 """What a turn is made of. Values only: no rule, no protocol, no store."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field

@@ -1,7 +1,5 @@
 """A provider under observation: the span and the metrics of each model call, by OpenTelemetry's GenAI conventions."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Sequence
@@ -84,7 +82,6 @@ class ObservedProvider:
         self._content = content
 
     async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
-        """See `Provider.complete`."""
         start = time.perf_counter()
         error, usage = "cancelled", None
         try:

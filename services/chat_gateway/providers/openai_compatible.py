@@ -1,7 +1,5 @@
 """Any server that speaks OpenAI's chat completions: OpenAI, vLLM, Ollama, llama.cpp, …"""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 from types import TracebackType
@@ -124,8 +122,8 @@ class OpenAICompatible:
         response: Response,
         call: ModelCall,
         on_delta: OnDelta,
-        silence: _Silence,
-        phase: _Phase,
+        silence: "_Silence",
+        phase: "_Phase",
     ) -> ModelAnswer:
         parser, answer = SseParser(), _StreamedAnswer()
         while chunk := await response.read():
@@ -148,7 +146,7 @@ class OpenAICompatible:
                 silence.begin()
         return self._finished(answer, call)
 
-    def _finished(self, answer: _StreamedAnswer, call: ModelCall) -> ModelAnswer:
+    def _finished(self, answer: "_StreamedAnswer", call: ModelCall) -> ModelAnswer:
         if answer.finish_reason is None:
             raise ProviderBadResponse(self.name, "a stream that ended without a finish_reason")
         return self._answer(answer.message(), answer.finish_reason, answer.usage, answer.model or call.model)

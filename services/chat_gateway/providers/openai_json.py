@@ -1,7 +1,5 @@
 """Messages as OpenAI's chat completions JSON, and back. The only place that knows that format's upstream side."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

@@ -1,7 +1,5 @@
 """What a provider is to an agent."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 

@@ -1,7 +1,5 @@
 """Server-sent events as model providers send them: only `data` matters (WHATWG HTML, 9.2.6)."""
 
-from __future__ import annotations
-
 MAX_EVENT_BYTES = 1024 * 1024
 
 

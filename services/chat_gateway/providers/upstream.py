@@ -3,8 +3,6 @@
 It does what model providers need and refuses the rest: no redirects, no compression (none is asked for), no cookies.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 from collections.abc import Mapping
@@ -68,7 +66,7 @@ class Upstream:
         lines += [_field(name, value) for name, value in headers.items()]
         return "\r\n".join(lines).encode("latin-1")
 
-    async def post(self, head: bytes, body: bytes) -> Response:
+    async def post(self, head: bytes, body: bytes) -> "Response":
         """Sends a request and returns its response once the head is there; close it, best as a context manager.
 
         Never sends twice. Raises `UpstreamError`; a cancelled call ends its connection.
@@ -90,7 +88,7 @@ class Upstream:
             connection.abort()
         self._idle.clear()
 
-    def give_back(self, connection: _Connection) -> None:
+    def give_back(self, connection: "_Connection") -> None:
         """Keeps a connection for the next call, if it can have one."""
         if not connection.reusable:
             connection.abort()
@@ -100,7 +98,7 @@ class Upstream:
         if self._sweep is None:
             self._sweep = loop.call_later(IDLE_SECONDS, self._close_old)
 
-    def _take(self) -> _Connection | None:
+    def _take(self) -> "_Connection | None":
         oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
         while self._idle:
             since, connection = self._idle.pop()
@@ -109,7 +107,7 @@ class Upstream:
             connection.abort()
         return None
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> "_Connection":
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout):
@@ -144,7 +142,7 @@ class Response:
 
     __slots__ = ("_connection", "_upstream", "headers", "status")
 
-    def __init__(self, upstream: Upstream, connection: _Connection) -> None:
+    def __init__(self, upstream: Upstream, connection: "_Connection") -> None:
         self._upstream = upstream
         self._connection = connection
         self.status = connection.status
@@ -204,7 +202,6 @@ class _Connection(asyncio.Protocol):
             await self._more()
 
     async def read(self) -> bytes:
-        """See `Response.read`."""
         if self._error is not None:
             raise self._error
         while not self._parts:

@@ -1,7 +1,5 @@
 """The template `assistant`: instructions, the window, one model call."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

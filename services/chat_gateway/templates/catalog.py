@@ -1,7 +1,5 @@
 """All templates of this gateway, and which of them builds a config."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace

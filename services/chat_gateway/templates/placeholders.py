@@ -1,7 +1,5 @@
 """Instructions with named placeholders: `{{name}}`, filled from parameters, then from the session's metadata."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

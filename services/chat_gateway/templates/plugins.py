@@ -4,8 +4,6 @@ A plug-in runs with all the rights of the gateway. One that can't be loaded stop
 without it would refuse every turn of its agents.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast

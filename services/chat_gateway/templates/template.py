@@ -1,7 +1,5 @@
 """What a kind of agent is to the gateway."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol

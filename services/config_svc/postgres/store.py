@@ -86,7 +86,7 @@ class PostgresStore(PostgresAccess):
         pool: Any = self._engine.sync_engine.pool
         return int(pool.checkedout())
 
-    async def agent(  # noqa: D102
+    async def agent(
         self, project: str, agent_id: str, *, revision: int | None = None, uid: str | None = None
     ) -> AgentConfig:
         statement = live_agent(project, agent_id)
@@ -109,24 +109,24 @@ class PostgresStore(PostgresAccess):
             update_time=row.revision_time,
         )
 
-    async def agents(self, query: AgentQuery, after: After | None, limit: int) -> Sequence[AgentConfig]:  # noqa: D102
+    async def agents(self, query: AgentQuery, after: After | None, limit: int) -> Sequence[AgentConfig]:
         return [agent_of(row) for row in await self._rows(agents_page(query, after, limit))]
 
-    async def revisions(self, uid: str, before: int | None, limit: int) -> Sequence[Revision]:  # noqa: D102
+    async def revisions(self, uid: str, before: int | None, limit: int) -> Sequence[Revision]:
         revisions = agent_config_revisions
         statement = select(revisions).where(revisions.c.uid == uid).order_by(revisions.c.number.desc()).limit(limit)
         if before is not None:
             statement = statement.where(revisions.c.number < before)
         return [revision_of(row) for row in await self._rows(statement)]
 
-    async def template(self, template_id: str, version: str) -> Template | None:  # noqa: D102
+    async def template(self, template_id: str, version: str) -> Template | None:
         rows = await self._rows(one_template(template_id, version))
         return template_of(rows[0]) if rows else None
 
-    async def templates(self, after: str, limit: int) -> Sequence[Template]:  # noqa: D102
+    async def templates(self, after: str, limit: int) -> Sequence[Template]:
         return [template_of(row) for row in await self._rows(newest_templates(after, limit))]
 
-    async def publish_providers(self, published: GatewayProviders) -> None:  # noqa: D102
+    async def publish_providers(self, published: GatewayProviders) -> None:
         table = gateway_providers
         if not published.providers:
             await self._rows(delete(table).where(table.c.gateway == published.gateway).returning(table.c.gateway))
@@ -136,10 +136,10 @@ class PostgresStore(PostgresAccess):
         statement = statement.on_conflict_do_update(index_elements=[table.c.gateway], set_=values)
         await self._rows(statement.returning(table.c.gateway))
 
-    async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:  # noqa: D102
+    async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:
         return [gateway_of(row) for row in await self._rows(live_providers(now))]
 
-    async def transact(self, work: Callable[[Writing], Awaitable[T]]) -> T:  # noqa: D102
+    async def transact(self, work: Callable[[Writing], Awaitable[T]]) -> T:
         async def once() -> T:
             async with self._engine.connect() as connection:
                 result = await work(PostgresWriting(connection))
@@ -152,16 +152,16 @@ class PostgresStore(PostgresAccess):
 
         return await self._answered(_retried(once))
 
-    async def feed_position(self) -> FeedPosition:  # noqa: D102
+    async def feed_position(self) -> FeedPosition:
         return await self._reading(read_position)
 
-    async def changes(self, after: int, limit: int) -> Sequence[Change]:  # noqa: D102
+    async def changes(self, after: int, limit: int) -> Sequence[Change]:
         return await self._reading(lambda connection: read_changes(connection, after, limit))
 
-    def tail(self) -> AbstractAsyncContextManager[PostgresTail]:  # noqa: D102
+    def tail(self) -> AbstractAsyncContextManager[PostgresTail]:
         return self._listening(CHANNEL)
 
-    def key_tail(self) -> AbstractAsyncContextManager[PostgresTail]:  # noqa: D102
+    def key_tail(self) -> AbstractAsyncContextManager[PostgresTail]:
         return self._listening(KEY_CHANNEL)
 
     @asynccontextmanager
@@ -179,17 +179,17 @@ class PostgresStore(PostgresAccess):
             # Behind the caller's back: closing waits for what was abandoned, and a silent server makes that long.
             self._leave(self._close_tail(connection, tail))
 
-    async def forget_claims(self, before: datetime) -> int:  # noqa: D102
+    async def forget_claims(self, before: datetime) -> int:
         claims = agent_config_claims
         statement = delete(claims).where(claims.c.create_time < before)
         return len(await self._rows(statement.returning(claims.c.request_id)))
 
-    async def forget_providers(self, before: datetime) -> int:  # noqa: D102
+    async def forget_providers(self, before: datetime) -> int:
         table = gateway_providers
         statement = delete(table).where(table.c.expire_time < before)
         return len(await self._rows(statement.returning(table.c.gateway)))
 
-    async def compact(self, before: datetime, keep: int) -> int:  # noqa: D102
+    async def compact(self, before: datetime, keep: int) -> int:
         async def once() -> int:
             async with self._engine.connect() as connection:
                 gone = await _compact(connection, before, keep)

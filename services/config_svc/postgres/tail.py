@@ -36,23 +36,23 @@ class PostgresTail:
         self._answer_seconds = answer_seconds
         self.abandoned: set[asyncio.Task[Any]] = set()
 
-    async def position(self) -> FeedPosition:  # noqa: D102
+    async def position(self) -> FeedPosition:
         return await answered(read_position(self._connection), self._answer_seconds, self.abandoned)
 
-    async def changes(self, after: int, limit: int) -> Sequence[Change]:  # noqa: D102
+    async def changes(self, after: int, limit: int) -> Sequence[Change]:
         return await answered(read_changes(self._connection, after, limit), self._answer_seconds, self.abandoned)
 
-    async def missing_projects(self, uids: Sequence[str]) -> Sequence[str]:  # noqa: D102
+    async def missing_projects(self, uids: Sequence[str]) -> Sequence[str]:
         there = {str(row.uid) for row in await self._run(projects_with(uids))}
         return [uid for uid in uids if uid not in there]
 
-    async def newest(self) -> int:  # noqa: D102
+    async def newest(self) -> int:
         return int((await self._run(newest_key_change())).scalar_one())
 
-    async def key_changes(self, after: int, limit: int) -> Sequence[KeyChange]:  # noqa: D102
+    async def key_changes(self, after: int, limit: int) -> Sequence[KeyChange]:
         return [change_of_row(row) for row in await self._run(key_changes_after(after, limit))]
 
-    async def wait(self, timeout: float) -> None:  # noqa: D102
+    async def wait(self, timeout: float) -> None:
         try:
             async for _ in self._driver.notifies(timeout=timeout, stop_after=1):
                 pass

@@ -40,7 +40,7 @@ _LIVE_ID = "agent_configs_live_id"
 class PostgresWriting(PostgresAccessWriting):
     """Implements `config_svc.ports.store.Writing` on a connection with an open transaction."""
 
-    async def claim(self, project: str, claim: Claim, *, expired_before: datetime) -> Claim | None:  # noqa: D102
+    async def claim(self, project: str, claim: Claim, *, expired_before: datetime) -> Claim | None:
         claims = agent_config_claims
         same = (claims.c.project == project, claims.c.request_id == claim.request_id)
         await self._connection.execute(delete(claims).where(*same, claims.c.create_time < expired_before))
@@ -63,14 +63,14 @@ class PostgresWriting(PostgresAccessWriting):
         row = (await self._connection.execute(select(claims).where(*same))).one()
         return Claim(row.request_id, row.fingerprint, row.uid, row.agent_id, row.create_time)
 
-    async def live(self, project: str, agent_id: str) -> AgentConfig | None:  # noqa: D102
+    async def live(self, project: str, agent_id: str) -> AgentConfig | None:
         return await self._agent(live_agent(project, agent_id).with_for_update())
 
-    async def by_uid(self, project: str, uid: str) -> AgentConfig | None:  # noqa: D102
+    async def by_uid(self, project: str, uid: str) -> AgentConfig | None:
         same = (agent_configs.c.uid == uid, agent_configs.c.project == project)
         return await self._agent(select(agent_configs).where(*same).with_for_update())
 
-    async def newest_deleted(self, project: str, agent_id: str, now: datetime) -> AgentConfig | None:  # noqa: D102
+    async def newest_deleted(self, project: str, agent_id: str, now: datetime) -> AgentConfig | None:
         return await self._agent(
             select(agent_configs)
             .where(
@@ -82,19 +82,19 @@ class PostgresWriting(PostgresAccessWriting):
             .limit(1)
         )
 
-    async def revision(self, uid: str, number: int) -> Revision | None:  # noqa: D102
+    async def revision(self, uid: str, number: int) -> Revision | None:
         revisions = agent_config_revisions
         row = await self._one(select(revisions).where(revisions.c.uid == uid, revisions.c.number == number))
         return revision_of(row) if row is not None else None
 
-    async def template(self, template_id: str, version: str) -> Template | None:  # noqa: D102
+    async def template(self, template_id: str, version: str) -> Template | None:
         row = await self._one(one_template(template_id, version))
         return template_of(row) if row is not None else None
 
-    async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:  # noqa: D102
+    async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:
         return [gateway_of(row) for row in await self._connection.execute(live_providers(now))]
 
-    async def publish(self, template: Template) -> tuple[Template, bool]:  # noqa: D102
+    async def publish(self, template: Template) -> tuple[Template, bool]:
         major, minor, patch = template.order
         statement = (
             upsert(templates)
@@ -118,19 +118,19 @@ class PostgresWriting(PostgresAccessWriting):
         found = (await self._connection.execute(one_template(template.id, template.version))).one()
         return template_of(found), False
 
-    async def purge(self, now: datetime, limit: int) -> Sequence[AgentConfig]:  # noqa: D102
+    async def purge(self, now: datetime, limit: int) -> Sequence[AgentConfig]:
         due = select(agent_configs.c.uid).where(agent_configs.c.purge_time <= now).limit(limit)
         statement = delete(agent_configs).where(agent_configs.c.uid.in_(due.with_for_update(skip_locked=True)))
         return [agent_of(row) for row in await self._connection.execute(statement.returning(agent_configs))]
 
-    async def insert(self, agent: AgentConfig) -> None:  # noqa: D102
+    async def insert(self, agent: AgentConfig) -> None:
         await self._unless_taken(insert(agent_configs).values(uid=agent.uid, **_columns(agent)), agent.id)
 
-    async def replace(self, agent: AgentConfig) -> None:  # noqa: D102
+    async def replace(self, agent: AgentConfig) -> None:
         statement = update(agent_configs).where(agent_configs.c.uid == agent.uid).values(**_columns(agent))
         await self._unless_taken(statement, agent.id)
 
-    async def add_revision(self, uid: str, revision: Revision) -> None:  # noqa: D102
+    async def add_revision(self, uid: str, revision: Revision) -> None:
         await self._connection.execute(
             insert(agent_config_revisions).values(
                 uid=uid,
@@ -143,12 +143,10 @@ class PostgresWriting(PostgresAccessWriting):
             )
         )
 
-    async def announce(self, change: ChangeType, agent: AgentConfig, time: datetime) -> None:  # noqa: D102
+    async def announce(self, change: ChangeType, agent: AgentConfig, time: datetime) -> None:
         await self.announce_all(change, [agent], time)
 
-    async def announce_all(  # noqa: D102
-        self, change: ChangeType, agents: Sequence[AgentConfig], time: datetime
-    ) -> None:
+    async def announce_all(self, change: ChangeType, agents: Sequence[AgentConfig], time: datetime) -> None:
         if not agents:
             return
         # The table's trigger gives the numbers, and holds the feed's lock from here to the end of the transaction.

@@ -26,7 +26,6 @@ class AuditClient:
     async def record(
         self, project: str, action: str, resource: str, *, user_id: str, before: State | None, after: State | None
     ) -> None:
-        """See `AuditLog.record`."""
         by = current()
         event = pb.AuditEvent(
             id=str(uuid.uuid4()),
@@ -44,13 +43,11 @@ class AuditClient:
         await call(self._stub.RecordAuditEvent, request, timeout=RECORD_SECONDS, peer=PEER)
 
     async def revoke_keys(self, project: str, user_id: str) -> int:
-        """See `AuditLog.revoke_keys`."""
         request = pb.RevokeUserApiKeysRequest(project=project, user_id=user_id)
         revoked = await call(self._stub.RevokeUserApiKeys, request, timeout=ERASE_SECONDS, peer=PEER)
         return int(revoked.revoked_api_key_count)
 
     async def erase(self, project: str, user_id: str) -> int:
-        """See `AuditLog.erase`."""
         request = pb.EraseAuditSubjectRequest(project=project, user_id=user_id)
         erased = await call(self._stub.EraseAuditSubject, request, timeout=ERASE_SECONDS, peer=PEER)
         return int(erased.audit_event_count)

@@ -74,7 +74,6 @@ class ConfigClient:
                 yield _change(response)
 
     async def exists(self, agent: AgentIncarnation) -> bool:
-        """See `ConfigFeed`."""
         request = pb.GetAgentConfigRequest(project=agent.project, id=agent.agent_id, uid=agent.agent_uid)
         try:
             response = await call(self._stub.GetAgentConfig, request, timeout=CALL_SECONDS, peer=PEER)

@@ -44,7 +44,6 @@ class ClusterLink:
 
     @property
     def generation(self) -> int:
-        """See `Link`."""
         return self._generations + sum([link.generation for link in self._links.values()])
 
     @contextlib.asynccontextmanager
@@ -107,7 +106,6 @@ class ClusterLink:
         raise RedisAway
 
     def demoted(self) -> None:
-        """See `Link`."""
         self._slots.doubt()
 
     async def _answers(self, node: str) -> bool:

@@ -89,11 +89,9 @@ class RedisLink:
         return await connection.send([command for stage in stages for command in stage])
 
     async def ping(self) -> None:
-        """See `Link`."""
         await self.send(("PING",))
 
     def demoted(self) -> None:
-        """See `Link`."""
         if self._connection is not None:
             self._connection.break_off()
 

@@ -19,15 +19,12 @@ class RedisAgents:
         self._durability = durability or Durability([scripts])
 
     async def fence(self, life: AgentIncarnation) -> None:
-        """See `AgentStore`."""
         await self._durability.keep(("SET", fence_key(life.project, life.agent_uid), life.agent_id, "PX", FENCE_MS))
 
     async def unfence(self, life: AgentIncarnation) -> None:
-        """See `AgentStore`."""
         await self._scripts.run(("DEL", fence_key(life.project, life.agent_uid)))
 
     async def agents(self) -> list[AgentIncarnation]:
-        """See `AgentStore`."""
         await self._scripts.run(("ZREMRANGEBYSCORE", AGENTS_KEY, "-inf", now_ms() - FENCE_MS))
         found: list[AgentIncarnation] = []
         while True:
@@ -37,10 +34,8 @@ class RedisAgents:
                 return found
 
     async def cursor(self) -> str:
-        """See `AgentStore`."""
         [cursor] = await self._scripts.run(("GET", CURSOR_KEY))
         return cursor.decode() if cursor else ""
 
     async def keep_cursor(self, cursor: str) -> None:
-        """See `AgentStore`."""
         await self._scripts.run(("SET", CURSOR_KEY, cursor))

@@ -1,7 +1,5 @@
 """Limits in Redis. The keys of one limit share a slot; several limits of one turn may lie in several."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -22,7 +20,6 @@ class RedisLimits:
         self._times = times
 
     async def take(self, turn: LimitedTurn, call: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
-        """See `LimitStore`."""
         times = self._times
         replies = await self._run(
             [
@@ -54,22 +51,18 @@ class RedisLimits:
         return LimitWait(min(check_ins)) if check_ins else LimitTaken(states, replies[0][1])
 
     async def keep(self, turn: LimitedTurn) -> int:
-        """See `LimitStore`."""
         replies = await self._run(
             [self._command("limit_keep", turn, limit.subject, self._times.hold_ms) for limit in turn.limits]
         )
         return int(replies[0])
 
     async def free(self, turn: LimitedTurn) -> None:
-        """See `LimitStore`."""
         await self._run([self._command("limit_free", turn, limit.subject, "0") for limit in turn.limits])
 
     async def give_back(self, turn: LimitedTurn) -> None:
-        """See `LimitStore`."""
         await self._run([self._command("limit_free", turn, limit.subject, "1") for limit in turn.limits])
 
     async def woken(self, call: str, timeout: float) -> None:
-        """See `LimitStore`."""
         await self._wakes.wait(call, timeout)
 
     def _command(self, name: str, turn: LimitedTurn, subject: str, *arguments: str | int) -> Command:

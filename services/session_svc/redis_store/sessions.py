@@ -99,7 +99,6 @@ class RedisSessions:
         self._compressing = compressing
 
     async def create(self, session: NewSession) -> Session:
-        """See `SessionStore`."""
         key, score = session.key, now_ms()
         indexes = index_keys(key.project, session.agent_id, session.user_id)
         agent = self._agents.command(key.project, session.agent_id, session.agent_uid)
@@ -133,12 +132,10 @@ class RedisSessions:
         return session_of(key, answer[1])
 
     async def get(self, key: SessionKey, user_id: str = "") -> Session:
-        """See `SessionStore`."""
         [answer] = await self._scripts.run(self._scripts.command("read", key, user_id))
         return _found(key, answer)
 
     async def update(self, change: SessionChange) -> Session:
-        """See `SessionStore`."""
         command = self._scripts.command(
             "update",
             change.key,
@@ -151,7 +148,6 @@ class RedisSessions:
         return _found(change.key, answer)
 
     async def delete(self, key: SessionKey, user_id: str = "") -> Removed:
-        """See `SessionStore`."""
         answer, kept = await self._durability.run(self._delete_command(key, Purge(key.project, user_id=user_id)))
         if answer[0] != 1:
             raise SessionNotFound(key.session_id)
@@ -160,7 +156,6 @@ class RedisSessions:
         return Removed(answer[0], answer[1])
 
     async def list_sessions(self, query: SessionQuery, size: int, after: ListPosition | None = None) -> SessionPage:
-        """See `SessionStore`."""
         index = narrowest_index(query.project, query.agent_id, query.user_id)
         found: list[Session] = []
         looked_at, position, more = 0, after, True
@@ -176,7 +171,6 @@ class RedisSessions:
         return SessionPage(found, position if more else None)
 
     async def turns(self, query: TurnQuery) -> TurnPage:
-        """See `SessionStore`."""
         session = await self.get(query.key, query.user_id)
         step = -1 if query.newest_first else 1
         begin = session.last_turn if query.newest_first else session.first_turn
@@ -202,7 +196,6 @@ class RedisSessions:
         return TurnPage(found, number if more else None, session.expire_ms)
 
     async def purge(self, purge: Purge) -> Removed:
-        """See `SessionStore`."""
         index = narrowest_index(purge.project, purge.agent_id, purge.user_id)
         # Sessions that begin meanwhile move to the end: a bound keeps the walk from following them for ever.
         end = now_ms() - (purge.idle_longer_than_ms or 0) + CLOCK_SKEW_MS
@@ -221,7 +214,6 @@ class RedisSessions:
             await self._sweep(index, gone)
 
     async def fork(self, fork: Fork) -> Session:
-        """See `SessionStore`."""
         source = await self.get(fork.source, fork.user_id)
         last = fork.up_to or source.last_turn
         if source.turn_count and not source.first_turn <= last <= source.last_turn:

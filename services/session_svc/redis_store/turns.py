@@ -70,15 +70,12 @@ class RedisTurns:
         self._compressing = compressing
 
     def new_call(self) -> str:
-        """See `TurnStore`."""
         return self._wakes.new_call()
 
     async def woken(self, call: str, timeout: float) -> None:
-        """See `TurnStore`."""
         await self._wakes.wait(call, timeout)
 
     async def begin(self, turn: BeginTurn, call: str, wait_ms: int) -> Begun | Replayed | Waiting:
-        """See `TurnStore`."""
         for _ in range(MAX_TRIES):
             answer, elements, fenced = await self._begin(turn, call, wait_ms)
             if not turn.must_exist and (answer[0] != b"ok" or answer[3]):
@@ -93,7 +90,6 @@ class RedisTurns:
         raise RedisAway
 
     async def replayed(self, turn: BeginTurn) -> Replayed | None:
-        """See `TurnStore`."""
         request = turn.request
         if request is None:
             return None
@@ -128,11 +124,9 @@ class RedisTurns:
         return answer, elements[0] if elements else [], bool(fenced)
 
     async def leave(self, key: SessionKey, call: str) -> None:
-        """See `TurnStore`."""
         await self._scripts.run(self._scripts.command("leave", key, call, self._limits.claim_ms))
 
     async def renew(self, lease: Lease, call: str = "") -> Lease:
-        """See `TurnStore`."""
         command = self._scripts.command("renew", lease.key, lease.token, lease.turn_id, self._limits.lease_ms, call)
         [answer] = await self._run([command])
         if answer[0] != b"ok":
@@ -156,7 +150,6 @@ class RedisTurns:
         return Committed(answer[1], answer[2])
 
     async def abort(self, lease: Lease) -> None:
-        """See `TurnStore`."""
         command = self._scripts.command("abort", lease.key, lease.token, lease.turn_id, self._limits.claim_ms)
         await self._run([command])
 

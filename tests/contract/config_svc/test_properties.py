@@ -1,7 +1,5 @@
 """What holds for any filter, any page size, any writes in between and any race: on both stores."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

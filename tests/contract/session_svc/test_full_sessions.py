@@ -1,7 +1,5 @@
 """A session with as many turns as it may keep, where the policy is to refuse."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

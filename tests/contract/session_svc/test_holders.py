@@ -1,7 +1,5 @@
 """Holders of a lease who never got it, and holders who are told that it is gone."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Limits in memory: the twin of the Redis adapter, for tests and as the shortest statement of what the scripts do."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The real edge on a real socket, with scripted turns and scripted peers behind it."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -1,7 +1,5 @@
 """A stop that hits a commit: whether the turn is stored is not known, and clients must not repeat it by themselves."""
 
-from __future__ import annotations
-
 import asyncio
 
 import httpx

@@ -1,7 +1,5 @@
 """An identity provider on a real port, with real keys."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

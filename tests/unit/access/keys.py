@@ -1,7 +1,5 @@
 """A checker of keys that the test is, and a clock that the test moves."""
 
-from __future__ import annotations
-
 import asyncio
 
 from access.api_key import new_api_key

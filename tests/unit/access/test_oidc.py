@@ -1,7 +1,5 @@
 """Tokens of a real issuer: signed with real keys, which are fetched over real HTTP."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

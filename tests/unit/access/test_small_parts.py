@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 

@@ -1,7 +1,5 @@
 """The reference run meets the first budgets, and docs/performance.md shows what it measured."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

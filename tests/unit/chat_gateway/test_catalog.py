@@ -1,7 +1,5 @@
 """Which template builds a config, and which plug-ins a gateway takes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint

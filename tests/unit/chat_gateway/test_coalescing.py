@@ -1,7 +1,5 @@
 """Pieces of an answer on their way into gRPC messages."""
 
-from __future__ import annotations
-
 import asyncio
 
 from chat_gateway.grpc_edge.coalescing import MAX_PENDING, CoalescedDeltas

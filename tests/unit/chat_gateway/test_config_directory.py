@@ -1,7 +1,5 @@
 """How fresh agent configs are while config_svc is there, half there, and away (invariant 5)."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Turns whose callers go away: cancelled, or finished unheard, as they asked."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """The instance cache: one agent for each revision, bounded, and never in the way of a turn."""
 
-from __future__ import annotations
-
 import pytest
 
 from chat_gateway.instances import Instances

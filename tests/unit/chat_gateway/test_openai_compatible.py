@@ -1,7 +1,5 @@
 """The provider client against a server that answers well, badly, slowly and not at all."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import time

@@ -1,7 +1,5 @@
 """What providers answer, as values of the gateway's own."""
 
-from __future__ import annotations
-
 import pytest
 
 from chat_gateway.model.turn import Usage

@@ -1,7 +1,5 @@
 """Instructions with placeholders, and prompts whose tool calls are all answered."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

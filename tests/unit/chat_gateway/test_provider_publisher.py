@@ -1,7 +1,5 @@
 """What a gateway tells config_svc of its providers: at once, again and again, and never after it has taken it back."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import AsyncIterator

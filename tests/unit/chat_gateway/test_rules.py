@@ -1,7 +1,5 @@
 """Every rule of a turn request, one violation each, and all of them at once."""
 
-from __future__ import annotations
-
 import pytest
 
 from chat_gateway.model.rules import MAX_MESSAGES_BYTES, check_turn_request

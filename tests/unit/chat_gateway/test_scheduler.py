@@ -1,7 +1,5 @@
 """Admission: caps, order, refusals, and nothing left behind."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import AsyncExitStack, ExitStack
 

@@ -1,7 +1,5 @@
 """The SSE parser against every way a network can cut a stream."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pytest

@@ -1,7 +1,5 @@
 """The life of one turn, with everything that can go wrong in it."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime

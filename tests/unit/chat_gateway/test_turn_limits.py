@@ -1,7 +1,5 @@
 """The limits of a turn: which it counts in, and that whatever becomes of it they are given back."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """The HTTP client of providers against servers that say exactly what the test has them say."""
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable

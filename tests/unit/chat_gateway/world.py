@@ -1,7 +1,5 @@
 """A small world for the turn runner: configs and sessions in memory, a provider that does what a test says."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """The template `second-opinion`: the model drafts an answer, is asked what it makes of it, and answers anew."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """/docs: Swagger UI, served from its wheel, and the OpenAPI document."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from litestar import Litestar, Response, get

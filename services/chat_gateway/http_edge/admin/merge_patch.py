@@ -1,7 +1,5 @@
 """JSON merge patch (RFC 7396)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -1,7 +1,5 @@
 """The OpenAPI document: the framework's own, chat completions added, written as 3.0 for Swagger UI 4."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """/v1/instances, health and metrics: this one process."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

@@ -1,7 +1,5 @@
 """What the routes share: parameters, lists, responses and the strict request body."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, TypeVar
 

@@ -3,8 +3,6 @@
 Every route states the scope that it needs as its option `scope`; the application does not start with one that does not.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Annotated, Any, Final
 

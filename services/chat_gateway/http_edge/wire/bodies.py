@@ -1,7 +1,5 @@
 """Request bodies: read within a bound, decoded strictly, with errors that name the field."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Callable

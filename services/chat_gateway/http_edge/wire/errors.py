@@ -1,7 +1,5 @@
 """`ServiceError` to OpenAI's error body, by the HTTP mapping of google/rpc/code.proto."""
 
-from __future__ import annotations
-
 import math
 
 import msgspec

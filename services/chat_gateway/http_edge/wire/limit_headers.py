@@ -1,7 +1,5 @@
 """The headers in which OpenAI's API tells of its limits on requests, and its clients look for them."""
 
-from __future__ import annotations
-
 import math
 
 from chat_gateway.model.turn import LimitState

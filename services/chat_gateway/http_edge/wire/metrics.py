@@ -1,7 +1,5 @@
 """HTTP metrics, named after OpenTelemetry's `http.server.request.duration`."""
 
-from __future__ import annotations
-
 from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, Histogram

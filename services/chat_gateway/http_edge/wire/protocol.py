@@ -1,7 +1,5 @@
 """uvicorn's HTTP protocol with bounds on a request's head, and with our error body for what is no HTTP."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any, Final
@@ -39,7 +37,7 @@ class Line:
 
     __slots__ = ("_connection", "_cycle")
 
-    def __init__(self, connection: BoundedHttpProtocol, cycle: RequestResponseCycle) -> None:
+    def __init__(self, connection: "BoundedHttpProtocol", cycle: RequestResponseCycle) -> None:
         self._connection = connection
         self._cycle = cycle
 

@@ -1,7 +1,5 @@
 """Refuses a request without reading its body into memory."""
 
-from __future__ import annotations
-
 import asyncio
 
 from litestar.types import Receive, Send

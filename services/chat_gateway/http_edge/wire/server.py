@@ -1,7 +1,5 @@
 """The HTTP server: uvicorn inside our own lifecycle."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import socket

@@ -1,7 +1,5 @@
 """Times and durations between JSON and protobuf: RFC 3339 with `Z`, and seconds with an `s` (`"1800s"`)."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 

@@ -1,7 +1,5 @@
 """/v1/audit: who changed what, as pages or as JSON lines."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator
 from typing import Annotated, Literal, cast
 

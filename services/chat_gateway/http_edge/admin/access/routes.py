@@ -1,7 +1,5 @@
 """/v1/projects and /v1/api_keys: who may touch what."""
 
-from __future__ import annotations
-
 from urllib.parse import quote
 
 from litestar import Response, Router, delete, get, post

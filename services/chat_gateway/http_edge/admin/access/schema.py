@@ -1,7 +1,5 @@
 """Projects, API keys and audit events: protobuf to JSON and back."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """What was before: comparing an agent's revisions, and bringing a deleted agent back."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from litestar import Response, Router, get, post

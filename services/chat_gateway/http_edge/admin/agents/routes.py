@@ -1,7 +1,5 @@
 """/v1/agents, /v1/templates and /v1/models: what agents are."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 from urllib.parse import quote
 

@@ -1,7 +1,5 @@
 """Agent configs, their revisions, templates and models: JSON to and from protobuf."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """/v1/sessions: what was said, listed, read, changed and deleted."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Annotated, Literal
 from urllib.parse import quote

@@ -1,7 +1,5 @@
 """Sessions and their messages: protobuf to JSON and back."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import msgspec

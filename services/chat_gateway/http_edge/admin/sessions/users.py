@@ -3,8 +3,6 @@
 The user stands in the body: ids of users may hold what a path can't.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import cast

@@ -1,7 +1,5 @@
 """What OpenAI's chat completion request and response are in Parley's words."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

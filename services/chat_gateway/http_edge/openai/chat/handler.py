@@ -1,7 +1,5 @@
 """POST /v1/chat/completions: one turn, streamed or whole. Plain ASGI, since every turn pays for it."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 

@@ -4,8 +4,6 @@ Request fields that are not here are ignored, as OpenAI-compatible servers do; t
 is and can't be honoured are here, so that using them is an error that names them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

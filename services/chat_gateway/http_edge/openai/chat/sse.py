@@ -1,7 +1,5 @@
 """Server-sent events of one streamed chat completion, encoded with the least work for each."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec
