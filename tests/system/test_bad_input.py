@@ -314,7 +314,7 @@ ELSEWHERE = {
     "TURN_DAMAGED": "tests/service/session_svc/test_stored_turns.py::test_a_damaged_turn_is_named_and_frees_its_lease",
     "AGENT_DELETED": f"{TURNS}::test_no_turn_starts_on_a_fenced_agent_and_nothing_is_left_of_it",
     "SESSION_ALREADY_EXISTS": "tests/contract/session_svc/test_sessions.py::test_an_id_is_taken_until_its_session_ends",
-    "CANCELLED": "tests/service/http_edge/test_connections.py::"
+    "CANCELLED": "tests/service/chat_gateway/http_edge/test_connections.py::"
     "test_a_client_that_does_not_read_is_cut_off_and_its_turn_cancelled",
     "TEMPLATE_CONFLICT": "tests/service/config_svc/test_errors.py::test_each_reason",
     "CURSOR_TOO_OLD": "tests/contract/config_svc/test_feed.py::test_a_cursor_before_what_is_kept_is_too_old",

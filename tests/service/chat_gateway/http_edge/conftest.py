@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.service.http_edge.edge import Edge, running_edge
+from tests.service.chat_gateway.http_edge.edge import Edge, running_edge
 
 
 @pytest.fixture

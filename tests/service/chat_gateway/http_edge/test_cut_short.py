@@ -6,7 +6,7 @@ import httpx
 
 from chat_gateway.model.errors import CommitCutShort
 from chat_gateway.model.turn import OnDelta, OnStarted, TurnOutcome, TurnRequest
-from tests.service.http_edge.edge import running_edge
+from tests.service.chat_gateway.http_edge.edge import running_edge
 
 
 async def test_a_commit_that_a_stop_cuts_short_is_not_called_safe_to_repeat() -> None:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from tests.service.http_edge.edge import Edge
+from tests.service.chat_gateway.http_edge.edge import Edge
 
 ROUTES = {
     ("post", "/v1/chat/completions"),

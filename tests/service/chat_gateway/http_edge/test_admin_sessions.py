@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from parley.session.v1 import message_pb2 as message_pb
 from parley.session.v1 import session_service_pb2 as session_pb
 from servicekit.errors import Code, RemoteError
-from tests.service.http_edge.edge import Edge
+from tests.service.chat_gateway.http_edge.edge import Edge
 
 TIME = Timestamp(seconds=1777863721)
 

@@ -12,7 +12,7 @@ from chat_gateway.http_edge.wire import protocol
 from chat_gateway.http_edge.wire.server import http_serving
 from chat_gateway.model.turn import Delta
 from servicekit.errors import StartupError
-from tests.service.http_edge.edge import STARTED, Edge, hanging, outcome, running_edge, whole
+from tests.service.chat_gateway.http_edge.edge import STARTED, Edge, hanging, outcome, running_edge, whole
 
 BODY = json.dumps({"model": "hello", "messages": [{"role": "user", "content": "Hi"}], "stream": True}).encode()
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(BODY)

@@ -9,7 +9,7 @@ import pytest
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.model.errors import AgentNotFound, ProviderTimeout
 from chat_gateway.model.turn import Delta, FinishReason, ToolCallDelta
-from tests.service.http_edge.edge import (
+from tests.service.chat_gateway.http_edge.edge import (
     STARTED,
     Edge,
     failing,

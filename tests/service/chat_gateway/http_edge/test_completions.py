@@ -10,7 +10,7 @@ import pytest
 from chat_gateway.model.errors import AgentNotFound, ProviderUnavailable
 from chat_gateway.model.turn import BusyPolicy, Delta, FinishReason, Message, Role, ToolCall
 from servicekit.errors import Code, InvalidArgument, RemoteError, Violation
-from tests.service.http_edge.edge import (
+from tests.service.chat_gateway.http_edge.edge import (
     Edge,
     failing,
     hanging,

@@ -10,8 +10,8 @@ from parley.config.v1 import template_service_pb2 as template_pb
 from parley.config.v1.agent_config_pb2 import AgentConfig, AgentConfigRevision
 from parley.session.v1 import session_service_pb2 as session_pb
 from servicekit.errors import Code, RemoteError, Violation
-from tests.service.http_edge.edge import Edge
-from tests.service.http_edge.test_admin_sessions import session
+from tests.service.chat_gateway.http_edge.edge import Edge
+from tests.service.chat_gateway.http_edge.test_admin_sessions import session
 
 TIME = Timestamp(seconds=1777863721)
 WRITTEN = {
