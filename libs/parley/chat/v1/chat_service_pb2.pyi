@@ -37,7 +37,7 @@ class _OnDisconnectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnDiscon
     """The turn goes on without its caller and is stored."""
 
 class OnDisconnect(_OnDisconnect, metaclass=_OnDisconnectEnumTypeWrapper):
-    """What becomes of a turn whose caller goes away before its end."""
+    """What becomes of a turn whose caller disconnects before its end."""
 
 ON_DISCONNECT_UNSPECIFIED: OnDisconnect.ValueType  # 0
 """Cancel."""
@@ -110,7 +110,7 @@ class TurnInput(_message.Message):
     tool_choice: _builtins.str
     """Optional. `auto`, `none`, `required`, or the name of a tool."""
     on_disconnect: Global___OnDisconnect.ValueType
-    """Optional. What becomes of the turn when the caller goes away."""
+    """Optional. What becomes of the turn when the caller disconnects."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """Required. The caller's new messages, 1 to 128, together at most 768 KiB; the history is the session's."""

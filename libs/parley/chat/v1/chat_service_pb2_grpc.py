@@ -69,7 +69,7 @@ class ChatServiceServicer:
     def StreamComplete(self, request, context):
         """Runs one turn and streams it: `started` first, then deltas, then `finished`. A stream that ends with an error
         stored nothing, unless that is DEADLINE_EXCEEDED with bound `commit` (or PEER_UNAVAILABLE with a request_id): then
-        only a repeat with the request_id tells. Safe to retry with a request_id. Fails: as Complete.
+        only a repeat with the request_id finds out. Safe to retry with a request_id. Fails: as Complete.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

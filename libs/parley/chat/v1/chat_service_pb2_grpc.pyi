@@ -42,7 +42,7 @@ class ChatServiceStub:
     StreamComplete: _grpc.UnaryStreamMultiCallable[_chat_service_pb2.StreamCompleteRequest, _chat_service_pb2.StreamCompleteResponse]
     """Runs one turn and streams it: `started` first, then deltas, then `finished`. A stream that ends with an error
     stored nothing, unless that is DEADLINE_EXCEEDED with bound `commit` (or PEER_UNAVAILABLE with a request_id): then
-    only a repeat with the request_id tells. Safe to retry with a request_id. Fails: as Complete.
+    only a repeat with the request_id finds out. Safe to retry with a request_id. Fails: as Complete.
     """
     PreviewPrompt: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.PreviewPromptRequest, _chat_service_pb2.PreviewPromptResponse]
     """Shows the prompt that a turn would send and what the window leaves out, without calling the model and without a
@@ -63,7 +63,7 @@ class ChatServiceAsyncStub(ChatServiceStub):
     StreamComplete: _aio.UnaryStreamMultiCallable[_chat_service_pb2.StreamCompleteRequest, _chat_service_pb2.StreamCompleteResponse]  # type: ignore[assignment]
     """Runs one turn and streams it: `started` first, then deltas, then `finished`. A stream that ends with an error
     stored nothing, unless that is DEADLINE_EXCEEDED with bound `commit` (or PEER_UNAVAILABLE with a request_id): then
-    only a repeat with the request_id tells. Safe to retry with a request_id. Fails: as Complete.
+    only a repeat with the request_id finds out. Safe to retry with a request_id. Fails: as Complete.
     """
     PreviewPrompt: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.PreviewPromptRequest, _chat_service_pb2.PreviewPromptResponse]  # type: ignore[assignment]
     """Shows the prompt that a turn would send and what the window leaves out, without calling the model and without a
@@ -93,7 +93,7 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_chat_service_pb2.StreamCompleteResponse], _abc.AsyncIterator[_chat_service_pb2.StreamCompleteResponse]]:
         """Runs one turn and streams it: `started` first, then deltas, then `finished`. A stream that ends with an error
         stored nothing, unless that is DEADLINE_EXCEEDED with bound `commit` (or PEER_UNAVAILABLE with a request_id): then
-        only a repeat with the request_id tells. Safe to retry with a request_id. Fails: as Complete.
+        only a repeat with the request_id finds out. Safe to retry with a request_id. Fails: as Complete.
         """
 
     @_abc_1.abstractmethod

@@ -70,7 +70,7 @@ class ApiKey(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Output only. Names the key without giving it away."""
+    """Output only. Identifies the key without disclosing it."""
     project: _builtins.str
     """Required. The project that it acts in."""
     user_id: _builtins.str

@@ -110,7 +110,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_PROVIDER_REJECTED: _Reason.ValueType  # 123
     """FAILED_PRECONDITION. The provider refused the request (4xx other than 408 and 429). Metadata: provider, status."""
     REASON_PEER_UNAVAILABLE: _Reason.ValueType  # 140
-    """UNAVAILABLE. A service or store that the call needs is away. Metadata: peer."""
+    """UNAVAILABLE. A service or store that the call needs is unavailable. Metadata: peer."""
     REASON_DRAINING: _Reason.ValueType  # 141
     """UNAVAILABLE. This process is about to stop and takes no new work."""
     REASON_DEADLINE_EXCEEDED: _Reason.ValueType  # 142
@@ -231,7 +231,7 @@ REASON_PROVIDER_BAD_RESPONSE: Reason.ValueType  # 122
 REASON_PROVIDER_REJECTED: Reason.ValueType  # 123
 """FAILED_PRECONDITION. The provider refused the request (4xx other than 408 and 429). Metadata: provider, status."""
 REASON_PEER_UNAVAILABLE: Reason.ValueType  # 140
-"""UNAVAILABLE. A service or store that the call needs is away. Metadata: peer."""
+"""UNAVAILABLE. A service or store that the call needs is unavailable. Metadata: peer."""
 REASON_DRAINING: Reason.ValueType  # 141
 """UNAVAILABLE. This process is about to stop and takes no new work."""
 REASON_DEADLINE_EXCEEDED: Reason.ValueType  # 142

@@ -138,7 +138,7 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListMessages(self, request, context):
-        """Lists the messages of a session by pages, oldest first unless told otherwise. Safe to retry.
+        """Lists the messages of a session by pages, oldest first by default. Safe to retry.
         Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN, TURN_DAMAGED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

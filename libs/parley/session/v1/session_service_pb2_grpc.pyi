@@ -54,7 +54,7 @@ class SessionServiceStub:
     further turn starts on that agent's uid. Safe to retry; a retry goes on where it stopped. Fails: INVALID_FIELD.
     """
     ListMessages: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]
-    """Lists the messages of a session by pages, oldest first unless told otherwise. Safe to retry.
+    """Lists the messages of a session by pages, oldest first by default. Safe to retry.
     Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN, TURN_DAMAGED.
     """
     ForkSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]
@@ -95,7 +95,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     further turn starts on that agent's uid. Safe to retry; a retry goes on where it stopped. Fails: INVALID_FIELD.
     """
     ListMessages: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]  # type: ignore[assignment]
-    """Lists the messages of a session by pages, oldest first unless told otherwise. Safe to retry.
+    """Lists the messages of a session by pages, oldest first by default. Safe to retry.
     Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN, TURN_DAMAGED.
     """
     ForkSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]  # type: ignore[assignment]
@@ -175,7 +175,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.ListMessagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ListMessagesResponse, _abc.Awaitable[_session_service_pb2.ListMessagesResponse]]:
-        """Lists the messages of a session by pages, oldest first unless told otherwise. Safe to retry.
+        """Lists the messages of a session by pages, oldest first by default. Safe to retry.
         Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN, TURN_DAMAGED.
         """
 

@@ -106,7 +106,7 @@ class TurnServiceServicer:
         order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
         use; everything else has no need of it. The server's first message, which is empty, says that it takes calls. Safe
         to retry is each call by itself, as its method says; those that are open when the stream ends may have happened.
-        Fails: UNAVAILABLE with DRAINING where the server is about to stop, or its store is away.
+        Fails: UNAVAILABLE with DRAINING where the server is about to stop, or its store is unavailable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

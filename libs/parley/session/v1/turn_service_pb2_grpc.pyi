@@ -56,7 +56,7 @@ class TurnServiceStub:
     order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
     use; everything else has no need of it. The server's first message, which is empty, says that it takes calls. Safe
     to retry is each call by itself, as its method says; those that are open when the stream ends may have happened.
-    Fails: UNAVAILABLE with DRAINING where the server is about to stop, or its store is away.
+    Fails: UNAVAILABLE with DRAINING where the server is about to stop, or its store is unavailable.
     """
 
 @_typing.type_check_only
@@ -87,7 +87,7 @@ class TurnServiceAsyncStub(TurnServiceStub):
     order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
     use; everything else has no need of it. The server's first message, which is empty, says that it takes calls. Safe
     to retry is each call by itself, as its method says; those that are open when the stream ends may have happened.
-    Fails: UNAVAILABLE with DRAINING where the server is about to stop, or its store is away.
+    Fails: UNAVAILABLE with DRAINING where the server is about to stop, or its store is unavailable.
     """
 
 class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -145,7 +145,7 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
         use; everything else has no need of it. The server's first message, which is empty, says that it takes calls. Safe
         to retry is each call by itself, as its method says; those that are open when the stream ends may have happened.
-        Fails: UNAVAILABLE with DRAINING where the server is about to stop, or its store is away.
+        Fails: UNAVAILABLE with DRAINING where the server is about to stop, or its store is unavailable.
         """
 
 def add_TurnServiceServicer_to_server(servicer: TurnServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
