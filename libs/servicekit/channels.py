@@ -159,6 +159,34 @@ async def stream(
         responses.cancel()
 
 
+class Peer:
+    """Calls of one peer: errors carry its name, and what says nothing else has `timeout` seconds."""
+
+    def __init__(self, name: str, timeout: float) -> None:
+        self.name = name
+        self.timeout = timeout
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout: float | None = None,
+    ) -> Response:
+        """As `call`, within `timeout` or the peer's own."""
+        return await call(method, request, timeout=self.timeout if timeout is None else timeout, peer=self.name)
+
+    def stream(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Response, None]:
+        """As `stream`, within `timeout` or the peer's own."""
+        return stream(method, request, timeout=self.timeout if timeout is None else timeout, peer=self.name)
+
+
 def _is_own_cancellation() -> bool:
     # A call that its channel cancelled raises CancelledError too, in a task that nobody asked to stop.
     task = asyncio.current_task()

@@ -22,7 +22,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from access.authenticator import Authenticator
 from access.caller import CHAT
 from chat_gateway.clients.readiness import Readiness
-from chat_gateway.clients.stubs import Stubs
+from chat_gateway.clients.stubs import CONFIG_SVC, SESSION_SVC, Stubs
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.admin.access.audit import audit_router
@@ -36,7 +36,7 @@ from chat_gateway.http_edge.admin.process import process_router
 from chat_gateway.http_edge.admin.routing import VERB, JsonRequest
 from chat_gateway.http_edge.admin.sessions.routes import sessions_router
 from chat_gateway.http_edge.admin.sessions.users import users_router
-from chat_gateway.http_edge.dependencies import HttpSettings, Needs
+from chat_gateway.http_edge.dependencies import Dependencies, HttpSettings
 from chat_gateway.http_edge.openai.chat.convert import HEADERS
 from chat_gateway.http_edge.openai.chat.handler import CLIENT_GONE, Completions
 from chat_gateway.http_edge.wire.auth import Admission, project_of_request, require_scopes
@@ -56,6 +56,7 @@ from chat_gateway.http_edge.wire.refusal import refuse_body
 from chat_gateway.instances import Instances
 from chat_gateway.model.errors import TurnQueueFull
 from servicekit import traces
+from servicekit.channels import Peer
 from servicekit.errors import Cancelled, Internal, InvalidArgument, ServiceError, Violation
 
 _TRACE_CONTEXT = frozenset({traces.TRACEPARENT.encode(), traces.TRACESTATE.encode()})
@@ -84,14 +85,15 @@ def build_app(
     """
     bounds = settings or HttpSettings()
     admission = Admission(authenticator)
-    needs = Needs(stubs, deletion, instances, readiness, bounds, registry)
+    config_svc, session_svc = Peer(CONFIG_SVC, bounds.rpc_timeout), Peer(SESSION_SVC, bounds.rpc_timeout)
+    deps = Dependencies(stubs, config_svc, session_svc, deletion, instances, readiness, bounds, registry)
     agents, sessions = (agents_router(), revisions_router()), (sessions_router(), users_router())
     routers = (*agents, *sessions, access_router(), audit_router(), process_router())
     admin = Litestar(
         [*routers, docs_page, openapi_document, docs_file],
         request_class=JsonRequest,
         dependencies={
-            "needs": Provide(lambda: needs, sync_to_thread=False, use_cache=True),
+            "deps": Provide(lambda: deps, sync_to_thread=False, use_cache=True),
             "project": Provide(project_of_request),
         },
         guards=[admission.guard],

@@ -1,13 +1,14 @@
-"""What the HTTP edge needs of the rest of the gateway, and its own bounds."""
+"""What the HTTP edge uses of the rest of the gateway, and its own bounds."""
 
 from dataclasses import dataclass
 
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import CollectorRegistry
 
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.stubs import Stubs
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.instances import Instances
+from servicekit.channels import Peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,14 @@ class HttpSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
-    """All of it, as the admin routes get it."""
+class Dependencies:
+    """What the admin routes use of the rest of the gateway."""
 
     stubs: Stubs
+    config_svc: Peer
+    session_svc: Peer
     deletion: AgentDeletion
     instances: Instances
     readiness: Readiness
     settings: HttpSettings
-    registry: CollectorRegistry = REGISTRY
+    registry: CollectorRegistry

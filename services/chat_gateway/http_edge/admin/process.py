@@ -7,7 +7,7 @@ from litestar import Response, Router, get, post
 from litestar.params import JSONBody, QueryParameter
 
 from access.caller import OPERATOR, RUNTIME_ADMIN
-from chat_gateway.http_edge.admin.routing import VERB, Given, JsonRequest, Page, Project
+from chat_gateway.http_edge.admin.routing import VERB, Injected, JsonRequest, Page, Project
 from chat_gateway.http_edge.wire.auth import OPEN
 from chat_gateway.http_edge.wire.times import timestamp
 from chat_gateway.instances import InstanceInfo
@@ -55,16 +55,16 @@ class Alive(msgspec.Struct, kw_only=True):
 
 @get("/v1/instances", scope=RUNTIME_ADMIN)
 async def list_instances(
-    needs: Given, project: Project, agent_id: Annotated[str, QueryParameter(description="Only of this agent.")] = ""
+    deps: Injected, project: Project, agent_id: Annotated[str, QueryParameter(description="Only of this agent.")] = ""
 ) -> Page[InstanceJson]:
     """Lists the agent instances of this process, the most recently used first."""
-    return Page(data=[_instance_json(instance) for instance in needs.instances.list(project, agent_id)])
+    return Page(data=[_instance_json(instance) for instance in deps.instances.list(project, agent_id)])
 
 
 @post(f"/v1/instances/{VERB}evict", status_code=200, scope=RUNTIME_ADMIN)
-async def evict_instances(needs: Given, project: Project, data: JSONBody[EvictBody | None] = None) -> Evicted:
+async def evict_instances(deps: Injected, project: Project, data: JSONBody[EvictBody | None] = None) -> Evicted:
     """Drops agent instances of this process; running turns finish on what they have."""
-    return Evicted(evicted=needs.instances.evict(project, (data and data.agent_id) or ""))
+    return Evicted(evicted=deps.instances.evict(project, (data and data.agent_id) or ""))
 
 
 @get("/livez", scope=OPEN)
@@ -74,16 +74,16 @@ async def livez() -> Alive:
 
 
 @get("/readyz", scope=OPEN)
-async def readyz(needs: Given) -> Response[Ready]:
+async def readyz(deps: Injected) -> Response[Ready]:
     """Tells which parts are there: 200 when turns can run, else 503."""
-    ready = needs.readiness.ready
-    return Response(Ready(ready=ready, parts=dict(needs.readiness.report())), status_code=200 if ready else 503)
+    ready = deps.readiness.ready
+    return Response(Ready(ready=ready, parts=dict(deps.readiness.report())), status_code=200 if ready else 503)
 
 
 @get("/metrics", media_type="text/plain", scope=OPERATOR)
-async def metrics(request: JsonRequest, needs: Given) -> Response[bytes]:
+async def metrics(request: JsonRequest, deps: Injected) -> Response[bytes]:
     """Returns this process' metrics for Prometheus."""
-    body, content_type = exposition(needs.registry, request.headers.get("accept", ""))
+    body, content_type = exposition(deps.registry, request.headers.get("accept", ""))
     return Response(body, media_type=content_type)
 
 

@@ -9,7 +9,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, QueryParameter, SkipValidation
 
-from chat_gateway.http_edge.dependencies import HttpSettings, Needs
+from chat_gateway.http_edge.dependencies import Dependencies, HttpSettings
 from chat_gateway.http_edge.wire.bodies import decode, read_body
 from servicekit.errors import InvalidArgument, Violation
 
@@ -20,7 +20,7 @@ VERB = "~"
 """Stands before a custom verb in a route's path: `/v1/sessions/{id}:fork` is routed as `/v1/sessions/{id}/~fork`, since
 the framework's path parameters are whole segments. No id can begin with it."""
 
-Given = NamedDependency[SkipValidation[Needs]]
+Injected = NamedDependency[SkipValidation[Dependencies]]
 Project = NamedDependency[str]
 """The project that a request is about."""
 PageSize = Annotated[

@@ -10,14 +10,12 @@ from litestar.response import Stream
 
 from access.caller import AUDIT_READ
 from chat_gateway.http_edge.admin.access.schema import AuditEventJson, audit_event_json, to_timestamp
-from chat_gateway.http_edge.admin.routing import Given, JsonRequest, Page, PageSize, PageToken, Project
-from chat_gateway.http_edge.dependencies import Needs
+from chat_gateway.http_edge.admin.routing import Injected, JsonRequest, Page, PageSize, PageToken, Project
+from chat_gateway.http_edge.dependencies import Dependencies
 from chat_gateway.http_edge.wire.errors import encode_error
 from parley.config.v1 import access_service_pb2 as pb
-from servicekit.channels import call
 from servicekit.errors import ServiceError
 
-PEER = "config_svc"
 JSON_LINES = "application/x-ndjson"
 LINES_PAGE = 500
 MAX_LINES = 1_000_000
@@ -38,7 +36,7 @@ class MoreJson(msgspec.Struct, kw_only=True):
 @get("/v1/audit", scope=AUDIT_READ)
 async def list_audit(
     request: JsonRequest,
-    needs: Given,
+    deps: Injected,
     project: Project,
     actor: Annotated[str, QueryParameter(description="Only of this actor.")] = "",
     resource: Annotated[str, QueryParameter(description="Only on this resource, such as agent_configs/support.")] = "",
@@ -64,10 +62,10 @@ async def list_audit(
     as_lines = format == "jsonl" or JSON_LINES in request.headers.get("accept", "")
     if as_lines:
         query.page_size = LINES_PAGE
-    page = await _page(needs, query)
+    page = await _page(deps, query)
     if as_lines:
         # The first page is there before the answer begins: until then an error has its own status.
-        return cast("Response[Page[AuditEventJson]]", Stream(_lines(needs, query, page), media_type=JSON_LINES))
+        return cast("Response[Page[AuditEventJson]]", Stream(_lines(deps, query, page), media_type=JSON_LINES))
     events = [audit_event_json(event) for event in page.audit_events]
     return Response(Page(data=events, next_page_token=page.next_page_token))
 
@@ -78,7 +76,7 @@ def audit_router() -> Router:
 
 
 async def _lines(
-    needs: Needs, query: pb.ListAuditEventsRequest, page: pb.ListAuditEventsResponse
+    deps: Dependencies, query: pb.ListAuditEventsRequest, page: pb.ListAuditEventsResponse
 ) -> AsyncGenerator[bytes, None]:
     sent = 0
     while True:
@@ -91,11 +89,11 @@ async def _lines(
             return
         query.page_token = page.next_page_token
         try:
-            page = await _page(needs, query)
+            page = await _page(deps, query)
         except ServiceError as error:
             yield encode_error(error) + b"\n"
             return
 
 
-async def _page(needs: Needs, query: pb.ListAuditEventsRequest) -> pb.ListAuditEventsResponse:
-    return await call(needs.stubs.access.ListAuditEvents, query, timeout=needs.settings.rpc_timeout, peer=PEER)
+async def _page(deps: Dependencies, query: pb.ListAuditEventsRequest) -> pb.ListAuditEventsResponse:
+    return await deps.config_svc.call(deps.stubs.access.ListAuditEvents, query)

@@ -17,86 +17,80 @@ from chat_gateway.http_edge.admin.access.schema import (
     project_json,
     to_api_key,
 )
-from chat_gateway.http_edge.admin.routing import VERB, Given, Page, PageSize, PageToken, Project
+from chat_gateway.http_edge.admin.routing import VERB, Injected, Page, PageSize, PageToken, Project
 from chat_gateway.http_edge.wire.auth import named_project
 from chat_gateway.http_edge.wire.times import to_duration
 from chat_gateway.model.turn import DEFAULT_PROJECT
 from parley.config.v1 import access_service_pb2 as pb
-from servicekit.channels import call
 from servicekit.errors import InvalidArgument, Violation
-
-PEER = "config_svc"
 
 
 @post("/v1/projects", scope=OPERATOR)
-async def create_project(data: JSONBody[NewProjectJson], needs: Given) -> Response[ProjectJson]:
+async def create_project(data: JSONBody[NewProjectJson], deps: Injected) -> Response[ProjectJson]:
     """Makes a project."""
     request = pb.CreateProjectRequest(project=pb.Project(id=data.id, display_name=data.display_name))
-    stub = needs.stubs.access.CreateProject
-    made = project_json((await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).project)
+    made = project_json((await deps.config_svc.call(deps.stubs.access.CreateProject, request)).project)
     return Response(made, headers={"Location": f"/v1/projects/{quote(made.id)}"})
 
 
 @get("/v1/projects", scope=OPERATOR)
-async def list_projects(needs: Given, page_size: PageSize = 0, page_token: PageToken = "") -> Page[ProjectJson]:
+async def list_projects(deps: Injected, page_size: PageSize = 0, page_token: PageToken = "") -> Page[ProjectJson]:
     """Lists projects by pages, in order of id."""
     request = pb.ListProjectsRequest(page_size=page_size, page_token=page_token)
-    stub = needs.stubs.access.ListProjects
-    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    page = await deps.config_svc.call(deps.stubs.access.ListProjects, request)
     return Page(data=[project_json(project) for project in page.projects], next_page_token=page.next_page_token)
 
 
 @delete("/v1/projects/{project_id:str}", scope=OPERATOR)
-async def delete_project(project_id: FromPath[str], needs: Given) -> None:
+async def delete_project(project_id: FromPath[str], deps: Injected) -> None:
     """Deletes a project with all that belongs to it; its audit log stays. `default` can't be deleted."""
     request = pb.DeleteProjectRequest(id=project_id)
-    await call(needs.stubs.access.DeleteProject, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    await deps.config_svc.call(deps.stubs.access.DeleteProject, request)
 
 
 @post("/v1/api_keys", scope=KEYS_ADMIN)
-async def create_api_key(data: JSONBody[NewApiKeyJson], needs: Given, project: Project) -> Response[ApiKeyJson]:
+async def create_api_key(data: JSONBody[NewApiKeyJson], deps: Injected, project: Project) -> Response[ApiKeyJson]:
     """Makes an API key and shows it this once. It can have no scope that the caller does not have."""
     key = to_api_key(data, _agreed_project(project, data.project), data.user_id or "")
-    stub = needs.stubs.access.CreateApiKey
-    made = await call(stub, pb.CreateApiKeyRequest(api_key=key), timeout=needs.settings.rpc_timeout, peer=PEER)
+    made = await deps.config_svc.call(deps.stubs.access.CreateApiKey, pb.CreateApiKeyRequest(api_key=key))
     headers = {"Location": f"/v1/api_keys/{quote(made.api_key.id)}", "Cache-Control": "no-store"}
     return Response(api_key_json(made.api_key, made.key), headers=headers)
 
 
 @get("/v1/api_keys", scope=KEYS_ADMIN)
 async def list_api_keys(
-    needs: Given, project: Project, page_size: PageSize = 0, page_token: PageToken = ""
+    deps: Injected, project: Project, page_size: PageSize = 0, page_token: PageToken = ""
 ) -> Page[ApiKeyJson]:
     """Lists a project's API keys by pages, without the keys themselves."""
     request = pb.ListApiKeysRequest(project=project, page_size=page_size, page_token=page_token)
-    page = await call(needs.stubs.access.ListApiKeys, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    page = await deps.config_svc.call(deps.stubs.access.ListApiKeys, request)
     return Page(data=[api_key_json(key) for key in page.api_keys], next_page_token=page.next_page_token)
 
 
 @get("/v1/api_keys/{key_id:str}", scope=KEYS_ADMIN)
-async def get_api_key(key_id: FromPath[str], needs: Given, project: Project) -> ApiKeyJson:
+async def get_api_key(key_id: FromPath[str], deps: Injected, project: Project) -> ApiKeyJson:
     """Reads an API key, without the key itself."""
     request = pb.GetApiKeyRequest(project=project, id=key_id)
-    found = await call(needs.stubs.access.GetApiKey, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    found = await deps.config_svc.call(deps.stubs.access.GetApiKey, request)
     return api_key_json(found.api_key)
 
 
 @delete("/v1/api_keys/{key_id:str}", scope=KEYS_ADMIN)
-async def revoke_api_key(key_id: FromPath[str], needs: Given, project: Project) -> None:
+async def revoke_api_key(key_id: FromPath[str], deps: Injected, project: Project) -> None:
     """Revokes an API key: no gateway accepts it a second later."""
     request = pb.RevokeApiKeyRequest(project=project, id=key_id)
-    await call(needs.stubs.access.RevokeApiKey, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    await deps.config_svc.call(deps.stubs.access.RevokeApiKey, request)
 
 
 @post(f"/v1/api_keys/{{key_id:str}}/{VERB}rotate", status_code=200, scope=KEYS_ADMIN)
 async def rotate_api_key(
-    key_id: FromPath[str], needs: Given, project: Project, data: JSONBody[RotateJson | None] = None
+    key_id: FromPath[str], deps: Injected, project: Project, data: JSONBody[RotateJson | None] = None
 ) -> Response[RotatedJson]:
     """Makes a key with the rights of another one, which ends after an overlap."""
     request = pb.RotateApiKeyRequest(project=project, id=key_id)
     if data is not None and data.overlap is not None:
         request.overlap.CopyFrom(to_duration(data.overlap, "overlap"))
-    rotated = await call(needs.stubs.access.RotateApiKey, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    rotated = await deps.config_svc.call(deps.stubs.access.RotateApiKey, request)
     answer = RotatedJson(
         api_key=api_key_json(rotated.api_key, rotated.key), replaced=api_key_json(rotated.replaced_api_key)
     )

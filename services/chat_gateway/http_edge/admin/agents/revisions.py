@@ -13,44 +13,39 @@ from chat_gateway.http_edge.admin.agents.schema import (
     agent_json,
     comparison_json,
 )
-from chat_gateway.http_edge.admin.routing import ETAG_HEADER, VERB, Given, Project, with_etag
+from chat_gateway.http_edge.admin.routing import ETAG_HEADER, VERB, Injected, Project, with_etag
 from parley.config.v1 import agent_config_service_pb2 as pb
-from servicekit.channels import call
 
-PEER = "config_svc"
-
-_MOST = 2**63 - 1
+_MAX = 2**63 - 1
 
 
 @get("/v1/agents/{agent_id:str}/compare", scope=AGENTS_READ)
 async def compare_revisions(
     agent_id: FromPath[str],
-    needs: Given,
+    deps: Injected,
     project: Project,
     from_revision: Annotated[
-        int, QueryParameter(ge=0, le=_MOST, description="The one revision; the one before to_revision when 0.")
+        int, QueryParameter(ge=0, le=_MAX, description="The one revision; the one before to_revision when 0.")
     ] = 0,
-    to_revision: Annotated[int, QueryParameter(ge=0, le=_MOST, description="The other; the current one when 0.")] = 0,
+    to_revision: Annotated[int, QueryParameter(ge=0, le=_MAX, description="The other; the current one when 0.")] = 0,
 ) -> ComparisonJson:
     """Tells field by field in what two revisions differ."""
     request = pb.CompareAgentConfigRevisionsRequest(
         project=project, id=agent_id, from_revision=from_revision, to_revision=to_revision
     )
-    stub = needs.stubs.agent_configs.CompareAgentConfigRevisions
-    return comparison_json(await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER))
+    return comparison_json(await deps.config_svc.call(deps.stubs.agent_configs.CompareAgentConfigRevisions, request))
 
 
 @post(f"/v1/agents/{{agent_id:str}}/{VERB}undelete", status_code=200, response_headers=ETAG_HEADER, scope=AGENTS_WRITE)
 async def undelete_agent(
-    agent_id: FromPath[str], data: JSONBody[UndeleteJson], needs: Given, project: Project
+    agent_id: FromPath[str], data: JSONBody[UndeleteJson], deps: Injected, project: Project
 ) -> Response[AgentJson]:
     """Brings a deleted agent config back with all its revisions, under another id where its own is taken.
 
     Its sessions stay deleted. New turns start as soon as session_svc has heard of it, by the watch of config_svc.
     """
     request = pb.UndeleteAgentConfigRequest(project=project, uid=data.uid or "", id=data.id or "", deleted_id=agent_id)
-    stub = needs.stubs.agent_configs.UndeleteAgentConfig
-    config = (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).agent_config
+    config = (await deps.config_svc.call(deps.stubs.agent_configs.UndeleteAgentConfig, request)).agent_config
     return with_etag(agent_json(config), config.etag)
 
 

@@ -28,8 +28,8 @@ from chat_gateway.http_edge.admin.routing import (
     ETAG_HEADER,
     VERB,
     Comment,
-    Given,
     IfMatch,
+    Injected,
     Page,
     PageSize,
     PageToken,
@@ -38,16 +38,14 @@ from chat_gateway.http_edge.admin.routing import (
     merged_etag,
     with_etag,
 )
-from chat_gateway.http_edge.dependencies import Needs
+from chat_gateway.http_edge.dependencies import Dependencies
 from chat_gateway.http_edge.wire.bodies import wrong_shape
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1.agent_config_pb2 import AgentConfig
 from parley.config.v1.provider_service_pb2 import ListProvidersRequest
 from parley.config.v1.template_service_pb2 import ListTemplatesRequest
-from servicekit.channels import call
 from servicekit.errors import InvalidArgument, ServiceError, Violation
 
-PEER = "config_svc"
 MODELS_PAGE = 1000
 PATCH_ATTEMPTS = 5
 """How often a patch without an etag is tried while others write the same agent."""
@@ -64,7 +62,7 @@ Revision = Annotated[int, QueryParameter(ge=0, le=2**63 - 1, description="A revi
 @post("/v1/agents", response_headers=ETAG_HEADER, scope=AGENTS_WRITE)
 async def create_agent(
     data: JSONBody[AgentJson],
-    needs: Given,
+    deps: Injected,
     project: Project,
     idempotency_key: IdempotencyKey = None,
     validate_only: ValidateOnly = False,
@@ -78,8 +76,7 @@ async def create_agent(
         validate_only=validate_only,
         comment=comment,
     )
-    stub = needs.stubs.agent_configs.CreateAgentConfig
-    stored = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    stored = await deps.config_svc.call(deps.stubs.agent_configs.CreateAgentConfig, request)
     agent = agent_json(stored.agent_config)
     if validate_only:
         return Response(agent, status_code=200)
@@ -88,7 +85,7 @@ async def create_agent(
 
 @get("/v1/agents", scope=AGENTS_READ)
 async def list_agents(
-    needs: Given,
+    deps: Injected,
     project: Project,
     page_size: PageSize = 0,
     page_token: PageToken = "",
@@ -107,17 +104,16 @@ async def list_agents(
         order_by=order_by,
         show_deleted=show_deleted,
     )
-    stub = needs.stubs.agent_configs.ListAgentConfigs
-    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    page = await deps.config_svc.call(deps.stubs.agent_configs.ListAgentConfigs, request)
     return Page(data=[agent_json(config) for config in page.agent_configs], next_page_token=page.next_page_token)
 
 
 @get("/v1/agents/{agent_id:str}", response_headers=ETAG_HEADER, scope=AGENTS_READ)
 async def get_agent(
-    agent_id: FromPath[str], needs: Given, project: Project, revision: Revision = 0
+    agent_id: FromPath[str], deps: Injected, project: Project, revision: Revision = 0
 ) -> Response[AgentJson]:
     """Reads an agent config, or one of its revisions."""
-    config = await _read(needs, project, agent_id, revision)
+    config = await _read(deps, project, agent_id, revision)
     return with_etag(agent_json(config), config.etag)
 
 
@@ -125,7 +121,7 @@ async def get_agent(
 async def replace_agent(
     agent_id: FromPath[str],
     data: JSONBody[AgentJson],
-    needs: Given,
+    deps: Injected,
     project: Project,
     if_match: IfMatch = None,
     validate_only: ValidateOnly = False,
@@ -135,14 +131,14 @@ async def replace_agent(
     config = to_agent_config(data)
     config.etag = merged_etag(if_match, data.etag)
     _check_id(config, agent_id)
-    return await _update(needs, project, config, ["*"], validate_only, comment)
+    return await _update(deps, project, config, ["*"], validate_only, comment)
 
 
 @patch("/v1/agents/{agent_id:str}", response_headers=ETAG_HEADER, scope=AGENTS_WRITE)
 async def patch_agent(
     agent_id: FromPath[str],
     data: JSONBody[dict[str, Any]],
-    needs: Given,
+    deps: Injected,
     project: Project,
     if_match: IfMatch = None,
     validate_only: ValidateOnly = False,
@@ -156,13 +152,13 @@ async def patch_agent(
     attempt = 0
     while True:
         attempt += 1
-        config, paths = _patched(await _read(needs, project, agent_id), agent_id, data)
+        config, paths = _patched(await _read(deps, project, agent_id), agent_id, data)
         if not paths:
             return with_etag(agent_json(config), config.etag)
         if etag:
             config.etag = etag
         try:
-            return await _update(needs, project, config, paths, validate_only, comment)
+            return await _update(deps, project, config, paths, validate_only, comment)
         except ServiceError as error:
             if etag or error.reason != "ETAG_MISMATCH" or attempt == PATCH_ATTEMPTS:
                 raise
@@ -171,31 +167,30 @@ async def patch_agent(
 @delete("/v1/agents/{agent_id:str}", scope=AGENTS_WRITE)
 async def delete_agent(
     agent_id: FromPath[str],
-    needs: Given,
+    deps: Injected,
     project: Project,
     etag: Annotated[str, QueryParameter(description="The etag that must be the current one.")] = "",
     if_match: IfMatch = None,
 ) -> None:
     """Deletes the agent config, its sessions and its instances; once this returns, no turn starts on it any more."""
-    await needs.deletion.delete(project, agent_id, merged_etag(if_match, etag))
+    await deps.deletion.delete(project, agent_id, merged_etag(if_match, etag))
 
 
 @get("/v1/agents/{agent_id:str}/revisions", scope=AGENTS_READ)
 async def list_revisions(
-    agent_id: FromPath[str], needs: Given, project: Project, page_size: PageSize = 0, page_token: PageToken = ""
+    agent_id: FromPath[str], deps: Injected, project: Project, page_size: PageSize = 0, page_token: PageToken = ""
 ) -> Page[RevisionJson]:
     """Lists an agent config's revisions by pages, newest first."""
     request = pb.ListAgentConfigRevisionsRequest(
         project=project, id=agent_id, page_size=page_size, page_token=page_token
     )
-    stub = needs.stubs.agent_configs.ListAgentConfigRevisions
-    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    page = await deps.config_svc.call(deps.stubs.agent_configs.ListAgentConfigRevisions, request)
     return Page(data=[revision_json(revision) for revision in page.revisions], next_page_token=page.next_page_token)
 
 
 @post(f"/v1/agents/{{agent_id:str}}/{VERB}rollback", status_code=200, response_headers=ETAG_HEADER, scope=AGENTS_WRITE)
 async def rollback_agent(
-    agent_id: FromPath[str], data: JSONBody[RollbackJson], needs: Given, project: Project, if_match: IfMatch = None
+    agent_id: FromPath[str], data: JSONBody[RollbackJson], deps: Injected, project: Project, if_match: IfMatch = None
 ) -> Response[AgentJson]:
     """Makes a new revision with the content of an older one."""
     request = pb.RollbackAgentConfigRequest(
@@ -205,43 +200,40 @@ async def rollback_agent(
         etag=merged_etag(if_match, data.etag),
         comment=data.comment or "",
     )
-    stub = needs.stubs.agent_configs.RollbackAgentConfig
-    config = (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).agent_config
+    config = (await deps.config_svc.call(deps.stubs.agent_configs.RollbackAgentConfig, request)).agent_config
     return with_etag(agent_json(config), config.etag)
 
 
 @get("/v1/templates", scope=AGENTS_READ)
-async def list_templates(needs: Given, page_size: PageSize = 0, page_token: PageToken = "") -> Page[TemplateJson]:
+async def list_templates(deps: Injected, page_size: PageSize = 0, page_token: PageToken = "") -> Page[TemplateJson]:
     """Lists the kinds of agent that can be built, by pages."""
     request = ListTemplatesRequest(page_size=page_size, page_token=page_token)
-    stub = needs.stubs.templates.ListTemplates
-    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    page = await deps.config_svc.call(deps.stubs.templates.ListTemplates, request)
     return Page(data=[template_json(template) for template in page.templates], next_page_token=page.next_page_token)
 
 
 @get("/v1/providers", scope=AGENTS_READ)
-async def list_providers(needs: Given, page_size: PageSize = 0, page_token: PageToken = "") -> Page[ProviderJson]:
+async def list_providers(deps: Injected, page_size: PageSize = 0, page_token: PageToken = "") -> Page[ProviderJson]:
     """Lists the providers that live gateways have, by pages."""
     request = ListProvidersRequest(page_size=page_size, page_token=page_token)
-    page = await call(needs.stubs.providers.ListProviders, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    page = await deps.config_svc.call(deps.stubs.providers.ListProviders, request)
     return Page(data=[provider_json(provider) for provider in page.providers], next_page_token=page.next_page_token)
 
 
 @get("/v1/models", scope=AGENTS_READ)
 async def list_models(
-    needs: Given, project: Project, page_size: PageSize = 0, page_token: PageToken = ""
+    deps: Injected, project: Project, page_size: PageSize = 0, page_token: PageToken = ""
 ) -> Page[ModelCardJson]:
     """Lists the agents as OpenAI lists models; up to 1000 unless a page_size is given."""
     request = pb.ListAgentConfigsRequest(project=project, page_size=page_size or MODELS_PAGE, page_token=page_token)
-    stub = needs.stubs.agent_configs.ListAgentConfigs
-    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    page = await deps.config_svc.call(deps.stubs.agent_configs.ListAgentConfigs, request)
     return Page(data=[model_card(config) for config in page.agent_configs], next_page_token=page.next_page_token)
 
 
 @get("/v1/models/{agent_id:str}", scope=AGENTS_READ)
-async def get_model(agent_id: FromPath[str], needs: Given, project: Project) -> ModelCardJson:
+async def get_model(agent_id: FromPath[str], deps: Injected, project: Project) -> ModelCardJson:
     """Reads an agent as OpenAI describes a model."""
-    return model_card(await _read(needs, project, agent_id))
+    return model_card(await _read(deps, project, agent_id))
 
 
 def agents_router() -> Router:
@@ -252,21 +244,19 @@ def agents_router() -> Router:
     return Router("/", route_handlers=[*agents, *revisions, *catalogue])
 
 
-async def _read(needs: Needs, project: str, agent_id: str, revision: int = 0) -> AgentConfig:
+async def _read(deps: Dependencies, project: str, agent_id: str, revision: int = 0) -> AgentConfig:
     request = pb.GetAgentConfigRequest(project=project, id=agent_id, revision=revision)
-    stub = needs.stubs.agent_configs.GetAgentConfig
-    return (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).agent_config
+    return (await deps.config_svc.call(deps.stubs.agent_configs.GetAgentConfig, request)).agent_config
 
 
 async def _update(
-    needs: Needs, project: str, config: AgentConfig, paths: list[str], validate_only: bool, comment: str
+    deps: Dependencies, project: str, config: AgentConfig, paths: list[str], validate_only: bool, comment: str
 ) -> Response[AgentJson]:
     request = pb.UpdateAgentConfigRequest(
         project=project, agent_config=config, validate_only=validate_only, comment=comment
     )
     request.update_mask.paths.extend(paths)
-    stub = needs.stubs.agent_configs.UpdateAgentConfig
-    stored = (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).agent_config
+    stored = (await deps.config_svc.call(deps.stubs.agent_configs.UpdateAgentConfig, request)).agent_config
     if validate_only:
         return Response(agent_json(stored))
     return with_etag(agent_json(stored), stored.etag)

@@ -12,7 +12,7 @@ from access.caller import SESSIONS_ADMIN, SESSIONS_READ
 from chat_gateway.http_edge.admin.merge_patch import merge
 from chat_gateway.http_edge.admin.routing import (
     VERB,
-    Given,
+    Injected,
     Page,
     PageSize,
     PageToken,
@@ -29,21 +29,18 @@ from chat_gateway.http_edge.admin.sessions.schema import (
     messages_json,
     session_json,
 )
-from chat_gateway.http_edge.dependencies import Needs
+from chat_gateway.http_edge.dependencies import Dependencies
 from chat_gateway.http_edge.wire.auth import acting_user
 from chat_gateway.http_edge.wire.times import proto_timestamp, to_duration
 from parley.session.v1 import session_service_pb2 as pb
-from servicekit.channels import call
 from servicekit.errors import DeadlineExceeded, InvalidArgument, ServiceError, Violation
-
-PEER = "session_svc"
 
 _ORDERS = {"asc": pb.ORDER_OLDEST_FIRST, "desc": pb.ORDER_NEWEST_FIRST}
 
 
 @get("/v1/sessions", scope=SESSIONS_READ)
 async def list_sessions(
-    needs: Given,
+    deps: Injected,
     project: Project,
     agent_id: Annotated[str, QueryParameter(description="Only sessions of this agent.")] = "",
     user_id: Annotated[str, QueryParameter(description="Only sessions of this user.")] = "",
@@ -59,21 +56,20 @@ async def list_sessions(
         page_size=page_size,
         page_token=page_token,
     )
-    stub = needs.stubs.sessions.ListSessions
-    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    page = await deps.session_svc.call(deps.stubs.sessions.ListSessions, request)
     return Page(data=[session_json(session) for session in page.sessions], next_page_token=page.next_page_token)
 
 
 @get("/v1/sessions/{session_id:str}", scope=SESSIONS_READ)
-async def get_session(session_id: FromPath[str], needs: Given, project: Project, user: UserId = None) -> SessionJson:
+async def get_session(session_id: FromPath[str], deps: Injected, project: Project, user: UserId = None) -> SessionJson:
     """Reads a session. Does not extend its life."""
-    return session_json(await _read(needs, project, session_id, user))
+    return session_json(await _read(deps, project, session_id, user))
 
 
 @get("/v1/sessions/{session_id:str}/messages", scope=SESSIONS_READ)
 async def list_messages(
     session_id: FromPath[str],
-    needs: Given,
+    deps: Injected,
     project: Project,
     order: Annotated[Literal["asc", "desc"], QueryParameter(description="Oldest or newest first.")] = "asc",
     page_size: Annotated[
@@ -91,8 +87,7 @@ async def list_messages(
         page_token=page_token,
         order=_ORDERS[order],
     )
-    stub = needs.stubs.sessions.ListMessages
-    page = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    page = await deps.session_svc.call(deps.stubs.sessions.ListMessages, request)
     step = -1 if order == "desc" else 1
     messages = [message for turn in page.turns for message in messages_json(turn)[::step]]
     expires = {"X-Session-Expires": proto_timestamp(page.session_expire_time)}
@@ -101,13 +96,13 @@ async def list_messages(
 
 @patch("/v1/sessions/{session_id:str}", scope=SESSIONS_ADMIN)
 async def patch_session(
-    session_id: FromPath[str], data: JSONBody[SessionPatch], needs: Given, project: Project, user: UserId = None
+    session_id: FromPath[str], data: JSONBody[SessionPatch], deps: Injected, project: Project, user: UserId = None
 ) -> SessionJson:
     """Changes metadata, idle_ttl or pinned_revision, as a JSON merge patch (RFC 7396)."""
     session = pb.Session(id=session_id)
     request = pb.UpdateSessionRequest(project=project, session=session, user_id=acting_user(user))
     if isinstance(data.metadata, dict):
-        current = await _read(needs, project, session_id, user)
+        current = await _read(deps, project, session_id, user)
         request.session.metadata.update(merge(dict(current.metadata), data.metadata))
     if isinstance(data.idle_ttl, str):
         request.session.idle_ttl.CopyFrom(to_duration(data.idle_ttl, "idle_ttl"))
@@ -116,22 +111,21 @@ async def patch_session(
     paths = ("metadata", "idle_ttl", "pinned_revision")
     request.update_mask.paths.extend(path for path in paths if getattr(data, path) is not UNSET)
     if not request.update_mask.paths:
-        return session_json(await _read(needs, project, session_id, user))
-    stub = needs.stubs.sessions.UpdateSession
-    changed = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+        return session_json(await _read(deps, project, session_id, user))
+    changed = await deps.session_svc.call(deps.stubs.sessions.UpdateSession, request)
     return session_json(changed.session)
 
 
 @delete("/v1/sessions/{session_id:str}", scope=SESSIONS_ADMIN)
-async def delete_session(session_id: FromPath[str], needs: Given, project: Project, user: UserId = None) -> None:
+async def delete_session(session_id: FromPath[str], deps: Injected, project: Project, user: UserId = None) -> None:
     """Deletes a session with its history; a turn that runs on it can't be stored any more."""
     request = pb.DeleteSessionRequest(project=project, id=session_id, user_id=acting_user(user))
-    await call(needs.stubs.sessions.DeleteSession, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+    await deps.session_svc.call(deps.stubs.sessions.DeleteSession, request)
 
 
 @post(f"/v1/sessions/{{session_id:str}}/{VERB}fork", scope=SESSIONS_ADMIN)
 async def fork_session(
-    session_id: FromPath[str], data: JSONBody[ForkBody], needs: Given, project: Project, user: UserId = None
+    session_id: FromPath[str], data: JSONBody[ForkBody], deps: Injected, project: Project, user: UserId = None
 ) -> Response[SessionJson]:
     """Makes a new session with the history of another, up to a turn."""
     request = pb.ForkSessionRequest(
@@ -141,13 +135,12 @@ async def fork_session(
         up_to_turn=data.up_to_turn or 0,
         user_id=acting_user(user),
     )
-    stub = needs.stubs.sessions.ForkSession
-    forked = (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).session
+    forked = (await deps.session_svc.call(deps.stubs.sessions.ForkSession, request)).session
     return Response(session_json(forked), headers={"Location": f"/v1/sessions/{quote(forked.id)}"})
 
 
 @post(f"/v1/sessions/{VERB}purge", status_code=200, scope=SESSIONS_ADMIN)
-async def purge_sessions(data: JSONBody[PurgeBody], needs: Given, project: Project, user: UserId = None) -> Purged:
+async def purge_sessions(data: JSONBody[PurgeBody], deps: Injected, project: Project, user: UserId = None) -> Purged:
     """Deletes all sessions of an agent, of a user, or idle for long. A repeat goes on where it stopped."""
     request = pb.DeleteSessionsRequest(
         project=project, agent_id=data.agent_id or "", user_id=acting_user(user, data.user_id)
@@ -156,7 +149,7 @@ async def purge_sessions(data: JSONBody[PurgeBody], needs: Given, project: Proje
         request.idle_longer_than.CopyFrom(to_duration(data.idle_longer_than, "idle_longer_than"))
     if not (request.agent_id or request.user_id or request.HasField("idle_longer_than")):
         raise InvalidArgument([Violation("", "one of agent_id, user_id and idle_longer_than is required")])
-    return Purged(deleted=await _purge(needs, request))
+    return Purged(deleted=await _purge(deps, request))
 
 
 def sessions_router() -> Router:
@@ -166,15 +159,14 @@ def sessions_router() -> Router:
     return Router("/", route_handlers=[*reading, *writing])
 
 
-async def _purge(needs: Needs, request: pb.DeleteSessionsRequest) -> int:
+async def _purge(deps: Dependencies, request: pb.DeleteSessionsRequest) -> int:
     """Repeats the call until nothing is left: session_svc does as much in one as its deadline allows."""
-    stub = needs.stubs.sessions.DeleteSessions
     deleted = 0
     try:
-        async with asyncio.timeout(needs.settings.purge_timeout):
+        async with asyncio.timeout(deps.settings.purge_timeout):
             while True:
                 try:
-                    round_ = await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)
+                    round_ = await deps.session_svc.call(deps.stubs.sessions.DeleteSessions, request)
                 except ServiceError as error:
                     if error.reason != "DEADLINE_EXCEEDED":
                         raise
@@ -188,7 +180,6 @@ async def _purge(needs: Needs, request: pb.DeleteSessionsRequest) -> int:
         ) from None
 
 
-async def _read(needs: Needs, project: str, session_id: str, user: str | None) -> pb.Session:
+async def _read(deps: Dependencies, project: str, session_id: str, user: str | None) -> pb.Session:
     request = pb.GetSessionRequest(project=project, id=session_id, user_id=acting_user(user))
-    stub = needs.stubs.sessions.GetSession
-    return (await call(stub, request, timeout=needs.settings.rpc_timeout, peer=PEER)).session
+    return (await deps.session_svc.call(deps.stubs.sessions.GetSession, request)).session

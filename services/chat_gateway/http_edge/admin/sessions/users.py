@@ -14,15 +14,13 @@ from litestar.response import Stream
 
 from access.caller import SESSIONS_ADMIN, SESSIONS_READ
 from chat_gateway.http_edge.admin.access.schema import ErasureJson, UserJson, erasure_json
-from chat_gateway.http_edge.admin.routing import VERB, Given, Project, UserId
+from chat_gateway.http_edge.admin.routing import VERB, Injected, Project, UserId
 from chat_gateway.http_edge.admin.sessions.schema import SessionJson, messages_json, session_json
 from chat_gateway.http_edge.wire.auth import acting_user
 from chat_gateway.http_edge.wire.errors import encode_error
 from parley.session.v1 import session_service_pb2 as pb
-from servicekit.channels import call, stream
 from servicekit.errors import InvalidArgument, ServiceError, Violation
 
-PEER = "session_svc"
 JSON_LINES = "application/x-ndjson"
 
 _encode = msgspec.json.Encoder().encode
@@ -30,14 +28,14 @@ _encode = msgspec.json.Encoder().encode
 
 @post(f"/v1/users/{VERB}export", status_code=200, scope=SESSIONS_READ)
 async def export_user(
-    data: JSONBody[UserJson], needs: Given, project: Project, user: UserId = None
+    data: JSONBody[UserJson], deps: Injected, project: Project, user: UserId = None
 ) -> Response[SessionJson]:
     """Streams all that is stored of a user as JSON lines: a session, then its messages, then the next session.
 
     An export that breaks off ends with a line that holds the error.
     """
     request = pb.ExportUserRequest(project=project, user_id=_named_user(user, data.user_id))
-    items = stream(needs.stubs.sessions.ExportUser, request, timeout=needs.settings.purge_timeout, peer=PEER)
+    items = deps.session_svc.stream(deps.stubs.sessions.ExportUser, request, timeout=deps.settings.purge_timeout)
     try:
         first = await anext(items, None)
     except BaseException:
@@ -47,15 +45,15 @@ async def export_user(
 
 
 @post(f"/v1/users/{VERB}erase", status_code=200, scope=SESSIONS_ADMIN)
-async def erase_user(data: JSONBody[UserJson], needs: Given, project: Project, user: UserId = None) -> ErasureJson:
+async def erase_user(data: JSONBody[UserJson], deps: Injected, project: Project, user: UserId = None) -> ErasureJson:
     """Removes all that is stored of a user, and puts a pseudonym where the user stands in the audit log.
 
     API keys that are bound to the user are revoked first, also one that makes this request.
     """
     named = _named_user(user, data.user_id)
     request = pb.EraseUserRequest(project=project, user_id=named)
-    stub = needs.stubs.sessions.EraseUser
-    return erasure_json(named, await call(stub, request, timeout=needs.settings.purge_timeout, peer=PEER))
+    timeout = deps.settings.purge_timeout
+    return erasure_json(named, await deps.session_svc.call(deps.stubs.sessions.EraseUser, request, timeout=timeout))
 
 
 def users_router() -> Router:
