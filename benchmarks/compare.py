@@ -158,9 +158,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("base", help="the git revision to compare with")
-    arguments.add_argument(
-        "--rounds", type=int, help=f"{ROUNDS} unless told, of instructions {instructions.MAX_ROUNDS}"
-    )
+    arguments.add_argument("--rounds", type=int, help=f"{ROUNDS} by default, of instructions {instructions.MAX_ROUNDS}")
     arguments.add_argument("--together", action="store_true", help="both at the same time; the CPU of a turn only")
     arguments.add_argument("--instructions", action="store_true", help="count instructions, by valgrind")
     arguments.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this case")

@@ -1,4 +1,4 @@
-"""The conversation that driver and mock model agree on: every message tells its session and its turn."""
+"""The conversation that driver and mock model agree on: every message names its session and its turn."""
 
 import re
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def tag_in(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How the mock model behaves, told by the name of the model, so that one mock serves every measurement.
+    """How the mock model behaves, encoded in the name of the model, so that one mock serves every measurement.
 
     `window` is how many earlier messages a prompt must carry once there are so many (0: all of them); delays are in
     milliseconds, before the answer and between the chunks of a streamed one.
@@ -59,7 +59,7 @@ class Profile:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Return the profile that a model's name tells. Raises `ValueError`."""
+        """Return the profile that a model's name encodes. Raises `ValueError`."""
         found = _PROFILE.fullmatch(name)
         if found is None:
             raise ValueError(f"{name!r} is not the name of a profile")

@@ -136,11 +136,11 @@ def check_the_checks(bench: Bench) -> None:
     bench.mock.reset()
 
 
-def interleaved(bench: Bench, effort: Effort, told: Callable[[str], None]) -> dict[str, list[tuple[Result, Result]]]:
+def interleaved(bench: Bench, effort: Effort, report: Callable[[str], None]) -> dict[str, list[tuple[Result, Result]]]:
     """Measure every case and its floor, one after the other, as often as `effort` allows: pairs of system and floor."""
     pairs: dict[str, list[tuple[Result, Result]]] = {case.name: [] for case in CASES}
     for number in within(effort.repeats_seconds, effort.min_repeats, effort.repeats):
-        told(f"repeat {number + 1} of {effort.repeats}")
+        report(f"repeat {number + 1} of {effort.repeats}")
         for case in CASES:
             floor = bench.point(case, effort, floor=True)
             pairs[case.name].append((bench.point(case, effort), floor))

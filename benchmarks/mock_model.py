@@ -2,7 +2,7 @@
 
 A raw asyncio protocol with httptools on uvloop, in a process of its own: `python -m benchmarks.mock_model`. It prints
 its port. For each `/v1/chat/completions` it checks that the prompt is the instructions, then exactly the turns of one
-session that the model's profile asks for, in order, each answered but the last. `GET /_log` tells the counts and the
+session that the model's profile asks for, in order, each answered but the last. `GET /_log` returns the counts and the
 first fault, `POST /_reset` forgets them.
 """
 

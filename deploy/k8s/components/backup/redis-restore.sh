@@ -4,20 +4,20 @@
 # be stopped. Sessions keep the time at which they expire, so what has expired since stays gone.
 set -eu
 folder=$1
-host=${REDIS_HOST:?} port=${REDIS_PORT:-6379} here=${RESTORE_HOST:-127.0.0.1} door=${RESTORE_PORT:-7399}
+host=${REDIS_HOST:?} port=${REDIS_PORT:-6379} here=${RESTORE_HOST:-127.0.0.1} scratch_port=${RESTORE_PORT:-7399}
 password=${REDIS_PASSWORD:-}
 if [ -n "$password" ]; then export REDISCLI_AUTH="$password"; fi
 ask() { redis-cli -h "$host" -p "$port" "$@" | tr -d '\r'; }
-saved() { redis-cli -p "$door" "$@" | tr -d '\r'; }
+saved() { redis-cli -p "$scratch_port" "$@" | tr -d '\r'; }
 
-stop() { redis-cli -p "$door" SHUTDOWN NOSAVE >/dev/null 2>&1 || true; rm -rf "$scratch"; }
+stop() { redis-cli -p "$scratch_port" SHUTDOWN NOSAVE >/dev/null 2>&1 || true; rm -rf "$scratch"; }
 scratch=$(mktemp -d)
 trap stop EXIT
 
 # A server that holds the saved keys for as long as it takes to hand them on.
 serve() {
   cp "$1" "$scratch/dump.rdb"
-  redis-server --port "$door" --dir "$scratch" --save '' --appendonly no --protected-mode no \
+  redis-server --port "$scratch_port" --dir "$scratch" --save '' --appendonly no --protected-mode no \
     ${password:+--requirepass "$password"} >"$scratch/log" 2>&1 &
   tries=0
   until [ "$(saved PING 2>/dev/null)" = PONG ]; do
@@ -28,17 +28,17 @@ serve() {
 }
 
 into_cluster() {
-  redis-cli --cluster import "$host:$port" --cluster-from "127.0.0.1:$door" --cluster-copy \
+  redis-cli --cluster import "$host:$port" --cluster-from "127.0.0.1:$scratch_port" --cluster-copy \
     ${password:+--cluster-from-pass "$password"} >"$scratch/import" 2>&1 || { tail -5 "$scratch/import" >&2; exit 1; }
 }
 
 into_one() {
   if [ -n "$password" ]; then ask CONFIG SET masterauth "$password" >/dev/null; fi
-  ask REPLICAOF "$here" "$door" >/dev/null
+  ask REPLICAOF "$here" "$scratch_port" >/dev/null
   tries=0
   until ask INFO replication | grep -q '^master_link_status:up'; do
     tries=$((tries + 1))
-    if [ "$tries" -gt 600 ]; then ask REPLICAOF NO ONE >/dev/null; echo "$host can't reach $here:$door" >&2; exit 1; fi
+    if [ "$tries" -gt 600 ]; then ask REPLICAOF NO ONE >/dev/null; echo "$host can't reach $here:$scratch_port" >&2; exit 1; fi
     sleep 0.1
   done
   ask REPLICAOF NO ONE >/dev/null
@@ -66,7 +66,7 @@ for file in "$folder"/redis-*.rdb; do
   serve "$file"
   total=$((total + $(saved DBSIZE)))
   $into
-  redis-cli -p "$door" SHUTDOWN NOSAVE >/dev/null 2>&1 || true
+  redis-cli -p "$scratch_port" SHUTDOWN NOSAVE >/dev/null 2>&1 || true
   wait
 done
 echo "redis: $(keys) keys of $total"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Beside each node: tells it where the others are now. A pod comes back with another address, which the others learn from
+# Beside each node: introduces it to the others at their current addresses. A pod comes back with another one, which the others learn from
 # it; but when all come back at once nobody knows anybody. redis-members.sh HOST...
 set -eu
 export REDISCLI_AUTH="$REDIS_PASSWORD"
