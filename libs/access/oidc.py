@@ -1,13 +1,13 @@
 """Tokens of identity providers (JWT, RFC 7519; OpenID Connect) as credentials."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 import jwt
+from cachetools import LRUCache
 
 from access.api_key import digest_of
 from access.binding import scopes_of
@@ -36,12 +36,11 @@ class OidcTokens:
     ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         self._times = times or JwksTimes()
-        self._limit = limit
         self._clock = clock
         self._wall = wall
         self._session: aiohttp.ClientSession | None = None
         self._keys: dict[str, Jwks] = {}
-        self._verified: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._verified: LRUCache[bytes, tuple[Caller, float]] = LRUCache(limit)
 
     def known(self, digest: bytes) -> Caller | None:
         """See `TokenVerifier.known`."""
@@ -102,8 +101,6 @@ class OidcTokens:
 
     def _remember(self, token: str, caller: Caller, ends: float) -> None:
         self._verified[digest_of(token.encode("ascii"))] = (caller, min(ends, self._wall() + REMEMBERED))
-        if len(self._verified) > self._limit:
-            self._verified.popitem(last=False)
 
 
 def _caller(issuer: OidcIssuer, claims: Mapping[str, Any]) -> Caller:

@@ -1,9 +1,10 @@
 """The agent instances of this process: a bounded cache that can be emptied at any time."""
 
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from cachetools import LRUCache
 
 from chat_gateway.agents.agent import Agent
 from chat_gateway.model.turn import AgentConfig
@@ -44,8 +45,7 @@ class Instances:
     def __init__(self, templates: TemplateCatalog, providers: Providers, *, limit: int = 10_000) -> None:
         self._templates = templates
         self._providers = providers
-        self._limit = limit
-        self._kept: OrderedDict[tuple[str, int], _Instance] = OrderedDict()
+        self._kept: LRUCache[tuple[str, int], _Instance] = LRUCache(limit)
         self.built_count = 0
         self.built_seconds = 0.0
         self.hit_count = 0
@@ -59,17 +59,17 @@ class Instances:
         instance = self._kept.get(key)
         if instance is None:
             instance = self._build(config)
-            self._keep(key, instance)
+            self._kept[key] = instance
         else:
             self.hit_count += 1
-            self._kept.move_to_end(key)
         instance.used = time.time()
         instance.turns += 1
         return instance.agent
 
     def list(self, project: str, agent_id: str = "") -> list[InstanceInfo]:
         """Returns the instances of a project, or of one of its agents, the most recently used first."""
-        return [_info(i) for i in reversed(self._kept.values()) if _fits(i, project, agent_id)]
+        found = [i for i in self._kept.values() if _fits(i, project, agent_id)]
+        return [_info(i) for i in sorted(found, key=lambda instance: instance.used, reverse=True)]
 
     def evict(self, project: str, agent_id: str = "") -> int:
         """Drops the instances of a project, or of one of its agents, and returns how many that were."""
@@ -91,11 +91,6 @@ class Instances:
         self.built_count += 1
         now = time.time()
         return _Instance(agent, config, now, now)
-
-    def _keep(self, key: tuple[str, int], instance: _Instance) -> None:
-        self._kept[key] = instance
-        while len(self._kept) > self._limit:
-            self._kept.popitem(last=False)
 
 
 def _fits(instance: _Instance, project: str, agent_id: str) -> bool:

@@ -8,11 +8,11 @@ exist (any more), and never decide whether one does.
 import hashlib
 import json
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 
 import hiredis
+from cachetools import LRUCache
 
 from servicekit import traces
 from session_svc.model.session import Session, SessionKey, Usage
@@ -167,7 +167,7 @@ class KnownAgents:
 
     def __init__(self, scripts: RedisScripts) -> None:
         self._link = scripts.link
-        self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._seen: LRUCache[str, tuple[int, float]] = LRUCache(MAX_AGENTS)
 
     def command(self, project: str, agent_id: str, agent_uid: str) -> Command | None:
         """Returns what puts an agent there; None when it is there."""
@@ -177,8 +177,6 @@ class KnownAgents:
         if until > now and generation == self._link.generation:
             return None
         self._seen[member] = (self._link.generation, now + REMEMBER_AGENT_SECONDS)
-        if len(self._seen) > MAX_AGENTS:
-            self._seen.popitem(last=False)
         return ("ZADD", AGENTS_KEY, now_ms(), member)
 
     def forget(self, project: str, agent_id: str, agent_uid: str) -> None:
@@ -187,22 +185,21 @@ class KnownAgents:
 
 
 class IndexAdditions:
-    """Counts sessions made or refused, by project and index; of too many indexes the oldest are forgotten."""
+    """Counts sessions made or refused, by project and index; of too many indexes the least recent are forgotten."""
 
     def __init__(self) -> None:
-        self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._counts: LRUCache[tuple[str, str], int] = LRUCache(MAX_INDEXES)
 
     def note(self, project: str, indexes: list[str], count: int = 1) -> None:
         """Counts a session, or several."""
         for index in indexes:
             self._counts[project, index] = self._counts.get((project, index), 0) + count
-            if len(self._counts) > MAX_INDEXES:
-                self._counts.popitem(last=False)
 
     def take(self) -> list[tuple[str, str, int]]:
         """Returns project, index and count of all, and begins anew."""
-        taken, self._counts = self._counts, OrderedDict()
-        return [(project, index, count) for (project, index), count in taken.items()]
+        taken = [(project, index, count) for (project, index), count in self._counts.items()]
+        self._counts.clear()
+        return taken
 
 
 def _first_error(replies: Sequence[Reply]) -> int | None:

@@ -7,9 +7,10 @@ of sessions, their lifetimes, or the length of the index.
 
 import asyncio
 import itertools
-from collections import OrderedDict, deque
+from collections import deque
 
 import structlog
+from cachetools import LRUCache
 
 from servicekit.errors import ServiceError
 from session_svc.metrics import Metrics
@@ -33,7 +34,7 @@ class Sweeper:
         self._sessions = sessions
         self._births = births
         self._metrics = metrics
-        self._alive: OrderedDict[str, float] = OrderedDict()
+        self._alive: LRUCache[str, float] = LRUCache(MAX_PROJECTS)
 
     async def run(self) -> None:
         """Sweeps once a second until cancelled."""
@@ -73,8 +74,5 @@ class Sweeper:
         if index == project_index(project):
             # Every session is in one of these, so that none is counted twice.
             self._alive[project] = sample.alive
-            self._alive.move_to_end(project)
-            if len(self._alive) > MAX_PROJECTS:
-                self._alive.popitem(last=False)
             self._metrics.looked(sum(self._alive.values()), sample.gone)
         return sample.gone

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 
 import hiredis
 import structlog
+from cachetools import LRUCache
 
 from servicekit.supervision import supervise
 from session_svc.redis_client.address import Place, pack
@@ -34,7 +34,7 @@ class RedisWakes:
         self._replica = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         self._waiting: dict[str, asyncio.Event] = {}
-        self._early: OrderedDict[str, None] = OrderedDict()
+        self._early: LRUCache[str, None] = LRUCache(MAX_REMEMBERED)
 
     def new_call(self) -> str:
         """Returns the name of a call, from which the scripts know whom to wake."""
@@ -128,8 +128,6 @@ class RedisWakes:
             event.set()
             return
         self._early[call] = None
-        if len(self._early) > MAX_REMEMBERED:
-            self._early.popitem(last=False)
 
     def _wake_all(self) -> None:
         for event in self._waiting.values():

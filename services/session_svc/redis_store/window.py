@@ -1,7 +1,8 @@
 """Reading the window of a turn from the end of the stored turns, without reading much more than it will hold."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
+
+from cachetools import LRUCache
 
 from session_svc.model.errors import LeaseLost
 from session_svc.model.session import BeginTurn, Lease, SessionKey, fit_window
@@ -25,7 +26,7 @@ class Windows:
     def __init__(self, scripts: RedisScripts, max_bytes: int) -> None:
         self._scripts = scripts
         self._max_bytes = max_bytes
-        self._large: OrderedDict[SessionKey, int] = OrderedDict()
+        self._large: LRUCache[SessionKey, int] = LRUCache(MAX_LARGE_SESSIONS)
 
     def first_read(self, turn: BeginTurn) -> Command | None:
         """Returns the command that reads the newest turns; None when no window is wanted."""
@@ -61,9 +62,6 @@ class Windows:
         average = _size(turns) // len(turns) if turns else 0
         if average >= LARGE_TURN_BYTES:
             self._large[key] = average
-            self._large.move_to_end(key)
-            if len(self._large) > MAX_LARGE_SESSIONS:
-                self._large.popitem(last=False)
         elif self._large:
             self._large.pop(key, None)
 
