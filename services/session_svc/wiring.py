@@ -30,8 +30,9 @@ from session_svc.metrics import Metrics
 from session_svc.model.session import Limits
 from session_svc.redis_client.address import Place
 from session_svc.redis_client.cluster import ClusterLink
-from session_svc.redis_client.link import Link, RedisLink
+from session_svc.redis_client.link import Link
 from session_svc.redis_client.sentinel import SentinelPlace
+from session_svc.redis_client.server import RedisLink
 from session_svc.redis_client.slots import SlotMap
 from session_svc.redis_client.url import ClusterAddress, SentinelAddress, parse_redis_url
 from session_svc.redis_store.agents import RedisAgents

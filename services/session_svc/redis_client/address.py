@@ -9,9 +9,7 @@ from urllib.parse import unquote, urlsplit
 from hiredis import pack_command
 
 from servicekit.errors import StartupError
-
-Argument = bytes | str | int
-Command = tuple[Argument, ...]
+from session_svc.redis_client.link import Command
 
 DEFAULT_PORT = 6379
 
@@ -20,7 +18,7 @@ class Place(Protocol):
     """Knows which server to connect to; that may be another one each time."""
 
     async def find(self) -> "RedisAddress":
-        """Returns the server to connect to now. Raises `OSError`, `TimeoutError`, `RedisAway`, `RedisFault`."""
+        """Returns the server to connect to now. Raises `OSError`, `TimeoutError`, `RedisUnavailable`, `RedisFault`."""
 
 
 @dataclass(frozen=True, slots=True)

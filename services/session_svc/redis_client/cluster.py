@@ -7,9 +7,8 @@ from typing import Self
 
 import hiredis
 
-from session_svc.redis_client.address import Command
-from session_svc.redis_client.connection import NotSent, RedisAway, Reply
-from session_svc.redis_client.link import RedisLink
+from session_svc.redis_client.link import Command, NotSent, RedisUnavailable, Reply
+from session_svc.redis_client.server import RedisLink
 from session_svc.redis_client.slots import SlotMap, slot_of
 
 MAX_HOPS = 5
@@ -76,9 +75,9 @@ class ClusterLink:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
             elif hops > MAX_HOPS:
-                raise RedisAway
+                raise RedisUnavailable
             if loop.time() > give_up:
-                raise RedisAway
+                raise RedisUnavailable
 
     async def send_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
         """See `Link`. A round trip for each stage, to all of its nodes at once."""
@@ -86,7 +85,7 @@ class ClusterLink:
         for number, stage in enumerate(stages):
             try:
                 replies += await self.send(*stage) if stage else []
-            except RedisAway as error:
+            except RedisUnavailable as error:
                 error.stage = number
                 raise
         return replies
@@ -103,7 +102,7 @@ class ClusterLink:
             for task in asked:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
-        raise RedisAway
+        raise RedisUnavailable
 
     def demoted(self) -> None:
         self._slots.doubt()
@@ -111,7 +110,7 @@ class ClusterLink:
     async def _answers(self, node: str) -> bool:
         try:
             await self._link(node).ping()
-        except RedisAway:
+        except RedisUnavailable:
             self._slots.doubt()
             return False
         return True
@@ -152,7 +151,7 @@ class ClusterLink:
                 if part.node is not None or await self._slots.owner(part.slot) == node:
                     raise
             return
-        except RedisAway:
+        except RedisUnavailable:
             self._slots.doubt()
             raise
         for part in parts:
@@ -189,7 +188,7 @@ class ClusterLink:
         part.waits = kind in _WAITS
         if _TORN in refusal:
             self._slots.doubt()
-            raise RedisAway
+            raise RedisUnavailable
         return part.waits
 
     def _link(self, node: str) -> RedisLink:

@@ -3,13 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import hiredis
 import structlog
 
-from servicekit.errors import Unavailable
-from session_svc.redis_client.address import Command, RedisAddress, pack
+from session_svc.redis_client.address import RedisAddress, pack
+from session_svc.redis_client.link import Command, RedisFault, RedisUnavailable, Reply
 
 CONNECT_SECONDS = 1.0
 REPLY_SECONDS = 2.0
@@ -17,33 +17,12 @@ MAX_CALLS = 4096
 MAX_UNSENT_BYTES = 64 * 1024 * 1024
 WATCH_SECONDS = 0.25
 
-Reply = Any
 _NOT_YET = object()
 log = structlog.get_logger("session_svc.redis")
 
 
-class RedisAway(Unavailable):
-    """Redis can't be reached or does not answer; whether the commands took effect is not known.
-
-    `stage` is which of several stages failed, where those behind it were not sent; None where that is not known.
-    """
-
-    stage: int | None = None
-
-    def __init__(self) -> None:
-        super().__init__("redis", retry_after=1.0)
-
-
-class NotSent(RedisAway):
-    """Redis can't be reached; the commands were not sent."""
-
-
-class RedisFault(Exception):
-    """Redis refused a command in a way that no caller can mend; the text stays inside this process."""
-
-
 async def connect(address: RedisAddress, name: str, on_broken: Callable[[], None] = lambda: None) -> "Connection":
-    """Returns a connection that was greeted. Raises `OSError`, `TimeoutError`, `RedisAway`, `RedisFault`."""
+    """Returns a connection that was greeted. Raises `OSError`, `TimeoutError`, `RedisUnavailable`, `RedisFault`."""
     loop = asyncio.get_running_loop()
     connection, tls = Connection(on_broken), address.tls_context()
     if address.path:
@@ -103,9 +82,9 @@ class Connection(asyncio.Protocol):
         self.broken = asyncio.Event()
 
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
-        """Sends the commands and returns their replies. Raises `RedisAway`."""
+        """Sends the commands and returns their replies. Raises `RedisUnavailable`."""
         if self.broken.is_set() or len(self._calls) >= MAX_CALLS:
-            raise RedisAway
+            raise RedisUnavailable
         call = _Call(len(commands), self._loop.create_future(), self._loop.time())
         alone = not self._calls
         self._calls.append(call)
@@ -185,4 +164,4 @@ class Connection(asyncio.Protocol):
         calls, self._calls = self._calls, deque()
         for call in calls:
             if not call.future.done():
-                call.future.set_exception(RedisAway())
+                call.future.set_exception(RedisUnavailable())

@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 
 from session_svc.redis_client.address import RedisAddress
-from session_svc.redis_client.connection import RedisAway, RedisFault, ask
+from session_svc.redis_client.connection import ask
+from session_svc.redis_client.link import RedisFault, RedisUnavailable
 from session_svc.redis_client.url import SentinelAddress, at
 
 ASK_SECONDS = 0.4
@@ -34,6 +35,6 @@ class SentinelPlace:
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 [answer] = await ask(sentinel, "session_svc_sentinel", question)
-        except (OSError, TimeoutError, RedisAway, RedisFault):
+        except (OSError, TimeoutError, RedisUnavailable, RedisFault):
             return None
         return (answer[0].decode(), int(answer[1])) if isinstance(answer, list) and len(answer) == 2 else None

@@ -12,7 +12,8 @@ import structlog
 
 from servicekit.supervision import supervise
 from session_svc.redis_client.address import RedisAddress
-from session_svc.redis_client.connection import CONNECT_SECONDS, RedisAway, RedisFault, Reply, ask
+from session_svc.redis_client.connection import CONNECT_SECONDS, ask
+from session_svc.redis_client.link import RedisFault, RedisUnavailable, Reply
 from session_svc.redis_client.url import ClusterAddress, at
 
 SLOTS = 16384
@@ -120,7 +121,7 @@ class SlotMap:
             try:
                 async with asyncio.timeout(ASK_SECONDS):
                     [answer] = await ask(self.address(node), "session_svc_slots", ("CLUSTER", "SLOTS"))
-            except (OSError, TimeoutError, RedisAway, RedisFault):
+            except (OSError, TimeoutError, RedisUnavailable, RedisFault):
                 continue
             if isinstance(answer, hiredis.ReplyError):
                 log.error("a node of the redis cluster does not tell its slots", error=str(answer))

@@ -4,8 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 from servicekit.errors import Unavailable
-from session_svc.redis_client.address import Command
-from session_svc.redis_client.connection import Reply
+from session_svc.redis_client.link import Command, Reply
 from session_svc.redis_store.scripts_runner import RedisScripts
 
 
@@ -29,7 +28,7 @@ class Durability:
         self._connections = itertools.cycle(connections)
 
     async def run(self, command: Command) -> tuple[Reply, bool]:
-        """Returns the reply, and whether as many replicas have it as must. Raises `RedisAway`, `RedisFault`."""
+        """Returns the reply, and whether as many replicas have it as must. Raises `RedisUnavailable`, `RedisFault`."""
         scripts = next(self._connections)
         if not self.replicas:
             [reply] = await scripts.run(command)
@@ -38,7 +37,10 @@ class Durability:
         return reply, copies >= self.replicas
 
     async def keep(self, command: Command) -> Reply:
-        """Returns the reply to a command that can't be refused. Raises `TooFewReplicas`, `RedisAway`, `RedisFault`."""
+        """Returns the reply to a command that can't be refused.
+
+        Raises `TooFewReplicas`, `RedisUnavailable`, `RedisFault`.
+        """
         reply, kept = await self.run(command)
         if not kept:
             raise TooFewReplicas

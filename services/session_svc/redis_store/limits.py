@@ -5,8 +5,7 @@ from typing import NoReturn
 
 from session_svc.model.errors import LimitQueueFull, RateLimited
 from session_svc.model.limits import LimitedTurn, LimitState, LimitTaken, LimitTimes, LimitWait, TurnLimit
-from session_svc.redis_client.address import Command
-from session_svc.redis_client.connection import RedisAway, Reply
+from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store.scripts_runner import RedisScripts
 from session_svc.redis_store.wakeups import RedisWakes
 
@@ -72,7 +71,7 @@ class RedisLimits:
         # Once more after a connection broke: every script repeated is what it was the first time.
         try:
             return await self._scripts.run(*commands)
-        except RedisAway:
+        except RedisUnavailable:
             return await self._scripts.run(*commands)
 
 

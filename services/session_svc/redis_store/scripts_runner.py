@@ -16,9 +16,7 @@ from cachetools import LRUCache
 
 from servicekit import traces
 from session_svc.model.session import Session, SessionKey, Usage
-from session_svc.redis_client.address import Argument, Command
-from session_svc.redis_client.connection import RedisAway, RedisFault, Reply
-from session_svc.redis_client.link import Link
+from session_svc.redis_client.link import Argument, Command, Link, RedisFault, RedisUnavailable, Reply
 
 SCRIPTS = (
     "begin",
@@ -92,11 +90,11 @@ class RedisScripts:
         return ("EVALSHA", self._hashes[name], len(keys), *keys, *arguments)
 
     async def run(self, *commands: Command) -> list[Reply]:
-        """Returns the replies in order; see `Link.send_in_order`: one stage. Raises `RedisAway`, `RedisFault`."""
+        """Returns the replies of one stage: see `Link.send_in_order`. Raises `RedisUnavailable`, `RedisFault`."""
         return await self.run_in_order(commands)
 
     async def run_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
-        """Returns the replies of all stages in order; see `Link.send_in_order`. Raises `RedisAway`, `RedisFault`."""
+        """Returns the replies of all stages: see `Link.send_in_order`. Raises `RedisUnavailable`, `RedisFault`."""
         start = time.perf_counter()
         self.under_way += 1
         try:
@@ -158,8 +156,8 @@ class RedisScripts:
         text = str(reply)
         if text.startswith(_DEMOTED):
             self.link.demoted()
-            return RedisAway()
-        return RedisAway() if text.partition(" ")[0] in _PASSING_FAULTS else RedisFault(text)
+            return RedisUnavailable()
+        return RedisUnavailable() if text.partition(" ")[0] in _PASSING_FAULTS else RedisFault(text)
 
 
 class KnownAgents:

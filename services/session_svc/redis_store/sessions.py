@@ -33,8 +33,7 @@ from session_svc.model.session import (
     TurnPage,
     TurnQuery,
 )
-from session_svc.redis_client.address import Command
-from session_svc.redis_client.connection import RedisAway, Reply
+from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.scripts_runner import (
     IndexAdditions,
@@ -119,7 +118,7 @@ class RedisSessions:
                 [create],
                 [("GET", fence_key(key.project, session.agent_uid))],
             )
-        except RedisAway:
+        except RedisUnavailable:
             self._agents.forget(key.project, session.agent_id, session.agent_uid)
             raise
         # Also what is refused may have made an index, which only goes away where it is swept.
@@ -272,13 +271,13 @@ class RedisSessions:
             if elements:
                 found = number_of(elements[0])
                 if copied and found != number:
-                    raise RedisAway  # a hole, for the source drops its oldest turns meanwhile: try again
+                    raise RedisUnavailable  # a hole, for the source drops its oldest turns meanwhile: try again
                 first = first if copied else found
                 number, copied = number_of(elements[-1]) + 1, True
             messages += sum(message_count_of(element) for element in elements)
             complete = number > last
             if not elements and not complete:
-                raise RedisAway
+                raise RedisUnavailable
             [answer] = await self._scripts.run(
                 self._scripts.command(
                     "append",
@@ -321,7 +320,7 @@ class RedisSessions:
             ):
                 return wanted
             first = again.first_turn
-        raise RedisAway
+        raise RedisUnavailable
 
     async def _newest_of(self, index: str, after: ListPosition | None) -> tuple[list[Candidate], bool]:
         """Returns the members behind a position, and whether there may be more."""

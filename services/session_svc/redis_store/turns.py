@@ -26,8 +26,7 @@ from session_svc.model.session import (
     Waiting,
     WhenFull,
 )
-from session_svc.redis_client.address import Command
-from session_svc.redis_client.connection import RedisAway, Reply
+from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.scripts_runner import (
     IndexAdditions,
@@ -87,7 +86,7 @@ class RedisTurns:
             outcome = await self._outcome(turn, answer, elements)
             if outcome is not None:
                 return outcome
-        raise RedisAway
+        raise RedisUnavailable
 
     async def replayed(self, turn: BeginTurn) -> Replayed | None:
         request = turn.request
@@ -111,7 +110,7 @@ class RedisTurns:
         ]
         try:
             replies = (await self._run(indexes, *rest))[len(indexes) :]
-        except RedisAway as error:
+        except RedisUnavailable as error:
             self._agents.forget(turn.key.project, turn.agent_id, turn.agent_uid)
             if error.stage != 0:
                 raise
@@ -138,7 +137,7 @@ class RedisTurns:
         command = self._commit_command(commit)
         try:
             answer, kept = await self._durability.run(command)
-        except RedisAway:
+        except RedisUnavailable:
             answer, kept = await self._durability.run(command)
         session_id = commit.lease.key.session_id
         if answer[0] == b"crammed":
@@ -158,7 +157,7 @@ class RedisTurns:
         # answer tells what became of the first.
         try:
             return await self._scripts.run_in_order(*stages)
-        except RedisAway:
+        except RedisUnavailable:
             return await self._scripts.run_in_order(*stages)
 
     def _index_commands(self, turn: BeginTurn) -> list[Command]:

@@ -12,8 +12,9 @@ from cachetools import LRUCache
 
 from servicekit.supervision import supervise
 from session_svc.redis_client.address import Place, pack
-from session_svc.redis_client.connection import CONNECT_SECONDS, RedisAway, RedisFault
-from session_svc.redis_client.link import FIRST_PAUSE, LONGEST_PAUSE
+from session_svc.redis_client.connection import CONNECT_SECONDS
+from session_svc.redis_client.link import RedisFault, RedisUnavailable
+from session_svc.redis_client.server import FIRST_PAUSE, LONGEST_PAUSE
 
 PING_SECONDS = 5.0
 SILENCE_SECONDS = 12.0
@@ -70,7 +71,7 @@ class RedisWakes:
                 async with self._subscription() as (reader, writer):
                     pause = FIRST_PAUSE
                     await self._receive(reader, writer)
-            except (OSError, TimeoutError, EOFError, hiredis.HiredisError, RedisAway, RedisFault) as error:
+            except (OSError, TimeoutError, EOFError, hiredis.HiredisError, RedisUnavailable, RedisFault) as error:
                 log.warning("wake channel is away", error=type(error).__name__)
             self._wake_all()
             await asyncio.sleep(pause)

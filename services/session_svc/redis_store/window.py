@@ -6,7 +6,7 @@ from cachetools import LRUCache
 
 from session_svc.model.errors import LeaseLost
 from session_svc.model.session import BeginTurn, Lease, SessionKey, fit_window
-from session_svc.redis_client.address import Command
+from session_svc.redis_client.link import Command
 from session_svc.redis_store.scripts_runner import RedisScripts, turns_key
 from session_svc.redis_store.turn_codec import StoredTurn, stored_turn, token_of
 
@@ -36,7 +36,7 @@ class Windows:
     async def complete(self, turn: BeginTurn, lease: Lease, elements: Sequence[bytes]) -> list[bytes]:
         """Returns the window, given what the first read found: only what fits is decompressed.
 
-        Raises `LeaseLost`, `RedisAway`, `TurnDamaged`.
+        Raises `LeaseLost`, `RedisUnavailable`, `TurnDamaged`.
         """
         if elements and token_of(elements[-1]) >= lease.token:
             raise LeaseLost(turn.key.session_id)  # deleted and made again between the script and the read

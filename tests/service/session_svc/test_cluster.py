@@ -10,9 +10,8 @@ import pytest
 
 from session_svc.model.errors import AgentDeleted
 from session_svc.model.session import AgentIncarnation, BeginTurn, Limits, Purge, SessionKey, SessionQuery, Waiting
-from session_svc.redis_client.address import Command
 from session_svc.redis_client.cluster import ClusterLink
-from session_svc.redis_client.connection import Reply
+from session_svc.redis_client.link import Command, Reply
 from session_svc.redis_client.slots import SlotMap, slot_of
 from session_svc.redis_client.url import ClusterAddress, parse_redis_url
 from session_svc.redis_store.scripts_runner import IndexAdditions, RedisScripts

@@ -20,9 +20,9 @@ from session_svc.model.session import (
     TurnQuery,
     Usage,
 )
-from session_svc.redis_client.address import Command, RedisAddress
-from session_svc.redis_client.connection import RedisAway, RedisFault, Reply
-from session_svc.redis_client.link import RedisLink
+from session_svc.redis_client.address import RedisAddress
+from session_svc.redis_client.link import Command, RedisFault, RedisUnavailable, Reply
+from session_svc.redis_client.server import RedisLink
 from session_svc.redis_store.agents import RedisAgents
 from session_svc.redis_store.scripts_runner import IndexAdditions, RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
@@ -116,7 +116,7 @@ class AwayFirst(RedisScripts):
 
     async def run_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
         if self.away and len(stages) > 1 and stages[0]:
-            error = RedisAway()
+            error = RedisUnavailable()
             error.stage = 0
             raise error
         return await super().run_in_order(*stages)
@@ -139,7 +139,7 @@ async def test_an_agent_that_redis_was_away_for_is_written_down_the_next_time(re
 
         await link.ping()
         scripts.away = True
-        with pytest.raises(RedisAway):
+        with pytest.raises(RedisUnavailable):
             await work()
         scripts.away = False
         await work()
@@ -238,7 +238,7 @@ async def test_a_fork_has_every_turn_once_while_the_source_drops_its_oldest(redi
 async def test_a_fork_with_a_hole_is_refused_and_works_when_tried_again(redis_url: str) -> None:
     async with dropping(redis_url, 2, drops=18) as sessions:
         fork = Fork(SessionKey("default", "s1"), "copy")
-        with pytest.raises(RedisAway):
+        with pytest.raises(RedisUnavailable):
             await sessions.fork(fork)
         copy = await sessions.fork(fork)
         assert (copy.first_turn, copy.last_turn) == (19, 38)

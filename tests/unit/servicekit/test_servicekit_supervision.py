@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from chat_gateway.clients.turn_streams import TurnStreams
 from servicekit import supervision
 from servicekit.supervision import supervise
-from session_svc.redis_client.link import RedisLink
+from session_svc.redis_client.server import RedisLink
 from session_svc.redis_client.slots import SlotMap
 from session_svc.redis_client.url import parse_redis_url
 from session_svc.redis_store.wakeups import RedisWakes

@@ -9,8 +9,9 @@ import pytest
 
 from session_svc.redis_client import connection as redis_connection
 from session_svc.redis_client.address import RedisAddress
-from session_svc.redis_client.connection import Connection, RedisAway
-from session_svc.redis_client.link import RedisLink
+from session_svc.redis_client.connection import Connection
+from session_svc.redis_client.link import RedisUnavailable
+from session_svc.redis_client.server import RedisLink
 
 REPLY_SECONDS = 0.4
 
@@ -58,7 +59,7 @@ async def test_each_call_has_the_bound_to_itself() -> None:
 
 async def test_a_server_that_does_not_answer_is_left() -> None:
     async with slow_server(60) as link:
-        with pytest.raises(RedisAway):
+        with pytest.raises(RedisUnavailable):
             await link.send(("PING",))
 
 
@@ -92,5 +93,5 @@ async def test_a_call_that_is_alone_is_written_at_once_and_others_together() -> 
     await asyncio.sleep(0)
     assert len(written.writes) == 3
     connection.break_off()
-    with pytest.raises(RedisAway):
+    with pytest.raises(RedisUnavailable):
         await again
