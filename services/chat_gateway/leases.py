@@ -12,7 +12,6 @@ from chat_gateway.limits import held
 from chat_gateway.model.errors import CommitCutShort, CommitUnresolved
 from chat_gateway.model.turn import AgentConfig, Begun, Committed, Lease, Turn, TurnLimit, TurnRequest
 from chat_gateway.ports import Sessions
-from servicekit.deadline import Deadline
 from servicekit.errors import Code, ServiceError
 
 log = structlog.get_logger(__name__)
@@ -44,12 +43,12 @@ class LeaseTimes:
 class TurnStop:
     """Ends a turn from outside its own code: at its bound, or because its lease is gone.
 
-    Wraps one `Deadline`; `error` says what the `TimeoutError` that comes out of it stands for.
+    Wraps one `asyncio.Timeout`; `error` says what the `TimeoutError` that comes out of it stands for.
     """
 
     __slots__ = ("_armed", "_scope", "error")
 
-    def __init__(self, scope: Deadline) -> None:
+    def __init__(self, scope: asyncio.Timeout) -> None:
         self._scope = scope
         self._armed = True
         self.error: ServiceError | None = None

@@ -1,8 +1,9 @@
 """The life of one turn, top to bottom."""
 
+import asyncio
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -33,7 +34,6 @@ from chat_gateway.model.turn import (
 from chat_gateway.ports import Configs
 from chat_gateway.scheduler import Admission, Scheduler
 from servicekit import traces
-from servicekit.deadline import Deadline
 from servicekit.errors import ServiceError
 from servicekit.values import value
 
@@ -88,7 +88,7 @@ class TurnRunner:
             digest = request_digest(request) if request.request_id else b""
             with self._scheduler.entered(config) as admission:
                 turn = _Started(new_turn_id(), datetime.now(UTC), digest, request, on_started, on_delta, admission)
-                with self._bounded(request, config) as stop:
+                async with self._bounded(request, config) as stop:
                     if request.stateless:
                         outcome = await self._without_session(turn, config, stop)
                     else:
@@ -107,12 +107,12 @@ class TurnRunner:
             chosen, max_concurrent_turns=config.max_concurrent_turns, requests_per_minute=config.requests_per_minute
         )
 
-    @contextmanager
-    def _bounded(self, request: TurnRequest, config: AgentConfig) -> Iterator[TurnStop]:
+    @asynccontextmanager
+    async def _bounded(self, request: TurnRequest, config: AgentConfig) -> AsyncIterator[TurnStop]:
         own = config.turn_timeout or self._turn_timeout
         waits = request.timeout if request.timeout is not None else own
         try:
-            with Deadline(min(own, waits)) as scope:
+            async with asyncio.timeout(min(own, waits)) as scope:
                 stop = TurnStop(scope)
                 yield stop
         except TimeoutError:

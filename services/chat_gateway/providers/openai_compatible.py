@@ -30,7 +30,6 @@ from chat_gateway.providers.upstream import (
     Upstream,
 )
 from servicekit import traces
-from servicekit.deadline import Deadline
 from servicekit.errors import StartupError
 
 log = structlog.get_logger(__name__)
@@ -82,7 +81,7 @@ class OpenAICompatible:
         phase = _Phase("answer" if on_delta is None else "first_token")
         limit = self._bounds.answer if on_delta is None else self._bounds.first_token
         try:
-            with Deadline(limit) as bound:
+            async with asyncio.timeout(limit) as bound:
                 body = encode_call(call, stream=on_delta is not None)
                 async with await self._upstream.post(self._request_head(), body) as response:
                     if response.status != 200:
@@ -228,7 +227,7 @@ class _Silence:
 
     __slots__ = ("_longest", "_loop", "_scope", "_since", "_timer")
 
-    def __init__(self, scope: Deadline, longest: float) -> None:
+    def __init__(self, scope: asyncio.Timeout, longest: float) -> None:
         self._scope = scope
         self._longest = longest
         self._loop = asyncio.get_running_loop()
