@@ -1,90 +1,82 @@
-"""The calls of TurnService over a few long-lived streams, which is a fraction of the work of an RPC for each call.
-
-What turns ask for within one turn of the event loop goes out in one message, and answers come as they are ready.
-"""
+"""The calling end: a few streams that are kept up, and calls that go over them."""
 
 import asyncio
 import itertools
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import structlog
 from google.protobuf.message import Message
 
-from chat_gateway.clients.stubs import SESSION_SVC, Stubs
-from parley.session.v1 import turn_service_pb2 as pb
+from callstream.protocol import Method, Protocol
 from servicekit import traces
+from servicekit.backoff import Backoff
 from servicekit.channels import call
-from servicekit.errors import DeadlineExceeded, ServiceError, Unavailable
+from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.rpc_status import from_status
 from servicekit.supervision import supervise
-from servicekit.wire import bytes_tag, number_tag, varint
+from servicekit.wire import varint
 
 STREAMS = 4
-"""Streams of a gateway, each to one replica."""
+"""Streams of a caller, each to one replica."""
 
 ROUND_SECONDS = 0.01
 """How long calls go to one stream before it is the next one's turn: what comes together shares a message, and no
 replica has all for long."""
 
-STREAM_AGE = 10.0
-"""Seconds, on average, after which a stream is replaced: the channel picks the replica of each anew, so that one that
-came back gets its share."""
+STREAM_AGE_SECONDS = 10.0
+"""After so long, on average, a stream that is used is replaced: the channel picks the replica of each anew, so that one
+that came back gets its share."""
 
 CONNECT_SECONDS = 5.0
 LEAVE_SECONDS = 5.0
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 2.0
+MIN_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 2.0
 MAX_BATCH_BYTES = 256 * 1024
-LARGEST_CALL_BYTES = 2 * 1024 * 1024
+MAX_CALL_BYTES = 2 * 1024 * 1024
 """A larger request goes as a call of its own: what a message may not hold must fail by itself."""
 
 log = structlog.get_logger(__name__)
 
-Response = TypeVar("Response")
+Response = TypeVar("Response", bound=Message)
 
 
-@dataclass(frozen=True, slots=True)
-class Method(Generic[Response]):
-    """A method of TurnService: its names as an RPC, and as a field of `TurnCall` and `TurnResult`."""
+class CallStreamClient:
+    """Makes the calls, and keeps the streams up while `open`. Where none is up, calls are RPCs of their own.
 
-    rpc: str
-    name: str
-    field: str
-    tag: bytes
+    The channel stays its owner's to close; `peer` is what errors call the other end. `age_seconds` is how long, on
+    average, a stream that is used lives; the calls of one that is replaced are answered on it.
+    """
 
-
-def _method(rpc: str, field: str) -> Method[Any]:
-    return Method(
-        rpc,
-        f"parley.session.v1.TurnService/{rpc}",
-        field,
-        bytes_tag(pb.TurnCall.DESCRIPTOR.fields_by_name[field].number),
-    )
-
-
-BEGIN: Final[Method[pb.BeginTurnResponse]] = _method("BeginTurn", "begin")
-RENEW: Final[Method[pb.RenewTurnResponse]] = _method("RenewTurn", "renew")
-COMMIT: Final[Method[pb.CommitTurnResponse]] = _method("CommitTurn", "commit")
-ABORT: Final[Method[pb.AbortTurnResponse]] = _method("AbortTurn", "abort")
-
-_CALL = bytes_tag(pb.TurnsRequest.CALLS_FIELD_NUMBER)
-_ID = number_tag(pb.TurnCall.ID_FIELD_NUMBER)
-_TIMEOUT = number_tag(pb.TurnCall.TIMEOUT_MS_FIELD_NUMBER)
-
-
-class TurnStreams:
-    """Makes the calls, and keeps the streams up while `open`. Where none is up, calls are RPCs of their own."""
-
-    def __init__(self, stubs: Stubs, *, streams: int = STREAMS, age: float = STREAM_AGE) -> None:
-        self._stubs = stubs
+    def __init__(
+        self,
+        protocol: Protocol,
+        methods: Iterable[Method[Any]],
+        channel: grpc.aio.Channel,
+        *,
+        peer: str,
+        streams: int = STREAMS,
+        age_seconds: float = STREAM_AGE_SECONDS,
+    ) -> None:
+        self._protocol = protocol
+        self._peer = peer
         self._number = streams
-        self._age = age
+        self._age_seconds = age_seconds
+        self._open_stream: Any = channel.stream_stream(
+            f"/{protocol.stream}", response_deserializer=protocol.responses.FromString
+        )
+        self._unary: dict[str, Any] = {
+            method.name: channel.unary_unary(
+                f"/{method.name}",
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
+            )
+            for method in methods
+        }
         self._up: deque[Stream] = deque()
         self._next_round = 0.0
         self._leaving: set[asyncio.Task[None]] = set()
@@ -95,24 +87,27 @@ class TurnStreams:
         return tuple(self._up)
 
     async def call(self, method: Method[Response], request: Message, timeout: float) -> Response:
-        """Calls a method and returns its response. Errors are those of `servicekit.channels.call`."""
+        """Calls a method and returns its response. Errors are those of `servicekit.channels.call`.
+
+        `timeout` is in seconds. A call that a stream did not send before it ended is made as an RPC, in the time left.
+        """
         stream, give_up = self._next(), asyncio.get_running_loop().time() + timeout
         data = request.SerializeToString() if stream is not None else b""
-        if stream is not None and len(data) <= LARGEST_CALL_BYTES:
+        if stream is not None and len(data) <= MAX_CALL_BYTES:
             with suppress(NotSent):
                 if not traces.on():
                     return await stream.call(method, data, timeout)
                 with traces.span(method.name, "client", {"rpc.system.name": "grpc", "rpc.method": method.name}):
                     return await stream.call(method, data, timeout, dict(traces.outgoing()))
-        rpc, left = getattr(self._stubs.turns, method.rpc), max(give_up - asyncio.get_running_loop().time(), 0.0)
-        response: Response = await call(rpc, request, timeout=left, peer=SESSION_SVC)
+        left = max(give_up - asyncio.get_running_loop().time(), 0.0)
+        response: Response = await call(self._unary[method.name], request, timeout=left, peer=self._peer)
         return response
 
     @asynccontextmanager
-    async def open(self) -> "AsyncIterator[TurnStreams]":
-        """Keeps streams up while open. Entering does not wait for session_svc."""
+    async def open(self) -> "AsyncIterator[CallStreamClient]":
+        """Keeps streams up while open. Entering does not wait for the peer."""
         keepers = [
-            asyncio.create_task(supervise("turn stream", self._keep), name="turn stream") for _ in range(self._number)
+            asyncio.create_task(supervise("call stream", self._keep), name="call stream") for _ in range(self._number)
         ]
         try:
             yield self
@@ -135,24 +130,27 @@ class TurnStreams:
         return up[0]
 
     async def _keep(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
-            stream = Stream(self._stubs.turn_stream(wait_for_ready=True))
-            serving = asyncio.create_task(stream.serve(), name="turn stream")
-            self._leaving.add(serving)
-            serving.add_done_callback(self._leaving.discard)
-            if await stream.connected():
-                pause = FIRST_PAUSE
-                self._up.append(stream)
-                try:
-                    await stream.retired(self._age * random.uniform(0.5, 1.5))
-                finally:
-                    self._up.remove(stream)
-                    stream.retire()
-            else:
-                serving.cancel()
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+        attempts = Backoff(MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        async for _ in attempts:
+            while await self._keep_one():
+                attempts.reset()
+
+    async def _keep_one(self) -> bool:
+        """Opens a stream and waits until it takes no more calls; returns whether it took any."""
+        stream = Stream(self._protocol, self._open_stream(wait_for_ready=True), self._peer)
+        serving = asyncio.create_task(stream.serve(), name="call stream")
+        self._leaving.add(serving)
+        serving.add_done_callback(self._leaving.discard)
+        if not await stream.connected():
+            serving.cancel()
+            return False
+        self._up.append(stream)
+        try:
+            await stream.worn_out(self._age_seconds * random.uniform(0.5, 1.5))
+        finally:
+            self._up.remove(stream)
+            stream.retire()
+        return True
 
 
 class NotSent(Exception):
@@ -162,15 +160,19 @@ class NotSent(Exception):
 class Stream:
     """One stream. Calls are open from `call` to their answer; a retired one ends when the last is answered."""
 
-    def __init__(self, rpc: Any) -> None:
+    def __init__(self, protocol: Protocol, rpc: Any, peer: str, *, leave_seconds: float = LEAVE_SECONDS) -> None:
+        self._protocol = protocol
         self._rpc = rpc
+        self._peer = peer
+        self._leave_seconds = leave_seconds
         self._loop = asyncio.get_running_loop()
         self._ids = itertools.count(1)
-        self._open: dict[int, asyncio.Future[pb.TurnResult]] = {}
+        self._open: dict[int, asyncio.Future[Any]] = {}
         self._unsent: dict[int, bytes] = {}
         self._cancelled: list[int] = []
         self._wake = asyncio.Event()
         self._connected = asyncio.Event()
+        self._used = asyncio.Event()
         self._retired = asyncio.Event()
         self._last_answer = 0.0
         self.writing = False
@@ -183,29 +185,35 @@ class Stream:
                 await self._connected.wait()
         return self._connected.is_set() and not self._retired.is_set()
 
-    async def retired(self, age: float) -> None:
-        """Waits until the stream takes no more calls: by its age, its end, or the server's wish."""
+    async def worn_out(self, age_seconds: float) -> None:
+        """Waits until the stream should take no more calls: by its end, the server's wish, or its age.
+
+        One that nobody uses does not age: to replace it would cost both ends what nobody gains from.
+        """
         with suppress(TimeoutError):
-            async with asyncio.timeout(age):
+            async with asyncio.timeout(age_seconds):
                 await self._retired.wait()
+        await self._used.wait()
 
     def retire(self) -> None:
         """Ends the stream as soon as no call is open."""
         self._retired.set()
         self._connected.set()  # so that nobody waits for that any more
+        self._used.set()
         self._end_if_idle()
 
     async def call(
         self, method: Method[Response], data: bytes, timeout: float, trace: Mapping[str, str] | None = None
     ) -> Response:
-        """Sends a call and returns the answer. Raises `NotSent`, or what `TurnStreams.call` does."""
+        """Sends a call and returns the answer. Raises `NotSent`, or what `CallStreamClient.call` does."""
         if self._retired.is_set():
             raise NotSent
         call_id, begin = next(self._ids), self._loop.time()
         answer = self._open[call_id] = self._loop.create_future()
         timer = self._loop.call_at(begin + timeout, self._expire, answer, begin)
-        self._unsent[call_id] = _encoded(call_id, method, data, timeout, trace)
+        self._unsent[call_id] = self._encoded(call_id, method, data, timeout, trace)
         self._wake.set()
+        self._used.set()
         try:
             result = await answer
         except (asyncio.CancelledError, DeadlineExceeded):
@@ -225,7 +233,7 @@ class Stream:
 
     async def serve(self) -> None:
         """Writes and reads until the stream ends, whichever way; then fails what is open."""
-        writer = asyncio.create_task(self._write(), name="turn calls")
+        writer = asyncio.create_task(self._write(), name="stream calls")
         writer.add_done_callback(self._stop_reading)
         try:
             await self._read()
@@ -250,11 +258,11 @@ class Stream:
                 # Once round the loop: who has been answered goes on before the next message is asked for.
                 await asyncio.sleep(0)
         except grpc.aio.AioRpcError as error:
-            log.info("turn_stream_ended", code=error.code().name)
+            log.info("call_stream_ended", stream=self._protocol.stream, code=error.code().name)
 
     def _stop_reading(self, writer: asyncio.Task[None]) -> None:
         if not writer.cancelled() and (error := writer.exception()) is not None:
-            log.info("turn_stream_broke", error=type(error).__name__)
+            log.info("call_stream_broke", stream=self._protocol.stream, error=type(error).__name__)
             self._rpc.cancel()
 
     async def _write(self) -> None:
@@ -271,13 +279,13 @@ class Stream:
         if not self._open:
             # The writer ends it, unless the other end reads nothing any more, or does not end its side.
             self._wake.set()
-            self._loop.call_later(LEAVE_SECONDS, self._rpc.cancel)
+            self._loop.call_later(self._leave_seconds, self._rpc.cancel)
 
     def _batch(self) -> bytes:
         unsent = self._unsent
         pieces, size = [], 0
         if self._cancelled:
-            pieces.append(pb.TurnsRequest(cancelled_ids=self._cancelled).SerializeToString())
+            pieces.append(self._protocol.requests(cancelled_ids=self._cancelled).SerializeToString())
             self._cancelled.clear()
         while unsent and size < MAX_BATCH_BYTES:
             piece = unsent.pop(next(iter(unsent)))
@@ -285,25 +293,34 @@ class Stream:
             size += len(piece)
         return b"".join(pieces)
 
-    def _expire(self, answer: asyncio.Future[pb.TurnResult], begin: float) -> None:
+    def _expire(self, answer: asyncio.Future[Any], begin: float) -> None:
         if answer.done():
             return
-        answer.set_exception(DeadlineExceeded(f"{SESSION_SVC} did not answer before the deadline"))
+        answer.set_exception(DeadlineExceeded(f"{self._peer} did not answer before the deadline"))
         if self._last_answer < begin:
             self.retire()  # it has said nothing since: whoever is at the other end may stand still
 
     def _fail_open(self) -> None:
         for call_id, answer in self._open.items():
             if not answer.done():
-                answer.set_exception(NotSent() if call_id in self._unsent else _lost())
+                answer.set_exception(NotSent() if call_id in self._unsent else Unavailable(self._peer))
 
-
-def _encoded(call_id: int, method: Method[Any], data: bytes, timeout: float, trace: Mapping[str, str] | None) -> bytes:
-    timeout_ms = varint(max(int(timeout * 1000), 1))
-    context = pb.TurnCall(trace_context=trace).SerializeToString() if trace else b""
-    fields = b"".join((_ID, varint(call_id), _TIMEOUT, timeout_ms, context, method.tag, varint(len(data)), data))
-    return b"".join((_CALL, varint(len(fields)), fields))
-
-
-def _lost() -> ServiceError:
-    return Unavailable(SESSION_SVC)
+    def _encoded(
+        self, call_id: int, method: Method[Any], data: bytes, timeout: float, trace: Mapping[str, str] | None
+    ) -> bytes:
+        protocol = self._protocol
+        timeout_ms = varint(max(int(timeout * 1000), 1))
+        context = protocol.call(trace_context=trace).SerializeToString() if trace else b""
+        fields = b"".join(
+            (
+                protocol.call_id_tag,
+                varint(call_id),
+                protocol.timeout_tag,
+                timeout_ms,
+                context,
+                method.call_tag,
+                varint(len(data)),
+                data,
+            )
+        )
+        return b"".join((protocol.calls_tag, varint(len(fields)), fields))

@@ -18,7 +18,7 @@ from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.session_client import SessionAdminClient, SessionClient, SessionReaderClient
 from chat_gateway.clients.stubs import Stubs, make_stubs
 from chat_gateway.clients.template_publisher import publish_templates
-from chat_gateway.clients.turn_streams import TurnStreams
+from chat_gateway.clients.turn_calls import turn_calls
 from chat_gateway.config_directory import ConfigDirectory, Freshness
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.finishing import FinishingTurns
@@ -92,7 +92,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             background.start("access watch", keys.follow(access.keys, key_times(settings)))
         stubs = make_stubs(config_channel, session_channel)
         templates = TemplateCatalog(all_templates([AssistantTemplate()]))
-        core = await _core(stack, settings, stubs, templates)
+        core = await _core(stack, settings, stubs, session_channel, templates)
         readiness = Readiness(config_channel, session_channel, core.configs, access.keys)
 
         background.start("config watch", core.configs.follow())
@@ -198,7 +198,13 @@ def _grpc_serving(
     )
 
 
-async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, templates: TemplateCatalog) -> _Core:
+async def _core(
+    stack: AsyncExitStack,
+    settings: GatewaySettings,
+    stubs: Stubs,
+    session_channel: grpc.aio.Channel,
+    templates: TemplateCatalog,
+) -> _Core:
     instances = Instances(
         templates,
         _providers(stack, settings),
@@ -212,12 +218,12 @@ async def _core(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, 
         on_deleted=lambda config: instances.evict_uid(config.uid),
     )
     stack.push_async_callback(configs.close)
-    turn_calls = await stack.enter_async_context(TurnStreams(stubs).open())
-    sessions = SessionClient(turn_calls, timeout=settings.peer_timeout, wait_timeout=settings.session_wait_timeout)
+    calls = await stack.enter_async_context(turn_calls(session_channel).open())
+    sessions = SessionClient(calls, timeout=settings.peer_timeout, wait_timeout=settings.session_wait_timeout)
     leases = Leases(sessions, LeaseTimes(renew_interval=settings.lease_renew_interval))
     stack.push_async_callback(leases.close, settings.peer_timeout)
     scheduler = Scheduler(_turn_limits(settings))
-    observe_runtime(scheduler, instances, configs, lambda: len(turn_calls.streams))
+    observe_runtime(scheduler, instances, configs, lambda: len(calls.streams))
     runner = TurnRunner(
         configs=configs,
         instances=instances,

@@ -11,6 +11,7 @@ from access.access_control import CHAT_GATEWAY, SESSION_SVC, build_access_contro
 from access.key_client import KeyClient
 from access.peer_channel import as_service
 from access.rules import rules_of
+from callstream.server import CallStreams
 from parley.session.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from servicekit.channels import open_channel
 from servicekit.errors import ServiceError
@@ -24,7 +25,6 @@ from session_svc.clients.config_feed import ConfigClient
 from session_svc.edge import session_servicer, turn_servicer
 from session_svc.edge.session_servicer import SessionServicer
 from session_svc.edge.turn_servicer import TurnServicer, add_turn_servicer_to_server, make_streams
-from session_svc.edge.turn_streams import TurnStreams
 from session_svc.follower import Follower
 from session_svc.metrics import Metrics
 from session_svc.model.session import Limits
@@ -160,7 +160,7 @@ async def open_redis(url: str, links: int) -> AsyncIterator[tuple[list[Link], Pl
             yield [await stack.enter_async_context(RedisLink(place).open()) for _ in range(links)], place
 
 
-def _end(streams: TurnStreams, turns: Turns) -> None:
+def _end(streams: CallStreams, turns: Turns) -> None:
     streams.set_serving(False)
     turns.drain()
 
@@ -168,7 +168,7 @@ def _end(streams: TurnStreams, turns: Turns) -> None:
 class RedisHealth:
     """Says that session_svc serves exactly while Redis answers."""
 
-    def __init__(self, link: Link, metrics: Metrics, streams: TurnStreams) -> None:
+    def __init__(self, link: Link, metrics: Metrics, streams: CallStreams) -> None:
         self._link = link
         self._metrics = metrics
         self._streams = streams

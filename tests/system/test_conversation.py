@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from chat_gateway.clients.turn_streams import STREAMS
+from callstream.client import STREAMS
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
+from callstream.client import CallStreamClient
 from chat_gateway.clients.stubs import SESSION_SVC, Stubs
-from chat_gateway.clients.turn_streams import ABORT, BEGIN, COMMIT, RENEW, TurnStreams
+from chat_gateway.clients.turn_calls import ABORT, BEGIN, COMMIT, RENEW
 from chat_gateway.convert.messages import (
     from_timestamp,
     messages_from_turns,
@@ -49,7 +50,7 @@ _BUSY = {
 class SessionClient:
     """Calls session_svc. `timeout` bounds each call but BeginTurn's wait for a busy session, in seconds."""
 
-    def __init__(self, turns: TurnStreams, *, timeout: float, wait_timeout: float) -> None:
+    def __init__(self, turns: CallStreamClient, *, timeout: float, wait_timeout: float) -> None:
         self._turns = turns
         self._timeout = timeout
         self._wait_timeout = wait_timeout

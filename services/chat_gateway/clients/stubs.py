@@ -1,8 +1,7 @@
 """The gRPC stubs of the peer services, over two channels that the whole process shares."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -12,7 +11,7 @@ from parley.config.v1 import (
     provider_service_pb2_grpc,
     template_service_pb2_grpc,
 )
-from parley.session.v1 import session_service_pb2_grpc, turn_service_pb2, turn_service_pb2_grpc
+from parley.session.v1 import session_service_pb2_grpc
 
 if TYPE_CHECKING:
     # The generated type hints know an asyncio kind of each stub; at run time there is one kind.
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from parley.config.v1.provider_service_pb2_grpc import ProviderServiceAsyncStub
     from parley.config.v1.template_service_pb2_grpc import TemplateServiceAsyncStub
     from parley.session.v1.session_service_pb2_grpc import SessionServiceAsyncStub
-    from parley.session.v1.turn_service_pb2_grpc import TurnServiceAsyncStub
 
 CONFIG_SVC = "config_svc"
 SESSION_SVC = "session_svc"
@@ -29,16 +27,13 @@ SESSION_SVC = "session_svc"
 
 @dataclass(frozen=True, slots=True)
 class Stubs:
-    """One stub for each peer service."""
+    """One stub for each peer service whose methods are called one by one."""
 
     access: "AccessServiceAsyncStub"
     agent_configs: "AgentConfigServiceAsyncStub"
     templates: "TemplateServiceAsyncStub"
     providers: "ProviderServiceAsyncStub"
     sessions: "SessionServiceAsyncStub"
-    turns: "TurnServiceAsyncStub"
-    turn_stream: Callable[..., Any]
-    """`TurnService.Turns`, which takes messages that are serialized already."""
 
 
 def make_stubs(config_channel: grpc.aio.Channel, session_channel: grpc.aio.Channel) -> Stubs:
@@ -49,9 +44,4 @@ def make_stubs(config_channel: grpc.aio.Channel, session_channel: grpc.aio.Chann
         templates=template_service_pb2_grpc.TemplateServiceStub(config_channel),
         providers=provider_service_pb2_grpc.ProviderServiceStub(config_channel),
         sessions=session_service_pb2_grpc.SessionServiceStub(session_channel),
-        turns=turn_service_pb2_grpc.TurnServiceStub(session_channel),
-        turn_stream=session_channel.stream_stream(
-            "/parley.session.v1.TurnService/Turns",
-            response_deserializer=turn_service_pb2.TurnsResponse.FromString,
-        ),
     )

@@ -6,14 +6,21 @@ from typing import Any
 
 import grpc
 
+from callstream.protocol import Method, Protocol
+from callstream.server import CallStreams
 from parley.session.v1 import turn_service_pb2 as pb
 from servicekit.interceptors import Behavior
 from servicekit.server import as_called
 from session_svc.edge import convert
-from session_svc.edge.turn_streams import TurnStreams
 from session_svc.turns import Turns
 
 NAME = pb.DESCRIPTOR.services_by_name["TurnService"].full_name
+
+TURNS = Protocol(f"{NAME}/Turns", pb.TurnsRequest, pb.TurnsResponse)
+BEGIN = TURNS.method("BeginTurn", "begin", pb.BeginTurnResponse)
+RENEW = TURNS.method("RenewTurn", "renew", pb.RenewTurnResponse)
+COMMIT = TURNS.method("CommitTurn", "commit", pb.CommitTurnResponse)
+ABORT = TURNS.method("AbortTurn", "abort", pb.AbortTurnResponse)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -46,18 +53,19 @@ class TurnServicer:
         return pb.AbortTurnResponse()
 
 
-def make_streams(servicer: TurnServicer) -> TurnStreams:
+def make_streams(servicer: TurnServicer) -> CallStreams:
     """Returns what serves the stream of the same methods."""
-    methods: dict[str, tuple[str, Behavior]] = {
-        "begin": ("BeginTurn", servicer.BeginTurn),
-        "renew": ("RenewTurn", servicer.RenewTurn),
-        "commit": ("CommitTurn", servicer.CommitTurn),
-        "abort": ("AbortTurn", servicer.AbortTurn),
+    behaviors: dict[Method[Any], Behavior] = {
+        BEGIN: servicer.BeginTurn,
+        RENEW: servicer.RenewTurn,
+        COMMIT: servicer.CommitTurn,
+        ABORT: servicer.AbortTurn,
     }
-    return TurnStreams({field: as_called(f"/{NAME}/{name}", behavior) for field, (name, behavior) in methods.items()})
+    called = {method: as_called(f"/{method.name}", behavior) for method, behavior in behaviors.items()}
+    return CallStreams(TURNS, called, name="session_svc")
 
 
-def add_turn_servicer_to_server(servicer: tuple[TurnServicer, TurnStreams], server: Any) -> None:
+def add_turn_servicer_to_server(servicer: tuple[TurnServicer, CallStreams], server: Any) -> None:
     """Registers both; what the generated function does, but for BeginTurn's and Turns' responses, which are bytes."""
     unary, streams = servicer
     handlers = {
@@ -65,7 +73,7 @@ def add_turn_servicer_to_server(servicer: tuple[TurnServicer, TurnStreams], serv
         "RenewTurn": _handler(unary.RenewTurn, pb.RenewTurnRequest, pb.RenewTurnResponse),
         "CommitTurn": _handler(unary.CommitTurn, pb.CommitTurnRequest, pb.CommitTurnResponse),
         "AbortTurn": _handler(unary.AbortTurn, pb.AbortTurnRequest, pb.AbortTurnResponse),
-        "Turns": grpc.stream_stream_rpc_method_handler(streams.turns, request_deserializer=pb.TurnsRequest.FromString),
+        "Turns": grpc.stream_stream_rpc_method_handler(streams.serve, request_deserializer=pb.TurnsRequest.FromString),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
     server.add_registered_method_handlers(NAME, handlers)

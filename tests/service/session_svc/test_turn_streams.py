@@ -9,12 +9,13 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY
 
+from callstream.server import MAX_BATCH_BYTES, MAX_CALLS, CallStreams
 from parley.session.v1 import message_pb2
 from parley.session.v1 import turn_service_pb2 as pb
 from parley.session.v1.turn_service_pb2_grpc import TurnServiceStub
 from servicekit.errors import ServiceError
 from servicekit.rpc_status import from_rpc_error, from_status
-from session_svc.edge.turn_streams import MAX_BATCH_BYTES, MAX_CALLS, TurnStreams
+from session_svc.edge.turn_servicer import TURNS
 from tests.service.session_svc.replica import UID, WAIT, Replica, refused, replica, say, texts
 
 
@@ -202,10 +203,10 @@ async def test_a_stop_asks_to_leave_and_answers_what_it_was_asked(redis_url: str
 
 
 async def test_streams_are_refused_while_calls_are_not_taken() -> None:
-    streams = TurnStreams({})
+    streams = CallStreams(TURNS, {}, name="session_svc")
     streams.set_serving(False)
     with pytest.raises(ServiceError) as caught:
-        await streams.turns(None, None)  # type: ignore[arg-type]
+        await streams.serve(None, None)  # type: ignore[arg-type]
     assert caught.value.reason == "DRAINING"
 
 

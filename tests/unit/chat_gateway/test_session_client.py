@@ -7,8 +7,7 @@ import grpc
 import pytest
 
 from chat_gateway.clients.session_client import SessionClient
-from chat_gateway.clients.stubs import make_stubs
-from chat_gateway.clients.turn_streams import TurnStreams
+from chat_gateway.clients.turn_calls import turn_calls
 from chat_gateway.model.turn import Message, Role, TurnRequest
 from parley.session.v1 import turn_service_pb2 as pb
 from parley.session.v1 import turn_service_pb2_grpc
@@ -44,7 +43,7 @@ async def begin(turns: Turns) -> Any:
         serving(ServiceSettings(drain_timeout=0), add=[(add, turns)], service_names=[]) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
-        client = SessionClient(TurnStreams(make_stubs(channel, channel)), timeout=5, wait_timeout=5)
+        client = SessionClient(turn_calls(channel), timeout=5, wait_timeout=5)
         return await client.begin(REQUEST, make_config(), "t1", b"")
 
 

@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 from structlog.testing import capture_logs
+from tests.unit.callstream.echo import PROTOCOL
 
-from chat_gateway.clients.turn_streams import TurnStreams
+from callstream.client import CallStreamClient
 from servicekit import supervision
+from servicekit.channels import open_channel
 from servicekit.supervision import supervise
 from session_svc.redis_client.server import RedisLink
 from session_svc.redis_client.slots import SlotMap
@@ -71,11 +73,12 @@ async def test_a_fault_on_the_way_out_does_not_keep_it_from_ending() -> None:
 
 async def test_those_without_an_owner_that_notices_are_kept_going(monkeypatch: pytest.MonkeyPatch) -> None:
     address, cluster = parse_redis_url("redis://127.0.0.1:1/0"), parse_redis_url("redis+cluster://127.0.0.1:1")
+    channel = open_channel("127.0.0.1:1")
     owners = (
         (SlotMap, "_keep_fresh", lambda: SlotMap(cluster).open()),
         (RedisLink, "_keep_up", lambda: RedisLink(address).open()),
         (RedisWakes, "_listen", lambda: RedisWakes(address).open()),
-        (TurnStreams, "_keep", lambda: TurnStreams(None, streams=1).open()),
+        (CallStreamClient, "_keep", lambda: CallStreamClient(PROTOCOL, (), channel, peer="nobody", streams=1).open()),
     )
     for owner, method, opened in owners:
         work = Work()
@@ -83,3 +86,4 @@ async def test_those_without_an_owner_that_notices_are_kept_going(monkeypatch: p
         async with opened():
             await asyncio.wait_for(work.going.wait(), 5)
         assert work.starts == 3, owner
+    await channel.close()

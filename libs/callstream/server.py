@@ -1,0 +1,212 @@
+"""The answering end: the calls of many over one stream, answered in batches of what is ready."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, NoReturn
+
+import grpc
+
+from callstream.protocol import Method, Protocol
+from servicekit.errors import Draining, InvalidArgument, ServiceError, Unavailable, UnknownMethod
+from servicekit.interceptors import Behavior
+from servicekit.rpc_status import DETAILS_KEY, to_status
+from servicekit.wire import varint
+
+MAX_CALLS = 1024
+"""Calls of one stream at a time; one more is refused, as a server refuses RPCs beyond its own limit."""
+
+MAX_BATCH_BYTES = 256 * 1024
+"""A message to the caller is sent when it has reached this: what is small does not wait for all that is large."""
+
+MAX_UNSENT_BYTES = 4 * 1024 * 1024
+"""Of a caller that does not take its answers, no more calls are read until it has taken all but so many bytes."""
+
+OVERLOAD_PAUSE_SECONDS = 0.5
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class CallStreams:
+    """Serves the stream of `protocol` by the behaviors of its unary methods.
+
+    Each behavior comes with the observation and the error mapping that a unary call has
+    (`servicekit.server.as_called`); it returns a message, or one serialized. `name` is what this service is called
+    in the error of a call beyond `MAX_CALLS`.
+    """
+
+    def __init__(self, protocol: Protocol, behaviors: Mapping[Method[Any], Behavior], *, name: str) -> None:
+        self._protocol = protocol
+        self._name = name
+        self._methods = {method.field: (behavior, method.result_tag) for method, behavior in behaviors.items()}
+        self._streams: set[_Stream] = set()
+        self._serving = True
+
+    def set_serving(self, serving: bool) -> None:
+        """Sets whether calls are taken. If not, callers are asked to leave, and new streams are refused.
+
+        A stream that is left ends when its last call is answered, and its calls are served as before until then.
+        """
+        was, self._serving = self._serving, serving
+        if was and not serving:
+            for stream in self._streams:
+                stream.drain()
+
+    async def serve(self, requests: AsyncIterator[Any], context: Context) -> None:
+        """Serves one stream until the caller has closed its side and is answered, or is gone. Raises `Draining`.
+
+        `requests` yields messages; what is written to `context` is serialized already.
+        """
+        if not self._serving:
+            raise Draining
+        stream = _Stream(self._protocol, self._methods, self._name, context)
+        self._streams.add(stream)
+        try:
+            await stream.serve(requests)
+        finally:
+            self._streams.discard(stream)
+
+
+class _Stream:
+    """One stream: a task for each call, and one that writes the answers that have come together meanwhile."""
+
+    def __init__(
+        self, protocol: Protocol, methods: Mapping[str, tuple[Behavior, bytes]], name: str, context: Context
+    ) -> None:
+        self._protocol = protocol
+        self._methods = methods
+        self._name = name
+        self._context = context
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._cancelled: set[asyncio.Task[None]] = set()
+        self._answers: list[bytes] = []
+        self._unsent_bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._ready = asyncio.Event()
+        self._ended = False
+
+    async def serve(self, requests: AsyncIterator[Any]) -> None:
+        await self._context.write(b"")
+        writer = asyncio.create_task(self._write(), name="stream answers")
+        try:
+            async for message in requests:
+                self._take(message)
+                # Once round the loop: to ask for the next message takes as long as a call needs to be on its way.
+                await asyncio.sleep(0)
+                await self._room.wait()
+            await asyncio.gather(*self._calls.values(), return_exceptions=True)
+            self._ended = True
+            self._ready.set()
+            await writer
+        finally:
+            left = [writer, *self._calls.values(), *self._cancelled]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    def drain(self) -> None:
+        """Asks the caller to send no more calls."""
+        self._put(self._protocol.responses(draining=True).SerializeToString())
+
+    def _take(self, message: Any) -> None:
+        for call in message.calls:
+            self._begin(call)
+        for call_id in message.cancelled_ids:
+            task = self._calls.pop(call_id, None)
+            if task is not None:
+                task.cancel()
+                self._cancelled.add(task)
+                task.add_done_callback(self._cancelled.discard)
+
+    def _begin(self, call: Any) -> None:
+        call_id, name = call.id, call.WhichOneof("request")
+        if call_id in self._calls:
+            raise InvalidArgument(message=f"duplicate call id {call_id}")
+        if name is None:
+            self._refuse(call_id, UnknownMethod())
+        elif len(self._calls) + len(self._cancelled) >= MAX_CALLS:
+            self._refuse(call_id, Unavailable(self._name, retry_after=OVERLOAD_PAUSE_SECONDS))
+        else:
+            self._calls[call_id] = asyncio.create_task(self._run(call_id, call, name))
+
+    async def _run(self, call_id: int, call: Any, name: str) -> None:
+        behavior, tag = self._methods[name]
+        context = _CallContext(call)
+        try:
+            response = await behavior(getattr(call, name), context)
+            self._answer(call_id, tag, response if type(response) is bytes else response.SerializeToString())
+        except grpc.aio.AbortError:
+            self._answer(call_id, self._protocol.failure_tag, context.status)
+        finally:
+            self._calls.pop(call_id, None)
+
+    def _refuse(self, call_id: int, error: ServiceError) -> None:
+        self._answer(call_id, self._protocol.failure_tag, to_status(error).SerializeToString())
+
+    def _answer(self, call_id: int, tag: bytes, data: bytes) -> None:
+        protocol = self._protocol
+        result = b"".join((protocol.result_id_tag, varint(call_id), tag, varint(len(data)), data))
+        self._put(b"".join((protocol.results_tag, varint(len(result)), result)))
+
+    def _put(self, piece: bytes) -> None:
+        self._answers.append(piece)
+        self._unsent_bytes += len(piece)
+        if self._unsent_bytes > MAX_UNSENT_BYTES:
+            self._room.clear()
+        self._ready.set()
+
+    async def _write(self) -> None:
+        while not self._ended or self._answers:
+            await self._ready.wait()
+            self._ready.clear()
+            while self._answers:
+                batch = self._batch()
+                await self._context.write(batch)
+                self._unsent_bytes -= len(batch)
+                if self._unsent_bytes <= MAX_UNSENT_BYTES:
+                    self._room.set()
+
+    def _batch(self) -> bytes:
+        answers, size = self._answers, 0
+        for count, answer in enumerate(answers, 1):
+            size += len(answer)
+            if size >= MAX_BATCH_BYTES:
+                batch = b"".join(answers[:count])
+                del answers[:count]
+                return batch
+        batch = b"".join(answers)
+        answers.clear()
+        return batch
+
+
+class _CallContext:
+    """What a method, and what stands around it, asks of the context of a unary call."""
+
+    __slots__ = ("_call", "_code", "_deadline", "status")
+
+    def __init__(self, call: Any) -> None:
+        timeout_ms: int = call.timeout_ms
+        self._call = call
+        self._deadline = asyncio.get_running_loop().time() + timeout_ms / 1000 if timeout_ms else None
+        self._code: grpc.StatusCode | None = None
+        self.status = b""
+        """The serialized status that the call was aborted with."""
+
+    def time_remaining(self) -> float | None:
+        if self._deadline is None:
+            return None
+        return max(self._deadline - asyncio.get_running_loop().time(), 0.0)
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return tuple(self._call.trace_context.items())
+
+    def code(self) -> grpc.StatusCode | None:
+        return self._code
+
+    def done(self) -> bool:
+        return False
+
+    async def abort(self, code: grpc.StatusCode, details: str, trailing: tuple[tuple[str, bytes], ...]) -> NoReturn:
+        self._code = code
+        self.status = dict(trailing)[DETAILS_KEY]
+        raise grpc.aio.AbortError(details)
