@@ -11,7 +11,7 @@ from config_svc.access.projects import Projects
 from config_svc.agents.configs import REQUEST_ID_LIFETIME
 from config_svc.audit.events import SELF, agent_event
 from config_svc.metrics import Metrics
-from config_svc.ports.store import Store, Writing
+from config_svc.ports.store import Store, Transaction
 from servicekit.errors import ServiceError
 
 BATCH = 500
@@ -68,9 +68,9 @@ class Sweep:
 async def purge(store: Store, now: datetime, limit: int) -> int:
     """Removes at most `limit` deleted agent configs whose purge time has come; returns how many."""
 
-    async def work(writing: Writing) -> int:
-        gone = await writing.purge(now, limit)
-        await writing.record([agent_event("purge", agent, None, now, caller=SELF) for agent in gone])
+    async def work(transaction: Transaction) -> int:
+        gone = await transaction.purge(now, limit)
+        await transaction.record([agent_event("purge", agent, None, now, caller=SELF) for agent in gone])
         return len(gone)
 
     return await store.transact(work)

@@ -17,7 +17,7 @@ from config_svc.model import rules
 from config_svc.model.api_key import DEFAULT_OVERLAP, LONGEST_OVERLAP, ApiKey, is_key_id, made_key_id
 from config_svc.model.errors import ApiKeyNotFound, ProjectNotFound, TooManyApiKeys
 from config_svc.model.project import Project
-from config_svc.ports.store import Store, Writing
+from config_svc.ports.store import Store, Transaction
 from servicekit.errors import InvalidArgument, Violation, Violations
 
 REVOCATION_STEP = 100
@@ -65,14 +65,14 @@ class ApiKeys:
         _require_all(caller, made)
         text = new_api_key()
 
-        async def work(writing: Writing) -> ApiKey:
-            project = await writing.hold_keys_of(made.project)
+        async def work(transaction: Transaction) -> ApiKey:
+            project = await transaction.hold_keys_of(made.project)
             if project is None:
                 raise ProjectNotFound(made.project)
-            await self._check_room(writing, project, now)
+            await self._check_room(transaction, project, now)
             key = replace(made, project_uid=project.uid)
-            await writing.insert_key(key, self._hashes.of(text))
-            await writing.record([key_event("create", None, key, now)])
+            await transaction.insert_key(key, self._hashes.of(text))
+            await transaction.record([key_event("create", None, key, now)])
             return key
 
         with self._metrics.access_write("create_api_key"):
@@ -105,14 +105,14 @@ class ApiKeys:
         """Ends a key for good; one that is revoked stays as it is. Raises ApiKeyNotFound."""
         _check_name(project, key_id)
 
-        async def work(writing: Writing) -> ApiKey:
-            key = await _own(writing, project, key_id)
+        async def work(transaction: Transaction) -> ApiKey:
+            key = await _own(transaction, project, key_id)
             if key.revoke_time is not None:
                 return key
             now = self._clock()
             revoked = replace(key, revoke_time=now)
-            await writing.record([key_event("revoke", key, revoked, now)])
-            await writing.end_keys([revoked], now)
+            await transaction.record([key_event("revoke", key, revoked, now)])
+            await transaction.end_keys([revoked], now)
             return revoked
 
         with self._metrics.access_write("revoke_api_key"):
@@ -125,9 +125,9 @@ class ApiKeys:
         """
         rules.check_user_of(project, user_id)
 
-        async def some(writing: Writing) -> int:
-            held = await writing.hold_project(project)
-            return await revoke_some(writing, held.uid, self._clock(), user_id=user_id) if held is not None else 0
+        async def some(transaction: Transaction) -> int:
+            held = await transaction.hold_project(project)
+            return await revoke_some(transaction, held.uid, self._clock(), user_id=user_id) if held is not None else 0
 
         revoked = 0
         with self._metrics.access_write("revoke_user_api_keys"):
@@ -148,17 +148,17 @@ class ApiKeys:
             raise InvalidArgument([Violation("overlap", "must be from 0s to 2592000s")])
         text = new_api_key()
 
-        async def work(writing: Writing) -> tuple[ApiKey, ApiKey]:
-            held = await writing.hold_keys_of(project)
+        async def work(transaction: Transaction) -> tuple[ApiKey, ApiKey]:
+            held = await transaction.hold_keys_of(project)
             if held is None:
                 raise ApiKeyNotFound(key_id)
-            old = await _own(writing, project, key_id)
+            old = await _own(transaction, project, key_id)
             now = self._clock()
             if old.ended(now):
                 raise InvalidArgument([Violation("id", "must be of a key that has not ended")])
             _require_all(current(), old)
             if remaining:
-                await self._check_room(writing, held, now)
+                await self._check_room(transaction, held, now)
             life = old.expire_time - old.create_time if old.expire_time is not None else None
             new = replace(
                 old,
@@ -169,9 +169,9 @@ class ApiKeys:
             )
             ends = now + remaining
             ending = replace(old, expire_time=min(ends, old.expire_time or ends))
-            await writing.insert_key(new, self._hashes.of(text))
-            await writing.record([key_event("create", None, new, now), key_event("rotate", old, ending, now)])
-            await writing.end_keys([ending], now)
+            await transaction.insert_key(new, self._hashes.of(text))
+            await transaction.record([key_event("create", None, new, now), key_event("rotate", old, ending, now)])
+            await transaction.end_keys([ending], now)
             return new, ending
 
         with self._metrics.access_write("rotate_api_key"):
@@ -193,8 +193,8 @@ class ApiKeys:
         self._metrics.key_checks.labels("ok").inc()
         return key
 
-    async def _check_room(self, writing: Writing, project: Project, now: datetime) -> None:
-        if await writing.live_keys(project.uid, now) >= self._limit:
+    async def _check_room(self, transaction: Transaction, project: Project, now: datetime) -> None:
+        if await transaction.live_keys(project.uid, now) >= self._limit:
             raise TooManyApiKeys(project.id, self._limit)
 
     def _refused(self, outcome: str) -> Unauthenticated:
@@ -203,21 +203,21 @@ class ApiKeys:
 
 
 async def revoke_some(
-    writing: Writing, project_uid: str, now: datetime, *, user_id: str = "", caller: Caller | None = None
+    transaction: Transaction, project_uid: str, now: datetime, *, user_id: str = "", caller: Caller | None = None
 ) -> int:
     """Ends the oldest keys of a project, or of one user in it, with an audit event each; returns how many."""
-    keys = await writing.unrevoked_keys(project_uid, REVOCATION_STEP, user_id)
+    keys = await transaction.unrevoked_keys(project_uid, REVOCATION_STEP, user_id)
     revoked = [replace(key, revoke_time=now) for key in keys]
     if revoked:
         events = [key_event("revoke", *pair, now, caller=caller) for pair in zip(keys, revoked, strict=True)]
-        await writing.record(events)
-        await writing.end_keys(revoked, now)
+        await transaction.record(events)
+        await transaction.end_keys(revoked, now)
     return len(revoked)
 
 
-async def _own(writing: Writing, project: str, key_id: str) -> ApiKey:
+async def _own(transaction: Transaction, project: str, key_id: str) -> ApiKey:
     """Reads and locks a key that the caller may act on."""
-    return _allowed(await writing.lock_key(project, key_id) if is_key_id(key_id) else None, key_id)
+    return _allowed(await transaction.lock_key(project, key_id) if is_key_id(key_id) else None, key_id)
 
 
 def _allowed(key: ApiKey | None, key_id: str) -> ApiKey:

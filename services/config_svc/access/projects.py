@@ -22,7 +22,7 @@ from config_svc.model.change import ChangeType
 from config_svc.model.errors import ProjectInUse, ProjectNotFound
 from config_svc.model.project import Project
 from config_svc.model.rules import DEFAULT_PROJECT
-from config_svc.ports.store import Store, Writing
+from config_svc.ports.store import Store, Transaction
 from servicekit.errors import Violations
 
 STEP = 100
@@ -47,9 +47,9 @@ class Projects:
         project.check(found, "project")
         found.check()
 
-        async def work(writing: Writing) -> Project:
-            await writing.insert_project(project)
-            await writing.record([project_event("create", None, project, project.create_time)])
+        async def work(transaction: Transaction) -> Project:
+            await transaction.insert_project(project)
+            await transaction.record([project_event("create", None, project, project.create_time)])
             return project
 
         with self._metrics.access_write("create_project"):
@@ -78,7 +78,7 @@ class Projects:
         if not rules.is_id(project_id):
             raise ProjectNotFound(project_id)
         with self._metrics.access_write("delete_project"):
-            await self._finish(await self._store.transact(lambda writing: self._mark(writing, project_id)))
+            await self._finish(await self._store.transact(lambda transaction: self._mark(transaction, project_id)))
 
     async def resume(self) -> int:
         """Finishes deletions that were begun and cut short; returns how many."""
@@ -87,43 +87,43 @@ class Projects:
             await self._finish(project, SELF)
         return len(begun)
 
-    async def _mark(self, writing: Writing, project_id: str) -> Project:
-        project = await writing.lock_project(project_id)
+    async def _mark(self, transaction: Transaction, project_id: str) -> Project:
+        project = await transaction.lock_project(project_id)
         if project is None:
             raise ProjectNotFound(project_id)
         if project.delete_time is not None:
             return project
         now = self._clock()
         marked = replace(project, delete_time=now)
-        await writing.mark_project(marked)
-        await writing.record([project_event("delete", project, None, now)])
+        await transaction.mark_project(marked)
+        await transaction.record([project_event("delete", project, None, now)])
         return marked
 
     async def _finish(self, project: Project, caller: Caller | None = None) -> None:
-        while await self._store.transact(lambda writing: self._revoke_some(writing, project, caller)):
+        while await self._store.transact(lambda transaction: self._revoke_some(transaction, project, caller)):
             pass
         while True:
-            while await self._store.transact(lambda writing: self._delete_some(writing, project, caller)):
+            while await self._store.transact(lambda transaction: self._delete_some(transaction, project, caller)):
                 pass
-            if await self._store.transact(lambda writing: self._remove(writing, project)):
+            if await self._store.transact(lambda transaction: self._remove(transaction, project)):
                 return
             # Somebody made something before the mark, and committed only now.
             await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def _revoke_some(self, writing: Writing, project: Project, caller: Caller | None) -> int:
-        return await revoke_some(writing, project.uid, self._clock(), caller=caller)
+    async def _revoke_some(self, transaction: Transaction, project: Project, caller: Caller | None) -> int:
+        return await revoke_some(transaction, project.uid, self._clock(), caller=caller)
 
-    async def _delete_some(self, writing: Writing, project: Project, caller: Caller | None) -> int:
+    async def _delete_some(self, transaction: Transaction, project: Project, caller: Caller | None) -> int:
         now = self._clock()
-        current = await writing.lock_project(project.id)
+        current = await transaction.lock_project(project.id)
         if current is None or current.uid != project.uid:
             return 0  # another call has finished it
-        gone = await writing.remove_agents(project.id, STEP)
+        gone = await transaction.remove_agents(project.id, STEP)
         live = [agent for agent in gone if agent.delete_time is None]
-        await writing.record([agent_event("delete", agent, None, now, caller=caller) for agent in live])
-        await writing.announce_all(ChangeType.DELETED, [agent.deleted(now, timedelta(0)) for agent in live], now)
+        await transaction.record([agent_event("delete", agent, None, now, caller=caller) for agent in live])
+        await transaction.announce_all(ChangeType.DELETED, [agent.deleted(now, timedelta(0)) for agent in live], now)
         return len(gone)
 
-    async def _remove(self, writing: Writing, project: Project) -> bool:
-        current = await writing.lock_project(project.id)
-        return current is None or current.uid != project.uid or await writing.remove_project(current)
+    async def _remove(self, transaction: Transaction, project: Project) -> bool:
+        current = await transaction.lock_project(project.id)
+        return current is None or current.uid != project.uid or await transaction.remove_project(current)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from config_svc import paging
-from config_svc.agents.validation import PATH, settled
+from config_svc.agents.validation import PATH, validate_spec
 from config_svc.audit.events import agent_event
 from config_svc.metrics import Metrics
 from config_svc.model import fields, rules
@@ -23,7 +23,7 @@ from config_svc.model.errors import (
 from config_svc.model.fields import Difference
 from config_svc.model.filter import parse_filter
 from config_svc.model.query import After, AgentQuery, OrderField, parse_order, sort_value
-from config_svc.ports.store import Claim, Store, Writing
+from config_svc.ports.store import Claim, Store, Transaction
 from config_svc.postgres.records import fingerprint
 from servicekit.errors import Violations
 
@@ -62,7 +62,7 @@ class AgentConfigs:
         With `validate_only` nothing is stored, and what is answered has no uid.
         """
 
-        async def work(writing: Writing) -> AgentConfig:
+        async def work(transaction: Transaction) -> AgentConfig:
             found = Violations()
             _check_project(found, project)
             if agent_id:
@@ -71,23 +71,23 @@ class AgentConfigs:
                 rules.check_uuid(found, "request_id", request_id)
             _check_note(found, note)
             now = self._clock()
-            content = await settled(writing, spec, found, now=now)
-            if await writing.hold_project(project) is None:
+            content = await validate_spec(transaction, spec, found, now=now)
+            if await transaction.hold_project(project) is None:
                 raise ProjectNotFound(project)
             agent = AgentConfig(project, agent_id or made_id(), str(uuid.uuid4()), content, 1, now, now)
             if validate_only:
-                if await writing.live(project, agent.id) is not None:
+                if await transaction.live(project, agent.id) is not None:
                     raise AgentAlreadyExists(agent.id)
                 return replace(agent, uid="")
             if request_id:
                 claim = Claim(request_id.lower(), fingerprint(agent_id, spec, note.comment), agent.uid, agent.id, now)
-                earlier = await writing.claim(project, claim, expired_before=now - REQUEST_ID_LIFETIME)
+                earlier = await transaction.claim(project, claim, expired_before=now - REQUEST_ID_LIFETIME)
                 if earlier is not None:
-                    return await _replayed(writing, project, earlier, claim)
-            await writing.insert(agent)
-            await writing.add_revision(agent.uid, Revision(1, content, now, note.author, note.comment))
-            await writing.record([agent_event("create", None, agent, now)])
-            await writing.announce(ChangeType.CREATED, agent, now)
+                    return await _replayed(transaction, project, earlier, claim)
+            await transaction.insert(agent)
+            await transaction.add_revision(agent.uid, Revision(1, content, now, note.author, note.comment))
+            await transaction.record([agent_event("create", None, agent, now)])
+            await transaction.announce(ChangeType.CREATED, agent, now)
             return agent
 
         with self._metrics.write("validate" if validate_only else "create"):
@@ -145,13 +145,13 @@ class AgentConfigs:
         _check_name(found, project, agent_id, f"{PATH}.id")
         found.check()
 
-        async def work(writing: Writing) -> AgentConfig:
-            current = await _current(writing, project, agent_id, etag)
+        async def work(transaction: Transaction) -> AgentConfig:
+            current = await _current(transaction, project, agent_id, etag)
             found = Violations()
             _check_note(found, note)
             merged = fields.merge(found, current.spec, spec, paths)
-            content = await settled(writing, merged, found, now=self._clock(), current=current.spec)
-            return await self._revise(writing, "update", current, content, note, validate_only=validate_only)
+            content = await validate_spec(transaction, merged, found, now=self._clock(), current=current.spec)
+            return await self._revise(transaction, "update", current, content, note, validate_only=validate_only)
 
         with self._metrics.write("validate" if validate_only else "update"):
             return await self._store.transact(work)
@@ -167,13 +167,15 @@ class AgentConfigs:
             found.add("revision", "is required, at least 1")
         found.check()
 
-        async def work(writing: Writing) -> AgentConfig:
-            current = await _current(writing, project, agent_id, etag)
-            older = await writing.revision(current.uid, number)
+        async def work(transaction: Transaction) -> AgentConfig:
+            current = await _current(transaction, project, agent_id, etag)
+            older = await transaction.revision(current.uid, number)
             if older is None:
                 raise RevisionNotFound(agent_id, number)
-            content = await settled(writing, older.spec, Violations(), now=self._clock(), current=current.spec)
-            return await self._revise(writing, "rollback", current, content, note)
+            content = await validate_spec(
+                transaction, older.spec, Violations(), now=self._clock(), current=current.spec
+            )
+            return await self._revise(transaction, "rollback", current, content, note)
 
         with self._metrics.write("rollback"):
             return await self._store.transact(work)
@@ -186,20 +188,20 @@ class AgentConfigs:
         _check_name(found, project, agent_id)
         found.check()
 
-        async def work(writing: Writing) -> AgentConfig | None:
+        async def work(transaction: Transaction) -> AgentConfig | None:
             now = self._clock()
             try:
-                current = await _current(writing, project, agent_id, etag)
+                current = await _current(transaction, project, agent_id, etag)
             except AgentNotFound:
                 if allow_missing and not rules.is_id(agent_id):
                     return None
                 if allow_missing:
-                    return await writing.newest_deleted(project, agent_id, now)
+                    return await transaction.newest_deleted(project, agent_id, now)
                 raise
             deleted = current.deleted(now, self._retention)
-            await writing.replace(deleted)
-            await writing.record([agent_event("delete", current, None, now)])
-            await writing.announce(ChangeType.DELETED, deleted, now)
+            await transaction.replace(deleted)
+            await transaction.record([agent_event("delete", current, None, now)])
+            await transaction.announce(ChangeType.DELETED, deleted, now)
             return deleted
 
         with self._metrics.write("delete"):
@@ -220,13 +222,13 @@ class AgentConfigs:
             rules.check_id(found, "id", agent_id)
         found.check()
 
-        async def work(writing: Writing) -> AgentConfig:
+        async def work(transaction: Transaction) -> AgentConfig:
             now = self._clock()
-            if await writing.hold_project(project) is None:
+            if await transaction.hold_project(project) is None:
                 raise AgentNotFound(deleted_id or agent_id or uid)
-            newest = None if uid else await writing.newest_deleted(project, deleted_id, now)
+            newest = None if uid else await transaction.newest_deleted(project, deleted_id, now)
             current = (
-                await writing.by_uid(project, newest.uid if newest is not None else uid) if uid or newest else None
+                await transaction.by_uid(project, newest.uid if newest is not None else uid) if uid or newest else None
             )
             if current is None or (current.purge_time is not None and current.purge_time <= now):
                 raise AgentNotFound(deleted_id or agent_id or uid)
@@ -238,9 +240,9 @@ class AgentConfigs:
                     raise AgentAlreadyExists(current.id)
                 return current
             back = current.undeleted(wanted)
-            await writing.replace(back)
-            await writing.record([agent_event("undelete", current, back, now)])
-            await writing.announce(ChangeType.CREATED, back, now)
+            await transaction.replace(back)
+            await transaction.record([agent_event("undelete", current, back, now)])
+            await transaction.announce(ChangeType.CREATED, back, now)
             return back
 
         with self._metrics.write("undelete"):
@@ -289,7 +291,7 @@ class AgentConfigs:
 
     async def _revise(
         self,
-        writing: Writing,
+        transaction: Transaction,
         verb: str,
         current: AgentConfig,
         content: AgentSpec,
@@ -304,29 +306,29 @@ class AgentConfigs:
         agent = current.with_spec(content, now)
         if validate_only:
             return agent
-        await writing.replace(agent)
-        await writing.add_revision(
+        await transaction.replace(agent)
+        await transaction.add_revision(
             agent.uid,
             Revision(agent.revision, content, agent.update_time, note.author, note.comment, changed),
         )
-        await writing.record([agent_event(verb, current, agent, now)])
-        await writing.announce(ChangeType.UPDATED, agent, now)
+        await transaction.record([agent_event(verb, current, agent, now)])
+        await transaction.announce(ChangeType.UPDATED, agent, now)
         return agent
 
 
-async def _replayed(writing: Writing, project: str, earlier: Claim, claim: Claim) -> AgentConfig:
+async def _replayed(transaction: Transaction, project: str, earlier: Claim, claim: Claim) -> AgentConfig:
     """Returns what the first request with this id made, as it was then."""
     if earlier.fingerprint != claim.fingerprint:
         raise IdempotencyKeyReused(claim.request_id)
-    first = await writing.revision(earlier.uid, 1)
+    first = await transaction.revision(earlier.uid, 1)
     if first is None:
         raise AgentNotFound(earlier.agent_id)
     return AgentConfig(project, earlier.agent_id, earlier.uid, first.spec, 1, first.create_time, first.create_time)
 
 
-async def _current(writing: Writing, project: str, agent_id: str, etag: str) -> AgentConfig:
+async def _current(transaction: Transaction, project: str, agent_id: str, etag: str) -> AgentConfig:
     """Reads and locks the agent config whose etag, where one is given, must be the current one."""
-    current = await writing.live(project, agent_id) if rules.is_id(agent_id) else None
+    current = await transaction.live(project, agent_id) if rules.is_id(agent_id) else None
     if current is None:
         raise AgentNotFound(agent_id)
     if etag and etag != current.etag:

@@ -11,7 +11,7 @@ from config_svc.audit.events import template_event
 from config_svc.model import rules
 from config_svc.model.errors import TemplateConflict, TemplateNotFound
 from config_svc.model.template import Template, version_order
-from config_svc.ports.store import Store, Writing
+from config_svc.ports.store import Store, Transaction
 from servicekit.errors import Violation, Violations
 
 
@@ -35,10 +35,10 @@ class Templates:
         found.check()
         now = self._clock()
 
-        async def work(writing: Writing) -> Template:
-            stored, is_new = await writing.publish(replace(template, create_time=now))
+        async def work(transaction: Transaction) -> Template:
+            stored, is_new = await transaction.publish(replace(template, create_time=now))
             if is_new:
-                await writing.record([template_event(stored, now)])
+                await transaction.record([template_event(stored, now)])
             return stored
 
         stored = await self._store.transact(work)

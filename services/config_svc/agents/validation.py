@@ -10,14 +10,14 @@ from config_svc.model.agent import DEFAULT_TEMPLATE, AgentSpec
 from config_svc.model.errors import ParametersInvalid, TemplateNotFound, missing_template
 from config_svc.model.provider import check_model, union
 from config_svc.model.template import Template, version_order
-from config_svc.ports.store import Writing
+from config_svc.ports.store import Transaction
 from servicekit.errors import Violation, Violations
 
 PATH = "agent_config"
 
 
-async def settled(
-    writing: Writing, spec: AgentSpec, found: Violations, *, now: datetime, current: AgentSpec | None = None
+async def validate_spec(
+    transaction: Transaction, spec: AgentSpec, found: Violations, *, now: datetime, current: AgentSpec | None = None
 ) -> AgentSpec:
     """Returns the content with its template named; raises with all that is wrong with it, and all in `found`.
 
@@ -26,9 +26,9 @@ async def settled(
     """
     spec.check(found, PATH)
     if current is None or (spec.model.provider, spec.model.name) != (current.model.provider, current.model.name):
-        check_model(found, f"{PATH}.model", spec.model, union(await writing.published_providers(now)))
+        check_model(found, f"{PATH}.model", spec.model, union(await transaction.published_providers(now)))
     content = replace(spec, template_id=spec.template_id or DEFAULT_TEMPLATE)
-    template = await _template(writing, content)
+    template = await _template(transaction, content)
     if template is None:
         raise _no_template(content, found)
     _check_placeholders(found, content, template)
@@ -64,9 +64,9 @@ def _check_placeholders(found: Violations, content: AgentSpec, template: Templat
         )
 
 
-async def _template(writing: Writing, content: AgentSpec) -> Template | None:
+async def _template(transaction: Transaction, content: AgentSpec) -> Template | None:
     if not rules.is_id(content.template_id):
         return None
     if content.template_version and version_order(content.template_version) is None:
         return None
-    return await writing.template(content.template_id, content.template_version)
+    return await transaction.template(content.template_id, content.template_version)

@@ -19,7 +19,7 @@ _DURATIONS = ("idle_ttl", "max_lifetime", "turn_timeout")
 _MICROSECONDS = timedelta(seconds=1) // timedelta(microseconds=1)
 
 
-def happened(
+def audit_event(
     action: str,
     resource: str,
     project: str,
@@ -51,7 +51,7 @@ def agent_event(
     """Returns the event `agent_configs.VERB`; one of the two states is there."""
     agent = after or before
     assert agent is not None
-    return happened(
+    return audit_event(
         f"agent_configs.{verb}",
         f"agent_configs/{agent.id}",
         agent.project,
@@ -66,7 +66,7 @@ def key_event(
     verb: str, before: ApiKey | None, after: ApiKey, now: datetime, *, caller: Caller | None = None
 ) -> AuditEvent:
     """Returns the event `api_keys.VERB`; neither the key nor its hash stand in it."""
-    return happened(
+    return audit_event(
         f"api_keys.{verb}",
         f"api_keys/{after.id}",
         after.project,
@@ -81,7 +81,7 @@ def project_event(verb: str, before: Project | None, after: Project | None, now:
     """Returns the event `projects.VERB`; one of the two states is there."""
     project = after or before
     assert project is not None
-    return happened(
+    return audit_event(
         f"projects.{verb}",
         f"projects/{project.id}",
         project.id,
@@ -100,7 +100,7 @@ def template_event(template: Template, now: datetime) -> AuditEvent:
         "parameters_schema": template.parameters_schema,
     }
     resource = f"templates/{template.id}/versions/{template.version}"
-    return happened("templates.publish", resource, DEFAULT_PROJECT, now, after=state)
+    return audit_event("templates.publish", resource, DEFAULT_PROJECT, now, after=state)
 
 
 def _agent_state(agent: AgentConfig) -> State:

@@ -9,7 +9,7 @@ from access.caller import OPERATOR, current
 from config_svc import paging
 from config_svc.model import rules
 from config_svc.model.audit import TOKEN, AuditEvent, AuditQuery
-from config_svc.ports.store import Store, Writing
+from config_svc.ports.store import Store, Transaction
 from servicekit.errors import Violations
 
 ERASURE_STEP = 100
@@ -29,7 +29,7 @@ class AuditLog:
         event.check(found, "audit_event")
         found.check()
         stamped = replace(event.bounded(), time=self._clock(), event_id=(event.event_id or "").lower())
-        await self._store.transact(lambda writing: writing.record([stamped]))
+        await self._store.transact(lambda transaction: transaction.record([stamped]))
 
     async def list(self, query: AuditQuery, *, size: int, token: str) -> tuple[Sequence[AuditEvent], str]:
         """Reads one page, newest first, and the token of the next, which is empty on the last.
@@ -67,14 +67,16 @@ class AuditLog:
         rules.check_user_of(project, user_id)
         pseudonym = f"erased-{secrets.token_hex(16)}"
 
-        async def some(writing: Writing) -> int:
-            events = await writing.events_of_user(project, user_id, ERASURE_STEP)
+        async def some(transaction: Transaction) -> int:
+            events = await transaction.events_of_user(project, user_id, ERASURE_STEP)
             for event in events:
-                await writing.rewrite_event(event.erased(user_id, pseudonym))
+                await transaction.rewrite_event(event.erased(user_id, pseudonym))
             return len(events)
 
         erased = 0
         while count := await self._store.transact(some):
             erased += count
-        await self._store.transact(lambda writing: writing.erase_author(project, TOKEN + user_id, TOKEN + pseudonym))
+        await self._store.transact(
+            lambda transaction: transaction.erase_author(project, TOKEN + user_id, TOKEN + pseudonym)
+        )
         return erased

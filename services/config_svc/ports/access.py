@@ -21,7 +21,7 @@ class KeyChange:
     time: datetime
 
 
-class AccessWriting(Protocol):
+class AccessTransaction(Protocol):
     """What a transaction can do besides writing agent configs."""
 
     async def hold_project(self, project: str) -> Project | None:

@@ -15,7 +15,7 @@ from config_svc.model.change import Change, ChangeType, FeedPosition
 from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery
 from config_svc.model.template import Template
-from config_svc.ports.access import AccessStore, AccessWriting
+from config_svc.ports.access import AccessStore, AccessTransaction
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Claim:
     create_time: datetime
 
 
-class Writing(AccessWriting, Protocol):
+class Transaction(AccessTransaction, Protocol):
     """One transaction. Everything that it reads for writing is locked until it ends."""
 
     async def claim(self, project: str, claim: Claim, *, expired_before: datetime) -> Claim | None:
@@ -154,7 +154,7 @@ class Store(AccessStore, Protocol):
         """Removes what expired before; returns of how many gateways."""
         ...
 
-    async def transact(self, work: Callable[[Writing], Awaitable[T]]) -> T:
+    async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Runs `work` in a transaction and commits it; an exception rolls it back.
 
         `work` is run a second time when the connection turns out to be dead before the commit began.

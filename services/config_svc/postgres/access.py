@@ -57,8 +57,8 @@ from config_svc.postgres.tables import (
 )
 
 
-class PostgresAccessWriting:
-    """Implements `config_svc.ports.access.AccessWriting` on a connection with an open transaction."""
+class PostgresAccessTransaction:
+    """Implements `config_svc.ports.access.AccessTransaction` on a connection with an open transaction."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection

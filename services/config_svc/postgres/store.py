@@ -23,7 +23,7 @@ from config_svc.model.errors import AgentNotFound, RevisionNotFound
 from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery
 from config_svc.model.template import Template
-from config_svc.ports.store import Writing
+from config_svc.ports.store import Transaction
 from config_svc.postgres.access import PostgresAccess
 from config_svc.postgres.engine import AsyncConnection, AsyncEngine
 from config_svc.postgres.records import decode_spec, encode_providers, load_json
@@ -49,7 +49,7 @@ from config_svc.postgres.tables import (
     gateway_providers,
 )
 from config_svc.postgres.tail import PEER, PostgresTail, answered, forget
-from config_svc.postgres.transaction import PostgresWriting
+from config_svc.postgres.transaction import PostgresTransaction
 from servicekit.errors import Unavailable
 
 T = TypeVar("T")
@@ -139,10 +139,10 @@ class PostgresStore(PostgresAccess):
     async def published_providers(self, now: datetime) -> Sequence[GatewayProviders]:
         return [gateway_of(row) for row in await self._rows(live_providers(now))]
 
-    async def transact(self, work: Callable[[Writing], Awaitable[T]]) -> T:
+    async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         async def once() -> T:
             async with self._engine.connect() as connection:
-                result = await work(PostgresWriting(connection))
+                result = await work(PostgresTransaction(connection))
                 try:
                     await connection.commit()
                 except DBAPIError as error:

@@ -14,7 +14,7 @@ from config_svc.model.errors import AgentAlreadyExists
 from config_svc.model.provider import GatewayProviders
 from config_svc.model.template import Template
 from config_svc.ports.store import Claim
-from config_svc.postgres.access import PostgresAccessWriting
+from config_svc.postgres.access import PostgresAccessTransaction
 from config_svc.postgres.records import encode_agent, encode_placeholders, encode_spec
 from config_svc.postgres.statements import (
     AnyRow,
@@ -37,8 +37,8 @@ from config_svc.postgres.tables import (
 _LIVE_ID = "agent_configs_live_id"
 
 
-class PostgresWriting(PostgresAccessWriting):
-    """Implements `config_svc.ports.store.Writing` on a connection with an open transaction."""
+class PostgresTransaction(PostgresAccessTransaction):
+    """Implements `config_svc.ports.store.Transaction` on a connection with an open transaction."""
 
     async def claim(self, project: str, claim: Claim, *, expired_before: datetime) -> Claim | None:
         claims = agent_config_claims

@@ -22,7 +22,7 @@ from config_svc.model.agent import AgentSpec, ModelConfig
 from config_svc.model.api_key import ApiKey
 from config_svc.model.project import Project
 from config_svc.model.template import Template
-from config_svc.ports.store import Store, Writing
+from config_svc.ports.store import Store, Transaction
 from config_svc.postgres.store import PostgresStore
 from config_svc.sweep import Sweep
 from tests.doubles.config_svc.memory_store import MemoryStore
@@ -82,13 +82,13 @@ async def _furnish(store: Store, clock: Clock, template: Template) -> None:
     await publish(store, template)
 
 
-async def _insert(project: Project, writing: Writing) -> None:
-    await writing.insert_project(project)
+async def _insert(project: Project, transaction: Transaction) -> None:
+    await transaction.insert_project(project)
 
 
 async def publish(store: Store, template: Template) -> Template:
     """Publishes a template version; returns what is stored of it then."""
-    return (await store.transact(lambda writing: writing.publish(template)))[0]
+    return (await store.transact(lambda transaction: transaction.publish(template)))[0]
 
 
 @pytest.fixture

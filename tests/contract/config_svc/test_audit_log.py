@@ -17,7 +17,7 @@ from config_svc.model.agent import AgentLimits
 from config_svc.model.audit import AuditEvent, AuditQuery
 from config_svc.model.errors import AgentAlreadyExists, AgentNotFound, EtagMismatch, TemplateConflict
 from config_svc.model.template import Template
-from config_svc.ports.store import Store, Writing
+from config_svc.ports.store import Store, Transaction
 from config_svc.sweep import Sweep
 from servicekit.errors import InvalidArgument, Unavailable
 from tests.contract.config_svc.conftest import Clock, calling, spec, wanted_key
@@ -96,8 +96,8 @@ async def test_what_was_not_written_is_not_in_the_log(agents: AgentConfigs, audi
 async def test_an_event_and_its_write_stand_or_fall_together(
     agents: AgentConfigs, audit: AuditLog, store: Store, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    async def kind(writing: Writing) -> type[Writing]:
-        return type(writing)
+    async def kind(transaction: Transaction) -> type[Transaction]:
+        return type(transaction)
 
     async def fail(*_: object) -> None:
         raise Unavailable("db")

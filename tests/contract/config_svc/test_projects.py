@@ -21,7 +21,7 @@ from config_svc.model.errors import (
     ProjectInUse,
     ProjectNotFound,
 )
-from config_svc.ports.store import Store, Writing
+from config_svc.ports.store import Store, Transaction
 from config_svc.sweep import Sweep
 from servicekit.errors import InvalidArgument, Unavailable
 from tests.contract.config_svc.conftest import Clock, calling, spec, wanted_key
@@ -240,8 +240,8 @@ async def test_a_write_that_began_before_the_deletion_is_deleted_too(
         pytest.skip("the in-memory twin has one writer at a time")
     began, go = asyncio.Event(), asyncio.Event()
 
-    async def slow(writing: Writing) -> None:
-        assert await writing.hold_project(P) is not None
+    async def slow(transaction: Transaction) -> None:
+        assert await transaction.hold_project(P) is not None
         began.set()
         await go.wait()
 

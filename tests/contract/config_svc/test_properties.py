@@ -49,7 +49,7 @@ class Bench:
 
     def project(self) -> str:
         made = Project(f"p{next(self.numbers)}", str(uuid.uuid4()), "", self.clock())
-        self.run(self.store.transact(lambda writing: writing.insert_project(made)))
+        self.run(self.store.transact(lambda transaction: transaction.insert_project(made)))
         return made.id
 
 

@@ -18,7 +18,7 @@ from tests.doubles.config_svc.memory_state import State
 _DEFAULT_UID = "00000000-0000-4000-8000-000000000000"
 
 
-class MemoryAccessWriting:
+class MemoryAccessTransaction:
     """The part of a transaction that is not about agent configs, on a copy of the state."""
 
     def __init__(self, state: State) -> None:
@@ -143,7 +143,7 @@ class MemoryAccess:
         return None
 
     async def key(self, project: str, key_id: str) -> ApiKey | None:
-        return await MemoryAccessWriting(self._state).lock_key(project, key_id)
+        return await MemoryAccessTransaction(self._state).lock_key(project, key_id)
 
     async def keys(self, project: str, after: tuple[datetime, str] | None, limit: int) -> Sequence[ApiKey]:
         life = self._state.projects.get(project)

@@ -15,13 +15,13 @@ from config_svc.model.filter import matches
 from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery, SortValue, sort_value
 from config_svc.model.template import Template
-from config_svc.ports.store import Claim, Writing
-from tests.doubles.config_svc.memory_access import MemoryAccess, MemoryAccessWriting
+from config_svc.ports.store import Claim, Transaction
+from tests.doubles.config_svc.memory_access import MemoryAccess, MemoryAccessTransaction
 
 T = TypeVar("T")
 
 
-class MemoryWriting(MemoryAccessWriting):
+class MemoryTransaction(MemoryAccessTransaction):
     """One transaction on a copy of the state."""
 
     async def claim(self, project: str, claim: Claim, *, expired_before: datetime) -> Claim | None:
@@ -151,10 +151,10 @@ class MemoryStore(MemoryAccess):
             del self._state.providers[gateway]
         return len(gone)
 
-    async def transact(self, work: Callable[[Writing], Awaitable[T]]) -> T:
+    async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         async with self._writer:
             draft = self._state.copy()
-            result = await work(MemoryWriting(draft))
+            result = await work(MemoryTransaction(draft))
             self._state = draft
             self._committed.set()
             self._keys_committed.set()

@@ -32,7 +32,7 @@ SPEC = AgentSpec(model=ModelConfig("p", "m"))
 async def store(database_url: str) -> AsyncIterator[PostgresStore]:
     store = PostgresStore(database_url)
     template = Template("assistant", "1.0.0", "", {"type": "object"}, datetime.now(UTC))
-    await store.transact(lambda writing: writing.publish(template))
+    await store.transact(lambda transaction: transaction.publish(template))
     yield store
     await store.close()
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from config_svc.model.change import ChangeType
 from config_svc.postgres.store import PostgresStore
-from config_svc.postgres.transaction import PostgresWriting
+from config_svc.postgres.transaction import PostgresTransaction
 from parley.config.v1 import access_service_pb2 as access_pb
 from parley.config.v1 import agent_config_service_pb2 as pb
 from servicekit.channels import open_channel
@@ -98,10 +98,10 @@ async def test_a_writer_that_stands_still_is_ended(service: Running, database_ur
     await create(service, "a")
     connection = await store._engine.open()
     try:
-        writing = PostgresWriting(connection)
-        found = await writing.live("default", "a")
+        transaction = PostgresTransaction(connection)
+        found = await transaction.live("default", "a")
         assert found is not None
-        await writing.announce(ChangeType.UPDATED, found, found.update_time)
+        await transaction.announce(ChangeType.UPDATED, found, found.update_time)
         await create(service, "b")
         with pytest.raises(DBAPIError):
             await connection.commit()
