@@ -11,6 +11,7 @@ from config_svc.access.projects import Projects
 from config_svc.agents.configs import REQUEST_ID_LIFETIME
 from config_svc.audit.events import SELF, agent_event
 from config_svc.metrics import Metrics
+from config_svc.model.spec_json import EncodedAgent
 from config_svc.ports.store import Store, Transaction
 from servicekit.errors import ServiceError
 
@@ -70,7 +71,9 @@ async def purge(store: Store, now: datetime, limit: int) -> int:
 
     async def work(transaction: Transaction) -> int:
         gone = await transaction.purge(now, limit)
-        await transaction.record([agent_event("purge", agent, None, now, caller=SELF) for agent in gone])
+        await transaction.record(
+            [agent_event("purge", EncodedAgent.of(agent), None, now, caller=SELF) for agent in gone]
+        )
         return len(gone)
 
     return await store.transact(work)

@@ -22,6 +22,7 @@ from config_svc.model.change import ChangeType
 from config_svc.model.errors import ProjectInUse, ProjectNotFound
 from config_svc.model.project import Project
 from config_svc.model.rules import DEFAULT_PROJECT
+from config_svc.model.spec_json import EncodedAgent
 from config_svc.ports.store import Store, Transaction
 from servicekit.errors import Violations
 
@@ -119,9 +120,10 @@ class Projects:
         if current is None or current.uid != project.uid:
             return 0  # another call has finished it
         gone = await transaction.remove_agents(project.id, STEP)
-        live = [agent for agent in gone if agent.delete_time is None]
-        await transaction.record([agent_event("delete", agent, None, now, caller=caller) for agent in live])
-        await transaction.announce_all(ChangeType.DELETED, [agent.deleted(now, timedelta(0)) for agent in live], now)
+        live = [EncodedAgent.of(agent) for agent in gone if agent.delete_time is None]
+        deleted = [encoded.with_agent(encoded.agent.deleted(now, timedelta(0))) for encoded in live]
+        await transaction.record([agent_event("delete", encoded, None, now, caller=caller) for encoded in live])
+        await transaction.announce_all(ChangeType.DELETED, deleted, now)
         return len(gone)
 
     async def _remove(self, transaction: Transaction, project: Project) -> bool:

@@ -23,8 +23,8 @@ from config_svc.model.errors import (
 from config_svc.model.fields import Difference
 from config_svc.model.filter import parse_filter
 from config_svc.model.query import After, AgentQuery, OrderField, parse_order, sort_value
+from config_svc.model.spec_json import EncodedAgent, encode_spec, fingerprint, with_template
 from config_svc.ports.store import Claim, Store, Transaction
-from config_svc.postgres.records import fingerprint
 from servicekit.errors import Violations
 
 REQUEST_ID_LIFETIME = timedelta(hours=24)
@@ -79,15 +79,17 @@ class AgentConfigs:
                 if await transaction.live(project, agent.id) is not None:
                     raise AgentAlreadyExists(agent.id)
                 return replace(agent, uid="")
+            asked = encode_spec(spec)
             if request_id:
-                claim = Claim(request_id.lower(), fingerprint(agent_id, spec, note.comment), agent.uid, agent.id, now)
+                claim = Claim(request_id.lower(), fingerprint(agent_id, asked, note.comment), agent.uid, agent.id, now)
                 earlier = await transaction.claim(project, claim, expired_before=now - REQUEST_ID_LIFETIME)
                 if earlier is not None:
                     return await _replayed(transaction, project, earlier, claim)
-            await transaction.insert(agent)
-            await transaction.add_revision(agent.uid, Revision(1, content, now, note.author, note.comment))
-            await transaction.record([agent_event("create", None, agent, now)])
-            await transaction.announce(ChangeType.CREATED, agent, now)
+            encoded = EncodedAgent(agent, with_template(asked, content))
+            await transaction.insert(encoded)
+            await transaction.add_revision(encoded, Revision(1, content, now, note.author, note.comment))
+            await transaction.record([agent_event("create", None, encoded, now)])
+            await transaction.announce(ChangeType.CREATED, encoded, now)
             return agent
 
         with self._metrics.write("validate" if validate_only else "create"):
@@ -198,11 +200,12 @@ class AgentConfigs:
                 if allow_missing:
                     return await transaction.newest_deleted(project, agent_id, now)
                 raise
-            deleted = current.deleted(now, self._retention)
+            before = EncodedAgent.of(current)
+            deleted = before.with_agent(current.deleted(now, self._retention))
             await transaction.replace(deleted)
-            await transaction.record([agent_event("delete", current, None, now)])
+            await transaction.record([agent_event("delete", before, None, now)])
             await transaction.announce(ChangeType.DELETED, deleted, now)
-            return deleted
+            return deleted.agent
 
         with self._metrics.write("delete"):
             return await self._store.transact(work)
@@ -239,11 +242,12 @@ class AgentConfigs:
                 if wanted != current.id:
                     raise AgentAlreadyExists(current.id)
                 return current
-            back = current.undeleted(wanted)
+            before = EncodedAgent.of(current)
+            back = before.with_agent(current.undeleted(wanted))
             await transaction.replace(back)
-            await transaction.record([agent_event("undelete", current, back, now)])
+            await transaction.record([agent_event("undelete", before, back, now)])
             await transaction.announce(ChangeType.CREATED, back, now)
-            return back
+            return back.agent
 
         with self._metrics.write("undelete"):
             return await self._store.transact(work)
@@ -306,13 +310,14 @@ class AgentConfigs:
         agent = current.with_spec(content, now)
         if validate_only:
             return agent
-        await transaction.replace(agent)
+        before, after = EncodedAgent.of(current), EncodedAgent.of(agent)
+        await transaction.replace(after)
         await transaction.add_revision(
-            agent.uid,
+            after,
             Revision(agent.revision, content, agent.update_time, note.author, note.comment, changed),
         )
-        await transaction.record([agent_event(verb, current, agent, now)])
-        await transaction.announce(ChangeType.UPDATED, agent, now)
+        await transaction.record([agent_event(verb, before, after, now)])
+        await transaction.announce(ChangeType.UPDATED, after, now)
         return agent
 
 

@@ -4,13 +4,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from access.caller import SERVICE, Caller, current
-from config_svc.model.agent import AgentConfig
 from config_svc.model.api_key import ApiKey
 from config_svc.model.audit import AuditEvent, State
 from config_svc.model.project import Project
 from config_svc.model.rules import DEFAULT_PROJECT, Json
+from config_svc.model.spec_json import EncodedAgent
 from config_svc.model.template import Template
-from config_svc.postgres.records import encode_spec
 
 SELF = Caller("service:config_svc", "", frozenset({SERVICE}), source="config_svc")
 """Who does what nobody asked for just now: purges, and the rest of a deletion that was cut short."""
@@ -46,11 +45,12 @@ def audit_event(
 
 
 def agent_event(
-    verb: str, before: AgentConfig | None, after: AgentConfig | None, now: datetime, *, caller: Caller | None = None
+    verb: str, before: EncodedAgent | None, after: EncodedAgent | None, now: datetime, *, caller: Caller | None = None
 ) -> AuditEvent:
     """Returns the event `agent_configs.VERB`; one of the two states is there."""
-    agent = after or before
-    assert agent is not None
+    encoded = after or before
+    assert encoded is not None
+    agent = encoded.agent
     return audit_event(
         f"agent_configs.{verb}",
         f"agent_configs/{agent.id}",
@@ -103,9 +103,10 @@ def template_event(template: Template, now: datetime) -> AuditEvent:
     return audit_event("templates.publish", resource, DEFAULT_PROJECT, now, after=state)
 
 
-def _agent_state(agent: AgentConfig) -> State:
+def _agent_state(encoded: EncodedAgent) -> State:
+    agent = encoded.agent
     state: State = {"id": agent.id, "uid": agent.uid, "revision": agent.revision}
-    for name, value in encode_spec(agent.spec).items():
+    for name, value in encoded.spec.items():
         state[name] = _readable(value) if name in ("session", "limits") and isinstance(value, dict) else value
     for name in ("delete_time", "purge_time"):
         if (time := getattr(agent, name)) is not None:

@@ -14,6 +14,7 @@ from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import Change, ChangeType, FeedPosition
 from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery
+from config_svc.model.spec_json import EncodedAgent
 from config_svc.model.template import Template
 from config_svc.ports.access import AccessStore, AccessTransaction
 
@@ -73,23 +74,23 @@ class Transaction(AccessTransaction, Protocol):
         """Removes at most `limit` deleted agent configs whose purge time has come; returns them."""
         ...
 
-    async def insert(self, agent: AgentConfig) -> None:
+    async def insert(self, encoded: EncodedAgent) -> None:
         """Stores a new agent config. Raises AgentAlreadyExists when its id is taken by one that is not deleted."""
         ...
 
-    async def replace(self, agent: AgentConfig) -> None:
+    async def replace(self, encoded: EncodedAgent) -> None:
         """Stores the new state of the agent config with this uid. Raises AgentAlreadyExists as `insert` does."""
         ...
 
-    async def add_revision(self, uid: str, revision: Revision) -> None:
-        """Stores a revision."""
+    async def add_revision(self, encoded: EncodedAgent, revision: Revision) -> None:
+        """Stores a revision, whose content is that of the agent config now."""
         ...
 
-    async def announce(self, change: ChangeType, agent: AgentConfig, time: datetime) -> None:
+    async def announce(self, change: ChangeType, encoded: EncodedAgent, time: datetime) -> None:
         """Puts a change into the feed. It must be the last write: other transactions wait here for this one to end."""
         ...
 
-    async def announce_all(self, change: ChangeType, agents: Sequence[AgentConfig], time: datetime) -> None:
+    async def announce_all(self, change: ChangeType, agents: Sequence[EncodedAgent], time: datetime) -> None:
         """Puts one change after the other into the feed, as `announce` does, at the cost of one round trip."""
         ...
 

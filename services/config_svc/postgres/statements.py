@@ -13,9 +13,10 @@ from config_svc.model.change import Change, ChangeType, FeedPosition
 from config_svc.model.filter import LABEL, OPERATORS, TIME_FIELDS, Comparison, Every, Filter, Not, Some
 from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery
+from config_svc.model.spec_json import decode_spec
 from config_svc.model.template import Template
 from config_svc.postgres.engine import AsyncConnection
-from config_svc.postgres.records import decode_agent, decode_placeholders, decode_providers, decode_spec
+from config_svc.postgres.records import decode_agent, decode_placeholders, decode_providers
 from config_svc.postgres.tables import (
     agent_config_changes,
     agent_config_revisions,

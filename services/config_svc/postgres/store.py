@@ -22,11 +22,12 @@ from config_svc.model.change import Change, FeedPosition
 from config_svc.model.errors import AgentNotFound, RevisionNotFound
 from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery
+from config_svc.model.spec_json import decode_spec
 from config_svc.model.template import Template
 from config_svc.ports.store import Transaction
 from config_svc.postgres.access import PostgresAccess
 from config_svc.postgres.engine import AsyncConnection, AsyncEngine
-from config_svc.postgres.records import decode_spec, encode_providers, load_json
+from config_svc.postgres.records import encode_providers, load_json
 from config_svc.postgres.statements import (
     agent_of,
     agents_page,

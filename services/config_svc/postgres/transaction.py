@@ -12,10 +12,11 @@ from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import ChangeType
 from config_svc.model.errors import AgentAlreadyExists
 from config_svc.model.provider import GatewayProviders
+from config_svc.model.spec_json import EncodedAgent
 from config_svc.model.template import Template
 from config_svc.ports.store import Claim
 from config_svc.postgres.access import PostgresAccessTransaction
-from config_svc.postgres.records import encode_agent, encode_placeholders, encode_spec
+from config_svc.postgres.records import encode_agent, encode_placeholders
 from config_svc.postgres.statements import (
     AnyRow,
     agent_of,
@@ -123,19 +124,22 @@ class PostgresTransaction(PostgresAccessTransaction):
         statement = delete(agent_configs).where(agent_configs.c.uid.in_(due.with_for_update(skip_locked=True)))
         return [agent_of(row) for row in await self._connection.execute(statement.returning(agent_configs))]
 
-    async def insert(self, agent: AgentConfig) -> None:
-        await self._unless_taken(insert(agent_configs).values(uid=agent.uid, **_columns(agent)), agent.id)
+    async def insert(self, encoded: EncodedAgent) -> None:
+        await self._unless_taken(
+            insert(agent_configs).values(uid=encoded.agent.uid, **_columns(encoded)), encoded.agent.id
+        )
 
-    async def replace(self, agent: AgentConfig) -> None:
-        statement = update(agent_configs).where(agent_configs.c.uid == agent.uid).values(**_columns(agent))
+    async def replace(self, encoded: EncodedAgent) -> None:
+        agent = encoded.agent
+        statement = update(agent_configs).where(agent_configs.c.uid == agent.uid).values(**_columns(encoded))
         await self._unless_taken(statement, agent.id)
 
-    async def add_revision(self, uid: str, revision: Revision) -> None:
+    async def add_revision(self, encoded: EncodedAgent, revision: Revision) -> None:
         await self._connection.execute(
             insert(agent_config_revisions).values(
-                uid=uid,
+                uid=encoded.agent.uid,
                 number=revision.number,
-                spec=encode_spec(revision.spec),
+                spec=encoded.spec,
                 create_time=revision.create_time,
                 author=revision.author,
                 comment=revision.comment,
@@ -143,10 +147,10 @@ class PostgresTransaction(PostgresAccessTransaction):
             )
         )
 
-    async def announce(self, change: ChangeType, agent: AgentConfig, time: datetime) -> None:
-        await self.announce_all(change, [agent], time)
+    async def announce(self, change: ChangeType, encoded: EncodedAgent, time: datetime) -> None:
+        await self.announce_all(change, [encoded], time)
 
-    async def announce_all(self, change: ChangeType, agents: Sequence[AgentConfig], time: datetime) -> None:
+    async def announce_all(self, change: ChangeType, agents: Sequence[EncodedAgent], time: datetime) -> None:
         if not agents:
             return
         # The table's trigger gives the numbers, and holds the feed's lock from here to the end of the transaction.
@@ -171,11 +175,12 @@ class PostgresTransaction(PostgresAccessTransaction):
         return row
 
 
-def _columns(agent: AgentConfig) -> dict[str, Any]:
+def _columns(encoded: EncodedAgent) -> dict[str, Any]:
+    agent = encoded.agent
     return {
         "project": agent.project,
         "id": agent.id,
-        "spec": encode_spec(agent.spec),
+        "spec": encoded.spec,
         "revision": agent.revision,
         "create_time": agent.create_time,
         "update_time": agent.update_time,

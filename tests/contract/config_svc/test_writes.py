@@ -1,9 +1,13 @@
 """Create, update, delete, undelete, rollback: on both stores."""
 
 import asyncio
+import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -18,6 +22,7 @@ from config_svc.model.errors import (
     RevisionNotFound,
 )
 from config_svc.model.rules import canonical
+from config_svc.model.spec_json import encode_spec
 from config_svc.model.template import Template
 from config_svc.ports.store import Store
 from config_svc.sweep import purge
@@ -296,3 +301,35 @@ async def test_publishing_keeps_what_is_there(store: Store, clock: Clock) -> Non
         ("t", "1.0.10"),
     ]
     assert [one.id for one in await store.templates("assistant", 1)] == ["t"]
+
+
+@contextmanager
+def counting_encodings() -> Iterator[list[int]]:
+    """Counts how often content is encoded within the block, by whomever."""
+    counted = [0]
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        counted[0] += event == "call" and frame.f_code is encode_spec.__code__
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        yield counted
+    finally:
+        sys.setprofile(before)
+
+
+async def test_a_write_encodes_its_content_once(agents: AgentConfigs) -> None:
+    with counting_encodings() as counted:
+        await agents.create(P, "a", spec(), request_id=str(uuid.uuid4()))
+    assert counted == [1]
+    with counting_encodings() as counted:
+        await agents.update(P, "a", spec(display_name="b"), ["display_name"])
+    assert counted == [2], "before and after, which the audit log shows"
+    with counting_encodings() as counted:
+        deleted = await agents.delete(P, "a")
+    assert counted == [1]
+    assert deleted is not None
+    with counting_encodings() as counted:
+        await agents.undelete(P, deleted.uid)
+    assert counted == [1]

@@ -14,6 +14,7 @@ from config_svc.model.errors import AgentAlreadyExists, AgentNotFound, RevisionN
 from config_svc.model.filter import matches
 from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery, SortValue, sort_value
+from config_svc.model.spec_json import EncodedAgent
 from config_svc.model.template import Template
 from config_svc.ports.store import Claim, Transaction
 from tests.doubles.config_svc.memory_access import MemoryAccess, MemoryAccessTransaction
@@ -67,27 +68,29 @@ class MemoryTransaction(MemoryAccessTransaction):
         self._state.remove(gone)
         return gone
 
-    async def insert(self, agent: AgentConfig) -> None:
+    async def insert(self, encoded: EncodedAgent) -> None:
+        agent = encoded.agent
         if self._state.live(agent.project, agent.id) is not None:
             raise AgentAlreadyExists(agent.id)
         self._state.agents[agent.uid] = agent
 
-    async def replace(self, agent: AgentConfig) -> None:
+    async def replace(self, encoded: EncodedAgent) -> None:
+        agent = encoded.agent
         other = self._state.live(agent.project, agent.id)
         if agent.delete_time is None and other is not None and other.uid != agent.uid:
             raise AgentAlreadyExists(agent.id)
         self._state.agents[agent.uid] = agent
 
-    async def add_revision(self, uid: str, revision: Revision) -> None:
-        self._state.revisions[uid, revision.number] = revision
+    async def add_revision(self, encoded: EncodedAgent, revision: Revision) -> None:
+        self._state.revisions[encoded.agent.uid, revision.number] = revision
 
-    async def announce(self, change: ChangeType, agent: AgentConfig, time: datetime) -> None:
+    async def announce(self, change: ChangeType, encoded: EncodedAgent, time: datetime) -> None:
         self._state.last += 1
-        self._state.changes.append(Change(self._state.last, change, agent, time))
+        self._state.changes.append(Change(self._state.last, change, encoded.agent, time))
 
-    async def announce_all(self, change: ChangeType, agents: Sequence[AgentConfig], time: datetime) -> None:
-        for agent in agents:
-            await self.announce(change, agent, time)
+    async def announce_all(self, change: ChangeType, agents: Sequence[EncodedAgent], time: datetime) -> None:
+        for encoded in agents:
+            await self.announce(change, encoded, time)
 
 
 class MemoryStore(MemoryAccess):

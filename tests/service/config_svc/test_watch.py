@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from sqlalchemy.exc import DBAPIError
 
 from config_svc.model.change import ChangeType
+from config_svc.model.spec_json import EncodedAgent
 from config_svc.postgres.store import PostgresStore
 from config_svc.postgres.transaction import PostgresTransaction
 from parley.config.v1 import access_service_pb2 as access_pb
@@ -101,7 +102,7 @@ async def test_a_writer_that_stands_still_is_ended(service: Running, database_ur
         transaction = PostgresTransaction(connection)
         found = await transaction.live("default", "a")
         assert found is not None
-        await transaction.announce(ChangeType.UPDATED, found, found.update_time)
+        await transaction.announce(ChangeType.UPDATED, EncodedAgent.of(found), found.update_time)
         await create(service, "b")
         with pytest.raises(DBAPIError):
             await connection.commit()
