@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from config_svc.model.agent import AgentConfig
 from config_svc.model.api_key import ApiKey, Use
@@ -43,7 +44,6 @@ from config_svc.postgres.access_statements import (
     projects_page,
     unused_since,
 )
-from config_svc.postgres.engine import AsyncConnection
 from config_svc.postgres.statements import AnyRow, agent_of
 from config_svc.postgres.tables import (
     access_secrets,

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, collate, false, func, literal, not_, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import Change, ChangeType, FeedPosition
@@ -15,7 +16,6 @@ from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery
 from config_svc.model.spec_json import decode_spec
 from config_svc.model.template import Template
-from config_svc.postgres.engine import AsyncConnection
 from config_svc.postgres.records import decode_agent, decode_placeholders, decode_providers
 from config_svc.postgres.tables import (
     agent_config_changes,

@@ -15,6 +15,7 @@ from psycopg import AsyncConnection as Driver
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from config_svc.model.agent import AgentConfig, Revision
@@ -26,7 +27,6 @@ from config_svc.model.spec_json import decode_spec
 from config_svc.model.template import Template
 from config_svc.ports.store import Transaction
 from config_svc.postgres.access import PostgresAccess
-from config_svc.postgres.engine import AsyncConnection, AsyncEngine
 from config_svc.postgres.records import encode_providers, load_json
 from config_svc.postgres.statements import (
     agent_of,
@@ -70,8 +70,8 @@ class PostgresStore(PostgresAccess):
     def __init__(self, url: str, *, pool_size: int = 8, answer_seconds: float = 3.0) -> None:
         self._answer_seconds = answer_seconds
         self._engine = _engine(url, answer_seconds, pool_size=pool_size, max_overflow=0, pool_timeout=_POOL_SECONDS)
-        self._reads = self._engine.in_autocommit()
-        self._tails = _engine(url, answer_seconds, poolclass=NullPool).in_autocommit()
+        self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._tails = _engine(url, answer_seconds, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         self._abandoned: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -84,7 +84,7 @@ class PostgresStore(PostgresAccess):
     @property
     def connections_in_use(self) -> int:
         """How many of the pool's connections are lent out."""
-        pool: Any = self._engine.sync_engine.pool
+        pool: Any = self._engine.pool
         return int(pool.checkedout())
 
     async def agent(
@@ -168,9 +168,11 @@ class PostgresStore(PostgresAccess):
     @asynccontextmanager
     async def _listening(self, channel: str) -> AsyncIterator[PostgresTail]:
         async def listen() -> tuple[AsyncConnection, Driver[Any]]:
-            connection = await self._tails.open()
+            connection = await self._tails.connect()
             await connection.exec_driver_sql(f"LISTEN {channel}")
-            return connection, connection.driver_connection
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            return connection, driver
 
         connection, driver = await self._answered(listen())
         tail = PostgresTail(connection, driver, min(self._answer_seconds, _TAIL_SECONDS))
@@ -232,7 +234,7 @@ class PostgresStore(PostgresAccess):
 
 def _engine(url: str, answer_seconds: float, **options: Any) -> AsyncEngine:
     milliseconds = int(answer_seconds * 1000)
-    return AsyncEngine(
+    return create_async_engine(
         url,
         json_deserializer=load_json,
         connect_args={

@@ -10,11 +10,11 @@ from psycopg import AsyncConnection as Driver
 from sqlalchemy import CursorResult, Select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from config_svc.model.change import Change, FeedPosition
 from config_svc.ports.access import KeyChange
 from config_svc.postgres.access_statements import change_of_row, key_changes_after, newest_key_change, projects_with
-from config_svc.postgres.engine import AsyncConnection
 from config_svc.postgres.statements import read_changes, read_position
 from servicekit.errors import Unavailable
 

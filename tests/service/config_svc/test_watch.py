@@ -97,7 +97,7 @@ async def test_a_writer_that_stands_still_is_ended(service: Running, database_ur
     """A paused process must not hold the feed's lock for ever: the server ends its transaction."""
     store = PostgresStore(database_url, answer_seconds=0.5)
     await create(service, "a")
-    connection = await store._engine.open()
+    connection = await store._engine.connect()
     try:
         transaction = PostgresTransaction(connection)
         found = await transaction.live("default", "a")
@@ -107,7 +107,7 @@ async def test_a_writer_that_stands_still_is_ended(service: Running, database_ur
         with pytest.raises(DBAPIError):
             await connection.commit()
     finally:
-        await connection.run_sync(lambda broken: broken.invalidate())
+        await connection.invalidate()
         await connection.close()
         await store.close()
 
