@@ -11,7 +11,8 @@ TYPED := libs services cli
 # Arguments for the program behind a target: make run ARGS='--gateways 2', make test ARGS='-k lease'
 ARGS ?=
 # How many processes run the tests; what they start is mostly waited for.
-WORKERS ?= 2
+WORKERS ?= 4
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SECONDS ?= 60
 SEED ?=
 BASE ?= HEAD~1
@@ -19,7 +20,7 @@ BASE ?= HEAD~1
 # Tools keep their caches here, so that an empty or missing home folder is no obstacle.
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 
-.PHONY: help run test soak bench bench-compare images check lint type gen clean
+.PHONY: help run test test-fast soak bench bench-compare images check lint type gen clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,8 +32,15 @@ $(INSTALLED): pyproject.toml constraints.txt .ci/install.py
 run: $(INSTALLED) ## Start the whole system on this machine and talk to it (Ctrl-C stops it)
 	@$(BIN)/parley up $(ARGS)
 
+# 5 is pytest's word for "none of these": ARGS may ask for tests of one kind only, but not for none at all.
 test: $(INSTALLED) ## Run the whole test suite, against a real PostgreSQL and a real Redis
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not timing" $(ARGS); many=$$?; \
+	case $$many in 0|5) ;; *) exit $$many; esac; \
+	$(BIN)/python -m pytest -m timing $(ARGS); timed=$$?; \
+	[ $$timed -ne 5 ] || timed=$$many; exit $$timed
+
+test-fast: $(INSTALLED) ## Run what needs no servers, in under a minute: units, and contracts on in-process doubles
+	$(BIN)/python -m pytest $(PARALLEL) -m "not servers and not timing" $(ARGS) tests/unit tests/contract
 
 soak: $(INSTALLED) ## Break everything at random and check every turn: make soak SECONDS=600 [SEED=1]
 	$(BIN)/python -m tests.faults.history --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --min-faults $$(( $(SECONDS) / 3 ))

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.servers.redis_nodes import RedisCluster
@@ -16,13 +17,38 @@ from tests.servers.system import BreakableSystem, StartSystem, System
 
 CHOICE = pytest.StashKey[Choice]()
 LOGICAL_DATABASES = 16
+TESTS = Path(__file__).parent
+LONG_FILES = (
+    "test_history",
+    "test_restarts",
+    "test_cli_up",
+    "test_faults_commit",
+    "test_images",
+    "test_faults_delete",
+    "test_redis_cluster",
+    "test_rolling_restart",
+    "test_backup",
+    "test_failover",
+    "test_leaks",
+    "test_openapi_fuzz",
+    "test_turn_limits",
+    "test_redis_failover",
+)
+FOLDERS = ("faults", "deploy", "system", "service", "contract", "unit")
+"""By how long their files take, the longest first."""
+SERVERS = {"server_choice", "postgres_server", "redis_server", "redis_cluster"}
 NOT_RUN = "not run on this machine: "
 """What the reason of a skip begins with that is the machine's fault, and that the end of the run lists by name."""
 
 
 def pytest_configure() -> None:
-    """Take away what a worker is told of the terminal: commands under test write into pipes, as wide as they like."""
+    """Commands under test write into pipes, as wide as they like; property tests have no bounds on time."""
     os.environ.pop("COLUMNS", None)
+    # How long an example takes is the machine's affair.
+    hypothesis.settings.register_profile(
+        "parley", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("parley")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -31,6 +57,21 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(choice.describe())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs servers, and put long files first, so that none of them is left to the end of a run."""
+    for item in items:
+        if isinstance(item, pytest.Function) and not SERVERS.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.servers)
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    name = item.path.stem
+    if name in LONG_FILES:
+        return LONG_FILES.index(name)
+    return len(LONG_FILES) + FOLDERS.index(item.path.relative_to(TESTS).parts[0])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -104,14 +145,14 @@ def redis_url(redis_server: RedisServer, logical_databases: list[int]) -> Iterat
         yield url
 
 
-@pytest.fixture(scope="module")
-def parley_system(
+@pytest.fixture(scope="session")
+def shared_system(
     postgres_server: PostgresServer,
     redis_server: RedisServer,
     logical_databases: list[int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[System]:
-    """The whole system for the tests of one module: two gateways on stores of its own in the session's servers."""
+    """The whole system: two gateways on stores of its own in the session's servers."""
     folder = tmp_path_factory.mktemp("system")
     with (
         fresh_database(postgres_server) as postgres_url,
@@ -119,6 +160,13 @@ def parley_system(
         System(postgres_url, redis_url, folder=folder, gateways=2) as system,
     ):
         yield system
+
+
+@pytest.fixture(scope="module")
+def parley_system(shared_system: System) -> Iterator[System]:
+    """The session's system, without any agent or session, for the tests of one module, which must leave it whole."""
+    yield shared_system
+    shared_system.clear()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The whole system as child processes: config_svc, session_svc and gateways on real stores and a mock model."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -8,7 +9,7 @@ from typing import Any, Protocol, Self
 import httpx
 
 from tests.servers.mock_model import MODEL, MockModel
-from tests.servers.processes import ServiceProcess, migrate
+from tests.servers.processes import READY_SECONDS, ServiceProcess, migrate
 from tests.servers.stores import PostgresServer, RedisServer
 
 PROVIDER = "mock"
@@ -102,6 +103,14 @@ class System:
         with self.client(gateway) as client:
             return client.post("/v1/chat/completions", json=body)
 
+    def clear(self) -> None:
+        """Delete every agent, and so every session; forget what the model was told."""
+        self.model.reset()
+        with self.client() as client:
+            while agents := client.get("/v1/agents", params={"page_size": 1000}).json()["data"]:
+                for agent in agents:
+                    assert client.delete(f"/v1/agents/{agent['id']}").status_code == 204
+
     def start(self) -> None:
         """Migrate, start everything and wait until all of it serves."""
         self.model.start()
@@ -140,6 +149,23 @@ class BreakableSystem(System):
         postgres.start()
         redis.start()
         super().__init__(postgres.database_url("postgres"), redis.database_url(0), folder=folder, **options)
+
+    def mend(self) -> None:
+        """Bring back whatever was killed or paused, and wait until every gateway can run turns."""
+        self.postgres.start()
+        self.redis.start()
+        for service in self.services:
+            if service.running:
+                service.resume()
+            else:
+                service.start()
+        deadline = time.monotonic() + READY_SECONDS
+        for gateway in range(len(self.gateways)):
+            with self.client(gateway) as client:
+                # Lists are answered by the stores themselves, so this is more than a look at a health check.
+                while {client.get(path).status_code for path in ("/readyz", "/v1/agents", "/v1/sessions")} != {200}:
+                    assert time.monotonic() < deadline, f"{self.gateways[gateway].name} does not reach its peers"
+                    time.sleep(0.05)
 
     def close(self) -> None:
         """End everything, the stores too."""

@@ -1,25 +1,36 @@
 """kill -9 of anything: the conversation goes on, and while something is away the rest says so and works on."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
 
-from tests.servers.system import BreakableSystem, StartSystem
+from tests.servers.stores import Choice
+from tests.servers.system import BreakableSystem
 
 AGENT = "support"
 SESSION = "s"
 FAIL_FAST_SECONDS = 4.0
 
 
+@pytest.fixture(scope="module")
+def module_system(server_choice: Choice, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BreakableSystem]:
+    folder = tmp_path_factory.mktemp("restarts")
+    postgres, valkey = server_choice.own_postgres(folder), server_choice.own_redis(folder)
+    with BreakableSystem(postgres, valkey, folder=folder, gateways=2) as system:
+        yield system
+
+
 @pytest.fixture
-def system(start_system: StartSystem) -> BreakableSystem:
-    started = start_system(gateways=2)
-    started.create_agent(AGENT)
+def system(module_system: BreakableSystem) -> Iterator[BreakableSystem]:
+    """Two gateways, an agent and a session with two turns; whatever the test does to them is mended."""
+    module_system.create_agent(AGENT)
     for gateway in (0, 1):
-        assert started.chat(AGENT, "one", session_id=SESSION, gateway=gateway).status_code == 200
-    return started
+        assert module_system.chat(AGENT, "one", session_id=SESSION, gateway=gateway).status_code == 200
+    yield module_system
+    module_system.mend()
+    module_system.clear()
 
 
 def eventually(happened: Callable[[], bool], seconds: float = 15.0) -> None:

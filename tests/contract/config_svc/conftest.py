@@ -50,7 +50,7 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "postgres"])
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.servers)])
 def database(request: pytest.FixtureRequest) -> Iterator[str | None]:
     if request.param == "memory":
         yield None

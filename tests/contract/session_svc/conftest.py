@@ -13,7 +13,7 @@ from tests.contract.session_svc.bench import Bench, memory_bench, redis_bench
 URLS = {"redis": "redis_url", "redis, compressed": "redis_url", "cluster": "cluster_url"}
 
 
-@pytest.fixture(params=["memory", *URLS])
+@pytest.fixture(params=["memory", *(pytest.param(kind, marks=pytest.mark.servers) for kind in URLS)])
 async def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     if request.param == "memory":
         yield memory_bench()

@@ -18,6 +18,8 @@ from parley_cli.processes.child import Identity
 from tests.servers.processes import wait_until_ended
 from tests.servers.stores import libpq_url
 
+pytestmark = pytest.mark.servers
+
 
 def run_sql(server: EmbeddedPostgres, statement: bytes) -> list[tuple[object, ...]]:
     with psycopg.connect(libpq_url(server.url), autocommit=True) as connection:
