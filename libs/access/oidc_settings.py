@@ -1,11 +1,10 @@
 """Which identity providers' tokens are taken, and what their claims mean."""
 
 import re
-from typing import Annotated, Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
-import msgspec
-from msgspec import Meta
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from access.caller import KEY_SCOPES
 from servicekit.settings import is_loopback
@@ -19,7 +18,7 @@ PROJECT_ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 USER_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
 
 
-class OidcIssuer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OidcIssuer(BaseModel):
     """One issuer of `PARLEY_OIDC`, a JSON list.
 
     A token is of `issuer` and for `audience`, both compared as they stand. Its project is `project`, or what the claim
@@ -28,8 +27,10 @@ class OidcIssuer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     (OpenID Connect Discovery 1.0) says. Clocks may differ by `leeway` seconds.
     """
 
-    issuer: Annotated[str, Meta(min_length=1)]
-    audience: Annotated[str, Meta(min_length=1)]
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    issuer: str = Field(min_length=1)
+    audience: str = Field(min_length=1)
     jwks_url: str | None = None
     algorithms: tuple[str, ...] = ("RS256", "ES256")
     project: str | None = None
@@ -37,9 +38,10 @@ class OidcIssuer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     user_claim: str | None = None
     scopes: tuple[str, ...] | None = None
     scopes_claim: str | None = None
-    leeway: Annotated[float, Meta(ge=0, le=300)] = 30.0
+    leeway: float = Field(default=30.0, ge=0, le=300)
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _trustworthy(self) -> Self:
         """Raises ValueError for an issuer that can't be trusted, or whose claims do not say all that a caller has."""
         _check_url("issuer", self.issuer)
         if self.jwks_url is not None:
@@ -54,6 +56,7 @@ class OidcIssuer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("project must match [a-z]([a-z0-9-]{0,61}[a-z0-9])?")
         if self.scopes is not None and not KEY_SCOPES.issuperset(self.scopes):
             raise ValueError(f"scopes must be some of {', '.join(sorted(KEY_SCOPES))}")
+        return self
 
 
 def _check_url(name: str, url: str) -> None:

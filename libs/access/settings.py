@@ -4,29 +4,42 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from msgspec import Meta
+from pydantic import Field, SecretStr
 
 from access.oidc_settings import OidcIssuer
-from servicekit.environment import Secret, variable
-from servicekit.settings import ServiceSettings
+from servicekit.settings import FROM_JSON, Seconds, ServiceSettings
 
 MIN_OPERATOR_KEY = 32
 
 
 class AccessSettings(ServiceSettings):
-    """Settings of one process that checks credentials.
+    """Settings of one process that checks credentials."""
 
-    `operator_key` is `PARLEY_OPERATOR_KEY` for every service, or stands in the file `PARLEY_OPERATOR_KEY_FILE`; it has
-    at least 32 printable ASCII characters, and all services of one installation are given the same. While config_svc is
-    away, API keys that are known go on for `key_max_age` seconds. At most `max_known_keys` are kept in memory.
-    `oidc` is `PARLEY_OIDC` for every service: the issuers whose tokens are credentials, too.
-    """
-
-    operator_key: Annotated[Secret | None, variable("PARLEY_OPERATOR_KEY")] = None
-    operator_key_file: Annotated[Path | None, variable("PARLEY_OPERATOR_KEY_FILE")] = None
-    key_max_age: Annotated[float, Meta(ge=0, le=86_400)] = 900.0
-    oidc: Annotated[tuple[OidcIssuer, ...], variable("PARLEY_OIDC")] = ()
-    max_known_keys: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    operator_key: SecretStr | None = Field(
+        default=None,
+        validation_alias="PARLEY_OPERATOR_KEY",
+        description=f"The operator's credential: at least {MIN_OPERATOR_KEY} printable ASCII characters, the same for "
+        "all services of one installation. Required, here or as a file, with `PARLEY_AUTH=required`.",
+    )
+    operator_key_file: Path | None = Field(
+        default=None,
+        validation_alias="PARLEY_OPERATOR_KEY_FILE",
+        description="File that holds the operator key, instead of `PARLEY_OPERATOR_KEY`.",
+    )
+    key_max_age: Seconds = Field(
+        default=900.0,
+        ge=0,
+        le=86_400,
+        description="How long known API keys are accepted while config_svc is unavailable.",
+    )
+    oidc: Annotated[tuple[OidcIssuer, ...], FROM_JSON] = Field(
+        default=(),
+        validation_alias="PARLEY_OIDC",
+        description="Identity providers whose tokens are accepted: a JSON list, see [access.md](access.md).",
+    )
+    max_known_keys: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="API keys, and as many tokens, kept in memory."
+    )
 
     def problems(self) -> Iterator[str]:
         """Yields what is wrong with the settings together."""
@@ -44,9 +57,9 @@ class AccessSettings(ServiceSettings):
             yield f"the operator key must have at least {MIN_OPERATOR_KEY} printable ASCII characters and no space"
 
     def read_operator_key(self) -> str:
-        """Returns the operator key. Raises `ValueError` that names the setting where there is none to be had."""
+        """Returns the operator key. Raises `ValueError` that names the setting where none is available."""
         if self.operator_key is not None:
-            return self.operator_key.reveal()
+            return self.operator_key.get_secret_value()
         if self.operator_key_file is None:
             raise ValueError("PARLEY_AUTH=required needs PARLEY_OPERATOR_KEY or PARLEY_OPERATOR_KEY_FILE")
         try:

@@ -105,14 +105,15 @@ def run(build: Callable[[S], AbstractAsyncContextManager[Details]], settings: S 
 
     `build(settings)` is entered (the service is up), one JSON line `{"event": "ready", ...}` with the details it
     yields goes to stderr, and on a signal it is left, within `drain_notice` plus `drain_timeout` plus 5 s. Exit code 0
-    then; 1 with one clear line when it can't start, when a background task died, or when it could not stop in time.
-    Give the settings *class* rather than an instance, so that a wrong environment variable is such a line, too.
+    then; 1 with one clear line when it can't start (one for each wrong variable), when a background task died, or when
+    it could not stop in time. Give the settings *class* rather than an instance, so that wrong environment variables
+    are such lines, too.
     """
     name = getattr(build, "__module__", "service").partition(".")[0]
     try:
         ready_settings = settings if isinstance(settings, ServiceSettings) else settings()
     except (StartupError, ValueError) as error:
-        _die(name, f"cannot start: {error}")
+        _die(name, *(f"cannot start: {line}" for line in str(error).splitlines()))
     logs.configure(ready_settings.log_level, ready_settings.log_format)
     process = _Process(name)
     try:
@@ -187,6 +188,6 @@ def _spare_the_collector() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
-def _die(name: str, message: str) -> NoReturn:
-    print(f"{name}: {message}", file=sys.stderr, flush=True)
+def _die(name: str, *lines: str) -> NoReturn:
+    print(*(f"{name}: {line}" for line in lines), sep="\n", file=sys.stderr, flush=True)
     sys.exit(1)

@@ -1,15 +1,97 @@
 """The environment that every service reads; each service's settings subclass `ServiceSettings`."""
 
 import ipaddress
-from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, ClassVar, Literal
 
-from msgspec import Meta
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic.aliases import AliasGenerator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from servicekit.environment import COMMAS, FromEnvironment, variable
 from servicekit.tls import TlsFiles
 
-Port = Annotated[int, Meta(ge=0, le=65535)]
+
+class SettingsError(ValueError):
+    """The environment does not make settings. One line for each thing that is wrong, which names the variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What the numbers of a setting count, for `docs/configuration.md`."""
+
+    name: str
+
+
+def _seconds(value: object) -> object:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value  # ISO 8601
+
+
+def _words(value: object) -> object:
+    return [word for part in value.split(",") if (word := part.strip())] if isinstance(value, str) else value
+
+
+def _json(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Unit("s")]
+Bytes = Annotated[int, Unit("bytes")]
+Duration = Annotated[timedelta, BeforeValidator(_seconds), Unit("s, or ISO 8601")]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words), Unit("words with commas between")]
+FROM_JSON = BeforeValidator(_json)
+"""Annotates a field whose variable holds JSON."""
+
+
+def variables_after(prefix: str) -> AliasGenerator:
+    """Makes the variable of a field its name in capitals after `prefix`; a field's own `validation_alias` stays."""
+    return AliasGenerator(validation_alias=lambda name: f"{prefix}{name}".upper())
+
+
+class EnvironmentSettings(BaseSettings):
+    """Settings that are read from the environment when one is made; immutable then.
+
+    What the constructor is given, by a field's name, goes before the environment, and that before defaults. Raises
+    `SettingsError` with everything that is wrong, and without any value: it may be a secret.
+    """
+
+    model_config = SettingsConfigDict(
+        case_sensitive=True, enable_decoding=False, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    def __init__(self, **given: Any) -> None:
+        variables = self.variables()
+        try:
+            super().__init__(**{variables.get(name, name): value for name, value in given.items()})
+        except ValidationError as error:
+            raise SettingsError("\n".join(map(_described, error.errors()))) from None
+        if wrong := list(self.problems()):
+            raise SettingsError("\n".join(wrong))
+
+    def problems(self) -> Iterator[str]:
+        """Yields what is wrong with the settings together; each is right by itself. Subclasses add to it."""
+        yield from ()
+
+    @classmethod
+    def variables(cls) -> Mapping[str, str]:
+        """Returns the environment variable of each field, by the field's name."""
+        return {name: str(field.validation_alias or name) for name, field in cls.model_fields.items()}
+
+
+def _described(error: ErrorDetails) -> str:
+    variable, *inside = map(str, error["loc"])
+    message = "is required" if error["type"] == "missing" else str(error["msg"]).removeprefix("Value error, ")
+    return ": ".join([variable, *filter(None, [".".join(inside)]), message])
 
 
 def is_loopback(host: str) -> bool:
@@ -22,40 +104,74 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class ServiceSettings(FromEnvironment):
-    """Settings of one process, from environment variables (prefix `PARLEY_`, or the subclass' own).
+class ServiceSettings(EnvironmentSettings):
+    """Settings of one process. Ports are TCP.
 
-    `auth` is `PARLEY_AUTH` for every service. A host beyond loopback while authentication is off is refused.
-    The `tls_` settings are `PARLEY_TLS_CERT_FILE` and so on for every service: with them the services speak mutual TLS
-    with each other, and one that is not an edge takes calls of `tls_peers` only, the names in their certificates (DNS
-    names, or URIs such as SPIFFE ids). Beyond loopback a service that is not an edge refuses to start without.
-    Ports are TCP; `grpc_port` 0 means any free one, `metrics_port` 0 means no metrics endpoint. `health_port` (0: none)
-    answers grpc.health.v1 and nothing else, without TLS and without credentials: for probes, which can show neither.
-    Calls beyond `max_concurrent_rpcs`, watches included, are refused at once.
-    A stop switches readiness off and serves on for `drain_notice` seconds, in which whoever balances the load notices;
-    then it takes nothing new and gives what runs `drain_timeout` seconds to end.
+    A host beyond loopback while authentication is off is refused. With the `tls_` files the services speak mutual TLS
+    with each other, and one that is not an edge takes calls of `tls_peers` only; beyond loopback a service that is not
+    an edge refuses to start without.
     """
 
-    prefix = "PARLEY_"
+    model_config = SettingsConfigDict(alias_generator=variables_after("PARLEY_"))
 
     edge: ClassVar[bool] = False
     """Whether clients with keys call this service, and not only the other services."""
 
-    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
-    grpc_port: Port = 0
-    metrics_port: Port = 0
-    health_port: Port = 0
-    auth: Annotated[Literal["off", "required"], variable("PARLEY_AUTH")] = "off"
-    tls_cert_file: Annotated[str, variable("PARLEY_TLS_CERT_FILE")] = ""
-    tls_key_file: Annotated[str, variable("PARLEY_TLS_KEY_FILE")] = ""
-    tls_ca_file: Annotated[str, variable("PARLEY_TLS_CA_FILE")] = ""
-    tls_peers: Annotated[tuple[str, ...], COMMAS, variable("PARLEY_TLS_PEERS")] = ()
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "console"] = "json"
-    reflection: bool = True
-    max_concurrent_rpcs: Annotated[int, Meta(ge=1)] = 4096
-    drain_notice: Annotated[float, Meta(ge=0, le=300)] = 0.0
-    drain_timeout: Annotated[float, Meta(ge=0, le=600)] = 10.0
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on. One that other machines can reach needs `PARLEY_AUTH=required`.",
+    )
+    grpc_port: Port = Field(default=0, description="Port of the gRPC API; 0: any free one.")
+    metrics_port: Port = Field(default=0, description="Port of `/metrics` (Prometheus); 0: none.")
+    health_port: Port = Field(
+        default=0,
+        description="Port that answers `grpc.health.v1` and nothing else, without TLS and credentials, for probes; "
+        "0: none.",
+    )
+    auth: Literal["off", "required"] = Field(
+        default="off", validation_alias="PARLEY_AUTH", description="Whether callers need credentials."
+    )
+    tls_cert_file: str = Field(
+        default="",
+        validation_alias="PARLEY_TLS_CERT_FILE",
+        description="Certificate (PEM) for calls between services, both as server and as client. The three files go "
+        "together; they are read again when they change.",
+    )
+    tls_key_file: str = Field(
+        default="", validation_alias="PARLEY_TLS_KEY_FILE", description="Private key (PEM) of that certificate."
+    )
+    tls_ca_file: str = Field(
+        default="",
+        validation_alias="PARLEY_TLS_CA_FILE",
+        description="Certificates (PEM) of the authorities that the other services' certificates are checked against.",
+    )
+    tls_peers: Words = Field(
+        default=(),
+        validation_alias="PARLEY_TLS_PEERS",
+        description="Names in the certificates whose calls are accepted: DNS names, or URIs such as SPIFFE ids. "
+        "Required with TLS where only services call.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe lines that are logged."
+    )
+    log_format: Literal["json", "console"] = Field(default="json", description="How lines of the log are written.")
+    reflection: bool = Field(default=True, description="Whether gRPC server reflection is served.")
+    max_concurrent_rpcs: int = Field(
+        default=4096, ge=1, description="gRPC calls at a time, watches included; more are refused at once."
+    )
+    drain_notice: Seconds = Field(
+        default=0.0,
+        ge=0,
+        le=300,
+        description="How long a stop serves on as unready, so that load balancers notice.",
+    )
+    drain_timeout: Seconds = Field(
+        default=10.0,
+        ge=0,
+        le=600,
+        description="How long calls in flight may then take before they are cancelled.",
+    )
 
     @property
     def tls_files(self) -> TlsFiles | None:
@@ -65,10 +181,10 @@ class ServiceSettings(FromEnvironment):
     def problems(self) -> Iterator[str]:
         """Yields what is wrong with the settings together."""
         yield from super().problems()
-        yield from self._half_of_tls()
-        yield from self._open_doors()
+        yield from self._incomplete_tls()
+        yield from self._unprotected_listeners()
 
-    def _half_of_tls(self) -> Iterator[str]:
+    def _incomplete_tls(self) -> Iterator[str]:
         files = {
             "PARLEY_TLS_CERT_FILE": self.tls_cert_file,
             "PARLEY_TLS_KEY_FILE": self.tls_key_file,
@@ -76,15 +192,15 @@ class ServiceSettings(FromEnvironment):
         }
         missing = [name for name, path in files.items() if not path]
         if missing and (len(missing) < len(files) or self.tls_peers):
-            yield f"TLS between services is half set: {', '.join(missing)} missing"
+            yield f"TLS between services is incomplete: {', '.join(missing)} missing"
         if not missing and not self.tls_peers and not self.edge:
-            yield "PARLEY_TLS_PEERS is missing: it names the certificates that this service takes calls of"
+            yield "PARLEY_TLS_PEERS is missing: it names the certificates whose calls this service accepts"
 
-    def _open_doors(self) -> Iterator[str]:
+    def _unprotected_listeners(self) -> Iterator[str]:
         if not self.edge and not self.tls_cert_file and not is_loopback(self.host) and self.auth == "required":
             yield (
-                f"host {self.host!r} is reachable from other machines while the services speak in the clear: set "
-                "PARLEY_TLS_CERT_FILE, PARLEY_TLS_KEY_FILE, PARLEY_TLS_CA_FILE and PARLEY_TLS_PEERS"
+                f"host {self.host!r} is reachable from other machines while calls between services are not "
+                "encrypted: set PARLEY_TLS_CERT_FILE, PARLEY_TLS_KEY_FILE, PARLEY_TLS_CA_FILE and PARLEY_TLS_PEERS"
             )
         if self.auth == "off" and not is_loopback(self.host):
             yield (

@@ -5,31 +5,34 @@ from collections.abc import Iterator
 from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
-import msgspec
-from msgspec import Meta
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import SettingsConfigDict
 
 from access.settings import AccessSettings
 from chat_gateway.model.rules import is_agent_id
-from servicekit.environment import variable
-from servicekit.settings import Port
+from servicekit.settings import FROM_JSON, Bytes, Port, Seconds, variables_after
 from servicekit.tls import TlsFiles
 
 
-class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProviderSettings(BaseModel):
     """One provider. The key itself stays in the environment, under the name that `api_key_env` gives.
 
     `models`, where given, are all that agents may name of it; config_svc refuses others when an agent is written.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
     base_url: str
     api_key_env: str | None = None
     models: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        """Raises ValueError unless the URL is one of HTTP."""
-        url = urlsplit(self.base_url)
+    @field_validator("base_url")
+    @classmethod
+    def _http(cls, base_url: str) -> str:
+        url = urlsplit(base_url)
         if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError("base_url must be an http or https URL")
+            raise ValueError("must be an http or https URL")
+        return base_url
 
     def api_key(self) -> str | None:
         """Returns the key. Raises `ValueError` when the variable that is to hold it is not set."""
@@ -42,53 +45,93 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class GatewaySettings(AccessSettings):
-    """Settings of chat_gateway. Times are in seconds, sizes in bytes, limits of turns in turns.
+    """Settings of one chat_gateway process, from `PARLEY_GATEWAY_…`.
 
     With the `edge_` files both edges, HTTP and gRPC, speak TLS to the clients; without, what stands before them does
     (an ingress), and the certificates between services are none of theirs.
     """
 
+    model_config = SettingsConfigDict(alias_generator=variables_after("PARLEY_GATEWAY_"))
+
     edge: ClassVar[bool] = True
 
-    prefix = "PARLEY_GATEWAY_"
+    grpc_port: Port = Field(default=50051, description="Port of the gRPC API; 0: any free one.")
+    http_port: Port = Field(default=8080, description="Port of the HTTP API; 0: any free one.")
+    edge_cert_file: str = Field(
+        default="",
+        description="Certificate (PEM) that both APIs show to clients; without, they are served without TLS.",
+    )
+    edge_key_file: str = Field(default="", description="Private key (PEM) of that certificate.")
+    config_target: str = Field(default="127.0.0.1:50052", description="gRPC address of config_svc.")
+    session_target: str = Field(default="127.0.0.1:50053", description="gRPC address of session_svc.")
+    providers: Annotated[dict[str, ProviderSettings], FROM_JSON] = Field(
+        default={},
+        validation_alias="PARLEY_PROVIDERS",
+        description="Providers of models: a JSON object, by the name that agents give. Each has `base_url`, and may "
+        "have `api_key_env` (the variable that holds its key) and `models` (all that agents may name).",
+    )
+    traces_content: bool = Field(
+        default=False,
+        validation_alias="OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+        description="Whether spans carry what was said. OpenTelemetry's own switch.",
+    )
 
-    grpc_port: Port = 50051
-    http_port: Port = 8080
-    edge_cert_file: str = ""
-    edge_key_file: str = ""
-    config_target: str = "127.0.0.1:50052"
-    session_target: str = "127.0.0.1:50053"
-    providers: Annotated[dict[str, ProviderSettings], variable("PARLEY_PROVIDERS")] = {}  # noqa: RUF012
-
-    traces_content: Annotated[bool, variable("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT")] = False
-    """Whether spans carry what was said. OpenTelemetry's own name of the switch."""
-
-    turn_timeout: Annotated[float, Meta(gt=0, le=3600)] = 600.0
-    session_wait_timeout: Annotated[float, Meta(gt=0, le=3600)] = 120.0
-    peer_timeout: Annotated[float, Meta(gt=0, le=60)] = 5.0
-    config_read_timeout: Annotated[float, Meta(gt=0, le=60)] = 1.0
-    config_max_age: Annotated[float, Meta(ge=0)] = 900.0
-
-    connect_timeout: Annotated[float, Meta(gt=0, le=60)] = 5.0
-    first_token_timeout: Annotated[float, Meta(gt=0, le=3600)] = 120.0
-    between_tokens_timeout: Annotated[float, Meta(gt=0, le=3600)] = 60.0
-    answer_timeout: Annotated[float, Meta(gt=0, le=3600)] = 600.0
-
-    max_running_turns: Annotated[int, Meta(ge=1, le=100_000)] = 256
-    max_queued_turns: Annotated[int, Meta(ge=0, le=100_000)] = 512
-    max_running_turns_per_agent: Annotated[int, Meta(ge=1, le=100_000)] = 128
-    max_queued_turns_per_agent: Annotated[int, Meta(ge=0, le=100_000)] = 256
-    max_instances: Annotated[int, Meta(ge=1)] = 10_000
-    max_known_configs: Annotated[int, Meta(ge=1)] = 50_000
-    lease_renew_interval: Annotated[float, Meta(gt=0, le=600)] = 4.0
-    max_body_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 4 * 1024 * 1024
-    keep_alive_interval: Annotated[float, Meta(gt=0, le=600)] = 10.0
-    providers_ttl: Annotated[float, Meta(ge=1, le=3600)] = 60.0
-    """For how long config_svc keeps what this gateway says of its providers; it is repeated three times as often."""
+    turn_timeout: Seconds = Field(
+        default=600.0, gt=0, le=3600, description="How long a turn may take, unless its agent says otherwise."
+    )
+    session_wait_timeout: Seconds = Field(
+        default=120.0, gt=0, le=3600, description="How long a turn may wait for its session while another one runs."
+    )
+    peer_timeout: Seconds = Field(
+        default=5.0, gt=0, le=60, description="How long session_svc, and config_svc for the admin API, may take."
+    )
+    config_read_timeout: Seconds = Field(
+        default=1.0, gt=0, le=60, description="How long a turn waits for config_svc to answer for an agent config."
+    )
+    config_max_age: Seconds = Field(
+        default=900.0, ge=0, description="How old an agent config may be that is used while config_svc is unavailable."
+    )
+    connect_timeout: Seconds = Field(
+        default=5.0, gt=0, le=60, description="How long connecting to a provider may take."
+    )
+    first_token_timeout: Seconds = Field(
+        default=120.0, gt=0, le=3600, description="How long a streamed answer of a provider may take to begin."
+    )
+    between_tokens_timeout: Seconds = Field(
+        default=60.0, gt=0, le=3600, description="How long a provider may be silent in a streamed answer."
+    )
+    answer_timeout: Seconds = Field(
+        default=600.0, gt=0, le=3600, description="How long an answer of a provider that is not streamed may take."
+    )
+    max_running_turns: int = Field(default=256, ge=1, le=100_000, description="Turns that use a model at a time.")
+    max_queued_turns: int = Field(default=512, ge=0, le=100_000, description="Turns that may wait for that.")
+    max_running_turns_per_agent: int = Field(default=128, ge=1, le=100_000, description="The same for one agent.")
+    max_queued_turns_per_agent: int = Field(default=256, ge=0, le=100_000, description="The same for one agent.")
+    max_instances: int = Field(default=10_000, ge=1, description="Agent instances that are kept in memory.")
+    max_known_configs: int = Field(default=50_000, ge=1, description="Agent configs that are kept in memory.")
+    lease_renew_interval: Seconds = Field(
+        default=4.0,
+        gt=0,
+        le=600,
+        description="How long each renewal of a turn lease is held open; at most a third of `PARLEY_SESSION_LEASE`.",
+    )
+    max_body_bytes: Bytes = Field(
+        default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="The largest body of an HTTP request."
+    )
+    keep_alive_interval: Seconds = Field(
+        default=10.0, gt=0, le=600, description="Time between comments in a stream while the model is silent."
+    )
+    providers_ttl: Seconds = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="How long config_svc keeps what this gateway published of its providers; published again three "
+        "times as often.",
+    )
 
     @property
     def edge_tls_files(self) -> TlsFiles | None:
-        """What the edges show to clients; None where they speak in the clear."""
+        """What the edges show to clients; None where they serve without TLS."""
         return TlsFiles(self.edge_cert_file, self.edge_key_file) if self.edge_cert_file else None
 
     def problems(self) -> Iterator[str]:
@@ -103,4 +146,4 @@ class GatewaySettings(AccessSettings):
                 yield f"PARLEY_PROVIDERS: {error}"
         if bool(self.edge_cert_file) != bool(self.edge_key_file):
             missing = "EDGE_KEY_FILE" if self.edge_cert_file else "EDGE_CERT_FILE"
-            yield f"TLS of the edges is half set: PARLEY_GATEWAY_{missing} missing"
+            yield f"TLS of the edges is incomplete: PARLEY_GATEWAY_{missing} missing"

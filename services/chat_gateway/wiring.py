@@ -186,7 +186,7 @@ def _grpc_serving(
     chat = ChatServicer(core.turns, core.preview)
     runtime = RuntimeServicer(core.instances, core.scheduler)
     return serving(
-        settings.replace(drain_notice=0.0, drain_timeout=_edge_drain(settings)),
+        settings.model_copy(update={"drain_notice": 0.0, "drain_timeout": _edge_drain(settings)}),
         add=[
             (chat_service_pb2_grpc.add_ChatServiceServicer_to_server, chat),
             (runtime_service_pb2_grpc.add_RuntimeServiceServicer_to_server, runtime),

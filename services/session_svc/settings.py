@@ -1,46 +1,63 @@
 """The environment of session_svc."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
 from access.settings import AccessSettings
-from servicekit.settings import Port
+from servicekit.settings import Bytes, Port, Seconds, variables_after
 from session_svc.model.session import Limits, WhenFull
 
 
 class SessionSettings(AccessSettings):
-    """Settings from `PARLEY_SESSION_…`. Durations are in seconds.
+    """Settings of one session_svc process, from `PARLEY_SESSION_…`. See docs/durability.md for those of Redis."""
 
-    `redis_url` names one server (`redis://host:6379/0`), a primary that Sentinels watch
-    (`redis+sentinel://host,host/primary-name`) or a cluster (`redis+cluster://host,host`); `rediss…` is the same with
-    TLS. See `redis_url.parse_redis_url`.
+    model_config = SettingsConfigDict(alias_generator=variables_after("PARLEY_SESSION_"))
 
-    What a crash of Redis can lose is its own setting: `appendfsync everysec` up to a second of acknowledged turns,
-    `always` none while its disk holds. Neither covers the loss of the machine, nor a failover: with `wait_replicas` n a
-    turn is acknowledged only after n replicas have it (`WAIT`); fewer within `wait_timeout` is UNAVAILABLE, with the
-    turn stored in the primary and resolved by repeating CommitTurn. See docs/durability.md.
-
-    `compress_turns` is about what is written: turns of both kinds are always read. Releases before it read only what
-    is not compressed, so it is off while one of them still runs. See docs/operations/upgrade.md.
-    """
-
-    prefix = "PARLEY_SESSION_"
-
-    grpc_port: Port = 50053
-    redis_url: str = "redis://127.0.0.1:6379/0"
-    config_target: str = "127.0.0.1:50052"
-    lease: Annotated[float, Meta(ge=0.2, le=600)] = 15.0
-    claim: Annotated[float, Meta(ge=0.05, le=60)] = 2.0
-    queue_per_session: Annotated[int, Meta(ge=1, le=1000)] = 32
-    queue_per_limit: Annotated[int, Meta(ge=0, le=10_000)] = 256
-    window_bytes: Annotated[int, Meta(ge=1024, le=6 * 1024 * 1024)] = 2 * 1024 * 1024
-    turns_per_session: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
-    when_full: Literal["drop_oldest", "refuse"] = "drop_oldest"
-    replays_per_session: Annotated[int, Meta(ge=1, le=100_000)] = 1000
-    compress_turns: bool = True
-    wait_replicas: Annotated[int, Meta(ge=0, le=10)] = 0
-    wait_timeout: Annotated[float, Meta(gt=0, le=1.5)] = 1.0
+    grpc_port: Port = Field(default=50053, description="Port of the gRPC API; 0: any free one.")
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="Redis: one server (`redis://host:6379/0`), a primary that Sentinels watch "
+        "(`redis+sentinel://host,host/primary-name`) or a cluster (`redis+cluster://host,host`); `rediss…` is the "
+        "same with TLS. See [durability.md](durability.md).",
+    )
+    config_target: str = Field(default="127.0.0.1:50052", description="gRPC address of config_svc.")
+    lease: Seconds = Field(default=15.0, ge=0.2, le=600, description="How long a turn lease lasts unless renewed.")
+    claim: Seconds = Field(
+        default=2.0,
+        ge=0.05,
+        le=60,
+        description="How long the first waiter of a session has to take its turn before the next one may.",
+    )
+    queue_per_session: int = Field(default=32, ge=1, le=1000, description="Turns that may wait for one session.")
+    queue_per_limit: int = Field(
+        default=256, ge=0, le=10_000, description="Turns that may wait for a place in one limit on concurrent turns."
+    )
+    window_bytes: Bytes = Field(
+        default=2 * 1024 * 1024, ge=1024, le=6 * 1024 * 1024, description="The largest window that BeginTurn returns."
+    )
+    turns_per_session: int = Field(default=10_000, ge=1, le=1_000_000, description="Turns that a session may hold.")
+    when_full: Literal["drop_oldest", "refuse"] = Field(
+        default="drop_oldest", description="What happens to a turn beyond them."
+    )
+    replays_per_session: int = Field(
+        default=1000, ge=1, le=100_000, description="Request ids that are remembered for each session."
+    )
+    compress_turns: bool = Field(
+        default=True,
+        description="Whether turns are stored compressed. Compressed or not, every turn is read; releases before "
+        "compression read only turns without, so keep it off while one of them runs "
+        "([operations/upgrade.md](operations/upgrade.md)).",
+    )
+    wait_replicas: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="Replicas of Redis that must have a turn before it is acknowledged (`WAIT`). With fewer, "
+        "CommitTurn is UNAVAILABLE with the turn stored in the primary, and is resolved by repeating it.",
+    )
+    wait_timeout: Seconds = Field(default=1.0, gt=0, le=1.5, description="How long those replicas are waited for.")
 
     def limits(self) -> Limits:
         """Returns the bounds of sessions and turns."""

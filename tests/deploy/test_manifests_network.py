@@ -24,10 +24,10 @@ Arrow = tuple[str, str, int]
 def drawn() -> Iterator[Arrow]:
     """The arrows of the architecture: whoever has a target or a store's address in its settings calls it."""
     for caller, settings in SETTINGS.items():
-        for field in settings.fields():
+        for field in settings.model_fields:
             if field.endswith("_target"):
                 called = f"{field.removesuffix('_target')}-svc"
-                yield caller, called, SETTINGS[called].grpc_port
+                yield caller, called, SETTINGS[called].model_fields["grpc_port"].default
             elif field in STORES:
                 yield caller, *STORES[field]
 

@@ -24,7 +24,7 @@ SECRETS = {
 
 def names_of(settings: type[ServiceSettings]) -> set[str]:
     """The environment variables that a service reads."""
-    return {field.variable for field in settings.fields().values()}
+    return set(settings.variables().values())
 
 
 def containers_of_ours(overlay: str) -> list[tuple[str, Object]]:
@@ -83,7 +83,7 @@ def test_files_that_settings_name_are_mounted() -> None:
 def test_a_service_takes_the_calls_of_those_who_have_it_as_a_target() -> None:
     callers: dict[str, set[str]] = {name: set() for name in CLASSES}
     for name, settings in CLASSES.items():
-        for field in settings.fields():
+        for field in settings.model_fields:
             if match := re.fullmatch(r"(\w+)_target", field):
                 callers[f"{match[1]}-svc"].add(f"spiffe://parley/{name}")
     for name in CLASSES:

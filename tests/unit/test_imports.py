@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-NEVER = {"pydantic", "alembic", "aiohttp", "httpx", "jwt", "opentelemetry", "typer", "parley_cli"}
-"""A second library that checks values, migrations, tokens and traces until they are configured, the CLI.
+NEVER = {"alembic", "aiohttp", "httpx", "jwt", "opentelemetry", "typer", "parley_cli"}
+"""Migrations, tokens and traces until they are configured, the CLI.
 
 SQLAlchemy's ORM is not among them: `sqlalchemy.ext.asyncio` imports it, and config_svc has the 6 MB for that.
 """

@@ -3,43 +3,53 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
-from msgspec import Meta
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
 from parley_cli.errors import LocalError
-from servicekit.environment import FromEnvironment, SettingsError
+from servicekit.settings import FROM_JSON, EnvironmentSettings, SettingsError, variables_after
 
-Port = Annotated[int, Meta(ge=1, le=65535)]
-MaybePort = Annotated[int | None, Meta(ge=1, le=65535)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class UpSettings(FromEnvironment):
+class UpSettings(EnvironmentSettings):
     """Ports and model providers of the system on this machine.
 
-    The ports of services are the services' own settings. Embedded stores take any free port unless told. With
-    `providers` (JSON, as the gateway reads it) no local model is started.
+    The ports of services are the services' own settings. With `providers`, as the gateway reads it, no local model is
+    started. An empty variable is one that is not set.
     """
 
-    prefix = "PARLEY_"
-    empty_is_unset = True
+    model_config = SettingsConfigDict(alias_generator=variables_after("PARLEY_"), env_ignore_empty=True)
 
-    gateway_http_port: Port = 8080
-    gateway_grpc_port: Port = 50051
-    config_grpc_port: Port = 50052
-    session_grpc_port: Port = 50053
-    up_postgres_port: MaybePort = None
-    up_redis_port: MaybePort = None
-    up_model_port: MaybePort = None
-    up_hello_model: str | None = None
-    providers: dict[str, dict[str, Any]] | None = None
+    gateway_http_port: Port = Field(
+        default=8080, description="HTTP port of the first gateway; further ones take the ports after it."
+    )
+    gateway_grpc_port: Port = Field(
+        default=50051, description="gRPC port of the first gateway; further ones take those from 100 above it."
+    )
+    config_grpc_port: Port = Field(default=50052, description="gRPC port of config_svc.")
+    session_grpc_port: Port = Field(default=50053, description="gRPC port of session_svc.")
+    up_postgres_port: Port | None = Field(
+        default=None, description="Port of the embedded PostgreSQL; unset: any free one."
+    )
+    up_redis_port: Port | None = Field(default=None, description="Port of the embedded Redis; unset: any free one.")
+    up_model_port: Port | None = Field(default=None, description="Port of the local model; unset: any free one.")
+    up_hello_model: str | None = Field(
+        default=None, description="Model of the agent `hello`; unset: the first that the provider lists."
+    )
+    providers: Annotated[dict[str, dict[str, Any]] | None, FROM_JSON] = Field(
+        default=None, description="Providers, as the gateway reads them; with it no local model is started."
+    )
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the settings together."""
+        yield from super().problems()
         if self.providers is not None and not self.providers:
             yield "PARLEY_PROVIDERS names no provider"
 
     @classmethod
     def read(cls) -> Self:
-        """Read the environment; raises LocalError with everything that is wrong in one line."""
+        """Read the environment; raises LocalError with a line for each thing that is wrong."""
         try:
             return cls()
         except SettingsError as error:

@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from config_svc.postgres.schema_version import VERSION_TABLE, current_version, newest_version, require_known
 from config_svc.settings import ConfigSettings
-from servicekit.environment import SettingsError
 from servicekit.errors import StartupError
+from servicekit.settings import SettingsError
 
 DEFAULT_WAIT = 60.0
 
@@ -46,12 +46,12 @@ def migrate(url: str, wait: float = DEFAULT_WAIT) -> tuple[str | None, str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs `migrate [--wait SECONDS]`: prints what was done and exits with 0, or with 1 and one line that says why."""
+    """Runs `migrate [--wait SECONDS]`: prints what was done and exits with 0, or with 1 and lines that say why."""
     try:
         wait = _wait_of(arguments)
         before, after = migrate(ConfigSettings().sqlalchemy_url, wait)
     except (SettingsError, StartupError) as error:
-        sys.exit(f"config_svc migrate: {error}")
+        sys.exit("\n".join(f"config_svc migrate: {line}" for line in str(error).splitlines()))
     print(f"schema is at {after}" if before == after else f"schema migrated from {before or 'nothing'} to {after}")
 
 

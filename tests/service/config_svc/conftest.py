@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from config_svc.settings import ConfigSettings
 from config_svc.wiring import build
@@ -17,7 +18,6 @@ from parley.config.v1 import (
 from parley.config.v1 import agent_config_pb2 as agents_pb
 from parley.config.v1 import template_service_pb2 as templates_pb
 from servicekit.channels import open_channel
-from servicekit.environment import Secret
 from tests.servers.stores import PostgresServer
 from tests.service.config_svc.databases import migrated_database
 
@@ -37,7 +37,7 @@ class Running:
 @asynccontextmanager
 async def running(database_url: str, **settings: Any) -> AsyncIterator[Running]:
     """Runs config_svc on a free port while open."""
-    given = ConfigSettings(database_url=Secret(database_url), grpc_port=0, drain_timeout=2, **settings)
+    given = ConfigSettings(database_url=SecretStr(database_url), grpc_port=0, drain_timeout=2, **settings)
     async with build(given) as details:
         port = details["grpc_port"]
         async with open_channel(f"127.0.0.1:{port}") as channel:

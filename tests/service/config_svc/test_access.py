@@ -11,13 +11,14 @@ import grpc
 import psycopg
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from pydantic import SecretStr
 
 from config_svc.settings import ConfigSettings
 from parley.config.v1 import access_service_pb2 as pb
 from parley.config.v1 import agent_config_service_pb2 as agents_pb
 from servicekit.channels import open_channel
-from servicekit.environment import Secret, SettingsError
 from servicekit.rpc_status import from_rpc_error
+from servicekit.settings import SettingsError
 from tests.servers.ports import free_port
 from tests.servers.processes import ServiceProcess
 from tests.servers.stores import libpq_url
@@ -207,7 +208,7 @@ async def test_a_deletion_survives_a_kill(database_url: str, tmp_path: Path) -> 
 
 async def test_keys_are_checked_at_the_door_and_seen_to_end(database_url: str) -> None:
     """With authentication on: config_svc knows its own keys, and drops them when they end."""
-    settings = {"auth": "required", "operator_key": Secret(OPERATOR_KEY)}
+    settings = {"auth": "required", "operator_key": SecretStr(OPERATOR_KEY)}
     async with running(database_url, **settings) as service:
 
         def bearing(key: str) -> dict[str, Any]:
@@ -278,7 +279,7 @@ async def test_metrics_of_access(database_url: str) -> None:
 
 def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def given(**settings: Any) -> tuple[bytes, ...]:
-        return ConfigSettings(database_url=Secret("postgresql://x"), **settings).key_secrets
+        return ConfigSettings(database_url=SecretStr("postgresql://x"), **settings).key_secrets
 
     first, second = "1" * 32, "2" * 40
     assert given() == ()
@@ -296,4 +297,4 @@ def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch
     with pytest.raises(SettingsError, match="can't be read"):
         given(key_secret_file=tmp_path / "none")
     with pytest.raises(SettingsError, match="both"):
-        given(key_secret=Secret(first))
+        given(key_secret=SecretStr(first))

@@ -10,8 +10,8 @@ from access.rules import rules_of
 from access.settings import AccessSettings
 from parley.access.v1 import rule_pb2
 from parley.chat.v1 import chat_service_pb2
-from servicekit.environment import SettingsError
 from servicekit.errors import StartupError
+from servicekit.settings import SettingsError
 
 OPERATOR_KEY = "an-operator-key-of-forty-characters-or-so"
 

@@ -12,7 +12,10 @@ from tests.servers.processes import clean_environment
     ("providers", "complaint"),
     [
         ("{x", "PARLEY_PROVIDERS: not JSON: "),
-        ("[]", "PARLEY_PROVIDERS: Expected `object`, got `array`"),
+        ("[]", "PARLEY_PROVIDERS: Input should be a valid dictionary"),
+        ('{"a": {}}', "PARLEY_PROVIDERS: a.base_url: is required"),
+        ('{"a": {"base_url": "ftp://x"}}', "PARLEY_PROVIDERS: a.base_url: must be an http or https URL"),
+        ('{"a": {"base_url": "http://x", "api_key": "sk-1"}}', "PARLEY_PROVIDERS: a.api_key: Extra inputs are not"),
     ],
 )
 def test_a_wrong_variable_is_one_line_with_its_name(providers: str, complaint: str) -> None:

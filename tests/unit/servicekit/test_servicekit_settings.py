@@ -1,7 +1,6 @@
 import pytest
 
-from servicekit.environment import SettingsError
-from servicekit.settings import ServiceSettings, is_loopback
+from servicekit.settings import ServiceSettings, SettingsError, is_loopback
 from servicekit.tls import TlsFiles
 
 
@@ -65,7 +64,7 @@ def test_half_of_tls_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, missing
 
 
 def test_services_speak_in_the_clear_on_this_machine_only() -> None:
-    with pytest.raises(SettingsError, match=r"in the clear: set PARLEY_TLS_CERT_FILE"):
+    with pytest.raises(SettingsError, match="not encrypted: set PARLEY_TLS_CERT_FILE"):
         ServiceSettings(host="0.0.0.0", auth="required")
     settings = ServiceSettings(
         host="0.0.0.0", auth="required", tls_cert_file="a", tls_key_file="b", tls_ca_file="c", tls_peers=("gateway",)
