@@ -160,7 +160,7 @@ async def _drain(
     http.retire()
     await grpc_server.retire()
     await asyncio.sleep(settings.drain_notice)
-    http.close_door()
+    http.stop_accepting()
     grpc_server.close_door(settings.drain_timeout + _edge_drain(settings))
     await asyncio.sleep(_LAST_CALLS)
     await scheduler.drain(settings.drain_timeout)

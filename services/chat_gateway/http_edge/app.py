@@ -3,6 +3,7 @@
 import itertools
 import secrets
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -20,7 +21,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from access.authenticator import Authenticator
-from access.caller import CHAT
+from access.caller import CHAT, Caller
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.stubs import CONFIG_SVC, SESSION_SVC, Stubs
 from chat_gateway.deletion import AgentDeletion
@@ -31,16 +32,17 @@ from chat_gateway.http_edge.admin.agents.revisions import revisions_router
 from chat_gateway.http_edge.admin.agents.routes import agents_router
 from chat_gateway.http_edge.admin.agents.schema import in_our_names
 from chat_gateway.http_edge.admin.docs import docs_file, docs_page, openapi_document
-from chat_gateway.http_edge.admin.openapi import CHAT_PATH, CONFIG
+from chat_gateway.http_edge.admin.openapi import CONFIG
 from chat_gateway.http_edge.admin.process import process_router
 from chat_gateway.http_edge.admin.routing import VERB, JsonRequest
 from chat_gateway.http_edge.admin.sessions.routes import sessions_router
 from chat_gateway.http_edge.admin.sessions.users import users_router
 from chat_gateway.http_edge.dependencies import Dependencies, HttpSettings
-from chat_gateway.http_edge.openai.chat.convert import HEADERS
-from chat_gateway.http_edge.openai.chat.handler import CLIENT_GONE, Completions
-from chat_gateway.http_edge.wire.auth import Admission, project_of_request, require_scopes
+from chat_gateway.http_edge.openai.chat.handler import ChatCompletions
+from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH
+from chat_gateway.http_edge.wire.auth import Authorizer, project_of_request, require_scopes
 from chat_gateway.http_edge.wire.bodies import ClientGone, too_large
+from chat_gateway.http_edge.wire.context import CLIENT_GONE, RequestContext, current_request, set_current_request
 from chat_gateway.http_edge.wire.errors import (
     ErrorBody,
     MalformedBody,
@@ -51,8 +53,9 @@ from chat_gateway.http_edge.wire.errors import (
     http_status,
 )
 from chat_gateway.http_edge.wire.metrics import RequestDurations
-from chat_gateway.http_edge.wire.protocol import LINE
-from chat_gateway.http_edge.wire.refusal import refuse_body
+from chat_gateway.http_edge.wire.protocol import connection_of
+from chat_gateway.http_edge.wire.refusal import refuse
+from chat_gateway.http_edge.wire.turn_headers import REQUEST_HEADERS
 from chat_gateway.instances import Instances
 from chat_gateway.model.errors import TurnQueueFull
 from servicekit import traces
@@ -60,10 +63,13 @@ from servicekit.channels import Peer
 from servicekit.errors import Cancelled, Internal, InvalidArgument, ServiceError, Violation
 
 _TRACE_CONTEXT = frozenset({traces.TRACEPARENT.encode(), traces.TRACESTATE.encode()})
-_WANTED = frozenset((*HEADERS, b"authorization", b"content-length", b"x-request-id"))
+_READ_HEADERS = frozenset((*REQUEST_HEADERS, b"authorization", b"content-length", b"x-request-id"))
 _MAX_REQUEST_ID = 128
 _COLLECTION_DEPTH = 2  # /v1/sessions
 _RETRY_AFTER = 1.0
+
+TurnRoute = Callable[[RequestContext, Caller], Awaitable[int]]
+"""Serves a POST that asks for a turn, and returns the status that it was answered with."""
 
 log = structlog.get_logger("chat_gateway.http")
 
@@ -84,7 +90,7 @@ def build_app(
     Without an `authenticator` every caller is anonymous and may do everything.
     """
     bounds = settings or HttpSettings()
-    admission = Admission(authenticator)
+    authorizer = Authorizer(authenticator)
     config_svc, session_svc = Peer(CONFIG_SVC, bounds.rpc_timeout), Peer(SESSION_SVC, bounds.rpc_timeout)
     deps = Dependencies(stubs, config_svc, session_svc, deletion, instances, readiness, bounds, registry)
     agents, sessions = (agents_router(), revisions_router()), (sessions_router(), users_router())
@@ -96,14 +102,15 @@ def build_app(
             "deps": Provide(lambda: deps, sync_to_thread=False, use_cache=True),
             "project": Provide(project_of_request),
         },
-        guards=[admission.guard],
+        guards=[authorizer.guard],
         exception_handlers={Exception: _answer_error},
         openapi_config=CONFIG,
         state=State({"settings": bounds}),
         logging_config=None,
     )
     require_scopes(admin)
-    return _Edge(Completions(turns, bounds), admin, admission, bounds, RequestDurations(registry)).serve
+    turn_routes = {CHAT_PATH: ChatCompletions(turns, bounds).serve}
+    return _Edge(turn_routes, admin, authorizer, bounds, RequestDurations(registry)).serve
 
 
 class _Edge:
@@ -111,20 +118,20 @@ class _Edge:
 
     def __init__(
         self,
-        completions: Completions,
+        turn_routes: Mapping[str, TurnRoute],
         admin: Litestar,
-        admission: Admission,
+        authorizer: Authorizer,
         settings: HttpSettings,
         durations: RequestDurations,
     ) -> None:
-        self._completions = completions
+        self._turn_routes = turn_routes
         self._admin = admin
-        self._admission = admission
+        self._authorizer = authorizer
         self._settings = settings
         self._durations = durations
         self._id_prefix = secrets.token_hex(6).encode()
         self._ids = itertools.count(1)
-        self._completing = 0
+        self._turn_requests = 0
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection event (ASGI 3)."""
@@ -147,68 +154,66 @@ class _Edge:
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> tuple[str, int]:
         """Returns the route and the status it was answered with."""
         start = time.perf_counter()
-        wanted = {name: value for name, value in scope["headers"] if name in _WANTED}
-        request_id = self._request_id(wanted)
-        hot = scope["path"] == CHAT_PATH
-        method = scope["method"]
-        route = CHAT_PATH
+        headers = {name: value for name, value in scope["headers"] if name in _READ_HEADERS}
+        context = RequestContext(self._request_id(headers), headers, connection_of(scope), receive, send)
+        path, method = scope["path"], scope["method"]
+        turn_route = self._turn_routes.get(path)
+        route = "unknown" if turn_route is None else path
         try:
-            length = wanted.get(b"content-length")
+            length = headers.get(b"content-length")
             if length is not None and int(length) > self._settings.max_body_bytes:
-                status = await refuse_body(too_large(self._settings.max_body_bytes), request_id, receive, send)
-            elif hot:
-                status = await self._complete(scope, wanted, request_id, receive, send)
+                status = await refuse(too_large(self._settings.max_body_bytes), context)
+            elif turn_route is not None:
+                status = await self._serve_turn(turn_route, path, method, context)
             else:
-                status, route = await self._administer(scope, request_id, receive, send)
+                route, status = await self._serve_admin(scope, context)
         except BaseException:
             self._durations.observe(route, method, 500, time.perf_counter() - start)
             raise
         seconds = time.perf_counter() - start
         self._durations.observe(route, method, status, seconds)
-        if self._settings.access_log or not hot or status >= 500:
-            _access(route, method, status, seconds, request_id)
+        if self._settings.access_log or turn_route is None or status >= 500:
+            _log_request(route, method, status, seconds, context)
         return route, status
 
-    async def _complete(
-        self, scope: Any, wanted: dict[bytes, bytes], request_id: bytes, receive: Receive, send: Send
-    ) -> int:
-        if scope["method"] != "POST":
-            return await refuse_body(MethodNotAllowed(scope["method"], CHAT_PATH, "POST"), request_id, receive, send)
+    async def _serve_turn(self, serve: TurnRoute, path: str, method: str, context: RequestContext) -> int:
+        if method != "POST":
+            return await refuse(MethodNotAllowed(method, path, "POST"), context)
         # The scheduler bounds turns only once their requests are read: what is being read needs a bound of its own.
         limit = self._settings.max_requests
-        if self._completing >= limit:
-            return await refuse_body(TurnQueueFull("gateway", limit, _RETRY_AFTER), request_id, receive, send)
-        given = wanted.get(b"authorization")
-        authorization = None if given is None else given.decode("latin-1")
+        if self._turn_requests >= limit:
+            return await refuse(TurnQueueFull("gateway", limit, _RETRY_AFTER), context)
+        authorization = context.headers.get(b"authorization")
         try:
-            caller = await self._admission.admit(authorization, CHAT)
+            caller = await self._authorizer.authorize(
+                None if authorization is None else authorization.decode("latin-1"), CHAT
+            )
         except ServiceError as error:
-            return await refuse_body(error, request_id, receive, send)
-        fields = {HEADERS[name]: value.decode("latin-1") for name, value in wanted.items() if name in HEADERS}
-        self._completing += 1
+            return await refuse(error, context)
+        self._turn_requests += 1
         try:
-            return await self._completions.answer(caller, fields, request_id, scope[LINE], receive, send)
+            return await serve(context, caller)
         finally:
-            self._completing -= 1
+            self._turn_requests -= 1
 
-    async def _administer(self, scope: Any, request_id: bytes, receive: Receive, send: Send) -> tuple[int, str]:
+    async def _serve_admin(self, scope: Any, context: RequestContext) -> tuple[str, int]:
         status = CLIENT_GONE
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-            await send(message)
+                message["headers"] = [*message["headers"], (b"x-request-id", context.id)]
+            await context.send(message)
 
-        inner = _as_routed(scope)
-        inner["request_id"] = request_id.decode("latin-1")
-        await self._admin(inner, receive, send_with_id)
-        route = inner.get("path_template", "")
-        return status, str(route).replace(f"/{VERB}", ":") or "unknown"
+        set_current_request(context)
+        routed = _as_routed(scope)
+        await self._admin(routed, context.receive, send_with_id)
+        route = routed.get("path_template", "")
+        return str(route).replace(f"/{VERB}", ":") or "unknown", status
 
-    def _request_id(self, wanted: dict[bytes, bytes]) -> bytes:
-        given = wanted.get(b"x-request-id")
+    def _request_id(self, headers: Mapping[bytes, bytes]) -> bytes:
+        given = headers.get(b"x-request-id")
         if given and len(given) <= _MAX_REQUEST_ID and given.isascii() and given.decode().isprintable():
             return given
         return b"%b-%x" % (self._id_prefix, next(self._ids))
@@ -228,7 +233,7 @@ def _as_routed(scope: Any) -> Any:
     return routed
 
 
-def _access(route: str, method: str, status: int, seconds: float, request_id: bytes) -> None:
+def _log_request(route: str, method: str, status: int, seconds: float, context: RequestContext) -> None:
     write = log.debug if route in ("/livez", "/readyz", "/metrics") else log.info
     write(
         "request",
@@ -236,7 +241,7 @@ def _access(route: str, method: str, status: int, seconds: float, request_id: by
         method=method,
         status=status,
         ms=round(seconds * 1e3, 2),
-        request_id=request_id.decode("latin-1"),
+        request_id=context.id.decode("latin-1"),
     )
 
 
@@ -265,8 +270,8 @@ def _as_service_error(request: Request[Any, Any, Any], exception: Exception) -> 
         case HTTPException() if exception.status_code < 500:
             return InvalidArgument(message=exception.detail)
         case _:
-            request_id = dict(request.scope).get("request_id")
-            log.error("unexpected exception", request_id=request_id, exc_info=exception)
+            request_id = current_request().id.decode("latin-1")
+            log.error("unexpected_exception", request_id=request_id, exc_info=exception)
             return Internal()
 
 

@@ -41,11 +41,12 @@ from chat_gateway.http_edge.admin.sessions.schema import (
     SessionMessageJson,
     SessionPatch,
 )
+from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH, chat_operation
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletion, ChatCompletionRequest
 from chat_gateway.http_edge.wire.auth import FRAMEWORK_PATH, OPEN
 from chat_gateway.http_edge.wire.errors import ErrorBody
+from chat_gateway.http_edge.wire.openapi import SCHEMA_REF, error_response
 
-CHAT_PATH = "/v1/chat/completions"
 CONFIG = OpenAPIConfig(
     title="Parley",
     version="1",
@@ -60,33 +61,6 @@ _PAGE_NAME = re.compile(rb"Page_[\w.]+\.(\w+)Json_")
 _SCHEMA_NAME = re.compile(rb"\b([A-Z]\w+)Json\b")
 """What the framework calls a page of them, and our own ending: neither says anything to a reader."""
 
-_REF = "#/components/schemas/{name}"
-_REQUEST_HEADERS = {
-    "X-Session-ID": "The session to go on with, or to create under this id.",
-    "X-User-ID": "The user that the session belongs to.",
-    "X-Project-ID": "The project; an API key has its own. `default` when nothing names one.",
-    "X-Session-Busy": "While another turn of the session runs: wait (default), reject or interrupt.",
-    "Idempotency-Key": "A repeat with the same key and body replays the first outcome.",
-}
-_ANSWER_HEADERS = {
-    "X-Session-ID": "The session.",
-    "X-Session-Created": "`true` when this turn made it.",
-    "X-Session-Expires": "When it ends unless a turn begins before (not on streams).",
-    "X-Agent-Revision": "The revision of the agent config that the turn ran on.",
-    "x-ratelimit-limit-requests": "Turns that may begin in any minute, of the key's or agent's limit that is nearest.",
-    "x-ratelimit-remaining-requests": "Turns of it that may begin now.",
-    "x-ratelimit-reset-requests": "How long until all of them may, such as `6m0s`.",
-    "Idempotent-Replayed": "`true` when this is the stored outcome of an earlier request (not on streams).",
-}
-_ERRORS = {
-    "400": "The request is not valid, or can't be carried out as things are.",
-    "404": "There is no such agent, revision or session.",
-    "409": "The session is busy, the turn was interrupted, or the idempotency key was used for another body.",
-    "429": "As many turns are running and queued as may be, or the key's or agent's limit is reached (`rate_limited`).",
-    "500": "A fault of the service, or a garbled answer of the provider.",
-    "503": "The provider or a part of the service is away.",
-    "504": "The provider, or the whole turn, took too long.",
-}
 _ACCESS_ERRORS = {
     "401": "There are no credentials, or none that are valid.",
     "403": "The credentials do not carry the scope, or are for another project or user.",
@@ -146,55 +120,20 @@ def document(app: Litestar) -> bytes:
         for method, operation in item.items():
             _describe_errors(operation, path)
             _describe_access(operation, scopes[path, method])
-    whole["paths"][CHAT_PATH] = {"post": _chat_operation()}
+    whole["paths"][CHAT_PATH] = {"post": chat_operation()}
     _describe_access(whole["paths"][CHAT_PATH]["post"], CHAT)
     whole["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
-    _, schemas = msgspec.json.schema_components(_DESCRIBED, ref_template=_REF)
+    _, schemas = msgspec.json.schema_components(_DESCRIBED, ref_template=SCHEMA_REF)
     whole["components"]["schemas"].update(schemas)
     text = msgspec.json.encode(_as_3_0(whole) | {"openapi": "3.0.3"})
     return _SCHEMA_NAME.sub(rb"\1", _PAGE_NAME.sub(rb"\1List", text))
-
-
-def _chat_operation() -> dict[str, Any]:
-    string = {"type": "string"}
-    answer_headers = {name: {"description": text, "schema": string} for name, text in _ANSWER_HEADERS.items()}
-    return {
-        "summary": "Create Chat Completion",
-        "description": "Runs one turn. The answer, or the last chunk of a stream, is sent once the turn is stored. An "
-        'error in mid-stream is one frame `data: {"error": …}` and no `[DONE]`.',
-        "operationId": "create_chat_completion",
-        "parameters": [
-            {"name": name, "in": "header", "description": text, "required": False, "schema": string}
-            for name, text in _REQUEST_HEADERS.items()
-        ],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"$ref": _REF.format(name="ChatCompletionRequest")}}},
-        },
-        "responses": {
-            "200": {
-                "description": "The answer, or with `stream` its chunks as server-sent events.",
-                "headers": answer_headers,
-                "content": {
-                    "application/json": {"schema": {"$ref": _REF.format(name="ChatCompletion")}},
-                    "text/event-stream": {"schema": string},
-                },
-            },
-            **{status: _error_response(text) for status, text in _ERRORS.items()},
-        },
-    }
-
-
-def _error_response(description: str) -> dict[str, Any]:
-    schema = {"$ref": _REF.format(name="ErrorBody")}
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
 def _describe_errors(operation: dict[str, Any], path: str) -> None:
     responses = operation["responses"]
     responses.pop("400", None)  # the framework's own form, which we never answer with
     errors = _ADMIN_ERRORS if path.startswith("/v1/") else {"default": _ADMIN_ERRORS["default"]}
-    responses |= {status: _error_response(text) for status, text in errors.items()}
+    responses |= {status: error_response(text) for status, text in errors.items()}
 
 
 def _scopes(app: Litestar) -> dict[tuple[str, str], str]:
@@ -215,7 +154,7 @@ def _describe_access(operation: dict[str, Any], scope: str) -> None:
     if scope == OPEN:
         return
     operation["description"] = f"{operation.get('description', '')}\n\nScope: `{scope}`.".strip()
-    operation["responses"] |= {status: _error_response(text) for status, text in _ACCESS_ERRORS.items()}
+    operation["responses"] |= {status: error_response(text) for status, text in _ACCESS_ERRORS.items()}
 
 
 def _as_3_0(node: Any) -> Any:

@@ -15,6 +15,7 @@ from access.authenticator import Authenticator, bearer
 from access.binding import bound_project, bound_user, require
 from access.caller import ANONYMOUS, Caller, current, set_current
 from access.errors import Unauthenticated
+from chat_gateway.http_edge.wire.context import current_request
 from chat_gateway.http_edge.wire.errors import RouteNotFound
 from chat_gateway.model.rules import is_agent_id
 from chat_gateway.model.turn import DEFAULT_PROJECT
@@ -31,16 +32,16 @@ PROJECT_HEADER: Final = "X-Project-ID"
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 
-class Admission:
-    """Finds out who sends a request, and whether they may. Without an authenticator everybody may everything."""
+class Authorizer:
+    """Identifies who sends a request, and checks their scope. Without an authenticator everybody may do everything."""
 
     def __init__(self, authenticator: Authenticator | None) -> None:
         self._authenticator = authenticator
 
-    async def admit(self, authorization: str | None, scope: str) -> Caller:
+    async def authorize(self, authorization: str | None, scope: str) -> Caller:
         """Returns the caller of a request, who has the scope, and makes it `current()`.
 
-        Raises `Unauthenticated`, `ScopeMissing`, or `Unavailable` when nobody can tell who it is.
+        Raises `Unauthenticated`, `ScopeMissing`, or `Unavailable` when the credentials can't be checked.
         """
         if self._authenticator is None:
             return ANONYMOUS
@@ -53,15 +54,15 @@ class Admission:
         return caller
 
     async def guard(self, connection: Connection, handler: BaseRouteHandler) -> None:
-        """Admits a request to one of the framework's routes, before anything of it is read."""
+        """Authorizes a request to one of the framework's routes, before its body is read."""
         scope = handler.opt.get("scope")
         if scope is None:  # the framework's own, which are not part of the API
             raise RouteNotFound(str(dict(connection.scope).get("method")), connection.url.path)
         if scope == OPEN:
             return
-        caller = await self.admit(connection.headers.get("authorization"), scope)
-        request_id = dict(connection.scope).get("request_id", "")
-        set_current(replace(caller, request_id=str(request_id), source="http"))
+        caller = await self.authorize(connection.headers.get("authorization"), scope)
+        request_id = current_request().id.decode("latin-1")
+        set_current(replace(caller, request_id=request_id, source="http"))
 
 
 def require_scopes(app: Litestar) -> None:

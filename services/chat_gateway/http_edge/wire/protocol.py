@@ -11,13 +11,11 @@ from chat_gateway.http_edge.wire.errors import MalformedBody, encode_error
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT = 30.0
-"""Seconds for a request's line and headers to arrive, counted from the connection or the first byte. An idle connection
-between requests has uvicorn's keep-alive timeout instead."""
+"""Seconds for a request's line and headers to arrive, unless the server says otherwise. Counted from the connection or
+the first byte; an idle connection between requests has uvicorn's keep-alive timeout instead."""
 
-LINE: Final = "parley.line"
-"""Where a request's scope has its `Line`."""
+_CONNECTION: Final = "parley.connection"
 
-_OK = b"HTTP/1.1 200 OK\r\n"
 _STATUS_LINES = {
     400: b"HTTP/1.1 400 Bad Request\r\n",
     408: b"HTTP/1.1 408 Request Timeout\r\n",
@@ -25,15 +23,18 @@ _STATUS_LINES = {
 }
 
 
-class RetirableState(ServerState):
+class SharedState(ServerState):
     """What the connections of one server share."""
 
-    retiring = False
-    """Whether every answer that has not begun is the last one of its connection (`Connection: close`)."""
+    def __init__(self, head_timeout: float = HEAD_TIMEOUT) -> None:
+        super().__init__()
+        self.head_timeout = head_timeout
+        self.retiring = False
+        """Whether every answer that has not begun is the last one of its connection (`Connection: close`)."""
 
 
-class Line:
-    """What a request may do with its connection that ASGI has no words for. A tenth of the edge's work for a turn."""
+class ConnectionHandle:
+    """What a request may do with its connection that ASGI has no messages for."""
 
     __slots__ = ("_connection", "_cycle")
 
@@ -58,35 +59,23 @@ class Line:
             when_gone()
 
     def unwatch(self) -> None:
-        """Has nobody called any more."""
+        """Has nothing called any more."""
         self._connection.when_gone = None
 
-    def answer(self, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
-        """Answers 200 with all of `body` in one write; false, and nothing is done, where `send` has to do it.
 
-        The headers are the caller's care: names in lower case, nothing in values that could end a line, no
-        `content-length`. `send` looks at each with two regular expressions, and writes twice.
-        """
-        cycle, connection = self._cycle, self._connection
-        if cycle.response_started or cycle.disconnected or connection.flow.write_paused:
-            return False
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
-        if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        connection.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (_OK + b"".join(lines), len(body), body))
-        cycle.response_started = cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            connection.transport.close()
-        cycle.on_response()
-        return True
+def connection_of(scope: Any) -> ConnectionHandle:
+    """Returns the connection of a request that a `BoundedHttpProtocol` received."""
+    handle: ConnectionHandle = scope[_CONNECTION]
+    return handle
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """One connection. Closes it when a head is larger than `MAX_HEAD_BYTES` or takes longer than `HEAD_TIMEOUT`.
+    """One connection. Closes it when a head is larger than `MAX_HEAD_BYTES` or takes too long.
 
-    Requests find their `Line` in their scope, by the name `LINE`.
+    Requests get theirs by `connection_of`.
     """
+
+    server_state: SharedState
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -95,15 +84,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self.lost = False
         self.when_gone: Callable[[], None] | None = None
-        """Whom the request that is served now has told to call when the client leaves."""
+        """What the request that is served now wants called when the client leaves."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the time of the first head."""
+        """Starts the timer of the first head."""
         super().connection_made(transport)
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the time, and tells the request that is served."""
+        """Stops the timer, and notifies the request that is served."""
         self._stop_timer()
         super().connection_lost(exc)
         self.lost = True
@@ -121,9 +110,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
-        if self.cycle is not None and getattr(self.server_state, "retiring", False):
+        if self.cycle is not None and self.server_state.retiring:
             self.cycle.keep_alive = False
-        self.scope[LINE] = Line(self, self.cycle)  # type: ignore[typeddict-unknown-key]
+        self.scope[_CONNECTION] = ConnectionHandle(self, self.cycle)  # type: ignore[typeddict-unknown-key]
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes, as long as the head that they belong to is within its bounds."""
@@ -151,7 +140,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _start_timer(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._on_timeout)
+        self._head_timer = self.loop.call_later(self.server_state.head_timeout, self._on_timeout)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

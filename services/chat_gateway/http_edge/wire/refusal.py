@@ -2,8 +2,9 @@
 
 import asyncio
 
-from litestar.types import Receive, Send
+from litestar.types import Receive
 
+from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.errors import encode_error, error_headers, http_status
 from servicekit.errors import ServiceError
 
@@ -13,7 +14,7 @@ LINGER_SECONDS = 5.0
 client, still sending, would never see the answer."""
 
 
-async def refuse_body(error: ServiceError, request_id: bytes, receive: Receive, send: Send) -> int:
+async def refuse(error: ServiceError, context: RequestContext) -> int:
     """Answers with the error, lets the client finish sending within bounds, then has the connection closed.
 
     Returns the status.
@@ -24,13 +25,13 @@ async def refuse_body(error: ServiceError, request_id: bytes, receive: Receive, 
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"connection", b"close"),
-        (b"x-request-id", request_id),
+        (b"x-request-id", context.id),
         *error_headers(error),
     ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    await _drain(receive)
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    await context.send({"type": "http.response.start", "status": status, "headers": headers})
+    await context.send({"type": "http.response.body", "body": body, "more_body": True})
+    await _drain(context.receive)
+    await context.send({"type": "http.response.body", "body": b"", "more_body": False})
     return status
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 from litestar.types import ASGIApp
 
-from chat_gateway.http_edge.wire.protocol import BoundedHttpProtocol, RetirableState
+from chat_gateway.http_edge.wire.protocol import HEAD_TIMEOUT, BoundedHttpProtocol, SharedState
 from servicekit.errors import StartupError
 from servicekit.tls import Certificates, server_context
 
@@ -23,7 +23,7 @@ _CANCEL_GRACE = 2.0
 class HttpServer:
     """A server that is up on `port`, and the steps of its end, each of them idempotent."""
 
-    def __init__(self, port: int, server: uvicorn.Server, state: RetirableState) -> None:
+    def __init__(self, port: int, server: uvicorn.Server, state: SharedState) -> None:
         self.port = port
         self._server = server
         self._state = state
@@ -32,7 +32,7 @@ class HttpServer:
         """Goes on serving, but asks with every answer for another connection the next time."""
         self._state.retiring = True
 
-    def close_door(self) -> None:
+    def stop_accepting(self) -> None:
         """Takes no new connection or request from now on; requests in flight go on."""
         self.retire()
         for listener in self._server.servers:
@@ -43,11 +43,18 @@ class HttpServer:
 
 @contextlib.asynccontextmanager
 async def http_serving(
-    app: ASGIApp, host: str, port: int, drain_timeout: float, tls: Certificates | None = None
+    app: ASGIApp,
+    host: str,
+    port: int,
+    drain_timeout: float,
+    tls: Certificates | None = None,
+    *,
+    head_timeout: float = HEAD_TIMEOUT,
 ) -> AsyncIterator[HttpServer]:
     """Serves `app` on `host:port` (0: any free port) while open; raises `StartupError` when the port can't be had.
 
-    With `tls` it speaks HTTPS; a new connection gets the newest certificates.
+    With `tls` it speaks HTTPS; a new connection gets the newest certificates. A request's line and headers have
+    `head_timeout` seconds to arrive.
 
     Leaving stops accepting, lets requests in flight finish for `drain_timeout` seconds, cancels the rest (they are
     answered with DRAINING) and closes. No signal handlers, no access log, no lifespan.
@@ -58,7 +65,7 @@ async def http_serving(
     if tls is not None:
         server.config.ssl = server_context(tls)
     server.lifespan = server.config.lifespan_class(server.config)
-    server.server_state = state = RetirableState()
+    server.server_state = state = SharedState(head_timeout)
     try:
         await server.startup(sockets=[listener])
         ticker = asyncio.create_task(_tick(server), name="http-date")
@@ -66,7 +73,7 @@ async def http_serving(
             running = HttpServer(listener.getsockname()[1], server, state)
             yield running
         finally:
-            running.close_door()
+            running.stop_accepting()
             await _drain(server, drain_timeout)
             ticker.cancel()
             await asyncio.gather(ticker, return_exceptions=True)

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from chat_gateway.clients.stubs import make_stubs
 from chat_gateway.http_edge.app import build_app
 from chat_gateway.http_edge.dependencies import HttpSettings
+from chat_gateway.http_edge.wire.protocol import HEAD_TIMEOUT
 from chat_gateway.http_edge.wire.server import http_serving
 from chat_gateway.instances import InstanceInfo
 from chat_gateway.model.turn import (
@@ -212,7 +213,9 @@ class Edge:
 
 
 @contextlib.asynccontextmanager
-async def running_edge(settings: HttpSettings | None = None, *, drain_timeout: float = 1.0) -> AsyncIterator[Edge]:
+async def running_edge(
+    settings: HttpSettings | None = None, *, drain_timeout: float = 1.0, head_timeout: float = HEAD_TIMEOUT
+) -> AsyncIterator[Edge]:
     """Serves the edge on any free port."""
     async with contextlib.AsyncExitStack() as stack:
         peers = Peers()
@@ -222,7 +225,9 @@ async def running_edge(settings: HttpSettings | None = None, *, drain_timeout: f
         app = build_app(
             turns, make_stubs(channel, channel), deletion, instances, readiness, settings, registry=registry
         )
-        server = await stack.enter_async_context(http_serving(app, "127.0.0.1", 0, drain_timeout))
+        server = await stack.enter_async_context(
+            http_serving(app, "127.0.0.1", 0, drain_timeout, head_timeout=head_timeout)
+        )
         client = await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10, trust_env=False)
         )

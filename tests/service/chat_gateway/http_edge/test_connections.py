@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from chat_gateway.http_edge.dependencies import HttpSettings
-from chat_gateway.http_edge.wire import protocol
+from chat_gateway.http_edge.wire.protocol import MAX_HEAD_BYTES
 from chat_gateway.http_edge.wire.server import http_serving
 from chat_gateway.model.turn import Delta
 from servicekit.errors import StartupError
@@ -141,15 +141,14 @@ async def test_a_client_that_leaves_while_it_sends_leaves_nothing(edge: Edge, wi
 
 
 async def test_headers_over_their_limit_are_refused(wire: Wire) -> None:
-    wire.writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * (protocol.MAX_HEAD_BYTES + 1))
+    wire.writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * (MAX_HEAD_BYTES + 1))
     status, body = await wire.answer()
     assert status == 431
     assert json.loads(body)["error"]["code"] == "malformed_body"
 
 
-async def test_headers_that_take_too_long_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", 0.1)
-    async with running_edge() as edge:
+async def test_headers_that_take_too_long_are_refused() -> None:
+    async with running_edge(head_timeout=0.1) as edge:
         for start in (b"", b"GET /livez HTTP/1.1\r\nhost:"):
             reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
             writer.write(start)
@@ -224,7 +223,7 @@ async def test_a_server_that_retires_asks_for_another_connection_with_every_answ
         assert (await client.get("/")).status_code == 200, "new connections are still taken"
         slow = asyncio.create_task(client.get("/slow"))
         await asyncio.sleep(0.05)
-        server.close_door()
+        server.stop_accepting()
         assert (await slow).status_code == 200
         with pytest.raises(httpx.ConnectError):
             await client.get("/")

@@ -1,42 +1,26 @@
-"""What OpenAI's chat completion request and response are in Parley's words."""
+"""OpenAI's chat completion request as a turn."""
 
 import re
-from collections.abc import Mapping
 
 import msgspec
 
 from access.binding import bound_user
 from access.caller import ANONYMOUS, Caller
 from chat_gateway.http_edge.openai.chat.schema import (
-    AnswerMessage,
-    ChatCompletion,
     ChatCompletionRequest,
     ChatMessage,
-    Choice,
-    CompletionUsage,
     ContentPart,
-    FunctionCall,
-    PromptTokensDetails,
     Tool,
     ToolCall,
     ToolChoice,
 )
 from chat_gateway.http_edge.wire.auth import named_project
 from chat_gateway.http_edge.wire.bodies import check_depth, decode
+from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
 from servicekit.errors import Violations
 
-HEADERS = {
-    b"x-session-id": "session_id",
-    b"x-user-id": "user_id",
-    b"x-project-id": "project",
-    b"x-session-busy": "busy",
-    b"idempotency-key": "request_id",
-}
-"""The request headers that say what a field of the body, or of a turn, says."""
-
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
-_encode = msgspec.json.Encoder().encode
 
 _ROLES = {
     "system": model.Role.SYSTEM,
@@ -56,19 +40,17 @@ def decode_request(body: bytes) -> ChatCompletionRequest:
     return decode(_decoder.decode, body)
 
 
-def to_turn_request(
-    chat: ChatCompletionRequest, headers: Mapping[str, str], caller: Caller = ANONYMOUS
-) -> model.TurnRequest:
-    """Returns the turn that is asked for. `headers` holds what was sent of `HEADERS`, by field name.
+def to_turn_request(chat: ChatCompletionRequest, headers: TurnHeaders, caller: Caller = ANONYMOUS) -> model.TurnRequest:
+    """Returns the turn that is asked for, bound to `caller`.
 
-    It is bound to `caller`. Raises `InvalidArgument` with every violation: of what can't be honoured, and of fields
-    that contradict headers; `ProjectDenied` and `UserDenied`.
+    Raises `InvalidArgument` with every violation: of what can't be honoured, and of fields that contradict headers;
+    `ProjectDenied` and `UserDenied`.
     """
-    project = named_project(caller, headers.get("project", ""))
+    project = named_project(caller, headers.project)
     found = Violations()
     agent_id, revision = _agent(chat.model, found)
     _refuse_unsupported(chat, found)
-    busy = _agreed("busy", chat.busy, headers, found) or "wait"
+    busy = _agreed("busy", chat.busy, headers.busy, found) or "wait"
     if busy not in _BUSY:
         found.add("busy", "must be wait, reject or interrupt")
     on_disconnect = chat.on_disconnect or "cancel"
@@ -79,12 +61,12 @@ def to_turn_request(
         agent_id=agent_id,
         agent_revision=revision,
         messages=tuple([_message(message, i, found) for i, message in enumerate(chat.messages)]),
-        session_id=_agreed("session_id", chat.session_id, headers, found),
-        user_id=bound_user(caller, _agreed("user_id", chat.user_id, headers, found) or chat.user or ""),
+        session_id=_agreed("session_id", chat.session_id, headers.session_id, found),
+        user_id=bound_user(caller, _agreed("user_id", chat.user_id, headers.user_id, found) or chat.user or ""),
         session_must_exist=chat.session_must_exist is True,
         stateless=chat.store is False,
         busy=_BUSY.get(busy, model.BusyPolicy.WAIT),
-        request_id=headers.get("request_id", ""),
+        request_id=headers.request_id,
         sampling=_sampling(chat),
         tools=_tools(chat.tools, found) if chat.tools else (),
         tool_choice=_tool_choice(chat.tool_choice, found) if chat.tool_choice else "",
@@ -96,48 +78,6 @@ def to_turn_request(
     if chat.response_format:
         check_depth(chat.response_format, "response_format")
     return request
-
-
-def completion(outcome: model.TurnOutcome, model_name: str) -> bytes:
-    """Returns the answer's JSON. `model_name` is what the caller asked for."""
-    message = outcome.message
-    usage = outcome.usage
-    return _encode(
-        ChatCompletion(
-            id=completion_id(outcome.turn_id),
-            object="chat.completion",
-            created=int(outcome.begin_time.timestamp()),
-            model=model_name,
-            choices=[
-                Choice(
-                    index=0,
-                    message=AnswerMessage(
-                        role="assistant",
-                        content=message.content or (None if message.tool_calls or message.refusal else ""),
-                        refusal=message.refusal or None,
-                        tool_calls=[
-                            ToolCall(id=call.id, function=FunctionCall(name=call.name, arguments=call.arguments))
-                            for call in message.tool_calls
-                        ]
-                        or msgspec.UNSET,
-                    ),
-                    logprobs=None,
-                    finish_reason=outcome.finish_reason.value,
-                )
-            ],
-            usage=CompletionUsage(
-                prompt_tokens=usage.prompt_tokens,
-                completion_tokens=usage.completion_tokens,
-                total_tokens=usage.prompt_tokens + usage.completion_tokens,
-                prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
-            ),
-        )
-    )
-
-
-def completion_id(turn_id: str) -> str:
-    """Returns OpenAI's id of a turn."""
-    return f"chatcmpl-{turn_id}"
 
 
 _SAMPLING = {"sampling.max_output_tokens": "max_completion_tokens"}
@@ -172,11 +112,10 @@ def _agent(name: str, found: Violations) -> tuple[str, int]:
     return agent_id, int(number)
 
 
-def _agreed(field: str, said: str | None, headers: Mapping[str, str], found: Violations) -> str:
-    header = headers.get(field, "")
-    if said and header and said != header:
+def _agreed(field: str, in_body: str | None, in_header: str, found: Violations) -> str:
+    if in_body and in_header and in_body != in_header:
         found.add(field, "the body and the header must not name different ones")
-    return said or header
+    return in_body or in_header
 
 
 def _refuse_unsupported(chat: ChatCompletionRequest, found: Violations) -> None:

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions in Parley's words, and back."""
+"""OpenAI's chat completion requests as turns."""
 
 import contextlib
 import json
@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_gateway.http_edge.openai.chat.convert import decode_request, param_of, to_turn_request
+from chat_gateway.http_edge.openai.chat.request import decode_request, param_of, to_turn_request
 from chat_gateway.http_edge.wire.errors import MalformedBody
+from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
 from servicekit.errors import InvalidArgument
 
@@ -18,7 +19,7 @@ USER = {"role": "user", "content": "Hi"}
 
 def turn(headers: dict[str, str] | None = None, **fields: Any) -> model.TurnRequest:
     body = {"model": "hello", "messages": [USER]} | fields
-    return to_turn_request(decode_request(json.dumps(body).encode()), headers or {})
+    return to_turn_request(decode_request(json.dumps(body).encode()), TurnHeaders(**(headers or {})))
 
 
 def violations(headers: dict[str, str] | None = None, **fields: Any) -> list[str]:
@@ -198,7 +199,7 @@ FIELDS = ["model", "messages", "stream", "stop", "tools", "tool_choice", "metada
 def test_no_json_is_anything_but_a_turn_or_a_named_error(fields: dict[str, Any]) -> None:
     body = json.dumps({"model": "hello", "messages": [USER]} | fields).encode()
     with contextlib.suppress(InvalidArgument, MalformedBody):
-        assert isinstance(to_turn_request(decode_request(body), {}), model.TurnRequest)
+        assert isinstance(to_turn_request(decode_request(body), TurnHeaders()), model.TurnRequest)
 
 
 @given(st.binary(max_size=40))

@@ -1,0 +1,173 @@
+"""One turn over HTTP, whatever the protocol: what is read, the turn, its answer whole or streamed, its errors."""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+import structlog
+
+from chat_gateway.finishing import FinishingTurns
+from chat_gateway.http_edge.dependencies import HttpSettings
+from chat_gateway.http_edge.wire.bodies import BodyTimeout, ClientGone, read_body
+from chat_gateway.http_edge.wire.context import CLIENT_GONE, RequestContext
+from chat_gateway.http_edge.wire.errors import encode_error, error_headers, http_status
+from chat_gateway.http_edge.wire.refusal import refuse
+from chat_gateway.http_edge.wire.sse import EventStream, event
+from chat_gateway.http_edge.wire.turn_headers import answer_headers
+from chat_gateway.model.errors import CommitCutShort, CommitUnresolved
+from chat_gateway.model.turn import Delta, TurnOutcome, TurnRequest, TurnStarted
+from servicekit.errors import Draining, Internal, InvalidArgument, MessageTooLarge, ServiceError, Violation
+
+log = structlog.get_logger("chat_gateway.http")
+
+
+class TurnEvents(Protocol):
+    """How a protocol writes a streamed turn as server-sent events, in the order of the methods."""
+
+    def start(self, started: TurnStarted) -> bytes:
+        """Returns what comes before the first piece of the answer; called once."""
+
+    def delta(self, delta: Delta) -> bytes:
+        """Returns one more piece of the answer."""
+
+    def finish(self, outcome: TurnOutcome) -> bytes:
+        """Returns the end of the answer; called once, after the turn was stored."""
+
+
+class TurnExchange:
+    """One request for a turn and its answer, as a context: what fails inside is answered, and does not leave it.
+
+    After it, `status` is what the request was answered with. A client that leaves while the turn runs cancels the
+    task, as a drain of the server does; only the latter is answered. `param_of` gives a field of `TurnRequest` the name
+    that the protocol's callers know it by.
+    """
+
+    __slots__ = (
+        "_client_gone",
+        "_context",
+        "_param_of",
+        "_reading",
+        "_settings",
+        "_stream",
+        "_task",
+        "_turns",
+        "status",
+    )
+
+    def __init__(
+        self,
+        context: RequestContext,
+        turns: FinishingTurns,
+        settings: HttpSettings,
+        param_of: Callable[[str], str],
+    ) -> None:
+        self._context = context
+        self._turns = turns
+        self._settings = settings
+        self._param_of = param_of
+        self._task = asyncio.current_task()
+        self._stream: EventStream | None = None
+        self._reading = False
+        self._client_gone = False
+        self.status = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def body(self) -> bytes:
+        """Returns the request's body, all of it within the bounds of the settings."""
+        timeout = None if self._context.connection.has_body else self._settings.body_timeout
+        self._reading = True
+        body = await read_body(self._context.receive, self._settings.max_body_bytes, timeout)
+        self._reading = False
+        return body
+
+    async def run(self, request: TurnRequest) -> TurnOutcome:
+        """Runs a turn that is answered whole, and returns its outcome once it is stored."""
+        self._context.connection.watch(self._leave)
+        outcome = await self._turns.run(request)
+        self._unwatch()
+        return outcome
+
+    async def respond(self, outcome: TurnOutcome, body: bytes) -> None:
+        """Answers with `body`, which says what came of the turn."""
+        self.status = 200
+        await self._context.respond(200, body, answer_headers(outcome))
+
+    async def stream(self, request: TurnRequest, events: TurnEvents) -> None:
+        """Runs a turn and sends its answer as it grows; the end only once the turn is stored."""
+        settings = self._settings
+        stream = EventStream(self._context, settings.keep_alive_interval, settings.write_timeout, self._leave)
+        self._stream = stream
+
+        async def on_started(started: TurnStarted) -> None:
+            stream.open(answer_headers(started), events.start(started))
+
+        async def on_delta(delta: Delta) -> None:
+            await stream.write(events.delta(delta))
+
+        outcome = await self._turns.run(request, on_started, on_delta)
+        self._unwatch()
+        await stream.end(events.finish(outcome))
+        self.status = 200
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if error is None:
+            return False
+        self._unwatch()
+        try:
+            await self._fail(error)
+        except (ClientGone, asyncio.CancelledError):
+            self.status = CLIENT_GONE
+        return True
+
+    async def _fail(self, error: BaseException) -> None:
+        match error:
+            case MessageTooLarge() | BodyTimeout() if self._reading:
+                self.status = await refuse(error, self._context)
+            case InvalidArgument():
+                violations = [Violation(self._param_of(one.field), one.description) for one in error.violations]
+                await self._answer_error(InvalidArgument(violations))
+            case ServiceError():
+                await self._answer_error(error)
+            case CommitCutShort():
+                self._take_cancellation()
+                await self._answer_error(CommitUnresolved())
+            case asyncio.CancelledError():
+                self._take_cancellation()
+                await self._answer_error(Draining())
+            case Exception() if not isinstance(error, ClientGone):
+                log.error("unexpected_exception", request_id=self._context.id.decode("latin-1"), exc_info=error)
+                await self._answer_error(Internal())
+            case _:
+                raise error
+
+    async def _answer_error(self, error: ServiceError) -> None:
+        """Sends the error: as the answer, or, where a stream has begun, as its last event."""
+        self.status = http_status(error)
+        body = encode_error(error)
+        if self._stream is not None and self._stream.begun:
+            await self._stream.end(event(body))
+        else:
+            await self._context.respond(self.status, body, error_headers(error))
+
+    def _take_cancellation(self) -> None:
+        """Decides what a cancellation of this task means: raises `ClientGone`, or takes it as the server's drain."""
+        if self._client_gone:
+            raise ClientGone
+        if self._task is not None:
+            self._task.uncancel()
+
+    def _leave(self) -> None:
+        self._client_gone = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _unwatch(self) -> None:
+        """From here on nobody cancels this task because of the client."""
+        self._context.connection.unwatch()
+        if self._stream is not None:
+            self._stream.close()
