@@ -30,7 +30,7 @@ from chat_gateway.http_edge.admin.access.audit import audit_router
 from chat_gateway.http_edge.admin.access.routes import access_router
 from chat_gateway.http_edge.admin.agents.revisions import revisions_router
 from chat_gateway.http_edge.admin.agents.routes import agents_router
-from chat_gateway.http_edge.admin.agents.schema import in_our_names
+from chat_gateway.http_edge.admin.agents.schema import with_api_names
 from chat_gateway.http_edge.admin.docs import docs_file, docs_page, openapi_document
 from chat_gateway.http_edge.admin.openapi import CONFIG
 from chat_gateway.http_edge.admin.process import process_router
@@ -85,7 +85,7 @@ def build_app(
     authenticator: Authenticator | None = None,
     registry: CollectorRegistry = REGISTRY,
 ) -> ASGIApp:
-    """Returns the gateway's HTTP edge as an ASGI application. It starts and owns nothing but its requests' tasks.
+    """Returns the gateway's HTTP edge as an ASGI application. It starts no tasks and owns no connections.
 
     Without an `authenticator` every caller is anonymous and may do everything.
     """
@@ -179,7 +179,7 @@ class _Edge:
     async def _serve_turn(self, serve: TurnRoute, path: str, method: str, context: RequestContext) -> int:
         if method != "POST":
             return await refuse(MethodNotAllowed(method, path, "POST"), context)
-        # The scheduler bounds turns only once their requests are read: what is being read needs a bound of its own.
+        # The scheduler bounds turns only once their requests are read: requests being read need a bound of their own.
         limit = self._settings.max_requests
         if self._turn_requests >= limit:
             return await refuse(TurnQueueFull("gateway", limit, _RETRY_AFTER), context)
@@ -213,9 +213,9 @@ class _Edge:
         return str(route).replace(f"/{VERB}", ":") or "unknown", status
 
     def _request_id(self, headers: Mapping[bytes, bytes]) -> bytes:
-        given = headers.get(b"x-request-id")
-        if given and len(given) <= _MAX_REQUEST_ID and given.isascii() and given.decode().isprintable():
-            return given
+        sent = headers.get(b"x-request-id")
+        if sent and len(sent) <= _MAX_REQUEST_ID and sent.isascii() and sent.decode().isprintable():
+            return sent
         return b"%b-%x" % (self._id_prefix, next(self._ids))
 
 
@@ -246,7 +246,7 @@ def _log_request(route: str, method: str, status: int, seconds: float, context: 
 
 
 def _answer_error(request: Request[Any, Any, Any], exception: Exception) -> Response[ErrorBody]:
-    """Answers what a route raised, in our form."""
+    """Answers an exception of a route with our error body."""
     error = _as_service_error(request, exception)
     headers = {name.decode(): value.decode("latin-1") for name, value in error_headers(error)}
     if error.reason == "MESSAGE_TOO_LARGE":
@@ -257,7 +257,7 @@ def _answer_error(request: Request[Any, Any, Any], exception: Exception) -> Resp
 def _as_service_error(request: Request[Any, Any, Any], exception: Exception) -> ServiceError:
     match exception:
         case ServiceError():
-            return in_our_names(exception)
+            return with_api_names(exception)
         case ValidationException():
             return _invalid(exception)
         case MethodNotAllowedException():
@@ -276,9 +276,9 @@ def _as_service_error(request: Request[Any, Any, Any], exception: Exception) -> 
 
 
 def _invalid(exception: ValidationException) -> ServiceError:
-    """Turns the framework's complaints about parameters, or a body that is missing, into violations."""
+    """Turns the framework's validation errors of parameters, or a missing body, into violations."""
     extra = exception.extra if isinstance(exception.extra, list) else []
     if any(item.get("source") == "body" for item in extra):
-        return MalformedBody("the request needs a JSON body")
+        return MalformedBody("a JSON body is required")
     violations = [Violation(item.get("key", ""), item.get("message", "is not valid")) for item in extra]
     return InvalidArgument(violations or [Violation("", exception.detail)])

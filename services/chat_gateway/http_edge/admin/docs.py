@@ -45,13 +45,13 @@ _HEADERS = {"Content-Security-Policy": "default-src 'self'; style-src 'self' 'un
 
 @get("/docs", include_in_schema=False, media_type="text/html", scope=OPEN)
 async def docs_page() -> Response[str]:
-    """Returns the page; all that it loads comes from here."""
+    """Returns the page, which loads nothing from elsewhere."""
     return Response(_PAGE, headers=_HEADERS, media_type="text/html")
 
 
 @get("/docs/openapi.json", include_in_schema=False, scope=OPEN)
 async def openapi_document(request: JsonRequest) -> Response[bytes]:
-    """Returns the OpenAPI document, made when first asked for."""
+    """Returns the OpenAPI document, built on first use."""
     return Response(_document(request.app), media_type="application/json")
 
 

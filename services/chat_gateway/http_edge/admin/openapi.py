@@ -50,7 +50,7 @@ from chat_gateway.http_edge.wire.openapi import SCHEMA_REF, error_response
 CONFIG = OpenAPIConfig(
     title="Parley",
     version="1",
-    description="LLM agents: what they are, what was said, and turns with them by OpenAI's chat completions.",
+    description="LLM agents: their configuration, their sessions, and turns with them by OpenAI's chat completions.",
     use_handler_docstrings=True,
     operation_id_creator=lambda handler, method, path: handler.handler_name,
     path=FRAMEWORK_PATH,
@@ -59,7 +59,7 @@ CONFIG = OpenAPIConfig(
 
 _PAGE_NAME = re.compile(rb"Page_[\w.]+\.(\w+)Json_")
 _SCHEMA_NAME = re.compile(rb"\b([A-Z]\w+)Json\b")
-"""What the framework calls a page of them, and our own ending: neither says anything to a reader."""
+"""The framework's name of a page of them, and our suffix: neither means anything to a reader."""
 
 _ACCESS_ERRORS = {
     "401": "There are no credentials, or none that are valid.",
@@ -67,9 +67,9 @@ _ACCESS_ERRORS = {
 }
 _ADMIN_ERRORS = {
     "400": "The request is not valid.",
-    "404": "There is no such thing.",
-    "409": "It is there already, or was changed meanwhile.",
-    "503": "A part of the service that the request needs is away.",
+    "404": "The resource does not exist.",
+    "409": "It already exists, or was changed meanwhile.",
+    "503": "A part of the service that the request needs is unavailable.",
     "default": "Any other error.",
 }
 
@@ -108,7 +108,7 @@ _DESCRIBED = [
     UserJson,
     ErasureJson,
 ]
-"""Described by msgspec, which takes the classes' docstrings along, as the framework does not."""
+"""Described by msgspec, which includes the docstrings of the classes, as the framework does not."""
 
 
 def document(app: Litestar) -> bytes:

@@ -1,4 +1,4 @@
-"""/v1/instances, health and metrics: this one process."""
+"""/v1/instances, health and metrics of this process."""
 
 from typing import Annotated
 
@@ -28,19 +28,19 @@ class InstanceJson(msgspec.Struct, kw_only=True):
 
 
 class EvictBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Which instances to drop; all when no agent is named."""
+    """Which instances to evict; all when no agent is named."""
 
     agent_id: str | None = None
 
 
 class Evicted(msgspec.Struct, kw_only=True):
-    """How many instances were dropped."""
+    """How many instances were evicted."""
 
     evicted: int
 
 
 class Ready(msgspec.Struct, kw_only=True):
-    """Whether the parts that this process needs are there."""
+    """Whether the parts that this process depends on are available."""
 
     ready: bool
     parts: dict[str, str]
@@ -48,7 +48,7 @@ class Ready(msgspec.Struct, kw_only=True):
 
 
 class Alive(msgspec.Struct, kw_only=True):
-    """This process answers."""
+    """This process is alive."""
 
     status: str = "ok"
 
@@ -63,26 +63,26 @@ async def list_instances(
 
 @post(f"/v1/instances/{VERB}evict", status_code=200, scope=RUNTIME_ADMIN)
 async def evict_instances(deps: Injected, project: Project, data: JSONBody[EvictBody | None] = None) -> Evicted:
-    """Drops agent instances of this process; running turns finish on what they have."""
+    """Evicts agent instances of this process; running turns finish on theirs."""
     return Evicted(evicted=deps.instances.evict(project, (data and data.agent_id) or ""))
 
 
 @get("/livez", scope=OPEN)
 async def livez() -> Alive:
-    """Tells that the process answers."""
+    """Reports that the process is alive."""
     return Alive()
 
 
 @get("/readyz", scope=OPEN)
 async def readyz(deps: Injected) -> Response[Ready]:
-    """Tells which parts are there: 200 when turns can run, else 503."""
+    """Reports which parts are available: 200 when turns can run, else 503."""
     ready = deps.readiness.ready
     return Response(Ready(ready=ready, parts=dict(deps.readiness.report())), status_code=200 if ready else 503)
 
 
 @get("/metrics", media_type="text/plain", scope=OPERATOR)
 async def metrics(request: JsonRequest, deps: Injected) -> Response[bytes]:
-    """Returns this process' metrics for Prometheus."""
+    """Returns this process's metrics for Prometheus."""
     body, content_type = exposition(deps.registry, request.headers.get("accept", ""))
     return Response(body, media_type=content_type)
 

@@ -17,22 +17,22 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 VERB = "~"
-"""Stands before a custom verb in a route's path: `/v1/sessions/{id}:fork` is routed as `/v1/sessions/{id}/~fork`, since
+"""The prefix of a custom verb in a route's path: `/v1/sessions/{id}:fork` is routed as `/v1/sessions/{id}/~fork`, since
 the framework's path parameters are whole segments. No id can begin with it."""
 
 Injected = NamedDependency[SkipValidation[Dependencies]]
 Project = NamedDependency[str]
 """The project that a request is about."""
 PageSize = Annotated[
-    int, QueryParameter(ge=0, le=2**31 - 1, description="How many to return; the service's own when 0.")
+    int, QueryParameter(ge=0, le=2**31 - 1, description="How many to return; the service's default when 0.")
 ]
-PageToken = Annotated[str, QueryParameter(description="The next_page_token of the page before.")]
-IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The etag that must be the current one.")]
+PageToken = Annotated[str, QueryParameter(description="The next_page_token of the previous page.")]
+IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The etag that must be current.")]
 UserId = Annotated[
-    str | None, HeaderParameter(name="X-User-ID", description="Where given, only this user's sessions exist.")
+    str | None, HeaderParameter(name="X-User-ID", description="If given, only this user's sessions are visible.")
 ]
 
-ValidateOnly = Annotated[bool, QueryParameter(description="Check everything and store nothing.")]
+ValidateOnly = Annotated[bool, QueryParameter(description="Validate only, and store nothing.")]
 Comment = Annotated[str, QueryParameter(description="A note kept with the revision.")]
 
 ETAG_HEADER = [
@@ -41,7 +41,7 @@ ETAG_HEADER = [
 
 
 class Page(msgspec.Struct, Generic[T], kw_only=True):
-    """A list by pages."""
+    """A page of a list."""
 
     data: list[T]
     next_page_token: str = ""

@@ -1,4 +1,4 @@
-"""Who may use which route: credentials, scopes, and what a request is bound to.
+"""Who may use which route: credentials, scopes, and the project and user that a request is bound to.
 
 Every route states the scope that it needs as its option `scope`; the application does not start with one that does not.
 """
@@ -25,7 +25,7 @@ OPEN: Final = ""
 """The scope of routes that need no credentials."""
 
 FRAMEWORK_PATH: Final = "/internal-schema"
-"""Where the framework would serve its own description of the routes. Nobody gets it."""
+"""Where the framework would serve its own description of the routes. It is never served."""
 
 PROJECT_HEADER: Final = "X-Project-ID"
 
@@ -56,7 +56,7 @@ class Authorizer:
     async def guard(self, connection: Connection, handler: BaseRouteHandler) -> None:
         """Authorizes a request to one of the framework's routes, before its body is read."""
         scope = handler.opt.get("scope")
-        if scope is None:  # the framework's own, which are not part of the API
+        if scope is None:  # the framework's own routes, which are not part of the API
             raise RouteNotFound(str(dict(connection.scope).get("method")), connection.url.path)
         if scope == OPEN:
             return
@@ -69,11 +69,15 @@ def require_scopes(app: Litestar) -> None:
     """Raises `StartupError` for a route that states no scope."""
     for route in app.routes:
         for handler in getattr(route, "route_handlers", ()):
-            if "scope" not in handler.opt and handler.http_methods != {"OPTIONS"} and not _is_framework_s(route.path):
+            if (
+                "scope" not in handler.opt
+                and handler.http_methods != {"OPTIONS"}
+                and not _is_framework_path(route.path)
+            ):
                 raise StartupError(f"the route {route.path} states no scope")
 
 
-def _is_framework_s(path: str) -> bool:
+def _is_framework_path(path: str) -> bool:
     return path.startswith(FRAMEWORK_PATH)
 
 
@@ -97,11 +101,11 @@ def named_project(caller: Caller, named: str) -> str:
     return project
 
 
-def acting_user(header: str | None, said: str | None = None) -> str:
+def acting_user(header: str | None, in_request: str | None = None) -> str:
     """Returns the user that a request is about, "" for any.
 
     Raises `InvalidArgument` where header and request differ, `UserDenied` where another than the caller's is named.
     """
-    if header and said and header != said:
+    if header and in_request and header != in_request:
         raise InvalidArgument([Violation("user_id", "the request and X-User-ID must not name different ones")])
-    return bound_user(current(), said or header or "")
+    return bound_user(current(), in_request or header or "")

@@ -14,14 +14,14 @@ from servicekit.errors import DeadlineExceeded, MessageTooLarge, Violation
 T = TypeVar("T")
 
 MAX_DEPTH = 24
-"""How deep free-form JSON may nest. protobuf gives up at 100 levels, and each of ours takes three there."""
+"""How deep free-form JSON may nest. protobuf stops at 100 levels, and each of ours takes three there."""
 
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _FIELD = re.compile(r"^Object (?P<what>contains unknown|missing required) field `(?P<field>.*)`$", re.DOTALL)
 
 
 class ClientGone(Exception):
-    """The client closed the connection: nobody is left to answer."""
+    """The client closed the connection: there is nobody to answer."""
 
 
 class BodyTimeout(DeadlineExceeded):
@@ -32,7 +32,7 @@ class BodyTimeout(DeadlineExceeded):
 
 
 async def read_body(receive: Receive, limit: int, timeout: float | None) -> bytes:
-    """Returns the whole body; `timeout` None says that all of it is there.
+    """Returns the whole body; `timeout` None means that all of it has arrived.
 
     Raises `MessageTooLarge` as soon as it exceeds `limit` bytes, `BodyTimeout` after `timeout` seconds, `ClientGone`.
     """
@@ -67,7 +67,7 @@ def too_large(limit: int) -> MessageTooLarge:
 
 
 def decode(decoder: Callable[[bytes], T], body: bytes) -> T:
-    """Returns what `decoder` makes of the body. Raises `MalformedBody` that names the field where there is one."""
+    """Returns what `decoder` makes of the body. Raises `MalformedBody` that names the field if there is one."""
     try:
         return decoder(body)
     except msgspec.ValidationError as error:

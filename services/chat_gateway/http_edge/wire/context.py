@@ -11,7 +11,7 @@ from chat_gateway.http_edge.wire.protocol import ConnectionHandle
 from servicekit.values import value
 
 CLIENT_GONE: Final = 499
-"""The status that is counted, though nobody gets it, when the client left first."""
+"""The status that is recorded, though not sent, when the client left first."""
 
 _JSON = (b"content-type", b"application/json")
 
@@ -21,7 +21,7 @@ class RequestContext:
     """One request, from its head on."""
 
     id: bytes
-    """The caller's own `X-Request-ID`, or one that this process made. Every answer carries it."""
+    """The caller's own `X-Request-ID`, or one that this process generated. Every answer carries it."""
     headers: Mapping[bytes, bytes]
     """Those that the edge reads, by their names in lower case."""
     connection: ConnectionHandle

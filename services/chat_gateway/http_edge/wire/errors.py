@@ -56,7 +56,7 @@ class FieldViolation(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class ErrorObject(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """What went wrong. All keys but `violations` are always there."""
+    """What went wrong. All keys but `violations` are always present."""
 
     message: str
     type: str
@@ -65,7 +65,7 @@ class ErrorObject(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True)
     code: str
     """The reason, a value of `parley.errors.v1.Reason`, in lower case; `invalid_api_key`, as OpenAI says, for 401."""
     violations: list[FieldViolation] = []
-    """Every field that is wrong, where fields are."""
+    """Every field that is wrong, if any."""
 
 
 class ErrorBody(msgspec.Struct, kw_only=True, frozen=True):
@@ -85,7 +85,7 @@ class RouteNotFound(ServiceError):
 
 
 class MethodNotAllowed(RouteNotFound):
-    """The path is there, the method is not. 405, which no canonical code maps to (RFC 9110, 15.5.6)."""
+    """The path exists, the method does not. 405, which no canonical code maps to (RFC 9110, 15.5.6)."""
 
     def __init__(self, method: str, path: str, allowed: str) -> None:
         super().__init__(method, path)
@@ -122,7 +122,7 @@ def error_body(error: ServiceError) -> ErrorBody:
 
 
 def error_headers(error: ServiceError) -> Headers:
-    """Returns the headers that tell a client whether and when to repeat the request."""
+    """Returns the headers that say whether and when to retry the request."""
     status = http_status(error)
     headers: Headers = []
     if status in _RETRIED_BY_CLIENTS or status >= 500:

@@ -1,4 +1,4 @@
-"""The headers in which OpenAI's API tells of its limits on requests, and its clients look for them."""
+"""The headers in which OpenAI's API reports limits on requests, which its clients read."""
 
 import math
 
@@ -12,7 +12,7 @@ _BY_REQUESTS = "requests_per_minute"
 
 
 def limit_headers(states: tuple[LimitState, ...]) -> Headers:
-    """Returns `x-ratelimit-…-requests` of the limit that is nearest to its end; none where none is set."""
+    """Returns `x-ratelimit-…-requests` of the limit that is closest to being reached; none if no limit is set."""
     if not states:
         return []
     nearest = min(states, key=lambda state: (state.remaining, state.requests_per_minute))
@@ -20,15 +20,15 @@ def limit_headers(states: tuple[LimitState, ...]) -> Headers:
 
 
 def refusal_headers(error: ServiceError) -> Headers:
-    """Returns the headers of a refusal by a limit: when to ask again, and what the limit is."""
+    """Returns the headers of a refusal by a limit: when to retry, and what the limit is."""
     if error.reason != RATE_LIMITED:
         return []
     headers: Headers = []
     if error.retry_after is not None:
         headers.append((b"retry-after-ms", b"%d" % max(1, math.ceil(error.retry_after * 1000))))
-    told = error.metadata
-    if told.get("bound") == _BY_REQUESTS and told.get("limit", "").isdigit():
-        headers += _headers(int(told["limit"]), 0, _seconds(told.get("reset", "")))
+    metadata = error.metadata
+    if metadata.get("bound") == _BY_REQUESTS and metadata.get("limit", "").isdigit():
+        headers += _headers(int(metadata["limit"]), 0, _seconds(metadata.get("reset", "")))
     return headers
 
 

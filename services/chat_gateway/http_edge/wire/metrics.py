@@ -26,7 +26,7 @@ class RequestDurations:
         self._children: dict[tuple[str, str, int], Histogram] = {}
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Notes one request. `route` is the template, never the path that was asked for."""
+        """Records one request. `route` is the template, never the path that was asked for."""
         key = (route, method, status // 100)
         child = self._children.get(key)
         if child is None:

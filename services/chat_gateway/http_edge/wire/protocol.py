@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with bounds on a request's head, and with our error body for what is no HTTP."""
+"""uvicorn's HTTP protocol with bounds on a request's head, and with our error body for what is not HTTP."""
 
 import asyncio
 from collections.abc import Callable
@@ -48,7 +48,7 @@ class ConnectionHandle:
         return not self._cycle.more_body
 
     def watch(self, when_gone: Callable[[], None]) -> None:
-        """Has `when_gone` called once the client has left: now, if it has. Instead of a task that waits in `receive`.
+        """Calls `when_gone` once the client has left: now, if it has. Saves a task that waits in `receive`.
 
         Only for the request that is served, and after its body has been read.
         """
@@ -59,7 +59,7 @@ class ConnectionHandle:
             when_gone()
 
     def unwatch(self) -> None:
-        """Has nothing called any more."""
+        """Stops watching. May be repeated."""
         self._connection.when_gone = None
 
 
@@ -115,7 +115,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.scope[_CONNECTION] = ConnectionHandle(self, self.cycle)  # type: ignore[typeddict-unknown-key]
 
     def data_received(self, data: bytes) -> None:
-        """Takes bytes, as long as the head that they belong to is within its bounds."""
+        """Takes bytes, while the head that they belong to is within its bounds."""
         super().data_received(data)
         if not self._in_head or self.transport.is_closing():
             return
@@ -126,7 +126,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._start_timer()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP."""
+        """Answers what is not HTTP."""
         self._refuse(400, "the request is not HTTP/1.1 that can be read")
 
     def _refuse(self, status: int, message: str) -> None:

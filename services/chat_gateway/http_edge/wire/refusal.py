@@ -10,7 +10,7 @@ from servicekit.errors import ServiceError
 
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_SECONDS = 5.0
-"""How much and how long an unwanted body is read and thrown away. Closing at once would reset the connection, and the
+"""How much and how long an unwanted body is read and discarded. Closing at once would reset the connection, and the
 client, still sending, would never see the answer."""
 
 

@@ -21,7 +21,7 @@ _CANCEL_GRACE = 2.0
 
 
 class HttpServer:
-    """A server that is up on `port`, and the steps of its end, each of them idempotent."""
+    """A server that is listening on `port`, and the steps of its shutdown, each of them idempotent."""
 
     def __init__(self, port: int, server: uvicorn.Server, state: SharedState) -> None:
         self.port = port
@@ -29,11 +29,11 @@ class HttpServer:
         self._state = state
 
     def retire(self) -> None:
-        """Goes on serving, but asks with every answer for another connection the next time."""
+        """Keeps serving, but closes each connection after its next answer (`Connection: close`)."""
         self._state.retiring = True
 
     def stop_accepting(self) -> None:
-        """Takes no new connection or request from now on; requests in flight go on."""
+        """Takes no new connection or request from now on; requests in flight continue."""
         self.retire()
         for listener in self._server.servers:
             listener.close()
@@ -51,7 +51,7 @@ async def http_serving(
     *,
     head_timeout: float = HEAD_TIMEOUT,
 ) -> AsyncIterator[HttpServer]:
-    """Serves `app` on `host:port` (0: any free port) while open; raises `StartupError` when the port can't be had.
+    """Serves `app` on `host:port` (0: any free port) while open; raises `StartupError` when the port can't be bound.
 
     With `tls` it speaks HTTPS; a new connection gets the newest certificates. A request's line and headers have
     `head_timeout` seconds to arrive.

@@ -1,4 +1,4 @@
-"""/v1/audit: who changed what, as pages or as JSON lines."""
+"""/v1/audit: the audit log, in pages or as JSON lines."""
 
 from collections.abc import AsyncGenerator
 from typing import Annotated, Literal, cast
@@ -19,7 +19,7 @@ from servicekit.errors import ServiceError
 JSON_LINES = "application/x-ndjson"
 LINES_PAGE = 500
 MAX_LINES = 1_000_000
-"""Lines of one export; what is left can be had with the token in its last line."""
+"""Lines of one export; the token in its last line continues it."""
 
 Time = Annotated[str | None, QueryParameter(description="RFC 3339, such as 2027-01-31T12:00:00Z.")]
 
@@ -38,19 +38,21 @@ async def list_audit(
     request: JsonRequest,
     deps: Injected,
     project: Project,
-    actor: Annotated[str, QueryParameter(description="Only of this actor.")] = "",
-    resource: Annotated[str, QueryParameter(description="Only on this resource, such as agent_configs/support.")] = "",
+    actor: Annotated[str, QueryParameter(description="Only events of this actor.")] = "",
+    resource: Annotated[
+        str, QueryParameter(description="Only events on this resource, such as agent_configs/support.")
+    ] = "",
     start_time: Time = None,
     end_time: Time = None,
     page_size: PageSize = 0,
     page_token: PageToken = "",
     format: Annotated[
-        Literal["json", "jsonl"], QueryParameter(description="`jsonl`: all events, one a line, instead of a page.")
+        Literal["json", "jsonl"], QueryParameter(description="`jsonl`: all events, one per line, instead of a page.")
     ] = "json",
 ) -> Response[Page[AuditEventJson]]:
-    """Lists a project's audit log, newest first: by pages, or whole as JSON lines (`Accept: application/x-ndjson`).
+    """Lists a project's audit log, newest first: in pages, or whole as JSON lines (`Accept: application/x-ndjson`).
 
-    An export that breaks off ends with a line that holds the error.
+    An export that fails midway ends with a line that holds the error.
     """
     query = pb.ListAuditEventsRequest(
         project=project, actor=actor, resource=resource, page_size=page_size, page_token=page_token
@@ -64,7 +66,7 @@ async def list_audit(
         query.page_size = LINES_PAGE
     page = await _page(deps, query)
     if as_lines:
-        # The first page is there before the answer begins: until then an error has its own status.
+        # The first page is read before the response begins: until then an error has its own status.
         return cast("Response[Page[AuditEventJson]]", Stream(_lines(deps, query, page), media_type=JSON_LINES))
     events = [audit_event_json(event) for event in page.audit_events]
     return Response(Page(data=events, next_page_token=page.next_page_token))

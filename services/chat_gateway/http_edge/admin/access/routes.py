@@ -1,4 +1,4 @@
-"""/v1/projects and /v1/api_keys: who may touch what."""
+"""/v1/projects and /v1/api_keys."""
 
 from urllib.parse import quote
 
@@ -27,7 +27,7 @@ from servicekit.errors import InvalidArgument, Violation
 
 @post("/v1/projects", scope=OPERATOR)
 async def create_project(data: JSONBody[NewProjectJson], deps: Injected) -> Response[ProjectJson]:
-    """Makes a project."""
+    """Creates a project."""
     request = pb.CreateProjectRequest(project=pb.Project(id=data.id, display_name=data.display_name))
     made = project_json((await deps.config_svc.call(deps.stubs.access.CreateProject, request)).project)
     return Response(made, headers={"Location": f"/v1/projects/{quote(made.id)}"})
@@ -35,7 +35,7 @@ async def create_project(data: JSONBody[NewProjectJson], deps: Injected) -> Resp
 
 @get("/v1/projects", scope=OPERATOR)
 async def list_projects(deps: Injected, page_size: PageSize = 0, page_token: PageToken = "") -> Page[ProjectJson]:
-    """Lists projects by pages, in order of id."""
+    """Lists projects in pages, in order of id."""
     request = pb.ListProjectsRequest(page_size=page_size, page_token=page_token)
     page = await deps.config_svc.call(deps.stubs.access.ListProjects, request)
     return Page(data=[project_json(project) for project in page.projects], next_page_token=page.next_page_token)
@@ -43,14 +43,14 @@ async def list_projects(deps: Injected, page_size: PageSize = 0, page_token: Pag
 
 @delete("/v1/projects/{project_id:str}", scope=OPERATOR)
 async def delete_project(project_id: FromPath[str], deps: Injected) -> None:
-    """Deletes a project with all that belongs to it; its audit log stays. `default` can't be deleted."""
+    """Deletes a project with everything in it; its audit log stays. `default` can't be deleted."""
     request = pb.DeleteProjectRequest(id=project_id)
     await deps.config_svc.call(deps.stubs.access.DeleteProject, request)
 
 
 @post("/v1/api_keys", scope=KEYS_ADMIN)
 async def create_api_key(data: JSONBody[NewApiKeyJson], deps: Injected, project: Project) -> Response[ApiKeyJson]:
-    """Makes an API key and shows it this once. It can have no scope that the caller does not have."""
+    """Creates an API key and shows it this once. It can have no scope that the caller does not have."""
     key = to_api_key(data, _agreed_project(project, data.project), data.user_id or "")
     made = await deps.config_svc.call(deps.stubs.access.CreateApiKey, pb.CreateApiKeyRequest(api_key=key))
     headers = {"Location": f"/v1/api_keys/{quote(made.api_key.id)}", "Cache-Control": "no-store"}
@@ -61,7 +61,7 @@ async def create_api_key(data: JSONBody[NewApiKeyJson], deps: Injected, project:
 async def list_api_keys(
     deps: Injected, project: Project, page_size: PageSize = 0, page_token: PageToken = ""
 ) -> Page[ApiKeyJson]:
-    """Lists a project's API keys by pages, without the keys themselves."""
+    """Lists a project's API keys in pages, without the keys themselves."""
     request = pb.ListApiKeysRequest(project=project, page_size=page_size, page_token=page_token)
     page = await deps.config_svc.call(deps.stubs.access.ListApiKeys, request)
     return Page(data=[api_key_json(key) for key in page.api_keys], next_page_token=page.next_page_token)
@@ -86,7 +86,7 @@ async def revoke_api_key(key_id: FromPath[str], deps: Injected, project: Project
 async def rotate_api_key(
     key_id: FromPath[str], deps: Injected, project: Project, data: JSONBody[RotateJson | None] = None
 ) -> Response[RotatedJson]:
-    """Makes a key with the rights of another one, which ends after an overlap."""
+    """Creates a key with the rights of another, which expires after an overlap."""
     request = pb.RotateApiKeyRequest(project=project, id=key_id)
     if data is not None and data.overlap is not None:
         request.overlap.CopyFrom(to_duration(data.overlap, "overlap"))
@@ -104,8 +104,8 @@ def access_router() -> Router:
     return Router("/", route_handlers=[*projects, *keys])
 
 
-def _agreed_project(header: str, said: str | None) -> str:
-    project = named_project(current(), said or header)
-    if said and header not in (said, DEFAULT_PROJECT):
+def _agreed_project(header: str, in_body: str | None) -> str:
+    project = named_project(current(), in_body or header)
+    if in_body and header not in (in_body, DEFAULT_PROJECT):
         raise InvalidArgument([Violation("project", "the body and X-Project-ID must not name different ones")])
     return project

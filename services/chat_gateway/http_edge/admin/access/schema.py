@@ -15,14 +15,14 @@ from servicekit.errors import InvalidArgument, Violation
 
 
 class NewProjectJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A project that is to be made."""
+    """A project to create."""
 
     id: str
     display_name: str = ""
 
 
 class ProjectJson(msgspec.Struct, kw_only=True):
-    """The isolation boundary that every agent config, session and API key belongs to."""
+    """The isolation boundary: every agent config, session and API key belongs to one."""
 
     id: str
     display_name: str
@@ -31,22 +31,22 @@ class ProjectJson(msgspec.Struct, kw_only=True):
 
 
 class ApiKeyLimitsJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """How much a key may do, over all gateways together; 0 stands for no limit."""
+    """Limits of a key, over all gateways together; 0 means no limit."""
 
     requests_per_minute: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     concurrent_turns: Annotated[int, Meta(ge=0, le=100_000)] = 0
 
 
 class NewApiKeyJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """An API key that is to be made."""
+    """An API key to create."""
 
     scopes: list[str]
     project: str | None = None
-    """The caller's own, or `default`, when left out."""
+    """The caller's own, or `default`, when omitted."""
     user_id: str | None = None
-    """The only user it may act for; any when left out."""
+    """The only user it may act for; any when omitted."""
     expire_time: str | None = None
-    """When it ends by itself (RFC 3339); never when left out."""
+    """When it expires (RFC 3339); never when omitted."""
     display_name: str = ""
     limits: ApiKeyLimitsJson | None = None
 
@@ -66,7 +66,7 @@ class ApiKeyJson(msgspec.Struct, kw_only=True):
     """To the minute."""
     revoke_time: str | None
     key: str | UnsetType = UNSET
-    """The key itself: in the answer that made it, and never again."""
+    """The key itself: only in the response that created it."""
     object: str = "api_key"
 
 
@@ -74,18 +74,18 @@ class RotateJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How to replace a key."""
 
     overlap: str | None = None
-    """How long the old key still works, such as `"3600s"`; a day when left out."""
+    """How long the old key still works, such as `"3600s"`; a day when omitted."""
 
 
 class RotatedJson(msgspec.Struct, kw_only=True):
-    """The new key, and what becomes of the old one."""
+    """The new key, and the old one with its expiry."""
 
     api_key: ApiKeyJson
     replaced: ApiKeyJson
 
 
 class AuditEventJson(msgspec.Struct, kw_only=True):
-    """One write: who did what, when, from which state to which."""
+    """One write: who did what, when, and the states before and after."""
 
     id: str
     time: str
@@ -105,7 +105,7 @@ class UserJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The user that a request is about."""
 
     user_id: Annotated[str, Meta(min_length=1)] | None = None
-    """May be left out by those who are bound to one user."""
+    """May be omitted by callers that are bound to one user."""
 
 
 class ErasureJson(msgspec.Struct, kw_only=True):
@@ -117,7 +117,7 @@ class ErasureJson(msgspec.Struct, kw_only=True):
     deleted_turns: int
     pseudonymized_audit_events: int
     revoked_api_keys: int
-    """Those that were bound to the user."""
+    """Keys that were bound to the user."""
     erase_time: str
     object: str = "user.erasure"
 
@@ -130,7 +130,7 @@ def project_json(project: pb.Project) -> ProjectJson:
 
 
 def to_api_key(new: NewApiKeyJson, project: str, user_id: str) -> pb.ApiKey:
-    """Returns the key that is asked for. Raises `InvalidArgument`."""
+    """Returns the requested key. Raises `InvalidArgument`."""
     key = pb.ApiKey(project=project, scopes=new.scopes, user_id=user_id, display_name=new.display_name)
     if new.expire_time is not None:
         key.expire_time.CopyFrom(to_timestamp(new.expire_time, "expire_time"))

@@ -1,4 +1,4 @@
-"""What was before: comparing an agent's revisions, and bringing a deleted agent back."""
+"""Comparing an agent's revisions, and undeleting an agent."""
 
 from typing import Annotated
 
@@ -25,11 +25,13 @@ async def compare_revisions(
     deps: Injected,
     project: Project,
     from_revision: Annotated[
-        int, QueryParameter(ge=0, le=_MAX, description="The one revision; the one before to_revision when 0.")
+        int, QueryParameter(ge=0, le=_MAX, description="The first revision; the one before to_revision when 0.")
     ] = 0,
-    to_revision: Annotated[int, QueryParameter(ge=0, le=_MAX, description="The other; the current one when 0.")] = 0,
+    to_revision: Annotated[
+        int, QueryParameter(ge=0, le=_MAX, description="The second revision; the current one when 0.")
+    ] = 0,
 ) -> ComparisonJson:
-    """Tells field by field in what two revisions differ."""
+    """Compares two revisions field by field."""
     request = pb.CompareAgentConfigRevisionsRequest(
         project=project, id=agent_id, from_revision=from_revision, to_revision=to_revision
     )
@@ -40,9 +42,9 @@ async def compare_revisions(
 async def undelete_agent(
     agent_id: FromPath[str], data: JSONBody[UndeleteJson], deps: Injected, project: Project
 ) -> Response[AgentJson]:
-    """Brings a deleted agent config back with all its revisions, under another id where its own is taken.
+    """Restores a deleted agent config with all its revisions, under another id where its own is taken.
 
-    Its sessions stay deleted. New turns start as soon as session_svc has heard of it, by the watch of config_svc.
+    Its sessions stay deleted. New turns start as soon as session_svc has received the change from config_svc.
     """
     request = pb.UndeleteAgentConfigRequest(project=project, uid=data.uid or "", id=data.id or "", deleted_id=agent_id)
     config = (await deps.config_svc.call(deps.stubs.agent_configs.UndeleteAgentConfig, request)).agent_config

@@ -1,4 +1,4 @@
-"""/v1/agents, /v1/templates and /v1/models: what agents are."""
+"""/v1/agents, /v1/templates, /v1/providers and /v1/models."""
 
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -53,7 +53,7 @@ PATCH_ATTEMPTS = 5
 IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(
-        name="Idempotency-Key", description="A UUID: a repeat within 24 hours answers what the first made."
+        name="Idempotency-Key", description="A UUID: a repeat within 24 hours returns the result of the first request."
     ),
 ]
 Revision = Annotated[int, QueryParameter(ge=0, le=2**63 - 1, description="A revision instead of the current one.")]
@@ -68,7 +68,7 @@ async def create_agent(
     validate_only: ValidateOnly = False,
     comment: Comment = "",
 ) -> Response[AgentJson]:
-    """Stores an agent config and builds nothing. An id that is left out is made."""
+    """Stores an agent config; no instance is built. A missing id is generated."""
     request = pb.CreateAgentConfigRequest(
         project=project,
         agent_config=to_agent_config(data),
@@ -91,11 +91,11 @@ async def list_agents(
     page_token: PageToken = "",
     filter: Annotated[str, QueryParameter(description="A subset of AIP-160.")] = "",
     order_by: Annotated[
-        str, QueryParameter(description="`id`, `create_time` or `update_time`, ` desc` turns it.")
+        str, QueryParameter(description="`id`, `create_time` or `update_time`; ` desc` reverses the order.")
     ] = "",
-    show_deleted: Annotated[bool, QueryParameter(description="Deleted ones too, until they are purged.")] = False,
+    show_deleted: Annotated[bool, QueryParameter(description="Include deleted ones, until they are purged.")] = False,
 ) -> Page[AgentJson]:
-    """Lists agent configs by pages, in order of id."""
+    """Lists agent configs in pages, in order of id."""
     request = pb.ListAgentConfigsRequest(
         project=project,
         page_size=page_size,
@@ -127,7 +127,7 @@ async def replace_agent(
     validate_only: ValidateOnly = False,
     comment: Comment = "",
 ) -> Response[AgentJson]:
-    """Replaces all that can be written; what is left out goes back to its default."""
+    """Replaces every writable field; omitted fields return to their defaults."""
     config = to_agent_config(data)
     config.etag = merged_etag(if_match, data.etag)
     _check_id(config, agent_id)
@@ -145,10 +145,10 @@ async def patch_agent(
     comment: Comment = "",
 ) -> Response[AgentJson]:
     """Changes the fields given, as a JSON merge patch (RFC 7396): objects merge, null clears."""
-    said = data.get("etag")
-    if said is not None and not isinstance(said, str):
+    etag_in_body = data.get("etag")
+    if etag_in_body is not None and not isinstance(etag_in_body, str):
         raise wrong_shape("Expected `str` - at `$.etag`")
-    etag = merged_etag(if_match, said)
+    etag = merged_etag(if_match, etag_in_body)
     attempt = 0
     while True:
         attempt += 1
@@ -172,7 +172,7 @@ async def delete_agent(
     etag: Annotated[str, QueryParameter(description="The etag that must be the current one.")] = "",
     if_match: IfMatch = None,
 ) -> None:
-    """Deletes the agent config, its sessions and its instances; once this returns, no turn starts on it any more."""
+    """Deletes the agent config, its sessions and its instances. Once this returns, no new turn starts on it."""
     await deps.deletion.delete(project, agent_id, merged_etag(if_match, etag))
 
 
@@ -180,7 +180,7 @@ async def delete_agent(
 async def list_revisions(
     agent_id: FromPath[str], deps: Injected, project: Project, page_size: PageSize = 0, page_token: PageToken = ""
 ) -> Page[RevisionJson]:
-    """Lists an agent config's revisions by pages, newest first."""
+    """Lists an agent config's revisions in pages, newest first."""
     request = pb.ListAgentConfigRevisionsRequest(
         project=project, id=agent_id, page_size=page_size, page_token=page_token
     )
@@ -192,7 +192,7 @@ async def list_revisions(
 async def rollback_agent(
     agent_id: FromPath[str], data: JSONBody[RollbackJson], deps: Injected, project: Project, if_match: IfMatch = None
 ) -> Response[AgentJson]:
-    """Makes a new revision with the content of an older one."""
+    """Creates a new revision with the content of an older one."""
     request = pb.RollbackAgentConfigRequest(
         project=project,
         id=agent_id,
@@ -206,7 +206,7 @@ async def rollback_agent(
 
 @get("/v1/templates", scope=AGENTS_READ)
 async def list_templates(deps: Injected, page_size: PageSize = 0, page_token: PageToken = "") -> Page[TemplateJson]:
-    """Lists the kinds of agent that can be built, by pages."""
+    """Lists the kinds of agent that can be built, in pages."""
     request = ListTemplatesRequest(page_size=page_size, page_token=page_token)
     page = await deps.config_svc.call(deps.stubs.templates.ListTemplates, request)
     return Page(data=[template_json(template) for template in page.templates], next_page_token=page.next_page_token)
@@ -214,7 +214,7 @@ async def list_templates(deps: Injected, page_size: PageSize = 0, page_token: Pa
 
 @get("/v1/providers", scope=AGENTS_READ)
 async def list_providers(deps: Injected, page_size: PageSize = 0, page_token: PageToken = "") -> Page[ProviderJson]:
-    """Lists the providers that live gateways have, by pages."""
+    """Lists the providers of the running gateways, in pages."""
     request = ListProvidersRequest(page_size=page_size, page_token=page_token)
     page = await deps.config_svc.call(deps.stubs.providers.ListProviders, request)
     return Page(data=[provider_json(provider) for provider in page.providers], next_page_token=page.next_page_token)
@@ -224,7 +224,7 @@ async def list_providers(deps: Injected, page_size: PageSize = 0, page_token: Pa
 async def list_models(
     deps: Injected, project: Project, page_size: PageSize = 0, page_token: PageToken = ""
 ) -> Page[ModelCardJson]:
-    """Lists the agents as OpenAI lists models; up to 1000 unless a page_size is given."""
+    """Lists the agents as OpenAI lists models; up to 1000 unless page_size says otherwise."""
     request = pb.ListAgentConfigsRequest(project=project, page_size=page_size or MODELS_PAGE, page_token=page_token)
     page = await deps.config_svc.call(deps.stubs.agent_configs.ListAgentConfigs, request)
     return Page(data=[model_card(config) for config in page.agent_configs], next_page_token=page.next_page_token)
@@ -268,7 +268,7 @@ def _patched(current: AgentConfig, agent_id: str, change: dict[str, Any]) -> tup
     if unknown:
         raise wrong_shape(f"Object contains unknown field `{unknown[0]}`")
     if change.get("template_id") and "template_version" not in change:
-        change = change | {"template_version": None}  # the version of one template says nothing about another
+        change = change | {"template_version": None}  # a version of one template means nothing to another
     try:
         patched = msgspec.convert(merge(msgspec.to_builtins(agent_json(current)), change), AgentJson)
     except msgspec.ValidationError as error:

@@ -21,7 +21,7 @@ Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class ModelJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Which model answers, and how it samples. What is left out is not sent to the provider."""
+    """Which model answers, and how it samples. Omitted fields are not sent to the provider."""
 
     provider: str = ""
     name: str = ""
@@ -93,7 +93,7 @@ class RevisionJson(msgspec.Struct, kw_only=True):
 
 
 class RollbackJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Goes back to the content of an older revision."""
+    """Restores the content of an older revision."""
 
     revision: Int64
     etag: str | None = None
@@ -101,16 +101,16 @@ class RollbackJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class UndeleteJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Brings a deleted agent config back."""
+    """Restores a deleted agent config."""
 
     uid: str | None = None
-    """Which of those that had this id; the one that was deleted last when left out."""
+    """Which of the agents that had this id; the one deleted last when omitted."""
     id: str | None = None
-    """The id that it is to have; its own when left out."""
+    """The new id; its own when omitted."""
 
 
 class DifferenceJson(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One field, or entry of `labels` or `parameters`, that differs. A value that is not set is left out."""
+    """One field, or entry of `labels` or `parameters`, that differs. A value that is not set is omitted."""
 
     path: str
     before: Any = msgspec.field(name="from", default=UNSET)
@@ -118,17 +118,17 @@ class DifferenceJson(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class ComparisonJson(msgspec.Struct, kw_only=True):
-    """In what two revisions differ."""
+    """The differences between two revisions."""
 
     before: int = msgspec.field(name="from_revision")
-    """0 where there is none before revision 1."""
+    """0 before revision 1."""
     after: int = msgspec.field(name="to_revision")
     differences: list[DifferenceJson]
     object: str = "agent.comparison"
 
 
 class PlaceholdersJson(msgspec.Struct, kw_only=True):
-    """What a template fills placeholders of instructions with."""
+    """Where a template takes the values for placeholders in instructions from."""
 
     parameters: bool
     session_metadata: bool
@@ -136,7 +136,7 @@ class PlaceholdersJson(msgspec.Struct, kw_only=True):
 
 
 class TemplateJson(msgspec.Struct, kw_only=True):
-    """A kind of agent that the gateways can build. Without `placeholders`, nobody looks for any in instructions."""
+    """A kind of agent that the gateways can build. Without `placeholders`, instructions are used as they are."""
 
     id: str
     version: str
@@ -148,7 +148,7 @@ class TemplateJson(msgspec.Struct, kw_only=True):
 
 
 class ProviderJson(msgspec.Struct, kw_only=True):
-    """An upstream that live gateways have; agents may name these models of it, or any where there are none."""
+    """A provider of the running gateways. Agents may use the listed models, or any model if the list is empty."""
 
     name: str
     models: list[str]
@@ -185,15 +185,15 @@ _COUNTS = ("max_concurrent_turns", "requests_per_minute")
 
 
 def json_path(path: str) -> str:
-    """Returns what a field of the contract, such as `agent_config.display_name`, is called here."""
+    """Returns what a field of the contract, such as `agent_config.display_name`, is called in this API."""
     if path == "request_id":
         return "Idempotency-Key"
     path = path.removeprefix(_CONFIG)
     return "name" + path.removeprefix("display_name") if path.startswith("display_name") else path
 
 
-def in_our_names(error: ServiceError) -> ServiceError:
-    """Returns an error of config_svc with its fields called as the caller called them."""
+def with_api_names(error: ServiceError) -> ServiceError:
+    """Returns an error of config_svc with its fields under the names that the caller used."""
     if all(json_path(violation.field) == violation.field for violation in error.violations):
         return error
     message = error.message
@@ -226,9 +226,9 @@ def to_agent_config(agent: AgentJson) -> pb.AgentConfig:
     if agent.parameters:
         config.parameters.update(agent.parameters)
     if agent.model:
-        config.model.CopyFrom(pb.ModelConfig(**_said(agent.model)))
+        config.model.CopyFrom(pb.ModelConfig(**_given_fields(agent.model)))
     if agent.memory:
-        config.memory.CopyFrom(pb.MemoryPolicy(**_said(agent.memory)))
+        config.memory.CopyFrom(pb.MemoryPolicy(**_given_fields(agent.memory)))
     if agent.session:
         config.session.CopyFrom(pb.SessionPolicy())
         _set_durations(config.session, agent.session, "session", ("idle_ttl", "max_lifetime"))
@@ -305,7 +305,7 @@ def provider_json(provider: Provider) -> ProviderJson:
 
 
 def comparison_json(comparison: CompareAgentConfigRevisionsResponse) -> ComparisonJson:
-    """Returns a comparison as clients see it, its fields called as they are in an agent."""
+    """Returns a comparison as clients see it, with the field names of `AgentJson`."""
     return ComparisonJson(
         before=comparison.from_revision,
         after=comparison.to_revision,
@@ -326,25 +326,25 @@ def model_card(config: pb.AgentConfig) -> ModelCardJson:
 
 
 def struct_json(struct: Struct) -> dict[str, Any]:
-    """Returns free-form JSON; whole numbers come back as integers."""
+    """Returns free-form JSON; whole numbers become integers."""
     fields: dict[str, Any] = json_format.MessageToDict(struct)
     return fields
 
 
 def value_json(value: Value) -> Any:
-    """Returns one free-form JSON value; whole numbers come back as integers."""
+    """Returns one free-form JSON value; whole numbers become integers."""
     return json_format.MessageToDict(value)
 
 
 def _model_json(model: pb.ModelConfig) -> ModelJson:
     optional = ("temperature", "top_p", "max_output_tokens", "seed", "presence_penalty", "frequency_penalty")
-    said = _set_fields(model, optional)
+    fields = _set_fields(model, optional)
     if model.stop:
-        said["stop"] = list(model.stop)
-    return ModelJson(provider=model.provider, name=model.name, **said)
+        fields["stop"] = list(model.stop)
+    return ModelJson(provider=model.provider, name=model.name, **fields)
 
 
-def _said(part: msgspec.Struct) -> dict[str, Any]:
+def _given_fields(part: msgspec.Struct) -> dict[str, Any]:
     values = {field: getattr(part, field) for field in part.__struct_fields__}
     return {field: value for field, value in values.items() if value is not None and value is not UNSET}
 

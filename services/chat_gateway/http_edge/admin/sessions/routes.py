@@ -1,4 +1,4 @@
-"""/v1/sessions: what was said, listed, read, changed and deleted."""
+"""/v1/sessions."""
 
 import asyncio
 from typing import Annotated, Literal
@@ -48,7 +48,7 @@ async def list_sessions(
     page_token: PageToken = "",
     user: UserId = None,
 ) -> Page[SessionJson]:
-    """Lists live sessions by pages, the most recently active first. A page may hold fewer before the last."""
+    """Lists live sessions in pages, the most recently active first. A page may be short before the last one."""
     request = pb.ListSessionsRequest(
         project=project,
         agent_id=agent_id,
@@ -62,7 +62,7 @@ async def list_sessions(
 
 @get("/v1/sessions/{session_id:str}", scope=SESSIONS_READ)
 async def get_session(session_id: FromPath[str], deps: Injected, project: Project, user: UserId = None) -> SessionJson:
-    """Reads a session. Does not extend its life."""
+    """Reads a session, without extending its life."""
     return session_json(await _read(deps, project, session_id, user))
 
 
@@ -73,12 +73,12 @@ async def list_messages(
     project: Project,
     order: Annotated[Literal["asc", "desc"], QueryParameter(description="Oldest or newest first.")] = "asc",
     page_size: Annotated[
-        int, QueryParameter(ge=0, le=2**31 - 1, description="How many turns; they are never split.")
+        int, QueryParameter(ge=0, le=2**31 - 1, description="How many turns; a turn is never split.")
     ] = 0,
     page_token: PageToken = "",
     user: UserId = None,
 ) -> Response[Page[SessionMessageJson]]:
-    """Lists what was said by pages, oldest first. A page holds whole turns. `X-Session-Expires` tells the end."""
+    """Lists messages in pages, oldest first. A page holds whole turns. `X-Session-Expires` is its expiry."""
     request = pb.ListMessagesRequest(
         project=project,
         session_id=session_id,
@@ -118,7 +118,7 @@ async def patch_session(
 
 @delete("/v1/sessions/{session_id:str}", scope=SESSIONS_ADMIN)
 async def delete_session(session_id: FromPath[str], deps: Injected, project: Project, user: UserId = None) -> None:
-    """Deletes a session with its history; a turn that runs on it can't be stored any more."""
+    """Deletes a session with its history; a turn running on it can no longer be stored."""
     request = pb.DeleteSessionRequest(project=project, id=session_id, user_id=acting_user(user))
     await deps.session_svc.call(deps.stubs.sessions.DeleteSession, request)
 
@@ -127,7 +127,7 @@ async def delete_session(session_id: FromPath[str], deps: Injected, project: Pro
 async def fork_session(
     session_id: FromPath[str], data: JSONBody[ForkBody], deps: Injected, project: Project, user: UserId = None
 ) -> Response[SessionJson]:
-    """Makes a new session with the history of another, up to a turn."""
+    """Creates a session with the history of another, up to a turn."""
     request = pb.ForkSessionRequest(
         project=project,
         session_id=session_id,
@@ -141,7 +141,7 @@ async def fork_session(
 
 @post(f"/v1/sessions/{VERB}purge", status_code=200, scope=SESSIONS_ADMIN)
 async def purge_sessions(data: JSONBody[PurgeBody], deps: Injected, project: Project, user: UserId = None) -> Purged:
-    """Deletes all sessions of an agent, of a user, or idle for long. A repeat goes on where it stopped."""
+    """Deletes all sessions of an agent, of a user, or idle for long. A repeated request continues."""
     request = pb.DeleteSessionsRequest(
         project=project, agent_id=data.agent_id or "", user_id=acting_user(user, data.user_id)
     )
@@ -160,7 +160,7 @@ def sessions_router() -> Router:
 
 
 async def _purge(deps: Dependencies, request: pb.DeleteSessionsRequest) -> int:
-    """Repeats the call until nothing is left: session_svc does as much in one as its deadline allows."""
+    """Repeats the call until nothing is left: session_svc deletes as many per call as its deadline allows."""
     deleted = 0
     try:
         async with asyncio.timeout(deps.settings.purge_timeout):
@@ -176,7 +176,7 @@ async def _purge(deps: Dependencies, request: pb.DeleteSessionsRequest) -> int:
                     return deleted
     except TimeoutError:
         raise DeadlineExceeded(
-            f"{deleted} sessions were deleted and more are left: repeat the request", bound="purge_timeout"
+            f"{deleted} sessions were deleted and more remain: repeat the request", bound="purge_timeout"
         ) from None
 
 

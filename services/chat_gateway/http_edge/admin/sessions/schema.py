@@ -27,7 +27,7 @@ class UsageJson(msgspec.Struct, kw_only=True):
 
 
 class SessionJson(msgspec.Struct, kw_only=True):
-    """A conversation between one user and one agent, with an end."""
+    """A conversation between one user and one agent, which expires."""
 
     id: str
     agent_id: str
@@ -48,26 +48,26 @@ class SessionJson(msgspec.Struct, kw_only=True):
 
 
 class SessionMessageJson(msgspec.Struct, kw_only=True):
-    """One message as OpenAI writes it, with the turn that it belongs to."""
+    """One message in OpenAI's form, with the turn that it belongs to."""
 
     role: str
     content: str | list[ContentPart] | None
     turn_number: int
     turn_id: str
     create_time: str
-    """When its turn was begun."""
+    """When its turn began."""
     agent_revision: int
     name: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
     tool_call_id: str | UnsetType = UNSET
     refusal: str | UnsetType = UNSET
     finish_reason: str | UnsetType = UNSET
-    """Of the turn; on its answer only."""
+    """The turn's; on its answer only."""
     object: str = "session.message"
 
 
 class SessionPatch(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """JSON merge patch (RFC 7396): what is left out stays; null clears."""
+    """JSON merge patch (RFC 7396): omitted fields stay; null clears."""
 
     metadata: dict[str, str | None] | UnsetType | None = UNSET
     idle_ttl: str | UnsetType | None = UNSET
@@ -78,13 +78,13 @@ class ForkBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Where to fork to."""
 
     id: str | None = None
-    """The new session's id; made when left out."""
+    """The new session's id; generated when omitted."""
     up_to_turn: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
-    """The last turn to copy; all when left out."""
+    """The last turn to copy; all when omitted."""
 
 
 class PurgeBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Which sessions to delete; at least one must be given, and a session must match all that are."""
+    """Which sessions to delete: at least one field is required, and a session must match all that are given."""
 
     agent_id: str | None = None
     user_id: str | None = None
@@ -124,7 +124,7 @@ def session_json(session: Session) -> SessionJson:
 
 
 def messages_json(turn: pb.Turn) -> list[SessionMessageJson]:
-    """Returns a turn's messages in the order in which they were said."""
+    """Returns a turn's messages in order."""
     begun = proto_timestamp(turn.begin_time)
     messages = [_message_json(message, turn, begun) for message in turn.messages]
     if messages and turn.finish_reason:

@@ -1,6 +1,6 @@
-"""/v1/users: all that is stored of one user, exported or erased.
+"""/v1/users: exporting and erasing everything stored about a user.
 
-The user stands in the body: ids of users may hold what a path can't.
+The user is named in the body: ids of users may hold characters that a path can't.
 """
 
 from collections.abc import AsyncGenerator
@@ -30,9 +30,9 @@ _encode = msgspec.json.Encoder().encode
 async def export_user(
     data: JSONBody[UserJson], deps: Injected, project: Project, user: UserId = None
 ) -> Response[SessionJson]:
-    """Streams all that is stored of a user as JSON lines: a session, then its messages, then the next session.
+    """Streams everything stored about a user as JSON lines: a session, its messages, then the next session.
 
-    An export that breaks off ends with a line that holds the error.
+    An export that fails midway ends with a line that holds the error.
     """
     request = pb.ExportUserRequest(project=project, user_id=_named_user(user, data.user_id))
     items = deps.session_svc.stream(deps.stubs.sessions.ExportUser, request, timeout=deps.settings.purge_timeout)
@@ -46,9 +46,9 @@ async def export_user(
 
 @post(f"/v1/users/{VERB}erase", status_code=200, scope=SESSIONS_ADMIN)
 async def erase_user(data: JSONBody[UserJson], deps: Injected, project: Project, user: UserId = None) -> ErasureJson:
-    """Removes all that is stored of a user, and puts a pseudonym where the user stands in the audit log.
+    """Removes everything stored about a user, and replaces the user by a pseudonym in the audit log.
 
-    API keys that are bound to the user are revoked first, also one that makes this request.
+    API keys bound to the user are revoked first, including one that makes this request.
     """
     named = _named_user(user, data.user_id)
     request = pb.EraseUserRequest(project=project, user_id=named)
@@ -61,8 +61,8 @@ def users_router() -> Router:
     return Router("/", route_handlers=[export_user, erase_user])
 
 
-def _named_user(header: str | None, said: str | None) -> str:
-    user = acting_user(header, said)
+def _named_user(header: str | None, in_body: str | None) -> str:
+    user = acting_user(header, in_body)
     if not user:
         raise InvalidArgument([Violation("user_id", "is required")])
     return user

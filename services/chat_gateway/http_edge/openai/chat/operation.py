@@ -7,7 +7,7 @@ from chat_gateway.http_edge.wire.openapi import SCHEMA_REF, error_response
 CHAT_PATH: Final = "/v1/chat/completions"
 
 _REQUEST_HEADERS = {
-    "X-Session-ID": "The session to go on with, or to create under this id.",
+    "X-Session-ID": "The session to continue, or to create under this id.",
     "X-User-ID": "The user that the session belongs to.",
     "X-Project-ID": "The project; an API key has its own. `default` when nothing names one.",
     "X-Session-Busy": "While another turn of the session runs: wait (default), reject or interrupt.",
@@ -15,27 +15,27 @@ _REQUEST_HEADERS = {
 }
 _ANSWER_HEADERS = {
     "X-Session-ID": "The session.",
-    "X-Session-Created": "`true` when this turn made it.",
-    "X-Session-Expires": "When it ends unless a turn begins before.",
+    "X-Session-Created": "`true` when this turn created it.",
+    "X-Session-Expires": "When it expires unless another turn begins.",
     "X-Agent-Revision": "The revision of the agent config that the turn ran on.",
-    "x-ratelimit-limit-requests": "Turns that may begin in any minute, of the key's or agent's limit that is nearest.",
-    "x-ratelimit-remaining-requests": "Turns of it that may begin now.",
-    "x-ratelimit-reset-requests": "How long until all of them may, such as `6m0s`.",
+    "x-ratelimit-limit-requests": "Turns per minute, by the key's or agent's limit that is closest to being reached.",
+    "x-ratelimit-remaining-requests": "Turns that may begin now under that limit.",
+    "x-ratelimit-reset-requests": "Time until the limit is fully replenished, such as `6m0s`.",
     "Idempotent-Replayed": "`true` when this is the stored outcome of an earlier request.",
 }
 _ERRORS = {
-    "400": "The request is not valid, or can't be carried out as things are.",
+    "400": "The request is not valid, or can't be served in the current state.",
     "404": "There is no such agent, revision or session.",
     "409": "The session is busy, the turn was interrupted, or the idempotency key was used for another body.",
-    "429": "As many turns are running and queued as may be, or the key's or agent's limit is reached (`rate_limited`).",
-    "500": "A fault of the service, or a garbled answer of the provider.",
-    "503": "The provider or a part of the service is away.",
+    "429": "Too many turns are running and queued, or a limit of the key or agent is reached (`rate_limited`).",
+    "500": "An internal error, or a malformed answer of the provider.",
+    "503": "The provider or a part of the service is unavailable.",
     "504": "The provider, or the whole turn, took too long.",
 }
 
 
 def chat_operation() -> dict[str, Any]:
-    """Returns the operation, without what is said of access to it."""
+    """Returns the operation, without its security."""
     string = {"type": "string"}
     answer_headers = {name: {"description": text, "schema": string} for name, text in _ANSWER_HEADERS.items()}
     return {

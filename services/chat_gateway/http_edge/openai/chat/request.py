@@ -31,7 +31,7 @@ _ROLES = {
 }
 _BUSY = {policy.value: policy for policy in model.BusyPolicy}
 _ON_DISCONNECT = {choice.value: choice for choice in model.OnDisconnect}
-_UNSAID = model.Sampling()
+_DEFAULT_SAMPLING = model.Sampling()
 _NOTHING = (None,) * 7
 
 
@@ -41,7 +41,7 @@ def decode_request(body: bytes) -> ChatCompletionRequest:
 
 
 def to_turn_request(chat: ChatCompletionRequest, headers: TurnHeaders, caller: Caller = ANONYMOUS) -> model.TurnRequest:
-    """Returns the turn that is asked for, bound to `caller`.
+    """Returns the requested turn, bound to `caller`.
 
     Raises `InvalidArgument` with every violation: of what can't be honoured, and of fields that contradict headers;
     `ProjectDenied` and `UserDenied`.
@@ -87,7 +87,7 @@ _ITEM = re.compile(
 
 
 def param_of(field: str) -> str:
-    """Returns what a field of `TurnRequest` is called here."""
+    """Returns the name that a field of `TurnRequest` has in this API."""
     if field in ("agent_id", "agent_revision"):
         return "model"
     if field == "request_id":
@@ -132,9 +132,9 @@ def _refuse_unsupported(chat: ChatCompletionRequest, found: Violations) -> None:
 
 def _sampling(chat: ChatCompletionRequest) -> model.Sampling:
     limit = chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens
-    said = (chat.temperature, chat.top_p, limit, chat.stop, chat.seed, chat.presence_penalty, chat.frequency_penalty)
-    if said == _NOTHING:
-        return _UNSAID
+    given = (chat.temperature, chat.top_p, limit, chat.stop, chat.seed, chat.presence_penalty, chat.frequency_penalty)
+    if given == _NOTHING:
+        return _DEFAULT_SAMPLING
     return model.Sampling(
         temperature=chat.temperature,
         top_p=chat.top_p,
@@ -175,7 +175,7 @@ def _message(message: ChatMessage, index: int, found: Violations) -> model.Messa
 def _content(
     content: str | list[ContentPart] | None, role: model.Role, index: int, found: Violations
 ) -> tuple[str, tuple[model.TextPart | model.ImagePart, ...], str]:
-    """Text, parts and refusal of a message. Only users have parts; what others say in parts is one text."""
+    """Text, parts and refusal of a message. Only users have parts; parts of others are joined to one text."""
     if content is None or isinstance(content, str):
         return content or "", (), ""
     parts: list[model.TextPart | model.ImagePart] = []
@@ -235,5 +235,5 @@ def _tool_choice(choice: str | ToolChoice, found: Violations) -> str:
         found.add("tool_choice", "must name a function")
         return ""
     if choice.function.name in ("auto", "none", "required"):
-        found.add("tool_choice.function.name", "is a word with a meaning of its own here: give the tool another name")
+        found.add("tool_choice.function.name", "is a reserved word: give the tool another name")
     return choice.function.name

@@ -10,7 +10,7 @@ import msgspec
 
 
 class ImageUrl(msgspec.Struct, omit_defaults=True):
-    """A picture by address (`https:` or `data:`)."""
+    """An image by URL (`https:` or `data:`)."""
 
     url: str
     detail: str | None = None
@@ -110,9 +110,9 @@ class ChatCompletionRequest(msgspec.Struct):
     user: str | None = None
     metadata: dict[str, str] | None = None
     store: bool | None = None
-    """False: run the turn without a session."""
+    """False: the turn is stateless (no session)."""
     session_id: str | None = None
-    """The session to go on with, or to create under this id."""
+    """The session to continue, or to create under this id."""
     user_id: str | None = None
     session_must_exist: bool | None = None
     busy: str | None = None
