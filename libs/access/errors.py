@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from contract.reasons import Reason
 from servicekit.errors import Code, ServiceError
 
 AT_THE_DOOR: Final = "authorization"
@@ -14,7 +15,7 @@ class Unauthenticated(ServiceError):
     """
 
     code = Code.UNAUTHENTICATED
-    reason = "UNAUTHENTICATED"
+    reason = Reason.UNAUTHENTICATED
 
     def __init__(self, message: str = "the credentials are not valid", *, at_the_door: bool = True) -> None:
         super().__init__(message, metadata={"credentials": AT_THE_DOOR} if at_the_door else {})
@@ -24,7 +25,7 @@ class ScopeMissing(ServiceError):
     """The credentials do not carry the scope that is needed."""
 
     code = Code.PERMISSION_DENIED
-    reason = "SCOPE_MISSING"
+    reason = Reason.SCOPE_MISSING
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"the credentials do not carry the scope {scope!r}", metadata={"scope": scope})
@@ -34,7 +35,7 @@ class ProjectDenied(ServiceError):
     """The request names another project than the credentials are for, whether or not there is one."""
 
     code = Code.PERMISSION_DENIED
-    reason = "PROJECT_DENIED"
+    reason = Reason.PROJECT_DENIED
 
     def __init__(self, project: str) -> None:
         super().__init__(f"the credentials are for project {project!r} only", metadata={"project": project})
@@ -44,7 +45,7 @@ class UserDenied(ServiceError):
     """The request names another user than the credentials are bound to."""
 
     code = Code.PERMISSION_DENIED
-    reason = "USER_DENIED"
+    reason = Reason.USER_DENIED
 
     def __init__(self) -> None:
         super().__init__("the credentials are bound to one user, and the request names another")

@@ -12,11 +12,10 @@ import structlog
 from access.api_key import digest_of, is_api_key
 from access.caller import Caller
 from access.errors import Unauthenticated
-from servicekit.errors import Code, ServiceError, Unavailable
+from servicekit.errors import UNREACHABLE, ServiceError, Unavailable
 
 CONFIG_SVC = "config_svc"
 
-_AWAY = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
 _ATTEMPTS = 3
 
 log = structlog.get_logger("access.keys")
@@ -165,7 +164,7 @@ class KeyCache:
         except TimeoutError:
             pass
         except ServiceError as error:
-            if error.code not in _AWAY:
+            if error.code not in UNREACHABLE:
                 raise
         self._away_until = self._clock() + self._times.away_pause
         return self._stale(entry)
@@ -203,7 +202,7 @@ class KeyCache:
         try:
             return await self._check_once(key, digest)
         except ServiceError as error:
-            if error.code in _AWAY:
+            if error.code in UNREACHABLE:
                 raise Unavailable(CONFIG_SVC, retry_after=1.0) from None
             raise
 

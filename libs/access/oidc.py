@@ -14,7 +14,8 @@ from access.binding import scopes_of
 from access.caller import Caller
 from access.errors import Unauthenticated
 from access.jwks import Jwks, JwksTimes
-from access.oidc_settings import PROJECT_ID, USER_ID, OidcIssuer
+from access.oidc_settings import OidcIssuer
+from contract.fields import is_resource_id, is_user_id
 
 MAX_ID = 256
 REMEMBERED = 300.0
@@ -106,9 +107,9 @@ class OidcTokens:
 def _caller(issuer: OidcIssuer, claims: Mapping[str, Any]) -> Caller:
     project = issuer.project if issuer.project_claim is None else claims.get(issuer.project_claim)
     user = "" if issuer.user_claim is None else claims.get(issuer.user_claim)
-    if not isinstance(project, str) or not PROJECT_ID.fullmatch(project):
+    if not isinstance(project, str) or not is_resource_id(project):
         raise Unauthenticated
-    if not isinstance(user, str) or (issuer.user_claim is not None and not USER_ID.fullmatch(user)):
+    if not isinstance(user, str) or (issuer.user_claim is not None and not is_user_id(user)):
         raise Unauthenticated
     scopes = issuer.scopes if issuer.scopes_claim is None else _words(claims.get(issuer.scopes_claim))
     # An erasure finds the user in the audit log by this, too.

@@ -1,21 +1,18 @@
 """Which identity providers' tokens are taken, and what their claims mean."""
 
-import re
 from typing import Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from access.caller import KEY_SCOPES
+from contract.fields import RESOURCE_ID_RULE, is_resource_id
 from servicekit.settings import is_loopback
 
 ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )
 """What a token can be signed with. Public keys only: `none` proves nothing, and with HS* who can check can forge."""
-
-PROJECT_ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
-USER_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
 
 
 class OidcIssuer(BaseModel):
@@ -52,8 +49,8 @@ class OidcIssuer(BaseModel):
             raise ValueError("one of project and project_claim is required")
         if (self.scopes is None) == (self.scopes_claim is None):
             raise ValueError("one of scopes and scopes_claim is required")
-        if self.project is not None and not PROJECT_ID.fullmatch(self.project):
-            raise ValueError("project must match [a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+        if self.project is not None and not is_resource_id(self.project):
+            raise ValueError(f"project {RESOURCE_ID_RULE}")
         if self.scopes is not None and not KEY_SCOPES.issuperset(self.scopes):
             raise ValueError(f"scopes must be some of {', '.join(sorted(KEY_SCOPES))}")
         return self

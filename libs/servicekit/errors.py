@@ -33,6 +33,10 @@ class Code(enum.Enum):
     UNAUTHENTICATED = 16
 
 
+UNREACHABLE = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
+"""Codes that say that a peer did not answer: whether it did what it was asked is not known; it may be asked again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """One broken field rule: the field's path as the caller wrote it, and what it must be instead."""

@@ -14,11 +14,10 @@ from chat_gateway.clients.config_client import ChangeKind, ConfigChange, ConfigC
 from chat_gateway.clients.stubs import CONFIG_SVC
 from chat_gateway.model.errors import AgentNotFound
 from chat_gateway.model.turn import AgentConfig
-from servicekit.errors import Code, ServiceError, Unavailable
+from contract.reasons import Reason
+from servicekit.errors import UNREACHABLE, ServiceError, Unavailable
 
 log = structlog.get_logger(__name__)
-
-_AWAY = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ class ConfigDirectory:
             try:
                 await self._follow_once()
             except ServiceError as error:
-                if error.reason == "CURSOR_TOO_OLD":
+                if error.reason == Reason.CURSOR_TOO_OLD:
                     self._cursor = ""
                 log.info("config_watch_down", reason=error.reason)
             self._streaming = False
@@ -188,10 +187,10 @@ class ConfigDirectory:
         try:
             return await self._read_once(key)
         except ServiceError as error:
-            if error.reason == "AGENT_NOT_FOUND":
+            if error.reason == Reason.AGENT_NOT_FOUND:
                 self._known.pop(key, None)
                 raise AgentNotFound(key[1]) from None
-            if error.code not in _AWAY:
+            if error.code not in UNREACHABLE:
                 raise
             self._away_until = self._clock() + self._freshness.away_pause
             if known is None:

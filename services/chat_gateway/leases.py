@@ -12,11 +12,9 @@ from chat_gateway.limits import held
 from chat_gateway.model.errors import CommitCutShort, CommitUnresolved
 from chat_gateway.model.turn import AgentConfig, Begun, Committed, Lease, Turn, TurnLimit, TurnRequest
 from chat_gateway.ports import Sessions
-from servicekit.errors import Code, ServiceError
+from servicekit.errors import UNREACHABLE, ServiceError
 
 log = structlog.get_logger(__name__)
-
-_UNKNOWN_OUTCOME = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ class Leases:
         limits: tuple[TurnLimit, ...],
         session_id: str,
     ) -> None:
-        unknown = not isinstance(error, ServiceError) or error.code in _UNKNOWN_OUTCOME
+        unknown = not isinstance(error, ServiceError) or error.code in UNREACHABLE
         places = held(limits)
         if unknown and (session_id or places):
             self.abort_later(Lease(request.project, session_id, turn_id, 0, datetime.now(UTC), places))
@@ -153,7 +151,7 @@ class Leases:
             try:
                 await self.sessions.abort(lease)
             except ServiceError as error:
-                if error.code in _UNKNOWN_OUTCOME:
+                if error.code in UNREACHABLE:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, self.times.longest_abort_pause)
                     continue
@@ -219,7 +217,7 @@ class HeldLease:
             try:
                 committed = await self._leases.sessions.commit(self._lease, turn, config, request_id, digest)
             except ServiceError as error:
-                if error.code not in _UNKNOWN_OUTCOME:
+                if error.code not in UNREACHABLE:
                     raise
                 if loop.time() >= give_up:
                     # Clients repeat an unavailable peer by themselves: without an id that could store the turn twice.
@@ -248,7 +246,7 @@ class HeldLease:
                 self._lease = await self._leases.sessions.renew(self._lease, times.renew_interval)
             except ServiceError as error:
                 # While session_svc is away the lease may still be ours; past its end it may be somebody else's.
-                if error.code not in _UNKNOWN_OUTCOME or datetime.now(UTC) >= self._lease.expire_time:
+                if error.code not in UNREACHABLE or datetime.now(UTC) >= self._lease.expire_time:
                     # A commit releases the lease before its reply is here: what became of the turn, it alone can tell.
                     # A turn without a session has nobody whom it could collide with.
                     if not self._committing and self._lease.session_id:

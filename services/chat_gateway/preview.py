@@ -8,6 +8,7 @@ from chat_gateway.instances import Instances
 from chat_gateway.model.rules import check_turn_request
 from chat_gateway.model.turn import AgentConfig, Message, TurnRequest
 from chat_gateway.ports import Configs, SessionReader, StoredWindow
+from contract.reasons import Reason
 from servicekit.errors import ServiceError
 
 
@@ -50,6 +51,6 @@ class PromptPreview:
         try:
             return await self._sessions.window(request, config)
         except ServiceError as error:
-            if error.reason == "SESSION_NOT_FOUND" and not request.session_must_exist:
+            if error.reason == Reason.SESSION_NOT_FOUND and not request.session_must_exist:
                 return nothing
             raise

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from access.settings import AccessSettings
-from chat_gateway.model.rules import is_agent_id
+from contract.fields import RESOURCE_ID_RULE, is_resource_id
 from servicekit.settings import FROM_JSON, Bytes, Port, Seconds, variables_after
 from servicekit.tls import TlsFiles
 
@@ -138,8 +138,8 @@ class GatewaySettings(AccessSettings):
         """Yields what is wrong with the settings together."""
         yield from super().problems()
         for name, provider in self.providers.items():
-            if not is_agent_id(name):
-                yield f"PARLEY_PROVIDERS: provider {name!r}: a name must match [a-z]([a-z0-9-]{{0,61}}[a-z0-9])?"
+            if not is_resource_id(name):
+                yield f"PARLEY_PROVIDERS: provider {name!r}: a name {RESOURCE_ID_RULE}"
             try:
                 provider.api_key()
             except ValueError as error:

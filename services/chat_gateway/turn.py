@@ -33,6 +33,7 @@ from chat_gateway.model.turn import (
 )
 from chat_gateway.ports import Configs
 from chat_gateway.scheduler import Admission, Scheduler
+from contract.reasons import Reason
 from servicekit import traces
 from servicekit.errors import ServiceError
 from servicekit.values import value
@@ -144,7 +145,7 @@ class TurnRunner:
         try:
             return await self._leases.begin(turn.request, config, turn.turn_id, turn.digest, limits), config
         except ServiceError as error:
-            if error.reason != "AGENT_DELETED":
+            if error.reason != Reason.AGENT_DELETED:
                 raise
         self._configs.forget(config.project, config.id, config.uid)
         self._instances.evict_uid(config.uid)

@@ -11,6 +11,7 @@ import time
 
 import structlog
 
+from contract.reasons import Reason
 from servicekit.errors import ServiceError
 from session_svc.clients.config_feed import Change, ChangeKind, ConfigFeed
 from session_svc.metrics import Metrics
@@ -40,7 +41,7 @@ class Follower:
             try:
                 await self._follow(await self._agents.cursor())
             except ServiceError as error:
-                if error.reason == "CURSOR_TOO_OLD":
+                if error.reason == Reason.CURSOR_TOO_OLD:
                     await self._start_over()
                 else:
                     log.info("config feed is away", reason=error.reason)

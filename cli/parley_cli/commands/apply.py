@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from contract.reasons import Reason
 from parley_cli.api import Api, ApiError
 from parley_cli.commands.confirm import confirm_deletion
 from parley_cli.commands.output import print_json
@@ -136,7 +137,7 @@ def _carry_out(api: Api, plan: Plan, comment: str, output: Output) -> None:
 
 
 def _advice(error: ApiError) -> str:
-    if error.code in ("etag_mismatch", "agent_already_exists", "agent_not_found"):
+    if error.code.upper() in (Reason.ETAG_MISMATCH, Reason.AGENT_ALREADY_EXISTS, Reason.AGENT_NOT_FOUND):
         return f"was changed by somebody else since the plan was made, and is left as it is ({error.code})"
     return str(error)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from contract.reasons import Reason
 from parley_cli.api import Api, ApiError
 from parley_cli.declared.agent_file import OUTPUT_ONLY, AgentFile, Problem
 
@@ -140,7 +141,7 @@ def _checked(api: Api, file: AgentFile, body: Json, live: Json | None, problems:
             problems += [file.problem(one.field, one.description) for one in fresh]
             if not error.violations:
                 problems.append(file.problem("", error.message))
-            shape = [one.field for one in fresh if error.code == "malformed_body" and one.field]
+            shape = [one.field for one in fresh if error.code == Reason.MALFORMED_BODY.lower() and one.field]
             if not shape:
                 return None
             refused.update(shape)

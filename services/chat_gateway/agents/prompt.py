@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from chat_gateway.model.turn import Message, Role, ToolCall
+from chat_gateway.model.turn import Message, ToolCall
+from contract.enums import Role
 
 NO_RESULT = "No result: the caller went on without running this tool."
 

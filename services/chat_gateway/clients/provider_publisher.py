@@ -11,14 +11,13 @@ from google.protobuf.duration_pb2 import Duration
 from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
 from parley.config.v1 import provider_service_pb2 as pb
 from servicekit.channels import call
-from servicekit.errors import Code, ServiceError
+from servicekit.errors import UNREACHABLE, ServiceError
 
 log = structlog.get_logger(__name__)
 
 _TIMEOUT = 5.0
 _WITHDRAWAL_TIMEOUT = 1.0
 _PAUSE = 0.5
-_AWAY = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
 
 
 class ProviderPublisher:
@@ -42,7 +41,7 @@ class ProviderPublisher:
                 await call(self._stub.PublishProviders, self._request, timeout=_TIMEOUT, peer=CONFIG_SVC)
                 return
             except ServiceError as error:
-                if error.code not in _AWAY:
+                if error.code not in UNREACHABLE:
                     log.warning("providers_not_published", reason=error.reason, message=error.message)
                     return
             await asyncio.sleep(_PAUSE)

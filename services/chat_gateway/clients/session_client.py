@@ -20,18 +20,19 @@ from chat_gateway.model.errors import SessionAgentMismatch
 from chat_gateway.model.turn import (
     AgentConfig,
     Begun,
-    BusyPolicy,
     Committed,
     Lease,
     LimitState,
     Message,
-    Role,
     Turn,
     TurnLimit,
     TurnRequest,
     begun_without_session,
 )
 from chat_gateway.ports import StoredWindow
+from contract.enums import BusyPolicy, Role
+from contract.reasons import Reason
+from contract.wire import BUSY_POLICY_NUMBERS
 from parley.session.v1 import session_service_pb2
 from parley.session.v1 import turn_service_pb2 as pb
 from servicekit.channels import call
@@ -39,12 +40,6 @@ from servicekit.errors import RemoteError
 
 _OTHER_REPLICA_PAUSES = (0.0, 0.05, 0.2)
 """Seconds before a turn whose replica stops is begun at another one."""
-
-_BUSY = {
-    BusyPolicy.WAIT: pb.BUSY_POLICY_WAIT,
-    BusyPolicy.REJECT: pb.BUSY_POLICY_REJECT,
-    BusyPolicy.INTERRUPT: pb.BUSY_POLICY_INTERRUPT,
-}
 
 
 class SessionClient:
@@ -80,7 +75,7 @@ class SessionClient:
             window_messages=config.window_messages,
             idle_ttl=_duration(config.idle_ttl),
             max_lifetime=_duration(config.max_lifetime),
-            busy=_BUSY[request.busy],
+            busy=BUSY_POLICY_NUMBERS[request.busy],
             request_id=request.request_id,
             request_digest=digest,
             metadata=request.metadata,
@@ -104,7 +99,7 @@ class SessionClient:
             try:
                 return await self._turns.call(BEGIN, begin, timeout=max(give_up - clock(), 0.0))
             except RemoteError as error:
-                if error.reason != "DRAINING":
+                if error.reason != Reason.DRAINING:
                     raise
             await asyncio.sleep(pause)
         return await self._turns.call(BEGIN, begin, timeout=max(give_up - clock(), 0.0))

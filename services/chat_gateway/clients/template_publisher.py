@@ -9,6 +9,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
 from chat_gateway.templates.template import Template
+from contract.reasons import Reason
 from parley.config.v1 import template_service_pb2
 from servicekit.channels import call
 from servicekit.errors import ServiceError
@@ -45,7 +46,7 @@ async def _publish(stubs: Stubs, template: Template) -> None:
         try:
             await call(stubs.templates.PublishTemplate, request, timeout=_TIMEOUT, peer=CONFIG_SVC)
         except ServiceError as error:
-            if error.reason in ("TEMPLATE_CONFLICT", "INVALID_FIELD"):
+            if error.reason in (Reason.TEMPLATE_CONFLICT, Reason.INVALID_FIELD):
                 log.error("template_not_published", template_id=template.id, reason=error.reason, message=error.message)
                 return
         else:

@@ -9,20 +9,14 @@ from chat_gateway.model.turn import (
     FinishReason,
     ImagePart,
     Message,
-    Role,
     TextPart,
     ToolCall,
     Turn,
     Usage,
 )
+from contract.wire import ROLE_NUMBERS, ROLES
 from parley.session.v1 import message_pb2 as pb
 
-ROLES = {
-    Role.SYSTEM: pb.ROLE_SYSTEM,
-    Role.USER: pb.ROLE_USER,
-    Role.ASSISTANT: pb.ROLE_ASSISTANT,
-    Role.TOOL: pb.ROLE_TOOL,
-}
 FINISH_REASONS = {
     FinishReason.STOP: pb.FINISH_REASON_STOP,
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
@@ -30,7 +24,6 @@ FINISH_REASONS = {
     FinishReason.CONTENT_FILTER: pb.FINISH_REASON_CONTENT_FILTER,
 }
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_ROLES_BACK = {number: role for role, number in ROLES.items()}
 _FINISH_REASONS_BACK = {number: reason for reason, number in FINISH_REASONS.items()}
 
 
@@ -44,7 +37,7 @@ def message_from_proto(message: pb.Message) -> Message:
     # A window has twenty: what most messages do not have is not converted.
     parts, calls = message.parts, message.tool_calls
     return Message(
-        _ROLES_BACK[message.role],
+        ROLES[message.role],
         message.content,
         _parts_from_proto(parts) if parts else (),
         tuple([ToolCall(call.id, call.name, call.arguments) for call in calls]) if calls else (),
@@ -56,7 +49,7 @@ def message_from_proto(message: pb.Message) -> Message:
 
 def message_to_proto(message: Message) -> pb.Message:
     """Returns the message as proto."""
-    out = pb.Message(role=ROLES[message.role], content=message.content)
+    out = pb.Message(role=ROLE_NUMBERS[message.role], content=message.content)
     for part in message.parts:
         if isinstance(part, TextPart):
             out.parts.add(text=part.text)

@@ -7,40 +7,23 @@ from google.protobuf.struct_pb2 import Struct
 
 from chat_gateway.convert.messages import (
     FINISH_REASONS,
-    ROLES,
     message_from_proto,
     message_to_proto,
     to_timestamp,
     usage_to_proto,
 )
-from chat_gateway.model.turn import (
-    DEFAULT_PROJECT,
-    BusyPolicy,
-    Delta,
-    Message,
-    OnDisconnect,
-    Sampling,
-    Tool,
-    TurnOutcome,
-    TurnRequest,
-    TurnStarted,
-)
+from chat_gateway.model.turn import Delta, Message, OnDisconnect, Sampling, Tool, TurnOutcome, TurnRequest, TurnStarted
+from contract.fields import DEFAULT_PROJECT
+from contract.wire import BUSY_POLICIES, ROLES
 from parley.chat.v1 import chat_service_pb2 as pb
-from parley.session.v1 import message_pb2, turn_service_pb2
+from parley.session.v1 import message_pb2
 from servicekit.errors import InvalidArgument, Violation, Violations
 
-_BUSY = {
-    turn_service_pb2.BUSY_POLICY_UNSPECIFIED: BusyPolicy.WAIT,
-    turn_service_pb2.BUSY_POLICY_WAIT: BusyPolicy.WAIT,
-    turn_service_pb2.BUSY_POLICY_REJECT: BusyPolicy.REJECT,
-    turn_service_pb2.BUSY_POLICY_INTERRUPT: BusyPolicy.INTERRUPT,
-}
 _ON_DISCONNECT = {
     pb.ON_DISCONNECT_UNSPECIFIED: OnDisconnect.CANCEL,
     pb.ON_DISCONNECT_CANCEL: OnDisconnect.CANCEL,
     pb.ON_DISCONNECT_FINISH: OnDisconnect.FINISH,
 }
-_KNOWN_ROLES = frozenset(ROLES.values())
 
 
 def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest:
@@ -54,7 +37,7 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
         user_id=turn.user_id,
         session_must_exist=turn.session_must_exist,
         stateless=turn.stateless,
-        busy=_BUSY[turn.busy],
+        busy=BUSY_POLICIES[turn.busy],
         request_id=turn.request_id,
         agent_revision=turn.agent_revision,
         sampling=_sampling(turn.sampling),
@@ -116,9 +99,9 @@ def messages_to_proto(messages: list[Message]) -> list[message_pb2.Message]:
 def _check_enums(turn: pb.TurnInput) -> None:
     found = Violations()
     for number, message in enumerate(turn.messages):
-        if message.role not in _KNOWN_ROLES:
+        if message.role not in ROLES:
             found.add(f"messages[{number}].role", "must be a role that exists")
-    if turn.busy not in _BUSY:
+    if turn.busy not in BUSY_POLICIES:
         found.add("busy", "must be a policy that exists")
     if turn.on_disconnect not in _ON_DISCONNECT:
         found.add("on_disconnect", "must be a value that exists")

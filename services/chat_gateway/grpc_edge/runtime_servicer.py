@@ -4,8 +4,8 @@ from typing import Any
 
 from chat_gateway.convert.messages import to_timestamp
 from chat_gateway.instances import InstanceInfo, Instances
-from chat_gateway.model.turn import DEFAULT_PROJECT
 from chat_gateway.scheduler import Scheduler
+from contract.fields import DEFAULT_PROJECT
 from parley.chat.v1 import runtime_service_pb2 as pb
 from parley.chat.v1 import runtime_service_pb2_grpc
 

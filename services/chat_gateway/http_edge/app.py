@@ -58,6 +58,7 @@ from chat_gateway.http_edge.wire.refusal import refuse
 from chat_gateway.http_edge.wire.turn_headers import REQUEST_HEADERS
 from chat_gateway.instances import Instances
 from chat_gateway.model.errors import TurnQueueFull
+from contract.reasons import Reason
 from servicekit import traces
 from servicekit.channels import Peer
 from servicekit.errors import Cancelled, Internal, InvalidArgument, ServiceError, Violation
@@ -249,7 +250,7 @@ def _answer_error(request: Request[Any, Any, Any], exception: Exception) -> Resp
     """Answers an exception of a route with our error body."""
     error = _as_service_error(request, exception)
     headers = {name.decode(): value.decode("latin-1") for name, value in error_headers(error)}
-    if error.reason == "MESSAGE_TOO_LARGE":
+    if error.reason == Reason.MESSAGE_TOO_LARGE:
         headers["connection"] = "close"
     return Response(error_body(error), status_code=http_status(error), headers=headers, media_type="application/json")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from contract.reasons import Reason
 from servicekit.errors import Code, ServiceError
 
 
@@ -9,7 +10,7 @@ class AgentNotFound(ServiceError):
     """No such agent config in the project."""
 
     code = Code.NOT_FOUND
-    reason = "AGENT_NOT_FOUND"
+    reason = Reason.AGENT_NOT_FOUND
 
     def __init__(self, agent_id: str) -> None:
         super().__init__(f"there is no agent {agent_id!r}", metadata={"agent_id": agent_id})
@@ -19,7 +20,7 @@ class PlaceholderMissing(ServiceError):
     """The instructions name a placeholder that nothing fills."""
 
     code = Code.INVALID_ARGUMENT
-    reason = "PLACEHOLDER_MISSING"
+    reason = Reason.PLACEHOLDER_MISSING
 
     def __init__(self, placeholder: str) -> None:
         super().__init__(
@@ -32,7 +33,7 @@ class ProviderUnknown(ServiceError):
     """The agent config names a provider that this gateway does not have."""
 
     code = Code.FAILED_PRECONDITION
-    reason = "PROVIDER_UNKNOWN"
+    reason = Reason.PROVIDER_UNKNOWN
 
     def __init__(self, provider: str) -> None:
         super().__init__(f"this gateway has no provider {provider!r}", metadata={"provider": provider})
@@ -42,7 +43,7 @@ class TemplateNotBuildable(ServiceError):
     """The agent config names a template that this gateway can't build."""
 
     code = Code.FAILED_PRECONDITION
-    reason = "TEMPLATE_NOT_BUILDABLE"
+    reason = Reason.TEMPLATE_NOT_BUILDABLE
 
     def __init__(self, template_id: str, version: str = "") -> None:
         written_for = f" for a config of version {version}" if version else ""
@@ -56,7 +57,7 @@ class TurnQueueFull(ServiceError):
     """As many turns are running and queued as may be, for the gateway or for the agent."""
 
     code = Code.RESOURCE_EXHAUSTED
-    reason = "TURN_QUEUE_FULL"
+    reason = Reason.TURN_QUEUE_FULL
 
     def __init__(self, scope: str, limit: int, retry_after: float) -> None:
         super().__init__(
@@ -71,7 +72,7 @@ class ProviderUnavailable(ServiceError):
     """The provider can't be reached, or answered 408, 429 or 5xx."""
 
     code = Code.UNAVAILABLE
-    reason = "PROVIDER_UNAVAILABLE"
+    reason = Reason.PROVIDER_UNAVAILABLE
 
     def __init__(self, provider: str, why: str, *, status: int = 0, retry_after: float | None = None) -> None:
         super().__init__(
@@ -85,7 +86,7 @@ class ProviderTimeout(ServiceError):
     """The provider took longer than a bound: `connect`, `first_token`, `between_tokens`; `answer` when not streamed."""
 
     code = Code.DEADLINE_EXCEEDED
-    reason = "PROVIDER_TIMEOUT"
+    reason = Reason.PROVIDER_TIMEOUT
 
     def __init__(self, provider: str, bound: str) -> None:
         super().__init__(
@@ -98,7 +99,7 @@ class ProviderBadResponse(ServiceError):
     """The provider's answer is not what its protocol says."""
 
     code = Code.INTERNAL
-    reason = "PROVIDER_BAD_RESPONSE"
+    reason = Reason.PROVIDER_BAD_RESPONSE
 
     def __init__(self, provider: str, why: str) -> None:
         super().__init__(f"provider {provider!r} gave a bad answer: {why}", metadata={"provider": provider})
@@ -108,7 +109,7 @@ class ProviderRejected(ServiceError):
     """The provider refused the request (4xx other than 408 and 429)."""
 
     code = Code.FAILED_PRECONDITION
-    reason = "PROVIDER_REJECTED"
+    reason = Reason.PROVIDER_REJECTED
 
     def __init__(self, provider: str, status: int) -> None:
         super().__init__(
@@ -121,7 +122,7 @@ class TurnTimeout(ServiceError):
     """The caller's deadline, or the bound on a whole turn, ran out."""
 
     code = Code.DEADLINE_EXCEEDED
-    reason = "DEADLINE_EXCEEDED"
+    reason = Reason.DEADLINE_EXCEEDED
 
     def __init__(self, bound: str) -> None:
         super().__init__(f"the turn did not end within its bound {bound!r}", metadata={"bound": bound})
@@ -131,7 +132,7 @@ class CommitUnresolved(ServiceError):
     """Whether the turn is stored stays unknown, and the request has no id by which a repeat would tell."""
 
     code = Code.DEADLINE_EXCEEDED
-    reason = "DEADLINE_EXCEEDED"
+    reason = Reason.DEADLINE_EXCEEDED
 
     def __init__(self) -> None:
         super().__init__(
@@ -150,7 +151,7 @@ class SessionAgentMismatch(ServiceError):
     """The session belongs to another agent."""
 
     code = Code.FAILED_PRECONDITION
-    reason = "SESSION_AGENT_MISMATCH"
+    reason = Reason.SESSION_AGENT_MISMATCH
 
     def __init__(self, session_id: str, agent_id: str) -> None:
         super().__init__(

@@ -4,21 +4,11 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
+from contract.enums import BusyPolicy, Role
+from contract.fields import DEFAULT_PROJECT
 from servicekit.values import value
-
-DEFAULT_PROJECT: Final = "default"
-"""The project of a request that names none."""
-
-
-class Role(enum.StrEnum):
-    """Who speaks, by OpenAI's names."""
-
-    SYSTEM = "system"
-    USER = "user"
-    ASSISTANT = "assistant"
-    TOOL = "tool"
 
 
 class FinishReason(enum.StrEnum):
@@ -28,14 +18,6 @@ class FinishReason(enum.StrEnum):
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
     CONTENT_FILTER = "content_filter"
-
-
-class BusyPolicy(enum.StrEnum):
-    """What a caller gets while another turn of the session is running."""
-
-    WAIT = "wait"
-    REJECT = "reject"
-    INTERRUPT = "interrupt"
 
 
 class OnDisconnect(enum.StrEnum):

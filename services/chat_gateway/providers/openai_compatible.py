@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from chat_gateway.model.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
-from chat_gateway.model.turn import Delta, FinishReason, Message, OnDelta, Role, ToolCall, ToolCallDelta, Usage
+from chat_gateway.model.turn import Delta, FinishReason, Message, OnDelta, ToolCall, ToolCallDelta, Usage
 from chat_gateway.providers.openai_json import (
     UpstreamCompletion,
     decode_completion,
@@ -29,6 +29,7 @@ from chat_gateway.providers.upstream import (
     Response,
     Upstream,
 )
+from contract.enums import Role
 from servicekit import traces
 from servicekit.errors import StartupError
 

@@ -4,18 +4,9 @@ from typing import Any
 
 import msgspec
 
-from chat_gateway.model.turn import (
-    FinishReason,
-    ImagePart,
-    Message,
-    Role,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolCallDelta,
-    Usage,
-)
+from chat_gateway.model.turn import FinishReason, ImagePart, Message, TextPart, Tool, ToolCall, ToolCallDelta, Usage
 from chat_gateway.providers.provider import ModelCall
+from contract.enums import Role
 
 _encode = msgspec.json.Encoder().encode
 _ROLES = {role: role.value for role in Role}  # `value` is a property in Python: three times a look-up

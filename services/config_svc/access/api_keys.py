@@ -18,6 +18,7 @@ from config_svc.model.api_key import DEFAULT_OVERLAP, LONGEST_OVERLAP, ApiKey, i
 from config_svc.model.errors import ApiKeyNotFound, ProjectNotFound, TooManyApiKeys
 from config_svc.model.project import Project
 from config_svc.ports.store import Store, Transaction
+from contract.fields import check_resource_id
 from servicekit.errors import InvalidArgument, Violation, Violations
 
 REVOCATION_STEP = 100
@@ -86,7 +87,7 @@ class ApiKeys:
     async def list(self, project: str, *, size: int, token: str) -> tuple[Sequence[ApiKey], str]:
         """Reads one page, oldest first, and the token of the next, which is empty on the last."""
         found = Violations()
-        rules.check_id(found, "project", project)
+        check_resource_id(found, "project", project)
         found.check()
         limit = paging.page_size(size)
         bound = ("api_keys", project)
@@ -234,7 +235,7 @@ def _require_all(caller: Caller, key: ApiKey) -> None:
 
 def _check_name(project: str, key_id: str) -> None:
     found = Violations()
-    rules.check_id(found, "project", project)
+    check_resource_id(found, "project", project)
     if not key_id:
         found.add("id", "is required")
     found.check()

@@ -17,13 +17,12 @@ from config_svc import paging
 from config_svc.access.api_keys import revoke_some
 from config_svc.audit.events import SELF, agent_event, project_event
 from config_svc.metrics import Metrics
-from config_svc.model import rules
 from config_svc.model.change import ChangeType
 from config_svc.model.errors import ProjectInUse, ProjectNotFound
 from config_svc.model.project import Project
-from config_svc.model.rules import DEFAULT_PROJECT
 from config_svc.model.spec_json import EncodedAgent
 from config_svc.ports.store import Store, Transaction
+from contract.fields import DEFAULT_PROJECT, is_resource_id
 from servicekit.errors import Violations
 
 STEP = 100
@@ -76,7 +75,7 @@ class Projects:
         found.check()
         if project_id == DEFAULT_PROJECT:
             raise ProjectInUse(project_id)
-        if not rules.is_id(project_id):
+        if not is_resource_id(project_id):
             raise ProjectNotFound(project_id)
         with self._metrics.access_write("delete_project"):
             await self._finish(await self._store.transact(lambda transaction: self._mark(transaction, project_id)))

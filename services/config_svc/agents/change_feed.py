@@ -32,8 +32,8 @@ from config_svc.following import Following, checked_interval
 from config_svc.metrics import Metrics
 from config_svc.model.change import Change, FeedPosition
 from config_svc.model.errors import CursorTooOld, ProjectNotFound, WatcherTooSlow
-from config_svc.model.rules import is_id
 from config_svc.ports.store import Store, Tail
+from contract.fields import is_resource_id
 from servicekit.errors import InvalidArgument, ServiceError, Unavailable, Violation
 
 PAGE = 64
@@ -129,7 +129,7 @@ class ChangeFeed(Following):
                     yield event
 
     async def _watched(self, project: str) -> _Watched:
-        found = await self._store.project(project) if is_id(project) else None
+        found = await self._store.project(project) if is_resource_id(project) else None
         if found is None:
             raise ProjectNotFound(project)
         # An earlier project of this name is another one; whoever may read this one must not read that.

@@ -25,6 +25,7 @@ from config_svc.model.filter import parse_filter
 from config_svc.model.query import After, AgentQuery, OrderField, parse_order, sort_value
 from config_svc.model.spec_json import EncodedAgent, encode_spec, fingerprint, with_template
 from config_svc.ports.store import Claim, Store, Transaction
+from contract.fields import check_resource_id, is_resource_id
 from servicekit.errors import Violations
 
 REQUEST_ID_LIFETIME = timedelta(hours=24)
@@ -66,7 +67,7 @@ class AgentConfigs:
             found = Violations()
             _check_project(found, project)
             if agent_id:
-                rules.check_id(found, f"{PATH}.id", agent_id)
+                check_resource_id(found, f"{PATH}.id", agent_id)
             if request_id:
                 rules.check_uuid(found, "request_id", request_id)
             _check_note(found, note)
@@ -195,7 +196,7 @@ class AgentConfigs:
             try:
                 current = await _current(transaction, project, agent_id, etag)
             except AgentNotFound:
-                if allow_missing and not rules.is_id(agent_id):
+                if allow_missing and not is_resource_id(agent_id):
                     return None
                 if allow_missing:
                     return await transaction.newest_deleted(project, agent_id, now)
@@ -218,11 +219,11 @@ class AgentConfigs:
         found = Violations()
         _check_project(found, project)
         if deleted_id:
-            rules.check_id(found, "deleted_id", deleted_id)
+            check_resource_id(found, "deleted_id", deleted_id)
         if uid or not deleted_id:
             rules.check_uuid(found, "uid", uid)
         if agent_id:
-            rules.check_id(found, "id", agent_id)
+            check_resource_id(found, "id", agent_id)
         found.check()
 
         async def work(transaction: Transaction) -> AgentConfig:
@@ -333,7 +334,7 @@ async def _replayed(transaction: Transaction, project: str, earlier: Claim, clai
 
 async def _current(transaction: Transaction, project: str, agent_id: str, etag: str) -> AgentConfig:
     """Reads and locks the agent config whose etag, where one is given, must be the current one."""
-    current = await transaction.live(project, agent_id) if rules.is_id(agent_id) else None
+    current = await transaction.live(project, agent_id) if is_resource_id(agent_id) else None
     if current is None:
         raise AgentNotFound(agent_id)
     if etag and etag != current.etag:
@@ -342,7 +343,7 @@ async def _current(transaction: Transaction, project: str, agent_id: str, etag: 
 
 
 def _check_project(found: Violations, project: str) -> None:
-    rules.check_id(found, "project", project)
+    check_resource_id(found, "project", project)
 
 
 def _check_name(found: Violations, project: str, agent_id: str, field: str = "id") -> None:
@@ -357,5 +358,5 @@ def _check_note(found: Violations, note: Note) -> None:
 
 
 def _check_possible(agent_id: str) -> None:
-    if not rules.is_id(agent_id):
+    if not is_resource_id(agent_id):
         raise AgentNotFound(agent_id)

@@ -8,10 +8,10 @@ from datetime import datetime
 from config_svc import paging
 from config_svc.agents.json_schema import parameter_violations, schema_violations
 from config_svc.audit.events import template_event
-from config_svc.model import rules
 from config_svc.model.errors import TemplateConflict, TemplateNotFound
 from config_svc.model.template import Template, version_order
 from config_svc.ports.store import Store, Transaction
+from contract.fields import is_resource_id
 from servicekit.errors import Violation, Violations
 
 
@@ -53,7 +53,7 @@ class Templates:
             found.add("id", "is required")
         found.check()
         template = None
-        if rules.is_id(template_id) and (not version or version_order(version) is not None):
+        if is_resource_id(template_id) and (not version or version_order(version) is not None):
             template = await self._store.template(template_id, version)
         if template is None:
             raise TemplateNotFound(template_id, version)

@@ -5,12 +5,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from config_svc.agents.json_schema import MAX_VIOLATIONS, parameter_violations
-from config_svc.model import rules
 from config_svc.model.agent import DEFAULT_TEMPLATE, AgentSpec
 from config_svc.model.errors import ParametersInvalid, TemplateNotFound, missing_template
 from config_svc.model.provider import check_model, union
 from config_svc.model.template import Template, version_order
 from config_svc.ports.store import Transaction
+from contract.fields import is_resource_id
 from servicekit.errors import Violation, Violations
 
 PATH = "agent_config"
@@ -65,7 +65,7 @@ def _check_placeholders(found: Violations, content: AgentSpec, template: Templat
 
 
 async def _template(transaction: Transaction, content: AgentSpec) -> Template | None:
-    if not rules.is_id(content.template_id):
+    if not is_resource_id(content.template_id):
         return None
     if content.template_version and version_order(content.template_version) is None:
         return None

@@ -7,9 +7,10 @@ from access.caller import SERVICE, Caller, current
 from config_svc.model.api_key import ApiKey
 from config_svc.model.audit import AuditEvent, State
 from config_svc.model.project import Project
-from config_svc.model.rules import DEFAULT_PROJECT, Json
+from config_svc.model.rules import Json
 from config_svc.model.spec_json import EncodedAgent
 from config_svc.model.template import Template
+from contract.fields import DEFAULT_PROJECT
 
 SELF = Caller("service:config_svc", "", frozenset({SERVICE}), source="config_svc")
 """Who does what nobody asked for just now: purges, and the rest of a deletion that was cut short."""

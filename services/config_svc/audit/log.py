@@ -10,6 +10,7 @@ from config_svc import paging
 from config_svc.model import rules
 from config_svc.model.audit import TOKEN, AuditEvent, AuditQuery
 from config_svc.ports.store import Store, Transaction
+from contract.fields import check_resource_id
 from servicekit.errors import Violations
 
 ERASURE_STEP = 100
@@ -38,7 +39,7 @@ class AuditLog:
         earlier ones of the same id.
         """
         found = Violations()
-        rules.check_id(found, "project", query.project)
+        check_resource_id(found, "project", query.project)
         rules.check_text(found, "actor", query.actor, most=512)
         rules.check_text(found, "resource", query.resource, most=512)
         found.check()

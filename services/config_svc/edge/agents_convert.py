@@ -24,8 +24,9 @@ from config_svc.model.agent import (
 from config_svc.model.change import ChangeType
 from config_svc.model.fields import GROUPS, NOT_SET, NOT_WRITABLE, Difference
 from config_svc.model.provider import Provider
-from config_svc.model.rules import DEFAULT_PROJECT, Json
+from config_svc.model.rules import Json
 from config_svc.model.template import Placeholders, Template
+from contract.fields import DEFAULT_PROJECT
 from parley.config.v1 import agent_config_pb2 as agents_pb
 from parley.config.v1 import agent_config_service_pb2 as service_pb
 from parley.config.v1 import provider_service_pb2 as providers_pb

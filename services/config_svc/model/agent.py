@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from config_svc.model import rules
 from config_svc.model.rules import KIB, Json
+from contract.fields import check_resource_id
 from servicekit.errors import Violations
 
 DEFAULT_TEMPLATE = "assistant"
@@ -114,7 +115,7 @@ class AgentSpec:
         """Notes every broken rule under `path`; what template and gateways make of it is not known here."""
         rules.check_text(found, f"{path}.display_name", self.display_name, most=200)
         if self.template_id:
-            rules.check_id(found, f"{path}.template_id", self.template_id)
+            check_resource_id(found, f"{path}.template_id", self.template_id)
         rules.check_text(found, f"{path}.template_version", self.template_version, most=32)
         rules.check_json(found, f"{path}.parameters", self.parameters, most=64 * KIB)
         rules.check_bytes(found, f"{path}.instructions", self.instructions, most=64 * KIB)

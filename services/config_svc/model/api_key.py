@@ -10,6 +10,7 @@ from typing import Final
 
 from config_svc.model import rules
 from config_svc.model.rules import Json
+from contract.fields import check_resource_id, check_user_id
 from servicekit.errors import Violations
 
 ID_PREFIX: Final = "key_"
@@ -42,7 +43,7 @@ class ApiKey:
 
     def check(self, found: Violations, path: str, *, scopes: Sequence[str], user_scopes: Sequence[str]) -> None:
         """Notes every broken rule under `path`: of all `scopes` a key of a user can have only `user_scopes`."""
-        rules.check_id(found, f"{path}.project", self.project)
+        check_resource_id(found, f"{path}.project", self.project)
         if not self.scopes:
             found.add(f"{path}.scopes", "is required")
         for index, scope in enumerate(self.scopes[: len(scopes) + 1]):
@@ -53,7 +54,7 @@ class ApiKey:
                 found.add(f"{path}.scopes[{index}]", f"must be one of {known} for a key of one user")
         if len(set(self.scopes)) != len(self.scopes):
             found.add(f"{path}.scopes", "must not name a scope twice")
-        rules.check_user_id(found, f"{path}.user_id", self.user_id)
+        check_user_id(found, f"{path}.user_id", self.user_id)
         rules.check_text(found, f"{path}.display_name", self.display_name, most=200)
         limits = f"{path}.limits"
         rules.check_number(

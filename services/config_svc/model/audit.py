@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 
 from config_svc.model import rules
 from config_svc.model.rules import KIB, Json, canonical
+from contract.fields import check_resource_id, check_user_id
 from servicekit.errors import Violations
 
 State: TypeAlias = dict[str, Json]
@@ -45,14 +46,14 @@ class AuditEvent:
     def check(self, found: Violations, path: str) -> None:
         """Notes every broken rule under `path` in an event that another service tells of."""
         rules.check_uuid(found, f"{path}.id", self.event_id or "")
-        rules.check_id(found, f"{path}.project", self.project)
+        check_resource_id(found, f"{path}.project", self.project)
         rules.check_text(found, f"{path}.actor", self.actor, most=512, required=True)
         if not _ACTION.fullmatch(self.action):
             found.add(f"{path}.action", "must be such as sessions.delete")
         rules.check_text(found, f"{path}.resource", self.resource, most=512, required=True)
         rules.check_text(found, f"{path}.request_id", self.request_id, most=256)
         rules.check_text(found, f"{path}.source", self.source, most=64)
-        rules.check_user_id(found, f"{path}.user_id", self.user_id)
+        check_user_id(found, f"{path}.user_id", self.user_id)
         for name, state in (("before", self.before), ("after", self.after)):
             rules.check_json(found, f"{path}.{name}", state or {}, most=4 * 1024 * KIB)
 

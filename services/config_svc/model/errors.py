@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from contract.reasons import Reason
 from servicekit.errors import Code, InvalidArgument, ServiceError, Violation
 
 
@@ -9,7 +10,7 @@ class AgentNotFound(ServiceError):
     """No such agent config in this project."""
 
     code = Code.NOT_FOUND
-    reason = "AGENT_NOT_FOUND"
+    reason = Reason.AGENT_NOT_FOUND
 
     def __init__(self, agent_id: str) -> None:
         super().__init__(f"agent {agent_id!r} does not exist", metadata={"agent_id": agent_id})
@@ -19,7 +20,7 @@ class RevisionNotFound(ServiceError):
     """The agent config has no such revision."""
 
     code = Code.NOT_FOUND
-    reason = "REVISION_NOT_FOUND"
+    reason = Reason.REVISION_NOT_FOUND
 
     def __init__(self, agent_id: str, revision: int) -> None:
         super().__init__(
@@ -32,7 +33,7 @@ class AgentAlreadyExists(ServiceError):
     """An agent config with this id is there."""
 
     code = Code.ALREADY_EXISTS
-    reason = "AGENT_ALREADY_EXISTS"
+    reason = Reason.AGENT_ALREADY_EXISTS
 
     def __init__(self, agent_id: str) -> None:
         super().__init__(f"agent {agent_id!r} already exists", metadata={"agent_id": agent_id})
@@ -42,7 +43,7 @@ class ProjectNotFound(ServiceError):
     """No such project, or it is being deleted."""
 
     code = Code.NOT_FOUND
-    reason = "PROJECT_NOT_FOUND"
+    reason = Reason.PROJECT_NOT_FOUND
 
     def __init__(self, project: str) -> None:
         super().__init__(f"project {project!r} does not exist", metadata={"project": project})
@@ -52,7 +53,7 @@ class ProjectAlreadyExists(ServiceError):
     """A project with this id is there, or its deletion has not ended."""
 
     code = Code.ALREADY_EXISTS
-    reason = "PROJECT_ALREADY_EXISTS"
+    reason = Reason.PROJECT_ALREADY_EXISTS
 
     def __init__(self, project: str) -> None:
         super().__init__(f"project {project!r} already exists", metadata={"project": project})
@@ -62,7 +63,7 @@ class ProjectInUse(ServiceError):
     """The project can't be deleted."""
 
     code = Code.FAILED_PRECONDITION
-    reason = "PROJECT_IN_USE"
+    reason = Reason.PROJECT_IN_USE
 
     def __init__(self, project: str) -> None:
         super().__init__(f"project {project!r} is always there", metadata={"project": project})
@@ -72,7 +73,7 @@ class ApiKeyNotFound(ServiceError):
     """No such API key in this project."""
 
     code = Code.NOT_FOUND
-    reason = "API_KEY_NOT_FOUND"
+    reason = Reason.API_KEY_NOT_FOUND
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"API key {key_id!r} does not exist", metadata={"api_key_id": key_id})
@@ -82,7 +83,7 @@ class TooManyApiKeys(ServiceError):
     """The project has as many API keys that have not ended as it may."""
 
     code = Code.RESOURCE_EXHAUSTED
-    reason = "TOO_MANY_API_KEYS"
+    reason = Reason.TOO_MANY_API_KEYS
 
     def __init__(self, project: str, limit: int) -> None:
         super().__init__(
@@ -96,7 +97,7 @@ class EtagMismatch(ServiceError):
     """The etag given is not the current one (AIP-154)."""
 
     code = Code.ABORTED
-    reason = "ETAG_MISMATCH"
+    reason = Reason.ETAG_MISMATCH
 
     def __init__(self, agent_id: str) -> None:
         super().__init__(
@@ -109,7 +110,7 @@ class IdempotencyKeyReused(ServiceError):
     """The same request id came with another body (AIP-155)."""
 
     code = Code.ABORTED
-    reason = "IDEMPOTENCY_KEY_REUSED"
+    reason = Reason.IDEMPOTENCY_KEY_REUSED
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"request id {request_id!r} was used for another request", metadata={"request_id": request_id})
@@ -119,7 +120,7 @@ class TemplateNotFound(ServiceError):
     """The template id or version named is not published."""
 
     code = Code.INVALID_ARGUMENT
-    reason = "TEMPLATE_NOT_FOUND"
+    reason = Reason.TEMPLATE_NOT_FOUND
 
     def __init__(self, template_id: str, version: str = "", *, violations: Sequence[Violation] = ()) -> None:
         super().__init__(
@@ -131,7 +132,7 @@ class TemplateConflict(ServiceError):
     """The template version is published with other content."""
 
     code = Code.ALREADY_EXISTS
-    reason = "TEMPLATE_CONFLICT"
+    reason = Reason.TEMPLATE_CONFLICT
 
     def __init__(self, template_id: str, version: str) -> None:
         super().__init__(
@@ -143,14 +144,14 @@ class TemplateConflict(ServiceError):
 class ParametersInvalid(InvalidArgument):
     """Parameters break the template's JSON Schema; every violation is listed."""
 
-    reason = "PARAMETERS_INVALID"
+    reason = Reason.PARAMETERS_INVALID
 
 
 class InvalidPageToken(ServiceError):
     """The page token is not one that this list call made."""
 
     code = Code.INVALID_ARGUMENT
-    reason = "INVALID_PAGE_TOKEN"
+    reason = Reason.INVALID_PAGE_TOKEN
 
     def __init__(self) -> None:
         super().__init__("the page token is not one that this call, with these arguments, has answered with")
@@ -160,7 +161,7 @@ class CursorTooOld(ServiceError):
     """The cursor is not within what the feed keeps."""
 
     code = Code.OUT_OF_RANGE
-    reason = "CURSOR_TOO_OLD"
+    reason = Reason.CURSOR_TOO_OLD
 
     def __init__(self) -> None:
         super().__init__("the feed no longer knows this cursor: list again, then watch without a cursor")
@@ -170,7 +171,7 @@ class WatcherTooSlow(ServiceError):
     """The watcher was slower than the feed and was cut off."""
 
     code = Code.ABORTED
-    reason = "WATCHER_TOO_SLOW"
+    reason = Reason.WATCHER_TOO_SLOW
 
     def __init__(self) -> None:
         super().__init__("the watcher was too slow: resume from the last cursor seen")

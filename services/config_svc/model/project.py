@@ -5,6 +5,7 @@ from datetime import datetime
 
 from config_svc.model import rules
 from config_svc.model.rules import Json
+from contract.fields import check_resource_id
 from servicekit.errors import Violations
 
 
@@ -21,7 +22,7 @@ class Project:
 
     def check(self, found: Violations, path: str) -> None:
         """Notes every broken rule under `path`."""
-        rules.check_id(found, f"{path}.id", self.id)
+        check_resource_id(found, f"{path}.id", self.id)
         rules.check_text(found, f"{path}.display_name", self.display_name, most=200)
 
     @property

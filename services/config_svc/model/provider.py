@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from config_svc.model import rules
 from config_svc.model.agent import ModelConfig
+from contract.fields import check_resource_id
 from servicekit.errors import Violations
 
 SHORTEST_TTL = timedelta(seconds=1)
@@ -25,7 +26,7 @@ class Provider:
 
     def check(self, found: Violations, path: str) -> None:
         """Notes every broken rule under `path`."""
-        rules.check_id(found, f"{path}.name", self.name)
+        check_resource_id(found, f"{path}.name", self.name)
         if len(self.models) > MAX_MODELS:
             found.add(f"{path}.models", f"must have at most {MAX_MODELS} entries")
         for index, model in enumerate(self.models[:MAX_MODELS]):

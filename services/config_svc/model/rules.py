@@ -8,40 +8,24 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypeAlias
 
+from contract.fields import check_resource_id, check_user_id
 from servicekit.errors import Violations
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
-DEFAULT_PROJECT = "default"
 MAX_COMMENT_CHARACTERS = 1000
 KIB = 1024
 JSON_OVERHEAD = 6
 """How many times larger than its JSON a `google.protobuf.Struct` can be: `1,` takes 11 bytes."""
 
-_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL_KEY = re.compile(r"[a-z]([a-z0-9_./-]{0,61}[a-z0-9])?")
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.-]{0,63})\s*\}\}")
 _PLACEHOLDER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-_USER_ID = re.compile(r"[!-~]{1,256}")
-_ID_WORDS = "must be lower-case letters, digits and '-', begin with a letter, not end with '-', at most 63 characters"
-
-
-def is_id(text: str) -> bool:
-    """Tells whether `text` can be the id of a project, an agent or a template."""
-    return _ID.fullmatch(text) is not None
 
 
 def is_label_key(text: str) -> bool:
     """Tells whether `text` can be the key of a label."""
     return _LABEL_KEY.fullmatch(text) is not None
-
-
-def check_id(found: Violations, field: str, value: str) -> None:
-    """Notes a value that is empty or not an id."""
-    if not value:
-        found.add(field, "is required")
-    elif not is_id(value):
-        found.add(field, _ID_WORDS)
 
 
 def check_text(found: Violations, field: str, value: str, *, most: int, required: bool = False) -> None:
@@ -53,19 +37,11 @@ def check_text(found: Violations, field: str, value: str, *, most: int, required
     _check_nul(found, field, value)
 
 
-def check_user_id(found: Violations, field: str, value: str) -> None:
-    """Notes a text that can't be the id of a user; none is given where it is empty."""
-    if value and not _USER_ID.fullmatch(value):
-        found.add(field, "must be at most 256 printable ASCII characters without spaces")
-
-
 def check_user_of(project: str, user_id: str) -> None:
     """Raises `InvalidArgument` unless both could be there: for what is done to all that one user has in a project."""
     found = Violations()
-    check_id(found, "project", project)
-    check_user_id(found, "user_id", user_id)
-    if not user_id:
-        found.add("user_id", "is required")
+    check_resource_id(found, "project", project)
+    check_user_id(found, "user_id", user_id, required=True)
     found.check()
 
 

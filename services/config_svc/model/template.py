@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from config_svc.model import rules
 from config_svc.model.rules import KIB, Json, canonical
+from contract.fields import check_resource_id
 from servicekit.errors import Violations
 
 VersionOrder: TypeAlias = tuple[int, int, int]
@@ -37,7 +38,7 @@ class Template:
 
     def check(self, found: Violations, path: str) -> None:
         """Notes every broken rule under `path`; whether the schema is a good one is not known here."""
-        rules.check_id(found, f"{path}.id", self.id)
+        check_resource_id(found, f"{path}.id", self.id)
         if version_order(self.version) is None:
             found.add(f"{path}.version", "must be MAJOR.MINOR.PATCH, each a number below 1000000000")
         rules.check_text(found, f"{path}.description", self.description, most=2000)

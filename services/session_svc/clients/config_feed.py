@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
+from contract.reasons import Reason
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1.agent_config_service_pb2_grpc import AgentConfigServiceStub
 from servicekit.channels import call, stream
@@ -78,7 +79,7 @@ class ConfigClient:
         try:
             response = await call(self._stub.GetAgentConfig, request, timeout=CALL_SECONDS, peer=PEER)
         except RemoteError as error:
-            if error.reason in ("AGENT_NOT_FOUND", "PROJECT_NOT_FOUND"):
+            if error.reason in (Reason.AGENT_NOT_FOUND, Reason.PROJECT_NOT_FOUND):
                 return False
             raise
         config = response.agent_config

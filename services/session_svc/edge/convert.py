@@ -11,6 +11,9 @@ from google.protobuf.json_format import MessageToJson, SerializeToJsonError
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from contract.fields import DEFAULT_PROJECT
+from contract.messages import MessageForm, PartView, check_messages
+from contract.wire import BUSY_POLICIES
 from parley.session.v1 import message_pb2, session_service_pb2, turn_service_pb2
 from servicekit.errors import InvalidArgument, MessageTooLarge, Violation, Violations
 from servicekit.wire import bytes_tag, varint
@@ -20,11 +23,9 @@ from session_svc.model.limits import LimitState, TurnLimit
 from session_svc.model.session import (
     DEFAULT_IDLE_MS,
     DEFAULT_LIFETIME_MS,
-    DEFAULT_PROJECT,
     Admitted,
     BeginTurn,
     Begun,
-    BusyPolicy,
     Committed,
     CommitTurn,
     Fork,
@@ -43,12 +44,18 @@ from session_svc.model.session import (
     new_session_id,
 )
 
-_BUSY = {
-    turn_service_pb2.BUSY_POLICY_UNSPECIFIED: BusyPolicy.WAIT,
-    turn_service_pb2.BUSY_POLICY_WAIT: BusyPolicy.WAIT,
-    turn_service_pb2.BUSY_POLICY_REJECT: BusyPolicy.REJECT,
-    turn_service_pb2.BUSY_POLICY_INTERRUPT: BusyPolicy.INTERRUPT,
-}
+
+def _part(part: message_pb2.ContentPart) -> PartView:
+    return PartView(part.text or None, part.image_url.url or None, part.image_url.detail)
+
+
+_FORM = MessageForm(
+    system=message_pb2.ROLE_SYSTEM,
+    user=message_pb2.ROLE_USER,
+    assistant=message_pb2.ROLE_ASSISTANT,
+    tool=message_pb2.ROLE_TOOL,
+    part=_part,
+)
 _CHANGEABLE = ("metadata", "idle_ttl", "pinned_revision")
 _DEFAULT_PAGE = 50
 _MAX_SESSIONS = 1000
@@ -61,7 +68,7 @@ _REPLAYED_TAG = bytes_tag(turn_service_pb2.BeginTurnResponse.REPLAYED_TURN_FIELD
 
 def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
     """Returns what is asked for. Raises `InvalidArgument`."""
-    busy = _BUSY.get(request.busy)
+    busy = BUSY_POLICIES.get(request.busy)
     if busy is None:
         raise InvalidArgument([Violation("busy", "must be a policy of the contract")])
     turn = BeginTurn(
@@ -152,7 +159,7 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
     idle_ms = _milliseconds(request.idle_ttl) if request.HasField("idle_ttl") else DEFAULT_IDLE_MS
     mark = _request_mark(request.request_id, request.request_digest)
     rules.check_commit(found, held, turn.id, idle_ms, mark)
-    continues = rules.check_messages(found, turn.messages)
+    continues = check_messages(found, "turn.messages", turn.messages, _FORM, max_messages=rules.MAX_MESSAGES)
     if turn.HasField("metadata"):
         rules.check_turn_metadata(found, _as_json(turn.metadata))
     found.check()

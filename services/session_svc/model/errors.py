@@ -1,5 +1,6 @@
 """The domain errors of session_svc. Reasons are documented in parley.errors.v1.Reason."""
 
+from contract.reasons import Reason
 from servicekit.errors import Code, ServiceError
 
 
@@ -7,7 +8,7 @@ class SessionNotFound(ServiceError):
     """No such session, or it has expired, or it is another user's: the caller can't tell which."""
 
     code = Code.NOT_FOUND
-    reason = "SESSION_NOT_FOUND"
+    reason = Reason.SESSION_NOT_FOUND
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"there is no session {session_id!r}", metadata={"session_id": session_id})
@@ -17,7 +18,7 @@ class SessionAlreadyExists(ServiceError):
     """A session with this id is there."""
 
     code = Code.ALREADY_EXISTS
-    reason = "SESSION_ALREADY_EXISTS"
+    reason = Reason.SESSION_ALREADY_EXISTS
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"session {session_id!r} is there already", metadata={"session_id": session_id})
@@ -27,7 +28,7 @@ class SessionAgentMismatch(ServiceError):
     """The session belongs to another agent, or to another life of this agent's id."""
 
     code = Code.FAILED_PRECONDITION
-    reason = "SESSION_AGENT_MISMATCH"
+    reason = Reason.SESSION_AGENT_MISMATCH
 
     def __init__(self, session_id: str, agent_id: str) -> None:
         super().__init__(
@@ -40,7 +41,7 @@ class AgentDeleted(ServiceError):
     """The agent's uid is fenced: no further turn starts on it."""
 
     code = Code.FAILED_PRECONDITION
-    reason = "AGENT_DELETED"
+    reason = Reason.AGENT_DELETED
 
     def __init__(self, agent_id: str) -> None:
         super().__init__(f"agent {agent_id!r} is deleted", metadata={"agent_id": agent_id})
@@ -50,7 +51,7 @@ class SessionBusy(ServiceError):
     """Another turn of the session is running. `retry_after` is when its lease ends, at most 2 s: most end sooner."""
 
     code = Code.ABORTED
-    reason = "SESSION_BUSY"
+    reason = Reason.SESSION_BUSY
 
     def __init__(self, session_id: str, retry_after: float) -> None:
         super().__init__(
@@ -64,7 +65,7 @@ class TurnQueueFull(ServiceError):
     """As many turns wait for the session as may."""
 
     code = Code.RESOURCE_EXHAUSTED
-    reason = "TURN_QUEUE_FULL"
+    reason = Reason.TURN_QUEUE_FULL
 
     def __init__(self, session_id: str, limit: int, retry_after: float) -> None:
         super().__init__(
@@ -79,7 +80,7 @@ class RateLimited(ServiceError):
     """The key or agent has begun as many turns this minute, or has as many under way, as it may."""
 
     code = Code.RESOURCE_EXHAUSTED
-    reason = "RATE_LIMITED"
+    reason = Reason.RATE_LIMITED
 
     def __init__(self, subject: str, message: str, bound: str, limit: int, retry_after: float, reset: float) -> None:
         scope = subject.partition(":")[0]
@@ -107,7 +108,7 @@ class LimitQueueFull(ServiceError):
     """As many turns wait for a place in a limit as may."""
 
     code = Code.RESOURCE_EXHAUSTED
-    reason = "TURN_QUEUE_FULL"
+    reason = Reason.TURN_QUEUE_FULL
 
     def __init__(self, subject: str, places: int, retry_after: float) -> None:
         scope = subject.partition(":")[0]
@@ -123,7 +124,7 @@ class SessionFull(ServiceError):
     """The session has as many turns as it may keep, and the policy is to refuse more."""
 
     code = Code.FAILED_PRECONDITION
-    reason = "SESSION_FULL"
+    reason = Reason.SESSION_FULL
 
     def __init__(self, session_id: str, limit: int) -> None:
         super().__init__(
@@ -136,7 +137,7 @@ class LeaseLost(ServiceError):
     """The turn lease ran out or is another's: nothing of the turn was stored."""
 
     code = Code.ABORTED
-    reason = "LEASE_LOST"
+    reason = Reason.LEASE_LOST
 
     def __init__(self, session_id: str) -> None:
         super().__init__(
@@ -149,7 +150,7 @@ class TurnInterrupted(ServiceError):
     """A later request of the session interrupted the turn: nothing of it was stored."""
 
     code = Code.ABORTED
-    reason = "TURN_INTERRUPTED"
+    reason = Reason.TURN_INTERRUPTED
 
     def __init__(self, session_id: str) -> None:
         super().__init__(
@@ -162,7 +163,7 @@ class IdempotencyKeyReused(ServiceError):
     """The same request id came with another digest."""
 
     code = Code.ABORTED
-    reason = "IDEMPOTENCY_KEY_REUSED"
+    reason = Reason.IDEMPOTENCY_KEY_REUSED
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"request id {request_id!r} was used for another request", metadata={"request_id": request_id})
@@ -172,7 +173,7 @@ class InvalidPageToken(ServiceError):
     """The page token is not one that this query made."""
 
     code = Code.INVALID_ARGUMENT
-    reason = "INVALID_PAGE_TOKEN"
+    reason = Reason.INVALID_PAGE_TOKEN
 
     def __init__(self) -> None:
         super().__init__("page_token: not one that this list call made")
@@ -182,7 +183,7 @@ class TurnDamaged(ServiceError):
     """A stored turn can't be read: what is stored is damaged, or a later release wrote it."""
 
     code = Code.DATA_LOSS
-    reason = "TURN_DAMAGED"
+    reason = Reason.TURN_DAMAGED
 
     def __init__(self, turn_number: int) -> None:
         super().__init__("a stored turn can't be read", metadata={"turn_number": str(turn_number)})

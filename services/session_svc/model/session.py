@@ -10,30 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import NamedTuple, Protocol, TypeVar
 
+from contract.enums import BusyPolicy
 from servicekit.values import value
 from session_svc.model.limits import LimitState, LimitTimes, TurnLimit
 
-DEFAULT_PROJECT = "default"
 DEFAULT_IDLE_MS = 30 * 60 * 1000
 DEFAULT_LIFETIME_MS = 24 * 60 * 60 * 1000
 LONGEST_LIFETIME_MS = 90 * 24 * 60 * 60 * 1000
-
-
-class Role(enum.IntEnum):
-    """Who speaks; the numbers are those of the contract."""
-
-    SYSTEM = 1
-    USER = 2
-    ASSISTANT = 3
-    TOOL = 4
-
-
-class BusyPolicy(enum.StrEnum):
-    """What the caller of BeginTurn gets while another turn of the session is running."""
-
-    WAIT = "wait"
-    REJECT = "reject"
-    INTERRUPT = "interrupt"
 
 
 class WhenFull(enum.StrEnum):

@@ -4,6 +4,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from contract.enums import BusyPolicy
+from contract.reasons import Reason
 from servicekit.errors import InvalidArgument, ServiceError, Violation
 from session_svc.model.errors import (
     AgentDeleted,
@@ -17,7 +19,6 @@ from session_svc.model.session import (
     LONGEST_LIFETIME_MS,
     BeginTurn,
     Begun,
-    BusyPolicy,
     Fork,
     Lease,
     Limits,
@@ -253,7 +254,7 @@ class RedisSessions:
         except (SessionBusy, SessionFull, SessionNotFound) as error:
             raise SessionAlreadyExists(fork.new_id) from error
         except ServiceError as error:
-            if error.reason == "SESSION_AGENT_MISMATCH":
+            if error.reason == Reason.SESSION_AGENT_MISMATCH:
                 raise SessionAlreadyExists(fork.new_id) from error
             raise
         if not isinstance(outcome, Begun):

@@ -6,16 +6,8 @@ from dataclasses import dataclass
 
 import redis
 
-from session_svc.model.session import (
-    BeginTurn,
-    Begun,
-    BusyPolicy,
-    Committed,
-    CommitTurn,
-    Limits,
-    RequestMark,
-    SessionKey,
-)
+from contract.enums import BusyPolicy
+from session_svc.model.session import BeginTurn, Begun, Committed, CommitTurn, Limits, RequestMark, SessionKey
 from session_svc.ports import AgentStore, LimitStore, SessionStore, TurnStore
 from session_svc.redis_client.url import ClusterAddress, parse_redis_url
 from session_svc.redis_store.agents import RedisAgents

@@ -4,20 +4,14 @@ import asyncio
 
 import pytest
 
+from contract.enums import BusyPolicy
 from session_svc.model.errors import (
     IdempotencyKeyReused,
     SessionBusy,
     TurnInterrupted,
     TurnQueueFull,
 )
-from session_svc.model.session import (
-    BeginTurn,
-    BusyPolicy,
-    Replayed,
-    RequestMark,
-    SessionKey,
-    Waiting,
-)
+from session_svc.model.session import BeginTurn, Replayed, RequestMark, SessionKey, Waiting
 from tests.contract.session_svc.bench import UID, Bench
 from tests.contract.session_svc.test_turns import number_field
 

@@ -3,7 +3,8 @@
 import asyncio
 from dataclasses import replace
 
-from session_svc.model.session import Begun, BusyPolicy, Waiting
+from contract.enums import BusyPolicy
+from session_svc.model.session import Begun, Waiting
 from tests.contract.session_svc.bench import Bench
 
 UNKNOWN = {"token": 0}

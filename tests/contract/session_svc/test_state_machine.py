@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from contract.enums import BusyPolicy
 from servicekit.errors import ServiceError
 from session_svc.model.errors import (
     AgentDeleted,
@@ -21,7 +22,7 @@ from session_svc.model.errors import (
     TurnInterrupted,
     TurnQueueFull,
 )
-from session_svc.model.session import AgentIncarnation, Begun, BusyPolicy, SessionKey, SessionQuery, TurnQuery, Waiting
+from session_svc.model.session import AgentIncarnation, Begun, SessionKey, SessionQuery, TurnQuery, Waiting
 from tests.contract.session_svc.bench import LIMITS, UID, Bench, memory_bench, redis_bench
 
 SESSIONS = ("s1", "s2")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from contract.enums import BusyPolicy
 from session_svc.model.errors import (
     AgentDeleted,
     LeaseLost,
@@ -9,16 +10,7 @@ from session_svc.model.errors import (
     SessionBusy,
     SessionNotFound,
 )
-from session_svc.model.session import (
-    AgentIncarnation,
-    BusyPolicy,
-    CommitTurn,
-    Lease,
-    Replayed,
-    SessionKey,
-    TurnQuery,
-    Usage,
-)
+from session_svc.model.session import AgentIncarnation, CommitTurn, Lease, Replayed, SessionKey, TurnQuery, Usage
 from tests.contract.session_svc.bench import UID, Bench
 
 KEY = SessionKey("default", "s1")

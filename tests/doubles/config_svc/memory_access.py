@@ -11,8 +11,8 @@ from config_svc.model.api_key import ApiKey, Use
 from config_svc.model.audit import AuditEvent, AuditQuery
 from config_svc.model.errors import ProjectAlreadyExists
 from config_svc.model.project import Project
-from config_svc.model.rules import DEFAULT_PROJECT
 from config_svc.ports.access import KeyChange
+from contract.fields import DEFAULT_PROJECT
 from tests.doubles.config_svc.memory_state import State
 
 _DEFAULT_UID = "00000000-0000-4000-8000-000000000000"

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 from dataclasses import replace
 
+from contract.enums import BusyPolicy
 from session_svc.model.errors import (
     AgentDeleted,
     IdempotencyKeyReused,
@@ -19,7 +20,6 @@ from session_svc.model.errors import (
 from session_svc.model.session import (
     BeginTurn,
     Begun,
-    BusyPolicy,
     Committed,
     CommitTurn,
     HeadedTurn,

@@ -191,7 +191,7 @@ async def test_a_verified_token_is_remembered_until_it_ends(issuer: Issuer) -> N
         ({"algorithms": ["HS256"]}, "must be some of"),
         ({"algorithms": ["none"]}, "must be some of"),
         ({"project": None}, "one of project and project_claim"),
-        ({"project": "No"}, "project must match"),
+        ({"project": "No"}, "project must be lower-case"),
         ({"scopes": None}, "one of scopes and scopes_claim"),
         ({"scopes": ["operator"]}, "scopes must be some of"),
         ({"secret": "x"}, "Extra inputs are not permitted"),

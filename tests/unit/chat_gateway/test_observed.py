@@ -6,9 +6,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from chat_gateway.model.errors import ProviderUnavailable
-from chat_gateway.model.turn import FinishReason, Message, OnDelta, Role, Sampling, Usage
+from chat_gateway.model.turn import FinishReason, Message, OnDelta, Sampling, Usage
 from chat_gateway.providers.observed import MAX_MODELS, ModelMetrics, ObservedProvider
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
+from contract.enums import Role
 from servicekit import traces
 from servicekit.errors import StartupError
 from tests.servers.otlp_receiver import OtlpReceiver, ReceivedSpan

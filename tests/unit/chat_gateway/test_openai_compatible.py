@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from chat_gateway.model.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
-from chat_gateway.model.turn import Delta, FinishReason, Message, Role, Sampling, Tool, ToolCall, ToolCallDelta
+from chat_gateway.model.turn import Delta, FinishReason, Message, Sampling, Tool, ToolCall, ToolCallDelta
 from chat_gateway.providers import openai_compatible
 from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
+from contract.enums import Role
 from servicekit.errors import ServiceError, StartupError
 from tests.servers.mock_model import Behaviour, MockModel
 

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from chat_gateway.agents.prompt import NO_RESULT, prompt_messages
 from chat_gateway.model.errors import PlaceholderMissing
-from chat_gateway.model.turn import Message, Role, ToolCall
+from chat_gateway.model.turn import Message, ToolCall
 from chat_gateway.templates.placeholders import Instructions
+from contract.enums import Role
 
 USER = Message(Role.USER, "hi")
 CALLS = Message(Role.ASSISTANT, tool_calls=(ToolCall("c1", "f", "{}"), ToolCall("c2", "f", "{}")))

@@ -3,7 +3,8 @@
 import pytest
 
 from chat_gateway.model.rules import MAX_MESSAGES_BYTES, check_turn_request
-from chat_gateway.model.turn import ImagePart, Message, Role, Sampling, TextPart, Tool, ToolCall, TurnRequest
+from chat_gateway.model.turn import ImagePart, Message, Sampling, TextPart, Tool, ToolCall, TurnRequest
+from contract.enums import Role
 from servicekit.errors import InvalidArgument, MessageTooLarge
 from tests.unit.chat_gateway.world import asks
 

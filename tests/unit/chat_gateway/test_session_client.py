@@ -8,7 +8,8 @@ import pytest
 
 from chat_gateway.clients.session_client import SessionClient
 from chat_gateway.clients.turn_calls import turn_calls
-from chat_gateway.model.turn import Message, Role, TurnRequest
+from chat_gateway.model.turn import Message, TurnRequest
+from contract.enums import Role
 from parley.session.v1 import turn_service_pb2 as pb
 from parley.session.v1 import turn_service_pb2_grpc
 from servicekit.errors import Draining, RemoteError, ServiceError, Unavailable

@@ -15,11 +15,11 @@ from chat_gateway.model.turn import (
     FinishReason,
     Lease,
     Message,
-    Role,
     Turn,
     TurnStarted,
     Usage,
 )
+from contract.enums import Role
 from servicekit.errors import Code, InvalidArgument, ServiceError, Unavailable
 from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, FakeSessions, World, asks, make_config, remote
 

@@ -23,7 +23,6 @@ from chat_gateway.model.turn import (
     LimitState,
     Message,
     OnDelta,
-    Role,
     Sampling,
     Turn,
     TurnLimit,
@@ -36,6 +35,7 @@ from chat_gateway.scheduler import Scheduler, TurnLimits
 from chat_gateway.templates.assistant import AssistantTemplate
 from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.turn import TurnRunner
+from contract.enums import Role
 from servicekit.errors import Code, RemoteError, ServiceError
 
 

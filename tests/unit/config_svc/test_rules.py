@@ -9,6 +9,7 @@ import pytest
 from config_svc.model import rules
 from config_svc.model.agent import AgentSpec, ModelConfig, SessionPolicy, made_id
 from config_svc.model.template import version_order
+from contract.fields import is_resource_id
 from servicekit.errors import InvalidArgument, Violations
 
 MODEL = ModelConfig("p", "m")
@@ -73,12 +74,12 @@ def test_what_breaks_a_rule(changes: dict[str, Any], fields: list[str]) -> None:
 
 @pytest.mark.parametrize("text", ["a", "a-b", "a1", "a" * 63, "a--b"])
 def test_ids(text: str) -> None:
-    assert rules.is_id(text)
+    assert is_resource_id(text)
 
 
 @pytest.mark.parametrize("text", ["", "A", "1a", "-a", "a-", "a_b", "a.b", "a" * 64, "a\n", "ä", "a b"])
 def test_what_is_no_id(text: str) -> None:
-    assert not rules.is_id(text)
+    assert not is_resource_id(text)
 
 
 @pytest.mark.parametrize("text", ["a", "a.b/c_d-e", "a1"])
@@ -117,4 +118,4 @@ def test_what_is_no_uuid(text: str) -> None:
 
 
 def test_made_ids_are_ids() -> None:
-    assert all(rules.is_id(made_id()) for _ in range(100))
+    assert all(is_resource_id(made_id()) for _ in range(100))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry
 
+from contract.enums import BusyPolicy
 from servicekit.errors import Draining, InvalidArgument, ServiceError, Unavailable
 from session_svc.metrics import Metrics
 from session_svc.model.errors import (
@@ -17,17 +18,7 @@ from session_svc.model.errors import (
 )
 from session_svc.model.limits import LimitedTurn, LimitTaken, LimitTimes, LimitWait, TurnLimit
 from session_svc.model.rules import check_begin
-from session_svc.model.session import (
-    BeginTurn,
-    Begun,
-    BusyPolicy,
-    CommitTurn,
-    Limits,
-    Replayed,
-    RequestMark,
-    SessionKey,
-    Waiting,
-)
+from session_svc.model.session import BeginTurn, Begun, CommitTurn, Limits, Replayed, RequestMark, SessionKey, Waiting
 from session_svc.turn_limits import TurnLimits
 from session_svc.turns import Turns
 from tests.doubles.session_svc.memory_limits import MemoryLimits

@@ -5,10 +5,11 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
+from contract.enums import BusyPolicy
 from session_svc.metrics import Metrics
 from session_svc.model.errors import SessionBusy
 from session_svc.model.limits import LimitTimes
-from session_svc.model.session import BeginTurn, Begun, BusyPolicy, Limits, Replayed, RequestMark, SessionKey, Waiting
+from session_svc.model.session import BeginTurn, Begun, Limits, Replayed, RequestMark, SessionKey, Waiting
 from session_svc.turn_limits import TurnLimits
 from session_svc.turns import Turns
 from tests.doubles.session_svc.memory_limits import MemoryLimits

@@ -17,8 +17,7 @@ from access.caller import ANONYMOUS, Caller, current, set_current
 from access.errors import Unauthenticated
 from chat_gateway.http_edge.wire.context import current_request
 from chat_gateway.http_edge.wire.errors import RouteNotFound
-from chat_gateway.model.rules import is_agent_id
-from chat_gateway.model.turn import DEFAULT_PROJECT
+from contract.fields import DEFAULT_PROJECT, RESOURCE_ID_RULE, is_resource_id
 from servicekit.errors import InvalidArgument, StartupError, Violation
 
 OPEN: Final = ""
@@ -96,8 +95,8 @@ async def project_of_request(
 def named_project(caller: Caller, named: str) -> str:
     """Returns the project that a request is about. Raises `ProjectDenied`; `InvalidArgument` for what can't be one."""
     project = bound_project(caller, named) or DEFAULT_PROJECT
-    if named and not is_agent_id(project):
-        raise InvalidArgument([Violation(PROJECT_HEADER, "must match [a-z]([a-z0-9-]{0,61}[a-z0-9])?")])
+    if named and not is_resource_id(project):
+        raise InvalidArgument([Violation(PROJECT_HEADER, RESOURCE_ID_RULE)])
     return project
 
 

@@ -4,7 +4,8 @@ import math
 
 import msgspec
 
-from chat_gateway.http_edge.wire.limit_headers import RATE_LIMITED, Headers, refusal_headers
+from chat_gateway.http_edge.wire.limit_headers import Headers, refusal_headers
+from contract.reasons import Reason
 from servicekit.errors import Code, ServiceError
 
 STATUS: dict[Code, int] = {
@@ -29,15 +30,15 @@ STATUS: dict[Code, int] = {
 
 RETRY_HELPS = frozenset(
     {
-        "SESSION_BUSY",
-        "LEASE_LOST",
-        "TURN_QUEUE_FULL",
-        "RATE_LIMITED",
-        "PEER_UNAVAILABLE",
-        "DRAINING",
-        "PROVIDER_UNAVAILABLE",
-        "PROVIDER_TIMEOUT",
-        "PROVIDER_BAD_RESPONSE",
+        Reason.SESSION_BUSY,
+        Reason.LEASE_LOST,
+        Reason.TURN_QUEUE_FULL,
+        Reason.RATE_LIMITED,
+        Reason.PEER_UNAVAILABLE,
+        Reason.DRAINING,
+        Reason.PROVIDER_UNAVAILABLE,
+        Reason.PROVIDER_TIMEOUT,
+        Reason.PROVIDER_BAD_RESPONSE,
     }
 )
 """Reasons after which nothing was stored and the same request may well succeed. The official OpenAI clients repeat
@@ -78,7 +79,7 @@ class RouteNotFound(ServiceError):
     """No route has this path, or this method at this path."""
 
     code = Code.NOT_FOUND
-    reason = "ROUTE_NOT_FOUND"
+    reason = Reason.ROUTE_NOT_FOUND
 
     def __init__(self, method: str, path: str) -> None:
         super().__init__(f"there is no {method} {path}")
@@ -96,7 +97,7 @@ class MalformedBody(ServiceError):
     """The body is not JSON, or not of the expected shape."""
 
     code = Code.INVALID_ARGUMENT
-    reason = "MALFORMED_BODY"
+    reason = Reason.MALFORMED_BODY
 
 
 def http_status(error: ServiceError) -> int:
@@ -110,7 +111,7 @@ def error_body(error: ServiceError) -> ErrorBody:
     param = error.violations[0].field if error.violations else ""
     kind = (
         "requests"
-        if error.reason == RATE_LIMITED
+        if error.reason == Reason.RATE_LIMITED
         else _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     )
     violations = [FieldViolation(field=one.field, description=one.description) for one in error.violations]

@@ -3,11 +3,11 @@
 import math
 
 from chat_gateway.model.turn import LimitState
+from contract.reasons import Reason
 from servicekit.errors import ServiceError
 
 Headers = list[tuple[bytes, bytes]]
 
-RATE_LIMITED = "RATE_LIMITED"
 _BY_REQUESTS = "requests_per_minute"
 
 
@@ -21,7 +21,7 @@ def limit_headers(states: tuple[LimitState, ...]) -> Headers:
 
 def refusal_headers(error: ServiceError) -> Headers:
     """Returns the headers of a refusal by a limit: when to retry, and what the limit is."""
-    if error.reason != RATE_LIMITED:
+    if error.reason != Reason.RATE_LIMITED:
         return []
     headers: Headers = []
     if error.retry_after is not None:

@@ -23,12 +23,12 @@ from chat_gateway.model.turn import (
     Message,
     OnDelta,
     OnStarted,
-    Role,
     TurnOutcome,
     TurnRequest,
     TurnStarted,
     Usage,
 )
+from contract.enums import Role
 from parley.config.v1 import agent_config_service_pb2_grpc, provider_service_pb2_grpc, template_service_pb2_grpc
 from parley.session.v1 import session_service_pb2_grpc
 from servicekit.interceptors import ErrorMapping

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from chat_gateway.model.errors import AgentNotFound, ProviderUnavailable
-from chat_gateway.model.turn import BusyPolicy, Delta, FinishReason, Message, Role, ToolCall
+from chat_gateway.model.turn import Delta, FinishReason, Message, ToolCall
+from contract.enums import BusyPolicy, Role
 from servicekit.errors import Code, InvalidArgument, RemoteError, Violation
 from tests.service.chat_gateway.http_edge.edge import (
     Edge,

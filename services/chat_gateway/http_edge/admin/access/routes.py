@@ -20,7 +20,7 @@ from chat_gateway.http_edge.admin.access.schema import (
 from chat_gateway.http_edge.admin.routing import VERB, Injected, Page, PageSize, PageToken, Project
 from chat_gateway.http_edge.wire.auth import named_project
 from chat_gateway.http_edge.wire.times import to_duration
-from chat_gateway.model.turn import DEFAULT_PROJECT
+from contract.fields import DEFAULT_PROJECT
 from parley.config.v1 import access_service_pb2 as pb
 from servicekit.errors import InvalidArgument, Violation
 

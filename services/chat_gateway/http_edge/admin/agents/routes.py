@@ -40,6 +40,7 @@ from chat_gateway.http_edge.admin.routing import (
 )
 from chat_gateway.http_edge.dependencies import Dependencies
 from chat_gateway.http_edge.wire.bodies import wrong_shape
+from contract.reasons import Reason
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1.agent_config_pb2 import AgentConfig
 from parley.config.v1.provider_service_pb2 import ListProvidersRequest
@@ -160,7 +161,7 @@ async def patch_agent(
         try:
             return await _update(deps, project, config, paths, validate_only, comment)
         except ServiceError as error:
-            if etag or error.reason != "ETAG_MISMATCH" or attempt == PATCH_ATTEMPTS:
+            if etag or error.reason != Reason.ETAG_MISMATCH or attempt == PATCH_ATTEMPTS:
                 raise
 
 

@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from chat_gateway.http_edge.wire.bodies import check_depth
 from chat_gateway.http_edge.wire.times import proto_timestamp, seconds_of, to_duration
+from contract.fields import DEFAULT_PROJECT
 from parley.config.v1 import agent_config_pb2 as pb
 from parley.config.v1.agent_config_service_pb2 import CompareAgentConfigRevisionsResponse
 from parley.config.v1.provider_service_pb2 import Provider
@@ -322,7 +323,7 @@ def comparison_json(comparison: CompareAgentConfigRevisionsResponse) -> Comparis
 
 def model_card(config: pb.AgentConfig) -> ModelCardJson:
     """Returns an agent as a model."""
-    return ModelCardJson(id=config.id, created=config.create_time.seconds, owned_by=config.project or "default")
+    return ModelCardJson(id=config.id, created=config.create_time.seconds, owned_by=config.project or DEFAULT_PROJECT)
 
 
 def struct_json(struct: Struct) -> dict[str, Any]:

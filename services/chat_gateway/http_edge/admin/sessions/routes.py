@@ -32,6 +32,7 @@ from chat_gateway.http_edge.admin.sessions.schema import (
 from chat_gateway.http_edge.dependencies import Dependencies
 from chat_gateway.http_edge.wire.auth import acting_user
 from chat_gateway.http_edge.wire.times import proto_timestamp, to_duration
+from contract.reasons import Reason
 from parley.session.v1 import session_service_pb2 as pb
 from servicekit.errors import DeadlineExceeded, InvalidArgument, ServiceError, Violation
 
@@ -168,7 +169,7 @@ async def _purge(deps: Dependencies, request: pb.DeleteSessionsRequest) -> int:
                 try:
                     round_ = await deps.session_svc.call(deps.stubs.sessions.DeleteSessions, request)
                 except ServiceError as error:
-                    if error.reason != "DEADLINE_EXCEEDED":
+                    if error.reason != Reason.DEADLINE_EXCEEDED:
                         raise
                     continue
                 deleted += round_.deleted_count

@@ -7,15 +7,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from chat_gateway.http_edge.openai.chat.schema import ContentPart, FunctionCall, ImageUrl, ToolCall
 from chat_gateway.http_edge.wire.times import proto_timestamp, seconds_of
+from contract.wire import ROLES
 from parley.session.v1 import message_pb2 as pb
 from parley.session.v1.session_service_pb2 import Session
-
-_ROLES: dict[int, str] = {
-    pb.ROLE_SYSTEM: "system",
-    pb.ROLE_USER: "user",
-    pb.ROLE_ASSISTANT: "assistant",
-    pb.ROLE_TOOL: "tool",
-}
 
 
 class UsageJson(msgspec.Struct, kw_only=True):
@@ -134,7 +128,7 @@ def messages_json(turn: pb.Turn) -> list[SessionMessageJson]:
 
 def _message_json(message: pb.Message, turn: pb.Turn, begun: str) -> SessionMessageJson:
     return SessionMessageJson(
-        role=_ROLES.get(message.role, "unknown"),
+        role=ROLES.get(message.role, "unknown"),
         content=_content_json(message),
         turn_number=turn.number,
         turn_id=turn.id,

@@ -18,18 +18,13 @@ from chat_gateway.http_edge.wire.auth import named_project
 from chat_gateway.http_edge.wire.bodies import check_depth, decode
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
+from contract.enums import BusyPolicy, Role
 from servicekit.errors import Violations
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
 
-_ROLES = {
-    "system": model.Role.SYSTEM,
-    "developer": model.Role.SYSTEM,
-    "user": model.Role.USER,
-    "assistant": model.Role.ASSISTANT,
-    "tool": model.Role.TOOL,
-}
-_BUSY = {policy.value: policy for policy in model.BusyPolicy}
+_ROLES = {role.value: role for role in Role} | {"developer": Role.SYSTEM}
+_BUSY = {policy.value: policy for policy in BusyPolicy}
 _ON_DISCONNECT = {choice.value: choice for choice in model.OnDisconnect}
 _DEFAULT_SAMPLING = model.Sampling()
 _NOTHING = (None,) * 7
@@ -65,7 +60,7 @@ def to_turn_request(chat: ChatCompletionRequest, headers: TurnHeaders, caller: C
         user_id=bound_user(caller, _agreed("user_id", chat.user_id, headers.user_id, found) or chat.user or ""),
         session_must_exist=chat.session_must_exist is True,
         stateless=chat.store is False,
-        busy=_BUSY.get(busy, model.BusyPolicy.WAIT),
+        busy=_BUSY.get(busy, BusyPolicy.WAIT),
         request_id=headers.request_id,
         sampling=_sampling(chat),
         tools=_tools(chat.tools, found) if chat.tools else (),
@@ -150,7 +145,7 @@ def _message(message: ChatMessage, index: int, found: Violations) -> model.Messa
     role = _ROLES.get(message.role)
     if role is None:
         found.add(f"messages[{index}].role", "must be system, developer, user, assistant or tool")
-        role = model.Role.USER
+        role = Role.USER
     content = message.content
     if type(content) is str and not message.tool_calls:
         return model.Message(
@@ -173,7 +168,7 @@ def _message(message: ChatMessage, index: int, found: Violations) -> model.Messa
 
 
 def _content(
-    content: str | list[ContentPart] | None, role: model.Role, index: int, found: Violations
+    content: str | list[ContentPart] | None, role: Role, index: int, found: Violations
 ) -> tuple[str, tuple[model.TextPart | model.ImagePart, ...], str]:
     """Text, parts and refusal of a message. Only users have parts; parts of others are joined to one text."""
     if content is None or isinstance(content, str):
@@ -184,15 +179,15 @@ def _content(
         where = f"messages[{index}].content[{number}]"
         if part.type == "text" and part.text is not None:
             parts.append(model.TextPart(part.text))
-        elif part.type == "image_url" and part.image_url is not None and role is model.Role.USER:
+        elif part.type == "image_url" and part.image_url is not None and role is Role.USER:
             parts.append(model.ImagePart(part.image_url.url, part.image_url.detail or ""))
-        elif part.type == "refusal" and part.refusal is not None and role is model.Role.ASSISTANT:
+        elif part.type == "refusal" and part.refusal is not None and role is Role.ASSISTANT:
             refusal += part.refusal
         elif part.type in ("text", "image_url", "refusal") and getattr(part, part.type) is None:
             found.add(f"{where}.{part.type}", "is required")
         else:
             found.add(f"{where}.type", f"{part.type!r} is not a part that a {role.value} message can have")
-    if role is model.Role.USER:
+    if role is Role.USER:
         return "", tuple(parts), refusal
     return "".join(part.text for part in parts if isinstance(part, model.TextPart)), (), refusal
 

@@ -1,0 +1,20 @@
+"""Enumerations of the contract that domain models share. Their numbers on the wire are in `contract.wire`."""
+
+import enum
+
+
+class Role(enum.StrEnum):
+    """Who speaks, by OpenAI's names."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class BusyPolicy(enum.StrEnum):
+    """What a caller gets while another turn of the session is running."""
+
+    WAIT = "wait"
+    REJECT = "reject"
+    INTERRUPT = "interrupt"

@@ -1,0 +1,23 @@
+"""The numbers that the enumerations of the contract have in `parley.session.v1`."""
+
+from contract.enums import BusyPolicy, Role
+from parley.session.v1 import message_pb2, turn_service_pb2
+
+ROLE_NUMBERS = {
+    Role.SYSTEM: message_pb2.ROLE_SYSTEM,
+    Role.USER: message_pb2.ROLE_USER,
+    Role.ASSISTANT: message_pb2.ROLE_ASSISTANT,
+    Role.TOOL: message_pb2.ROLE_TOOL,
+}
+ROLES = {int(number): role for role, number in ROLE_NUMBERS.items()}
+
+BUSY_POLICY_NUMBERS = {
+    BusyPolicy.WAIT: turn_service_pb2.BUSY_POLICY_WAIT,
+    BusyPolicy.REJECT: turn_service_pb2.BUSY_POLICY_REJECT,
+    BusyPolicy.INTERRUPT: turn_service_pb2.BUSY_POLICY_INTERRUPT,
+}
+BUSY_POLICIES = {
+    int(turn_service_pb2.BUSY_POLICY_UNSPECIFIED): BusyPolicy.WAIT,
+    **{int(number): policy for policy, number in BUSY_POLICY_NUMBERS.items()},
+}
+"""A number that is not here is of a later release; the default is to wait."""
