@@ -3,30 +3,15 @@
 from typing import Any
 
 import pytest
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from parley.config.v1 import agent_config_service_pb2 as config_pb
 from parley.config.v1 import template_service_pb2 as template_pb
-from parley.config.v1.agent_config_pb2 import AgentConfig, AgentConfigRevision
+from parley.config.v1.agent_config_pb2 import AgentConfigRevision
 from parley.session.v1 import session_service_pb2 as session_pb
 from servicekit.errors import Code, RemoteError, Violation
 from tests.service.chat_gateway.http_edge.edge import Edge
-from tests.service.chat_gateway.http_edge.test_admin_sessions import session
+from tests.service.chat_gateway.http_edge.samples import TIME, WRITTEN, agent_config, session
 
-TIME = Timestamp(seconds=1777863721)
-WRITTEN = {
-    "id": "support",
-    "name": "Support",
-    "template_id": "assistant",
-    "instructions": "You answer for {{company}}.",
-    "parameters": {"company": "Acme", "depth": {"n": 3, "x": [1.5, None, True]}},
-    "model": {"provider": "local", "name": "smollm2", "temperature": 0.2, "stop": ["END"]},
-    "memory": {"max_messages": 0},
-    "session": {"idle_ttl": "1800s", "max_lifetime": "86400s"},
-    "limits": {"max_concurrent_turns": 2, "turn_timeout": "1.500s", "requests_per_minute": 90},
-    "labels": {"team": "cx"},
-    "metadata_keys": ["customer"],
-}
 READ = WRITTEN | {
     "template_version": "1.0.0",
     "object": "agent",
@@ -36,36 +21,6 @@ READ = WRITTEN | {
     "create_time": "2026-05-04T03:02:01Z",
     "update_time": "2026-05-04T03:02:01Z",
 }
-
-
-def agent_config(**fields: Any) -> AgentConfig:
-    config = AgentConfig(
-        project="default",
-        id="support",
-        uid="u1",
-        display_name="Support",
-        template_id="assistant",
-        template_version="1.0.0",
-        instructions="You answer for {{company}}.",
-        model={"provider": "local", "name": "smollm2", "temperature": 0.2, "stop": ["END"]},
-        memory={"max_messages": 0},
-        session={"idle_ttl": {"seconds": 1800}, "max_lifetime": {"seconds": 86400}},
-        limits={
-            "max_concurrent_turns": 2,
-            "turn_timeout": {"seconds": 1, "nanos": 500_000_000},
-            "requests_per_minute": 90,
-        },
-        labels={"team": "cx"},
-        metadata_keys=["customer"],
-        revision=2,
-        etag="e2",
-        create_time=TIME,
-        update_time=TIME,
-    )
-    config.parameters.update(WRITTEN["parameters"])
-    for name, value in fields.items():
-        setattr(config, name, value)
-    return config
 
 
 async def test_create_answers_201_with_what_was_stored(edge: Edge) -> None:

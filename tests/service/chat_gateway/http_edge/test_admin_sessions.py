@@ -1,38 +1,12 @@
 """The admin API of sessions over a real socket, with a scripted session_svc."""
 
-from typing import Any
-
 import pytest
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from parley.session.v1 import message_pb2 as message_pb
 from parley.session.v1 import session_service_pb2 as session_pb
 from servicekit.errors import Code, RemoteError
 from tests.service.chat_gateway.http_edge.edge import Edge
-
-TIME = Timestamp(seconds=1777863721)
-
-
-def session(**fields: Any) -> session_pb.Session:
-    values: dict[str, Any] = {
-        "project": "default",
-        "id": "s:1",
-        "agent_id": "support",
-        "agent_uid": "u1",
-        "user_id": "ann",
-        "agent_revision": 2,
-        "turn_count": 1,
-        "message_count": 2,
-        "usage": {"prompt_tokens": 3, "completion_tokens": 4, "cached_tokens": 1},
-        "metadata": {"lang": "en"},
-        "create_time": TIME,
-        "last_activity_time": TIME,
-        "expire_time": TIME,
-        "idle_ttl": {"seconds": 1800},
-        "max_lifetime": {"seconds": 86400},
-    }
-    return session_pb.Session(**values | fields)
-
+from tests.service.chat_gateway.http_edge.samples import TIME, session
 
 SESSION = {
     "object": "session",

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,8 @@ CHUNK = (
     'data: {"id":"chatcmpl-t1","object":"chat.completion.chunk","created":1777863721,"model":"hello",'
     '"choices":[{"index":0,"delta":%s,"logprobs":null,"finish_reason":%s}]%s}\n\n'
 )
+COMMENT = ": keep-alive\n\n"
+ASKED = {"model": "hello", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 ROLE = '{"role":"assistant","content":"","refusal":null}'
 
 
@@ -81,8 +84,7 @@ async def test_the_end_of_a_stream_waits_for_the_commit(edge: Edge) -> None:
         return outcome()
 
     edge.turns.script = run
-    body = {"model": "hello", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-    async with edge.client.stream("POST", "/v1/chat/completions", json=body) as answer:
+    async with edge.client.stream("POST", "/v1/chat/completions", json=ASKED) as answer:
         frames = answer.aiter_text()
         seen = await anext(frames)
         while "Hello!" not in seen:
@@ -95,20 +97,30 @@ async def test_the_end_of_a_stream_waits_for_the_commit(edge: Edge) -> None:
 
 
 async def test_silence_is_broken_by_comments() -> None:
+    interval, begun, heard = 0.05, 0.0, asyncio.Event()
+
     async def run(request, on_started, on_delta):
-        await asyncio.sleep(0.12)  # nothing may be sent before the turn has begun
+        nonlocal begun
+        await asyncio.sleep(3 * interval)  # nothing may be sent before the turn has begun
+        begun = time.perf_counter()
         await on_started(STARTED)
-        await asyncio.sleep(0.17)
+        await heard.wait()
         await on_delta(Delta("Hello!"))
         return outcome()
 
-    async with running_edge(HttpSettings(keep_alive_interval=0.05)) as edge:
+    async with running_edge(HttpSettings(keep_alive_interval=interval)) as edge:
         edge.turns.script = run
-        answer = await edge.chat(stream=True)
-    before, _, after = answer.text.partition(CHUNK % ('{"content":"Hello!"}', "null", ""))
+        text = ""
+        async with edge.client.stream("POST", "/v1/chat/completions", json=ASKED) as answer:
+            async for piece in answer.aiter_text():
+                text += piece
+                if text.count(COMMENT) >= 2 and not heard.is_set():
+                    silence = time.perf_counter() - begun
+                    heard.set()
+    before, _, after = text.partition(CHUNK % ('{"content":"Hello!"}', "null", ""))
     comments = before.removeprefix(CHUNK % (ROLE, "null", ""))
-    assert comments.count(": keep-alive\n\n") in (2, 3)
-    assert comments.replace(": keep-alive\n\n", "") == ""
+    assert comments.replace(COMMENT, "") == ""
+    assert 2 <= comments.count(COMMENT) <= silence / interval + 1
     assert after.endswith("data: [DONE]\n\n")
 
 
@@ -129,17 +141,24 @@ async def test_an_error_before_the_first_piece_of_a_stream_has_its_status(edge: 
 
 
 async def test_an_error_after_a_comment_is_a_frame() -> None:
+    heard = asyncio.Event()
+
     async def run(request, on_started, on_delta):
         await on_started(STARTED)
-        await asyncio.sleep(0.12)
+        await heard.wait()
         raise ProviderTimeout("local", "first_token")
 
     async with running_edge(HttpSettings(keep_alive_interval=0.05)) as edge:
         edge.turns.script = run
-        answer = await edge.chat(stream=True)
+        text = ""
+        async with edge.client.stream("POST", "/v1/chat/completions", json=ASKED) as answer:
+            async for piece in answer.aiter_text():
+                text += piece
+                if COMMENT in text:
+                    heard.set()
     assert answer.status_code == 200
-    assert answer.text.startswith(CHUNK % (ROLE, "null", "") + ": keep-alive\n\n")
-    assert answer.text.endswith('"code":"provider_timeout"}}\n\n')
+    assert text.startswith(CHUNK % (ROLE, "null", "") + COMMENT)
+    assert text.endswith('"code":"provider_timeout"}}\n\n')
 
 
 async def test_an_answer_without_pieces_is_a_whole_stream(edge: Edge) -> None:
@@ -150,7 +169,7 @@ async def test_an_answer_without_pieces_is_a_whole_stream(edge: Edge) -> None:
     assert answer.text.endswith("data: [DONE]\n\n")
 
 
-async def test_the_head_of_a_stream_tells_of_the_session(edge: Edge) -> None:
+async def test_the_head_of_a_stream_names_the_session(edge: Edge) -> None:
     async def run(request, on_started, on_delta):
         await on_started(replace(STARTED, replayed=True))
         await on_delta(Delta("Hello!"))

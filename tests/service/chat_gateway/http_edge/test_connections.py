@@ -64,7 +64,7 @@ async def test_a_slow_reader_gets_everything() -> None:
             await on_delta(Delta("x" * 10_000))
         return outcome()
 
-    async with running_edge(HttpSettings(write_timeout=2.0)) as edge:
+    async with running_edge(HttpSettings(write_timeout=5.0)) as edge:
         edge.turns.script = run
         body = {"model": "hello", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
         got = b""
@@ -95,10 +95,10 @@ async def test_a_request_too_many_is_refused_before_its_body_is_read() -> None:
         await asyncio.wait_for(edge.turns.running.wait(), 5)
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
         writer.write(HEAD + BODY[:10])
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 2)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
         assert head.startswith(b"HTTP/1.1 429 ")
         assert b"\r\nx-should-retry: true\r\nretry-after: 1\r\n" in head
-        assert b'"turn_queue_full"' in await asyncio.wait_for(reader.readuntil(b"}}"), 2)
+        assert b'"turn_queue_full"' in await asyncio.wait_for(reader.readuntil(b"}}"), 5)
         writer.close()
         assert (await edge.client.get("/livez")).status_code == 200
         assert len(edge.turns.requests) == 1
@@ -148,7 +148,7 @@ async def test_headers_over_their_limit_are_refused(wire: Wire) -> None:
 
 
 async def test_headers_that_take_too_long_are_refused() -> None:
-    async with running_edge(head_timeout=0.1) as edge:
+    async with running_edge(head_timeout=0.5) as edge:
         for start in (b"", b"GET /livez HTTP/1.1\r\nhost:"):
             reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
             writer.write(start)
@@ -160,14 +160,14 @@ async def test_headers_that_take_too_long_are_refused() -> None:
             writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
             await reader.readexactly(15)
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.7)
         writer.write(b"GET /livez HTTP/1.1\r\n")
         status, _ = await Wire(reader, writer).answer()
         assert status == 408
         writer.close()
 
 
-async def test_what_is_no_http_is_told_so_in_json(wire: Wire) -> None:
+async def test_what_is_not_http_is_refused_in_json(wire: Wire) -> None:
     wire.writer.write(b"\x16\x03\x01 hello\r\n\r\n")
     status, body = await wire.answer()
     assert (status, json.loads(body)["error"]["code"]) == (400, "malformed_body")
@@ -202,19 +202,23 @@ async def test_idle_connections_do_not_hold_a_drain() -> None:
         await client.get("/livez")
         _, never_used = await asyncio.open_connection("127.0.0.1", edge.port)
         before = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - before < 3
+    assert asyncio.get_running_loop().time() - before < 15
     await client.aclose()
     never_used.close()
 
 
-async def test_a_server_that_retires_asks_for_another_connection_with_every_answer() -> None:
+async def test_a_server_that_retires_closes_each_connection_after_its_answer() -> None:
+    begun, finish = asyncio.Event(), asyncio.Event()
+
     async def app(scope, receive, send):
-        await asyncio.sleep(0.2 if scope["path"] == "/slow" else 0)
+        if scope["path"] == "/slow":
+            begun.set()
+            await finish.wait()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
     async with (
-        http_serving(app, "127.0.0.1", 0, 1.0) as server,
+        http_serving(app, "127.0.0.1", 0, 5.0) as server,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client,
     ):
         assert "connection" not in (await client.get("/")).headers
@@ -222,8 +226,9 @@ async def test_a_server_that_retires_asks_for_another_connection_with_every_answ
         assert (await client.get("/")).headers["connection"] == "close"
         assert (await client.get("/")).status_code == 200, "new connections are still taken"
         slow = asyncio.create_task(client.get("/slow"))
-        await asyncio.sleep(0.05)
+        await asyncio.wait_for(begun.wait(), 5)
         server.stop_accepting()
+        finish.set()
         assert (await slow).status_code == 200
         with pytest.raises(httpx.ConnectError):
             await client.get("/")

@@ -8,7 +8,7 @@ from parley.config.v1 import template_service_pb2 as template_pb
 from parley.config.v1.agent_config_pb2 import FieldDifference
 from servicekit.errors import Code, RemoteError
 from tests.service.chat_gateway.http_edge.edge import Edge
-from tests.service.chat_gateway.http_edge.test_admin import TIME, WRITTEN, agent_config
+from tests.service.chat_gateway.http_edge.samples import TIME, WRITTEN, agent_config
 
 ASKING = {"validate_only": "true", "comment": "why"}
 

@@ -24,7 +24,7 @@ def test_spans_are_written_as_openai_writes_them(seconds: float, text: str) -> N
     assert span(seconds) == text
 
 
-def test_the_limit_that_is_nearest_to_its_end_is_told() -> None:
+def test_the_limit_that_is_closest_to_being_reached_is_reported() -> None:
     assert limit_headers(()) == []
     states = (LimitState("key:a", 1000, 7, 0.25), LimitState("agent:b", 10, 3, 60), LimitState("key:c", 9, 4, 1))
     assert limit_headers(states) == [
@@ -35,9 +35,9 @@ def test_the_limit_that_is_nearest_to_its_end_is_told() -> None:
 
 
 def rate_limited(bound: str, retry_after: float | None) -> RemoteError:
-    told = {"scope": "key", "bound": bound, "limit": "60", "reset": "59.5"}
+    metadata = {"scope": "key", "bound": bound, "limit": "60", "reset": "59.5"}
     return RemoteError(
-        "no", code=Code.RESOURCE_EXHAUSTED, reason="RATE_LIMITED", metadata=told, retry_after=retry_after
+        "no", code=Code.RESOURCE_EXHAUSTED, reason="RATE_LIMITED", metadata=metadata, retry_after=retry_after
     )
 
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat_gateway.http_edge.openai.chat.request import decode_request, param_of, to_turn_request
@@ -156,7 +156,7 @@ def test_all_violations_come_at_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["auto", "none", "required"])
-def test_a_tool_that_can_not_be_told_from_a_word_can_not_be_chosen(name: str) -> None:
+def test_a_tool_named_like_a_reserved_word_can_not_be_chosen(name: str) -> None:
     choice = {"type": "function", "function": {"name": name}}
     assert violations(tool_choice=choice) == ["tool_choice.function.name"]
 
@@ -195,6 +195,7 @@ JSON = st.recursive(
 FIELDS = ["model", "messages", "stream", "stop", "tools", "tool_choice", "metadata", "response_format", "n", "busy"]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON))
 def test_no_json_is_anything_but_a_turn_or_a_named_error(fields: dict[str, Any]) -> None:
     body = json.dumps({"model": "hello", "messages": [USER]} | fields).encode()
