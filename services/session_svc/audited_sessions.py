@@ -1,7 +1,6 @@
 """The audit log as session_svc sees it: writes on sessions are told before they are made."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from access.binding import require
 from access.caller import AGENTS_WRITE, current
@@ -18,25 +17,8 @@ from session_svc.model.session import (
     SessionKey,
     SessionQuery,
 )
-from session_svc.ports import AgentStore, SessionStore
+from session_svc.ports import AgentStore, AuditLog, SessionStore, State
 from session_svc.sessions import Sessions
-
-State = Mapping[str, Any]
-
-
-class AuditLog(Protocol):
-    """The port to config_svc's audit log, and to the API keys of those who are erased."""
-
-    async def record(
-        self, project: str, action: str, resource: str, *, user_id: str, before: State | None, after: State | None
-    ) -> None:
-        """Adds a write that `current()` is about to make. Raises `ServiceError` when that can't be done."""
-
-    async def revoke_keys(self, project: str, user_id: str) -> int:
-        """Revokes the API keys that are bound to the user; returns how many. Raises `ServiceError`."""
-
-    async def erase(self, project: str, user_id: str) -> int:
-        """Puts a pseudonym where the user stands; returns in how many events. Raises `ServiceError`."""
 
 
 class AuditedSessions(Sessions):

@@ -13,10 +13,9 @@ import structlog
 
 from contract.reasons import Reason
 from servicekit.errors import ServiceError
-from session_svc.clients.config_feed import Change, ChangeKind, ConfigFeed
 from session_svc.metrics import Metrics
 from session_svc.model.session import AgentIncarnation, Purge
-from session_svc.ports import AgentStore
+from session_svc.ports import AgentStore, Change, ChangeKind, ConfigFeed
 from session_svc.sessions import Sessions
 
 FIRST_PAUSE = 0.1

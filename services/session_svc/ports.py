@@ -1,10 +1,13 @@
-"""The ports to what session_svc stores. Two adapters keep every promise made here: memory and Redis.
+"""What session_svc needs of the world: its stores, config_svc's feed of agents and its audit log.
 
-Any method may raise `servicekit.errors.Unavailable` while the store is away. A method that changes something may then
-have done so or not; each says how a repeat behaves.
+Any method of a store may raise `servicekit.errors.Unavailable` while the store is unreachable. A method that changes
+something may then have done so or not; each says how a repeat behaves.
 """
 
-from typing import Protocol
+import enum
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from session_svc.model.limits import LimitedTurn, LimitTaken, LimitWait
 from session_svc.model.session import (
@@ -152,3 +155,51 @@ class AgentStore(Protocol):
 
     async def keep_cursor(self, cursor: str) -> None:
         """Keeps it. Idempotent."""
+
+
+class ChangeKind(enum.Enum):
+    """What a message of the feed says."""
+
+    NOTHING = "nothing"
+    CREATED = "created"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One message of the feed; a heartbeat, or a change that means nothing to sessions, has no agent."""
+
+    cursor: str
+    kind: ChangeKind = ChangeKind.NOTHING
+    agent: AgentIncarnation | None = None
+
+
+class ConfigFeed(Protocol):
+    """The port to the feed of config changes."""
+
+    def changes(self, cursor: str) -> AsyncGenerator[Change, None]:
+        """Yields every change behind a cursor, or from now on when it is empty; the first tells the cursor.
+
+        Raises `ServiceError` when the feed ends, `RemoteError` with reason CURSOR_TOO_OLD among others.
+        """
+
+    async def exists(self, agent: AgentIncarnation) -> bool:
+        """Tells whether this life of the agent goes on. Raises `ServiceError` when that can't be known."""
+
+
+State = Mapping[str, Any]
+
+
+class AuditLog(Protocol):
+    """The port to config_svc's audit log, and to the API keys of those who are erased."""
+
+    async def record(
+        self, project: str, action: str, resource: str, *, user_id: str, before: State | None, after: State | None
+    ) -> None:
+        """Adds a write that `current()` is about to make. Raises `ServiceError` when that can't be done."""
+
+    async def revoke_keys(self, project: str, user_id: str) -> int:
+        """Revokes the API keys that are bound to the user; returns how many. Raises `ServiceError`."""
+
+    async def erase(self, project: str, user_id: str) -> int:
+        """Puts a pseudonym where the user stands; returns in how many events. Raises `ServiceError`."""

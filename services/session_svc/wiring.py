@@ -37,8 +37,9 @@ from session_svc.redis_client.slots import SlotMap
 from session_svc.redis_client.url import ClusterAddress, SentinelAddress, parse_redis_url
 from session_svc.redis_store.agents import RedisAgents
 from session_svc.redis_store.durability import Durability
+from session_svc.redis_store.indexes import IndexAdditions
 from session_svc.redis_store.limits import RedisLimits
-from session_svc.redis_store.scripts_runner import IndexAdditions, RedisScripts
+from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.sweeper import Sweeper
 from session_svc.redis_store.turns import RedisTurns

@@ -10,7 +10,7 @@ from access.caller import current
 from parley.config.v1 import access_service_pb2 as pb
 from parley.config.v1.access_service_pb2_grpc import AccessServiceStub
 from servicekit.channels import call
-from session_svc.audited_sessions import State
+from session_svc.ports import State
 
 PEER = "config_svc"
 RECORD_SECONDS = 3.0

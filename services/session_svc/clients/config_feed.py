@@ -1,11 +1,9 @@
-"""config_svc as session_svc sees it: which agents are there, and what happens to them."""
+"""config_svc's agents as the port `ConfigFeed`: which exist, and what happens to them."""
 
 import asyncio
 import contextlib
-import enum
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -16,41 +14,12 @@ from parley.config.v1.agent_config_service_pb2_grpc import AgentConfigServiceStu
 from servicekit.channels import call, stream
 from servicekit.errors import RemoteError, Unavailable
 from session_svc.model.session import AgentIncarnation
+from session_svc.ports import Change, ChangeKind
 
 PEER = "config_svc"
 CALL_SECONDS = 5.0
 HEARTBEAT_SECONDS = 2
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS
-
-
-class ChangeKind(enum.Enum):
-    """What a message of the feed says."""
-
-    NOTHING = "nothing"
-    CREATED = "created"
-    DELETED = "deleted"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One message of the feed; a heartbeat, or a change that means nothing to sessions, has no agent."""
-
-    cursor: str
-    kind: ChangeKind = ChangeKind.NOTHING
-    agent: AgentIncarnation | None = None
-
-
-class ConfigFeed(Protocol):
-    """The port to the feed of config changes."""
-
-    def changes(self, cursor: str) -> AsyncGenerator[Change, None]:
-        """Yields every change behind a cursor, or from now on when it is empty; the first tells the cursor.
-
-        Raises `ServiceError` when the feed ends, `RemoteError` with reason CURSOR_TOO_OLD among others.
-        """
-
-    async def exists(self, agent: AgentIncarnation) -> bool:
-        """Tells whether this life of the agent goes on. Raises `ServiceError` when that can't be known."""
 
 
 class ConfigClient:

@@ -9,7 +9,8 @@ import grpc
 
 from parley.session.v1 import session_service_pb2 as pb
 from parley.session.v1 import session_service_pb2_grpc as pb_grpc
-from session_svc.edge import convert
+from session_svc.edge import sessions_convert as convert
+from session_svc.edge.times import timestamp
 from session_svc.model.session import Session
 from session_svc.sessions import Sessions
 
@@ -67,7 +68,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         return pb.ListMessagesResponse(
             turns=convert.turns(page.turns),
             next_page_token=convert.turn_page_token(query, page.next),
-            session_expire_time=convert.timestamp(page.expire_ms),
+            session_expire_time=timestamp(page.expire_ms),
         )
 
     async def ForkSession(self, request: pb.ForkSessionRequest, context: Context) -> pb.ForkSessionResponse:
@@ -90,7 +91,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         return pb.EraseUserResponse(
             session_count=erased.removed.sessions,
             turn_count=erased.removed.turns,
-            erase_time=convert.timestamp(erased.erase_ms),
+            erase_time=timestamp(erased.erase_ms),
             audit_event_count=erased.audit_events,
             revoked_api_key_count=erased.api_keys,
         )

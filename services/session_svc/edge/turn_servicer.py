@@ -11,7 +11,8 @@ from callstream.server import CallStreams
 from parley.session.v1 import turn_service_pb2 as pb
 from servicekit.interceptors import Behavior
 from servicekit.server import as_called
-from session_svc.edge import convert
+from session_svc.edge import turns_convert as convert
+from session_svc.edge.times import seconds, timestamp
 from session_svc.turns import Turns
 
 NAME = pb.DESCRIPTOR.services_by_name["TurnService"].full_name
@@ -40,8 +41,8 @@ class TurnServicer:
 
     async def RenewTurn(self, request: pb.RenewTurnRequest, context: Context) -> pb.RenewTurnResponse:
         """See the contract."""
-        renewed = await self._turns.renew(convert.lease(request.lease), convert.seconds(request.hold))
-        return pb.RenewTurnResponse(expire_time=convert.timestamp(renewed.expire_ms))
+        renewed = await self._turns.renew(convert.lease(request.lease), seconds(request.hold))
+        return pb.RenewTurnResponse(expire_time=timestamp(renewed.expire_ms))
 
     async def CommitTurn(self, request: pb.CommitTurnRequest, context: Context) -> pb.CommitTurnResponse:
         """See the contract."""

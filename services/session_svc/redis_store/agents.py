@@ -2,9 +2,10 @@
 
 from session_svc.model.session import LONGEST_LIFETIME_MS, AgentIncarnation
 from session_svc.redis_store.durability import Durability
-from session_svc.redis_store.scripts_runner import AGENTS_KEY, RedisScripts, fence_key, now_ms
+from session_svc.redis_store.indexes import now_ms
+from session_svc.redis_store.keys import AGENTS_KEY, CURSOR_KEY, fence_key
+from session_svc.redis_store.script_runner import RedisScripts
 
-CURSOR_KEY = "follower:cursor"
 BATCH = 1000
 
 FENCE_MS = LONGEST_LIFETIME_MS + 24 * 60 * 60 * 1000

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from servicekit.errors import Unavailable
 from session_svc.redis_client.link import Command, Reply
-from session_svc.redis_store.scripts_runner import RedisScripts
+from session_svc.redis_store.script_runner import RedisScripts
 
 
 class TooFewReplicas(Unavailable):

@@ -6,7 +6,7 @@ from typing import NoReturn
 from session_svc.model.errors import LimitQueueFull, RateLimited
 from session_svc.model.limits import LimitedTurn, LimitState, LimitTaken, LimitTimes, LimitWait, TurnLimit
 from session_svc.redis_client.link import Command, RedisUnavailable, Reply
-from session_svc.redis_store.scripts_runner import RedisScripts
+from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.wakeups import RedisWakes
 
 

@@ -36,18 +36,10 @@ from session_svc.model.session import (
 )
 from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store.durability import Durability, TooFewReplicas
-from session_svc.redis_store.scripts_runner import (
-    IndexAdditions,
-    KnownAgents,
-    RedisScripts,
-    fence_key,
-    index_keys,
-    metadata_text,
-    narrowest_index,
-    now_ms,
-    session_of,
-    turns_key,
-)
+from session_svc.redis_store.indexes import IndexAdditions, KnownAgents, now_ms
+from session_svc.redis_store.keys import fence_key, index_keys, narrowest_index, turns_key
+from session_svc.redis_store.script_runner import RedisScripts
+from session_svc.redis_store.session_codec import metadata_text, session_of
 from session_svc.redis_store.turn_codec import message_count_of, number_of, plain_element, stored_turn
 from session_svc.redis_store.turns import RedisTurns
 

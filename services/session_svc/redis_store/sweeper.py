@@ -14,7 +14,8 @@ from cachetools import LRUCache
 
 from servicekit.errors import ServiceError
 from session_svc.metrics import Metrics
-from session_svc.redis_store.scripts_runner import IndexAdditions, project_index
+from session_svc.redis_store.indexes import IndexAdditions
+from session_svc.redis_store.keys import project_index
 from session_svc.redis_store.sessions import RedisSessions
 
 LOOKS_A_SESSION = 3

@@ -7,7 +7,8 @@ from cachetools import LRUCache
 from session_svc.model.errors import LeaseLost
 from session_svc.model.session import BeginTurn, Lease, SessionKey, fit_window
 from session_svc.redis_client.link import Command
-from session_svc.redis_store.scripts_runner import RedisScripts, turns_key
+from session_svc.redis_store.keys import turns_key
+from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.turn_codec import StoredTurn, stored_turn, token_of
 
 MAX_TURNS_A_READ = 32

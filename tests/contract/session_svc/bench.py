@@ -11,8 +11,9 @@ from session_svc.model.session import BeginTurn, Begun, Committed, CommitTurn, L
 from session_svc.ports import AgentStore, LimitStore, SessionStore, TurnStore
 from session_svc.redis_client.url import ClusterAddress, parse_redis_url
 from session_svc.redis_store.agents import RedisAgents
+from session_svc.redis_store.indexes import IndexAdditions
 from session_svc.redis_store.limits import RedisLimits
-from session_svc.redis_store.scripts_runner import IndexAdditions, RedisScripts
+from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.turns import RedisTurns
 from session_svc.redis_store.wakeups import RedisWakes

@@ -14,7 +14,8 @@ from session_svc.redis_client.cluster import ClusterLink
 from session_svc.redis_client.link import Command, Reply
 from session_svc.redis_client.slots import SlotMap, slot_of
 from session_svc.redis_client.url import ClusterAddress, parse_redis_url
-from session_svc.redis_store.scripts_runner import IndexAdditions, RedisScripts
+from session_svc.redis_store.indexes import IndexAdditions
+from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.turns import RedisTurns
 from session_svc.redis_store.wakeups import RedisWakes
 from tests.contract.session_svc.bench import redis_bench

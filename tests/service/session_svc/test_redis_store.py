@@ -24,7 +24,8 @@ from session_svc.redis_client.address import RedisAddress
 from session_svc.redis_client.link import Command, RedisFault, RedisUnavailable, Reply
 from session_svc.redis_client.server import RedisLink
 from session_svc.redis_store.agents import RedisAgents
-from session_svc.redis_store.scripts_runner import IndexAdditions, RedisScripts
+from session_svc.redis_store.indexes import IndexAdditions
+from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.sweeper import Sweeper
 from session_svc.redis_store.turns import RedisTurns

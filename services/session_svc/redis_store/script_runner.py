@@ -1,22 +1,16 @@
-"""What all of session_svc's Redis adapters share: keys, scripts, and how stored values are read.
-
-All keys of one session share a hash tag, so they live in one slot and one script sees them together. Indexes, fences
-and the feed's cursor live in other slots. Indexes are written before a session exists, may hold members that do not
-exist (any more), and never decide whether one does.
-"""
+"""Runs Redis commands, the scripts of sessions, limits and indexes among them."""
 
 import hashlib
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 
 import hiredis
-from cachetools import LRUCache
 
 from servicekit import traces
-from session_svc.model.session import Session, SessionKey, Usage
+from session_svc.model.session import SessionKey
 from session_svc.redis_client.link import Argument, Command, Link, RedisFault, RedisUnavailable, Reply
+from session_svc.redis_store.keys import limit_keys, session_keys
 
 SCRIPTS = (
     "begin",
@@ -49,11 +43,6 @@ _PASSING_FAULTS = (
 _DEMOTED = ("READONLY", "UNBLOCKED", "ERR WAIT cannot be used with replica")
 _TEACH_TRIES = 3
 
-AGENTS_KEY = "agents"
-REMEMBER_AGENT_SECONDS = 3600.0
-MAX_AGENTS = 10_000
-MAX_INDEXES = 10_000
-
 
 class RedisScripts:
     """Runs commands, scripts among them. A Redis that does not know a script (it was restarted) is taught it."""
@@ -75,9 +64,7 @@ class RedisScripts:
 
     def command(self, name: str, key: SessionKey, *arguments: Argument) -> Command:
         """Returns the call of a script on one session."""
-        tag = f"{{{key.project}:{key.session_id}}}"
-        keys = (f"{tag}:meta", f"{tag}:turns", f"{tag}:replay", f"{tag}:queue")
-        return ("EVALSHA", self._hashes[name], 4, *keys, *arguments)
+        return ("EVALSHA", self._hashes[name], 4, *session_keys(key), *arguments)
 
     def index_command(self, name: str, index: str, *arguments: Argument) -> Command:
         """Returns the call of a script on one index."""
@@ -85,9 +72,7 @@ class RedisScripts:
 
     def limit_command(self, name: str, project: str, subject: str, *arguments: Argument) -> Command:
         """Returns the call of a script on one limit."""
-        tag = f"{{limit:{project}:{subject}}}"
-        keys = (f"{tag}:begun", f"{tag}:held", f"{tag}:since", f"{tag}:till", f"{tag}:calls")
-        return ("EVALSHA", self._hashes[name], len(keys), *keys, *arguments)
+        return ("EVALSHA", self._hashes[name], 5, *limit_keys(project, subject), *arguments)
 
     async def run(self, *commands: Command) -> list[Reply]:
         """Returns the replies of one stage: see `Link.send_in_order`. Raises `RedisUnavailable`, `RedisFault`."""
@@ -160,46 +145,6 @@ class RedisScripts:
         return RedisUnavailable() if text.partition(" ")[0] in _PASSING_FAULTS else RedisFault(text)
 
 
-class KnownAgents:
-    """Which agents this replica has put into Redis' set of agents lately, so that not every turn writes it again."""
-
-    def __init__(self, scripts: RedisScripts) -> None:
-        self._link = scripts.link
-        self._seen: LRUCache[str, tuple[int, float]] = LRUCache(MAX_AGENTS)
-
-    def command(self, project: str, agent_id: str, agent_uid: str) -> Command | None:
-        """Returns what puts an agent there; None when it is there."""
-        member = f"{project}:{agent_id}:{agent_uid}"
-        now = time.monotonic()
-        generation, until = self._seen.get(member, (0, 0.0))
-        if until > now and generation == self._link.generation:
-            return None
-        self._seen[member] = (self._link.generation, now + REMEMBER_AGENT_SECONDS)
-        return ("ZADD", AGENTS_KEY, now_ms(), member)
-
-    def forget(self, project: str, agent_id: str, agent_uid: str) -> None:
-        """Notes that the agent may not have got there: Redis refused, or was away."""
-        self._seen.pop(f"{project}:{agent_id}:{agent_uid}", None)
-
-
-class IndexAdditions:
-    """Counts sessions made or refused, by project and index; of too many indexes the least recent are forgotten."""
-
-    def __init__(self) -> None:
-        self._counts: LRUCache[tuple[str, str], int] = LRUCache(MAX_INDEXES)
-
-    def note(self, project: str, indexes: list[str], count: int = 1) -> None:
-        """Counts a session, or several."""
-        for index in indexes:
-            self._counts[project, index] = self._counts.get((project, index), 0) + count
-
-    def take(self) -> list[tuple[str, str, int]]:
-        """Returns project, index and count of all, and begins anew."""
-        taken = [(project, index, count) for (project, index), count in self._counts.items()]
-        self._counts.clear()
-        return taken
-
-
 def _first_error(replies: Sequence[Reply]) -> int | None:
     for index, reply in enumerate(replies):
         if isinstance(reply, hiredis.ReplyError):
@@ -209,74 +154,3 @@ def _first_error(replies: Sequence[Reply]) -> int | None:
 
 def _is_unknown_script(reply: Reply) -> bool:
     return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
-
-
-def now_ms() -> int:
-    """Returns this machine's time, which only orders lists: whatever is decided, scripts decide by Redis' own."""
-    return int(time.time() * 1000)
-
-
-def turns_key(key: SessionKey) -> str:
-    """Returns where a session's turns are."""
-    return f"{{{key.project}:{key.session_id}}}:turns"
-
-
-def fence_key(project: str, agent_uid: str) -> str:
-    """Returns where the fence of one life of an agent is."""
-    return f"fence:{{{project}:{agent_uid}}}"
-
-
-def project_index(project: str) -> str:
-    """Returns the index that every session of a project is in."""
-    return f"idx:project:{{{project}}}"
-
-
-def index_keys(project: str, agent_id: str, user_id: str) -> list[str]:
-    """Returns the indexes that a session of this agent and user is in."""
-    keys = [project_index(project), f"idx:agent:{{{project}:{agent_id}}}"]
-    if user_id:
-        keys.append(f"idx:user:{{{project}:{user_id}}}")
-    return keys
-
-
-def narrowest_index(project: str, agent_id: str, user_id: str) -> str:
-    """Returns the smallest index that holds every session of this agent (where given) and user (where given)."""
-    if user_id:
-        return f"idx:user:{{{project}:{user_id}}}"
-    if agent_id:
-        return f"idx:agent:{{{project}:{agent_id}}}"
-    return f"idx:project:{{{project}}}"
-
-
-def metadata_text(metadata: Mapping[str, str]) -> str:
-    """Returns metadata as it is stored; empty when there is none."""
-    return json.dumps(metadata, separators=(",", ":"), ensure_ascii=False) if metadata else ""
-
-
-def session_of(key: SessionKey, fields: Sequence[bytes | None]) -> Session:
-    """Returns the session whose public fields a script replied with."""
-    (agent_id, agent_uid, user_id, created, activity, idle, cap, expire, first, last) = fields[:10]
-    (messages, prompt, completion, cached, revision, pinned, metadata) = fields[10:17]
-    created_ms = int(created or 0)
-    return Session(
-        key,
-        _text(agent_id),
-        _text(agent_uid),
-        _text(user_id),
-        created_ms,
-        int(activity or 0),
-        int(idle or 0),
-        int(cap or 0) - created_ms,
-        int(expire or 0),
-        int(first or 1),
-        int(last or 0),
-        int(messages or 0),
-        Usage(int(prompt or 0), int(completion or 0), int(cached or 0)),
-        int(revision or 0),
-        int(pinned or 0),
-        json.loads(metadata) if metadata else {},
-    )
-
-
-def _text(value: bytes | None) -> str:
-    return value.decode() if value else ""

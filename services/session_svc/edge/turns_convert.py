@@ -1,0 +1,196 @@
+"""Between the messages of TurnService and session_svc's own values. Requests are checked here by the rules."""
+
+from google.protobuf.json_format import MessageToJson, SerializeToJsonError
+from google.protobuf.message import Message
+
+from contract.fields import DEFAULT_PROJECT
+from contract.messages import MessageForm, PartView, check_messages
+from contract.wire import BUSY_POLICIES
+from parley.session.v1 import message_pb2, turn_service_pb2
+from servicekit.errors import InvalidArgument, MessageTooLarge, Violation, Violations
+from servicekit.wire import bytes_tag, varint
+from session_svc.edge.sessions_convert import fill_session
+from session_svc.edge.times import duration, fill_time, milliseconds
+from session_svc.model import rules
+from session_svc.model.limits import LimitState, TurnLimit
+from session_svc.model.session import (
+    DEFAULT_IDLE_MS,
+    DEFAULT_LIFETIME_MS,
+    Admitted,
+    BeginTurn,
+    Begun,
+    Committed,
+    CommitTurn,
+    Lease,
+    Replayed,
+    RequestMark,
+    SessionKey,
+    Usage,
+)
+
+# Field numbers of BeginTurnResponse that hold stored bytes, as tags of length-delimited fields.
+_WINDOW_TAG = bytes_tag(turn_service_pb2.BeginTurnResponse.WINDOW_FIELD_NUMBER)
+_REPLAYED_TAG = bytes_tag(turn_service_pb2.BeginTurnResponse.REPLAYED_TURN_FIELD_NUMBER)
+
+
+def _part(part: message_pb2.ContentPart) -> PartView:
+    return PartView(part.text or None, part.image_url.url or None, part.image_url.detail)
+
+
+_FORM = MessageForm(
+    system=message_pb2.ROLE_SYSTEM,
+    user=message_pb2.ROLE_USER,
+    assistant=message_pb2.ROLE_ASSISTANT,
+    tool=message_pb2.ROLE_TOOL,
+    part=_part,
+)
+
+
+def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
+    """Returns what is asked for. Raises `InvalidArgument`."""
+    busy = BUSY_POLICIES.get(request.busy)
+    if busy is None:
+        raise InvalidArgument([Violation("busy", "must be a policy of the contract")])
+    turn = BeginTurn(
+        key=SessionKey(request.project or DEFAULT_PROJECT, request.session_id),
+        agent_id=request.agent_id,
+        agent_uid=request.agent_uid,
+        turn_id=request.turn_id,
+        user_id=request.user_id,
+        window_messages=request.window_messages,
+        idle_ms=milliseconds(request.idle_ttl) if request.HasField("idle_ttl") else DEFAULT_IDLE_MS,
+        lifetime_ms=milliseconds(request.max_lifetime) if request.HasField("max_lifetime") else DEFAULT_LIFETIME_MS,
+        must_exist=request.session_must_exist,
+        busy=busy,
+        request=_request_mark(request.request_id, request.request_digest),
+        metadata=dict(request.metadata),
+        limits=tuple(_limit(limit) for limit in request.limits) if request.limits else (),
+        stateless=request.stateless,
+    )
+    rules.check_begin(turn)
+    return turn
+
+
+def begun_on_the_wire(outcome: Begun | Replayed) -> bytes:
+    """Returns a serialized BeginTurnResponse. Stored turns go into it as they are, never parsed.
+
+    Protobuf messages written one after the other are one message with the fields of all.
+    """
+    response = turn_service_pb2.BeginTurnResponse()
+    fill_session(response.session, outcome.session)
+    if isinstance(outcome, Replayed):
+        return response.SerializeToString() + _REPLAYED_TAG + varint(len(outcome.turn)) + outcome.turn
+    _fill_lease(response.lease, outcome.lease)
+    if outcome.limits:
+        response.limits.extend(map(_limit_state, outcome.limits))
+    response.created = outcome.created
+    pieces = [response.SerializeToString()]
+    for turn in outcome.window:
+        pieces += (_WINDOW_TAG, varint(len(turn)), turn)
+    return b"".join(pieces)
+
+
+def admitted_on_the_wire(admitted: Admitted) -> bytes:
+    """Returns a serialized BeginTurnResponse for a turn without a session."""
+    return turn_service_pb2.BeginTurnResponse(
+        lease=lease_message(admitted.lease), limits=map(_limit_state, admitted.limits)
+    ).SerializeToString()
+
+
+def lease(message: turn_service_pb2.TurnLease, *, token_known: bool = True) -> Lease:
+    """Returns the lease. Raises `InvalidArgument` for what can't be one."""
+    converted = _lease(message)
+    found = Violations()
+    rules.check_lease(found, converted, token_known=token_known)
+    found.check()
+    return converted
+
+
+def lease_message(held: Lease) -> turn_service_pb2.TurnLease:
+    """Returns the lease as the contract has it."""
+    message = turn_service_pb2.TurnLease()
+    _fill_lease(message, held)
+    return message
+
+
+def committed_message(committed: Committed) -> turn_service_pb2.CommitTurnResponse:
+    """Returns the answer to a commit."""
+    message = turn_service_pb2.CommitTurnResponse(turn_number=committed.turn_number)
+    fill_time(message.expire_time, committed.expire_ms)
+    return message
+
+
+def _as_json(struct: Message) -> str | None:
+    """Returns it as JSON; None for what JSON has no word for: NaN and infinities."""
+    try:
+        return MessageToJson(struct, indent=None)
+    except (SerializeToJsonError, ValueError):
+        return None
+
+
+def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
+    """Returns what is asked for, the turn serialized. Raises `InvalidArgument`, `MessageTooLarge`."""
+    turn, held, found = request.turn, _lease(request.lease), Violations()
+    idle_ms = milliseconds(request.idle_ttl) if request.HasField("idle_ttl") else DEFAULT_IDLE_MS
+    mark = _request_mark(request.request_id, request.request_digest)
+    rules.check_commit(found, held, turn.id, idle_ms, mark)
+    continues = check_messages(found, "turn.messages", turn.messages, _FORM, max_messages=rules.MAX_MESSAGES)
+    if turn.HasField("metadata"):
+        rules.check_turn_metadata(found, _as_json(turn.metadata))
+    found.check()
+    usage = turn.usage
+    turn.ClearField("number")
+    turn.id = held.turn_id
+    data = turn.SerializeToString()
+    if len(data) > rules.MAX_TURN_BYTES:
+        raise MessageTooLarge(f"the turn has {len(data)} bytes", limit=rules.MAX_TURN_BYTES)
+    return CommitTurn(
+        lease=held,
+        turn=data,
+        message_count=len(turn.messages),
+        continues=continues,
+        usage=Usage(_tokens(usage.prompt_tokens), _tokens(usage.completion_tokens), _tokens(usage.cached_tokens)),
+        agent_revision=max(turn.agent_revision, 0),
+        idle_ms=idle_ms,
+        request=mark,
+    )
+
+
+def _tokens(count: int) -> int:
+    return min(max(count, 0), rules.MAX_TOKENS)
+
+
+def _fill_lease(message: turn_service_pb2.TurnLease, held: Lease) -> None:
+    message.project = held.key.project
+    message.session_id = held.key.session_id
+    message.turn_id = held.turn_id
+    message.token = held.token
+    fill_time(message.expire_time, held.expire_ms)
+    if held.limits:
+        message.limits.extend(held.limits)
+
+
+def _lease(message: turn_service_pb2.TurnLease) -> Lease:
+    return Lease(
+        SessionKey(message.project or DEFAULT_PROJECT, message.session_id),
+        message.turn_id,
+        message.token,
+        limits=tuple(message.limits),
+    )
+
+
+def _limit(message: turn_service_pb2.TurnLimit) -> TurnLimit:
+    return TurnLimit(message.subject, message.requests_per_minute, message.concurrent_turns, message.wait)
+
+
+def _limit_state(state: LimitState) -> turn_service_pb2.TurnLimitState:
+    return turn_service_pb2.TurnLimitState(
+        subject=state.subject,
+        requests_per_minute=state.requests_per_minute,
+        remaining=state.remaining,
+        reset=duration(state.reset_ms),
+    )
+
+
+def _request_mark(request_id: str, digest: bytes) -> RequestMark | None:
+    return RequestMark(request_id, digest) if request_id else None

@@ -1,0 +1,54 @@
+"""The names of Redis keys.
+
+All keys of one session share a hash tag, so they live in one slot and one script sees them together; so do those of one
+limit. Indexes, fences and the feed's cursor live in other slots.
+"""
+
+from session_svc.model.session import SessionKey
+
+AGENTS_KEY = "agents"
+CURSOR_KEY = "follower:cursor"
+
+
+def session_keys(key: SessionKey) -> tuple[str, ...]:
+    """Returns the keys of a session, in the order in which its scripts take them."""
+    tag = f"{{{key.project}:{key.session_id}}}"
+    return (f"{tag}:meta", f"{tag}:turns", f"{tag}:replay", f"{tag}:queue")
+
+
+def limit_keys(project: str, subject: str) -> tuple[str, ...]:
+    """Returns the keys of a limit, in the order in which its scripts take them."""
+    tag = f"{{limit:{project}:{subject}}}"
+    return (f"{tag}:begun", f"{tag}:held", f"{tag}:since", f"{tag}:till", f"{tag}:calls")
+
+
+def turns_key(key: SessionKey) -> str:
+    """Returns where a session's turns are."""
+    return f"{{{key.project}:{key.session_id}}}:turns"
+
+
+def fence_key(project: str, agent_uid: str) -> str:
+    """Returns where the fence of one life of an agent is."""
+    return f"fence:{{{project}:{agent_uid}}}"
+
+
+def project_index(project: str) -> str:
+    """Returns the index that every session of a project is in."""
+    return f"idx:project:{{{project}}}"
+
+
+def index_keys(project: str, agent_id: str, user_id: str) -> list[str]:
+    """Returns the indexes that a session of this agent and user is in."""
+    keys = [project_index(project), f"idx:agent:{{{project}:{agent_id}}}"]
+    if user_id:
+        keys.append(f"idx:user:{{{project}:{user_id}}}")
+    return keys
+
+
+def narrowest_index(project: str, agent_id: str, user_id: str) -> str:
+    """Returns the smallest index that holds every session of this agent (where given) and user (where given)."""
+    if user_id:
+        return f"idx:user:{{{project}:{user_id}}}"
+    if agent_id:
+        return f"idx:agent:{{{project}:{agent_id}}}"
+    return f"idx:project:{{{project}}}"
