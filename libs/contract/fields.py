@@ -77,12 +77,16 @@ def check_request_id(found: Violations, field: str, value: str) -> None:
         found.add(field, "must be 1 to 255 printable ASCII characters")
 
 
-def check_metadata(found: Violations, field: str, metadata: Mapping[str, str]) -> None:
-    """Notes too many pairs of a session's metadata, and keys and values that are too long."""
+def check_metadata(found: Violations, field: str, metadata: Mapping[str, str], *, name_pairs: bool = True) -> None:
+    """Notes too many pairs of a session's metadata, and keys and values that are too long.
+
+    With `name_pairs` the path of a value has its key, `field[key]`; without, it is `field` alone.
+    """
     if len(metadata) > MAX_METADATA_PAIRS:
         found.add(field, f"must have at most {MAX_METADATA_PAIRS} pairs")
     for key, value in metadata.items():
         if not 1 <= len(key) <= MAX_METADATA_KEY:
             found.add(field, f"keys must have 1 to {MAX_METADATA_KEY} characters")
         if len(value) > MAX_METADATA_VALUE:
-            found.add(field, f"value of {key[:MAX_METADATA_KEY]!r} must have at most {MAX_METADATA_VALUE} characters")
+            path = f"{field}[{key[:MAX_METADATA_KEY]}]" if name_pairs else field
+            found.add(path, f"values must have at most {MAX_METADATA_VALUE} characters")

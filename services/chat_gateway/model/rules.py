@@ -36,7 +36,7 @@ def check_turn_request(request: TurnRequest) -> None:
     _check_contents(request.messages, found)
     _check_sampling(request.sampling, found)
     _check_tools(request, found)
-    check_metadata(found, "metadata", request.metadata)
+    check_metadata(found, "metadata", request.metadata, name_pairs=False)
     found.check()
     if _size(request.messages) > MAX_MESSAGES_BYTES:
         raise MessageTooLarge(f"the messages are larger than {MAX_MESSAGES_BYTES} bytes", limit=MAX_MESSAGES_BYTES)
