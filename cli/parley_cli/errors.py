@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 class LocalError(Exception):
-    """Base of the errors that `parley` prints as one line and answers with exit code 1."""
+    """Base of the errors that `parley` prints, line by line, and answers with exit code 1."""
 
 
 class MissingPart(LocalError):

@@ -271,6 +271,15 @@ def test_a_service_that_would_listen_for_everybody_says_why_it_does_not(parley: 
     assert "authentication is off" in line
 
 
+def test_an_env_file_is_read_and_goes_after_the_environment(parley: Parley) -> None:
+    (parley.folder / ".env").write_text("PARLEY_UP_REDIS_PORT=none\nPARLEY_GATEWAY_HTTP_PORT=none\n")
+    assert parley.refusal("up").startswith("parley: PARLEY_UP_REDIS_PORT: Input should be a valid integer")
+    (parley.folder / "services.env").write_text("PARLEY_CONFIG_LOG_LEVEL=loud\n")
+    line = parley.refusal("up", "--env-file", "services.env")  # it is for the services, too
+    assert "PARLEY_CONFIG_LOG_LEVEL: Input should be 'debug'" in line
+    assert parley.refusal("up", "--env-file", "none.env") == "parley: cannot read none.env: No such file or directory"
+
+
 @pytest.mark.parametrize(
     ("env", "complaint"),
     [

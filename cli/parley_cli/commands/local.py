@@ -34,13 +34,20 @@ def up(
     auth: Annotated[
         bool, typer.Option("--auth", help="Require credentials; the operator key is kept in the data folder.")
     ] = False,
+    env_file: Annotated[
+        Path | None,
+        typer.Option("--env-file", help="File of NAME=value lines; .env by default. The environment goes before it."),
+    ] = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Start the whole system on this machine, say hello to it, and keep it running."""
     with _everything_installed():
         from parley_cli.local import up as running
         from parley_cli.local.data_directory import DataDirectory
+        from parley_cli.local.env_file import load_env_file
         from parley_cli.local.narrator import Narrator
+    if not supervised:  # whoever started this process has read it
+        load_env_file(env_file)
     narrator = Narrator(console())
     if auth:
         with _everything_installed():
