@@ -54,8 +54,9 @@ bench-compare: $(INSTALLED) ## Compare with another revision: make bench-compare
 images: $(INSTALLED) ## Build every image and its list of contents: make images [ARGS='config_svc --tag NAME']
 	$(BIN)/python deploy/images/build.py $(ARGS)
 
-check: lint type ## Everything that needs no running: lint, types, and that generated code is current
+check: lint type ## Everything that needs no running: lint, types, and that generated files are current
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python docs/generate.py --check
 
 lint: $(INSTALLED) ## Style, import rules, protos
 	$(BIN)/ruff check .
@@ -66,8 +67,9 @@ lint: $(INSTALLED) ## Style, import rules, protos
 type: $(INSTALLED) ## Types, strictly
 	$(BIN)/mypy $(TYPED)
 
-gen: $(INSTALLED) ## Generate the stubs in libs/parley from protos/
+gen: $(INSTALLED) ## Generate the stubs in libs/parley from protos/, and docs/configuration.md from the settings
 	$(BIN)/python protos/generate.py
+	$(BIN)/python docs/generate.py
 
 clean: ## Remove .venv and caches; data in .parley/ stays
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from parley_cli.commands.app import app
+from parley_cli.local.settings import UpSettings
 from tests.deploy.test_manifests_settings import CLASSES, names_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +77,7 @@ def test_every_guarantee_has_a_test() -> None:
 
 @every_page
 def test_variables_that_are_named_exist(page: Path) -> None:
-    known = set().union(*map(names_of, CLASSES.values())) | OTHER_VARIABLES
+    known = set().union(*map(names_of, CLASSES.values())) | set(UpSettings.variables().values()) | OTHER_VARIABLES
     assert set(re.findall(r"\bPARLEY_[A-Z_]+[A-Z]\b(?!_)", page.read_text())) <= known
 
 
