@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.lab import Lab
+from tests.faults.lab import TURN_SECONDS, Lab
 
 
 @pytest.fixture(scope="module")
 def module_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    patience = {f"PARLEY_GATEWAY_{bound}_TIMEOUT": "30" for bound in ("FIRST_TOKEN", "BETWEEN_TOKENS", "ANSWER")}
+    bounds = ("TURN", "FIRST_TOKEN", "BETWEEN_TOKENS", "ANSWER")
+    patience = {f"PARLEY_GATEWAY_{bound}_TIMEOUT": str(TURN_SECONDS) for bound in bounds}
     with Lab(tmp_path_factory.mktemp("lab"), gateways=2, gateway_settings=patience) as lab:
         yield lab
 

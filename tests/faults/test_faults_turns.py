@@ -62,15 +62,13 @@ async def test_a_caller_that_leaves_cancels_the_model_call_and_frees_the_session
             if '"content":"echo' in line:
                 break
         assert lab.model.running == 1
-        left = time.monotonic()
-    await eventually(lambda: lab.model.running == 0, 5)
-    assert time.monotonic() - left < 1.0
+    await eventually(lambda: lab.model.running == 0)
     assert lab.model.abandoned == 1
 
     async def free() -> bool:
         return (await lab.chat(agent, "next", "disconnect", busy="reject")).status_code == 200
 
-    await eventually(free, 1.0 + LEASE_SECONDS / 2)
+    await eventually(free)
     assert await lab.stored("disconnect") == exchange(2, "next")
 
 
@@ -80,7 +78,7 @@ async def test_a_unary_caller_that_leaves_does_the_same(lab: Lab) -> None:
     asked = asyncio.create_task(lab.chat(agent, "left", "unary-disconnect"))
     await lab.model.received(1)
     asked.cancel()
-    await eventually(lambda: lab.model.abandoned == 1, 5)
+    await eventually(lambda: lab.model.abandoned == 1)
     await takes_a_turn(lab, agent, "unary-disconnect", gateway=1, text="next")
     assert await lab.stored("unary-disconnect") == exchange(2, "next")
 
@@ -166,5 +164,5 @@ async def test_an_interrupted_turn_leaves_nothing_and_its_caller_is_told(lab: La
     told = await first
     assert (told.status_code, told.json()["error"]["code"]) == (409, "turn_interrupted")
     assert told.headers["x-should-retry"] == "false"
-    await eventually(lambda: lab.model.abandoned == 1, 5)
+    await eventually(lambda: lab.model.abandoned == 1)
     assert await lab.stored("interrupt") == exchange(2, "second")

@@ -22,7 +22,8 @@ from tests.servers.system import PROVIDER, System
 
 SECONDS = 0.5
 """Of each bound on the provider."""
-IN_TIME = 3.0
+IN_TIME = 10.0
+"""What a held turn would take is a minute or more."""
 STREAMED, WHOLE = True, False
 
 
@@ -172,7 +173,7 @@ def test_the_callers_deadline_bounds_the_turn_and_names_itself(system: System, s
         "DEADLINE_EXCEEDED",
         "deadline",
     )
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + IN_TIME
     while system.model.running:
         assert time.monotonic() < deadline, "the model call goes on"
         time.sleep(0.01)
@@ -190,7 +191,7 @@ def test_the_callers_deadline_bounds_the_wait_for_a_busy_session(system: System,
         system.model.wait_for_requests(1)
         began = time.monotonic()
         code, info = over_grpc(system, Bound("", streamed, gateway=1), session, timeout=1.0)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < IN_TIME
         assert (code, info.reason) in (
             (grpc.StatusCode.ABORTED, "SESSION_BUSY"),
             (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),

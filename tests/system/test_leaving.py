@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from typing import Any
 from uuid import uuid4
@@ -16,8 +17,10 @@ from parley.session.v1 import message_pb2
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
+pytestmark = pytest.mark.timing
+
 WITHIN_SECONDS = 0.1
-TRIES = 6
+TRIES = 20
 """The quickest counts: what is measured is what the gateway waits for, not what a busy machine does to it."""
 
 
@@ -59,8 +62,8 @@ async def test_a_caller_that_leaves_ends_its_model_call(parley_system: System, a
     agent, session = f"agent-{uuid4().hex[:8]}", f"s-{uuid4().hex}"
     await asyncio.to_thread(parley_system.create_agent, agent)
     model = parley_system.model
-    times = []
-    for _ in range(TRIES):
+    times: list[float] = []
+    while min(times, default=math.inf) >= WITHIN_SECONDS and len(times) < TRIES:
         model.reset()
         model.script(Behaviour(hold_after_chunks=1) if stream else Behaviour(hold=True))
         asking = asyncio.create_task(ask(parley_system, agent, session, stream=stream))
@@ -72,7 +75,7 @@ async def test_a_caller_that_leaves_ends_its_model_call(parley_system: System, a
         with contextlib.suppress(asyncio.CancelledError):
             await asking
         while model.running:
-            assert time.monotonic() - left < 5, "the model call goes on"
+            assert time.monotonic() - left < 10, "the model call goes on"
             await asyncio.sleep(0.002)
         times.append(time.monotonic() - left)
         assert model.abandoned == 1

@@ -11,7 +11,7 @@ from tests.servers.system import BreakableSystem
 
 AGENT = "support"
 SESSION = "s"
-FAIL_FAST_SECONDS = 4.0
+FAIL_FAST_SECONDS = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def system(module_system: BreakableSystem) -> Iterator[BreakableSystem]:
     module_system.clear()
 
 
-def eventually(happened: Callable[[], bool], seconds: float = 15.0) -> None:
+def eventually(happened: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, "did not recover in time"
@@ -148,7 +148,7 @@ def test_a_service_that_stands_still_is_noticed(system: BreakableSystem) -> None
         began = time.monotonic()
         refused = system.chat(AGENT, "lost", session_id=SESSION, busy="reject")
         assert refused.status_code in (503, 504)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 2 * FAIL_FAST_SECONDS
         eventually(lambda: ready(system).status_code == 503)
     finally:
         system.session.resume()

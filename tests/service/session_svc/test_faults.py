@@ -47,16 +47,16 @@ async def test_committed_turns_survive_a_kill(svc: Replica, own_redis: RedisServ
         client.set("written", "last")
         client.execute_command("WAITAOF", 1, 0, 5000)
     own_redis.kill()
-    await until_serving(svc, False, 3)
+    await until_serving(svc, False, 10)
     begin = asyncio.get_running_loop().time()
     with refused("PEER_UNAVAILABLE") as outcome:
         await svc.begin("s2")
     assert outcome.error.metadata == {"peer": "redis"}
     with refused("PEER_UNAVAILABLE"):
         await svc.commit(running)
-    assert asyncio.get_running_loop().time() - begin < 1, "fails fast"
+    assert asyncio.get_running_loop().time() - begin < 5, "fails fast"
     own_redis.start()
-    await until_serving(svc, True, 5)
+    await until_serving(svc, True, 20)
     assert (await svc.commit(running, "20")).turn_number == 21, "the lease is as durable as the turns"
     assert texts(await svc.begin()) == [str(n) for n in range(21)]
 
@@ -68,7 +68,7 @@ async def test_waiting_goes_on_over_a_restart(svc: Replica, own_redis: RedisServ
     await asyncio.sleep(0.2)
     own_redis.stop()
     own_redis.start()
-    await until_serving(svc, True, 5)
+    await until_serving(svc, True, 20)
     done, _ = await asyncio.wait([waiting], timeout=0.5)
     if done:  # it may have been told that Redis went away, but by that name
         with refused("PEER_UNAVAILABLE"):
@@ -90,15 +90,15 @@ async def test_a_frozen_redis_is_away(svc: Replica, own_redis: RedisServer) -> N
         begin = asyncio.get_running_loop().time()
         with refused("PEER_UNAVAILABLE"):
             await svc.commit(running, "unknown")
-        assert asyncio.get_running_loop().time() - begin < 4.5
-        await until_serving(svc, False, 2)
+        assert asyncio.get_running_loop().time() - begin < 10
+        await until_serving(svc, False, 10)
         begin = asyncio.get_running_loop().time()
         with refused("PEER_UNAVAILABLE"):
             await svc.begin("s2")
-        assert asyncio.get_running_loop().time() - begin < 1.5
+        assert asyncio.get_running_loop().time() - begin < 5
     finally:
         os.kill(pid, signal.SIGCONT)
-    await until_serving(svc, True, 5)
+    await until_serving(svc, True, 20)
     assert (await svc.commit(running, "unknown")).turn_number == 2, "whether it was stored or not, it is now, once"
     assert texts(await svc.begin()) == ["before", "unknown"]
 
@@ -122,7 +122,7 @@ async def test_a_redis_that_is_not_there_at_the_start(own_redis: RedisServer) ->
         with refused("PEER_UNAVAILABLE"):
             await svc.begin()
         own_redis.start()
-        await until_serving(svc, True, 5)
+        await until_serving(svc, True, 20)
         await svc.turn()
 
 
@@ -144,7 +144,7 @@ async def test_waiters_are_woken_after_the_wake_channel_broke(svc: Replica, own_
     with redis.Redis.from_url(own_redis.database_url(0)) as client:
         client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
         await svc.commit(running)  # nobody hears of it
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(10):
         await waiting
 
 
@@ -181,7 +181,7 @@ async def test_acknowledged_turns_and_no_others_are_stored_however_often_redis_i
             own_redis.kill()
             await asyncio.to_thread(own_redis.start)
             before = len(acknowledged)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while len(acknowledged) == before:
                     await asyncio.sleep(0.02)
         stop.set()
