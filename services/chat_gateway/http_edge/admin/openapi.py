@@ -13,13 +13,11 @@ from chat_gateway.http_edge.admin.access.schema import (
     ApiKeyJson,
     ApiKeyLimitsJson,
     AuditEventJson,
-    ErasureJson,
     NewApiKeyJson,
     NewProjectJson,
     ProjectJson,
     RotatedJson,
     RotateJson,
-    UserJson,
 )
 from chat_gateway.http_edge.admin.agents.schema import (
     AgentJson,
@@ -34,12 +32,14 @@ from chat_gateway.http_edge.admin.agents.schema import (
 from chat_gateway.http_edge.admin.process import Alive, EvictBody, Evicted, InstanceJson, Ready
 from chat_gateway.http_edge.admin.routing import VERB
 from chat_gateway.http_edge.admin.sessions.schema import (
+    ErasureJson,
     ForkBody,
     PurgeBody,
     Purged,
     SessionJson,
     SessionMessageJson,
     SessionPatch,
+    UserJson,
 )
 from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH, chat_operation
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletion, ChatCompletionRequest

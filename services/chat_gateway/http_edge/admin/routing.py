@@ -35,9 +35,15 @@ UserId = Annotated[
 ValidateOnly = Annotated[bool, QueryParameter(description="Validate only, and store nothing.")]
 Comment = Annotated[str, QueryParameter(description="A note kept with the revision.")]
 
+JSON_LINES = "application/x-ndjson"
+"""The media type of what is streamed as one JSON value per line."""
+
 ETAG_HEADER = [
     ResponseHeader(name="ETag", value='""', description="The current state's etag.", documentation_only=True)
 ]
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Page(msgspec.Struct, Generic[T], kw_only=True):
@@ -66,6 +72,11 @@ class JsonRequest(Request[Any, Any, Any]):
         field = self.route_handler.parsed_data_field
         decoder = msgspec.json.Decoder(Any if field is None else field.annotation)
         return decode(decoder.decode, await self.body())
+
+
+def json_line(value: Any) -> bytes:
+    """Returns a value as one line of JSON."""
+    return _encode(value) + b"\n"
 
 
 def merged_etag(if_match: str | None, in_body: str | None) -> str:

@@ -37,3 +37,16 @@ def to_duration(text: str, field: str) -> Duration:
     except ValueError:
         raise InvalidArgument([Violation(field, 'must be a number of seconds such as "1800s"')]) from None
     return duration
+
+
+def to_timestamp(text: str, field: str) -> Timestamp:
+    """Returns the time of an RFC 3339 text. Raises `InvalidArgument` that names `field`."""
+    time = Timestamp()
+    try:
+        parsed = datetime.fromisoformat(text)
+        if parsed.tzinfo is None:
+            raise ValueError(text)
+        time.FromDatetime(parsed.astimezone(UTC))
+    except (ValueError, OverflowError):
+        raise InvalidArgument([Violation(field, "must be a time such as 2027-01-31T12:00:00Z (RFC 3339)")]) from None
+    return time

@@ -267,6 +267,14 @@ async def test_requests_are_measured_by_route_method_and_class(edge: Edge) -> No
         assert edge.registry.get_sample_value("http_server_request_duration_seconds_count", labels) == count
 
 
+async def test_a_body_over_the_limit_is_not_measured_as_a_completion_elsewhere(edge: Edge) -> None:
+    assert (await edge.client.post("/v1/agents", content=b"x" * 5_000_000)).status_code == 400
+    labels = {"http_route": "unknown", "http_request_method": "POST", "http_response_status_class": "4xx"}
+    async with asyncio.timeout(5):  # measured once the rest of the body has been read
+        while edge.registry.get_sample_value("http_server_request_duration_seconds_count", labels) != 1:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_drain_lets_a_turn_finish_and_refuses_new_connections() -> None:
     release = asyncio.Event()
 

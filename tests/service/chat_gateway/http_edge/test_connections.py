@@ -140,6 +140,18 @@ async def test_a_client_that_leaves_while_it_sends_leaves_nothing(edge: Edge, wi
     assert len(edge.turns.requests) == 1
 
 
+async def test_a_drain_answers_a_request_whose_body_still_arrives() -> None:
+    async with running_edge(drain_timeout=0.2) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        writer.write(HEAD + BODY[:10])
+        await writer.drain()
+        assert (await edge.client.get("/livez")).status_code == 200  # the head was read before this request's
+    status, body = await Wire(reader, writer).answer()
+    assert (status, json.loads(body)["error"]["code"]) == (503, "draining")
+    assert edge.turns.requests == []
+    writer.close()
+
+
 async def test_headers_over_their_limit_are_refused(wire: Wire) -> None:
     wire.writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * (MAX_HEAD_BYTES + 1))
     status, body = await wire.answer()

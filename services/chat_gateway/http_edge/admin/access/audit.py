@@ -9,21 +9,28 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 
 from access.caller import AUDIT_READ
-from chat_gateway.http_edge.admin.access.schema import AuditEventJson, audit_event_json, to_timestamp
-from chat_gateway.http_edge.admin.routing import Injected, JsonRequest, Page, PageSize, PageToken, Project
+from chat_gateway.http_edge.admin.access.schema import AuditEventJson, audit_event_json
+from chat_gateway.http_edge.admin.routing import (
+    JSON_LINES,
+    Injected,
+    JsonRequest,
+    Page,
+    PageSize,
+    PageToken,
+    Project,
+    json_line,
+)
 from chat_gateway.http_edge.dependencies import Dependencies
 from chat_gateway.http_edge.wire.errors import encode_error
+from chat_gateway.http_edge.wire.times import to_timestamp
 from parley.config.v1 import access_service_pb2 as pb
 from servicekit.errors import ServiceError
 
-JSON_LINES = "application/x-ndjson"
 LINES_PAGE = 500
 MAX_LINES = 1_000_000
 """Lines of one export; the token in its last line continues it."""
 
 Time = Annotated[str | None, QueryParameter(description="RFC 3339, such as 2027-01-31T12:00:00Z.")]
-
-_encode = msgspec.json.Encoder().encode
 
 
 class MoreJson(msgspec.Struct, kw_only=True):
@@ -82,12 +89,12 @@ async def _lines(
 ) -> AsyncGenerator[bytes, None]:
     sent = 0
     while True:
-        yield b"".join(_encode(audit_event_json(event)) + b"\n" for event in page.audit_events)
+        yield b"".join(json_line(audit_event_json(event)) for event in page.audit_events)
         sent += len(page.audit_events)
         if not page.next_page_token:
             return
         if sent >= MAX_LINES:
-            yield _encode(MoreJson(next_page_token=page.next_page_token)) + b"\n"
+            yield json_line(MoreJson(next_page_token=page.next_page_token))
             return
         query.page_token = page.next_page_token
         try:

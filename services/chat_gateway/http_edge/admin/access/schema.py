@@ -1,17 +1,13 @@
 """Projects, API keys and audit events: protobuf to JSON and back."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec import UNSET, Meta, UnsetType
 
-from chat_gateway.http_edge.wire.times import proto_timestamp
+from chat_gateway.http_edge.wire.times import proto_timestamp, to_timestamp
 from parley.config.v1 import access_service_pb2 as pb
-from parley.session.v1 import session_service_pb2 as sessions_pb
-from servicekit.errors import InvalidArgument, Violation
 
 
 class NewProjectJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -101,27 +97,6 @@ class AuditEventJson(msgspec.Struct, kw_only=True):
     object: str = "audit_event"
 
 
-class UserJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The user that a request is about."""
-
-    user_id: Annotated[str, Meta(min_length=1)] | None = None
-    """May be omitted by callers that are bound to one user."""
-
-
-class ErasureJson(msgspec.Struct, kw_only=True):
-    """The receipt of an erasure."""
-
-    user_id: str
-    deleted_sessions: int
-    """With their idempotency records."""
-    deleted_turns: int
-    pseudonymized_audit_events: int
-    revoked_api_keys: int
-    """Keys that were bound to the user."""
-    erase_time: str
-    object: str = "user.erasure"
-
-
 def project_json(project: pb.Project) -> ProjectJson:
     """Returns a project as clients see it."""
     return ProjectJson(
@@ -174,31 +149,6 @@ def audit_event_json(event: pb.AuditEvent) -> AuditEventJson:
         request_id=event.request_id,
         source=event.source,
     )
-
-
-def erasure_json(user_id: str, receipt: sessions_pb.EraseUserResponse) -> ErasureJson:
-    """Returns the receipt of an erasure as clients see it."""
-    return ErasureJson(
-        user_id=user_id,
-        deleted_sessions=receipt.session_count,
-        deleted_turns=receipt.turn_count,
-        pseudonymized_audit_events=receipt.audit_event_count,
-        revoked_api_keys=receipt.revoked_api_key_count,
-        erase_time=proto_timestamp(receipt.erase_time),
-    )
-
-
-def to_timestamp(text: str, field: str) -> Timestamp:
-    """Returns the time of an RFC 3339 text. Raises `InvalidArgument` that names `field`."""
-    time = Timestamp()
-    try:
-        parsed = datetime.fromisoformat(text)
-        if parsed.tzinfo is None:
-            raise ValueError(text)
-        time.FromDatetime(parsed.astimezone(UTC))
-    except (ValueError, OverflowError):
-        raise InvalidArgument([Violation(field, "must be a time such as 2027-01-31T12:00:00Z (RFC 3339)")]) from None
-    return time
 
 
 def _time(key: pb.ApiKey, field: str) -> str | None:

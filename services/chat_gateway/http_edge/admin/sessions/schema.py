@@ -9,7 +9,7 @@ from chat_gateway.http_edge.openai.chat.schema import ContentPart, FunctionCall,
 from chat_gateway.http_edge.wire.times import proto_timestamp, seconds_of
 from contract.wire import ROLES
 from parley.session.v1 import message_pb2 as pb
-from parley.session.v1.session_service_pb2 import Session
+from parley.session.v1.session_service_pb2 import EraseUserResponse, Session
 
 
 class UsageJson(msgspec.Struct, kw_only=True):
@@ -92,6 +92,27 @@ class Purged(msgspec.Struct, kw_only=True):
     deleted: int
 
 
+class UserJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The user that a request is about."""
+
+    user_id: Annotated[str, Meta(min_length=1)] | None = None
+    """May be omitted by callers that are bound to one user."""
+
+
+class ErasureJson(msgspec.Struct, kw_only=True):
+    """The receipt of an erasure."""
+
+    user_id: str
+    deleted_sessions: int
+    """With their idempotency records."""
+    deleted_turns: int
+    pseudonymized_audit_events: int
+    revoked_api_keys: int
+    """Keys that were bound to the user."""
+    erase_time: str
+    object: str = "user.erasure"
+
+
 def session_json(session: Session) -> SessionJson:
     """Returns a session as clients see it."""
     return SessionJson(
@@ -124,6 +145,18 @@ def messages_json(turn: pb.Turn) -> list[SessionMessageJson]:
     if messages and turn.finish_reason:
         messages[-1].finish_reason = pb.FinishReason.Name(turn.finish_reason).removeprefix("FINISH_REASON_").lower()
     return messages
+
+
+def erasure_json(user_id: str, receipt: EraseUserResponse) -> ErasureJson:
+    """Returns the receipt of an erasure as clients see it."""
+    return ErasureJson(
+        user_id=user_id,
+        deleted_sessions=receipt.session_count,
+        deleted_turns=receipt.turn_count,
+        pseudonymized_audit_events=receipt.audit_event_count,
+        revoked_api_keys=receipt.revoked_api_key_count,
+        erase_time=proto_timestamp(receipt.erase_time),
+    )
 
 
 def _message_json(message: pb.Message, turn: pb.Turn, begun: str) -> SessionMessageJson:

@@ -7,23 +7,24 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import cast
 
-import msgspec
 from litestar import Response, Router, post
 from litestar.params import JSONBody
 from litestar.response import Stream
 
 from access.caller import SESSIONS_ADMIN, SESSIONS_READ
-from chat_gateway.http_edge.admin.access.schema import ErasureJson, UserJson, erasure_json
-from chat_gateway.http_edge.admin.routing import VERB, Injected, Project, UserId
-from chat_gateway.http_edge.admin.sessions.schema import SessionJson, messages_json, session_json
+from chat_gateway.http_edge.admin.routing import JSON_LINES, VERB, Injected, Project, UserId, json_line
+from chat_gateway.http_edge.admin.sessions.schema import (
+    ErasureJson,
+    SessionJson,
+    UserJson,
+    erasure_json,
+    messages_json,
+    session_json,
+)
 from chat_gateway.http_edge.wire.auth import acting_user
 from chat_gateway.http_edge.wire.errors import encode_error
 from parley.session.v1 import session_service_pb2 as pb
 from servicekit.errors import InvalidArgument, ServiceError, Violation
-
-JSON_LINES = "application/x-ndjson"
-
-_encode = msgspec.json.Encoder().encode
 
 
 @post(f"/v1/users/{VERB}export", status_code=200, scope=SESSIONS_READ)
@@ -83,5 +84,5 @@ async def _lines(
 
 def _line(item: pb.ExportUserResponse) -> bytes:
     if item.WhichOneof("item") == "session":
-        return _encode(session_json(item.session)) + b"\n"
-    return b"".join(_encode(message) + b"\n" for message in messages_json(item.turn))
+        return json_line(session_json(item.session))
+    return b"".join(json_line(message) for message in messages_json(item.turn))
