@@ -1,6 +1,6 @@
 """The rules that the contract states for every RPC (parley.access.v1.rule), as code."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ class MethodRule:
     scope: str
     project: Field | None = None
     user: Field | None = None
+    audited: bool = False
 
     def admit(self, caller: Caller, request: Message) -> None:
         """Binds the request to the caller. Raises `ScopeMissing`, `ProjectDenied` or `UserDenied`."""
@@ -75,7 +76,17 @@ def _rule(method: MethodDescriptor) -> MethodRule:
         raise StartupError(f"{method.full_name}: the access rule names no known scope, but {rule.scope!r}")
     if method.client_streaming and (rule.project or rule.user):
         raise StartupError(f"{method.full_name}: the fields of streamed requests can't be bound")
-    return MethodRule(rule.scope, _field(method, rule.project), _field(method, rule.user))
+    if rule.audit == rule_pb2.AUDIT_UNSPECIFIED:
+        raise StartupError(f"{method.full_name}: the access rule does not say whether calls are audited")
+    audited = rule.audit == rule_pb2.AUDIT_RECORDED
+    return MethodRule(rule.scope, _field(method, rule.project), _field(method, rule.user), audited)
+
+
+def require_audit(rules: Mapping[str, MethodRule], recorded: Collection[str]) -> None:
+    """Raises `StartupError` unless every audited method of `rules` is among those that are recorded."""
+    missing = sorted(method for method, rule in rules.items() if rule.audited and method not in recorded)
+    if missing:
+        raise StartupError(f"audited by their access rules, and recorded by nothing here: {', '.join(missing)}")
 
 
 def _field(method: MethodDescriptor, path: str) -> Field | None:

@@ -1,5 +1,6 @@
-"""The audit log as session_svc sees it: writes on sessions are told before they are made."""
+"""Sessions whose writes are recorded in the audit log before they are made."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from access.binding import require
@@ -34,39 +35,36 @@ class AuditedSessions(Sessions):
         self._audit = audit
 
     async def create(self, session: NewSession) -> Session:
-        """See `Sessions.create`."""
         after: dict[str, Any] = {
             "agent_id": session.agent_id,
             "agent_uid": session.agent_uid,
             "metadata_keys": sorted(session.metadata),
         }
         after |= {"user_id": session.user_id, "idle_ttl_ms": session.idle_ms, "max_lifetime_ms": session.lifetime_ms}
-        await self._tell(session.key, "create", session.user_id, after=after)
+        await self._record(session.key, "create", session.user_id, after=after)
         return await super().create(session)
 
     async def update(self, change: SessionChange) -> Session:
-        """See `Sessions.update`."""
         before = await self.get(change.key, change.user_id)
         changed = {"idle_ttl_ms": change.idle_ms, "pinned_revision": change.pinned_revision}
         after: dict[str, Any] = {name: value for name, value in changed.items() if value is not None}
         if change.metadata is not None:
             after["metadata_keys"] = sorted(change.metadata)
-        await self._tell(change.key, "update", before.user_id, before=_state(before), after=_state(before) | after)
+        await self._record(change.key, "update", before.user_id, before=_state(before), after=_state(before) | after)
         return await super().update(change)
 
     async def delete(self, key: SessionKey, user_id: str, *, allow_missing: bool) -> None:
-        """See `Sessions.delete`."""
         try:
             before = await self.get(key, user_id)
         except SessionNotFound:
             if not allow_missing:
                 raise
             return
-        await self._tell(key, "delete", before.user_id, before=_state(before))
+        await self._record(key, "delete", before.user_id, before=_state(before))
         await super().delete(key, user_id, allow_missing=allow_missing)
 
     async def purge(self, purge: Purge, *, fence: bool) -> Removed:
-        """See `Sessions.purge`. Who fences an agent off must be one who may delete it."""
+        """Who fences an agent off must be one who may delete it."""
         if fence:
             require(current(), AGENTS_WRITE)
         wanted = {"agent_id": purge.agent_id, "agent_uid": purge.agent_uid, "user_id": purge.user_id}
@@ -79,14 +77,13 @@ class AuditedSessions(Sessions):
         return await super().purge(purge, fence=fence)
 
     async def fork(self, fork: Fork) -> Session:
-        """See `Sessions.fork`."""
         source = await self.get(fork.source, fork.user_id)
         after = {"forked_from": fork.source.session_id, "up_to_turn": fork.up_to, "user_id": source.user_id}
-        await self._tell(SessionKey(fork.source.project, fork.new_id), "fork", source.user_id, after=after)
+        await self._record(SessionKey(fork.source.project, fork.new_id), "fork", source.user_id, after=after)
         return await super().fork(fork)
 
     async def erase(self, user: SessionQuery) -> Erasure:
-        """See `Sessions.erase`. What the log then says of the erasure itself is of a pseudonym, too.
+        """What the log then says of the erasure itself is of a pseudonym, too.
 
         The user's keys go first: with one, somebody could make what was just removed again.
         """
@@ -97,11 +94,22 @@ class AuditedSessions(Sessions):
         events = await self._audit.erase(user.project, user.user_id)
         return Erasure(erased.removed, erased.erase_ms, events, keys)
 
-    async def _tell(
+    async def _record(
         self, key: SessionKey, verb: str, user_id: str, *, before: State | None = None, after: State | None = None
     ) -> None:
         resource = f"sessions/{key.session_id}"
         await self._audit.record(key.project, f"sessions.{verb}", resource, user_id=user_id, before=before, after=after)
+
+
+RECORDED: Mapping[str, Callable[..., object]] = {
+    "CreateSession": AuditedSessions.create,
+    "UpdateSession": AuditedSessions.update,
+    "DeleteSession": AuditedSessions.delete,
+    "DeleteSessions": AuditedSessions.purge,
+    "ForkSession": AuditedSessions.fork,
+    "EraseUser": AuditedSessions.erase,
+}
+"""The RPCs of SessionService whose calls are recorded, by what records them."""
 
 
 def _state(session: Session) -> dict[str, Any]:

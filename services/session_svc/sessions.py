@@ -35,21 +35,17 @@ class Sessions:
         self._metrics = metrics
 
     async def create(self, session: NewSession) -> Session:
-        """See `SessionStore.create`."""
         created = await self._store.create(session)
         self._metrics.created()
         return created
 
     async def get(self, key: SessionKey, user_id: str) -> Session:
-        """See `SessionStore.get`."""
         return await self._store.get(key, user_id)
 
     async def list_sessions(self, query: SessionQuery, size: int, after: ListPosition | None) -> SessionPage:
-        """See `SessionStore.list_sessions`."""
         return await self._store.list_sessions(query, size, after)
 
     async def update(self, change: SessionChange) -> Session:
-        """See `SessionStore.update`."""
         return await self._store.update(change)
 
     async def delete(self, key: SessionKey, user_id: str, *, allow_missing: bool) -> None:
@@ -71,11 +67,9 @@ class Sessions:
         return removed
 
     async def turns(self, query: TurnQuery) -> TurnPage:
-        """See `SessionStore.turns`."""
         return await self._store.turns(query)
 
     async def fork(self, fork: Fork) -> Session:
-        """See `SessionStore.fork`."""
         return await self._store.fork(fork)
 
     async def export(self, user: SessionQuery) -> AsyncIterator[Session | bytes]:

@@ -132,7 +132,7 @@ class Turns:
             place = outcome
 
     async def renew(self, lease: Lease, hold: float) -> Lease:
-        """See `TurnStore.renew`. With `hold` it answers so many seconds later, or once the lease is taken away.
+        """With `hold` it answers so many seconds later, or once the lease is taken away.
 
         Holding is bounded by a third of the lease, so that the answer is an extended lease again.
         """
@@ -153,7 +153,6 @@ class Turns:
         return replace(renewed, limits=lease.limits)
 
     async def commit(self, commit: CommitTurn) -> Committed:
-        """See `TurnStore.commit`."""
         try:
             committed = await self._store.commit(commit)
         except ServiceError as error:
@@ -165,7 +164,6 @@ class Turns:
         return committed
 
     async def abort(self, lease: Lease) -> None:
-        """See `TurnStore.abort`."""
         if lease.key.session_id:
             await self._store.abort(lease)
         if lease.limits:

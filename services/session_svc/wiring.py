@@ -10,7 +10,7 @@ import grpc
 from access.access_control import CHAT_GATEWAY, SESSION_SVC, build_access_control, key_times, own_credential
 from access.key_client import KeyClient
 from access.peer_channel import as_service
-from access.rules import rules_of
+from access.rules import require_audit, rules_of
 from callstream.server import CallStreams
 from parley.session.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from servicekit.channels import open_channel
@@ -19,7 +19,7 @@ from servicekit.lifecycle import Background
 from servicekit.metrics import serve_metrics
 from servicekit.server import GrpcServer, serving
 from servicekit.tls import Certificates, certificates
-from session_svc.audited_sessions import AuditedSessions
+from session_svc.audited_sessions import RECORDED, AuditedSessions
 from session_svc.clients.audit_log import AuditClient
 from session_svc.clients.config_feed import ConfigClient
 from session_svc.edge import session_servicer, turn_servicer
@@ -73,6 +73,8 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
     """Serves session_svc while open; yields the bound ports. Starts, NOT_SERVING, also while Redis is away."""
     metrics = metrics or Metrics()
     limits = settings.limits()
+    session_rules = rules_of([session_servicer.NAME])
+    require_audit(session_rules, {f"/{session_servicer.NAME}/{rpc}" for rpc in RECORDED})
     async with contextlib.AsyncExitStack() as stack:
         tls = await stack.enter_async_context(certificates(settings.tls_files))
         stores = await _stores(stack, settings, limits, metrics)

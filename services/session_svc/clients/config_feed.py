@@ -29,7 +29,7 @@ class ConfigClient:
         self._stub: Any = AgentConfigServiceStub(channel)
 
     async def changes(self, cursor: str) -> AsyncGenerator[Change, None]:
-        """See `ConfigFeed`. Without a message for three heartbeats the feed counts as lost."""
+        """Without a message for three heartbeats the feed counts as lost."""
         request = pb.WatchAgentConfigsRequest(cursor=cursor, heartbeat_interval=Duration(seconds=HEARTBEAT_SECONDS))
         responses = stream(self._stub.WatchAgentConfigs, request, timeout=None, peer=PEER)
         async with contextlib.aclosing(responses):

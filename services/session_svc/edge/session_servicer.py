@@ -26,18 +26,15 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         self._sessions = sessions
 
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Context) -> pb.CreateSessionResponse:
-        """See the contract."""
         created = await self._sessions.create(convert.new_session(request))
         return pb.CreateSessionResponse(session=convert.session(created))
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
-        """See the contract."""
         key = convert.session_key(request.project, request.id, request.user_id)
         found = await self._sessions.get(key, request.user_id)
         return pb.GetSessionResponse(session=convert.session(found))
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
-        """See the contract."""
         query, size, position = convert.session_query(request)
         page = await self._sessions.list_sessions(query, size, position)
         return pb.ListSessionsResponse(
@@ -46,23 +43,19 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         )
 
     async def UpdateSession(self, request: pb.UpdateSessionRequest, context: Context) -> pb.UpdateSessionResponse:
-        """See the contract."""
         changed = await self._sessions.update(convert.session_change(request))
         return pb.UpdateSessionResponse(session=convert.session(changed))
 
     async def DeleteSession(self, request: pb.DeleteSessionRequest, context: Context) -> pb.DeleteSessionResponse:
-        """See the contract."""
         key = convert.session_key(request.project, request.id, request.user_id)
         await self._sessions.delete(key, request.user_id, allow_missing=request.allow_missing)
         return pb.DeleteSessionResponse()
 
     async def DeleteSessions(self, request: pb.DeleteSessionsRequest, context: Context) -> pb.DeleteSessionsResponse:
-        """See the contract."""
         removed = await self._sessions.purge(convert.purge(request), fence=request.fence_agent)
         return pb.DeleteSessionsResponse(deleted_count=removed.sessions)
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Context) -> pb.ListMessagesResponse:
-        """See the contract."""
         query = convert.turn_query(request)
         page = await self._sessions.turns(query)
         return pb.ListMessagesResponse(
@@ -72,12 +65,10 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         )
 
     async def ForkSession(self, request: pb.ForkSessionRequest, context: Context) -> pb.ForkSessionResponse:
-        """See the contract."""
         forked = await self._sessions.fork(convert.fork(request))
         return pb.ForkSessionResponse(session=convert.session(forked))
 
     async def ExportUser(self, request: pb.ExportUserRequest, context: Context) -> AsyncIterator[pb.ExportUserResponse]:
-        """See the contract."""
         async for item in self._sessions.export(convert.user_query(request.project, request.user_id)):
             if isinstance(item, Session):
                 yield pb.ExportUserResponse(session=convert.session(item))
@@ -86,7 +77,6 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
                 yield pb.ExportUserResponse(turn=turn)
 
     async def EraseUser(self, request: pb.EraseUserRequest, context: Context) -> pb.EraseUserResponse:
-        """See the contract."""
         erased = await self._sessions.erase(convert.user_query(request.project, request.user_id))
         return pb.EraseUserResponse(
             session_count=erased.removed.sessions,

@@ -33,23 +33,19 @@ class TurnServicer:
         self._turns = turns
 
     async def BeginTurn(self, request: pb.BeginTurnRequest, context: Context) -> bytes:
-        """See the contract."""
         turn = convert.begin_turn(request)
         if turn.stateless:
             return convert.admitted_on_the_wire(await self._turns.admit(turn, context.time_remaining()))
         return convert.begun_on_the_wire(await self._turns.begin(turn, context.time_remaining()))
 
     async def RenewTurn(self, request: pb.RenewTurnRequest, context: Context) -> pb.RenewTurnResponse:
-        """See the contract."""
         renewed = await self._turns.renew(convert.lease(request.lease), seconds(request.hold))
         return pb.RenewTurnResponse(expire_time=timestamp(renewed.expire_ms))
 
     async def CommitTurn(self, request: pb.CommitTurnRequest, context: Context) -> pb.CommitTurnResponse:
-        """See the contract."""
         return convert.committed_message(await self._turns.commit(convert.commit_turn(request)))
 
     async def AbortTurn(self, request: pb.AbortTurnRequest, context: Context) -> pb.AbortTurnResponse:
-        """See the contract."""
         await self._turns.abort(convert.lease(request.lease, token_known=False))
         return pb.AbortTurnResponse()
 

@@ -126,7 +126,7 @@ class RedisTurns:
         return Lease(lease.key, lease.turn_id, lease.token, answer[1])
 
     async def commit(self, commit: CommitTurn) -> Committed:
-        """See `TurnStore`. A lost connection is followed by one repeat, which tells what happened."""
+        """A lost connection is followed by one repeat, which tells what happened."""
         command = self._commit_command(commit)
         try:
             answer, kept = await self._durability.run(command)

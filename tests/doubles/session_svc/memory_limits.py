@@ -37,7 +37,6 @@ class MemoryLimits:
         self._limits: dict[tuple[str, str], _Counted] = defaultdict(_Counted)
 
     async def take(self, turn: LimitedTurn, call: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
-        """See `LimitStore`."""
         try:
             check_ins = [self._take(turn, limit, call, wait and limit.wait, counted) for limit in turn.limits]
         except (RateLimited, LimitQueueFull):
@@ -88,7 +87,6 @@ class MemoryLimits:
         return LimitState(limit.subject, a_minute, max(a_minute - len(begun), 0), reset)
 
     async def keep(self, turn: LimitedTurn) -> int:
-        """See `LimitStore`."""
         now = self._clock()
         for limit in turn.limits:
             held = self._current(turn.project, limit.subject).held
@@ -97,7 +95,6 @@ class MemoryLimits:
         return now
 
     async def free(self, turn: LimitedTurn) -> None:
-        """See `LimitStore`."""
         for limit in turn.limits:
             one = self._current(turn.project, limit.subject)
             held, queued = one.held.pop(turn.turn_id, None), one.queue.pop(turn.turn_id, None)
@@ -105,13 +102,11 @@ class MemoryLimits:
                 self._wake_first(one)
 
     async def give_back(self, turn: LimitedTurn) -> None:
-        """See `LimitStore`."""
         await self.free(turn)
         for limit in turn.limits:
             self._current(turn.project, limit.subject).begun.pop(turn.turn_id, None)
 
     async def woken(self, call: str, timeout: float) -> None:
-        """See `LimitStore`."""
         await self._woken(call, timeout)
 
     def _wake_first(self, one: _Counted) -> None:

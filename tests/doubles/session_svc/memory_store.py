@@ -31,7 +31,6 @@ class MemorySessions:
         self._state = state
 
     async def create(self, session: NewSession) -> Session:
-        """See `SessionStore`."""
         state, key = self._state, session.key
         if (key.project, session.agent_uid) in state.fences:
             raise AgentDeleted(session.agent_id)
@@ -53,11 +52,9 @@ class MemorySessions:
         return state.change(stored, pinned_revision=session.pinned_revision)
 
     async def get(self, key: SessionKey, user_id: str = "") -> Session:
-        """See `SessionStore`."""
         return self._found(key, user_id).session
 
     async def update(self, change: SessionChange) -> Session:
-        """See `SessionStore`."""
         stored = self._found(change.key, change.user_id)
         if change.metadata is not None:
             self._state.change(stored, metadata=dict(change.metadata))
@@ -70,14 +67,12 @@ class MemorySessions:
         return self._found(change.key, change.user_id).session
 
     async def delete(self, key: SessionKey, user_id: str = "") -> Removed:
-        """See `SessionStore`."""
         session = self._found(key, user_id).session
         self._state.remove(key)
         self._state.hand_over(key)
         return Removed(1, session.turn_count)
 
     async def list_sessions(self, query: SessionQuery, size: int, after: ListPosition | None = None) -> SessionPage:
-        """See `SessionStore`."""
         found: list[Session] = []
         position = after
         for activity_ms, session_id in self._places(query, after):
@@ -90,7 +85,6 @@ class MemorySessions:
         return SessionPage(found, None)
 
     async def turns(self, query: TurnQuery) -> TurnPage:
-        """See `SessionStore`."""
         stored = self._found(query.key, query.user_id)
         ordered = stored.turns[::-1] if query.newest_first else stored.turns
         if query.start is not None:
@@ -100,7 +94,6 @@ class MemorySessions:
         return TurnPage([turn.turn for turn in page], rest[0].number if rest else None, stored.session.expire_ms)
 
     async def purge(self, purge: Purge) -> Removed:
-        """See `SessionStore`."""
         sessions = turns = 0
         for key in list(self._state.sessions):
             stored = self._state.load(key)
@@ -111,7 +104,6 @@ class MemorySessions:
         return Removed(sessions, turns)
 
     async def fork(self, fork: Fork) -> Session:
-        """See `SessionStore`."""
         stored, state = self._found(fork.source, fork.user_id), self._state
         source = stored.session
         last = fork.up_to or source.last_turn
@@ -174,23 +166,18 @@ class MemoryAgents:
         self._state = state
 
     async def fence(self, life: AgentIncarnation) -> None:
-        """See `AgentStore`."""
         self._state.fences.add((life.project, life.agent_uid))
 
     async def unfence(self, life: AgentIncarnation) -> None:
-        """See `AgentStore`."""
         self._state.fences.discard((life.project, life.agent_uid))
 
     async def agents(self) -> list[AgentIncarnation]:
-        """See `AgentStore`."""
         return list(self._state.agents)
 
     async def cursor(self) -> str:
-        """See `AgentStore`."""
         return self._state.cursor
 
     async def keep_cursor(self, cursor: str) -> None:
-        """See `AgentStore`."""
         self._state.cursor = cursor
 
 

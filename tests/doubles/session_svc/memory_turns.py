@@ -44,11 +44,9 @@ class MemoryTurns:
         self._numbers = itertools.count(1)
 
     def new_call(self) -> str:
-        """See `TurnStore`."""
         return f"memory.{next(self._numbers)}"
 
     async def woken(self, call: str, timeout: float) -> None:
-        """See `TurnStore`."""
         event = self._state.calls.setdefault(call, asyncio.Event())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
@@ -56,7 +54,6 @@ class MemoryTurns:
         self._state.calls.pop(call, None)
 
     async def begin(self, turn: BeginTurn, call: str, wait_ms: int) -> Begun | Replayed | Waiting:
-        """See `TurnStore`."""
         state, key = self._state, turn.key
         if not turn.must_exist:
             state.touch(key, turn.agent_id, turn.agent_uid)
@@ -82,7 +79,6 @@ class MemoryTurns:
         return self._wait_or_take(turn, call, wait_ms, stored)
 
     async def replayed(self, turn: BeginTurn) -> Replayed | None:
-        """See `TurnStore`."""
         stored = self._state.load(turn.key)
         if stored is None or (stored.session.user_id, stored.session.agent_uid) != (turn.user_id, turn.agent_uid):
             return None
@@ -195,7 +191,6 @@ class MemoryTurns:
         return Begun(stored.session, lease, [fitting.turn for fitting in window], stored.new)
 
     async def leave(self, key: SessionKey, call: str) -> None:
-        """See `TurnStore`."""
         state = self._state
         state.calls.pop(call, None)
         state.give_up(key, call=call)
@@ -204,7 +199,6 @@ class MemoryTurns:
             state.undo(key, stored)
 
     async def renew(self, lease: Lease, call: str = "") -> Lease:
-        """See `TurnStore`."""
         stored = self._state.load(lease.key)
         if stored is None or not self._state.holds(stored, lease):
             raise _lost(stored, lease)
@@ -213,7 +207,6 @@ class MemoryTurns:
         return Lease(lease.key, lease.turn_id, lease.token, stored.until_ms)
 
     async def commit(self, commit: CommitTurn) -> Committed:
-        """See `TurnStore`."""
         state, lease = self._state, commit.lease
         stored = state.load(lease.key)
         if stored is None or not state.holds(stored, lease):
@@ -263,7 +256,6 @@ class MemoryTurns:
                 outcomes.pop(next(iter(outcomes)))
 
     async def abort(self, lease: Lease) -> None:
-        """See `TurnStore`."""
         state = self._state
         if not lease.token:
             state.give_up(lease.key, turn_id=lease.turn_id)

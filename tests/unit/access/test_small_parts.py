@@ -6,7 +6,7 @@ from access.authenticator import Authenticator, bearer, fixed_callers, peer_cred
 from access.binding import bound_project, bound_user, scopes_of
 from access.caller import ANONYMOUS, Caller
 from access.errors import ProjectDenied, Unauthenticated, UserDenied
-from access.rules import rules_of
+from access.rules import require_audit, rules_of
 from access.settings import AccessSettings
 from parley.access.v1 import rule_pb2
 from parley.chat.v1 import chat_service_pb2
@@ -88,14 +88,25 @@ def test_a_rule_s_field_is_bound_where_it_stands() -> None:
     assert not untouched.HasField("input")
 
 
+def test_a_service_does_not_start_with_an_audited_method_that_nothing_records() -> None:
+    rules = rules_of(["parley.session.v1.SessionService"])
+    audited = {method for method, rule in rules.items() if rule.audited}
+    assert "/parley.session.v1.SessionService/DeleteSession" in audited
+    assert "/parley.session.v1.SessionService/GetSession" not in audited
+    require_audit(rules, audited)
+    with pytest.raises(StartupError, match="SessionService/DeleteSession"):
+        require_audit(rules, audited - {"/parley.session.v1.SessionService/DeleteSession"})
+
+
 @pytest.mark.parametrize(
     ("rule", "complaint"),
     [
         (None, "states no access rule"),
         (rule_pb2.Rule(scope="nonsense"), "no known scope"),
-        (rule_pb2.Rule(scope="chat", project="nothing"), "no text field"),
-        (rule_pb2.Rule(scope="chat", project="name.more"), "no text field"),
-        (rule_pb2.Rule(scope="chat", user="number"), "no text field"),
+        (rule_pb2.Rule(scope="chat", audit=rule_pb2.AUDIT_NONE, project="nothing"), "no text field"),
+        (rule_pb2.Rule(scope="chat", audit=rule_pb2.AUDIT_NONE, project="name.more"), "no text field"),
+        (rule_pb2.Rule(scope="chat", audit=rule_pb2.AUDIT_NONE, user="number"), "no text field"),
+        (rule_pb2.Rule(scope="chat"), "does not say whether calls are audited"),
     ],
 )
 def test_a_method_without_a_rule_that_can_be_kept_stops_the_service(

@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bparley/access/v1/rule.proto\x12\x10parley.access.v1\x1a google/protobuf/descriptor.proto\"4\n\x04Rule\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t:F\n\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\xf7\x8a\x03 \x01(\x0b\x32\x16.parley.access.v1.Ruleb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bparley/access/v1/rule.proto\x12\x10parley.access.v1\x1a google/protobuf/descriptor.proto\"\\\n\x04Rule\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12&\n\x05\x61udit\x18\x04 \x01(\x0e\x32\x17.parley.access.v1.Audit*B\n\x05\x41udit\x12\x15\n\x11\x41UDIT_UNSPECIFIED\x10\x00\x12\x0e\n\nAUDIT_NONE\x10\x01\x12\x12\n\x0e\x41UDIT_RECORDED\x10\x02:F\n\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\xf7\x8a\x03 \x01(\x0b\x32\x16.parley.access.v1.Ruleb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.access.v1.rule_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_AUDIT']._serialized_start=177
+  _globals['_AUDIT']._serialized_end=243
   _globals['_RULE']._serialized_start=83
-  _globals['_RULE']._serialized_end=135
+  _globals['_RULE']._serialized_end=175
 # @@protoc_insertion_point(module_scope)

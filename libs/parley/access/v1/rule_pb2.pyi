@@ -8,6 +8,7 @@ RPC that states none.
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf.internal import extension_dict as _extension_dict
 import builtins as _builtins
 import sys
@@ -20,6 +21,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Audit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Audit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_UNSPECIFIED: _Audit.ValueType  # 0
+    """A service refuses to start with a method that does not say."""
+    AUDIT_NONE: _Audit.ValueType  # 1
+    """Nothing."""
+    AUDIT_RECORDED: _Audit.ValueType  # 2
+    """Who called, and what changed."""
+
+class Audit(_Audit, metaclass=_AuditEnumTypeWrapper):
+    """What the audit log says of the calls of a method."""
+
+AUDIT_UNSPECIFIED: Audit.ValueType  # 0
+"""A service refuses to start with a method that does not say."""
+AUDIT_NONE: Audit.ValueType  # 1
+"""Nothing."""
+AUDIT_RECORDED: Audit.ValueType  # 2
+"""Who called, and what changed."""
+Global___Audit: _TypeAlias = Audit  # noqa: Y015
+
 @_typing.final
 class Rule(_message.Message):
     """What a caller must be to call a method, and which fields of the request are bound by who the caller is."""
@@ -29,6 +54,7 @@ class Rule(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     PROJECT_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    AUDIT_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """Required. The scope that the credentials must carry, such as `agents:read`. Two are not given to API keys of
     projects: `operator`, which the operator key has, and `service`, which the other services of Parley have.
@@ -42,16 +68,21 @@ class Rule(_message.Message):
     """Optional. The path of the request's field that names the user, such as `user_id`. For a caller who is bound to one
     user it works like `project`: empty becomes that user, another one is USER_DENIED.
     """
+    audit: Global___Audit.ValueType
+    """Required. Whether calls of the method are in the audit log, where authentication is required. A method that changes
+    what belongs to a project is; a turn is not, since its session is the record of it.
+    """
     def __init__(
         self,
         *,
         scope: _builtins.str = ...,
         project: _builtins.str = ...,
         user: _builtins.str = ...,
+        audit: Global___Audit.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "scope", b"scope", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "project", b"project", "scope", b"scope", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
