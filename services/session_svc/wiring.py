@@ -28,13 +28,10 @@ from session_svc.edge.turn_servicer import TurnServicer, add_turn_servicer_to_se
 from session_svc.follower import Follower
 from session_svc.metrics import Metrics
 from session_svc.model.session import Limits
-from session_svc.redis_client.address import Place
-from session_svc.redis_client.cluster import ClusterLink
+from session_svc.redis_client.cluster import ClusterLink, Topology
 from session_svc.redis_client.link import Link
-from session_svc.redis_client.sentinel import SentinelPlace
 from session_svc.redis_client.server import RedisLink
-from session_svc.redis_client.slots import SlotMap
-from session_svc.redis_client.url import ClusterAddress, SentinelAddress, parse_redis_url
+from session_svc.redis_client.url import Dial, parse_redis_url
 from session_svc.redis_store.agents import RedisAgents
 from session_svc.redis_store.durability import Durability
 from session_svc.redis_store.indexes import IndexAdditions
@@ -123,8 +120,8 @@ async def _stores(
     stack: contextlib.AsyncExitStack, settings: SessionSettings, limits: Limits, metrics: Metrics
 ) -> _Stores:
     commit_links = COMMIT_CONNECTIONS if settings.wait_replicas else 0
-    [link, *more], place = await stack.enter_async_context(open_redis(settings.redis_url, 1 + commit_links))
-    wakes = await stack.enter_async_context(RedisWakes(place).open())
+    [link, *more], dial = await stack.enter_async_context(open_redis(settings.redis_url, 1 + commit_links))
+    wakes = await stack.enter_async_context(RedisWakes(dial).open())
     scripts, index_additions = RedisScripts(link, metrics.redis_call), IndexAdditions()
     metrics.redis_waiting(lambda: scripts.under_way)
     waiting = [RedisScripts(other, metrics.redis_call) for other in more] or [scripts]
@@ -148,19 +145,22 @@ def _config_channel(settings: SessionSettings, tls: Certificates | None) -> grpc
 
 
 @contextlib.asynccontextmanager
-async def open_redis(url: str, links: int) -> AsyncIterator[tuple[list[Link], Place]]:
-    """Yields so many links to the Redis that a URL names, and where to listen for what its scripts publish.
+async def open_redis(url: str, links: int) -> AsyncIterator[tuple[list[Link], Dial]]:
+    """Yields so many links to the Redis that a URL names, and how to connect to where its scripts publish.
 
     Does not wait for Redis. Raises `StartupError` for a URL that is none.
     """
     where = parse_redis_url(url)
     async with contextlib.AsyncExitStack() as stack:
-        if isinstance(where, ClusterAddress):
-            slots = await stack.enter_async_context(SlotMap(where).open())
-            yield [await stack.enter_async_context(ClusterLink(slots).open()) for _ in range(links)], slots
+        opened: list[RedisLink] | list[ClusterLink]
+        if isinstance(where, list):
+            topology = await stack.enter_async_context(contextlib.aclosing(Topology(where).start()))
+            opened, where = [ClusterLink(topology).start() for _ in range(links)], topology.dial
         else:
-            place = SentinelPlace(where) if isinstance(where, SentinelAddress) else where
-            yield [await stack.enter_async_context(RedisLink(place).open()) for _ in range(links)], place
+            opened = [RedisLink(where).start() for _ in range(links)]
+        for link in opened:
+            stack.callback(link.close)
+        yield [*opened], where
 
 
 def _end(streams: CallStreams, turns: Turns) -> None:

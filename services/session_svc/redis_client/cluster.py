@@ -2,248 +2,250 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import functools
+import random
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import hiredis
+import structlog
+from redis.asyncio.cluster import ClusterNode, NodesManager
+from redis.asyncio.connection import AbstractConnection
+from redis.cluster import PRIMARY
+from redis.crc import key_slot
+from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError, TryAgainError
 
+from servicekit.supervision import supervise
 from session_svc.redis_client.link import Command, NotSent, RedisUnavailable, Reply
 from session_svc.redis_client.server import RedisLink
-from session_svc.redis_client.slots import SlotMap, slot_of
+from session_svc.redis_client.url import Dial, Options, connect
 
-MAX_HOPS = 5
-RETRY_SECONDS = 1.0
-FIRST_PAUSE = 0.02
-LONGEST_PAUSE = 0.2
+MIN_REFRESH_SECONDS = 0.1
+REFRESH_SECONDS = 0.6
+RETRY_PAUSES = (0.02, 0.04, 0.08, 0.16, 0.2, 0.2, 0.2, 0.2)
+"""Seconds between attempts at what no node ran; where one names another, that is asked at once."""
 
 # What a node answers that did not run a command, but that it or another will run soon: the slot is at another, or on
 # its way there; the cluster has no primary for a slot; the node loads its data.
-_MOVES = ("MOVED", "ASK")
-_WAITS = ("TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN")
+_REDIRECTS = {"MOVED": MovedError, "ASK": AskError}
+_RETRYABLE = ("TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN")
 # A script came upon a key that had left with its slot, when it had perhaps written already.
 _TORN = "attempted to access a non local key"
-
 _WITHOUT_KEY = ("WAIT", "PING")
+
+log = structlog.get_logger("session_svc.redis")
+
+
+class Topology:
+    """Which node serves which slot: asked of any node at the start and when invalidated, ten times a second at most.
+
+    It may be out of date at any time; a node that is asked for what it does not serve says so. `listeners` are called
+    each time that the cluster was asked.
+    """
+
+    def __init__(self, seeds: Sequence[Options]) -> None:
+        options = {name: value for name, value in seeds[0].items() if name not in ("host", "port")}
+        self._nodes = NodesManager([ClusterNode(**seed) for seed in seeds], False, options)
+        self._stale = asyncio.Event()
+        self.listeners: list[Callable[[], None]] = []
+
+    def start(self) -> Self:
+        """Begins to ask, without waiting for the answer."""
+        self._asked = asyncio.get_running_loop().create_future()
+        self._keeper = asyncio.create_task(supervise("redis topology", self._keep_fresh), name="redis topology")
+        return self
+
+    async def aclose(self) -> None:
+        self._keeper.cancel()
+        await asyncio.gather(self._keeper, self._nodes.aclose("startup_nodes"), return_exceptions=True)
+
+    @property
+    def primaries(self) -> dict[str, ClusterNode]:
+        return {node.name: node for node in self._nodes.get_nodes_by_server_type(PRIMARY)}
+
+    async def owner(self, slot: int) -> ClusterNode | None:
+        """Returns the node that serves a slot; None where none is known."""
+        if not self._nodes.slots_cache:
+            await self.refresh()
+        serving = self._nodes.slots_cache.get(slot)
+        return serving[0] if serving else None
+
+    async def follow(self, error: AskError) -> ClusterNode | None:
+        """Returns the node that another one names for a slot; if the slot has moved there for good, that is kept."""
+        if isinstance(error, MovedError) and error.slot_id in self._nodes.slots_cache:
+            await self._nodes.move_slot(error)
+            self.invalidate()
+        return self._nodes.get_node(error.host, error.port) if error.host else None
+
+    def invalidate(self) -> None:
+        """Has the cluster asked again soon, also when that was done a moment ago."""
+        self._stale.set()
+
+    async def refresh(self) -> None:
+        """Returns when the cluster was asked once more from now on, or after `REFRESH_SECONDS`."""
+        self.invalidate()
+        await asyncio.wait([self._asked], timeout=REFRESH_SECONDS)
+
+    async def dial(self) -> AbstractConnection:
+        """Connects to any primary: what is published in a cluster reaches all of its nodes."""
+        await self.owner(0)
+        return await _dial(random.choice([*self.primaries.values()] or [*self._nodes.startup_nodes.values()]))()
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            self._stale.clear()
+            asked, self._asked = self._asked, asyncio.get_running_loop().create_future()
+            before = self.primaries.keys()
+            try:
+                await self._nodes.initialize()
+            except (RedisError, RedisClusterException, OSError, IndexError) as error:
+                log.warning("redis_cluster_unreachable", error=str(error))
+                self.invalidate()
+            if self.primaries.keys() != before:
+                log.info("redis_cluster_changed", primaries=sorted(self.primaries))
+            for listener in self.listeners:
+                listener()
+            asked.set_result(None)
+            await asyncio.sleep(MIN_REFRESH_SECONDS)
+            await self._stale.wait()
 
 
 class ClusterLink:
     """Sends commands to the nodes that serve them, and follows them when they move.
 
     A command that a node refused is sent again, with all of its stage and slot that stand behind it, so that their
-    order holds: at most `MAX_HOPS` times where another node is named, for `RETRY_SECONDS` where none is. A connection
-    that breaks fails the calls that wait on it, for the commands may have run.
+    order holds. A connection that breaks fails the calls that wait on it, for the commands may have run.
     """
 
-    def __init__(self, slots: SlotMap, *, name: str = "session_svc") -> None:
-        self._slots = slots
-        self._name = name
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
         self._links: dict[str, RedisLink] = {}
-        self._retired: set[asyncio.Task[None]] = set()
         self._generations = 0
 
     @property
     def generation(self) -> int:
         return self._generations + sum([link.generation for link in self._links.values()])
 
-    @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator[Self]:
-        """Keeps a connection to every primary while open. Entering does not wait for the cluster."""
-        self._slots.listeners.append(self._follow)
-        self._follow()
-        try:
-            yield self
-        finally:
-            self._slots.listeners.remove(self._follow)
-            for node in [*self._links]:
-                self._retire(node)
-            await asyncio.gather(*self._retired, return_exceptions=True)
+    def start(self) -> Self:
+        """Begins to keep a connection to every primary up, without waiting for the cluster."""
+        self._topology.listeners.append(self._follow)
+        return self
 
-    async def send(self, *commands: Command) -> list[Reply]:
-        """See `Link.send_in_order`: all in one stage."""
-        replies: list[Reply] = [None] * len(commands)
-        parts = _by_slot(commands)
-        loop = asyncio.get_running_loop()
-        give_up, hops, pause = loop.time() + RETRY_SECONDS, 0, FIRST_PAUSE
-        while True:
-            await self._send_parts(parts, commands, replies)
-            parts = [part for part in parts if self._has_left(part, replies)]
-            if not parts:
-                return replies
-            hops += 1
-            if any(part.waits for part in parts):
-                self._slots.doubt()
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
-            elif hops > MAX_HOPS:
-                raise RedisUnavailable
-            if loop.time() > give_up:
-                raise RedisUnavailable
+    def close(self) -> None:
+        self._topology.listeners.remove(self._follow)
+        for link in self._links.values():
+            link.close()
 
     async def send_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
-        """See `Link`. A round trip for each stage, to all of its nodes at once."""
+        # A round trip for each stage, to all of its nodes at once.
         replies: list[Reply] = []
         for number, stage in enumerate(stages):
             try:
-                replies += await self.send(*stage) if stage else []
+                replies += await self.send(*stage)
             except RedisUnavailable as error:
                 error.stage = number
+                self._topology.invalidate()
                 raise
         return replies
 
+    async def send(self, *commands: Command) -> list[Reply]:
+        """Returns the replies to the commands: see `Link.send_in_order`, in one stage."""
+        places: dict[int, list[int]] = {}
+        slot = 0
+        for place, command in enumerate(commands):
+            if command[0] not in _WITHOUT_KEY:
+                key = command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
+                slot = key_slot(key if isinstance(key, bytes) else str(key).encode())
+            places.setdefault(slot, []).append(place)
+        if len(places) == 1:
+            return await self._send_to(slot, commands)
+        # All of them are waited for, also when one fails: nothing is under way when this returns.
+        parts = [self._send_to(slot, [commands[place] for place in part]) for slot, part in places.items()]
+        replies: dict[int, Reply] = {}
+        for part, outcome in zip(places.values(), await asyncio.gather(*parts, return_exceptions=True), strict=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            replies.update(zip(part, outcome, strict=True))
+        return [replies[place] for place in range(len(commands))]
+
     async def ping(self) -> None:
-        """See `Link`. The first answer counts: sessions on the primaries that answer go on while others are away."""
-        await self._slots.owner(0)
-        asked = [asyncio.create_task(self._answers(node)) for node in self._slots.primaries]
+        # The first answer counts: sessions on the primaries that answer go on while others do not.
+        await self._topology.owner(0)
+        pings = [asyncio.create_task(self._link(node).ping()) for node in self._topology.primaries.values()]
         try:
-            for answer in asyncio.as_completed(asked):
-                if await answer:
-                    return
+            for answer in asyncio.as_completed(pings):
+                with contextlib.suppress(RedisUnavailable):
+                    return await answer
+                self._topology.invalidate()
         finally:
-            for task in asked:
-                task.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
+            for ping in pings:
+                ping.cancel()
+            await asyncio.gather(*pings, return_exceptions=True)
         raise RedisUnavailable
 
     def demoted(self) -> None:
-        self._slots.doubt()
+        self._topology.invalidate()
 
-    async def _answers(self, node: str) -> bool:
-        try:
-            await self._link(node).ping()
-        except RedisUnavailable:
-            self._slots.doubt()
-            return False
-        return True
+    async def _send_to(self, slot: int, commands: Sequence[Command]) -> list[Reply]:
+        """Returns the replies to commands on one slot, which run in order, wherever the slot goes meanwhile."""
+        replies: list[Reply] = []
+        named: ClusterNode | None = None
+        asking = False
+        for pause in RETRY_PAUSES:
+            node = named or await self._topology.owner(slot)
+            refusal: RedisError | None = None
+            if node is not None:
+                try:
+                    refusal = _take(await self._send_part(node, commands[len(replies) :], asking), replies)
+                except NotSent:
+                    await self._topology.refresh()
+                    if named or await self._topology.owner(slot) == node:
+                        raise
+                    continue
+                if refusal is None:
+                    return replies
+            named, asking = None, False
+            if isinstance(refusal, AskError):
+                named, asking = await self._topology.follow(refusal), not isinstance(refusal, MovedError)
+            if named is None:
+                self._topology.invalidate()
+                await asyncio.sleep(pause)
+        raise RedisUnavailable
 
-    async def _send_parts(self, parts: "Sequence[_Part]", commands: Sequence[Command], replies: list[Reply]) -> None:
-        by_node: dict[str, list[_Part]] = {}
-        for part in parts:
-            node = part.node or await self._slots.owner(part.slot)
-            if node is None:
-                self._slots.doubt()
-                part.waits = True
-            else:
-                by_node.setdefault(node, []).append(part)
-        sends = [self._send_to(node, its, commands, replies) for node, its in by_node.items()]
-        if len(sends) == 1:
-            await sends[0]
-            return
-        # All of them are waited for, also when one fails: nothing is under way when this returns.
-        for outcome in await asyncio.gather(*sends, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+    async def _send_part(self, node: ClusterNode, commands: Sequence[Command], asking: bool) -> list[Reply]:
+        if not asking:
+            return await self._link(node).send(*commands)
+        pairs = [part for command in commands for part in (("ASKING",), command)]
+        return (await self._link(node).send(*pairs))[1::2]
 
-    async def _send_to(
-        self, node: str, parts: "Sequence[_Part]", commands: Sequence[Command], replies: list[Reply]
-    ) -> None:
-        """Sends parts to one node and files the replies, none where it is known that nothing was sent."""
-        pipeline: list[Command] = []
-        for part in parts:
-            for index in part.left:
-                if part.asking:
-                    pipeline.append(("ASKING",))
-                pipeline.append(commands[index])
-        try:
-            answers = iter(await self._link(node).send(*pipeline))
-        except NotSent:
-            await self._slots.refreshed()
-            for part in parts:
-                if part.node is not None or await self._slots.owner(part.slot) == node:
-                    raise
-            return
-        except RedisUnavailable:
-            self._slots.doubt()
-            raise
-        for part in parts:
-            for index in part.left:
-                if part.asking:
-                    next(answers)
-                replies[index] = next(answers)
-            part.sent = True
-
-    def _has_left(self, part: "_Part", replies: Sequence[Reply]) -> bool:
-        """Tells whether some of a part is still to be sent, and leaves it prepared for that."""
-        sent, part.sent, part.asking, part.node = part.sent, False, False, None
-        if not sent:
-            return True
-        part.waits = False
-        for position, index in enumerate(part.left):
-            if isinstance(replies[index], hiredis.ReplyError) and self._is_passing(part, str(replies[index])):
-                part.left = part.left[position:]
-                return True
-        return False
-
-    def _is_passing(self, part: "_Part", refusal: str) -> bool:
-        kind, _, rest = refusal.partition(" ")
-        if kind in _MOVES:
-            node = rest.rpartition(" ")[2]
-            if node.startswith((":", "?")):
-                self._slots.doubt()
-                part.waits = True
-                return True
-            part.node, part.asking = node, kind == "ASK"
-            if kind == "MOVED":
-                self._slots.learn(part.slot, node)
-            return True
-        part.waits = kind in _WAITS
-        if _TORN in refusal:
-            self._slots.doubt()
-            raise RedisUnavailable
-        return part.waits
-
-    def _link(self, node: str) -> RedisLink:
-        link = self._links.get(node)
-        if link is None:
-            link = self._links[node] = RedisLink(self._slots.address(node), name=self._name)
-            link.start()
-        return link
+    def _link(self, node: ClusterNode) -> RedisLink:
+        if node.name not in self._links:
+            self._links[node.name] = RedisLink(_dial(node)).start()
+        return self._links[node.name]
 
     def _follow(self) -> None:
-        """Connects to primaries that are new, and leaves nodes that are none (any more) once nobody waits for them."""
-        for node in self._slots.primaries:
-            self._link(node)
-        for node in [node for node in self._links if node not in self._slots.primaries]:
-            if not self._links[node].busy:
-                self._retire(node)
-
-    def _retire(self, node: str) -> None:
-        link = self._links.pop(node)
-        self._generations += link.generation + 1
-        task = asyncio.create_task(link.close(), name="leave a redis node")
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
+        """Leaves nodes that are no primaries (any more), once nobody waits for them."""
+        left = self._links.keys() - self._topology.primaries.keys()
+        for name in [name for name in left if not self._links[name].busy]:
+            link = self._links.pop(name)
+            self._generations += link.generation + 1
+            link.close()
 
 
-class _Part:
-    """Those of a stage's commands that are in one slot, by their places in it, as far as they are `left` to be sent."""
-
-    __slots__ = ("asking", "left", "node", "sent", "slot", "waits")
-
-    def __init__(self, slot: int) -> None:
-        self.slot = slot
-        self.left: list[int] = []
-        self.node: str | None = None
-        self.asking = False
-        self.sent = False
-        self.waits = False
-
-
-def _by_slot(commands: Sequence[Command]) -> list[_Part]:
-    parts: dict[int, _Part] = {}
-    slot = 0
-    for index, command in enumerate(commands):
-        key = _key_of(command)
-        if key is not None:
-            slot = slot_of(key)
-        part = parts.get(slot)
-        if part is None:
-            part = parts[slot] = _Part(slot)
-        part.left.append(index)
-    return list(parts.values())
+def _take(answers: Sequence[Reply], replies: list[Reply]) -> RedisError | None:
+    """Adds answers to the replies up to the first by which a node refuses what it, or another, will run soon."""
+    for answer in answers:
+        if isinstance(answer, hiredis.ReplyError):
+            if _TORN in str(answer):
+                raise RedisUnavailable
+            kind, _, rest = str(answer).partition(" ")
+            if kind in _REDIRECTS:
+                return _REDIRECTS[kind](rest)
+            if kind in _RETRYABLE:
+                return TryAgainError(rest)
+        replies.append(answer)
+    return None
 
 
-def _key_of(command: Command) -> bytes | str | None:
-    if command[0] in _WITHOUT_KEY:
-        return None
-    key = command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
-    return str(key) if isinstance(key, int) else key
+def _dial(node: ClusterNode) -> Dial:
+    return functools.partial(connect, node.connection_class, **node.connection_kwargs)

@@ -1,135 +1,184 @@
-"""The `Link` to one Redis server at a time.
-
-All calls of a process share one connection to a server. What several calls send within one turn of the event loop goes
-out in one write, and replies are matched to calls in order. That is a fraction of the work that a pool of connections
-makes.
-"""
+"""The `Link` to one Redis server at a time, over one connection that all callers share."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Self
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Self, cast
 
+import hiredis
 import structlog
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
 
+from servicekit.backoff import Backoff
 from servicekit.supervision import supervise
-from session_svc.redis_client.address import Place
-from session_svc.redis_client.connection import CONNECT_SECONDS, Connection, connect
-from session_svc.redis_client.link import Command, NotSent, RedisFault, RedisUnavailable, Reply
+from session_svc.redis_client.link import Command, NotSent, RedisUnavailable, Reply
+from session_svc.redis_client.url import Dial
 
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 1.0
+CONNECT_SECONDS = 1.0
+REPLY_SECONDS = 2.0
+WATCH_SECONDS = 0.25
+MAX_CALLS = 4096
+MAX_UNSENT_BYTES = 64 * 1024 * 1024
+FIRST_PAUSE_SECONDS = 0.05
+MAX_PAUSE_SECONDS = 1.0
 
+_INCOMPLETE = object()
+_pack: Any = hiredis.pack_command  # its stub takes tuples of one element only
 log = structlog.get_logger("session_svc.redis")
 
 
-class RedisLink:
-    """Sends commands over one shared connection to the server at a place, which it makes again whenever it breaks.
+class _Call:
+    """Commands that were sent together and wait for their replies, `since` they were sent or came to be the first."""
 
-    A connection on which the next reply takes longer than `REPLY_SECONDS` is broken off, and all its calls fail; a call
-    waits for those before it, so one behind k that are slow waits up to k times as long. Finding the server and
-    connecting take up to `CONNECT_SECONDS`. While Redis is away calls fail at once.
+    __slots__ = ("future", "replies", "since", "size")
+
+    def __init__(self, size: int, future: "asyncio.Future[list[Reply]]", since: float) -> None:
+        self.size = size
+        self.future = future
+        self.since = since
+        self.replies: list[Reply] = []
+
+
+class RedisLink(asyncio.Protocol):
+    """Keeps one connection to the server that `dial` connects to; replies belong to calls in the order of sending.
+
+    A call that finds no other waiting is written at once; what comes while replies are out is gathered per turn of the
+    loop. Connecting takes up to `CONNECT_SECONDS`; between two attempts calls fail at once. When the next reply takes
+    longer than `REPLY_SECONDS`, the connection is broken off, and all its calls fail; a call waits for those before it,
+    so one behind k that are slow waits up to k times as long.
     """
 
-    def __init__(self, place: Place, *, name: str = "session_svc") -> None:
-        self._place = place
-        self._name = name
-        self._connection: Connection | None = None
-        self._attempt: asyncio.Future[Connection | None] | None = None
-        self._keeper: asyncio.Task[None] | None = None
+    def __init__(self, dial: Dial) -> None:
+        self._dial = dial
+        self._transport: asyncio.Transport | None = None
+        self._calls: deque[_Call] = deque()
+        self._unsent: list[bytes] = []
         self.generation = 0
+
+    def start(self) -> Self:
+        """Begins to keep the connection up, without waiting for it."""
+        self._loop = asyncio.get_running_loop()
+        self._attempt = self._loop.create_future()
+        self._keeper = asyncio.create_task(supervise("redis link", self._keep_up), name="redis link")
+        return self
+
+    def close(self) -> None:
+        self._keeper.cancel()
+        self.abort()
 
     @property
     def busy(self) -> bool:
-        """Whether calls wait for their replies."""
-        return self._connection is not None and self._connection.waiting
+        return bool(self._calls)
 
     async def send(self, *commands: Command) -> list[Reply]:
-        """See `Link.send_in_order`: all in one stage, and in order. Raises `RedisUnavailable`, `NotSent`."""
-        connection = self._connection
-        if connection is None:
-            connection = await self._connected()
-        return await connection.send(commands)
+        """Returns the replies to the commands, which run in order. Raises `RedisUnavailable`, `NotSent`."""
+        if self._transport is None:
+            await asyncio.wait([self._attempt], timeout=CONNECT_SECONDS)
+            if self._transport is None:
+                raise NotSent
+        if len(self._calls) >= MAX_CALLS:
+            raise NotSent
+        call = _Call(len(commands), self._loop.create_future(), self._loop.time())
+        self._calls.append(call)
+        data = b"".join([_pack(command) for command in commands])
+        if len(self._calls) == 1:
+            self._write(data)
+        else:
+            if not self._unsent:
+                self._loop.call_soon(self._flush)
+            self._unsent.append(data)
+        return await call.future
 
     async def send_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
-        """See `Link`. One round trip, for one server runs everything in order anyway."""
-        connection = self._connection
-        if connection is None:
-            connection = await self._connected()
-        return await connection.send([command for stage in stages for command in stage])
+        # One round trip, for one server runs everything in order anyway.
+        return await self.send(*[command for stage in stages for command in stage])
 
     async def ping(self) -> None:
         await self.send(("PING",))
 
     def demoted(self) -> None:
-        if self._connection is not None:
-            self._connection.break_off()
+        self.abort()
 
-    def start(self) -> None:
-        """Begins to keep the connection up, without waiting for it."""
-        self._begin_attempt()
-        self._keeper = asyncio.create_task(supervise("redis link", self._keep_up), name="redis link")
+    def abort(self) -> None:
+        """Breaks the connection off, if there is one: every call that waits fails."""
+        if self._transport is None:
+            return
+        self._transport.set_protocol(asyncio.Protocol())  # what it still says is not for the next connection
+        self._transport.abort()
+        self._connection._close()
+        self._transport = None
+        # At once, so that a caller who tries again waits for the next connection instead of failing on this one.
+        self._attempt = self._loop.create_future()
+        self._lost.set_result(None)
+        self._unsent.clear()
+        calls, self._calls = self._calls, deque()
+        for call in calls:
+            if not call.future.done():
+                call.future.set_exception(RedisUnavailable())
 
-    async def close(self) -> None:
-        """Ends the connection."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.abort()
 
-    @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator[Self]:
-        """Keeps the connection up while open. Entering does not wait for Redis."""
-        self.start()
+    def data_received(self, data: bytes) -> None:
+        reader, calls = self._reader, self._calls
+        reader.feed(data)
         try:
-            yield self
-        finally:
-            await self.close()
+            while (reply := reader.gets()) is not _INCOMPLETE:
+                call = calls[0]
+                call.replies.append(reply)
+                if len(call.replies) == call.size:
+                    calls.popleft()
+                    if calls:
+                        # What stood before it, a `WAIT` perhaps, took its own time: the bound is on each by itself.
+                        calls[0].since = self._loop.time()
+                    if not call.future.done():
+                        call.future.set_result(call.replies)
+        except (hiredis.ProtocolError, IndexError):
+            log.error("redis_protocol_error")
+            self.abort()
 
-    async def _connected(self) -> Connection:
-        if self._attempt is None:
-            raise NotSent
-        try:
-            connection = await asyncio.wait_for(asyncio.shield(self._attempt), CONNECT_SECONDS)
-        except TimeoutError:
-            raise NotSent from None
-        if connection is None:
-            raise NotSent
-        return connection
+    def _flush(self) -> None:
+        data = b"".join(self._unsent)
+        self._unsent.clear()
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+            if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+                self.abort()
 
     async def _keep_up(self) -> None:
-        pause = FIRST_PAUSE
-        try:
-            while True:
-                attempt = self._begin_attempt()
-                try:
-                    connection = await self._connect()
-                except (OSError, TimeoutError, RedisUnavailable, RedisFault) as error:
-                    attempt.set_result(None)
-                    why = str(error) if isinstance(error, RedisFault) else type(error).__name__
-                    log.warning("redis is away", error=why)
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, LONGEST_PAUSE)
-                    continue
-                pause = FIRST_PAUSE
-                self.generation += 1
-                self._connection = connection
-                attempt.set_result(connection)
-                await connection.broken.wait()
-        finally:
-            if self._connection is not None:
-                self._connection.break_off()
-            self._begin_attempt().set_result(None)
+        while True:
+            self._take_over(await self._connect())
+            while self._transport is not None:
+                await asyncio.wait([self._lost], timeout=WATCH_SECONDS)
+                if self._calls and self._loop.time() - self._calls[0].since > REPLY_SECONDS:
+                    log.warning("redis_reply_timeout")
+                    self.abort()
 
-    def _begin_attempt(self) -> "asyncio.Future[Connection | None]":
-        if self._attempt is None or self._attempt.done():
-            self._attempt = asyncio.get_running_loop().create_future()
-        return self._attempt
+    def _take_over(self, connection: AbstractConnection) -> None:
+        """Makes this what a connection that redis-py has made talks to; that only closes its transport from now on."""
+        self._connection = connection
+        self._lost = self._loop.create_future()
+        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
+        writer = cast("asyncio.StreamWriter", connection._writer)
+        self._transport = transport = cast("asyncio.Transport", writer.transport)
+        transport.set_protocol(self)
+        self.generation += 1
+        self._attempt.set_result(None)
+        if transport.is_closing():
+            self.abort()
 
-    def _lose(self) -> None:
-        # At once, so that a caller who tries again waits for the next connection instead of failing on this one.
-        self._connection = None
-        self._begin_attempt()
-
-    async def _connect(self) -> Connection:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            return await connect(await self._place.find(), self._name, self._lose)
+    async def _connect(self) -> AbstractConnection:
+        async for _ in Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS):
+            if self._attempt.done():
+                self._attempt = self._loop.create_future()
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    return await self._dial()
+            except (OSError, TimeoutError, RedisError) as error:
+                log.warning("redis_unreachable", error=str(error) or type(error).__name__)
+            self._attempt.set_result(None)
+        raise AssertionError

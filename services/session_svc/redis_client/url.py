@@ -1,117 +1,127 @@
-"""What `PARLEY_SESSION_REDIS_URL` may say: one server, a primary that Sentinels watch, or a cluster."""
+"""What `PARLEY_SESSION_REDIS_URL` may say (one server, a primary that Sentinels watch, a cluster), and how to connect.
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote
+Connections are redis-py's, and so are the URLs of one server with their options.
+"""
+
+import asyncio
+import functools
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
+from redis.exceptions import RedisError
 
 from servicekit.errors import StartupError
-from session_svc.redis_client.address import DEFAULT_PORT, RedisAddress, database_number
 
+STEP_SECONDS = 0.5
+ASK_SECONDS = 0.4
+PORT = 6379
 SENTINEL_PORT = 26379
 MAX_HOSTS = 32
 
-_SEVERAL = re.compile(
-    r"(?P<scheme>rediss?)\+(?P<kind>sentinel|cluster)://(?:(?P<user>[^@/]*)@)?(?P<hosts>[^@/?#]+)"
-    r"(?:/(?P<path>[^?#]*))?(?:\?(?P<query>[^#]*))?",
-    re.IGNORECASE,
+_KNOWN = frozenset({"connection_class", "host", "port", "path", "username", "password", "db"})
+_SHAPE = (
+    "the Redis URL must look like redis://host:6379/0, rediss://…, unix:///path,"
+    " redis+sentinel://host,host/primary-name or redis+cluster://host,host"
 )
-_HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]\s]+))(?::(?P<port>\d{1,5}))?")
-_KNOWN_OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
+
+Options = dict[str, Any]
+"""The arguments of a redis-py connection, and its class as `connection_class`."""
+Dial = Callable[[], Awaitable[AbstractConnection]]
+"""Returns a new connection to the server to use now. Raises `OSError`, `TimeoutError`, `RedisError`."""
 
 
-@dataclass(frozen=True, slots=True)
-class SentinelAddress:
-    """Sentinels, the name under which they watch a primary, and how one connects to that (`node`, but for its host)."""
+def parse_redis_url(url: str) -> Dial | list[Options]:
+    """Returns how to connect to the server, or to the primary, that a URL names; of a cluster, to some of its nodes.
 
-    sentinels: Sequence[RedisAddress]
-    primary: str
-    node: RedisAddress
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterAddress:
-    """Some nodes of a cluster, from which the others are found."""
-
-    seeds: Sequence[RedisAddress]
-
-
-def parse_redis_url(url: str) -> RedisAddress | SentinelAddress | ClusterAddress:
-    """Reads the URL of one server, or of several that belong together.
-
-    One: see `RedisAddress.parse`. Several, with TLS where the scheme begins with `rediss`:
-    `redis+sentinel://[user:password@]host[:26379],host…/primary-name[/database][?sentinel_password=…]` and
-    `redis+cluster://[user:password@]host[:6379],host…`. Raises `StartupError`, whose message shows no password.
+    Raises `StartupError`, whose message shows no password.
     """
-    if "+" not in url.partition(":")[0]:
-        return RedisAddress.parse(url)
-    parts = _SEVERAL.fullmatch(url)
-    if parts is None:
-        raise StartupError(
-            "the Redis URL must look like redis://host:6379/0, redis+sentinel://host,host/primary-name or"
-            " redis+cluster://host,host (rediss… with TLS)"
-        )
-    username, _, password = (parts["user"] or "").partition(":")
-    tls = parts["scheme"].lower() == "rediss"
-    node = RedisAddress(tls=tls, username=unquote(username), password=unquote(password))
-    if parts["kind"].lower() == "cluster":
-        return _cluster(parts, node)
-    return _sentinel(parts, node)
-
-
-def _cluster(parts: "re.Match[str]", node: RedisAddress) -> ClusterAddress:
-    if (parts["path"] or "0") != "0" or parts["query"]:
-        raise StartupError("the Redis URL of a cluster ends behind its hosts: a cluster has no database but 0")
-    hosts = _hosts(parts["hosts"], DEFAULT_PORT)
-    return ClusterAddress([at(node, host, port) for host, port in hosts])
-
-
-def _sentinel(parts: "re.Match[str]", node: RedisAddress) -> SentinelAddress:
-    primary, _, number = (parts["path"] or "").partition("/")
+    scheme, _, kind = url.partition("://")[0].lower().partition("+")
+    if not kind:
+        return functools.partial(connect, **_server(url))
+    parts = urlsplit(url)
+    if kind not in ("sentinel", "cluster") or parts.fragment:
+        raise StartupError(_SHAPE)
+    user, at, names = parts.netloc.rpartition("@")
+    hosts, path = names.split(","), parts.path.removeprefix("/")
+    if len(hosts) > MAX_HOSTS:
+        raise StartupError(f"the Redis URL names {len(hosts)} hosts: at most {MAX_HOSTS}")
+    if kind == "cluster":
+        if path not in ("", "0") or parts.query:
+            raise StartupError("the Redis URL of a cluster ends behind its hosts: a cluster has no database but 0")
+        return [{"port": PORT} | _server(f"{scheme}://{user}{at}{host}", host) for host in hosts]
+    primary, _, database = path.partition("/")
     if not primary:
         raise StartupError("the Redis URL must name the primary that the Sentinels watch: redis+sentinel://host/name")
-    options = dict(parse_qsl(parts["query"] or "", keep_blank_values=True))
-    if unknown := sorted(options.keys() - _KNOWN_OPTIONS):
-        raise StartupError(f"the Redis URL has an unknown option {unknown[0]!r}")
-    sentinel = RedisAddress(
-        tls=node.tls,
-        username=options.get("sentinel_username", ""),
-        password=options.get("sentinel_password", ""),
-    )
-    hosts = _hosts(parts["hosts"], SENTINEL_PORT)
-    return SentinelAddress(
-        [at(sentinel, host, port) for host, port in hosts],
-        unquote(primary),
-        RedisAddress(
-            tls=node.tls,
-            username=node.username,
-            password=node.password,
-            database=database_number(number or "0"),
-            primary_only=True,
-        ),
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    credentials = [quote(query.pop(option, ""), "") for option in ("sentinel_username", "sentinel_password")]
+    if query:
+        raise StartupError(f"the Redis URL has an unknown option {min(query)!r}")
+    sentinels = [
+        {"port": SENTINEL_PORT} | _server(f"{scheme}://{':'.join(credentials)}@{host}", host) for host in hosts
+    ]
+    return functools.partial(
+        _connect_primary, sentinels, unquote(primary), _server(f"{scheme}://{user}{at}-/{database}")
     )
 
 
-def _hosts(text: str, default_port: int) -> list[tuple[str, int]]:
-    found: list[tuple[str, int]] = []
-    for part in text.split(","):
-        host = _HOST.fullmatch(part)
-        if host is None or not 0 < int(host["port"] or default_port) < 65536:
-            raise StartupError(f"the Redis URL names {part!r} among its hosts: must be host or host:port")
-        found.append((host["six"] or host["host"], int(host["port"] or default_port)))
-    if len(found) > MAX_HOSTS:
-        raise StartupError(f"the Redis URL names {len(found)} hosts: at most {MAX_HOSTS}")
-    return found
+async def connect(connection_class: type[AbstractConnection], **options: Any) -> AbstractConnection:
+    """Returns a new connection. Raises what a `Dial` does."""
+    connection = connection_class(**options)
+    await connection.connect()
+    return connection
 
 
-def at(like: RedisAddress, host: str, port: int) -> RedisAddress:
-    """Returns the address of another server that one connects to in the same way."""
-    return RedisAddress(
-        host=host,
-        port=port,
-        tls=like.tls,
-        username=like.username,
-        password=like.password,
-        database=like.database,
-        primary_only=like.primary_only,
-    )
+async def _connect_primary(sentinels: Sequence[Options], name: str, options: Options) -> AbstractConnection:
+    # All are asked, and what most say is taken: one alone may be cut off from the others and not know of a failover.
+    answers = await asyncio.gather(*(_ask(sentinel, name) for sentinel in sentinels))
+    named = Counter(answer for answer in answers if answer is not None)
+    if not named:
+        raise MasterNotFoundError(f"no Sentinel names a primary {name!r}")
+    [((host, port), _)] = named.most_common(1)
+    connection = await connect(**options | {"host": host, "port": port})
+    await connection.send_command("ROLE")
+    if (await connection.read_response())[0] != b"master":
+        await connection.disconnect(nowait=True)
+        raise MasterNotFoundError(f"{host}:{port} is not the primary")
+    return connection
+
+
+async def _ask(sentinel: Options, name: str) -> tuple[str, int] | None:
+    options = dict(sentinel)
+    address = options.pop("host"), options.pop("port")
+    options["ssl"] = options.pop("connection_class") is SSLConnection
+    try:
+        async with asyncio.timeout(ASK_SECONDS), Sentinel([address], sentinel_kwargs=options) as asked:
+            return cast("tuple[str, int]", await asked.discover_master(name))
+    except (OSError, TimeoutError, RedisError):
+        return None
+
+
+def _server(url: str, host: str | None = None) -> Options:
+    """Returns how to connect to a server; to one of several hosts, if it is given."""
+    refusal = _SHAPE if host is None else f"the Redis URL names {host!r} among its hosts: must be host or host:port"
+    try:
+        options, parts = dict[str, Any](parse_url(url)), urlsplit(url)
+    except ValueError:
+        raise StartupError(refusal) from None
+    if "," in options.get("host", ""):
+        raise StartupError("the Redis URL names several hosts: say redis+sentinel://… or redis+cluster://…")
+    if not options.get("host", options.get("path")):
+        raise StartupError(refusal)
+    if unknown := options.keys() - _KNOWN:
+        raise StartupError(f"the Redis URL has an unknown option {min(unknown)!r}")
+    database = "" if "path" in options else parts.path.strip("/")
+    if database and not database.isdecimal():
+        raise StartupError(f"the Redis URL names {database!r} as its database: must be a number")
+    always = {
+        "protocol": 2,
+        "client_name": "session_svc",
+        "health_check_interval": 10,  # a server that loads its data refuses the first
+        "socket_timeout": STEP_SECONDS,
+        "socket_connect_timeout": STEP_SECONDS,
+    }
+    return {"connection_class": Connection} | options | always

@@ -6,18 +6,18 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator
 
-import hiredis
 import structlog
 from cachetools import LRUCache
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
 
+from servicekit.backoff import Backoff
 from servicekit.supervision import supervise
-from session_svc.redis_client.address import Place, pack
-from session_svc.redis_client.connection import CONNECT_SECONDS
-from session_svc.redis_client.link import RedisFault, RedisUnavailable
-from session_svc.redis_client.server import FIRST_PAUSE, LONGEST_PAUSE
+from session_svc.redis_client.server import CONNECT_SECONDS, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS
+from session_svc.redis_client.url import Dial
 
 PING_SECONDS = 5.0
-SILENCE_SECONDS = 12.0
+MAX_PINGS = 3
 MAX_REMEMBERED = 1024
 
 log = structlog.get_logger("session_svc.redis")
@@ -30,8 +30,8 @@ class RedisWakes:
     may be lost (with the connection) or come twice: whoever waits asks the store again either way.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, dial: Dial) -> None:
+        self._dial = dial
         self._replica = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         self._waiting: dict[str, asyncio.Event] = {}
@@ -65,63 +65,35 @@ class RedisWakes:
             await asyncio.gather(listener, return_exceptions=True)
 
     async def _listen(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
+        backoff = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        async for _ in backoff:
             try:
-                async with self._subscription() as (reader, writer):
-                    pause = FIRST_PAUSE
-                    await self._receive(reader, writer)
-            except (OSError, TimeoutError, EOFError, hiredis.HiredisError, RedisUnavailable, RedisFault) as error:
-                log.warning("wake channel is away", error=type(error).__name__)
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    connection = await self._dial()
+                try:
+                    await connection.send_command("SUBSCRIBE", f"wake:{self._replica}", check_health=False)
+                    backoff.reset()
+                    await self._receive(connection)
+                finally:
+                    await connection.disconnect(nowait=True)
+            except (OSError, TimeoutError, RedisError) as error:
+                log.warning("wake_channel_unreachable", error=str(error) or type(error).__name__)
             self._wake_all()
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
 
-    @contextlib.asynccontextmanager
-    async def _subscription(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            address = await self._place.find()
-            tls = address.tls_context()
-            if address.path:
-                reader, writer = await asyncio.open_unix_connection(address.path, ssl=tls)
-            else:
-                reader, writer = await asyncio.open_connection(address.host, address.port, ssl=tls)
-        try:
-            greeting = address.greeting("session_svc_wakes")
-            writer.write(pack((*greeting, ("SUBSCRIBE", f"wake:{self._replica}"))))
-            yield reader, writer
-        finally:
-            writer.close()
-
-    async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        loop = asyncio.get_running_loop()
-        replies, heard = hiredis.Reader(), loop.time()
-        while True:
-            try:
-                async with asyncio.timeout(PING_SECONDS):
-                    data = await reader.read(65536)
-            except TimeoutError:
-                if loop.time() - heard > SILENCE_SECONDS:
-                    raise
-                writer.write(pack((("PING",),)))
+    async def _receive(self, connection: AbstractConnection) -> None:
+        pings = 0
+        while pings < MAX_PINGS:
+            reply = await connection.read_response(timeout=PING_SECONDS)
+            if reply is None:
+                pings += 1
+                await connection.send_command("PING", check_health=False)
                 continue
-            if not data:
-                raise EOFError
-            heard = loop.time()
-            replies.feed(data)
-            while (reply := replies.gets()) is not False:
-                self._handle(reply)
-
-    def _handle(self, reply: object) -> None:
-        if isinstance(reply, hiredis.ReplyError):
-            raise reply
-        if not isinstance(reply, list) or len(reply) != 3:
-            return
-        kind, _, payload = reply
-        if kind == b"subscribe":
-            self._wake_all()  # what was published while nobody listened is lost
-        elif kind == b"message":
-            self._wake(payload.decode())
+            pings = 0
+            if reply[0] == b"subscribe":
+                self._wake_all()  # what was published while nobody listened is lost
+            elif reply[0] == b"message":
+                self._wake(reply[2].decode())
+        raise TimeoutError
 
     def _wake(self, call: str) -> None:
         event = self._waiting.get(call)

@@ -9,7 +9,7 @@ import redis
 from contract.enums import BusyPolicy
 from session_svc.model.session import BeginTurn, Begun, Committed, CommitTurn, Limits, RequestMark, SessionKey
 from session_svc.ports import AgentStore, LimitStore, SessionStore, TurnStore
-from session_svc.redis_client.url import ClusterAddress, parse_redis_url
+from session_svc.redis_client.url import parse_redis_url
 from session_svc.redis_store.agents import RedisAgents
 from session_svc.redis_store.indexes import IndexAdditions
 from session_svc.redis_store.limits import RedisLimits
@@ -163,7 +163,8 @@ def memory_bench(limits: Limits = LIMITS) -> Bench:
 @contextlib.asynccontextmanager
 async def redis_bench(url: str, limits: Limits = LIMITS, *, compressing: bool = True) -> AsyncIterator[Bench]:
     """Yields the Redis adapter on an empty database, or on an empty cluster."""
-    async with open_redis(url, 1) as ([link], place), RedisWakes(place).open() as wakes:
+    async with open_redis(url, 1) as ([link], dial), RedisWakes(dial).open() as wakes:
+        await wakes.wait("listening", 5)  # whoever waits when the channel is subscribed is woken
         scripts = RedisScripts(link)
         births = IndexAdditions()
         turns = RedisTurns(scripts, wakes, limits, births, compressing=compressing)
@@ -181,6 +182,6 @@ async def redis_bench(url: str, limits: Limits = LIMITS, *, compressing: bool = 
 def clients_of(url: str) -> list[redis.Redis]:
     """Returns a client of each server that a URL names; the caller closes them. Of a cluster, that is every primary."""
     where = parse_redis_url(url)
-    if isinstance(where, ClusterAddress):
-        return [redis.Redis(host=seed.host, port=seed.port, password=seed.password) for seed in where.seeds]
+    if isinstance(where, list):
+        return [redis.Redis(host=seed["host"], port=seed["port"], password=seed["password"]) for seed in where]
     return [redis.Redis.from_url(url)]

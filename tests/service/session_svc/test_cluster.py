@@ -4,16 +4,16 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from redis.crc import key_slot
 
 from session_svc.model.errors import AgentDeleted
 from session_svc.model.session import AgentIncarnation, BeginTurn, Limits, Purge, SessionKey, SessionQuery, Waiting
-from session_svc.redis_client.cluster import ClusterLink
+from session_svc.redis_client.cluster import ClusterLink, Topology
 from session_svc.redis_client.link import Command, Reply
-from session_svc.redis_client.slots import SlotMap, slot_of
-from session_svc.redis_client.url import ClusterAddress, parse_redis_url
+from session_svc.redis_client.url import Dial, parse_redis_url
 from session_svc.redis_store.indexes import IndexAdditions
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.turns import RedisTurns
@@ -49,11 +49,21 @@ class Interrupted(ClusterLink):
         return await super().send(*commands)
 
 
+AnyLink = TypeVar("AnyLink", bound=ClusterLink)
+
+
+@contextlib.asynccontextmanager
+async def linked(url: str, kind: type[AnyLink]) -> AsyncIterator[tuple[AnyLink, Dial]]:
+    seeds = parse_redis_url(url)
+    assert isinstance(seeds, list)
+    async with contextlib.aclosing(Topology(seeds).start()) as topology:
+        with contextlib.closing(kind(topology).start()) as link:
+            yield link, topology.dial
+
+
 @contextlib.asynccontextmanager
 async def interrupted(url: str) -> AsyncIterator[tuple[Interrupted, RedisTurns]]:
-    where = parse_redis_url(url)
-    assert isinstance(where, ClusterAddress)
-    async with SlotMap(where).open() as slots, Interrupted(slots).open() as link, RedisWakes(slots).open() as wakes:
+    async with linked(url, Interrupted) as (link, dial), RedisWakes(dial).open() as wakes:
         scripts = RedisScripts(link)
         yield link, RedisTurns(scripts, wakes, Limits(), IndexAdditions())
 
@@ -115,7 +125,7 @@ class Migration:
     """Moves one slot, key by key, as `valkey-cli --cluster reshard` does."""
 
     def __init__(self, cluster: RedisCluster, key: str) -> None:
-        self.slot = slot_of(key)
+        self.slot = key_slot(key.encode())
         self.source = cluster.owner(key)
         self.target = next(node for node in cluster.current_primaries() if node is not self.source)
         self._everyone = cluster.current_primaries()
@@ -154,7 +164,7 @@ async def test_a_slot_that_moves_is_followed(breakable: RedisCluster) -> None:
 
 
 async def test_what_is_asked_for_at_the_new_place_is_found_there(breakable: RedisCluster) -> None:
-    async with linked(breakable) as link:
+    async with linked(breakable.url, ClusterLink) as (link, _):
         key = "{default:s1}:plain"
         await link.send(("SET", key, "1"))
         migration = Migration(breakable, key)
@@ -164,14 +174,6 @@ async def test_what_is_asked_for_at_the_new_place_is_found_there(breakable: Redi
         assert replies == [b"1", None, 2, b"2"]
         migration.end()
         assert await link.send(("GET", key)) == [b"2"]
-
-
-@contextlib.asynccontextmanager
-async def linked(cluster: RedisCluster) -> AsyncIterator[ClusterLink]:
-    where = parse_redis_url(cluster.url)
-    assert isinstance(where, ClusterAddress)
-    async with SlotMap(where).open() as slots, ClusterLink(slots).open() as link:
-        yield link
 
 
 async def test_a_slot_that_moves_under_load_loses_and_doubles_nothing(breakable: RedisCluster) -> None:

@@ -20,9 +20,7 @@ from session_svc.model.session import (
     TurnQuery,
     Usage,
 )
-from session_svc.redis_client.address import RedisAddress
 from session_svc.redis_client.link import Command, RedisFault, RedisUnavailable, Reply
-from session_svc.redis_client.server import RedisLink
 from session_svc.redis_store.agents import RedisAgents
 from session_svc.redis_store.indexes import IndexAdditions
 from session_svc.redis_store.script_runner import RedisScripts
@@ -30,6 +28,7 @@ from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.sweeper import Sweeper
 from session_svc.redis_store.turns import RedisTurns
 from session_svc.redis_store.wakeups import RedisWakes
+from session_svc.wiring import open_redis
 from tests.contract.session_svc.bench import Bench, redis_bench
 from tests.service.session_svc.replica import UID, refused, replica
 
@@ -37,8 +36,8 @@ HOUR_MS = 3_600_000
 
 
 async def test_what_is_refused_leaves_no_index_for_ever(redis_url: str) -> None:
-    address, births = RedisAddress.parse(redis_url), IndexAdditions()
-    async with RedisLink(address).open() as link, RedisWakes(address).open() as wakes:
+    births = IndexAdditions()
+    async with open_redis(redis_url, 1) as ([link], dial), RedisWakes(dial).open() as wakes:
         scripts = RedisScripts(link)
         turns = RedisTurns(scripts, wakes, Limits(), births)
         sessions = RedisSessions(scripts, turns, Limits(), births)
@@ -63,8 +62,8 @@ async def test_what_is_refused_leaves_no_index_for_ever(redis_url: str) -> None:
 async def sweeping(
     url: str, registry: CollectorRegistry | None = None
 ) -> AsyncIterator[tuple[RedisSessions, Sweeper, Bench]]:
-    address, births = RedisAddress.parse(url), IndexAdditions()
-    async with RedisLink(address).open() as link, RedisWakes(address).open() as wakes, redis_bench(url) as bench:
+    births = IndexAdditions()
+    async with open_redis(url, 1) as ([link], dial), RedisWakes(dial).open() as wakes, redis_bench(url) as bench:
         scripts = RedisScripts(link)
         turns = RedisTurns(scripts, wakes, Limits(), births)
         sessions = RedisSessions(scripts, turns, Limits(), births)
@@ -125,8 +124,8 @@ class AwayFirst(RedisScripts):
 
 @pytest.mark.parametrize("how", ["begin", "create"])
 async def test_an_agent_that_redis_was_away_for_is_written_down_the_next_time(redis_url: str, how: str) -> None:
-    address, births = RedisAddress.parse(redis_url), IndexAdditions()
-    async with RedisLink(address).open() as link, RedisWakes(address).open() as wakes:
+    births = IndexAdditions()
+    async with open_redis(redis_url, 1) as ([link], dial), RedisWakes(dial).open() as wakes:
         scripts = AwayFirst(link)
         turns = RedisTurns(scripts, wakes, Limits(), births)
         sessions = RedisSessions(scripts, turns, Limits(), births)
@@ -208,11 +207,12 @@ class Meanwhile(RedisScripts):
 @contextlib.asynccontextmanager
 async def dropping(url: str, nth: int, drops: int = 3) -> AsyncIterator[RedisSessions]:
     """A full session of turns 1 to 20, which drops some of its oldest before the nth read of turns."""
-    address, limits = RedisAddress.parse(url), Limits(turns_per_session=20)
+    limits = Limits(turns_per_session=20)
     async with contextlib.AsyncExitStack() as stack:
         bench = await stack.enter_async_context(redis_bench(url, limits))
-        scripts = Meanwhile(await stack.enter_async_context(RedisLink(address).open()))
-        wakes = await stack.enter_async_context(RedisWakes(address).open())
+        [link], dial = await stack.enter_async_context(open_redis(url, 1))
+        scripts = Meanwhile(link)
+        wakes = await stack.enter_async_context(RedisWakes(dial).open())
 
         async def happens() -> None:
             for n in range(21, 21 + drops):

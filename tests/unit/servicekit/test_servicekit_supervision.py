@@ -1,6 +1,7 @@
 """Work that is started again after a fault, where nothing else would notice that it ended."""
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,10 +11,11 @@ from callstream.client import CallStreamClient
 from servicekit import supervision
 from servicekit.channels import open_channel
 from servicekit.supervision import supervise
+from session_svc.redis_client.cluster import Topology
 from session_svc.redis_client.server import RedisLink
-from session_svc.redis_client.slots import SlotMap
 from session_svc.redis_client.url import parse_redis_url
 from session_svc.redis_store.wakeups import RedisWakes
+from session_svc.wiring import open_redis
 
 
 @pytest.fixture(autouse=True)
@@ -72,12 +74,14 @@ async def test_a_fault_on_the_way_out_does_not_keep_it_from_ending() -> None:
 
 
 async def test_those_without_an_owner_that_notices_are_kept_going(monkeypatch: pytest.MonkeyPatch) -> None:
-    address, cluster = parse_redis_url("redis://127.0.0.1:1/0"), parse_redis_url("redis+cluster://127.0.0.1:1")
+    dial, seeds = parse_redis_url("redis://127.0.0.1:1/0"), parse_redis_url("redis+cluster://127.0.0.1:1")
+    assert isinstance(seeds, list)
+    assert not isinstance(dial, list)
     channel = open_channel("127.0.0.1:1")
     owners = (
-        (SlotMap, "_keep_fresh", lambda: SlotMap(cluster).open()),
-        (RedisLink, "_keep_up", lambda: RedisLink(address).open()),
-        (RedisWakes, "_listen", lambda: RedisWakes(address).open()),
+        (Topology, "_keep_fresh", lambda: aclosing(Topology(seeds).start())),
+        (RedisLink, "_keep_up", lambda: open_redis("redis://127.0.0.1:1/0", 1)),
+        (RedisWakes, "_listen", lambda: RedisWakes(dial).open()),
         (CallStreamClient, "_keep", lambda: CallStreamClient(PROTOCOL, (), channel, peer="nobody", streams=1).open()),
     )
     for owner, method, opened in owners:

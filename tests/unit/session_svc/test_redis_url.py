@@ -1,41 +1,54 @@
-"""What PARLEY_SESSION_REDIS_URL may say, and which slot a key is in."""
+"""What PARLEY_SESSION_REDIS_URL may say."""
+
+import functools
+from typing import Any
 
 import pytest
-from redis.crc import key_slot
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
 from servicekit.errors import StartupError
-from session_svc.redis_client.address import RedisAddress
-from session_svc.redis_client.slots import slot_of
-from session_svc.redis_client.url import ClusterAddress, SentinelAddress, parse_redis_url
+from session_svc.redis_client.url import parse_redis_url
+
+
+def parsed(url: str) -> "functools.partial[Any]":
+    dial = parse_redis_url(url)
+    assert isinstance(dial, functools.partial)
+    return dial
 
 
 def test_one_server() -> None:
-    assert parse_redis_url("rediss://ann:p%40ss@redis:6380/3") == RedisAddress(
-        "redis", 6380, tls=True, username="ann", password="p@ss", database=3
-    )
-    assert parse_redis_url("unix:///run/redis.sock?db=2") == RedisAddress("", path="/run/redis.sock", database=2)
+    tls = parsed("rediss://ann:p%40ss@redis:6380/3").keywords
+    assert tls.items() >= {"host": "redis", "port": 6380, "username": "ann", "password": "p@ss", "db": 3}.items()
+    assert tls["connection_class"] is SSLConnection
+    unix = parsed("unix:///run/redis.sock?db=2").keywords
+    assert unix.items() >= {"path": "/run/redis.sock", "db": 2}.items()
+    assert unix["connection_class"] is UnixDomainSocketConnection
 
 
 def test_sentinels() -> None:
-    url = "redis+sentinel://ann:p%40ss@one,two:1234,[::1]:5/prim%2Fary/3?sentinel_password=s&sentinel_username=u"
-    assert parse_redis_url(url) == SentinelAddress(
-        [
-            RedisAddress(host, port, username="u", password="s")
-            for host, port in (("one", 26379), ("two", 1234), ("::1", 5))
-        ],
-        "prim/ary",
-        RedisAddress(username="ann", password="p@ss", database=3, primary_only=True),
-    )
-    tls = parse_redis_url("rediss+sentinel://one/name")
-    assert isinstance(tls, SentinelAddress)
-    assert tls.node.tls
-    assert [sentinel.tls for sentinel in tls.sentinels] == [True]
+    url = "redis+sentinel://ann:p%40ss@one,two:1234,[::1]:5/prim%2Fary/3?sentinel_password=s%3A&sentinel_username=u"
+    sentinels, name, primary = parsed(url).args
+    assert [(sentinel["host"], sentinel["port"]) for sentinel in sentinels] == [
+        ("one", 26379),
+        ("two", 1234),
+        ("::1", 5),
+    ]
+    assert {(sentinel["username"], sentinel["password"]) for sentinel in sentinels} == {("u", "s:")}
+    assert name == "prim/ary"
+    assert primary.items() >= {"username": "ann", "password": "p@ss", "db": 3, "connection_class": Connection}.items()
+    sentinels, _, primary = parsed("rediss+sentinel://one/name").args
+    assert {primary["connection_class"], sentinels[0]["connection_class"]} == {SSLConnection}
+    assert not sentinels[0].keys() & {"username", "password"}
 
 
 def test_a_cluster() -> None:
-    assert parse_redis_url("rediss+cluster://:secret@one,two:1234/0") == ClusterAddress(
-        [RedisAddress(host, port, tls=True, password="secret") for host, port in (("one", 6379), ("two", 1234))]
-    )
+    seeds = parse_redis_url("rediss+cluster://:secret@one,two:1234/0")
+    assert isinstance(seeds, list)
+    assert [(seed["host"], seed["port"], seed["password"]) for seed in seeds] == [
+        ("one", 6379, "secret"),
+        ("two", 1234, "secret"),
+    ]
+    assert {seed["connection_class"] for seed in seeds} == {SSLConnection}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +65,13 @@ def test_a_cluster() -> None:
         ("redis+sentinel://:secret@one/name?db=secret", "unknown option 'db'"),
         ("redis+ring://:secret@one", "must look like"),
         ("redis://:secret@one,two:1", "several hosts: say"),
+        ("redis://:secret@one/x", "'x' as its database"),
+        ("redis://:secret@one/1/2", "'1/2' as its database"),
+        ("redis://:secret@one?decode_responses=true", "unknown option 'decode_responses'"),
+        ("redis://:secret@one:x", "must look like"),
+        ("redis://:secret@", "must look like"),
+        ("unix://?db=1", "must look like"),
+        ("unix:///redis.sock?db=x", "must look like"),
         ("http://:secret@one", "must look like"),
     ],
 )
@@ -59,8 +79,3 @@ def test_what_is_none_of_these_is_refused_without_its_password(url: str, said: s
     with pytest.raises(StartupError, match=said) as refusal:
         parse_redis_url(url)
     assert "secret" not in str(refusal.value)
-
-
-@pytest.mark.parametrize("key", ["foo", "{default:s1}:meta", "a{b}c{d}", "{}x", "x{", "x{}{y}", "fence:{p:ü}", "{{a}}"])
-def test_slots_are_redis_own(key: str) -> None:
-    assert slot_of(key) == slot_of(key.encode()) == key_slot(key.encode())
