@@ -40,17 +40,17 @@ def build_access_control(
     services: Iterable[str],
     checker: KeyChecker,
     peers: Collection[str] = (),
-    tell_origin: bool = True,
+    record_origin: bool = True,
 ) -> AccessControl:
     """Returns the access control of a process that serves `services`; calls of `peers` count as of other services.
 
-    Where the services speak mutual TLS, it is the certificates that say who they are, and `PARLEY_TLS_PEERS` whom to
-    take calls from; what is derived from the operator key is then worth nothing. `tell_origin` false leaves calls
+    Where the services use mutual TLS, their certificates identify them, and `PARLEY_TLS_PEERS` says whose calls are
+    accepted; what is derived from the operator key is then worth nothing. `record_origin` false leaves calls
     untouched where authentication is off. Raises `StartupError` for a method that states no rule.
     """
     rules = rules_of(services)
     if settings.auth == "off":
-        return AccessControl(None, None, None, (Origin(rules),) if tell_origin else ())
+        return AccessControl(None, None, None, (Origin(rules),) if record_origin else ())
     keys = KeyCache(checker, key_times(settings), limit=settings.max_known_keys)
     over_tls = settings.tls_files is not None
     fixed = fixed_callers(settings.read_operator_key(), () if over_tls else peers)

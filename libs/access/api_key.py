@@ -1,7 +1,7 @@
 """What an API key looks like: `parley_sk_`, 43 characters of secret, 6 of checksum.
 
-The checksum (CRC-32 of all before it) protects nothing: it lets a typo, or a key that was cut off, be told from a key
-that is not valid any more, and garbage be refused without asking anybody.
+The checksum (CRC-32 of all before it) protects nothing: it distinguishes a typo, or a key that was cut off, from a key
+that is not valid any more, and refuses garbage without a look-up.
 """
 
 import hashlib
@@ -26,15 +26,15 @@ def new_api_key() -> str:
 
 
 def is_api_key(text: str) -> bool:
-    """Tells whether `text` has the form of a key and its checksum is right; not whether there is such a key."""
+    """Returns whether `text` has the form of a key and its checksum is right; not whether there is such a key."""
     return _FORM.fullmatch(text) is not None and text[-_CHECKSUM:] == _checksum(text[:-_CHECKSUM])
 
 
 def digest_of(credential: bytes) -> bytes:
-    """Returns what stands for a credential in memory: its SHA-256.
+    """Returns what represents a credential in memory: its SHA-256.
 
     Looked up in a dictionary it takes the same time for every wrong credential, as far as its bytes are concerned:
-    nobody can choose what the digest of a guess begins with.
+    what the digest of a guess begins with can't be chosen.
     """
     return hashlib.sha256(credential).digest()
 

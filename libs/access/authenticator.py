@@ -15,13 +15,13 @@ MAX_CREDENTIAL: Final = 8 * 1024
 
 
 class TokenVerifier(Protocol):
-    """Those who know the tokens of identity providers."""
+    """Verifies the tokens of identity providers."""
 
     def known(self, digest: bytes) -> Caller | None:
         """Returns the caller of a token that was verified before and has not ended; else None."""
 
     async def caller_of(self, token: str) -> Caller:
-        """Returns the caller that a token is of. Raises `Unauthenticated`; `Unavailable` when nobody can tell."""
+        """Returns the caller of a token. Raises `Unauthenticated`; `Unavailable` when that can't be decided now."""
 
     async def close(self) -> None:
         """Ends what is under way. Idempotent."""
@@ -50,7 +50,7 @@ class Authenticator:
         return caller
 
     async def caller_of(self, credential: str) -> Caller:
-        """Returns the caller. Raises `Unauthenticated`, or `Unavailable` when nobody can tell who it is."""
+        """Returns the caller. Raises `Unauthenticated`, or `Unavailable` when that can't be decided now."""
         caller = self.known(credential)
         if caller is not None:
             return caller
@@ -73,10 +73,10 @@ def bearer(header: str) -> str:
 
 
 def peer_credential(operator_key: str, service: str) -> str:
-    """Returns what a service presents to the others where no TLS tells who it is.
+    """Returns what a service presents to the others where no TLS identifies it.
 
     It is derived (HMAC-SHA256) from the operator key, so that the key itself never travels between services, and
-    differs for every service, so that each can be told whom to take calls from.
+    differs for every service, so that each can be configured whose calls it accepts.
     """
     return hmac.new(operator_key.encode(), b"parley peer v1 " + service.encode(), hashlib.sha256).hexdigest()
 

@@ -1,4 +1,4 @@
-"""The one place where calls are let in: who calls, whether they may, and what the request is bound to."""
+"""The one place where calls are authorized: who calls, whether they may, and what the request is bound to."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -41,11 +41,11 @@ def by_certificate(accepted: Collection[str]) -> Identify:
 
 
 class AccessInterceptor(HandlerInterceptor):
-    """Lets in who has valid credentials and may call the method, bound to what it may name, and makes it `current()`.
+    """Admits callers with valid credentials that may call the method, bound to what they may name, as `current()`.
 
     A method without a rule is refused, but for those that are open to all (`rules.OPEN`). Metadata that names another
-    caller on whose behalf a call is made is believed from services only: `current()` is then that caller, who may do
-    what it may do, and no more because a service calls for it.
+    caller on whose behalf a call is made is accepted from services only: `current()` is then that caller, with its own
+    rights and no others.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class AccessInterceptor(HandlerInterceptor):
         self._rules = rules
         self._identify = identify
 
-    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:
         if method.startswith(OPEN):
             return behavior
         rule = self._rules.get(method)
@@ -86,7 +86,7 @@ class AccessInterceptor(HandlerInterceptor):
 
 
 class Origin(HandlerInterceptor):
-    """Where authentication is off: everybody is anonymous, and only where a request came from is known.
+    """Where authentication is off: every caller is anonymous, and only where a request came from is known.
 
     Methods that only services call are not touched.
     """
@@ -95,16 +95,16 @@ class Origin(HandlerInterceptor):
         super().__init__()
         self._rules = rules
 
-    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:
         rule = self._rules.get(method)
         if rule is None or rule.scope == SERVICE:
             return behavior
 
-        async def told(request: Any, context: Context[Any, Any]) -> Any:
+        async def anonymous(request: Any, context: Context[Any, Any]) -> Any:
             set_current(_on_behalf(ANONYMOUS, _wanted(context)))
             return await behavior(request, context)
 
-        return told
+        return anonymous
 
 
 def _wanted(context: Context[Any, Any]) -> dict[str, str]:

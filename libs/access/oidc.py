@@ -44,14 +44,12 @@ class OidcTokens:
         self._verified: LRUCache[bytes, tuple[Caller, float]] = LRUCache(limit)
 
     def known(self, digest: bytes) -> Caller | None:
-        """See `TokenVerifier.known`."""
         verified = self._verified.get(digest)
         if verified is None or verified[1] <= self._wall():
             return None
         return verified[0]
 
     async def caller_of(self, token: str) -> Caller:
-        """See `TokenVerifier.caller_of`."""
         header, issuer = self._unverified(token)
         key = await self._keys_of(issuer).key(str(header.get("kid", "")))
         if key is None:

@@ -18,7 +18,7 @@ def as_service(
 ) -> "_IdentifiedChannel":
     """Returns the channel as one whose calls carry `credential`, where there is one.
 
-    Calls of methods that not only services may call (`rules`) tell on whose behalf they are made, too: that is what
+    Calls of methods that not only services may call (`rules`) say on whose behalf they are made, too: that is what
     `current()` is in the calling task, unless it serves no request. No interceptor is involved: those of grpc.aio cost
     more than such a call does.
     """
@@ -40,7 +40,7 @@ def _on_behalf() -> Metadata:
 
 
 class _IdentifiedChannel(grpc.aio.Channel):
-    """See `as_service`."""
+    """What `as_service` returns: a channel whose calls carry who makes them."""
 
     def __init__(self, channel: grpc.aio.Channel, own: Metadata, rules: Mapping[str, MethodRule]) -> None:
         self._channel = channel
@@ -65,35 +65,27 @@ class _IdentifiedChannel(grpc.aio.Channel):
         return as_itself
 
     def unary_unary(self, *args: Any, **options: Any) -> Any:
-        """See `grpc.aio.Channel`."""
         return self._identified("unary_unary", *args, **options)
 
     def unary_stream(self, *args: Any, **options: Any) -> Any:
-        """See `grpc.aio.Channel`."""
         return self._identified("unary_stream", *args, **options)
 
     def stream_unary(self, *args: Any, **options: Any) -> Any:
-        """See `grpc.aio.Channel`."""
         return self._identified("stream_unary", *args, **options)
 
     def stream_stream(self, *args: Any, **options: Any) -> Any:
-        """See `grpc.aio.Channel`."""
         return self._identified("stream_stream", *args, **options)
 
     async def close(self, grace: float | None = None) -> None:
-        """See `grpc.aio.Channel`."""
         await self._channel.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        """See `grpc.aio.Channel`."""
         return self._channel.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        """See `grpc.aio.Channel`."""
         await self._channel.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
-        """See `grpc.aio.Channel`."""
         await self._channel.channel_ready()
 
     async def __aenter__(self) -> Self:

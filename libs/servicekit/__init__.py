@@ -2,6 +2,6 @@
 
 import os
 
-# gRPC's core writes to stderr in its own format, a line for every peer that goes away; it reads this once, when `grpc`
-# is first imported.
+# gRPC's core writes to stderr in its own format, a line for every peer that disconnects; it reads this once, when
+# `grpc` is first imported.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

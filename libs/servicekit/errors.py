@@ -108,7 +108,7 @@ class Internal(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """A service or store that the call needs is away; nothing was done that a retry could harm."""
+    """A service or store that the call needs is unavailable; nothing was done that a retry could harm."""
 
     code = Code.UNAVAILABLE
     reason = "PEER_UNAVAILABLE"
@@ -138,7 +138,7 @@ class DeadlineExceeded(ServiceError):
 
 
 class Cancelled(ServiceError):
-    """The caller has gone; nobody gets this."""
+    """The caller has disconnected; this is not delivered."""
 
     code = Code.CANCELLED
     reason = "CANCELLED"

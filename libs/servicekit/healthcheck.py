@@ -1,7 +1,7 @@
 """Asks this container's own service whether it serves: `python -m servicekit.healthcheck PARLEY_CONFIG_`.
 
 Exit code 0 says that it does, 1 that it does not, or did not answer in time; the reason is one line on stderr. For
-HEALTHCHECK in images and for exec probes, where a shell and curl are not there.
+HEALTHCHECK in images and for exec probes, where there is no shell and no curl.
 """
 
 import argparse
@@ -16,7 +16,7 @@ DEFAULT_SECONDS = 3.0
 
 
 def target(prefix: str, environment: Mapping[str, str]) -> str:
-    """Returns where the service with this prefix of settings tells its health.
+    """Returns where the service with this prefix of settings reports its health.
 
     The port is that of `{prefix}HEALTH_PORT`, which asks for no certificate, else of `{prefix}GRPC_PORT`. Raises
     `ValueError` when neither names one.

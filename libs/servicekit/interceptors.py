@@ -32,7 +32,7 @@ class HandlerInterceptor(grpc.aio.ServerInterceptor, metaclass=abc.ABCMeta):  # 
         self._wrapped: dict[str, tuple[Any, Any]] = {}
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """Returns the wrapped handler; None for a method that nobody serves."""
+        """Returns the wrapped handler; None for a method that is not served."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
@@ -67,7 +67,7 @@ class ErrorMapping(HandlerInterceptor):
     it. Cancellation passes. A request that does not parse is INVALID_ARGUMENT.
     """
 
-    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:
         async def mapped(request: Any, context: Context[Any, Any]) -> Any:
             try:
                 if type(request) is _Unparsable:
@@ -86,13 +86,13 @@ class ErrorMapping(HandlerInterceptor):
 
         return mapped
 
-    def deserializer(self, handler: Any) -> Any:  # noqa: D102
+    def deserializer(self, handler: Any) -> Any:
         parse = handler.request_deserializer
         if parse is None:
             return None
         streaming = handler.request_streaming
 
-        def parse_or_tell(data: bytes) -> Any:
+        def parse_or_mark(data: bytes) -> Any:
             try:
                 return parse(data)
             except DecodeError:
@@ -101,28 +101,28 @@ class ErrorMapping(HandlerInterceptor):
                     raise _unparsable() from None
                 return _Unparsable()
 
-        return parse_or_tell
+        return parse_or_mark
 
 
-Tell = Callable[[str, str | None, float], None]
+OnCallEnd = Callable[[str, str | None, float], None]
 """Takes the end of a call: the name of its status, the reason if it has one, and its duration in seconds."""
 
 
 class CallObserver(Protocol):
-    """Hears of the end of every call."""
+    """Is notified of the end of every call."""
 
-    def of(self, method: str) -> Tell:
-        """Returns what to tell the ends of calls of `method` (`package.Service/Method`); asked once a method."""
+    def of(self, method: str) -> OnCallEnd:
+        """Returns what records the ends of calls of `method` (`package.Service/Method`); asked once a method."""
 
 
 class Observed(HandlerInterceptor):
-    """Tells each observer the end of every call, streams included; stands outside the error mapping."""
+    """Reports the end of every call, streams included, to each observer; goes outside the error mapping."""
 
     def __init__(self, observers: Sequence[CallObserver]) -> None:
         super().__init__()
         self._observers = tuple(observers)
 
-    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:
         listeners = [observer.of(method.removeprefix("/")) for observer in self._observers]
 
         async def observed(request: Any, context: Context[Any, Any]) -> Any:
@@ -131,12 +131,12 @@ class Observed(HandlerInterceptor):
                 response = await behavior(request, context)
             except BaseException as error:
                 code, reason, seconds = status_name(context, error), _reason(error), time.perf_counter() - start
-                for tell in listeners:
-                    tell(code, reason, seconds)
+                for on_end in listeners:
+                    on_end(code, reason, seconds)
                 raise
             code, seconds = status_name(context, None), time.perf_counter() - start
-            for tell in listeners:
-                tell(code, None, seconds)
+            for on_end in listeners:
+                on_end(code, None, seconds)
             return response
 
         return observed
@@ -154,24 +154,24 @@ class CallLog:
         self._quiet = frozenset(quiet)
         self._max_ok = max_ok
 
-    def of(self, method: str) -> Tell:  # noqa: D102
+    def of(self, method: str) -> OnCallEnd:
         usual = log.debug if method in self._quiet else log.info
         lines = _Lines(self._max_ok)
 
-        def tell(code: str, reason: str | None, seconds: float) -> None:
+        def record(code: str, reason: str | None, seconds: float) -> None:
             if code == "OK" and not lines.take():
                 return
             write = log.error if code in _SERVER_FAULTS else usual
             write("call", method=method, code=code, reason=reason, ms=round(seconds * 1e3, 2), **lines.left_out())
 
-        return tell
+        return record
 
 
 class _Lines:
     """Allows so many lines a second, and counts what is left out."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
         self._written = 0
         self._left_out = 0
         self._second = 0
@@ -180,7 +180,7 @@ class _Lines:
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._written = second, 0
-        if self._written < self._most:
+        if self._written < self._maximum:
             self._written += 1
             return True
         self._left_out += 1
@@ -198,29 +198,29 @@ class CallMetrics:
     def __init__(self, duration: Histogram) -> None:
         self._duration = duration
 
-    def of(self, method: str) -> Tell:  # noqa: D102
+    def of(self, method: str) -> OnCallEnd:
         by_code: dict[str, Histogram] = {}
 
-        def tell(code: str, _reason: str | None, seconds: float) -> None:
+        def record(code: str, _reason: str | None, seconds: float) -> None:
             child = by_code.get(code)
             if child is None:
                 child = by_code[code] = self._duration.labels(method, code)
             child.observe(seconds)
 
-        return tell
+        return record
 
 
 class Traced(HandlerInterceptor):
     """Makes a span of every call but of those in `quiet`, as a child of the caller's (W3C trace context in metadata).
 
-    Stands outside all others, so that what they log carries the span's ids.
+    Goes outside all others, so that what they log carries the span's ids.
     """
 
     def __init__(self, quiet: Collection[str] = ()) -> None:
         super().__init__()
         self._quiet = frozenset(quiet)
 
-    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:
         name = method.removeprefix("/")
         if name in self._quiet:
             return behavior
@@ -253,7 +253,7 @@ class EndOnDrain(HandlerInterceptor):
         self._running: set[asyncio.Task[Any]] = set()
         self._draining = False
 
-    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:
         if method not in self._methods:
             return behavior
 
@@ -314,7 +314,7 @@ _SERVER_FAULTS = frozenset({Code.INTERNAL.name, Code.UNKNOWN.name, Code.DATA_LOS
 
 
 class _Unparsable:
-    """Stands for a request whose bytes are not a message."""
+    """Takes the place of a request whose bytes are not a message."""
 
 
 def _unparsable() -> InvalidArgument:
@@ -327,7 +327,7 @@ def _reason(failure: BaseException) -> str | None:
 
 
 def _unexpected(method: str, error: Exception) -> Internal:
-    log.error("unexpected exception", method=method.removeprefix("/"), exc_info=error)
+    log.error("unexpected_exception", method=method.removeprefix("/"), exc_info=error)
     return Internal()
 
 

@@ -33,7 +33,7 @@ log = structlog.get_logger("servicekit.lifecycle")
 
 
 class TaskDied(Exception):
-    """A background task ended in a way that nobody asked for; the process can't go on without it."""
+    """A background task ended unasked; the process can't go on without it."""
 
     def __init__(self, name: str, error: BaseException | None) -> None:
         what = "was cancelled from outside" if error is None else f"died of {type(error).__name__}"
@@ -44,8 +44,8 @@ class TaskDied(Exception):
 class Background:
     """Owns named tasks for as long as it is open.
 
-    A task that raises, or that somebody else cancels, interrupts the `async with` block, which then raises `TaskDied`
-    (under `run`: exit code 1). A task that returns is done. Leaving cancels all tasks and waits for them.
+    A task that raises, or that is cancelled from outside, interrupts the `async with` block, which then raises
+    `TaskDied` (under `run`: exit code 1). A task that returns is done. Leaving cancels all tasks and waits for them.
     """
 
     def __init__(self) -> None:
@@ -91,9 +91,9 @@ class Background:
             return
         if self._closing:
             if error is not None:
-                log.error("background task failed while stopping", task=task.get_name(), exc_info=error)
+                log.error("background_task_failed_while_stopping", task=task.get_name(), exc_info=error)
             return
-        log.error("background task died", task=task.get_name(), exc_info=error)
+        log.error("background_task_died", task=task.get_name(), exc_info=error)
         if self._death is None and self._owner is not None:
             self._death = TaskDied(task.get_name(), error)
             self._death.__cause__ = error
@@ -127,7 +127,7 @@ def run(build: Callable[[S], AbstractAsyncContextManager[Details]], settings: S 
 
 
 class _Process:
-    """One service from the first signal handler to its end; `serve` tells why it failed, or None."""
+    """One service from the first signal handler to its end; `serve` returns why it failed, or None."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -176,7 +176,7 @@ class _Process:
             return f"{doing}: {error}"
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             return f"{doing}: {(error.strerror or str(error)).lower()}"
-        log.error("unexpected exception", exc_info=error)
+        log.error("unexpected_exception", exc_info=error)
         return f"{doing}: {type(error).__name__}"
 
 

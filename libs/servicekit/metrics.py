@@ -17,7 +17,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from servicekit.errors import StartupError
 
 Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
-"""Tells for each part that the service needs whether it is there; the service is ready when all are."""
+"""Returns for each part that the service needs whether it is available; the service is ready when all are."""
 
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Seconds. From a local call to the longest turn."""
@@ -86,8 +86,8 @@ async def serve_metrics(
 ) -> AsyncIterator[int | None]:
     """Serves `/metrics`, `/livez` and `/readyz` on `host:port` while open; yields the port, or None when it is 0 (off).
 
-    `/readyz` is 503 while a part is away or the check takes longer than 2 s, and names the parts. At most 32
-    connections are answered at once, each within 5 s. Raises `StartupError` when the port can't be had.
+    `/readyz` is 503 while a part is unavailable or the check takes longer than 2 s, and names the parts. At most 32
+    connections are answered at once, each within 5 s. Raises `StartupError` when the port is not available.
     """
     if port == 0:
         yield None
@@ -170,7 +170,7 @@ class _Endpoint:
             async with asyncio.timeout(_CHECK_TIMEOUT):
                 parts = await self._readiness()
         except Exception as error:
-            log.error("readiness check failed", exc_info=error)
+            log.error("readiness_check_failed", exc_info=error)
             parts = {"readiness check": False}
         ready = all(parts.values())
         body = {"ready": ready, "parts": {name: "up" if up else "away" for name, up in parts.items()}}

@@ -31,16 +31,16 @@ def peer_names(context: Context[Any, Any]) -> tuple[str, ...]:
 
 
 class AcceptPeers(HandlerInterceptor):
-    """Takes calls of those peers only whose certificate has one of `names`, compared as a whole.
+    """Accepts calls of those peers only whose certificate has one of `names`, compared as a whole.
 
-    Others get `PeerNotAccepted`. Health is told to everybody whom the handshake let in.
+    Others get `PeerNotAccepted`. Health is reported to every peer that completed the handshake.
     """
 
     def __init__(self, names: Collection[str]) -> None:
         super().__init__()
         self._names = frozenset(names)
 
-    def wrap(self, method: str, behavior: Behavior) -> Behavior:  # noqa: D102
+    def wrap(self, method: str, behavior: Behavior) -> Behavior:
         if method.startswith(_HEALTH):
             return behavior
         accepted = self._names

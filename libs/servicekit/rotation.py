@@ -1,4 +1,4 @@
-"""A channel that goes on over new connections when this process' certificates change."""
+"""A channel that moves to new connections when this process' certificates change."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ Open = Callable[[Material], grpc.aio.Channel]
 
 
 class RotatingChannel(grpc.aio.Channel):
-    """Stands for one channel after another, each with the newest certificates.
+    """One channel after another, each with the newest certificates.
 
     After a change, a new channel is connected first and takes the calls once it is ready, or once the old one is not
     ready either. Calls under way end on the old one, which is closed when they have, at the latest after
@@ -124,7 +124,7 @@ class RotatingChannel(grpc.aio.Channel):
         closing = asyncio.create_task(old.close(OLD_CALLS_SECONDS), name="an old channel")
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-        log.info("channel goes on with new certificates", mark=self._material.mark())
+        log.info("channel_certificates_replaced", mark=self._material.mark())
 
 
 class _Method:

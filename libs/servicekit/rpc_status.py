@@ -31,13 +31,13 @@ _MESSAGE_BYTES = 768
 _DETAILS_BYTES = 3 * 1024
 _DESCRIPTION_BYTES = 256
 
-# grpcio's own words: there is nothing else to tell these two apart by.
+# grpcio's own words: nothing else distinguishes these two.
 _TOO_LARGE = re.compile(r"message larger than max \(\d+ vs\. (\d+)\)")
 _OVERLOAD_PAUSE = 0.5
 
 
 def to_status(error: ServiceError) -> status_pb2.Status:
-    """Returns the status that tells a caller all of `error`, small enough for any peer's header limit.
+    """Returns the status that carries all of `error`, small enough for any peer's header limit.
 
     Violations beyond the limit are counted in a last one instead of being listed. `RetryInfo` is there only when
     `retry_after` is.

@@ -110,9 +110,9 @@ async def serving(
     drain ends them with `Draining` instead of waiting. Methods in `quiet` (`package.Service/Method`) have no span, and
     a log line for debugging only. `interceptors` run inside the error mapping, and must raise
     from the handlers they wrap (`HandlerInterceptor`). With `ready` false every service starts as NOT_SERVING, until
-    `set_serving`. With `tls` the port speaks TLS; where that has authorities, clients must show a certificate of
+    `set_serving`. With `tls` the port serves TLS; where that has authorities, clients must show a certificate of
     theirs, and while authentication is off it must be one of `settings.tls_peers`.
-    `settings.health_port` tells the same health on a port of its own, without TLS. The health service itself serves
+    `settings.health_port` reports the same health on a port of its own, without TLS. The health service itself serves
     until the drain, whatever the others do: that the process answers is what a liveness probe may ask.
 
     Leaving drains: health turns NOT_SERVING, calls are served on for `settings.drain_notice` seconds, then `on_end` is
@@ -158,7 +158,7 @@ async def serving(
 
 @contextlib.asynccontextmanager
 async def _health_listening(settings: ServiceSettings, health_servicer: Any) -> AsyncIterator[None]:
-    """Tells health, and nothing else, on `settings.health_port` while open: until after the drain."""
+    """Reports health, and nothing else, on `settings.health_port` while open: until after the drain."""
     if not settings.health_port:
         yield
         return

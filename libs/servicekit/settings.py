@@ -95,7 +95,7 @@ def _described(error: ErrorDetails) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tells whether only this machine can reach a listener on `host`. An unknown name counts as reachable."""
+    """Returns whether only this machine can reach a listener on `host`. An unknown name counts as reachable."""
     if host == "localhost":
         return True
     try:
@@ -107,9 +107,9 @@ def is_loopback(host: str) -> bool:
 class ServiceSettings(EnvironmentSettings):
     """Settings of one process. Ports are TCP.
 
-    A host beyond loopback while authentication is off is refused. With the `tls_` files the services speak mutual TLS
-    with each other, and one that is not an edge takes calls of `tls_peers` only; beyond loopback a service that is not
-    an edge refuses to start without.
+    A host beyond loopback while authentication is off is refused. With the `tls_` files the services use mutual TLS
+    with each other, and one that is not an edge accepts calls of `tls_peers` only; beyond loopback a service that
+    is not an edge refuses to start without.
     """
 
     model_config = SettingsConfigDict(alias_generator=variables_after("PARLEY_"))
@@ -175,7 +175,7 @@ class ServiceSettings(EnvironmentSettings):
 
     @property
     def tls_files(self) -> TlsFiles | None:
-        """The certificates for calls between services; None where they speak in the clear."""
+        """The certificates for calls between services; None where they are not encrypted."""
         return TlsFiles(self.tls_cert_file, self.tls_key_file, self.tls_ca_file) if self.tls_cert_file else None
 
     def problems(self) -> Iterator[str]:

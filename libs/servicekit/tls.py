@@ -30,7 +30,7 @@ class BadCertificates(Exception):
 class TlsFiles:
     """Where the certificate chain, its key and the trusted authorities are, each in PEM.
 
-    Without `ca` nobody's certificate is asked for.
+    Without `ca` no certificate is asked for.
     """
 
     cert: str
@@ -78,7 +78,7 @@ class Material:
     server_context: ssl.SSLContext = field(repr=False, compare=False)
 
     def mark(self) -> str:
-        """Returns a short digest of certificate and authorities, to tell them apart in a log."""
+        """Returns a short digest of certificate and authorities, to distinguish them in a log."""
         return hashlib.sha256(self.cert + self.ca).hexdigest()[:16]
 
 
@@ -113,8 +113,8 @@ class Certificates:
             material = await asyncio.to_thread(self._files.read)
         except BadCertificates as error:
             if marks != self._complained:
-                self._complained = marks
-                log.warning("certificates not taken, the ones before stay in use", error=str(error))
+                self._complained = marks  # once; the certificates before stay in use
+                log.warning("certificates_rejected", error=str(error))
             return
         self._marks = marks
         if material == self.material:
@@ -122,7 +122,7 @@ class Certificates:
         self.material = material
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        log.info("certificates taken", mark=material.mark())
+        log.info("certificates_loaded", mark=material.mark())
 
 
 @contextlib.asynccontextmanager

@@ -63,13 +63,13 @@ class _NoSpan:
 
 
 NO_SPAN: Final[Span] = _NoSpan()
-"""Stands for every span while traces are off."""
+"""Takes the place of every span while traces are off."""
 
 _exporter: "_Exporter | None" = None
 
 
 def on() -> bool:
-    """Tells whether spans go anywhere."""
+    """Returns whether spans are exported."""
     return _exporter is not None
 
 

@@ -18,12 +18,12 @@ def varint(number: int) -> bytes:
 
 
 def number_tag(field_number: int) -> bytes:
-    """Returns what stands before a varint field."""
+    """Returns the tag of a varint field."""
     return varint(field_number << 3)
 
 
 def bytes_tag(field_number: int) -> bytes:
-    """Returns what stands before the length of a field that is bytes, a string or a message."""
+    """Returns the tag of a field that is bytes, a string or a message; its length follows."""
     return varint(field_number << 3 | 2)
 
 

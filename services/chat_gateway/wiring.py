@@ -150,7 +150,7 @@ async def _channels(
 
 def _access_control(settings: GatewaySettings, config_channel: grpc.aio.Channel) -> tuple[AccessControl, KeyClient]:
     keys = KeyClient(config_channel)
-    return build_access_control(settings, services=SERVICES, checker=keys, tell_origin=False), keys
+    return build_access_control(settings, services=SERVICES, checker=keys, record_origin=False), keys
 
 
 async def _drain(

@@ -113,7 +113,7 @@ async def test_an_unexpected_exception_leaks_no_text_and_is_logged(
     sent = repr(error) + repr(list(error.trailing_metadata() or ()))
     assert "secret" not in sent
     assert "KeyError" not in sent
-    assert [isinstance(line["exc_info"], KeyError) for line in logs if line["event"] == "unexpected exception"] == [
+    assert [isinstance(line["exc_info"], KeyError) for line in logs if line["event"] == "unexpected_exception"] == [
         True
     ]
 

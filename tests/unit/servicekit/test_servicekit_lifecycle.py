@@ -172,7 +172,7 @@ async def test_a_task_that_raises_interrupts_its_owner() -> None:
     with capture_logs() as logs, pytest.raises(TaskDied, match="'feed' died of KeyError") as caught:
         await own()
     assert isinstance(caught.value.__cause__, KeyError)
-    assert [(line["event"], line["task"]) for line in logs] == [("background task died", "feed")]
+    assert [(line["event"], line["task"]) for line in logs] == [("background_task_died", "feed")]
     assert_nothing_is_left_of_the_cancel()
 
 

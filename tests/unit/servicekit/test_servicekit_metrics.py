@@ -70,7 +70,7 @@ async def test_a_check_that_fails_is_not_ready(free_port: int, behaviour: str, m
     with capture_logs() as logs:
         async with serve_metrics("127.0.0.1", free_port, readiness=check):
             assert (await fetch(free_port, "/readyz"))[0] == 503
-    assert [line["event"] for line in logs] == ["readiness check failed"]
+    assert [line["event"] for line in logs] == ["readiness_check_failed"]
 
 
 async def test_a_taken_port_is_named(taken_port: int) -> None:
