@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from servicekit.channels import call, open_channel, resolvable, stream
-from servicekit.errors import StartupError, Unavailable
+from servicekit.channels import Peer, call, open_channel, resolvable, stream
+from servicekit.errors import DeadlineExceeded, StartupError, Unavailable
 from servicekit.settings import ServiceSettings
 
 Start = Callable[..., Any]
@@ -40,6 +40,21 @@ async def test_nobody_there_is_unavailable_and_names_the_peer(free_port: int) ->
     async with open_channel(f"127.0.0.1:{free_port}") as channel:
         with pytest.raises(Unavailable, match="config_svc is unavailable"):
             await call(echo_on(channel), HELLO, timeout=5, peer="config_svc")
+
+
+async def test_a_bound_peer_names_itself_and_bounds_what_says_nothing_else(start: Start) -> None:
+    async def forever(request: StringValue, context: Any) -> StringValue:
+        await asyncio.Event().wait()
+        return request
+
+    async with (
+        start({"Echo": ("unary_unary", forever)}) as running,
+        open_channel(f"127.0.0.1:{running.server.port}") as channel,
+    ):
+        with pytest.raises(DeadlineExceeded, match="config_svc"):
+            await Peer("config_svc", 0.1).call(echo_on(channel), HELLO)
+        with pytest.raises(DeadlineExceeded, match="config_svc"):
+            await Peer("config_svc", 60.0).call(echo_on(channel), HELLO, timeout=0.1)
 
 
 async def test_a_peer_that_comes_back_is_found_again_quickly(start: Start, free_port: int) -> None:

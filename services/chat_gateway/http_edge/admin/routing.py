@@ -83,7 +83,7 @@ def merged_etag(if_match: str | None, in_body: str | None) -> str:
     """Returns the etag that must be current, `""` for any. Raises `InvalidArgument` where header and body differ."""
     header = "" if if_match is None or if_match.strip() == "*" else if_match.strip().removeprefix("W/").strip('"')
     if header and in_body and header != in_body:
-        raise InvalidArgument([Violation("etag", "the body and If-Match must not name different ones")])
+        raise InvalidArgument([Violation("etag", "must be the same in the body and in If-Match")])
     return in_body or header
 
 

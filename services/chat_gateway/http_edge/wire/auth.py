@@ -106,5 +106,5 @@ def acting_user(header: str | None, in_request: str | None = None) -> str:
     Raises `InvalidArgument` where header and request differ, `UserDenied` where another than the caller's is named.
     """
     if header and in_request and header != in_request:
-        raise InvalidArgument([Violation("user_id", "the request and X-User-ID must not name different ones")])
+        raise InvalidArgument([Violation("user_id", "must be the same in the request and in X-User-ID")])
     return bound_user(current(), in_request or header or "")

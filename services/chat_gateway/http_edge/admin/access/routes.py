@@ -107,5 +107,5 @@ def access_router() -> Router:
 def _agreed_project(header: str, in_body: str | None) -> str:
     project = named_project(current(), in_body or header)
     if in_body and header not in (in_body, DEFAULT_PROJECT):
-        raise InvalidArgument([Violation("project", "the body and X-Project-ID must not name different ones")])
+        raise InvalidArgument([Violation("project", "must be the same in the body and in X-Project-ID")])
     return project

@@ -102,14 +102,14 @@ def _agent(name: str, found: Violations) -> tuple[str, int]:
     if not at:
         return agent_id, 0
     if not (number.isascii() and number.isdigit() and len(number) < 19 and int(number) > 0):
-        found.add("model", "must be an agent's id, or its id, @ and the number of a revision")
+        found.add("model", "must be the id of an agent, or its id and a revision, such as support@3")
         return agent_id, 0
     return agent_id, int(number)
 
 
 def _agreed(field: str, in_body: str | None, in_header: str, found: Violations) -> str:
     if in_body and in_header and in_body != in_header:
-        found.add(field, "the body and the header must not name different ones")
+        found.add(field, "must be the same in the body and in the header")
     return in_body or in_header
 
 
