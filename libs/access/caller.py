@@ -30,7 +30,7 @@ IMPLIED: Final = {AGENTS_WRITE: frozenset({AGENTS_READ}), SESSIONS_ADMIN: frozen
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CallerLimits:
     """How much a caller may do over all gateways together; 0 stands for no limit."""
 
     requests_per_minute: int = 0
@@ -49,7 +49,7 @@ class Caller:
     scopes: frozenset[str]
     user_id: str = ""
     """The only user that it may name; empty for any."""
-    limits: Limits = field(default_factory=Limits)
+    limits: CallerLimits = field(default_factory=CallerLimits)
     request_id: str = ""
     source: str = ""
     """`http` or `grpc`: how the request came in at the edge."""

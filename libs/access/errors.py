@@ -1,24 +1,26 @@
-"""Why a caller is turned away. Reasons are documented in parley.errors.v1.Reason."""
+"""Why a caller is refused. Reasons are documented in parley.errors.v1.Reason."""
 
 from typing import Final
 
 from contract.reasons import Reason
 from servicekit.errors import Code, ServiceError
 
-AT_THE_DOOR: Final = "authorization"
+CALL_CREDENTIALS: Final = "authorization"
+"""In the metadata of `Unauthenticated`: the credentials that the call itself came with are meant."""
 
 
 class Unauthenticated(ServiceError):
-    """No credentials, or none that are valid. What is wrong with them is not told: nobody could do better with it.
+    """No credentials, or none that are valid. The reason is not disclosed.
 
-    Metadata `credentials` tells those that came with the call itself from those that it asks about (CheckApiKey).
+    Metadata `credentials` distinguishes those that came with the call itself from those that it asks about
+    (CheckApiKey).
     """
 
     code = Code.UNAUTHENTICATED
     reason = Reason.UNAUTHENTICATED
 
-    def __init__(self, message: str = "the credentials are not valid", *, at_the_door: bool = True) -> None:
-        super().__init__(message, metadata={"credentials": AT_THE_DOOR} if at_the_door else {})
+    def __init__(self, message: str = "the credentials are not valid", *, of_the_call: bool = True) -> None:
+        super().__init__(message, metadata={"credentials": CALL_CREDENTIALS} if of_the_call else {})
 
 
 class ScopeMissing(ServiceError):

@@ -1,19 +1,21 @@
-"""config_svc as the one who knows the API keys: CheckApiKey, and the watch that tells of revocations."""
+"""config_svc as the one who knows the API keys: CheckApiKey, and the watch that reports revocations."""
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
 from google.protobuf.duration_pb2 import Duration
 
 from access.binding import scopes_of
-from access.caller import Caller, Limits
-from access.errors import AT_THE_DOOR, Unauthenticated
+from access.caller import Caller, CallerLimits
+from access.errors import CALL_CREDENTIALS, Unauthenticated
 from access.key_cache import CONFIG_SVC, CheckedKey, KeyCache, KeyTimes
 from parley.config.v1 import access_service_pb2 as pb
 from parley.config.v1.access_service_pb2_grpc import AccessServiceStub
+from servicekit.backoff import Backoff
 from servicekit.channels import call, stream
 from servicekit.errors import Code, RemoteError, ServiceError, Unavailable
 
@@ -21,8 +23,13 @@ if TYPE_CHECKING:
     # The generated type hints know an asyncio kind of each stub; at run time there is one kind.
     from parley.config.v1.access_service_pb2_grpc import AccessServiceAsyncStub
 
-HEARTBEAT = 0.25
-RECONNECT_PAUSE = 0.1
+HEARTBEAT_SECONDS = 0.25
+IDLE_HEARTBEAT_SECONDS = 5.0
+IDLE_AFTER_SECONDS = 15.0
+"""While no key was asked about for so long, nobody needs to know within a second that a watch is stuck: it beats
+slowly. The first key asked about after that is checked, since the watch's last word is too old to take it on."""
+
+RECONNECT_SECONDS = 0.1
 
 log = structlog.get_logger("access.keys")
 
@@ -30,52 +37,75 @@ log = structlog.get_logger("access.keys")
 class KeyClient:
     """The `KeyChecker` over gRPC. `timeout` bounds each check, in seconds."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, timeout: float = 2.0) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, *, timeout: float = 2.0, idle_after_seconds: float = IDLE_AFTER_SECONDS
+    ) -> None:
         self._stub: AccessServiceAsyncStub = AccessServiceStub(channel)
         self._timeout = timeout
+        self._idle_after_seconds = idle_after_seconds
 
     async def check(self, key: str) -> CheckedKey:
-        """See `KeyChecker.check`."""
         request = pb.CheckApiKeyRequest(key=key)
         try:
             response = await call(self._stub.CheckApiKey, request, timeout=self._timeout, peer=CONFIG_SVC)
         except RemoteError as error:
             if error.code is not Code.UNAUTHENTICATED:
                 raise
-            if error.metadata.get("credentials") == AT_THE_DOOR:
-                log.error("config_svc refuses this service: do both have the same operator key?")
+            if error.metadata.get("credentials") == CALL_CREDENTIALS:
+                log.error("service_refused", peer=CONFIG_SVC, check="both need the same operator key")
                 raise Unavailable(CONFIG_SVC) from None
             raise Unauthenticated from None
         return checked_key(response.api_key)
 
     async def follow(self, cache: KeyCache, times: KeyTimes) -> None:
-        """Tells the cache of every revocation, for ever; meant to be a background task."""
-        while True:
+        """Keeps the cache informed of every revocation, for ever; meant to be a background task."""
+        idle_silence = 3 * IDLE_HEARTBEAT_SECONDS
+        async for _ in Backoff(RECONNECT_SECONDS, RECONNECT_SECONDS):
             try:
-                await self._follow_once(cache, times.silence)
+                while True:
+                    await self._follow_until(self._unused(cache), cache, HEARTBEAT_SECONDS, times.silence)
+                    await self._follow_until(cache.asked.wait(), cache, IDLE_HEARTBEAT_SECONDS, idle_silence)
             except ServiceError as error:
                 log.info("access_watch_down", reason=error.reason)
             finally:
                 cache.watch_lost()
-            await asyncio.sleep(RECONNECT_PAUSE)
 
-    async def _follow_once(self, cache: KeyCache, silence: float) -> None:
-        request = pb.WatchAccessRequest(heartbeat_interval=Duration(nanos=int(HEARTBEAT * 1e9)))
-        messages = stream(self._stub.WatchAccess, request, timeout=None, peer=CONFIG_SVC)
+    async def _unused(self, cache: KeyCache) -> None:
+        """Returns when no key was asked about for a while."""
+        while True:
+            cache.asked.clear()
+            await asyncio.sleep(self._idle_after_seconds)
+            if not cache.asked.is_set():
+                return
+
+    async def _follow_until(
+        self, end: Coroutine[Any, Any, object], cache: KeyCache, heartbeat: float, silence: float
+    ) -> None:
+        """Follows one watch until `end` returns. Raises `ServiceError` when the watch ends before."""
+        following = asyncio.create_task(self._follow_once(cache, heartbeat, silence), name="access watch")
+        ending = asyncio.create_task(end, name="access watch in use")
+        try:
+            await asyncio.wait((following, ending), return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                await following
+        finally:
+            following.cancel()
+            ending.cancel()
+            await asyncio.gather(following, ending, return_exceptions=True)
+
+    async def _follow_once(self, cache: KeyCache, heartbeat: float, silence: float) -> None:
+        interval = Duration()
+        interval.FromNanoseconds(int(heartbeat * 1e9))
+        request = pb.WatchAccessRequest(heartbeat_interval=interval)
+        messages = stream(self._stub.WatchAccess, request, timeout=None, silence=silence, peer=CONFIG_SVC)
         first = True
         async with aclosing(messages):
-            while True:
-                try:
-                    async with asyncio.timeout(silence):
-                        message = await anext(messages, None)
-                except TimeoutError:
-                    raise Unavailable(CONFIG_SVC) from None
-                if message is None:
-                    return
+            async for message in messages:
                 if first:
-                    cache.watch_began()
+                    cache.watch_began(silence)
                     first = False
                 cache.heard(message.api_key_ids)
+        raise Unavailable(CONFIG_SVC)
 
 
 def checked_key(api_key: pb.ApiKey) -> CheckedKey:
@@ -86,7 +116,7 @@ def checked_key(api_key: pb.ApiKey) -> CheckedKey:
             project=api_key.project,
             scopes=scopes_of(api_key.scopes, user_bound=bool(api_key.user_id)),
             user_id=api_key.user_id,
-            limits=Limits(api_key.limits.requests_per_minute, api_key.limits.concurrent_turns),
+            limits=CallerLimits(api_key.limits.requests_per_minute, api_key.limits.concurrent_turns),
         ),
         api_key.expire_time.ToNanoseconds() / 1e9 if api_key.HasField("expire_time") else None,
     )

@@ -138,17 +138,26 @@ async def stream(
     request: Request,
     *,
     timeout: float | None,
+    silence: float | None = None,
     peer: str = "the peer",
     metadata: Metadata | None = None,
 ) -> AsyncGenerator[Response, None]:
     """Yields what a stub's server-streaming method sends, with errors as in `call`.
 
+    A stream that sends nothing for `silence` seconds, while it is waited for, is `Unavailable`.
     Close it (`contextlib.aclosing`) when leaving early: that cancels the call, which grpcio alone never does.
     """
     responses = method(request, timeout=timeout, metadata=metadata)
     try:
-        async for response in responses:
+        arriving = aiter(responses)
+        while True:
+            async with asyncio.timeout(silence):
+                response = await anext(arriving, None)
+            if response is None:
+                return
             yield response
+    except TimeoutError:
+        raise Unavailable(peer) from None
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error, peer) from error
     except asyncio.CancelledError:

@@ -105,7 +105,7 @@ def observe_keys(keys: KeyCache, registry: CollectorRegistry = REGISTRY) -> None
     readings: list[tuple[str, str, Callable[[], float]]] = [
         ("parley_api_keys_known", "API keys in memory.", lambda: len(keys)),
         ("parley_access_watch_up", "1 while the watch of API keys is up.", lambda: float(keys.watching)),
-        ("parley_api_keys_unchecked", "1 while known API keys go on unchecked.", lambda: float(keys.away)),
+        ("parley_api_keys_unchecked", "1 while known API keys go on unchecked.", lambda: float(keys.unreachable)),
     ]
     for name, text, reading in readings:
         Gauge(name, text, registry=registry).set_function(reading)

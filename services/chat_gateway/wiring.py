@@ -19,7 +19,7 @@ from chat_gateway.clients.session_client import SessionAdminClient, SessionClien
 from chat_gateway.clients.stubs import Stubs, make_stubs
 from chat_gateway.clients.template_publisher import publish_templates
 from chat_gateway.clients.turn_calls import turn_calls
-from chat_gateway.config_directory import ConfigDirectory, Freshness
+from chat_gateway.config_directory import ConfigDirectory, WatchTimes
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.chat_servicer import ChatServicer
@@ -213,7 +213,7 @@ async def _core(
     client = ConfigClient(stubs, read_timeout=settings.config_read_timeout, write_timeout=settings.peer_timeout)
     configs = ConfigDirectory(
         client,
-        Freshness(max_age=settings.config_max_age),
+        WatchTimes(max_age=settings.config_max_age),
         limit=settings.max_known_configs,
         on_deleted=lambda config: instances.evict_uid(config.uid),
     )

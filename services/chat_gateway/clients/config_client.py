@@ -60,15 +60,16 @@ class ConfigClient:
         response = await call(self._stub.DeleteAgentConfig, request, timeout=self._write_timeout, peer=CONFIG_SVC)
         return response.agent_config.uid
 
-    async def watch(self, cursor: str, heartbeat: float) -> AsyncGenerator[ConfigChange, None]:
+    async def watch(self, cursor: str, *, heartbeat: float, silence: float) -> AsyncGenerator[ConfigChange, None]:
         """Yields every change of every project from the cursor on, and heartbeats (seconds apart) in between.
 
-        Raises `ServiceError` when the stream ends: CURSOR_TOO_OLD asks to start again without a cursor.
+        Raises `ServiceError` when the stream fails, or is silent for too long (seconds): CURSOR_TOO_OLD asks to start
+        again without a cursor.
         """
         request = agent_config_service_pb2.WatchAgentConfigsRequest(
             cursor=cursor, heartbeat_interval=Duration(nanos=int(heartbeat * 1e9) % 10**9, seconds=int(heartbeat))
         )
-        messages = stream(self._stub.WatchAgentConfigs, request, timeout=None, peer=CONFIG_SVC)
+        messages = stream(self._stub.WatchAgentConfigs, request, timeout=None, silence=silence, peer=CONFIG_SVC)
         async with aclosing(messages):
             async for message in messages:
                 yield _change(message)

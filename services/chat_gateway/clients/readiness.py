@@ -56,7 +56,7 @@ class Readiness:
         parts["templates"] = "ok" if self._published else "not published yet"
         if self._keys is not None and not self._keys.watching:
             known = f"the {len(self._keys)} API keys known here go on unchecked"
-            parts["access_watch"] = f"down: {known if self._keys.away else 'API keys are checked before use'}"
+            parts["access_watch"] = f"down: {known if self._keys.unreachable else 'API keys are checked before use'}"
         elif self._keys is not None:
             parts["access_watch"] = "ok"
         if self._draining:

@@ -200,7 +200,7 @@ class ApiKeys:
 
     def _refused(self, outcome: str) -> Unauthenticated:
         self._metrics.key_checks.labels(outcome).inc()
-        return Unauthenticated("the API key is not valid", at_the_door=False)
+        return Unauthenticated("the API key is not valid", of_the_call=False)
 
 
 async def revoke_some(

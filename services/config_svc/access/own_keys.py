@@ -6,7 +6,7 @@ from contextlib import aclosing
 import structlog
 
 from access.binding import scopes_of
-from access.caller import Caller, Limits
+from access.caller import Caller, CallerLimits
 from access.key_cache import CheckedKey, KeyCache
 from config_svc.access.api_keys import ApiKeys
 from config_svc.access.key_feed import AccessFeed
@@ -32,7 +32,7 @@ class OwnKeys:
             project=found.project,
             scopes=scopes_of(found.scopes, user_bound=bool(found.user_id)),
             user_id=found.user_id,
-            limits=Limits(found.requests_per_minute, found.concurrent_turns),
+            limits=CallerLimits(found.requests_per_minute, found.concurrent_turns),
         )
         return CheckedKey(caller, found.expire_time.timestamp() if found.expire_time is not None else None)
 

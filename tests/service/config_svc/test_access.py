@@ -206,7 +206,7 @@ async def test_a_deletion_survives_a_kill(database_url: str, tmp_path: Path) -> 
         watch.cancel()
 
 
-async def test_keys_are_checked_at_the_door_and_seen_to_end(database_url: str) -> None:
+async def test_callers_keys_are_checked_and_seen_to_end(database_url: str) -> None:
     """With authentication on: config_svc knows its own keys, and drops them when they end."""
     settings = {"auth": "required", "operator_key": SecretStr(OPERATOR_KEY)}
     async with running(database_url, **settings) as service:

@@ -129,7 +129,7 @@ async def test_while_nobody_can_be_asked_known_keys_go_on_for_a_bound() -> None:
     for _ in range(59):
         world.clock.now += 1.0
         assert (await world.cache.caller_of(key)).id == "k1"
-        assert world.cache.away
+        assert world.cache.unreachable
     world.clock.now += 2.0
     with pytest.raises(Unavailable):
         await world.cache.caller_of(key)
@@ -138,7 +138,7 @@ async def test_while_nobody_can_be_asked_known_keys_go_on_for_a_bound() -> None:
     world.checker.away = False
     world.clock.now += 1.0
     assert (await world.cache.caller_of(key)).id == "k1"
-    assert not world.cache.away
+    assert not world.cache.unreachable
 
 
 async def test_a_check_that_hangs_holds_a_known_key_up_for_its_patience_only() -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from chat_gateway.clients.config_client import ChangeKind, ConfigChange
-from chat_gateway.config_directory import ConfigDirectory, Freshness
+from chat_gateway.config_directory import ConfigDirectory, WatchTimes
 from chat_gateway.model.errors import AgentNotFound
 from chat_gateway.model.turn import AgentConfig
 from servicekit.errors import Code, RemoteError, ServiceError, Unavailable
@@ -36,7 +36,7 @@ class FakeConfigClient:
             raise RemoteError("no", code=Code.NOT_FOUND, reason="AGENT_NOT_FOUND")
         return found
 
-    async def watch(self, cursor: str, heartbeat: float) -> AsyncGenerator[ConfigChange, None]:
+    async def watch(self, cursor: str, *, heartbeat: float, silence: float) -> AsyncGenerator[ConfigChange, None]:
         self.cursors.append(cursor)
         while True:
             change = await self.changes.get()
@@ -60,7 +60,7 @@ class Directory:
         self.deleted: list[AgentConfig] = []
         self.directory = ConfigDirectory(
             self.client,  # type: ignore[arg-type]
-            Freshness(reconnect_pause=0.01),
+            WatchTimes(reconnect=0.01),
             on_deleted=self.deleted.append,
             clock=self.clock,
         )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from access.caller import ANONYMOUS, CHAT, Caller, Limits, set_current
+from access.caller import ANONYMOUS, CHAT, Caller, CallerLimits, set_current
 from chat_gateway.leases import LeaseTimes
 from chat_gateway.limits import held, turn_limits
 from chat_gateway.model.errors import ProviderUnavailable
@@ -13,7 +13,7 @@ from chat_gateway.model.turn import LimitState, TurnLimit, TurnStarted
 from servicekit.errors import Code, ServiceError, Unavailable
 from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, World, asks, make_config, remote
 
-KEY = Caller("ak-1", "default", frozenset({CHAT}), limits=Limits(requests_per_minute=60, concurrent_turns=2))
+KEY = Caller("ak-1", "default", frozenset({CHAT}), limits=CallerLimits(requests_per_minute=60, concurrent_turns=2))
 BY_KEY = TurnLimit("key:ak-1", 60, 2)
 QUICK = LeaseTimes(renew_after=0.01, renew_interval=0.02, retry_pause=0.01, abort_resolve=0.5)
 UNKNOWN = Unavailable("session_svc")
@@ -42,7 +42,7 @@ def test_a_turn_counts_for_its_key_and_waits_for_its_agent() -> None:
 
 @pytest.mark.parametrize("name", ["token: a b", "token:ü", "x" * 500])
 def test_any_subject_has_a_plain_name(name: str) -> None:
-    [limit] = turn_limits(Caller(name, "", frozenset(), limits=Limits(1, 1)), make_config())
+    [limit] = turn_limits(Caller(name, "", frozenset(), limits=CallerLimits(1, 1)), make_config())
     assert len(limit.subject) < 200
     assert limit.subject.isascii()
     assert " " not in limit.subject
