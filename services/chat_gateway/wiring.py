@@ -31,11 +31,12 @@ from chat_gateway.instances import Instances
 from chat_gateway.leases import Leases, LeaseTimes
 from chat_gateway.metrics import TurnMetrics, observe_keys, observe_runtime
 from chat_gateway.preview import PromptPreview
+from chat_gateway.providers.http_client import open_client
 from chat_gateway.providers.observed import ModelMetrics, ObservedProvider
 from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
 from chat_gateway.providers.provider import Providers
 from chat_gateway.scheduler import Scheduler, TurnLimits
-from chat_gateway.settings import GatewaySettings
+from chat_gateway.settings import GatewaySettings, ProviderSettings
 from chat_gateway.templates.assistant import AssistantTemplate
 from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.templates.plugins import all_templates
@@ -207,7 +208,7 @@ async def _core(
 ) -> _Core:
     instances = Instances(
         templates,
-        _providers(stack, settings),
+        await _providers(stack, settings),
         limit=settings.max_instances,
     )
     client = ConfigClient(stubs, read_timeout=settings.config_read_timeout, write_timeout=settings.peer_timeout)
@@ -239,26 +240,21 @@ async def _core(
     return _Core(turns, preview, instances, scheduler, configs, deletion)
 
 
-def _providers(stack: AsyncExitStack, settings: GatewaySettings) -> Providers:
+async def _providers(stack: AsyncExitStack, settings: GatewaySettings) -> Providers:
     bounds = ProviderBounds(
         connect=settings.connect_timeout,
         first_token=settings.first_token_timeout,
         between_tokens=settings.between_tokens_timeout,
         answer=settings.answer_timeout,
     )
+    session = await stack.enter_async_context(open_client(bounds.connect))
     metrics = ModelMetrics()
-    providers = {
-        name: OpenAICompatible(name, provider.base_url, provider.api_key(), bounds)
-        for name, provider in settings.providers.items()
-    }
-    for provider in providers.values():
-        stack.callback(provider.close)
-    return Providers(
-        {
-            name: ObservedProvider(provider, metrics, content=settings.traces_content)
-            for name, provider in providers.items()
-        }
-    )
+
+    def observed(name: str, provider: ProviderSettings) -> ObservedProvider:
+        made = OpenAICompatible(name, provider.base_url, provider.api_key(), bounds, session)
+        return ObservedProvider(made, metrics, content=settings.traces_content)
+
+    return Providers({name: observed(name, provider) for name, provider in settings.providers.items()})
 
 
 def _turn_limits(settings: GatewaySettings) -> TurnLimits:

@@ -5,15 +5,15 @@ import sys
 
 import pytest
 
-NEVER = {"alembic", "aiohttp", "httpx", "jwt", "typer", "parley_cli"}
+NEVER = {"alembic", "httpx", "jwt", "typer", "parley_cli"}
 """Migrations, tokens until they are configured, the CLI.
 
 SQLAlchemy's ORM is not among them: `sqlalchemy.ext.asyncio` imports it, and config_svc has the 6 MB for that.
 """
 
 NOT_OURS = {
-    "config_svc": {"opentelemetry", "redis", "hiredis", "litestar", "uvicorn", "httptools"},
-    "session_svc": {"sqlalchemy", "psycopg", "jsonschema", "re2", "litestar", "uvicorn", "httptools"},
+    "config_svc": {"aiohttp", "opentelemetry", "redis", "hiredis", "litestar", "uvicorn", "httptools"},
+    "session_svc": {"aiohttp", "sqlalchemy", "psycopg", "jsonschema", "re2", "litestar", "uvicorn", "httptools"},
     "chat_gateway": {"opentelemetry", "sqlalchemy", "psycopg", "jsonschema", "re2", "redis", "hiredis"},
 }
 """Traces until they are configured, but for session_svc: redis-py imports OpenTelemetry where it is installed."""

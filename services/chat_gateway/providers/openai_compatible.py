@@ -7,9 +7,11 @@ from typing import NoReturn, Self
 
 import msgspec
 import structlog
+from aiohttp import ClientError, ClientResponse, ClientSession, ConnectionTimeoutError
 
 from chat_gateway.model.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
 from chat_gateway.model.turn import Delta, FinishReason, Message, OnDelta, ToolCall, ToolCallDelta, Usage
+from chat_gateway.providers.http_client import Endpoint, transport_error
 from chat_gateway.providers.openai_json import (
     UpstreamCompletion,
     decode_completion,
@@ -21,14 +23,6 @@ from chat_gateway.providers.openai_json import (
 )
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from chat_gateway.providers.sse import EventTooLarge, SseParser
-from chat_gateway.providers.upstream import (
-    ConnectFailed,
-    ConnectTimeout,
-    Disconnected,
-    NotHttp,
-    Response,
-    Upstream,
-)
 from contract.enums import Role
 from servicekit import traces
 from servicekit.errors import StartupError
@@ -58,56 +52,51 @@ class ProviderBounds:
 
 
 class OpenAICompatible:
-    """One provider. `close` it when no call runs any more."""
+    """One provider, over a session that it shares with others."""
 
-    def __init__(self, name: str, base_url: str, api_key: str | None, bounds: ProviderBounds) -> None:
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        api_key: str | None,
+        bounds: ProviderBounds,
+        session: ClientSession,
+        *,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
         """Raises `StartupError` for a URL or a key that can't be used."""
         self.name = name
+        self._max_answer_bytes = max_answer_bytes
         self._bounds = bounds
-        self._headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json"}
         if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+            headers["Authorization"] = f"Bearer {api_key}"
         try:
-            self._upstream = Upstream(base_url, connect_timeout=bounds.connect)
-            self._head = self._upstream.head(_PATH, self._headers)
+            self._endpoint = Endpoint(session, base_url, _PATH, headers)
         except ValueError as error:
             raise StartupError(f"provider {name!r}: {error}") from None
 
-    def close(self) -> None:
-        """Closes idle connections."""
-        self._upstream.close()
-
     async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
-        """Calls the model once; see `Provider.complete`."""
         phase = _Phase("answer" if on_delta is None else "first_token")
         limit = self._bounds.answer if on_delta is None else self._bounds.first_token
         try:
             async with asyncio.timeout(limit) as bound:
                 body = encode_call(call, stream=on_delta is not None)
-                async with await self._upstream.post(self._request_head(), body) as response:
+                async with self._endpoint.post(body, dict(traces.outgoing()) if traces.on() else None) as response:
                     if response.status != 200:
                         await self._refuse(response)
                     if on_delta is None:
                         return await self._whole(response, call)
                     with _Silence(bound, self._bounds.between_tokens) as silence:
                         return await self._streamed(response, call, on_delta, silence, phase)
-        except ConnectTimeout:
+        except ConnectionTimeoutError:
             raise ProviderTimeout(self.name, "connect") from None
         except TimeoutError:
             raise ProviderTimeout(self.name, phase.name) from None
-        except ConnectFailed:
-            raise ProviderUnavailable(self.name, "can't be reached", retry_after=1.0) from None
-        except Disconnected:
-            raise ProviderUnavailable(self.name, "closed the connection before its answer was complete") from None
-        except NotHttp as error:
-            raise ProviderBadResponse(self.name, f"not HTTP as it should be ({error})") from error
+        except ClientError as error:
+            raise transport_error(self.name, error) from error
 
-    def _request_head(self) -> bytes:
-        if not traces.on():
-            return self._head
-        return self._upstream.head(_PATH, {**self._headers, **dict(traces.outgoing())})
-
-    async def _whole(self, response: Response, call: ModelCall) -> ModelAnswer:
+    async def _whole(self, response: ClientResponse, call: ModelCall) -> ModelAnswer:
         body = await self._read(response, _MAX_BODY_BYTES)
         (completion,) = self._decode([body])
         choice = completion.choices[0] if completion.choices else None
@@ -119,22 +108,22 @@ class OpenAICompatible:
 
     async def _streamed(
         self,
-        response: Response,
+        response: ClientResponse,
         call: ModelCall,
         on_delta: OnDelta,
         silence: "_Silence",
         phase: "_Phase",
     ) -> ModelAnswer:
         parser, answer = SseParser(), _StreamedAnswer()
-        while chunk := await response.read():
+        while chunk := await response.content.readany():
             events = self._events(parser, chunk)
             done = _DONE in events
             if done:
                 events = events[: events.index(_DONE)]
             # What came together goes on together: each delta of its own would be a write to the caller of its own.
             delta = answer.add(self._decode(events))
-            if answer.size > MAX_ANSWER_BYTES:
-                raise ProviderBadResponse(self.name, f"an answer longer than {MAX_ANSWER_BYTES} bytes")
+            if answer.size > self._max_answer_bytes:
+                raise ProviderBadResponse(self.name, f"an answer longer than {self._max_answer_bytes} bytes")
             if delta is not None:
                 phase.name = "between_tokens"
                 # The caller's slowness is not the provider's: its time does not count.
@@ -152,8 +141,8 @@ class OpenAICompatible:
         return self._answer(answer.message(), answer.finish_reason, answer.usage, answer.model or call.model)
 
     def _answer(self, message: Message, reason: FinishReason, usage: Usage, model: str) -> ModelAnswer:
-        if _message_size(message) > MAX_ANSWER_BYTES:
-            raise ProviderBadResponse(self.name, f"an answer longer than {MAX_ANSWER_BYTES} bytes")
+        if _message_size(message) > self._max_answer_bytes:
+            raise ProviderBadResponse(self.name, f"an answer longer than {self._max_answer_bytes} bytes")
         if len(message.tool_calls) > _MAX_TOOL_CALLS:
             raise ProviderBadResponse(self.name, f"more than {_MAX_TOOL_CALLS} tool calls")
         if any(not call.id or not call.name for call in message.tool_calls):
@@ -185,21 +174,23 @@ class OpenAICompatible:
         log.debug("provider_error", provider=self.name, error=str(error)[:_MAX_ERROR_BYTES])
         raise ProviderUnavailable(self.name, "reported an error instead of an answer")
 
-    async def _read(self, response: Response, limit: int) -> bytes:
+    async def _read(self, response: ClientResponse, limit: int) -> bytes:
         chunks: list[bytes] = []
         size = 0
-        while chunk := await response.read():
+        while chunk := await response.content.readany():
             chunks.append(chunk)
             size += len(chunk)
             if size > limit:
                 raise ProviderBadResponse(self.name, f"an answer longer than {limit} bytes")
         return b"".join(chunks)
 
-    async def _refuse(self, response: Response) -> NoReturn:
+    async def _refuse(self, response: ClientResponse) -> NoReturn:
         # What a provider says of an error may quote keys or prompts: not for the caller, and in the log for debugging.
-        said = (await response.read())[:_MAX_ERROR_BYTES]
+        said = (await response.content.readany())[:_MAX_ERROR_BYTES]
         log.warning("provider_refused", provider=self.name, status=response.status)
         log.debug("provider_refusal", provider=self.name, body=said.decode("utf-8", "replace"))
+        if response.status < 200:
+            raise ProviderBadResponse(self.name, f"an answer of status {response.status}")
         if response.status in _RETRYABLE or response.status >= 500:
             raise ProviderUnavailable(
                 self.name,
@@ -336,7 +327,7 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _retry_after(response: Response) -> float:
+def _retry_after(response: ClientResponse) -> float:
     try:
         return min(max(float(response.headers.get("retry-after", "1")), 0.0), 600.0)
     except ValueError:

@@ -9,7 +9,7 @@ import pytest
 
 from chat_gateway.model.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
 from chat_gateway.model.turn import Delta, FinishReason, Message, Sampling, Tool, ToolCall, ToolCallDelta
-from chat_gateway.providers import openai_compatible
+from chat_gateway.providers.http_client import open_client
 from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from contract.enums import Role
@@ -28,9 +28,15 @@ def model() -> Iterator[MockModel]:
 
 @pytest.fixture
 async def provider(model: MockModel) -> AsyncIterator[OpenAICompatible]:
-    made = OpenAICompatible("local", model.url, "key-1", BOUNDS)
-    yield made
-    made.close()
+    async with open_client(BOUNDS.connect) as client:
+        yield OpenAICompatible("local", model.url, "key-1", BOUNDS, client)
+
+
+@pytest.fixture
+async def narrow(model: MockModel) -> AsyncIterator[OpenAICompatible]:
+    """A provider whose answers may have 10 bytes."""
+    async with open_client(BOUNDS.connect) as client:
+        yield OpenAICompatible("local", model.url, "key-1", BOUNDS, client, max_answer_bytes=10)
 
 
 async def streamed(provider: OpenAICompatible, call: ModelCall = CALL) -> tuple[list[Delta], ModelAnswer]:
@@ -197,9 +203,10 @@ async def test_a_silence_after_a_slow_reader_is_the_providers(provider: OpenAICo
 
 
 @pytest.mark.parametrize(("url", "key"), [("http://me:secret@host/v1", None), ("http://host/v1", "two\nlines")])
-def test_what_can_not_be_sent_is_said_at_the_start(url: str, key: str | None) -> None:
-    with pytest.raises(StartupError, match="provider 'local'") as caught:
-        OpenAICompatible("local", url, key, BOUNDS)
+async def test_what_can_not_be_sent_is_said_at_the_start(url: str, key: str | None) -> None:
+    async with open_client(1.0) as client:
+        with pytest.raises(StartupError, match="provider 'local'") as caught:
+            OpenAICompatible("local", url, key, BOUNDS, client)
     assert "secret" not in str(caught.value)
     assert "lines" not in str(caught.value)
 
@@ -208,9 +215,10 @@ async def test_nobody_there() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    away = OpenAICompatible("away", f"http://127.0.0.1:{port}/v1", None, BOUNDS)
-    with pytest.raises(ProviderUnavailable) as caught:
-        await away.complete(CALL, None)
+    async with open_client(BOUNDS.connect) as client:
+        unreachable = OpenAICompatible("gone", f"http://127.0.0.1:{port}/v1", None, BOUNDS, client)
+        with pytest.raises(ProviderUnavailable, match="can't be reached") as caught:
+            await unreachable.complete(CALL, None)
     assert caught.value.retry_after is not None
 
 
@@ -227,12 +235,9 @@ async def test_cancelling_stops_the_provider(provider: OpenAICompatible, model: 
             await asyncio.sleep(0.01)
 
 
-async def test_an_answer_without_end_is_refused(
-    provider: OpenAICompatible, model: MockModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(openai_compatible, "MAX_ANSWER_BYTES", 10)
+async def test_an_answer_without_end_is_refused(narrow: OpenAICompatible, model: MockModel) -> None:
     with pytest.raises(ProviderBadResponse):
-        await streamed(provider)
+        await streamed(narrow)
 
 
 TOO_LARGE = [
@@ -245,34 +250,27 @@ TOO_LARGE = [
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("behaviour", TOO_LARGE)
 async def test_an_answers_size_is_in_bytes_of_all_that_is_stored(
-    provider: OpenAICompatible, model: MockModel, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour, stream: bool
+    narrow: OpenAICompatible, model: MockModel, behaviour: Behaviour, stream: bool
 ) -> None:
-    monkeypatch.setattr(openai_compatible, "MAX_ANSWER_BYTES", 10)
     model.script(behaviour)
     with pytest.raises(ProviderBadResponse, match="longer than 10 bytes"):
-        await (streamed(provider) if stream else provider.complete(CALL, None))
+        await (streamed(narrow) if stream else narrow.complete(CALL, None))
 
 
-async def test_a_stream_is_cut_off_by_its_bytes(
-    provider: OpenAICompatible, model: MockModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(openai_compatible, "MAX_ANSWER_BYTES", 10)
+async def test_a_stream_is_cut_off_by_its_bytes(narrow: OpenAICompatible, model: MockModel) -> None:
     model.script(Behaviour(text="üüü üüü üüü", hold_after_chunks=3))
     with pytest.raises(ProviderBadResponse, match="longer than 10 bytes"):
-        await streamed(provider)
+        await streamed(narrow)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_refusal_counts_as_answer(
-    provider: OpenAICompatible, model: MockModel, monkeypatch: pytest.MonkeyPatch, stream: bool
-) -> None:
-    monkeypatch.setattr(openai_compatible, "MAX_ANSWER_BYTES", 10)
+async def test_a_refusal_counts_as_answer(narrow: OpenAICompatible, model: MockModel, stream: bool) -> None:
     said = b'{"choices": [{"%b": {"refusal": "I would not"}, "finish_reason": "stop"}]}' % (
         b"delta" if stream else b"message"
     )
     model.script(Behaviour(body=b"data: %b\n\ndata: [DONE]\n\n" % said if stream else said))
     with pytest.raises(ProviderBadResponse, match="longer than 10 bytes"):
-        await (streamed(provider) if stream else provider.complete(CALL, None))
+        await (streamed(narrow) if stream else narrow.complete(CALL, None))
 
 
 BAD_CALLS = [

@@ -1,0 +1,146 @@
+"""The HTTP client that all providers share: its settings, and what its errors mean to a caller."""
+
+import asyncio
+import functools
+import ipaddress
+import ssl
+from collections.abc import Mapping
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+from aiohttp.http_exceptions import ContentLengthError, TransferEncodingError
+from yarl import URL
+
+from chat_gateway.model.errors import ProviderBadResponse, ProviderUnavailable
+from servicekit.errors import ServiceError
+
+IDLE_SECONDS = 4.0
+"""How long an idle connection is kept. Many servers close theirs after 5 s: one about to close must not be used."""
+
+_READ_BYTES = 64 * 1024
+"""What has arrived and nobody has read; beyond twice as much the server is not read from."""
+
+_HEADERS = {"User-Agent": "parley", "Accept": "*/*", "Accept-Encoding": "identity"}
+_CUT_SHORT = (ContentLengthError, TransferEncodingError)
+_NO_CAUSE = BaseException()
+
+
+class NotHttp(aiohttp.ClientPayloadError):
+    """What followed the head of a response is not the body of one."""
+
+
+class _Protocol(ResponseHandler):
+    """Fails a body whose rest can't come at once: aiohttp would let its reader wait for its time to run out."""
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException = _NO_CAUSE) -> None:
+        self._fail_body(NotHttp(type(exc_cause).__name__))
+        super().set_exception(exc, exc_cause)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        # Only a connection that is closed in order can be the end of a body without a length (RFC 9112, 6.3).
+        if exc is not None:
+            self._fail_body(aiohttp.ServerDisconnectedError())
+        super().connection_lost(exc)
+
+    def _fail_body(self, error: aiohttp.ClientError) -> None:
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(error)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Never reuses a connection on which something arrived that nobody had asked for.
+
+    aiohttp would take it for the answer to the next request: its pool looks only at whether a connection is open.
+    """
+
+    def __init__(self, *, idle_seconds: float) -> None:
+        super().__init__(limit=0, keepalive_timeout=idle_seconds, ssl=ssl.create_default_context())
+        # A partial is invariant in what it makes.
+        self._factory = functools.partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]
+
+    async def connect(self, req: ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
+
+
+def open_client(connect_timeout: float, *, idle_seconds: float = IDLE_SECONDS) -> aiohttp.ClientSession:
+    """Returns a session for any number of providers; `async with` it. Times are in seconds.
+
+    It trusts the system's certificate authorities, or those of `SSL_CERT_FILE`. It keeps no cookie and asks for no
+    compression, but reads what is compressed. Calls at a time are bounded by whoever makes them, their time too, except
+    for connecting.
+    """
+    return aiohttp.ClientSession(
+        connector=_Connector(idle_seconds=idle_seconds),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=_HEADERS,
+        timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout),
+        read_bufsize=_READ_BYTES,
+    )
+
+
+class Endpoint:
+    """One URL that calls go to, with the headers of each, by way of the proxy that the environment names for it.
+
+    That is `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`, unless `NO_PROXY` excepts the host or the host is this
+    machine.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, path: str, headers: Mapping[str, str]) -> None:
+        """Raises `ValueError` for a URL with credentials, which belong in a header, and for what can't be sent."""
+        base = URL(base_url)
+        if base.user is not None or base.password is not None:
+            raise ValueError("its URL must not carry credentials")
+        for name, value in headers.items():
+            if not value.isprintable() or not value.isascii():
+                raise ValueError(f"the header {name} holds what can't be sent")
+        self._session = session
+        self._url = base.with_path(base.path.rstrip("/") + path)
+        self._headers = dict(headers)
+        # Once, and not by `trust_env`, which reads the environment and ~/.netrc in a thread for every call.
+        self._proxy = _proxy_for(self._url)
+
+    def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> "aiohttp.client._RequestContextManager":
+        """Sends a request, once: a context manager of its response. Leaving it before its end closes the connection."""
+        return self._session.post(
+            self._url,
+            data=body,
+            headers={**self._headers, **headers} if headers else self._headers,
+            proxy=self._proxy,
+            allow_redirects=False,
+        )
+
+
+def transport_error(provider: str, error: aiohttp.ClientError) -> ServiceError:
+    """Returns what a call means that failed below the level of HTTP statuses; timeouts have been caught before."""
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError):
+        return ProviderUnavailable(provider, "can't be reached", retry_after=1.0)
+    if isinstance(error, aiohttp.ClientConnectionError) or isinstance(error.__cause__, _CUT_SHORT):
+        return ProviderUnavailable(provider, "closed the connection before its answer was complete")
+    return ProviderBadResponse(provider, f"not HTTP as it should be ({type(error).__name__})")
+
+
+def _proxy_for(url: URL) -> URL | None:
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or _is_loopback(url.host or "") or proxy_bypass(f"{url.host}:{url.port}", proxies):
+        return None
+    found = URL(proxy if "://" in proxy else f"http://{proxy}")
+    if found.scheme not in ("http", "https") or not found.host:
+        raise ValueError("its proxy must have an http or https URL")
+    return found
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,498 @@
+"""A provider over the HTTP client, against servers that say exactly what the test has them say."""
+
+import asyncio
+import gzip
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from chat_gateway.model.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
+from chat_gateway.model.turn import Delta, Message, Sampling
+from chat_gateway.providers.http_client import open_client
+from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
+from chat_gateway.providers.provider import ModelCall
+from contract.enums import Role
+from servicekit.errors import ServiceError, StartupError
+from tests.servers.certificates import Authority, CertificateFolder
+
+CALL = ModelCall("m", [Message(Role.USER, "hi")], Sampling())
+BOUNDS = ProviderBounds(connect=10.0, first_token=10.0, between_tokens=10.0, answer=10.0)
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+def answer(text: str = "hello", *, head: str = "HTTP/1.1 200 OK", headers: str = "") -> bytes:
+    body = b'{"choices": [{"message": {"content": "%b"}}]}' % text.encode()
+    return f"{head}\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def chunked(*parts: bytes, trailers: bytes = b"") -> bytes:
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n" + trailers + b"\r\n"
+
+
+OK = answer()
+BODY = OK.partition(b"\r\n\r\n")[2]
+EVIL = answer("evil")
+CHUNKED = chunked(BODY[:7], BODY[7:])
+LATER = b"<later>"
+"""Where a server pauses within an answer, so that what came before it has been read."""
+ENDLESS = 100_000
+"""Lines of what a hostile server never ends: far more than any bound."""
+
+
+class Server:
+    """Answers each request of a connection with the next of `answers`; `part` cuts it, `closes` ends it."""
+
+    def __init__(self, *answers: bytes, part: int = 0, closes: bool = False) -> None:
+        self._answers = list(answers)
+        self._part = part
+        self._closes = closes
+        self.connections = 0
+        self.left = 0
+        self.requests: list[bytes] = []
+        self.writers: list[asyncio.StreamWriter] = []
+        self.port = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.writers.append(writer)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                self.requests.append(head + await reader.readexactly(length))
+                said = self._answers.pop(0)
+                for section in said.split(LATER):
+                    for start in range(0, len(section), self._part or len(section) or 1):
+                        writer.write(section[start : start + (self._part or len(section))])
+                        if self._part:
+                            await asyncio.sleep(0)
+                    if LATER in said:
+                        await asyncio.sleep(0.05)
+                await writer.drain()
+                if self._closes:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            self.left += 1
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def listening(server: Server, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Yields the server's base URL."""
+    listener = await asyncio.start_server(server.handle, "127.0.0.1", 0, ssl=tls)
+    server.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield f"https://localhost:{server.port}/v1/" if tls else f"http://127.0.0.1:{server.port}/v1/"
+    finally:
+        for writer in server.writers:
+            writer.close()
+        listener.close()
+        await listener.wait_closed()
+
+
+@asynccontextmanager
+async def calling(
+    server: Server, tls: ssl.SSLContext | None = None, *, idle_seconds: float = 4.0, bounds: ProviderBounds = BOUNDS
+) -> AsyncIterator[OpenAICompatible]:
+    async with listening(server, tls) as url, open_client(bounds.connect, idle_seconds=idle_seconds) as client:
+        yield OpenAICompatible("local", url, "key-1", bounds, client)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def ask(provider: OpenAICompatible) -> str:
+    return (await provider.complete(CALL, None)).message.content
+
+
+async def ignore(_: Delta) -> None:
+    pass
+
+
+async def test_a_request_is_what_was_asked_for() -> None:
+    server = Server(OK)
+    async with calling(server) as provider:
+        assert await ask(provider) == "hello"
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    assert first == b"POST /v1/chat/completions HTTP/1.1"
+    headers = dict(line.lower().split(b": ", 1) for line in lines)
+    assert headers[b"host"] == b"127.0.0.1:%d" % server.port
+    assert headers[b"authorization"] == b"bearer key-1"
+    assert headers[b"content-type"] == b"application/json"
+    assert headers[b"content-length"] == b"%d" % len(body)
+    assert headers[b"user-agent"] == b"parley"
+    assert b"cookie" not in headers
+
+
+async def test_a_connection_serves_call_after_call() -> None:
+    server = Server(OK, CHUNKED, OK)
+    async with calling(server) as provider:
+        assert [await ask(provider) for _ in range(3)] == ["hello"] * 3
+        assert server.connections == 1
+
+
+async def test_calls_at_once_have_connections_of_their_own() -> None:
+    server = Server(OK, OK, OK)
+    async with calling(server) as provider:
+        assert await asyncio.gather(*(ask(provider) for _ in range(3))) == ["hello"] * 3
+        assert server.connections == 3
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        OK,
+        CHUNKED,
+        chunked(BODY, trailers=b"Trailer: t\r\n"),
+        CHUNKED.replace(b"7\r\n", b"7;x=y\r\n", 1),
+        b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+        b"HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n" + OK,
+    ],
+    ids=["length", "chunked", "trailer", "extension", "100", "103"],
+)
+async def test_the_network_may_cut_a_response_anywhere(said: bytes) -> None:
+    server = Server(said, OK, part=1)
+    async with calling(server) as provider:
+        assert [await ask(provider), await ask(provider)] == ["hello"] * 2
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\n" + BODY,
+        b"HTTP/1.0 200 OK\r\n\r\n" + BODY,
+        answer(headers="Connection: close\r\n"),
+    ],
+)
+async def test_a_connection_that_the_server_ends_is_not_used_again(said: bytes) -> None:
+    server = Server(said, said, closes=True)
+    async with calling(server) as provider:
+        assert [await ask(provider), await ask(provider)] == ["hello"] * 2
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"HTTP/1.1 200 O", OK[:-3], CHUNKED[:-20]],
+    ids=["nothing", "in the head", "in the body", "in a chunk"],
+)
+async def test_a_response_that_is_cut_short_is_an_error(said: bytes) -> None:
+    server = Server(said or b" ", closes=True) if said else Server(b"\r\n", closes=True)
+    async with calling(server) as provider:
+        with pytest.raises(ProviderUnavailable, match="closed the connection before its answer was complete"):
+            await ask(provider)
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        OK.replace(b"Content-Length", b"Content-Length: 1\r\nContent-Length"),
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        answer(headers="Content-Encoding: gzip\r\n"),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * ENDLESS,
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 10 * ENDLESS,
+        b"HTTP/1.1 200 " + b"O" * 10 * ENDLESS,
+        CHUNKED.removesuffix(b"\r\n") + b"T: t\r\n" * ENDLESS,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n" + LATER + b"zz\r\n",
+        CHUNKED.removesuffix(b"\r\n") + LATER + b"T: t\r\n" * ENDLESS,
+        CHUNKED.removesuffix(b"\r\n") + LATER + b"T: " + b"t" * 10 * ENDLESS,
+    ],
+    ids=[
+        "no HTTP",
+        "no length",
+        "two lengths",
+        "upgrade",
+        "not gzip",
+        "no chunk",
+        "endless head",
+        "endless header",
+        "endless status line",
+        "endless trailers",
+        "no chunk, later",
+        "endless trailers, later",
+        "endless trailer, later",
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_no_answer_is_refused_and_its_connection_not_used_again(said: bytes, stream: bool) -> None:
+    server = Server(said, OK)
+    async with calling(server) as provider:
+        with pytest.raises(ProviderBadResponse):
+            await provider.complete(CALL, ignore if stream else None)
+        if b"gzip" not in said:
+            await until(lambda: server.left == 1)
+        assert await ask(provider) == "hello"
+
+
+async def test_an_answer_without_a_length_that_is_reset_is_not_whole() -> None:
+    server = Server(b"HTTP/1.1 200 OK\r\n\r\n" + BODY + LATER)
+    async with calling(server) as provider:
+        task = asyncio.create_task(ask(provider))
+        await until(lambda: len(server.writers) == 1)
+        await asyncio.sleep(0.1)
+        linger = struct.pack("ii", 1, 0)
+        server.writers[0].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        server.writers[0].transport.abort()
+        with pytest.raises(ProviderUnavailable, match="closed the connection before its answer was complete"):
+            await task
+
+
+async def test_a_compressed_answer_is_read() -> None:
+    body = gzip.compress(BODY)
+    said = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    async with calling(Server(said, OK)) as provider:
+        assert await ask(provider) == "hello"
+
+
+async def test_a_compressed_answer_is_bounded_by_what_it_unpacks_to() -> None:
+    body = gzip.compress(bytes(200_000_000), 1)
+    said = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    async with calling(Server(said)) as provider:
+        with pytest.raises(ProviderBadResponse, match="longer than"):
+            await ask(provider)
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    server = Server(b"HTTP/1.1 307 Elsewhere\r\nLocation: /v1/other\r\nContent-Length: 0\r\n\r\n")
+    async with calling(server) as provider:
+        with pytest.raises(ProviderRejected):
+            await ask(provider)
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("said", [OK + EVIL, CHUNKED + EVIL, OK + EVIL[:30], OK + EVIL + EVIL])
+async def test_what_follows_an_answer_is_no_answer_to_the_next_call(said: bytes) -> None:
+    server = Server(said, OK, OK)
+    async with calling(server) as provider:
+        assert [await ask(provider) for _ in range(3)] == ["hello"] * 3
+
+
+async def test_what_comes_unasked_is_no_answer_to_the_next_call() -> None:
+    server = Server(OK, OK)
+    async with calling(server) as provider:
+        await ask(provider)
+        server.writers[0].write(EVIL)
+        await until(lambda: server.left == 1)
+        assert await ask(provider) == "hello"
+        assert server.connections == 2
+
+
+async def test_a_cancelled_call_ends_its_connection() -> None:
+    server = Server(b"HTTP/1.1 200 OK\r\n", OK)
+    async with calling(server) as provider:
+        task = asyncio.create_task(ask(provider))
+        await until(lambda: len(server.requests) == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: server.left == 1)
+        assert await ask(provider) == "hello"
+
+
+async def test_leaving_a_stream_early_ends_its_connection() -> None:
+    class Left(Exception):
+        pass
+
+    async def leave(_: Delta) -> None:
+        raise Left
+
+    event = b'data: {"choices": [{"delta": {"content": "x"}}]}\n\n'
+    server = Server(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + event, OK)
+    async with calling(server) as provider:
+        with pytest.raises(Left):
+            await provider.complete(CALL, leave)
+        await until(lambda: server.left == 1)
+        assert await ask(provider) == "hello"
+
+
+async def test_an_idle_connection_is_closed_in_time() -> None:
+    server = Server(OK, OK)
+    async with calling(server, idle_seconds=0.1) as provider:
+        await ask(provider)
+        await until(lambda: server.left == 1)
+        assert await ask(provider) == "hello"
+
+
+async def test_a_connection_that_was_closed_while_idle_is_not_used() -> None:
+    server = Server(OK, OK)
+    async with calling(server) as provider:
+        await ask(provider)
+        server.writers[0].close()
+        await asyncio.sleep(0.2)
+        assert await ask(provider) == "hello"
+        assert server.connections == 2
+
+
+async def test_a_server_is_read_from_as_fast_as_its_answer_is() -> None:
+    event = b'data: {"choices": [{"delta": {"content": "%b"}}]}\n\n' % (b"x" * 1000)
+    server = Server(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n" + event * 30_000)
+    async with calling(server) as provider:
+        waiting = asyncio.Event()
+
+        async def stuck(_: Delta) -> None:
+            waiting.set()
+            await asyncio.sleep(60)
+
+        task = asyncio.create_task(provider.complete(CALL, stuck))
+        await waiting.wait()
+        await asyncio.sleep(0.3)
+        unsent = server.writers[0].transport.get_write_buffer_size()
+        assert unsent > 10_000_000, "what nobody reads stays with the server"
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_server_that_takes_no_connection_in_time() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        with socket.create_connection(address):
+            async with open_client(0.2) as client:
+                provider = OpenAICompatible("local", f"http://127.0.0.1:{address[1]}", None, BOUNDS, client)
+                with pytest.raises(ProviderTimeout) as caught:
+                    await ask(provider)
+    assert caught.value.metadata["bound"] == "connect"
+
+
+async def test_tls_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = CertificateFolder(tmp_path, Authority(), "localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    async with calling(Server(OK), context) as stranger:
+        with pytest.raises(ProviderUnavailable, match="can't be reached"):
+            await ask(stranger)
+    monkeypatch.setenv("SSL_CERT_FILE", str(files.ca))
+    server = Server(OK, OK)
+    async with calling(server, context) as provider:
+        assert [await ask(provider), await ask(provider)] == ["hello"] * 2
+        assert server.connections == 1
+
+
+class Proxy:
+    """A forward proxy: absolute URLs for HTTP, CONNECT for HTTPS. `refuses` says with what status."""
+
+    def __init__(self, refuses: int = 0) -> None:
+        self._refuses = refuses
+        self.heads: list[bytes] = []
+        self.port = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(head)
+                if self._refuses:
+                    writer.write(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % self._refuses)
+                    continue
+                method, target, _ = head.split(b" ", 2)
+                host = target.removeprefix(b"http://").partition(b"/")[0]
+                port = int(host.rpartition(b":")[2])
+                there = await asyncio.open_connection("127.0.0.1", port)
+                if method == b"CONNECT":
+                    writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+                else:
+                    there[1].write(head)
+                await asyncio.gather(self._pass(reader, there[1]), self._pass(there[0], writer))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+
+@pytest.fixture
+async def proxy(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> AsyncIterator[Proxy]:
+    made = Proxy(getattr(request, "param", 0))
+    listener = await asyncio.start_server(made.handle, "127.0.0.1", 0)
+    made.port = listener.sockets[0].getsockname()[1]
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("HTTP_PROXY", f"http://me:secret@127.0.0.1:{made.port}")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{made.port}")
+    yield made
+    listener.close()
+
+
+@asynccontextmanager
+async def calling_by_name(server: Server, tls: ssl.SSLContext | None = None) -> AsyncIterator[OpenAICompatible]:
+    """A provider under a name that only the proxy knows: what is on this machine is never asked for by way of one."""
+    async with listening(server, tls), open_client(10.0) as session:
+        scheme = "https" if tls else "http"
+        yield OpenAICompatible("local", f"{scheme}://provider.test:{server.port}/v1", "key-1", BOUNDS, session)
+
+
+async def test_a_proxy_of_the_environment_is_used(proxy: Proxy) -> None:
+    server = Server(OK, OK)
+    async with calling_by_name(server) as provider:
+        assert [await ask(provider), await ask(provider)] == ["hello"] * 2
+    assert proxy.heads[0].startswith(b"POST http://provider.test:%d/v1/chat/completions HTTP/1.1" % server.port)
+    assert b"proxy-authorization: basic bwu6c2vjcmv0" in proxy.heads[0].lower()
+    assert len(server.requests) == 2
+
+
+async def test_no_proxy_is_honoured(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "other.test,.test")
+    async with calling_by_name(Server(OK)) as provider:
+        with pytest.raises(ProviderUnavailable, match="can't be reached"):
+            await ask(provider)
+    assert proxy.heads == []
+
+
+async def test_this_machine_is_reached_without_a_proxy(proxy: Proxy) -> None:
+    async with calling(Server(OK)) as provider:
+        assert await ask(provider) == "hello"
+    assert proxy.heads == []
+
+
+async def test_https_goes_through_a_tunnel(proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = CertificateFolder(tmp_path, Authority(), "provider.test")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    monkeypatch.setenv("SSL_CERT_FILE", str(files.ca))
+    server = Server(OK)
+    async with calling_by_name(server, context) as provider:
+        assert await ask(provider) == "hello"
+    assert proxy.heads[0].startswith(b"CONNECT provider.test:%d HTTP/1.1" % server.port)
+    assert b"key-1" not in proxy.heads[0]
+
+
+@pytest.mark.parametrize("url", ["socks5://127.0.0.1:1080", "http://"])
+async def test_a_proxy_that_can_not_be_used_is_said_at_the_start(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", url)
+    async with open_client(1.0) as session:
+        with pytest.raises(StartupError, match="its proxy must have an http or https URL"):
+            OpenAICompatible("local", "https://provider.test/v1", None, BOUNDS, session)
+
+
+@pytest.mark.parametrize("proxy", [407], indirect=True)
+async def test_a_proxy_that_refuses_leaves_the_provider_unreachable(proxy: Proxy) -> None:
+    async with open_client(5.0) as session:
+        provider = OpenAICompatible("local", "https://provider.test:1/v1", "key-1", BOUNDS, session)
+        with pytest.raises(ServiceError) as caught:
+            await ask(provider)
+    assert isinstance(caught.value, ProviderUnavailable)
+    assert "secret" not in str(caught.value)
+    assert len(proxy.heads) == 1
