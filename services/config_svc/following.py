@@ -1,4 +1,4 @@
-"""What both feeds are: something that is followed for ever, and streams that wait for news of it."""
+"""What both feeds are: something that is followed for ever, and streams that wait for its changes."""
 
 import asyncio
 from datetime import timedelta
@@ -19,15 +19,15 @@ class Following:
 
     @property
     def healthy(self) -> bool:
-        """Whether the database is followed now; it is there then."""
+        """Whether the database is followed now, and so available."""
         return self._healthy
 
     async def reached(self) -> None:
         """Returns once the database has been followed for the first time."""
         await self._reached.wait()
 
-    def _note_health(self, healthy: bool) -> bool:
-        """Notes whether the database is followed; returns whether that is news."""
+    def _set_followed(self, healthy: bool) -> bool:
+        """Records whether the database is followed; returns whether that is a change."""
         if healthy == self._healthy:
             return False
         self._healthy = healthy

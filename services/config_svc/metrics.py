@@ -51,7 +51,7 @@ class Metrics:
         )
         self.feed_up = Gauge("parley_config_feed_up", "1 while the feed follows the database.", registry=registry)
         self.connections = Gauge(
-            "parley_config_database_connections_in_use", "Connections lent out by the pool.", registry=registry
+            "parley_config_database_connections_in_use", "Connections of the pool in use.", registry=registry
         )
         self.removed = Counter(
             "parley_config_removed_rows", "Rows removed by the sweep, by kind.", ["kind"], registry=registry

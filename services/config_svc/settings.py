@@ -13,7 +13,7 @@ from access.settings import AccessSettings
 from servicekit.settings import Duration, Port, Seconds, variables_after
 
 DRIVER = "postgresql+psycopg"
-SHORTEST_SECRET = 32
+MIN_SECRET = 32
 
 
 class ConfigSettings(AccessSettings):
@@ -67,7 +67,7 @@ class ConfigSettings(AccessSettings):
     )
     key_secret: SecretStr = Field(
         default=SecretStr(""),
-        description=f"Secret that API keys are hashed under, of at least {SHORTEST_SECRET} bytes; several with spaces "
+        description=f"Secret that API keys are hashed under, of at least {MIN_SECRET} bytes; several with spaces "
         "or lines between them. New keys are hashed under the first, others anew when they are used. Without, one is "
         "made and kept in the database.",
     )
@@ -108,8 +108,8 @@ class ConfigSettings(AccessSettings):
             return
         if self.key_secret_file is not None and not secrets:
             yield "PARLEY_CONFIG_KEY_SECRET_FILE holds no secret"
-        if any(len(secret) < SHORTEST_SECRET for secret in secrets):
-            yield f"each secret for API keys must have at least {SHORTEST_SECRET} bytes"
+        if any(len(secret) < MIN_SECRET for secret in secrets):
+            yield f"each secret for API keys must have at least {MIN_SECRET} bytes"
 
     def _wrong_url(self) -> Iterator[str]:
         given = self.database_url.get_secret_value()

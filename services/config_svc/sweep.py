@@ -40,12 +40,12 @@ class Sweep:
     interval: float = 60.0
 
     async def run(self) -> None:
-        """Sweeps for ever; while the database is away there is nothing to do."""
+        """Sweeps for ever; while the database is unavailable there is nothing to do."""
         while True:
             try:
                 await self.once()
             except ServiceError as error:
-                log.warning("sweep put off", reason=error.reason)
+                log.warning("sweep_postponed", reason=error.reason)
             await asyncio.sleep(self.interval)
 
     async def once(self) -> None:
@@ -63,7 +63,7 @@ class Sweep:
     async def _drain(self, kind: str, remove: Callable[[], Awaitable[int]]) -> None:
         while removed := await remove():
             self.metrics.removed.labels(kind).inc(removed)
-            log.info("removed", kind=kind, rows=removed)
+            log.info("rows_removed", kind=kind, rows=removed)
 
 
 async def purge(store: Store, now: datetime, limit: int) -> int:

@@ -58,7 +58,7 @@ log = structlog.get_logger("config_svc")
 
 
 class _Health:
-    """Passes on whether the database is there, as soon as there is a server to tell."""
+    """Reports whether the database is available to the health service, as soon as there is one."""
 
     def __init__(self) -> None:
         self._server: GrpcServer | None = None
@@ -70,7 +70,7 @@ class _Health:
             for name in ("", *SERVICES):
                 await self._server.set_serving(name, up)
 
-    async def tell(self, server: GrpcServer) -> None:
+    async def report_to(self, server: GrpcServer) -> None:
         self._server = server
         await self.set(self._up)
 
@@ -126,7 +126,7 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
         server = await stack.enter_async_context(
             _server(settings, store, feed, access, metrics, registry, access_control, tls)
         )
-        await health.tell(server)
+        await health.report_to(server)
         yield {"grpc_port": server.port, "metrics_port": metrics_port}
 
 
@@ -170,7 +170,7 @@ def _server(
 async def _access(
     settings: ConfigSettings, store: PostgresStore, projects: Projects, metrics: Metrics, background: Background
 ) -> tuple[AccessServicer, OwnKeys]:
-    """Starts what follows the ends of keys and notes their uses."""
+    """Starts what follows the ends of keys and records their uses."""
     feed = AccessFeed(store, clock=_now, metrics=metrics, peer=PEER)
     background.start("access_feed", feed.follow())
     await feed.reached()
@@ -182,8 +182,8 @@ async def _access(
 
 
 async def _kept_secret(store: PostgresStore) -> bytes:
-    """Returns the secret that is in the database; the first replica that ever asks makes it."""
-    log.warning("API keys are hashed under a secret that the database keeps, too: set PARLEY_CONFIG_KEY_SECRET")
+    """Returns the secret that the database keeps beside what is hashed under it; the first replica makes it."""
+    log.warning("key_secret_in_database", set="PARLEY_CONFIG_KEY_SECRET")
     return await store.secret("api_keys", secrets.token_bytes(32))
 
 
@@ -208,7 +208,7 @@ async def _require_schema(store: PostgresStore) -> None:
             version, oldest = await store.run_sync(current_version), await store.run_sync(oldest_served)
             break
         except Unavailable:
-            log.warning("waiting for the database")
+            log.warning("database_awaited", retry_in_seconds=_START_RETRY_SECONDS)
             await asyncio.sleep(_START_RETRY_SECONDS)
     require_usable(version, oldest)
 

@@ -317,7 +317,7 @@ ELSEWHERE = {
     "CANCELLED": "tests/service/chat_gateway/http_edge/test_connections.py::"
     "test_a_client_that_does_not_read_is_cut_off_and_its_turn_cancelled",
     "TEMPLATE_CONFLICT": "tests/service/config_svc/test_errors.py::test_each_reason",
-    "CURSOR_TOO_OLD": "tests/contract/config_svc/test_feed.py::test_a_cursor_before_what_is_kept_is_too_old",
+    "CURSOR_TOO_OLD": "tests/contract/config_svc/test_change_feed.py::test_a_cursor_before_what_is_kept_is_too_old",
     "WATCHER_TOO_SLOW": "tests/service/config_svc/test_watch.py::test_a_slow_watcher_is_cut_off",
     "INTERNAL": "tests/unit/servicekit/test_servicekit_interceptors.py::"
     "test_an_unexpected_exception_leaks_no_text_and_is_logged",

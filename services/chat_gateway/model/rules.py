@@ -70,7 +70,7 @@ def _check_sampling(sampling: Sampling, found: Violations) -> None:
     _check_range("presence_penalty", sampling.presence_penalty, -2, 2, found)
     _check_range("frequency_penalty", sampling.frequency_penalty, -2, 2, found)
     if sampling.top_p is not None and not 0 < sampling.top_p <= 1:
-        found.add("sampling.top_p", "must be over 0 and at most 1")
+        found.add("sampling.top_p", "must be greater than 0 and at most 1")
     if sampling.max_output_tokens is not None and sampling.max_output_tokens < 1:
         found.add("sampling.max_output_tokens", "must be at least 1")
     if len(sampling.stop) > 4 or not all(sampling.stop):

@@ -18,7 +18,7 @@ _Order = tuple[int, int, int]
 
 
 class TemplateCatalog:
-    """The templates by id and MAJOR version. Raises `StartupError` for a version that is there twice, or is none."""
+    """The templates by id and MAJOR version. Raises `StartupError` for a duplicate version, or one that is none."""
 
     def __init__(self, templates: Iterable[Template]) -> None:
         self._versions: dict[str, dict[_Order, Template]] = {}
@@ -27,7 +27,7 @@ class TemplateCatalog:
             if order is None:
                 raise StartupError(f"template {template.id!r}: version {template.version!r} is not MAJOR.MINOR.PATCH")
             if order in versions:
-                raise StartupError(f"template {template.id!r} {template.version} is there twice")
+                raise StartupError(f"template {template.id!r} {template.version} is a duplicate")
             versions[order] = template
 
     def __iter__(self) -> Iterator[Template]:

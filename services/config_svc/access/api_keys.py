@@ -14,7 +14,7 @@ from config_svc.access.key_uses import KeyUses
 from config_svc.audit.events import key_event
 from config_svc.metrics import Metrics
 from config_svc.model import rules
-from config_svc.model.api_key import DEFAULT_OVERLAP, LONGEST_OVERLAP, ApiKey, is_key_id, made_key_id
+from config_svc.model.api_key import DEFAULT_OVERLAP, MAX_OVERLAP, ApiKey, is_key_id, made_key_id
 from config_svc.model.errors import ApiKeyNotFound, ProjectNotFound, TooManyApiKeys
 from config_svc.model.project import Project
 from config_svc.ports.store import Store, Transaction
@@ -145,7 +145,7 @@ class ApiKeys:
         """
         _check_name(project, key_id)
         remaining = overlap if overlap is not None else DEFAULT_OVERLAP
-        if not timedelta(0) <= remaining <= LONGEST_OVERLAP:
+        if not timedelta(0) <= remaining <= MAX_OVERLAP:
             raise InvalidArgument([Violation("overlap", "must be from 0s to 2592000s")])
         text = new_api_key()
 
@@ -180,7 +180,7 @@ class ApiKeys:
             return new, text, ending
 
     async def check(self, text: str) -> ApiKey:
-        """Returns what a presented key may do. Raises Unauthenticated; why is counted, and told to nobody."""
+        """Returns what a presented key may do. Raises Unauthenticated; the reason is counted and not disclosed."""
         if not is_api_key(text):
             raise self._refused("malformed")
         candidates = self._hashes.candidates(text)
@@ -190,7 +190,7 @@ class ApiKeys:
         key, stored = found
         if key.ended(self._clock()):
             raise self._refused("ended")
-        self._uses.note(key.id, key.last_used_time, self._hashes.outdated(stored, text))
+        self._uses.record(key.id, key.last_used_time, self._hashes.outdated(stored, text))
         self._metrics.key_checks.labels("ok").inc()
         return key
 

@@ -1,12 +1,12 @@
-"""The watch of API keys: every gateway hears of a revocation well within a second.
+"""The watch of API keys: every gateway learns of a revocation well within a second.
 
-Like the feed of agent configs (feed.py), and simpler, since nobody resumes: whoever opens a stream forgets what it
-knew. Ends of keys are numbered in their own transaction under a lock that is held until the commit is visible, so
-reading "over the last number" skips nothing, also not one that was held open. One reader a process is woken by NOTIFY
-and reads at least four times a second, so that a lost notification costs 250 ms at most.
+Like the feed of agent configs (`agents/change_feed.py`), and simpler, since nobody resumes: whoever opens a stream
+forgets what it knew. Ends of keys are numbered in their own transaction under a lock that is held until the commit is
+visible, so reading "over the last number" skips nothing, also not one that was held open. One reader a process is woken
+by NOTIFY and reads at least four times a second, so that a lost notification costs 250 ms at most.
 
 A heartbeat says more than that the connection is alive: it is sent only when the database was read shortly before. So a
-gateway that hears one knows all that was committed until then, and one that hears nothing has to ask again.
+gateway that gets one knows all that was committed until then, and one that gets none has to ask again.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from servicekit.errors import ServiceError, Unavailable
 POLL = 0.25
 PAGE = 500
 RING = 10_000
-SHORTEST_HEARTBEAT = timedelta(milliseconds=50)
-LONGEST_HEARTBEAT = timedelta(seconds=60)
+MIN_HEARTBEAT = timedelta(milliseconds=50)
+MAX_HEARTBEAT = timedelta(seconds=60)
 DEFAULT_HEARTBEAT = timedelta(milliseconds=250)
 
 _FRESH = 2 * POLL
@@ -59,20 +59,18 @@ class AccessFeed(Following):
                 async with self._store.key_tail() as tail:
                     await self._follow(tail)
             except ServiceError as error:
-                log.warning("the watch of keys lost the database", reason=error.reason, retry_in=_BACKOFF)
+                log.warning("key_feed_down", reason=error.reason, retry_in_seconds=_BACKOFF)
             finally:
-                self._note_health(False)
+                self._set_followed(False)
             await asyncio.sleep(_BACKOFF)
 
     async def watch(self, heartbeat: timedelta | None) -> AsyncGenerator[Sequence[str]]:
         """Yields nothing at once, then ids of keys as they end, and nothing where that took longer than `heartbeat`.
 
         From the first on, nothing is missed. Raises InvalidArgument, WatcherTooSlow, and Unavailable when the database
-        is away: then nobody knows what ends.
+        is: nobody knows what ends then.
         """
-        interval = checked_interval(
-            DEFAULT_HEARTBEAT if heartbeat is None else heartbeat, SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT
-        )
+        interval = checked_interval(DEFAULT_HEARTBEAT if heartbeat is None else heartbeat, MIN_HEARTBEAT, MAX_HEARTBEAT)
         life, place = self._life, self._last
         self._check_alive(life)
         with self._metrics.access_watches.track_inprogress():
@@ -107,7 +105,7 @@ class AccessFeed(Following):
             changes = await tail.key_changes(self._last, PAGE)
             self._read_at = asyncio.get_running_loop().time()
             self._take(changes)
-            self._note_health(True)
+            self._set_followed(True)
             if len(changes) < PAGE:
                 await tail.wait(POLL)
 

@@ -26,7 +26,7 @@ class KeyHashes:
 
 
 def same(candidates: Sequence[bytes], stored: bytes) -> bool:
-    """Tells whether what is stored is one of them, in a time that does not depend on where they differ."""
+    """Returns whether what is stored is one of them, in a time that does not depend on where they differ."""
     return any([hmac.compare_digest(candidate, stored) for candidate in candidates])  # noqa: C419 - all are compared
 
 

@@ -1,4 +1,4 @@
-"""config_svc checks the API keys of its own callers where it keeps them, and hears of their ends without a stream."""
+"""config_svc checks the API keys of its own callers where it keeps them, and learns of their ends without a stream."""
 
 import asyncio
 from contextlib import aclosing
@@ -37,7 +37,7 @@ class OwnKeys:
         return CheckedKey(caller, found.expire_time.timestamp() if found.expire_time is not None else None)
 
     async def follow(self, cache: KeyCache) -> None:
-        """Tells the cache of every key that ends, for ever; meant to be a background task."""
+        """Reports every key that ends to the cache, for ever; meant to be a background task."""
         while True:
             try:
                 async with aclosing(self._feed.watch(None)) as ends:
@@ -46,7 +46,7 @@ class OwnKeys:
                     async for ended in ends:
                         cache.heard(ended)
             except ServiceError as error:
-                log.debug("ends of keys are not known", reason=error.reason)
+                log.debug("own_key_watch_down", reason=error.reason)
             finally:
                 cache.watch_lost()
             await asyncio.sleep(_AGAIN_SECONDS)

@@ -5,7 +5,7 @@ everybody (migrations/versions/0001_first.py). So whoever sees a number sees all
 reading "over the last number" skips nothing, and waits for nobody. The other way, reading only what is older than the
 oldest running transaction (pg_snapshot_xmin), would let any long transaction in the database, a dump say, hold back
 every change past the 250 ms that gateways count on. The price is that writers of agent configs commit one after the
-other; one that stands still with the lock is ended by the server after `idle_in_transaction_session_timeout`.
+other; one that stalls with the lock is ended by the server after `idle_in_transaction_session_timeout`.
 
 One reader a process (`follow`) is woken by NOTIFY, and by a clock where that was lost. It keeps the newest changes in
 a ring that all streams read from. A stream that starts further back reads the outbox by pages until it reaches the
@@ -38,12 +38,12 @@ from servicekit.errors import InvalidArgument, ServiceError, Unavailable, Violat
 
 PAGE = 64
 RING_BYTES = 16 * 1024 * 1024
-SHORTEST_HEARTBEAT = timedelta(milliseconds=100)
-LONGEST_HEARTBEAT = timedelta(seconds=60)
+MIN_HEARTBEAT = timedelta(milliseconds=100)
+MAX_HEARTBEAT = timedelta(seconds=60)
 DEFAULT_HEARTBEAT = timedelta(seconds=5)
 
 _FIRST_BACKOFF = 0.05
-_LONGEST_BACKOFF = 1.0
+_MAX_BACKOFF = 1.0
 
 log = structlog.get_logger("config_svc.feed")
 
@@ -105,8 +105,8 @@ class ChangeFeed(Following):
                 async with self._store.tail() as tail:
                     await self._follow(tail)
             except ServiceError as error:
-                backoff = _FIRST_BACKOFF if self._healthy else min(backoff * 2, _LONGEST_BACKOFF)
-                log.warning("the feed lost the database", reason=error.reason, retry_in=backoff)
+                backoff = _FIRST_BACKOFF if self._healthy else min(backoff * 2, _MAX_BACKOFF)
+                log.warning("feed_down", reason=error.reason, retry_in_seconds=backoff)
             finally:
                 await self._set_health(False)
             await asyncio.sleep(backoff)
@@ -114,12 +114,10 @@ class ChangeFeed(Following):
     async def watch(self, project: str | None, cursor: str, heartbeat: timedelta | None) -> AsyncGenerator[FeedEvent]:
         """Yields a heartbeat with the cursor of the start, then changes of `project` (None: of all) and heartbeats.
 
-        Raises InvalidArgument, CursorTooOld, WatcherTooSlow, ProjectNotFound when the project is not there or goes
-        away, after its last change, and Unavailable when the database goes away.
+        Raises InvalidArgument, CursorTooOld, WatcherTooSlow, ProjectNotFound when the project does not exist or is
+        deleted (after its last change), and Unavailable when the database is.
         """
-        interval = checked_interval(
-            DEFAULT_HEARTBEAT if heartbeat is None else heartbeat, SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT
-        )
+        interval = checked_interval(DEFAULT_HEARTBEAT if heartbeat is None else heartbeat, MIN_HEARTBEAT, MAX_HEARTBEAT)
         asked = _read_cursor(cursor) if cursor else None
         position = _start(await self._store.feed_position(), asked)
         watched = await self._watched(project) if project is not None else None
@@ -208,7 +206,7 @@ class ChangeFeed(Following):
             self._wake()
 
     async def _page(self, place: int) -> tuple[Sequence[Change], int]:
-        """Reads the next page of the outbox, and how far it reaches even where no change stands."""
+        """Reads the next page of the outbox, and how far it reaches even where there is no change."""
         behind = self._ring_start
         changes = await self._store.changes(place, PAGE)
         # Asked after reading: what was compacted before would be missing from the page.
@@ -235,7 +233,7 @@ class ChangeFeed(Following):
         return FeedEvent(_make_cursor(feed, place), self._clock())
 
     async def _set_health(self, healthy: bool) -> None:
-        if self._note_health(healthy) and self._on_health is not None:
+        if self._set_followed(healthy) and self._on_health is not None:
             await self._on_health(healthy)
 
 

@@ -186,7 +186,7 @@ class AgentConfigs:
     async def delete(
         self, project: str, agent_id: str, *, etag: str = "", allow_missing: bool = False
     ) -> AgentConfig | None:
-        """Deletes softly; with `allow_missing`, one that is not there answers the newest deleted of its id, or None."""
+        """Deletes softly; with `allow_missing`, one that does not exist answers the newest deleted one, or None."""
         found = Violations()
         _check_name(found, project, agent_id)
         found.check()
@@ -347,14 +347,14 @@ def _check_project(found: Violations, project: str) -> None:
 
 
 def _check_name(found: Violations, project: str, agent_id: str, field: str = "id") -> None:
-    """Notes a wrong project or a missing id. An id that none can have is not wrong, there is just no such agent."""
+    """Reports a wrong project or a missing id. An id that none can have is not wrong, there is just no such agent."""
     _check_project(found, project)
     if not agent_id:
         found.add(field, "is required")
 
 
 def _check_note(found: Violations, note: Note) -> None:
-    rules.check_text(found, "comment", note.comment, most=rules.MAX_COMMENT_CHARACTERS)
+    rules.check_text(found, "comment", note.comment, maximum=rules.MAX_COMMENT_CHARACTERS)
 
 
 def _check_possible(agent_id: str) -> None:

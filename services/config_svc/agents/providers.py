@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from config_svc import paging
 from config_svc.model.provider import (
     DEFAULT_TTL,
-    LONGEST_TTL,
-    SHORTEST_TTL,
+    MAX_TTL,
+    MIN_TTL,
     GatewayProviders,
     Provider,
     union,
@@ -27,8 +27,8 @@ class PublishedProviders:
     async def publish(self, gateway: str, providers: Sequence[Provider], ttl: timedelta | None) -> datetime:
         """Stores what a gateway has in place of what it had, until the time returned. None withdraws it."""
         found = Violations()
-        check_duration(found, "ttl", ttl, least=SHORTEST_TTL, most=LONGEST_TTL)
-        held = DEFAULT_TTL if ttl is None else min(max(ttl, SHORTEST_TTL), LONGEST_TTL)
+        check_duration(found, "ttl", ttl, minimum=MIN_TTL, maximum=MAX_TTL)
+        held = DEFAULT_TTL if ttl is None else min(max(ttl, MIN_TTL), MAX_TTL)
         published = GatewayProviders(gateway.lower(), tuple(providers), self._clock() + held)
         published.check(found)
         found.check()

@@ -1,4 +1,4 @@
-"""What can be done with templates. A published version never changes and never goes."""
+"""What can be done with templates. A published version never changes and is never removed."""
 
 import asyncio
 from collections.abc import Callable, Sequence

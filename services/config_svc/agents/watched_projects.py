@@ -23,7 +23,7 @@ class WatchedProjects:
 
     @contextmanager
     def watching(self, uid: str) -> Iterator[None]:
-        """Keeps an eye on the project with this uid while the block runs."""
+        """Watches the project with this uid while the block runs."""
         self._watched[uid] += 1
         try:
             yield
@@ -34,7 +34,7 @@ class WatchedProjects:
                 self._ended.discard(uid)
 
     async def gone(self, tail: Tail) -> Collection[str]:
-        """Reads which watched projects are not there any more; nothing where that was read just before."""
+        """Reads which watched projects no longer exist; nothing where that was read just before."""
         now = asyncio.get_running_loop().time()
         if now < self._due or not self._watched:
             return ()
@@ -42,9 +42,9 @@ class WatchedProjects:
         return await tail.missing_projects(list(self._watched))
 
     def end(self, uids: Collection[str]) -> None:
-        """Notes that all changes of these projects have been read, and that there will be no more."""
+        """Records that all changes of these projects have been read, and that there will be no more."""
         self._ended.update(uid for uid in uids if uid in self._watched)
 
     def ended(self, uid: str) -> bool:
-        """Tells whether the project is gone, with all of its changes read."""
+        """Returns whether the project is gone, with all of its changes read."""
         return uid in self._ended

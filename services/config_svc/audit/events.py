@@ -1,4 +1,4 @@
-"""What the audit log is told of each write of this service. Always in the transaction of the write itself."""
+"""The audit events of this service's writes. Always in the transaction of the write itself."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -48,7 +48,7 @@ def audit_event(
 def agent_event(
     verb: str, before: EncodedAgent | None, after: EncodedAgent | None, now: datetime, *, caller: Caller | None = None
 ) -> AuditEvent:
-    """Returns the event `agent_configs.VERB`; one of the two states is there."""
+    """Returns the event `agent_configs.VERB`; at least one of the two states is given."""
     encoded = after or before
     assert encoded is not None
     agent = encoded.agent
@@ -66,7 +66,7 @@ def agent_event(
 def key_event(
     verb: str, before: ApiKey | None, after: ApiKey, now: datetime, *, caller: Caller | None = None
 ) -> AuditEvent:
-    """Returns the event `api_keys.VERB`; neither the key nor its hash stand in it."""
+    """Returns the event `api_keys.VERB`; neither the key nor its hash is part of it."""
     return audit_event(
         f"api_keys.{verb}",
         f"api_keys/{after.id}",
@@ -79,7 +79,7 @@ def key_event(
 
 
 def project_event(verb: str, before: Project | None, after: Project | None, now: datetime) -> AuditEvent:
-    """Returns the event `projects.VERB`; one of the two states is there."""
+    """Returns the event `projects.VERB`; at least one of the two states is given."""
     project = after or before
     assert project is not None
     return audit_event(
@@ -93,7 +93,7 @@ def project_event(verb: str, before: Project | None, after: Project | None, now:
 
 
 def template_event(template: Template, now: datetime) -> AuditEvent:
-    """Returns the event of a template version's publication. Templates are of no project: it stands in `default`."""
+    """Returns the event of a template version's publication, in `default`: templates are of no project."""
     state: State = {
         "id": template.id,
         "version": template.version,

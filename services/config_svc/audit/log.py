@@ -40,8 +40,8 @@ class AuditLog:
         """
         found = Violations()
         check_resource_id(found, "project", query.project)
-        rules.check_text(found, "actor", query.actor, most=512)
-        rules.check_text(found, "resource", query.resource, most=512)
+        rules.check_text(found, "actor", query.actor, maximum=512)
+        rules.check_text(found, "resource", query.resource, maximum=512)
         found.check()
         limit = paging.page_size(size)
         bound = ("audit", query.project, query.actor, query.resource, str(query.start), str(query.end))
@@ -60,10 +60,10 @@ class AuditLog:
         return page, paging.make_token(bound, (page[-1].time, page[-1].sequence)) if more else ""
 
     async def erase(self, project: str, user_id: str) -> int:
-        """Puts a pseudonym where the user stands in the project's log, and as author of revisions; returns how often.
+        """Puts a pseudonym where the user occurs in the project's log, and as author of revisions; returns how often.
 
-        The pseudonym is made by chance and the link to the user is kept nowhere: events of one call can still be told
-        to be of one user, but not of whom. Cut short, the rest is found by the next call, under another pseudonym.
+        The pseudonym is made by chance and the link to the user is kept nowhere: that events of one call are of one
+        user can still be seen, but not of whom. Cut short, the rest is found by the next call, under another pseudonym.
         """
         rules.check_user_of(project, user_id)
         pseudonym = f"erased-{secrets.token_hex(16)}"

@@ -67,7 +67,7 @@ def audit_query_of(request: pb.ListAuditEventsRequest) -> AuditQuery:
 
 
 def event_of(event: pb.AuditEvent) -> AuditEvent:
-    """Returns an event that another service tells of; its time is that of the telling."""
+    """Returns an event that another service records; its time is that of the recording."""
     return AuditEvent(
         project=project_of(event.project),
         actor=event.actor,

@@ -33,18 +33,18 @@ class ModelConfig:
     frequency_penalty: float | None = None
 
     def check(self, found: Violations, path: str) -> None:
-        """Notes every broken rule under `path`."""
-        rules.check_text(found, f"{path}.provider", self.provider, most=63, required=True)
-        rules.check_text(found, f"{path}.name", self.name, most=200, required=True)
-        rules.check_number(found, f"{path}.temperature", self.temperature, least=0, most=2)
-        rules.check_number(found, f"{path}.top_p", self.top_p, least=0, most=1, exclusive=True)
-        rules.check_number(found, f"{path}.max_output_tokens", self.max_output_tokens, least=1)
+        """Reports every broken rule under `path`."""
+        rules.check_text(found, f"{path}.provider", self.provider, maximum=63, required=True)
+        rules.check_text(found, f"{path}.name", self.name, maximum=200, required=True)
+        rules.check_number(found, f"{path}.temperature", self.temperature, minimum=0, maximum=2)
+        rules.check_number(found, f"{path}.top_p", self.top_p, minimum=0, maximum=1, exclusive=True)
+        rules.check_number(found, f"{path}.max_output_tokens", self.max_output_tokens, minimum=1)
         if len(self.stop) > 4:
             found.add(f"{path}.stop", "must have at most 4 entries")
         for index, stop in enumerate(self.stop[:4]):
-            rules.check_text(found, f"{path}.stop[{index}]", stop, most=256, required=True)
-        rules.check_number(found, f"{path}.presence_penalty", self.presence_penalty, least=-2, most=2)
-        rules.check_number(found, f"{path}.frequency_penalty", self.frequency_penalty, least=-2, most=2)
+            rules.check_text(found, f"{path}.stop[{index}]", stop, maximum=256, required=True)
+        rules.check_number(found, f"{path}.presence_penalty", self.presence_penalty, minimum=-2, maximum=2)
+        rules.check_number(found, f"{path}.frequency_penalty", self.frequency_penalty, minimum=-2, maximum=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class MemoryPolicy:
     max_messages: int | None = None
 
     def check(self, found: Violations, path: str) -> None:
-        """Notes every broken rule under `path`."""
-        rules.check_number(found, f"{path}.max_messages", self.max_messages, least=0, most=1000)
+        """Reports every broken rule under `path`."""
+        rules.check_number(found, f"{path}.max_messages", self.max_messages, minimum=0, maximum=1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,13 @@ class SessionPolicy:
     max_lifetime: timedelta | None = None
 
     def check(self, found: Violations, path: str) -> None:
-        """Notes every broken rule under `path`."""
-        rules.check_duration(found, f"{path}.idle_ttl", self.idle_ttl, least=_SECOND, most=timedelta(days=30))
+        """Reports every broken rule under `path`."""
+        rules.check_duration(found, f"{path}.idle_ttl", self.idle_ttl, minimum=_SECOND, maximum=timedelta(days=30))
         idle = self.idle_ttl if self.idle_ttl is not None else DEFAULT_IDLE_TTL
-        least = min(max(idle, _SECOND), timedelta(days=30))
-        rules.check_duration(found, f"{path}.max_lifetime", self.max_lifetime, least=least, most=timedelta(days=90))
+        minimum = min(max(idle, _SECOND), timedelta(days=30))
+        rules.check_duration(
+            found, f"{path}.max_lifetime", self.max_lifetime, minimum=minimum, maximum=timedelta(days=90)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,12 @@ class AgentLimits:
     requests_per_minute: int | None = None
 
     def check(self, found: Violations, path: str) -> None:
-        """Notes every broken rule under `path`."""
-        rules.check_number(found, f"{path}.max_concurrent_turns", self.max_concurrent_turns, least=1, most=100_000)
-        rules.check_number(found, f"{path}.requests_per_minute", self.requests_per_minute, least=1, most=1_000_000)
-        rules.check_duration(found, f"{path}.turn_timeout", self.turn_timeout, least=_SECOND, most=timedelta(hours=1))
+        """Reports every broken rule under `path`."""
+        rules.check_number(found, f"{path}.max_concurrent_turns", self.max_concurrent_turns, minimum=1, maximum=100_000)
+        rules.check_number(found, f"{path}.requests_per_minute", self.requests_per_minute, minimum=1, maximum=1_000_000)
+        rules.check_duration(
+            found, f"{path}.turn_timeout", self.turn_timeout, minimum=_SECOND, maximum=timedelta(hours=1)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +116,13 @@ class AgentSpec:
         return 512 + labels + len(self.instructions) + rules.JSON_OVERHEAD * len(rules.canonical(self.parameters))
 
     def check(self, found: Violations, path: str) -> None:
-        """Notes every broken rule under `path`; what template and gateways make of it is not known here."""
-        rules.check_text(found, f"{path}.display_name", self.display_name, most=200)
+        """Reports every broken rule under `path`; what template and gateways make of it is not known here."""
+        rules.check_text(found, f"{path}.display_name", self.display_name, maximum=200)
         if self.template_id:
             check_resource_id(found, f"{path}.template_id", self.template_id)
-        rules.check_text(found, f"{path}.template_version", self.template_version, most=32)
-        rules.check_json(found, f"{path}.parameters", self.parameters, most=64 * KIB)
-        rules.check_bytes(found, f"{path}.instructions", self.instructions, most=64 * KIB)
+        rules.check_text(found, f"{path}.template_version", self.template_version, maximum=32)
+        rules.check_json(found, f"{path}.parameters", self.parameters, maximum=64 * KIB)
+        rules.check_bytes(found, f"{path}.instructions", self.instructions, maximum=64 * KIB)
         self.model.check(found, f"{path}.model")
         self.memory.check(found, f"{path}.memory")
         self.session.check(found, f"{path}.session")

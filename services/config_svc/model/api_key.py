@@ -14,7 +14,7 @@ from contract.fields import check_resource_id, check_user_id
 from servicekit.errors import Violations
 
 ID_PREFIX: Final = "key_"
-LONGEST_OVERLAP: Final = timedelta(days=30)
+MAX_OVERLAP: Final = timedelta(days=30)
 DEFAULT_OVERLAP: Final = timedelta(days=1)
 
 _LETTERS = string.digits + string.ascii_letters
@@ -42,7 +42,7 @@ class ApiKey:
     last_used_time: datetime | None = None
 
     def check(self, found: Violations, path: str, *, scopes: Sequence[str], user_scopes: Sequence[str]) -> None:
-        """Notes every broken rule under `path`: of all `scopes` a key of a user can have only `user_scopes`."""
+        """Reports every broken rule under `path`: of all `scopes` a key of a user can have only `user_scopes`."""
         check_resource_id(found, f"{path}.project", self.project)
         if not self.scopes:
             found.add(f"{path}.scopes", "is required")
@@ -55,17 +55,17 @@ class ApiKey:
         if len(set(self.scopes)) != len(self.scopes):
             found.add(f"{path}.scopes", "must not name a scope twice")
         check_user_id(found, f"{path}.user_id", self.user_id)
-        rules.check_text(found, f"{path}.display_name", self.display_name, most=200)
+        rules.check_text(found, f"{path}.display_name", self.display_name, maximum=200)
         limits = f"{path}.limits"
         rules.check_number(
-            found, f"{limits}.requests_per_minute", self.requests_per_minute, least=0, most=_MAX_REQUESTS
+            found, f"{limits}.requests_per_minute", self.requests_per_minute, minimum=0, maximum=_MAX_REQUESTS
         )
-        rules.check_number(found, f"{limits}.concurrent_turns", self.concurrent_turns, least=0, most=_MAX_TURNS)
+        rules.check_number(found, f"{limits}.concurrent_turns", self.concurrent_turns, minimum=0, maximum=_MAX_TURNS)
         if self.expire_time is not None and self.expire_time <= self.create_time:
             found.add(f"{path}.expire_time", "must be in the future")
 
     def ended(self, now: datetime) -> bool:
-        """Tells whether it is revoked, or has expired by itself."""
+        """Returns whether it is revoked, or has expired by itself."""
         return self.revoke_time is not None or (self.expire_time is not None and self.expire_time <= now)
 
     @property
@@ -100,5 +100,5 @@ def made_key_id() -> str:
 
 
 def is_key_id(text: str) -> bool:
-    """Tells whether `text` can be the id of a key."""
+    """Returns whether `text` can be the id of a key."""
     return _KEY_ID.fullmatch(text) is not None

@@ -41,21 +41,21 @@ class AuditEvent:
     sequence: int = 0
     """Given by the store; in order of time within a project."""
     event_id: str | None = None
-    """Chosen by another service, so that it can tell of the same event again."""
+    """Chosen by another service, so that it can record the same event again."""
 
     def check(self, found: Violations, path: str) -> None:
-        """Notes every broken rule under `path` in an event that another service tells of."""
+        """Reports every broken rule under `path` in an event that another service records."""
         rules.check_uuid(found, f"{path}.id", self.event_id or "")
         check_resource_id(found, f"{path}.project", self.project)
-        rules.check_text(found, f"{path}.actor", self.actor, most=512, required=True)
+        rules.check_text(found, f"{path}.actor", self.actor, maximum=512, required=True)
         if not _ACTION.fullmatch(self.action):
             found.add(f"{path}.action", "must be such as sessions.delete")
-        rules.check_text(found, f"{path}.resource", self.resource, most=512, required=True)
-        rules.check_text(found, f"{path}.request_id", self.request_id, most=256)
-        rules.check_text(found, f"{path}.source", self.source, most=64)
+        rules.check_text(found, f"{path}.resource", self.resource, maximum=512, required=True)
+        rules.check_text(found, f"{path}.request_id", self.request_id, maximum=256)
+        rules.check_text(found, f"{path}.source", self.source, maximum=64)
         check_user_id(found, f"{path}.user_id", self.user_id)
         for name, state in (("before", self.before), ("after", self.after)):
-            rules.check_json(found, f"{path}.{name}", state or {}, most=4 * 1024 * KIB)
+            rules.check_json(found, f"{path}.{name}", state or {}, maximum=4 * 1024 * KIB)
 
     @property
     def id(self) -> str:
@@ -70,7 +70,7 @@ class AuditEvent:
 
     @property
     def subjects(self) -> frozenset[str]:
-        """The users that stand in it: as actor or user, in a resource `users/ID`, as a `user_id` of a state."""
+        """The users that occur in it: as actor or user, in a resource `users/ID`, as a `user_id` of a state."""
         found = {self.user_id, self.actor.removeprefix(TOKEN) if self.actor.startswith(TOKEN) else ""}
         if self.resource.startswith(_USERS):
             rest = self.resource.removeprefix(_USERS)
@@ -84,7 +84,7 @@ class AuditEvent:
         return replace(self, before=_bounded(self.before), after=_bounded(self.after))
 
     def erased(self, user_id: str, pseudonym: str) -> "AuditEvent":
-        """Returns it with `pseudonym` wherever the user stands."""
+        """Returns it with `pseudonym` wherever the user occurs."""
         resource = self.resource
         if f"{resource}/".startswith(f"{_USERS}{user_id}/"):
             resource = _USERS + pseudonym + resource.removeprefix(_USERS + user_id)

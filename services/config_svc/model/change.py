@@ -27,7 +27,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class FeedPosition:
-    """Where the feed stands: `feed` names one life of the database, so that cursors of another are known as such.
+    """The feed's position: `feed` names one life of the database, so that cursors of another are known as such.
 
     `last` is the newest sequence committed, `compacted` the newest one that is no longer kept (0: all are kept).
     """

@@ -30,7 +30,7 @@ class RevisionNotFound(ServiceError):
 
 
 class AgentAlreadyExists(ServiceError):
-    """An agent config with this id is there."""
+    """An agent config with this id already exists."""
 
     code = Code.ALREADY_EXISTS
     reason = Reason.AGENT_ALREADY_EXISTS
@@ -50,7 +50,7 @@ class ProjectNotFound(ServiceError):
 
 
 class ProjectAlreadyExists(ServiceError):
-    """A project with this id is there, or its deletion has not ended."""
+    """A project with this id already exists, or its deletion has not ended."""
 
     code = Code.ALREADY_EXISTS
     reason = Reason.PROJECT_ALREADY_EXISTS
@@ -66,7 +66,7 @@ class ProjectInUse(ServiceError):
     reason = Reason.PROJECT_IN_USE
 
     def __init__(self, project: str) -> None:
-        super().__init__(f"project {project!r} is always there", metadata={"project": project})
+        super().__init__(f"project {project!r} can't be deleted", metadata={"project": project})
 
 
 class ApiKeyNotFound(ServiceError):

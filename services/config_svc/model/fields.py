@@ -39,7 +39,7 @@ def merge(found: Violations, current: AgentSpec, given: AgentSpec, paths: Sequen
 
     A field that is named and not set in `given` is cleared; a message, list or map is replaced whole; `labels.k` and
     `parameters.k` take over one entry. `*` takes everything. Another template comes with its newest version unless
-    the version is named, too. Notes every path that names no field.
+    the version is named, too. Reports every path that names no field.
     """
     if "*" in paths:
         if len(paths) > 1:

@@ -82,7 +82,7 @@ Filter: TypeAlias = Comparison | Every | Some | Not
 
 
 def parse_filter(found: Violations, text: str) -> Filter | None:
-    """Returns the filter, None for an empty text; notes a text that is none."""
+    """Returns the filter, None for an empty text; reports a text that is none."""
     if not text.strip():
         return None
     try:
@@ -95,7 +95,7 @@ def parse_filter(found: Violations, text: str) -> Filter | None:
 
 
 def matches(agent: AgentConfig, wanted: Filter) -> bool:
-    """Tells whether the filter holds for an agent config."""
+    """Returns whether the filter holds for an agent config."""
     match wanted:
         case Every(parts):
             return all(matches(agent, part) for part in parts)

@@ -21,9 +21,9 @@ class Project:
     """Set while it is being deleted."""
 
     def check(self, found: Violations, path: str) -> None:
-        """Notes every broken rule under `path`."""
+        """Reports every broken rule under `path`."""
         check_resource_id(found, f"{path}.id", self.id)
-        rules.check_text(found, f"{path}.display_name", self.display_name, most=200)
+        rules.check_text(found, f"{path}.display_name", self.display_name, maximum=200)
 
     @property
     def audited(self) -> dict[str, Json]:

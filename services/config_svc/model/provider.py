@@ -9,8 +9,8 @@ from config_svc.model.agent import ModelConfig
 from contract.fields import check_resource_id
 from servicekit.errors import Violations
 
-SHORTEST_TTL = timedelta(seconds=1)
-LONGEST_TTL = timedelta(hours=1)
+MIN_TTL = timedelta(seconds=1)
+MAX_TTL = timedelta(hours=1)
 DEFAULT_TTL = timedelta(seconds=60)
 MAX_PROVIDERS = 256
 MAX_MODELS = 1000
@@ -25,12 +25,12 @@ class Provider:
     models: tuple[str, ...] = ()
 
     def check(self, found: Violations, path: str) -> None:
-        """Notes every broken rule under `path`."""
+        """Reports every broken rule under `path`."""
         check_resource_id(found, f"{path}.name", self.name)
         if len(self.models) > MAX_MODELS:
             found.add(f"{path}.models", f"must have at most {MAX_MODELS} entries")
         for index, model in enumerate(self.models[:MAX_MODELS]):
-            rules.check_text(found, f"{path}.models[{index}]", model, most=200, required=True)
+            rules.check_text(found, f"{path}.models[{index}]", model, maximum=200, required=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,14 @@ class GatewayProviders:
     expire_time: datetime
 
     def check(self, found: Violations) -> None:
-        """Notes every broken rule."""
+        """Reports every broken rule."""
         rules.check_uuid(found, "gateway_id", self.gateway)
         if len(self.providers) > MAX_PROVIDERS:
             found.add("providers", f"must have at most {MAX_PROVIDERS} entries")
         for index, provider in enumerate(self.providers[:MAX_PROVIDERS]):
             provider.check(found, f"providers[{index}]")
             if provider.name in (one.name for one in self.providers[:index]):
-                found.add(f"providers[{index}].name", "stands there twice")
+                found.add(f"providers[{index}].name", "is a duplicate")
 
 
 def union(published: Iterable[GatewayProviders]) -> dict[str, Provider]:
@@ -63,7 +63,7 @@ def union(published: Iterable[GatewayProviders]) -> dict[str, Provider]:
 
 
 def check_model(found: Violations, path: str, model: ModelConfig, known: dict[str, Provider]) -> None:
-    """Notes a provider that no gateway has, or a model that the provider has on none. Nothing known: nothing noted."""
+    """Reports a provider that no gateway has, or a model that it has on none; nothing while no provider is known."""
     if not known or not model.provider:
         return
     provider = known.get(model.provider)

@@ -62,7 +62,7 @@ def sort_value(agent: AgentConfig, order: Order) -> SortValue:
 
 
 def parse_order(found: Violations, text: str) -> Order:
-    """Returns the order that `order_by` asks for (AIP-132); notes a text that asks for none of ours."""
+    """Returns the order that `order_by` asks for (AIP-132); reports a text that asks for none of ours."""
     words = text.split()
     if not words:
         return Order()

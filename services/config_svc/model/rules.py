@@ -1,4 +1,4 @@
-"""The rules that fields share. Each notes what is wrong and goes on, so that a caller learns everything at once."""
+"""The rules that fields share. Each reports what is wrong and goes on, so that a caller learns everything at once."""
 
 import json
 import math
@@ -24,16 +24,16 @@ _PLACEHOLDER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
 def is_label_key(text: str) -> bool:
-    """Tells whether `text` can be the key of a label."""
+    """Returns whether `text` can be the key of a label."""
     return _LABEL_KEY.fullmatch(text) is not None
 
 
-def check_text(found: Violations, field: str, value: str, *, most: int, required: bool = False) -> None:
-    """Notes a text that is longer than `most` characters, holds NUL (PostgreSQL stores none), or is missing."""
+def check_text(found: Violations, field: str, value: str, *, maximum: int, required: bool = False) -> None:
+    """Reports a text that is longer than `maximum` characters, holds NUL (PostgreSQL stores none), or is missing."""
     if required and not value:
         found.add(field, "is required")
-    if len(value) > most:
-        found.add(field, f"must have at most {most} characters")
+    if len(value) > maximum:
+        found.add(field, f"must have at most {maximum} characters")
     _check_nul(found, field, value)
 
 
@@ -45,10 +45,10 @@ def check_user_of(project: str, user_id: str) -> None:
     found.check()
 
 
-def check_bytes(found: Violations, field: str, value: str, *, most: int) -> None:
-    """Notes a text that is longer than `most` bytes of UTF-8, or holds NUL."""
-    if len(value.encode()) > most:
-        found.add(field, f"must have at most {most} bytes")
+def check_bytes(found: Violations, field: str, value: str, *, maximum: int) -> None:
+    """Reports a text that is longer than `maximum` bytes of UTF-8, or holds NUL."""
+    if len(value.encode()) > maximum:
+        found.add(field, f"must have at most {maximum} bytes")
     _check_nul(found, field, value)
 
 
@@ -57,33 +57,33 @@ def check_number(
     field: str,
     value: float | None,
     *,
-    least: float,
-    most: float = math.inf,
+    minimum: float,
+    maximum: float = math.inf,
     exclusive: bool = False,
 ) -> None:
-    """Notes a number outside `least` to `most`, or (`exclusive`) not over `least`. None and only None is no number."""
-    if value is None or (least <= value <= most and not (exclusive and value == least)):
+    """Reports a number outside `minimum` to `maximum`, or (`exclusive`) not greater than `minimum`; never None."""
+    if value is None or (minimum <= value <= maximum and not (exclusive and value == minimum)):
         return
-    lower = f"over {least:g}" if exclusive else f"at least {least:g}"
-    found.add(field, f"must be {lower}" if math.isinf(most) else f"must be {lower} and at most {most:g}")
+    lower = f"greater than {minimum:g}" if exclusive else f"at least {minimum:g}"
+    found.add(field, f"must be {lower}" if math.isinf(maximum) else f"must be {lower} and at most {maximum:g}")
 
 
 def check_duration(
-    found: Violations, field: str, value: timedelta | None, *, least: timedelta, most: timedelta
+    found: Violations, field: str, value: timedelta | None, *, minimum: timedelta, maximum: timedelta
 ) -> None:
-    """Notes a duration outside `least` to `most`."""
-    if value is not None and not least <= value <= most:
-        found.add(field, f"must be from {least.total_seconds():.0f}s to {most.total_seconds():.0f}s")
+    """Reports a duration outside `minimum` to `maximum`."""
+    if value is not None and not minimum <= value <= maximum:
+        found.add(field, f"must be from {minimum.total_seconds():.0f}s to {maximum.total_seconds():.0f}s")
 
 
 def check_uuid(found: Violations, field: str, value: str) -> None:
-    """Notes a text that is not a UUID in its usual form."""
+    """Reports a text that is not a UUID in its usual form."""
     if not is_uuid(value):
         found.add(field, "must be a UUID")
 
 
 def is_uuid(text: str) -> bool:
-    """Tells whether `text` is a UUID in its usual form, 36 characters."""
+    """Returns whether `text` is a UUID in its usual form, 36 characters."""
     try:
         return str(uuid.UUID(text)) == text.lower()
     except ValueError:
@@ -91,7 +91,7 @@ def is_uuid(text: str) -> bool:
 
 
 def check_labels(found: Violations, field: str, labels: dict[str, str]) -> None:
-    """Notes too many labels, keys that are none, and values that are too long."""
+    """Reports too many labels, keys that are none, and values that are too long."""
     if len(labels) > 64:
         found.add(field, "must have at most 64 entries")
     for key, value in sorted(labels.items()):
@@ -101,7 +101,7 @@ def check_labels(found: Violations, field: str, labels: dict[str, str]) -> None:
                 f"key {key[:80]!r} must be lower-case letters, digits and '_', '.', '/', '-', begin with a letter, end "
                 "with a letter or digit, at most 63 characters",
             )
-        check_text(found, f"{field}.{key[:80]}", value, most=256)
+        check_text(found, f"{field}.{key[:80]}", value, maximum=256)
 
 
 def placeholders(text: str) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ def placeholders(text: str) -> tuple[str, ...]:
 
 
 def check_placeholder_names(found: Violations, field: str, names: Sequence[str]) -> None:
-    """Notes more than 64 names, one that stands twice, and one that no placeholder can have."""
+    """Reports more than 64 names, a duplicate, and a name that no placeholder can have."""
     if len(names) > 64:
         found.add(field, "must have at most 64 entries")
     for index, name in enumerate(names[:64]):
@@ -120,14 +120,14 @@ def check_placeholder_names(found: Violations, field: str, names: Sequence[str])
                 "must be letters, digits and '_', '.', '-', begin with a letter or '_', at most 64 characters",
             )
         elif name in names[:index]:
-            found.add(f"{field}[{index}]", "stands there twice")
+            found.add(f"{field}[{index}]", "is a duplicate")
 
 
-def check_json(found: Violations, field: str, value: dict[str, Json], *, most: int) -> None:
-    """Notes a JSON object that is larger than `most` bytes, or holds what JSON or PostgreSQL can't (NaN, NUL)."""
+def check_json(found: Violations, field: str, value: dict[str, Json], *, maximum: int) -> None:
+    """Reports a JSON object that is larger than `maximum` bytes, or holds what JSON or PostgreSQL can't (NaN, NUL)."""
     text = canonical(value)
-    if len(text.encode()) > most:
-        found.add(field, f"must have at most {most} bytes as JSON")
+    if len(text.encode()) > maximum:
+        found.add(field, f"must have at most {maximum} bytes as JSON")
     if not _is_finite(value):
         found.add(field, "must not hold a number that is not finite")
     if "\\u0000" in text and _has_nul(value):

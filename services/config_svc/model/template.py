@@ -37,12 +37,12 @@ class Template:
     placeholders: Placeholders | None = None
 
     def check(self, found: Violations, path: str) -> None:
-        """Notes every broken rule under `path`; whether the schema is a good one is not known here."""
+        """Reports every broken rule under `path`; whether the schema is a good one is not known here."""
         check_resource_id(found, f"{path}.id", self.id)
         if version_order(self.version) is None:
             found.add(f"{path}.version", "must be MAJOR.MINOR.PATCH, each a number below 1000000000")
-        rules.check_text(found, f"{path}.description", self.description, most=2000)
-        rules.check_json(found, f"{path}.parameters_schema", self.parameters_schema, most=64 * KIB)
+        rules.check_text(found, f"{path}.description", self.description, maximum=2000)
+        rules.check_json(found, f"{path}.parameters_schema", self.parameters_schema, maximum=64 * KIB)
         if self.parameters_schema.get("type") != "object":
             found.add(f"{path}.parameters_schema.type", "must be 'object'")
         if self.placeholders is not None:
@@ -79,7 +79,7 @@ class Template:
         return [name for name in rules.placeholders(instructions) if name not in known]
 
     def same_content(self, other: "Template") -> bool:
-        """Tells whether both declare the same, whenever they were published."""
+        """Returns whether both declare the same, whenever they were published."""
         return replace(self, parameters_schema={}, create_time=other.create_time) == replace(
             other, parameters_schema={}
         ) and canonical(self.parameters_schema) == canonical(other.parameters_schema)

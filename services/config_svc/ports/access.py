@@ -25,7 +25,7 @@ class AccessTransaction(Protocol):
     """What a transaction can do besides writing agent configs."""
 
     async def hold_project(self, project: str) -> Project | None:
-        """Reads a project that is not being deleted, and keeps it there until the transaction ends."""
+        """Reads a project that is not being deleted, and keeps it from deletion until the transaction ends."""
         ...
 
     async def hold_keys_of(self, project: str) -> Project | None:
@@ -49,7 +49,7 @@ class AccessTransaction(Protocol):
         ...
 
     async def remove_project(self, project: Project) -> bool:
-        """Removes a locked project when nothing is left in it but ended keys; tells whether it did."""
+        """Removes a locked project when nothing is left in it but ended keys; returns whether it did."""
         ...
 
     async def insert_key(self, key: ApiKey, key_hash: bytes) -> None:
@@ -61,7 +61,7 @@ class AccessTransaction(Protocol):
         ...
 
     async def end_keys(self, keys: Sequence[ApiKey], time: datetime) -> None:
-        """Stores when keys end, and tells everybody who watches."""
+        """Stores when keys end, and publishes it to everybody who watches."""
         ...
 
     async def unrevoked_keys(self, project_uid: str, limit: int, user_id: str = "") -> Sequence[ApiKey]:
@@ -73,11 +73,11 @@ class AccessTransaction(Protocol):
         ...
 
     async def record(self, events: Sequence[AuditEvent]) -> None:
-        """Adds to the audit log. An event whose `event_id` is there already is left out."""
+        """Adds to the audit log. An event whose `event_id` already exists is left out."""
         ...
 
     async def events_of_user(self, project: str, user_id: str, limit: int) -> Sequence[AuditEvent]:
-        """Reads and locks audit events in which the user stands."""
+        """Reads and locks audit events in which the user occurs."""
         ...
 
     async def rewrite_event(self, event: AuditEvent) -> None:
@@ -106,7 +106,7 @@ class KeyTail(Protocol):
 
 
 class AccessStore(Protocol):
-    """Reads of projects, API keys and the audit log, and writes that stand by themselves."""
+    """Reads of projects, API keys and the audit log, and writes that are a transaction of their own."""
 
     async def project(self, project: str) -> Project | None:
         """Reads a project, also one in deletion."""

@@ -1,6 +1,6 @@
 """The port to the database: what every store promises, the in-memory twin and PostgreSQL alike.
 
-Every method may raise `servicekit.errors.Unavailable` when the database is away or does not answer in time. Times are
+Every method may raise `servicekit.errors.Unavailable` when the database is, or does not answer in time. Times are
 the caller's; the store has no clock.
 """
 
@@ -67,7 +67,7 @@ class Transaction(AccessTransaction, Protocol):
         ...
 
     async def publish(self, template: Template) -> tuple[Template, bool]:
-        """Stores a template version unless it is there; returns what is stored then, and whether it is new."""
+        """Stores a template version unless it exists; returns what is stored then, and whether it is new."""
         ...
 
     async def purge(self, now: datetime, limit: int) -> Sequence[AgentConfig]:
@@ -99,7 +99,7 @@ class Tail(Protocol):
     """A connection of its own that follows the feed, untouched by how busy the others are."""
 
     async def position(self) -> FeedPosition:
-        """Reads where the feed stands."""
+        """Reads the feed's position."""
         ...
 
     async def changes(self, after: int, limit: int) -> Sequence[Change]:
@@ -163,7 +163,7 @@ class Store(AccessStore, Protocol):
         ...
 
     async def feed_position(self) -> FeedPosition:
-        """Reads where the feed stands."""
+        """Reads the feed's position."""
         ...
 
     async def changes(self, after: int, limit: int) -> Sequence[Change]:

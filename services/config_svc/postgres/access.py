@@ -260,8 +260,8 @@ class PostgresAccess(ABC):
         return [event_of_row(row) for row in await self._rows(audit_page(query, before, limit))]
 
     async def forget_audit_events(self, before: datetime, limit: int) -> int:
-        statement = text("SELECT remove_old_audit_events(:before, :most) AS count")
-        rows = await self._rows(statement.bindparams(before=before, most=limit))
+        statement = text("SELECT remove_old_audit_events(:before, :limit) AS count")
+        rows = await self._rows(statement.bindparams(before=before, limit=limit))
         return int(rows[0].count)
 
 

@@ -140,12 +140,12 @@ def change_of_row(row: AnyRow) -> KeyChange:
 
 
 def ended_before(time: datetime) -> ColumnElement[bool]:
-    """Tells of keys that ended before `time`."""
+    """Selects keys that ended before `time`."""
     return func.least(api_keys.c.expire_time, api_keys.c.revoke_time) < time
 
 
 def unused_since(time: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Tells of keys that were last used before `time`, as far as is stored."""
+    """Selects keys that were last used before `time`, as far as is stored."""
     return or_(api_keys.c.last_used_time.is_(None), api_keys.c.last_used_time < time)
 
 

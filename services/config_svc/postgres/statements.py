@@ -128,7 +128,7 @@ def _newest_first() -> Sequence[Any]:
 
 
 async def read_position(connection: AsyncConnection) -> FeedPosition:
-    """Reads where the feed stands."""
+    """Reads the feed's position."""
     newest = select(func.max(agent_config_changes.c.sequence)).scalar_subquery()
     row = (await connection.execute(select(feed.c.id, feed.c.compacted, newest.label("newest")))).one()
     return FeedPosition(row.id, max(row.newest or 0, row.compacted), row.compacted)

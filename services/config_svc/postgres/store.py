@@ -1,8 +1,8 @@
 """The store on PostgreSQL: SQLAlchemy Core, psycopg 3, reads in AUTOCOMMIT.
 
-Every operation ends within the answer bound, also when the server accepts connections and says nothing: the caller gets
-`Unavailable` then, and the abandoned work is cancelled and cleaned up behind it. A connection that died unnoticed, as
-all do when PostgreSQL restarts, costs one silent second try on a new one, never after a commit began.
+Every operation ends within the answer bound, also when the server accepts connections and does not answer: the caller
+gets `Unavailable` then, and the abandoned work is cancelled and cleaned up behind it. A connection that died unnoticed,
+as all do when PostgreSQL restarts, costs one silent second try on a new one, never after a commit began.
 """
 
 import asyncio
@@ -83,7 +83,7 @@ class PostgresStore(PostgresAccess):
 
     @property
     def connections_in_use(self) -> int:
-        """How many of the pool's connections are lent out."""
+        """How many of the pool's connections are in use."""
         pool: Any = self._engine.pool
         return int(pool.checkedout())
 

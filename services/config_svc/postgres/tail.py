@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 PEER = "postgresql"
 
-_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
+_UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
 
 log = structlog.get_logger("config_svc.postgres")
 
@@ -66,7 +66,7 @@ class PostgresTail:
         if not self._notified:
             try:
                 await _readable(self._driver.fileno(), timeout)
-            except _AWAY as error:
+            except _UNAVAILABLE as error:
                 raise Unavailable(PEER) from error
         self._notified = False
 
@@ -111,9 +111,9 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 async def answered(work: Coroutine[Any, Any, T], seconds: float, abandoned: set[asyncio.Task[Any]]) -> T:
-    """Returns what `work` does; raises Unavailable when the database is away or has not answered after `seconds`.
+    """Returns what `work` does; raises Unavailable when the database is, or has not answered after `seconds`.
 
-    `work` that is left behind, also by a caller that is cancelled, is cancelled and stands in `abandoned` to its end.
+    `work` that is left behind, also by a caller that is cancelled, is cancelled and kept in `abandoned` until it ends.
     """
     task = asyncio.get_running_loop().create_task(work)
     try:
@@ -128,17 +128,17 @@ async def answered(work: Coroutine[Any, Any, T], seconds: float, abandoned: set[
     try:
         return task.result()
     except DBAPIError as error:
-        if not error.connection_invalidated and not isinstance(error.orig, _AWAY):
+        if not error.connection_invalidated and not isinstance(error.orig, _UNAVAILABLE):
             raise
-        log.warning("database failed", error=type(error.orig).__name__, sqlstate=getattr(error.orig, "sqlstate", None))
+        log.warning("database_error", error=type(error.orig).__name__, sqlstate=getattr(error.orig, "sqlstate", None))
         raise Unavailable(PEER) from error
-    except (*_AWAY, PoolTimeout, OSError) as error:
-        log.warning("database is away", error=type(error).__name__)
+    except (*_UNAVAILABLE, PoolTimeout, OSError) as error:
+        log.warning("database_unavailable", error=type(error).__name__)
         raise Unavailable(PEER) from error
 
 
 def forget(task: asyncio.Task[Any], abandoned: set[asyncio.Task[Any]]) -> None:
-    """Takes note of the end of work that nobody waits for any more."""
+    """Ends the record of work that nobody waits for any more."""
     abandoned.discard(task)
     if not task.cancelled() and task.exception() is not None:
-        log.debug("abandoned work failed", error=type(task.exception()).__name__)
+        log.debug("abandoned_work_failed", error=type(task.exception()).__name__)

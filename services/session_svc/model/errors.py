@@ -21,7 +21,7 @@ class SessionAlreadyExists(ServiceError):
     reason = Reason.SESSION_ALREADY_EXISTS
 
     def __init__(self, session_id: str) -> None:
-        super().__init__(f"session {session_id!r} is there already", metadata={"session_id": session_id})
+        super().__init__(f"session {session_id!r} already exists", metadata={"session_id": session_id})
 
 
 class SessionAgentMismatch(ServiceError):

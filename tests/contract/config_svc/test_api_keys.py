@@ -325,19 +325,19 @@ async def test_uses_are_written_at_the_end_of_the_process(store: Store, clock: C
     uses = KeyUses(store, clock=clock)
     running = asyncio.create_task(uses.run())
     await asyncio.sleep(0)
-    uses.note(made.id, None)
+    uses.record(made.id, None)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     page, _ = await keys.list(P, size=0, token="")
     assert page[0].last_used_time is not None
 
 
-async def test_notes_of_uses_are_bounded(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("config_svc.access.key_uses.MAX_NOTED", 3)
+async def test_recorded_uses_are_bounded(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config_svc.access.key_uses.MAX_RECORDED", 3)
     uses = KeyUses(store, clock=clock)
     for number in range(9):
-        uses.note(f"key_{number}", None)
-    assert len(uses._noted) == 3
+        uses.record(f"key_{number}", None)
+    assert len(uses._recorded) == 3
 
 
 async def test_secrets_are_rotated_without_a_key_noticing(

@@ -68,7 +68,7 @@ def test_defaults_stand_in_for_what_is_left_out() -> None:
 
 
 def test_a_version_is_there_once_and_is_one() -> None:
-    with pytest.raises(StartupError, match=r"'shop' 1\.0\.0 is there twice"):
+    with pytest.raises(StartupError, match=r"'shop' 1\.0\.0 is a duplicate"):
         TemplateCatalog([Shop(), Shop()])
     with pytest.raises(StartupError, match=r"'shop': version '1\.0' is not MAJOR\.MINOR\.PATCH"):
         TemplateCatalog([Shop("1.0")])
