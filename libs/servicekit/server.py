@@ -72,7 +72,7 @@ class GrpcServer:
         if self._closing is None:
             await self._health.enter_graceful_shutdown()
 
-    def close_door(self, grace: float) -> None:
+    def stop_accepting(self, grace: float) -> None:
         """Takes no new call from now on; ends watches at once, and what still runs after `grace` seconds."""
         if self._closing is None:
             self._on_drain.drain()
@@ -84,7 +84,7 @@ class GrpcServer:
         if self._closing is None:
             await asyncio.sleep(max(notice, _NOTICE if self._on_drain.running else 0.0))
         on_end()
-        self.close_door(grace)
+        self.stop_accepting(grace)
         if self._closing is not None:
             await self._closing
 

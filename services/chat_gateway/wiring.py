@@ -49,7 +49,7 @@ from servicekit.server import GrpcServer, serving
 from servicekit.tls import Certificates, certificates
 
 _LAST_CALLS = 0.1
-"""Seconds in which what came in before the doors closed gets as far as the scheduler, which then counts it."""
+"""Seconds in which calls accepted before the stop reach the scheduler, which then counts them."""
 
 SERVICES = ("parley.chat.v1.ChatService", "parley.chat.v1.RuntimeService")
 _PEERS = (
@@ -162,7 +162,7 @@ async def _drain(
     await grpc_server.retire()
     await asyncio.sleep(settings.drain_notice)
     http.stop_accepting()
-    grpc_server.close_door(settings.drain_timeout + _edge_drain(settings))
+    grpc_server.stop_accepting(settings.drain_timeout + _edge_drain(settings))
     await asyncio.sleep(_LAST_CALLS)
     await scheduler.drain(settings.drain_timeout)
 

@@ -207,15 +207,15 @@ async def test_instances_are_listed_and_evicted(edge: Edge) -> None:
     assert edge.instances.evicted == [("default", "hello"), ("default", ""), ("default", "")]
 
 
-async def test_health_names_the_part_that_is_away(edge: Edge) -> None:
+async def test_health_names_the_part_that_is_unavailable(edge: Edge) -> None:
     assert (await edge.client.get("/livez")).json() == {"status": "ok"}
     ready = await edge.client.get("/readyz")
     assert (ready.status_code, ready.json()["ready"]) == (200, True)
-    edge.readiness.parts["session_svc"] = "away for 3 s"
-    away = await edge.client.get("/readyz")
-    assert (away.status_code, away.json()) == (
+    edge.readiness.parts["session_svc"] = "unavailable for 3 s"
+    unready = await edge.client.get("/readyz")
+    assert (unready.status_code, unready.json()) == (
         503,
-        {"ready": False, "parts": {"config_svc": "ok", "session_svc": "away for 3 s"}},
+        {"ready": False, "parts": {"config_svc": "ok", "session_svc": "unavailable for 3 s"}},
     )
 
 
@@ -326,7 +326,7 @@ async def test_a_peers_violations_carry_our_names(edge: Edge) -> None:
     }
 
 
-async def test_a_peer_that_is_away_is_503(edge: Edge) -> None:
+async def test_a_peer_that_is_unavailable_is_503(edge: Edge) -> None:
     edge.peers.answers["GetAgentConfig"] = RemoteError(
         "config_svc is unavailable", code=Code.UNAVAILABLE, reason="PEER_UNAVAILABLE"
     )
