@@ -16,7 +16,7 @@ from parley_cli.processes.ports import is_loopback_url
 DEFAULT_URL = "http://127.0.0.1:8080"
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 120.0
-"""How long the server may say nothing, not even a keep-alive."""
+"""How long the server may be silent, without even a keep-alive."""
 
 Json = dict[str, Any]
 
@@ -30,7 +30,7 @@ class FieldViolation:
 
 
 class ApiError(LocalError):
-    """The server refused, or answered what is no answer; one line with its code."""
+    """The server refused, or its answer is invalid; one line with its code."""
 
     def __init__(self, code: str, message: str, status: int = 0, violations: Sequence[FieldViolation] = ()) -> None:
         self.message = " ".join(message.split())
@@ -41,7 +41,7 @@ class ApiError(LocalError):
 
 
 class Unreachable(LocalError):
-    """Nothing answers at the address."""
+    """No server answers at the address."""
 
     def __init__(self, url: str, why: str) -> None:
         super().__init__(f"cannot reach {url} ({why}); is `parley up` running? PARLEY_URL names another address")
@@ -110,7 +110,7 @@ class Api:
 
     @contextmanager
     def chat(self, agent_id: str, text: str, *, session_id: str | None, user_id: str | None = None) -> Iterator[Answer]:
-        """Run one turn; the stream is closed, and with it the turn given up, when the block ends early."""
+        """Run one turn; the stream is closed, which cancels the turn, when the block ends early."""
         body: Json = {"model": agent_id, "messages": [{"role": "user", "content": text}], "stream": True}
         body |= {key: value for key, value in (("session_id", session_id), ("user_id", user_id)) if value}
         try:
@@ -158,7 +158,7 @@ def _refusal(response: httpx.Response) -> ApiError:
 
 
 def _pieces(response: httpx.Response) -> Iterator[str]:
-    """Yield the text of a stream of chunks; a stream that breaks off, or ends in an error, raises ApiError."""
+    """Yield the text of a stream of chunks; a stream that is cut off, or ends in an error, raises ApiError."""
     for line in response.iter_lines():
         if not line.startswith("data:"):
             continue
@@ -171,4 +171,4 @@ def _pieces(response: httpx.Response) -> Iterator[str]:
         for choice in chunk.get("choices", []):
             if text := choice.get("delta", {}).get("content"):
                 yield text
-    raise ApiError("stream_broken", "the answer broke off; it was not stored")
+    raise ApiError("stream_broken", "the answer was cut off; it was not stored")

@@ -1,4 +1,4 @@
-"""What can go wrong on this machine; every error is one line that names the part and the way out."""
+"""What can go wrong on this machine; every error names the part and the remedy."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ class MissingPart(LocalError):
 
 
 class PortTaken(LocalError):
-    """Somebody else listens on a port that a child needs."""
+    """Another process listens on a port that a child needs."""
 
     def __init__(self, name: str, port: int, setting: str | None = None) -> None:
         hint = f"; free it or set {setting}" if setting else ""

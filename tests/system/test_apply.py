@@ -159,7 +159,7 @@ def test_prune_deletes_its_owners_agents_only_and_asks(
     code, out, err = run("agents", "apply", "-f", str(folder), "--prune")
     assert code == 1
     assert out.splitlines()[0] == "- delete sales"
-    assert "1 agent, with all sessions, would be deleted: say --yes" in err
+    assert "1 agent, with all sessions, would be deleted: give --yes" in err
     assert http.get("/v1/agents/sales").status_code == 200
     code, out, _ = run("agents", "apply", "-f", str(folder), "--prune", "--yes")
     assert (code, out.splitlines()[-1]) == (0, "deleted sales")
@@ -187,8 +187,8 @@ def test_what_somebody_else_changes_meanwhile_is_not_overwritten(
     code, out, err = run("agents", "apply", "-f", str(folder))
     assert code == 1
     assert "updated sales (revision 2)" in out
-    assert "support: was changed by somebody else since the plan was made, and is left as it is (etag_mismatch)" in err
-    assert "new: was changed by somebody else" in err
+    assert "support: was changed since the plan was made, and is left as it is (etag_mismatch)" in err
+    assert "new: was changed since the plan was made" in err
     assert "2 of 3 changes failed: run apply again" in err
     assert http.get("/v1/agents/support").json()["parameters"] == {"company": "Acme"}
     monkeypatch.undo()

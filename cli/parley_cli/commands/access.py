@@ -1,4 +1,4 @@
-"""`parley projects`, `parley keys`, `parley audit`: who may touch what, over the HTTP API."""
+"""`parley projects`, `parley keys`, `parley audit`: who may do what, over the HTTP API."""
 
 from typing import Annotated, Any
 
@@ -40,10 +40,10 @@ def create_project(
     project_id: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's id.")],
     name: Annotated[str, typer.Option("--name", help="A name for people.")] = "",
 ) -> None:
-    """Make a project."""
+    """Create a project."""
     with Api() as api:
         api.send("POST", "/v1/projects", {"id": project_id, "display_name": name})
-    typer.echo(f"made {project_id}")
+    typer.echo(f"created {project_id}")
 
 
 @projects.command("list")
@@ -71,17 +71,17 @@ def create_key(
     scopes: Annotated[list[str], typer.Option("--scope", help="What it may do, such as chat; can be repeated.")],
     project: Project = None,
     user: Annotated[str | None, typer.Option("--user", help="The only user it may act for.")] = None,
-    expires: Annotated[str | None, typer.Option("--expires", help="When it ends (RFC 3339).")] = None,
+    expires: Annotated[str | None, typer.Option("--expires", help="When it expires (RFC 3339).")] = None,
     name: Annotated[str, typer.Option("--name", help="A name for people.")] = "",
     turns_a_minute: Annotated[
-        int, typer.Option("--turns-a-minute", min=0, max=1_000_000, help="Turns it may begin a minute; 0 is any.")
+        int, typer.Option("--turns-a-minute", min=0, max=1_000_000, help="Turns it may begin a minute; 0: no limit.")
     ] = 0,
     turns_at_once: Annotated[
-        int, typer.Option("--turns-at-once", min=0, max=100_000, help="Turns it may have running; 0 is any.")
+        int, typer.Option("--turns-at-once", min=0, max=100_000, help="Turns it may have running; 0: no limit.")
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Make an API key, and print it this once."""
+    """Create an API key, and print it this once."""
     body: dict[str, Any] = {"scopes": scopes, "display_name": name}
     if turns_a_minute or turns_at_once:
         body["limits"] = {"requests_per_minute": turns_a_minute, "concurrent_turns": turns_at_once}
@@ -112,7 +112,7 @@ def list_keys(project: Project = None, limit: Limit = 100, as_json: AsJson = Fal
 
 @keys.command("revoke")
 def revoke_key(key_id: KeyId, project: Project = None) -> None:
-    """End an API key at once."""
+    """Revoke an API key at once."""
     with Api(project=project) as api:
         api.send("DELETE", f"/v1/api_keys/{key_id}")
     typer.echo(f"revoked {key_id}")
@@ -122,10 +122,10 @@ def revoke_key(key_id: KeyId, project: Project = None) -> None:
 def rotate_key(
     key_id: KeyId,
     project: Project = None,
-    overlap: Annotated[str, typer.Option("--overlap", help="How long the old key still works.")] = "86400s",
+    overlap: Annotated[str, typer.Option("--overlap", help="How long the old key stays valid.")] = "86400s",
     as_json: AsJson = False,
 ) -> None:
-    """Replace an API key by one with the same rights; the old one works on for a while."""
+    """Replace an API key by one with the same rights; the old one stays valid for a while."""
     with Api(project=project) as api:
         rotated = api.send("POST", f"/v1/api_keys/{key_id}:rotate", {"overlap": overlap})
     if as_json:

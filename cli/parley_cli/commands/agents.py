@@ -35,7 +35,7 @@ DELETED = {"deleted": "delete_time", "uid": "uid"}
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """Read one object from a YAML or JSON file; raises LocalError that says what is wrong with it."""
+    """Read one object from a YAML or JSON file; raises LocalError that says what is wrong."""
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
         value = YAML(typ="safe", pure=True).load(text)
@@ -86,7 +86,7 @@ def create_agent(file: File, project: Project = None, as_json: AsJson = False) -
 
 @agents.command("update")
 def update_agent(agent_id: Id, file: File, project: Project = None, as_json: AsJson = False) -> None:
-    """Change the fields of an agent that the file names; the others stay. An `etag` in the file is checked."""
+    """Change the fields of an agent that the file names; the others are kept. An `etag` in the file is checked."""
     with Api(project=project) as api:
         agent = api.send("PATCH", f"/v1/agents/{agent_id}", read_object(file))
     if as_json:

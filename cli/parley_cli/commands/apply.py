@@ -64,9 +64,9 @@ def apply(
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print plan and outcome.")] = Output.TEXT,
     project: Project = None,
 ) -> None:
-    """Make the server have the agents that the files declare. Nothing is changed unless every file is good."""
+    """Make the server have the agents that the files declare. Nothing is changed unless every file is valid."""
     if prune and files.is_file():
-        raise LocalError("--prune needs a folder: one file does not say which agents there are")
+        raise LocalError("--prune needs a folder: one file does not declare all agents")
     declared, problems = agent_files(files)
     with Api(project=project) as api:
         plan, found = make_plan(api, declared, owner, prune=prune)
@@ -92,7 +92,7 @@ def export(
     output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.YAML,
     project: Project = None,
 ) -> None:
-    """Write agents as files that `apply` takes. Files that are there keep their comments and the order of fields."""
+    """Write agents as files that `apply` takes. Existing files keep their comments and the order of fields."""
     with Api(project=project) as api:
         named = [api.get(f"/v1/agents/{one}") for one in ids or ()]
         agents = named or api.list_all("/v1/agents", MAX_AGENTS)
@@ -115,7 +115,7 @@ def _require_good(problems: list[Problem]) -> None:
 
 
 def _carry_out(api: Api, plan: Plan, comment: str, output: Output) -> None:
-    """Carries out the plan as far as it goes: one agent that somebody else has changed keeps no other from its turn."""
+    """Carries out the plan as far as it goes: an agent that was changed meanwhile does not stop the others."""
     outcomes: dict[str, str] = {}
     failed = 0
     for step in plan.changes:
@@ -138,7 +138,7 @@ def _carry_out(api: Api, plan: Plan, comment: str, output: Output) -> None:
 
 def _advice(error: ApiError) -> str:
     if error.code.upper() in (Reason.ETAG_MISMATCH, Reason.AGENT_ALREADY_EXISTS, Reason.AGENT_NOT_FOUND):
-        return f"was changed by somebody else since the plan was made, and is left as it is ({error.code})"
+        return f"was changed since the plan was made, and is left as it is ({error.code})"
     return str(error)
 
 

@@ -13,9 +13,9 @@ PROMPT = "you> "
 
 def chat(
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="The agent's id.")],
-    session: Annotated[str | None, typer.Option("--session", help="Go on with this session.")] = None,
+    session: Annotated[str | None, typer.Option("--session", help="Continue this session.")] = None,
     user: Annotated[str | None, typer.Option("--user", help="Whose session it is.")] = None,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="Say this alone, and end.")] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Send this message only, and exit.")] = None,
     project: Project = None,
 ) -> None:
     """Talk to an agent; the answers are streamed. Lines that are piped in are turns too."""

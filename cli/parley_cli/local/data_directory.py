@@ -13,11 +13,11 @@ from parley_cli.errors import DataInUse, LocalError
 from parley_cli.processes.ports import free_port, is_free
 
 LOCK_WRITTEN_SECONDS = 1.0
-LOOKED_AT_SECONDS = 0.5
-"""How long the lock may be held by others who only look whether somebody owns it."""
+CHECKED_SECONDS = 0.5
+"""How long the lock may be held by others that only check whether it is owned."""
 POLL_SECONDS = 0.02
 LOG_BYTES = 16 * 2**20
-"""A log beyond this is set aside, replacing the one before, when the system starts."""
+"""A log beyond this is rotated, replacing the one before, when the system starts."""
 
 
 class DataDirectory:
@@ -76,7 +76,7 @@ class DataDirectory:
         while not (text := self._lock.read_text().strip()) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         if not text.isdecimal():
-            raise LocalError(f"{self._lock} is held by a process that does not say which it is")
+            raise LocalError(f"{self._lock} is held by a process that has not written its pid")
         return int(text)
 
     def write_state(self, state: dict[str, Any]) -> None:
@@ -114,7 +114,7 @@ class DataDirectory:
 
 def _lock(file: IO[str]) -> bool:
     """Take the lock for this process; false when another process keeps it."""
-    deadline = time.monotonic() + LOOKED_AT_SECONDS
+    deadline = time.monotonic() + CHECKED_SECONDS
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -24,7 +24,7 @@ LIST_MODELS_SECONDS = 5.0
 def hello_agent(settings: UpSettings) -> dict[str, Any]:
     """Return the agent that a fresh system gets; raises LocalError when a provider does not name a model.
 
-    How a model samples is left to a provider of the user's own; the local one rambles when it is let.
+    Sampling is left to a provider of the user's own; the local model rambles without bounds.
     """
     if settings.providers is None:
         model: dict[str, Any] = {"provider": EmbeddedModel.provider, "name": MODEL_NAME}
@@ -56,13 +56,11 @@ def first_model(base_url: str, api_key_env: str | None) -> str:
         )
         return str(answer.raise_for_status().json()["data"][0]["id"])
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
-        raise LocalError(
-            f"{base_url} does not say which models it has ({error}); name one in PARLEY_UP_HELLO_MODEL"
-        ) from None
+        raise LocalError(f"{base_url} does not list its models ({error}); name one in PARLEY_UP_HELLO_MODEL") from None
 
 
 def ensure_agent(api: Api, settings: UpSettings) -> bool:
-    """Create the agent if there is none with its id; tells whether it did."""
+    """Create the agent if there is none with its id; returns whether it did."""
     try:
         api.get(f"/v1/agents/{AGENT}")
     except ApiError as error:

@@ -1,4 +1,4 @@
-"""What `parley up` says while it works: a bar and a live table on a terminal, plain lines anywhere else."""
+"""The output of `parley up`: a progress bar and a live table on a terminal, plain lines anywhere else."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +18,13 @@ REFRESH_SECONDS = 1.0
 
 
 class Narrator:
-    """Speaks to the person who started the system."""
+    """Writes to the terminal of whoever started the system."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
 
     def say(self, line: str = "") -> None:
-        """Say one plain line, whatever characters it has."""
+        """Print one plain line, whatever characters it has."""
         self.console.print(Text(line), soft_wrap=True)
 
     @contextmanager

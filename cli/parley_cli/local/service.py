@@ -53,7 +53,7 @@ class Service:
         return ", ".join([*(f"http {port}" for port in self._http_ports), f"grpc {self._grpc_port}"])
 
     def check_ports(self) -> None:
-        """Raise PortTaken, with the setting that moves it, for a port that somebody else listens on."""
+        """Raise PortTaken, with the setting that moves it, for a port that another process listens on."""
         for setting, port in self._ports.items():
             if not is_free(port):
                 raise PortTaken(self.name, port, setting)
@@ -64,7 +64,7 @@ class Service:
         self._child.start()
 
     def ready(self) -> bool:
-        """Tell whether it serves."""
+        """Return whether it serves."""
         return grpc_serves(self._target) and all(
             http_answers(f"http://{LOOPBACK}:{port}/livez") for port in self._http_ports
         )

@@ -66,19 +66,19 @@ class LocalSystem:
 
     @property
     def stages(self) -> Sequence[str]:
-        """What `bring_up` tells about, in about that order."""
+        """What `bring_up` reports, in about that order."""
         return [part.name for part in self._stores] + [SCHEMA] + [service.name for service in self._services]
 
-    def bring_up(self, told: Callable[[str], None]) -> None:
-        """Start everything and wait until it serves, telling what is ready; raises LocalError.
+    def bring_up(self, on_ready: Callable[[str], None]) -> None:
+        """Start everything and wait until it serves, reporting what is ready; raises LocalError.
 
         What is missing, and ports that are taken, are found before anything starts.
         """
         self._check()
-        self.supervisor.start(self._stores, told)
+        self.supervisor.start(self._stores, on_ready)
         self._migrate()
-        told(SCHEMA)
-        self.supervisor.start(self._services, told)
+        on_ready(SCHEMA)
+        self.supervisor.start(self._services, on_ready)
 
     @property
     def _stores(self) -> list[Part]:

@@ -27,7 +27,7 @@ POLL_SECONDS = 0.1
 
 
 class StopRequested(BaseException):
-    """Somebody asked this process to end; no error, so no `except Exception` may swallow it."""
+    """A signal asked this process to end; not an error, so no `except Exception` may swallow it."""
 
 
 class StopSignals:
@@ -37,7 +37,7 @@ class StopSignals:
         self._count = 0
 
     def hurried(self) -> bool:
-        """Whether whoever asked to stop has asked again."""
+        """Whether a stop was requested again."""
         return self._count > 1
 
     @contextmanager
@@ -74,8 +74,8 @@ def _run(
         system = LocalSystem(data, settings, gateways)
         try:
             data.write_state(system.describe("starting"))
-            with narrator.progress(system.stages) as told:
-                system.bring_up(told)
+            with narrator.progress(system.stages) as on_ready:
+                system.bring_up(on_ready)
             if system.postgres.note:
                 narrator.say(system.postgres.note)
             data.write_state(system.describe("ready"))
@@ -102,7 +102,7 @@ def _stop(system: LocalSystem, data: DataDirectory, narrator: Narrator, signals:
 def introduce(http_url: str, grpc_target: str, settings: UpSettings, narrator: Narrator) -> None:
     """Have a first turn with `hello`, made if there is none, and print how to go on.
 
-    A model that does not answer is worth a line, and no reason to take the system down.
+    A model that does not answer is reported in a line; the system stays up.
     """
     with Api(http_url) as api:
         try:
@@ -150,7 +150,7 @@ def _wait_until_ready(data: DataDirectory, process: "subprocess.Popen[bytes]", l
 
 
 def down(data: DataDirectory) -> bool:
-    """Stop the system of a data directory and wait for its end; tells whether there was one. Idempotent."""
+    """Stop the system of a data directory and wait for its end; returns whether there was one. Idempotent."""
     pid = data.owner()
     if pid is None:
         return False

@@ -19,7 +19,7 @@ POLL_SECONDS = 0.02
 PAUSE_SECONDS = 5.0
 TAIL_BYTES = 4096
 
-# The kernel's death signal follows the *thread* that forked: one that lives as long as this process, whoever calls.
+# The kernel's death signal follows the *thread* that forked: one that lives as long as this process.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 
@@ -100,7 +100,7 @@ class Child:
             try:
                 self._process = spawned.result()
             except BaseException:
-                # Interrupted while waiting: the process starts all the same, and somebody must be able to stop it.
+                # Interrupted while waiting: the process starts all the same, and must stay stoppable.
                 self._process = spawned.result()
                 raise
 
@@ -149,7 +149,7 @@ class Child:
         process = self._started()
         if process.poll() is None:
             process.send_signal(self.stop_signal)
-            # A paused process takes no notice of anything but SIGKILL and SIGCONT.
+            # A paused process handles nothing but SIGKILL and SIGCONT.
             process.send_signal(signal.SIGCONT)
         deadline = time.monotonic() + timeout
         while process.poll() is None:
@@ -165,7 +165,7 @@ class Child:
         return process.wait(timeout=10)
 
     def pause(self) -> None:
-        """Stop the process where it stands (SIGSTOP); `resume` lets it go on. Returns when it stands still."""
+        """Suspend the process (SIGSTOP) until `resume`. Returns when it is stopped."""
         process = psutil.Process(self.pid)
         self._started().send_signal(signal.SIGSTOP)
         deadline = time.monotonic() + PAUSE_SECONDS
@@ -173,7 +173,7 @@ class Child:
             time.sleep(POLL_SECONDS)
 
     def resume(self) -> None:
-        """Let a paused process go on (SIGCONT)."""
+        """Resume a paused process (SIGCONT)."""
         self._started().send_signal(signal.SIGCONT)
 
     def _started(self) -> subprocess.Popen[bytes]:

@@ -11,7 +11,7 @@ ASK_SECONDS = 2.0
 
 
 def grpc_serves(target: str, service: str = "", credentials: grpc.ChannelCredentials | None = None) -> bool:
-    """Tell whether the server at `target` (`host:port`) reports SERVING for a service ("" = the whole server)."""
+    """Return whether the server at `target` (`host:port`) reports SERVING for a service ("" = the whole server)."""
     request = health_pb2.HealthCheckRequest(service=service)
     with _channel(target, credentials) as channel:
         try:
@@ -29,7 +29,7 @@ def _channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.C
 
 
 def http_answers(url: str) -> bool:
-    """Tell whether a GET of `url` is answered by 200."""
+    """Return whether a GET of `url` is answered by 200."""
     try:
         return httpx.get(url, timeout=ASK_SECONDS, trust_env=False).status_code == httpx.codes.OK
     except httpx.TransportError:

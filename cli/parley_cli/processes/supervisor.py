@@ -1,4 +1,4 @@
-"""A table of parts that start in order, are watched, and stop in the reverse order."""
+"""Parts that start in order, are watched, and stop in the reverse order."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ class Part(Protocol):
 
     @property
     def name(self) -> str:
-        """What people call it; unique in one table."""
+        """Its name for people; unique in one supervisor."""
 
     @property
     def child(self) -> Child | None:
@@ -30,7 +30,7 @@ class Part(Protocol):
         """Start the process without waiting for more; raises LocalError."""
 
     def ready(self) -> bool:
-        """Tell whether it can be used."""
+        """Return whether it can be used."""
 
 
 class Supervisor:
@@ -44,26 +44,26 @@ class Supervisor:
         """The parts that were started, in that order."""
         return tuple(self._parts)
 
-    def start(self, parts: Sequence[Part], told: Callable[[str], None]) -> None:
-        """Start parts that do not depend on each other, and tell the name of each that is ready.
+    def start(self, parts: Sequence[Part], on_ready: Callable[[str], None]) -> None:
+        """Start parts that do not depend on each other; `on_ready` is called with the name of each that is ready.
 
         Raises what a launch raises, ChildDied for any part that ends meanwhile, or NotReady.
         """
         self.check()
         for part in parts:
-            # In the table before it runs: a start that fails or is interrupted half-way leaves nothing behind.
+            # Listed before it runs: a start that fails or is interrupted half-way leaves nothing behind.
             self._parts.append(part)
             part.launch()
-        self._wait(list(parts), told)
+        self._wait(list(parts), on_ready)
 
-    def _wait(self, waiting: list[Part], told: Callable[[str], None]) -> None:
+    def _wait(self, waiting: list[Part], on_ready: Callable[[str], None]) -> None:
         began = time.monotonic()
         while waiting:
             self.check()
             for part in tuple(waiting):
                 if part.ready():
                     waiting.remove(part)
-                    told(part.name)
+                    on_ready(part.name)
                 elif part.child is not None and time.monotonic() - began > part.ready_seconds:
                     raise NotReady(part.name, part.ready_seconds, part.child.log, last_line(part.child.log))
             time.sleep(POLL_SECONDS)
@@ -75,19 +75,23 @@ class Supervisor:
                 raise part.child.died()
 
     def watch(self, seconds: float, tick: Callable[[], None]) -> None:
-        """Go on until a part ends by itself, which raises ChildDied; call `tick` every so many seconds."""
+        """Run until a part ends by itself, which raises ChildDied; call `tick` every so many seconds."""
         while True:
             self.check()
             tick()
             time.sleep(seconds)
 
     def stop(
-        self, told: Callable[[str], None], hurried: Callable[[], bool] = lambda: False, timeout: float = STOP_SECONDS
+        self,
+        on_stopping: Callable[[str], None],
+        hurried: Callable[[], bool] = lambda: False,
+        timeout: float = STOP_SECONDS,
     ) -> list[str]:
         """Stop every part, the last started first, each in at most `timeout` seconds.
 
-        Parts that had to be killed, or left with an error after they were asked to stop, are returned as complaints.
-        (One that was still starting may know no better than to die of the signal.)
+        `on_stopping` is called with the name of each. Parts that had to be killed, or exited with an error after they
+        were asked to stop, are returned as complaints. A part that was still starting may be killed by the signal
+        itself, which is none.
         """
         complaints = []
         while self._parts:
@@ -95,7 +99,7 @@ class Supervisor:
             child = part.child
             if child is None or not child.running:
                 continue
-            told(part.name)
+            on_stopping(part.name)
             code = child.stop(timeout, hurried)
             if code not in (0, -child.stop_signal):
                 complaints.append(f"{part.name} did not stop cleanly (exit code {code}, log {child.log})")

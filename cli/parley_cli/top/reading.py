@@ -1,4 +1,4 @@
-"""One look at one replica's metrics, and what two looks say of the time between them."""
+"""One reading of one replica's metrics, and what two readings say of the time between them."""
 
 import math
 from collections import defaultdict

@@ -75,7 +75,7 @@ def _addresses(url: str) -> list[str]:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         found = socket.getaddrinfo(parts.host, port, type=socket.SOCK_STREAM)
     except (httpx.InvalidURL, OSError) as error:
-        raise LocalError(f"{url} is no address of a replica: {error}") from None
+        raise LocalError(f"{url} is not the address of a replica: {error}") from None
     hosts = list(dict.fromkeys(entry[4][0] for entry in found))
     if parts.scheme == "https" or len(hosts) == 1:
         return [f"{parts.scheme}://{parts.netloc.decode()}"]  # a certificate is for the name

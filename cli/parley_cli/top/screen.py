@@ -28,7 +28,7 @@ _LATE_LOOP = 0.05
 
 
 def render(replicas: Sequence[Replica]) -> RenderableType:
-    """Returns the whole picture: the sums, and one line a replica."""
+    """Returns the whole screen: the sums, and one line a replica."""
     table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
     for number, heading in enumerate(COLUMNS):
         table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=True)

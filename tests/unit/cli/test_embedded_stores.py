@@ -98,7 +98,7 @@ def test_postgres_runs_as_nobody_where_user_namespaces_are_refused(tmp_path: Pat
 
 def test_data_that_was_moved_and_is_gone_is_named(tmp_path: Path) -> None:
     (tmp_path / "postgres").symlink_to(tmp_path / "gone")
-    with pytest.raises(LocalError, match=r"postgres leads to .*/gone, which is gone"):
+    with pytest.raises(LocalError, match=r"postgres leads to .*/gone, which does not exist"):
         EmbeddedPostgres(tmp_path / "postgres").start()
 
 

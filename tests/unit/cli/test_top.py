@@ -81,8 +81,8 @@ def test_a_replica_that_refuses_says_which_key_it_needs(status: int, said: str) 
     assert replica.trouble == said
 
 
-def test_what_is_no_address_is_a_named_error() -> None:
-    with pytest.raises(LocalError, match="no address"):
+def test_what_is_not_an_address_is_a_named_error() -> None:
+    with pytest.raises(LocalError, match="not the address"):
         Replicas(["http://no-such-host.invalid:8080"])
 
 
