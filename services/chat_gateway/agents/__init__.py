@@ -1,1 +1,1 @@
-"""Agents: the runtime objects that turns run on, and the cache that holds them."""
+"""What agents and templates are, and what they put prompts together with."""

@@ -7,8 +7,8 @@ import structlog
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
 
+from chat_gateway.agents.template import Template
 from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
-from chat_gateway.templates.template import Template
 from contract.reasons import Reason
 from parley.config.v1 import template_service_pb2
 from servicekit.channels import call

@@ -3,12 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chat_gateway.agents.agent import Agent, TurnContext
-from chat_gateway.agents.prompt import prompt_messages
-from chat_gateway.model.turn import AgentConfig, Answer, Message, OnDelta
-from chat_gateway.providers.provider import ModelCall, Provider, merged_sampling
-from chat_gateway.templates.placeholders import Instructions
-from chat_gateway.templates.template import Placeholders
+from chat_gateway.template_api import (
+    Agent,
+    AgentConfig,
+    Answer,
+    Instructions,
+    Message,
+    ModelCall,
+    OnDelta,
+    Placeholders,
+    Provider,
+    TurnContext,
+    merged_sampling,
+    prompt_messages,
+)
 
 
 class AssistantTemplate:

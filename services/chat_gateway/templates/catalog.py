@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from chat_gateway.agents.agent import Agent
+from chat_gateway.agents.template import Template
 from chat_gateway.model.errors import TemplateNotBuildable
 from chat_gateway.model.turn import AgentConfig
 from chat_gateway.providers.provider import Provider
-from chat_gateway.templates.template import Template
 from servicekit.errors import StartupError
 
 VERSION = re.compile(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})")

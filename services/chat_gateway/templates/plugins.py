@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
-from chat_gateway.templates.template import Placeholders, Template
+from chat_gateway.agents.template import Placeholders, Template
 from servicekit.errors import StartupError
 
 GROUP = "parley.templates"

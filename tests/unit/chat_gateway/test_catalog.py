@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from chat_gateway.agents import placeholders
+from chat_gateway.agents.template import Placeholders
 from chat_gateway.model.errors import TemplateNotBuildable
 from chat_gateway.model.turn import AgentConfig
-from chat_gateway.templates import placeholders
 from chat_gateway.templates.assistant import AssistantTemplate
 from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.templates.plugins import all_templates
-from chat_gateway.templates.template import Placeholders
 from config_svc.model import rules
 from servicekit.errors import StartupError
 from tests.unit.chat_gateway.world import FakeProvider, make_config

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chat_gateway.agents.placeholders import Instructions
 from chat_gateway.agents.prompt import NO_RESULT, prompt_messages
 from chat_gateway.model.errors import PlaceholderMissing
 from chat_gateway.model.turn import Message, ToolCall
-from chat_gateway.templates.placeholders import Instructions
 from contract.enums import Role
 
 USER = Message(Role.USER, "hi")

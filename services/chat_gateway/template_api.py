@@ -1,0 +1,60 @@
+"""What a template imports of Parley, be it the gateway's own or another package's (docs/templates.md).
+
+Nothing else of `chat_gateway` is promised to plug-ins. What leaves this module, or changes its meaning, is a line under
+"Changed" in CHANGELOG.md.
+"""
+
+from chat_gateway.agents.agent import Agent, TurnContext
+from chat_gateway.agents.placeholders import Instructions
+from chat_gateway.agents.prompt import prompt_messages
+from chat_gateway.agents.template import Placeholders, Template
+from chat_gateway.model.errors import PlaceholderMissing
+from chat_gateway.model.turn import (
+    AgentConfig,
+    Answer,
+    Delta,
+    FinishReason,
+    ImagePart,
+    Message,
+    OnDelta,
+    Sampling,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    TurnRequest,
+    Usage,
+)
+from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider, merged_sampling
+from contract.enums import Role
+from servicekit.errors import ServiceError
+
+__all__ = [
+    "Agent",
+    "AgentConfig",
+    "Answer",
+    "Delta",
+    "FinishReason",
+    "ImagePart",
+    "Instructions",
+    "Message",
+    "ModelAnswer",
+    "ModelCall",
+    "OnDelta",
+    "PlaceholderMissing",
+    "Placeholders",
+    "Provider",
+    "Role",
+    "Sampling",
+    "ServiceError",
+    "Template",
+    "TextPart",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "TurnContext",
+    "TurnRequest",
+    "Usage",
+    "merged_sampling",
+    "prompt_messages",
+]
