@@ -12,16 +12,20 @@ from chat_gateway.clients.stubs import CONFIG_SVC, SESSION_SVC
 from chat_gateway.ports import KnownConfigs
 from servicekit.server import GrpcServer
 
-CHECK_INTERVAL = 1.0
+CHECK_SECONDS = 2.5
+RECHECK_SECONDS = 0.5
+"""Between checks while a peer does not serve: its return is news to those who wait for it."""
 CHECK_TIMEOUT = 1.0
 
 
 class Readiness:
-    """Asks the peers' health once a second; keeps the last answer, so that a probe costs nothing and never waits.
+    """Asks the peers' health every 2.5 s, more often while one does not serve.
+
+    The last answer is kept, so that a probe costs nothing and never waits.
 
     Ready means: a turn on an agent that this gateway knows can be run. So session_svc must serve; while config_svc is
-    away the gateway goes on with what it knows and says so. A gateway that has just started knows nothing: it is ready
-    once config_svc has its templates.
+    unavailable the gateway goes on with what it knows and says so. A gateway that has just started knows nothing: it is
+    ready once config_svc has its templates.
     """
 
     def __init__(
@@ -84,7 +88,8 @@ class Readiness:
         """Checks for ever; meant to be a background task."""
         while True:
             await asyncio.gather(*(self._check(name) for name in self._health))
-            await asyncio.sleep(CHECK_INTERVAL)
+            serving = all(since is None for since in self._away_since.values())
+            await asyncio.sleep(CHECK_SECONDS if serving else RECHECK_SECONDS)
 
     async def _check(self, name: str) -> None:
         serves, served = await self._serves(name), self._away_since[name] is None
