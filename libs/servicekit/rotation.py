@@ -9,6 +9,7 @@ from typing import Any, Self
 import grpc
 import structlog
 
+from servicekit.supervision import supervise
 from servicekit.tls import Certificates, Material
 
 OLD_CALLS_SECONDS = 3600.0
@@ -39,7 +40,9 @@ class RotatingChannel(grpc.aio.Channel):
         self._channel = open_with(self._material)
         self._methods: weakref.WeakSet[_Method] = weakref.WeakSet()
         self._closing: set[asyncio.Task[None]] = set()
-        self._following = asyncio.create_task(self._follow(), name="certificates of a channel")
+        self._following = asyncio.create_task(
+            supervise("channel_certificates", self._follow), name="certificates of a channel"
+        )
 
     async def __aenter__(self) -> Self:
         return self

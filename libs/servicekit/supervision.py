@@ -27,5 +27,5 @@ async def supervise(name: str, work: Callable[[], Awaitable[object]]) -> NoRetur
             if task is not None and task.cancelling():
                 raise  # a fault on the way out: it must not keep the task from ending
             error = fault
-        log.error("task ended and is started again", task=name, exc_info=error)
+        log.error("background_task_restarted", task=name, exc_info=error)
         await asyncio.sleep(PAUSE_SECONDS)

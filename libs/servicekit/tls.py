@@ -13,6 +13,7 @@ import grpc
 import structlog
 
 from servicekit.errors import StartupError
+from servicekit.supervision import supervise
 
 CHECK_SECONDS = 1.0
 """How often the files are looked at: a changed certificate is in use this long after it was written, at the latest."""
@@ -138,7 +139,7 @@ async def certificates(files: TlsFiles | None, every: float = CHECK_SECONDS) -> 
         found = Certificates(files, files.read())
     except BadCertificates as error:
         raise StartupError(f"TLS certificates: {error}") from error
-    following = asyncio.create_task(found.follow(every), name="certificates")
+    following = asyncio.create_task(supervise("certificates", lambda: found.follow(every)), name="certificates")
     try:
         yield found
     finally:

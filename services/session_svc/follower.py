@@ -4,22 +4,21 @@ Every replica follows by itself; what one has done already is nothing to the nex
 cursor behind it is kept, so that a replica that dies in between leaves the work to whoever reads on from there.
 """
 
-import asyncio
 import contextlib
-import random
 import time
 
 import structlog
 
 from contract.reasons import Reason
+from servicekit.backoff import Backoff
 from servicekit.errors import ServiceError
 from session_svc.metrics import Metrics
 from session_svc.model.session import AgentIncarnation, Purge
 from session_svc.ports import AgentStore, Change, ChangeKind, ConfigFeed
 from session_svc.sessions import Sessions
 
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 5.0
+FIRST_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 5.0
 
 log = structlog.get_logger("session_svc.follower")
 
@@ -32,21 +31,19 @@ class Follower:
         self._sessions = sessions
         self._agents = agents
         self._metrics = metrics
-        self._pause = FIRST_PAUSE
+        self._attempts = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
 
     async def run(self) -> None:
-        """Follows until cancelled; while config_svc or the store is away, tries again at growing intervals."""
-        while True:
+        """Follows until cancelled; while config_svc or the store is unavailable, tries again at growing intervals."""
+        async for _ in self._attempts:
             try:
                 await self._follow(await self._agents.cursor())
             except ServiceError as error:
                 if error.reason == Reason.CURSOR_TOO_OLD:
                     await self._start_over()
                 else:
-                    log.info("config feed is away", reason=error.reason)
+                    log.info("config_feed_down", reason=error.reason)
             self._metrics.follower(False)
-            await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     async def _start_over(self) -> None:
         with contextlib.suppress(ServiceError):
@@ -56,7 +53,7 @@ class Follower:
         known = cursor
         async with contextlib.aclosing(self._feed.changes(cursor)) as changes:
             async for change in changes:
-                self._pause = FIRST_PAUSE
+                self._attempts.reset()
                 self._metrics.follower(True)
                 self._metrics.followed(time.time())
                 if not known:

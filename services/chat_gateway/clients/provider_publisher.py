@@ -1,4 +1,4 @@
-"""Tells config_svc which providers and models this gateway has, for as long as it runs."""
+"""Publishes to config_svc which providers and models this gateway has, for as long as it runs."""
 
 import asyncio
 import uuid
@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
 from parley.config.v1 import provider_service_pb2 as pb
+from servicekit.backoff import Backoff
 from servicekit.channels import call
 from servicekit.errors import UNREACHABLE, ServiceError
 
@@ -17,15 +18,21 @@ log = structlog.get_logger(__name__)
 
 _TIMEOUT = 5.0
 _WITHDRAWAL_TIMEOUT = 1.0
-_PAUSE = 0.5
+_PAUSE_SECONDS = 0.5
 
 
 class ProviderPublisher:
-    """Publishes providers, by name with their models (none: any), under an id of this process. `ttl` is in seconds."""
+    """Publishes providers, by name with their models (none: any), under an id of this process.
 
-    def __init__(self, stubs: Stubs, providers: Mapping[str, Sequence[str]], ttl: float) -> None:
+    `ttl` and `pause`, between two attempts while config_svc is unavailable, are in seconds.
+    """
+
+    def __init__(
+        self, stubs: Stubs, providers: Mapping[str, Sequence[str]], ttl: float, *, pause: float = _PAUSE_SECONDS
+    ) -> None:
         self._stub = stubs.providers
         self._ttl = ttl
+        self._pause = pause
         self._request = pb.PublishProvidersRequest(
             gateway_id=str(uuid.uuid4()),
             providers=[pb.Provider(name=name, models=models) for name, models in providers.items()],
@@ -35,8 +42,8 @@ class ProviderPublisher:
         self._request.ttl.CopyFrom(held)
 
     async def publish(self) -> None:
-        """Publishes once, and keeps trying while config_svc is away. One that refuses (an older one) is left."""
-        while True:
+        """Publishes once, and keeps trying while config_svc is unavailable. One that refuses (an older one) is left."""
+        async for _ in Backoff(self._pause, self._pause):
             try:
                 await call(self._stub.PublishProviders, self._request, timeout=_TIMEOUT, peer=CONFIG_SVC)
                 return
@@ -44,7 +51,6 @@ class ProviderPublisher:
                 if error.code not in UNREACHABLE:
                     log.warning("providers_not_published", reason=error.reason, message=error.message)
                     return
-            await asyncio.sleep(_PAUSE)
 
     async def repeat(self) -> None:
         """Publishes for ever, so often that two can fail before config_svc forgets; meant to be a background task."""

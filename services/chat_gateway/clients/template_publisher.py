@@ -1,6 +1,5 @@
-"""Tells config_svc which templates this gateway can build."""
+"""Publishes to config_svc which templates this gateway can build."""
 
-import asyncio
 from collections.abc import Iterable
 
 import structlog
@@ -11,17 +10,19 @@ from chat_gateway.agents.template import Template
 from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
 from contract.reasons import Reason
 from parley.config.v1 import template_service_pb2
+from servicekit.backoff import Backoff
 from servicekit.channels import call
 from servicekit.errors import ServiceError
 
 log = structlog.get_logger(__name__)
 
 _TIMEOUT = 5.0
-_PAUSES = (0.2, 0.5, 1.0, 2.0)
+_FIRST_PAUSE_SECONDS = 0.2
+_MAX_PAUSE_SECONDS = 2.0
 
 
 async def publish_templates(stubs: Stubs, templates: Iterable[Template]) -> None:
-    """Publishes every template, and keeps trying while config_svc is away. Idempotent.
+    """Publishes every template, and keeps trying while config_svc is unavailable. Idempotent.
 
     A version that is published with other content (another build of this gateway) is logged and left as it is.
     """
@@ -41,8 +42,7 @@ async def _publish(stubs: Stubs, template: Template) -> None:
         message.placeholders.session_metadata = template.placeholders.session_metadata
         message.placeholders.names.extend(template.placeholders.names)
     request = template_service_pb2.PublishTemplateRequest(template=message)
-    tries = 0
-    while True:
+    async for _ in Backoff(_FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS):
         try:
             await call(stubs.templates.PublishTemplate, request, timeout=_TIMEOUT, peer=CONFIG_SVC)
         except ServiceError as error:
@@ -52,5 +52,3 @@ async def _publish(stubs: Stubs, template: Template) -> None:
         else:
             log.info("template_published", template_id=template.id, version=template.version)
             return
-        await asyncio.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
-        tries += 1

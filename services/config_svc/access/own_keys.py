@@ -1,6 +1,5 @@
 """config_svc checks the API keys of its own callers where it keeps them, and learns of their ends without a stream."""
 
-import asyncio
 from contextlib import aclosing
 
 import structlog
@@ -10,9 +9,10 @@ from access.caller import Caller, CallerLimits
 from access.key_cache import CheckedKey, KeyCache
 from config_svc.access.api_keys import ApiKeys
 from config_svc.access.key_feed import AccessFeed
+from servicekit.backoff import Backoff
 from servicekit.errors import ServiceError
 
-_AGAIN_SECONDS = 0.1
+_RECONNECT_SECONDS = 0.1
 
 log = structlog.get_logger("config_svc.own_keys")
 
@@ -38,7 +38,7 @@ class OwnKeys:
 
     async def follow(self, cache: KeyCache) -> None:
         """Reports every key that ends to the cache, for ever; meant to be a background task."""
-        while True:
+        async for _ in Backoff(_RECONNECT_SECONDS, _RECONNECT_SECONDS):
             try:
                 async with aclosing(self._feed.watch(None)) as ends:
                     await anext(ends)
@@ -49,4 +49,3 @@ class OwnKeys:
                 log.debug("own_key_watch_down", reason=error.reason)
             finally:
                 cache.watch_lost()
-            await asyncio.sleep(_AGAIN_SECONDS)

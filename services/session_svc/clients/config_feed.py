@@ -1,6 +1,5 @@
 """config_svc's agents as the port `ConfigFeed`: which exist, and what happens to them."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -31,17 +30,12 @@ class ConfigClient:
     async def changes(self, cursor: str) -> AsyncGenerator[Change, None]:
         """Without a message for three heartbeats the feed counts as lost."""
         request = pb.WatchAgentConfigsRequest(cursor=cursor, heartbeat_interval=Duration(seconds=HEARTBEAT_SECONDS))
-        responses = stream(self._stub.WatchAgentConfigs, request, timeout=None, peer=PEER)
+        watch = self._stub.WatchAgentConfigs
+        responses = stream(watch, request, timeout=None, silence=SILENCE_SECONDS, peer=PEER)
         async with contextlib.aclosing(responses):
-            while True:
-                try:
-                    async with asyncio.timeout(SILENCE_SECONDS):
-                        response = await anext(responses, None)
-                except TimeoutError:
-                    raise Unavailable(PEER) from None
-                if response is None:
-                    raise Unavailable(PEER)
+            async for response in responses:
                 yield _change(response)
+        raise Unavailable(PEER)
 
     async def exists(self, agent: AgentIncarnation) -> bool:
         request = pb.GetAgentConfigRequest(project=agent.project, id=agent.agent_id, uid=agent.agent_uid)

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-import pytest
 import structlog
 
 from chat_gateway.clients.provider_publisher import ProviderPublisher
@@ -45,7 +44,7 @@ async def publishing(peer: Peer | None, ttl: float = 60.0) -> AsyncIterator[Prov
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield ProviderPublisher(make_stubs(channel, channel), MODELS, ttl)
+            yield ProviderPublisher(make_stubs(channel, channel), MODELS, ttl, pause=0.01)
     finally:
         await server.stop(None)
 
@@ -74,8 +73,7 @@ async def test_providers_are_published_with_their_models_until_taken_back() -> N
         assert not peer.requests[-1].providers, "a late repetition does not bring it back"
 
 
-async def test_a_config_svc_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chat_gateway.clients.provider_publisher._PAUSE", 0.01)
+async def test_a_config_svc_that_is_unavailable_is_asked_again() -> None:
     peer = Peer()
     peer.failures = [RemoteError("x", code=Code.UNAVAILABLE, reason="PEER_UNAVAILABLE")] * 2
     async with publishing(peer) as publisher, asyncio.timeout(10):

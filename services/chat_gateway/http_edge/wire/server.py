@@ -11,6 +11,7 @@ from litestar.types import ASGIApp
 
 from chat_gateway.http_edge.wire.protocol import HEAD_TIMEOUT, BoundedHttpProtocol, SharedState
 from servicekit.errors import StartupError
+from servicekit.supervision import supervise
 from servicekit.tls import Certificates, server_context
 
 KEEP_ALIVE_SECONDS = 75
@@ -68,7 +69,7 @@ async def http_serving(
     server.server_state = state = SharedState(head_timeout)
     try:
         await server.startup(sockets=[listener])
-        ticker = asyncio.create_task(_tick(server), name="http-date")
+        ticker = asyncio.create_task(supervise("http_date", lambda: _tick(server)), name="http_date")
         try:
             running = HttpServer(listener.getsockname()[1], server, state)
             yield running
