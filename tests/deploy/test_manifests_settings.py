@@ -5,26 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from chat_gateway.settings import GatewaySettings
-from config_svc.settings import ConfigSettings
-from servicekit.settings import ServiceSettings
-from session_svc.settings import SessionSettings
 from tests.deploy.manifests import Object, environment, named, workload, workloads
+from tests.deploy.service_settings import CLASSES, names_of
 
-CLASSES: dict[str, type[ServiceSettings]] = {
-    "config-svc": ConfigSettings,
-    "session-svc": SessionSettings,
-    "chat-gateway": GatewaySettings,
-}
 SECRETS = {
     "<parley-postgres-app/uri>": "postgresql://parley:x@parley-postgres-rw:5432/parley",
     "<parley-redis/url>": "redis+cluster://:x@redis:6379",
 }
-
-
-def names_of(settings: type[ServiceSettings]) -> set[str]:
-    """The environment variables that a service reads."""
-    return set(settings.variables().values())
 
 
 def containers_of_ours(overlay: str) -> list[tuple[str, Object]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.engine import ROOT
-from tests.deploy.test_manifests_settings import CLASSES, names_of
+from tests.deploy.service_settings import CLASSES, names_of
 
 PAGES = sorted((ROOT / "docs" / "operations").glob("*.md"))
 WRITTEN_BY_US = {"upgrade.md", "scaling.md", "backup.md", "incidents.md"}

@@ -12,18 +12,16 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from google.protobuf import descriptor_pool, message_factory
+from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
 from access.api_key import new_api_key
 from access.authenticator import peer_credential
 from access.caller import AGENTS_READ, AGENTS_WRITE, IMPLIED, KEY_SCOPES, OPERATOR, SERVICE, SESSIONS_READ, USER_SCOPES
-from chat_gateway.wiring import SERVICES as GATEWAY_SERVICES
-from config_svc.wiring import SERVICES as CONFIG_SERVICES
 from parley.access.v1 import rule_pb2
 from servicekit.rpc_status import from_rpc_error
-from session_svc.wiring import SERVICES as SESSION_SERVICES
 from tests.servers.system import System
+from tests.system.methods import METHODS
 
 KINDS = ("none", "garbage", "unknown", "other project", "missing scope", "revoked", "expired", "other user", "right")
 UNAUTHENTICATED = {"none", "garbage", "unknown", "revoked", "expired"}
@@ -123,20 +121,6 @@ def guarded(guarded_system: System) -> Iterator[Guarded]:
         assert client.delete(f"/v1/api_keys/{revoked['id']}", headers={"X-Project-ID": "acme"}).status_code == 204
         time.sleep(3)  # it has ended, by every clock
         yield world
-
-
-def methods() -> list[tuple[str, MethodDescriptor]]:
-    pool = descriptor_pool.Default()
-    by_target = {"gateway": GATEWAY_SERVICES, "config": CONFIG_SERVICES, "session": SESSION_SERVICES}
-    return [
-        (target, method)
-        for target, services in by_target.items()
-        for service in services
-        for method in pool.FindServiceByName(service).methods
-    ]
-
-
-METHODS = methods()
 
 
 def named(message: Any, path: str, value: str) -> None:

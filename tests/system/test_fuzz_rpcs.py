@@ -19,7 +19,7 @@ from access.caller import SERVICE
 from parley.access.v1 import rule_pb2
 from servicekit.rpc_status import from_rpc_error
 from tests.servers.system import System
-from tests.system.test_access_matrix import METHODS
+from tests.system.methods import METHODS
 
 SEED = int(os.environ.get("PARLEY_FUZZ_SEED", "4"))
 SECONDS = float(os.environ.get("PARLEY_FUZZ_SECONDS", "15"))

@@ -9,7 +9,7 @@ import typer
 
 from parley_cli.commands.app import app
 from parley_cli.local.settings import UpSettings
-from tests.deploy.test_manifests_settings import CLASSES, names_of
+from tests.deploy.service_settings import CLASSES, names_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"

@@ -62,6 +62,12 @@ for key, at in pairs(ends) do redis.call('PEXPIREAT', key, digits(at)) end
 """
 
 
+def number_field(number: int) -> bytes:
+    """Return the field of a stored turn that holds its number, as it goes over the wire."""
+    assert number < 128
+    return b"\x10" + bytes([number])
+
+
 @dataclass(frozen=True)
 class Bench:
     """The stores of one adapter."""

@@ -12,8 +12,7 @@ from session_svc.model.errors import (
     TurnQueueFull,
 )
 from session_svc.model.session import BeginTurn, Replayed, RequestMark, SessionKey, Waiting
-from tests.contract.session_svc.bench import UID, Bench
-from tests.contract.session_svc.test_turns import number_field
+from tests.contract.session_svc.bench import UID, Bench, number_field
 
 KEY = SessionKey("default", "s1")
 

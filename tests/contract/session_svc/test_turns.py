@@ -11,15 +11,10 @@ from session_svc.model.errors import (
     SessionNotFound,
 )
 from session_svc.model.session import AgentIncarnation, CommitTurn, Lease, Replayed, SessionKey, TurnQuery, Usage
-from tests.contract.session_svc.bench import UID, Bench
+from tests.contract.session_svc.bench import UID, Bench, number_field
 
 KEY = SessionKey("default", "s1")
 OTHER_UID = "5f0c7f0e-0000-4000-8000-000000000002"
-
-
-def number_field(number: int) -> bytes:
-    assert number < 128
-    return b"\x10" + bytes([number])
 
 
 async def test_first_turn_makes_the_session(bench: Bench) -> None:

@@ -22,8 +22,8 @@ from servicekit.settings import SettingsError
 from tests.servers.ports import free_port
 from tests.servers.processes import ServiceProcess
 from tests.servers.stores import libpq_url
+from tests.servers.web import read
 from tests.service.config_svc.conftest import Running, agent, publish, running
-from tests.service.config_svc.test_metrics import read
 
 OPERATOR_KEY = "an operator's key for the tests, not short".replace(" ", "-")
 

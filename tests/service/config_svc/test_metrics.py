@@ -1,24 +1,14 @@
 """What the metrics endpoint tells."""
 
 import asyncio
-import urllib.error
-import urllib.request
 
 import grpc
 import pytest
 
 from parley.config.v1 import agent_config_service_pb2 as pb
 from tests.servers.ports import free_port
+from tests.servers.web import read
 from tests.service.config_svc.conftest import agent, publish, running
-
-
-async def read(port: int, path: str) -> str:
-    def fetch() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            text: str = answer.read().decode()
-            return text
-
-    return await asyncio.to_thread(fetch)
 
 
 async def test_metrics_and_readiness(database_url: str) -> None:
