@@ -11,6 +11,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.servers.databases import migrated_database
 from tests.servers.redis_nodes import RedisCluster
 from tests.servers.stores import Choice, PostgresServer, RedisServer, fresh_database, fresh_redis
 from tests.servers.system import BreakableSystem, StartSystem, System
@@ -155,7 +156,7 @@ def shared_system(
     """The whole system: two gateways on stores of its own in the session's servers."""
     folder = tmp_path_factory.mktemp("system")
     with (
-        fresh_database(postgres_server) as postgres_url,
+        migrated_database(postgres_server) as postgres_url,
         fresh_redis(redis_server, logical_databases) as redis_url,
         System(postgres_url, redis_url, folder=folder, gateways=2) as system,
     ):
@@ -181,7 +182,7 @@ def guarded_system(
     env = {"PARLEY_AUTH": "required", "PARLEY_OPERATOR_KEY": key}
     folder = tmp_path_factory.mktemp("guarded")
     with (
-        fresh_database(postgres_server) as postgres_url,
+        migrated_database(postgres_server) as postgres_url,
         fresh_redis(redis_server, logical_databases) as redis_url,
         System(postgres_url, redis_url, folder=folder, gateways=2, env=env, operator_key=key) as system,
     ):

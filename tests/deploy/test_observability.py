@@ -13,8 +13,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.servers.databases import migrated_database
 from tests.servers.ports import free_port
-from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
 from tests.servers.system import System
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +46,7 @@ def served(
     """The series that the three services serve after a few turns, with their labels."""
     config_port, session_port = free_port(), free_port()
     with (
-        fresh_database(postgres_server) as postgres_url,
+        migrated_database(postgres_server) as postgres_url,
         fresh_redis(redis_server, logical_databases) as redis_url,
         System(
             postgres_url,

@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 
 import httpx
 
+from tests.servers.databases import is_migrated
 from tests.servers.mock_model import MODEL, MockModel
 from tests.servers.processes import READY_SECONDS, ServiceProcess, migrate
 from tests.servers.stores import PostgresServer, RedisServer
@@ -112,9 +113,10 @@ class System:
                     assert client.delete(f"/v1/agents/{agent['id']}").status_code == 204
 
     def start(self) -> None:
-        """Migrate, start everything and wait until all of it serves."""
+        """Migrate what is not, start everything and wait until all of it serves."""
         self.model.start()
-        migrate(self.postgres_url)
+        if not is_migrated(self.postgres_url):
+            migrate(self.postgres_url)
         for _ in range(self._wanted_gateways):
             self.new_gateway()
         for service in self.services:

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.databases import migrated_database
+from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
 from tests.servers.system import System
 from tests.unit.access.issuer import AUDIENCE, Issuer, serving_issuer
 
@@ -57,7 +58,7 @@ def system(
     }
     folder = tmp_path_factory.mktemp("tokens")
     with (
-        fresh_database(postgres_server) as postgres_url,
+        migrated_database(postgres_server) as postgres_url,
         fresh_redis(redis_server, logical_databases) as redis_url,
         System(postgres_url, redis_url, folder=folder, env=env, operator_key=OPERATOR_KEY) as system,
     ):

@@ -20,8 +20,9 @@ from parley.chat.v1 import chat_service_pb2, chat_service_pb2_grpc
 from parley.config.v1 import provider_service_pb2, provider_service_pb2_grpc
 from parley.errors.v1 import reason_pb2
 from parley.session.v1 import message_pb2
+from tests.servers.databases import migrated_database
 from tests.servers.mock_model import MODEL, Behaviour
-from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
 from tests.servers.system import PROVIDER, System
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ def system(
 ) -> Iterator[System]:
     """One gateway with short bounds, room for one turn, and a provider that is not there."""
     with (
-        fresh_database(postgres_server) as postgres_url,
+        migrated_database(postgres_server) as postgres_url,
         fresh_redis(redis_server, logical_databases) as redis_url,
         System(postgres_url, redis_url, folder=tmp_path_factory.mktemp("bad-input"), gateways=0) as started,
     ):

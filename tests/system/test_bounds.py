@@ -16,8 +16,9 @@ from grpc_status import rpc_status
 from parley.chat.v1 import chat_service_pb2 as pb
 from parley.chat.v1 import chat_service_pb2_grpc
 from parley.session.v1 import message_pb2
+from tests.servers.databases import migrated_database
 from tests.servers.mock_model import Behaviour
-from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
 from tests.servers.system import PROVIDER, System
 
 SECONDS = 0.5
@@ -53,7 +54,7 @@ def system(
 ) -> Iterator[System]:
     """Gateway 0 has short bounds on the provider, gateway 1 none that a test would meet."""
     with (
-        fresh_database(postgres_server) as postgres_url,
+        migrated_database(postgres_server) as postgres_url,
         fresh_redis(redis_server, logical_databases) as redis_url,
         System(postgres_url, redis_url, folder=tmp_path_factory.mktemp("bounds"), gateways=0) as started,
         nobody_accepts() as full,

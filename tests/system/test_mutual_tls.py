@@ -14,7 +14,8 @@ import pytest
 
 from parley.session.v1 import session_service_pb2, session_service_pb2_grpc
 from tests.servers.certificates import Authority, CertificateFolder
-from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.databases import migrated_database
+from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
 from tests.servers.system import System
 
 GATEWAY, SESSION = "spiffe://parley.test/gateway", "spiffe://parley.test/session"
@@ -57,7 +58,7 @@ def system(
         "PARLEY_GATEWAY_EDGE_KEY_FILE": str(files["edge"].key),
     }
     with (
-        fresh_database(postgres_server) as postgres_url,
+        migrated_database(postgres_server) as postgres_url,
         fresh_redis(redis_server, logical_databases) as redis_url,
         System(
             postgres_url,

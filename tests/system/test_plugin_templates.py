@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.databases import migrated_database
 from tests.servers.processes import ServiceProcess
-from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
 from tests.servers.system import System
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "parley-second-opinion"
@@ -54,7 +55,7 @@ def system(
 ) -> Iterator[System]:
     """Three gateways: with the plug-in, with its next version, and without."""
     with (
-        fresh_database(postgres_server) as postgres_url,
+        migrated_database(postgres_server) as postgres_url,
         fresh_redis(redis_server, logical_databases) as redis_url,
         System(postgres_url, redis_url, folder=tmp_path_factory.mktemp("system"), gateways=0) as started,
     ):

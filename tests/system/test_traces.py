@@ -9,10 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.servers.databases import migrated_database
 from tests.servers.mock_model import Behaviour
 from tests.servers.otlp_receiver import OtlpReceiver, ReceivedSpan
 from tests.servers.processes import ServiceProcess
-from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
 from tests.servers.system import System
 
 SECRET = "the-secret-word-nobody-may-see"
@@ -35,7 +36,7 @@ def traced(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[System]:
     with (
-        fresh_database(postgres_server) as postgres_url,
+        migrated_database(postgres_server) as postgres_url,
         fresh_redis(redis_server, logical_databases) as redis_url,
         System(
             postgres_url,

@@ -18,9 +18,10 @@ from grpc_status import rpc_status
 from parley.chat.v1 import chat_service_pb2 as chat_pb
 from parley.chat.v1 import chat_service_pb2_grpc
 from parley.session.v1 import message_pb2
+from tests.servers.databases import migrated_database
 from tests.servers.mock_model import Behaviour
 from tests.servers.processes import ServiceProcess
-from tests.servers.stores import PostgresServer, RedisServer, fresh_database, fresh_redis
+from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
 from tests.servers.system import System
 
 OPERATOR_KEY = secrets.token_urlsafe(32)
@@ -41,7 +42,7 @@ def system(
     folder: Path = tmp_path_factory.mktemp("limits")
     access = {"PARLEY_AUTH": "required", "PARLEY_OPERATOR_KEY": OPERATOR_KEY}
     env = access | {"PARLEY_SESSION_LEASE": str(LEASE), "PARLEY_SESSION_CLAIM": str(CLAIM)}
-    with fresh_database(postgres_server) as postgres_url, fresh_redis(redis_server, logical_databases) as redis_url:
+    with migrated_database(postgres_server) as postgres_url, fresh_redis(redis_server, logical_databases) as redis_url:
         running = System(postgres_url, redis_url, folder=folder, env=access, session_env=env, operator_key=OPERATOR_KEY)
         settings = env | {
             "PARLEY_SESSION_REDIS_URL": redis_url,

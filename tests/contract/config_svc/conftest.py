@@ -26,7 +26,7 @@ from config_svc.ports.store import Store, Transaction
 from config_svc.postgres.store import PostgresStore
 from config_svc.sweep import Sweep
 from tests.doubles.config_svc.memory_store import MemoryStore
-from tests.service.config_svc.databases import migrated_database
+from tests.servers.databases import migrated_database
 
 RETENTION = timedelta(days=30)
 

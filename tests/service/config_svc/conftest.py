@@ -18,8 +18,8 @@ from parley.config.v1 import (
 from parley.config.v1 import agent_config_pb2 as agents_pb
 from parley.config.v1 import template_service_pb2 as templates_pb
 from servicekit.channels import open_channel
+from tests.servers.databases import migrated_database
 from tests.servers.stores import PostgresServer
-from tests.service.config_svc.databases import migrated_database
 
 
 class Running:

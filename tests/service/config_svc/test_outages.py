@@ -16,9 +16,9 @@ from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1 import template_service_pb2 as templates_pb
 from servicekit.errors import ServiceError
 from servicekit.rpc_status import from_rpc_error
+from tests.servers.databases import migrated_database
 from tests.servers.stores import Choice, PostgresServer
 from tests.service.config_svc.conftest import Running, agent, publish, running
-from tests.service.config_svc.databases import migrated_database
 
 
 @pytest.fixture

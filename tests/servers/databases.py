@@ -34,3 +34,10 @@ def migrated_database(server: PostgresServer) -> Iterator[str]:
 def _run(url: str, statement: str) -> None:
     with psycopg.connect(libpq_url(url), autocommit=True) as connection:
         connection.execute(statement.encode())
+
+
+def is_migrated(database_url: str) -> bool:
+    """Tell whether a database has the schema of config_svc."""
+    with psycopg.connect(libpq_url(database_url)) as connection:
+        found = connection.execute("SELECT to_regclass('feed')").fetchone()
+    return found is not None and found[0] is not None
