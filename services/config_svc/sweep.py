@@ -24,9 +24,11 @@ log = structlog.get_logger("config_svc.sweep")
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Sweeps every `interval` seconds. `keep_changes` bounds how many changes the feed keeps, whatever their age.
+    """Sweeps every `interval` seconds, `batch` rows a transaction.
 
-    API keys go `key_retention` after their end, audit events `audit_retention` after they happened.
+    `keep_changes` bounds how many changes the feed keeps, whatever their age.
+
+    API keys are removed `key_retention` after their end, audit events `audit_retention` after they happened.
     """
 
     store: Store
@@ -38,6 +40,7 @@ class Sweep:
     key_retention: timedelta = timedelta(days=90)
     audit_retention: timedelta = timedelta(days=400)
     interval: float = 60.0
+    batch: int = BATCH
 
     async def run(self) -> None:
         """Sweeps for ever; while the database is unavailable there is nothing to do."""
@@ -52,13 +55,14 @@ class Sweep:
         """Removes all that is due now, in small transactions. Safe to run on several replicas at once."""
         now = self.clock()
         await self._drain("projects", self.projects.resume)
-        await self._drain("agent_configs", lambda: purge(self.store, now, BATCH))
+        await self._drain("agent_configs", lambda: purge(self.store, now, self.batch))
         await self._drain("changes", lambda: self.store.compact(now - self.feed_retention, self.keep_changes))
         await self._drain("providers", lambda: self.store.forget_providers(now))
         await self._drain("request_ids", lambda: self.store.forget_claims(now - REQUEST_ID_LIFETIME))
-        await self._drain("api_keys", lambda: self.store.forget_keys(now - self.key_retention, BATCH))
+        await self._drain("api_keys", lambda: self.store.forget_keys(now - self.key_retention, self.batch))
         await self._drain("api_key_changes", lambda: self.store.forget_key_changes(now - KEY_CHANGES_KEPT))
-        await self._drain("audit_events", lambda: self.store.forget_audit_events(now - self.audit_retention, BATCH))
+        oldest_event = now - self.audit_retention
+        await self._drain("audit_events", lambda: self.store.forget_audit_events(oldest_event, self.batch))
 
     async def _drain(self, kind: str, remove: Callable[[], Awaitable[int]]) -> None:
         while removed := await remove():

@@ -21,8 +21,8 @@ from config_svc.ports.store import Store, Transaction
 from contract.fields import check_resource_id
 from servicekit.errors import InvalidArgument, Violation, Violations
 
-REVOCATION_STEP = 100
-"""Keys that one transaction revokes."""
+KEYS_PER_STEP = 100
+"""How many keys one transaction revokes, where nothing else is said."""
 
 _KEY_WEIGHT = 1024
 
@@ -30,7 +30,8 @@ _KEY_WEIGHT = 1024
 class ApiKeys:
     """The use cases. Who makes or rotates a key must have its scopes, and be its user where it is bound to one.
 
-    No project gets more than `limit` keys that have not ended, however many make some at once.
+    No project gets more than `limit` keys that have not ended, however many make some at once. One transaction revokes
+    `keys_per_step` keys.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class ApiKeys:
         uses: KeyUses,
         metrics: Metrics,
         limit: int = 1000,
+        keys_per_step: int = KEYS_PER_STEP,
     ) -> None:
         self._limit = limit
+        self._keys_per_step = keys_per_step
         self._store = store
         self._clock = clock
         self._hashes = hashes
@@ -122,13 +125,15 @@ class ApiKeys:
     async def revoke_user(self, project: str, user_id: str) -> int:
         """Ends every key of the project that is bound to the user; returns how many were ended by this call.
 
-        Each transaction ends `REVOCATION_STEP` of them. Cut short, the rest is found by the next call.
+        Cut short, the rest is found by the next call.
         """
         rules.check_user_of(project, user_id)
 
         async def some(transaction: Transaction) -> int:
             held = await transaction.hold_project(project)
-            return await revoke_some(transaction, held.uid, self._clock(), user_id=user_id) if held is not None else 0
+            if held is None:
+                return 0
+            return await revoke_some(transaction, held.uid, self._clock(), limit=self._keys_per_step, user_id=user_id)
 
         revoked = 0
         with self._metrics.access_write("revoke_user_api_keys"):
@@ -204,10 +209,16 @@ class ApiKeys:
 
 
 async def revoke_some(
-    transaction: Transaction, project_uid: str, now: datetime, *, user_id: str = "", caller: Caller | None = None
+    transaction: Transaction,
+    project_uid: str,
+    now: datetime,
+    *,
+    limit: int,
+    user_id: str = "",
+    caller: Caller | None = None,
 ) -> int:
-    """Ends the oldest keys of a project, or of one user in it, with an audit event each; returns how many."""
-    keys = await transaction.unrevoked_keys(project_uid, REVOCATION_STEP, user_id)
+    """Ends the `limit` oldest keys of a project, or of a user in it, with an audit event each; returns how many."""
+    keys = await transaction.unrevoked_keys(project_uid, limit, user_id)
     revoked = [replace(key, revoke_time=now) for key in keys]
     if revoked:
         events = [key_event("revoke", *pair, now, caller=caller) for pair in zip(keys, revoked, strict=True)]

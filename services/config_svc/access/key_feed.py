@@ -26,26 +26,39 @@ from servicekit.errors import ServiceError, Unavailable
 
 POLL = 0.25
 PAGE = 500
-RING = 10_000
+BUFFER = 10_000
 MIN_HEARTBEAT = timedelta(milliseconds=50)
 MAX_HEARTBEAT = timedelta(seconds=60)
 DEFAULT_HEARTBEAT = timedelta(milliseconds=250)
 
-_FRESH = 2 * POLL
 _BACKOFF = 0.25
 
 log = structlog.get_logger("config_svc.access_feed")
 
 
 class AccessFeed(Following):
-    """Follows the ends of keys and serves watches. A watch that falls more than RING ends behind is cut off."""
+    """Follows the ends of keys and serves watches. A watch that falls more than `buffer` ends behind is cut off.
 
-    def __init__(self, store: Store, *, clock: Callable[[], datetime], metrics: Metrics, peer: str) -> None:
+    The database is read every `poll` seconds at least; a heartbeat says that this was done twice as long ago at most.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+        peer: str,
+        poll: float = POLL,
+        buffer: int = BUFFER,
+    ) -> None:
         super().__init__(metrics.access_up)
         self._store = store
         self._clock = clock
         self._metrics = metrics
         self._peer = peer
+        self._poll = poll
+        self._buffer = buffer
         self._ring: deque[KeyChange] = deque()
         self._ring_start = 0
         self._last = 0
@@ -90,7 +103,7 @@ class AccessFeed(Following):
         beat = loop.time() + interval
         while self._healthy and place == self._last:
             now = loop.time()
-            if now >= beat and now - self._read_at < _FRESH:
+            if now >= beat and now - self._read_at < 2 * self._poll:
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(beat if now < beat else now + interval):
@@ -107,13 +120,13 @@ class AccessFeed(Following):
             self._take(changes)
             self._set_followed(True)
             if len(changes) < PAGE:
-                await tail.wait(POLL)
+                await tail.wait(self._poll)
 
     def _take(self, changes: Sequence[KeyChange]) -> None:
         now = self._clock()
         for change in changes:
             self._ring.append(change)
-            if len(self._ring) > RING:
+            if len(self._ring) > self._buffer:
                 self._ring_start = self._ring.popleft().sequence
             self._metrics.access_delay.observe(max((now - change.time).total_seconds(), 0.0))
         if changes:

@@ -13,7 +13,7 @@ from servicekit.errors import ServiceError
 INTERVAL = 60.0
 BATCH = 500
 MAX_RECORDED = 100_000
-"""Keys whose use is recorded between two writes; that of more of them is not."""
+"""Of how many keys uses are recorded between two writes, where nothing else is said; those of more are not."""
 
 log = structlog.get_logger("config_svc.key_uses")
 
@@ -24,10 +24,18 @@ class KeyUses:
     What a process recorded last is lost when it is killed, and written when it ends in order.
     """
 
-    def __init__(self, store: Store, *, clock: Callable[[], datetime], interval: float = INTERVAL) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], datetime],
+        interval: float = INTERVAL,
+        limit: int = MAX_RECORDED,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._interval = interval
+        self._limit = limit
         self._recorded: dict[str, Use] = {}
 
     def record(self, key_id: str, written: datetime | None, new_hash: bytes | None = None) -> None:
@@ -36,7 +44,7 @@ class KeyUses:
         earlier = self._recorded.get(key_id)
         known = earlier.time if earlier is not None else written
         if (known is not None and minute - known < timedelta(minutes=1) and new_hash is None) or (
-            earlier is None and len(self._recorded) >= MAX_RECORDED
+            earlier is None and len(self._recorded) >= self._limit
         ):
             return
         self._recorded[key_id] = Use(key_id, minute, new_hash)

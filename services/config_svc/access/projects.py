@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from access.caller import Caller
 from config_svc import paging
-from config_svc.access.api_keys import revoke_some
+from config_svc.access.api_keys import KEYS_PER_STEP, revoke_some
 from config_svc.audit.events import SELF, agent_event, project_event
 from config_svc.metrics import Metrics
 from config_svc.model.change import ChangeType
@@ -25,20 +25,25 @@ from config_svc.ports.store import Store, Transaction
 from contract.fields import DEFAULT_PROJECT, is_resource_id
 from servicekit.errors import Violations
 
-STEP = 100
-"""Agent configs that one transaction of a deletion takes."""
+AGENTS_PER_STEP = 100
+"""How many agent configs one transaction of a deletion takes, where nothing else is said."""
+
+PROJECTS_PER_SWEEP = 100
 
 _AGAIN_SECONDS = 0.05
 _PROJECT_WEIGHT = 512
 
 
 class Projects:
-    """The use cases."""
+    """The use cases. One transaction of a deletion takes `agents_per_step` agent configs."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], datetime], metrics: Metrics) -> None:
+    def __init__(
+        self, store: Store, *, clock: Callable[[], datetime], metrics: Metrics, agents_per_step: int = AGENTS_PER_STEP
+    ) -> None:
         self._store = store
         self._clock = clock
         self._metrics = metrics
+        self._agents_per_step = agents_per_step
 
     async def create(self, project_id: str, display_name: str) -> Project:
         """Makes a project. Raises ProjectAlreadyExists, also while an earlier one of this id is being deleted."""
@@ -82,7 +87,7 @@ class Projects:
 
     async def resume(self) -> int:
         """Finishes deletions that were begun and cut short; returns how many."""
-        begun = await self._store.projects("", STEP, in_deletion=True)
+        begun = await self._store.projects("", PROJECTS_PER_SWEEP, in_deletion=True)
         for project in begun:
             await self._finish(project, SELF)
         return len(begun)
@@ -111,14 +116,14 @@ class Projects:
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _revoke_some(self, transaction: Transaction, project: Project, caller: Caller | None) -> int:
-        return await revoke_some(transaction, project.uid, self._clock(), caller=caller)
+        return await revoke_some(transaction, project.uid, self._clock(), limit=KEYS_PER_STEP, caller=caller)
 
     async def _delete_some(self, transaction: Transaction, project: Project, caller: Caller | None) -> int:
         now = self._clock()
         current = await transaction.lock_project(project.id)
         if current is None or current.uid != project.uid:
             return 0  # another call has finished it
-        gone = await transaction.remove_agents(project.id, STEP)
+        gone = await transaction.remove_agents(project.id, self._agents_per_step)
         live = [EncodedAgent.of(agent) for agent in gone if agent.delete_time is None]
         deleted = [encoded.with_agent(encoded.agent.deleted(now, timedelta(0))) for encoded in live]
         await transaction.record([agent_event("delete", encoded, None, now, caller=caller) for encoded in live])

@@ -37,7 +37,7 @@ from contract.fields import is_resource_id
 from servicekit.errors import InvalidArgument, ServiceError, Unavailable, Violation
 
 PAGE = 64
-RING_BYTES = 16 * 1024 * 1024
+BUFFER_BYTES = 16 * 1024 * 1024
 MIN_HEARTBEAT = timedelta(milliseconds=100)
 MAX_HEARTBEAT = timedelta(seconds=60)
 DEFAULT_HEARTBEAT = timedelta(seconds=5)
@@ -70,7 +70,7 @@ class _Watched:
 
 
 class ChangeFeed(Following):
-    """Follows the outbox and serves watches. `poll` is in seconds, `buffer` in changes (16 MiB of them at most)."""
+    """Follows the outbox and serves watches. `poll` is in seconds; `buffer` changes are kept, and `buffer_bytes`."""
 
     def __init__(
         self,
@@ -81,6 +81,7 @@ class ChangeFeed(Following):
         peer: str,
         poll: float = 1.0,
         buffer: int = 1000,
+        buffer_bytes: int = BUFFER_BYTES,
         on_health: Callable[[bool], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(metrics.feed_up)
@@ -91,6 +92,7 @@ class ChangeFeed(Following):
         self._poll = poll
         self._on_health = on_health
         self._buffer = buffer
+        self._buffer_bytes = buffer_bytes
         self._projects = WatchedProjects(poll=poll)
         self._ring: deque[Change] = deque()
         self._ring_bytes = 0
@@ -196,7 +198,7 @@ class ChangeFeed(Following):
         for change in changes:
             self._ring.append(change)
             self._ring_bytes += change.agent_config.spec.weight
-            while len(self._ring) > self._buffer or (self._ring_bytes > RING_BYTES and len(self._ring) > 1):
+            while len(self._ring) > self._buffer or (self._ring_bytes > self._buffer_bytes and len(self._ring) > 1):
                 gone = self._ring.popleft()
                 self._ring_start = gone.sequence
                 self._ring_bytes -= gone.agent_config.spec.weight

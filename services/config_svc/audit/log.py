@@ -13,16 +13,17 @@ from config_svc.ports.store import Store, Transaction
 from contract.fields import check_resource_id
 from servicekit.errors import Violations
 
-ERASURE_STEP = 100
-"""Events that one transaction of an erasure takes."""
+EVENTS_PER_STEP = 100
+"""How many events one transaction of an erasure takes, where nothing else is said."""
 
 
 class AuditLog:
-    """The use cases. Events are ordered by the clocks of this service."""
+    """The use cases. Events are ordered by the clocks of this service; one transaction erases `events_per_step`."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, *, clock: Callable[[], datetime], events_per_step: int = EVENTS_PER_STEP) -> None:
         self._store = store
         self._clock = clock
+        self._events_per_step = events_per_step
 
     async def record(self, event: AuditEvent) -> None:
         """Adds the write of another service, at the time of this call. The same event id again adds nothing."""
@@ -69,7 +70,7 @@ class AuditLog:
         pseudonym = f"erased-{secrets.token_hex(16)}"
 
         async def some(transaction: Transaction) -> int:
-            events = await transaction.events_of_user(project, user_id, ERASURE_STEP)
+            events = await transaction.events_of_user(project, user_id, self._events_per_step)
             for event in events:
                 await transaction.rewrite_event(event.erased(user_id, pseudonym))
             return len(events)

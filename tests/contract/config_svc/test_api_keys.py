@@ -196,9 +196,9 @@ async def test_revoking_is_idempotent_and_for_good(keys: ApiKeys, clock: Clock, 
 
 
 async def test_the_keys_of_a_user_are_revoked_and_no_others(
-    keys: ApiKeys, store: Store, clock: Clock, audit: AuditLog, monkeypatch: pytest.MonkeyPatch
+    store: Store, clock: Clock, hashes: KeyHashes, uses: KeyUses, metrics: Metrics, audit: AuditLog
 ) -> None:
-    monkeypatch.setattr("config_svc.access.api_keys.REVOCATION_STEP", 2)
+    keys = ApiKeys(store, clock=clock, hashes=hashes, uses=uses, metrics=metrics, keys_per_step=2)
     theirs = [await keys.create(wanted_key(user_id="ann")) for _ in range(5)]
     earlier = await keys.revoke(P, theirs[0][0].id)
     others = [await keys.create(wanted_key(user_id=user)) for user in ("bob", "")]
@@ -332,9 +332,8 @@ async def test_uses_are_written_at_the_end_of_the_process(store: Store, clock: C
     assert page[0].last_used_time is not None
 
 
-async def test_recorded_uses_are_bounded(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("config_svc.access.key_uses.MAX_RECORDED", 3)
-    uses = KeyUses(store, clock=clock)
+async def test_recorded_uses_are_bounded(store: Store, clock: Clock) -> None:
+    uses = KeyUses(store, clock=clock, limit=3)
     for number in range(9):
         uses.record(f"key_{number}", None)
     assert len(uses._recorded) == 3

@@ -253,9 +253,9 @@ async def test_rules_of_events(audit: AuditLog, clock: Clock, wrong: dict[str, A
 
 
 async def test_a_user_is_taken_out_wherever_it_stands(
-    audit: AuditLog, agents: AgentConfigs, keys: ApiKeys, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    store: Store, agents: AgentConfigs, keys: ApiKeys, clock: Clock
 ) -> None:
-    monkeypatch.setattr("config_svc.audit.log.ERASURE_STEP", 2)
+    audit = AuditLog(store, clock=clock, events_per_step=2)
     await audit.record(told(clock, actor="token:ann", user_id="ann", resource="sessions/s1"))
     await audit.record(told(clock, resource="users/ann", before={"sessions": [{"user_id": "ann"}, {"user_id": "bob"}]}))
     await audit.record(told(clock, resource="users/ann/sessions", after={"deep": {"user_id": "ann", "n": 1}}))

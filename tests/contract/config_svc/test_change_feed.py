@@ -193,10 +193,9 @@ async def test_watches_end_when_the_feed_loses_the_database(feed: ChangeFeed, me
 
 
 async def test_the_ring_is_bounded_in_bytes_too(
-    agents: AgentConfigs, store: Store, clock: Clock, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+    agents: AgentConfigs, store: Store, clock: Clock, metrics: Metrics
 ) -> None:
-    monkeypatch.setattr("config_svc.agents.change_feed.RING_BYTES", 100_000)
-    feed = ChangeFeed(store, clock=clock, metrics=metrics, peer="db", poll=0.2, buffer=1000)
+    feed = ChangeFeed(store, clock=clock, metrics=metrics, peer="db", poll=0.2, buffer=1000, buffer_bytes=100_000)
     task = asyncio.create_task(feed.follow())
     await asyncio.wait_for(feed.reached(), 5)
     async with aclosing(feed.watch(None, "", None)) as events:

@@ -78,7 +78,6 @@ async def test_a_heartbeat_is_not_sent_for_a_database_that_says_nothing(
     store: Store, clock: Clock, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that is alive tells nothing: what counts is that the database was read."""
-    monkeypatch.setattr("config_svc.access.key_feed._FRESH", 0.1)
     silent = asyncio.Event()
 
     async def changes(tail: KeyTail, after: int, limit: int) -> Sequence[object]:
@@ -88,8 +87,7 @@ async def test_a_heartbeat_is_not_sent_for_a_database_that_says_nothing(
 
     async with store.key_tail() as tail:
         monkeypatch.setattr(type(tail), "key_changes", changes)
-        monkeypatch.setattr("config_svc.access.key_feed.POLL", 0.02)
-    feed = AccessFeed(store, clock=clock, metrics=metrics, peer="db")
+    feed = AccessFeed(store, clock=clock, metrics=metrics, peer="db", poll=0.05)
     task = asyncio.create_task(feed.follow())
     async with asyncio.timeout(5):
         while not feed.healthy:
@@ -151,8 +149,10 @@ async def test_a_watch_of_before_a_loss_does_not_go_on_after_it(
     await asyncio.gather(second, return_exceptions=True)
 
 
-async def test_a_slow_watcher_is_cut_off(feed: AccessFeed, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("config_svc.access.key_feed.RING", 3)
+async def test_a_slow_watcher_is_cut_off(store: Store, clock: Clock, metrics: Metrics, keys: ApiKeys) -> None:
+    feed = AccessFeed(store, clock=clock, metrics=metrics, peer="db", buffer=3)
+    task = asyncio.create_task(feed.follow())
+    await asyncio.wait_for(feed.reached(), 5)
     ids = [(await keys.create(wanted_key()))[0].id for _ in range(5)]
     async with aclosing(feed.watch(None)) as slow, aclosing(feed.watch(None)) as quick:
         await anext(slow)
@@ -162,6 +162,8 @@ async def test_a_slow_watcher_is_cut_off(feed: AccessFeed, keys: ApiKeys, monkey
             assert await ended(quick, 1) == [one]
         with pytest.raises(WatcherTooSlow):
             await anext(slow)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_what_is_swept_was_long_told(feed: AccessFeed, keys: ApiKeys, sweep: Sweep, clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -99,9 +100,9 @@ async def test_nothing_of_a_project_is_seen_in_another(agents: AgentConfigs) -> 
 
 
 async def test_a_deletion_takes_everything_and_announces_it(
-    agents: AgentConfigs, projects: Projects, store: Store, monkeypatch: pytest.MonkeyPatch
+    agents: AgentConfigs, store: Store, clock: Clock, metrics: Metrics
 ) -> None:
-    monkeypatch.setattr("config_svc.access.projects.STEP", 2)
+    projects = Projects(store, clock=clock, metrics=metrics, agents_per_step=2)
     for number in range(5):
         await agents.create(P, f"a{number}", spec())
     gone = await agents.create(P, "gone", spec())
@@ -190,14 +191,15 @@ async def test_the_audit_log_of_an_earlier_project_is_for_operators(
 @pytest.mark.parametrize("steps", range(6))
 async def test_a_deletion_that_is_cut_short_is_finished_by_the_next_sweep(
     agents: AgentConfigs,
-    projects: Projects,
     store: Store,
-    sweep: Sweep,
+    clock: Clock,
+    metrics: Metrics,
     steps: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After each of its transactions: what was begun is closed to everybody, and goes on."""
-    monkeypatch.setattr("config_svc.access.projects.STEP", 2)
+    projects = Projects(store, clock=clock, metrics=metrics, agents_per_step=2)
+    sweep = Sweep(store, clock, metrics, feed_retention=timedelta(days=7), keep_changes=1000, projects=projects)
     for number in range(3):
         await agents.create(P, f"a{number}", spec())
     await agents.delete(P, "a0")
@@ -270,8 +272,7 @@ async def test_agents_made_during_a_deletion_never_outlive_it(agents: AgentConfi
     assert await agents_of(agents, P) == []
 
 
-async def test_keys_end_with_their_project(projects: Projects, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("config_svc.access.projects.STEP", 2)
+async def test_keys_end_with_their_project(projects: Projects, keys: ApiKeys) -> None:
     texts = [(await keys.create(wanted_key()))[1] for _ in range(5)]
     _, kept = await keys.create(wanted_key(project="other"))
     await projects.delete(P)

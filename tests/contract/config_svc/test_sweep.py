@@ -1,6 +1,7 @@
 """What has outlived its retention goes: on both stores."""
 
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -36,10 +37,8 @@ async def test_a_sweep_removes_what_is_due_and_nothing_else(
     assert [one.agent_config.id for one in await store.changes(0, 10)] == ["kept", "other"]
 
 
-async def test_a_sweep_removes_in_small_steps(
-    agents: AgentConfigs, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, sweep: Sweep
-) -> None:
-    monkeypatch.setattr("config_svc.sweep.BATCH", 2)
+async def test_a_sweep_removes_in_small_steps(agents: AgentConfigs, store: Store, clock: Clock, sweep: Sweep) -> None:
+    sweep = replace(sweep, batch=2)
     for number in range(5):
         await agents.create(P, f"a{number}", spec())
         await agents.delete(P, f"a{number}")

@@ -37,7 +37,7 @@ class Running:
 @asynccontextmanager
 async def running(database_url: str, **settings: Any) -> AsyncIterator[Running]:
     """Runs config_svc on a free port while open."""
-    given = ConfigSettings(database_url=SecretStr(database_url), grpc_port=0, drain_timeout=2, **settings)
+    given = ConfigSettings(database_url=SecretStr(database_url), grpc_port=0, **{"drain_timeout": 2, **settings})
     async with build(given) as details:
         port = details["grpc_port"]
         async with open_channel(f"127.0.0.1:{port}") as channel:

@@ -152,14 +152,14 @@ async def test_projects_are_watched_apart(service: Running) -> None:
 
 async def test_a_drain_ends_watches_at_once(database_url: str) -> None:
     async with contextlib.AsyncExitStack() as server:
-        service = await server.enter_async_context(running(database_url))
+        service = await server.enter_async_context(running(database_url, drain_timeout=60))
         async with open_channel(f"127.0.0.1:{service.port}") as channel:
             watch, _ = await start(Running(service.port, channel))
             ended = asyncio.create_task(end_of(watch))
             await asyncio.sleep(0)
             begun = time.monotonic()
             await server.aclose()
-            assert time.monotonic() - begun < 1.5, "the grace of 2 s was not needed"
+            assert time.monotonic() - begun < 30, "the grace of 60 s was not needed"
             assert await ended == "DRAINING"
 
 
