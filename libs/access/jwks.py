@@ -14,6 +14,7 @@ import structlog
 from servicekit.errors import Unavailable
 
 MAX_DOCUMENT = 256 * 1024
+"""Bytes of a document; a longer one counts as unavailable."""
 
 log = structlog.get_logger("access.oidc")
 
@@ -23,20 +24,23 @@ class JwksTimes:
     """In seconds."""
 
     fresh: float = 600.0
-    """Keys fetched longer ago are fetched again, unnoticed, when a token comes."""
+    """Keys fetched longer ago are fetched again, in the background, when a token comes."""
     stale: float = 86_400.0
     """While the issuer can't be reached, keys fetched longer ago are not used any more."""
     pause: float = 10.0
-    """Between two fetches, whatever tokens come: an unknown key id is anybody's to make up."""
+    """Between two fetches, whatever tokens come: anybody can make up a key id."""
     timeout: float = 5.0
 
 
 class FetchFailed(Exception):
-    """The document can't be had now."""
+    """The document is not available now."""
 
 
 class Jwks:
-    """The keys of one issuer, at `jwks_url` or where its discovery document says. `get` fetches JSON documents."""
+    """The keys of one issuer, at `jwks_url` or where its discovery document says.
+
+    One request at a time, which no caller's cancellation ends; redirects are not followed.
+    """
 
     def __init__(
         self,

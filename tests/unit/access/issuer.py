@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import jwt
@@ -14,11 +14,15 @@ AUDIENCE = "parley"
 
 
 class Issuer:
-    """Signs tokens, publishes its keys; `broken` makes it answer 500, `asked` counts what it was asked."""
+    """Signs tokens, publishes its keys; `broken` makes it answer 500, `asked` counts what it was asked.
+
+    `instead` makes what it answers to a request for its keys.
+    """
 
     def __init__(self) -> None:
         self.url = ""
         self.broken = False
+        self.instead: Callable[[], web.Response] | None = None
         self.asked: list[str] = []
         self.keys: dict[str, Any] = {}
         self.add_rsa("first")
@@ -54,7 +58,9 @@ class Issuer:
         self.asked.append(request.path)
         if self.broken:
             return web.Response(status=500)
-        if request.path == "/jwks":
+        if request.path == "/jwks" and self.instead is not None:
+            return self.instead()
+        if request.path in ("/jwks", "/moved"):
             return web.json_response(self.jwks())
         return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/jwks"})
 

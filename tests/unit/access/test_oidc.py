@@ -1,5 +1,6 @@
 """Tokens of a real issuer: signed with real keys, which are fetched over real HTTP."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -9,12 +10,13 @@ from typing import Any
 
 import jwt
 import pytest
+from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from pydantic import ValidationError
 
 from access.api_key import digest_of
 from access.errors import Unauthenticated
-from access.jwks import JwksTimes
+from access.jwks import MAX_DOCUMENT, JwksTimes
 from access.oidc import OidcTokens
 from access.oidc_settings import OidcIssuer
 from access.settings import AccessSettings
@@ -147,7 +149,7 @@ async def test_keys_are_fetched_once_and_again_when_the_issuer_has_new_ones(issu
         assert issuer.asked.count("/jwks") == 2
 
 
-async def test_an_issuer_that_is_away_is_done_without_for_a_bound(issuer: Issuer) -> None:
+async def test_an_unavailable_issuer_is_done_without_for_a_bound(issuer: Issuer) -> None:
     clock = Clock()
     async with verifier(issuer, clock, jwks_url=f"{issuer.url}/jwks") as tokens:
         await tokens.caller_of(issuer.token())
@@ -167,6 +169,39 @@ async def test_an_issuer_that_was_never_reached_is_unavailable_and_not_a_wrong_t
     async with verifier(issuer) as tokens:
         with pytest.raises(Unavailable):
             await tokens.caller_of(issuer.token())
+
+
+async def test_tokens_that_come_together_make_one_request_and_an_issuer_that_is_down_has_one_in_a_while(
+    issuer: Issuer,
+) -> None:
+    clock = Clock()
+    async with verifier(issuer, clock, jwks_url=f"{issuer.url}/jwks") as tokens:
+        together = [tokens.caller_of(issuer.token(sub=f"user{number}")) for number in range(10)]
+        assert len(await asyncio.gather(*together)) == 10
+        assert len(issuer.asked) == 1
+    issuer.broken = True
+    async with verifier(issuer, clock, jwks_url=f"{issuer.url}/jwks") as tokens:
+        for _ in range(10):
+            with pytest.raises(Unavailable):
+                await tokens.caller_of(issuer.token())
+        assert len(issuer.asked) == 2
+
+
+async def test_a_document_that_is_too_long_or_elsewhere_is_not_taken(issuer: Issuer) -> None:
+    document = json.dumps(issuer.jwks())
+
+    def too_long() -> web.Response:
+        return web.Response(text=document + " " * MAX_DOCUMENT)
+
+    def elsewhere() -> web.Response:
+        return web.Response(status=302, headers={"Location": f"{issuer.url}/moved"})
+
+    for answer in (too_long, elsewhere):
+        issuer.instead = answer
+        async with verifier(issuer) as tokens:
+            with pytest.raises(Unavailable):
+                await tokens.caller_of(issuer.token())
+    assert "/moved" not in issuer.asked
 
 
 async def test_a_verified_token_is_remembered_until_it_ends(issuer: Issuer) -> None:
