@@ -320,8 +320,7 @@ ELSEWHERE = {
     "TEMPLATE_CONFLICT": "tests/service/config_svc/test_errors.py::test_each_reason",
     "CURSOR_TOO_OLD": "tests/contract/config_svc/test_change_feed.py::test_a_cursor_before_what_is_kept_is_too_old",
     "WATCHER_TOO_SLOW": "tests/service/config_svc/test_watch.py::test_a_slow_watcher_is_cut_off",
-    "INTERNAL": "tests/unit/servicekit/test_servicekit_interceptors.py::"
-    "test_an_unexpected_exception_leaks_no_text_and_is_logged",
+    "INTERNAL": "tests/unit/servicekit/test_interceptors.py::test_an_unexpected_exception_leaks_no_text_and_is_logged",
     "RATE_LIMITED": "tests/system/test_turn_limits.py::test_grpc_says_whose_limit_it_is_and_when_to_ask_again",
     "NOT_IMPLEMENTED": "tests/service/session_svc/test_turn_streams.py::test_what_is_no_call_is_refused",
     "TOO_MANY_API_KEYS": "tests/service/config_svc/test_access.py::"

@@ -10,7 +10,6 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tests.servers.certificates import Authority, CertificateFolder
 
 from servicekit.channels import call, open_channel
 from servicekit.errors import RemoteError, StartupError, Unavailable
@@ -19,6 +18,7 @@ from servicekit.rotation import RotatingChannel
 from servicekit.server import GrpcServer, serving
 from servicekit.settings import ServiceSettings
 from servicekit.tls import BadCertificates, Certificates, TlsFiles, certificates, server_context
+from tests.servers.certificates import Authority, CertificateFolder
 
 GATEWAY = "spiffe://parley.test/gateway"
 QUICK = 0.02

@@ -5,7 +5,6 @@ from contextlib import aclosing
 
 import pytest
 from structlog.testing import capture_logs
-from tests.unit.callstream.echo import PROTOCOL
 
 from callstream.client import CallStreamClient
 from servicekit import supervision
@@ -16,6 +15,7 @@ from session_svc.redis_client.server import RedisLink
 from session_svc.redis_client.url import parse_redis_url
 from session_svc.redis_store.wakeups import RedisWakes
 from session_svc.wiring import open_redis
+from tests.unit.callstream.echo import PROTOCOL
 
 
 @pytest.fixture(autouse=True)

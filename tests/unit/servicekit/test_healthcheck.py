@@ -7,10 +7,10 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tests.servers.ports import free_port
 
 from servicekit.healthcheck import target
 from servicekit.settings import ServiceSettings
+from tests.servers.ports import free_port
 
 Start = Callable[..., Any]
 SERVING = health_pb2.HealthCheckResponse.SERVING
