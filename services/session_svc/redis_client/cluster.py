@@ -70,12 +70,16 @@ class Topology:
         serving = self._nodes.slots_cache.get(slot)
         return serving[0] if serving else None
 
-    async def follow(self, error: AskError) -> ClusterNode | None:
+    async def follow(self, redirect: AskError) -> ClusterNode | None:
         """Returns the node that another one names for a slot; if the slot has moved there for good, that is kept."""
-        if isinstance(error, MovedError) and error.slot_id in self._nodes.slots_cache:
-            await self._nodes.move_slot(error)
+        if not redirect.host:
+            return None
+        if isinstance(redirect, MovedError) and redirect.slot_id in self._nodes.slots_cache:
+            await self._nodes.move_slot(redirect)
             self.invalidate()
-        return self._nodes.get_node(error.host, error.port) if error.host else None
+        # A node that is to take over its first slot is not known yet.
+        known = self._nodes.get_node(redirect.host, redirect.port)
+        return known or ClusterNode(redirect.host, redirect.port, **self._nodes.connection_kwargs)
 
     def invalidate(self) -> None:
         """Has the cluster asked again soon, also when that was done a moment ago."""
