@@ -18,7 +18,7 @@ class AgentDeletion:
 
         The config goes first: from then on session_svc, which follows config_svc, does the rest even if this process
         dies here. The fence is up when this returns, on every gateway; other gateways drop their instances when their
-        watch tells them. Raises `ServiceError`: AGENT_NOT_FOUND, ETAG_MISMATCH; `Unavailable` when session_svc could
+        watch reports it. Raises `ServiceError`: AGENT_NOT_FOUND, ETAG_MISMATCH; `Unavailable` when session_svc could
         not be reached, in which case the agent config is deleted and the rest follows by itself.
         """
         uid = await self._agents.delete(project, agent_id, etag)

@@ -1,4 +1,4 @@
-"""Tells whether a repeated request id comes with the same request."""
+"""By what a repeated request id is known to come with the same request."""
 
 import hashlib
 

@@ -26,7 +26,7 @@ class FinishingTurns:
     async def run(
         self, request: TurnRequest, on_started: OnStarted | None = None, on_delta: OnDelta | None = None
     ) -> TurnOutcome:
-        """See `TurnRunner.run`."""
+        """Runs one turn as `TurnRunner.run` does."""
         if request.on_disconnect is OnDisconnect.CANCEL:
             return await self._runner.run(request, on_started, on_delta)
         caller = _Caller(on_started, on_delta)
@@ -74,19 +74,19 @@ class _Caller:
 
     async def started(self, event: TurnStarted) -> None:
         if self._on_started is not None and not self._left.done():
-            await self._tell(self._on_started(event))
+            await self._deliver(self._on_started(event))
 
     async def delta(self, event: Delta) -> None:
         if self._on_delta is not None and not self._left.done():
-            await self._tell(self._on_delta(event))
+            await self._deliver(self._on_delta(event))
 
-    async def _tell(self, telling: Awaitable[None]) -> None:
-        told = asyncio.ensure_future(telling)
+    async def _deliver(self, delivery: Awaitable[None]) -> None:
+        sent = asyncio.ensure_future(delivery)
         try:
-            await asyncio.wait((told, self._left), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((sent, self._left), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            told.cancel()
-        failed = (await asyncio.gather(told, return_exceptions=True))[0]
+            sent.cancel()
+        failed = (await asyncio.gather(sent, return_exceptions=True))[0]
         if isinstance(failed, Exception):
             log.info("caller_left", error=type(failed).__name__)
             self.leave()

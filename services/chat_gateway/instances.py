@@ -14,7 +14,7 @@ from chat_gateway.templates.catalog import TemplateCatalog
 
 @dataclass(frozen=True, slots=True)
 class InstanceInfo:
-    """What can be told of an instance."""
+    """What is known of an instance."""
 
     project: str
     agent_id: str

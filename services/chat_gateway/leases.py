@@ -1,4 +1,4 @@
-"""Holds a turn lease while the agent works: renews it, stops the turn when it is lost, gives it back."""
+"""Holds a turn lease while the agent works: renews it, stops the turn when it is lost, releases it."""
 
 import asyncio
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from typing import Self
 
 import structlog
 
-from chat_gateway.limits import held
+from chat_gateway.aborts import Aborts
 from chat_gateway.model.errors import CommitCutShort, CommitUnresolved
-from chat_gateway.model.turn import AgentConfig, Begun, Committed, Lease, Turn, TurnLimit, TurnRequest
+from chat_gateway.model.turn import AgentConfig, Committed, Lease, Turn
 from chat_gateway.ports import Sessions
 from servicekit.errors import UNREACHABLE, ServiceError
 
@@ -28,14 +28,9 @@ class LeaseTimes:
     """How long each renewal is held open; at most a third of the lease."""
     retry_pause: float = 0.25
     commit_resolve: float = 10.0
-    """How long a commit with an unknown outcome is asked again before the caller is told."""
-    abort_resolve: float = 16.0
-    """How long an abort is asked again: by then the lease has run out by itself."""
+    """How long a commit with an unknown outcome is asked again before the turn fails."""
     abort_wait: float = 0.5
     """How long a turn that failed waits for its abort, so that its session is free when the caller hears of it."""
-    longest_abort_pause: float = 4.0
-    max_aborts: int = 1000
-    """Aborts that are asked again at a time; beyond it, leases run out by themselves."""
 
 
 class TurnStop:
@@ -69,130 +64,42 @@ class TurnStop:
         self._scope.reschedule(None)
 
 
-class Leases:
-    """Makes `HeldLease`s and owns the aborts that outlive their turns."""
-
-    def __init__(self, sessions: Sessions, times: LeaseTimes) -> None:
-        self.sessions = sessions
-        self.times = times
-        self._aborts: set[asyncio.Task[None]] = set()
-
-    async def begin(
-        self,
-        request: TurnRequest,
-        config: AgentConfig,
-        turn_id: str,
-        digest: bytes,
-        limits: tuple[TurnLimit, ...] = (),
-    ) -> Begun:
-        """See `Sessions.begin`. What was taken without its answer arriving here is given back."""
-        try:
-            return await self.sessions.begin(request, config, turn_id, digest, limits)
-        except (ServiceError, asyncio.CancelledError) as error:
-            # A session that was to be made has an id that nobody knows: it goes with its lease.
-            self._give_up(error, request, turn_id, limits, request.session_id)
-            raise
-
-    async def admit(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
-        """See `Sessions.admit`. What was taken without its answer arriving here is given back."""
-        try:
-            return await self.sessions.admit(request, turn_id, limits)
-        except (ServiceError, asyncio.CancelledError) as error:
-            self._give_up(error, request, turn_id, limits, "")
-            raise
-
-    def _give_up(
-        self,
-        error: BaseException,
-        request: TurnRequest,
-        turn_id: str,
-        limits: tuple[TurnLimit, ...],
-        session_id: str,
-    ) -> None:
-        unknown = not isinstance(error, ServiceError) or error.code in UNREACHABLE
-        places = held(limits)
-        if unknown and (session_id or places):
-            self.abort_later(Lease(request.project, session_id, turn_id, 0, datetime.now(UTC), places))
-
-    def held(self, lease: Lease, stop: TurnStop) -> "HeldLease":
-        """Returns the lease as a context manager that renews it within and gives it back at the end."""
-        return HeldLease(self, lease, stop)
-
-    def abort_later(self, lease: Lease) -> asyncio.Task[None] | None:
-        """Gives the lease back without keeping its turn waiting; asked again until session_svc has answered.
-
-        Where too many wait for an answer already, the lease is left to run out.
-        """
-        if len(self._aborts) >= self.times.max_aborts:
-            return None
-        task = asyncio.get_running_loop().create_task(self._abort(lease))
-        self._aborts.add(task)
-        task.add_done_callback(self._aborts.discard)
-        return task
-
-    async def close(self, timeout: float) -> None:
-        """Waits for the aborts that are under way and cancels those that are not done in time."""
-        if self._aborts:
-            _, late = await asyncio.wait(self._aborts, timeout=timeout)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-
-    async def _abort(self, lease: Lease) -> None:
-        try:
-            async with asyncio.timeout(self.times.abort_resolve):
-                await self._abort_until_answered(lease)
-        except TimeoutError:
-            log.warning("abort_unresolved", session_id=lease.session_id, turn_id=lease.turn_id)
-
-    async def _abort_until_answered(self, lease: Lease) -> None:
-        pause = self.times.retry_pause
-        while True:
-            try:
-                await self.sessions.abort(lease)
-            except ServiceError as error:
-                if error.code in UNREACHABLE:
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, self.times.longest_abort_pause)
-                    continue
-                log.info("abort_refused", turn_id=lease.turn_id, reason=error.reason)
-            return
-
-
 class HeldLease:
-    """A lease in use. Leaving the context without a commit aborts the turn."""
+    """A lease in use, as a context manager: renewed within. Leaving it without a commit aborts the turn."""
 
-    def __init__(self, leases: Leases, lease: Lease, stop: TurnStop) -> None:
-        self._leases = leases
+    def __init__(self, lease: Lease, stop: TurnStop, sessions: Sessions, aborts: Aborts, times: LeaseTimes) -> None:
         self._lease = lease
+        self._sessions = sessions
+        self._aborts = aborts
+        self._times = times
         self._stop = stop
         self._committing = False
-        self._settled = False
+        self._released = False
         self._renewals: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         # A timer, not a task: most turns are over before the first renewal.
-        self._timer = asyncio.get_running_loop().call_later(self._leases.times.renew_after, self._start_renewing)
+        self._timer = asyncio.get_running_loop().call_later(self._times.renew_after, self._start_renewing)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop_renewing()
-        if self._settled:
+        if self._released:
             return
-        abort = self._leases.abort_later(self._lease)
+        abort = self._aborts.start(self._lease)
         if abort is not None and isinstance(error, Exception):
-            await asyncio.wait((abort,), timeout=self._leases.times.abort_wait)
+            await asyncio.wait((abort,), timeout=self._times.abort_wait)
 
-    async def give_back(self) -> None:
+    async def release(self) -> None:
         """Ends a turn that has nothing to commit; waits a little for its places in limits to be free."""
         self._stop_renewing()
-        self._settled = True
-        abort = self._leases.abort_later(self._lease)
+        self._released = True
+        abort = self._aborts.start(self._lease)
         if abort is not None:
-            await asyncio.wait((abort,), timeout=self._leases.times.abort_wait)
+            await asyncio.wait((abort,), timeout=self._times.abort_wait)
 
     async def commit(self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
         """Stores the turn. An unknown outcome is resolved by asking again with the same turn, within a bound.
@@ -211,11 +118,11 @@ class HeldLease:
             raise CommitCutShort from None
 
     async def _commit(self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
-        times, loop = self._leases.times, asyncio.get_running_loop()
+        times, loop = self._times, asyncio.get_running_loop()
         give_up = loop.time() + times.commit_resolve
         while True:
             try:
-                committed = await self._leases.sessions.commit(self._lease, turn, config, request_id, digest)
+                committed = await self._sessions.commit(self._lease, turn, config, request_id, digest)
             except ServiceError as error:
                 if error.code not in UNREACHABLE:
                     raise
@@ -226,7 +133,7 @@ class HeldLease:
                     raise CommitUnresolved from error
                 await asyncio.sleep(times.retry_pause)
             else:
-                self._settled = True
+                self._released = True
                 return committed
 
     def _start_renewing(self) -> None:
@@ -239,16 +146,16 @@ class HeldLease:
             self._renewals.cancel()
 
     async def _renew(self) -> None:
-        times, clock = self._leases.times, asyncio.get_running_loop().time
+        times, clock = self._times, asyncio.get_running_loop().time
         while True:
             begin = clock()
             try:
-                self._lease = await self._leases.sessions.renew(self._lease, times.renew_interval)
+                self._lease = await self._sessions.renew(self._lease, times.renew_interval)
             except ServiceError as error:
-                # While session_svc is away the lease may still be ours; past its end it may be somebody else's.
+                # While session_svc is unreachable the lease may still be ours; past its end it may be somebody else's.
                 if error.code not in UNREACHABLE or datetime.now(UTC) >= self._lease.expire_time:
-                    # A commit releases the lease before its reply is here: what became of the turn, it alone can tell.
-                    # A turn without a session has nobody whom it could collide with.
+                    # A commit releases the lease before its reply is here, which alone says what became of the turn.
+                    # A stateless turn has nobody whom it could collide with.
                     if not self._committing and self._lease.session_id:
                         self._stop(error)
                     return

@@ -25,7 +25,7 @@ class Configs(Protocol):
 
 
 class KnownConfigs(Protocol):
-    """What can be told of the agent configs in memory."""
+    """What is known of the agent configs in memory."""
 
     @property
     def watching(self) -> bool:
@@ -61,8 +61,8 @@ class Sessions(Protocol):
         """Takes the limits and the lease and returns the window, or the stored turn of a repeated request."""
         ...
 
-    async def admit(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
-        """Takes the limits of a turn without a session; its lease holds places in them and nothing else."""
+    async def take_limits(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
+        """Takes the limits of a stateless turn; its lease holds places in them and nothing else."""
         ...
 
     async def renew(self, lease: Lease, hold: float) -> Lease:
@@ -77,7 +77,7 @@ class Sessions(Protocol):
         ...
 
     async def abort(self, lease: Lease) -> None:
-        """Gives the lease back and stores nothing. Safe to repeat."""
+        """Releases the lease and stores nothing. Safe to repeat."""
         ...
 
 

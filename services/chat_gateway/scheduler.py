@@ -1,4 +1,4 @@
-"""Admits turns: so many at a time, so many waiting, and a named refusal beyond that."""
+"""Bounds the turns of this process: so many at a time, so many waiting, and a named refusal beyond that."""
 
 import asyncio
 from collections import deque
@@ -21,7 +21,7 @@ class TurnLimits:
     agent_running: int = 128
     agent_queued: int = 256
     retry_after: float = 1.0
-    """What a refused caller is told to wait, in seconds."""
+    """After how many seconds a refused caller may try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class _AgentTurns:
 
 
 @value
-class Admission:
+class EnteredTurn:
     """A turn that has entered, and what it may take."""
 
     agent: _AgentTurns
@@ -78,7 +78,7 @@ class Scheduler:
         return Load(self._running, self._entered - self._running, self._limits)
 
     @contextmanager
-    def entered(self, config: AgentConfig) -> Iterator[Admission]:
+    def entered(self, config: AgentConfig) -> Iterator[EnteredTurn]:
         """Counts a turn in, at once. Raises `TurnQueueFull` or `Draining`."""
         self._check(config)
         agent = self._agents.setdefault(config.uid, _AgentTurns())
@@ -86,7 +86,7 @@ class Scheduler:
         agent.entered += 1
         self._idle.clear()
         try:
-            yield Admission(agent, self._agent_limit(config))
+            yield EnteredTurn(agent, self._agent_limit(config))
         finally:
             self._entered -= 1
             agent.entered -= 1
@@ -96,9 +96,9 @@ class Scheduler:
                 self._idle.set()
 
     @asynccontextmanager
-    async def slot(self, admission: Admission) -> AsyncIterator[None]:
+    async def slot(self, turn: EnteredTurn) -> AsyncIterator[None]:
         """Waits for a slot and holds it. Only within `entered`; the turn's own bound bounds the wait."""
-        agent, limit = admission.agent, admission.limit
+        agent, limit = turn.agent, turn.limit
         if self._running < self._limits.running and agent.running < limit:
             self._take(agent)
         else:
@@ -106,10 +106,10 @@ class Scheduler:
         try:
             yield
         finally:
-            self._give_back(agent)
+            self._release(agent)
 
     async def drain(self, timeout: float) -> bool:
-        """Refuses new turns from now on and waits for those that are there; tells whether all ended in time."""
+        """Refuses new turns from now on and waits for those that are there; returns whether all ended in time."""
         self._draining = True
         try:
             async with asyncio.timeout(timeout):
@@ -140,7 +140,7 @@ class Scheduler:
             await waiter.granted
         except asyncio.CancelledError:
             if waiter.granted.done() and not waiter.granted.cancelled():
-                self._give_back(agent)
+                self._release(agent)
             else:
                 self._waiters.remove(waiter)
             raise
@@ -149,7 +149,7 @@ class Scheduler:
         self._running += 1
         agent.running += 1
 
-    def _give_back(self, agent: _AgentTurns) -> None:
+    def _release(self, agent: _AgentTurns) -> None:
         self._running -= 1
         agent.running -= 1
         if self._waiters:

@@ -8,10 +8,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from access.caller import current
+from chat_gateway.aborts import Aborts
 from chat_gateway.agents.agent import TurnContext
 from chat_gateway.digest import request_digest
 from chat_gateway.instances import Instances
-from chat_gateway.leases import Leases, TurnStop
+from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
 from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model.errors import AgentNotFound, TurnTimeout
@@ -21,6 +22,7 @@ from chat_gateway.model.turn import (
     Answer,
     Begun,
     Delta,
+    Lease,
     Message,
     OnDelta,
     OnStarted,
@@ -29,10 +31,10 @@ from chat_gateway.model.turn import (
     TurnOutcome,
     TurnRequest,
     TurnStarted,
-    begun_without_session,
+    begun_stateless,
 )
-from chat_gateway.ports import Configs
-from chat_gateway.scheduler import Admission, Scheduler
+from chat_gateway.ports import Configs, Sessions
+from chat_gateway.scheduler import EnteredTurn, Scheduler
 from contract.reasons import Reason
 from servicekit import traces
 from servicekit.errors import ServiceError
@@ -49,7 +51,7 @@ class _Started:
     request: TurnRequest
     on_started: OnStarted | None
     on_delta: OnDelta | None
-    admission: Admission
+    entered: EnteredTurn
 
 
 class TurnRunner:
@@ -61,14 +63,18 @@ class TurnRunner:
         configs: Configs,
         instances: Instances,
         scheduler: Scheduler,
-        leases: Leases,
+        sessions: Sessions,
+        aborts: Aborts,
+        lease_times: LeaseTimes,
         metrics: TurnMetrics,
         turn_timeout: float,
     ) -> None:
         self._configs = configs
         self._instances = instances
         self._scheduler = scheduler
-        self._leases = leases
+        self._sessions = sessions
+        self._aborts = aborts
+        self._lease_times = lease_times
         self._metrics = metrics
         self._turn_timeout = turn_timeout
 
@@ -81,21 +87,21 @@ class TurnRunner:
         answer, and without it the model is not asked to stream. Raises `ServiceError`, after which nothing of the turn
         is stored; the one exception is a commit whose outcome stays unknown: `Unavailable`, which a repeat with the
         same request id resolves, or `CommitUnresolved` where there is no such id.
-        Cancelling the task cancels the model call and gives the lease back.
+        Cancelling the task cancels the model call and releases the lease.
         """
         check_turn_request(request)
         with self._metrics.turn(streamed=on_delta is not None) as observed, _span(request) as span:
             config = await self._config(request)
             digest = request_digest(request) if request.request_id else b""
-            with self._scheduler.entered(config) as admission:
-                turn = _Started(new_turn_id(), datetime.now(UTC), digest, request, on_started, on_delta, admission)
+            with self._scheduler.entered(config) as entered:
+                turn = _Started(new_turn_id(), datetime.now(UTC), digest, request, on_started, on_delta, entered)
                 async with self._bounded(request, config) as stop:
                     if request.stateless:
-                        outcome = await self._without_session(turn, config, stop)
+                        outcome = await self._stateless(turn, config, stop)
                     else:
                         outcome = await self._in_session(turn, config, stop)
             observed.ended(outcome)
-            _tell(span, outcome)
+            _record(span, outcome)
             return outcome
 
     async def _config(self, request: TurnRequest) -> AgentConfig:
@@ -123,7 +129,7 @@ class TurnRunner:
         begun, config = await self._begin(turn, config)
         if begun.lease is None:
             return await _replay(turn, begun)
-        async with self._leases.held(begun.lease, stop) as lease:
+        async with self._held(begun.lease, stop) as lease:
             if begun.pinned_revision and not turn.request.agent_revision:
                 config = await self._configs.at_revision(config, begun.pinned_revision)
             answer = await self._answer(turn, config, begun)
@@ -141,9 +147,8 @@ class TurnRunner:
 
     async def _begin(self, turn: _Started, config: AgentConfig) -> tuple[Begun, AgentConfig]:
         """Begins the turn; an agent that was deleted, and maybe made again, since its config was read is read again."""
-        limits = turn_limits(current(), config)
         try:
-            return await self._leases.begin(turn.request, config, turn.turn_id, turn.digest, limits), config
+            return await self._begin_with(turn, config), config
         except ServiceError as error:
             if error.reason != Reason.AGENT_DELETED:
                 raise
@@ -152,22 +157,30 @@ class TurnRunner:
         fresh = await self._config(turn.request)
         if fresh.uid == config.uid:
             raise AgentNotFound(config.id)
-        limits = turn_limits(current(), fresh)
-        return await self._leases.begin(turn.request, fresh, turn.turn_id, turn.digest, limits), fresh
+        return await self._begin_with(turn, fresh), fresh
 
-    async def _without_session(self, turn: _Started, config: AgentConfig, stop: TurnStop) -> TurnOutcome:
+    async def _begin_with(self, turn: _Started, config: AgentConfig) -> Begun:
+        limits = turn_limits(current(), config)
+        with self._aborts.unless_answered(turn.request, turn.turn_id, limits):
+            return await self._sessions.begin(turn.request, config, turn.turn_id, turn.digest, limits)
+
+    def _held(self, lease: Lease, stop: TurnStop) -> HeldLease:
+        return HeldLease(lease, stop, self._sessions, self._aborts, self._lease_times)
+
+    async def _stateless(self, turn: _Started, config: AgentConfig, stop: TurnStop) -> TurnOutcome:
         limits = turn_limits(current(), config)
         if not limits:
-            return await self._outside_sessions(turn, config, begun_without_session(turn.request))
-        begun = await self._leases.admit(turn.request, turn.turn_id, limits)
+            return await self._answer_stateless(turn, config, begun_stateless(turn.request))
+        with self._aborts.unless_answered(turn.request, turn.turn_id, limits):
+            begun = await self._sessions.take_limits(turn.request, turn.turn_id, limits)
         if begun.lease is None or not begun.lease.limits:
-            return await self._outside_sessions(turn, config, begun)
-        async with self._leases.held(begun.lease, stop) as lease:
-            outcome = await self._outside_sessions(turn, config, begun)
-            await lease.give_back()
+            return await self._answer_stateless(turn, config, begun)
+        async with self._held(begun.lease, stop) as lease:
+            outcome = await self._answer_stateless(turn, config, begun)
+            await lease.release()
             return outcome
 
-    async def _outside_sessions(self, turn: _Started, config: AgentConfig, begun: Begun) -> TurnOutcome:
+    async def _answer_stateless(self, turn: _Started, config: AgentConfig, begun: Begun) -> TurnOutcome:
         answer = await self._answer(turn, config, begun)
         return TurnOutcome(
             turn_id=turn.turn_id,
@@ -185,11 +198,11 @@ class TurnRunner:
         )
 
     async def _answer(self, turn: _Started, config: AgentConfig, begun: Begun) -> Answer:
-        async with self._scheduler.slot(turn.admission):
+        async with self._scheduler.slot(turn.entered):
             agent = self._instances.get(config)
             context = TurnContext(turn.request, begun.window, begun.metadata)
             if turn.on_started is not None:
-                # What can fail without the model fails before the caller is told that the turn has started.
+                # What can fail without the model fails before the caller hears that the turn has started.
                 agent.prompt(context)
                 await turn.on_started(_started(turn, begun, config.revision))
             return await agent.respond(context, turn.on_delta)
@@ -206,7 +219,7 @@ def _span(request: TurnRequest) -> traces.Span:
     return traces.span(f"invoke_agent {request.agent_id}", attributes=attributes)
 
 
-def _tell(span: traces.Span, outcome: TurnOutcome) -> None:
+def _record(span: traces.Span, outcome: TurnOutcome) -> None:
     if span is traces.NO_SPAN:
         return
     span.set("parley.turn.id", outcome.turn_id)

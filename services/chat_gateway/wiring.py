@@ -12,6 +12,7 @@ from access.access_control import CHAT_GATEWAY, AccessControl, build_access_cont
 from access.key_client import KeyClient
 from access.peer_channel import as_service
 from access.rules import rules_of
+from chat_gateway.aborts import Aborts, AbortTimes
 from chat_gateway.clients.config_client import ConfigClient
 from chat_gateway.clients.provider_publisher import ProviderPublisher
 from chat_gateway.clients.readiness import Readiness
@@ -28,7 +29,7 @@ from chat_gateway.http_edge.app import build_app
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.wire.server import HttpServer, http_serving
 from chat_gateway.instances import Instances
-from chat_gateway.leases import Leases, LeaseTimes
+from chat_gateway.leases import LeaseTimes
 from chat_gateway.metrics import TurnMetrics, observe_keys, observe_runtime
 from chat_gateway.preview import PromptPreview
 from chat_gateway.providers.http_client import open_client
@@ -122,7 +123,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         )
         grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, access, edge_tls))
         metrics_port = await stack.enter_async_context(_metrics_serving(settings, readiness))
-        background.start("health", readiness.tell(grpc_server, SERVICES))
+        background.start("health", readiness.publish(grpc_server, SERVICES))
         stack.push_async_callback(_drain, settings, core.scheduler, readiness, http, grpc_server)
         yield {"http_port": http.port, "grpc_port": grpc_server.port, "metrics_port": metrics_port}
 
@@ -221,15 +222,17 @@ async def _core(
     stack.push_async_callback(configs.close)
     calls = await stack.enter_async_context(turn_calls(session_channel).open())
     sessions = SessionClient(calls, timeout=settings.peer_timeout, wait_timeout=settings.session_wait_timeout)
-    leases = Leases(sessions, LeaseTimes(renew_interval=settings.lease_renew_interval))
-    stack.push_async_callback(leases.close, settings.peer_timeout)
+    aborts = Aborts(sessions, AbortTimes())
+    stack.push_async_callback(aborts.close, settings.peer_timeout)
     scheduler = Scheduler(_turn_limits(settings))
     observe_runtime(scheduler, instances, configs, lambda: len(calls.streams))
     runner = TurnRunner(
         configs=configs,
         instances=instances,
         scheduler=scheduler,
-        leases=leases,
+        sessions=sessions,
+        aborts=aborts,
+        lease_times=LeaseTimes(renew_interval=settings.lease_renew_interval),
         metrics=TurnMetrics(),
         turn_timeout=settings.turn_timeout,
     )

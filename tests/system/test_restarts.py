@@ -109,13 +109,13 @@ def test_known_agents_chat_on_while_agent_configs_are_away(system: BreakableSyst
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (503, "peer_unavailable")
     report = ready(system)
     assert report.status_code == 200, "turns can still be run"
-    assert "away" in report.text
+    assert "unreachable" in report.text
     if part == "config":
         system.config.restart()
     else:
         system.postgres.start()
     eventually(lambda: system.chat("unknown", "hi").status_code == 404)
-    eventually(lambda: "away" not in ready(system).text)
+    eventually(lambda: "unreachable" not in ready(system).text)
 
 
 @pytest.mark.parametrize("part", ["session", "redis"])

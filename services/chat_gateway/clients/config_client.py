@@ -21,7 +21,7 @@ DEFAULT_MAX_LIFETIME = timedelta(hours=24)
 
 
 class ChangeKind(enum.Enum):
-    """What a watch message tells."""
+    """What a watch message reports."""
 
     HEARTBEAT = "heartbeat"
     WRITTEN = "written"

@@ -59,7 +59,7 @@ class ProviderPublisher:
             await self.publish()
 
     async def withdraw(self) -> None:
-        """Takes back what was published, for good; where that fails, it ends by itself."""
+        """Withdraws what was published, for good; where that fails, it ends by itself."""
         del self._request.providers[:]
         try:
             await call(self._stub.PublishProviders, self._request, timeout=_WITHDRAWAL_TIMEOUT, peer=CONFIG_SVC)

@@ -39,7 +39,7 @@ class Readiness:
             CONFIG_SVC: health_pb2_grpc.HealthStub(config_channel),
             SESSION_SVC: health_pb2_grpc.HealthStub(session_channel),
         }
-        self._away_since: dict[str, float | None] = {name: time.time() for name in self._health}
+        self._unreachable_since: dict[str, float | None] = {name: time.time() for name in self._health}
         self._configs = configs
         self._keys = keys
         self._published = False
@@ -49,12 +49,14 @@ class Readiness:
     @property
     def ready(self) -> bool:
         """Whether turns can be run."""
-        return self._published and not self._draining and self._away_since[SESSION_SVC] is None
+        return self._published and not self._draining and self._unreachable_since[SESSION_SVC] is None
 
     def report(self) -> Mapping[str, str]:
         """Returns for each part `ok`, or what is wrong with it."""
-        parts = {name: "ok" if since is None else _away(since) for name, since in self._away_since.items()}
-        if self._away_since[CONFIG_SVC] is not None and len(self._configs):
+        parts = {
+            name: "ok" if since is None else _unreachable(since) for name, since in self._unreachable_since.items()
+        }
+        if self._unreachable_since[CONFIG_SVC] is not None and len(self._configs):
             parts[CONFIG_SVC] += f", serving the {len(self._configs)} agent configs known here"
         parts["config_watch"] = "ok" if self._configs.watching else "down: configs are checked before use"
         parts["templates"] = "ok" if self._published else "not published yet"
@@ -76,7 +78,7 @@ class Readiness:
         """Turns readiness off for good: this process is about to stop."""
         self._draining = True
 
-    async def tell(self, server: GrpcServer, services: Sequence[str]) -> None:
+    async def publish(self, server: GrpcServer, services: Sequence[str]) -> None:
         """Keeps the server's health at what `ready` says, for ever; meant to be a background task."""
         while True:
             self._changed.clear()
@@ -88,13 +90,13 @@ class Readiness:
         """Checks for ever; meant to be a background task."""
         while True:
             await asyncio.gather(*(self._check(name) for name in self._health))
-            serving = all(since is None for since in self._away_since.values())
+            serving = all(since is None for since in self._unreachable_since.values())
             await asyncio.sleep(CHECK_SECONDS if serving else RECHECK_SECONDS)
 
     async def _check(self, name: str) -> None:
-        serves, served = await self._serves(name), self._away_since[name] is None
+        serves, served = await self._serves(name), self._unreachable_since[name] is None
         if serves != served:
-            self._away_since[name] = None if serves else time.time()
+            self._unreachable_since[name] = None if serves else time.time()
             self._changed.set()
 
     async def _serves(self, name: str) -> bool:
@@ -105,5 +107,5 @@ class Readiness:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _away(since: float) -> str:
-    return f"away for {time.time() - since:.0f} s"
+def _unreachable(since: float) -> str:
+    return f"unreachable for {time.time() - since:.0f} s"

@@ -27,7 +27,7 @@ from chat_gateway.model.turn import (
     Turn,
     TurnLimit,
     TurnRequest,
-    begun_without_session,
+    begun_stateless,
 )
 from chat_gateway.ports import StoredWindow
 from contract.enums import BusyPolicy, Role
@@ -58,7 +58,7 @@ class SessionClient:
         digest: bytes,
         limits: tuple[TurnLimit, ...] = (),
     ) -> Begun:
-        """See `Sessions.begin`. A caller that waits for a busy session waits no longer than its own timeout.
+        """A caller that waits for a busy session waits no longer than its own timeout.
 
         A replica that stops while the turn waits there has taken nothing: the next replica is asked, at the end of the
         session's queue.
@@ -84,13 +84,13 @@ class SessionClient:
             begin.limits.extend(map(_limit_to_proto, limits))
         return _begun(await self._begin(begin, self._timeout if request.busy is BusyPolicy.REJECT else waits))
 
-    async def admit(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
+    async def take_limits(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
         waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
-        admit = pb.BeginTurnRequest(
+        begin = pb.BeginTurnRequest(
             project=request.project, turn_id=turn_id, stateless=True, limits=map(_limit_to_proto, limits)
         )
-        response = await self._begin(admit, waits)
-        return begun_without_session(request, _lease_from_proto(response.lease), _limit_states(response))
+        response = await self._begin(begin, waits)
+        return begun_stateless(request, _lease_from_proto(response.lease), _limit_states(response))
 
     async def _begin(self, begin: pb.BeginTurnRequest, timeout: float) -> pb.BeginTurnResponse:
         clock = asyncio.get_running_loop().time

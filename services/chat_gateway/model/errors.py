@@ -129,7 +129,7 @@ class TurnTimeout(ServiceError):
 
 
 class CommitUnresolved(ServiceError):
-    """Whether the turn is stored stays unknown, and the request has no id by which a repeat would tell."""
+    """Whether the turn is stored stays unknown, and the request has no id by which a repeat would find out."""
 
     code = Code.DEADLINE_EXCEEDED
     reason = Reason.DEADLINE_EXCEEDED

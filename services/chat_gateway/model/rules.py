@@ -50,7 +50,7 @@ def _check_ids(request: TurnRequest, found: Violations) -> None:
     if request.session_must_exist and not request.session_id:
         found.add("session_must_exist", "needs a session_id")
     if request.stateless and request.session_id:
-        found.add("session_id", "must be empty for a turn without a session")
+        found.add("session_id", "must be empty for a stateless turn")
     check_user_id(found, "user_id", request.user_id)
     if request.request_id:
         check_request_id(found, "request_id", request.request_id)

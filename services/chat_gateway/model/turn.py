@@ -21,7 +21,7 @@ class FinishReason(enum.StrEnum):
 
 
 class OnDisconnect(enum.StrEnum):
-    """What becomes of a turn whose caller goes away before its end."""
+    """What becomes of a turn whose caller leaves before its end."""
 
     CANCEL = "cancel"
     FINISH = "finish"
@@ -175,7 +175,7 @@ class TurnStarted:
     session_id: str
     session_created: bool
     session_expire_time: datetime | None
-    """When the session ends unless another turn begins; None without a session."""
+    """When the session ends unless another turn begins; None for a stateless turn."""
     agent_revision: int
     begin_time: datetime
     replayed: bool = False
@@ -244,7 +244,7 @@ class Lease:
     token: int
     expire_time: datetime
     limits: tuple[str, ...] = ()
-    """The subjects of the limits in which the turn holds a place; a lease without a session holds nothing else."""
+    """The subjects of the limits in which the turn holds a place; the lease of a stateless turn holds nothing else."""
 
 
 @value
@@ -263,10 +263,8 @@ class Begun:
     limits: tuple[LimitState, ...] = ()
 
 
-def begun_without_session(
-    request: TurnRequest, lease: Lease | None = None, limits: tuple[LimitState, ...] = ()
-) -> Begun:
-    """Returns what a turn without a session begins with: nothing but what the request and its limits say."""
+def begun_stateless(request: TurnRequest, lease: Lease | None = None, limits: tuple[LimitState, ...] = ()) -> Begun:
+    """Returns what a stateless turn begins with: nothing but what the request and its limits say."""
     return Begun(
         session_id="",
         created=False,

@@ -43,7 +43,7 @@ class ModelMetrics:
         self._usage: dict[tuple[str, str, str], Histogram] = {}
 
     def observe(self, provider: str, model: str, seconds: float, error: str, usage: Usage | None) -> None:
-        """Notes one call; `error` is the reason that it failed for, empty for none."""
+        """Records one call; `error` is the reason that it failed for, empty for none."""
         model = self._label(provider, model)
         _child(self._calls, self._seconds, provider, model, error).observe(seconds)
         if usage is not None:
@@ -70,7 +70,7 @@ def _child(
 
 
 class ObservedProvider:
-    """Implements `Provider` with another one, and tells of each call.
+    """Implements `Provider` with another one, and records each call.
 
     What was said is an attribute of the span only with `content`, which is a deliberate choice of whoever runs this.
     """

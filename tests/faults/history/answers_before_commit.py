@@ -27,7 +27,7 @@ async def commit_later(lease: HeldLease, *arguments: Any) -> Committed:
     task = asyncio.get_running_loop().create_task(store())
     _commits.add(task)
     task.add_done_callback(_commits.discard)
-    lease._settled = True
+    lease._released = True
     return Committed(1, datetime.now(UTC))
 
 

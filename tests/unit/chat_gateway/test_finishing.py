@@ -1,4 +1,4 @@
-"""Turns whose callers go away: cancelled, or finished unheard, as they asked."""
+"""Turns whose callers leave: cancelled, or finished unheard, as they asked."""
 
 import asyncio
 
@@ -72,7 +72,7 @@ async def test_an_event_that_waits_for_a_caller_who_left_does_not_hold_up_the_tu
     assert world.sessions.turns["s"][0].messages[-1].content == "ab"
 
 
-async def test_a_caller_that_can_not_be_told_has_left() -> None:
+async def test_a_caller_that_takes_no_event_has_left() -> None:
     async def broken(delta: Delta) -> None:
         raise ConnectionResetError
 

@@ -1,4 +1,4 @@
-"""What a gateway tells config_svc of its providers: at once, again and again, and never after it has taken it back."""
+"""What a gateway publishes of its providers: at once, again and again, and never after it has withdrawn it."""
 
 import asyncio
 import uuid

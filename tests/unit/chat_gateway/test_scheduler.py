@@ -1,4 +1,4 @@
-"""Admission: caps, order, refusals, and nothing left behind."""
+"""The scheduler: caps, order, refusals, and nothing left behind."""
 
 import asyncio
 from contextlib import AsyncExitStack, ExitStack

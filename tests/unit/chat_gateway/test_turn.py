@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from chat_gateway.aborts import AbortTimes
 from chat_gateway.leases import LeaseTimes
 from chat_gateway.model.errors import AgentNotFound, CommitCutShort, CommitUnresolved, ProviderUnavailable, TurnTimeout
 from chat_gateway.model.turn import (
@@ -23,7 +24,7 @@ from contract.enums import Role
 from servicekit.errors import Code, InvalidArgument, ServiceError, Unavailable
 from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, FakeSessions, World, asks, make_config, remote
 
-QUICK = LeaseTimes(renew_after=0.01, renew_interval=0.02, retry_pause=0.01, commit_resolve=0.2, abort_resolve=0.5)
+QUICK = LeaseTimes(renew_after=0.01, renew_interval=0.02, retry_pause=0.01, commit_resolve=0.2)
 
 
 async def ignore(_: object) -> None:
@@ -68,20 +69,20 @@ async def test_events_come_in_order_and_the_answer_is_what_was_streamed() -> Non
     assert seen[0].turn_id == outcome.turn_id
 
 
-@pytest.mark.parametrize("error", [ProviderUnavailable("local", "is away"), RuntimeError("a bug")])
-async def test_a_failed_model_call_stores_nothing_and_gives_the_lease_back(error: Exception) -> None:
+@pytest.mark.parametrize("error", [ProviderUnavailable("local", "can't be reached"), RuntimeError("a bug")])
+async def test_a_failed_model_call_stores_nothing_and_releases_the_lease(error: Exception) -> None:
     async def fail() -> None:
         raise error
 
     world = World(provider=FakeProvider(before=fail))
     with pytest.raises(type(error)):
         await world.runner.run(asks(session_id="s"))
-    await world.leases.close(1)
+    await world.aborts.close(1)
     assert world.sessions.turns == {}
     assert len(world.sessions.aborted) == 1
 
 
-async def test_cancelling_the_task_cancels_the_model_call_and_gives_the_lease_back() -> None:
+async def test_cancelling_the_task_cancels_the_model_call_and_releases_the_lease() -> None:
     async def forever() -> None:
         await asyncio.sleep(60)
 
@@ -92,7 +93,7 @@ async def test_cancelling_the_task_cancels_the_model_call_and_gives_the_lease_ba
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await world.leases.close(1)
+    await world.aborts.close(1)
     assert world.provider.cancelled == 1
     assert len(world.sessions.aborted) == 1
     assert world.scheduler.load.running == 0
@@ -102,13 +103,13 @@ async def test_cancelling_the_task_cancels_the_model_call_and_gives_the_lease_ba
 
 async def test_an_abort_is_asked_again_until_session_svc_answers() -> None:
     async def fail() -> None:
-        raise ProviderUnavailable("local", "is away")
+        raise ProviderUnavailable("local", "can't be reached")
 
     world = World(provider=FakeProvider(before=fail), times=QUICK)
     world.sessions.abort_errors = [Unavailable("session_svc"), Unavailable("session_svc")]
     with pytest.raises(ProviderUnavailable):
         await world.runner.run(asks())
-    await world.leases.close(1)
+    await world.aborts.close(1)
     assert len(world.sessions.aborted) == 1
 
 
@@ -138,7 +139,7 @@ async def test_a_lost_lease_stops_the_model_call_and_names_the_reason(reason: st
     assert world.sessions.turns == {}
 
 
-async def test_a_renewal_that_fails_while_session_svc_is_away_does_not_end_the_turn() -> None:
+async def test_a_renewal_that_fails_while_session_svc_is_unreachable_does_not_end_the_turn() -> None:
     async def work() -> None:
         await asyncio.sleep(0.1)
 
@@ -184,7 +185,7 @@ async def test_a_turn_ends_at_its_bound_and_names_it(timeout: float | None, boun
     with pytest.raises(TurnTimeout) as caught:
         await world.runner.run(asks(timeout=timeout))
     assert caught.value.metadata == {"bound": bound}
-    await world.leases.close(1)
+    await world.aborts.close(1)
     assert len(world.sessions.aborted) == 1
 
 
@@ -283,21 +284,21 @@ async def test_bad_input_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize("session_id", ["s", ""])
-async def test_a_begin_whose_answer_never_came_is_given_back(session_id: str) -> None:
+async def test_a_begin_whose_answer_never_came_is_released(session_id: str) -> None:
     world = World(times=QUICK)
     world.sessions.begin_errors = [Unavailable("session_svc")]
     with pytest.raises(Unavailable):
         await world.runner.run(asks(session_id=session_id))
-    await world.leases.close(1)
+    await world.aborts.close(1)
     assert len(world.sessions.aborted) == (1 if session_id else 0)
 
 
-async def test_a_begin_that_is_refused_leaves_nothing_to_give_back() -> None:
+async def test_a_begin_that_is_refused_leaves_nothing_to_release() -> None:
     world = World(times=QUICK)
     world.sessions.begin_errors = [remote("SESSION_BUSY", Code.ABORTED)]
     with pytest.raises(ServiceError):
         await world.runner.run(asks(session_id="s"))
-    await world.leases.close(1)
+    await world.aborts.close(1)
     assert world.sessions.aborted == []
 
 
@@ -330,8 +331,8 @@ async def test_a_commit_that_is_cut_short_says_whether_a_repeat_is_safe(
     assert type(caught.value) is error
 
 
-async def test_aborts_are_bounded_while_session_svc_is_away() -> None:
-    world = World(times=replace(QUICK, max_aborts=3))
+async def test_aborts_are_bounded_while_session_svc_is_unreachable() -> None:
+    world = World(times=QUICK, abort_times=AbortTimes(retry_pause=0.01, resolve=0.5, max_aborts=3))
     world.sessions.abort_errors = [Unavailable("session_svc")] * 1000
     world.sessions.begin_errors = [Unavailable("session_svc")] * 10
     for _ in range(10):
@@ -339,12 +340,12 @@ async def test_aborts_are_bounded_while_session_svc_is_away() -> None:
             await world.runner.run(asks(session_id="s"))
     await asyncio.sleep(0.05)
     assert len(world.sessions.abort_errors) >= 1000 - 3 * 4
-    await world.leases.close(0)
+    await world.aborts.close(0)
 
 
-async def test_a_failed_turn_has_given_its_lease_back_by_the_time_its_caller_hears_of_it() -> None:
+async def test_a_failed_turn_has_released_its_lease_by_the_time_its_caller_hears_of_it() -> None:
     async def fail() -> None:
-        raise ProviderUnavailable("local", "is away")
+        raise ProviderUnavailable("local", "can't be reached")
 
     world = World(provider=FakeProvider(before=fail))
     with pytest.raises(ProviderUnavailable):
@@ -354,10 +355,10 @@ async def test_a_failed_turn_has_given_its_lease_back_by_the_time_its_caller_hea
 
 async def test_an_abort_that_takes_long_does_not_hold_up_its_caller() -> None:
     async def fail() -> None:
-        raise ProviderUnavailable("local", "is away")
+        raise ProviderUnavailable("local", "can't be reached")
 
     world = World(provider=FakeProvider(before=fail), times=replace(QUICK, abort_wait=0.02))
     world.sessions.abort_errors = [Unavailable("session_svc")] * 1000
     with pytest.raises(ProviderUnavailable):
         await asyncio.wait_for(world.runner.run(asks(session_id="s")), 1)
-    await world.leases.close(0)
+    await world.aborts.close(0)

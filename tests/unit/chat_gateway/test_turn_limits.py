@@ -1,4 +1,4 @@
-"""The limits of a turn: which it counts in, and that whatever becomes of it they are given back."""
+"""The limits of a turn: which it counts in, and that whatever becomes of it they are released."""
 
 import asyncio
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, World, asks
 
 KEY = Caller("ak-1", "default", frozenset({CHAT}), limits=CallerLimits(requests_per_minute=60, concurrent_turns=2))
 BY_KEY = TurnLimit("key:ak-1", 60, 2)
-QUICK = LeaseTimes(renew_after=0.01, renew_interval=0.02, retry_pause=0.01, abort_resolve=0.5)
+QUICK = LeaseTimes(renew_after=0.01, renew_interval=0.02, retry_pause=0.01)
 UNKNOWN = Unavailable("session_svc")
 
 
@@ -66,7 +66,7 @@ async def test_the_limits_go_with_begin_and_come_back_in_the_outcome() -> None:
 
 
 @pytest.mark.parametrize("session_id", ["s", ""])
-async def test_what_an_answer_that_never_came_may_have_taken_is_given_back(session_id: str) -> None:
+async def test_what_an_answer_that_never_came_may_have_taken_is_released(session_id: str) -> None:
     world = World(times=QUICK)
     world.sessions.begin_errors = [UNKNOWN]
     with pytest.raises(Unavailable):
@@ -86,7 +86,7 @@ async def test_a_refusal_took_nothing() -> None:
     assert not world.provider.calls
 
 
-async def test_a_turn_without_a_session_takes_its_limits_and_frees_them_before_it_is_answered() -> None:
+async def test_a_stateless_turn_takes_its_limits_and_frees_them_before_it_is_answered() -> None:
     world = World()
     world.sessions.states = (LimitState("key:ak-1", 60, 59, 60.0),)
     outcome = await world.runner.run(asks("hi", stateless=True))
@@ -96,7 +96,7 @@ async def test_a_turn_without_a_session_takes_its_limits_and_frees_them_before_i
     assert world.sessions.commits == 0
 
 
-async def test_a_turn_without_a_session_and_limits_asks_nobody() -> None:
+async def test_a_stateless_turn_and_limits_asks_nobody() -> None:
     set_current(ANONYMOUS)
     world = World()
     await world.runner.run(asks("hi", stateless=True))
@@ -112,9 +112,9 @@ async def test_a_limit_on_requests_alone_has_nothing_to_free() -> None:
     assert world.sessions.aborted == []
 
 
-async def test_a_turn_without_a_session_that_fails_frees_its_limits() -> None:
+async def test_a_stateless_turn_that_fails_frees_its_limits() -> None:
     async def fail() -> None:
-        raise ProviderUnavailable("local", "is away")
+        raise ProviderUnavailable("local", "can't be reached")
 
     world = World(provider=FakeProvider(before=fail), times=QUICK)
     with pytest.raises(ProviderUnavailable):

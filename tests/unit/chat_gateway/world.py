@@ -8,8 +8,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from chat_gateway.aborts import Aborts, AbortTimes
 from chat_gateway.instances import Instances
-from chat_gateway.leases import Leases, LeaseTimes
+from chat_gateway.leases import LeaseTimes
 from chat_gateway.limits import held
 from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model.errors import AgentNotFound
@@ -28,7 +29,7 @@ from chat_gateway.model.turn import (
     TurnLimit,
     TurnRequest,
     Usage,
-    begun_without_session,
+    begun_stateless,
 )
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Providers
 from chat_gateway.scheduler import Scheduler, TurnLimits
@@ -141,11 +142,11 @@ class FakeSessions:
             limits=self.states,
         )
 
-    async def admit(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
+    async def take_limits(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
         self.limits.append(limits)
         if self.begin_errors:
             raise self.begin_errors.pop(0)
-        return begun_without_session(request, self._lease(request, "", turn_id, 0, limits), self.states)
+        return begun_stateless(request, self._lease(request, "", turn_id, 0, limits), self.states)
 
     def _lease(
         self, request: TurnRequest, session_id: str, turn_id: str, token: int, limits: tuple[TurnLimit, ...]
@@ -210,6 +211,7 @@ class World:
         configs: FakeConfigs | None = None,
         limits: TurnLimits | None = None,
         times: LeaseTimes | None = None,
+        abort_times: AbortTimes | None = None,
         turn_timeout: float = 5.0,
         sessions: FakeSessions | None = None,
     ) -> None:
@@ -219,12 +221,14 @@ class World:
         self.scheduler = Scheduler(limits or TurnLimits())
         self.registry = CollectorRegistry()
         self.instances = Instances(TemplateCatalog([AssistantTemplate()]), Providers({"local": self.provider}))
-        self.leases = Leases(self.sessions, times or LeaseTimes())
+        self.aborts = Aborts(self.sessions, abort_times or AbortTimes(retry_pause=0.01, resolve=0.5))
         self.runner = TurnRunner(
             configs=self.configs,
             instances=self.instances,
             scheduler=self.scheduler,
-            leases=self.leases,
+            sessions=self.sessions,
+            aborts=self.aborts,
+            lease_times=times or LeaseTimes(),
             metrics=TurnMetrics(self.registry),
             turn_timeout=turn_timeout,
         )
