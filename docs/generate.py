@@ -44,7 +44,8 @@ expanded). Only `parley up` reads such a file: services, images and the other co
 OPEN_TELEMETRY = """\
 With one of the endpoints, and the extra `traces` installed, a service sends spans over OTLP (gRPC). The variables are
 OpenTelemetry's own and are read by its SDK, which decides what values mean; its [documentation](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/)
-has all of them. These are the ones to know.
+has all of them; the name of the service, the length of the queue and the timeout of an export are fixed. These are the
+ones to know.
 """
 
 

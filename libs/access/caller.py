@@ -31,7 +31,7 @@ IMPLIED: Final = {AGENTS_WRITE: frozenset({AGENTS_READ}), SESSIONS_ADMIN: frozen
 
 @dataclass(frozen=True, slots=True)
 class CallerLimits:
-    """How much a caller may do over all gateways together; 0 stands for no limit."""
+    """How much a caller may do over all gateways together; 0 means no limit."""
 
     requests_per_minute: int = 0
     concurrent_turns: int = 0
@@ -55,7 +55,7 @@ class Caller:
     """`http` or `grpc`: how the request came in at the edge."""
 
     def may(self, scope: str) -> bool:
-        """Tells whether the caller has the scope, itself or by one that implies it."""
+        """Returns whether the caller has the scope, itself or by one that implies it."""
         return scope in self.scopes or SERVICE in self.scopes or (OPERATOR in self.scopes and scope != SERVICE)
 
 

@@ -29,7 +29,7 @@ MESSAGE_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
 )
 
-# `min_reconnect_backoff` bounds one connection attempt (20 s unless told), the others the pause between attempts.
+# `min_reconnect_backoff` bounds one connection attempt (20 s by default), the others the pause between attempts.
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     *KEEPALIVE_OPTIONS,
     *MESSAGE_OPTIONS,
@@ -128,7 +128,7 @@ async def _call(
 
 
 def _name_of(method: object) -> str:
-    # grpcio tells it to nobody else.
+    # There is no public attribute for it.
     name: bytes | str = getattr(method, "_method", b"unknown")
     return (name.decode() if isinstance(name, bytes) else name).removeprefix("/")
 
@@ -197,6 +197,6 @@ class Peer:
 
 
 def _is_own_cancellation() -> bool:
-    # A call that its channel cancelled raises CancelledError too, in a task that nobody asked to stop.
+    # A call that its channel cancelled raises CancelledError too, in a task that was not cancelled.
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
