@@ -89,7 +89,7 @@ class Follower:
     async def _remove(self, agent: AgentIncarnation) -> None:
         removed = await self._sessions.purge(Purge(agent.project, agent.agent_id, agent.agent_uid), fence=True)
         log.info(
-            "removed the sessions of a deleted agent",
+            "sessions_of_deleted_agent_removed",
             project=agent.project,
             agent_id=agent.agent_id,
             sessions=removed.sessions,

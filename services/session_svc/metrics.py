@@ -17,27 +17,42 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._created = Counter("parley_sessions_created", "Sessions created.", registry=registry)
         self._deleted = Counter("parley_sessions_deleted", "Sessions deleted.", ["by"], registry=registry)
-        self._alive = Gauge("parley_sessions_alive", "Sessions that live, estimated from samples.", registry=registry)
+        self._alive = Gauge("parley_sessions_alive", "Live sessions, estimated by sampling.", registry=registry)
         self._gone = Counter(
-            "parley_sessions_gone", "Sessions found to have expired, or deleted unseen by an index.", registry=registry
+            "parley_sessions_gone",
+            "Sessions that an index still had after they expired or were deleted.",
+            registry=registry,
         )
-        self._turns = Counter("parley_session_turns", "Turns by what happened to them.", ["outcome"], registry=registry)
+        self._turns = Counter("parley_session_turns", "Turns by outcome.", ["outcome"], registry=registry)
         self._waits = Histogram(
-            "parley_turn_lease_wait_seconds", "Waits for a busy session.", buckets=DURATION_BUCKETS, registry=registry
+            "parley_turn_lease_wait_seconds",
+            "Time that turns waited for a busy session.",
+            buckets=DURATION_BUCKETS,
+            registry=registry,
         )
         self._window = Histogram(
-            "parley_turn_window_turns", "Turns in the windows returned.", buckets=_WINDOW_BUCKETS, registry=registry
+            "parley_turn_window_turns",
+            "Turns in the windows returned by BeginTurn.",
+            buckets=_WINDOW_BUCKETS,
+            registry=registry,
         )
-        self._waiting = Gauge("parley_turns_waiting", "Turns that wait here for a busy session.", registry=registry)
-        self._connected = Gauge("parley_follower_connected", "Whether the config feed is followed.", registry=registry)
+        self._waiting = Gauge(
+            "parley_turns_waiting", "Turns waiting in this process for a busy session.", registry=registry
+        )
+        self._connected = Gauge("parley_follower_connected", "1 while the config feed is followed.", registry=registry)
         self._followed = Gauge(
-            "parley_follower_last_message_timestamp_seconds", "When the config feed last spoke.", registry=registry
+            "parley_follower_last_message_timestamp_seconds",
+            "Time of the last message of the config feed.",
+            registry=registry,
         )
-        self._redis_up = Gauge("parley_redis_up", "Whether Redis answers.", registry=registry)
+        self._redis_up = Gauge("parley_redis_up", "1 while Redis answers.", registry=registry)
         self._redis = Histogram(
-            "parley_redis_call_seconds", "Round trips to Redis.", buckets=DURATION_BUCKETS, registry=registry
+            "parley_redis_call_seconds",
+            "Duration of round trips to Redis.",
+            buckets=DURATION_BUCKETS,
+            registry=registry,
         )
-        self._under_way = Gauge("parley_redis_calls_waiting", "Calls that wait for Redis now.", registry=registry)
+        self._under_way = Gauge("parley_redis_calls_waiting", "Calls waiting for Redis.", registry=registry)
         self._begun = self._turns.labels("begun")
         self._committed = self._turns.labels("committed")
         self._aborted = self._turns.labels("aborted")
@@ -87,23 +102,23 @@ class Metrics:
         """Counts sessions deleted, by what."""
         self._deleted.labels(by).inc(count)
 
-    def looked(self, alive: float, gone: int) -> None:
-        """Tells how many sessions live, as far as samples tell, and how many more were found to be gone."""
+    def sampled(self, alive: float, gone: int) -> None:
+        """Records how many sessions live, as far as samples say, and how many more were found to be gone."""
         self._alive.set(alive)
         self._gone.inc(gone)
 
     def follower(self, connected: bool) -> None:
-        """Tells whether the config feed is followed."""
+        """Records whether the config feed is followed."""
         self._connected.set(connected)
 
     def followed(self, timestamp: float) -> None:
-        """Tells when the config feed last spoke."""
+        """Records when the config feed last sent a message."""
         self._followed.set(timestamp)
 
     def redis_waiting(self, waiting: Callable[[], int]) -> None:
-        """Tells where to read how many calls wait for Redis, whenever somebody asks for the metrics."""
+        """Sets where to read how many calls wait for Redis, whenever the metrics are read."""
         self._under_way.set_function(waiting)
 
     def redis_up(self, up: bool) -> None:
-        """Tells whether Redis answers."""
+        """Records whether Redis answers."""
         self._redis_up.set(up)

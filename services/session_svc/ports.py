@@ -37,10 +37,10 @@ from session_svc.model.session import (
 class TurnStore(Protocol):
     """Turns: begun under a lease, committed whole or not at all, one at a time in a session."""
 
-    def new_call(self) -> str:
-        """Returns a name for one call of BeginTurn, by which it is woken and taken back."""
+    def new_waiter_id(self) -> str:
+        """Returns an id for one call of BeginTurn that may wait, by which it is woken, and what it got released."""
 
-    async def begin(self, turn: BeginTurn, call: str, wait_ms: int) -> Begun | Replayed | Waiting:
+    async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Waiting:
         """Takes the lease, or a place in the session's queue for `wait_ms` (`BusyPolicy.WAIT`, and over 0).
 
         A repeat with the same turn id gets the lease or the place that the first try got. Makes the session when it
@@ -51,14 +51,14 @@ class TurnStore(Protocol):
     async def replayed(self, turn: BeginTurn) -> Replayed | None:
         """Returns what `begin` would replay; None for a turn that has yet to run. Takes and changes nothing."""
 
-    async def woken(self, call: str, timeout: float) -> None:
-        """Returns when the call may go on, or after `timeout` seconds. May return early: ask `begin` again."""
+    async def wait_for_wakeup(self, waiter_id: str, timeout: float) -> None:
+        """Returns when the waiter may go on, or after `timeout` seconds. May return early: ask `begin` again."""
 
-    async def leave(self, key: SessionKey, call: str) -> None:
-        """Takes back what the call got, be it a place or a lease. Idempotent."""
+    async def leave(self, key: SessionKey, waiter_id: str) -> None:
+        """Releases what the waiter got, be it a place or a lease. Idempotent."""
 
-    async def renew(self, lease: Lease, call: str = "") -> Lease:
-        """Extends the lease; `call`, where given, is woken when it is taken away.
+    async def renew(self, lease: Lease, waiter_id: str = "") -> Lease:
+        """Extends the lease; `waiter_id`, where given, is woken when it is taken away.
 
         Raises `LeaseLost`, `TurnInterrupted`.
         """
@@ -83,7 +83,7 @@ class LimitStore(Protocol):
     freed or runs out.
     """
 
-    async def take(self, turn: LimitedTurn, call: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
+    async def take(self, turn: LimitedTurn, waiter_id: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
         """Takes every limit of the turn, or none.
 
         With `wait` a limit for which turns wait gives a place in its queue instead of a refusal; the others are taken.
@@ -91,8 +91,8 @@ class LimitStore(Protocol):
         counts in none of its limits any more.
         """
 
-    async def woken(self, call: str, timeout: float) -> None:
-        """As `TurnStore.woken`."""
+    async def wait_for_wakeup(self, waiter_id: str, timeout: float) -> None:
+        """As `TurnStore.wait_for_wakeup`."""
 
     async def keep(self, turn: LimitedTurn) -> int:
         """Lets the turn hold longer the places that it has; returns the store's time in milliseconds."""
@@ -100,7 +100,7 @@ class LimitStore(Protocol):
     async def free(self, turn: LimitedTurn) -> None:
         """Frees the turn's places, under way or in the queue, for those that wait. Idempotent."""
 
-    async def give_back(self, turn: LimitedTurn) -> None:
+    async def roll_back(self, turn: LimitedTurn) -> None:
         """As `free`, and the turn counts as never begun. Idempotent."""
 
 

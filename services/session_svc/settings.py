@@ -7,7 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from access.settings import AccessSettings
 from servicekit.settings import Bytes, Port, Seconds, variables_after
-from session_svc.model.session import Limits, WhenFull
+from session_svc.model.session import SessionBounds, WhenFull
 
 
 class SessionSettings(AccessSettings):
@@ -59,9 +59,9 @@ class SessionSettings(AccessSettings):
     )
     wait_timeout: Seconds = Field(default=1.0, gt=0, le=1.5, description="How long those replicas are waited for.")
 
-    def limits(self) -> Limits:
+    def limits(self) -> SessionBounds:
         """Returns the bounds of sessions and turns."""
-        return Limits(
+        return SessionBounds(
             lease_ms=int(self.lease * 1000),
             claim_ms=int(self.claim * 1000),
             queue_per_session=self.queue_per_session,

@@ -1,4 +1,4 @@
-"""A turn's limits: taken before it begins, held while it is under way, given back when it does not begin."""
+"""A turn's limits: taken before it begins, held while it is under way, rolled back when it does not begin."""
 
 import asyncio
 import contextlib
@@ -14,13 +14,13 @@ CHECK_IN_MARGIN = 0.02
 """Seconds after a place runs out at which a waiter that nobody woke looks again."""
 
 PATIENCE = 0.25
-"""Seconds that a turn waits for what must not fail it: its limits may be kept on a server that is away, or that stands
-still, while its session is on one that answers."""
+"""Seconds that a turn waits for what must not fail it: its limits may be kept on a server that is unreachable, or that
+stands still, while its session is on one that answers."""
 
-Woken = Callable[[str, float], Awaitable[None]]
+WaitForWakeup = Callable[[str, float], Awaitable[None]]
 
 
-class TurnLimits:
+class TurnLimiter:
     """Lets turns in, as far as their limits go. Turns without a limit never come here."""
 
     def __init__(self, store: LimitStore, *, lease_ms: int) -> None:
@@ -29,20 +29,20 @@ class TurnLimits:
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def enter(
-        self, turn: BeginTurn, call: str, give_up: float, woken: Woken, *, again: bool = False
+        self, turn: BeginTurn, waiter_id: str, give_up: float, wait: WaitForWakeup, *, again: bool = False
     ) -> LimitTaken:
         """Takes all limits of the turn, or none; waits until `give_up` (the loop's time) where a limit says so.
 
-        `again` says that this turn was counted before and only needs its place. `woken` waits for the call; what it
+        `again` says that this turn was counted before and only needs its place. `wait` waits for the wakeup; what it
         raises ends the wait. Raises `RateLimited`, `LimitQueueFull`, `Unavailable`.
         """
         loop, limited = asyncio.get_running_loop(), LimitedTurn(turn.key.project, turn.turn_id, turn.limits)
         while True:
             left = give_up - loop.time()
-            taken = await self._store.take(limited, call, wait=left > 0, counted=again)
+            taken = await self._store.take(limited, waiter_id, wait=left > 0, counted=again)
             if isinstance(taken, LimitTaken):
                 return taken
-            await woken(call, min(taken.check_in_ms / 1000 + CHECK_IN_MARGIN, max(left, 0.0)))
+            await wait(waiter_id, min(taken.check_in_ms / 1000 + CHECK_IN_MARGIN, max(left, 0.0)))
             again = True
 
     async def step_aside(self, turn: BeginTurn) -> None:
@@ -51,17 +51,17 @@ class TurnLimits:
         if waiting:
             await self._store.free(LimitedTurn(turn.key.project, turn.turn_id, waiting))
 
-    async def give_back(self, turn: BeginTurn, error: ServiceError | None = None) -> None:
-        """Undoes what `enter` did, the count too. Where the store is away, places run out by themselves.
+    async def roll_back(self, turn: BeginTurn, error: ServiceError | None = None) -> None:
+        """Undoes what `enter` did, the count too. Where the store is unreachable, places run out by themselves.
 
         After an `error` that leaves open whether the turn has begun nothing is undone: the caller aborts it.
         """
         if turn.limits and (not isinstance(error, Unavailable) or isinstance(error, Draining)):
             with contextlib.suppress(Unavailable):
-                await self._store.give_back(LimitedTurn(turn.key.project, turn.turn_id, turn.limits))
+                await self._store.roll_back(LimitedTurn(turn.key.project, turn.turn_id, turn.limits))
 
     async def keep(self, lease: Lease) -> int:
-        """Lets a turn without a session hold its places as long as a lease that is renewed now; returns its end."""
+        """Lets a stateless turn hold its places as long as a lease that is renewed now; returns its end."""
         return await self._store.keep(_of(lease)) + self._lease_ms
 
     async def keep_up(self, lease: Lease) -> None:
@@ -69,7 +69,7 @@ class TurnLimits:
         await self._patiently(self._store.keep(_of(lease)))
 
     async def free(self, lease: Lease) -> None:
-        """Frees the turn's places; it stays counted. Where the store is away, they run out by themselves."""
+        """Frees the turn's places; it stays counted. Where the store is unreachable, they run out by themselves."""
         await self._patiently(self._store.free(_of(lease)))
 
     async def close(self) -> None:
@@ -81,7 +81,7 @@ class TurnLimits:
         return tuple(limit.subject for limit in turn.limits if limit.concurrent_turns)
 
     def lease(self, turn: BeginTurn, taken: LimitTaken) -> Lease:
-        """Returns the lease of a turn without a session."""
+        """Returns the lease of a stateless turn."""
         return Lease(turn.key, turn.turn_id, 0, taken.now_ms + self._lease_ms, self.held(turn))
 
     async def _patiently(self, work: Coroutine[Any, Any, object]) -> None:

@@ -8,7 +8,6 @@ from servicekit.errors import Code, Draining, ServiceError
 from session_svc.metrics import Metrics
 from session_svc.model.errors import LimitQueueFull, RateLimited, SessionBusy
 from session_svc.model.session import (
-    Admitted,
     BeginTurn,
     Begun,
     Committed,
@@ -16,12 +15,13 @@ from session_svc.model.session import (
     Lease,
     Replayed,
     SessionKey,
+    StatelessTurn,
     Waiting,
     new_session_id,
     session_id_of_request,
 )
 from session_svc.ports import TurnStore
-from session_svc.turn_limits import TurnLimits
+from session_svc.turn_limits import TurnLimiter
 
 LONGEST_WAIT = 300.0
 ANSWER_MARGIN = 0.15
@@ -34,7 +34,7 @@ CHECK_IN_MARGIN = 0.02
 class Turns:
     """The life of a turn as far as the store is concerned."""
 
-    def __init__(self, store: TurnStore, limits: TurnLimits, metrics: Metrics, *, longest_hold: float = 5.0) -> None:
+    def __init__(self, store: TurnStore, limits: TurnLimiter, metrics: Metrics, *, longest_hold: float = 5.0) -> None:
         self._store = store
         self._limits = limits
         self._metrics = metrics
@@ -55,78 +55,78 @@ class Turns:
         loop = asyncio.get_running_loop()
         begin_time = loop.time()
         patience = LONGEST_WAIT if time_left is None else min(time_left, LONGEST_WAIT)
-        call = self._store.new_call()
+        waiter_id = self._store.new_waiter_id()
         try:
-            outcome = await self._attempt(turn, call, begin_time + patience - ANSWER_MARGIN)
+            outcome = await self._attempt(turn, waiter_id, begin_time + patience - ANSWER_MARGIN)
             if isinstance(outcome, Waiting):
                 with self._metrics.waiting():
-                    outcome = await self._wait(turn, call, outcome, begin_time + patience - ANSWER_MARGIN)
+                    outcome = await self._wait(turn, waiter_id, outcome, begin_time + patience - ANSWER_MARGIN)
                 self._metrics.waited(loop.time() - begin_time)
         except asyncio.CancelledError:
-            self._leave(turn, call, cancelled=True)
+            self._leave(turn, waiter_id, cancelled=True)
             raise
         except ServiceError as error:
             self._metrics.refused(error.reason)
             if error.code in (Code.UNAVAILABLE, Code.DATA_LOSS):
-                self._leave(turn, call)  # it may have got the lease, and the caller will not learn of it
-            await self._limits.give_back(turn, error)
+                self._leave(turn, waiter_id)  # it may have got the lease, and the caller will not learn of it
+            await self._limits.roll_back(turn, error)
             raise
         self._metrics.begun(outcome)
         return outcome
 
-    async def admit(self, turn: BeginTurn, time_left: float | None) -> Admitted:
-        """Takes the limits of a turn without a session, after a wait where they say so; see `TurnLimits.enter`."""
+    async def begin_stateless(self, turn: BeginTurn, time_left: float | None) -> StatelessTurn:
+        """Takes the limits of a stateless turn, after a wait where they say so; see `TurnLimiter.enter`."""
         patience = LONGEST_WAIT if time_left is None else min(time_left, LONGEST_WAIT)
         give_up = asyncio.get_running_loop().time() + patience - ANSWER_MARGIN
-        call = self._store.new_call()
+        waiter_id = self._store.new_waiter_id()
         try:
-            taken = await self._limits.enter(turn, call, give_up, self._woken_or_drained)
+            taken = await self._limits.enter(turn, waiter_id, give_up, self._wait_or_drained)
         except asyncio.CancelledError:
-            self._leave(turn, call, cancelled=True)
+            self._leave(turn, waiter_id, cancelled=True)
             raise
         except ServiceError as error:
             self._metrics.refused(error.reason)
-            await self._limits.give_back(turn, error)
+            await self._limits.roll_back(turn, error)
             raise
-        return Admitted(self._limits.lease(turn, taken), taken.states)
+        return StatelessTurn(self._limits.lease(turn, taken), taken.states)
 
     async def _attempt(
-        self, turn: BeginTurn, call: str, give_up: float, *, again: bool = False
+        self, turn: BeginTurn, waiter_id: str, give_up: float, *, again: bool = False
     ) -> Begun | Replayed | Waiting:
         loop = asyncio.get_running_loop()
         if not turn.limits:
-            return await self._store.begin(turn, call, _milliseconds(give_up - loop.time()))
+            return await self._store.begin(turn, waiter_id, _milliseconds(give_up - loop.time()))
         try:
-            taken = await self._limits.enter(turn, call, give_up, self._woken_or_drained, again=again)
+            taken = await self._limits.enter(turn, waiter_id, give_up, self._wait_or_drained, again=again)
         except (RateLimited, LimitQueueFull):
             if again:  # it has a place in the session's queue, which the session would be kept free for
-                await self._store.leave(turn.key, call)
+                await self._store.leave(turn.key, waiter_id)
             if replayed := await self._store.replayed(turn):
                 return replayed
             raise
-        outcome = await self._store.begin(turn, call, _milliseconds(give_up - loop.time()))
+        outcome = await self._store.begin(turn, waiter_id, _milliseconds(give_up - loop.time()))
         if isinstance(outcome, Begun):
             lease = replace(outcome.lease, limits=self._limits.held(turn))
             return replace(outcome, lease=lease, limits=taken.states)
         if isinstance(outcome, Replayed):
-            await self._limits.give_back(turn)
+            await self._limits.roll_back(turn)
         else:
             await self._limits.step_aside(turn)
         return outcome
 
-    async def _wait(self, turn: BeginTurn, call: str, place: Waiting, give_up: float) -> Begun | Replayed:
+    async def _wait(self, turn: BeginTurn, waiter_id: str, place: Waiting, give_up: float) -> Begun | Replayed:
         loop = asyncio.get_running_loop()
         while True:
             check_in = place.check_in_ms / 1000
-            await self._woken(call, min(check_in + CHECK_IN_MARGIN, max(give_up - loop.time(), 0.0)))
+            await self._wait_for_wakeup(waiter_id, min(check_in + CHECK_IN_MARGIN, max(give_up - loop.time(), 0.0)))
             if self._draining:
-                await self._store.leave(turn.key, call)
+                await self._store.leave(turn.key, waiter_id)
                 raise Draining
             left = give_up - loop.time()
             if left <= 0:
-                await self._store.leave(turn.key, call)
+                await self._store.leave(turn.key, waiter_id)
                 raise SessionBusy(turn.key.session_id, check_in)
-            outcome = await self._attempt(turn, call, give_up, again=True)
+            outcome = await self._attempt(turn, waiter_id, give_up, again=True)
             if not isinstance(outcome, Waiting):
                 return outcome
             place = outcome
@@ -138,17 +138,17 @@ class Turns:
         """
         if hold <= 0:
             return await self._renew(lease)
-        call = self._store.new_call()
-        renewed = await self._renew(lease, call)
-        await self._woken(call, min(hold, self._longest_hold))
+        waiter_id = self._store.new_waiter_id()
+        renewed = await self._renew(lease, waiter_id)
+        await self._wait_for_wakeup(waiter_id, min(hold, self._longest_hold))
         return await self._renew(renewed)
 
-    async def _renew(self, lease: Lease, call: str = "") -> Lease:
+    async def _renew(self, lease: Lease, waiter_id: str = "") -> Lease:
         if not lease.limits:
-            return await self._store.renew(lease, call)
+            return await self._store.renew(lease, waiter_id)
         if not lease.key.session_id:
             return replace(lease, expire_ms=await self._limits.keep(lease))
-        renewed = await self._store.renew(lease, call)
+        renewed = await self._store.renew(lease, waiter_id)
         await self._limits.keep_up(lease)
         return replace(renewed, limits=lease.limits)
 
@@ -176,40 +176,40 @@ class Turns:
         for scope in self._held:
             scope.reschedule(0)
 
-    async def _woken(self, call: str, timeout: float) -> None:
+    async def _wait_for_wakeup(self, waiter_id: str, timeout: float) -> None:
         if self._draining:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None) as scope:
                 self._held.add(scope)
                 try:
-                    await self._store.woken(call, timeout)
+                    await self._store.wait_for_wakeup(waiter_id, timeout)
                 finally:
                     self._held.discard(scope)
 
-    async def _woken_or_drained(self, call: str, timeout: float) -> None:
-        await self._woken(call, timeout)
+    async def _wait_or_drained(self, waiter_id: str, timeout: float) -> None:
+        await self._wait_for_wakeup(waiter_id, timeout)
         if self._draining:
             raise Draining
 
     async def close(self) -> None:
-        """Waits until what cancelled calls had is given back."""
+        """Waits until what cancelled calls had is released."""
         await asyncio.gather(*self._leaving, return_exceptions=True)
         await self._limits.close()
 
-    def _leave(self, turn: BeginTurn, call: str, *, cancelled: bool = False) -> None:
-        task = asyncio.create_task(self._give_back(turn, call, cancelled), name="leave a turn queue")
+    def _leave(self, turn: BeginTurn, waiter_id: str, *, cancelled: bool = False) -> None:
+        task = asyncio.create_task(self._release(turn, waiter_id, cancelled), name="leave a turn queue")
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
-    async def _give_back(self, turn: BeginTurn, call: str, cancelled: bool) -> None:
-        # While Redis is away nothing can be given back: the place and the lease then run out by themselves.
+    async def _release(self, turn: BeginTurn, waiter_id: str, cancelled: bool) -> None:
+        # While Redis is unreachable nothing can be released: the place and the lease then run out by themselves.
         if not turn.stateless:
             with contextlib.suppress(Exception):
-                await self._store.leave(turn.key, call)
+                await self._store.leave(turn.key, waiter_id)
         if cancelled:
             with contextlib.suppress(Exception):
-                await self._limits.give_back(turn)
+                await self._limits.roll_back(turn)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -27,7 +27,7 @@ from session_svc.edge.session_servicer import SessionServicer
 from session_svc.edge.turn_servicer import TurnServicer, add_turn_servicer_to_server, make_streams
 from session_svc.follower import Follower
 from session_svc.metrics import Metrics
-from session_svc.model.session import Limits
+from session_svc.model.session import SessionBounds
 from session_svc.redis_client.cluster import ClusterLink, Topology
 from session_svc.redis_client.link import Link
 from session_svc.redis_client.server import RedisLink
@@ -43,7 +43,7 @@ from session_svc.redis_store.turns import RedisTurns
 from session_svc.redis_store.wakeups import RedisWakes
 from session_svc.sessions import Sessions
 from session_svc.settings import SessionSettings
-from session_svc.turn_limits import TurnLimits
+from session_svc.turn_limits import TurnLimiter
 from session_svc.turns import Turns
 
 COMMIT_CONNECTIONS = 8
@@ -67,7 +67,7 @@ class _Stores:
 
 @contextlib.asynccontextmanager
 async def build(settings: SessionSettings, metrics: Metrics | None = None) -> AsyncIterator[Mapping[str, object]]:
-    """Serves session_svc while open; yields the bound ports. Starts, NOT_SERVING, also while Redis is away."""
+    """Serves session_svc while open; yields the bound ports. Starts, NOT_SERVING, also while Redis is unreachable."""
     metrics = metrics or Metrics()
     limits = settings.limits()
     session_rules = rules_of([session_servicer.NAME])
@@ -76,7 +76,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         tls = await stack.enter_async_context(certificates(settings.tls_files))
         stores = await _stores(stack, settings, limits, metrics)
         sessions = Sessions(stores.sessions, stores.agents, metrics)
-        turn_limits = TurnLimits(stores.limits, lease_ms=limits.lease_ms)
+        turn_limits = TurnLimiter(stores.limits, lease_ms=limits.lease_ms)
         turns = Turns(stores.turns, turn_limits, metrics, longest_hold=settings.lease / 3)
         stack.push_async_callback(turns.close)
         channel = await stack.enter_async_context(_config_channel(settings, tls))
@@ -117,7 +117,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
 
 
 async def _stores(
-    stack: contextlib.AsyncExitStack, settings: SessionSettings, limits: Limits, metrics: Metrics
+    stack: contextlib.AsyncExitStack, settings: SessionSettings, limits: SessionBounds, metrics: Metrics
 ) -> _Stores:
     commit_links = COMMIT_CONNECTIONS if settings.wait_replicas else 0
     [link, *more], dial = await stack.enter_async_context(open_redis(settings.redis_url, 1 + commit_links))
@@ -169,7 +169,7 @@ def _end(streams: CallStreams, turns: Turns) -> None:
 
 
 class RedisHealth:
-    """Says that session_svc serves exactly while Redis answers."""
+    """Reports that session_svc serves exactly while Redis answers."""
 
     def __init__(self, link: Link, metrics: Metrics, streams: CallStreams) -> None:
         self._link = link
@@ -200,5 +200,5 @@ class RedisHealth:
             await asyncio.sleep(PROBE_SECONDS)
 
     async def readiness(self) -> Mapping[str, bool]:
-        """Returns which part is away."""
+        """Returns whether Redis answers."""
         return {"redis": self.up}

@@ -35,7 +35,7 @@ class TurnServicer:
     async def BeginTurn(self, request: pb.BeginTurnRequest, context: Context) -> bytes:
         turn = convert.begin_turn(request)
         if turn.stateless:
-            return convert.admitted_on_the_wire(await self._turns.admit(turn, context.time_remaining()))
+            return convert.stateless_on_the_wire(await self._turns.begin_stateless(turn, context.time_remaining()))
         return convert.begun_on_the_wire(await self._turns.begin(turn, context.time_remaining()))
 
     async def RenewTurn(self, request: pb.RenewTurnRequest, context: Context) -> pb.RenewTurnResponse:

@@ -16,7 +16,6 @@ from session_svc.model.limits import LimitState, TurnLimit
 from session_svc.model.session import (
     DEFAULT_IDLE_MS,
     DEFAULT_LIFETIME_MS,
-    Admitted,
     BeginTurn,
     Begun,
     Committed,
@@ -25,6 +24,7 @@ from session_svc.model.session import (
     Replayed,
     RequestMark,
     SessionKey,
+    StatelessTurn,
     Usage,
 )
 
@@ -90,8 +90,8 @@ def begun_on_the_wire(outcome: Begun | Replayed) -> bytes:
     return b"".join(pieces)
 
 
-def admitted_on_the_wire(admitted: Admitted) -> bytes:
-    """Returns a serialized BeginTurnResponse for a turn without a session."""
+def stateless_on_the_wire(admitted: StatelessTurn) -> bytes:
+    """Returns a serialized BeginTurnResponse for a stateless turn."""
     return turn_service_pb2.BeginTurnResponse(
         lease=lease_message(admitted.lease), limits=map(_limit_state, admitted.limits)
     ).SerializeToString()

@@ -15,7 +15,7 @@ class SessionNotFound(ServiceError):
 
 
 class SessionAlreadyExists(ServiceError):
-    """A session with this id is there."""
+    """A session with this id exists."""
 
     code = Code.ALREADY_EXISTS
     reason = Reason.SESSION_ALREADY_EXISTS

@@ -134,8 +134,8 @@ class BeginTurn:
 
 
 @value
-class Admitted:
-    """A turn without a session may run."""
+class StatelessTurn:
+    """A turn that has no session may run: it only holds limits."""
 
     lease: Lease
     limits: tuple[LimitState, ...]
@@ -335,7 +335,7 @@ class AgentIncarnation:
 
 
 @value
-class Limits:
+class SessionBounds:
     """The bounds of sessions and turns that an operator sets. Times in milliseconds.
 
     A lease ends `lease_ms` after it was taken or renewed. A waiter whose turn has come has `claim_ms` to take it.

@@ -5,7 +5,9 @@ from typing import NoReturn
 
 from session_svc.model.errors import LimitQueueFull, RateLimited
 from session_svc.model.limits import LimitedTurn, LimitState, LimitTaken, LimitTimes, LimitWait, TurnLimit
-from session_svc.redis_client.link import Command, RedisUnavailable, Reply
+from session_svc.redis_client.link import RedisUnavailable, Reply
+from session_svc.redis_store import script_calls as calls
+from session_svc.redis_store.script_calls import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.wakeups import RedisWakes
 
@@ -18,56 +20,56 @@ class RedisLimits:
         self._wakes = wakes
         self._times = times
 
-    async def take(self, turn: LimitedTurn, call: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
+    async def take(self, turn: LimitedTurn, waiter_id: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
         times = self._times
-        replies = await self._run(
+        answers = await self._run(
+            turn,
             [
-                self._command(
-                    "limit_take",
-                    turn,
-                    limit.subject,
-                    call,
-                    limit.requests_per_minute,
-                    limit.concurrent_turns,
-                    times.hold_ms,
-                    times.stand_ms if wait and limit.wait else 0,
-                    times.places,
-                    "1" if counted else "0",
+                calls.LimitTake(
+                    turn=turn.turn_id,
+                    waiter_id=waiter_id,
+                    a_minute=limit.requests_per_minute,
+                    at_once=limit.concurrent_turns,
+                    hold_ms=times.hold_ms,
+                    stand_ms=times.stand_ms if wait and limit.wait else 0,
+                    places=times.places,
+                    counted=int(counted),
                 )
                 for limit in turn.limits
-            ]
+            ],
         )
+        replies = [reply_of(calls.LimitTake, answer) for answer in answers]
         for limit, reply in zip(turn.limits, replies, strict=True):
-            if reply[0] not in (b"ok", b"wait"):
-                await self.give_back(turn)
+            if not isinstance(reply, calls.Granted | calls.LimitWaits):
+                await self.roll_back(turn)
                 _refuse(limit, times.places, reply)
         states = tuple(
-            LimitState(limit.subject, limit.requests_per_minute, reply[2], reply[3])
+            LimitState(limit.subject, limit.requests_per_minute, reply.remaining, reply.reset_ms)
             for limit, reply in zip(turn.limits, replies, strict=True)
             if limit.requests_per_minute
         )
-        check_ins = [reply[4] for reply in replies if reply[0] == b"wait"]
-        return LimitWait(min(check_ins)) if check_ins else LimitTaken(states, replies[0][1])
+        check_ins = [reply.check_in_ms for reply in replies if isinstance(reply, calls.LimitWaits)]
+        return LimitWait(min(check_ins)) if check_ins else LimitTaken(states, replies[0].now_ms)
 
     async def keep(self, turn: LimitedTurn) -> int:
-        replies = await self._run(
-            [self._command("limit_keep", turn, limit.subject, self._times.hold_ms) for limit in turn.limits]
-        )
+        keep = calls.LimitKeep(turn=turn.turn_id, hold_ms=self._times.hold_ms)
+        replies = await self._run(turn, [keep] * len(turn.limits))
         return int(replies[0])
 
     async def free(self, turn: LimitedTurn) -> None:
-        await self._run([self._command("limit_free", turn, limit.subject, "0") for limit in turn.limits])
+        await self._run(turn, [calls.LimitFree(turn=turn.turn_id, uncount=0)] * len(turn.limits))
 
-    async def give_back(self, turn: LimitedTurn) -> None:
-        await self._run([self._command("limit_free", turn, limit.subject, "1") for limit in turn.limits])
+    async def roll_back(self, turn: LimitedTurn) -> None:
+        await self._run(turn, [calls.LimitFree(turn=turn.turn_id, uncount=1)] * len(turn.limits))
 
-    async def woken(self, call: str, timeout: float) -> None:
-        await self._wakes.wait(call, timeout)
+    async def wait_for_wakeup(self, waiter_id: str, timeout: float) -> None:
+        await self._wakes.wait(waiter_id, timeout)
 
-    def _command(self, name: str, turn: LimitedTurn, subject: str, *arguments: str | int) -> Command:
-        return self._scripts.limit_command(name, turn.project, subject, turn.turn_id, *arguments)
-
-    async def _run(self, commands: Sequence[Command]) -> list[Reply]:
+    async def _run(self, turn: LimitedTurn, wanted: Sequence[calls.LimitCall]) -> list[Reply]:
+        commands = [
+            self._scripts.limit_command(turn.project, limit.subject, call)
+            for limit, call in zip(turn.limits, wanted, strict=True)
+        ]
         # Once more after a connection broke: every script repeated is what it was the first time.
         try:
             return await self._scripts.run(*commands)
@@ -75,10 +77,11 @@ class RedisLimits:
             return await self._scripts.run(*commands)
 
 
-def _refuse(limit: TurnLimit, places: int, reply: Sequence[Reply]) -> NoReturn:
-    match reply[0]:
-        case b"rate":
-            raise RateLimited.by_requests(limit.subject, limit.requests_per_minute, reply[2] / 1000, reply[3] / 1000)
-        case b"crowded":
-            raise LimitQueueFull(limit.subject, places, reply[2] / 1000)
-    raise RateLimited.by_turns(limit.subject, limit.concurrent_turns, reply[2] / 1000)
+def _refuse(limit: TurnLimit, places: int, reply: calls.OverRate | calls.Refused | calls.LimitIsFull) -> NoReturn:
+    match reply:
+        case calls.OverRate(_, retry_ms, reset_ms):
+            raise RateLimited.by_requests(limit.subject, limit.requests_per_minute, retry_ms / 1000, reset_ms / 1000)
+        case calls.LimitIsFull(_, retry_ms):
+            raise LimitQueueFull(limit.subject, places, retry_ms / 1000)
+        case calls.Refused(_, retry_ms):
+            raise RateLimited.by_turns(limit.subject, limit.concurrent_turns, retry_ms / 1000)

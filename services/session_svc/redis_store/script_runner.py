@@ -11,23 +11,14 @@ from servicekit import traces
 from session_svc.model.session import SessionKey
 from session_svc.redis_client.link import Argument, Command, Link, RedisFault, RedisUnavailable, Reply
 from session_svc.redis_store.keys import limit_keys, session_keys
-
-SCRIPTS = (
-    "begin",
-    "renew",
-    "commit",
-    "abort",
-    "leave",
-    "create",
-    "read",
-    "update",
-    "delete",
-    "append",
-    "confirm",
-    "replayed",
+from session_svc.redis_store.script_calls import (
+    OTHER_CALLS,
+    SESSION_CALLS,
+    IndexCall,
+    LimitCall,
+    SessionCall,
+    script_of,
 )
-INDEX_SCRIPTS = ("sweep",)
-LIMIT_SCRIPTS = ("limit_take", "limit_keep", "limit_free")
 
 # Redis is there but can't do its work now: it loads its data, has been demoted (perhaps before a WAIT, or during one),
 # or has no memory or disk left.
@@ -54,25 +45,27 @@ class RedisScripts:
         self._measure = measure or (lambda seconds: None)
         folder = resources.files("session_svc.redis_store") / "scripts"
         prelude = (folder / "prelude.lua").read_text("utf-8")
-        sources = {name: prelude + (folder / f"{name}.lua").read_text("utf-8") for name in SCRIPTS}
-        sources |= {name: (folder / f"{name}.lua").read_text("utf-8") for name in (*INDEX_SCRIPTS, *LIMIT_SCRIPTS)}
-        self._hashes = {
-            name: hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest() for name, source in sources.items()
+        sources = {
+            call: (folder / f"{script_of(call)}.lua").read_text("utf-8") for call in (*SESSION_CALLS, *OTHER_CALLS)
         }
-        self._names: dict[Argument, str] = {digest: name for name, digest in self._hashes.items()}
-        self._sources = {self._hashes[name]: source for name, source in sources.items()}
+        sources |= {call: prelude + sources[call] for call in SESSION_CALLS}
+        self._hashes = {
+            call: hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest() for call, source in sources.items()
+        }
+        self._names: dict[Argument, str] = {digest: script_of(call) for call, digest in self._hashes.items()}
+        self._sources = {self._hashes[call]: source for call, source in sources.items()}
 
-    def command(self, name: str, key: SessionKey, *arguments: Argument) -> Command:
-        """Returns the call of a script on one session."""
-        return ("EVALSHA", self._hashes[name], 4, *session_keys(key), *arguments)
+    def command(self, key: SessionKey, call: SessionCall, *more: Argument) -> Command:
+        """Returns the call of a script on one session; `more` comes behind the arguments that have names."""
+        return ("EVALSHA", self._hashes[type(call)], 4, *session_keys(key), *call, *more)
 
-    def index_command(self, name: str, index: str, *arguments: Argument) -> Command:
-        """Returns the call of a script on one index."""
-        return ("EVALSHA", self._hashes[name], 1, index, *arguments)
+    def index_command(self, index: str, call: IndexCall, *more: Argument) -> Command:
+        """Returns the call of a script on one index; `more` comes behind the arguments that have names."""
+        return ("EVALSHA", self._hashes[type(call)], 1, index, *call, *more)
 
-    def limit_command(self, name: str, project: str, subject: str, *arguments: Argument) -> Command:
+    def limit_command(self, project: str, subject: str, call: LimitCall) -> Command:
         """Returns the call of a script on one limit."""
-        return ("EVALSHA", self._hashes[name], 5, *limit_keys(project, subject), *arguments)
+        return ("EVALSHA", self._hashes[type(call)], 5, *limit_keys(project, subject), *call)
 
     async def run(self, *commands: Command) -> list[Reply]:
         """Returns the replies of one stage: see `Link.send_in_order`. Raises `RedisUnavailable`, `RedisFault`."""
@@ -104,17 +97,15 @@ class RedisScripts:
         return replies
 
     def _span(self, commands: Sequence[Command]) -> traces.Span:
-        names = [
-            self._names.get(command[1], "EVALSHA") if command[0] == "EVALSHA" else str(command[0])
-            for command in commands
-        ]
+        scripts = [self._names[command[1]] if command[0] == "EVALSHA" else "" for command in commands]
+        names = [script or str(command[0]) for script, command in zip(scripts, commands, strict=True)]
         attributes: dict[str, traces.Attribute] = {
             "db.system.name": "redis",
             "db.operation.name": names,
             "db.operation.batch.size": len(commands),
         }
-        script = next((name for name in names if name in self._hashes), names[0])
-        return traces.span(f"redis {script}", "client", attributes)
+        name = next(filter(None, scripts), names[0])
+        return traces.span(f"redis {name}", "client", attributes)
 
     async def _teach(self, stages: Sequence[Sequence[Command]], replies: list[Reply], first: int) -> None:
         """Sends scripts that were not known with their source, and what is no script and stands behind the first again.

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from session_svc.model.session import Session, SessionKey, Usage
+from session_svc.redis_store.script_calls import SessionFields
 
 
 def metadata_text(metadata: Mapping[str, str]) -> str:
@@ -11,30 +12,25 @@ def metadata_text(metadata: Mapping[str, str]) -> str:
     return json.dumps(metadata, separators=(",", ":"), ensure_ascii=False) if metadata else ""
 
 
-def session_of(key: SessionKey, fields: Sequence[bytes | None]) -> Session:
-    """Returns the session whose public fields a script replied with."""
-    (agent_id, agent_uid, user_id, created, activity, idle, cap, expire, first, last) = fields[:10]
-    (messages, prompt, completion, cached, revision, pinned, metadata) = fields[10:17]
-    created_ms = int(created or 0)
+def session_of(key: SessionKey, reply: Sequence[bytes | None]) -> Session:
+    """Returns the session whose fields a script replied with."""
+    fields = SessionFields._make(reply)
+    created_ms = int(fields.created)
     return Session(
         key,
-        _text(agent_id),
-        _text(agent_uid),
-        _text(user_id),
+        fields.agent_id.decode(),
+        fields.agent_uid.decode(),
+        fields.user_id.decode() if fields.user_id else "",
         created_ms,
-        int(activity or 0),
-        int(idle or 0),
-        int(cap or 0) - created_ms,
-        int(expire or 0),
-        int(first or 1),
-        int(last or 0),
-        int(messages or 0),
-        Usage(int(prompt or 0), int(completion or 0), int(cached or 0)),
-        int(revision or 0),
-        int(pinned or 0),
-        json.loads(metadata) if metadata else {},
+        int(fields.activity),
+        int(fields.idle),
+        int(fields.cap) - created_ms,
+        int(fields.expire),
+        int(fields.first or 1),
+        int(fields.last or 0),
+        int(fields.messages or 0),
+        Usage(int(fields.prompt or 0), int(fields.completion or 0), int(fields.cached or 0)),
+        int(fields.revision or 0),
+        int(fields.pinned or 0),
+        json.loads(fields.metadata) if fields.metadata else {},
     )
-
-
-def _text(value: bytes | None) -> str:
-    return value.decode() if value else ""

@@ -21,12 +21,12 @@ from session_svc.model.session import (
     Begun,
     Fork,
     Lease,
-    Limits,
     ListPosition,
     NewSession,
     Purge,
     Removed,
     Session,
+    SessionBounds,
     SessionChange,
     SessionKey,
     SessionPage,
@@ -35,9 +35,11 @@ from session_svc.model.session import (
     TurnQuery,
 )
 from session_svc.redis_client.link import Command, RedisUnavailable, Reply
+from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.indexes import IndexAdditions, KnownAgents, now_ms
 from session_svc.redis_store.keys import fence_key, index_keys, narrowest_index, turns_key
+from session_svc.redis_store.script_calls import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import metadata_text, session_of
 from session_svc.redis_store.turn_codec import message_count_of, number_of, plain_element, stored_turn
@@ -76,8 +78,8 @@ class RedisSessions:
         self,
         scripts: RedisScripts,
         turns: RedisTurns,
-        limits: Limits,
-        births: IndexAdditions,
+        limits: SessionBounds,
+        index_additions: IndexAdditions,
         durability: Durability | None = None,
         *,
         compressing: bool = True,
@@ -86,7 +88,7 @@ class RedisSessions:
         self._turns = turns
         self._limits = limits
         self._agents = KnownAgents(scripts)
-        self._births = births
+        self._index_additions = index_additions
         self._durability = durability or Durability([scripts])
         self._compressing = compressing
 
@@ -94,49 +96,46 @@ class RedisSessions:
         key, score = session.key, now_ms()
         indexes = index_keys(key.project, session.agent_id, session.user_id)
         agent = self._agents.command(key.project, session.agent_id, session.agent_uid)
-        create = self._scripts.command(
-            "create",
-            key,
-            session.agent_id,
-            session.agent_uid,
-            session.user_id,
-            metadata_text(session.metadata),
-            session.idle_ms,
-            session.lifetime_ms,
-            session.pinned_revision,
+        create = calls.Create(
+            agent_id=session.agent_id,
+            agent_uid=session.agent_uid,
+            user=session.user_id,
+            metadata=metadata_text(session.metadata),
+            idle_ms=session.idle_ms,
+            lifetime_ms=session.lifetime_ms,
+            pinned=session.pinned_revision,
         )
         try:
             *_, answer, fenced = await self._scripts.run_in_order(
                 [*(("ZADD", index, score, key.session_id) for index in indexes), *((agent,) if agent else ())],
-                [create],
+                [self._scripts.command(key, create)],
                 [("GET", fence_key(key.project, session.agent_uid))],
             )
         except RedisUnavailable:
             self._agents.forget(key.project, session.agent_id, session.agent_uid)
             raise
         # Also what is refused may have made an index, which only goes away where it is swept.
-        self._births.note(key.project, indexes)
+        self._index_additions.note(key.project, indexes)
         if fenced:
             await self._scripts.run(self._delete_command(key, Purge(key.project, agent_uid=session.agent_uid)))
             raise AgentDeleted(session.agent_id)
-        if answer[0] != b"ok":
+        reply = reply_of(calls.Create, answer)
+        if type(reply) is not calls.SessionOk:
             raise SessionAlreadyExists(key.session_id)
-        return session_of(key, answer[1])
+        return session_of(key, reply.session)
 
     async def get(self, key: SessionKey, user_id: str = "") -> Session:
-        [answer] = await self._scripts.run(self._scripts.command("read", key, user_id))
+        [answer] = await self._scripts.run(self._scripts.command(key, calls.Read(user_id)))
         return _found(key, answer)
 
     async def update(self, change: SessionChange) -> Session:
-        command = self._scripts.command(
-            "update",
-            change.key,
-            change.user_id,
-            "-" if change.metadata is None else metadata_text(change.metadata),
-            "-" if change.idle_ms is None else change.idle_ms,
-            "-" if change.pinned_revision is None else change.pinned_revision,
+        update = calls.Update(
+            user=change.user_id,
+            metadata="-" if change.metadata is None else metadata_text(change.metadata),
+            idle_ms="-" if change.idle_ms is None else change.idle_ms,
+            pinned="-" if change.pinned_revision is None else change.pinned_revision,
         )
-        [answer] = await self._scripts.run(command)
+        [answer] = await self._scripts.run(self._scripts.command(change.key, update))
         return _found(change.key, answer)
 
     async def delete(self, key: SessionKey, user_id: str = "") -> Removed:
@@ -242,7 +241,7 @@ class RedisSessions:
             metadata=source.metadata,
         )
         try:
-            outcome = await self._turns.begin(begin, self._turns.new_call(), 0)
+            outcome = await self._turns.begin(begin, self._turns.new_waiter_id(), 0)
         except (SessionBusy, SessionFull, SessionNotFound) as error:
             raise SessionAlreadyExists(fork.new_id) from error
         except ServiceError as error:
@@ -271,26 +270,24 @@ class RedisSessions:
             complete = number > last
             if not elements and not complete:
                 raise RedisUnavailable
-            [answer] = await self._scripts.run(
-                self._scripts.command(
-                    "append",
-                    lease.key,
-                    lease.token,
-                    lease.turn_id,
-                    self._limits.lease_ms,
-                    first,
-                    last,
-                    messages,
-                    source.agent_revision,
-                    source.pinned_revision,
-                    1 if complete else 0,
-                    *(elements if self._compressing else map(plain_element, elements)),
-                )
+            append = calls.Append(
+                token=lease.token,
+                turn_id=lease.turn_id,
+                lease_ms=self._limits.lease_ms,
+                first=first,
+                last=last,
+                messages=messages,
+                revision=source.agent_revision,
+                pinned=source.pinned_revision,
+                complete=int(complete),
             )
-            if answer[0] != b"ok":
+            copies = elements if self._compressing else map(plain_element, elements)
+            [answer] = await self._scripts.run(self._scripts.command(lease.key, append, *copies))
+            reply = reply_of(calls.Append, answer)
+            if type(reply) is not calls.SessionOk:
                 raise LeaseLost(lease.key.session_id)
             if complete:
-                return session_of(lease.key, answer[1])
+                return session_of(lease.key, reply.session)
 
     async def _read_turns(self, session: Session, low: int, high: int) -> list[bytes]:
         """Returns the elements of these turns, oldest first, fewer where the oldest have been dropped meanwhile."""
@@ -300,7 +297,7 @@ class RedisSessions:
         for _ in range(MAX_TRIES):
             elements, answer = await self._scripts.run(
                 ("LRANGE", turns_key(session.key), max(low - first, 0), high - first),
-                self._scripts.command("read", session.key, ""),
+                self._scripts.command(session.key, calls.Read()),
             )
             again = _found(session.key, answer)
             if again.created_ms != session.created_ms:
@@ -349,9 +346,9 @@ class RedisSessions:
         if not candidates:
             return []
         keys = [SessionKey(project, member) for member, _ in candidates]
-        answers = await self._scripts.run(*(self._scripts.command("read", key, "") for key in keys))
+        answers = await self._scripts.run(*(self._scripts.command(key, calls.Read()) for key in keys))
         sessions = [
-            session_of(key, answer[1]) if answer[0] == b"ok" else None
+            session_of(key, reply.session) if type(reply := reply_of(calls.Read, answer)) is calls.SessionOk else None
             for key, answer in zip(keys, answers, strict=True)
         ]
         read = list(zip(candidates, sessions, strict=True))
@@ -361,19 +358,25 @@ class RedisSessions:
     async def _sweep(self, index: str, gone: Sequence[Candidate]) -> None:
         if gone:
             pairs = [value for candidate in gone for value in candidate]
-            await self._scripts.run(self._scripts.index_command("sweep", index, SWEEP_GRACE_MS, *pairs))
+            await self._scripts.run(self._scripts.index_command(index, calls.Sweep(SWEEP_GRACE_MS), *pairs))
 
     def _delete_command(self, key: SessionKey, purge: Purge) -> Command:
         idle = "" if purge.idle_longer_than_ms is None else purge.idle_longer_than_ms
-        return self._scripts.command(
-            "delete", key, purge.agent_id, purge.agent_uid, purge.user_id, idle, self._limits.claim_ms
+        call = calls.Delete(
+            agent_id=purge.agent_id,
+            agent_uid=purge.agent_uid,
+            user=purge.user_id,
+            idle_ms=idle,
+            claim_ms=self._limits.claim_ms,
         )
+        return self._scripts.command(key, call)
 
 
 def _found(key: SessionKey, answer: Sequence[Reply]) -> Session:
-    if answer[0] != b"ok":
+    reply = reply_of(calls.Read, answer)  # as that of an update
+    if type(reply) is not calls.SessionOk:
         raise SessionNotFound(key.session_id)
-    return session_of(key, answer[1])
+    return session_of(key, reply.session)
 
 
 def _fits(session: Session, query: SessionQuery) -> bool:

@@ -29,11 +29,11 @@ log = structlog.get_logger("session_svc.sweeper")
 
 
 class Sweeper:
-    """Sweeps as many members as sessions are made, and tells the metrics how many sessions live and have gone."""
+    """Sweeps as many members as sessions are made, and reports to the metrics how many sessions live and have gone."""
 
-    def __init__(self, sessions: RedisSessions, births: IndexAdditions, metrics: Metrics) -> None:
+    def __init__(self, sessions: RedisSessions, index_additions: IndexAdditions, metrics: Metrics) -> None:
         self._sessions = sessions
-        self._births = births
+        self._index_additions = index_additions
         self._metrics = metrics
         self._alive: LRUCache[str, float] = LRUCache(MAX_PROJECTS)
 
@@ -46,7 +46,7 @@ class Sweeper:
                 if number % SWEEPS_A_CENSUS == 0:
                     await self.census()
             except ServiceError as error:
-                log.info("indexes were not swept", reason=error.reason)
+                log.info("indexes_not_swept", reason=error.reason)
 
     async def sweep(self) -> int:
         """Looks at a sample of every index that sessions were added to; returns how many dead members it found.
@@ -54,7 +54,7 @@ class Sweeper:
         Indexes that an error kept from being looked at are left for the next time.
         """
         found = 0
-        left = deque(self._births.take())
+        left = deque(self._index_additions.take())
         try:
             while left:
                 project, index, count = left[0]
@@ -62,7 +62,7 @@ class Sweeper:
                 left.popleft()
         finally:
             for project, index, count in left:
-                self._births.note(project, [index], count)
+                self._index_additions.note(project, [index], count)
         return found
 
     async def census(self) -> None:
@@ -75,5 +75,5 @@ class Sweeper:
         if index == project_index(project):
             # Every session is in one of these, so that none is counted twice.
             self._alive[project] = sample.alive
-            self._metrics.looked(sum(self._alive.values()), sample.gone)
+            self._metrics.sampled(sum(self._alive.values()), sample.gone)
         return sample.gone

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from session_svc.model.errors import (
     AgentDeleted,
@@ -20,16 +21,18 @@ from session_svc.model.session import (
     Committed,
     CommitTurn,
     Lease,
-    Limits,
     Replayed,
+    SessionBounds,
     SessionKey,
     Waiting,
     WhenFull,
 )
 from session_svc.redis_client.link import Command, RedisUnavailable, Reply
+from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.indexes import IndexAdditions, KnownAgents, now_ms
 from session_svc.redis_store.keys import fence_key, index_keys, turns_key
+from session_svc.redis_store.script_calls import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import metadata_text, session_of
 from session_svc.redis_store.turn_codec import body_of, id_sum, stored_turn
@@ -46,8 +49,8 @@ class RedisTurns:
         self,
         scripts: RedisScripts,
         wakes: RedisWakes,
-        limits: Limits,
-        births: IndexAdditions,
+        limits: SessionBounds,
+        index_additions: IndexAdditions,
         durability: Durability | None = None,
         *,
         compressing: bool = True,
@@ -56,25 +59,25 @@ class RedisTurns:
         self._wakes = wakes
         self._limits = limits
         self._agents = KnownAgents(scripts)
-        self._births = births
+        self._index_additions = index_additions
         self._windows = Windows(scripts, limits.window_bytes)
         self._durability = durability or Durability([scripts])
         self._compressing = compressing
 
-    def new_call(self) -> str:
-        return self._wakes.new_call()
+    def new_waiter_id(self) -> str:
+        return self._wakes.new_waiter_id()
 
-    async def woken(self, call: str, timeout: float) -> None:
-        await self._wakes.wait(call, timeout)
+    async def wait_for_wakeup(self, waiter_id: str, timeout: float) -> None:
+        await self._wakes.wait(waiter_id, timeout)
 
-    async def begin(self, turn: BeginTurn, call: str, wait_ms: int) -> Begun | Replayed | Waiting:
+    async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Waiting:
         for _ in range(MAX_TRIES):
-            answer, elements, fenced = await self._begin(turn, call, wait_ms)
-            if not turn.must_exist and (answer[0] != b"ok" or answer[3]):
+            answer, elements, fenced = await self._begin(turn, waiter_id, wait_ms)
+            if not turn.must_exist and (type(answer) is not calls.BeginOk or answer.created):
                 # Also what is refused may have made an index, which only goes away where it is swept.
-                self._births.note(turn.key.project, index_keys(turn.key.project, turn.agent_id, turn.user_id))
+                self._index_additions.note(turn.key.project, index_keys(turn.key.project, turn.agent_id, turn.user_id))
             if fenced:
-                await self._remove_leftovers(turn.key, turn.agent_uid, call)
+                await self._remove_leftovers(turn.key, turn.agent_uid, waiter_id)
                 raise AgentDeleted(turn.agent_id)
             outcome = await self._outcome(turn, answer, elements)
             if outcome is not None:
@@ -85,18 +88,23 @@ class RedisTurns:
         request = turn.request
         if request is None:
             return None
-        command = self._scripts.command(
-            "replayed", turn.key, turn.turn_id, turn.agent_uid, turn.user_id, request.name, request.digest
+        call = calls.Replayed(
+            turn_id=turn.turn_id,
+            agent_uid=turn.agent_uid,
+            user=turn.user_id,
+            request=request.name,
+            digest=request.digest,
         )
-        [answer] = await self._run([command])
-        return await self._replayed(turn.key, answer) if answer[0] == b"replay" else None
+        [answer] = await self._run([self._scripts.command(turn.key, call)])
+        replay = reply_of(calls.Replayed, answer)
+        return await self._replayed(turn.key, replay) if type(replay) is calls.Replay else None
 
-    async def _begin(self, turn: BeginTurn, call: str, wait_ms: int) -> tuple[list[Reply], list[bytes], bool]:
+    async def _begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> tuple[Any, list[bytes], bool]:
         """Returns the script's answer, the newest stored turns, and whether the agent is fenced."""
         indexes = self._index_commands(turn)
         read = self._windows.first_read(turn)
         rest: list[list[Command]] = [
-            [self._begin_command(turn, call, wait_ms), *((read,) if read else ())],
+            [self._begin_command(turn, waiter_id, wait_ms), *((read,) if read else ())],
             # After the script: a fence that is not seen here was set after the session was in the indexes, so that
             # whoever set it finds and removes the session.
             [("GET", fence_key(turn.key.project, turn.agent_uid))],
@@ -107,47 +115,56 @@ class RedisTurns:
             self._agents.forget(turn.key.project, turn.agent_id, turn.agent_uid)
             if error.stage != 0:
                 raise
-            # The indexes are on a server that is away. A session that is there has been in them since it was made.
-            rest[0][0] = self._begin_command(replace(turn, must_exist=True), call, wait_ms)
+            # The indexes are on a server that is unreachable. One that is there has been in them since it was made.
+            rest[0][0] = self._begin_command(replace(turn, must_exist=True), waiter_id, wait_ms)
             replies = await self._run([], *rest)
-            if replies[0][0] == b"missing" and not turn.must_exist:
+            if type(reply_of(calls.Begin, replies[0])) is calls.Missing and not turn.must_exist:
                 raise
         answer, *elements, fenced = replies
-        return answer, elements[0] if elements else [], bool(fenced)
+        return reply_of(calls.Begin, answer), elements[0] if elements else [], bool(fenced)
 
-    async def leave(self, key: SessionKey, call: str) -> None:
-        await self._scripts.run(self._scripts.command("leave", key, call, self._limits.claim_ms))
+    async def leave(self, key: SessionKey, waiter_id: str) -> None:
+        await self._scripts.run(self._scripts.command(key, calls.Leave(waiter_id, self._limits.claim_ms)))
 
-    async def renew(self, lease: Lease, call: str = "") -> Lease:
-        command = self._scripts.command("renew", lease.key, lease.token, lease.turn_id, self._limits.lease_ms, call)
-        [answer] = await self._run([command])
-        if answer[0] != b"ok":
-            raise _lost(answer[0], lease.key.session_id)
-        return Lease(lease.key, lease.turn_id, lease.token, answer[1])
+    async def renew(self, lease: Lease, waiter_id: str = "") -> Lease:
+        call = calls.Renew(
+            token=lease.token, turn_id=lease.turn_id, lease_ms=self._limits.lease_ms, waiter_id=waiter_id
+        )
+        [answer] = await self._run([self._scripts.command(lease.key, call)])
+        match reply_of(calls.Renew, answer):
+            case calls.RenewOk(expire_ms):
+                return Lease(lease.key, lease.turn_id, lease.token, expire_ms)
+            case calls.Interrupted():
+                raise TurnInterrupted(lease.key.session_id)
+        raise LeaseLost(lease.key.session_id)
 
     async def commit(self, commit: CommitTurn) -> Committed:
-        """A lost connection is followed by one repeat, which tells what happened."""
+        """A lost connection is followed by one repeat, which says what happened."""
         command = self._commit_command(commit)
         try:
             answer, kept = await self._durability.run(command)
         except RedisUnavailable:
             answer, kept = await self._durability.run(command)
         session_id = commit.lease.key.session_id
-        if answer[0] == b"crammed":
-            raise SessionFull(session_id, self._limits.turns_per_session)
-        if answer[0] != b"ok":
-            raise _lost(answer[0], session_id)
-        if not kept:
-            raise TooFewReplicas
-        return Committed(answer[1], answer[2])
+        reply = reply_of(calls.Commit, answer)
+        if type(reply) is calls.CommitOk:
+            if not kept:
+                raise TooFewReplicas
+            return Committed(reply.number, reply.expire_ms)
+        match reply:
+            case calls.SessionIsFull():
+                raise SessionFull(session_id, self._limits.turns_per_session)
+            case calls.Interrupted():
+                raise TurnInterrupted(session_id)
+        raise LeaseLost(session_id)
 
     async def abort(self, lease: Lease) -> None:
-        command = self._scripts.command("abort", lease.key, lease.token, lease.turn_id, self._limits.claim_ms)
+        command = self._scripts.command(lease.key, calls.Abort(lease.token, lease.turn_id, self._limits.claim_ms))
         await self._run([command])
 
     async def _run(self, *stages: Sequence[Command]) -> list[Reply]:
         # Once more after a connection broke: each operation repeated is what it was the first time, so that the second
-        # answer tells what became of the first.
+        # answer says what became of the first.
         try:
             return await self._scripts.run_in_order(*stages)
         except RedisUnavailable:
@@ -163,99 +180,100 @@ class RedisTurns:
         agent = self._agents.command(turn.key.project, turn.agent_id, turn.agent_uid)
         return commands if agent is None else [*commands, agent]
 
-    def _begin_command(self, turn: BeginTurn, call: str, wait_ms: int) -> Command:
+    def _begin_command(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Command:
         limits, request = self._limits, turn.request
-        return self._scripts.command(
-            "begin",
-            turn.key,
-            turn.turn_id,
-            call,
-            wait_ms,
-            turn.busy.value,
-            limits.queue_per_session,
-            limits.lease_ms,
-            limits.claim_ms,
-            turn.agent_id,
-            turn.agent_uid,
-            turn.user_id,
-            "1" if turn.must_exist else "0",
-            turn.idle_ms,
-            turn.lifetime_ms,
-            request.name if request else b"",
-            request.digest if request else b"",
-            metadata_text(turn.metadata),
-            limits.turns_per_session if limits.when_full is WhenFull.REFUSE else 0,
+        # `__new__`, here and below: a call of the class first makes a dict of so many arguments, at twice the cost.
+        call = calls.Begin.__new__(
+            calls.Begin,
+            turn_id=turn.turn_id,
+            waiter_id=waiter_id,
+            wait_ms=wait_ms,
+            policy=turn.busy.value,
+            max_waiters=limits.queue_per_session,
+            lease_ms=limits.lease_ms,
+            claim_ms=limits.claim_ms,
+            agent_id=turn.agent_id,
+            agent_uid=turn.agent_uid,
+            user=turn.user_id,
+            must_exist=int(turn.must_exist),
+            idle_ms=turn.idle_ms,
+            lifetime_ms=turn.lifetime_ms,
+            request=request.name if request else b"",
+            digest=request.digest if request else b"",
+            metadata=metadata_text(turn.metadata),
+            max_turns=limits.turns_per_session if limits.when_full is WhenFull.REFUSE else 0,
         )
+        return self._scripts.command(turn.key, call)
 
     def _commit_command(self, commit: CommitTurn) -> Command:
         limits, request, usage = self._limits, commit.request, commit.usage
         body, flags = body_of(commit.turn, continues=commit.continues, compressing=self._compressing)
-        return self._scripts.command(
-            "commit",
-            commit.lease.key,
-            commit.lease.token,
-            commit.lease.turn_id,
-            body,
-            commit.message_count,
-            flags,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            usage.cached_tokens,
-            commit.agent_revision,
-            commit.idle_ms,
-            request.name if request else b"",
-            request.digest if request else b"",
-            limits.replay_ms,
-            limits.replays_per_session,
-            limits.turns_per_session,
-            "1" if limits.when_full is WhenFull.DROP_OLDEST else "0",
-            limits.claim_ms,
-            id_sum(commit.lease.turn_id),
+        call = calls.Commit.__new__(
+            calls.Commit,
+            token=commit.lease.token,
+            turn_id=commit.lease.turn_id,
+            turn=body,
+            messages=commit.message_count,
+            flags=flags,
+            prompt=usage.prompt_tokens,
+            completion=usage.completion_tokens,
+            cached=usage.cached_tokens,
+            revision=commit.agent_revision,
+            idle_ms=commit.idle_ms,
+            request=request.name if request else b"",
+            digest=request.digest if request else b"",
+            replay_ms=limits.replay_ms,
+            max_replays=limits.replays_per_session,
+            max_turns=limits.turns_per_session,
+            drop_oldest=int(limits.when_full is WhenFull.DROP_OLDEST),
+            claim_ms=limits.claim_ms,
+            id_sum=id_sum(commit.lease.turn_id),
         )
+        return self._scripts.command(commit.lease.key, call)
 
-    async def _outcome(
-        self, turn: BeginTurn, answer: Sequence[Reply], elements: list[bytes]
-    ) -> Begun | Replayed | Waiting | None:
+    async def _outcome(self, turn: BeginTurn, answer: Any, elements: list[bytes]) -> Begun | Replayed | Waiting | None:
         """Returns what a script's answer means, None to ask again; raises what it refused with."""
         key = turn.key
-        match answer[0]:
-            case b"ok":
-                lease = Lease(key, turn.turn_id, answer[1], answer[2])
-                window = await self._windows.complete(turn, lease, elements)
-                return Begun(session_of(key, answer[4]), lease, window, bool(answer[3]))
-            case b"replay":
+        if type(answer) is calls.BeginOk:
+            lease = Lease(key, turn.turn_id, answer.token, answer.expire_ms)
+            window = await self._windows.complete(turn, lease, elements)
+            return Begun(session_of(key, answer.session), lease, window, bool(answer.created))
+        match answer:
+            case calls.Replay():
                 return await self._replayed(key, answer)
-            case b"wait":
-                return Waiting(answer[1])
-            case b"mismatch":
-                if await self._belongs_to_deleted(key, answer[1].decode()):
+            case calls.Wait(ms):
+                return Waiting(ms)
+            case calls.Mismatch(agent_uid):
+                if await self._belongs_to_deleted(key, agent_uid.decode()):
                     return None
                 raise SessionAgentMismatch(key.session_id, turn.agent_id)
-            case b"busy":
-                raise SessionBusy(key.session_id, answer[1] / 1000)
-            case b"full":
-                raise TurnQueueFull(key.session_id, self._limits.queue_per_session, answer[1] / 1000)
-            case b"crammed":
+            case calls.Busy(ms):
+                raise SessionBusy(key.session_id, ms / 1000)
+            case calls.QueueFull(ms):
+                raise TurnQueueFull(key.session_id, self._limits.queue_per_session, ms / 1000)
+            case calls.SessionIsFull():
                 raise SessionFull(key.session_id, self._limits.turns_per_session)
-            case b"reused":
+            case calls.Reused():
                 raise IdempotencyKeyReused(turn.request.request_id if turn.request else "")
         raise SessionNotFound(key.session_id)
 
-    async def _replayed(self, key: SessionKey, answer: Sequence[Reply]) -> Replayed | None:
-        number, first, fields = answer[1], answer[2], answer[3]
-        session = session_of(key, fields)
-        element, again = await self._scripts.run(
-            ("LINDEX", turns_key(key), number - first), self._scripts.command("read", key, "")
+    async def _replayed(self, key: SessionKey, replay: calls.Replay) -> Replayed | None:
+        session = session_of(key, replay.session)
+        element, answer = await self._scripts.run(
+            ("LINDEX", turns_key(key), replay.number - replay.first), self._scripts.command(key, calls.Read())
         )
-        if again[0] != b"ok" or session_of(key, again[1]).created_ms != session.created_ms or element is None:
+        again = reply_of(calls.Read, answer)
+        if type(again) is not calls.SessionOk or element is None:
+            return None
+        if session_of(key, again.session).created_ms != session.created_ms:
             return None
         found = stored_turn(element)
-        if found.number != number:
+        if found.number != replay.number:
             return None
         turn = found.turn()
         if self._durability.replicas:
-            # Whoever committed it may have been told that too few replicas had it: this answer acknowledges it.
-            await self._durability.keep(self._scripts.command("confirm", key))
+            # Whoever committed it may have learned that too few replicas had it: this answer acknowledges it.
+            await self._durability.keep(self._scripts.command(key, calls.Confirm()))
         return Replayed(session, turn)
 
     async def _belongs_to_deleted(self, key: SessionKey, agent_uid: str) -> bool:
@@ -264,13 +282,8 @@ class RedisTurns:
             await self._remove_leftovers(key, agent_uid)
         return bool(fenced)
 
-    async def _remove_leftovers(self, key: SessionKey, agent_uid: str, call: str = "") -> None:
+    async def _remove_leftovers(self, key: SessionKey, agent_uid: str, waiter_id: str = "") -> None:
         claim_ms = self._limits.claim_ms
-        await self._scripts.run(
-            self._scripts.command("delete", key, "", agent_uid, "", "", claim_ms),
-            *((self._scripts.command("leave", key, call, claim_ms),) if call else ()),
-        )
-
-
-def _lost(answer: bytes, session_id: str) -> LeaseLost | TurnInterrupted:
-    return TurnInterrupted(session_id) if answer == b"interrupted" else LeaseLost(session_id)
+        delete = calls.Delete(agent_id="", agent_uid=agent_uid, user="", idle_ms="", claim_ms=claim_ms)
+        leave = (self._scripts.command(key, calls.Leave(waiter_id, claim_ms)),) if waiter_id else ()
+        await self._scripts.run(self._scripts.command(key, delete), *leave)

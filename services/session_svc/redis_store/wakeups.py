@@ -24,7 +24,7 @@ log = structlog.get_logger("session_svc.redis")
 
 
 class RedisWakes:
-    """Names the calls of this replica and wakes those that the scripts say may go on.
+    """Names the waiters of this replica and wakes those that the scripts say may go on.
 
     In a cluster, what a script publishes reaches every node, and with that whoever listens to any of them. A message
     may be lost (with the connection) or come twice: whoever waits asks the store again either way.
@@ -37,22 +37,22 @@ class RedisWakes:
         self._waiting: dict[str, asyncio.Event] = {}
         self._early: LRUCache[str, None] = LRUCache(MAX_REMEMBERED)
 
-    def new_call(self) -> str:
-        """Returns the name of a call, from which the scripts know whom to wake."""
+    def new_waiter_id(self) -> str:
+        """Returns the id of a waiter, from which the scripts know whom to wake."""
         return f"{self._replica}.{next(self._numbers)}"
 
-    async def wait(self, call: str, timeout: float) -> None:
-        """Returns when the call was woken, also if that was before, and at the latest after `timeout` seconds."""
-        if self._early.pop(call, self) is None:
+    async def wait(self, waiter_id: str, timeout: float) -> None:
+        """Returns when the waiter was woken, also if that was before, and at the latest after `timeout` seconds."""
+        if self._early.pop(waiter_id, self) is None:
             return
-        event = self._waiting[call] = asyncio.Event()
+        event = self._waiting[waiter_id] = asyncio.Event()
         try:
             async with asyncio.timeout(timeout):
                 await event.wait()
         except TimeoutError:
             pass
         finally:
-            del self._waiting[call]
+            del self._waiting[waiter_id]
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["RedisWakes"]:
@@ -95,12 +95,12 @@ class RedisWakes:
                 self._wake(reply[2].decode())
         raise TimeoutError
 
-    def _wake(self, call: str) -> None:
-        event = self._waiting.get(call)
+    def _wake(self, waiter_id: str) -> None:
+        event = self._waiting.get(waiter_id)
         if event is not None:
             event.set()
             return
-        self._early[call] = None
+        self._early[waiter_id] = None
 
     def _wake_all(self) -> None:
         for event in self._waiting.values():

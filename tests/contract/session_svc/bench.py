@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import redis
 
 from contract.enums import BusyPolicy
-from session_svc.model.session import BeginTurn, Begun, Committed, CommitTurn, Limits, RequestMark, SessionKey
+from session_svc.model.session import BeginTurn, Begun, Committed, CommitTurn, RequestMark, SessionBounds, SessionKey
 from session_svc.ports import AgentStore, LimitStore, SessionStore, TurnStore
 from session_svc.redis_client.url import parse_redis_url
 from session_svc.redis_store.agents import RedisAgents
@@ -23,7 +23,7 @@ from tests.doubles.session_svc.memory_state import MemoryState
 from tests.doubles.session_svc.memory_store import MemoryAgents, MemorySessions
 from tests.doubles.session_svc.memory_turns import MemoryTurns
 
-LIMITS = Limits(queue_per_session=3, queue_per_limit=2, turns_per_session=50, replays_per_session=5)
+LIMITS = SessionBounds(queue_per_session=3, queue_per_limit=2, turns_per_session=50, replays_per_session=5)
 UID = "5f0c7f0e-0000-4000-8000-000000000001"
 
 # Everything that Redis keeps a time of, moved into the past.
@@ -48,10 +48,10 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
     end
   elseif string.match(key, ':queue$') then
     for i, text in ipairs(redis.call('LRANGE', key, 0, -1)) do
-      local turn, call, deadline, reserved = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
+      local turn, who, deadline, reserved = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
       reserved = tonumber(reserved)
       if reserved > 0 then reserved = reserved - ms end
-      redis.call('LSET', key, i - 1, table.concat({turn, call, digits(tonumber(deadline) - ms), digits(reserved)}, '|'))
+      redis.call('LSET', key, i - 1, table.concat({turn, who, digits(tonumber(deadline) - ms), digits(reserved)}, '|'))
     end
   elseif string.match(key, '^idx:') or (string.match(key, '^{limit:') and redis.call('TYPE', key).ok == 'zset') then
     for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do redis.call('ZINCRBY', key, -ms, member) end
@@ -77,7 +77,7 @@ class Bench:
     agents: AgentStore
     turn_limits: LimitStore
     pass_time: Callable[[int], Coroutine[object, object, None]]
-    limits: Limits = LIMITS
+    limits: SessionBounds = LIMITS
 
     async def begin(
         self,
@@ -112,7 +112,7 @@ class Bench:
             request=request,
             metadata=metadata or {},
         )
-        return await self.turns.begin(turn, self.turns.new_call(), wait_ms)
+        return await self.turns.begin(turn, self.turns.new_waiter_id(), wait_ms)
 
     async def begun(self, turn_id: str = "t1", session: str = "s1", **more: object) -> Begun:
         """Begins a turn that must get the lease."""
@@ -157,23 +157,23 @@ class MemoryClock:
         self.ms += ms
 
 
-def memory_bench(limits: Limits = LIMITS) -> Bench:
+def memory_bench(limits: SessionBounds = LIMITS) -> Bench:
     """Returns the in-memory adapter."""
     clock = MemoryClock()
     state = MemoryState(limits, lambda: clock.ms)
     turns = MemoryTurns(state)
-    turn_limits = MemoryLimits(limits.limit_times(), lambda: clock.ms, state.wake, turns.woken)
+    turn_limits = MemoryLimits(limits.limit_times(), lambda: clock.ms, state.wake, turns.wait_for_wakeup)
     return Bench(turns, MemorySessions(state), MemoryAgents(state), turn_limits, clock.pass_time, limits)
 
 
 @contextlib.asynccontextmanager
-async def redis_bench(url: str, limits: Limits = LIMITS, *, compressing: bool = True) -> AsyncIterator[Bench]:
+async def redis_bench(url: str, limits: SessionBounds = LIMITS, *, compressing: bool = True) -> AsyncIterator[Bench]:
     """Yields the Redis adapter on an empty database, or on an empty cluster."""
     async with open_redis(url, 1) as ([link], dial), RedisWakes(dial).open() as wakes:
         await wakes.wait("listening", 5)  # whoever waits when the channel is subscribed is woken
         scripts = RedisScripts(link)
-        births = IndexAdditions()
-        turns = RedisTurns(scripts, wakes, limits, births, compressing=compressing)
+        index_additions = IndexAdditions()
+        turns = RedisTurns(scripts, wakes, limits, index_additions, compressing=compressing)
 
         async def pass_time(ms: int) -> None:
             for client in clients_of(url):
@@ -181,7 +181,7 @@ async def redis_bench(url: str, limits: Limits = LIMITS, *, compressing: bool = 
                     client.eval(_PASS_TIME, 0, str(ms))
 
         turn_limits = RedisLimits(scripts, wakes, limits.limit_times())
-        sessions = RedisSessions(scripts, turns, limits, births, compressing=compressing)
+        sessions = RedisSessions(scripts, turns, limits, index_additions, compressing=compressing)
         yield Bench(turns, sessions, RedisAgents(scripts), turn_limits, pass_time, limits)
 
 

@@ -35,10 +35,10 @@ async def test_waiting_is_first_come_first_served(bench: Bench) -> None:
 
 async def test_a_waiter_is_woken(bench: Bench) -> None:
     running = await bench.begun("t1")
-    call = bench.turns.new_call()
+    waiter_id = bench.turns.new_waiter_id()
     turn = BeginTurn(KEY, "hello", UID, "t2")
-    assert isinstance(await bench.turns.begin(turn, call, 60_000), Waiting)
-    waiting = asyncio.create_task(bench.turns.woken(call, 10))
+    assert isinstance(await bench.turns.begin(turn, waiter_id, 60_000), Waiting)
+    waiting = asyncio.create_task(bench.turns.wait_for_wakeup(waiter_id, 10))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await bench.commit(running)
@@ -58,16 +58,16 @@ async def test_a_waiter_that_does_not_come_loses_its_place(bench: Bench) -> None
 
 async def test_a_waiter_that_leaves_makes_room(bench: Bench) -> None:
     running = await bench.begun("t1")
-    call = bench.turns.new_call()
-    await bench.turns.begin(BeginTurn(KEY, "hello", UID, "t2"), call, 60_000)
+    waiter_id = bench.turns.new_waiter_id()
+    await bench.turns.begin(BeginTurn(KEY, "hello", UID, "t2"), waiter_id, 60_000)
     await bench.begin("t3", wait_ms=60_000)
     await bench.commit(running)
-    await bench.turns.leave(KEY, call)
+    await bench.turns.leave(KEY, waiter_id)
     await bench.begun("t3", wait_ms=60_000)
 
 
 async def test_leaving_gives_back_a_lease_only_to_the_call_that_has_it(bench: Bench) -> None:
-    first, second = bench.turns.new_call(), bench.turns.new_call()
+    first, second = bench.turns.new_waiter_id(), bench.turns.new_waiter_id()
     turn = BeginTurn(KEY, "hello", UID, "t1")
     await bench.turns.begin(turn, first, 0)
     await bench.turns.begin(turn, second, 0)

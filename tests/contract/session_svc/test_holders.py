@@ -37,9 +37,9 @@ async def test_a_session_that_is_not_there_is_no_error(bench: Bench) -> None:
 
 async def test_whoever_renewed_last_is_woken_when_the_lease_is_taken_away(bench: Bench) -> None:
     holder = await bench.begun("t1")
-    call = bench.turns.new_call()
-    await bench.turns.renew(holder.lease, call)
-    told = asyncio.create_task(bench.turns.woken(call, 30))
+    waiter_id = bench.turns.new_waiter_id()
+    await bench.turns.renew(holder.lease, waiter_id)
+    told = asyncio.create_task(bench.turns.wait_for_wakeup(waiter_id, 30))
     await asyncio.sleep(0.05)
     assert not told.done()
     await bench.begun("t2", busy=BusyPolicy.INTERRUPT)

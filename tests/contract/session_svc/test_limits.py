@@ -35,7 +35,7 @@ async def take(
 ) -> LimitTaken | LimitWait | ServiceError:
     turn = LimitedTurn(project, turn_id, limits)
     try:
-        return await bench.turn_limits.take(turn, bench.turns.new_call(), wait=wait, counted=counted)
+        return await bench.turn_limits.take(turn, bench.turns.new_waiter_id(), wait=wait, counted=counted)
     except ServiceError as error:
         return error
 
@@ -97,7 +97,7 @@ async def test_a_turn_that_is_given_back_was_never_begun(bench: Bench) -> None:
     limits = (by_rate(1), by_turns(1))
     await take(bench, "t1", *limits)
     for _ in range(2):
-        await bench.turn_limits.give_back(LimitedTurn("default", "t1", limits))
+        await bench.turn_limits.roll_back(LimitedTurn("default", "t1", limits))
     assert isinstance(await take(bench, "t2", *limits), LimitTaken)
 
 
@@ -186,11 +186,11 @@ async def test_each_place_that_is_freed_wakes_another_waiter(bench: Bench) -> No
     limit = by_turns(2, wait=True)
     await take(bench, "t0", limit)
     await take(bench, "t1", limit)
-    calls = [bench.turns.new_call(), bench.turns.new_call()]
-    for number, call in enumerate(calls):
+    waiters = [bench.turns.new_waiter_id(), bench.turns.new_waiter_id()]
+    for number, waiter_id in enumerate(waiters):
         turn = LimitedTurn("default", f"w{number}", (limit,))
-        assert isinstance(await bench.turn_limits.take(turn, call, wait=True, counted=False), LimitWait)
-    waits = [asyncio.create_task(bench.turn_limits.woken(call, 20)) for call in calls]
+        assert isinstance(await bench.turn_limits.take(turn, waiter_id, wait=True, counted=False), LimitWait)
+    waits = [asyncio.create_task(bench.turn_limits.wait_for_wakeup(waiter_id, 20)) for waiter_id in waiters]
     await asyncio.sleep(0.05)
     await free(bench, "t0", limit)
     await asyncio.wait_for(waits[0], 5)
@@ -279,8 +279,8 @@ class LimitMachine(RuleBasedStateMachine):
         self.queue.pop(turn, None)
 
     @rule(turn=st.sampled_from([f"t{n}" for n in range(8)]))
-    def give_back(self, turn: str) -> None:
-        self.runner.run(self.bench.turn_limits.give_back(LimitedTurn("default", turn, self.limits)))
+    def roll_back(self, turn: str) -> None:
+        self.runner.run(self.bench.turn_limits.roll_back(LimitedTurn("default", turn, self.limits)))
         self._forget(turn)
 
     @rule(turn=st.sampled_from([f"t{n}" for n in range(8)]))

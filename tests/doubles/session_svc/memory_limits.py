@@ -21,26 +21,26 @@ class _Counted:
 
 
 class MemoryLimits:
-    """The `LimitStore` in memory; `clock` is in milliseconds, `wake` and `woken` are those of the turn store."""
+    """The `LimitStore` in memory; `clock` is in milliseconds, the others are those of the turn store."""
 
     def __init__(
         self,
         times: LimitTimes,
         clock: Callable[[], int],
         wake: Callable[[str], None],
-        woken: Callable[[str, float], Awaitable[None]],
+        wait_for_wakeup: Callable[[str, float], Awaitable[None]],
     ) -> None:
         self._times = times
         self._clock = clock
         self._wake = wake
-        self._woken = woken
+        self._wait_for_wakeup = wait_for_wakeup
         self._limits: dict[tuple[str, str], _Counted] = defaultdict(_Counted)
 
-    async def take(self, turn: LimitedTurn, call: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
+    async def take(self, turn: LimitedTurn, waiter_id: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
         try:
-            check_ins = [self._take(turn, limit, call, wait and limit.wait, counted) for limit in turn.limits]
+            check_ins = [self._take(turn, limit, waiter_id, wait and limit.wait, counted) for limit in turn.limits]
         except (RateLimited, LimitQueueFull):
-            await self.give_back(turn)
+            await self.roll_back(turn)
             raise
         waits = [check_in for check_in in check_ins if check_in is not None]
         if waits:
@@ -48,7 +48,7 @@ class MemoryLimits:
         states = tuple(self._state(turn, limit) for limit in turn.limits if limit.requests_per_minute)
         return LimitTaken(states, self._clock())
 
-    def _take(self, turn: LimitedTurn, limit: TurnLimit, call: str, wait: bool, counted: bool) -> int | None:
+    def _take(self, turn: LimitedTurn, limit: TurnLimit, waiter_id: str, wait: bool, counted: bool) -> int | None:
         one, now, turn_id = self._current(turn.project, limit.subject), self._clock(), turn.turn_id
         known = counted or turn_id in one.held or turn_id in one.queue or turn_id in one.begun
         a_minute = limit.requests_per_minute
@@ -60,14 +60,14 @@ class MemoryLimits:
             )
         check_in = None
         if limit.concurrent_turns and turn_id not in one.held:
-            check_in = self._hold_or_wait(one, turn_id, limit, call, wait)
+            check_in = self._hold_or_wait(one, turn_id, limit, waiter_id, wait)
         if limit.concurrent_turns and check_in is None:
             one.held[turn_id] = now + self._times.hold_ms
         if a_minute and not known:
             one.begun[turn_id] = now
         return check_in
 
-    def _hold_or_wait(self, one: _Counted, turn_id: str, limit: TurnLimit, call: str, wait: bool) -> int | None:
+    def _hold_or_wait(self, one: _Counted, turn_id: str, limit: TurnLimit, waiter_id: str, wait: bool) -> int | None:
         times, now = self._times, self._clock()
         before = list(one.queue).index(turn_id) if turn_id in one.queue else len(one.queue)
         if before < limit.concurrent_turns - len(one.held):
@@ -77,7 +77,7 @@ class MemoryLimits:
             raise RateLimited.by_turns(limit.subject, limit.concurrent_turns, _SOON)
         if turn_id not in one.queue and before >= times.places:
             raise LimitQueueFull(limit.subject, times.places, _SOON)
-        one.queue[turn_id] = (call, now + times.stand_ms)
+        one.queue[turn_id] = (waiter_id, now + times.stand_ms)
         return min(min(one.held.values(), default=now + times.stand_ms) - now, times.stand_ms // 2)
 
     def _state(self, turn: LimitedTurn, limit: TurnLimit) -> LimitState:
@@ -101,19 +101,19 @@ class MemoryLimits:
             if held or queued:
                 self._wake_first(one)
 
-    async def give_back(self, turn: LimitedTurn) -> None:
+    async def roll_back(self, turn: LimitedTurn) -> None:
         await self.free(turn)
         for limit in turn.limits:
             self._current(turn.project, limit.subject).begun.pop(turn.turn_id, None)
 
-    async def woken(self, call: str, timeout: float) -> None:
-        await self._woken(call, timeout)
+    async def wait_for_wakeup(self, waiter_id: str, timeout: float) -> None:
+        await self._wait_for_wakeup(waiter_id, timeout)
 
     def _wake_first(self, one: _Counted) -> None:
-        for turn_id, (call, until) in one.queue.items():
-            if call:
+        for turn_id, (waiter_id, until) in one.queue.items():
+            if waiter_id:
                 one.queue[turn_id] = ("", until)
-                self._wake(call)
+                self._wake(waiter_id)
                 return
 
     def _current(self, project: str, subject: str) -> _Counted:

@@ -10,9 +10,9 @@ from session_svc.model.session import (
     BeginTurn,
     HeadedTurn,
     Lease,
-    Limits,
     RequestMark,
     Session,
+    SessionBounds,
     SessionKey,
 )
 
@@ -22,7 +22,7 @@ class Ticket:
     """A place in a session's queue; over 0, `reserved_ms` is until when the lease is kept for it."""
 
     turn_id: str
-    call: str
+    waiter_id: str
     deadline_ms: int
     reserved_ms: int = 0
 
@@ -44,7 +44,7 @@ class Stored:
     token: int = 0
     turn_id: str = ""
     until_ms: int = 0
-    call: str = ""
+    waiter_id: str = ""
     new: bool = False
     request: RequestMark | None = None
     done: str = ""
@@ -57,7 +57,7 @@ class Stored:
 class MemoryState:
     """All sessions of a process, with a clock that tests may set."""
 
-    def __init__(self, limits: Limits, clock: Callable[[], int] | None = None) -> None:
+    def __init__(self, limits: SessionBounds, clock: Callable[[], int] | None = None) -> None:
         self.limits = limits
         self.now: Callable[[], int] = clock or (lambda: int(time.time() * 1000))
         self.sessions: dict[SessionKey, Stored] = {}
@@ -66,7 +66,7 @@ class MemoryState:
         self.fences: set[tuple[str, str]] = set()
         self.agents: dict[AgentIncarnation, None] = {}
         self.cursor = ""
-        self.calls: dict[str, asyncio.Event] = {}
+        self.wakeups: dict[str, asyncio.Event] = {}
 
     def load(self, key: SessionKey) -> Stored | None:
         """Returns the session; None, and nothing of it left, when it is dead."""
@@ -132,16 +132,16 @@ class MemoryState:
             return 0
         if ticket.reserved_ms == 0:
             ticket.reserved_ms = self.now() + self.limits.claim_ms
-            self.wake(ticket.call)
+            self.wake(ticket.waiter_id)
         return ticket.reserved_ms
 
-    def wake(self, call: str) -> None:
-        """Wakes a call, also before it waits."""
-        self.calls.setdefault(call, asyncio.Event()).set()
+    def wake(self, waiter_id: str) -> None:
+        """Wakes a waiter, also before it waits."""
+        self.wakeups.setdefault(waiter_id, asyncio.Event()).set()
 
     def release(self, key: SessionKey, stored: Stored) -> None:
         """Frees the lease and lets the next one have it."""
-        stored.turn_id, stored.until_ms, stored.call, stored.request, stored.new = "", 0, "", None, False
+        stored.turn_id, stored.until_ms, stored.waiter_id, stored.request, stored.new = "", 0, "", None, False
         self.hand_over(key)
 
     def undo(self, key: SessionKey, stored: Stored) -> None:
@@ -152,17 +152,17 @@ class MemoryState:
         else:
             self.release(key, stored)
 
-    def take_ticket(self, key: SessionKey, *, turn_id: str = "", call: str = "") -> Ticket | None:
-        """Takes a turn's or a call's ticket out of the queue."""
+    def take_ticket(self, key: SessionKey, *, turn_id: str = "", waiter_id: str = "") -> Ticket | None:
+        """Takes a turn's or a waiter's ticket out of the queue."""
         for ticket in self.queues.get(key, []):
-            if (turn_id and ticket.turn_id == turn_id) or (call and ticket.call == call):
+            if (turn_id and ticket.turn_id == turn_id) or (waiter_id and ticket.waiter_id == waiter_id):
                 self.queues[key].remove(ticket)
                 return ticket
         return None
 
-    def give_up(self, key: SessionKey, *, turn_id: str = "", call: str = "") -> None:
+    def give_up(self, key: SessionKey, *, turn_id: str = "", waiter_id: str = "") -> None:
         """Gives up a ticket; a lease that was reserved for it goes to the next."""
-        ticket = self.take_ticket(key, turn_id=turn_id, call=call)
+        ticket = self.take_ticket(key, turn_id=turn_id, waiter_id=waiter_id)
         if ticket is not None and ticket.reserved_ms:
             self.hand_over(key)
 

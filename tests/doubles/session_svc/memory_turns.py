@@ -43,17 +43,17 @@ class MemoryTurns:
         self._state = state
         self._numbers = itertools.count(1)
 
-    def new_call(self) -> str:
+    def new_waiter_id(self) -> str:
         return f"memory.{next(self._numbers)}"
 
-    async def woken(self, call: str, timeout: float) -> None:
-        event = self._state.calls.setdefault(call, asyncio.Event())
+    async def wait_for_wakeup(self, waiter_id: str, timeout: float) -> None:
+        event = self._state.wakeups.setdefault(waiter_id, asyncio.Event())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await event.wait()
-        self._state.calls.pop(call, None)
+        self._state.wakeups.pop(waiter_id, None)
 
-    async def begin(self, turn: BeginTurn, call: str, wait_ms: int) -> Begun | Replayed | Waiting:
+    async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Waiting:
         state, key = self._state, turn.key
         if not turn.must_exist:
             state.touch(key, turn.agent_id, turn.agent_uid)
@@ -70,13 +70,13 @@ class MemoryTurns:
                 state.remove(key)
                 stored = None
         try:
-            answered = self._answer_without_lease(turn, call, stored)
+            answered = self._answer_without_lease(turn, waiter_id, stored)
         except Exception:
             state.give_up(key, turn_id=turn.turn_id)
             raise
         if answered is not None:
             return answered
-        return self._wait_or_take(turn, call, wait_ms, stored)
+        return self._wait_or_take(turn, waiter_id, wait_ms, stored)
 
     async def replayed(self, turn: BeginTurn) -> Replayed | None:
         stored = self._state.load(turn.key)
@@ -90,7 +90,7 @@ class MemoryTurns:
             None if number is None else Replayed(stored.session, stored.turns[number - stored.session.first_turn].turn)
         )
 
-    def _answer_without_lease(self, turn: BeginTurn, call: str, stored: Stored | None) -> Begun | Replayed | None:
+    def _answer_without_lease(self, turn: BeginTurn, waiter_id: str, stored: Stored | None) -> Begun | Replayed | None:
         state, key = self._state, turn.key
         if stored is None:
             if turn.must_exist:
@@ -105,7 +105,7 @@ class MemoryTurns:
             state.give_up(key, turn_id=turn.turn_id)
             return Replayed(stored.session, stored.turns[number - stored.session.first_turn].turn)
         if state.held(stored) and stored.turn_id == turn.turn_id:
-            stored.call = call
+            stored.waiter_id = waiter_id
             return self._begun(turn, stored)
         limits = state.limits
         if limits.when_full is WhenFull.REFUSE and len(stored.turns) >= limits.turns_per_session:
@@ -124,7 +124,7 @@ class MemoryTurns:
             raise IdempotencyKeyReused(turn.request.request_id)
         return outcome.number
 
-    def _wait_or_take(self, turn: BeginTurn, call: str, wait_ms: int, stored: Stored | None) -> Begun | Waiting:
+    def _wait_or_take(self, turn: BeginTurn, waiter_id: str, wait_ms: int, stored: Stored | None) -> Begun | Waiting:
         state, key, policy = self._state, turn.key, turn.busy
         free_at = 0
         if stored is not None and state.held(stored):
@@ -135,7 +135,7 @@ class MemoryTurns:
                 policy = BusyPolicy.WAIT
             if policy is BusyPolicy.INTERRUPT:
                 stored.interrupted = [stored.token, *stored.interrupted][:4]
-                state.wake(stored.call)
+                state.wake(stored.waiter_id)
             else:
                 free_at = stored.until_ms
         else:
@@ -144,29 +144,29 @@ class MemoryTurns:
                 free_at = state.hand_over(key)
         if free_at:
             if policy is BusyPolicy.WAIT and wait_ms > 0:
-                return self._wait(turn, call, wait_ms, free_at)
+                return self._wait(turn, waiter_id, wait_ms, free_at)
             state.give_up(key, turn_id=turn.turn_id)
             raise SessionBusy(key.session_id, (free_at - state.now()) / 1000)
         state.take_ticket(key, turn_id=turn.turn_id)
         first = state.first_waiter(key)
         if first is not None:
             first.reserved_ms = 0
-        return self._take(turn, call, stored)
+        return self._take(turn, waiter_id, stored)
 
-    def _wait(self, turn: BeginTurn, call: str, wait_ms: int, free_at: int) -> Waiting:
+    def _wait(self, turn: BeginTurn, waiter_id: str, wait_ms: int, free_at: int) -> Waiting:
         state, now = self._state, self._state.now()
         queue = state.queues.setdefault(turn.key, [])
         own = next((ticket for ticket in queue if ticket.turn_id == turn.turn_id), None)
         if own is not None:
-            own.call, own.deadline_ms = call, now + wait_ms
+            own.waiter_id, own.deadline_ms = waiter_id, now + wait_ms
         else:
             limit = state.limits.queue_per_session
             if sum(ticket.deadline_ms > now for ticket in queue) >= limit:
                 raise TurnQueueFull(turn.key.session_id, limit, (free_at - now) / 1000)
-            queue.append(Ticket(turn.turn_id, call, now + wait_ms))
+            queue.append(Ticket(turn.turn_id, waiter_id, now + wait_ms))
         return Waiting(free_at - now)
 
-    def _take(self, turn: BeginTurn, call: str, stored: Stored | None) -> Begun:
+    def _take(self, turn: BeginTurn, waiter_id: str, stored: Stored | None) -> Begun:
         state, now = self._state, self._state.now()
         if stored is None:
             stored = state.add(turn.key, turn)
@@ -180,7 +180,7 @@ class MemoryTurns:
                 stored, activity_ms=now, idle_ms=turn.idle_ms, lifetime_ms=turn.lifetime_ms, expire_ms=expire_ms
             )
         stored.token = max(now, stored.token + 1)
-        stored.turn_id, stored.call, stored.request = turn.turn_id, call, turn.request
+        stored.turn_id, stored.waiter_id, stored.request = turn.turn_id, waiter_id, turn.request
         stored.until_ms = now + state.limits.lease_ms
         return self._begun(turn, stored)
 
@@ -190,20 +190,20 @@ class MemoryTurns:
         lease = Lease(turn.key, turn.turn_id, stored.token, stored.until_ms)
         return Begun(stored.session, lease, [fitting.turn for fitting in window], stored.new)
 
-    async def leave(self, key: SessionKey, call: str) -> None:
+    async def leave(self, key: SessionKey, waiter_id: str) -> None:
         state = self._state
-        state.calls.pop(call, None)
-        state.give_up(key, call=call)
+        state.wakeups.pop(waiter_id, None)
+        state.give_up(key, waiter_id=waiter_id)
         stored = state.load(key)
-        if stored is not None and state.held(stored) and stored.call == call:
+        if stored is not None and state.held(stored) and stored.waiter_id == waiter_id:
             state.undo(key, stored)
 
-    async def renew(self, lease: Lease, call: str = "") -> Lease:
+    async def renew(self, lease: Lease, waiter_id: str = "") -> Lease:
         stored = self._state.load(lease.key)
         if stored is None or not self._state.holds(stored, lease):
             raise _lost(stored, lease)
         stored.until_ms = self._state.now() + self._state.limits.lease_ms
-        stored.call = call or stored.call
+        stored.waiter_id = waiter_id or stored.waiter_id
         return Lease(lease.key, lease.turn_id, lease.token, stored.until_ms)
 
     async def commit(self, commit: CommitTurn) -> Committed:

@@ -10,7 +10,15 @@ import pytest
 from redis.crc import key_slot
 
 from session_svc.model.errors import AgentDeleted
-from session_svc.model.session import AgentIncarnation, BeginTurn, Limits, Purge, SessionKey, SessionQuery, Waiting
+from session_svc.model.session import (
+    AgentIncarnation,
+    BeginTurn,
+    Purge,
+    SessionBounds,
+    SessionKey,
+    SessionQuery,
+    Waiting,
+)
 from session_svc.redis_client.cluster import ClusterLink, Topology
 from session_svc.redis_client.link import Command, Reply
 from session_svc.redis_client.url import Dial, parse_redis_url
@@ -65,7 +73,7 @@ async def linked(url: str, kind: type[AnyLink]) -> AsyncIterator[tuple[AnyLink, 
 async def interrupted(url: str) -> AsyncIterator[tuple[Interrupted, RedisTurns]]:
     async with linked(url, Interrupted) as (link, dial), RedisWakes(dial).open() as wakes:
         scripts = RedisScripts(link)
-        yield link, RedisTurns(scripts, wakes, Limits(), IndexAdditions())
+        yield link, RedisTurns(scripts, wakes, SessionBounds(), IndexAdditions())
 
 
 def begin(turn_id: str = "t1", session: str = "s1") -> BeginTurn:
@@ -83,7 +91,7 @@ async def test_a_fence_that_is_set_during_a_begin_leaves_no_session(cluster_url:
 
         link.name, link.happens = before, delete_the_agent
         with pytest.raises(AgentDeleted):
-            await turns.begin(begin(), turns.new_call(), 0)
+            await turns.begin(begin(), turns.new_waiter_id(), 0)
         assert not (await bench.sessions.list_sessions(SessionQuery("default"), 10)).sessions
 
 
@@ -97,7 +105,7 @@ async def test_a_session_is_in_its_indexes_before_it_exists(cluster_url: str, re
             seen.append((known, bool(redis_cluster.owner(META.format("s1")).client.exists(META.format("s1")))))
 
         link.name, link.happens = "EVALSHA", look
-        await turns.begin(begin(), turns.new_call(), 0)
+        await turns.begin(begin(), turns.new_waiter_id(), 0)
         assert seen == [(2, False)]
 
 
@@ -105,12 +113,12 @@ async def test_whoever_waits_is_woken_from_every_node(cluster_url: str, redis_cl
     async with redis_bench(cluster_url) as bench:
         for session in on_each(redis_cluster).values():
             holder = await bench.begun("t1", session)
-            call = bench.turns.new_call()
+            waiter_id = bench.turns.new_waiter_id()
             turn = begin("t2", session)
-            assert isinstance(await bench.turns.begin(turn, call, 60_000), Waiting)
+            assert isinstance(await bench.turns.begin(turn, waiter_id, 60_000), Waiting)
             await bench.commit(holder)
             async with asyncio.timeout(5):
-                await bench.turns.woken(call, 30)
+                await bench.turns.wait_for_wakeup(waiter_id, 30)
 
 
 async def test_scripts_are_taught_node_by_node(cluster_url: str, redis_cluster: RedisCluster) -> None:

@@ -11,7 +11,7 @@ import redis
 from benchmarks.prose import prose
 
 from parley.session.v1.message_pb2 import FINISH_REASON_STOP, ROLE_ASSISTANT, ROLE_USER, Message, Turn
-from session_svc.model.session import Limits, SessionKey
+from session_svc.model.session import SessionBounds, SessionKey
 from tests.contract.session_svc.bench import Bench, redis_bench
 
 WINDOW = 20
@@ -78,7 +78,7 @@ def lengthen(client: "redis.Redis", session: str, turns: int) -> None:
 async def test_a_turn_of_a_long_session_costs_what_one_of_a_short_session_does(redis_url: str) -> None:
     """10,000 turns against 10: the same commands, the same bytes, and within noise the same time in the server."""
     # One more than is measured, or the cap drops a turn with every turn.
-    limits = Limits(turns_per_session=LONG + PROBES + 1)
+    limits = SessionBounds(turns_per_session=LONG + PROBES + 1)
     async with redis_bench(redis_url, limits) as bench:
         with redis.Redis.from_url(redis_url) as client:
             for session in ("short", "long"):
@@ -102,7 +102,7 @@ async def test_a_turn_of_a_long_session_costs_what_one_of_a_short_session_does(r
 @pytest.mark.parametrize(("compressing", "most"), [(True, 6.7), (False, 7.4)])
 async def test_an_idle_session_is_small(redis_url: str, compressing: bool, most: float) -> None:
     """20 messages of 300 bytes, in KB without the indexes, which take some 0.28 more."""
-    async with redis_bench(redis_url, Limits(), compressing=compressing) as bench:
+    async with redis_bench(redis_url, SessionBounds(), compressing=compressing) as bench:
         with redis.Redis.from_url(redis_url) as client:
             for n in range(10):
                 await bench.commit(await bench.begun(secrets.token_urlsafe(12), user="ann"), turn=turn_bytes(n))
@@ -113,7 +113,7 @@ async def test_an_idle_session_is_small(redis_url: str, compressing: bool, most:
 @pytest.mark.parametrize("large", [random.Random(1).randbytes(200_000), b"x" * 200_000], ids=["random", "even"])
 async def test_a_session_of_large_turns_is_read_little_further_than_its_window(redis_url: str, large: bytes) -> None:
     """Also where it is stored in a hundredth of its size: the window counts what is sent."""
-    async with redis_bench(redis_url, Limits(window_bytes=1_000_000)) as bench:
+    async with redis_bench(redis_url, SessionBounds(window_bytes=1_000_000)) as bench:
         with redis.Redis.from_url(redis_url) as client:
             for n in range(40):
                 await bench.commit(await bench.begun(f"t{n}"), turn=large)
@@ -123,7 +123,7 @@ async def test_a_session_of_large_turns_is_read_little_further_than_its_window(r
 
 
 async def test_a_window_of_short_turns_is_filled_by_further_reads(redis_url: str) -> None:
-    async with redis_bench(redis_url, Limits()) as bench:
+    async with redis_bench(redis_url, SessionBounds()) as bench:
         for n in range(150):
             await bench.commit(await bench.begun(f"t{n}", window=0), messages=1)
         assert len((await bench.begun("last", window=120)).window) == 120

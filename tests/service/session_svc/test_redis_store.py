@@ -14,8 +14,8 @@ from session_svc.model.session import (
     CommitTurn,
     Fork,
     Lease,
-    Limits,
     NewSession,
+    SessionBounds,
     SessionKey,
     TurnQuery,
     Usage,
@@ -36,15 +36,15 @@ HOUR_MS = 3_600_000
 
 
 async def test_what_is_refused_leaves_no_index_for_ever(redis_url: str) -> None:
-    births = IndexAdditions()
+    index_additions = IndexAdditions()
     async with open_redis(redis_url, 1) as ([link], dial), RedisWakes(dial).open() as wakes:
         scripts = RedisScripts(link)
-        turns = RedisTurns(scripts, wakes, Limits(), births)
-        sessions = RedisSessions(scripts, turns, Limits(), births)
+        turns = RedisTurns(scripts, wakes, SessionBounds(), index_additions)
+        sessions = RedisSessions(scripts, turns, SessionBounds(), index_additions)
         await sessions.create(NewSession(SessionKey("default", "s1"), "hello", UID, "ann"))
         with pytest.raises(SessionNotFound):
             turn = BeginTurn(SessionKey("default", "s1"), "hello", UID, "t1", "bob")
-            await turns.begin(turn, turns.new_call(), 0)
+            await turns.begin(turn, turns.new_waiter_id(), 0)
         with pytest.raises(SessionAlreadyExists):
             await sessions.create(NewSession(SessionKey("default", "s1"), "hello", UID, "cat"))
         with redis.Redis.from_url(redis_url) as client:
@@ -52,9 +52,9 @@ async def test_what_is_refused_leaves_no_index_for_ever(redis_url: str) -> None:
             with pytest.raises(RedisFault):
                 client.rename("idx:project:{default}", "away")
                 client.set("idx:project:{default}", "not an index")
-                await Sweeper(sessions, births, Metrics(CollectorRegistry())).sweep()
+                await Sweeper(sessions, index_additions, Metrics(CollectorRegistry())).sweep()
             client.rename("away", "idx:project:{default}")
-            await Sweeper(sessions, births, Metrics(CollectorRegistry())).sweep()
+            await Sweeper(sessions, index_additions, Metrics(CollectorRegistry())).sweep()
             assert [client.pttl(index) > 0 for index in client.keys("idx:*")] == [True] * 5
 
 
@@ -62,12 +62,12 @@ async def test_what_is_refused_leaves_no_index_for_ever(redis_url: str) -> None:
 async def sweeping(
     url: str, registry: CollectorRegistry | None = None
 ) -> AsyncIterator[tuple[RedisSessions, Sweeper, Bench]]:
-    births = IndexAdditions()
+    index_additions = IndexAdditions()
     async with open_redis(url, 1) as ([link], dial), RedisWakes(dial).open() as wakes, redis_bench(url) as bench:
         scripts = RedisScripts(link)
-        turns = RedisTurns(scripts, wakes, Limits(), births)
-        sessions = RedisSessions(scripts, turns, Limits(), births)
-        yield sessions, Sweeper(sessions, births, Metrics(registry or CollectorRegistry())), bench
+        turns = RedisTurns(scripts, wakes, SessionBounds(), index_additions)
+        sessions = RedisSessions(scripts, turns, SessionBounds(), index_additions)
+        yield sessions, Sweeper(sessions, index_additions, Metrics(registry or CollectorRegistry())), bench
 
 
 async def test_indexes_do_not_fill_up_with_the_dead(redis_url: str) -> None:
@@ -124,18 +124,18 @@ class AwayFirst(RedisScripts):
 
 @pytest.mark.parametrize("how", ["begin", "create"])
 async def test_an_agent_that_redis_was_away_for_is_written_down_the_next_time(redis_url: str, how: str) -> None:
-    births = IndexAdditions()
+    index_additions = IndexAdditions()
     async with open_redis(redis_url, 1) as ([link], dial), RedisWakes(dial).open() as wakes:
         scripts = AwayFirst(link)
-        turns = RedisTurns(scripts, wakes, Limits(), births)
-        sessions = RedisSessions(scripts, turns, Limits(), births)
+        turns = RedisTurns(scripts, wakes, SessionBounds(), index_additions)
+        sessions = RedisSessions(scripts, turns, SessionBounds(), index_additions)
         key = SessionKey("default", "s1")
 
         async def work() -> None:
             if how == "create":
                 await sessions.create(NewSession(key, "hello", UID))
             else:
-                await turns.begin(BeginTurn(key, "hello", UID, "t1"), turns.new_call(), 0)
+                await turns.begin(BeginTurn(key, "hello", UID, "t1"), turns.new_waiter_id(), 0)
 
         await link.ping()
         scripts.away = True
@@ -207,7 +207,7 @@ class Meanwhile(RedisScripts):
 @contextlib.asynccontextmanager
 async def dropping(url: str, nth: int, drops: int = 3) -> AsyncIterator[RedisSessions]:
     """A full session of turns 1 to 20, which drops some of its oldest before the nth read of turns."""
-    limits = Limits(turns_per_session=20)
+    limits = SessionBounds(turns_per_session=20)
     async with contextlib.AsyncExitStack() as stack:
         bench = await stack.enter_async_context(redis_bench(url, limits))
         [link], dial = await stack.enter_async_context(open_redis(url, 1))

@@ -18,8 +18,17 @@ from session_svc.model.errors import (
 )
 from session_svc.model.limits import LimitedTurn, LimitTaken, LimitTimes, LimitWait, TurnLimit
 from session_svc.model.rules import check_begin
-from session_svc.model.session import BeginTurn, Begun, CommitTurn, Limits, Replayed, RequestMark, SessionKey, Waiting
-from session_svc.turn_limits import TurnLimits
+from session_svc.model.session import (
+    BeginTurn,
+    Begun,
+    CommitTurn,
+    Replayed,
+    RequestMark,
+    SessionBounds,
+    SessionKey,
+    Waiting,
+)
+from session_svc.turn_limits import TurnLimiter
 from session_svc.turns import Turns
 from tests.doubles.session_svc.memory_limits import MemoryLimits
 from tests.doubles.session_svc.memory_state import MemoryState
@@ -35,10 +44,10 @@ class BreakableTurns(MemoryTurns):
 
     error: ServiceError | None = None
 
-    async def begin(self, turn: BeginTurn, call: str, wait_ms: int) -> Begun | Replayed | Waiting:
+    async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Waiting:
         if self.error is not None:
             raise self.error
-        return await super().begin(turn, call, wait_ms)
+        return await super().begin(turn, waiter_id, wait_ms)
 
 
 class StandingLimits(MemoryLimits):
@@ -64,10 +73,10 @@ class StandingLimits(MemoryLimits):
 
 class World:
     def __init__(self) -> None:
-        state = MemoryState(Limits())
+        state = MemoryState(SessionBounds())
         self.store = BreakableTurns(state)
-        self.limits = StandingLimits(LimitTimes(places=4), state.now, state.wake, self.store.woken)
-        self.turns = Turns(self.store, TurnLimits(self.limits, lease_ms=15_000), Metrics(CollectorRegistry()))
+        self.limits = StandingLimits(LimitTimes(places=4), state.now, state.wake, self.store.wait_for_wakeup)
+        self.turns = Turns(self.store, TurnLimiter(self.limits, lease_ms=15_000), Metrics(CollectorRegistry()))
 
     async def begin(
         self, turn_id: str, *limits: TurnLimit, session: str = "s1", left: float = FEW, **more: object
@@ -87,7 +96,7 @@ class World:
                 break
         for taken in range(number):
             probe = LimitedTurn("default", f"probe-{taken}", (limit,))
-            await self.limits.give_back(probe)
+            await self.limits.roll_back(probe)
         return number
 
 
@@ -115,7 +124,7 @@ async def test_a_turn_counts_until_it_is_committed_or_aborted(world: World) -> N
 
 
 async def test_a_turn_without_limits_asks_for_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("take", "keep", "free", "give_back"):
+    for name in ("take", "keep", "free", "roll_back"):
         monkeypatch.setattr(world.limits, name, None)
     begun = await world.begin("t1")
     renewed = await world.turns.renew(begun.lease, 0)
@@ -233,7 +242,7 @@ async def test_who_waits_was_counted_before(world: World, monkeypatch: pytest.Mo
     """Also when it waits so long that the minute it was counted in is over, and its place in the queue was lost."""
     asked: list[bool] = []
 
-    async def take(turn: LimitedTurn, call: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
+    async def take(turn: LimitedTurn, waiter_id: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
         asked.append(counted)
         return LimitTaken((), 0) if len(asked) == 3 else LimitWait(1)
 
@@ -255,7 +264,7 @@ async def test_a_drain_ends_the_wait_for_a_limit(world: World) -> None:
 async def test_a_turn_without_a_session_counts_too(world: World) -> None:
     turn = BeginTurn(SessionKey("default", ""), "", "", "t1", limits=(KEY, AGENT), stateless=True)
     check_begin(turn)
-    admitted = await world.turns.admit(turn, FEW)
+    admitted = await world.turns.begin_stateless(turn, FEW)
     assert admitted.lease.limits == (KEY.subject, AGENT.subject)
     assert [state.remaining for state in admitted.limits] == [2]
     with pytest.raises(RateLimited):
@@ -295,7 +304,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_a_limit_leaves_no_pla
     running = await world.begin("t1", AGENT)
     turn = BeginTurn(SessionKey("default", "" if stateless else "s2"), "hello", "uid", "t2", limits=(KEY, AGENT))
     turn = replace(turn, stateless=stateless)
-    first = asyncio.create_task(world.turns.admit(turn, FEW) if stateless else world.turns.begin(turn, FEW))
+    first = asyncio.create_task(world.turns.begin_stateless(turn, FEW) if stateless else world.turns.begin(turn, FEW))
     await asyncio.sleep(0.02)
     second = asyncio.create_task(world.begin("t3", AGENT, session="s3"))
     await asyncio.sleep(0.02)

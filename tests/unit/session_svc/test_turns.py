@@ -9,8 +9,8 @@ from contract.enums import BusyPolicy
 from session_svc.metrics import Metrics
 from session_svc.model.errors import SessionBusy
 from session_svc.model.limits import LimitTimes
-from session_svc.model.session import BeginTurn, Begun, Limits, Replayed, RequestMark, SessionKey, Waiting
-from session_svc.turn_limits import TurnLimits
+from session_svc.model.session import BeginTurn, Begun, Replayed, RequestMark, SessionBounds, SessionKey, Waiting
+from session_svc.turn_limits import TurnLimiter
 from session_svc.turns import Turns
 from tests.doubles.session_svc.memory_limits import MemoryLimits
 from tests.doubles.session_svc.memory_state import MemoryState
@@ -22,8 +22,8 @@ class SlowTurns(MemoryTurns):
 
     delay = 0.05
 
-    async def begin(self, turn: BeginTurn, call: str, wait_ms: int) -> Begun | Replayed | Waiting:
-        outcome = await super().begin(turn, call, wait_ms)
+    async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Waiting:
+        outcome = await super().begin(turn, waiter_id, wait_ms)
         await asyncio.sleep(self.delay)
         return outcome
 
@@ -33,13 +33,13 @@ def turn(turn_id: str, session: str = "s1", **more: object) -> BeginTurn:
 
 
 def make_turns(state: MemoryState, store: MemoryTurns) -> Turns:
-    limits = MemoryLimits(LimitTimes(), state.now, state.wake, store.woken)
-    return Turns(store, TurnLimits(limits, lease_ms=15_000), Metrics(CollectorRegistry()))
+    limits = MemoryLimits(LimitTimes(), state.now, state.wake, store.wait_for_wakeup)
+    return Turns(store, TurnLimiter(limits, lease_ms=15_000), Metrics(CollectorRegistry()))
 
 
 @pytest.fixture
 def state() -> MemoryState:
-    return MemoryState(Limits())
+    return MemoryState(SessionBounds())
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 -- Releases a lease and stores nothing; without it, does nothing. Replies 1 when the lease was held, else 0.
 -- Token 0 stands for whatever token the turn has: its holder never got BeginTurn's answer, and may be queued still.
-local token, turn_id, claim_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local token, turn_id, claim_ms = unpack(ARGV)
+token, claim_ms = tonumber(token), tonumber(claim_ms)
 local session = load()
 if token == 0 then
   waiters().give_up('turn', turn_id, claim_ms)

@@ -1,8 +1,9 @@
 -- Copies stored turns, as they are, into a session that is being made under a lease; the last call ends that.
--- Replies {'ok', session} | {'lost'}.
-local token, turn_id, lease_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local first, last, messages, revision, pinned = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local complete = ARGV[9] == '1'
+-- The elements of the turns come behind the named arguments.
+-- Reply ok: session
+-- Reply lost
+local token, turn_id, lease_ms, first, last, messages, revision, pinned, complete = unpack(ARGV, 1, 9)
+token, lease_ms, complete = tonumber(token), tonumber(lease_ms), complete == '1'
 local session = load()
 if not holds(session, token, turn_id) then return {'lost'} end
 for index = 10, #ARGV do redis.call('RPUSH', TURNS, ARGV[index]) end

@@ -1,10 +1,16 @@
--- Takes the turn lease, or says why not. Repeating it with the same turn id changes nothing but the call's name.
--- Replies {'ok', token, until, created, session} | {'replay', number, first, session} | {'wait', ms} | {'busy', ms}
---   | {'full', ms} | {'missing'} | {'mismatch', agent uid} | {'reused'} | {'crammed'}.
-local turn_id, call, wait_ms, policy = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local claim_ms = tonumber(ARGV[7])
-local agent_id, agent_uid, user, must_exist = ARGV[8], ARGV[9], ARGV[10], ARGV[11] == '1'
-local request, digest, max_turns = ARGV[14], ARGV[15], tonumber(ARGV[17])
+-- Takes the turn lease, or says why not. Repeating it with the same turn id changes nothing but the waiter's id.
+-- Reply ok: token, expire_ms, created, session
+-- Reply replay: number, first, session
+-- Reply wait: ms
+-- Reply busy: ms
+-- Reply queue_full: ms
+-- Reply missing
+-- Reply mismatch: agent_uid
+-- Reply reused
+-- Reply session_full
+local turn_id, waiter_id, wait_ms, policy, max_waiters, lease_ms, claim_ms, agent_id, agent_uid, user, must_exist, idle_ms,
+  lifetime_ms, request, digest, metadata, max_turns = unpack(ARGV)
+wait_ms, claim_ms, max_turns, must_exist = tonumber(wait_ms), tonumber(claim_ms), tonumber(max_turns), must_exist == '1'
 
 local session = load()
 
@@ -22,10 +28,10 @@ if session then
   if number and known ~= digest then return refuse('reused') end
   if number then return refuse('replay', number, session.first, session.fields) end
   if session.held and session.turn == turn_id then
-    redis.call('HSET', META, 'call', call)
+    redis.call('HSET', META, 'call', waiter_id)
     return {'ok', session.token, session.lease_until, session.new and 1 or 0, session.fields}
   end
-  if max_turns > 0 and session.last - session.first + 1 >= max_turns then return refuse('crammed') end
+  if max_turns > 0 and session.last - session.first + 1 >= max_turns then return refuse('session_full') end
 elseif must_exist then
   return refuse('missing')
 end
@@ -42,7 +48,7 @@ if session and session.held then
   if policy == 'interrupt' then
     interrupted = string.sub(digits(session.token) .. ',' .. (interrupted or ''), 1, 56)
     redis.call('HSET', META, 'interrupted', interrupted)
-    waiters().wake(session.call)
+    waiters().wake(session.waiter)
   else
     free_at = session.lease_until
   end
@@ -60,7 +66,7 @@ if free_at then
     local ticket = queue.ticket_of(text)
     if ticket.turn == turn_id then
       place = index - 1
-      ticket.call, ticket.deadline = call, now + wait_ms
+      ticket.waiter, ticket.deadline = waiter_id, now + wait_ms
       redis.call('LSET', QUEUE, place, queue.text_of(ticket))
     elseif ticket.deadline > now then
       live = live + 1
@@ -68,8 +74,8 @@ if free_at then
     end
   end
   if not place then
-    if live >= tonumber(ARGV[5]) then return {'full', free_at - now} end
-    local ticket = {turn = turn_id, call = call, deadline = now + wait_ms, reserved = 0}
+    if live >= tonumber(max_waiters) then return {'queue_full', free_at - now} end
+    local ticket = {turn = turn_id, waiter = waiter_id, deadline = now + wait_ms, reserved = 0}
     redis.call('RPUSH', QUEUE, queue.text_of(ticket))
   end
   redis.call('PEXPIREAT', QUEUE, digits(last_deadline + claim_ms))
@@ -86,29 +92,29 @@ if queued then
   end
 end
 
-local token, lease_until = math.max(now, (session and session.token or 0) + 1), now + ARGV[6]
--- What an interrupted first turn made goes with it, but who was interrupted is still told so.
+local token, lease_until = math.max(now, (session and session.token or 0) + 1), now + lease_ms
+-- What an interrupted first turn made goes with it, but who was interrupted still learns of it.
 local created = not session or session.new
-local lifetime_end = (created and now or session.created) + ARGV[13]
-local expire = math.min(now + ARGV[12], lifetime_end)
+local lifetime_end = (created and now or session.created) + lifetime_ms
+local expire = math.min(now + idle_ms, lifetime_end)
 local now_text, expire_text = digits(now), digits(expire)
 if created then
   remove()
   redis.call('HSET', META, 'agent_id', agent_id, 'agent_uid', agent_uid, 'created', now_text, 'new', '1')
   if user ~= '' then redis.call('HSET', META, 'user_id', user) end
-  if ARGV[16] ~= '' then redis.call('HSET', META, 'metadata', ARGV[16]) end
+  if metadata ~= '' then redis.call('HSET', META, 'metadata', metadata) end
   if interrupted then redis.call('HSET', META, 'interrupted', interrupted) end
 elseif session.request ~= '' then
   redis.call('HDEL', META, 'request', 'digest')
 end
-if created or session.idle ~= ARGV[12] or tonumber(session.cap) ~= lifetime_end then
-  redis.call('HSET', META, 'idle', ARGV[12], 'cap', digits(lifetime_end))
+if created or session.idle ~= idle_ms or tonumber(session.cap) ~= lifetime_end then
+  redis.call('HSET', META, 'idle', idle_ms, 'cap', digits(lifetime_end))
 end
 redis.call('HSET', META, 'activity', now_text, 'expire', expire_text, 'token', digits(token), 'turn', turn_id,
-           'until', digits(lease_until), 'call', call)
+           'until', digits(lease_until), 'call', waiter_id)
 if request ~= '' then redis.call('HSET', META, 'request', request, 'digest', digest) end
 keep_until(expire, lease_until)
 if created then return {'ok', token, lease_until, 1, load().fields} end
 local fields = session.fields
-fields[5], fields[6], fields[7], fields[8] = now_text, ARGV[12], digits(lifetime_end), expire_text
+fields[ACTIVITY], fields[IDLE], fields[CAP], fields[EXPIRE] = now_text, idle_ms, digits(lifetime_end), expire_text
 return {'ok', token, lease_until, 0, fields}

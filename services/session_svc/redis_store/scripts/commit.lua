@@ -1,8 +1,12 @@
 -- Stores a turn whole and releases the lease. A turn that is stored already is answered the same again.
--- Replies {'ok', number, expire} | {'interrupted'} | {'lost'} | {'crammed'}.
-local token, turn_id, turn, messages, flags = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local prompt, completion, cached, revision = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local request, digest, claim_ms, id_sum = ARGV[11], ARGV[12], tonumber(ARGV[17]), tonumber(ARGV[18])
+-- Reply ok: number, expire_ms
+-- Reply interrupted
+-- Reply lost
+-- Reply session_full
+local token, turn_id, turn, messages, flags, prompt, completion, cached, revision, idle_ms, request, digest, replay_ms,
+  max_replays, max_turns, drop_oldest, claim_ms, id_sum = unpack(ARGV)
+token, messages, flags, id_sum = tonumber(token), tonumber(messages), tonumber(flags), tonumber(id_sum)
+max_turns, drop_oldest, claim_ms = tonumber(max_turns), drop_oldest == '1', tonumber(claim_ms)
 
 -- Only what is looked at: a session with a lease is alive, whatever else it holds.
 local v = redis.call('HMGET', META, 'token', 'turn', 'until', 'cap', 'first', 'last', 'messages', 'prompt',
@@ -42,13 +46,13 @@ end
 local function remember(number)
   local counters = redis.call('HMGET', REPLAY, 'first', 'last')
   local first, last = tonumber(counters[1] or 1), tonumber(counters[2] or 0) + 1
-  redis.call('HSET', REPLAY, 'r' .. request, table.concat({number, digits(now + ARGV[13]), last, digest}, '|'),
+  redis.call('HSET', REPLAY, 'r' .. request, table.concat({number, digits(now + replay_ms), last, digest}, '|'),
              'n' .. last, request, 'last', last)
   for _ = 1, 2 do
     local oldest = redis.call('HGET', REPLAY, 'n' .. first) or ''
     local expiry, sequence = string.match(redis.call('HGET', REPLAY, 'r' .. oldest) or '', '^%d+|(%d+)|(%d+)|')
     local current = tonumber(sequence) == first
-    if last - first < tonumber(ARGV[14]) and current and tonumber(expiry) > now then break end
+    if last - first < tonumber(max_replays) and current and tonumber(expiry) > now then break end
     redis.call('HDEL', REPLAY, 'n' .. first)
     if current then redis.call('HDEL', REPLAY, 'r' .. oldest) end
     first = first + 1
@@ -56,9 +60,8 @@ local function remember(number)
   redis.call('HSET', REPLAY, 'first', first)
 end
 
-local max_turns, drop_oldest = tonumber(ARGV[15]), ARGV[16] == '1'
 local number, first, held_messages = tonumber(v[6] or 0) + 1, tonumber(v[5] or 1), (v[7] or 0) + messages
-if number - first >= max_turns and not drop_oldest then return {'crammed'} end
+if number - first >= max_turns and not drop_oldest then return {'session_full'} end
 -- These can fail, and a script that fails undoes nothing: they come before the turn counts as stored.
 local prompt_sum, completion_sum = digits((v[8] or 0) + prompt), digits((v[9] or 0) + completion)
 if cached ~= '0' then redis.call('HINCRBY', META, 'cached', cached) end
@@ -68,8 +71,8 @@ while number - first + 1 > max_turns do
   held_messages = held_messages - struct.unpack('>I2', redis.call('LPOP', TURNS))
   first = first + 1
 end
-local expire = math.min(now + ARGV[10], tonumber(v[4]))
-redis.call('HSET', META, 'last', number, 'messages', held_messages, 'activity', digits(now), 'idle', ARGV[10],
+local expire = math.min(now + idle_ms, tonumber(v[4]))
+redis.call('HSET', META, 'last', number, 'messages', held_messages, 'activity', digits(now), 'idle', idle_ms,
            'expire', digits(expire), 'done', turn_id, 'prompt', prompt_sum, 'completion', completion_sum)
 if first > 1 then redis.call('HSET', META, 'first', first) end
 if revision ~= '0' and revision ~= v[10] then redis.call('HSET', META, 'revision', revision) end

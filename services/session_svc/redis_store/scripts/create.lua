@@ -1,6 +1,8 @@
--- Creates a session without a turn. Replies {'ok', session} | {'exists'}.
-local agent_id, agent_uid, user, metadata = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local idle_ms, lifetime_ms, pinned = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+-- Creates a session without a turn. 
+-- Reply ok: session
+-- Reply exists
+local agent_id, agent_uid, user, metadata, idle_ms, lifetime_ms, pinned = unpack(ARGV)
+idle_ms, lifetime_ms = tonumber(idle_ms), tonumber(lifetime_ms)
 if load() then return {'exists'} end
 remove()
 local expire = now + math.min(idle_ms, lifetime_ms)

@@ -1,6 +1,7 @@
 -- Removes a session that fits every condition that is given. Replies {sessions, turns} removed, both 0 when none was
 -- there or it did not fit; {-1, 0} when there was none at all.
-local agent_id, agent_uid, user, idle, claim_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local agent_id, agent_uid, user, idle_ms, claim_ms = unpack(ARGV)
+claim_ms = tonumber(claim_ms)
 local session = load()
 if not session then
   remove()
@@ -9,9 +10,9 @@ end
 if agent_id ~= '' and session.agent ~= agent_id then return {0, 0} end
 if agent_uid ~= '' and session.uid ~= agent_uid then return {0, 0} end
 if user ~= '' and session.user ~= user then return {0, 0} end
-if idle ~= '' then
+if idle_ms ~= '' then
   if session.held then return {0, 0} end
-  if tonumber(session.activity) > now - tonumber(idle) then return {0, 0} end
+  if tonumber(session.activity) > now - tonumber(idle_ms) then return {0, 0} end
 end
 remove()
 hand_over(claim_ms)

@@ -1,6 +1,7 @@
--- Takes back whatever one call of BeginTurn got: its place in the queue, or the lease.
-local call, claim_ms = ARGV[1], tonumber(ARGV[2])
-waiters().give_up('call', call, claim_ms)
+-- Releases whatever one call of BeginTurn got: its place in the queue, or the lease.
+local waiter_id, claim_ms = unpack(ARGV)
+claim_ms = tonumber(claim_ms)
+waiters().give_up('waiter', waiter_id, claim_ms)
 local session = load()
-if session and session.held and session.call == call then undo(session, claim_ms) end
+if session and session.held and session.waiter == waiter_id then undo(session, claim_ms) end
 return 1

@@ -1,14 +1,18 @@
 -- Counts a turn in one limit, or says why not; refused, it leaves nothing here. Asking again with the same turn id
 -- counts it once and lets it hold its place longer.
 -- KEYS 1 begun, when: the turns of the last minute; 2 held, until when: the turns under way; 3 queue, since when;
---   4 queue, until when; 5 queue, the call that waits, empty once it was woken.
--- ARGV 1 turn, 2 call, 3 turns a minute, 4 turns at once (each 0 for no bound), 5 ms that it holds its place,
---   6 ms that it stands in the queue unless it asks again (0 not to wait), 7 places in the queue, 8 counted before.
--- Replies {'ok', now, remaining, reset ms} | {'wait', now, remaining, reset ms, check-in ms} | {'rate', now, ms, reset ms}
---   | {'taken', now, ms} | {'crowded', now, ms}.
+--   4 queue, until when; 5 queue, the waiter's id, empty once it was woken.
+-- `a_minute` and `at_once` bound the turns, each 0 for no bound. A turn holds its place for `hold_ms`, and stands in the
+-- queue of `places` for `stand_ms` (0 not to wait) unless it asks again. `counted`: it was counted before.
+-- Reply granted: now_ms, remaining, reset_ms
+-- Reply wait: now_ms, remaining, reset_ms, check_in_ms
+-- Reply rate: now_ms, retry_ms, reset_ms
+-- Reply refused: now_ms, retry_ms
+-- Reply queue_full: now_ms, retry_ms
 local begun, held, since, till, calls = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local turn, call, a_minute, at_once = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local hold_ms, stand_ms, places, counted = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == '1'
+local turn, waiter_id, a_minute, at_once, hold_ms, stand_ms, places, counted = unpack(ARGV)
+a_minute, at_once, hold_ms, stand_ms = tonumber(a_minute), tonumber(at_once), tonumber(hold_ms), tonumber(stand_ms)
+places, counted = tonumber(places), counted == '1'
 local MINUTE, SOON = 60000, 1000
 
 local time = redis.call('TIME')
@@ -51,11 +55,11 @@ if at_once > 0 and not holds then
     if place then leave(turn) end
     holds = true
   else
-    if stand_ms == 0 then return {'taken', now, SOON} end
-    if not place and before >= places then return {'crowded', now, SOON} end
+    if stand_ms == 0 then return {'refused', now, SOON} end
+    if not place and before >= places then return {'queue_full', now, SOON} end
     redis.call('ZADD', since, 'NX', digits(now), turn)
     redis.call('ZADD', till, digits(now + stand_ms), turn)
-    redis.call('HSET', calls, turn, call)
+    redis.call('HSET', calls, turn, waiter_id)
     for _, key in ipairs({since, till, calls}) do redis.call('PEXPIRE', key, digits(stand_ms)) end
     local first = redis.call('ZRANGE', held, 0, 0, 'WITHSCORES')
     check_in = math.min(first[2] and tonumber(first[2]) - now or stand_ms, stand_ms / 2)
@@ -74,4 +78,4 @@ if a_minute > 0 then
   remaining, whole_in = math.max(a_minute - redis.call('ZCARD', begun), 0), reset()
 end
 if check_in then return {'wait', now, remaining, whole_in, math.floor(check_in)} end
-return {'ok', now, remaining, whole_in}
+return {'granted', now, remaining, whole_in}

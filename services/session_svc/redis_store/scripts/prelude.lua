@@ -1,9 +1,11 @@
 -- What every script of a session shares; put in front of each of them.
 --
 -- KEYS  1 meta    hash: the session's fields and its lease (field names below)
---       2 turns   list: one element a turn, a header (`HEADER`) and the serialized Turn, maybe compressed (stored_turns.py)
+--       2 turns   list: one element a turn, a header (`HEADER`) and the serialized Turn, maybe compressed (turn_codec.py)
 --       3 replay  hash: 'r' .. request -> number|expiry|sequence|digest, 'n' .. sequence -> request; first and last sequence
---       4 queue   list of tickets, turn|call|deadline|reserved_until: who waits for the lease, in order
+--       4 queue   list of tickets, turn|waiter|deadline|reserved_until: who waits for the lease, in order
+-- Each script names its arguments in one `unpack(ARGV)`, and its replies in lines that begin with `-- Reply`; the tables of
+-- both in `script_calls.py` are checked against them.
 -- All times are this server's, in milliseconds.
 local META, TURNS, REPLAY, QUEUE = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local LEASE_MARGIN = 5000
@@ -15,8 +17,11 @@ local function digits(number)
   return string.format('%d', number)
 end
 
+-- Where `fields` has what a turn changes as it begins.
+local ACTIVITY, IDLE, CAP, EXPIRE = 5, 6, 7, 8
+
 -- Returns the session as it stands, or nil when it is dead. `held` says whether somebody has the lease; `fields` is
--- what callers of the scripts get, in the order of `redis_store.session_of`. One HGETALL takes half of what an HMGET
+-- what callers of the scripts get, in the order of `session_codec.SessionFields`. One HGETALL takes half of what an HMGET
 -- of all these fields does.
 local function load()
   local pairs_of, v = redis.call('HGETALL', META), {}
@@ -33,7 +38,7 @@ local function load()
     },
     agent = v.agent_id, uid = v.agent_uid, user = v.user_id or '', created = v.created, activity = v.activity,
     idle = v.idle, cap = v.cap, expire = expire, first = tonumber(v.first or 1), last = tonumber(v.last or 0),
-    token = tonumber(v.token or 0), turn = v.turn, lease_until = lease_until, call = v.call,
+    token = tonumber(v.token or 0), turn = v.turn, lease_until = lease_until, waiter = v.call,
     new = v.new and true or false, request = v.request or '', digest = v.digest, done = v.done, held = held,
     interrupted = v.interrupted,
   }
@@ -75,17 +80,17 @@ end
 -- of them do, and most turns find nobody in the queue: so these are made by whoever needs one.
 local function waiters()
   local function ticket_of(text)
-    local turn, call, deadline, reserved = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
-    return {turn = turn, call = call, deadline = tonumber(deadline), reserved = tonumber(reserved), text = text}
+    local turn, waiter, deadline, reserved = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
+    return {turn = turn, waiter = waiter, deadline = tonumber(deadline), reserved = tonumber(reserved), text = text}
   end
 
   local function text_of(ticket)
-    return ticket.turn .. '|' .. ticket.call .. '|' .. digits(ticket.deadline) .. '|' .. digits(ticket.reserved)
+    return ticket.turn .. '|' .. ticket.waiter .. '|' .. digits(ticket.deadline) .. '|' .. digits(ticket.reserved)
   end
 
-  -- A call is named after the replica that it came in at, and that replica's channel.
-  local function wake(call)
-    redis.call('PUBLISH', 'wake:' .. string.match(call, '^[^.]*'), call)
+  -- A waiter's id begins with the replica that it waits in, and names that replica's channel.
+  local function wake(waiter)
+    redis.call('PUBLISH', 'wake:' .. string.match(waiter, '^[^.]*'), waiter)
   end
 
   -- Returns the first ticket that still counts, nil when there is none. Tickets go when their caller has given up, or
@@ -107,7 +112,7 @@ local function waiters()
     if ticket.reserved == 0 then
       ticket.reserved = now + claim_ms
       redis.call('LSET', QUEUE, 0, text_of(ticket))
-      wake(ticket.call)
+      wake(ticket.waiter)
     end
     return ticket.reserved
   end

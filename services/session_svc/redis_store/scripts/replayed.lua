@@ -1,5 +1,7 @@
--- Finds the stored turn of a request, and takes nothing. Replies {'replay', number, first, session} | {'none'}.
-local turn_id, agent_uid, user, request, digest = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+-- Finds the stored turn of a request, and takes nothing.
+-- Reply replay: number, first, session
+-- Reply none
+local turn_id, agent_uid, user, request, digest = unpack(ARGV)
 local session = load()
 if not session or session.user ~= user or session.uid ~= agent_uid then return {'none'} end
 local number, known = stored_turn_of(session, request)

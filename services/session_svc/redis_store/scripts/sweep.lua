@@ -1,8 +1,9 @@
 -- Takes members of sessions that are gone out of an index, unless they were written again since they were read, or so
 -- lately that the session may be about to be made. Replies how many.
--- KEYS 1 index; ARGV 1 grace in ms, then member and score by turns.
+-- KEYS 1 index. Member and score, by turns, come behind the named arguments.
+local grace_ms = unpack(ARGV, 1, 1)
 local time = redis.call('TIME')
-local before = time[1] * 1000 - tonumber(ARGV[1])
+local before = time[1] * 1000 - tonumber(grace_ms)
 local swept = 0
 for index = 2, #ARGV, 2 do
   local score = tonumber(ARGV[index + 1])

@@ -1,5 +1,7 @@
--- Changes the fields that are given ('-' leaves one as it is). Replies {'ok', session} | {'missing'}.
-local user, metadata, idle, pinned = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- Changes the fields that are given ('-' leaves one as it is). 
+-- Reply ok: session
+-- Reply missing
+local user, metadata, idle_ms, pinned = unpack(ARGV)
 local session = load()
 if not session or (user ~= '' and session.user ~= user) then return {'missing'} end
 if metadata ~= '-' then
@@ -8,9 +10,9 @@ end
 if pinned ~= '-' then
   if pinned == '0' then redis.call('HDEL', META, 'pinned') else redis.call('HSET', META, 'pinned', pinned) end
 end
-if idle ~= '-' then
-  local expire = math.min(session.activity + tonumber(idle), session.cap)
-  redis.call('HSET', META, 'idle', idle, 'expire', digits(expire))
+if idle_ms ~= '-' then
+  local expire = math.min(session.activity + tonumber(idle_ms), session.cap)
+  redis.call('HSET', META, 'idle', idle_ms, 'expire', digits(expire))
   keep_until(expire, session.lease_until)
 end
 local changed = load() -- nothing is left when its time is up by the new idle TTL
