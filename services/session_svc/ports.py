@@ -72,7 +72,7 @@ class TurnStore(Protocol):
     async def abort(self, lease: Lease) -> None:
         """Frees the lease where it is still held; a session without a committed turn that it was made for goes too.
 
-        A token of 0 stands for whatever token the turn has, and takes the turn's place in the queue away, too.
+        A token of 0 stands for whatever token the turn has, and removes the turn from the queue, too.
         """
 
 
@@ -141,11 +141,11 @@ class SessionStore(Protocol):
 class AgentStore(Protocol):
     """What session_svc remembers of agents: fences, who has sessions, and how far the config feed was followed."""
 
-    async def fence(self, life: AgentIncarnation) -> None:
-        """From before this returns on, no turn starts on that life of the agent. Idempotent."""
+    async def fence(self, incarnation: AgentIncarnation) -> None:
+        """From before this returns on, no turn starts on that incarnation of the agent. Idempotent."""
 
-    async def unfence(self, life: AgentIncarnation) -> None:
-        """Takes the fence away (the agent was undeleted). Idempotent."""
+    async def unfence(self, incarnation: AgentIncarnation) -> None:
+        """Removes the fence (the agent was undeleted). Idempotent."""
 
     async def agents(self) -> list[AgentIncarnation]:
         """Returns the agents that may have sessions, or have had some within the longest life of a session."""
@@ -178,13 +178,13 @@ class ConfigFeed(Protocol):
     """The port to the feed of config changes."""
 
     def changes(self, cursor: str) -> AsyncGenerator[Change, None]:
-        """Yields every change behind a cursor, or from now on when it is empty; the first tells the cursor.
+        """Yields every change behind a cursor, or from now on when it is empty; the first says where that is.
 
         Raises `ServiceError` when the feed ends, `RemoteError` with reason CURSOR_TOO_OLD among others.
         """
 
     async def exists(self, agent: AgentIncarnation) -> bool:
-        """Tells whether this life of the agent goes on. Raises `ServiceError` when that can't be known."""
+        """Tells whether this incarnation of the agent exists. Raises `ServiceError` when that can't be known."""
 
 
 State = Mapping[str, Any]

@@ -25,7 +25,7 @@ class SessionAlreadyExists(ServiceError):
 
 
 class SessionAgentMismatch(ServiceError):
-    """The session belongs to another agent, or to another life of this agent's id."""
+    """The session belongs to another agent, or to another incarnation of this agent's id."""
 
     code = Code.FAILED_PRECONDITION
     reason = Reason.SESSION_AGENT_MISMATCH

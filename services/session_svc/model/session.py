@@ -306,7 +306,7 @@ class Purge:
 
 @value
 class Removed:
-    """What a removal took away."""
+    """How much was removed."""
 
     sessions: int = 0
     turns: int = 0
@@ -327,7 +327,7 @@ class Erasure:
 
 @value
 class AgentIncarnation:
-    """One life of an agent id."""
+    """One existence of an agent id: deleted and created again, it is another."""
 
     project: str
     agent_id: str

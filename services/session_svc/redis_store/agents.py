@@ -19,11 +19,13 @@ class RedisAgents:
         self._scripts = scripts
         self._durability = durability or Durability([scripts])
 
-    async def fence(self, life: AgentIncarnation) -> None:
-        await self._durability.keep(("SET", fence_key(life.project, life.agent_uid), life.agent_id, "PX", FENCE_MS))
+    async def fence(self, incarnation: AgentIncarnation) -> None:
+        await self._durability.keep(
+            ("SET", fence_key(incarnation.project, incarnation.agent_uid), incarnation.agent_id, "PX", FENCE_MS)
+        )
 
-    async def unfence(self, life: AgentIncarnation) -> None:
-        await self._scripts.run(("DEL", fence_key(life.project, life.agent_uid)))
+    async def unfence(self, incarnation: AgentIncarnation) -> None:
+        await self._scripts.run(("DEL", fence_key(incarnation.project, incarnation.agent_uid)))
 
     async def agents(self) -> list[AgentIncarnation]:
         await self._scripts.run(("ZREMRANGEBYSCORE", AGENTS_KEY, "-inf", now_ms() - FENCE_MS))

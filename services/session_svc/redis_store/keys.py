@@ -28,7 +28,7 @@ def turns_key(key: SessionKey) -> str:
 
 
 def fence_key(project: str, agent_uid: str) -> str:
-    """Returns where the fence of one life of an agent is."""
+    """Returns where the fence of an incarnation of an agent is."""
     return f"fence:{{{project}:{agent_uid}}}"
 
 

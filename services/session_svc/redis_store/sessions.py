@@ -67,7 +67,7 @@ class Sample:
 
     @property
     def alive(self) -> float:
-        """How many of all members live, as far as the sample tells."""
+        """How many of all members live, as far as the sample says."""
         return self.members * (1 - self.gone / self.looked) if self.looked else 0.0
 
 
@@ -114,7 +114,7 @@ class RedisSessions:
         except RedisUnavailable:
             self._agents.forget(key.project, session.agent_id, session.agent_uid)
             raise
-        # Also what is refused may have made an index, which only goes away where it is swept.
+        # Also what is refused may have made an index, which is removed only by sweeping.
         self._index_additions.note(key.project, indexes)
         if fenced:
             await self._scripts.run(self._delete_command(key, Purge(key.project, agent_uid=session.agent_uid)))

@@ -1,6 +1,6 @@
 """Keeps the indexes from filling up with sessions that are gone.
 
-Nobody tells an index that a session has expired. So for every session that is made, a few members of its indexes are
+An index does not learn that a session has expired. So for every session that is made, a few members of its indexes are
 looked at, taken at random: with three each, an index settles where at most a third of it is dead, whatever the number
 of sessions, their lifetimes, or the length of the index.
 """

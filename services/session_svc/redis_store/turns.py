@@ -74,7 +74,7 @@ class RedisTurns:
         for _ in range(MAX_TRIES):
             answer, elements, fenced = await self._begin(turn, waiter_id, wait_ms)
             if not turn.must_exist and (type(answer) is not calls.BeginOk or answer.created):
-                # Also what is refused may have made an index, which only goes away where it is swept.
+                # Also what is refused may have made an index, which is removed only by sweeping.
                 self._index_additions.note(turn.key.project, index_keys(turn.key.project, turn.agent_id, turn.user_id))
             if fenced:
                 await self._remove_leftovers(turn.key, turn.agent_uid, waiter_id)

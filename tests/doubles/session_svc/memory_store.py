@@ -165,11 +165,11 @@ class MemoryAgents:
     def __init__(self, state: MemoryState) -> None:
         self._state = state
 
-    async def fence(self, life: AgentIncarnation) -> None:
-        self._state.fences.add((life.project, life.agent_uid))
+    async def fence(self, incarnation: AgentIncarnation) -> None:
+        self._state.fences.add((incarnation.project, incarnation.agent_uid))
 
-    async def unfence(self, life: AgentIncarnation) -> None:
-        self._state.fences.discard((life.project, life.agent_uid))
+    async def unfence(self, incarnation: AgentIncarnation) -> None:
+        self._state.fences.discard((incarnation.project, incarnation.agent_uid))
 
     async def agents(self) -> list[AgentIncarnation]:
         return list(self._state.agents)
