@@ -150,7 +150,7 @@ async def test_a_renewal_that_fails_while_session_svc_is_unreachable_does_not_en
 
 
 async def test_a_commit_with_an_unknown_outcome_is_asked_again_with_the_same_turn() -> None:
-    world = World(times=QUICK)
+    world = World(times=replace(QUICK, commit_resolve=10))
     world.sessions.commit_errors = [Unavailable("session_svc"), Unavailable("session_svc")]
     outcome = await world.runner.run(asks(session_id="s"))
     assert world.sessions.commits == 3
