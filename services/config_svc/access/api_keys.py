@@ -14,7 +14,7 @@ from config_svc.access.key_uses import KeyUses
 from config_svc.audit.events import key_event
 from config_svc.metrics import Metrics
 from config_svc.model import rules
-from config_svc.model.api_key import DEFAULT_OVERLAP, MAX_OVERLAP, ApiKey, is_key_id, made_key_id
+from config_svc.model.api_key import DEFAULT_OVERLAP, MAX_OVERLAP, ApiKey, is_key_id, new_key_id
 from config_svc.model.errors import ApiKeyNotFound, ProjectNotFound, TooManyApiKeys
 from config_svc.model.project import Project
 from config_svc.ports.store import Store, Transaction
@@ -61,7 +61,7 @@ class ApiKeys:
         caller = current()
         now = self._clock()
         made = replace(
-            wanted, id=made_key_id(), user_id=bound_user(caller, wanted.user_id), create_time=now, revoke_time=None
+            wanted, id=new_key_id(), user_id=bound_user(caller, wanted.user_id), create_time=now, revoke_time=None
         )
         found = Violations()
         made.check(found, "api_key", scopes=sorted(KEY_SCOPES), user_scopes=sorted(USER_SCOPES))
@@ -168,7 +168,7 @@ class ApiKeys:
             life = old.expire_time - old.create_time if old.expire_time is not None else None
             new = replace(
                 old,
-                id=made_key_id(),
+                id=new_key_id(),
                 create_time=now,
                 expire_time=now + life if life is not None else None,
                 last_used_time=None,

@@ -10,7 +10,7 @@ from config_svc.agents.validation import PATH, validate_spec
 from config_svc.audit.events import agent_event
 from config_svc.metrics import Metrics
 from config_svc.model import fields, rules
-from config_svc.model.agent import AgentConfig, AgentSpec, Revision, made_id
+from config_svc.model.agent import AgentConfig, AgentSpec, Revision, new_agent_id
 from config_svc.model.change import ChangeType
 from config_svc.model.errors import (
     AgentAlreadyExists,
@@ -75,7 +75,7 @@ class AgentConfigs:
             content = await validate_spec(transaction, spec, found, now=now)
             if await transaction.hold_project(project) is None:
                 raise ProjectNotFound(project)
-            agent = AgentConfig(project, agent_id or made_id(), str(uuid.uuid4()), content, 1, now, now)
+            agent = AgentConfig(project, agent_id or new_agent_id(), str(uuid.uuid4()), content, 1, now, now)
             if validate_only:
                 if await transaction.live(project, agent.id) is not None:
                     raise AgentAlreadyExists(agent.id)

@@ -27,53 +27,44 @@ class AccessServicer(access_service_pb2_grpc.AccessServiceServicer):
         self._audit = audit
 
     async def CreateProject(self, request: pb.CreateProjectRequest, context: Any) -> pb.CreateProjectResponse:
-        """Makes a project."""
         project = await self._projects.create(request.project.id, request.project.display_name)
         return pb.CreateProjectResponse(project=convert.project_to_proto(project))
 
     async def ListProjects(self, request: pb.ListProjectsRequest, context: Any) -> pb.ListProjectsResponse:
-        """Lists projects."""
         page, token = await self._projects.list(size=request.page_size, token=request.page_token)
         return pb.ListProjectsResponse(
             projects=[convert.project_to_proto(project) for project in page], next_page_token=token
         )
 
     async def DeleteProject(self, request: pb.DeleteProjectRequest, context: Any) -> pb.DeleteProjectResponse:
-        """Deletes a project with all that belongs to it."""
         await self._projects.delete(request.id)
         return pb.DeleteProjectResponse()
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, context: Any) -> pb.CreateApiKeyResponse:
-        """Makes an API key."""
         key, text = await self._keys.create(convert.key_of(request.api_key))
         return pb.CreateApiKeyResponse(api_key=convert.key_to_proto(key), key=text)
 
     async def GetApiKey(self, request: pb.GetApiKeyRequest, context: Any) -> pb.GetApiKeyResponse:
-        """Reads an API key."""
         key = await self._keys.get(project_of(request.project), request.id)
         return pb.GetApiKeyResponse(api_key=convert.key_to_proto(key))
 
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: Any) -> pb.ListApiKeysResponse:
-        """Lists API keys."""
         page, token = await self._keys.list(
             project_of(request.project), size=request.page_size, token=request.page_token
         )
         return pb.ListApiKeysResponse(api_keys=[convert.key_to_proto(key) for key in page], next_page_token=token)
 
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, context: Any) -> pb.RevokeApiKeyResponse:
-        """Revokes an API key."""
         key = await self._keys.revoke(project_of(request.project), request.id)
         return pb.RevokeApiKeyResponse(api_key=convert.key_to_proto(key))
 
     async def RevokeUserApiKeys(
         self, request: pb.RevokeUserApiKeysRequest, context: Any
     ) -> pb.RevokeUserApiKeysResponse:
-        """Revokes the API keys of a user."""
         count = await self._keys.revoke_user(project_of(request.project), request.user_id)
         return pb.RevokeUserApiKeysResponse(revoked_api_key_count=count)
 
     async def RotateApiKey(self, request: pb.RotateApiKeyRequest, context: Any) -> pb.RotateApiKeyResponse:
-        """Makes a key with the rights of another."""
         new, text, old = await self._keys.rotate(
             project_of(request.project), request.id, duration_of(request, "overlap")
         )
@@ -82,17 +73,14 @@ class AccessServicer(access_service_pb2_grpc.AccessServiceServicer):
         )
 
     async def CheckApiKey(self, request: pb.CheckApiKeyRequest, context: Any) -> pb.CheckApiKeyResponse:
-        """Says what a presented key may do."""
         return pb.CheckApiKeyResponse(api_key=convert.key_to_proto(await self._keys.check(request.key)))
 
     async def WatchAccess(self, request: pb.WatchAccessRequest, context: Any) -> AsyncIterator[pb.WatchAccessResponse]:
-        """Streams which keys have ended."""
         async with aclosing(self._feed.watch(duration_of(request, "heartbeat_interval"))) as events:
             async for ended in events:
                 yield pb.WatchAccessResponse(api_key_ids=ended)
 
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Any) -> pb.ListAuditEventsResponse:
-        """Lists the audit log."""
         page, token = await self._audit.list(
             convert.audit_query_of(request), size=request.page_size, token=request.page_token
         )
@@ -101,13 +89,11 @@ class AccessServicer(access_service_pb2_grpc.AccessServiceServicer):
         )
 
     async def RecordAuditEvent(self, request: pb.RecordAuditEventRequest, context: Any) -> pb.RecordAuditEventResponse:
-        """Adds the write of another service to the audit log."""
         await self._audit.record(convert.event_of(request.audit_event))
         return pb.RecordAuditEventResponse()
 
     async def EraseAuditSubject(
         self, request: pb.EraseAuditSubjectRequest, context: Any
     ) -> pb.EraseAuditSubjectResponse:
-        """Takes a user out of the audit log."""
         count = await self._audit.erase(project_of(request.project), request.user_id)
         return pb.EraseAuditSubjectResponse(audit_event_count=count)

@@ -31,7 +31,6 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
     async def CreateAgentConfig(
         self, request: pb.CreateAgentConfigRequest, context: Any
     ) -> pb.CreateAgentConfigResponse:
-        """Stores a new agent config."""
         agent = await self._agents.create(
             convert.project_of(request.project),
             request.agent_config.id,
@@ -43,14 +42,12 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
         return pb.CreateAgentConfigResponse(agent_config=convert.agent_to_proto(agent))
 
     async def GetAgentConfig(self, request: pb.GetAgentConfigRequest, context: Any) -> pb.GetAgentConfigResponse:
-        """Reads an agent config."""
         agent = await self._agents.get(
             convert.project_of(request.project), request.id, revision=request.revision, uid=request.uid
         )
         return pb.GetAgentConfigResponse(agent_config=convert.agent_to_proto(agent))
 
     async def ListAgentConfigs(self, request: pb.ListAgentConfigsRequest, context: Any) -> pb.ListAgentConfigsResponse:
-        """Lists agent configs."""
         page, token = await self._agents.list(
             convert.project_of(request.project),
             size=request.page_size,
@@ -66,7 +63,6 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
     async def UpdateAgentConfig(
         self, request: pb.UpdateAgentConfigRequest, context: Any
     ) -> pb.UpdateAgentConfigResponse:
-        """Changes an agent config."""
         agent = await self._agents.update(
             convert.project_of(request.project),
             request.agent_config.id,
@@ -81,7 +77,6 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
     async def DeleteAgentConfig(
         self, request: pb.DeleteAgentConfigRequest, context: Any
     ) -> pb.DeleteAgentConfigResponse:
-        """Deletes an agent config."""
         agent = await self._agents.delete(
             convert.project_of(request.project), request.id, etag=request.etag, allow_missing=request.allow_missing
         )
@@ -90,7 +85,6 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
     async def UndeleteAgentConfig(
         self, request: pb.UndeleteAgentConfigRequest, context: Any
     ) -> pb.UndeleteAgentConfigResponse:
-        """Brings a deleted agent config back."""
         agent = await self._agents.undelete(
             convert.project_of(request.project), request.uid, request.id, deleted_id=request.deleted_id
         )
@@ -99,7 +93,6 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
     async def ListAgentConfigRevisions(
         self, request: pb.ListAgentConfigRevisionsRequest, context: Any
     ) -> pb.ListAgentConfigRevisionsResponse:
-        """Lists revisions."""
         agent, page, token = await self._agents.revisions(
             convert.project_of(request.project), request.id, size=request.page_size, token=request.page_token
         )
@@ -110,7 +103,6 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
     async def CompareAgentConfigRevisions(
         self, request: pb.CompareAgentConfigRevisionsRequest, context: Any
     ) -> pb.CompareAgentConfigRevisionsResponse:
-        """Compares two revisions."""
         before, after, differences = await self._agents.compare(
             convert.project_of(request.project), request.id, before=request.from_revision, after=request.to_revision
         )
@@ -123,7 +115,6 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
     async def RollbackAgentConfig(
         self, request: pb.RollbackAgentConfigRequest, context: Any
     ) -> pb.RollbackAgentConfigResponse:
-        """Goes back to an older revision's content."""
         agent = await self._agents.rollback(
             convert.project_of(request.project),
             request.id,
@@ -136,7 +127,6 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
     async def WatchAgentConfigs(
         self, request: pb.WatchAgentConfigsRequest, context: Any
     ) -> AsyncIterator[pb.WatchAgentConfigsResponse]:
-        """Streams changes."""
         heartbeat = convert.duration_of(request, "heartbeat_interval")
         async with aclosing(self._feed.watch(request.project or None, request.cursor, heartbeat)) as events:
             async for event in events:
@@ -152,21 +142,18 @@ class TemplateServicer(templates_grpc.TemplateServiceServicer):
     async def PublishTemplate(
         self, request: templates_pb.PublishTemplateRequest, context: Any
     ) -> templates_pb.PublishTemplateResponse:
-        """Declares a template version."""
         template = await self._templates.publish(convert.template_of(request.template))
         return templates_pb.PublishTemplateResponse(template=convert.template_to_proto(template))
 
     async def GetTemplate(
         self, request: templates_pb.GetTemplateRequest, context: Any
     ) -> templates_pb.GetTemplateResponse:
-        """Reads a template."""
         template = await self._templates.get(request.id, request.version)
         return templates_pb.GetTemplateResponse(template=convert.template_to_proto(template))
 
     async def ListTemplates(
         self, request: templates_pb.ListTemplatesRequest, context: Any
     ) -> templates_pb.ListTemplatesResponse:
-        """Lists templates."""
         page, token = await self._templates.list(size=request.page_size, token=request.page_token)
         return templates_pb.ListTemplatesResponse(
             templates=[convert.template_to_proto(template) for template in page], next_page_token=token
@@ -182,7 +169,6 @@ class ProviderServicer(providers_grpc.ProviderServiceServicer):
     async def PublishProviders(
         self, request: providers_pb.PublishProvidersRequest, context: Any
     ) -> providers_pb.PublishProvidersResponse:
-        """Declares what a gateway has."""
         expire_time = await self._providers.publish(
             request.gateway_id,
             [convert.provider_of(one) for one in request.providers],
@@ -193,7 +179,6 @@ class ProviderServicer(providers_grpc.ProviderServiceServicer):
     async def ListProviders(
         self, request: providers_pb.ListProvidersRequest, context: Any
     ) -> providers_pb.ListProvidersResponse:
-        """Lists what live gateways have."""
         page, token = await self._providers.list(size=request.page_size, token=request.page_token)
         return providers_pb.ListProvidersResponse(
             providers=[convert.provider_to_proto(one) for one in page], next_page_token=token

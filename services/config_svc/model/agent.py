@@ -178,6 +178,6 @@ class Revision:
     changed_fields: tuple[str, ...] = ()
 
 
-def made_id() -> str:
+def new_agent_id() -> str:
     """Returns an id for an agent config that was given none; 50 bits of chance."""
     return "agent-" + "".join(secrets.choice(_ID_LETTERS) for _ in range(10))

@@ -94,7 +94,7 @@ class Use:
     new_hash: bytes | None = None
 
 
-def made_key_id() -> str:
+def new_key_id() -> str:
     """Returns an id for a key, which says nothing of the key."""
     return ID_PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(_ID_LETTERS))
 

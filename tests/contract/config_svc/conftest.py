@@ -32,7 +32,7 @@ RETENTION = timedelta(days=30)
 
 
 class Clock:
-    """A clock that stands still until it is told to move."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -133,7 +133,7 @@ def audit(store: Store, clock: Clock) -> AuditLog:
 
 @contextmanager
 def calling(**fields: Any) -> Iterator[Caller]:
-    """Makes somebody else the caller within the block: an API key of `mine`, unless told otherwise."""
+    """Makes somebody else the caller within the block: an API key of `mine`, unless `fields` say otherwise."""
     given = {"id": "key_caller", "project": "mine", "scopes": KEY_SCOPES, **fields}
     caller = Caller(**given)
     before = current()

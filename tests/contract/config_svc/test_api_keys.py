@@ -207,8 +207,8 @@ async def test_the_keys_of_a_user_are_revoked_and_no_others(
     async with store.key_tail() as tail:
         before = await tail.newest()
         assert await keys.revoke_user(P, "ann") == 4
-        told = [change.api_key_id for change in await tail.key_changes(before, 100)]
-        assert sorted(told) == sorted(key.id for key, _ in theirs[1:]), "every gateway is told of each, once"
+        sent = [change.api_key_id for change in await tail.key_changes(before, 100)]
+        assert sorted(sent) == sorted(key.id for key, _ in theirs[1:]), "every gateway learns of each, once"
         assert await keys.revoke_user(P, "ann") == 0
         assert await keys.revoke_user("nowhere", "ann") == 0
         assert len(await tail.key_changes(before, 100)) == 4

@@ -36,7 +36,7 @@ async def events(audit: AuditLog, project: str = P, *, size: int = 0, **query: A
             return found
 
 
-def told(clock: Clock, **fields: Any) -> AuditEvent:
+def audited(clock: Clock, **fields: Any) -> AuditEvent:
     """An event of another service."""
     given = {
         "project": P,
@@ -177,16 +177,16 @@ async def test_states_are_bounded_and_say_what_is_left_out(
     assert event.after["labels"] == {"a": "b"}
     assert event.after["parameters"] == large
     many = {f"k{number}": "x" * 100 for number in range(2000)}
-    await audit.record(told(clock, before=many))
+    await audit.record(audited(clock, before=many))
     assert 200_000 < (await events(audit))[0].before["left_out_bytes"] < 250_000  # type: ignore[index, operator]
 
 
 async def test_ids_grow_and_pages_stay_while_events_are_added(audit: AuditLog, clock: Clock) -> None:
     for number in range(9):
-        await audit.record(told(clock, resource=f"sessions/{number}"))
+        await audit.record(audited(clock, resource=f"sessions/{number}"))
         clock.advance(milliseconds=number % 2)
     first, token = await audit.list(AuditQuery(P), size=4, token="")
-    await audit.record(told(clock, resource="sessions/later"))
+    await audit.record(audited(clock, resource="sessions/later"))
     second, token = await audit.list(AuditQuery(P), size=4, token=token)
     third, end = await audit.list(AuditQuery(P), size=4, token=token)
     whole = [*first, *second, *third]
@@ -200,7 +200,7 @@ async def test_ids_grow_and_pages_stay_while_events_are_added(audit: AuditLog, c
 async def test_the_log_is_filtered(audit: AuditLog, clock: Clock) -> None:
     start = clock()
     for number in range(6):
-        await audit.record(told(clock, actor=f"key_{number % 2}", resource=f"sessions/{number % 3}"))
+        await audit.record(audited(clock, actor=f"key_{number % 2}", resource=f"sessions/{number % 3}"))
         clock.advance(seconds=1)
 
     async def found(**query: Any) -> list[str]:
@@ -218,7 +218,7 @@ async def test_the_log_is_filtered(audit: AuditLog, clock: Clock) -> None:
 
 
 async def test_another_services_event_is_added_once(audit: AuditLog, clock: Clock) -> None:
-    event = told(clock, before={"user_id": "ann", "n": [1, 0.5, None]}, source="http", user_id="ann", request_id="r")
+    event = audited(clock, before={"user_id": "ann", "n": [1, 0.5, None]}, source="http", user_id="ann", request_id="r")
     await audit.record(event)
     clock.advance(hours=1)
     await audit.record(event)
@@ -226,7 +226,7 @@ async def test_another_services_event_is_added_once(audit: AuditLog, clock: Cloc
     (found,) = await events(audit)
     assert (found.actor, found.before, found.after, found.user_id) == ("key_1", event.before, None, "ann")
     assert found.time == clock() - timedelta(hours=1), "it is the time of the telling"
-    await audit.record(told(clock, project="nowhere"))
+    await audit.record(audited(clock, project="nowhere"))
     assert len(await events(audit, "nowhere")) == 1, "what is done to the rest of a project that is gone is told too"
 
 
@@ -248,7 +248,7 @@ async def test_another_services_event_is_added_once(audit: AuditLog, clock: Cloc
 )
 async def test_rules_of_events(audit: AuditLog, clock: Clock, wrong: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        await audit.record(told(clock, **wrong))
+        await audit.record(audited(clock, **wrong))
     assert {violation.field for violation in caught.value.violations} == {f"audit_event.{field}"}
 
 
@@ -256,12 +256,14 @@ async def test_a_user_is_taken_out_wherever_it_stands(
     store: Store, agents: AgentConfigs, keys: ApiKeys, clock: Clock
 ) -> None:
     audit = AuditLog(store, clock=clock, events_per_step=2)
-    await audit.record(told(clock, actor="token:ann", user_id="ann", resource="sessions/s1"))
-    await audit.record(told(clock, resource="users/ann", before={"sessions": [{"user_id": "ann"}, {"user_id": "bob"}]}))
-    await audit.record(told(clock, resource="users/ann/sessions", after={"deep": {"user_id": "ann", "n": 1}}))
-    await audit.record(told(clock, resource="users/annette", user_id="annette", before={"user_id": "annette"}))
-    await audit.record(told(clock, resource="agent_configs/ann", after={"id": "ann", "name": "ann"}))
-    await audit.record(told(clock, project="other", user_id="ann"))
+    await audit.record(audited(clock, actor="token:ann", user_id="ann", resource="sessions/s1"))
+    await audit.record(
+        audited(clock, resource="users/ann", before={"sessions": [{"user_id": "ann"}, {"user_id": "bob"}]})
+    )
+    await audit.record(audited(clock, resource="users/ann/sessions", after={"deep": {"user_id": "ann", "n": 1}}))
+    await audit.record(audited(clock, resource="users/annette", user_id="annette", before={"user_id": "annette"}))
+    await audit.record(audited(clock, resource="agent_configs/ann", after={"id": "ann", "name": "ann"}))
+    await audit.record(audited(clock, project="other", user_id="ann"))
     await keys.create(wanted_key(user_id="ann"))
     with calling(id="token:ann"):
         await agents.create(P, "a", spec(), note=Note("token:ann"))
@@ -286,7 +288,7 @@ async def test_a_user_is_taken_out_wherever_it_stands(
     assert revisions[0].author == f"token:{pseudonym}"
     assert [one.user_id for one in await events(audit, "other")] == ["ann"]
     assert await audit.erase(P, "ann") == 0
-    await audit.record(told(clock, user_id="ann"))
+    await audit.record(audited(clock, user_id="ann"))
     assert await audit.erase(P, "ann") == 1
     again = (await events(audit))[0].user_id
     assert again != pseudonym, "nobody, with whatever secret, can make it from the user's id"
@@ -296,16 +298,16 @@ async def test_a_user_is_taken_out_wherever_it_stands(
 
 
 async def test_the_id_of_a_user_can_hold_a_slash(audit: AuditLog, clock: Clock) -> None:
-    await audit.record(told(clock, resource="users/a/b"))
-    await audit.record(told(clock, resource="users/a/bc"))
+    await audit.record(audited(clock, resource="users/a/b"))
+    await audit.record(audited(clock, resource="users/a/bc"))
     assert await audit.erase(P, "a/b") == 1
     assert (await events(audit))[0].resource == "users/a/bc"
 
 
 async def test_events_are_kept_for_their_retention(audit: AuditLog, sweep: Sweep, clock: Clock) -> None:
-    await audit.record(told(clock, resource="sessions/old"))
+    await audit.record(audited(clock, resource="sessions/old"))
     clock.advance(days=300)
-    await audit.record(told(clock, resource="sessions/new"))
+    await audit.record(audited(clock, resource="sessions/new"))
     clock.advance(days=100)
     await sweep.once()
     assert len(await events(audit)) == 2

@@ -44,9 +44,7 @@ async def changes(events: AsyncGenerator[FeedEvent], count: int) -> list[tuple[s
     return found
 
 
-async def test_a_watch_begins_with_a_heartbeat_and_tells_of_every_change(
-    agents: AgentConfigs, feed: ChangeFeed
-) -> None:
+async def test_a_watch_begins_with_a_heartbeat_and_sends_every_change(agents: AgentConfigs, feed: ChangeFeed) -> None:
     before = await agents.create(P, "before", spec())
     async with aclosing(feed.watch(None, "", None)) as events:
         assert (await anext(events)).change is None
@@ -153,7 +151,7 @@ async def test_a_cursor_before_what_is_kept_is_too_old(
         assert (await anext(events)).cursor == at_end
 
 
-async def test_compaction_keeps_no_more_than_it_is_told(agents: AgentConfigs, store: Store, clock: Clock) -> None:
+async def test_compaction_keeps_no_more_than_asked(agents: AgentConfigs, store: Store, clock: Clock) -> None:
     for number in range(5):
         await agents.create(P, f"a{number}", spec())
     assert await store.compact(clock() - timedelta(days=1), 2) == 3

@@ -36,7 +36,7 @@ async def feed(store: Store, clock: Clock, metrics: Metrics) -> AsyncIterator[Ac
 
 
 async def ended(watch: AsyncGenerator[Sequence[str]], count: int) -> list[str]:
-    """The next ids that a watch tells."""
+    """The next ids that a watch sends."""
     found: list[str] = []
     async with asyncio.timeout(5):
         while len(found) < count:
@@ -44,7 +44,7 @@ async def ended(watch: AsyncGenerator[Sequence[str]], count: int) -> list[str]:
     return found
 
 
-async def test_every_end_is_told_in_order(feed: AccessFeed, keys: ApiKeys, projects: Projects) -> None:
+async def test_every_end_is_sent_in_order(feed: AccessFeed, keys: ApiKeys, projects: Projects) -> None:
     ids = [(await keys.create(wanted_key()))[0].id for _ in range(4)]
     async with aclosing(feed.watch(None)) as watch:
         assert await anext(watch) == []
@@ -77,7 +77,7 @@ async def test_a_revocation_does_not_wait_for_a_heartbeat(feed: AccessFeed, keys
 async def test_a_heartbeat_is_not_sent_for_a_database_that_says_nothing(
     store: Store, clock: Clock, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that is alive tells nothing: what counts is that the database was read."""
+    """A connection that is alive proves nothing: what counts is that the database was read."""
     silent = asyncio.Event()
 
     async def changes(tail: KeyTail, after: int, limit: int) -> Sequence[object]:
@@ -166,7 +166,7 @@ async def test_a_slow_watcher_is_cut_off(store: Store, clock: Clock, metrics: Me
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_what_is_swept_was_long_told(feed: AccessFeed, keys: ApiKeys, sweep: Sweep, clock: Clock) -> None:
+async def test_what_is_swept_was_sent_long_before(feed: AccessFeed, keys: ApiKeys, sweep: Sweep, clock: Clock) -> None:
     made, _ = await keys.create(wanted_key())
     await keys.revoke(P, made.id)
     clock.advance(hours=2)

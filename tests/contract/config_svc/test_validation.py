@@ -1,4 +1,4 @@
-"""What a revision's content must agree with, and what is told of it: on both stores."""
+"""What a revision's content must agree with, and what is reported of it: on both stores."""
 
 import uuid
 from collections.abc import Sequence

@@ -45,7 +45,7 @@ async def watching(service: Running, milliseconds: int = 250) -> Any:
 
 
 async def next_end(watch: Any) -> list[str]:
-    """The next ids that a watch tells."""
+    """The next ids that a watch sends."""
     async with asyncio.timeout(10):
         while True:
             ended = list((await watch.read()).api_key_ids)
@@ -74,10 +74,10 @@ async def test_a_held_open_revocation_is_not_overtaken(service: Running, databas
         assert not later.done(), "it waits for its turn instead of overtaking"
         await held.commit()
     assert await later == "OK"
-    told = await next_end(watch)
-    while len(told) < 2:
-        told += await next_end(watch)
-    assert told == [held_id, later_id]
+    sent = await next_end(watch)
+    while len(sent) < 2:
+        sent += await next_end(watch)
+    assert sent == [held_id, later_id]
     watch.cancel()
 
 
@@ -94,7 +94,7 @@ async def test_a_lost_notification_costs_no_more_than_a_poll(service: Running, d
     watch.cancel()
 
 
-async def test_every_replica_tells_of_a_revocation(service: Running, database_url: str) -> None:
+async def test_every_replica_sends_a_revocation(service: Running, database_url: str) -> None:
     key_id, key = await new_key(service)
     async with running(database_url) as other:
         watches = [await watching(service), await watching(other)]
@@ -201,8 +201,8 @@ async def test_a_deletion_survives_a_kill(database_url: str, tmp_path: Path) -> 
         await until(gone)
         watch = service.agents.WatchAgentConfigs(agents_pb.WatchAgentConfigsRequest(cursor=cursor))
         await watch.read()
-        told = {(await asyncio.wait_for(watch.read(), 5)).agent_config.id for _ in range(501)}
-        assert len(told) == 501, "every agent's end is announced, whoever announced it"
+        sent = {(await asyncio.wait_for(watch.read(), 5)).agent_config.id for _ in range(501)}
+        assert len(sent) == 501, "every agent's end is announced, whoever announced it"
         watch.cancel()
 
 
@@ -263,7 +263,7 @@ async def test_metrics_of_access(database_url: str) -> None:
         for wrong in (key, "x"):
             with pytest.raises(grpc.aio.AioRpcError):
                 await service.access.CheckApiKey(pb.CheckApiKeyRequest(key=wrong))
-        told = await read(port, "/metrics")
+        answer = await read(port, "/metrics")
         for line in (
             'parley_config_access_writes_total{operation="create_api_key",outcome="ok"} 1.0',
             'parley_config_api_key_checks_total{outcome="ok"} 1.0',
@@ -273,7 +273,7 @@ async def test_metrics_of_access(database_url: str) -> None:
             "parley_config_access_feed_up 1.0",
             "parley_config_access_feed_delay_seconds_count 1.0",
         ):
-            assert line in told
+            assert line in answer
         watch.cancel()
 
 

@@ -25,7 +25,7 @@ async def test_an_agent_config_lives_from_create_to_delete(service: Running) -> 
     assert not (await service.agents.ListAgentConfigs(pb.ListAgentConfigsRequest())).agent_configs
 
 
-async def test_watch_tells_of_each_change_in_order(service: Running) -> None:
+async def test_watch_sends_each_change_in_order(service: Running) -> None:
     watch = service.agents.WatchAgentConfigs(pb.WatchAgentConfigsRequest())
     first = await watch.read()
     assert first.cursor

@@ -79,7 +79,7 @@ def fill_map(values: Any, field: Any, chance: random.Random, depth: int) -> None
 
 
 def mend_access(message: Message, chance: random.Random) -> bool:
-    """Does the same for messages of AccessService; tells whether it did."""
+    """Does the same for messages of AccessService; returns whether it did."""
     if chance.random() < 0.3:
         return False
     if isinstance(message, access_pb.CreateApiKeyRequest):

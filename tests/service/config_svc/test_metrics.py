@@ -1,4 +1,4 @@
-"""What the metrics endpoint tells."""
+"""What the metrics endpoint answers."""
 
 import asyncio
 
@@ -22,14 +22,14 @@ async def test_metrics_and_readiness(database_url: str) -> None:
         with pytest.raises(grpc.aio.AioRpcError):
             await service.agents.CreateAgentConfig(create)
         assert (await watch.read()).agent_config.id == "support"
-        told = await read(port, "/metrics")
-        assert 'parley_config_agent_config_writes_total{operation="create",outcome="ok"} 1.0' in told
-        assert 'outcome="AGENT_ALREADY_EXISTS"} 1.0' in told
-        assert "parley_config_watch_streams 1.0" in told
-        assert "parley_config_feed_delay_seconds_count 1.0" in told
-        assert "parley_config_feed_up 1.0" in told
-        assert "parley_config_database_connections_in_use 0.0" in told
-        assert "process_resident_memory_bytes" in told
+        answer = await read(port, "/metrics")
+        assert 'parley_config_agent_config_writes_total{operation="create",outcome="ok"} 1.0' in answer
+        assert 'outcome="AGENT_ALREADY_EXISTS"} 1.0' in answer
+        assert "parley_config_watch_streams 1.0" in answer
+        assert "parley_config_feed_delay_seconds_count 1.0" in answer
+        assert "parley_config_feed_up 1.0" in answer
+        assert "parley_config_database_connections_in_use 0.0" in answer
+        assert "process_resident_memory_bytes" in answer
         assert '"postgresql": "up"' in await read(port, "/readyz")
         watch.cancel()
         async with asyncio.timeout(5):

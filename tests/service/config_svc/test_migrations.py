@@ -54,7 +54,7 @@ def test_concurrent_migrations_take_turns(postgres_url: str) -> None:
     assert sorted(before or "" for before, _ in outcomes) == ["", *[newest_version()] * 3]
 
 
-def test_a_migration_waits_no_longer_than_it_is_told(postgres_url: str) -> None:
+def test_a_migration_waits_no_longer_than_asked(postgres_url: str) -> None:
     with psycopg.connect(libpq_url(postgres_url), autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(hashtextextended('parley/config/migrate', 0))")
         with pytest.raises(StartupError, match="another migration"):
@@ -65,7 +65,7 @@ def test_a_migration_waits_no_longer_than_it_is_told(postgres_url: str) -> None:
         release.join()
 
 
-def test_a_database_that_is_away_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_database_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARLEY_CONFIG_DATABASE_URL", "postgresql://nobody:secret@127.0.0.1:1/parley")
     with pytest.raises(SystemExit, match=r"^config_svc migrate: the database does not answer: .*") as caught:
         main(["--wait", "0.3"])

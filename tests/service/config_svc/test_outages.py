@@ -116,8 +116,8 @@ async def until(wanted: str, service: Running, seconds: float) -> None:
             await asyncio.sleep(0.02)
 
 
-async def check_away(service: Running, seconds: float) -> None:
-    """Every RPC says that PostgreSQL is away, all at once and quickly."""
+async def check_unavailable(service: Running, seconds: float) -> None:
+    """Every RPC says that PostgreSQL is unavailable, all at once and quickly."""
     begun = time.monotonic()
     errors = await asyncio.gather(*(failure(call(service)) for call in CALLS.values()))
     assert time.monotonic() - begun < seconds
@@ -141,7 +141,7 @@ async def test_a_killed_postgresql_is_survived(mortal_postgres: PostgresServer) 
             await asyncio.to_thread(mortal_postgres.kill)
             await until("NOT_SERVING", service, 2)
             assert (await failure(watch.read())).reason == "PEER_UNAVAILABLE"
-            await check_away(service, 3)
+            await check_unavailable(service, 3)
             await asyncio.to_thread(mortal_postgres.start)
             await until("SERVING", service, 5)
             assert (await CALLS["get"](service)).agent_config.id == "a"
@@ -179,7 +179,7 @@ async def test_a_silent_postgresql_is_survived(proxy: tuple[Proxy, str]) -> None
         await create(service, "a")
         wire.freeze()
         await until("NOT_SERVING", service, 3)
-        await check_away(service, 2.5)
+        await check_unavailable(service, 2.5)
         wire.thaw()
         await until("SERVING", service, 5)
         async with asyncio.timeout(15):  # what was abandoned holds its connections until it has been cancelled

@@ -36,7 +36,7 @@ async def create(service: Running, agent_id: str, **fields: Any) -> Any:
     return (await service.agents.CreateAgentConfig(request)).agent_config
 
 
-async def told(watch: Any, count: int) -> list[tuple[str, int]]:
+async def sent(watch: Any, count: int) -> list[tuple[str, int]]:
     seen = [await asyncio.wait_for(watch.read(), 10) for _ in range(count)]
     return [(one.agent_config.id, one.change_type) for one in seen]
 
@@ -63,7 +63,7 @@ async def test_both_releases_write_and_see_what_the_other_wrote(previous: Runnin
             assert name in [one.id for one in listed.agent_configs]
         expected = [(name, change) for name in ("old", "new") for change in (1, 2, 2, 3, 1)]
         for watch in watches:
-            assert await told(watch, 10) == expected
+            assert await sent(watch, 10) == expected
             watch.cancel()
         log = await new.access.ListAuditEvents(access_pb.ListAuditEventsRequest(resource="agent_configs/new"))
         assert [event.action for event in log.audit_events] == [
@@ -72,7 +72,7 @@ async def test_both_releases_write_and_see_what_the_other_wrote(previous: Runnin
 
 
 async def test_what_the_previous_release_makes_has_a_project(previous: Running, database_url: str) -> None:
-    """It knows none, and makes agents in whatever project it is told; so each comes into being with its first agent."""
+    """It knows none, and makes agents in whatever project it is given: each begins with its first agent."""
     async with running(database_url) as new:
         await previous.templates.PublishTemplate(publish())
         await create(previous, "a", project="made-by-the-old")

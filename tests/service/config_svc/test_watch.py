@@ -232,7 +232,7 @@ async def test_a_watch_ends_with_its_project_on_every_replica(service: Running, 
         begun = time.monotonic()
         await service.access.DeleteProject(access_pb.DeleteProjectRequest(id="brief"))
         for watch in watches:
-            assert await next_ids(watch, 3) == ["a0", "a1", "a2"], "what it deleted is told before the end"
+            assert await next_ids(watch, 3) == ["a0", "a1", "a2"], "what it deleted is sent before the end"
             assert await end_of(watch) == "PROJECT_NOT_FOUND"
         assert time.monotonic() - begun < 5
         assert await end_of(watch_of(service, project="brief", cursor=cursor)) == "PROJECT_NOT_FOUND"

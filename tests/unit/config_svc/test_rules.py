@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from config_svc.model import rules
-from config_svc.model.agent import AgentSpec, ModelConfig, SessionPolicy, made_id
+from config_svc.model.agent import AgentSpec, ModelConfig, SessionPolicy, new_agent_id
 from config_svc.model.template import version_order
 from contract.fields import is_resource_id
 from servicekit.errors import InvalidArgument, Violations
@@ -118,4 +118,4 @@ def test_what_is_no_uuid(text: str) -> None:
 
 
 def test_made_ids_are_ids() -> None:
-    assert all(is_resource_id(made_id()) for _ in range(100))
+    assert all(is_resource_id(new_agent_id()) for _ in range(100))
