@@ -9,11 +9,18 @@ import hiredis
 
 
 class FakeNode:
-    """A server that answers by `answer`; what it was sent, but for greetings and questions about slots, is in `ran`."""
+    """A server that answers by `answer`, and not at all where that is empty.
+
+    What it was sent, but for greetings and questions about slots, is in `ran`.
+    """
 
     def __init__(self) -> None:
         self.port = 0
         self.ran: list[str] = []
+        self.silent = False
+        """Whether even a PING is not answered."""
+        self.left = 0
+        """How many connections have ended."""
         self.slots: Callable[[], list[tuple[int, int, FakeNode]]] = list
         self.answer: Callable[[str], str] = lambda command: f"+{command}"
 
@@ -35,7 +42,7 @@ class FakeNode:
                 ]
                 return "\r\n".join([f"*{len(ranges)}", *ranges])
             case ["PING"]:
-                return "+PONG"
+                return "" if self.silent else "+PONG"
             case ["CLIENT", *_]:
                 return "+OK"
         self.ran.append(command)
@@ -53,4 +60,8 @@ class FakeConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         while command := self._reader.gets():
-            self._transport.write(self._node.reply(b" ".join(command).decode()).encode() + b"\r\n")
+            if reply := self._node.reply(b" ".join(command).decode()):
+                self._transport.write(reply.encode() + b"\r\n")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._node.left += 1
