@@ -22,7 +22,8 @@ from chat_gateway.model.turn import (
 )
 from contract.enums import Role
 from servicekit.errors import Code, InvalidArgument, ServiceError, Unavailable
-from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, FakeSessions, World, asks, make_config, remote
+from tests.doubles.chat_gateway.sessions import FakeSessions, remote
+from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, World, asks, make_config
 
 QUICK = LeaseTimes(renew_after=0.01, renew_interval=0.02, retry_pause=0.01, commit_resolve=0.2)
 

@@ -11,7 +11,8 @@ from chat_gateway.limits import held, turn_limits
 from chat_gateway.model.errors import ProviderUnavailable
 from chat_gateway.model.turn import LimitState, TurnLimit, TurnStarted
 from servicekit.errors import Code, ServiceError, Unavailable
-from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, World, asks, make_config, remote
+from tests.doubles.chat_gateway.sessions import remote
+from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, World, asks, make_config
 
 KEY = Caller("ak-1", "default", frozenset({CHAT}), limits=CallerLimits(requests_per_minute=60, concurrent_turns=2))
 BY_KEY = TurnLimit("key:ak-1", 60, 2)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,25 +11,17 @@ from prometheus_client import CollectorRegistry
 from chat_gateway.aborts import Aborts, AbortTimes
 from chat_gateway.instances import Instances
 from chat_gateway.leases import LeaseTimes
-from chat_gateway.limits import held
 from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model.errors import AgentNotFound
 from chat_gateway.model.turn import (
     AgentConfig,
-    Begun,
-    Committed,
     Delta,
     FinishReason,
-    Lease,
-    LimitState,
     Message,
     OnDelta,
     Sampling,
-    Turn,
-    TurnLimit,
     TurnRequest,
     Usage,
-    begun_stateless,
 )
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Providers
 from chat_gateway.scheduler import Scheduler, TurnLimits
@@ -37,7 +29,8 @@ from chat_gateway.templates.assistant import AssistantTemplate
 from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.turn import TurnRunner
 from contract.enums import Role
-from servicekit.errors import Code, RemoteError, ServiceError
+from servicekit.errors import Code
+from tests.doubles.chat_gateway.sessions import FakeSessions, remote
 
 
 def make_config(**changes: Any) -> AgentConfig:
@@ -68,10 +61,6 @@ def asks(text: str = "hi", **changes: Any) -> TurnRequest:
     return replace(TurnRequest("support", (Message(Role.USER, text),)), **changes)
 
 
-def remote(reason: str, code: Code) -> RemoteError:
-    return RemoteError(reason.lower(), code=code, reason=reason)
-
-
 class FakeConfigs:
     def __init__(self, *configs: AgentConfig) -> None:
         self.known = {(c.project, c.id): c for c in configs}
@@ -92,88 +81,6 @@ class FakeConfigs:
 
     def forget(self, project: str, agent_id: str, uid: str) -> None:
         self.forgotten.append(uid)
-
-
-@dataclass
-class FakeSessions:
-    """One session after another; errors are queued by a test and raised once each."""
-
-    turns: dict[str, list[Turn]] = field(default_factory=dict)
-    begin_errors: list[ServiceError] = field(default_factory=list)
-    commit_errors: list[ServiceError] = field(default_factory=list)
-    renew_errors: list[ServiceError] = field(default_factory=list)
-    abort_errors: list[ServiceError] = field(default_factory=list)
-    aborted: list[str] = field(default_factory=list)
-    renewed: int = 0
-    begun_uids: list[str] = field(default_factory=list)
-    pinned_revision: int = 0
-    metadata: dict[str, str] = field(default_factory=dict)
-    replay: Turn | None = None
-    commits: int = 0
-    limits: list[tuple[TurnLimit, ...]] = field(default_factory=list)
-    states: tuple[LimitState, ...] = ()
-    aborted_limits: list[tuple[str, ...]] = field(default_factory=list)
-
-    async def begin(
-        self,
-        request: TurnRequest,
-        config: AgentConfig,
-        turn_id: str,
-        digest: bytes,
-        limits: tuple[TurnLimit, ...] = (),
-    ) -> Begun:
-        self.begun_uids.append(config.uid)
-        self.limits.append(limits)
-        if self.begin_errors:
-            raise self.begin_errors.pop(0)
-        session_id = request.session_id or "made"
-        window = tuple(m for turn in self.turns.get(session_id, []) for m in turn.messages)
-        lease = self._lease(request, session_id, turn_id, 1, limits)
-        return Begun(
-            session_id=session_id,
-            created=session_id not in self.turns,
-            message_count=len(window),
-            pinned_revision=self.pinned_revision,
-            metadata=self.metadata,
-            expire_time=datetime.now(UTC),
-            lease=None if self.replay else lease,
-            window=window,
-            replayed=self.replay,
-            limits=self.states,
-        )
-
-    async def take_limits(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
-        self.limits.append(limits)
-        if self.begin_errors:
-            raise self.begin_errors.pop(0)
-        return begun_stateless(request, self._lease(request, "", turn_id, 0, limits), self.states)
-
-    def _lease(
-        self, request: TurnRequest, session_id: str, turn_id: str, token: int, limits: tuple[TurnLimit, ...]
-    ) -> Lease:
-        until = datetime.now(UTC) + timedelta(seconds=15)
-        return Lease(request.project, session_id, turn_id, token, until, held(limits))
-
-    async def renew(self, lease: Lease, hold: float) -> Lease:
-        self.renewed += 1
-        if self.renew_errors:
-            raise self.renew_errors.pop(0)
-        await asyncio.sleep(hold)
-        return replace(lease, expire_time=datetime.now(UTC) + timedelta(seconds=15))
-
-    async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
-        self.commits += 1
-        if self.commit_errors:
-            raise self.commit_errors.pop(0)
-        stored = self.turns.setdefault(lease.session_id, [])
-        stored.append(turn)
-        return Committed(len(stored), datetime.now(UTC) + timedelta(minutes=30))
-
-    async def abort(self, lease: Lease) -> None:
-        if self.abort_errors:
-            raise self.abort_errors.pop(0)
-        self.aborted.append(lease.turn_id)
-        self.aborted_limits.append(lease.limits)
 
 
 class FakeProvider:

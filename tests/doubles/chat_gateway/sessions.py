@@ -1,0 +1,233 @@
+"""`Sessions` in memory, as tests/contract/chat_gateway holds it and SessionClient to be."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from chat_gateway.limits import held
+from chat_gateway.model.turn import (
+    AgentConfig,
+    Begun,
+    Committed,
+    Lease,
+    LimitState,
+    Turn,
+    TurnLimit,
+    TurnRequest,
+    begun_stateless,
+)
+from contract.enums import BusyPolicy
+from servicekit.errors import Code, RemoteError, ServiceError
+
+LEASE = timedelta(seconds=15)
+
+
+def remote(reason: str, code: Code) -> RemoteError:
+    return RemoteError(reason.lower(), code=code, reason=reason)
+
+
+@dataclass
+class _Session:
+    uid: str
+    token: int = 0
+    holder: Lease | None = None
+    """Whose turn is under way."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    interrupted: set[str] = field(default_factory=set)
+    """Turns that had to make room for another."""
+    waiting: list[str] = field(default_factory=list)
+    requests: dict[str, tuple[bytes, Turn]] = field(default_factory=dict)
+
+
+@dataclass
+class FakeSessions:
+    """Errors are queued by a test and raised once each; `replay`, where set, is the answer to every begin."""
+
+    turns: dict[str, list[Turn]] = field(default_factory=dict)
+    """What is stored, by session."""
+    begin_errors: list[ServiceError] = field(default_factory=list)
+    commit_errors: list[ServiceError] = field(default_factory=list)
+    renew_errors: list[ServiceError] = field(default_factory=list)
+    abort_errors: list[ServiceError] = field(default_factory=list)
+    aborted: list[str] = field(default_factory=list)
+    renewed: int = 0
+    begun_uids: list[str] = field(default_factory=list)
+    pinned_revision: int = 0
+    metadata: dict[str, str] = field(default_factory=dict)
+    replay: Turn | None = None
+    commits: int = 0
+    limits: list[tuple[TurnLimit, ...]] = field(default_factory=list)
+    states: tuple[LimitState, ...] = ()
+    aborted_limits: list[tuple[str, ...]] = field(default_factory=list)
+    _sessions: dict[str, _Session] = field(default_factory=dict)
+    _places: Counter[str] = field(default_factory=Counter)
+    _made: int = 0
+
+    async def begin(
+        self,
+        request: TurnRequest,
+        config: AgentConfig,
+        turn_id: str,
+        digest: bytes,
+        limits: tuple[TurnLimit, ...] = (),
+    ) -> Begun:
+        self.begun_uids.append(config.uid)
+        self.limits.append(limits)
+        if self.begin_errors:
+            raise self.begin_errors.pop(0)
+        session_id, session = self._session(request, config)
+        stored = self.replay or self._replayed(session, request, digest)
+        lease = None
+        if stored is None:
+            self._take_places(limits)
+            try:
+                lease = await self._lease(session, request, session_id, turn_id, held(limits))
+            except BaseException:
+                self._places.subtract(held(limits))
+                raise
+            # Another turn of the same request may have been committed while this one waited.
+            stored = self._replayed(session, request, digest)
+            if stored is not None:
+                self._release(session, lease)
+                lease = None
+        window = tuple(message for turn in self.turns.get(session_id, []) for message in turn.messages)
+        return Begun(
+            session_id=session_id,
+            created=session_id not in self.turns,
+            message_count=len(window),
+            pinned_revision=self.pinned_revision,
+            metadata=self.metadata,
+            expire_time=datetime.now(UTC),
+            lease=lease,
+            window=window,
+            replayed=stored,
+            limits=self.states,
+        )
+
+    async def take_limits(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
+        self.limits.append(limits)
+        if self.begin_errors:
+            raise self.begin_errors.pop(0)
+        self._take_places(limits)
+        lease = Lease(request.project, "", turn_id, 0, datetime.now(UTC) + LEASE, held(limits))
+        return begun_stateless(request, lease, self.states)
+
+    async def renew(self, lease: Lease, hold: float) -> Lease:
+        self.renewed += 1
+        if self.renew_errors:
+            raise self.renew_errors.pop(0)
+        if not lease.session_id:
+            await asyncio.sleep(hold)
+            return replace(lease, expire_time=datetime.now(UTC) + LEASE)
+        end = asyncio.get_running_loop().time() + hold
+        while True:
+            session = self._held(lease)
+            left = end - asyncio.get_running_loop().time()
+            if left <= 0:
+                return replace(lease, expire_time=datetime.now(UTC) + LEASE)
+            await self._changed(session, left)
+
+    async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
+        self.commits += 1
+        if self.commit_errors:
+            raise self.commit_errors.pop(0)
+        stored = self.turns.setdefault(lease.session_id, [])
+        numbers = [number for number, one in enumerate(stored, 1) if one.id == turn.id]
+        if not numbers:
+            try:
+                session = self._held(lease)
+            except ServiceError:
+                if not stored:
+                    del self.turns[lease.session_id]
+                raise
+            stored.append(turn)
+            numbers = [len(stored)]
+            if request_id:
+                session.requests[request_id] = (digest, replace(turn, number=numbers[0]))
+            self._release(session, lease)
+        return Committed(numbers[0], datetime.now(UTC) + timedelta(minutes=30))
+
+    async def abort(self, lease: Lease) -> None:
+        if self.abort_errors:
+            raise self.abort_errors.pop(0)
+        self.aborted.append(lease.turn_id)
+        self.aborted_limits.append(lease.limits)
+        session = self._sessions.get(lease.session_id)
+        if session is None:
+            self._places.subtract(lease.limits)
+        elif session.holder is not None and session.holder.turn_id == lease.turn_id:
+            self._release(session, session.holder)
+            if lease.session_id not in self.turns and not session.waiting:
+                del self._sessions[lease.session_id]  # it was made for this turn
+
+    def _session(self, request: TurnRequest, config: AgentConfig) -> tuple[str, _Session]:
+        session = self._sessions.get(request.session_id)
+        if session is not None:
+            if session.uid != config.uid:
+                raise remote("SESSION_AGENT_MISMATCH", Code.FAILED_PRECONDITION)
+            return request.session_id, session
+        if request.session_must_exist:
+            raise remote("SESSION_NOT_FOUND", Code.NOT_FOUND)
+        self._made += 1
+        session_id = request.session_id or f"made-{self._made}"
+        session = self._sessions[session_id] = _Session(config.uid)
+        return session_id, session
+
+    def _replayed(self, session: _Session, request: TurnRequest, digest: bytes) -> Turn | None:
+        known = session.requests.get(request.request_id)
+        if known is not None and known[0] != digest:
+            raise remote("IDEMPOTENCY_KEY_REUSED", Code.ALREADY_EXISTS)
+        return known[1] if known is not None else None
+
+    async def _lease(
+        self, session: _Session, request: TurnRequest, session_id: str, turn_id: str, places: tuple[str, ...]
+    ) -> Lease:
+        if session.holder is not None and session.holder.turn_id == turn_id:
+            return session.holder
+        if session.holder is not None or session.waiting:
+            if request.busy is BusyPolicy.REJECT:
+                raise remote("SESSION_BUSY", Code.ABORTED)
+            if request.busy is BusyPolicy.INTERRUPT and session.holder is not None:
+                session.interrupted.add(session.holder.turn_id)
+                self._release(session, session.holder)
+            await self._wait(session, turn_id)
+        session.token += 1
+        until = datetime.now(UTC) + LEASE
+        session.holder = Lease(request.project, session_id, turn_id, session.token, until, places)
+        return session.holder
+
+    async def _wait(self, session: _Session, turn_id: str) -> None:
+        session.waiting.append(turn_id)
+        try:
+            while session.holder is not None or session.waiting[0] != turn_id:
+                await self._changed(session, None)
+        finally:
+            session.waiting.remove(turn_id)
+
+    async def _changed(self, session: _Session, timeout: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                await session.changed.wait()
+        except TimeoutError:
+            return
+
+    def _held(self, lease: Lease) -> _Session:
+        session = self._sessions.get(lease.session_id)
+        holder = session.holder if session is not None else None
+        if session is None or holder is None or (holder.turn_id, holder.token) != (lease.turn_id, lease.token):
+            if session is not None and lease.turn_id in session.interrupted:
+                raise remote("TURN_INTERRUPTED", Code.ABORTED)
+            raise remote("LEASE_LOST", Code.ABORTED)
+        return session
+
+    def _release(self, session: _Session, lease: Lease) -> None:
+        session.holder = None
+        self._places.subtract(lease.limits)
+        session.changed.set()
+        session.changed = asyncio.Event()
+
+    def _take_places(self, limits: tuple[TurnLimit, ...]) -> None:
+        if any(limit.concurrent_turns and self._places[limit.subject] >= limit.concurrent_turns for limit in limits):
+            raise remote("RATE_LIMITED", Code.RESOURCE_EXHAUSTED)
+        self._places.update(held(limits))
