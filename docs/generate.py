@@ -4,6 +4,7 @@ python docs/generate.py           write docs/configuration.md
 python docs/generate.py --check   exit 1 if it differs
 """
 
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
@@ -15,8 +16,9 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from access.oidc_settings import OidcIssuer
 from access.settings import AccessSettings
-from chat_gateway.settings import GatewaySettings
+from chat_gateway.settings import GatewaySettings, ProviderSettings
 from config_svc.settings import ConfigSettings
 from parley_cli.local.settings import UpSettings
 from servicekit.settings import EnvironmentSettings, Unit
@@ -84,13 +86,15 @@ OPEN_TELEMETRY_VARIABLES = [
 
 
 def rows(settings: type[EnvironmentSettings], names: Iterable[str]) -> Iterator[Row]:
-    """Yields the lines of these fields."""
+    """Yields the lines of these variables."""
     variables = settings.variables()
-    for name in names:
-        field = settings.model_fields[name]
-        marks = list(_marks(field))
-        unit = next((mark.name for mark in marks if isinstance(mark, Unit)), "")
-        yield Row(variables[name], _default(field), unit, _bounds(field, marks), field.description or "")
+    return (_row(variables[name], settings.model_fields[name]) for name in names)
+
+
+def _row(name: str, field: FieldInfo) -> Row:
+    marks = list(_marks(field))
+    unit = next((mark.name for mark in marks if isinstance(mark, Unit)), "")
+    return Row(name, _default(field), unit, _bounds(field, marks), field.description or "")
 
 
 def _marks(field: FieldInfo) -> Iterator[Any]:
@@ -103,6 +107,8 @@ def _marks(field: FieldInfo) -> Iterator[Any]:
 
 def _default(field: FieldInfo) -> str:
     value = field.default
+    if field.is_required():
+        return "required"
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if value is None or value in ("", (), {}):
@@ -115,6 +121,8 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, timedelta):
         return f"P{value.days}D" if value else "0"
+    if isinstance(value, tuple):
+        return json.dumps(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -132,8 +140,8 @@ def _bounds(field: FieldInfo, marks: list[Any]) -> str:
     return ", ".join(filter(None, [low, high, empty]))
 
 
-def _table(lines: Iterable[Row]) -> str:
-    head = ["| variable | default | unit | bounds | what it does |", "|---|---|---|---|---|"]
+def _table(lines: Iterable[Row], what: str = "variable") -> str:
+    head = [f"| {what} | default | unit | bounds | what it does |", "|---|---|---|---|---|"]
     body = [f"| `{one.variable}` | {one.default} | {one.unit} | {one.bounds} | {one.description} |" for one in lines]
     return "\n".join(head + body) + "\n"
 
@@ -150,6 +158,9 @@ def page() -> str:
         own = [name for name in settings.model_fields if name not in AccessSettings.model_fields]
         inherited = [name for name in AccessSettings.model_fields if name not in shared]
         sections += [f"## {service}", _table(rows(settings, own + inherited))]
+    for title, model in (("A provider", ProviderSettings), ("An issuer", OidcIssuer)):
+        fields = (_row(name, field) for name, field in model.model_fields.items())
+        sections += [f"## {title}", _table(fields, "field")]
     only = [name for name, variable in UpSettings.variables().items() if variable.startswith("PARLEY_UP_")]
     sections += ["## The `parley` command", UP, _table([*rows(UpSettings, only), *OTHER_VARIABLES])]
     sections += ["## Traces", OPEN_TELEMETRY, _table(OPEN_TELEMETRY_VARIABLES)]

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from access.caller import KEY_SCOPES
 from contract.fields import RESOURCE_ID_RULE, is_resource_id
-from servicekit.settings import is_loopback
+from servicekit.settings import Seconds, is_loopback
 
 ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
@@ -16,26 +16,33 @@ ALGORITHMS: Final = frozenset(
 
 
 class OidcIssuer(BaseModel):
-    """One issuer of `PARLEY_OIDC`, a JSON list.
-
-    A token is of `issuer` and for `audience`, both compared as they stand. Its project is `project`, or what the claim
-    `project_claim` says; its scopes are `scopes`, or what `scopes_claim` says (a list, or words in one text). With a
-    `user_claim` it is bound to that user. Keys are read from `jwks_url`, or where the issuer's discovery document
-    (OpenID Connect Discovery 1.0) says. Clocks may differ by `leeway` seconds.
-    """
+    """One issuer of `PARLEY_OIDC`, a JSON list."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    issuer: str = Field(min_length=1)
-    audience: str = Field(min_length=1)
-    jwks_url: str | None = None
-    algorithms: tuple[str, ...] = ("RS256", "ES256")
-    project: str | None = None
-    project_claim: str | None = None
-    user_claim: str | None = None
-    scopes: tuple[str, ...] | None = None
-    scopes_claim: str | None = None
-    leeway: float = Field(default=30.0, ge=0, le=300)
+    issuer: str = Field(min_length=1, description="The claim `iss`, an https URL, compared as it is written.")
+    audience: str = Field(min_length=1, description="The claim `aud`, or one of it, compared as it is written.")
+    jwks_url: str | None = Field(
+        default=None,
+        description="Where the issuer's keys are (https); unset: where its discovery document says (OpenID Connect "
+        "Discovery 1.0).",
+    )
+    algorithms: tuple[str, ...] = Field(
+        default=("RS256", "ES256"),
+        description=f"Signatures that are accepted, some of {', '.join(sorted(ALGORITHMS))}.",
+    )
+    project: str | None = Field(default=None, description="The project of every token; this or `project_claim`.")
+    project_claim: str | None = Field(default=None, description="The claim that names a token's project.")
+    user_claim: str | None = Field(
+        default=None, description="The claim that names the only user that a token may act for; unset: any user."
+    )
+    scopes: tuple[str, ...] | None = Field(
+        default=None, description="The scopes of every token; this or `scopes_claim`."
+    )
+    scopes_claim: str | None = Field(
+        default=None, description="The claim that names a token's scopes: a list, or words in one text."
+    )
+    leeway: Seconds = Field(default=30.0, ge=0, le=300, description="By how much clocks may differ.")
 
     @model_validator(mode="after")
     def _trustworthy(self) -> Self:

@@ -35,7 +35,8 @@ class AccessSettings(ServiceSettings):
     oidc: Annotated[tuple[OidcIssuer, ...], FROM_JSON] = Field(
         default=(),
         validation_alias="PARLEY_OIDC",
-        description="Identity providers whose tokens are accepted: a JSON list, see [access.md](access.md).",
+        description="Identity providers whose tokens are accepted: a JSON list of them ([fields](#an-issuer), "
+        "[access.md](access.md)).",
     )
     max_known_keys: int = Field(
         default=10_000, ge=1, le=1_000_000, description="API keys, and as many tokens, kept in memory."

@@ -15,16 +15,17 @@ from servicekit.tls import TlsFiles
 
 
 class ProviderSettings(BaseModel):
-    """One provider. The key itself stays in the environment, under the name that `api_key_env` gives.
-
-    `models`, where given, are all that agents may name of it; config_svc refuses others when an agent is written.
-    """
+    """One provider of `PARLEY_PROVIDERS`, a JSON object of them by name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    base_url: str
-    api_key_env: str | None = None
-    models: tuple[str, ...] = ()
+    base_url: str = Field(description="Where the provider's API is (http or https), `/v1` included.")
+    api_key_env: str | None = Field(
+        default=None, description="The variable that holds the provider's key; unset: it needs none."
+    )
+    models: tuple[str, ...] = Field(
+        default=(), description="All models that agents may name; writes that name others are refused. Empty: any."
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -67,8 +68,7 @@ class GatewaySettings(AccessSettings):
     providers: Annotated[dict[str, ProviderSettings], FROM_JSON] = Field(
         default={},
         validation_alias="PARLEY_PROVIDERS",
-        description="Providers of models: a JSON object, by the name that agents give. Each has `base_url`, and may "
-        "have `api_key_env` (the variable that holds its key) and `models` (all that agents may name).",
+        description="Providers of models: a JSON object of them, by the name that agents give ([fields](#a-provider)).",
     )
     traces_content: bool = Field(
         default=False,
