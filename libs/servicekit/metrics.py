@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from weakref import WeakKeyDictionary
 
@@ -24,10 +25,19 @@ DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 log = structlog.get_logger("servicekit.metrics")
 
-_READ_TIMEOUT = 5.0
-_CHECK_TIMEOUT = 2.0
 _MAX_REQUEST_BYTES = 8 * 1024
-_MAX_CONNECTIONS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointLimits:
+    """What the endpoint of the metrics allows: seconds for one request, and for the readiness check within it."""
+
+    request_seconds: float = 5.0
+    check_seconds: float = 2.0
+    max_connections: int = 32
+
+
+DEFAULT_LIMITS = EndpointLimits()
 
 
 def call_duration(registry: CollectorRegistry = REGISTRY) -> Histogram:
@@ -82,17 +92,22 @@ async def _always_ready() -> Mapping[str, bool]:
 
 @contextlib.asynccontextmanager
 async def serve_metrics(
-    host: str, port: int, *, readiness: Readiness = _always_ready, registry: CollectorRegistry = REGISTRY
+    host: str,
+    port: int,
+    *,
+    readiness: Readiness = _always_ready,
+    registry: CollectorRegistry = REGISTRY,
+    limits: EndpointLimits = DEFAULT_LIMITS,
 ) -> AsyncIterator[int | None]:
     """Serves `/metrics`, `/livez` and `/readyz` on `host:port` while open; yields the port, or None when it is 0 (off).
 
-    `/readyz` is 503 while a part is unavailable or the check takes longer than 2 s, and names the parts. At most 32
-    connections are answered at once, each within 5 s. Raises `StartupError` when the port is not available.
+    `/readyz` is 503 while a part is unavailable or the check takes too long, and names the parts; `limits` bound the
+    endpoint. Raises `StartupError` when the port is not available.
     """
     if port == 0:
         yield None
         return
-    endpoint = _Endpoint(readiness, registry)
+    endpoint = _Endpoint(readiness, registry, limits)
     try:
         server = await asyncio.start_server(endpoint.handle, host, port, limit=_MAX_REQUEST_BYTES)
     except OSError as error:
@@ -108,20 +123,21 @@ async def serve_metrics(
 class _Endpoint:
     """Answers one HTTP/1.1 request a connection."""
 
-    def __init__(self, readiness: Readiness, registry: CollectorRegistry) -> None:
+    def __init__(self, readiness: Readiness, registry: CollectorRegistry, limits: EndpointLimits) -> None:
         self._readiness = readiness
         self._registry = registry
+        self._limits = limits
         self._open: set[asyncio.Task[None]] = set()
         self._closing = False
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._open) >= _MAX_CONNECTIONS:
+        if task is None or len(self._open) >= self._limits.max_connections:
             writer.close()
             return
         self._open.add(task)
         try:
-            async with asyncio.timeout(_READ_TIMEOUT):
+            async with asyncio.timeout(self._limits.request_seconds):
                 await self._answer(reader, writer)
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
@@ -167,7 +183,7 @@ class _Endpoint:
 
     async def _ready(self) -> tuple[HTTPStatus, str, bytes]:
         try:
-            async with asyncio.timeout(_CHECK_TIMEOUT):
+            async with asyncio.timeout(self._limits.check_seconds):
                 parts = await self._readiness()
         except Exception as error:
             log.error("readiness_check_failed", exc_info=error)

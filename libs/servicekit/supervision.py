@@ -12,8 +12,10 @@ PAUSE_SECONDS = 1.0
 log = structlog.get_logger("servicekit.supervision")
 
 
-async def supervise(name: str, work: Callable[[], Awaitable[object]]) -> NoReturn:
-    """Runs `work`, which is meant never to end, and starts it again, with a line in the log, when it does.
+async def supervise(
+    name: str, work: Callable[[], Awaitable[object]], *, pause_seconds: float = PAUSE_SECONDS
+) -> NoReturn:
+    """Runs `work`, which is meant never to end, and starts it again after a pause, with a line in the log, when it does.
 
     For work whose owner has no `lifecycle.Background` that would end the process, and that can begin anew at any time.
     Ends by being cancelled only.
@@ -28,4 +30,4 @@ async def supervise(name: str, work: Callable[[], Awaitable[object]]) -> NoRetur
                 raise  # a fault on the way out: it must not keep the task from ending
             error = fault
         log.error("background_task_restarted", task=name, exc_info=error)
-        await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.sleep(pause_seconds)

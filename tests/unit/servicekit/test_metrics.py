@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 from structlog.testing import capture_logs
 
 from servicekit.errors import StartupError
-from servicekit.metrics import call_duration, exposition, observe_tasks, serve_metrics
+from servicekit.metrics import EndpointLimits, call_duration, exposition, observe_tasks, serve_metrics
 
 
 async def fetch(port: int | None, path: str, method: str = "GET") -> tuple[int, str, str]:
@@ -59,16 +59,16 @@ async def test_readiness_tells_which_part_is_away(free_port: int) -> None:
 
 
 @pytest.mark.parametrize("behaviour", ["hangs", "raises"])
-async def test_a_check_that_fails_is_not_ready(free_port: int, behaviour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_check_that_fails_is_not_ready(free_port: int, behaviour: str) -> None:
     async def check() -> Mapping[str, bool]:
         if behaviour == "raises":
             raise KeyError("x")
         await asyncio.Event().wait()
         return {}
 
-    monkeypatch.setattr("servicekit.metrics._CHECK_TIMEOUT", 0.05)
+    limits = EndpointLimits(check_seconds=0.05)
     with capture_logs() as logs:
-        async with serve_metrics("127.0.0.1", free_port, readiness=check):
+        async with serve_metrics("127.0.0.1", free_port, readiness=check, limits=limits):
             assert (await fetch(free_port, "/readyz"))[0] == 503
     assert [line["event"] for line in logs] == ["readiness_check_failed"]
 
@@ -79,16 +79,16 @@ async def test_a_taken_port_is_named(taken_port: int) -> None:
             pass
 
 
-async def test_an_idle_connection_is_closed(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("servicekit.metrics._READ_TIMEOUT", 0.1)
-    async with serve_metrics("127.0.0.1", free_port), asyncio.timeout(2):
+async def test_an_idle_connection_is_closed(free_port: int) -> None:
+    limits = EndpointLimits(request_seconds=0.1)
+    async with serve_metrics("127.0.0.1", free_port, limits=limits), asyncio.timeout(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
         assert await reader.read() == b""
         writer.close()
 
 
 async def test_a_request_without_end_is_cut_off(free_port: int) -> None:
-    async with serve_metrics("127.0.0.1", free_port), asyncio.timeout(2):
+    async with serve_metrics("127.0.0.1", free_port), asyncio.timeout(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
         writer.write(b"GET / HTTP/1.1\r\nx: " + b"x" * 20_000)
         with contextlib.suppress(ConnectionError):
@@ -97,9 +97,9 @@ async def test_a_request_without_end_is_cut_off(free_port: int) -> None:
         assert (await fetch(free_port, "/livez"))[0] == 200
 
 
-async def test_connections_beyond_the_bound_are_closed(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("servicekit.metrics._MAX_CONNECTIONS", 1)
-    async with serve_metrics("127.0.0.1", free_port), asyncio.timeout(2):
+async def test_connections_beyond_the_bound_are_closed(free_port: int) -> None:
+    limits = EndpointLimits(max_connections=1)
+    async with serve_metrics("127.0.0.1", free_port, limits=limits), asyncio.timeout(10):
         _, first = await asyncio.open_connection("127.0.0.1", free_port)
         await asyncio.sleep(0.05)
         reader, second = await asyncio.open_connection("127.0.0.1", free_port)
@@ -109,7 +109,7 @@ async def test_connections_beyond_the_bound_are_closed(free_port: int, monkeypat
 
 
 async def test_leaving_closes_what_is_open(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         async with serve_metrics("127.0.0.1", free_port):
             reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
             await asyncio.sleep(0.05)
