@@ -15,7 +15,7 @@ log = structlog.get_logger("servicekit.supervision")
 async def supervise(
     name: str, work: Callable[[], Awaitable[object]], *, pause_seconds: float = PAUSE_SECONDS
 ) -> NoReturn:
-    """Runs `work`, which is meant never to end, and starts it again after a pause, with a line in the log, when it does.
+    """Runs `work`, which is meant never to end; when it does, logs that and starts it again after a pause.
 
     For work whose owner has no `lifecycle.Background` that would end the process, and that can begin anew at any time.
     Ends by being cancelled only.
