@@ -115,12 +115,12 @@ async def test_an_abort_is_asked_again_until_session_svc_answers() -> None:
 
 
 async def test_the_lease_is_renewed_while_the_model_works() -> None:
-    async def work() -> None:
-        await asyncio.sleep(0.15)
+    async def until_renewed() -> None:
+        while world.sessions.renewed < 3:
+            await asyncio.sleep(0.01)
 
-    world = World(provider=FakeProvider(before=work), times=QUICK)
+    world = World(provider=FakeProvider(before=until_renewed), times=QUICK, turn_timeout=30.0)
     await world.runner.run(asks())
-    assert world.sessions.renewed >= 3
     renewed = world.sessions.renewed
     await asyncio.sleep(0.06)
     assert world.sessions.renewed == renewed
@@ -141,10 +141,11 @@ async def test_a_lost_lease_stops_the_model_call_and_names_the_reason(reason: st
 
 
 async def test_a_renewal_that_fails_while_session_svc_is_unreachable_does_not_end_the_turn() -> None:
-    async def work() -> None:
-        await asyncio.sleep(0.1)
+    async def until_renewed() -> None:
+        while world.sessions.renewed < 3:
+            await asyncio.sleep(0.01)
 
-    world = World(provider=FakeProvider(before=work), times=QUICK)
+    world = World(provider=FakeProvider(before=until_renewed), times=QUICK, turn_timeout=30.0)
     world.sessions.renew_errors = [Unavailable("session_svc"), Unavailable("session_svc")]
     outcome = await world.runner.run(asks())
     assert outcome.turn_number == 1

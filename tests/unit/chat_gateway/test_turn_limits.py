@@ -72,7 +72,7 @@ async def test_what_an_answer_that_never_came_may_have_taken_is_released(session
     world.sessions.begin_errors = [UNKNOWN]
     with pytest.raises(Unavailable):
         await world.runner.run(asks("hi", session_id=session_id))
-    await asyncio.sleep(0.05)
+    await world.aborts.close(10)
     assert world.sessions.aborted_limits == [("key:ak-1",)]
 
 
@@ -82,7 +82,7 @@ async def test_a_refusal_took_nothing() -> None:
     with pytest.raises(ServiceError) as caught:
         await world.runner.run(asks("hi", session_id="s"))
     assert caught.value.reason == "RATE_LIMITED"
-    await asyncio.sleep(0.05)
+    await world.aborts.close(10)
     assert world.sessions.aborted == []
     assert not world.provider.calls
 
@@ -124,7 +124,7 @@ async def test_a_stateless_turn_that_fails_frees_its_limits() -> None:
     world.sessions.begin_errors = [UNKNOWN]
     with pytest.raises(Unavailable):
         await world.runner.run(asks("hi", stateless=True))
-    await asyncio.sleep(0.05)
+    await world.aborts.close(10)
     assert len(world.sessions.aborted_limits) == 2
 
 
