@@ -6,12 +6,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 
 from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
-from chat_gateway.convert.messages import from_timestamp
-from chat_gateway.model.turn import AgentConfig, Sampling
+from chat_gateway.convert.sampling import sampling_from_proto
+from chat_gateway.convert.times import from_duration, from_timestamp, to_duration
+from chat_gateway.model.turn import AgentConfig
 from parley.config.v1 import agent_config_pb2, agent_config_service_pb2
 from servicekit.channels import call, stream
 
@@ -67,7 +67,7 @@ class ConfigClient:
         again without a cursor.
         """
         request = agent_config_service_pb2.WatchAgentConfigsRequest(
-            cursor=cursor, heartbeat_interval=Duration(nanos=int(heartbeat * 1e9) % 10**9, seconds=int(heartbeat))
+            cursor=cursor, heartbeat_interval=to_duration(timedelta(seconds=heartbeat))
         )
         messages = stream(self._stub.WatchAgentConfigs, request, timeout=None, silence=silence, peer=CONFIG_SVC)
         async with aclosing(messages):
@@ -97,28 +97,12 @@ def config_from_proto(config: agent_config_pb2.AgentConfig) -> AgentConfig:
         instructions=config.instructions,
         provider=model.provider,
         model=model.name,
-        sampling=_sampling(model),
+        sampling=sampling_from_proto(model),
         window_messages=memory.max_messages if memory.HasField("max_messages") else DEFAULT_WINDOW_MESSAGES,
-        idle_ttl=_span(session.idle_ttl) if session.HasField("idle_ttl") else DEFAULT_IDLE_TTL,
-        max_lifetime=_span(session.max_lifetime) if session.HasField("max_lifetime") else DEFAULT_MAX_LIFETIME,
+        idle_ttl=from_duration(session.idle_ttl) if session.HasField("idle_ttl") else DEFAULT_IDLE_TTL,
+        max_lifetime=from_duration(session.max_lifetime) if session.HasField("max_lifetime") else DEFAULT_MAX_LIFETIME,
         max_concurrent_turns=limits.max_concurrent_turns if limits.HasField("max_concurrent_turns") else None,
         requests_per_minute=limits.requests_per_minute if limits.HasField("requests_per_minute") else None,
-        turn_timeout=_span(limits.turn_timeout).total_seconds() if limits.HasField("turn_timeout") else None,
+        turn_timeout=from_duration(limits.turn_timeout).total_seconds() if limits.HasField("turn_timeout") else None,
         create_time=from_timestamp(config.create_time),
     )
-
-
-def _sampling(model: agent_config_pb2.ModelConfig) -> Sampling:
-    return Sampling(
-        temperature=model.temperature if model.HasField("temperature") else None,
-        top_p=model.top_p if model.HasField("top_p") else None,
-        max_output_tokens=model.max_output_tokens if model.HasField("max_output_tokens") else None,
-        stop=tuple(model.stop),
-        seed=model.seed if model.HasField("seed") else None,
-        presence_penalty=model.presence_penalty if model.HasField("presence_penalty") else None,
-        frequency_penalty=model.frequency_penalty if model.HasField("frequency_penalty") else None,
-    )
-
-
-def _span(duration: Duration) -> timedelta:
-    return timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1000)

@@ -4,18 +4,11 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
-from google.protobuf.duration_pb2 import Duration
-
 from callstream.client import CallStreamClient
 from chat_gateway.clients.stubs import SESSION_SVC, Stubs
 from chat_gateway.clients.turn_calls import ABORT, BEGIN, COMMIT, RENEW
-from chat_gateway.convert.messages import (
-    from_timestamp,
-    messages_from_turns,
-    to_timestamp,
-    turn_from_proto,
-    turn_to_proto,
-)
+from chat_gateway.convert.messages import messages_from_turns, turn_from_proto, turn_to_proto
+from chat_gateway.convert.times import from_timestamp, to_duration, to_timestamp
 from chat_gateway.model.errors import SessionAgentMismatch
 from chat_gateway.model.turn import (
     AgentConfig,
@@ -73,8 +66,8 @@ class SessionClient:
             user_id=request.user_id,
             turn_id=turn_id,
             window_messages=config.window_messages,
-            idle_ttl=_duration(config.idle_ttl),
-            max_lifetime=_duration(config.max_lifetime),
+            idle_ttl=to_duration(config.idle_ttl),
+            max_lifetime=to_duration(config.max_lifetime),
             busy=BUSY_POLICY_NUMBERS[request.busy],
             request_id=request.request_id,
             request_digest=digest,
@@ -105,7 +98,7 @@ class SessionClient:
         return await self._turns.call(BEGIN, begin, timeout=max(give_up - clock(), 0.0))
 
     async def renew(self, lease: Lease, hold: float) -> Lease:
-        request = pb.RenewTurnRequest(lease=_lease_to_proto(lease), hold=_duration(timedelta(seconds=hold)))
+        request = pb.RenewTurnRequest(lease=_lease_to_proto(lease), hold=to_duration(timedelta(seconds=hold)))
         response = await self._turns.call(RENEW, request, timeout=self._timeout + hold)
         return replace(lease, expire_time=from_timestamp(response.expire_time))
 
@@ -115,7 +108,7 @@ class SessionClient:
             turn=turn_to_proto(turn),
             request_id=request_id,
             request_digest=digest,
-            idle_ttl=_duration(config.idle_ttl),
+            idle_ttl=to_duration(config.idle_ttl),
         )
         response = await self._turns.call(COMMIT, request, timeout=self._timeout)
         return Committed(response.turn_number, from_timestamp(response.expire_time))
@@ -230,7 +223,3 @@ def _lease_to_proto(lease: Lease) -> pb.TurnLease:
         expire_time=to_timestamp(lease.expire_time),
         limits=lease.limits,
     )
-
-
-def _duration(span: timedelta) -> Duration:
-    return Duration(seconds=span.days * 86_400 + span.seconds, nanos=span.microseconds * 1000)

@@ -1,10 +1,8 @@
 """Messages and turns between the domain and `parley.session.v1`."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from chat_gateway.convert.times import from_timestamp, to_timestamp
 from chat_gateway.model.turn import (
     FinishReason,
     ImagePart,
@@ -23,7 +21,6 @@ FINISH_REASONS = {
     FinishReason.TOOL_CALLS: pb.FINISH_REASON_TOOL_CALLS,
     FinishReason.CONTENT_FILTER: pb.FINISH_REASON_CONTENT_FILTER,
 }
-_EPOCH = datetime.fromtimestamp(0, UTC)
 _FINISH_REASONS_BACK = {number: reason for reason, number in FINISH_REASONS.items()}
 
 
@@ -100,18 +97,6 @@ def usage_to_proto(usage: Usage) -> pb.Usage:
         completion_tokens=usage.completion_tokens,
         cached_tokens=usage.cached_tokens,
     )
-
-
-def to_timestamp(time: datetime) -> Timestamp:
-    """Returns an aware time as proto."""
-    # Half the time of `FromDatetime`.
-    since = time - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
-
-
-def from_timestamp(stamp: Timestamp) -> datetime:
-    """Returns a proto time as an aware one, in UTC, to the microsecond."""
-    return datetime.fromtimestamp(stamp.seconds + stamp.nanos / 1e9, UTC)
 
 
 def _parts_from_proto(parts: Iterable[pb.ContentPart]) -> tuple[TextPart | ImagePart, ...]:

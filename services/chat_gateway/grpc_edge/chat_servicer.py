@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from chat_gateway.convert.messages import message_to_proto, to_timestamp
+from chat_gateway.convert.messages import message_to_proto
+from chat_gateway.convert.times import to_timestamp
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.coalescing import CoalescedDeltas
 from chat_gateway.grpc_edge.convert import (

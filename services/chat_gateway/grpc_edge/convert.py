@@ -9,10 +9,11 @@ from chat_gateway.convert.messages import (
     FINISH_REASONS,
     message_from_proto,
     message_to_proto,
-    to_timestamp,
     usage_to_proto,
 )
-from chat_gateway.model.turn import Delta, Message, OnDisconnect, Sampling, Tool, TurnOutcome, TurnRequest, TurnStarted
+from chat_gateway.convert.sampling import sampling_from_proto
+from chat_gateway.convert.times import to_timestamp
+from chat_gateway.model.turn import Delta, Message, OnDisconnect, Tool, TurnOutcome, TurnRequest, TurnStarted
 from contract.fields import DEFAULT_PROJECT
 from contract.wire import BUSY_POLICIES, ROLES
 from parley.chat.v1 import chat_service_pb2 as pb
@@ -40,7 +41,7 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
         busy=BUSY_POLICIES[turn.busy],
         request_id=turn.request_id,
         agent_revision=turn.agent_revision,
-        sampling=_sampling(turn.sampling),
+        sampling=sampling_from_proto(turn.sampling),
         tools=tuple(_tool(tool) for tool in turn.tools),
         tool_choice=turn.tool_choice,
         response_format=_object(turn.response_format, "response_format") if turn.HasField("response_format") else None,
@@ -106,18 +107,6 @@ def _check_enums(turn: pb.TurnInput) -> None:
     if turn.on_disconnect not in _ON_DISCONNECT:
         found.add("on_disconnect", "must be a value that exists")
     found.check()
-
-
-def _sampling(sampling: pb.Sampling) -> Sampling:
-    return Sampling(
-        temperature=sampling.temperature if sampling.HasField("temperature") else None,
-        top_p=sampling.top_p if sampling.HasField("top_p") else None,
-        max_output_tokens=sampling.max_output_tokens if sampling.HasField("max_output_tokens") else None,
-        stop=tuple(sampling.stop),
-        seed=sampling.seed if sampling.HasField("seed") else None,
-        presence_penalty=sampling.presence_penalty if sampling.HasField("presence_penalty") else None,
-        frequency_penalty=sampling.frequency_penalty if sampling.HasField("frequency_penalty") else None,
-    )
 
 
 def _object(struct: Struct, field: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from chat_gateway.convert.messages import to_timestamp
+from chat_gateway.convert.times import to_timestamp
 from chat_gateway.instances import InstanceInfo, Instances
 from chat_gateway.scheduler import Scheduler
 from contract.fields import DEFAULT_PROJECT

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from chat_gateway.convert.messages import from_timestamp, to_timestamp
+from chat_gateway.convert.times import from_timestamp, to_timestamp
 
 
 @pytest.mark.parametrize(
