@@ -21,7 +21,7 @@ def test_a_stop_finishes_short_turns_and_frees_the_sessions_of_long_ones(start_s
         took = time.monotonic() - began
         assert short.result().status_code == 200
         refused = long.result()
-    assert took < 2 + 5
+    assert took < 2 + 15
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
     again = system.chat("support", "hi", session_id="long", gateway=1, busy="reject")
     assert again.status_code == 200, "the lease was given back, not left to run out"
