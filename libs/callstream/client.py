@@ -179,7 +179,7 @@ class Stream:
         """Whether a message is on its way into the connection."""
 
     async def connected(self) -> bool:
-        """Waits until a replica takes calls; tells whether one does, in time."""
+        """Waits until a replica takes calls; returns whether one does, in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._connected.wait()
