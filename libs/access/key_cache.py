@@ -140,7 +140,7 @@ class KeyCache:
         return self._unless_ended(known)
 
     async def caller_of(self, key: str) -> Caller:
-        """Returns the caller whose key this is. Raises `Unauthenticated`; `Unavailable` when nobody can tell."""
+        """Returns the caller whose key this is. Raises `Unauthenticated`; `Unavailable` when it can't be known."""
         if not is_api_key(key):
             raise Unauthenticated
         digest = digest_of(key.encode("ascii"))

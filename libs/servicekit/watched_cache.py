@@ -139,7 +139,7 @@ class WatchedCache(Generic[K, V]):
 
         `read` asks the peer, and returns None for what the peer does not have. However many want a key, it is read
         once at a time; the read outlives who asked first, and is made again when it may have been overtaken by a
-        change. Raises what `absent` makes; `Unavailable` when nobody can tell; any other `ServiceError` of `read`.
+        change. Raises what `absent` makes; `Unavailable` when it can't be known; any other `ServiceError` of `read`.
         """
         value = self.fresh(key)
         if value is not None:

@@ -18,12 +18,12 @@ class Clock:
 
 
 class Checker:
-    """Knows the keys in `good`; `away` makes it unreachable, `gate` holds its answers back."""
+    """Knows the keys in `good`; `unreachable` makes it so, `gate` holds its answers back."""
 
     def __init__(self) -> None:
         self.good: dict[str, CheckedKey] = {}
         self.asked: list[str] = []
-        self.away = False
+        self.unreachable = False
         self.gate: asyncio.Event | None = None
 
     def add(self, key_id: str = "k1", expire_time: float | None = None, **fields: object) -> str:
@@ -35,10 +35,10 @@ class Checker:
     async def check(self, key: str) -> CheckedKey:
         self.asked.append(key)
         known = self.good.get(key)  # the answer is as things are when it is asked
-        away = self.away
+        unreachable = self.unreachable
         if self.gate is not None:
             await self.gate.wait()
-        if away:
+        if unreachable:
             raise Unavailable("config_svc")
         if known is None:
             raise Unauthenticated

@@ -90,7 +90,7 @@ async def test_what_was_known_before_the_watch_began_is_checked_again() -> None:
     key = world.checker.add()
     await world.cache.caller_of(key)
     world.cache.watch_lost()
-    del world.checker.good[key]  # nobody tells
+    del world.checker.good[key]  # and nobody pushes it
     world.clock.now += 0.1
     world.cache.watch_began()
     with pytest.raises(Unauthenticated):
@@ -125,7 +125,7 @@ async def test_while_nobody_can_be_asked_known_keys_go_on_for_a_bound() -> None:
     key = world.checker.add()
     await world.cache.caller_of(key)
     world.cache.watch_lost()
-    world.checker.away = True
+    world.checker.unreachable = True
     for _ in range(59):
         world.clock.now += 1.0
         assert (await world.cache.caller_of(key)).id == "k1"
@@ -135,7 +135,7 @@ async def test_while_nobody_can_be_asked_known_keys_go_on_for_a_bound() -> None:
         await world.cache.caller_of(key)
     with pytest.raises(Unavailable):
         await world.cache.caller_of(world.checker.add("k2"))
-    world.checker.away = False
+    world.checker.unreachable = False
     world.clock.now += 1.0
     assert (await world.cache.caller_of(key)).id == "k1"
     assert not world.cache.unreachable

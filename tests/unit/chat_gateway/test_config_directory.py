@@ -1,4 +1,4 @@
-"""How fresh agent configs are while config_svc is there, half there, and away (invariant 5)."""
+"""How fresh agent configs are while config_svc answers, half answers, and is unavailable (invariant 5)."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -19,7 +19,7 @@ class FakeConfigClient:
 
     def __init__(self) -> None:
         self.stored: dict[tuple[str, str], AgentConfig] = {}
-        self.away = False
+        self.unavailable = False
         self.reads = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -30,7 +30,7 @@ class FakeConfigClient:
         self.reads += 1
         found = self.stored.get((project, agent_id))
         await self.gate.wait()
-        if self.away:
+        if self.unavailable:
             raise Unavailable("config_svc")
         if found is None:
             raise RemoteError("no", code=Code.NOT_FOUND, reason="AGENT_NOT_FOUND")
@@ -105,7 +105,7 @@ async def test_a_pushed_change_is_used_at_once(world: Directory) -> None:
     assert world.client.reads == 1
 
 
-async def test_a_deleted_agent_is_gone_and_its_instances_are_told(world: Directory) -> None:
+async def test_a_deleted_agent_is_gone_and_its_instances_are_evicted(world: Directory) -> None:
     await world.says(ChangeKind.HEARTBEAT, "1")
     await world.revision()
     del world.client.stored["default", "support"]
@@ -143,18 +143,18 @@ async def test_a_silent_watch_counts_as_down(world: Directory) -> None:
     assert await world.revision() == 2
 
 
-async def test_while_config_svc_is_away_known_agents_go_on_and_unknown_ones_fail(world: Directory) -> None:
+async def test_while_config_svc_is_unavailable_known_agents_go_on_and_unknown_ones_fail(world: Directory) -> None:
     await world.revision()
-    world.client.away = True
+    world.client.unavailable = True
     world.clock.now += 100
     assert await world.revision() == 1
     with pytest.raises(Unavailable):
         await world.directory.current("default", "other")
 
 
-async def test_while_it_is_away_only_one_turn_in_a_while_finds_out(world: Directory) -> None:
+async def test_while_it_is_unavailable_only_one_turn_in_a_while_finds_out(world: Directory) -> None:
     await world.revision()
-    world.client.away = True
+    world.client.unavailable = True
     world.clock.now += 100
     for _ in range(10):
         await world.revision()
@@ -166,7 +166,7 @@ async def test_while_it_is_away_only_one_turn_in_a_while_finds_out(world: Direct
 
 async def test_what_is_too_old_is_not_used_any_more(world: Directory) -> None:
     await world.revision()
-    world.client.away = True
+    world.client.unavailable = True
     world.clock.now += 901
     with pytest.raises(Unavailable):
         await world.revision()
@@ -243,7 +243,7 @@ async def test_a_resumed_watch_is_up_once_it_has_caught_up(world: Directory) -> 
     assert await world.revision() == 9
 
 
-async def test_silence_and_lag_are_told(world: Directory) -> None:
+async def test_silence_and_lag_are_reported(world: Directory) -> None:
     assert world.directory.silence == float("inf")
     await world.says(ChangeKind.HEARTBEAT, "1")
     world.clock.now += 3
