@@ -159,7 +159,7 @@ async def open_redis(url: str, links: int) -> AsyncIterator[tuple[list[Link], Di
         else:
             opened = [RedisLink(where).start() for _ in range(links)]
         for link in opened:
-            stack.callback(link.close)
+            stack.push_async_callback(link.aclose)
         yield [*opened], where
 
 

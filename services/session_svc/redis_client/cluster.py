@@ -135,10 +135,9 @@ class ClusterLink:
         self._topology.listeners.append(self._follow)
         return self
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         self._topology.listeners.remove(self._follow)
-        for link in self._links.values():
-            link.close()
+        await asyncio.gather(*(link.aclose() for link in self._links.values()))
 
     async def send_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
         # A round trip for each stage, to all of its nodes at once.

@@ -67,6 +67,11 @@ class RedisLink(asyncio.Protocol):
         self._keeper.cancel()
         self.abort()
 
+    async def aclose(self) -> None:
+        """Closes, and returns when an attempt to connect that was under way has cleaned up after itself."""
+        self.close()
+        await asyncio.gather(self._keeper, return_exceptions=True)
+
     @property
     def busy(self) -> bool:
         return bool(self._calls)

@@ -64,9 +64,11 @@ AnyLink = TypeVar("AnyLink", bound=ClusterLink)
 async def linked(url: str, kind: type[AnyLink]) -> AsyncIterator[tuple[AnyLink, Dial]]:
     seeds = parse_redis_url(url)
     assert isinstance(seeds, list)
-    async with contextlib.aclosing(Topology(seeds).start()) as topology:
-        with contextlib.closing(kind(topology).start()) as link:
-            yield link, topology.dial
+    async with (
+        contextlib.aclosing(Topology(seeds).start()) as topology,
+        contextlib.aclosing(kind(topology).start()) as link,
+    ):
+        yield link, topology.dial
 
 
 @contextlib.asynccontextmanager
