@@ -1,7 +1,8 @@
 """Work that is started again after a fault, where nothing else would notice that it ended."""
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 
 import pytest
 from structlog.testing import capture_logs
@@ -78,10 +79,15 @@ async def test_those_without_an_owner_that_notices_are_supervised(monkeypatch: p
         (RedisWakes, "_listen", lambda: RedisWakes(dial).open()),
         (CallStreamClient, "_keep", lambda: CallStreamClient(PROTOCOL, (), channel, peer="nobody", streams=1).open()),
     )
-    for owner, method, opened in owners:
+
+    async def is_supervised(
+        owner: type, method: str, opened: Callable[[], AbstractAsyncContextManager[object]]
+    ) -> None:
         work = Work()
-        monkeypatch.setattr(owner, method, lambda self, work=work: work())
+        monkeypatch.setattr(owner, method, lambda self: work())
         async with opened():
             await asyncio.wait_for(work.going.wait(), 30)
         assert work.starts == 3, owner
+
+    await asyncio.gather(*(is_supervised(*owner) for owner in owners))
     await channel.close()
