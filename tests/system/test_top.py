@@ -22,9 +22,11 @@ def test_every_replica_is_shown_with_what_it_does(start_system: StartSystem) -> 
 
     def talk() -> None:
         turns = 0
-        while not ended.is_set():
-            assert system.chat("watched", "hello", gateway=turns % 2).status_code == 200
-            turns += 1
+        with system.client() as client:
+            while not ended.is_set():
+                assert system.chat("watched", "hello", gateway=turns % 2).status_code == 200
+                assert client.get("/v1/agents").status_code == 200  # config_svc has no part in a turn
+                turns += 1
 
     talking = threading.Thread(target=talk)
     talking.start()
