@@ -4,9 +4,10 @@ Connections are redis-py's, and so are the URLs of one server with their options
 """
 
 import asyncio
+import contextlib
 import functools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -71,8 +72,19 @@ def parse_redis_url(url: str) -> Dial | list[Options]:
 async def connect(connection_class: type[AbstractConnection], **options: Any) -> AbstractConnection:
     """Returns a new connection. Raises what a `Dial` does."""
     connection = connection_class(**options)
-    await connection.connect()
+    with closed_on_error(connection):
+        await connection.connect()
     return connection
+
+
+@contextlib.contextmanager
+def closed_on_error(connection: AbstractConnection) -> Iterator[None]:
+    """Closes a connection that is not to be handed on; redis-py leaves it open when it is cancelled."""
+    try:
+        yield
+    except BaseException:
+        connection._close()
+        raise
 
 
 async def _connect_primary(sentinels: Sequence[Options], name: str, options: Options) -> AbstractConnection:
@@ -83,10 +95,10 @@ async def _connect_primary(sentinels: Sequence[Options], name: str, options: Opt
         raise MasterNotFoundError(f"no Sentinel names a primary {name!r}")
     [((host, port), _)] = named.most_common(1)
     connection = await connect(**options | {"host": host, "port": port})
-    await connection.send_command("ROLE")
-    if (await connection.read_response())[0] != b"master":
-        await connection.disconnect(nowait=True)
-        raise MasterNotFoundError(f"{host}:{port} is not the primary")
+    with closed_on_error(connection):
+        await connection.send_command("ROLE")
+        if (await connection.read_response())[0] != b"master":
+            raise MasterNotFoundError(f"{host}:{port} is not the primary")
     return connection
 
 
@@ -94,11 +106,18 @@ async def _ask(sentinel: Options, name: str) -> tuple[str, int] | None:
     options = dict(sentinel)
     address = options.pop("host"), options.pop("port")
     options["ssl"] = options.pop("connection_class") is SSLConnection
+    asked = Sentinel([address], sentinel_kwargs=options)
     try:
-        async with asyncio.timeout(ASK_SECONDS), Sentinel([address], sentinel_kwargs=options) as asked:
+        async with asyncio.timeout(ASK_SECONDS):
             return cast("tuple[str, int]", await asked.discover_master(name))
     except (OSError, TimeoutError, RedisError):
         return None
+    finally:
+        # Without waiting: what waits here can be cancelled once more, and would leave its connection open.
+        for client in asked.sentinels:
+            pool = client.connection_pool
+            for connection in (*pool._available_connections, *pool._in_use_connections):
+                connection._close()
 
 
 def _server(url: str, host: str | None = None) -> Options:

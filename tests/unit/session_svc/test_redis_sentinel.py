@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from redis.exceptions import RedisError
 
 from session_svc.redis_client import server, url
 from session_svc.redis_client.link import NotSent
@@ -65,3 +66,21 @@ async def test_a_server_that_is_no_primary_is_not_used_until_another_is_named() 
             assert await link.send_in_order([("GET", "y")]) == [b"GET y"]
         assert set(replica.ran) == {"ROLE"}
         assert primary.ran == ["ROLE", "GET x", "ROLE", "GET y"]
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_a_connection_to_a_server_that_does_not_say_its_role_is_closed(cancelled: bool) -> None:
+    async with nodes(2) as [primary, sentinel], asyncio.timeout(20):
+        primary.answer = lambda _: ""
+        sentinel.answer = naming(primary)
+        dial = url.parse_redis_url(url_of([sentinel]))
+        assert not isinstance(dial, list)
+        dialling = asyncio.ensure_future(dial())
+        while "ROLE" not in primary.ran:
+            await asyncio.sleep(0.01)
+        if cancelled:
+            dialling.cancel()
+        with pytest.raises((asyncio.CancelledError, TimeoutError, RedisError)):
+            await dialling
+        while not primary.left:
+            await asyncio.sleep(0.01)
