@@ -1,12 +1,14 @@
 """By what a repeated request id is known to come with the same request."""
 
 import hashlib
+from typing import Any
 
 import msgspec
 
-from chat_gateway.model.turn import TurnRequest
+from chat_gateway.model.turn import Message, ToolCall, TurnRequest
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
+_encode_in_order = msgspec.json.Encoder().encode
 
 
 def request_digest(request: TurnRequest) -> bytes:
@@ -18,7 +20,7 @@ def request_digest(request: TurnRequest) -> bytes:
         request.project,
         request.agent_id,
         request.user_id,
-        request.messages,
+        msgspec.Raw(_encode_in_order([_message(message) for message in request.messages])),
         request.agent_revision,
         request.sampling,
         request.tools,
@@ -26,3 +28,23 @@ def request_digest(request: TurnRequest) -> bytes:
         request.response_format,
     )
     return hashlib.sha256(_encode(asked)).digest()
+
+
+# A field that a release adds must not change the digest of requests without it: gateways of both releases see repeats.
+def _message(message: Message) -> dict[str, Any]:
+    asked = {
+        "role": message.role,
+        "content": message.content,
+        "parts": message.parts,
+        "tool_calls": [_tool_call(call) for call in message.tool_calls],
+        "tool_call_id": message.tool_call_id,
+        "name": message.name,
+        "refusal": message.refusal,
+    }
+    later = {"reasoning": message.reasoning, "provider_data": message.provider_data}
+    return asked | {name: value for name, value in later.items() if value}
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    asked: dict[str, Any] = {"id": call.id, "name": call.name, "arguments": call.arguments}
+    return asked if call.provider_data is None else {**asked, "provider_data": call.provider_data}

@@ -141,6 +141,7 @@ class TurnRunner:
                 finish_reason=answer.finish_reason,
                 begin_time=turn.time,
                 model=answer.model,
+                details=answer.details,
             )
             committed = await lease.commit(stored, config, turn.request.request_id, turn.digest)
         return _outcome(stored, begun, config.revision, number=committed.turn_number, expire_time=committed.expire_time)
@@ -195,6 +196,7 @@ class TurnRunner:
             model=answer.model,
             begin_time=turn.time,
             limits=begun.limits,
+            details=answer.details,
         )
 
     async def _answer(self, turn: _Started, config: AgentConfig, begun: Begun) -> Answer:
@@ -281,11 +283,13 @@ def _outcome(
         begin_time=stored.begin_time,
         replayed=replayed,
         limits=begun.limits,
+        details=stored.details,
     )
 
 
 def _whole_delta(message: Message) -> Delta:
     calls = tuple(
-        ToolCallDelta(index, call.id, call.name, call.arguments) for index, call in enumerate(message.tool_calls)
+        ToolCallDelta(index, call.id, call.name, call.arguments, call.provider_data)
+        for index, call in enumerate(message.tool_calls)
     )
-    return Delta(message.content, calls, message.refusal)
+    return Delta(message.content, calls, message.refusal, message.reasoning, message.provider_data)

@@ -4,14 +4,18 @@ from collections.abc import Iterable
 
 from chat_gateway.convert.times import from_timestamp, to_timestamp
 from chat_gateway.model.turn import (
+    NO_DETAILS,
+    AnswerDetails,
     FinishReason,
     ImagePart,
     Message,
+    ProviderData,
     TextPart,
     ToolCall,
     Turn,
     Usage,
 )
+from contract.enums import Role
 from contract.wire import ROLE_NUMBERS, ROLES
 from parley.session.v1 import message_pb2 as pb
 
@@ -32,15 +36,28 @@ def messages_from_turns(turns: Iterable[pb.Turn]) -> tuple[Message, ...]:
 def message_from_proto(message: pb.Message) -> Message:
     """Returns the message. Raises KeyError for a role that does not exist."""
     # A window has twenty: what most messages do not have is not converted.
+    role = ROLES[message.role]
     parts, calls = message.parts, message.tool_calls
+    if role is not Role.ASSISTANT:
+        return Message(
+            role,
+            message.content,
+            _parts_from_proto(parts) if parts else (),
+            _calls_from_proto(calls) if calls else (),
+            message.tool_call_id,
+            message.name,
+            message.refusal,
+        )
     return Message(
-        ROLES[message.role],
+        role,
         message.content,
         _parts_from_proto(parts) if parts else (),
-        tuple([ToolCall(call.id, call.name, call.arguments) for call in calls]) if calls else (),
+        _calls_from_proto(calls) if calls else (),
         message.tool_call_id,
         message.name,
         message.refusal,
+        message.reasoning,
+        provider_data_from_proto(message.provider_data) if message.HasField("provider_data") else None,
     )
 
 
@@ -53,14 +70,34 @@ def message_to_proto(message: Message) -> pb.Message:
         else:
             out.parts.add(image_url=pb.ImageUrl(url=part.url, detail=part.detail))
     for call in message.tool_calls:
-        out.tool_calls.add(id=call.id, name=call.name, arguments=call.arguments)
+        out.tool_calls.add(
+            id=call.id,
+            name=call.name,
+            arguments=call.arguments,
+            provider_data=provider_data_to_proto(call.provider_data),
+        )
     if message.tool_call_id:
         out.tool_call_id = message.tool_call_id
     if message.name:
         out.name = message.name
     if message.refusal:
         out.refusal = message.refusal
+    if message.reasoning:
+        out.reasoning = message.reasoning
+    if message.provider_data is not None:
+        data = message.provider_data
+        out.provider_data.CopyFrom(pb.ProviderData(kind=data.kind, provider=data.provider, json=data.json))
     return out
+
+
+def provider_data_from_proto(data: pb.ProviderData) -> ProviderData:
+    """Returns what a provider wrote for itself."""
+    return ProviderData(data.kind, data.provider, data.json)
+
+
+def provider_data_to_proto(data: ProviderData | None) -> pb.ProviderData | None:
+    """Returns what a provider wrote for itself as proto."""
+    return None if data is None else pb.ProviderData(kind=data.kind, provider=data.provider, json=data.json)
 
 
 def turn_to_proto(turn: Turn) -> pb.Turn:
@@ -73,6 +110,7 @@ def turn_to_proto(turn: Turn) -> pb.Turn:
         finish_reason=FINISH_REASONS[turn.finish_reason],
         begin_time=to_timestamp(turn.begin_time),
         model=turn.model,
+        details=_stored_details(turn.details),
     )
 
 
@@ -82,11 +120,12 @@ def turn_from_proto(turn: pb.Turn) -> Turn:
         id=turn.id,
         messages=messages_from_turns((turn,)),
         agent_revision=turn.agent_revision,
-        usage=Usage(turn.usage.prompt_tokens, turn.usage.completion_tokens, turn.usage.cached_tokens),
+        usage=_usage_from_proto(turn.usage),
         finish_reason=_FINISH_REASONS_BACK.get(turn.finish_reason, FinishReason.STOP),
         begin_time=from_timestamp(turn.begin_time),
         model=turn.model,
         number=turn.number,
+        details=_details_from_proto(turn.details) if turn.HasField("details") else NO_DETAILS,
     )
 
 
@@ -96,6 +135,58 @@ def usage_to_proto(usage: Usage) -> pb.Usage:
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+    )
+
+
+def details_to_proto(details: AnswerDetails) -> pb.AnswerDetails | None:
+    """Returns what the provider said about the answer as proto; None where it said nothing."""
+    if details is NO_DETAILS:
+        return None
+    return pb.AnswerDetails(
+        provider=details.provider,
+        system_fingerprint=details.system_fingerprint,
+        service_tier=details.service_tier,
+        annotations=details.annotations,
+        logprobs=details.logprobs,
+    )
+
+
+def _stored_details(details: AnswerDetails) -> pb.AnswerDetails | None:
+    out = details_to_proto(details)
+    if out is not None:
+        out.ClearField("logprobs")
+    return out
+
+
+def _details_from_proto(details: pb.AnswerDetails) -> AnswerDetails:
+    return AnswerDetails(
+        details.provider, details.system_fingerprint, details.service_tier, details.annotations, details.logprobs
+    )
+
+
+def _usage_from_proto(usage: pb.Usage) -> Usage:
+    return Usage(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.cached_tokens,
+        usage.reasoning_tokens,
+        usage.cache_write_tokens,
+    )
+
+
+def _calls_from_proto(calls: Iterable[pb.ToolCall]) -> tuple[ToolCall, ...]:
+    return tuple(
+        [
+            ToolCall(
+                call.id,
+                call.name,
+                call.arguments,
+                provider_data_from_proto(call.provider_data) if call.HasField("provider_data") else None,
+            )
+            for call in calls
+        ]
     )
 
 

@@ -7,8 +7,10 @@ from google.protobuf.struct_pb2 import Struct
 
 from chat_gateway.convert.messages import (
     FINISH_REASONS,
+    details_to_proto,
     message_from_proto,
     message_to_proto,
+    provider_data_to_proto,
     usage_to_proto,
 )
 from chat_gateway.convert.sampling import sampling_from_proto
@@ -68,11 +70,21 @@ def deltas_to_proto(deltas: list[Delta]) -> pb.MessageDelta:
     return pb.MessageDelta(
         content="".join(delta.content for delta in deltas),
         tool_calls=[
-            pb.ToolCallDelta(index=call.index, id=call.id, name=call.name, arguments=call.arguments)
+            pb.ToolCallDelta(
+                index=call.index,
+                id=call.id,
+                name=call.name,
+                arguments=call.arguments,
+                provider_data=provider_data_to_proto(call.provider_data),
+            )
             for delta in deltas
             for call in delta.tool_calls
         ],
         refusal="".join(delta.refusal for delta in deltas),
+        reasoning="".join(delta.reasoning for delta in deltas),
+        provider_data=provider_data_to_proto(
+            next((delta.provider_data for delta in reversed(deltas) if delta.provider_data is not None), None)
+        ),
     )
 
 
@@ -89,6 +101,7 @@ def outcome_to_proto(outcome: TurnOutcome) -> pb.TurnOutcome:
         usage=usage_to_proto(outcome.usage),
         model=outcome.model,
         replayed=outcome.replayed,
+        details=details_to_proto(outcome.details),
     )
 
 

@@ -101,8 +101,9 @@ def _size(messages: tuple[Message, ...]) -> int:
 
 
 def _message_size(message: Message) -> int:
-    texts = [message.content, message.refusal, message.name, message.tool_call_id]
+    texts = [message.content, message.refusal, message.name, message.tool_call_id, message.reasoning]
     texts += [part.text if isinstance(part, TextPart) else part.url for part in message.parts]
     for call in message.tool_calls:
         texts += (call.id, call.name, call.arguments)
-    return sum(len(text.encode()) for text in texts)
+    kept = [message.provider_data, *[call.provider_data for call in message.tool_calls]]
+    return sum(len(text.encode()) for text in texts) + sum(len(data.json) for data in kept if data is not None)

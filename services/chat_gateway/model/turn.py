@@ -28,12 +28,25 @@ class OnDisconnect(enum.StrEnum):
 
 
 @value
+class ProviderData:
+    """What a provider wrote for itself beside a message or a call, such as signed thinking: JSON, kept as it is.
+
+    An adapter sends it again where `kind` and `provider` are its own, and drops it otherwise.
+    """
+
+    kind: str
+    provider: str
+    json: bytes
+
+
+@value
 class ToolCall:
     """A call of a tool by the model; `arguments` is the model's JSON text, which may be invalid."""
 
     id: str
     name: str
     arguments: str
+    provider_data: ProviderData | None = None
 
 
 @value
@@ -62,15 +75,37 @@ class Message:
     tool_call_id: str = ""
     name: str = ""
     refusal: str = ""
+    reasoning: str = ""
+    """What the model thought before it answered."""
+    provider_data: ProviderData | None = None
 
 
 @value
 class Usage:
-    """Tokens that the provider counted."""
+    """Tokens that the provider counted. Reasoning's are among the completion's, the cache's among the prompt's."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+@value
+class AnswerDetails:
+    """What a provider says about an answer beside it; `annotations` and `logprobs` are JSON as it came, or empty.
+
+    Stored with the turn, but for logprobs, which may be larger than the answer.
+    """
+
+    provider: str = ""
+    system_fingerprint: str = ""
+    service_tier: str = ""
+    annotations: bytes = b""
+    logprobs: bytes = b""
+
+
+NO_DETAILS = AnswerDetails()
 
 
 @value
@@ -190,6 +225,8 @@ class ToolCallDelta:
     id: str = ""
     name: str = ""
     arguments: str = ""
+    provider_data: ProviderData | None = None
+    """Whole, in at most one delta of the call."""
 
 
 @value
@@ -199,6 +236,11 @@ class Delta:
     content: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
     refusal: str = ""
+    reasoning: str = ""
+    provider_data: ProviderData | None = None
+    """Whole, in at most one delta of the answer."""
+    logprobs: bytes = b""
+    """JSON of the choice's `logprobs`, for this piece."""
 
 
 @value
@@ -218,6 +260,7 @@ class TurnOutcome:
     begin_time: datetime
     replayed: bool = False
     limits: tuple[LimitState, ...] = ()
+    details: AnswerDetails = NO_DETAILS
 
 
 @value
@@ -232,6 +275,7 @@ class Turn:
     begin_time: datetime
     model: str
     number: int = 0
+    details: AnswerDetails = NO_DETAILS
 
 
 @value
@@ -295,6 +339,7 @@ class Answer:
     finish_reason: FinishReason
     usage: Usage
     model: str
+    details: AnswerDetails = NO_DETAILS
 
 
 OnStarted = Callable[[TurnStarted], Awaitable[None]]

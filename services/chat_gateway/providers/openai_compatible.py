@@ -314,7 +314,9 @@ class _StreamedAnswer:
             self.size += _size(call.arguments)
 
     def message(self) -> Message:
-        calls = tuple(ToolCall(*self._calls[index]) for index in sorted(self._calls))
+        calls = tuple(
+            ToolCall(id_, name, text) for id_, name, text in map(self._calls.__getitem__, sorted(self._calls))
+        )
         return Message(Role.ASSISTANT, "".join(self._content), tool_calls=calls, refusal="".join(self._refusal))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from chat_gateway.model.errors import ProviderUnknown
-from chat_gateway.model.turn import FinishReason, Message, OnDelta, Sampling, Tool, Usage
+from chat_gateway.model.turn import NO_DETAILS, AnswerDetails, FinishReason, Message, OnDelta, Sampling, Tool, Usage
 from servicekit.values import value
 
 
@@ -28,6 +28,7 @@ class ModelAnswer:
     finish_reason: FinishReason
     usage: Usage
     model: str
+    details: AnswerDetails = NO_DETAILS
 
 
 class Provider(Protocol):

@@ -71,4 +71,4 @@ class AssistantAgent:
             response_format=request.response_format,
         )
         answer = await self._provider.complete(call, on_delta)
-        return Answer((answer.message,), answer.finish_reason, answer.usage, answer.model)
+        return Answer((answer.message,), answer.finish_reason, answer.usage, answer.model, answer.details)

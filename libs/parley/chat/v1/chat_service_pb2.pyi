@@ -282,6 +282,7 @@ class TurnOutcome(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """The turn's id: the same for a replay."""
     session_id: _builtins.str
@@ -306,6 +307,10 @@ class TurnOutcome(_message.Message):
     def usage(self) -> _message_pb2.Usage:
         """Tokens of all model calls of the turn."""
 
+    @_builtins.property
+    def details(self) -> _message_pb2.AnswerDetails:
+        """What the provider said about the answer; without logprobs where the turn is replayed."""
+
     def __init__(
         self,
         *,
@@ -319,10 +324,11 @@ class TurnOutcome(_message.Message):
         usage: _message_pb2.Usage | None = ...,
         model: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        details: _message_pb2.AnswerDetails | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["session_expire_time", b"session_expire_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "session_expire_time", b"session_expire_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "finish_reason", b"finish_reason", "model", b"model", "replayed", b"replayed", "session_created", b"session_created", "session_expire_time", b"session_expire_time", "session_id", b"session_id", "turn_id", b"turn_id", "turn_number", b"turn_number", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "details", b"details", "finish_reason", b"finish_reason", "model", b"model", "replayed", b"replayed", "session_created", b"session_created", "session_expire_time", b"session_expire_time", "session_id", b"session_id", "turn_id", b"turn_id", "turn_number", b"turn_number", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -497,13 +503,21 @@ class MessageDelta(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    PROVIDER_DATA_FIELD_NUMBER: _builtins.int
     content: _builtins.str
     """More text."""
     refusal: _builtins.str
     """More of a refusal."""
+    reasoning: _builtins.str
+    """More of what the model thinks before it answers."""
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCallDelta]:
         """More of tool calls."""
+
+    @_builtins.property
+    def provider_data(self) -> _message_pb2.ProviderData:
+        """What the provider needs to be given again with the message; whole, in at most one delta."""
 
     def __init__(
         self,
@@ -511,10 +525,12 @@ class MessageDelta(_message.Message):
         content: _builtins.str = ...,
         tool_calls: _abc.Iterable[Global___ToolCallDelta] | None = ...,
         refusal: _builtins.str = ...,
+        reasoning: _builtins.str = ...,
+        provider_data: _message_pb2.ProviderData | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider_data", b"provider_data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "refusal", b"refusal", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "provider_data", b"provider_data", "reasoning", b"reasoning", "refusal", b"refusal", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -530,6 +546,7 @@ class ToolCallDelta(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
+    PROVIDER_DATA_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which call of the answer, from 0."""
     id: _builtins.str
@@ -538,6 +555,10 @@ class ToolCallDelta(_message.Message):
     """Set on the call's first delta."""
     arguments: _builtins.str
     """More of its arguments."""
+    @_builtins.property
+    def provider_data(self) -> _message_pb2.ProviderData:
+        """What the provider needs to be given again with the call; whole, in at most one delta."""
+
     def __init__(
         self,
         *,
@@ -545,10 +566,11 @@ class ToolCallDelta(_message.Message):
         id: _builtins.str = ...,
         name: _builtins.str = ...,
         arguments: _builtins.str = ...,
+        provider_data: _message_pb2.ProviderData | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider_data", b"provider_data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "id", b"id", "index", b"index", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "id", b"id", "index", b"index", "name", b"name", "provider_data", b"provider_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

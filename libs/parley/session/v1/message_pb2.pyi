@@ -98,6 +98,8 @@ class Message(_message.Message):
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    PROVIDER_DATA_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     """Required."""
     content: _builtins.str
@@ -108,6 +110,10 @@ class Message(_message.Message):
     """Optional. The speaker's name, at most 64 characters."""
     refusal: _builtins.str
     """Output only. Why the model refused, where it did."""
+    reasoning: _builtins.str
+    """Optional, assistants only. What the model thought before it answered, where its provider shows that. No prompt's
+    content: it is sent to a model again only where the provider demands it.
+    """
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentPart]:
         """Optional, users only. Content in parts, at most 64."""
@@ -115,6 +121,10 @@ class Message(_message.Message):
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
         """Optional, assistants only. The tools that it calls, at most 128."""
+
+    @_builtins.property
+    def provider_data(self) -> Global___ProviderData:
+        """Optional, assistants only. What the provider needs to be given again with this message."""
 
     def __init__(
         self,
@@ -126,14 +136,48 @@ class Message(_message.Message):
         tool_call_id: _builtins.str = ...,
         name: _builtins.str = ...,
         refusal: _builtins.str = ...,
+        reasoning: _builtins.str = ...,
+        provider_data: Global___ProviderData | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider_data", b"provider_data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "name", b"name", "parts", b"parts", "refusal", b"refusal", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "name", b"name", "parts", b"parts", "provider_data", b"provider_data", "reasoning", b"reasoning", "refusal", b"refusal", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Message: _TypeAlias = Message  # noqa: Y015
+
+@_typing.final
+class ProviderData(_message.Message):
+    """What a provider wrote for itself beside a message or a tool call, such as signed thinking. It is kept as it is, and
+    sent again only to a provider of this kind and name.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Required. The provider's kind: `openai`, `anthropic`, `gemini`."""
+    provider: _builtins.str
+    """Required. The provider's name."""
+    json: _builtins.bytes
+    """Required. JSON text, in the form that the kind defines."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        json: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json", b"json", "kind", b"kind", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderData: _TypeAlias = ProviderData  # noqa: Y015
 
 @_typing.final
 class ContentPart(_message.Message):
@@ -200,22 +244,28 @@ class ToolCall(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
+    PROVIDER_DATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required. Unique within the turn."""
     name: _builtins.str
     """Required. The function's name."""
     arguments: _builtins.str
     """Required. The arguments as the model wrote them: JSON text, which may be invalid."""
+    @_builtins.property
+    def provider_data(self) -> Global___ProviderData:
+        """Optional. What the provider needs to be given again with this call."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         name: _builtins.str = ...,
         arguments: _builtins.str = ...,
+        provider_data: Global___ProviderData | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider_data", b"provider_data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "id", b"id", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "id", b"id", "name", b"name", "provider_data", b"provider_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -230,26 +280,72 @@ class Usage(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """In the prompts."""
     completion_tokens: _builtins.int
     """In the answers."""
     cached_tokens: _builtins.int
     """Of the prompts, those that the provider had cached."""
+    reasoning_tokens: _builtins.int
+    """Of the answers, those that the model thought with."""
+    cache_write_tokens: _builtins.int
+    """Of the prompts, those that the provider wrote into its cache."""
     def __init__(
         self,
         *,
         prompt_tokens: _builtins.int = ...,
         completion_tokens: _builtins.int = ...,
         cached_tokens: _builtins.int = ...,
+        reasoning_tokens: _builtins.int = ...,
+        cache_write_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "prompt_tokens", b"prompt_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
+
+@_typing.final
+class AnswerDetails(_message.Message):
+    """What a provider says about an answer beside the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    SYSTEM_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    SERVICE_TIER_FIELD_NUMBER: _builtins.int
+    ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The provider that answered, by its name in the gateway."""
+    system_fingerprint: _builtins.str
+    """OpenAI's `system_fingerprint`."""
+    service_tier: _builtins.str
+    """OpenAI's `service_tier`: the one that served the call."""
+    annotations: _builtins.bytes
+    """OpenAI's `annotations` of the message, such as citations: a JSON array."""
+    logprobs: _builtins.bytes
+    """OpenAI's `logprobs` of the choice: a JSON object. Never stored."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        system_fingerprint: _builtins.str = ...,
+        service_tier: _builtins.str = ...,
+        annotations: _builtins.bytes = ...,
+        logprobs: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "logprobs", b"logprobs", "provider", b"provider", "service_tier", b"service_tier", "system_fingerprint", b"system_fingerprint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerDetails: _TypeAlias = AnswerDetails  # noqa: Y015
 
 @_typing.final
 class Turn(_message.Message):
@@ -266,6 +362,7 @@ class Turn(_message.Message):
     BEGIN_TIME_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Made by BeginTurn; unique within the session."""
     number: _builtins.int
@@ -292,6 +389,10 @@ class Turn(_message.Message):
     def metadata(self) -> _struct_pb2.Struct:
         """What else the caller wants kept with it, at most 4 KiB as JSON, nested at most 16 deep."""
 
+    @_builtins.property
+    def details(self) -> Global___AnswerDetails:
+        """What the provider said about the answer, without logprobs."""
+
     def __init__(
         self,
         *,
@@ -304,10 +405,11 @@ class Turn(_message.Message):
         begin_time: _timestamp_pb2.Timestamp | None = ...,
         model: _builtins.str = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        details: Global___AnswerDetails | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "metadata", b"metadata", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "details", b"details", "metadata", b"metadata", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "begin_time", b"begin_time", "finish_reason", b"finish_reason", "id", b"id", "messages", b"messages", "metadata", b"metadata", "model", b"model", "number", b"number", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "begin_time", b"begin_time", "details", b"details", "finish_reason", b"finish_reason", "id", b"id", "messages", b"messages", "metadata", b"metadata", "model", b"model", "number", b"number", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
