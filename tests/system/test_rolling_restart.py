@@ -31,15 +31,17 @@ NOTICE_SECONDS = 1.0
 PROBE_SECONDS = 0.1
 """How often the balancer asks for readiness; Kubernetes asks less often and is given more notice."""
 STOP_SECONDS = 8.0
-SETTLE_SECONDS = 0.5
-"""Once all who call a replica are connected to it again: in which they hear that it serves."""
-RECONNECT_SECONDS = 15.0
+SETTLE_SECONDS = 2.0
+"""Once all who call a replica are connected to it again: in which they hear that it serves (minReadySeconds is 5)."""
+RECONNECT_SECONDS = 30.0
 SETTINGS = {
     f"PARLEY_{kind}_{name}": value
     for kind in ("CONFIG", "SESSION", "GATEWAY")
     for name, value in (("DRAIN_NOTICE", str(NOTICE_SECONDS)), ("DRAIN_TIMEOUT", "6"))
 }
 
+
+ANSWERED_OVER_GRPC = 'rpc_server_call_duration_seconds_count{rpc_method="parley.chat.v1.ChatService/'
 
 HEALTHY_REPLICAS = [
     (
@@ -227,9 +229,10 @@ async def load_on(replicas: Replicas) -> AsyncIterator[Load]:
 
 
 async def settled(replicas: Replicas, restarted: ServiceProcess) -> None:
-    """Wait until all who call a replica have found it again, as a rollout does (minReadySeconds).
+    """Waits until all who call a replica have found it again, as a rollout does (minReadySeconds).
 
-    A channel takes up to 2 s (servicekit.channels), and longer on a busy machine.
+    A channel takes up to 2 s (servicekit.channels), and longer on a busy machine. Connected is not enough: only a
+    channel that has also heard of the replica's health sends it calls. A gateway counts those of the load.
     """
     callers = {"config_svc": [*replicas.sessions, *replicas.gateways], "session_svc": replicas.gateways}
     pids = [caller.pid for caller in callers.get(restarted.name.partition("-")[0], [])] or [os.getpid()]
@@ -238,7 +241,17 @@ async def settled(replicas: Replicas, restarted: ServiceProcess) -> None:
     while not all(_connected(pid, port) for pid in pids):
         assert time.monotonic() < deadline, f"not all are connected to {restarted.name} again"
         await asyncio.sleep(0.05)
-    await asyncio.sleep(SETTLE_SECONDS)
+    if restarted not in replicas.gateways:
+        await asyncio.sleep(SETTLE_SECONDS)
+        return
+    while not await _has_answered_grpc(restarted):
+        assert time.monotonic() < deadline, f"the load's channel sends no call to {restarted.name}"
+        await asyncio.sleep(0.05)
+
+
+async def _has_answered_grpc(gateway: ServiceProcess) -> bool:
+    async with aiohttp.ClientSession(trust_env=False) as http, http.get(f"{gateway.http_url}/metrics") as answer:
+        return ANSWERED_OVER_GRPC in await answer.text()
 
 
 def _connected(pid: int, port: int) -> bool:
