@@ -18,3 +18,10 @@ class BusyPolicy(enum.StrEnum):
     WAIT = "wait"
     REJECT = "reject"
     INTERRUPT = "interrupt"
+
+
+class FallbackTrigger(enum.StrEnum):
+    """What a fallback is tried for beyond what every fallback is."""
+
+    CONTENT_FILTER = "content_filter"
+    CONTEXT_LENGTH = "context_length"

@@ -1,6 +1,7 @@
-"""The numbers that the enumerations of the contract have in `parley.session.v1`."""
+"""The numbers that the enumerations of the contract have on the wire."""
 
-from contract.enums import BusyPolicy, Role
+from contract.enums import BusyPolicy, FallbackTrigger, Role
+from parley.config.v1 import agent_config_pb2
 from parley.session.v1 import message_pb2, turn_service_pb2
 
 ROLE_NUMBERS = {
@@ -21,3 +22,9 @@ BUSY_POLICIES = {
     **{int(number): policy for policy, number in BUSY_POLICY_NUMBERS.items()},
 }
 """A number that is not here is of a later release; the default is to wait."""
+
+FALLBACK_TRIGGER_NUMBERS = {
+    FallbackTrigger.CONTENT_FILTER: agent_config_pb2.FALLBACK_TRIGGER_CONTENT_FILTER,
+    FallbackTrigger.CONTEXT_LENGTH: agent_config_pb2.FALLBACK_TRIGGER_CONTEXT_LENGTH,
+}
+FALLBACK_TRIGGERS = {int(number): trigger for trigger, number in FALLBACK_TRIGGER_NUMBERS.items()}

@@ -11,7 +11,8 @@ from google.protobuf.json_format import MessageToDict
 from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
 from chat_gateway.convert.sampling import sampling_from_proto
 from chat_gateway.convert.times import from_duration, from_timestamp, to_duration
-from chat_gateway.model.turn import AgentConfig
+from chat_gateway.model.turn import AgentConfig, Fallback
+from contract.wire import FALLBACK_TRIGGERS
 from parley.config.v1 import agent_config_pb2, agent_config_service_pb2
 from servicekit.channels import call, stream
 
@@ -105,4 +106,12 @@ def config_from_proto(config: agent_config_pb2.AgentConfig) -> AgentConfig:
         requests_per_minute=limits.requests_per_minute if limits.HasField("requests_per_minute") else None,
         turn_timeout=from_duration(limits.turn_timeout).total_seconds() if limits.HasField("turn_timeout") else None,
         create_time=from_timestamp(config.create_time),
+        fallbacks=tuple(
+            Fallback(
+                one.provider,
+                one.name,
+                frozenset(FALLBACK_TRIGGERS[number] for number in one.also_on if number in FALLBACK_TRIGGERS),
+            )
+            for one in model.fallbacks
+        ),
     )

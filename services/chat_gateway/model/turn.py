@@ -6,7 +6,7 @@ from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any
 
-from contract.enums import BusyPolicy, Role
+from contract.enums import BusyPolicy, FallbackTrigger, Role
 from contract.fields import DEFAULT_PROJECT
 from servicekit.values import value
 
@@ -132,6 +132,15 @@ class Tool:
 
 
 @value
+class Fallback:
+    """Another model to ask where the ones before it can't answer; `also_on`: what it is tried for beyond that."""
+
+    provider: str
+    model: str
+    also_on: frozenset[FallbackTrigger] = frozenset()
+
+
+@value
 class AgentConfig:
     """What a turn needs of one revision of an agent config."""
 
@@ -153,6 +162,7 @@ class AgentConfig:
     requests_per_minute: int | None
     turn_timeout: float | None
     create_time: datetime
+    fallbacks: tuple[Fallback, ...] = ()
 
 
 @value

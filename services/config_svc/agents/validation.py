@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from config_svc.agents.json_schema import MAX_VIOLATIONS, parameter_violations
-from config_svc.model.agent import DEFAULT_TEMPLATE, AgentSpec
+from config_svc.model.agent import DEFAULT_TEMPLATE, MAX_FALLBACKS, AgentSpec, ModelConfig, ModelFallback
 from config_svc.model.errors import ParametersInvalid, TemplateNotFound, missing_template
 from config_svc.model.provider import check_model, union
 from config_svc.model.template import Template, version_order
@@ -25,8 +25,11 @@ async def validate_spec(
     agent whose provider is gone must still take a change of anything else.
     """
     spec.check(found, PATH)
-    if current is None or (spec.model.provider, spec.model.name) != (current.model.provider, current.model.name):
-        check_model(found, f"{PATH}.model", spec.model, union(await transaction.published_providers(now)))
+    chosen = _newly_chosen(spec.model, current.model if current is not None else None)
+    if chosen:
+        known = union(await transaction.published_providers(now))
+        for path, model in chosen:
+            check_model(found, path, model, known)
     content = replace(spec, template_id=spec.template_id or DEFAULT_TEMPLATE)
     template = await _template(transaction, content)
     if template is None:
@@ -44,6 +47,16 @@ async def validate_spec(
         found.add(violation.field, violation.description)
     found.check()
     return replace(content, template_version=template.version)
+
+
+def _newly_chosen(model: ModelConfig, current: ModelConfig | None) -> list[tuple[str, ModelConfig | ModelFallback]]:
+    """Returns the models that a write chooses, with their paths: those that the content before it did not name."""
+    named: list[tuple[str, ModelConfig | ModelFallback]] = [(f"{PATH}.model", model)]
+    # More than there may be are a violation by themselves.
+    named += [(f"{PATH}.model.fallbacks[{i}]", one) for i, one in enumerate(model.fallbacks[:MAX_FALLBACKS])]
+    before: list[ModelConfig | ModelFallback] = [] if current is None else [current, *current.fallbacks]
+    known = {(one.provider, one.name) for one in before}
+    return [(path, one) for path, one in named if (one.provider, one.name) not in known]
 
 
 def _no_template(content: AgentSpec, found: Violations) -> TemplateNotFound:

@@ -18,6 +18,7 @@ from config_svc.model.agent import (
     AgentSpec,
     MemoryPolicy,
     ModelConfig,
+    ModelFallback,
     Revision,
     SessionPolicy,
 )
@@ -26,7 +27,9 @@ from config_svc.model.fields import GROUPS, NOT_SET, NOT_WRITABLE, Difference
 from config_svc.model.provider import Provider
 from config_svc.model.rules import Json
 from config_svc.model.template import Placeholders, Template
+from contract.enums import FallbackTrigger
 from contract.fields import DEFAULT_PROJECT
+from contract.wire import FALLBACK_TRIGGER_NUMBERS, FALLBACK_TRIGGERS
 from parley.config.v1 import agent_config_pb2 as agents_pb
 from parley.config.v1 import agent_config_service_pb2 as service_pb
 from parley.config.v1 import provider_service_pb2 as providers_pb
@@ -216,10 +219,15 @@ def _value(value: Any) -> Value:
         duration.FromTimedelta(value)
         value = duration.ToJsonString()
     elif isinstance(value, tuple):
-        value = list(value)
+        value = [_fallback_json(one) if isinstance(one, ModelFallback) else one for one in value]
     elif isinstance(value, int) and abs(value) > _EXACT:
         value = str(value)
     return ParseDict(value, Value())
+
+
+def _fallback_json(fallback: ModelFallback) -> dict[str, Any]:
+    also_on = {"also_on": list(fallback.also_on)} if fallback.also_on else {}
+    return {"provider": fallback.provider, "name": fallback.name, **also_on}
 
 
 def _model_of(model: agents_pb.ModelConfig) -> ModelConfig:
@@ -233,6 +241,15 @@ def _model_of(model: agents_pb.ModelConfig) -> ModelConfig:
         seed=_set(model, "seed"),
         presence_penalty=_set(model, "presence_penalty"),
         frequency_penalty=_set(model, "frequency_penalty"),
+        fallbacks=tuple(
+            ModelFallback(
+                # A number that is none of ours breaks the rule by its name.
+                one.provider,
+                one.name,
+                tuple(FALLBACK_TRIGGERS.get(number, str(number)) for number in one.also_on),
+            )
+            for one in model.fallbacks
+        ),
     )
 
 
@@ -247,6 +264,15 @@ def _model_to_proto(model: ModelConfig) -> agents_pb.ModelConfig:
         seed=model.seed,
         presence_penalty=model.presence_penalty,
         frequency_penalty=model.frequency_penalty,
+        fallbacks=[
+            agents_pb.ModelFallback(
+                provider=one.provider,
+                name=one.name,
+                # What a later release has stored is left out: this one can't act on it.
+                also_on=[FALLBACK_TRIGGER_NUMBERS[trigger] for trigger in FallbackTrigger if trigger in one.also_on],
+            )
+            for one in model.fallbacks
+        ],
     )
 
 

@@ -8,14 +8,36 @@ from typing import ClassVar
 
 from config_svc.model import rules
 from config_svc.model.rules import KIB, Json
+from contract.enums import FallbackTrigger
 from contract.fields import check_resource_id
 from servicekit.errors import Violations
 
 DEFAULT_TEMPLATE = "assistant"
 DEFAULT_IDLE_TTL = timedelta(minutes=30)
 
+MAX_FALLBACKS = 4
+
 _SECOND = timedelta(seconds=1)
 _ID_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFallback:
+    """Another model to ask where the ones before it can't answer; `also_on` holds names of `FallbackTrigger`."""
+
+    provider: str = ""
+    name: str = ""
+    also_on: tuple[str, ...] = ()
+
+    def check(self, found: Violations, path: str) -> None:
+        """Reports every broken rule under `path`."""
+        rules.check_text(found, f"{path}.provider", self.provider, maximum=63, required=True)
+        rules.check_text(found, f"{path}.name", self.name, maximum=200, required=True)
+        for index, trigger in enumerate(self.also_on[: len(FallbackTrigger) + 1]):
+            if trigger not in set(FallbackTrigger):
+                found.add(f"{path}.also_on[{index}]", f"must be one of {', '.join(FallbackTrigger)}")
+            elif trigger in self.also_on[:index]:
+                found.add(f"{path}.also_on[{index}]", "is a duplicate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +53,7 @@ class ModelConfig:
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    fallbacks: tuple[ModelFallback, ...] = ()
 
     def check(self, found: Violations, path: str) -> None:
         """Reports every broken rule under `path`."""
@@ -45,6 +68,18 @@ class ModelConfig:
             rules.check_text(found, f"{path}.stop[{index}]", stop, maximum=256, required=True)
         rules.check_number(found, f"{path}.presence_penalty", self.presence_penalty, minimum=-2, maximum=2)
         rules.check_number(found, f"{path}.frequency_penalty", self.frequency_penalty, minimum=-2, maximum=2)
+        self._check_fallbacks(found, path)
+
+    def _check_fallbacks(self, found: Violations, path: str) -> None:
+        if len(self.fallbacks) > MAX_FALLBACKS:
+            found.add(f"{path}.fallbacks", f"must have at most {MAX_FALLBACKS} entries")
+        models = [(self.provider, self.name)]
+        for index, fallback in enumerate(self.fallbacks[:MAX_FALLBACKS]):
+            fallback.check(found, f"{path}.fallbacks[{index}]")
+            model = (fallback.provider, fallback.name)
+            if all(model) and model in models:
+                found.add(f"{path}.fallbacks[{index}]", "is a duplicate: another try of one model is its provider's")
+            models.append(model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +148,7 @@ class AgentSpec:
         """About how many bytes it takes in a message, or a little less."""
         labels = sum(len(key) + len(value) for key, value in self.labels.items())
         labels += sum(map(len, self.metadata_keys))
+        labels += sum(64 + len(one.provider) + len(one.name) for one in self.model.fallbacks)
         return 512 + labels + len(self.instructions) + rules.JSON_OVERHEAD * len(rules.canonical(self.parameters))
 
     def check(self, found: Violations, path: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from config_svc.model import rules
-from config_svc.model.agent import ModelConfig
+from config_svc.model.agent import ModelConfig, ModelFallback
 from contract.fields import check_resource_id
 from servicekit.errors import Violations
 
@@ -62,7 +62,7 @@ def union(published: Iterable[GatewayProviders]) -> dict[str, Provider]:
     return {name: Provider(name, tuple(sorted(models[name] or ()))) for name in sorted(models)}
 
 
-def check_model(found: Violations, path: str, model: ModelConfig, known: dict[str, Provider]) -> None:
+def check_model(found: Violations, path: str, model: ModelConfig | ModelFallback, known: dict[str, Provider]) -> None:
     """Reports a provider that no gateway has, or a model that it has on none; nothing while no provider is known."""
     if not known or not model.provider:
         return

@@ -8,7 +8,15 @@ from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import Any, Self
 
-from config_svc.model.agent import AgentConfig, AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, SessionPolicy
+from config_svc.model.agent import (
+    AgentConfig,
+    AgentLimits,
+    AgentSpec,
+    MemoryPolicy,
+    ModelConfig,
+    ModelFallback,
+    SessionPolicy,
+)
 from config_svc.model.rules import Json, canonical
 
 _GROUPS: dict[str, type[Any]] = {
@@ -87,6 +95,8 @@ def _encode(name: str, value: Any) -> Any:
         return value // _MICROSECOND
     if name == "stop":
         return list(value)
+    if name == "fallbacks":
+        return [_encode_fallback(one) for one in value]
     return str(value) if name == "seed" else value
 
 
@@ -95,4 +105,13 @@ def _decode(name: str, value: Any) -> Any:
         return value * _MICROSECOND
     if name == "stop":
         return tuple(value)
+    if name == "fallbacks":
+        return tuple(
+            ModelFallback(one.get("provider", ""), one.get("name", ""), tuple(one.get("also_on", ()))) for one in value
+        )
     return int(value) if name == "seed" else value
+
+
+def _encode_fallback(fallback: ModelFallback) -> dict[str, Json]:
+    encoded: dict[str, Json] = {"provider": fallback.provider, "name": fallback.name}
+    return {**encoded, "also_on": list(fallback.also_on)} if fallback.also_on else encoded

@@ -10,7 +10,7 @@ import pytest
 from config_svc.agents.configs import AgentConfigs
 from config_svc.agents.providers import PublishedProviders
 from config_svc.agents.templates import Templates
-from config_svc.model.agent import ModelConfig
+from config_svc.model.agent import ModelConfig, ModelFallback
 from config_svc.model.errors import AgentNotFound, ParametersInvalid, RevisionNotFound
 from config_svc.model.fields import NOT_SET, Difference
 from config_svc.model.provider import Provider
@@ -246,3 +246,21 @@ async def test_undelete_by_the_id_that_was_deleted_last(agents: AgentConfigs, cl
     assert (await agents.undelete(P, first.uid, deleted_id="b")) == back
     assert await violations(agents.undelete(P, deleted_id="No")) == ["deleted_id"]
     assert await violations(agents.undelete(P)) == ["uid"]
+
+
+async def test_fallbacks_are_checked_like_the_model_itself_where_a_write_chooses_them(
+    agents: AgentConfigs, providers: PublishedProviders
+) -> None:
+    before = spec(model=ModelConfig("local", "small", fallbacks=(ModelFallback("old", "m"),)))
+    await agents.create(P, "a", before)
+    await providers.publish(GATEWAY, [Provider("local", ("small",)), Provider("any")], timedelta(minutes=1))
+    good = ModelConfig("local", "small", fallbacks=(ModelFallback("old", "m"), ModelFallback("any", "whatever")))
+    updated = await agents.update(P, "a", spec(model=good), ["model.fallbacks"])
+    assert updated.spec.model.fallbacks == good.fallbacks, (
+        "what was named before stays, and what gateways have is taken"
+    )
+    bad = ModelConfig("local", "small", fallbacks=(ModelFallback("nowhere", "m"), ModelFallback("local", "large")))
+    assert await violations(agents.update(P, "a", spec(model=bad), ["model"])) == [
+        "agent_config.model.fallbacks[0].provider",
+        "agent_config.model.fallbacks[1].name",
+    ]

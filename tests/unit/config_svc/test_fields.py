@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, SessionPolicy
+from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, ModelFallback, SessionPolicy
 from config_svc.model.fields import GROUPS, NOT_SET, NOT_WRITABLE, WRITABLE, Difference, compared, differences, merge
 from parley.config.v1.agent_config_pb2 import AgentConfig as AgentConfigMessage
 from servicekit.errors import Violations
@@ -26,7 +26,19 @@ specs = st.builds(
     template_version=st.just("1.0.0"),
     parameters=st.dictionaries(st.sampled_from(["a", "b.c"]), values),
     instructions=words,
-    model=st.builds(ModelConfig, words, words, numbers, numbers, numbers, st.tuples(), numbers, numbers, numbers),
+    model=st.builds(
+        ModelConfig,
+        words,
+        words,
+        numbers,
+        numbers,
+        numbers,
+        st.tuples(),
+        numbers,
+        numbers,
+        numbers,
+        st.lists(st.builds(ModelFallback, words, words), max_size=2).map(tuple),
+    ),
     memory=st.builds(MemoryPolicy, numbers),
     session=st.builds(SessionPolicy, spans, spans),
     limits=st.builds(AgentLimits, numbers, spans),

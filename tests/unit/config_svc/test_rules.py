@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from config_svc.model import rules
-from config_svc.model.agent import AgentSpec, ModelConfig, SessionPolicy, new_agent_id
+from config_svc.model.agent import AgentSpec, ModelConfig, ModelFallback, SessionPolicy, new_agent_id
 from config_svc.model.template import version_order
 from contract.fields import is_resource_id
 from servicekit.errors import InvalidArgument, Violations
@@ -119,3 +119,24 @@ def test_what_is_no_uuid(text: str) -> None:
 
 def test_made_ids_are_ids() -> None:
     assert all(is_resource_id(new_agent_id()) for _ in range(100))
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "fields"),
+    [
+        ((ModelFallback("q", "m"), ModelFallback("p", "n", ("content_filter", "context_length"))), []),
+        (
+            (ModelFallback("x" * 64, "x" * 201), ModelFallback()),
+            ["[0].provider", "[0].name", "[1].provider", "[1].name"],
+        ),
+        (
+            (ModelFallback("q", "m", ("rain", "context_length", "context_length")),),
+            ["[0].also_on[0]", "[0].also_on[2]"],
+        ),
+        ((ModelFallback("p", "m"), ModelFallback("q", "m"), ModelFallback("q", "m")), ["[0]", "[2]"]),
+        (tuple(ModelFallback("q", str(n)) for n in range(5)), [""]),
+    ],
+)
+def test_fallbacks(fallbacks: tuple[ModelFallback, ...], fields: list[str]) -> None:
+    model = ModelConfig("p", "m", fallbacks=fallbacks)
+    assert broken(model=model) == [f"a.model.fallbacks{field}" for field in fields]

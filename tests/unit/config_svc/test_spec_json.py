@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, SessionPolicy
+from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, ModelFallback, SessionPolicy
 from config_svc.model.spec_json import decode_spec, encode_spec, fingerprint, with_template
 
 FULL = AgentSpec(
@@ -62,3 +62,21 @@ def test_naming_the_template_is_all_that_a_create_adds() -> None:
     for asked in (FULL, AgentSpec(), replace(FULL, template_id="other")):
         content = replace(asked, template_id="assistant", template_version="1.0.0")
         assert with_template(encode_spec(asked), content) == encode_spec(content)
+
+
+def test_fallbacks_stand_in_it_and_what_an_earlier_release_stored_has_none() -> None:
+    fallbacks = (ModelFallback("q", "n", ("content_filter",)), ModelFallback("r", "n"))
+    stored = {
+        "model": {
+            "provider": "p",
+            "name": "m",
+            "fallbacks": [
+                {"provider": "q", "name": "n", "also_on": ["content_filter"]},
+                {"provider": "r", "name": "n"},
+            ],
+        }
+    }
+    spec = AgentSpec(model=ModelConfig("p", "m", fallbacks=fallbacks))
+    assert encode_spec(spec) == stored
+    assert decode_spec(stored) == spec
+    assert decode_spec({"model": {"provider": "p", "name": "m"}}).model.fallbacks == ()

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FallbackTrigger:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FallbackTriggerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FallbackTrigger.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FALLBACK_TRIGGER_UNSPECIFIED: _FallbackTrigger.ValueType  # 0
+    """Never valid."""
+    FALLBACK_TRIGGER_CONTENT_FILTER: _FallbackTrigger.ValueType  # 1
+    """The provider withheld the whole answer, or refused the prompt for what it says."""
+    FALLBACK_TRIGGER_CONTEXT_LENGTH: _FallbackTrigger.ValueType  # 2
+    """The prompt is too long for the model."""
+
+class FallbackTrigger(_FallbackTrigger, metaclass=_FallbackTriggerEnumTypeWrapper):
+    """Why a fallback is tried, beyond its provider being unavailable, limiting the rate of calls or taking too long."""
+
+FALLBACK_TRIGGER_UNSPECIFIED: FallbackTrigger.ValueType  # 0
+"""Never valid."""
+FALLBACK_TRIGGER_CONTENT_FILTER: FallbackTrigger.ValueType  # 1
+"""The provider withheld the whole answer, or refused the prompt for what it says."""
+FALLBACK_TRIGGER_CONTEXT_LENGTH: FallbackTrigger.ValueType  # 2
+"""The prompt is too long for the model."""
+Global___FallbackTrigger: _TypeAlias = FallbackTrigger  # noqa: Y015
 
 @_typing.final
 class AgentConfig(_message.Message):
@@ -181,6 +206,7 @@ class ModelConfig(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     PRESENCE_PENALTY_FIELD_NUMBER: _builtins.int
     FREQUENCY_PENALTY_FIELD_NUMBER: _builtins.int
+    FALLBACKS_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Required. A provider that the gateway knows (`PARLEY_PROVIDERS`), at most 63 characters. Where gateways have
     published theirs (ProviderService), a write that names another is refused; one that leaves it as it is is not.
@@ -203,6 +229,13 @@ class ModelConfig(_message.Message):
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. At most 4 strings that end the answer."""
 
+    @_builtins.property
+    def fallbacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFallback]:
+        """Optional. Who is asked, in this order, where the model can't answer: at most 4, none twice. The next one is tried
+        where a provider is unavailable, limits the rate of calls, or takes too long, and for what its own `also_on` names;
+        never once a piece of the answer was passed on. Each is sent the same prompt and the same sampling.
+        """
+
     def __init__(
         self,
         *,
@@ -215,10 +248,11 @@ class ModelConfig(_message.Message):
         seed: _builtins.int | None = ...,
         presence_penalty: _builtins.float | None = ...,
         frequency_penalty: _builtins.float | None = ...,
+        fallbacks: _abc.Iterable[Global___ModelFallback] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_presence_penalty", b"_presence_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "frequency_penalty", b"frequency_penalty", "max_output_tokens", b"max_output_tokens", "presence_penalty", b"presence_penalty", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_presence_penalty", b"_presence_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "frequency_penalty", b"frequency_penalty", "max_output_tokens", b"max_output_tokens", "name", b"name", "presence_penalty", b"presence_penalty", "provider", b"provider", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_presence_penalty", b"_presence_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "fallbacks", b"fallbacks", "frequency_penalty", b"frequency_penalty", "max_output_tokens", b"max_output_tokens", "name", b"name", "presence_penalty", b"presence_penalty", "provider", b"provider", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frequency_penalty: _TypeAlias = _typing.Literal["frequency_penalty"]  # noqa: Y015
     _WhichOneofArgType__frequency_penalty: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty"]  # noqa: Y015
@@ -246,6 +280,38 @@ class ModelConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
 
 Global___ModelConfig: _TypeAlias = ModelConfig  # noqa: Y015
+
+@_typing.final
+class ModelFallback(_message.Message):
+    """Another model to ask where the ones before it can't answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ALSO_ON_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Required. As ModelConfig.provider."""
+    name: _builtins.str
+    """Required. As ModelConfig.name."""
+    @_builtins.property
+    def also_on(self) -> _containers.RepeatedScalarFieldContainer[Global___FallbackTrigger.ValueType]:
+        """Optional. What else it is tried for, none twice."""
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        name: _builtins.str = ...,
+        also_on: _abc.Iterable[Global___FallbackTrigger.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_on", b"also_on", "name", b"name", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelFallback: _TypeAlias = ModelFallback  # noqa: Y015
 
 @_typing.final
 class MemoryPolicy(_message.Message):

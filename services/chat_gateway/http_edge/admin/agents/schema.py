@@ -10,7 +10,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from chat_gateway.http_edge.wire.bodies import check_depth
 from chat_gateway.http_edge.wire.times import proto_timestamp, seconds_of, to_duration
+from contract.enums import FallbackTrigger
 from contract.fields import DEFAULT_PROJECT
+from contract.wire import FALLBACK_TRIGGER_NUMBERS, FALLBACK_TRIGGERS
 from parley.config.v1 import agent_config_pb2 as pb
 from parley.config.v1.agent_config_service_pb2 import CompareAgentConfigRevisionsResponse
 from parley.config.v1.provider_service_pb2 import Provider
@@ -19,6 +21,17 @@ from servicekit.errors import RemoteError, ServiceError, Violation
 
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class FallbackJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Another model, asked where the ones before it can't answer: unavailable, rate limited, or too slow.
+
+    `also_on` names what else it is tried for.
+    """
+
+    provider: str
+    name: str
+    also_on: list[FallbackTrigger] = []
 
 
 class ModelJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +46,7 @@ class ModelJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     seed: Int64 | UnsetType | None = UNSET
     presence_penalty: float | UnsetType | None = UNSET
     frequency_penalty: float | UnsetType | None = UNSET
+    fallbacks: list[FallbackJson] | UnsetType | None = UNSET
 
 
 class MemoryJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -227,7 +241,7 @@ def to_agent_config(agent: AgentJson) -> pb.AgentConfig:
     if agent.parameters:
         config.parameters.update(agent.parameters)
     if agent.model:
-        config.model.CopyFrom(pb.ModelConfig(**_given_fields(agent.model)))
+        config.model.CopyFrom(_to_model_config(agent.model))
     if agent.memory:
         config.memory.CopyFrom(pb.MemoryPolicy(**_given_fields(agent.memory)))
     if agent.session:
@@ -342,7 +356,32 @@ def _model_json(model: pb.ModelConfig) -> ModelJson:
     fields = _set_fields(model, optional)
     if model.stop:
         fields["stop"] = list(model.stop)
+    if model.fallbacks:
+        fields["fallbacks"] = [
+            FallbackJson(
+                provider=one.provider,
+                name=one.name,
+                also_on=[FALLBACK_TRIGGERS[number] for number in one.also_on if number in FALLBACK_TRIGGERS],
+            )
+            for one in model.fallbacks
+        ]
     return ModelJson(provider=model.provider, name=model.name, **fields)
+
+
+def _to_model_config(model: ModelJson) -> pb.ModelConfig:
+    fields = _given_fields(model)
+    fallbacks: list[FallbackJson] = fields.pop("fallbacks", [])
+    return pb.ModelConfig(
+        **fields,
+        fallbacks=[
+            pb.ModelFallback(
+                provider=one.provider,
+                name=one.name,
+                also_on=[FALLBACK_TRIGGER_NUMBERS[trigger] for trigger in one.also_on],
+            )
+            for one in fallbacks
+        ],
+    )
 
 
 def _given_fields(part: msgspec.Struct) -> dict[str, Any]:
