@@ -47,7 +47,7 @@ def to_status(error: ServiceError) -> status_pb2.Status:
     for key, value in error.metadata.items():
         info.metadata[key] = _cut(value, _DESCRIPTION_BYTES)
     status.details.add().Pack(info)
-    if error.retry_after is not None:
+    if error.retry_after is not None and math.isfinite(error.retry_after):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(math.ceil(max(error.retry_after, 0.0) * 1e9))
         status.details.add().Pack(retry)

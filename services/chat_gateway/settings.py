@@ -1,48 +1,16 @@
 """The environment of a chat_gateway process."""
 
-import os
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from access.settings import AccessSettings
+from chat_gateway.providers.settings import ProviderSettings
 from contract.fields import RESOURCE_ID_RULE, is_resource_id
 from servicekit.settings import FROM_JSON, Bytes, Port, Seconds, variables_after
 from servicekit.tls import TlsFiles
-
-
-class ProviderSettings(BaseModel):
-    """One provider of `PARLEY_PROVIDERS`, a JSON object of them by name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    base_url: str = Field(description="Where the provider's API is (http or https), `/v1` included.")
-    api_key_env: str | None = Field(
-        default=None, description="The variable that holds the provider's key; unset: it needs none."
-    )
-    models: tuple[str, ...] = Field(
-        default=(), description="All models that agents may name; writes that name others are refused. Empty: any."
-    )
-
-    @field_validator("base_url")
-    @classmethod
-    def _http(cls, base_url: str) -> str:
-        url = urlsplit(base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError("must be an http or https URL")
-        return base_url
-
-    def api_key(self) -> str | None:
-        """Returns the key. Raises `ValueError` when the variable that is to hold it is not set."""
-        if self.api_key_env is None:
-            return None
-        key = os.environ.get(self.api_key_env)
-        if not key:
-            raise ValueError(f"{self.api_key_env} is to hold a provider's key and is not set")
-        return key
 
 
 class GatewaySettings(AccessSettings):
@@ -69,6 +37,10 @@ class GatewaySettings(AccessSettings):
         default={},
         validation_alias="PARLEY_PROVIDERS",
         description="Providers of models: a JSON object of them, by the name that agents give ([fields](#a-provider)).",
+    )
+    show_provider_errors: bool = Field(
+        default=True,
+        description="Whether callers see what a provider says of a request that it refuses; the log has it.",
     )
     traces_content: bool = Field(
         default=False,

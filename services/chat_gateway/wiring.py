@@ -33,11 +33,13 @@ from chat_gateway.leases import LeaseTimes
 from chat_gateway.metrics import TurnMetrics, observe_keys, observe_runtime
 from chat_gateway.preview import PromptPreview
 from chat_gateway.providers.http_client import open_client
+from chat_gateway.providers.http_provider import ProviderBounds
+from chat_gateway.providers.kinds import make_provider
 from chat_gateway.providers.observed import ModelMetrics, ObservedProvider
-from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
 from chat_gateway.providers.provider import Providers
+from chat_gateway.providers.settings import ProviderSettings
 from chat_gateway.scheduler import Scheduler, TurnLimits
-from chat_gateway.settings import GatewaySettings, ProviderSettings
+from chat_gateway.settings import GatewaySettings
 from chat_gateway.templates.assistant import AssistantTemplate
 from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.templates.plugins import all_templates
@@ -254,7 +256,7 @@ async def _providers(stack: AsyncExitStack, settings: GatewaySettings) -> Provid
     metrics = ModelMetrics()
 
     def observed(name: str, provider: ProviderSettings) -> ObservedProvider:
-        made = OpenAICompatible(name, provider.base_url, provider.api_key(), bounds, session)
+        made = make_provider(name, provider, bounds, session, show_errors=settings.show_provider_errors)
         return ObservedProvider(made, metrics, content=settings.traces_content)
 
     return Providers({name: observed(name, provider) for name, provider in settings.providers.items()})

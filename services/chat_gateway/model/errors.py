@@ -69,7 +69,7 @@ class TurnQueueFull(ServiceError):
 
 
 class ProviderUnavailable(ServiceError):
-    """The provider can't be reached, or answered 408, 429 or 5xx."""
+    """The provider can't be reached, or answered 408 or 5xx."""
 
     code = Code.UNAVAILABLE
     reason = Reason.PROVIDER_UNAVAILABLE
@@ -106,14 +106,50 @@ class ProviderBadResponse(ServiceError):
 
 
 class ProviderRejected(ServiceError):
-    """The provider refused the request (4xx other than 408 and 429)."""
+    """The provider refused the request for what is in it: 4xx, but for those that have an error of their own.
+
+    `code`, `param` and `message` are the provider's own, as far as the caller may see them.
+    """
 
     code = Code.FAILED_PRECONDITION
     reason = Reason.PROVIDER_REJECTED
 
-    def __init__(self, provider: str, status: int) -> None:
+    def __init__(self, provider: str, status: int, *, code: str = "", param: str = "", message: str = "") -> None:
+        said = {"code": code, "param": param}
         super().__init__(
-            f"provider {provider!r} refused the request with status {status}",
+            f"provider {provider!r} refused the request with status {status}" + (f": {message}" if message else ""),
+            metadata={
+                "provider": provider,
+                "status": str(status),
+                **{name: text for name, text in said.items() if text},
+            },
+        )
+
+
+class ProviderRateLimited(ServiceError):
+    """The provider takes no more requests now (429). `retry_after` is what it said, None where it did not."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = Reason.PROVIDER_RATE_LIMITED
+
+    def __init__(self, provider: str, *, retry_after: float | None) -> None:
+        super().__init__(
+            f"provider {provider!r} limits the rate of requests",
+            metadata={"provider": provider, "status": "429"},
+            retry_after=retry_after,
+            quota_subject=f"provider:{provider}",
+        )
+
+
+class ProviderMisconfigured(ServiceError):
+    """The provider refuses this gateway, whoever calls: its key, its URL or the model's name is wrong."""
+
+    code = Code.INTERNAL
+    reason = Reason.PROVIDER_MISCONFIGURED
+
+    def __init__(self, provider: str, why: str, *, status: int) -> None:
+        super().__init__(
+            f"provider {provider!r} {why}: the operator has to look at its settings",
             metadata={"provider": provider, "status": str(status)},
         )
 

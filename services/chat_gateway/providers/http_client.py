@@ -1,10 +1,12 @@
 """The HTTP client that all providers share: its settings, and what its errors mean to a caller."""
 
 import asyncio
+import contextvars
 import functools
 import ipaddress
 import ssl
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -13,6 +15,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import ContentLengthError, TransferEncodingError
+from cachetools import LRUCache
 from yarl import URL
 
 from chat_gateway.model.errors import ProviderBadResponse, ProviderUnavailable
@@ -24,9 +27,15 @@ IDLE_SECONDS = 4.0
 _READ_BYTES = 64 * 1024
 """What has arrived and nobody has read; beyond twice as much the server is not read from."""
 
-_HEADERS = {"User-Agent": "parley", "Accept": "*/*", "Accept-Encoding": "identity"}
+_HEADERS = {"User-Agent": f"parley/{version('parley')}", "Accept": "*/*", "Accept-Encoding": "identity"}
 _CUT_SHORT = (ContentLengthError, TransferEncodingError)
 _NO_CAUSE = BaseException()
+_MAX_PATHS = 256
+
+_connection: contextvars.ContextVar["_Protocol | None"] = contextvars.ContextVar("connection", default=None)
+"""The connection that the task's request went over."""
+_only_new: contextvars.ContextVar[bool] = contextvars.ContextVar("only_new", default=False)
+"""Whether the task's request may only go over a connection that no other has used."""
 
 
 class NotHttp(aiohttp.ClientPayloadError):
@@ -35,6 +44,14 @@ class NotHttp(aiohttp.ClientPayloadError):
 
 class _Protocol(ResponseHandler):
     """Fails a body whose rest can't come at once: aiohttp would let its reader wait for its time to run out."""
+
+    requests = 0
+    answered = False
+    """Whether any byte of the answer to the last request has arrived."""
+
+    def data_received(self, data: bytes) -> None:
+        self.answered = True
+        super().data_received(data)
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException = _NO_CAUSE) -> None:
         self._fail_body(NotHttp(type(exc_cause).__name__))
@@ -66,9 +83,15 @@ class _Connector(aiohttp.TCPConnector):
     async def connect(self, req: ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout) -> Connection:
         while True:
             connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or not connection.protocol.should_close:
-                return connection
-            connection.close()
+            protocol = connection.protocol
+            if isinstance(protocol, _Protocol):
+                if protocol.should_close or (protocol.requests and _only_new.get()):
+                    connection.close()
+                    continue
+                protocol.requests += 1
+                protocol.answered = False
+                _connection.set(protocol)
+            return connection
 
 
 def open_client(connect_timeout: float, *, idle_seconds: float = IDLE_SECONDS) -> aiohttp.ClientSession:
@@ -94,29 +117,81 @@ class Endpoint:
     machine.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, path: str, headers: Mapping[str, str]) -> None:
-        """Raises `ValueError` for a URL with credentials, which belong in a header, and for what can't be sent."""
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        headers: Mapping[str, str],
+        *,
+        query: Mapping[str, str] = {},
+        ca_file: str = "",
+        proxy: str | None = None,
+    ) -> None:
+        """Every request has the query and the headers. `ca_file` (PEM) is trusted in place of the system's authorities.
+
+        `proxy` goes before the environment's; empty: none. Raises `ValueError` for a URL with credentials, which belong
+        in a header, and for what can't be sent or read.
+        """
         base = URL(base_url)
         if base.user is not None or base.password is not None:
             raise ValueError("its URL must not carry credentials")
+        if base.raw_query_string or base.fragment:
+            raise ValueError("its URL must not have a query or a fragment")
         for name, value in headers.items():
             if not value.isprintable() or not value.isascii():
                 raise ValueError(f"the header {name} holds what can't be sent")
         self._session = session
-        self._url = base.with_path(base.path.rstrip("/") + path)
-        self._headers = dict(headers)
+        self._base = base
+        self._query = dict(query)
+        self._urls: LRUCache[str, URL] = LRUCache(_MAX_PATHS)
+        self._headers = {"Content-Type": "application/json", **headers}
+        self._ssl: ssl.SSLContext | bool = True
+        if ca_file:
+            try:
+                self._ssl = ssl.create_default_context(cafile=ca_file)
+            except (OSError, ssl.SSLError) as error:
+                raise ValueError(f"its ca_file can't be read ({type(error).__name__})") from None
         # Once, and not by `trust_env`, which reads the environment and ~/.netrc in a thread for every call.
-        self._proxy = _proxy_for(self._url)
+        self._proxy = _proxy_for(base) if proxy is None else _proxy_url(proxy)
 
-    def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> "aiohttp.client._RequestContextManager":
-        """Sends a request, once: a context manager of its response. Leaving it before its end closes the connection."""
+    async def send(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> aiohttp.ClientResponse:
+        """Posts JSON and returns the response's head; leaving the response before its end closes the connection.
+
+        A kept connection that turns out to be closed, before any byte of the answer, is replaced by a new one, once:
+        its server had closed it, and has not seen the request.
+        """
+        try:
+            return await self._post(path, body, headers)
+        except aiohttp.ClientConnectionError as error:
+            connection = _connection.get()
+            reused = connection is not None and connection.requests > 1 and not connection.answered
+            if not reused or isinstance(error, aiohttp.ClientConnectorError | aiohttp.ServerTimeoutError):
+                raise
+        fresh = _only_new.set(True)
+        try:
+            return await self._post(path, body, headers)
+        finally:
+            _only_new.reset(fresh)
+
+    def _post(
+        self, path: str, body: bytes, headers: Mapping[str, str] | None
+    ) -> "aiohttp.client._RequestContextManager":
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = self._url(path)
         return self._session.post(
-            self._url,
+            url,
             data=body,
             headers={**self._headers, **headers} if headers else self._headers,
             proxy=self._proxy,
+            ssl=self._ssl,
             allow_redirects=False,
         )
+
+    def _url(self, path: str) -> URL:
+        path, _, query = path.partition("?")
+        url = URL(f"{str(self._base).rstrip('/')}{path}", encoded=True)
+        return url.with_query({**URL(f"?{query}").query, **self._query}) if query or self._query else url
 
 
 def transport_error(provider: str, error: aiohttp.ClientError) -> ServiceError:
@@ -132,6 +207,12 @@ def _proxy_for(url: URL) -> URL | None:
     proxies = getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy or _is_loopback(url.host or "") or proxy_bypass(f"{url.host}:{url.port}", proxies):
+        return None
+    return _proxy_url(proxy)
+
+
+def _proxy_url(proxy: str) -> URL | None:
+    if not proxy:
         return None
     found = URL(proxy if "://" in proxy else f"http://{proxy}")
     if found.scheme not in ("http", "https") or not found.host:

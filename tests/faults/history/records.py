@@ -24,6 +24,8 @@ DEFINITE = frozenset(
         "provider_timeout",
         "provider_bad_response",
         "provider_rejected",
+        "provider_rate_limited",
+        "provider_misconfigured",
     }
 )
 """Reasons that promise that nothing was stored."""

@@ -4,11 +4,16 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import ClientSession
 
 from chat_gateway.model.turn import Delta, Message, Sampling
 from chat_gateway.providers.http_client import open_client
-from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
+from chat_gateway.providers.http_provider import MAX_ANSWER_BYTES, HttpProvider, ProviderBounds
+from chat_gateway.providers.kinds import make_provider
 from chat_gateway.providers.provider import ModelCall
+from chat_gateway.providers.settings import ProviderSettings
 from contract.enums import Role
 
 CALL = ModelCall("m", [Message(Role.USER, "hi")], Sampling())
@@ -91,9 +96,16 @@ async def listening(server: Server, tls: ssl.SSLContext | None = None) -> AsyncI
 @asynccontextmanager
 async def calling(
     server: Server, tls: ssl.SSLContext | None = None, *, idle_seconds: float = 4.0, bounds: ProviderBounds = BOUNDS
-) -> AsyncIterator[OpenAICompatible]:
+) -> AsyncIterator[HttpProvider]:
     async with listening(server, tls) as url, open_client(bounds.connect, idle_seconds=idle_seconds) as client:
-        yield OpenAICompatible("local", url, "key-1", bounds, client)
+        yield provider_at(url, client, bounds=bounds)
+
+
+def provider_at(url: str, client: ClientSession, *, bounds: ProviderBounds = BOUNDS, **settings: Any) -> HttpProvider:
+    """Makes the provider `local`, which needs no key unless the settings say so."""
+    fields = {"base_url": url, "extra_headers": {"Authorization": "Bearer key-1"}, **settings}
+    answer_bytes = fields.pop("max_answer_bytes", MAX_ANSWER_BYTES)
+    return make_provider("local", ProviderSettings(**fields), bounds, client, max_answer_bytes=answer_bytes)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -102,7 +114,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def ask(provider: OpenAICompatible) -> str:
+async def ask(provider: HttpProvider) -> str:
     return (await provider.complete(CALL, None)).message.content
 
 

@@ -5,18 +5,17 @@ import gzip
 import socket
 import ssl
 import struct
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from chat_gateway.model.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
+from chat_gateway.model.errors import ProviderBadResponse, ProviderMisconfigured, ProviderTimeout, ProviderUnavailable
 from chat_gateway.model.turn import Delta
 from chat_gateway.providers.http_client import open_client
-from chat_gateway.providers.openai_compatible import OpenAICompatible
 from tests.servers.certificates import Authority, CertificateFolder
 from tests.unit.chat_gateway.raw_provider import (
     BODY,
-    BOUNDS,
     CALL,
     CHUNKED,
     ENDLESS,
@@ -29,6 +28,7 @@ from tests.unit.chat_gateway.raw_provider import (
     calling,
     chunked,
     ignore,
+    provider_at,
     until,
 )
 
@@ -45,7 +45,7 @@ async def test_a_request_is_what_was_asked_for() -> None:
     assert headers[b"authorization"] == b"bearer key-1"
     assert headers[b"content-type"] == b"application/json"
     assert headers[b"content-length"] == b"%d" % len(body)
-    assert headers[b"user-agent"] == b"parley"
+    assert headers[b"user-agent"] == b"parley/" + version("parley").encode()
     assert b"cookie" not in headers
 
 
@@ -185,7 +185,7 @@ async def test_a_compressed_answer_is_bounded_by_what_it_unpacks_to() -> None:
 async def test_a_redirect_is_not_followed() -> None:
     server = Server(b"HTTP/1.1 307 Elsewhere\r\nLocation: /v1/other\r\nContent-Length: 0\r\n\r\n")
     async with calling(server) as provider:
-        with pytest.raises(ProviderRejected):
+        with pytest.raises(ProviderMisconfigured, match="another path"):
             await ask(provider)
         assert len(server.requests) == 1
 
@@ -280,7 +280,7 @@ async def test_a_server_that_takes_no_connection_in_time() -> None:
         address = full.getsockname()
         with socket.create_connection(address):
             async with open_client(0.2) as client:
-                provider = OpenAICompatible("local", f"http://127.0.0.1:{address[1]}", None, BOUNDS, client)
+                provider = provider_at(f"http://127.0.0.1:{address[1]}", client)
                 with pytest.raises(ProviderTimeout) as caught:
                     await ask(provider)
     assert caught.value.metadata["bound"] == "connect"

@@ -10,17 +10,17 @@ import pytest
 
 from chat_gateway.model.errors import ProviderUnavailable
 from chat_gateway.providers.http_client import open_client
-from chat_gateway.providers.openai_compatible import OpenAICompatible
+from chat_gateway.providers.http_provider import HttpProvider
 from servicekit.errors import ServiceError, StartupError
 from tests.servers.certificates import Authority, CertificateFolder
 from tests.unit.chat_gateway.raw_provider import (
-    BOUNDS,
     OK,
     PROXIES,
     Server,
     ask,
     calling,
     listening,
+    provider_at,
 )
 
 
@@ -75,11 +75,11 @@ async def proxy(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
 
 
 @asynccontextmanager
-async def calling_by_name(server: Server, tls: ssl.SSLContext | None = None) -> AsyncIterator[OpenAICompatible]:
+async def calling_by_name(server: Server, tls: ssl.SSLContext | None = None) -> AsyncIterator[HttpProvider]:
     """A provider under a name that only the proxy knows: what is on this machine is never asked for by way of one."""
     async with listening(server, tls), open_client(10.0) as session:
         scheme = "https" if tls else "http"
-        yield OpenAICompatible("local", f"{scheme}://provider.test:{server.port}/v1", "key-1", BOUNDS, session)
+        yield provider_at(f"{scheme}://provider.test:{server.port}/v1", session)
 
 
 async def test_a_proxy_of_the_environment_is_used(proxy: Proxy) -> None:
@@ -122,13 +122,13 @@ async def test_a_proxy_that_can_not_be_used_is_said_at_the_start(url: str, monke
     monkeypatch.setenv("HTTPS_PROXY", url)
     async with open_client(1.0) as session:
         with pytest.raises(StartupError, match="its proxy must have an http or https URL"):
-            OpenAICompatible("local", "https://provider.test/v1", None, BOUNDS, session)
+            provider_at("https://provider.test/v1", session)
 
 
 @pytest.mark.parametrize("proxy", [407], indirect=True)
 async def test_a_proxy_that_refuses_leaves_the_provider_unreachable(proxy: Proxy) -> None:
     async with open_client(5.0) as session:
-        provider = OpenAICompatible("local", "https://provider.test:1/v1", "key-1", BOUNDS, session)
+        provider = provider_at("https://provider.test:1/v1", session)
         with pytest.raises(ServiceError) as caught:
             await ask(provider)
     assert isinstance(caught.value, ProviderUnavailable)

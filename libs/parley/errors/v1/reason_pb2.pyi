@@ -100,7 +100,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     `google.rpc.QuotaFailure` names the project. Metadata: project, limit.
     """
     REASON_PROVIDER_UNAVAILABLE: _Reason.ValueType  # 120
-    """UNAVAILABLE. The provider can't be reached, or answered 429 or 5xx. Metadata: provider, status."""
+    """UNAVAILABLE. The provider can't be reached, or answered 408 or 5xx. Metadata: provider, status."""
     REASON_PROVIDER_TIMEOUT: _Reason.ValueType  # 121
     """DEADLINE_EXCEEDED. The provider took too long. Metadata: provider, bound (connect, first_token, between_tokens,
     answer).
@@ -108,7 +108,17 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_PROVIDER_BAD_RESPONSE: _Reason.ValueType  # 122
     """INTERNAL. The provider's answer is not what the protocol says. Metadata: provider."""
     REASON_PROVIDER_REJECTED: _Reason.ValueType  # 123
-    """FAILED_PRECONDITION. The provider refused the request (4xx other than 408 and 429). Metadata: provider, status."""
+    """FAILED_PRECONDITION. The provider refused the request for what is in it (4xx). Metadata: provider, status; code and
+    param where the provider names them: `context_length_exceeded` and `content_filter` whatever its words for them are.
+    """
+    REASON_PROVIDER_RATE_LIMITED: _Reason.ValueType  # 124
+    """RESOURCE_EXHAUSTED. The provider takes no more requests now (429). `google.rpc.RetryInfo` says when to retry, where
+    the provider does. Metadata: provider, status.
+    """
+    REASON_PROVIDER_MISCONFIGURED: _Reason.ValueType  # 125
+    """INTERNAL. The provider refuses this gateway, whoever calls (401, 402, 403, 404, a redirect): its operator has to look
+    at its settings. Metadata: provider, status.
+    """
     REASON_PEER_UNAVAILABLE: _Reason.ValueType  # 140
     """UNAVAILABLE. A service or store that the call needs is unavailable. Metadata: peer."""
     REASON_DRAINING: _Reason.ValueType  # 141
@@ -221,7 +231,7 @@ REASON_TOO_MANY_API_KEYS: Reason.ValueType  # 102
 `google.rpc.QuotaFailure` names the project. Metadata: project, limit.
 """
 REASON_PROVIDER_UNAVAILABLE: Reason.ValueType  # 120
-"""UNAVAILABLE. The provider can't be reached, or answered 429 or 5xx. Metadata: provider, status."""
+"""UNAVAILABLE. The provider can't be reached, or answered 408 or 5xx. Metadata: provider, status."""
 REASON_PROVIDER_TIMEOUT: Reason.ValueType  # 121
 """DEADLINE_EXCEEDED. The provider took too long. Metadata: provider, bound (connect, first_token, between_tokens,
 answer).
@@ -229,7 +239,17 @@ answer).
 REASON_PROVIDER_BAD_RESPONSE: Reason.ValueType  # 122
 """INTERNAL. The provider's answer is not what the protocol says. Metadata: provider."""
 REASON_PROVIDER_REJECTED: Reason.ValueType  # 123
-"""FAILED_PRECONDITION. The provider refused the request (4xx other than 408 and 429). Metadata: provider, status."""
+"""FAILED_PRECONDITION. The provider refused the request for what is in it (4xx). Metadata: provider, status; code and
+param where the provider names them: `context_length_exceeded` and `content_filter` whatever its words for them are.
+"""
+REASON_PROVIDER_RATE_LIMITED: Reason.ValueType  # 124
+"""RESOURCE_EXHAUSTED. The provider takes no more requests now (429). `google.rpc.RetryInfo` says when to retry, where
+the provider does. Metadata: provider, status.
+"""
+REASON_PROVIDER_MISCONFIGURED: Reason.ValueType  # 125
+"""INTERNAL. The provider refuses this gateway, whoever calls (401, 402, 403, 404, a redirect): its operator has to look
+at its settings. Metadata: provider, status.
+"""
 REASON_PEER_UNAVAILABLE: Reason.ValueType  # 140
 """UNAVAILABLE. A service or store that the call needs is unavailable. Metadata: peer."""
 REASON_DRAINING: Reason.ValueType  # 141

@@ -28,6 +28,9 @@ STATUS: dict[Code, int] = {
 }
 """The HTTP status of each canonical code (google/rpc/code.proto)."""
 
+_STATUS_BY_REASON: dict[str, int] = {Reason.PROVIDER_MISCONFIGURED: 502}
+"""What no canonical code maps to."""
+
 RETRY_HELPS = frozenset(
     {
         Reason.SESSION_BUSY,
@@ -39,6 +42,7 @@ RETRY_HELPS = frozenset(
         Reason.PROVIDER_UNAVAILABLE,
         Reason.PROVIDER_TIMEOUT,
         Reason.PROVIDER_BAD_RESPONSE,
+        Reason.PROVIDER_RATE_LIMITED,
     }
 )
 """Reasons after which nothing was stored and the same request may well succeed. The official OpenAI clients repeat
@@ -102,13 +106,15 @@ class MalformedBody(ServiceError):
 
 def http_status(error: ServiceError) -> int:
     """Returns the status that the error is answered with."""
-    return 405 if isinstance(error, MethodNotAllowed) else STATUS[error.code]
+    if isinstance(error, MethodNotAllowed):
+        return 405
+    return _STATUS_BY_REASON.get(error.reason) or STATUS[error.code]
 
 
 def error_body(error: ServiceError) -> ErrorBody:
     """Returns the error as OpenAI's clients expect it."""
     status = http_status(error)
-    param = error.violations[0].field if error.violations else ""
+    param = error.violations[0].field if error.violations else error.metadata.get("param", "")
     kind = (
         "requests"
         if error.reason == Reason.RATE_LIMITED
@@ -130,7 +136,7 @@ def error_headers(error: ServiceError) -> Headers:
         helps = error.reason in RETRY_HELPS
         headers.append((b"x-should-retry", b"true" if helps else b"false"))
         if helps and status in (409, 429, 503):
-            headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after or 0.0))))
+            headers.append((b"retry-after", b"%d" % _whole_seconds(error.retry_after)))
             headers += refusal_headers(error)
     if error.code is Code.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b'Bearer realm="parley"'))
@@ -139,8 +145,17 @@ def error_headers(error: ServiceError) -> Headers:
     return headers
 
 
+def _whole_seconds(seconds: float | None) -> int:
+    # An error path trusts no number: one that is none would make another error of it.
+    return max(1, math.ceil(seconds)) if seconds is not None and math.isfinite(seconds) else 1
+
+
 def _code(error: ServiceError) -> str:
-    return "invalid_api_key" if error.code is Code.UNAUTHENTICATED else error.reason.lower()
+    if error.code is Code.UNAUTHENTICATED:
+        return "invalid_api_key"
+    if error.reason == Reason.PROVIDER_REJECTED and "code" in error.metadata:
+        return error.metadata["code"]
+    return error.reason.lower()
 
 
 _encode = msgspec.json.Encoder().encode

@@ -49,6 +49,8 @@ REASONS: dict[str, tuple[Code, int, str | None]] = {
     "PROVIDER_TIMEOUT": (Code.DEADLINE_EXCEEDED, 504, "true"),
     "PROVIDER_BAD_RESPONSE": (Code.INTERNAL, 500, "true"),
     "PROVIDER_REJECTED": (Code.FAILED_PRECONDITION, 400, None),
+    "PROVIDER_RATE_LIMITED": (Code.RESOURCE_EXHAUSTED, 429, "true"),
+    "PROVIDER_MISCONFIGURED": (Code.INTERNAL, 502, "false"),
     "PEER_UNAVAILABLE": (Code.UNAVAILABLE, 503, "true"),
     "DRAINING": (Code.UNAVAILABLE, 503, "true"),
     "CANCELLED": (Code.CANCELLED, 499, None),

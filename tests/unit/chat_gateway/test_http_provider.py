@@ -8,16 +8,24 @@ from dataclasses import replace
 
 import pytest
 
-from chat_gateway.model.errors import ProviderBadResponse, ProviderRejected, ProviderTimeout, ProviderUnavailable
+from chat_gateway.model.errors import (
+    ProviderBadResponse,
+    ProviderMisconfigured,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
 from chat_gateway.model.turn import Delta, FinishReason, Message, Sampling, Tool, ToolCall, ToolCallDelta
 from chat_gateway.providers.http_client import open_client
-from chat_gateway.providers.openai_compatible import OpenAICompatible, ProviderBounds
+from chat_gateway.providers.http_provider import HttpProvider, ProviderBounds
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from contract.enums import Role
 from servicekit.errors import ServiceError, StartupError
 from tests.servers.mock_model import Behaviour, MockModel
+from tests.unit.chat_gateway.raw_provider import provider_at
 
-Short = Callable[..., OpenAICompatible]
+Short = Callable[..., HttpProvider]
 CALL = ModelCall("m", [Message(Role.USER, "hi there")], Sampling(temperature=0.5, stop=("END",)))
 BOUNDS = ProviderBounds(connect=10, first_token=10, between_tokens=10, answer=10)
 """Which no test meets, however busy the machine: whoever wants to meet one makes it `short`."""
@@ -30,26 +38,26 @@ def model() -> Iterator[MockModel]:
 
 
 @pytest.fixture
-async def provider(model: MockModel) -> AsyncIterator[OpenAICompatible]:
+async def provider(model: MockModel) -> AsyncIterator[HttpProvider]:
     async with open_client(BOUNDS.connect) as client:
-        yield OpenAICompatible("local", model.url, "key-1", BOUNDS, client)
+        yield provider_at(model.url, client)
 
 
 @pytest.fixture
 async def short(model: MockModel) -> AsyncIterator[Short]:
     """Makes a provider some of whose bounds are others."""
     async with open_client(BOUNDS.connect) as client:
-        yield lambda **bounds: OpenAICompatible("local", model.url, "key-1", replace(BOUNDS, **bounds), client)
+        yield lambda **bounds: provider_at(model.url, client, bounds=replace(BOUNDS, **bounds))
 
 
 @pytest.fixture
-async def narrow(model: MockModel) -> AsyncIterator[OpenAICompatible]:
+async def narrow(model: MockModel) -> AsyncIterator[HttpProvider]:
     """A provider whose answers may have 10 bytes."""
     async with open_client(BOUNDS.connect) as client:
-        yield OpenAICompatible("local", model.url, "key-1", BOUNDS, client, max_answer_bytes=10)
+        yield provider_at(model.url, client, max_answer_bytes=10)
 
 
-async def streamed(provider: OpenAICompatible, call: ModelCall = CALL) -> tuple[list[Delta], ModelAnswer]:
+async def streamed(provider: HttpProvider, call: ModelCall = CALL) -> tuple[list[Delta], ModelAnswer]:
     deltas: list[Delta] = []
 
     async def note(delta: Delta) -> None:
@@ -58,7 +66,7 @@ async def streamed(provider: OpenAICompatible, call: ModelCall = CALL) -> tuple[
     return deltas, await provider.complete(call, note)
 
 
-async def test_a_whole_answer(provider: OpenAICompatible, model: MockModel) -> None:
+async def test_a_whole_answer(provider: HttpProvider, model: MockModel) -> None:
     answer = await provider.complete(CALL, None)
     assert answer.message == Message(Role.ASSISTANT, "echo:1:hi there")
     assert answer.finish_reason is FinishReason.STOP
@@ -70,7 +78,7 @@ async def test_a_whole_answer(provider: OpenAICompatible, model: MockModel) -> N
     assert model.headers[0]["Authorization"] == "Bearer key-1"
 
 
-async def test_a_streamed_answer_is_the_sum_of_its_pieces(provider: OpenAICompatible, model: MockModel) -> None:
+async def test_a_streamed_answer_is_the_sum_of_its_pieces(provider: HttpProvider, model: MockModel) -> None:
     model.script(Behaviour(chunk_delay=0.03))
     deltas, answer = await streamed(provider)
     assert len(deltas) > 1
@@ -79,7 +87,7 @@ async def test_a_streamed_answer_is_the_sum_of_its_pieces(provider: OpenAICompat
     assert model.requests[0]["stream_options"] == {"include_usage": True}
 
 
-async def test_pieces_that_arrive_together_go_on_together(provider: OpenAICompatible, model: MockModel) -> None:
+async def test_pieces_that_arrive_together_go_on_together(provider: HttpProvider, model: MockModel) -> None:
     call = b'{"tool_calls": [{"index": 0, "id": "c1", "function": {"name": "look", "arguments": "{}"}}]}'
     pieces = (b'{"content": "one "}', b'{"content": "two"}', call, b'{"content": " three"}')
     events = [b'data: {"choices": [{"delta": %b}]}\n\n' % piece for piece in pieces]
@@ -91,7 +99,7 @@ async def test_pieces_that_arrive_together_go_on_together(provider: OpenAICompat
     assert answer.message.tool_calls == (ToolCall("c1", "look", "{}"),)
 
 
-async def test_what_follows_the_end_of_a_stream_is_not_looked_at(provider: OpenAICompatible, model: MockModel) -> None:
+async def test_what_follows_the_end_of_a_stream_is_not_looked_at(provider: HttpProvider, model: MockModel) -> None:
     said = b'data: {"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
     model.script(Behaviour(body=said + b"data: {broken\n\n"))
     deltas, answer = await streamed(provider)
@@ -100,7 +108,7 @@ async def test_what_follows_the_end_of_a_stream_is_not_looked_at(provider: OpenA
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_tool_calls(provider: OpenAICompatible, model: MockModel, stream: bool) -> None:
+async def test_tool_calls(provider: HttpProvider, model: MockModel, stream: bool) -> None:
     model.script(Behaviour(tool_calls=(("c1", "look", '{"q": "x"}'), ("c2", "see", "{}"))))
     call = ModelCall("m", CALL.messages, Sampling(), tools=(Tool("look", "d", {"type": "object"}),), tool_choice="look")
     answer = (await streamed(provider, call))[1] if stream else await provider.complete(call, None)
@@ -112,10 +120,10 @@ async def test_tool_calls(provider: OpenAICompatible, model: MockModel, stream: 
 
 FAILURES = [
     pytest.param(Behaviour(status=500), ProviderUnavailable, id="500"),
-    pytest.param(Behaviour(status=429, headers={"Retry-After": "7"}), ProviderUnavailable, id="429"),
+    pytest.param(Behaviour(status=429, headers={"Retry-After": "7"}), ProviderRateLimited, id="429"),
     pytest.param(Behaviour(status=400), ProviderRejected, id="400"),
-    pytest.param(Behaviour(status=401), ProviderRejected, id="401"),
-    pytest.param(Behaviour(status=301, headers={"Location": "/elsewhere"}), ProviderRejected, id="redirect"),
+    pytest.param(Behaviour(status=401), ProviderMisconfigured, id="401"),
+    pytest.param(Behaviour(status=301, headers={"Location": "/elsewhere"}), ProviderMisconfigured, id="redirect"),
     pytest.param(Behaviour(body=b"<html>"), ProviderBadResponse, id="garbage"),
     pytest.param(Behaviour(body=b"{}"), ProviderBadResponse, id="no choice"),
     pytest.param(Behaviour(body=b"\xff\xfe"), ProviderBadResponse, id="not text"),
@@ -156,16 +164,16 @@ STREAM_FAILURES = [
 
 @pytest.mark.parametrize(("behaviour", "error"), STREAM_FAILURES)
 async def test_a_streamed_answer_that_fails(
-    provider: OpenAICompatible, model: MockModel, behaviour: Behaviour, error: type[ServiceError]
+    provider: HttpProvider, model: MockModel, behaviour: Behaviour, error: type[ServiceError]
 ) -> None:
     model.script(behaviour)
     with pytest.raises(error):
         await streamed(provider)
 
 
-async def test_the_time_to_retry_is_the_providers(provider: OpenAICompatible, model: MockModel) -> None:
+async def test_the_time_to_retry_is_the_providers(provider: HttpProvider, model: MockModel) -> None:
     model.script(Behaviour(status=429, headers={"Retry-After": "7"}))
-    with pytest.raises(ProviderUnavailable) as caught:
+    with pytest.raises(ProviderRateLimited) as caught:
         await provider.complete(CALL, None)
     assert caught.value.retry_after == 7.0
     assert caught.value.metadata["status"] == "429"
@@ -211,11 +219,11 @@ async def test_a_silence_after_a_slow_reader_is_the_providers(short: Short, mode
     assert time.monotonic() - begin >= 0.4 + 0.3
 
 
-@pytest.mark.parametrize(("url", "key"), [("http://me:secret@host/v1", None), ("http://host/v1", "two\nlines")])
+@pytest.mark.parametrize(("url", "key"), [("http://me:secret@host/v1", "k"), ("http://host/v1", "two\nlines")])
 async def test_what_can_not_be_sent_is_said_at_the_start(url: str, key: str | None) -> None:
     async with open_client(1.0) as client:
         with pytest.raises(StartupError, match="provider 'local'") as caught:
-            OpenAICompatible("local", url, key, BOUNDS, client)
+            provider_at(url, client, extra_headers={"Authorization": key})
     assert "secret" not in str(caught.value)
     assert "lines" not in str(caught.value)
 
@@ -225,13 +233,13 @@ async def test_nobody_there() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     async with open_client(BOUNDS.connect) as client:
-        unreachable = OpenAICompatible("gone", f"http://127.0.0.1:{port}/v1", None, BOUNDS, client)
+        unreachable = provider_at(f"http://127.0.0.1:{port}/v1", client)
         with pytest.raises(ProviderUnavailable, match="can't be reached") as caught:
             await unreachable.complete(CALL, None)
     assert caught.value.retry_after is not None
 
 
-async def test_cancelling_stops_the_provider(provider: OpenAICompatible, model: MockModel) -> None:
+async def test_cancelling_stops_the_provider(provider: HttpProvider, model: MockModel) -> None:
     model.script(Behaviour(hold_after_chunks=1))
     task = asyncio.create_task(streamed(provider))
     await model.received(1)
@@ -244,7 +252,7 @@ async def test_cancelling_stops_the_provider(provider: OpenAICompatible, model: 
             await asyncio.sleep(0.01)
 
 
-async def test_an_answer_without_end_is_refused(narrow: OpenAICompatible, model: MockModel) -> None:
+async def test_an_answer_without_end_is_refused(narrow: HttpProvider, model: MockModel) -> None:
     with pytest.raises(ProviderBadResponse):
         await streamed(narrow)
 
@@ -259,21 +267,21 @@ TOO_LARGE = [
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("behaviour", TOO_LARGE)
 async def test_an_answers_size_is_in_bytes_of_all_that_is_stored(
-    narrow: OpenAICompatible, model: MockModel, behaviour: Behaviour, stream: bool
+    narrow: HttpProvider, model: MockModel, behaviour: Behaviour, stream: bool
 ) -> None:
     model.script(behaviour)
     with pytest.raises(ProviderBadResponse, match="longer than 10 bytes"):
         await (streamed(narrow) if stream else narrow.complete(CALL, None))
 
 
-async def test_a_stream_is_cut_off_by_its_bytes(narrow: OpenAICompatible, model: MockModel) -> None:
+async def test_a_stream_is_cut_off_by_its_bytes(narrow: HttpProvider, model: MockModel) -> None:
     model.script(Behaviour(text="üüü üüü üüü", hold_after_chunks=3))
     with pytest.raises(ProviderBadResponse, match="longer than 10 bytes"):
         await streamed(narrow)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_refusal_counts_as_answer(narrow: OpenAICompatible, model: MockModel, stream: bool) -> None:
+async def test_a_refusal_counts_as_answer(narrow: HttpProvider, model: MockModel, stream: bool) -> None:
     said = b'{"choices": [{"%b": {"refusal": "I would not"}, "finish_reason": "stop"}]}' % (
         b"delta" if stream else b"message"
     )
@@ -283,7 +291,6 @@ async def test_a_refusal_counts_as_answer(narrow: OpenAICompatible, model: MockM
 
 
 BAD_CALLS = [
-    pytest.param((("c1", "look", "{}"), ("c1", "see", "{}")), "one id", id="repeated id"),
     pytest.param(tuple((f"c{n}", "look", "{}") for n in range(129)), "more than 128", id="too many"),
 ]
 
@@ -291,8 +298,19 @@ BAD_CALLS = [
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("calls", "why"), BAD_CALLS)
 async def test_tool_calls_that_no_session_takes(
-    provider: OpenAICompatible, model: MockModel, calls: tuple[tuple[str, str, str], ...], why: str, stream: bool
+    provider: HttpProvider, model: MockModel, calls: tuple[tuple[str, str, str], ...], why: str, stream: bool
 ) -> None:
     model.script(Behaviour(tool_calls=calls))
     with pytest.raises(ProviderBadResponse, match=why):
         await (streamed(provider) if stream else provider.complete(CALL, None))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tool_calls_with_one_id_get_ids_of_their_own(
+    provider: HttpProvider, model: MockModel, stream: bool
+) -> None:
+    model.script(Behaviour(tool_calls=(("c1", "look", "{}"), ("c1", "see", "{}"))))
+    answer = (await streamed(provider))[1] if stream else await provider.complete(CALL, None)
+    first, second = answer.message.tool_calls
+    assert (first.id, first.name, second.name) == ("c1", "look", "see")
+    assert second.id not in ("", "c1")

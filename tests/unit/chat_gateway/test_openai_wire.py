@@ -3,7 +3,7 @@
 import pytest
 
 from chat_gateway.model.turn import Usage
-from chat_gateway.providers.openai_json import MAX_TOKENS, decode_completion, to_usage
+from chat_gateway.providers.openai.wire import MAX_TOKENS, decode_completion, to_usage
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,253 @@
+"""One call of a model over HTTP, whatever the kind of provider: sent, timed, bounded, and its failures named."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Final, NoReturn, Self
+
+from aiohttp import ClientError, ClientResponse, ConnectionTimeoutError
+
+from chat_gateway.model.errors import ProviderBadResponse, ProviderTimeout
+from chat_gateway.model.turn import Message, OnDelta
+from chat_gateway.providers.adapter import Adapter, AnswerStream, BadAnswer, ReportedError
+from chat_gateway.providers.http_client import Endpoint, transport_error
+from chat_gateway.providers.provider import ModelAnswer, ModelCall
+from chat_gateway.providers.sse import EventTooLarge, SseParser
+from chat_gateway.providers.upstream_errors import MAX_ERROR_BYTES, ErrorReader
+from servicekit import traces
+
+MAX_ANSWER_BYTES = 240 * 1024
+"""The longest answer that is taken, in bytes of UTF-8: with the longest request it still fits CommitTurn's 1 MiB."""
+MAX_TOOL_CALLS = 128
+USAGE_GRACE: Final = 2.0
+"""Seconds that the end of a stream is waited for, once the reason why the answer ended is there."""
+
+_MAX_BODY_BYTES = 4 * MAX_ANSWER_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderBounds:
+    """How long to wait for a provider, in seconds."""
+
+    connect: float = 5.0
+    first_token: float = 120.0
+    between_tokens: float = 60.0
+    answer: float = 600.0
+    """For an answer that is not streamed."""
+    usage_grace: float = USAGE_GRACE
+
+
+class HttpProvider:
+    """Implements `Provider` for any kind, with its adapter."""
+
+    def __init__(
+        self,
+        name: str,
+        adapter: Adapter,
+        endpoint: Endpoint,
+        errors: ErrorReader,
+        bounds: ProviderBounds,
+        *,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
+        self.name = name
+        self._adapter = adapter
+        self._endpoint = endpoint
+        self._errors = errors
+        self._bounds = bounds
+        self._max_answer_bytes = max_answer_bytes
+
+    async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
+        phase = _Phase("answer" if on_delta is None else "first_token")
+        limit = self._bounds.answer if on_delta is None else self._bounds.first_token
+        request = self._adapter.request(call, stream=on_delta is not None)
+        try:
+            async with asyncio.timeout(limit) as bound:
+                headers = {**request.headers, **dict(traces.outgoing())} if traces.on() else request.headers
+                async with await self._endpoint.send(request.path, request.body, headers) as response:
+                    if response.status != 200:
+                        await self._refuse(response)
+                    if on_delta is None:
+                        return self._bounded(self._adapter.read(await self._body(response), call))
+                    with _Silence(bound, self._bounds.between_tokens) as silence:
+                        return await self._streamed(response, call, on_delta, silence, phase)
+        except ConnectionTimeoutError:
+            raise ProviderTimeout(self.name, "connect") from None
+        except TimeoutError:
+            raise ProviderTimeout(self.name, phase.name) from None
+        except ClientError as error:
+            raise transport_error(self.name, error) from error
+        except BadAnswer as error:
+            raise ProviderBadResponse(self.name, str(error)) from None
+        except EventTooLarge:
+            raise ProviderBadResponse(self.name, "an event that is too large") from None
+        except ReportedError as error:
+            raise self._errors.reported(error.body) from None
+
+    async def _streamed(
+        self,
+        response: ClientResponse,
+        call: ModelCall,
+        on_delta: OnDelta,
+        silence: "_Silence",
+        phase: "_Phase",
+    ) -> ModelAnswer:
+        parser, answer = SseParser(), self._adapter.stream(call)
+        while chunk := await response.content.readany():
+            # What came together goes on together: each delta of its own would be a write to the caller of its own.
+            await self._take(answer, parser.feed(chunk), on_delta, silence, phase)
+            if answer.ended:
+                break
+            if answer.finished:
+                await self._rest(response, parser, answer, on_delta, silence, phase)
+                break
+            if answer.alive:
+                silence.begin()
+        if not answer.ended and not answer.finished:
+            await self._take(answer, parser.close(), on_delta, silence, phase)
+        return self._bounded(answer.answer())
+
+    async def _rest(
+        self,
+        response: ClientResponse,
+        parser: SseParser,
+        answer: AnswerStream,
+        on_delta: OnDelta,
+        silence: "_Silence",
+        phase: "_Phase",
+    ) -> None:
+        """Reads what follows the finish reason. The answer is whole: nothing that goes wrong here costs it."""
+        deadline = asyncio.get_running_loop().time() + self._bounds.usage_grace
+        while not answer.ended:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    chunk = await response.content.readany()
+                events = parser.feed(chunk) if chunk else parser.close()
+            except (TimeoutError, ClientError, EventTooLarge):
+                return
+            try:
+                await self._take(answer, events, on_delta, silence, phase)
+            except (BadAnswer, ReportedError):
+                return
+            if not chunk:
+                return
+
+    async def _take(
+        self, answer: AnswerStream, events: list[bytes], on_delta: OnDelta, silence: "_Silence", phase: "_Phase"
+    ) -> None:
+        delta = answer.add(events)
+        if answer.size > self._max_answer_bytes:
+            self._too_long()
+        if answer.alive:
+            phase.name = "between_tokens"
+            # The caller's slowness is not the provider's: its time does not count.
+            silence.pause()
+        if delta is not None:
+            await on_delta(delta)
+
+    def _bounded(self, answer: ModelAnswer) -> ModelAnswer:
+        message = answer.message
+        size = message_bytes(message)
+        if size > self._max_answer_bytes:
+            self._too_long()
+        if len(message.tool_calls) > MAX_TOOL_CALLS:
+            raise BadAnswer(f"more than {MAX_TOOL_CALLS} tool calls")
+        room = self._max_answer_bytes - size
+        if message.reasoning and text_bytes(message.reasoning) > room:
+            # The caller has seen it all; what is stored of it must not cost the answer.
+            kept = message.reasoning.encode()[:room].decode("utf-8", "ignore")
+            return replace(answer, message=replace(message, reasoning=kept))
+        return answer
+
+    def _too_long(self) -> NoReturn:
+        raise BadAnswer(f"an answer longer than {self._max_answer_bytes} bytes")
+
+    async def _body(self, response: ClientResponse) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await response.content.readany():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > _MAX_BODY_BYTES:
+                raise BadAnswer(f"an answer longer than {_MAX_BODY_BYTES} bytes")
+        return b"".join(chunks)
+
+    async def _refuse(self, response: ClientResponse) -> NoReturn:
+        said = b""
+        try:
+            while len(said) < MAX_ERROR_BYTES and (chunk := await response.content.readany()):
+                said += chunk
+        except ClientError:
+            pass  # the status says enough
+        raise self._errors.refused(response.status, response.headers, said[:MAX_ERROR_BYTES])
+
+
+class _Phase:
+    """Which bound a call is under, for the error that names it."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class _Silence:
+    """Ends a call whose provider, once it has begun to answer, says nothing for `longest` seconds.
+
+    A timer for every piece would cost as much as decoding it: there is one a call, which looks at the clock when it
+    strikes, and waits for the rest of a silence that began later.
+    """
+
+    __slots__ = ("_longest", "_loop", "_scope", "_since", "_timer")
+
+    def __init__(self, scope: asyncio.Timeout, longest: float) -> None:
+        self._scope = scope
+        self._longest = longest
+        self._loop = asyncio.get_running_loop()
+        self._since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """It is the provider's turn to speak."""
+        self._since = self._loop.time()
+
+    def pause(self) -> None:
+        """It is not; from the first time on, the scope's own bound does not count any more."""
+        self._since = None
+        if self._timer is None:
+            self._scope.reschedule(None)
+            self._timer = self._loop.call_later(self._longest, self._strike)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _strike(self) -> None:
+        now = self._loop.time()
+        end = (now if self._since is None else self._since) + self._longest
+        if end <= now:
+            self._scope.reschedule(now)
+        else:
+            self._timer = self._loop.call_at(end, self._strike)
+
+
+def message_bytes(message: Message) -> int:
+    """Returns the bytes of what is stored of an answer, reasoning aside."""
+    size = text_bytes(message.content) + text_bytes(message.refusal)
+    if message.provider_data is not None:
+        size += len(message.provider_data.json)
+    for call in message.tool_calls:
+        size += text_bytes(call.id) + text_bytes(call.name) + text_bytes(call.arguments)
+        if call.provider_data is not None:
+            size += len(call.provider_data.json)
+    return size
+
+
+def text_bytes(text: str) -> int:
+    """Returns the length of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))

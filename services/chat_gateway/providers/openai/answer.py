@@ -1,0 +1,313 @@
+"""An answer in OpenAI's JSON, whole or streamed, as the gateway's own values."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+
+from chat_gateway.model.turn import (
+    NO_DETAILS,
+    AnswerDetails,
+    Delta,
+    FinishReason,
+    Message,
+    ProviderData,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from chat_gateway.providers.adapter import BadAnswer, ReportedError
+from chat_gateway.providers.finish_reasons import finish_reason
+from chat_gateway.providers.openai.dialect import Dialect
+from chat_gateway.providers.openai.request import KIND
+from chat_gateway.providers.openai.think_tags import ThinkTags
+from chat_gateway.providers.openai.tool_calls import ToolCalls, whole_calls
+from chat_gateway.providers.openai.wire import (
+    UpstreamChoice,
+    UpstreamCompletion,
+    UpstreamMessage,
+    decode_completion,
+    said,
+    to_usage,
+)
+from chat_gateway.providers.provider import ModelAnswer
+from contract.enums import Role
+
+_DONE = b"[DONE]"
+_MAX_REASONING_CHARACTERS = 256 * 1024
+"""What is kept of reasoning; the caller of a stream gets all of it."""
+_MAX_TEXT = 128
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+def read_answer(body: bytes, model: str, dialect: Dialect, provider: str) -> ModelAnswer:
+    """Returns the answer of a completion that was not streamed. Raises `BadAnswer` and `ReportedError`."""
+    completion = _checked(body)
+    choice = completion.choices[0] if completion.choices else None
+    message = (choice.message or choice.delta) if choice is not None else None
+    if choice is None or message is None:
+        raise BadAnswer("a completion without a choice")
+    content, reasoning = message.content or "", message.reasoning_content or message.reasoning or ""
+    if dialect.think_tags:
+        thought, content = _parted(content)
+        reasoning += thought
+    calls = whole_calls(message.tool_calls, provider)
+    answer = Message(
+        Role.ASSISTANT,
+        content,
+        tool_calls=calls,
+        refusal=message.refusal or "",
+        reasoning=reasoning,
+        provider_data=_kept(said(message.reasoning_details), said(message.extra_content), provider),
+    )
+    reason = _reason(choice.finish_reason or "stop", calls)
+    details = _details(completion, said(message.annotations), said(choice.logprobs))
+    return ModelAnswer(answer, reason, to_usage(completion.usage), _short(completion.model) or model, details)
+
+
+class CompletionStream:
+    """An `AnswerStream` of chunks."""
+
+    __slots__ = (
+        "_calls",
+        "_content",
+        "_details",
+        "_dialect",
+        "_extra",
+        "_finish_reason",
+        "_logprobs",
+        "_model",
+        "_provider",
+        "_reasoning",
+        "_reasoning_details",
+        "_reasoning_size",
+        "_refusal",
+        "_tags",
+        "_usage",
+        "alive",
+        "ended",
+        "finished",
+        "size",
+    )
+
+    def __init__(self, model: str, dialect: Dialect, provider: str) -> None:
+        self._model = model
+        self._dialect = dialect
+        self._provider = provider
+        self._content: list[str] = []
+        self._refusal: list[str] = []
+        self._reasoning: list[str] = []
+        self._reasoning_size = 0
+        self._reasoning_details: list[bytes] = []
+        self._extra = b""
+        self._calls: ToolCalls | None = None
+        self._logprobs: list[bytes] = []
+        self._details = NO_DETAILS
+        self._finish_reason = ""
+        self._usage = Usage()
+        self._tags = ThinkTags() if dialect.think_tags else None
+        self.size = 0
+        self.alive = False
+        self.finished = False
+        self.ended = False
+
+    def add(self, events: Sequence[bytes]) -> Delta | None:
+        added = _Added()
+        for event in events:
+            if self.ended:
+                break
+            if event[:1] == b"{" or (event := event.strip()):
+                if event == _DONE:
+                    self.ended = True
+                else:
+                    self._chunk(_checked(event), added)
+        if self._tags is not None and (self.finished or self.ended):
+            thought, text = self._tags.close()
+            self._keep_text(added, text, thought)
+        return added.delta()
+
+    def answer(self) -> ModelAnswer:
+        calls = self._calls.calls() if self._calls is not None else ()
+        if not self._finish_reason and (self._dialect.finish_reason or not (self._content or calls)):
+            raise BadAnswer("a stream that ended without a finish_reason")
+        details = b"[%b]" % b",".join(self._reasoning_details) if self._reasoning_details else b""
+        message = Message(
+            Role.ASSISTANT,
+            "".join(self._content),
+            tool_calls=calls,
+            refusal="".join(self._refusal),
+            reasoning="".join(self._reasoning),
+            provider_data=_kept(details, self._extra, self._provider),
+        )
+        reason = _reason(self._finish_reason or "stop", calls)
+        answered = self._details
+        if self._logprobs:
+            answered = replace(answered, logprobs=joined_logprobs(self._logprobs))
+        return ModelAnswer(message, reason, self._usage, self._model, answered)
+
+    def _chunk(self, chunk: UpstreamCompletion, added: "_Added") -> None:
+        if chunk.usage is not None:
+            self._usage = to_usage(chunk.usage)
+        if chunk.model:
+            self._model = _short(chunk.model)
+        if chunk.system_fingerprint or chunk.service_tier:
+            self._details = replace(
+                self._details,
+                system_fingerprint=_short(chunk.system_fingerprint) or self._details.system_fingerprint,
+                service_tier=_short(chunk.service_tier) or self._details.service_tier,
+            )
+        if not chunk.choices:
+            return
+        choice = chunk.choices[0]
+        delta = choice.delta or choice.message
+        if delta is not None:
+            self._message(delta, added)
+        if choice.logprobs:
+            self._keep_logprobs(choice, added)
+        if choice.finish_reason:
+            self._finish_reason = choice.finish_reason
+            self.finished = self.alive = True
+
+    def _message(self, delta: UpstreamMessage, added: "_Added") -> None:
+        content, reasoning = delta.content or "", delta.reasoning_content or delta.reasoning or ""
+        if self._tags is not None and content:
+            self.alive = True
+            thought, content = self._tags.feed(content)
+            reasoning += thought
+        self._keep_text(added, content, reasoning)
+        if delta.refusal:
+            self.alive = True
+            added.refusal.append(delta.refusal)
+            self._refusal.append(delta.refusal)
+            self.size += _size(delta.refusal)
+        if delta.tool_calls:
+            self._keep_calls(delta, added)
+        if delta.reasoning_details or delta.extra_content or delta.annotations:
+            self._keep_opaque(delta)
+
+    def _keep_text(self, added: "_Added", content: str, reasoning: str) -> None:
+        if content:
+            self.alive = True
+            added.content.append(content)
+            self._content.append(content)
+            self.size += _size(content)
+        if reasoning:
+            self.alive = True
+            added.reasoning.append(reasoning)
+            self._reasoning_size += len(reasoning)
+            if self._reasoning_size <= _MAX_REASONING_CHARACTERS:
+                self._reasoning.append(reasoning)
+
+    def _keep_calls(self, delta: UpstreamMessage, added: "_Added") -> None:
+        self.alive = True
+        if self._calls is None:
+            self._calls = ToolCalls(self._provider)
+        before = self._calls.size
+        for call in delta.tool_calls or ():
+            piece = self._calls.add(call)
+            if piece is not None:
+                added.calls.append(piece)
+        self.size += self._calls.size - before
+
+    def _keep_opaque(self, delta: UpstreamMessage) -> None:
+        details, extra, annotations = map(said, (delta.reasoning_details, delta.extra_content, delta.annotations))
+        if details.startswith(b"["):
+            self.alive = True
+            self._reasoning_details.append(details[1:-1])
+        self._extra = extra or self._extra
+        if annotations.startswith(b"["):
+            before = self._details.annotations
+            self._details = replace(
+                self._details, annotations=b"%b,%b" % (before[:-1], annotations[1:]) if before else annotations
+            )
+        self.size += len(details) + len(extra) + len(annotations)
+
+    def _keep_logprobs(self, choice: UpstreamChoice, added: "_Added") -> None:
+        logprobs = said(choice.logprobs)
+        if logprobs:
+            self._logprobs.append(logprobs)
+            added.logprobs.append(logprobs)
+
+
+class _Added:
+    """What events that came together add."""
+
+    __slots__ = ("calls", "content", "logprobs", "reasoning", "refusal")
+
+    def __init__(self) -> None:
+        self.content: list[str] = []
+        self.reasoning: list[str] = []
+        self.refusal: list[str] = []
+        self.calls: list[ToolCallDelta] = []
+        self.logprobs: list[bytes] = []
+
+    def delta(self) -> Delta | None:
+        if not (self.content or self.reasoning or self.calls or self.refusal or self.logprobs):
+            return None
+        return Delta(
+            "".join(self.content),
+            tuple(self.calls),
+            "".join(self.refusal),
+            "".join(self.reasoning),
+            logprobs=joined_logprobs(self.logprobs) if self.logprobs else b"",
+        )
+
+
+def joined_logprobs(pieces: list[bytes]) -> bytes:
+    """Returns the `logprobs` of several pieces of an answer as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    joined: dict[str, list[object]] = {}
+    for piece in pieces:
+        try:
+            found = _decode(piece)
+        except (msgspec.MsgspecError, RecursionError):
+            continue
+        for name, tokens in found.items() if isinstance(found, dict) else ():
+            if isinstance(tokens, list):
+                joined.setdefault(name, []).extend(tokens)
+    return _encode(joined)
+
+
+def _checked(text: bytes) -> UpstreamCompletion:
+    completion = decode_completion(text)
+    if said(completion.error):
+        raise ReportedError(text)
+    return completion
+
+
+def _reason(word: str, calls: tuple[ToolCall, ...]) -> FinishReason:
+    reason = finish_reason(word)
+    if reason is None:
+        raise BadAnswer("it ended for a reason that is no success")
+    # Many servers say `stop` after tool calls; what the caller has to do next is what counts.
+    return FinishReason.TOOL_CALLS if calls and reason is FinishReason.STOP else reason
+
+
+def _kept(reasoning_details: bytes, extra_content: bytes, provider: str) -> ProviderData | None:
+    fields = [("reasoning_details", reasoning_details), ("extra_content", extra_content)]
+    text = b",".join(b'"%b":%b' % (name.encode(), value) for name, value in fields if value)
+    return ProviderData(KIND, provider, b"{%b}" % text) if text else None
+
+
+def _details(completion: UpstreamCompletion, annotations: bytes, logprobs: bytes) -> AnswerDetails:
+    if not (completion.system_fingerprint or completion.service_tier or annotations or logprobs):
+        return NO_DETAILS
+    return AnswerDetails(
+        "", _short(completion.system_fingerprint), _short(completion.service_tier), annotations, logprobs
+    )
+
+
+def _parted(content: str) -> tuple[str, str]:
+    tags = ThinkTags()
+    (thought, text), (more_thought, more_text) = tags.feed(content), tags.close()
+    return thought + more_thought, text + more_text
+
+
+def _short(text: str | None) -> str:
+    return text[:_MAX_TEXT] if text else ""
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))

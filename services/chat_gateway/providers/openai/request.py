@@ -1,0 +1,153 @@
+"""A model call as the JSON of OpenAI's chat completions."""
+
+import hashlib
+import string
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from chat_gateway.model.turn import ImagePart, Message, ProviderData, TextPart, Tool, ToolCall
+from chat_gateway.providers.openai.dialect import Dialect
+from chat_gateway.providers.provider import ModelCall
+from contract.enums import Role
+
+KIND = "openai"
+KEPT_FIELDS = ("reasoning_details", "extra_content")
+"""What providers of this kind want back with a message or a tool call, word for word."""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+_ROLES = {role: role.value for role in Role}  # `value` is a property in Python: three times a look-up
+_SHORT_ID = frozenset(string.ascii_letters + string.digits)
+_SHORT_ID_LENGTH = 9
+
+
+def encode_call(call: ModelCall, dialect: Dialect, provider: str, *, stream: bool) -> bytes:
+    """Returns the request body of a call to the provider of that name."""
+    messages = _one_system(call.messages) if dialect.single_system else call.messages
+    write = _Writer(dialect, provider)
+    body: dict[str, Any] = {"model": call.model, "messages": list(map(write.message, messages))}
+    if stream:
+        body["stream"] = True
+        if dialect.stream_usage:
+            body["stream_options"] = {"include_usage": True}
+    _add_sampling(body, call, dialect)
+    if call.tools:
+        body["tools"] = [_tool_json(tool) for tool in call.tools]
+        if call.tool_choice:
+            body["tool_choice"] = _tool_choice_json(call.tool_choice)
+    if call.response_format is not None:
+        body["response_format"] = call.response_format
+    if dialect.extra_body:
+        body = {**dialect.extra_body, **body}
+    return _encode(body)
+
+
+class _Writer:
+    """Writes messages for one provider."""
+
+    __slots__ = ("_dialect", "_provider")
+
+    def __init__(self, dialect: Dialect, provider: str) -> None:
+        self._dialect = dialect
+        self._provider = provider
+
+    def message(self, message: Message) -> dict[str, Any]:
+        role = message.role
+        out: dict[str, Any] = {"role": _ROLES[role], "content": message.content}
+        if role is Role.SYSTEM:
+            out["role"] = self._dialect.system_role
+        if message.parts:
+            out["content"] = [_part_json(part) for part in message.parts]
+        if role is Role.ASSISTANT:
+            self._add_answer(out, message)
+        if message.tool_call_id:
+            out["tool_call_id"] = self._call_id(message.tool_call_id)
+        if message.name and self._dialect.names:
+            out["name"] = message.name
+        return out
+
+    def _add_answer(self, out: dict[str, Any], message: Message) -> None:
+        if message.tool_calls:
+            out["tool_calls"] = [self._tool_call(call) for call in message.tool_calls]
+            out["content"] = message.content or None
+        if message.reasoning:
+            send = self._dialect.send_reasoning
+            if send == "always" or (send == "tool_calls" and message.tool_calls):
+                out[self._dialect.reasoning_field] = message.reasoning
+        if message.provider_data is not None:
+            out.update(self._kept(message.provider_data))
+
+    def _tool_call(self, call: ToolCall) -> dict[str, Any]:
+        out: dict[str, Any] = {
+            "id": self._call_id(call.id),
+            "type": "function",
+            # A call without arguments has an empty object: strict servers parse what they are given.
+            "function": {"name": call.name, "arguments": call.arguments or "{}"},
+        }
+        if call.provider_data is not None:
+            out.update(self._kept(call.provider_data))
+        return out
+
+    def _kept(self, data: ProviderData) -> dict[str, Any]:
+        if data.kind != KIND or data.provider != self._provider:
+            return {}
+        try:
+            kept = _decode(data.json)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return {}
+        # It may have come with a caller's history: it never overrides what was said.
+        return {name: kept[name] for name in KEPT_FIELDS if name in kept} if isinstance(kept, dict) else {}
+
+    def _call_id(self, call_id: str) -> str:
+        if not self._dialect.short_call_ids or (len(call_id) == _SHORT_ID_LENGTH and _SHORT_ID.issuperset(call_id)):
+            return call_id
+        return hashlib.sha256(call_id.encode("utf-8", "replace")).hexdigest()[:_SHORT_ID_LENGTH]
+
+
+def _one_system(messages: Sequence[Message]) -> list[Message]:
+    """Returns the messages with one system message at most, at the head, that holds the text of all of them."""
+    system = [message.content for message in messages if message.role is Role.SYSTEM]
+    if not system or (len(system) == 1 and messages[0].role is Role.SYSTEM):
+        return list(messages)
+    rest = [message for message in messages if message.role is not Role.SYSTEM]
+    return [Message(Role.SYSTEM, "\n\n".join(system)), *rest]
+
+
+def _part_json(part: TextPart | ImagePart) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    image = {"url": part.url, "detail": part.detail} if part.detail else {"url": part.url}
+    return {"type": "image_url", "image_url": image}
+
+
+def _tool_json(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.parameters is not None:
+        function["parameters"] = tool.parameters
+    if tool.strict:
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+def _tool_choice_json(choice: str) -> Any:
+    if choice in ("auto", "none", "required"):
+        return choice
+    return {"type": "function", "function": {"name": choice}}
+
+
+def _add_sampling(body: dict[str, Any], call: ModelCall, dialect: Dialect) -> None:
+    sampling = call.sampling
+    said = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        dialect.token_limit: sampling.max_output_tokens,
+        dialect.seed_field: sampling.seed,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "stop": sampling.stop or None,
+    }
+    body.update({name: value for name, value in said.items() if value is not None})

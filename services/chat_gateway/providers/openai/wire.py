@@ -1,0 +1,255 @@
+"""The shapes of completions and chunks, read generously: what is odd in form is mended, and costs no answer.
+
+Nearly every text fits the shapes below, which costs least. One that does not is read as plain JSON and mended: numbers
+that are text, lists for texts, `index: null`, NaN, broken UTF-8.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from chat_gateway.model.turn import Usage
+from chat_gateway.providers.adapter import BadAnswer
+
+MAX_TOKENS: Final = 2**31
+"""No model call counts more tokens than this: what a provider says beyond it is not true."""
+
+_ABSENT = msgspec.Raw()
+_NULL = (b"", b"null", b"[]", b"{}")
+_encode = msgspec.json.Encoder().encode
+
+
+class UpstreamFunction(msgspec.Struct):
+    """The function of a tool call, whole or a piece of it."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class UpstreamToolCall(msgspec.Struct):
+    """A tool call, whole or a piece of it."""
+
+    index: int | None = None
+    id: str | None = None
+    function: UpstreamFunction | None = None
+    extra_content: msgspec.Raw = _ABSENT
+
+
+class UpstreamMessage(msgspec.Struct):
+    """The message of a choice, or its delta."""
+
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[UpstreamToolCall] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    reasoning_details: msgspec.Raw = _ABSENT
+    extra_content: msgspec.Raw = _ABSENT
+    annotations: msgspec.Raw = _ABSENT
+
+
+class UpstreamChoice(msgspec.Struct):
+    """A choice; we ask for one."""
+
+    message: UpstreamMessage | None = None
+    delta: UpstreamMessage | None = None
+    finish_reason: str | None = None
+    logprobs: msgspec.Raw = _ABSENT
+
+
+class PromptDetails(msgspec.Struct):
+    """Where prompt tokens came from, and went to."""
+
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct):
+    """What completion tokens were for."""
+
+    reasoning_tokens: int | None = None
+
+
+class UpstreamUsage(msgspec.Struct):
+    """Token counts."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+    prompt_cache_hit_tokens: int | None = None
+    """DeepSeek's name for cached tokens."""
+
+
+class UpstreamCompletion(msgspec.Struct):
+    """A completion, or one chunk of a streamed one."""
+
+    choices: list[UpstreamChoice] | None = None
+    model: str | None = None
+    usage: UpstreamUsage | None = None
+    system_fingerprint: str | None = None
+    service_tier: str | None = None
+    error: msgspec.Raw = _ABSENT
+
+
+_decode = msgspec.json.Decoder(UpstreamCompletion).decode
+
+
+def decode_completion(text: bytes) -> UpstreamCompletion:
+    """Returns a completion or a chunk. Raises `BadAnswer` for what is not JSON, or no object."""
+    try:
+        return _decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _mended(text)
+
+
+def said(raw: msgspec.Raw) -> bytes:
+    """Returns JSON as it came; nothing for null and what is empty."""
+    text = bytes(raw)
+    return b"" if text in _NULL else text
+
+
+def to_usage(usage: UpstreamUsage | None) -> Usage:
+    """Returns the token counts, each from 0 to `MAX_TOKENS`; zeros for what the provider did not count."""
+    if usage is None:
+        return Usage()
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    cached = prompt.cached_tokens if prompt and prompt.cached_tokens is not None else usage.prompt_cache_hit_tokens
+    return Usage(
+        _tokens(usage.prompt_tokens),
+        _tokens(usage.completion_tokens),
+        _tokens(cached),
+        _tokens(completion.reasoning_tokens) if completion else 0,
+        _tokens(prompt.cache_write_tokens) if prompt else 0,
+    )
+
+
+def _tokens(count: int | None) -> int:
+    return min(max(count or 0, 0), MAX_TOKENS)
+
+
+def _mended(text: bytes) -> UpstreamCompletion:
+    try:
+        body = json.loads(text.decode("utf-8", "replace"), parse_constant=lambda _: None, parse_int=_integer)
+    except (ValueError, RecursionError):
+        raise BadAnswer("not a chat completion") from None
+    if not isinstance(body, dict):
+        raise BadAnswer("not a chat completion")
+    try:
+        return UpstreamCompletion(
+            choices=[_choice(choice) for choice in _objects(body.get("choices"))],
+            model=_text(body.get("model")),
+            usage=_usage(body.get("usage")),
+            system_fingerprint=_text(body.get("system_fingerprint")),
+            service_tier=_text(body.get("service_tier")),
+            error=_raw(body.get("error")),
+        )
+    except RecursionError:
+        raise BadAnswer("not a chat completion") from None
+
+
+def _choice(choice: Mapping[str, Any]) -> UpstreamChoice:
+    return UpstreamChoice(
+        message=_message(choice.get("message")),
+        delta=_message(choice.get("delta")),
+        finish_reason=_text(choice.get("finish_reason")),
+        logprobs=_raw(choice.get("logprobs")),
+    )
+
+
+def _message(message: object) -> UpstreamMessage | None:
+    if not isinstance(message, dict):
+        return None
+    content, thought = _content(message.get("content"))
+    return UpstreamMessage(
+        content=content,
+        refusal=_text(message.get("refusal")),
+        tool_calls=[_tool_call(call) for call in _objects(message.get("tool_calls"))],
+        reasoning_content=_text(message.get("reasoning_content")) or thought or None,
+        reasoning=_text(message.get("reasoning")),
+        reasoning_details=_raw(message.get("reasoning_details")),
+        extra_content=_raw(message.get("extra_content")),
+        annotations=_raw(message.get("annotations")),
+    )
+
+
+def _content(content: object) -> tuple[str | None, str]:
+    """Returns the text of content that may be a list of parts, and what its parts of type `thinking` hold."""
+    if not isinstance(content, list):
+        return _text(content), ""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in content:
+        if isinstance(part, str):
+            texts.append(_text(part) or "")
+        elif isinstance(part, dict) and part.get("type") == "thinking":
+            thoughts.append(_content(part.get("thinking"))[0] or "")
+        elif isinstance(part, dict):
+            texts.append(_text(part.get("text")) or "")
+    return "".join(texts), "".join(thoughts)
+
+
+def _tool_call(call: Mapping[str, Any]) -> UpstreamToolCall:
+    function = call.get("function")
+    found = None
+    if isinstance(function, dict):
+        arguments = function.get("arguments")
+        if arguments is not None and not isinstance(arguments, str):
+            arguments = _encode(arguments).decode()
+        found = UpstreamFunction(_text(function.get("name")), _text(arguments))
+    index = _count(call.get("index")) if call.get("index") is not None else None
+    return UpstreamToolCall(index, _text(call.get("id")), found, _raw(call.get("extra_content")))
+
+
+def _usage(usage: object) -> UpstreamUsage | None:
+    if not isinstance(usage, dict):
+        return None
+    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    return UpstreamUsage(
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+        PromptDetails(_count(prompt.get("cached_tokens")), _count(prompt.get("cache_write_tokens")))
+        if isinstance(prompt, dict)
+        else None,
+        CompletionDetails(_count(completion.get("reasoning_tokens"))) if isinstance(completion, dict) else None,
+        _count(usage.get("prompt_cache_hit_tokens")),
+    )
+
+
+def _count(number: object) -> int | None:
+    """Returns a count that may be written as text or with a fraction, rounded half up; None for what is none."""
+    if isinstance(number, str):
+        try:
+            number = float(number)
+        except ValueError:
+            return None
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        return None
+    return math.floor(min(max(number, -1.0), float(MAX_TOKENS)) + 0.5)
+
+
+def _integer(digits: str) -> int:
+    return int(digits) if len(digits) < 20 else MAX_TOKENS
+
+
+def _text(said: object) -> str | None:
+    """Returns text that can be sent on: half a surrogate pair can't."""
+    if isinstance(said, str):
+        return said if said.isascii() else said.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return str(said) if isinstance(said, int | float) and not isinstance(said, bool) else None
+
+
+def _raw(said: object) -> msgspec.Raw:
+    if said is None:
+        return _ABSENT
+    try:
+        return msgspec.Raw(_encode(said))
+    except (msgspec.MsgspecError, UnicodeEncodeError, ValueError):
+        return _ABSENT
+
+
+def _objects(listed: object) -> Iterable[dict[str, Any]]:
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
