@@ -90,6 +90,20 @@ class GatewaySettings(AccessSettings):
     max_body_bytes: Bytes = Field(
         default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="The largest body of an HTTP request."
     )
+    max_connections: int = Field(
+        default=4096,
+        ge=1,
+        le=1_000_000,
+        description="HTTP connections at a time; more are served health checks alone. Fewer where the process may not "
+        "open twice as many files.",
+    )
+    max_connections_per_source: int = Field(
+        default=2048,
+        ge=1,
+        le=1_000_000,
+        description="The same for one address (of IPv6 its first 64 bits). Behind a load balancer, whose address all "
+        "connections have, as many as in all.",
+    )
     keep_alive_interval: Seconds = Field(
         default=10.0, gt=0, le=600, description="Time between comments in a stream while the model is silent."
     )

@@ -27,6 +27,7 @@ from chat_gateway.grpc_edge.chat_servicer import ChatServicer
 from chat_gateway.grpc_edge.runtime_servicer import RuntimeServicer
 from chat_gateway.http_edge.app import build_app
 from chat_gateway.http_edge.dependencies import HttpSettings
+from chat_gateway.http_edge.wire.connections import ConnectionLimits
 from chat_gateway.http_edge.wire.server import HttpServer, http_serving
 from chat_gateway.instances import Instances
 from chat_gateway.leases import LeaseTimes
@@ -121,7 +122,14 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             authenticator=access.authenticator,
         )
         http = await stack.enter_async_context(
-            http_serving(app, settings.host, settings.http_port, _edge_drain(settings), tls=edge_tls)
+            http_serving(
+                app,
+                settings.host,
+                settings.http_port,
+                _edge_drain(settings),
+                tls=edge_tls,
+                limits=ConnectionLimits(settings.max_connections, settings.max_connections_per_source),
+            )
         )
         grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, access, edge_tls))
         metrics_port = await stack.enter_async_context(_metrics_serving(settings, readiness))

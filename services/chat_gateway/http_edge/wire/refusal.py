@@ -6,12 +6,8 @@ from litestar.types import Receive
 
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.errors import encode_error, error_headers, http_status
+from chat_gateway.http_edge.wire.protocol import LINGER_BYTES, LINGER_SECONDS
 from servicekit.errors import ServiceError
-
-LINGER_BYTES = 64 * 1024 * 1024
-LINGER_SECONDS = 5.0
-"""How much and how long an unwanted body is read and discarded. Closing at once would reset the connection, and the
-client, still sending, would never see the answer."""
 
 
 async def refuse(error: ServiceError, context: RequestContext) -> int:

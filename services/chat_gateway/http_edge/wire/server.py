@@ -7,16 +7,22 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope, Send
 
-from chat_gateway.http_edge.wire.protocol import HEAD_TIMEOUT, BoundedHttpProtocol, SharedState
-from servicekit.errors import StartupError
+from chat_gateway.http_edge.wire.connections import ConnectionLimits
+from chat_gateway.http_edge.wire.errors import encode_error, error_headers, http_status
+from chat_gateway.http_edge.wire.protocol import HEAD_TIMEOUT, WRITE_TIMEOUT, BoundedHttpProtocol, SharedState
+from servicekit.errors import StartupError, Unavailable
 from servicekit.supervision import supervise
 from servicekit.tls import Certificates, server_context
 
 KEEP_ALIVE_SECONDS = 75
 """How long an idle connection stays open: longer than the usual load balancer keeps its own."""
 BACKLOG = 2048
+HEALTH_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+"""What connections beyond the limits are served."""
+_TLS_HANDSHAKE_SECONDS = 10.0
+_RETRY_AFTER = 1.0
 _POLL = 0.05
 _CANCEL_GRACE = 2.0
 
@@ -28,6 +34,11 @@ class HttpServer:
         self.port = port
         self._server = server
         self._state = state
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._state.connections)
 
     def retire(self) -> None:
         """Keeps serving, but closes each connection after its next answer (`Connection: close`)."""
@@ -51,11 +62,14 @@ async def http_serving(
     tls: Certificates | None = None,
     *,
     head_timeout: float = HEAD_TIMEOUT,
+    write_timeout: float = WRITE_TIMEOUT,
+    limits: ConnectionLimits | None = None,
 ) -> AsyncIterator[HttpServer]:
     """Serves `app` on `host:port` (0: any free port) while open; raises `StartupError` when the port can't be bound.
 
     With `tls` it speaks HTTPS; a new connection gets the newest certificates. A request's line and headers have
-    `head_timeout` seconds to arrive.
+    `head_timeout` seconds to arrive; a client that takes nothing of its answer for `write_timeout` seconds is cut off.
+    Connections beyond the `limits` are served `HEALTH_PATHS` alone.
 
     Leaving stops accepting, lets requests in flight finish for `drain_timeout` seconds, cancels the rest (they are
     answered with DRAINING) and closes. No signal handlers, no access log, no lifespan.
@@ -66,10 +80,11 @@ async def http_serving(
     if tls is not None:
         server.config.ssl = server_context(tls)
     server.lifespan = server.config.lifespan_class(server.config)
-    server.server_state = state = SharedState(head_timeout)
+    within = (limits or ConnectionLimits()).within_open_files()
+    server.server_state = state = SharedState(_health_only(app), head_timeout, write_timeout, within)
     try:
-        await server.startup(sockets=[listener])
-        ticker = asyncio.create_task(supervise("http_date", lambda: _tick(server)), name="http_date")
+        server.servers = [await _accepting(server, listener)]
+        ticker = asyncio.create_task(supervise("http_ticks", lambda: _tick(server, state)), name="http_ticks")
         try:
             running = HttpServer(listener.getsockname()[1], server, state)
             yield running
@@ -116,10 +131,43 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _tick(server: uvicorn.Server) -> None:
-    """Keeps the Date header current."""
+async def _accepting(server: uvicorn.Server, listener: socket.socket) -> asyncio.Server:
+    """Accepts connections as uvicorn's own start does, but that a handshake of TLS has less time."""
+    loop = asyncio.get_running_loop()
+
+    def connection() -> BoundedHttpProtocol:
+        return BoundedHttpProtocol(
+            config=server.config, server_state=server.server_state, app_state=server.lifespan.state, _loop=loop
+        )
+
+    ssl = server.config.ssl
+    timeout = _TLS_HANDSHAKE_SECONDS if ssl is not None else None
+    return await loop.create_server(connection, sock=listener, ssl=ssl, backlog=BACKLOG, ssl_handshake_timeout=timeout)
+
+
+def _health_only(app: ASGIApp) -> ASGIApp:
+    """Returns an application that serves `HEALTH_PATHS` as `app` does, and refuses everything else."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if dict(scope).get("path") in HEALTH_PATHS:
+            await app(scope, receive, send)
+            return
+        error = Unavailable("the gateway, which has as many connections as it takes,", retry_after=_RETRY_AFTER)
+        body = encode_error(error)
+        length = (b"content-length", b"%d" % len(body))
+        headers = [(b"content-type", b"application/json"), length, *error_headers(error)]
+        await send({"type": "http.response.start", "status": http_status(error), "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    return serve
+
+
+async def _tick(server: uvicorn.Server, state: SharedState) -> None:
+    """Keeps the Date header current, and ends connections that hold what they do not read."""
+    loop = asyncio.get_running_loop()
     while True:
         await server.on_tick(0)
+        state.cut_off_stalled(loop.time())
         await asyncio.sleep(1.0)
 
 

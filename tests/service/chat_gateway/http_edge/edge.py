@@ -11,11 +11,13 @@ import grpc
 import httpx
 from prometheus_client import CollectorRegistry
 
+from access.authenticator import Authenticator
 from chat_gateway.clients.stubs import make_stubs
 from chat_gateway.http_edge.app import build_app
 from chat_gateway.http_edge.dependencies import HttpSettings
+from chat_gateway.http_edge.wire.connections import ConnectionLimits
 from chat_gateway.http_edge.wire.protocol import HEAD_TIMEOUT
-from chat_gateway.http_edge.wire.server import http_serving
+from chat_gateway.http_edge.wire.server import HttpServer, http_serving
 from chat_gateway.instances import InstanceInfo
 from chat_gateway.model.turn import (
     Delta,
@@ -204,6 +206,7 @@ class Edge:
     deletion: FakeDeletion
     instances: FakeInstances
     readiness: FakeReadiness
+    server: HttpServer
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     async def chat(self, headers: Mapping[str, str] | None = None, **fields: Any) -> httpx.Response:
@@ -214,7 +217,12 @@ class Edge:
 
 @contextlib.asynccontextmanager
 async def running_edge(
-    settings: HttpSettings | None = None, *, drain_timeout: float = 1.0, head_timeout: float = HEAD_TIMEOUT
+    settings: HttpSettings | None = None,
+    *,
+    drain_timeout: float = 1.0,
+    head_timeout: float = HEAD_TIMEOUT,
+    limits: ConnectionLimits | None = None,
+    authenticator: Authenticator | None = None,
 ) -> AsyncIterator[Edge]:
     """Serves the edge on any free port."""
     async with contextlib.AsyncExitStack() as stack:
@@ -222,16 +230,31 @@ async def running_edge(
         channel = await stack.enter_async_context(_serve_peers(peers))
         turns, registry = ScriptedTurns(), CollectorRegistry()
         deletion, instances, readiness = FakeDeletion(), FakeInstances(), FakeReadiness()
+        bounds = settings or HttpSettings()
         app = build_app(
-            turns, make_stubs(channel, channel), deletion, instances, readiness, settings, registry=registry
+            turns,
+            make_stubs(channel, channel),
+            deletion,
+            instances,
+            readiness,
+            bounds,
+            authenticator=authenticator,
+            registry=registry,
         )
-        server = await stack.enter_async_context(
-            http_serving(app, "127.0.0.1", 0, drain_timeout, head_timeout=head_timeout)
+        serving = http_serving(
+            app,
+            "127.0.0.1",
+            0,
+            drain_timeout,
+            head_timeout=head_timeout,
+            write_timeout=bounds.write_timeout,
+            limits=limits,
         )
+        server = await stack.enter_async_context(serving)
         client = await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10, trust_env=False)
         )
-        yield Edge(server.port, client, turns, peers, deletion, instances, readiness, registry)
+        yield Edge(server.port, client, turns, peers, deletion, instances, readiness, server, registry)
 
 
 @contextlib.asynccontextmanager
