@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from access.api_key import mark_secret_of
 from access.authenticator import Authenticator, TokenVerifier, fixed_callers, peer_credential
 from access.interceptor import AccessInterceptor, Origin, by_certificate, no_identity
 from access.key_cache import KeyCache, KeyChecker, KeyTimes
@@ -51,7 +52,7 @@ def build_access_control(
     rules = rules_of(services)
     if settings.auth == "off":
         return AccessControl(None, None, None, (Origin(rules),) if record_origin else ())
-    keys = KeyCache(checker, key_times(settings), limit=settings.max_known_keys)
+    keys = KeyCache(checker, key_times(settings), limit=settings.max_known_keys, mark_secret=mark_secret(settings))
     over_tls = settings.tls_files is not None
     fixed = fixed_callers(settings.read_operator_key(), () if over_tls else peers)
     tokens = _tokens(settings)
@@ -73,6 +74,14 @@ def _tokens(settings: AccessSettings) -> TokenVerifier | None:
 def key_times(settings: AccessSettings) -> KeyTimes:
     """Returns how long what is known of keys is good."""
     return KeyTimes(max_age=settings.key_max_age)
+
+
+def mark_secret(settings: AccessSettings) -> bytes | None:
+    """Returns the secret of this installation's marks on API keys; None where there is no operator key."""
+    try:
+        return mark_secret_of(settings.read_operator_key())
+    except ValueError:
+        return None
 
 
 def own_credential(settings: AccessSettings, name: str) -> str | None:

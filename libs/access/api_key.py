@@ -1,10 +1,14 @@
-"""What an API key looks like: `parley_sk_`, 43 characters of secret, 6 of checksum.
+"""What an API key looks like: `parley_sk_`, 35 characters of secret, 8 of mark, 6 of checksum.
 
 The checksum (CRC-32 of all before it) protects nothing: it distinguishes a typo, or a key that was cut off, from a key
-that is not valid any more, and refuses garbage without a look-up.
+that is not valid any more, and refuses garbage without a look-up. Anybody can compute it. The mark (HMAC-SHA256 of all
+before it, under a secret of the installation) nobody else can: a key that carries it was made here, whether or not it
+is still valid. Keys of releases before the mark, and those that were made under another secret, have a secret of 43
+characters and no mark: they are as valid, but look like what a stranger can make up.
 """
 
 import hashlib
+import hmac
 import re
 import secrets
 import zlib
@@ -14,20 +18,33 @@ PREFIX: Final = "parley_sk_"
 """Every key begins with it, so that scanners of repositories and logs can know one."""
 
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_SECRET: Final = 43  # 62**43 is more than 2**256
+_SECRET: Final = 35  # 62**35 is more than 2**208
+_MARK: Final = 8  # 62**8 is more than 2**47: each try is a call
 _CHECKSUM: Final = 6
-_FORM: Final = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_SECRET + _CHECKSUM}}}")
+_FORM: Final = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_SECRET + _MARK + _CHECKSUM}}}")
 
 
-def new_api_key() -> str:
-    """Returns a fresh key of 256 bits of chance."""
+def mark_secret_of(operator_key: str) -> bytes:
+    """Returns the secret of an installation's marks: derived from what all of its services share already."""
+    return hmac.new(operator_key.encode(), b"parley api key mark v1", hashlib.sha256).digest()
+
+
+def new_api_key(mark_secret: bytes | None = None) -> str:
+    """Returns a fresh key of at least 208 bits of chance; without a secret its mark is chance, too."""
     body = PREFIX + "".join(secrets.choice(_DIGITS) for _ in range(_SECRET))
+    body += _in_digits(secrets.randbits(64), _MARK) if mark_secret is None else _mark(body, mark_secret)
     return body + _checksum(body)
 
 
 def is_api_key(text: str) -> bool:
     """Returns whether `text` has the form of a key and its checksum is right; not whether there is such a key."""
     return _FORM.fullmatch(text) is not None and text[-_CHECKSUM:] == _checksum(text[:-_CHECKSUM])
+
+
+def is_made_here(key: str, mark_secret: bytes) -> bool:
+    """Returns whether a text that has the form of a key carries the mark of this installation."""
+    marked = key[: -_MARK - _CHECKSUM]
+    return hmac.compare_digest(key[len(marked) : -_CHECKSUM], _mark(marked, mark_secret))
 
 
 def digest_of(credential: bytes) -> bytes:
@@ -39,9 +56,19 @@ def digest_of(credential: bytes) -> bytes:
     return hashlib.sha256(credential).digest()
 
 
+def _mark(body: str, mark_secret: bytes) -> str:
+    digest = hmac.new(mark_secret, body.encode("ascii"), hashlib.sha256).digest()
+    return _in_digits(int.from_bytes(digest[:8], "big"), _MARK)
+
+
 def _checksum(body: str) -> str:
-    rest, digits = zlib.crc32(body.encode("ascii")), ""
-    for _ in range(_CHECKSUM):
-        rest, digit = divmod(rest, len(_DIGITS))
+    return _in_digits(zlib.crc32(body.encode("ascii")), _CHECKSUM)
+
+
+def _in_digits(number: int, count: int) -> str:
+    """The `count` lowest digits of a number."""
+    digits = ""
+    for _ in range(count):
+        number, digit = divmod(number, len(_DIGITS))
         digits = _DIGITS[digit] + digits
     return digits

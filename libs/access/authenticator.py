@@ -49,15 +49,18 @@ class Authenticator:
             caller = self._tokens.known(digest)
         return caller
 
-    async def caller_of(self, credential: str) -> Caller:
-        """Returns the caller. Raises `Unauthenticated`, or `Unavailable` when that can't be decided now."""
+    async def caller_of(self, credential: str, source: str = "") -> Caller:
+        """Returns the caller. Raises `Unauthenticated`, or `Unavailable` when that can't be decided now.
+
+        `source` is the address that the credential comes from, as far as the connection shows it.
+        """
         caller = self.known(credential)
         if caller is not None:
             return caller
         if not credential.isascii():
             raise Unauthenticated
         if credential.startswith(PREFIX) and self._keys is not None:
-            return await self._keys.caller_of(credential)
+            return await self._keys.caller_of(credential, source)
         if self._tokens is not None and credential.count(".") == 2:
             return await self._tokens.caller_of(credential)
         raise Unauthenticated

@@ -9,7 +9,7 @@ from access.caller import ANONYMOUS, KEY_SCOPES, OPERATOR, SERVICE, Caller, set_
 from access.errors import ScopeMissing, Unauthenticated
 from access.rules import OPEN, MethodRule
 from servicekit.interceptors import Behavior, Context, HandlerInterceptor
-from servicekit.peers import peer_names
+from servicekit.peers import address_of, peer_names
 
 CALLER_KEY = "parley-caller"
 USER_KEY = "parley-user"
@@ -67,7 +67,9 @@ class AccessInterceptor(HandlerInterceptor):
             header = metadata.get("authorization")
             if header is not None:
                 credential = bearer(header)
-                caller = authenticator.known(credential) or await authenticator.caller_of(credential)
+                caller = authenticator.known(credential)
+                if caller is None:
+                    caller = await authenticator.caller_of(credential, address_of(context.peer()))
             else:
                 caller = self._peer(context)
             if rule is None:

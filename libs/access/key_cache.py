@@ -2,16 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from cachetools import TTLCache
 
-from access.api_key import digest_of, is_api_key
+from access.api_key import digest_of, is_api_key, is_made_here
 from access.caller import Caller
 from access.errors import Unauthenticated
-from servicekit.watched_cache import Freshness, WatchedCache
+from access.stranger_checks import MAX_STRANGERS, StrangerChecks
+from servicekit.errors import Unavailable
+from servicekit.watched_cache import RETRY_AFTER_SECONDS, Freshness, WatchedCache
 
 CONFIG_SVC = "config_svc"
 
@@ -82,7 +84,8 @@ class KeyCache:
     ago than `recheck_after` are checked first. While config_svc is unreachable, known keys go on for `max_age` (static
     stability). A revocation is so seen within a second while config_svc can be reached, and a key is never taken after
     it was seen. At most `limit` keys are kept, and as many refusals; at most `max_checks` keys that are not known are
-    being checked at once.
+    being checked at once. With a `mark_secret`, keys without the mark of this installation take none of these checks:
+    anybody can make them up, so they wait in a lane of their own, fair by where they come from (`StrangerChecks`).
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class KeyCache:
         *,
         limit: int = 10_000,
         max_checks: int = 64,
+        mark_secret: bytes | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -105,10 +109,14 @@ class KeyCache:
             absent=lambda digest: Unauthenticated(),
             name_of=lambda digest, known: known.caller.id,
             limit=limit,
-            max_reads=max_checks,
+            max_reads=max_checks + MAX_STRANGERS,
             clock=clock,
         )
         self._refused: TTLCache[bytes, None] = TTLCache(limit, self._times.refusal, timer=clock)
+        self._max_checks = max_checks
+        self._checks = 0
+        self._mark_secret = mark_secret
+        self._strangers = StrangerChecks(CONFIG_SVC)
         self._silence = self._times.silence
         self.asked = asyncio.Event()
         """Set with every key that is asked about; cleared by whoever follows the watch."""
@@ -139,8 +147,11 @@ class KeyCache:
             self._keys.start_read(digest, lambda: self._check(known.key, digest))
         return self._unless_ended(known)
 
-    async def caller_of(self, key: str) -> Caller:
-        """Returns the caller whose key this is. Raises `Unauthenticated`; `Unavailable` when it can't be known."""
+    async def caller_of(self, key: str, source: str = "") -> Caller:
+        """Returns the caller whose key this is. Raises `Unauthenticated`; `Unavailable` when it can't be known.
+
+        `source` says where the key comes from, as far as the connection shows it.
+        """
         if not is_api_key(key):
             raise Unauthenticated
         digest = digest_of(key.encode("ascii"))
@@ -149,7 +160,7 @@ class KeyCache:
             return caller
         if digest in self._refused:
             raise Unauthenticated
-        return self._unless_ended(await self._keys.get(digest, lambda: self._check(key, digest)))
+        return self._unless_ended(await self._keys.get(digest, self._first_check(key, digest, source)))
 
     def watch_began(self, silence: float | None = None) -> None:
         """Notes that from now on every revocation is pushed: what was known before must be checked again.
@@ -173,6 +184,28 @@ class KeyCache:
     async def close(self) -> None:
         """Cancels the checks that are under way."""
         await self._keys.close()
+
+    def _first_check(self, key: str, digest: bytes, source: str) -> Callable[[], Awaitable[_Known | None]]:
+        """Returns how to check a key, within the bounds of its lane."""
+
+        async def of_this_installation() -> _Known | None:
+            if self._checks >= self._max_checks:
+                raise Unavailable(CONFIG_SVC, retry_after=RETRY_AFTER_SECONDS)
+            self._checks += 1
+            try:
+                return await self._check(key, digest)
+            finally:
+                self._checks -= 1
+
+        async def of_a_stranger() -> _Known | None:
+            async with self._strangers.place(source):
+                return await self._check(key, digest)
+
+        if digest in self._keys:
+            return lambda: self._check(key, digest)
+        if self._mark_secret is None or is_made_here(key, self._mark_secret):
+            return of_this_installation
+        return of_a_stranger
 
     async def _check(self, key: str, digest: bytes) -> _Known | None:
         started = self._clock()

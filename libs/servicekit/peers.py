@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -28,6 +29,14 @@ def peer_names(context: Context[Any, Any]) -> tuple[str, ...]:
     Empty where the connection has no TLS, or the client showed no certificate.
     """
     return tuple(name.decode("utf-8", "replace") for name in context.auth_context().get(_NAMES, ()))
+
+
+def address_of(peer: str) -> str:
+    """Returns the IP address in gRPC's name of a peer (`ipv4:127.0.0.1:5`, `ipv6:%5B::1%5D:5`), else the name."""
+    kind, _, rest = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return peer
+    return unquote(rest).rpartition(":")[0].strip("[]")
 
 
 class AcceptPeers(HandlerInterceptor):

@@ -101,6 +101,9 @@ class WatchedCache(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
     @property
     def up(self) -> bool:
         """Whether the stream of the watch stands, however long it has been silent."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from access.access_control import CHAT_GATEWAY, SESSION_SVC, AccessControl, build_access_control
+from access.access_control import CHAT_GATEWAY, SESSION_SVC, AccessControl, build_access_control, mark_secret
 from config_svc.access.api_keys import ApiKeys
 from config_svc.access.key_feed import AccessFeed
 from config_svc.access.key_hashes import KeyHashes
@@ -177,7 +177,15 @@ async def _access(
     uses = KeyUses(store, clock=_now)
     background.start("key_uses", uses.run())
     hashes = KeyHashes(settings.key_secrets or [await _kept_secret(store)])
-    keys = ApiKeys(store, clock=_now, hashes=hashes, uses=uses, metrics=metrics, limit=settings.max_api_keys)
+    keys = ApiKeys(
+        store,
+        clock=_now,
+        hashes=hashes,
+        uses=uses,
+        metrics=metrics,
+        limit=settings.max_api_keys,
+        mark_secret=mark_secret(settings),
+    )
     return AccessServicer(projects, keys, feed, AuditLog(store, clock=_now)), OwnKeys(keys, feed)
 
 

@@ -12,6 +12,7 @@ import httpx
 import openai
 import pytest
 
+from access.api_key import is_made_here, mark_secret_of
 from parley.session.v1 import session_service_pb2, session_service_pb2_grpc
 from tests.servers.mock_model import MODEL
 from tests.servers.system import PROVIDER, System
@@ -52,6 +53,18 @@ def chat(client: httpx.Client, **fields: Any) -> httpx.Response:
 
 def code(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
+
+
+def test_new_and_rotated_keys_carry_the_installation_s_mark(
+    guarded_system: System, operator: httpx.Client, project: str
+) -> None:
+    secret = mark_secret_of(operator.headers["Authorization"].removeprefix("Bearer "))
+    made = new_key(operator, project, "chat")
+    rotated = operator.post(f"/v1/api_keys/{made['id']}:rotate", json={}, headers={"X-Project-ID": project}).json()
+    for key in (made["key"], rotated["api_key"]["key"]):
+        assert is_made_here(key, secret)
+        with using(guarded_system, key) as client:
+            assert chat(client).status_code == 200
 
 
 def test_the_openai_client_works_with_a_key_and_knows_what_a_wrong_one_is(

@@ -156,7 +156,9 @@ class _Edge:
         """Returns the route and the status it was answered with."""
         start = time.perf_counter()
         headers = {name: value for name, value in scope["headers"] if name in _READ_HEADERS}
-        context = RequestContext(self._request_id(headers), headers, connection_of(scope), receive, send)
+        client = scope["client"]
+        source = "" if client is None else client[0]
+        context = RequestContext(self._request_id(headers), headers, connection_of(scope), receive, send, source)
         path, method = scope["path"], scope["method"]
         turn_route = self._turn_routes.get(path)
         route = "unknown" if turn_route is None else path
@@ -187,7 +189,7 @@ class _Edge:
         authorization = context.headers.get(b"authorization")
         try:
             caller = await self._authorizer.authorize(
-                None if authorization is None else authorization.decode("latin-1"), CHAT
+                None if authorization is None else authorization.decode("latin-1"), CHAT, context.source
             )
         except ServiceError as error:
             return await refuse(error, context)

@@ -31,7 +31,7 @@ class ApiKeys:
     """The use cases. Who makes or rotates a key must have its scopes, and be its user where it is bound to one.
 
     No project gets more than `limit` keys that have not ended, however many make some at once. One transaction revokes
-    `keys_per_step` keys.
+    `keys_per_step` keys. New keys carry a mark under `mark_secret`, by which services know keys of this installation.
     """
 
     def __init__(
@@ -43,9 +43,11 @@ class ApiKeys:
         uses: KeyUses,
         metrics: Metrics,
         limit: int = 1000,
+        mark_secret: bytes | None = None,
         keys_per_step: int = KEYS_PER_STEP,
     ) -> None:
         self._limit = limit
+        self._mark_secret = mark_secret
         self._keys_per_step = keys_per_step
         self._store = store
         self._clock = clock
@@ -67,7 +69,7 @@ class ApiKeys:
         made.check(found, "api_key", scopes=sorted(KEY_SCOPES), user_scopes=sorted(USER_SCOPES))
         found.check()
         _require_all(caller, made)
-        text = new_api_key()
+        text = new_api_key(self._mark_secret)
 
         async def work(transaction: Transaction) -> ApiKey:
             project = await transaction.hold_keys_of(made.project)
@@ -152,7 +154,7 @@ class ApiKeys:
         remaining = overlap if overlap is not None else DEFAULT_OVERLAP
         if not timedelta(0) <= remaining <= MAX_OVERLAP:
             raise InvalidArgument([Violation("overlap", "must be from 0s to 2592000s")])
-        text = new_api_key()
+        text = new_api_key(self._mark_secret)
 
         async def work(transaction: Transaction) -> tuple[ApiKey, ApiKey]:
             held = await transaction.hold_keys_of(project)

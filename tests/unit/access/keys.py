@@ -26,8 +26,10 @@ class Checker:
         self.unreachable = False
         self.gate: asyncio.Event | None = None
 
-    def add(self, key_id: str = "k1", expire_time: float | None = None, **fields: object) -> str:
-        key = new_api_key()
+    def add(
+        self, key_id: str = "k1", expire_time: float | None = None, *, key: str | None = None, **fields: object
+    ) -> str:
+        key = new_api_key() if key is None else key
         values = {"project": "acme", "scopes": frozenset({"chat"})} | fields
         self.good[key] = CheckedKey(Caller(key_id, **values), expire_time)  # type: ignore[arg-type]
         return key

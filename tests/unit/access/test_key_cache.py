@@ -1,11 +1,13 @@
 import asyncio
 import time
+from collections import Counter
 
 import pytest
 
-from access.api_key import digest_of, new_api_key
+from access.api_key import digest_of, mark_secret_of, new_api_key
 from access.errors import Unauthenticated
 from access.key_cache import KeyCache, KeyTimes
+from access.stranger_checks import OF_ONE_SOURCE_AT_ONCE
 from servicekit.errors import Unavailable
 from tests.unit.access.keys import Checker, Clock
 
@@ -246,6 +248,47 @@ async def test_unknown_keys_can_not_flood_the_one_who_knows() -> None:
         Unauthenticated,
         Unavailable,
     ]
+
+
+async def test_made_up_keys_take_no_check_from_keys_of_this_installation() -> None:
+    secret = mark_secret_of("an operator key")
+    world = World(mark_secret=secret)
+    world.checker.gate = asyncio.Event()
+    flood = [
+        asyncio.create_task(world.cache.caller_of(made_up, "192.0.2.1"))
+        for made_up in (new_api_key(mark_secret_of("an attacker's") if number % 2 else None) for number in range(400))
+    ]
+    await asyncio.sleep(0.001)
+    assert len(world.checker.asked) == OF_ONE_SOURCE_AT_ONCE, "one source has no more of them checked at once"
+    new = [world.checker.add(f"n{number}", key=new_api_key(secret)) for number in range(40)]
+    old = [world.checker.add(f"o{number}") for number in range(4)]
+    others = [asyncio.create_task(world.cache.caller_of(key, "192.0.2.1")) for key in new]
+    others += [asyncio.create_task(world.cache.caller_of(key, "192.0.2.2")) for key in old]
+    await asyncio.sleep(0.001)
+    assert set(new + old) <= set(world.checker.asked), "each is being checked, behind the gate"
+    world.checker.gate.set()
+    assert [caller.id for caller in await asyncio.gather(*others)] == [f"n{n}" for n in range(40)] + [
+        f"o{n}" for n in range(4)
+    ]
+    outcomes = Counter(type(outcome) for outcome in await asyncio.gather(*flood, return_exceptions=True))
+    assert set(outcomes) == {Unauthenticated, Unavailable}
+    assert not world.cache._strangers._sources
+
+
+async def test_a_known_key_of_before_the_mark_is_as_good_in_a_flood() -> None:
+    world = World(mark_secret=mark_secret_of("an operator key"))
+    world.cache.watch_began()
+    key = world.checker.add()
+    await world.cache.caller_of(key, "192.0.2.1")
+    world.cache.watch_began()  # it has to be checked again
+    world.checker.gate = asyncio.Event()
+    flood = [asyncio.create_task(world.cache.caller_of(new_api_key(), "192.0.2.1")) for _ in range(100)]
+    asking = asyncio.create_task(world.cache.caller_of(key, "192.0.2.1"))
+    await asyncio.sleep(0.001)
+    assert world.checker.asked.count(key) == 2
+    world.checker.gate.set()
+    assert (await asking).id == "k1"
+    await asyncio.gather(*flood, return_exceptions=True)
 
 
 async def test_a_key_in_use_is_checked_now_and_then_unnoticed() -> None:

@@ -1,16 +1,18 @@
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 
-from access.api_key import is_api_key, new_api_key
+from access.api_key import is_api_key, is_made_here, mark_secret_of, new_api_key
 from access.authenticator import Authenticator, bearer, fixed_callers, peer_credential
 from access.binding import bound_project, bound_user, scopes_of
 from access.caller import ANONYMOUS, Caller
 from access.errors import ProjectDenied, Unauthenticated, UserDenied
 from access.rules import require_audit, rules_of
 from access.settings import AccessSettings
+from access.stranger_checks import site_of
 from parley.access.v1 import rule_pb2
 from parley.chat.v1 import chat_service_pb2
 from servicekit.errors import StartupError
+from servicekit.peers import address_of
 from servicekit.settings import SettingsError
 
 OPERATOR_KEY = "an-operator-key-of-forty-characters-or-so"
@@ -25,6 +27,30 @@ def test_a_key_tells_a_typo_from_itself() -> None:
         for at in (10, 30, 52, 58):
             other = "a" if key[at] != "a" else "b"
             assert not is_api_key(key[:at] + other + key[at + 1 :])
+
+
+def test_only_an_installation_can_mark_its_keys() -> None:
+    secret = mark_secret_of(OPERATOR_KEY)
+    ours = new_api_key(secret)
+    assert is_api_key(ours), "the form is that of keys without a mark, which every release knows"
+    assert is_made_here(ours, secret)
+    assert not is_made_here(ours, mark_secret_of("another"))
+    assert not any(is_made_here(new_api_key(), secret) for _ in range(100))
+
+
+@pytest.mark.parametrize(
+    ("peer", "site"),
+    [
+        ("ipv4:192.0.2.1:50051", "192.0.2.1"),
+        ("ipv6:%5B::1%5D:50051", "0/64"),
+        ("ipv6:[2001:db8:0:1::9]:7", "20010db800000001/64"),
+        ("ipv6:[::ffff:192.0.2.1]:7", "192.0.2.1"),
+        ("unix:/run/a", "unix:/run/a"),
+        ("", ""),
+    ],
+)
+def test_a_source_is_an_address_or_the_64_of_one(peer: str, site: str) -> None:
+    assert site_of(address_of(peer)) == site
 
 
 def test_what_a_caller_may_name() -> None:

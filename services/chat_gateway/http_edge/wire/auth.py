@@ -37,8 +37,8 @@ class Authorizer:
     def __init__(self, authenticator: Authenticator | None) -> None:
         self._authenticator = authenticator
 
-    async def authorize(self, authorization: str | None, scope: str) -> Caller:
-        """Returns the caller of a request, who has the scope, and makes it `current()`.
+    async def authorize(self, authorization: str | None, scope: str, source: str) -> Caller:
+        """Returns the caller of a request from the address `source`, who has the scope, and makes it `current()`.
 
         Raises `Unauthenticated`, `ScopeMissing`, or `Unavailable` when the credentials can't be checked.
         """
@@ -47,7 +47,9 @@ class Authorizer:
         if authorization is None:
             raise Unauthenticated("an API key is required: send `Authorization: Bearer …`")
         credential = bearer(authorization)
-        caller = self._authenticator.known(credential) or await self._authenticator.caller_of(credential)
+        caller = self._authenticator.known(credential)
+        if caller is None:
+            caller = await self._authenticator.caller_of(credential, source)
         require(caller, scope)
         set_current(caller)
         return caller
@@ -59,9 +61,9 @@ class Authorizer:
             raise RouteNotFound(str(dict(connection.scope).get("method")), connection.url.path)
         if scope == OPEN:
             return
-        caller = await self.authorize(connection.headers.get("authorization"), scope)
-        request_id = current_request().id.decode("latin-1")
-        set_current(replace(caller, request_id=request_id, source="http"))
+        request = current_request()
+        caller = await self.authorize(connection.headers.get("authorization"), scope, request.source)
+        set_current(replace(caller, request_id=request.id.decode("latin-1"), source="http"))
 
 
 def require_scopes(app: Litestar) -> None:

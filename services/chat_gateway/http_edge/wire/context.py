@@ -27,6 +27,8 @@ class RequestContext:
     connection: ConnectionHandle
     receive: Receive
     send: Send
+    source: str = ""
+    """The address that the connection comes from."""
 
     async def respond(self, status: int, body: bytes, headers: Headers) -> None:
         """Answers with a JSON body."""

@@ -1,0 +1,87 @@
+"""Checks of keys that anybody can have made up: few at once, and fair between those whom they come from."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+from servicekit.errors import Unavailable
+from servicekit.watched_cache import RETRY_AFTER_SECONDS
+
+MAX_STRANGERS: Final = 256
+"""Checks that are made or waited for."""
+STRANGERS_AT_ONCE: Final = 16
+OF_ONE_SOURCE_AT_ONCE: Final = 8
+MAX_OF_ONE_SOURCE: Final = 64
+PATIENCE_SECONDS: Final = 2.0
+_IPV6_SITE_BITS: Final = 64
+
+
+@dataclass(slots=True)
+class _Source:
+    """One that has checks made or waits for some."""
+
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OF_ONE_SOURCE_AT_ONCE))
+    checks: int = 0
+
+
+class StrangerChecks:
+    """Bounds: 16 checks at once, 8 of one source; 256 made or waited for, 64 of one source; 2 s of waiting."""
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+        self._places = asyncio.Semaphore(STRANGERS_AT_ONCE)
+        self._sources: dict[str, _Source] = {}
+        self._checks = 0
+
+    @asynccontextmanager
+    async def place(self, source: str) -> AsyncIterator[None]:
+        """Waits for a place and holds it. Raises `Unavailable` where there is no room, or none in time."""
+        site = site_of(source)
+        checks = self._sources.get(site) or _Source()
+        if self._checks >= MAX_STRANGERS or checks.checks >= MAX_OF_ONE_SOURCE:
+            raise self._no_room()
+        self._sources[site] = checks
+        checks.checks += 1
+        self._checks += 1
+        try:
+            # The own place first: who has many waits for itself, not in the way of others.
+            await self._acquire(checks.places)
+            try:
+                await self._acquire(self._places)
+                try:
+                    yield
+                finally:
+                    self._places.release()
+            finally:
+                checks.places.release()
+        finally:
+            self._checks -= 1
+            checks.checks -= 1
+            if not checks.checks:
+                del self._sources[site]
+
+    async def _acquire(self, places: asyncio.Semaphore) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await places.acquire()
+        except TimeoutError:
+            raise self._no_room() from None
+
+    def _no_room(self) -> Unavailable:
+        return Unavailable(self._peer, retry_after=RETRY_AFTER_SECONDS)
+
+
+def site_of(source: str) -> str:
+    """Returns whom an address counts as: itself, or for IPv6 its /64, which is one subscriber's."""
+    try:
+        address = ip_address(source.partition("%")[0])
+    except ValueError:
+        return source
+    if not isinstance(address, IPv6Address):
+        return source
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return f"{int(address) >> (128 - _IPV6_SITE_BITS):x}/{_IPV6_SITE_BITS}"
