@@ -22,7 +22,10 @@ TESTS = Path(__file__).parent
 LONG_FILES = (
     "test_history",
     "test_restarts",
+    "test_cli_up_ends",
+    "test_cli_up_model",
     "test_cli_up",
+    "test_cli_up_killed",
     "test_faults_commit",
     "test_images",
     "test_faults_delete",

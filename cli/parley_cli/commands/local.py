@@ -40,6 +40,10 @@ def up(
         Path | None,
         typer.Option("--env-file", help="File of NAME=value lines; .env by default. The environment goes before it."),
     ] = None,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart/--no-restart", help="Start a part that dies again, at most three times a minute."),
+    ] = True,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Start the whole system on this machine, say hello to it, and keep it running."""
@@ -56,9 +60,9 @@ def up(
             from parley_cli.local.operator_key import require_credentials
         require_credentials(DataDirectory(data), narrator)
     if detach:
-        running.up_detached(DataDirectory(data), gateways, narrator)
+        running.up_detached(DataDirectory(data), gateways, narrator, restart=restart)
     else:
-        running.up(DataDirectory(data), gateways, narrator, greet=not supervised)
+        running.up(DataDirectory(data), gateways, narrator, greet=not supervised, restart=restart)
 
 
 def down(data: Data = Path(".parley")) -> None:

@@ -19,6 +19,7 @@ from parley_cli.local.narrator import REFRESH_SECONDS, Narrator
 from parley_cli.local.settings import UpSettings
 from parley_cli.local.system import LocalSystem
 from parley_cli.processes.child import last_line
+from parley_cli.processes.supervisor import Restarter
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DETACHED_READY_SECONDS = 300.0
@@ -56,19 +57,29 @@ class StopSignals:
             raise StopRequested
 
 
-def up(data: DataDirectory, gateways: int, narrator: Narrator, *, greet: bool) -> None:
-    """Run the whole system until a stop signal; raises LocalError when a part is missing, refused or dies.
+def up(data: DataDirectory, gateways: int, narrator: Narrator, *, greet: bool, restart: bool = True) -> None:
+    """Run the whole system until a stop signal; raises LocalError when a part is missing or refused.
+
+    A part that dies is started again, at most three times a minute; the next end, or without `restart` the first, ends
+    everything.
 
     Whatever the end, every child has been stopped when this returns or raises.
     """
     settings = UpSettings.read()
     signals = StopSignals()
     with signals.entered(), suppress(StopRequested):
-        _run(data, settings, gateways, narrator, signals, greet=greet)
+        _run(data, settings, gateways, narrator, signals, greet=greet, restart=restart)
 
 
 def _run(
-    data: DataDirectory, settings: UpSettings, gateways: int, narrator: Narrator, signals: StopSignals, *, greet: bool
+    data: DataDirectory,
+    settings: UpSettings,
+    gateways: int,
+    narrator: Narrator,
+    signals: StopSignals,
+    *,
+    greet: bool,
+    restart: bool,
 ) -> None:
     with data.owned():
         system = LocalSystem(data, settings, gateways)
@@ -81,8 +92,9 @@ def _run(
             data.write_state(system.describe("ready"))
             if greet:
                 introduce(system.http_url, system.grpc_target, settings, narrator)
+            restarter = Restarter(narrator.say, lambda: data.write_state(system.describe("ready")))
             with narrator.status(system.supervisor.parts, system.addresses) as tick:
-                system.supervisor.watch(REFRESH_SECONDS, tick)
+                system.supervisor.watch(REFRESH_SECONDS, tick, restarter if restart else None)
         finally:
             _stop(system, data, narrator, signals)
 
@@ -114,13 +126,14 @@ def introduce(http_url: str, grpc_target: str, settings: UpSettings, narrator: N
         narrator.say(line)
 
 
-def up_detached(data: DataDirectory, gateways: int, narrator: Narrator) -> None:
+def up_detached(data: DataDirectory, gateways: int, narrator: Narrator, *, restart: bool = True) -> None:
     """Start the system in the background and return when it is ready; raises LocalError when it does not get there."""
     settings = UpSettings.read()
     data.make()
     log = data.log("supervisor")
     command = [sys.executable, "-m", "parley_cli", "up", "--supervised"]
     command += ["--data", str(data.path), "--gateways", str(gateways)]
+    command += [] if restart else ["--no-restart"]
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True

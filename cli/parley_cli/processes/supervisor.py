@@ -1,14 +1,22 @@
-"""Parts that start in order, are watched, and stop in the reverse order."""
+"""Parts that start in order, are watched and started again when they die, and stop in the reverse order."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from parley_cli.errors import NotReady
+from parley_cli.errors import LocalError, NotReady
 from parley_cli.processes.child import POLL_SECONDS, Child, last_line
 
 STOP_SECONDS = 20.0
 """How long one part may take to end by itself; services drain for 10 s by default and close their stores after that."""
+MAX_RESTARTS = 3
+"""How often one part is started again within `RESTART_WINDOW_SECONDS`; the next end is final."""
+RESTART_WINDOW_SECONDS = 60.0
+FIRST_PAUSE_SECONDS = 0.5
+"""Before the first restart within the window; each further one waits four times as long."""
+PAUSE_FACTOR = 4
 
 
 class Part(Protocol):
@@ -31,6 +39,84 @@ class Part(Protocol):
 
     def ready(self) -> bool:
         """Return whether it can be used."""
+
+
+@dataclass(slots=True)
+class _Restarts:
+    """Those of one part: when they were, and what is due."""
+
+    times: deque[float] = field(default_factory=deque)
+    due: float | None = None
+    """When it is to be started again; None while it runs."""
+    ready_by: float | None = None
+    """Until when it must be ready again; None once it is."""
+
+
+class Restarter:
+    """Starts parts that died again: after a pause that grows, at most three times a minute each.
+
+    `say` is called with a line for every death and every return; `changed` when the processes are others.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        changed: Callable[[], None],
+        *,
+        first_pause: float = FIRST_PAUSE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say = say
+        self._changed = changed
+        self._first_pause = first_pause
+        self._clock = clock
+        self._restarts: dict[str, _Restarts] = {}
+
+    def look_after(self, part: Part, child: Child) -> None:
+        """Do what is due for a part. Raises ChildDied when it died too often; NotReady, or what its launch raises."""
+        restarts = self._restarts.setdefault(part.name, _Restarts())
+        now = self._clock()
+        if restarts.due is not None:
+            if now >= restarts.due:
+                self._start(part, child, restarts, now)
+        elif not child.running:
+            self._note_death(part, child, restarts, now)
+        elif restarts.ready_by is not None:
+            if part.ready():
+                restarts.ready_by = None
+                self._say(f"{part.name} is ready again")
+            elif now > restarts.ready_by:
+                raise NotReady(part.name, part.ready_seconds, child.log, last_line(child.log))
+
+    def _note_death(self, part: Part, child: Child, restarts: _Restarts, now: float) -> None:
+        while restarts.times and now - restarts.times[0] > RESTART_WINDOW_SECONDS:
+            restarts.times.popleft()
+        count = len(restarts.times)
+        if count >= MAX_RESTARTS:
+            self._say(f"{part.name} died {count + 1} times within a minute: not started again")
+            raise child.died()
+        pause = self._first_pause * PAUSE_FACTOR**count
+        restarts.times.append(now)
+        restarts.due = now + pause
+        restarts.ready_by = None
+        self._say(f"{child.died()}; starting it again in {pause:g} s ({count + 1} of {MAX_RESTARTS} a minute)")
+        self._changed()
+
+    def _start(self, part: Part, child: Child, restarts: _Restarts, now: float) -> None:
+        restarts.due = None
+        try:
+            part.launch()
+        except LocalError as error:
+            # A port that its last process has not released yet, for one: as if it had died at once.
+            if len(restarts.times) >= MAX_RESTARTS:
+                raise
+            pause = self._first_pause * PAUSE_FACTOR ** len(restarts.times)
+            restarts.times.append(now)
+            restarts.due = now + pause
+            self._say(f"{error}; trying again in {pause:g} s")
+            return
+        restarts.ready_by = now + part.ready_seconds
+        self._changed()
 
 
 class Supervisor:
@@ -74,10 +160,19 @@ class Supervisor:
             if part.child is not None and not part.child.running:
                 raise part.child.died()
 
-    def watch(self, seconds: float, tick: Callable[[], None]) -> None:
-        """Run until a part ends by itself, which raises ChildDied; call `tick` every so many seconds."""
+    def watch(self, seconds: float, tick: Callable[[], None], restarter: Restarter | None = None) -> None:
+        """Run for ever; call `tick` every so many seconds.
+
+        A part that ends by itself is left to the `restarter`, which raises when it gives up. Without one, that
+        raises ChildDied.
+        """
         while True:
-            self.check()
+            if restarter is None:
+                self.check()
+            else:
+                for part in self._parts:
+                    if part.child is not None:
+                        restarter.look_after(part, part.child)
             tick()
             time.sleep(seconds)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from parley_cli.errors import ChildDied, NotReady
+from parley_cli.errors import ChildDied, NotReady, PortTaken
 from parley_cli.processes.child import Child
-from parley_cli.processes.supervisor import Supervisor
+from parley_cli.processes.supervisor import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Restarter, Supervisor
 
 OBEDIENT = (
     "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(60)"
@@ -116,3 +116,90 @@ def test_a_paused_part_stops(supervisor: Supervisor, tmp_path: Path) -> None:
     supervisor.start([part], ignore)
     part.child.pause()
     assert supervisor.stop(ignore, timeout=5) == []
+
+
+class RestartWorld:
+    """A supervisor with one part, a restarter, and a clock that the test moves."""
+
+    def __init__(self, supervisor: Supervisor, folder: Path) -> None:
+        self.part = Program("edge", OBEDIENT, folder)
+        supervisor.start([self.part], ignore)
+        self.now = 1000.0
+        self.said: list[str] = []
+        self.changes = 0
+        self._restarter = Restarter(self.said.append, self._changed, first_pause=1.0, clock=lambda: self.now)
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    def look(self) -> None:
+        self._restarter.look_after(self.part, self.part.child)
+
+    def die_and_return(self, pause: float) -> None:
+        """The part is killed, and is back after `pause` seconds, not before."""
+        self.part.child.kill()
+        self.look()
+        self.now += pause - 0.01
+        self.look()
+        assert not self.part.child.running
+        self.now += 0.02
+        self.look()
+        assert self.part.child.running
+        self.look()
+        assert self.said[-1] == "edge is ready again"
+
+
+def test_a_part_that_dies_is_started_again_three_times_a_minute(supervisor: Supervisor, tmp_path: Path) -> None:
+    world = RestartWorld(supervisor, tmp_path)
+    for pause in (1.0, 4.0, 16.0):
+        world.die_and_return(pause)
+    log = tmp_path / "edge.log"
+    assert world.said[-2] == f"edge was killed by signal 9 (log {log}): up; starting it again in 16 s (3 of 3 a minute)"
+    assert world.changes == 2 * MAX_RESTARTS, "each death and each start is in the state that `parley status` reads"
+    world.part.child.kill()
+    with pytest.raises(ChildDied, match="edge was killed by signal 9"):
+        world.look()
+    assert world.said[-1] == "edge died 4 times within a minute: not started again"
+
+
+def test_restarts_of_an_earlier_minute_do_not_count(supervisor: Supervisor, tmp_path: Path) -> None:
+    world = RestartWorld(supervisor, tmp_path)
+    for _ in range(MAX_RESTARTS):
+        world.die_and_return(1.0)
+        world.now += RESTART_WINDOW_SECONDS
+
+
+def test_a_part_that_does_not_get_ready_again_ends_the_watch(supervisor: Supervisor, tmp_path: Path) -> None:
+    world = RestartWorld(supervisor, tmp_path)
+    world.part.child.kill()
+    world.look()
+    world.part.ready = lambda: False  # type: ignore[method-assign]
+    world.now += 1.1
+    world.look()
+    world.now += world.part.ready_seconds + 1
+    with pytest.raises(NotReady):
+        world.look()
+
+
+def test_a_start_that_is_refused_is_tried_again_with_the_same_bound(supervisor: Supervisor, tmp_path: Path) -> None:
+    world = RestartWorld(supervisor, tmp_path)
+    world.part.child.kill()
+    world.look()
+
+    def refused() -> None:
+        raise PortTaken("edge", 80)
+
+    launch, world.part.launch = world.part.launch, refused  # type: ignore[method-assign]
+    world.now += 1.1
+    world.look()
+    assert world.said[-1] == "edge: port 80 is taken; trying again in 4 s"
+    world.part.launch = launch  # type: ignore[method-assign]
+    world.now += 4.1
+    world.look()
+    assert world.part.child.running
+    world.part.child.kill()
+    world.look()
+    world.part.launch = refused  # type: ignore[method-assign]
+    world.now += 16.1
+    with pytest.raises(PortTaken):
+        world.look()

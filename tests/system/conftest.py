@@ -1,0 +1,22 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.mock_model import MockModel
+from tests.servers.parley_up import Parley
+
+
+@pytest.fixture
+def mock_model() -> Iterator[MockModel]:
+    with MockModel() as model:
+        yield model
+
+
+@pytest.fixture
+def parley(tmp_path: Path, mock_model: MockModel) -> Iterator[Parley]:
+    """The command in an empty folder; a system that a test left running there is stopped after it."""
+    parley = Parley(tmp_path, {"PARLEY_PROVIDERS": json.dumps({"mock": {"base_url": mock_model.url}})})
+    yield parley
+    parley.run("down")
