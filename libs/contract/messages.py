@@ -97,7 +97,9 @@ def check_messages(
         elif role == assistant:
             spoken = True
             if tool_calls:
-                _check_tool_calls(found, f"{field}[{index}].tool_calls", tool_calls, calls if one_turn else None)
+                _check_tool_calls(found, f"{field}[{index}].tool_calls", tool_calls)
+                if one_turn:
+                    calls.update([call.id for call in tool_calls])
         elif role not in (system, user):
             found.add(f"{field}[{index}].role", "must be system, user, assistant or tool")
         if tool_calls or tool_call_id or message.parts or message.name:
@@ -105,18 +107,17 @@ def check_messages(
     return continues
 
 
-def _check_tool_calls(
-    found: Violations, field: str, tool_calls: Sequence[ToolCallView], calls: set[str] | None
-) -> None:
+def _check_tool_calls(found: Violations, field: str, tool_calls: Sequence[ToolCallView]) -> None:
     if len(tool_calls) > MAX_TOOL_CALLS:
         found.add(field, f"must have at most {MAX_TOOL_CALLS} tool calls")
+    # Some models count per answer: an id is that of one call of this message only.
+    ids: set[str] = set()
     for index, call in enumerate(tool_calls[:MAX_TOOL_CALLS]):
         if not call.id:
             found.add(f"{field}[{index}].id", "must not be empty")
-        elif calls is not None:
-            if call.id in calls:
-                found.add(f"{field}[{index}].id", "must be unique within the turn")
-            calls.add(call.id)
+        elif call.id in ids:
+            found.add(f"{field}[{index}].id", "must be unique within the message")
+        ids.add(call.id)
         if not call.name:
             found.add(f"{field}[{index}].name", "must not be empty")
 
@@ -153,5 +154,3 @@ def _check_part(found: Violations, path: str, part: PartView) -> None:
             found.add(f"{path}.image_url.detail", "must be auto, low or high")
     elif part.text is None:
         found.add(path, "must be text or an image")
-    elif not part.text:
-        found.add(f"{path}.text", "must not be empty")

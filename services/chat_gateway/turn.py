@@ -16,6 +16,7 @@ from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
 from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model.errors import AgentNotFound, TurnTimeout
+from chat_gateway.model.pairing import check_results_of_session, continues
 from chat_gateway.model.rules import check_turn_request
 from chat_gateway.model.turn import (
     AgentConfig,
@@ -132,6 +133,8 @@ class TurnRunner:
         async with self._held(begun.lease, stop) as lease:
             if begun.pinned_revision and not turn.request.agent_revision:
                 config = await self._configs.at_revision(config, begun.pinned_revision)
+            if continues(turn.request.messages):
+                check_results_of_session(turn.request.messages, begun.window)
             answer = await self._answer(turn, config, begun)
             stored = Turn(
                 id=turn.turn_id,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from servicekit.errors import Code, Draining, ServiceError
 from session_svc.metrics import Metrics
-from session_svc.model.errors import LimitQueueFull, RateLimited, SessionBusy
+from session_svc.model.errors import LimitQueueFull, RateLimited, SessionBusy, ToolChainTooLarge
 from session_svc.model.session import (
     BeginTurn,
     Begun,
@@ -67,7 +67,7 @@ class Turns:
             raise
         except ServiceError as error:
             self._metrics.refused(error.reason)
-            if error.code in (Code.UNAVAILABLE, Code.DATA_LOSS):
+            if error.code in (Code.UNAVAILABLE, Code.DATA_LOSS) or isinstance(error, ToolChainTooLarge):
                 self._leave(turn, waiter_id)  # it may have got the lease, and the caller will not learn of it
             await self._limits.roll_back(turn, error)
             raise

@@ -93,7 +93,9 @@ CHATS = {
     "an agent id that can't be one": Chat("INVALID_FIELD", 400, {"model": "No Body"}),
     "unknown revision": Chat("REVISION_NOT_FOUND", 404, {"model": f"{AGENT}@7"}),
     "no messages": Chat("INVALID_FIELD", 400, {"messages": []}),
-    "an empty message": Chat("INVALID_FIELD", 400, {"messages": [{"role": "user", "content": ""}]}),
+    "a result of no call": Chat(
+        "INVALID_FIELD", 400, {"messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}]}
+    ),
     "a role that does not exist": Chat("INVALID_FIELD", 400, {"messages": [{"role": "oracle", "content": "x"}]}),
     "messages of the wrong kind": Chat("MALFORMED_BODY", 400, {"messages": "hi"}),
     "a session id that can't be one": Chat("INVALID_FIELD", 400, {"session_id": "a b"}),

@@ -1,39 +1,133 @@
-"""Puts a prompt together: instructions, window, new messages, with every tool call answered."""
+"""Puts a prompt together that every provider takes, whatever the window holds and callers send (invariant 10)."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 
-from chat_gateway.model.turn import Message, ToolCall
+from chat_gateway.model.turn import Message, TextPart, ToolCall
 from contract.enums import Role
 
 NO_RESULT = "No result: the caller went on without running this tool."
+NO_OUTPUT = "(no output)"
+NO_TEXT = "(no text)"
+LATE_RESULT = "Result of the tool call {id}, which came late:\n{text}"
 
 
 def prompt_messages(instructions: str, window: Sequence[Message], new: Sequence[Message]) -> list[Message]:
     """Returns what the model is sent, oldest first.
 
-    Providers refuse a history in which a tool call has no result. A caller may go on without one (it crashed, the user
-    changed the subject), so such calls get a result that says so; it is not stored.
+    Every tool call has exactly one result, right behind the message that makes it, and no id of a call comes twice. A
+    call without a result gets one that says so (its caller crashed, or the user changed the subject). A result whose
+    place has passed, or whose call is out of sight, is text of the user's. No message is empty: an answer without text
+    is left out, a refusal is the text that it was given with. Somebody speaks before the model calls a tool, and in
+    every prompt. None of this is stored.
     """
     head = [Message(Role.SYSTEM, instructions)] if instructions else []
-    said: Iterable[Message] = chain(window, new)
-    if any(message.tool_calls for message in window) or any(message.tool_calls for message in new):
-        said = _with_every_call_answered(said)
-    return [*head, *said]
+    if new and new[-1].role is Role.USER and all(map(_is_plain, window)) and all(map(_is_plain, new)):
+        return [*head, *window, *new]
+    return [*head, *_Pairing().of(chain(window, new))]
 
 
-def _with_every_call_answered(messages: Iterable[Message]) -> list[Message]:
-    out: list[Message] = []
-    open_calls: dict[str, ToolCall] = {}
-    for message in messages:
-        if message.role is Role.TOOL:
-            open_calls.pop(message.tool_call_id, None)
+def one_system_message(messages: Sequence[Message]) -> list[Message]:
+    """Returns the prompt with all its system messages as one at its head, for models whose template takes no other."""
+    texts = [message.content for message in messages if message.role is Role.SYSTEM]
+    if not texts or (len(texts) == 1 and messages[0].role is Role.SYSTEM):
+        return list(messages)
+    rest = [message for message in messages if message.role is not Role.SYSTEM]
+    return [Message(Role.SYSTEM, "\n\n".join(texts)), *rest]
+
+
+def _is_plain(message: Message) -> bool:
+    """Whether the message can be sent as it is, whatever stands before and behind it."""
+    content = message.content
+    return bool(content) and not message.tool_calls and not message.tool_call_id and not content.isspace()
+
+
+class _Pairing:
+    """Takes the messages between one assistant's and the next together: results first, then what else was said."""
+
+    def __init__(self) -> None:
+        self._out: list[Message] = []
+        self._used: set[str] = set()
+        """Ids of calls that the prompt has: some providers want them unique in all of it, models may use them again."""
+        self._open: dict[str, str] = {}
+        """The calls that wait for their results, and the ids under which the prompt has them."""
+        self._answered: set[str] = set()
+        """The calls that have had a result, by their own ids."""
+        self._said: list[Message] = []
+
+    def of(self, messages: Iterable[Message]) -> list[Message]:
+        for message in messages:
+            if message.role is Role.ASSISTANT:
+                self._assistant(message)
+            elif message.role is Role.TOOL:
+                self._result(message)
+            else:
+                self._said.append(message)
+        self._close()
+        if all(message.role is Role.SYSTEM for message in self._out):
+            self._out.append(Message(Role.USER, NO_TEXT))
+        return self._out
+
+    def _assistant(self, message: Message) -> None:
+        self._close()
+        calls = message.tool_calls
+        if calls:
+            before = next((one.role for one in reversed(self._out) if one.role is not Role.SYSTEM), None)
+            if before is None or before is Role.ASSISTANT:
+                self._out.append(Message(Role.USER, NO_TEXT))
+            self._out.append(replace(message, content=_text(message), refusal="", tool_calls=self._named(calls)))
+        elif text := _text(message):
+            self._out.append(message if text == message.content else replace(message, content=text, refusal=""))
+
+    def _named(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
+        named = []
+        for call in calls:
+            new_id, number = call.id, 2
+            while new_id in self._used:
+                new_id, number = f"{call.id}_{number}", number + 1
+            self._used.add(new_id)
+            self._open[call.id] = new_id
+            self._answered.discard(call.id)
+            named.append(call if new_id == call.id else replace(call, id=new_id))
+        return tuple(named)
+
+    def _result(self, message: Message) -> None:
+        call_id = message.tool_call_id
+        if call_id in self._answered:
+            return
+        self._answered.add(call_id)
+        sent_id = self._open.pop(call_id, None)
+        text = message.content if message.content and not message.content.isspace() else NO_OUTPUT
+        if sent_id is None:
+            self._said.append(Message(Role.USER, LATE_RESULT.format(id=call_id, text=text)))
+        elif sent_id == call_id and text == message.content:
+            self._out.append(message)
         else:
-            out += _no_results(open_calls)
-            open_calls = {call.id: call for call in message.tool_calls}
-        out.append(message)
-    return out + _no_results(open_calls)
+            self._out.append(replace(message, content=text, tool_call_id=sent_id))
+
+    def _close(self) -> None:
+        for call_id in self._open.values():
+            self._out.append(Message(Role.TOOL, NO_RESULT, tool_call_id=call_id))
+        self._open.clear()
+        for message in self._said:
+            if shown := _shown(message):
+                self._out.append(shown)
+        self._said.clear()
 
 
-def _no_results(calls: dict[str, ToolCall]) -> list[Message]:
-    return [Message(Role.TOOL, NO_RESULT, tool_call_id=call_id) for call_id in calls]
+def _text(message: Message) -> str:
+    text = message.content if message.content and not message.content.isspace() else message.refusal
+    return "" if text.isspace() else text
+
+
+def _shown(message: Message) -> Message | None:
+    """Returns a user's or system message without what is empty of it; None where nothing is left to send."""
+    if message.parts:
+        parts = tuple(part for part in message.parts if not isinstance(part, TextPart) or part.text.strip())
+        if len(parts) == len(message.parts):
+            return message
+        return replace(message, parts=parts) if parts else replace(message, parts=(), content=NO_TEXT)
+    if message.content and not message.content.isspace():
+        return message
+    return replace(message, content=NO_TEXT) if message.role is Role.USER else None

@@ -10,6 +10,7 @@ from chat_gateway.clients.turn_calls import ABORT, BEGIN, COMMIT, RENEW
 from chat_gateway.convert.messages import messages_from_turns, turn_from_proto, turn_to_proto
 from chat_gateway.convert.times import from_timestamp, to_duration, to_timestamp
 from chat_gateway.model.errors import SessionAgentMismatch
+from chat_gateway.model.pairing import continues
 from chat_gateway.model.turn import (
     AgentConfig,
     Begun,
@@ -23,7 +24,7 @@ from chat_gateway.model.turn import (
     begun_stateless,
 )
 from chat_gateway.ports import StoredWindow
-from contract.enums import BusyPolicy, Role
+from contract.enums import BusyPolicy
 from contract.reasons import Reason
 from contract.wire import BUSY_POLICY_NUMBERS
 from parley.session.v1 import session_service_pb2
@@ -72,6 +73,7 @@ class SessionClient:
             request_id=request.request_id,
             request_digest=digest,
             metadata=request.metadata,
+            continues=continues(request.messages),
         )
         if limits:
             begin.limits.extend(map(_limit_to_proto, limits))
@@ -132,18 +134,19 @@ class SessionReaderClient:
         session = (await call(self._sessions.GetSession, read, timeout=self._timeout, peer=SESSION_SVC)).session
         if session.agent_uid != config.uid:
             raise SessionAgentMismatch(request.session_id, config.id)
+        goes_on = continues(request.messages)
         newest = session_service_pb2.ListMessagesRequest(
             project=request.project,
             session_id=request.session_id,
             user_id=request.user_id,
             # Every turn has at least two messages: what was asked, and the answer.
-            page_size=min(max(config.window_messages // 2, 1), 100),
+            page_size=100 if goes_on else min(max(config.window_messages // 2, 1), 100),
             order=session_service_pb2.ORDER_NEWEST_FIRST,
         )
         listed = await call(self._sessions.ListMessages, newest, timeout=self._timeout, peer=SESSION_SVC)
         turns = [messages_from_turns((turn,)) for turn in listed.turns]
         return StoredWindow(
-            _whole_turns(turns, config.window_messages),
+            _whole_turns(turns, config.window_messages, goes_on),
             session.message_count,
             dict(session.metadata),
             session.pinned_revision,
@@ -165,13 +168,16 @@ class SessionAdminClient:
         await call(self._sessions.DeleteSessions, request, timeout=self._timeout, peer=SESSION_SVC)
 
 
-def _whole_turns(newest_first: list[tuple[Message, ...]], limit: int) -> tuple[Message, ...]:
+def _whole_turns(newest_first: list[tuple[Message, ...]], limit: int, goes_on: bool) -> tuple[Message, ...]:
+    """Returns the window as BeginTurn returns it; `goes_on`: all of the chain of tool calls that is under way is in."""
     kept: list[tuple[Message, ...]] = []
     for turn in newest_first:
-        if sum(map(len, kept)) + len(turn) > limit:
+        limit -= len(turn)
+        if limit < 0 and not goes_on:
             break
         kept.append(turn)
-    while kept and kept[-1][0].role is Role.TOOL:
+        goes_on = goes_on and continues(turn)
+    while kept and continues(kept[-1]):
         kept.pop()
     return tuple(message for turn in reversed(kept) for message in turn)
 

@@ -5,13 +5,14 @@ What CommitTurn would refuse of a request is refused here: afterwards the model 
 
 import re
 
+from chat_gateway.model.pairing import check_results
 from chat_gateway.model.turn import ImagePart, Message, Sampling, TextPart, TurnRequest
 from contract.enums import Role
 from contract.fields import check_metadata, check_request_id, check_resource_id, check_session_id, check_user_id
 from contract.messages import MessageForm, PartView, check_messages
 from servicekit.errors import MessageTooLarge, Violations
 
-MAX_MESSAGES = 128
+MAX_MESSAGES = 1000
 MAX_MESSAGES_BYTES = 768 * 1024
 """New messages of one turn, in bytes of UTF-8: what CommitTurn takes, less room for the answer."""
 MAX_TOOLS = 128
@@ -30,15 +31,16 @@ def check_turn_request(request: TurnRequest) -> None:
     """Raises `InvalidArgument` with every violation, or `MessageTooLarge`."""
     found = Violations()
     _check_ids(request, found)
-    # What is not stored as one turn may be a whole history, in which ids of tool calls come again.
-    one_turn = not request.stateless
-    check_messages(found, "messages", request.messages, _FORM, max_messages=MAX_MESSAGES, one_turn=one_turn)
-    _check_contents(request.messages, found)
+    # A stateless turn may bring a whole history: only the size of its body bounds it.
+    max_messages = len(request.messages) if request.stateless else MAX_MESSAGES
+    check_messages(found, "messages", request.messages, _FORM, max_messages=max(max_messages, 1), one_turn=False)
+    # What a session's calls wait for is known once the turn has begun.
+    check_results(request.messages, None if request.session_id else frozenset(), found)
     _check_sampling(request.sampling, found)
     _check_tools(request, found)
     check_metadata(found, "metadata", request.metadata, name_pairs=False)
     found.check()
-    if _size(request.messages) > MAX_MESSAGES_BYTES:
+    if not request.stateless and _size(request.messages) > MAX_MESSAGES_BYTES:
         raise MessageTooLarge(f"the messages are larger than {MAX_MESSAGES_BYTES} bytes", limit=MAX_MESSAGES_BYTES)
 
 
@@ -56,13 +58,6 @@ def _check_ids(request: TurnRequest, found: Violations) -> None:
         check_request_id(found, "request_id", request.request_id)
     if request.agent_revision < 0:
         found.add("agent_revision", "must be 0 or more")
-
-
-def _check_contents(messages: tuple[Message, ...], found: Violations) -> None:
-    for index, message in enumerate(messages[:MAX_MESSAGES]):
-        said = message.content or message.parts or message.tool_calls
-        if not said and message.role is not Role.TOOL:
-            found.add(f"messages[{index}].content", "must not be empty")
 
 
 def _check_sampling(sampling: Sampling, found: Violations) -> None:

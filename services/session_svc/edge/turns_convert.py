@@ -34,7 +34,9 @@ _REPLAYED_TAG = bytes_tag(turn_service_pb2.BeginTurnResponse.REPLAYED_TURN_FIELD
 
 
 def _part(part: message_pb2.ContentPart) -> PartView:
-    return PartView(part.text or None, part.image_url.url or None, part.image_url.detail)
+    if part.WhichOneof("part") == "text":
+        return PartView(part.text)
+    return PartView(None, part.image_url.url or None, part.image_url.detail)
 
 
 _FORM = MessageForm(
@@ -66,6 +68,7 @@ def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
         metadata=dict(request.metadata),
         limits=tuple(_limit(limit) for limit in request.limits) if request.limits else (),
         stateless=request.stateless,
+        continues=request.continues,
     )
     rules.check_begin(turn)
     return turn

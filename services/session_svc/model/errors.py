@@ -1,7 +1,7 @@
 """The domain errors of session_svc. Reasons are documented in parley.errors.v1.Reason."""
 
 from contract.reasons import Reason
-from servicekit.errors import Code, ServiceError
+from servicekit.errors import Code, MessageTooLarge, ServiceError
 
 
 class SessionNotFound(ServiceError):
@@ -157,6 +157,13 @@ class TurnInterrupted(ServiceError):
             f"a later request interrupted this turn of session {session_id!r}: nothing of it was stored",
             metadata={"session_id": session_id},
         )
+
+
+class ToolChainTooLarge(MessageTooLarge):
+    """The tool calls that a turn goes on with are more than a window holds, and none of them may be left out."""
+
+    def __init__(self) -> None:
+        super().__init__("the tool calls and results that this turn goes on with are larger than a window may be")
 
 
 class IdempotencyKeyReused(ServiceError):

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from contract.enums import BusyPolicy
 from servicekit.values import value
+from session_svc.model.errors import ToolChainTooLarge
 from session_svc.model.limits import LimitState, LimitTimes, TurnLimit
 
 DEFAULT_IDLE_MS = 30 * 60 * 1000
@@ -131,6 +132,8 @@ class BeginTurn:
     metadata: Mapping[str, str] = field(default_factory=dict)
     limits: tuple[TurnLimit, ...] = ()
     stateless: bool = False
+    continues: bool = False
+    """It has results of tool calls: the window holds all of the chain that they go on with, whatever its length."""
 
 
 @value
@@ -367,19 +370,26 @@ def session_id_of_request(project: str, agent_uid: str, user_id: str, request_id
     return f"s-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def fit_window(newest_first: Iterable[_Fitting], max_messages: int, max_bytes: int) -> list[_Fitting]:
+def fit_window(
+    newest_first: Iterable[_Fitting], max_messages: int, max_bytes: int, *, continues: bool = False
+) -> list[_Fitting]:
     """Returns the newest turns, oldest first, that hold at most so many messages and bytes together.
 
     Whole turns only. The first is never one that continues another: the tool calls that its results answer would be
-    missing, and a model call with them would fail.
+    missing, and a model call with them would fail. For a turn that itself `continues`, the turns of that chain are all
+    in, however many messages they have: without its task no model can go on. Raises `ToolChainTooLarge` where they
+    have more bytes.
     """
     window: list[_Fitting] = []
     for turn in newest_first:
         max_messages -= turn.message_count
         max_bytes -= turn.size
-        if max_messages < 0 or max_bytes < 0:
+        if max_bytes < 0 and continues:
+            raise ToolChainTooLarge
+        if max_bytes < 0 or (max_messages < 0 and not continues):
             break
         window.append(turn)
+        continues = continues and turn.continues
     while window and window[-1].continues:
         window.pop()
     window.reverse()

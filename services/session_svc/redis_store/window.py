@@ -37,27 +37,34 @@ class Windows:
     async def complete(self, turn: BeginTurn, lease: Lease, elements: Sequence[bytes]) -> list[bytes]:
         """Returns the window, given what the first read found: only what fits is decompressed.
 
-        Raises `LeaseLost`, `RedisUnavailable`, `TurnDamaged`.
+        Raises `LeaseLost`, `RedisUnavailable`, `TurnDamaged`, `ToolChainTooLarge`.
         """
         if elements and token_of(elements[-1]) >= lease.token:
             raise LeaseLost(turn.key.session_id)  # deleted and made again between the script and the read
         turns = [stored_turn(element) for element in reversed(elements)]
         wanted, max_messages = self._first_count(turn), turn.window_messages
-        while elements and len(elements) == wanted and self._has_room(turns, max_messages):
+        while elements and len(elements) == wanted and self._has_room(turn, turns):
             read, size = len(turns), _size(turns)
             wanted = min(MAX_TURNS_A_READ, (self._max_bytes - size) * read // max(size, 1) + 1)
             [elements] = await self._scripts.run(("LRANGE", turns_key(turn.key), -read - wanted, -read - 1))
             turns += [stored_turn(element) for element in reversed(elements)]
         self._remember(turn.key, turns)
-        return [fitting.turn() for fitting in fit_window(turns, max_messages, self._max_bytes)]
+        fitting = fit_window(turns, max_messages, self._max_bytes, continues=turn.continues)
+        return [stored.turn() for stored in fitting]
 
     def _first_count(self, turn: BeginTurn) -> int:
         count = min((turn.window_messages + 1) // 2, MAX_TURNS_A_READ)
+        if turn.continues:
+            count = max(count, 1)
         average = self._large.get(turn.key)
         return count if average is None else min(count, self._max_bytes // average + 1)
 
-    def _has_room(self, turns: Sequence[StoredTurn], max_messages: int) -> bool:
-        return sum(turn.message_count for turn in turns) < max_messages and _size(turns) < self._max_bytes
+    def _has_room(self, turn: BeginTurn, turns: Sequence[StoredTurn]) -> bool:
+        if _size(turns) >= self._max_bytes:
+            return False
+        if turn.continues and all(stored.continues for stored in turns):
+            return True
+        return sum(stored.message_count for stored in turns) < turn.window_messages
 
     def _remember(self, key: SessionKey, turns: Sequence[StoredTurn]) -> None:
         average = _size(turns) // len(turns) if turns else 0

@@ -96,6 +96,7 @@ class Bench:
         project: str = "default",
         agent: str = "hello",
         metadata: Mapping[str, str] | None = None,
+        continues: bool = False,
     ) -> object:
         """Calls `TurnStore.begin` with what a test does not care about filled in."""
         turn = BeginTurn(
@@ -111,6 +112,7 @@ class Bench:
             busy=busy,
             request=request,
             metadata=metadata or {},
+            continues=continues,
         )
         return await self.turns.begin(turn, self.turns.new_waiter_id(), wait_ms)
 

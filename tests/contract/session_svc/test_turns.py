@@ -66,6 +66,18 @@ async def test_window_never_starts_with_a_result_whose_call_is_cut_off(bench: Be
     assert len((await bench.begun("t4", window=6)).window) == 3
 
 
+@pytest.mark.parametrize("window", [0, 4, 1000])
+async def test_window_of_a_turn_that_continues_holds_its_whole_chain(bench: Bench, window: int) -> None:
+    await bench.turn("before")
+    await bench.turn("task")
+    for n in range(40):
+        await bench.commit(await bench.begun(f"step{n}"), continues=True)
+    begun = await bench.begun("next", window=window, continues=True)
+    first = 1 if window == 1000 else 2
+    assert len(begun.window) == 42 - first + 1
+    assert begun.window[0] == (b"before" if first == 1 else b"task") + number_field(first)
+
+
 async def test_begin_again_with_the_same_turn_id_gets_the_same_lease(bench: Bench) -> None:
     first = await bench.begun("t1")
     again = await bench.begun("t1")

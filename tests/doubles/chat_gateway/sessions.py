@@ -1,17 +1,21 @@
 """`Sessions` in memory, as tests/contract/chat_gateway holds it and SessionClient to be."""
 
 import asyncio
+import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from chat_gateway.limits import held
+from chat_gateway.model.pairing import continues
 from chat_gateway.model.turn import (
     AgentConfig,
     Begun,
     Committed,
     Lease,
     LimitState,
+    Message,
     Turn,
     TurnLimit,
     TurnRequest,
@@ -19,6 +23,7 @@ from chat_gateway.model.turn import (
 )
 from contract.enums import BusyPolicy
 from servicekit.errors import Code, RemoteError, ServiceError
+from session_svc.model.session import fit_window
 
 LEASE = timedelta(seconds=15)
 
@@ -38,6 +43,16 @@ class _Session:
     """Turns that had to make room for another."""
     waiting: list[str] = field(default_factory=list)
     requests: dict[str, tuple[bytes, Turn]] = field(default_factory=dict)
+
+
+class _Fitting(NamedTuple):
+    messages: tuple[Message, ...]
+    continues: bool
+    size: int = 0
+
+    @property
+    def message_count(self) -> int:
+        return len(self.messages)
 
 
 @dataclass
@@ -91,11 +106,14 @@ class FakeSessions:
             if stored is not None:
                 self._release(session, lease)
                 lease = None
-        window = tuple(message for turn in self.turns.get(session_id, []) for message in turn.messages)
+        stored_turns = self.turns.get(session_id, [])
+        newest_first = [_Fitting(turn.messages, continues(turn.messages)) for turn in reversed(stored_turns)]
+        fitting = fit_window(newest_first, config.window_messages, sys.maxsize, continues=continues(request.messages))
+        window = tuple(message for turn in fitting for message in turn.messages)
         return Begun(
             session_id=session_id,
             created=session_id not in self.turns,
-            message_count=len(window),
+            message_count=sum(len(turn.messages) for turn in stored_turns),
             pinned_revision=self.pinned_revision,
             metadata=self.metadata,
             expire_time=datetime.now(UTC),

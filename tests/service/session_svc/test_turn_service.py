@@ -103,7 +103,7 @@ async def test_begin_names_every_broken_field(svc: Replica, fields: dict[str, An
     ("messages", "named"),
     [
         ([], "turn.messages"),
-        (say("x") * 129, "turn.messages"),
+        (say("x") * 629, "turn.messages"),
         ([message_pb2.Message(content="x")], "turn.messages[0].role"),
         ([message_pb2.Message(role=TOOL, content="x")], "turn.messages[0].tool_call_id"),
         ([*say("x"), message_pb2.Message(role=TOOL, tool_call_id="c9")], "turn.messages[2].tool_call_id"),

@@ -102,10 +102,10 @@ def test_results_before_the_agent_speaks_continue_the_turn_before() -> None:
     assert not checked(late, one_turn=False)[0]
 
 
-def test_ids_of_tool_calls_come_again_only_outside_of_one_turn() -> None:
-    twice = [message(3, tool_calls=[call("c")]), message(3, tool_calls=[call("c")])]
-    assert checked(twice)[0]
-    assert not checked(twice, one_turn=False)[0]
+def test_ids_of_tool_calls_are_unique_within_a_message_only() -> None:
+    again = [message(3, tool_calls=[call("c")]), message(3, tool_calls=[call("c")])]
+    assert not checked(again)[0]
+    assert checked([message(3, tool_calls=[call("c"), call("c")])])[0]
 
 
 def test_what_is_over_a_bound_is_noted_and_not_read_further() -> None:

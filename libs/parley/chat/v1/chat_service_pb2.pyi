@@ -113,7 +113,9 @@ class TurnInput(_message.Message):
     """Optional. What becomes of the turn when the caller disconnects."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """Required. The caller's new messages, 1 to 128, together at most 768 KiB; the history is the session's."""
+        """Required. The caller's new messages, 1 to 1000, together at most 768 KiB; the history is the session's. A stateless
+        turn may have any number.
+        """
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:

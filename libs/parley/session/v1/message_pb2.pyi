@@ -246,7 +246,7 @@ class ToolCall(_message.Message):
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     PROVIDER_DATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Required. Unique within the turn."""
+    """Required. Unique within the message."""
     name: _builtins.str
     """Required. The function's name."""
     arguments: _builtins.str
@@ -375,7 +375,7 @@ class Turn(_message.Message):
     """The model that answered, as the provider names it."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
-        """The caller's new messages, whatever the agent did, its answer, in order; at least one and at most 256."""
+        """The caller's new messages, whatever the agent did, its answer, in order; at least one and at most 1256."""
 
     @_builtins.property
     def usage(self) -> Global___Usage:

@@ -29,7 +29,7 @@ from parley.session.v1 import message_pb2 as parley_dot_session_dot_v1_dot_messa
 from parley.session.v1 import session_service_pb2 as parley_dot_session_dot_v1_dot_session__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$parley/session/v1/turn_service.proto\x12\x11parley.session.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\x1a\x1fparley/session/v1/message.proto\x1a\'parley/session/v1/session_service.proto\"\x91\x01\n\tTurnLease\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0f\n\x07turn_id\x18\x03 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06limits\x18\x06 \x03(\t\"a\n\tTurnLimit\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x1b\n\x13requests_per_minute\x18\x02 \x01(\x05\x12\x18\n\x10\x63oncurrent_turns\x18\x03 \x01(\x05\x12\x0c\n\x04wait\x18\x04 \x01(\x08\"{\n\x0eTurnLimitState\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x1b\n\x13requests_per_minute\x18\x02 \x01(\x05\x12\x11\n\tremaining\x18\x03 \x01(\x05\x12(\n\x05reset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa1\x04\n\x10\x42\x65ginTurnRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x1a\n\x12session_must_exist\x18\x03 \x01(\x08\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x11\n\tagent_uid\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12\x0f\n\x07turn_id\x18\x07 \x01(\t\x12\x17\n\x0fwindow_messages\x18\x08 \x01(\x05\x12+\n\x08idle_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_lifetime\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x04\x62usy\x18\x0b \x01(\x0e\x32\x1d.parley.session.v1.BusyPolicy\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x16\n\x0erequest_digest\x18\r \x01(\x0c\x12\x43\n\x08metadata\x18\x0e \x03(\x0b\x32\x31.parley.session.v1.BeginTurnRequest.MetadataEntry\x12,\n\x06limits\x18\x0f \x03(\x0b\x32\x1c.parley.session.v1.TurnLimit\x12\x11\n\tstateless\x18\x10 \x01(\x08\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8a\x02\n\x11\x42\x65ginTurnResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.parley.session.v1.Session\x12+\n\x05lease\x18\x02 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\'\n\x06window\x18\x03 \x03(\x0b\x32\x17.parley.session.v1.Turn\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x08\x12.\n\rreplayed_turn\x18\x05 \x01(\x0b\x32\x17.parley.session.v1.Turn\x12\x31\n\x06limits\x18\x06 \x03(\x0b\x32!.parley.session.v1.TurnLimitState\"h\n\x10RenewTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\'\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"D\n\x11RenewTurnResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc0\x01\n\x11\x43ommitTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12%\n\x04turn\x18\x02 \x01(\x0b\x32\x17.parley.session.v1.Turn\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0erequest_digest\x18\x04 \x01(\x0c\x12+\n\x08idle_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"Z\n\x12\x43ommitTurnResponse\x12\x13\n\x0bturn_number\x18\x01 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x10\x41\x62ortTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\"\x13\n\x11\x41\x62ortTurnResponse\"Q\n\x0cTurnsRequest\x12*\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1b.parley.session.v1.TurnCall\x12\x15\n\rcancelled_ids\x18\x02 \x03(\x04\"\x8a\x03\n\x08TurnCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\x12\x34\n\x05\x62\x65gin\x18\x03 \x01(\x0b\x32#.parley.session.v1.BeginTurnRequestH\x00\x12\x34\n\x05renew\x18\x04 \x01(\x0b\x32#.parley.session.v1.RenewTurnRequestH\x00\x12\x36\n\x06\x63ommit\x18\x05 \x01(\x0b\x32$.parley.session.v1.CommitTurnRequestH\x00\x12\x34\n\x05\x61\x62ort\x18\x06 \x01(\x0b\x32#.parley.session.v1.AbortTurnRequestH\x00\x12\x44\n\rtrace_context\x18\x07 \x03(\x0b\x32-.parley.session.v1.TurnCall.TraceContextEntry\x1a\x33\n\x11TraceContextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07request\"Q\n\rTurnsResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.parley.session.v1.TurnResult\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"\x94\x02\n\nTurnResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x35\n\x05\x62\x65gin\x18\x02 \x01(\x0b\x32$.parley.session.v1.BeginTurnResponseH\x00\x12\x35\n\x05renew\x18\x03 \x01(\x0b\x32$.parley.session.v1.RenewTurnResponseH\x00\x12\x37\n\x06\x63ommit\x18\x04 \x01(\x0b\x32%.parley.session.v1.CommitTurnResponseH\x00\x12\x35\n\x05\x61\x62ort\x18\x05 \x01(\x0b\x32$.parley.session.v1.AbortTurnResponseH\x00\x12\x11\n\x07\x66\x61ilure\x18\x06 \x01(\x0cH\x00\x42\t\n\x07outcome*r\n\nBusyPolicy\x12\x1b\n\x17\x42USY_POLICY_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42USY_POLICY_WAIT\x10\x01\x12\x16\n\x12\x42USY_POLICY_REJECT\x10\x02\x12\x19\n\x15\x42USY_POLICY_INTERRUPT\x10\x03\x32\x95\x04\n\x0bTurnService\x12g\n\tBeginTurn\x12#.parley.session.v1.BeginTurnRequest\x1a$.parley.session.v1.BeginTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12g\n\tRenewTurn\x12#.parley.session.v1.RenewTurnRequest\x1a$.parley.session.v1.RenewTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12j\n\nCommitTurn\x12$.parley.session.v1.CommitTurnRequest\x1a%.parley.session.v1.CommitTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12g\n\tAbortTurn\x12#.parley.session.v1.AbortTurnRequest\x1a$.parley.session.v1.AbortTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12_\n\x05Turns\x12\x1f.parley.session.v1.TurnsRequest\x1a .parley.session.v1.TurnsResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$parley/session/v1/turn_service.proto\x12\x11parley.session.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\x1a\x1fparley/session/v1/message.proto\x1a\'parley/session/v1/session_service.proto\"\x91\x01\n\tTurnLease\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0f\n\x07turn_id\x18\x03 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06limits\x18\x06 \x03(\t\"a\n\tTurnLimit\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x1b\n\x13requests_per_minute\x18\x02 \x01(\x05\x12\x18\n\x10\x63oncurrent_turns\x18\x03 \x01(\x05\x12\x0c\n\x04wait\x18\x04 \x01(\x08\"{\n\x0eTurnLimitState\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x1b\n\x13requests_per_minute\x18\x02 \x01(\x05\x12\x11\n\tremaining\x18\x03 \x01(\x05\x12(\n\x05reset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb4\x04\n\x10\x42\x65ginTurnRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x1a\n\x12session_must_exist\x18\x03 \x01(\x08\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x11\n\tagent_uid\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12\x0f\n\x07turn_id\x18\x07 \x01(\t\x12\x17\n\x0fwindow_messages\x18\x08 \x01(\x05\x12+\n\x08idle_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_lifetime\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x04\x62usy\x18\x0b \x01(\x0e\x32\x1d.parley.session.v1.BusyPolicy\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x16\n\x0erequest_digest\x18\r \x01(\x0c\x12\x43\n\x08metadata\x18\x0e \x03(\x0b\x32\x31.parley.session.v1.BeginTurnRequest.MetadataEntry\x12,\n\x06limits\x18\x0f \x03(\x0b\x32\x1c.parley.session.v1.TurnLimit\x12\x11\n\tstateless\x18\x10 \x01(\x08\x12\x11\n\tcontinues\x18\x11 \x01(\x08\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8a\x02\n\x11\x42\x65ginTurnResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.parley.session.v1.Session\x12+\n\x05lease\x18\x02 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\'\n\x06window\x18\x03 \x03(\x0b\x32\x17.parley.session.v1.Turn\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x08\x12.\n\rreplayed_turn\x18\x05 \x01(\x0b\x32\x17.parley.session.v1.Turn\x12\x31\n\x06limits\x18\x06 \x03(\x0b\x32!.parley.session.v1.TurnLimitState\"h\n\x10RenewTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\'\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"D\n\x11RenewTurnResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc0\x01\n\x11\x43ommitTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12%\n\x04turn\x18\x02 \x01(\x0b\x32\x17.parley.session.v1.Turn\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0erequest_digest\x18\x04 \x01(\x0c\x12+\n\x08idle_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"Z\n\x12\x43ommitTurnResponse\x12\x13\n\x0bturn_number\x18\x01 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x10\x41\x62ortTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\"\x13\n\x11\x41\x62ortTurnResponse\"Q\n\x0cTurnsRequest\x12*\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1b.parley.session.v1.TurnCall\x12\x15\n\rcancelled_ids\x18\x02 \x03(\x04\"\x8a\x03\n\x08TurnCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\x12\x34\n\x05\x62\x65gin\x18\x03 \x01(\x0b\x32#.parley.session.v1.BeginTurnRequestH\x00\x12\x34\n\x05renew\x18\x04 \x01(\x0b\x32#.parley.session.v1.RenewTurnRequestH\x00\x12\x36\n\x06\x63ommit\x18\x05 \x01(\x0b\x32$.parley.session.v1.CommitTurnRequestH\x00\x12\x34\n\x05\x61\x62ort\x18\x06 \x01(\x0b\x32#.parley.session.v1.AbortTurnRequestH\x00\x12\x44\n\rtrace_context\x18\x07 \x03(\x0b\x32-.parley.session.v1.TurnCall.TraceContextEntry\x1a\x33\n\x11TraceContextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07request\"Q\n\rTurnsResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.parley.session.v1.TurnResult\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"\x94\x02\n\nTurnResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x35\n\x05\x62\x65gin\x18\x02 \x01(\x0b\x32$.parley.session.v1.BeginTurnResponseH\x00\x12\x35\n\x05renew\x18\x03 \x01(\x0b\x32$.parley.session.v1.RenewTurnResponseH\x00\x12\x37\n\x06\x63ommit\x18\x04 \x01(\x0b\x32%.parley.session.v1.CommitTurnResponseH\x00\x12\x35\n\x05\x61\x62ort\x18\x05 \x01(\x0b\x32$.parley.session.v1.AbortTurnResponseH\x00\x12\x11\n\x07\x66\x61ilure\x18\x06 \x01(\x0cH\x00\x42\t\n\x07outcome*r\n\nBusyPolicy\x12\x1b\n\x17\x42USY_POLICY_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42USY_POLICY_WAIT\x10\x01\x12\x16\n\x12\x42USY_POLICY_REJECT\x10\x02\x12\x19\n\x15\x42USY_POLICY_INTERRUPT\x10\x03\x32\x95\x04\n\x0bTurnService\x12g\n\tBeginTurn\x12#.parley.session.v1.BeginTurnRequest\x1a$.parley.session.v1.BeginTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12g\n\tRenewTurn\x12#.parley.session.v1.RenewTurnRequest\x1a$.parley.session.v1.RenewTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12j\n\nCommitTurn\x12$.parley.session.v1.CommitTurnRequest\x1a%.parley.session.v1.CommitTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12g\n\tAbortTurn\x12#.parley.session.v1.AbortTurnRequest\x1a$.parley.session.v1.AbortTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12_\n\x05Turns\x12\x1f.parley.session.v1.TurnsRequest\x1a .parley.session.v1.TurnsResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,8 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TURNSERVICE'].methods_by_name['AbortTurn']._serialized_options = b'\272\327\030\013\n\007service \001'
   _globals['_TURNSERVICE'].methods_by_name['Turns']._loaded_options = None
   _globals['_TURNSERVICE'].methods_by_name['Turns']._serialized_options = b'\272\327\030\013\n\007service \001'
-  _globals['_BUSYPOLICY']._serialized_start=2807
-  _globals['_BUSYPOLICY']._serialized_end=2921
+  _globals['_BUSYPOLICY']._serialized_start=2826
+  _globals['_BUSYPOLICY']._serialized_end=2940
   _globals['_TURNLEASE']._serialized_start=228
   _globals['_TURNLEASE']._serialized_end=373
   _globals['_TURNLIMIT']._serialized_start=375
@@ -59,33 +59,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TURNLIMITSTATE']._serialized_start=474
   _globals['_TURNLIMITSTATE']._serialized_end=597
   _globals['_BEGINTURNREQUEST']._serialized_start=600
-  _globals['_BEGINTURNREQUEST']._serialized_end=1145
-  _globals['_BEGINTURNREQUEST_METADATAENTRY']._serialized_start=1098
-  _globals['_BEGINTURNREQUEST_METADATAENTRY']._serialized_end=1145
-  _globals['_BEGINTURNRESPONSE']._serialized_start=1148
-  _globals['_BEGINTURNRESPONSE']._serialized_end=1414
-  _globals['_RENEWTURNREQUEST']._serialized_start=1416
-  _globals['_RENEWTURNREQUEST']._serialized_end=1520
-  _globals['_RENEWTURNRESPONSE']._serialized_start=1522
-  _globals['_RENEWTURNRESPONSE']._serialized_end=1590
-  _globals['_COMMITTURNREQUEST']._serialized_start=1593
-  _globals['_COMMITTURNREQUEST']._serialized_end=1785
-  _globals['_COMMITTURNRESPONSE']._serialized_start=1787
-  _globals['_COMMITTURNRESPONSE']._serialized_end=1877
-  _globals['_ABORTTURNREQUEST']._serialized_start=1879
-  _globals['_ABORTTURNREQUEST']._serialized_end=1942
-  _globals['_ABORTTURNRESPONSE']._serialized_start=1944
-  _globals['_ABORTTURNRESPONSE']._serialized_end=1963
-  _globals['_TURNSREQUEST']._serialized_start=1965
-  _globals['_TURNSREQUEST']._serialized_end=2046
-  _globals['_TURNCALL']._serialized_start=2049
-  _globals['_TURNCALL']._serialized_end=2443
-  _globals['_TURNCALL_TRACECONTEXTENTRY']._serialized_start=2381
-  _globals['_TURNCALL_TRACECONTEXTENTRY']._serialized_end=2432
-  _globals['_TURNSRESPONSE']._serialized_start=2445
-  _globals['_TURNSRESPONSE']._serialized_end=2526
-  _globals['_TURNRESULT']._serialized_start=2529
-  _globals['_TURNRESULT']._serialized_end=2805
-  _globals['_TURNSERVICE']._serialized_start=2924
-  _globals['_TURNSERVICE']._serialized_end=3457
+  _globals['_BEGINTURNREQUEST']._serialized_end=1164
+  _globals['_BEGINTURNREQUEST_METADATAENTRY']._serialized_start=1117
+  _globals['_BEGINTURNREQUEST_METADATAENTRY']._serialized_end=1164
+  _globals['_BEGINTURNRESPONSE']._serialized_start=1167
+  _globals['_BEGINTURNRESPONSE']._serialized_end=1433
+  _globals['_RENEWTURNREQUEST']._serialized_start=1435
+  _globals['_RENEWTURNREQUEST']._serialized_end=1539
+  _globals['_RENEWTURNRESPONSE']._serialized_start=1541
+  _globals['_RENEWTURNRESPONSE']._serialized_end=1609
+  _globals['_COMMITTURNREQUEST']._serialized_start=1612
+  _globals['_COMMITTURNREQUEST']._serialized_end=1804
+  _globals['_COMMITTURNRESPONSE']._serialized_start=1806
+  _globals['_COMMITTURNRESPONSE']._serialized_end=1896
+  _globals['_ABORTTURNREQUEST']._serialized_start=1898
+  _globals['_ABORTTURNREQUEST']._serialized_end=1961
+  _globals['_ABORTTURNRESPONSE']._serialized_start=1963
+  _globals['_ABORTTURNRESPONSE']._serialized_end=1982
+  _globals['_TURNSREQUEST']._serialized_start=1984
+  _globals['_TURNSREQUEST']._serialized_end=2065
+  _globals['_TURNCALL']._serialized_start=2068
+  _globals['_TURNCALL']._serialized_end=2462
+  _globals['_TURNCALL_TRACECONTEXTENTRY']._serialized_start=2400
+  _globals['_TURNCALL_TRACECONTEXTENTRY']._serialized_end=2451
+  _globals['_TURNSRESPONSE']._serialized_start=2464
+  _globals['_TURNSRESPONSE']._serialized_end=2545
+  _globals['_TURNRESULT']._serialized_start=2548
+  _globals['_TURNRESULT']._serialized_end=2824
+  _globals['_TURNSERVICE']._serialized_start=2943
+  _globals['_TURNSERVICE']._serialized_end=3476
 # @@protoc_insertion_point(module_scope)

@@ -212,6 +212,7 @@ class BeginTurnRequest(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     STATELESS_FIELD_NUMBER: _builtins.int
+    CONTINUES_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     session_id: _builtins.str
@@ -237,6 +238,11 @@ class BeginTurnRequest(_message.Message):
     stateless: _builtins.bool
     """Optional. Only take the limits: there is no session. Of the other fields project, turn_id and limits count. The
     lease that is returned has no session and no token; AbortTurn ends it.
+    """
+    continues: _builtins.bool
+    """Optional. The turn has results of tool calls that an earlier turn made. The window then holds the whole chain of
+    turns that they go on with, whatever window_messages says. Fails with MESSAGE_TOO_LARGE where it is over the bytes
+    of a window.
     """
     @_builtins.property
     def idle_ttl(self) -> _duration_pb2.Duration:
@@ -273,10 +279,11 @@ class BeginTurnRequest(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         limits: _abc.Iterable[Global___TurnLimit] | None = ...,
         stateless: _builtins.bool = ...,
+        continues: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_ttl", b"idle_ttl", "max_lifetime", b"max_lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "idle_ttl", b"idle_ttl", "limits", b"limits", "max_lifetime", b"max_lifetime", "metadata", b"metadata", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "continues", b"continues", "idle_ttl", b"idle_ttl", "limits", b"limits", "max_lifetime", b"max_lifetime", "metadata", b"metadata", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -306,7 +313,9 @@ class BeginTurnResponse(_message.Message):
 
     @_builtins.property
     def window(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Turn]:
-        """The window: the newest turns that together hold at most window_messages messages, oldest first, whole turns only."""
+        """The window: the newest turns that together hold at most window_messages messages, oldest first, whole turns only;
+        of a turn that continues, at least the chain that it continues.
+        """
 
     @_builtins.property
     def replayed_turn(self) -> _message_pb2.Turn:

@@ -38,8 +38,8 @@ class TurnServiceStub:
     Where the request id is known it takes no lease and returns the stored turn instead. Safe to retry with the same
     turn_id: the lease then is the one that the first try took.
     Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_AGENT_MISMATCH, AGENT_DELETED, SESSION_BUSY, TURN_QUEUE_FULL,
-    IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED. A turn that is refused leaves nothing behind, in no
-    limit either.
+    IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, MESSAGE_TOO_LARGE. A turn that is refused leaves
+    nothing behind, in no limit either.
     """
     RenewTurn: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.RenewTurnRequest, _turn_service_pb2.RenewTurnResponse]
     """Extends the lease. Safe to retry. Fails: LEASE_LOST, TURN_INTERRUPTED."""
@@ -69,8 +69,8 @@ class TurnServiceAsyncStub(TurnServiceStub):
     Where the request id is known it takes no lease and returns the stored turn instead. Safe to retry with the same
     turn_id: the lease then is the one that the first try took.
     Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_AGENT_MISMATCH, AGENT_DELETED, SESSION_BUSY, TURN_QUEUE_FULL,
-    IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED. A turn that is refused leaves nothing behind, in no
-    limit either.
+    IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, MESSAGE_TOO_LARGE. A turn that is refused leaves
+    nothing behind, in no limit either.
     """
     RenewTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.RenewTurnRequest, _turn_service_pb2.RenewTurnResponse]  # type: ignore[assignment]
     """Extends the lease. Safe to retry. Fails: LEASE_LOST, TURN_INTERRUPTED."""
@@ -103,8 +103,8 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         Where the request id is known it takes no lease and returns the stored turn instead. Safe to retry with the same
         turn_id: the lease then is the one that the first try took.
         Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_AGENT_MISMATCH, AGENT_DELETED, SESSION_BUSY, TURN_QUEUE_FULL,
-        IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED. A turn that is refused leaves nothing behind, in no
-        limit either.
+        IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, MESSAGE_TOO_LARGE. A turn that is refused leaves
+        nothing behind, in no limit either.
         """
 
     @_abc_1.abstractmethod

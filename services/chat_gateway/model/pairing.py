@@ -1,0 +1,58 @@
+"""Which results of tool calls belong to which calls."""
+
+from collections.abc import Iterable, Sequence, Set
+
+from chat_gateway.model.turn import Message
+from contract.enums import Role
+from servicekit.errors import Violations
+
+UNKNOWN_RESULT = "must be the id of a tool call that has no result yet"
+
+
+def open_calls(messages: Iterable[Message]) -> set[str]:
+    """Returns the ids of the tool calls that have no result."""
+    found: set[str] = set()
+    for message in messages:
+        if message.role is Role.TOOL:
+            found.discard(message.tool_call_id)
+        elif message.tool_calls:
+            found.update(call.id for call in message.tool_calls)
+    return found
+
+
+def continues(messages: Iterable[Message]) -> bool:
+    """Whether the messages have results of tool calls that are not among them."""
+    for message in messages:
+        if message.role is Role.TOOL:
+            return True
+        if message.role is Role.ASSISTANT:
+            return False
+    return False
+
+
+def check_results(messages: Sequence[Message], known: Set[str] | None, found: Violations, first: int = 0) -> None:
+    """Notes each result whose call does not wait for one; `known` are the calls before these messages that do.
+
+    None: they are not known yet, and every result before an assistant speaks may be theirs. `first` is the place that
+    the first message had in the request.
+    """
+    waiting = set(known or ())
+    before = known is None
+    answered: set[str] = set()
+    for index, message in enumerate(messages, first):
+        if message.role is Role.ASSISTANT:
+            before = False
+            waiting.update(call.id for call in message.tool_calls)
+        elif message.role is Role.TOOL and message.tool_call_id:
+            if message.tool_call_id in waiting:
+                waiting.discard(message.tool_call_id)
+            elif not before or message.tool_call_id in answered:
+                found.add(f"messages[{index}].tool_call_id", UNKNOWN_RESULT)
+            answered.add(message.tool_call_id)
+
+
+def check_results_of_session(messages: Sequence[Message], window: Iterable[Message], first: int = 0) -> None:
+    """Raises `InvalidArgument` with each result of a call that does not wait for one in the session."""
+    found = Violations()
+    check_results(messages, open_calls(window), found, first)
+    found.check()
