@@ -105,7 +105,7 @@ class Jwks:
             async with asyncio.timeout(self._times.timeout):
                 url = self._url or await self._discover()
                 document = await self._get(url)
-        except (TimeoutError, FetchFailed, aiohttp.ClientError, ValueError) as error:
+        except (TimeoutError, FetchFailed, aiohttp.ClientError, ValueError, RecursionError) as error:
             log.warning("jwks_not_fetched", issuer=self._issuer, error=str(error) or type(error).__name__)
             return
         keys = _usable(document)
@@ -146,6 +146,6 @@ def _usable(document: Mapping[str, Any]) -> Mapping[str, jwt.PyJWK]:
             continue
         try:
             keys[str(entry.get("kid", ""))] = jwt.PyJWK(entry)
-        except jwt.PyJWTError:
-            continue  # of a kind that is not known here
+        except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, AttributeError):
+            continue  # of a kind that is not known here, or with fields that are none
     return keys

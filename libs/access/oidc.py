@@ -22,6 +22,9 @@ REMEMBERED = 300.0
 """Seconds that a verified token is taken without being verified again, if it does not end before: a signing key that
 its issuer withdrew is worth nothing after that."""
 
+_BAD_TOKEN = (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError)
+"""What reading a token raises for what is none: `exp` may be any number, claims may be nested without end."""
+
 
 class OidcTokens:
     """The `TokenVerifier` for the issuers of `PARLEY_OIDC`. Owns the HTTP session that fetches their keys."""
@@ -64,10 +67,11 @@ class OidcTokens:
                 leeway=issuer.leeway,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except (jwt.PyJWTError, ValueError, TypeError):
+            ends = float(claims["exp"]) + issuer.leeway
+        except _BAD_TOKEN:
             raise Unauthenticated from None
         caller = _caller(issuer, claims)
-        self._remember(token, caller, float(claims["exp"]) + issuer.leeway)
+        self._remember(token, caller, ends)
         return caller
 
     async def close(self) -> None:
@@ -82,7 +86,7 @@ class OidcTokens:
         try:
             header = jwt.get_unverified_header(token)
             named = jwt.decode(token, options={"verify_signature": False}).get("iss")
-        except (jwt.PyJWTError, ValueError, TypeError):
+        except _BAD_TOKEN:
             raise Unauthenticated from None
         issuer = self._issuers.get(named) if isinstance(named, str) else None
         if issuer is None or header.get("alg") not in issuer.algorithms:

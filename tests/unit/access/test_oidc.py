@@ -204,6 +204,48 @@ async def test_a_document_that_is_too_long_or_elsewhere_is_not_taken(issuer: Iss
     assert "/moved" not in issuer.asked
 
 
+@pytest.mark.parametrize("exp", [float("nan"), float("inf"), 10**400, -(10**400), "soon", [1], {}])
+async def test_an_end_that_is_no_time_makes_the_token_worthless(issuer: Issuer, exp: Any) -> None:
+    async with verifier(issuer) as tokens:
+        with pytest.raises(Unauthenticated):
+            await tokens.caller_of(issuer.token(exp=exp))
+
+
+@pytest.mark.parametrize("nested", ["header", "claims"])
+async def test_nesting_without_end_makes_the_token_worthless(issuer: Issuer, nested: str) -> None:
+    header, claims, signature = issuer.token().split(".")
+    deep = base64.urlsafe_b64encode(b'{"a":' + b"[" * 20_000).rstrip(b"=").decode()
+    token = ".".join((deep, claims, signature) if nested == "header" else (header, deep, signature))
+    async with verifier(issuer) as tokens:
+        with pytest.raises(Unauthenticated):
+            await tokens.caller_of(token)
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, '{"keys": ' + "[" * 100_000, '{"keys": NaN}', "[]", '{"keys": 7}'])
+async def test_keys_that_are_none_are_unavailable(issuer: Issuer, body: str) -> None:
+    issuer.instead = lambda: web.Response(text=body)
+    async with verifier(issuer) as tokens:
+        with pytest.raises(Unavailable):
+            await tokens.caller_of(issuer.token())
+
+
+async def test_a_key_that_is_none_costs_no_other(issuer: Issuer) -> None:
+    odd: list[Any] = [
+        {"kty": "RSA", "kid": "a", "n": 5, "e": "AQAB"},
+        {"kty": "RSA", "kid": "b", "n": "", "e": ""},
+        {"kty": "RSA", "kid": "c", "n": "AQAB", "e": [1]},
+        {"kty": "EC", "kid": "d", "crv": "P-256", "x": None, "y": 1e999},
+        {"kty": "OKP", "kid": "e", "crv": ["Ed25519"], "x": "!"},
+        {"kty": "RSA", "kid": {"a": 1}, "alg": 7},
+        float("nan"),
+        None,
+    ]
+    document = {"keys": [*odd, *issuer.jwks()["keys"]]}
+    issuer.instead = lambda: web.Response(text=json.dumps(document))
+    async with verifier(issuer) as tokens:
+        assert (await tokens.caller_of(issuer.token())).project == "acme"
+
+
 async def test_a_verified_token_is_remembered_until_it_ends(issuer: Issuer) -> None:
     wall = Clock()
     wall.now = time.time()

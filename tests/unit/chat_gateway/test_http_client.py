@@ -1,10 +1,12 @@
 """A provider over the HTTP client, against servers that say exactly what the test has them say."""
 
 import asyncio
+import contextlib
 import gzip
 import socket
 import ssl
 import struct
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -298,3 +300,62 @@ async def test_tls_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     async with calling(server, context) as provider:
         assert [await ask(provider), await ask(provider)] == ["hello"] * 2
         assert server.connections == 1
+
+
+class Resetting(Server):
+    """Resets the connection that is used again, `times` times in all, having read the request or not."""
+
+    def __init__(self, times: int, *, first: bool = False, begun: bytes = b"") -> None:
+        super().__init__()
+        self._times = times
+        self._first = first
+        self._begun = begun
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.writers.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            for number in range(100):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                self.requests.append(head + await reader.readexactly(length))
+                if self._times and (number or self._first):
+                    self._times -= 1
+                    writer.write(self._begun)
+                    await writer.drain()
+                    await asyncio.sleep(0.05 if self._begun else 0)
+                    linger = struct.pack("ii", 1, 0)
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    break
+                writer.write(OK)
+        writer.close()
+
+
+async def test_a_kept_connection_that_is_reset_is_replaced_once() -> None:
+    server = Resetting(1)
+    async with calling(server) as provider:
+        assert [await ask(provider) for _ in range(3)] == ["hello"] * 3
+    assert (server.connections, len(server.requests)) == (2, 4)
+
+
+async def test_a_replaced_connection_is_a_new_one() -> None:
+    server = Resetting(5)
+    async with calling(server) as provider:
+        await asyncio.gather(*[ask(provider) for _ in range(3)])
+        assert await ask(provider) == "hello"
+    assert (server.connections, len(server.requests)) == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("server", "calls"),
+    [(lambda: Resetting(1, first=True), 1), (lambda: Resetting(1, begun=b"HTTP/1.1 200 OK\r\nX: "), 2)],
+    ids=["a new connection", "an answer that had begun"],
+)
+async def test_what_may_have_been_answered_is_not_asked_again(server: Callable[[], Resetting], calls: int) -> None:
+    resetting = server()
+    async with calling(resetting) as provider:
+        for _ in range(calls - 1):
+            await ask(provider)
+        with pytest.raises(ProviderUnavailable):
+            await ask(provider)
+    assert len(resetting.requests) == calls

@@ -23,12 +23,14 @@ from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from contract.enums import Role
 from servicekit.errors import ServiceError, StartupError
 from tests.servers.mock_model import Behaviour, MockModel
-from tests.unit.chat_gateway.raw_provider import provider_at
+from tests.unit.chat_gateway.raw_provider import LATER, Server, calling, listening, provider_at
 
 Short = Callable[..., HttpProvider]
 CALL = ModelCall("m", [Message(Role.USER, "hi there")], Sampling(temperature=0.5, stop=("END",)))
 BOUNDS = ProviderBounds(connect=10, first_token=10, between_tokens=10, answer=10)
 """Which no test meets, however busy the machine: whoever wants to meet one makes it `short`."""
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+DONE = b"data: [DONE]\n\n"
 
 
 @pytest.fixture
@@ -314,3 +316,36 @@ async def test_tool_calls_with_one_id_get_ids_of_their_own(
     first, second = answer.message.tool_calls
     assert (first.id, first.name, second.name) == ("c1", "look", "see")
     assert second.id not in ("", "c1")
+
+
+def event(delta: bytes, finish: bytes = b"null") -> bytes:
+    return b'data: {"choices": [{"delta": %b, "finish_reason": %b}]}\n\n' % (delta, finish)
+
+
+async def test_reasoning_is_a_sign_of_life() -> None:
+    """Whatever of a model ends the wait for its first token; from then on its silences count."""
+    server = Server(STREAM + event(b'{"reasoning": "hm"}') + LATER * 20 + event(b'{"content": "ok"}', b'"stop"') + DONE)
+    async with calling(server, bounds=replace(BOUNDS, first_token=0.8)) as provider:
+        _, answer = await streamed(provider)
+    assert (answer.message.content, answer.message.reasoning) == ("ok", "hm")
+
+
+@pytest.mark.parametrize(
+    "said", [b": ping\n\n", event(b'{"role": "assistant", "content": ""}'), b"event: ping\ndata: {}\n\n"]
+)
+async def test_a_comment_a_ping_and_an_empty_chunk_are_no_signs_of_life(said: bytes) -> None:
+    server = Server(STREAM + (said + LATER) * 100)
+    async with calling(server, bounds=replace(BOUNDS, first_token=0.3)) as provider:
+        with pytest.raises(ProviderTimeout) as caught:
+            await streamed(provider)
+    assert caught.value.metadata["bound"] == "first_token"
+
+
+async def test_reasoning_that_is_too_long_to_store_costs_no_answer() -> None:
+    server = Server(
+        STREAM + event(b'{"reasoning": "%b"}' % (b"x" * 100)) + event(b'{"content": "ok"}', b'"stop"') + DONE
+    )
+    async with listening(server) as url, open_client(10) as client:
+        deltas, answer = await streamed(provider_at(url, client, max_answer_bytes=10))
+    assert "".join(delta.reasoning for delta in deltas) == "x" * 100
+    assert (answer.message.content, answer.message.reasoning) == ("ok", "x" * 8)

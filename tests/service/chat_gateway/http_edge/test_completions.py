@@ -42,6 +42,7 @@ async def test_a_whole_answer_has_openais_shape_and_our_headers(edge: Edge) -> N
             "completion_tokens": 5,
             "total_tokens": 15,
             "prompt_tokens_details": {"cached_tokens": 2},
+            "completion_tokens_details": {"reasoning_tokens": 0},
         },
     }
     assert answer.headers["content-type"] == "application/json"

@@ -43,7 +43,7 @@ async def test_a_stream_byte_by_byte(edge: Edge, include_usage: bool) -> None:
         expected.append(
             'data: {"id":"chatcmpl-t1","object":"chat.completion.chunk","created":1777863721,"model":"hello",'
             '"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,'
-            '"prompt_tokens_details":{"cached_tokens":2}}}\n\n'
+            '"prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":0}}}\n\n'
         )
     assert answer.content.decode() == "".join([*expected, "data: [DONE]\n\n"])
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"

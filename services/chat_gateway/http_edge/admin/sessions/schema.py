@@ -55,6 +55,8 @@ class SessionMessageJson(msgspec.Struct, kw_only=True):
     tool_calls: list[ToolCall] | UnsetType = UNSET
     tool_call_id: str | UnsetType = UNSET
     refusal: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    """What the model thought before it answered."""
     finish_reason: str | UnsetType = UNSET
     """The turn's; on its answer only."""
     object: str = "session.message"
@@ -175,13 +177,14 @@ def _message_json(message: pb.Message, turn: pb.Turn, begun: str) -> SessionMess
         or UNSET,
         tool_call_id=message.tool_call_id or UNSET,
         refusal=message.refusal or UNSET,
+        reasoning_content=message.reasoning or UNSET,
     )
 
 
 def _content_json(message: pb.Message) -> Any:
     if message.parts:
         return [_part_json(part) for part in message.parts]
-    return message.content or (None if message.tool_calls or message.refusal else "")
+    return message.content or (None if message.tool_calls or message.refusal or message.reasoning else "")
 
 
 def _part_json(part: pb.ContentPart) -> ContentPart:

@@ -9,13 +9,26 @@ from chat_gateway.http_edge.openai.chat.schema import (
     ChatCompletion,
     ChatCompletionRequest,
     Choice,
+    CompletionTokensDetails,
     CompletionUsage,
+    ExtraContent,
     FunctionCall,
+    KeptData,
     PromptTokensDetails,
     ToolCall,
 )
 from chat_gateway.http_edge.wire.sse import event
-from chat_gateway.model.turn import Delta, ToolCallDelta, TurnOutcome, TurnStarted, Usage
+from chat_gateway.model.turn import (
+    NO_DETAILS,
+    AnswerDetails,
+    Delta,
+    Message,
+    ProviderData,
+    ToolCallDelta,
+    TurnOutcome,
+    TurnStarted,
+    Usage,
+)
 
 DONE = event(b"[DONE]")
 
@@ -24,7 +37,7 @@ _encode = msgspec.json.Encoder().encode
 
 def completion(outcome: TurnOutcome, model_name: str) -> bytes:
     """Returns the answer's JSON. `model_name` is what the caller asked for."""
-    message = outcome.message
+    details = outcome.details
     return _encode(
         ChatCompletion(
             id=_completion_id(outcome.turn_id),
@@ -34,21 +47,14 @@ def completion(outcome: TurnOutcome, model_name: str) -> bytes:
             choices=[
                 Choice(
                     index=0,
-                    message=AnswerMessage(
-                        role="assistant",
-                        content=message.content or (None if message.tool_calls or message.refusal else ""),
-                        refusal=message.refusal or None,
-                        tool_calls=[
-                            ToolCall(id=call.id, function=FunctionCall(name=call.name, arguments=call.arguments))
-                            for call in message.tool_calls
-                        ]
-                        or msgspec.UNSET,
-                    ),
-                    logprobs=None,
+                    message=_message(outcome.message, details),
+                    logprobs=msgspec.Raw(details.logprobs) if details.logprobs else None,
                     finish_reason=outcome.finish_reason.value,
                 )
             ],
             usage=_usage(outcome.usage),
+            system_fingerprint=details.system_fingerprint or msgspec.UNSET,
+            service_tier=details.service_tier or msgspec.UNSET,
         )
     )
 
@@ -81,7 +87,7 @@ class CompletionChunks:
 
     def delta(self, delta: Delta) -> bytes:
         """Returns one more piece of the answer."""
-        if not delta.tool_calls and not delta.refusal:
+        if delta.content and not (delta.tool_calls or delta.refusal or _has_more(delta)):
             return b'%b%b},"logprobs":null,"finish_reason":null%b' % (
                 self._text_head,
                 _encode(delta.content),
@@ -94,15 +100,65 @@ class CompletionChunks:
             fields["refusal"] = delta.refusal
         if delta.tool_calls:
             fields["tool_calls"] = [_tool_call(call) for call in delta.tool_calls]
-        return b'%b%b,"logprobs":null,"finish_reason":null%b' % (self._head, _encode(fields), self._tail)
+        if delta.reasoning:
+            fields["reasoning_content"] = delta.reasoning
+        if delta.provider_data is not None:
+            fields["extra_content"] = extra_content(delta.provider_data)
+        return b'%b%b,"logprobs":%b,"finish_reason":null%b' % (
+            self._head,
+            _encode(fields),
+            delta.logprobs or b"null",
+            self._tail,
+        )
 
     def finish(self, outcome: TurnOutcome) -> bytes:
         """Returns the end of a stored turn: finish_reason, the usage where it was asked for, `[DONE]`."""
         reason = _encode(outcome.finish_reason.value)
         finish = b'%b{},"logprobs":null,"finish_reason":%b%b' % (self._head, reason, self._tail)
+        if outcome.details is not NO_DETAILS:
+            finish = self._detailed(reason, outcome.details)
         if not self._include_usage:
             return finish + DONE
         return b"%b%b%b}\n\n%b" % (finish, self._usage_head, _encode(_usage(outcome.usage)), DONE)
+
+    def _detailed(self, reason: bytes, details: AnswerDetails) -> bytes:
+        delta = b'{"annotations":%b}' % details.annotations if details.annotations else b"{}"
+        end = self._tail.removesuffix(b"}\n\n")
+        for name in ("system_fingerprint", "service_tier"):
+            if said := getattr(details, name):
+                end += b',"%b":%b' % (name.encode(), _encode(said))
+        return b'%b%b,"logprobs":null,"finish_reason":%b%b}\n\n' % (self._head, delta, reason, end)
+
+
+def extra_content(data: ProviderData) -> ExtraContent:
+    """Returns what a provider needs back, as clients keep it."""
+    return ExtraContent(KeptData(data.kind, data.provider, msgspec.Raw(data.json)))
+
+
+def _message(message: Message, details: AnswerDetails) -> AnswerMessage:
+    said_otherwise = message.tool_calls or message.refusal or message.reasoning
+    data = message.provider_data
+    return AnswerMessage(
+        role="assistant",
+        content=message.content or (None if said_otherwise else ""),
+        refusal=message.refusal or None,
+        tool_calls=[
+            ToolCall(
+                id=call.id,
+                function=FunctionCall(name=call.name, arguments=call.arguments),
+                extra_content=extra_content(call.provider_data) if call.provider_data is not None else msgspec.UNSET,
+            )
+            for call in message.tool_calls
+        ]
+        or msgspec.UNSET,
+        reasoning_content=message.reasoning or msgspec.UNSET,
+        annotations=msgspec.Raw(details.annotations) if details.annotations else msgspec.UNSET,
+        extra_content=extra_content(data) if data is not None else msgspec.UNSET,
+    )
+
+
+def _has_more(delta: Delta) -> bool:
+    return bool(delta.reasoning or delta.logprobs or delta.provider_data is not None)
 
 
 def _completion_id(turn_id: str) -> str:
@@ -114,17 +170,17 @@ def _usage(usage: Usage) -> CompletionUsage:
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
+        prompt_tokens_details=PromptTokensDetails(usage.cached_tokens, usage.cache_write_tokens or msgspec.UNSET),
+        completion_tokens_details=CompletionTokensDetails(usage.reasoning_tokens),
     )
 
 
 def _tool_call(call: ToolCallDelta) -> dict[str, Any]:
     function: dict[str, str] = {"arguments": call.arguments}
-    if not call.id:
-        return {"index": call.index, "function": function}
-    return {
-        "index": call.index,
-        "id": call.id,
-        "type": "function",
-        "function": {"name": call.name, "arguments": call.arguments},
-    }
+    out: dict[str, Any] = {"index": call.index, "function": function}
+    if call.id:
+        function = {"name": call.name, "arguments": call.arguments}
+        out = {"index": call.index, "id": call.id, "type": "function", "function": function}
+    if call.provider_data is not None:
+        out["extra_content"] = extra_content(call.provider_data)
+    return out

@@ -29,6 +29,7 @@ _ERRORS = {
     "409": "The session is busy, the turn was interrupted, or the idempotency key was used for another body.",
     "429": "Too many turns are running and queued, or a limit of the key or agent is reached (`rate_limited`).",
     "500": "An internal error, or a malformed answer of the provider.",
+    "502": "The provider refuses the gateway: its operator has to look at its settings (`provider_misconfigured`).",
     "503": "The provider or a part of the service is unavailable.",
     "504": "The provider, or the whole turn, took too long.",
 }

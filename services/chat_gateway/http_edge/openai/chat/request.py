@@ -10,6 +10,7 @@ from chat_gateway.http_edge.openai.chat.schema import (
     ChatCompletionRequest,
     ChatMessage,
     ContentPart,
+    ExtraContent,
     Tool,
     ToolCall,
     ToolChoice,
@@ -147,7 +148,7 @@ def _message(message: ChatMessage, index: int, found: Violations) -> model.Messa
         found.add(f"messages[{index}].role", "must be system, developer, user, assistant or tool")
         role = Role.USER
     content = message.content
-    if type(content) is str and not message.tool_calls:
+    if type(content) is str and not (message.tool_calls or message.reasoning_content or message.extra_content):
         return model.Message(
             role=role,
             content=content,
@@ -164,7 +165,16 @@ def _message(message: ChatMessage, index: int, found: Violations) -> model.Messa
         tool_call_id=message.tool_call_id or "",
         name=message.name or "",
         refusal=message.refusal or refusal,
+        reasoning=(message.reasoning_content or "") if role is Role.ASSISTANT else "",
+        provider_data=_provider_data(message.extra_content) if role is Role.ASSISTANT else None,
     )
+
+
+def _provider_data(extra: ExtraContent | msgspec.UnsetType | None) -> model.ProviderData | None:
+    if not extra or extra.parley is None:
+        return None
+    kept = extra.parley
+    return model.ProviderData(kept.kind, kept.provider, bytes(kept.data))
 
 
 def _content(
@@ -195,7 +205,7 @@ def _content(
 def _tool_call(call: ToolCall, index: int, number: int, found: Violations) -> model.ToolCall:
     if call.type != "function":
         found.add(f"messages[{index}].tool_calls[{number}].type", "must be function")
-    return model.ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
+    return model.ToolCall(call.id, call.function.name, call.function.arguments, _provider_data(call.extra_content))
 
 
 def _tools(tools: list[Tool], found: Violations) -> tuple[model.Tool, ...]:

@@ -32,12 +32,27 @@ class FunctionCall(msgspec.Struct):
     arguments: str
 
 
+class KeptData(msgspec.Struct):
+    """What the provider of that kind and name needs back, as it wrote it."""
+
+    kind: str
+    provider: str
+    data: msgspec.Raw
+
+
+class ExtraContent(msgspec.Struct, omit_defaults=True):
+    """What callers that keep histories themselves are to send back with a message or a tool call, word for word."""
+
+    parley: KeptData | None = None
+
+
 class ToolCall(msgspec.Struct):
     """A call of a tool by the model."""
 
     id: str
     function: FunctionCall
     type: str = "function"
+    extra_content: ExtraContent | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class ChatMessage(msgspec.Struct):
@@ -49,6 +64,9 @@ class ChatMessage(msgspec.Struct):
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
+    reasoning_content: str | None = None
+    """What the model thought before it answered: sent to a model again only where its provider demands it."""
+    extra_content: ExtraContent | None = None
 
 
 class Function(msgspec.Struct):
@@ -134,6 +152,10 @@ class AnswerMessage(msgspec.Struct):
     content: str | None
     refusal: str | None
     tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
+    """What the model thought before it answered, where its provider shows that."""
+    annotations: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    extra_content: ExtraContent | msgspec.UnsetType = msgspec.UNSET
 
 
 class Choice(msgspec.Struct):
@@ -141,14 +163,21 @@ class Choice(msgspec.Struct):
 
     index: int
     message: AnswerMessage
-    logprobs: None
+    logprobs: msgspec.Raw | None
     finish_reason: str
 
 
 class PromptTokensDetails(msgspec.Struct):
-    """Of the prompt tokens, those that the provider had cached."""
+    """Of the prompt tokens, those that the provider had cached, and those that it wrote into its cache."""
 
     cached_tokens: int
+    cache_write_tokens: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class CompletionTokensDetails(msgspec.Struct):
+    """Of the completion tokens, those that the model thought with."""
+
+    reasoning_tokens: int
 
 
 class CompletionUsage(msgspec.Struct):
@@ -158,6 +187,7 @@ class CompletionUsage(msgspec.Struct):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 class ChatCompletion(msgspec.Struct):
@@ -169,3 +199,5 @@ class ChatCompletion(msgspec.Struct):
     model: str
     choices: list[Choice]
     usage: CompletionUsage
+    system_fingerprint: str | msgspec.UnsetType = msgspec.UNSET
+    service_tier: str | msgspec.UnsetType = msgspec.UNSET
