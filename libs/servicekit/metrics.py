@@ -96,18 +96,20 @@ async def serve_metrics(
     port: int,
     *,
     readiness: Readiness = _always_ready,
+    started: Callable[[], bool] = lambda: True,
     registry: CollectorRegistry = REGISTRY,
     limits: EndpointLimits = DEFAULT_LIMITS,
 ) -> AsyncIterator[int | None]:
-    """Serves `/metrics`, `/livez` and `/readyz` on `host:port` while open; yields the port, or None when it is 0 (off).
+    """Serves `/metrics`, `/livez`, `/readyz` and `/startedz` on `host:port` while open; yields the port, None for 0 (off).
 
-    `/readyz` is 503 while a part is unavailable or the check takes too long, and names the parts; `limits` bound the
-    endpoint. Raises `StartupError` when the port is not available.
+    `/readyz` is 503 while a part is unavailable or the check takes too long, and names the parts; `/startedz` is 503
+    until `started` and while draining, whatever the parts do. `limits` bound the endpoint. Raises `StartupError` when
+    the port is not available.
     """
     if port == 0:
         yield None
         return
-    endpoint = _Endpoint(readiness, registry, limits)
+    endpoint = _Endpoint(readiness, started, registry, limits)
     try:
         server = await asyncio.start_server(endpoint.handle, host, port, limit=_MAX_REQUEST_BYTES)
     except OSError as error:
@@ -123,8 +125,11 @@ async def serve_metrics(
 class _Endpoint:
     """Answers one HTTP/1.1 request a connection."""
 
-    def __init__(self, readiness: Readiness, registry: CollectorRegistry, limits: EndpointLimits) -> None:
+    def __init__(
+        self, readiness: Readiness, started: Callable[[], bool], registry: CollectorRegistry, limits: EndpointLimits
+    ) -> None:
         self._readiness = readiness
+        self._started = started
         self._registry = registry
         self._limits = limits
         self._open: set[asyncio.Task[None]] = set()
@@ -178,6 +183,10 @@ class _Endpoint:
                 return HTTPStatus.OK, "text/plain", b"ok\n"
             case "/readyz":
                 return await self._ready()
+            case "/startedz" if self._started():
+                return HTTPStatus.OK, "text/plain", b"ok\n"
+            case "/startedz":
+                return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"not started, or draining\n"
             case _:
                 return HTTPStatus.NOT_FOUND, "text/plain", b"not found\n"
 

@@ -32,7 +32,14 @@ from servicekit.peers import AcceptPeers
 from servicekit.settings import ServiceSettings
 from servicekit.tls import Certificates, server_credentials
 
-__all__ = ["GrpcServer", "as_called", "check_port", "remaining", "serving"]
+__all__ = ["STARTED", "GrpcServer", "as_called", "check_port", "remaining", "serving"]
+
+STARTED = "started"
+"""The name under which the health service says that this process has started and does not drain.
+
+What balances load to a service goes by it: a service that has lost its store has better errors than whoever would
+stand in for it, and what needs no store goes on.
+"""
 
 _WATCH_HEALTH = "grpc.health.v1.Health/Watch"
 _REFLECT = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -61,14 +68,33 @@ class GrpcServer:
         self._health = health_servicer
         self._on_drain = on_drain
         self._closing: asyncio.Task[None] | None = None
+        self._retired = False
+        self._started = False
+
+    @property
+    def started(self) -> bool:
+        """Whether this process has started and does not drain, whatever its stores and peers do meanwhile."""
+        return self._started and not self._retired
 
     async def set_serving(self, service: str, serving: bool) -> None:
-        """Sets the health of one service, or of the whole server with "". Idempotent; ignored while draining."""
+        """Sets the health of one service, or of the whole server with "". Idempotent; ignored while draining.
+
+        Whoever served once has started.
+        """
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         await self._health.set(service, status)
+        if serving:
+            await self.set_started()
+
+    async def set_started(self) -> None:
+        """Reports `STARTED` as serving, until the drain. Idempotent; ignored while draining."""
+        if not self._started:
+            self._started = True
+            await self._health.set(STARTED, health_pb2.HealthCheckResponse.SERVING)
 
     async def retire(self) -> None:
         """Says NOT_SERVING from now on, and goes on serving."""
+        self._retired = True
         if self._closing is None:
             await self._health.enter_graceful_shutdown()
 
@@ -113,7 +139,8 @@ async def serving(
     `set_serving`. With `tls` the port serves TLS; where that has authorities, clients must show a certificate of
     theirs, and while authentication is off it must be one of `settings.tls_peers`.
     `settings.health_port` reports the same health on a port of its own, without TLS. The health service itself serves
-    until the drain, whatever the others do: that the process answers is what a liveness probe may ask.
+    until the drain, whatever the others do: that the process answers is what a liveness probe may ask. `STARTED`
+    does so from the first time that a service serves: that is what a readiness probe may ask.
 
     Leaving drains: health turns NOT_SERVING, calls are served on for `settings.drain_notice` seconds, then `on_end` is
     called and no new call is taken; running ones get `settings.drain_timeout` seconds, then they are cancelled.
@@ -146,7 +173,9 @@ async def serving(
     observe_tasks(registry)
     for name in ("", *service_names):
         await running.set_serving(name, ready)
-    await running.set_serving(health.SERVICE_NAME, True)
+    await health_servicer.set(health.SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+    if not running.started:
+        await health_servicer.set(STARTED, health_pb2.HealthCheckResponse.NOT_SERVING)
     async with _health_listening(settings, health_servicer):
         try:
             await server.start()

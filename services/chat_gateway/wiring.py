@@ -142,7 +142,7 @@ def _metrics_serving(settings: GatewaySettings, readiness: Readiness) -> Abstrac
     async def parts() -> Mapping[str, bool]:
         return {"turns": readiness.ready}
 
-    return serve_metrics(settings.host, settings.metrics_port, readiness=parts)
+    return serve_metrics(settings.host, settings.metrics_port, readiness=parts, started=lambda: readiness.started)
 
 
 async def _channels(

@@ -64,6 +64,10 @@ class _Health:
         self._server: GrpcServer | None = None
         self._up = False
 
+    @property
+    def started(self) -> bool:
+        return self._server is not None and self._server.started
+
     async def set(self, up: bool) -> None:
         self._up = up
         if self._server is not None:
@@ -108,7 +112,13 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
             return {PEER: feed.healthy}
 
         metrics_port = await stack.enter_async_context(
-            serve_metrics(settings.host, settings.metrics_port, readiness=readiness, registry=registry)
+            serve_metrics(
+                settings.host,
+                settings.metrics_port,
+                readiness=readiness,
+                started=lambda: health.started,
+                registry=registry,
+            )
         )
         await _require_schema(store)
         background = await stack.enter_async_context(Background())

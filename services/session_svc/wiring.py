@@ -111,7 +111,9 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
             background.start("access watch", keys.follow(access.keys, key_times(settings)))
         background.start("index sweeper", Sweeper(stores.sessions, stores.index_additions, metrics).run())
         metrics_port = await stack.enter_async_context(
-            serve_metrics(settings.host, settings.metrics_port, readiness=health.readiness)
+            serve_metrics(
+                settings.host, settings.metrics_port, readiness=health.readiness, started=lambda: server.started
+            )
         )
         yield {"grpc_port": server.port, "metrics_port": metrics_port or 0}
 

@@ -1,7 +1,8 @@
 """The parts that we use of the schemas of others' custom resources, strictly: no other field passes.
 
 Their full schemas are thousands of lines that change with every release; of each kind this holds the fields that our
-manifests have, with their types.
+manifests have, with their types. What stands in a list is compared whole by `kubectl apply`, so a field
+that the API server would complete there is required.
 """
 
 import re
@@ -13,8 +14,8 @@ QUANTITY = re.compile(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti)?")
 LABELS = {...: str}
 METADATA = {"name!": str, "namespace!": str, "labels": LABELS, "annotations": LABELS}
 ISSUER = {"name!": str, "kind": {"Issuer", "ClusterIssuer"}}
-BACKEND = {"name!": str, "port!": int}
-PARENT = {"name!": str, "sectionName": str}
+BACKEND = {"group!": str, "kind!": {"Service"}, "name!": str, "port!": int, "weight!": int}
+PARENT = {"group!": str, "kind!": {"Gateway"}, "name!": str, "sectionName": str}
 RESOURCES = {"requests": {...: QUANTITY}, "limits": {...: QUANTITY}}
 VOLUME = {"size!": QUANTITY}
 
@@ -49,7 +50,8 @@ SHAPES: dict[tuple[str, str], Any] = {
         "gatewayClassName!": str,
         "listeners!": [{
             "name!": str, "hostname": str, "port!": int, "protocol!": {"HTTP", "HTTPS", "TLS"},
-            "tls": {"certificateRefs": [{"name!": str}]},
+            "allowedRoutes!": {"namespaces!": {"from!": {"Same", "All", "Selector"}}},
+            "tls": {"mode!": {"Terminate"}, "certificateRefs": [{"group!": str, "kind!": {"Secret"}, "name!": str}]},
         }],
     },
     ("gateway.networking.k8s.io/v1", "HTTPRoute"): {

@@ -8,11 +8,9 @@ import kubernetes_validate
 import pytest
 
 from chat_gateway.settings import GatewaySettings
-from chat_gateway.wiring import SERVICES as GATEWAY_SERVICES
-from config_svc.wiring import SERVICES as CONFIG_SERVICES
 from servicekit import channels
 from servicekit.lifecycle import CLEANUP_MARGIN
-from session_svc.wiring import SERVICES as SESSION_SERVICES
+from servicekit.server import STARTED
 from tests.deploy import custom_resources
 from tests.deploy.engine import ROOT, build_script
 from tests.deploy.manifests import (
@@ -30,12 +28,7 @@ from tests.deploy.manifests import (
 )
 
 KUBERNETES = "1.37"
-REGISTERED = {
-    "config-svc": {*CONFIG_SERVICES},
-    "session-svc": {*SESSION_SERVICES},
-    "chat-gateway": {*GATEWAY_SERVICES},
-}
-OURS = tuple(REGISTERED)
+OURS = ("config-svc", "session-svc", "chat-gateway")
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 STORES = {"postgres:18", "redis:8"}
 
@@ -126,7 +119,8 @@ def test_probes_are_grpcs_own_and_name_services_that_are_registered(name: str) -
     health = workload("production", name).ports["health"]
     for probe in PROBES:
         assert container[probe]["grpc"]["port"] == health
-    assert container["readinessProbe"]["grpc"]["service"] in REGISTERED[name]
+    # A Service that lost all its pods would answer nothing at all: readiness follows start and drain, never a store.
+    assert container["readinessProbe"]["grpc"]["service"] == STARTED
     # Being restarted helps nobody whose store is away.
     assert {container[p]["grpc"]["service"] for p in ("startupProbe", "livenessProbe")} == {"grpc.health.v1.Health"}
 
@@ -284,6 +278,29 @@ def test_routes_lead_to_services_and_let_streams_be() -> None:
     (grpc_rule,) = named("production", "GRPCRoute", "chat-gateway")["spec"]["rules"]
     assert "timeouts" not in grpc_rule
     assert [match["method"]["service"] for match in grpc_rule["matches"]] == ["parley.chat.v1.ChatService"]
+
+
+@every_overlay
+def test_a_node_that_is_drained_does_not_count_where_pods_are_spread(overlay: str) -> None:
+    """Else its replacement stays Pending, the budget refuses the next eviction, and the drain never ends."""
+    for one in workloads(overlay):
+        for spread in one.spec.get("topologySpreadConstraints", []):
+            if spread["whenUnsatisfiable"] == "DoNotSchedule":
+                assert spread.get("nodeTaintsPolicy") == "Honor", one.name
+
+
+@every_overlay
+def test_a_repeated_apply_finds_no_difference(overlay: str) -> None:
+    """What the API server completes, or drops, in lists that are compared whole; SHAPES have custom resources."""
+    for found in of_kind(overlay, "NetworkPolicy"):
+        for direction in {"ingress", "egress"} & set(found["spec"]):
+            assert found["spec"][direction], f"{title(found)}: an empty list is dropped"
+            for rule in found["spec"][direction]:
+                assert all("protocol" in port for port in rule.get("ports", [])), title(found)
+    for found in of_kind(overlay, "StatefulSet"):
+        for claim in found["spec"].get("volumeClaimTemplates", []):
+            assert (claim["apiVersion"], claim["kind"]) == ("v1", "PersistentVolumeClaim")
+            assert (claim["spec"]["volumeMode"], claim["status"]) == ("Filesystem", {"phase": "Pending"})
 
 
 def seconds(duration: str) -> int:

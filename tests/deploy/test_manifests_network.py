@@ -15,7 +15,11 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "chat-gateway": GatewaySettings,
 }
 STORES = {"database_url": ("postgres", 5432), "redis_url": ("redis", 6379)}
-AMONG_THEMSELVES = {("redis", "redis", 6379), ("redis", "redis", 16379), ("postgres", "postgres", 5432)}
+AMONG_THEMSELVES = {
+    ("redis", "redis", 6379),
+    ("redis", "redis", 16379),
+    *(("postgres", "postgres", port) for port in (5432, 8000)),
+}
 FOR_THE_START = {("config-svc-migrate", "postgres", 5432), ("redis-create", "redis", 6379)}
 FOR_BACKUPS = {(job, store, port) for job in ("backup", "restore") for store, port in STORES.values()}
 Arrow = tuple[str, str, int]
@@ -36,7 +40,7 @@ def pods() -> dict[str, dict[str, str]]:
     """Every kind of pod in the namespace with its labels; CloudNativePG makes those of PostgreSQL."""
     found = {one.name: one.labels for one in workloads("production")}
     (cluster,) = of_kind("production", "Cluster")
-    return found | {"postgres": cluster["spec"]["inheritedMetadata"]["labels"]}
+    return found | {"postgres": {"cnpg.io/cluster": cluster["metadata"]["name"]}}
 
 
 def rules(direction: str, labels: dict[str, str]) -> list[Object] | None:

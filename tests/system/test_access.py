@@ -27,7 +27,7 @@ def stranger(system: System, **headers: str) -> httpx.Client:
 def test_the_operator_chats_and_what_is_open_is_open(guarded: System) -> None:
     assert guarded.chat("hello", "Hi", session_id="s1").status_code == 200
     with stranger(guarded) as client:
-        for path in ("/livez", "/readyz", "/docs", "/docs/openapi.json"):
+        for path in ("/livez", "/readyz", "/startedz", "/docs", "/docs/openapi.json"):
             assert client.get(path).status_code == 200, path
 
 

@@ -7,6 +7,7 @@ import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from servicekit.server import STARTED
 from tests.servers.system import StartSystem, System
 
 
@@ -17,9 +18,9 @@ def eventually(happened: Callable[[], bool], seconds: float = 15.0) -> bool:
     return happened()
 
 
-def serving(system: System) -> bool:
+def serving(system: System, service: str = "parley.chat.v1.ChatService") -> bool:
     with grpc.insecure_channel(system.grpc_target) as channel:
-        asked = health_pb2.HealthCheckRequest(service="parley.chat.v1.ChatService")
+        asked = health_pb2.HealthCheckRequest(service=service)
         answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=5)
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
@@ -27,6 +28,14 @@ def serving(system: System) -> bool:
 def ready(system: System) -> httpx.Response:
     with system.client() as client:
         return client.get("/readyz")
+
+
+def started(system: System) -> bool:
+    """What load balancers ask, over HTTP and gRPC alike."""
+    with system.client() as client:
+        answered = client.get("/startedz").status_code == 200
+    assert answered is serving(system, STARTED)
+    return answered
 
 
 def test_a_gateway_is_ready_once_it_can_run_turns(start_system: StartSystem) -> None:
@@ -40,6 +49,7 @@ def test_a_gateway_is_ready_once_it_can_run_turns(start_system: StartSystem) -> 
     system.gateways[0].launch()
     assert eventually(lambda: _lives(system))
     assert not serving(system)
+    assert not started(system)
     report = ready(system)
     assert report.status_code == 503
     assert report.json()["parts"]["templates"] == "not published yet"
@@ -48,6 +58,9 @@ def test_a_gateway_is_ready_once_it_can_run_turns(start_system: StartSystem) -> 
 
     system.session.kill()
     assert eventually(lambda: not serving(system) and ready(system).status_code == 503)
+    assert started(system), "reading and writing agents goes on, and our errors are better than a load balancer's"
+    with system.client() as client:
+        assert client.get("/v1/agents").status_code == 200
     system.session.restart()
     assert eventually(lambda: serving(system) and ready(system).status_code == 200)
 

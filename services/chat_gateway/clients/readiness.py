@@ -25,7 +25,7 @@ class Readiness:
 
     Ready means: a turn on an agent that this gateway knows can be run. So session_svc must serve; while config_svc is
     unavailable the gateway goes on with what it knows and says so. A gateway that has just started knows nothing: it is
-    ready once config_svc has its templates.
+    ready, and counts as started, once config_svc has its templates.
     """
 
     def __init__(
@@ -49,7 +49,12 @@ class Readiness:
     @property
     def ready(self) -> bool:
         """Whether turns can be run."""
-        return self._published and not self._draining and self._unreachable_since[SESSION_SVC] is None
+        return self.started and self._unreachable_since[SESSION_SVC] is None
+
+    @property
+    def started(self) -> bool:
+        """Whether this gateway has started and does not drain, whatever its peers do since."""
+        return self._published and not self._draining
 
     def report(self) -> Mapping[str, str]:
         """Returns for each part `ok`, or what is wrong with it."""
@@ -82,6 +87,8 @@ class Readiness:
         """Keeps the server's health at what `ready` says, for ever; meant to be a background task."""
         while True:
             self._changed.clear()
+            if self.started:
+                await server.set_started()
             for service in ("", *services):
                 await server.set_serving(service, self.ready)
             await self._changed.wait()

@@ -237,7 +237,7 @@ def _as_routed(scope: Any) -> Any:
 
 
 def _log_request(route: str, method: str, status: int, seconds: float, context: RequestContext) -> None:
-    write = log.debug if route in ("/livez", "/readyz", "/metrics") else log.info
+    write = log.debug if route in ("/livez", "/readyz", "/startedz", "/metrics") else log.info
     write(
         "request",
         route=route,

@@ -73,6 +73,19 @@ async def test_a_check_that_fails_is_not_ready(free_port: int, behaviour: str) -
     assert [line["event"] for line in logs] == ["readiness_check_failed"]
 
 
+async def test_started_is_not_ready(free_port: int) -> None:
+    started = False
+
+    async def redis_is_away() -> dict[str, bool]:
+        return {"redis": False}
+
+    async with serve_metrics("127.0.0.1", free_port, readiness=redis_is_away, started=lambda: started):
+        assert (await fetch(free_port, "/startedz"))[0] == 503
+        started = True
+        assert (await fetch(free_port, "/startedz"))[0] == 200
+        assert (await fetch(free_port, "/readyz"))[0] == 503
+
+
 async def test_a_taken_port_is_named(taken_port: int) -> None:
     with pytest.raises(StartupError, match=rf"127\.0\.0\.1:{taken_port}"):
         async with serve_metrics("127.0.0.1", taken_port):

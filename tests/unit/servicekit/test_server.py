@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from servicekit.channels import call, stream
 from servicekit.errors import RemoteError, StartupError
-from servicekit.server import check_port, serving
+from servicekit.server import STARTED, check_port, serving
 from servicekit.settings import ServiceSettings
 
 Start = Callable[..., Any]
@@ -48,6 +48,22 @@ async def test_a_server_may_start_unready(start: Start) -> None:
         assert [await health(peer, name) for name in ("", "test.Echo")] == [NOT_SERVING, NOT_SERVING]
         await peer.server.set_serving("", True)
         assert await health(peer, "") == SERVING
+
+
+async def test_who_has_started_stays_so_until_the_drain_whatever_a_service_says(start: Start) -> None:
+    async with start({}, ready=False) as peer:
+        assert await health(peer, STARTED) == NOT_SERVING
+        assert not peer.server.started
+        await peer.server.set_serving("test.Echo", True)
+        assert await health(peer, STARTED) == SERVING
+        await peer.server.set_serving("test.Echo", False)
+        assert (await health(peer, STARTED), peer.server.started) == (SERVING, True)
+        await peer.server.retire()
+        assert (await health(peer, STARTED), peer.server.started) == (NOT_SERVING, False)
+        await peer.server.set_started()
+        assert (await health(peer, STARTED), peer.server.started) == (NOT_SERVING, False)
+    async with start({}) as peer:
+        assert await health(peer, STARTED) == SERVING
 
 
 async def test_reflection_lists_the_services(start: Start) -> None:

@@ -80,6 +80,13 @@ async def readyz(deps: Injected) -> Response[Ready]:
     return Response(Ready(ready=ready, parts=dict(deps.readiness.report())), status_code=200 if ready else 503)
 
 
+@get("/startedz", scope=OPEN)
+async def startedz(deps: Injected) -> Response[Alive]:
+    """Reports whether this process has started and does not drain, whatever its peers do; for load balancers."""
+    started = deps.readiness.started
+    return Response(Alive(status="ok" if started else "not started, or draining"), status_code=200 if started else 503)
+
+
 @get("/metrics", media_type="text/plain", scope=OPERATOR)
 async def metrics(request: JsonRequest, deps: Injected) -> Response[bytes]:
     """Returns this process's metrics for Prometheus."""
@@ -89,7 +96,7 @@ async def metrics(request: JsonRequest, deps: Injected) -> Response[bytes]:
 
 def process_router() -> Router:
     """Returns the routes of this module."""
-    return Router("/", route_handlers=[list_instances, evict_instances, livez, readyz, metrics])
+    return Router("/", route_handlers=[list_instances, evict_instances, livez, readyz, startedz, metrics])
 
 
 def _instance_json(instance: InstanceInfo) -> InstanceJson:

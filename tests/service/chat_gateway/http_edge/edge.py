@@ -186,6 +186,7 @@ class FakeInstances:
 class FakeReadiness:
     def __init__(self) -> None:
         self.parts: dict[str, str] = {"config_svc": "ok", "session_svc": "ok"}
+        self.started = True
 
     @property
     def ready(self) -> bool:

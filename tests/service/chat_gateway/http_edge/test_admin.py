@@ -212,6 +212,7 @@ async def test_health_names_the_part_that_is_unavailable(edge: Edge) -> None:
     ready = await edge.client.get("/readyz")
     assert (ready.status_code, ready.json()["ready"]) == (200, True)
     edge.readiness.parts["session_svc"] = "unavailable for 3 s"
+    assert (await edge.client.get("/startedz")).status_code == 200
     unready = await edge.client.get("/readyz")
     assert (unready.status_code, unready.json()) == (
         503,

@@ -43,6 +43,7 @@ ROUTES = {
     ("post", "/v1/instances:evict"),
     ("get", "/livez"),
     ("get", "/readyz"),
+    ("get", "/startedz"),
     ("get", "/metrics"),
 }
 
