@@ -100,7 +100,7 @@ async def serve_metrics(
     registry: CollectorRegistry = REGISTRY,
     limits: EndpointLimits = DEFAULT_LIMITS,
 ) -> AsyncIterator[int | None]:
-    """Serves `/metrics`, `/livez`, `/readyz` and `/startedz` on `host:port` while open; yields the port, None for 0 (off).
+    """Serves `/metrics`, `/livez`, `/readyz` and `/startedz` on `host:port` while open; yields the port (0: None).
 
     `/readyz` is 503 while a part is unavailable or the check takes too long, and names the parts; `/startedz` is 503
     until `started` and while draining, whatever the parts do. `limits` bound the endpoint. Raises `StartupError` when

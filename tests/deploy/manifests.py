@@ -116,3 +116,19 @@ def _secret(overlay: str, name: str, key: str) -> str:
         if found["metadata"]["name"] == name:
             return base64.b64decode(found["data"][key]).decode()
     return f"<{name}/{key}>"
+
+
+def references(value: Any) -> set[str]:
+    """Return the names of the ConfigMaps and Secrets that a pod wants."""
+    if isinstance(value, list):
+        return set().union(*map(references, value))
+    if not isinstance(value, dict):
+        return set()
+    found = {
+        value[kind]["name"]
+        for kind in ("configMapRef", "secretRef", "configMapKeyRef", "secretKeyRef")
+        if kind in value
+    }
+    found |= {value["secretName"]} if "secretName" in value else set()
+    found |= {value["configMap"]["name"]} if isinstance(value.get("configMap"), dict) else set()
+    return found | set().union(*map(references, value.values()))

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.servers.stores import Choice, libpq_url
 from tests.servers.system import StartSystem, System
 
 HANDED_ON_MS = 1000
+REFUSED_SECONDS = 5.0
 SCRIPTS = ROOT / "deploy" / "k8s" / "components" / "backup"
 
 
@@ -201,8 +203,47 @@ def test_half_a_cluster_is_no_backup(embedded: None, cluster: RedisCluster, runn
     assert not runner.backup.exists()
 
 
+@pytest.mark.parametrize("script", ["redis-backup.sh", "redis-restore.sh", "postgres-backup.sh", "postgres-restore.sh"])
+def test_a_store_that_refuses_for_a_while_is_waited_for(
+    embedded: None, server_choice: Choice, runner: Runner, tmp_path: Path, script: str
+) -> None:
+    """A pod's first seconds have no network, and its Job has one try."""
+    store = server_choice.own_redis(tmp_path) if "redis" in script else server_choice.own_postgres(tmp_path)
+    store.start()
+    url = store.database_url(0) if "redis" in script else store.database_url("postgres")
+    env = of_redis(url) if "redis" in script else of_postgres(url)
+    saved = script.replace("restore", "backup")
+    runner.must(saved, **env)
+    store.stop()
+    late = threading.Timer(REFUSED_SECONDS, store.start)
+    late.start()
+    try:
+        done = runner.run(script, **env)
+        assert done.returncode == 0, done.stderr
+    finally:
+        late.join()
+        store.remove()
+
+
+def test_waiting_is_bounded_and_says_for_whom(embedded: None, runner: Runner) -> None:
+    nobody = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(free_port()), "WAIT_SECONDS": "1"}
+    for script in ("redis-backup.sh", "redis-restore.sh"):
+        refused = runner.run(script, **nobody)
+        assert refused.returncode == 1
+        assert f"Redis at 127.0.0.1:{nobody['REDIS_PORT']} does not answer: " in refused.stderr
+        assert "refused" in refused.stderr
+
+
+def test_a_wrong_password_is_not_waited_for(embedded: None, cluster: RedisCluster, runner: Runner) -> None:
+    refused = runner.run("redis-backup.sh", **{**of_cluster(cluster), "REDIS_PASSWORD": "wrong"}, WAIT_SECONDS="3600")
+    assert refused.returncode == 1
+    assert "WRONGPASS" in refused.stderr or "NOAUTH" in refused.stderr
+
+
 def test_nothing_of_a_backup_counts_before_it_is_whole(embedded: None, runner: Runner, tmp_path: Path) -> None:
     postgres = EmbeddedPostgres(tmp_path / "away", durable=False)
-    refused = runner.run("postgres-backup.sh", **of_postgres(postgres.database_url("postgres")))
+    where = of_postgres(postgres.database_url("postgres"))
+    refused = runner.run("postgres-backup.sh", **where, WAIT_SECONDS="1")
     assert refused.returncode != 0
+    assert "PostgreSQL does not answer" in refused.stderr
     assert not (runner.backup / "postgres.dump").exists()

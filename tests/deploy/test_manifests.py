@@ -2,7 +2,6 @@
 
 import copy
 import re
-from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -20,6 +19,7 @@ from tests.deploy.manifests import (
     named,
     objects,
     of_kind,
+    references,
     rendered,
     scalers,
     selects,
@@ -234,22 +234,6 @@ def test_settings_and_secrets_come_from_something_that_is_there(overlay: str) ->
         {"parley-operator", "parley-redis", "parley-providers"} if overlay == "production" else set()
     )
     assert wanted - made <= by_hand, "the runbook must say how to make it"
-
-
-def references(value: Any) -> set[str]:
-    """Names of the ConfigMaps and Secrets that a pod wants."""
-    if isinstance(value, list):
-        return set().union(*map(references, value))
-    if not isinstance(value, dict):
-        return set()
-    found = {
-        value[kind]["name"]
-        for kind in ("configMapRef", "secretRef", "configMapKeyRef", "secretKeyRef")
-        if kind in value
-    }
-    found |= {value["secretName"]} if "secretName" in value else set()
-    found |= {value["configMap"]["name"]} if isinstance(value.get("configMap"), dict) else set()
-    return found | set().union(*map(references, value.values()))
 
 
 def test_production_holds_no_secret() -> None:

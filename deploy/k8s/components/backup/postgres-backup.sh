@@ -3,6 +3,9 @@
 # so every agent that a saved session belongs to is in it.
 set -eu
 folder=$1
+# shellcheck source=patience.sh
+. "$(dirname "$0")/patience.sh"
+patience PostgreSQL postgres_answers
 mkdir -p "$folder"
 pg_dump --format=custom --no-owner --file="$folder/postgres.dump.part" "${DATABASE_URL:?}"
 mv "$folder/postgres.dump.part" "$folder/postgres.dump"

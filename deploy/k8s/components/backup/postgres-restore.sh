@@ -3,6 +3,9 @@
 # DATABASE_URL. Then run the migration of the release that is to serve it.
 set -eu
 folder=$1
+# shellcheck source=patience.sh
+. "$(dirname "$0")/patience.sh"
+patience PostgreSQL postgres_answers
 tables=$(psql --no-psqlrc --tuples-only --no-align --dbname="${DATABASE_URL:?}" \
   --command="SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
 if [ "$tables" != 0 ]; then

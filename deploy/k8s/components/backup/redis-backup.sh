@@ -5,6 +5,9 @@ set -eu
 folder=$1
 host=${REDIS_HOST:?} port=${REDIS_PORT:-6379}
 if [ -n "${REDIS_PASSWORD:-}" ]; then export REDISCLI_AUTH="$REDIS_PASSWORD"; fi
+# shellcheck source=patience.sh
+. "$(dirname "$0")/patience.sh"
+patience "Redis at $host:$port" redis_answers
 ask() { redis-cli -h "$host" -p "$port" "$@" | tr -d '\r'; }
 
 if [ "$(ask INFO cluster | sed -n 's/^cluster_enabled://p')" = 1 ]; then

@@ -7,6 +7,9 @@ folder=$1
 host=${REDIS_HOST:?} port=${REDIS_PORT:-6379} here=${RESTORE_HOST:-127.0.0.1} scratch_port=${RESTORE_PORT:-7399}
 password=${REDIS_PASSWORD:-}
 if [ -n "$password" ]; then export REDISCLI_AUTH="$password"; fi
+# shellcheck source=patience.sh
+. "$(dirname "$0")/patience.sh"
+patience "Redis at $host:$port" redis_answers
 ask() { redis-cli -h "$host" -p "$port" "$@" | tr -d '\r'; }
 saved() { redis-cli -p "$scratch_port" "$@" | tr -d '\r'; }
 
