@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 from aiohttp import ClientSession
 
 from chat_gateway.providers.adapter import Adapter
+from chat_gateway.providers.anthropic.adapter import AnthropicAdapter
+from chat_gateway.providers.gemini.adapter import GeminiAdapter
 from chat_gateway.providers.http_client import Endpoint
 from chat_gateway.providers.http_provider import MAX_ANSWER_BYTES, HttpProvider, ProviderBounds
 from chat_gateway.providers.openai.adapter import OpenAIAdapter
@@ -25,7 +27,19 @@ def _openai(name: str, settings: ProviderSettings) -> Adapter:
     return OpenAIAdapter(name, Dialects(preset, switches, by_model), azure_key=preset == "azure")
 
 
-KINDS: Final[Mapping[str, Callable[[str, ProviderSettings], Adapter]]] = {"openai": _openai}
+def _anthropic(name: str, settings: ProviderSettings) -> Adapter:
+    return AnthropicAdapter(name, settings.extra_body)
+
+
+def _gemini(name: str, settings: ProviderSettings) -> Adapter:
+    return GeminiAdapter(name, settings.extra_body)
+
+
+KINDS: Final[Mapping[str, Callable[[str, ProviderSettings], Adapter]]] = {
+    "openai": _openai,
+    "anthropic": _anthropic,
+    "gemini": _gemini,
+}
 """What makes the adapter of a provider, by its kind in `PARLEY_PROVIDERS`."""
 
 

@@ -1,0 +1,228 @@
+"""A model call as a request of the Messages API."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from chat_gateway.model.turn import ImagePart, Message, Sampling, TextPart, Tool
+from chat_gateway.providers.generous import as_object, picture
+from chat_gateway.providers.paired import NO_RESULT, Result, Utterance, message_text, pair
+from chat_gateway.providers.provider import ModelCall
+from servicekit.errors import Violations
+
+KIND: Final = "anthropic"
+DEFAULT_MAX_TOKENS: Final = 4096
+"""The API demands a limit; this is it where nobody says one."""
+
+_CACHED: Final = {"type": "ephemeral"}
+_PICTURES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
+_BEGINNING: Final = {"type": "text", "text": "(The conversation began earlier.)"}
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any], *, stream: bool) -> bytes:
+    """Returns the body of a call. Raises `InvalidArgument` with all that the API has no word for."""
+    found = Violations()
+    system, utterances = pair(call.messages)
+    messages = _Messages(provider, found)
+    for utterance in utterances:
+        messages.add(utterance)
+    body: dict[str, Any] = {"max_tokens": DEFAULT_MAX_TOKENS, **extra_body, "model": call.model}
+    body["messages"] = messages.finished()
+    if system:
+        body["system"] = [{"type": "text", "text": text} for text in system]
+        # What an agent's prompts begin with is the same in every call: tools, then instructions.
+        body["system"][0]["cache_control"] = _CACHED
+    tools = [_tool(tool) for tool in call.tools]
+    choice = _tool_choice(call.tool_choice) if call.tools else None
+    if not tools and messages.tools:
+        # A history with calls is refused without tools; `none` keeps the model from calling any.
+        tools = [_tool(Tool(name)) for name in messages.tools]
+        choice = {"type": "none"}
+    if tools:
+        tools[-1]["cache_control"] = _CACHED
+        body["tools"] = tools
+    if choice is not None:
+        body["tool_choice"] = choice
+    _add_sampling(body, call.sampling, found)
+    _add_format(body, call.response_format, found)
+    if stream:
+        body["stream"] = True
+    found.check()
+    return _encode(body)
+
+
+class _Messages:
+    """Puts the messages together: roles take turns, ids are unique and of the API's form, no text is blank."""
+
+    def __init__(self, provider: str, found: Violations) -> None:
+        self._provider = provider
+        self._found = found
+        self._out: list[dict[str, Any]] = []
+        self._ids: dict[str, str] = {}
+        self._used: set[str] = set()
+        self.tools: dict[str, None] = {}
+
+    def add(self, utterance: Utterance) -> None:
+        if utterance.message is None:
+            self._say("user", [self._result(result) for result in utterance.results])
+        elif utterance.by_model:
+            self._say("assistant", self._model_blocks(utterance.message))
+        else:
+            self._say("user", self._user_blocks(utterance.message))
+
+    def finished(self) -> list[dict[str, Any]]:
+        if not self._out or self._out[0]["role"] != "user":
+            self._out.insert(0, {"role": "user", "content": [_BEGINNING]})
+        last = self._out[-1]
+        if last["role"] == "assistant" and last["content"][-1]["type"] == "text":
+            # The API refuses an answer to be gone on with that ends in white space.
+            last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
+        return self._out
+
+    def _say(self, role: str, blocks: list[dict[str, Any]]) -> None:
+        if not blocks:
+            return
+        if self._out and self._out[-1]["role"] == role:
+            self._out[-1]["content"].extend(blocks)
+        else:
+            self._out.append({"role": role, "content": blocks})
+
+    def _user_blocks(self, message: Message) -> list[dict[str, Any]]:
+        blocks = self._content(message)
+        if message.name and blocks:
+            blocks.insert(0, {"type": "text", "text": f"[{message.name}]"})
+        return blocks
+
+    def _content(self, message: Message) -> list[dict[str, Any]]:
+        if not message.parts:
+            return _text_blocks(message_text(message))
+        blocks: list[dict[str, Any]] = []
+        for part in message.parts:
+            if isinstance(part, TextPart):
+                blocks += _text_blocks(part.text)
+            else:
+                blocks.append(self._image(part))
+        return blocks
+
+    def _image(self, part: ImagePart) -> dict[str, Any]:
+        found = picture(part.url)
+        if found is None:
+            if not part.url.startswith("https://"):
+                self._found.add("messages", "a picture must have an https: URL, or a data: URL that holds one")
+            return {"type": "image", "source": {"type": "url", "url": part.url}}
+        media_type, data = found
+        source = {"type": "base64", "media_type": media_type, "data": data}
+        if media_type == "application/pdf":
+            return {"type": "document", "source": source}
+        if media_type not in _PICTURES:
+            self._found.add("messages", f"providers of kind {KIND} take no picture of type {media_type[:100]}")
+        return {"type": "image", "source": source}
+
+    def _result(self, result: Result) -> dict[str, Any]:
+        block: dict[str, Any] = {"type": "tool_result", "tool_use_id": self._ids[result.call.id]}
+        content = _text_blocks(NO_RESULT) if result.message is None else self._content(result.message)
+        return {**block, "content": content} if content else block
+
+    def _model_blocks(self, message: Message) -> list[dict[str, Any]]:
+        self._ids = {}
+        calls = [self._call(call.id, call.name, call.arguments) for call in message.tool_calls]
+        data = message.provider_data
+        if data is not None and (data.kind, data.provider) == (KIND, self._provider):
+            kept = _in_order(data.json, message_text(message), calls)
+            if kept is not None:
+                return kept
+        return [*self._content(message), *calls]
+
+    def _call(self, call_id: str, name: str, arguments: str) -> dict[str, Any]:
+        plain = _NOT_IN_NAMES.sub("_", call_id)[:200] or "call"
+        unique, number = plain, 1
+        while unique in self._used:
+            number += 1
+            unique = f"{plain}_{number}"
+        self._used.add(unique)
+        self._ids[call_id] = unique
+        name = _NOT_IN_NAMES.sub("_", name)[:128] or "tool"
+        self.tools[name] = None
+        return {"type": "tool_use", "id": unique, "name": name, "input": as_object(arguments)}
+
+
+def _in_order(kept: bytes, text: str, calls: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """Returns the blocks as the model had written them; None where the message is no longer the one that it wrote.
+
+    `kept` is a list: a number is so many characters of the text, "call" is the next call, an object is a block.
+    """
+    try:
+        plan = _decode(kept)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    if not isinstance(plan, list) or plan.count("call") != len(calls):
+        return None
+    blocks: list[dict[str, Any]] = []
+    start, next_call = 0, iter(calls)
+    for item in plan:
+        if isinstance(item, int):
+            blocks += _text_blocks(text[start : start + item])
+            start += item
+        else:
+            blocks.append(next(next_call) if item == "call" else item)
+    return blocks if start == len(text) else None
+
+
+def _text_blocks(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}] if text.strip() else []
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    out: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        out["description"] = tool.description
+    out["input_schema"] = {"type": "object", **(tool.parameters or {"properties": {}})}
+    if tool.strict:
+        out["strict"] = True
+    return out
+
+
+def _tool_choice(choice: str) -> dict[str, Any] | None:
+    if not choice:
+        return None
+    if choice in ("auto", "none"):
+        return {"type": choice}
+    return {"type": "any"} if choice == "required" else {"type": "tool", "name": choice}
+
+
+def _add_sampling(body: dict[str, Any], sampling: Sampling, found: Violations) -> None:
+    for name in ("seed", "presence_penalty", "frequency_penalty"):
+        said = getattr(sampling, name)
+        if said is not None and (name == "seed" or said != 0):
+            found.add(f"sampling.{name}", f"is not taken by providers of kind {KIND}")
+    if sampling.temperature is not None:
+        if sampling.temperature > 1:
+            found.add("sampling.temperature", f"must be from 0 to 1 for providers of kind {KIND}")
+        body["temperature"] = sampling.temperature
+    if sampling.top_p is not None:
+        body["top_p"] = sampling.top_p
+    if sampling.max_output_tokens is not None:
+        body["max_tokens"] = sampling.max_output_tokens
+    if sampling.stop:
+        if any(not stop.strip() for stop in sampling.stop):
+            found.add("sampling.stop", f"must not be white space only for providers of kind {KIND}")
+        body["stop_sequences"] = list(sampling.stop)
+
+
+def _add_format(body: dict[str, Any], asked: Mapping[str, Any] | None, found: Violations) -> None:
+    kind = asked.get("type", "text") if asked is not None else "text"
+    if asked is None or kind == "text":
+        return
+    described = asked.get("json_schema")
+    schema = described.get("schema") if isinstance(described, Mapping) else None
+    if kind != "json_schema" or not isinstance(schema, Mapping):
+        found.add("response_format", f"must be text, or json_schema with a schema, for providers of kind {KIND}")
+        return
+    config = body.get("output_config")
+    output_format = {"type": "json_schema", "schema": schema}
+    body["output_config"] = {**(config if isinstance(config, Mapping) else {}), "format": output_format}

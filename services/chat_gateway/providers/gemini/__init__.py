@@ -1,0 +1,1 @@
+"""Providers that speak Gemini's own API: generateContent and streamGenerateContent."""

@@ -1,0 +1,205 @@
+"""What generateContent answers, whole or as a stream of responses."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+
+from chat_gateway.model.turn import Delta, FinishReason, Message, ProviderData, ToolCall, ToolCallDelta, Usage
+from chat_gateway.providers.adapter import BadAnswer, ReportedError
+from chat_gateway.providers.gemini.request import KIND
+from chat_gateway.providers.generous import arguments, count, decode, mapping, text
+from chat_gateway.providers.provider import ModelAnswer, ModelCall
+from contract.enums import Role
+
+_REASONS: Final = {
+    "STOP": FinishReason.STOP,
+    "MAX_TOKENS": FinishReason.LENGTH,
+    **dict.fromkeys(
+        ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR", "ESCALATION"),
+        FinishReason.CONTENT_FILTER,
+    ),
+    **dict.fromkeys(
+        ("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION"),
+        FinishReason.CONTENT_FILTER,
+    ),
+}
+"""OTHER, MALFORMED_FUNCTION_CALL, MISSING_THOUGHT_SIGNATURE and others are failures, as is any word not known."""
+_encode = msgspec.json.Encoder().encode
+
+
+def read_response(body: bytes, call: ModelCall, provider: str) -> ModelAnswer:
+    """Returns a whole answer. Raises `BadAnswer` and `ReportedError`."""
+    answer = _Answer(call, provider)
+    answer.take(body, _Added())
+    return answer.whole()
+
+
+class ContentStream:
+    """Implements `AnswerStream`. The API marks no end: the stream is closed after the last response."""
+
+    __slots__ = ("_answer", "alive", "ended", "finished", "size")
+
+    def __init__(self, call: ModelCall, provider: str) -> None:
+        self._answer = _Answer(call, provider)
+        self.size = 0
+        self.alive = self.finished = self.ended = False
+
+    def add(self, events: Sequence[bytes]) -> Delta | None:
+        added = _Added()
+        for event in events:
+            said = event.strip()
+            self.ended = self.ended or said == b"[DONE]"
+            if self.ended:
+                break
+            if said:
+                self._answer.take(event, added)
+        if self._answer.reason is not None and not self.finished:
+            self.finished = True
+            added.provider_data = self._answer.provider_data()
+        self.size += added.size
+        delta = added.delta()
+        self.alive = self.alive or self.finished or delta is not None
+        return delta
+
+    def answer(self) -> ModelAnswer:
+        if not self.finished:
+            raise BadAnswer("a stream that ended without a finishReason")
+        return self._answer.whole()
+
+
+class _Added:
+    """What responses that came together add."""
+
+    __slots__ = ("calls", "content", "provider_data", "reasoning", "size")
+
+    def __init__(self) -> None:
+        self.content: list[str] = []
+        self.reasoning: list[str] = []
+        self.calls: list[ToolCallDelta] = []
+        self.provider_data: ProviderData | None = None
+        self.size = 0
+
+    def delta(self) -> Delta | None:
+        content, reasoning = "".join(self.content), "".join(self.reasoning)
+        if not (content or reasoning or self.calls or self.provider_data):
+            return None
+        return Delta(content, tuple(self.calls), reasoning=reasoning, provider_data=self.provider_data)
+
+
+class _Answer:
+    """Puts the parts of one answer together."""
+
+    def __init__(self, call: ModelCall, provider: str) -> None:
+        self._provider = provider
+        self._model = call.model
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: list[ToolCall] = []
+        self._plan: list[Any] = []
+        """What is kept for the next request (`request._in_order`)."""
+        self._counts: dict[str, int] = {}
+        self.reason: FinishReason | None = None
+
+    def take(self, body: bytes, added: _Added) -> None:
+        """Takes one response. Raises `BadAnswer` and `ReportedError`."""
+        said = decode(body)
+        if said.get("error") is not None:
+            raise ReportedError(body)
+        self._model = text(said.get("modelVersion")) or self._model
+        counts = {name: count(value) for name, value in mapping(said.get("usageMetadata")).items()}
+        self._counts.update({name: tokens for name, tokens in counts.items() if tokens is not None})
+        candidates = said.get("candidates")
+        if isinstance(candidates, list) and candidates:
+            self._candidate(mapping(candidates[0]), added)
+        elif mapping(said.get("promptFeedback")).get("blockReason"):
+            self.reason = FinishReason.CONTENT_FILTER
+
+    def provider_data(self) -> ProviderData | None:
+        """What the next request has to say again as it is: signed text, and parts that nobody here knows."""
+        if all(item == "call" or isinstance(item, int) for item in self._plan):
+            return None
+        return ProviderData(KIND, self._provider, _encode(self._plan))
+
+    def whole(self) -> ModelAnswer:
+        reason = self.reason
+        if reason is None:
+            raise BadAnswer("an answer without a candidate that ended")
+        if reason is FinishReason.STOP and self._calls:
+            reason = FinishReason.TOOL_CALLS
+        message = Message(
+            Role.ASSISTANT,
+            "".join(self._content),
+            tool_calls=tuple(self._calls),
+            reasoning="".join(self._reasoning),
+            provider_data=self.provider_data(),
+        )
+        return ModelAnswer(message, reason, self._usage(), self._model)
+
+    def _usage(self) -> Usage:
+        of = self._counts.get
+        thoughts = of("thoughtsTokenCount", 0)
+        prompt = of("promptTokenCount", 0) + of("toolUsePromptTokenCount", 0)
+        return Usage(prompt, of("candidatesTokenCount", 0) + thoughts, of("cachedContentTokenCount", 0), thoughts)
+
+    def _candidate(self, candidate: dict[str, Any], added: _Added) -> None:
+        parts = mapping(candidate.get("content")).get("parts")
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, dict):
+                self._part(part, added)
+        word = text(candidate.get("finishReason"))
+        if word:
+            self.reason = _REASONS.get(word.upper())
+            if self.reason is None:
+                raise BadAnswer("an answer that ended for a reason that is a failure, or unknown")
+
+    def _part(self, part: dict[str, Any], added: _Added) -> None:
+        signature = text(part.get("thoughtSignature"))
+        if isinstance(part.get("functionCall"), dict):
+            self._call(part["functionCall"], signature, added)
+        elif isinstance(part.get("text"), str):
+            self._text(part["text"], signature, added, thought=part.get("thought") is True)
+        elif set(part) - {"thoughtSignature", "thought"}:
+            self._plan.append(part)
+            added.size += len(_encode(part))
+        elif signature:
+            self._sign("", signature, added)
+
+    def _text(self, said: str, signature: str, added: _Added, *, thought: bool) -> None:
+        added.size += len(said.encode())
+        if thought:
+            if said:
+                self._reasoning.append(said)
+                added.reasoning.append(said)
+            if signature:
+                self._plan.append({"text": said, "thought": True, "thoughtSignature": signature})
+                added.size += len(said.encode()) + len(signature)
+            return
+        if said:
+            self._content.append(said)
+            added.content.append(said)
+        if signature:
+            self._sign(said, signature, added)
+        elif self._plan and isinstance(self._plan[-1], int):
+            self._plan[-1] += len(said)
+        elif said:
+            self._plan.append(len(said))
+
+    def _sign(self, said: str, signature: str, added: _Added) -> None:
+        self._plan.append([len(said), signature])
+        added.size += len(signature)
+
+    def _call(self, said: dict[str, Any], signature: str, added: _Added) -> None:
+        name, given = text(said.get("name")), text(said.get("id"))
+        if not name:
+            raise BadAnswer("a tool call without a name")
+        taken = any(call.id == given for call in self._calls)
+        own = {"id": "" if taken else given, "thoughtSignature": signature}
+        own = {key: value for key, value in own.items() if value}
+        data = ProviderData(KIND, self._provider, _encode(own)) if own else None
+        call = ToolCall(own.get("id") or f"call_{uuid4().hex}", name, arguments(said.get("args")), data)
+        added.calls.append(ToolCallDelta(len(self._calls), call.id, name, call.arguments, data))
+        added.size += len(call.id) + len(name) + len(call.arguments.encode()) + len(signature)
+        self._calls.append(call)
+        self._plan.append("call")

@@ -1,0 +1,87 @@
+"""Reads what a provider may write in several ways, so that an odd number never costs an answer."""
+
+import base64
+import binascii
+import math
+import re
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from chat_gateway.providers.adapter import BadAnswer
+
+MAX_COUNT: Final = 2**31
+"""No model call counts more tokens than this: what a provider says beyond it is not true."""
+
+_ANYTHING: Final = msgspec.json.Decoder()
+_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ENCODE: Final = msgspec.json.Encoder().encode
+_DATA_URL: Final = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;(?!base64,)[^,;]*)*(?P<coded>;base64)?,", re.I)
+
+
+def decode(text: bytes) -> dict[str, Any]:
+    """Returns a JSON object. Raises `BadAnswer`, also for NaN and for nesting that is too deep."""
+    try:
+        said = _ANYTHING.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise BadAnswer("not JSON") from None
+    except RecursionError:
+        raise BadAnswer("JSON that is nested too deep") from None
+    if not isinstance(said, dict):
+        raise BadAnswer("not a JSON object")
+    return said
+
+
+def count(said: object) -> int | None:
+    """Returns a token count from 0 to `MAX_COUNT`, rounded; None for what is none."""
+    if isinstance(said, str):
+        try:
+            said = float(said)
+        except ValueError:
+            return None
+    if isinstance(said, bool) or not isinstance(said, int | float) or not math.isfinite(said):
+        return None
+    return min(max(round(said), 0), MAX_COUNT)
+
+
+def text(said: object) -> str:
+    """Returns a text; empty for what is none."""
+    return said if isinstance(said, str) else ""
+
+
+def mapping(said: object) -> dict[str, Any]:
+    """Returns a JSON object; empty for what is none."""
+    return said if isinstance(said, dict) else {}
+
+
+def arguments(said: object) -> str:
+    """Returns a call's arguments as JSON text, whether they came as an object or as text."""
+    if isinstance(said, str):
+        return said or "{}"
+    return "{}" if said is None else _ENCODE(said).decode()
+
+
+def as_object(arguments_text: str) -> Any:
+    """Returns a call's arguments as a JSON object to be sent, whatever a model had written."""
+    try:
+        coded = (arguments_text or "{}").encode()
+        _OBJECT.decode(coded)
+        return msgspec.Raw(coded)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return {"invalid_arguments": arguments_text}
+
+
+def picture(url: str) -> tuple[str, str] | None:
+    """Returns the media type and the base64 of a `data:` URL; None for any other URL, or where it holds nothing."""
+    match = _DATA_URL.match(url)
+    if match is None:
+        return None
+    rest = url[match.end() :]
+    raw = unquote_to_bytes(rest)
+    if match["coded"]:
+        try:
+            raw = base64.b64decode(raw, validate=False)
+        except (binascii.Error, ValueError):
+            return None
+    return ((match["type"] or "text/plain").lower(), base64.b64encode(raw).decode()) if raw else None
