@@ -6,7 +6,7 @@ import gc
 import json
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
@@ -17,6 +17,7 @@ import uvloop
 from servicekit import logs, traces
 from servicekit.errors import ServiceError, StartupError
 from servicekit.settings import ServiceSettings
+from servicekit.supervision import supervise
 
 __all__ = ["Background", "StartupError", "TaskDied", "run"]
 
@@ -67,6 +68,10 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def keep(self, name: str, work: Callable[[], Awaitable[object]]) -> asyncio.Task[Any]:
+        """Runs `work`, which is meant never to end, and starts it again after a fault: see `supervise`."""
+        return self.start(name, supervise(name, work))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

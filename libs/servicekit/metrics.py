@@ -16,9 +16,11 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPEN
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from servicekit.errors import StartupError
+from servicekit.supervision import restarting
 
-Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
-"""Returns for each part that the service needs whether it is available; the service is ready when all are."""
+Readiness = Callable[[], Awaitable[Mapping[str, bool | str]]]
+"""Returns for each part that the service needs whether it is available; the service is ready when all are. A text says
+what is wrong with a part that does not keep the service from its work."""
 
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Seconds. From a local call to the longest turn."""
@@ -86,8 +88,20 @@ def exposition(registry: CollectorRegistry = REGISTRY, accept: str = "") -> tupl
     return generate_text(registry), TEXT_TYPE
 
 
-async def _always_ready() -> Mapping[str, bool]:
+async def _always_ready() -> Mapping[str, bool | str]:
     return {}
+
+
+def observe_restarts(registry: CollectorRegistry = REGISTRY) -> None:
+    """Adds the gauge of background work that a fault ended a moment ago, counted whenever it is read. Idempotent."""
+    if registry not in _RESTARTING:
+        gauge = _RESTARTING[registry] = Gauge(
+            "parley_background_restarting", "Background work that a fault ended a moment ago.", registry=registry
+        )
+        gauge.set_function(lambda: len(restarting()))
+
+
+_RESTARTING: WeakKeyDictionary[CollectorRegistry, Gauge] = WeakKeyDictionary()
 
 
 @contextlib.asynccontextmanager
@@ -102,13 +116,15 @@ async def serve_metrics(
 ) -> AsyncIterator[int | None]:
     """Serves `/metrics`, `/livez`, `/readyz` and `/startedz` on `host:port` while open; yields the port (0: None).
 
-    `/readyz` is 503 while a part is unavailable or the check takes too long, and names the parts; `/startedz` is 503
+    `/readyz` is 503 while a part is unavailable or the check takes too long, and names the parts; what does not keep
+    the service from its work, background work that restarts among it, is named under `warnings`. `/startedz` is 503
     until `started` and while draining, whatever the parts do. `limits` bound the endpoint. Raises `StartupError` when
     the port is not available.
     """
     if port == 0:
         yield None
         return
+    observe_restarts(registry)
     endpoint = _Endpoint(readiness, started, registry, limits)
     try:
         server = await asyncio.start_server(endpoint.handle, host, port, limit=_MAX_REQUEST_BYTES)
@@ -197,8 +213,13 @@ class _Endpoint:
         except Exception as error:
             log.error("readiness_check_failed", exc_info=error)
             parts = {"readiness check": False}
-        ready = all(parts.values())
-        body = {"ready": ready, "parts": {name: "up" if up else "away" for name, up in parts.items()}}
+        warnings = {name: state for name, state in parts.items() if isinstance(state, str)}
+        warnings |= {name: f"restarts after a fault ({fault})" for name, fault in restarting().items()}
+        ready = all(state is not False for state in parts.values())
+        words = {name: "away" if state is False else "up" for name, state in parts.items()}
+        body: dict[str, object] = {"ready": ready, "parts": words | dict.fromkeys(warnings, "impaired")}
+        if warnings:
+            body["warnings"] = warnings
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return status, "application/json", json.dumps(body).encode() + b"\n"
 

@@ -1,6 +1,7 @@
 """Puts the gateway together. The only place that names concrete adapters."""
 
 import asyncio
+import functools
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -94,14 +95,14 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         stack.push_async_callback(access.close)
         if access.keys is not None:
             observe_keys(access.keys)
-            background.start("access watch", keys.follow(access.keys, key_times(settings)))
+            background.keep("access watch", functools.partial(keys.follow, access.keys, key_times(settings)))
         stubs = make_stubs(config_channel, session_channel)
         templates = TemplateCatalog(all_templates([AssistantTemplate()]))
         core = await _core(stack, settings, stubs, session_channel, templates)
         readiness = Readiness(config_channel, session_channel, core.configs, access.keys)
 
-        background.start("config watch", core.configs.follow())
-        background.start("readiness", readiness.follow())
+        background.keep("config watch", core.configs.follow)
+        background.keep("readiness", readiness.follow)
         models = {name: provider.models for name, provider in settings.providers.items()}
         providers = ProviderPublisher(stubs, models, settings.providers_ttl)
         stack.push_async_callback(providers.withdraw)
@@ -133,7 +134,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         )
         grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, access, edge_tls))
         metrics_port = await stack.enter_async_context(_metrics_serving(settings, readiness))
-        background.start("health", readiness.publish(grpc_server, SERVICES))
+        background.keep("health", lambda: readiness.publish(grpc_server, SERVICES))
         stack.push_async_callback(_drain, settings, core.scheduler, readiness, http, grpc_server)
         yield {"http_port": http.port, "grpc_port": grpc_server.port, "metrics_port": metrics_port}
 

@@ -1,6 +1,7 @@
 """Puts the service together: the only place that names concrete adapters."""
 
 import asyncio
+import functools
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -108,7 +109,7 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
             on_health=health.set,
         )
 
-        async def readiness() -> Mapping[str, bool]:
+        async def readiness() -> Mapping[str, bool | str]:
             return {PEER: feed.healthy}
 
         metrics_port = await stack.enter_async_context(
@@ -122,17 +123,17 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
         )
         await _require_schema(store)
         background = await stack.enter_async_context(Background())
-        background.start("feed", feed.follow())
+        background.keep("feed", feed.follow)
         await feed.reached()
         projects = Projects(store, clock=_now, metrics=metrics)
-        background.start("sweep", _sweep(settings, store, projects, metrics).run())
+        background.keep("sweep", _sweep(settings, store, projects, metrics).run)
         access, own_keys = await _access(settings, store, projects, metrics, background)
         access_control = build_access_control(
             settings, services=SERVICES, checker=own_keys, peers=(CHAT_GATEWAY, SESSION_SVC)
         )
         stack.push_async_callback(access_control.close)
         if access_control.keys is not None:
-            background.start("own_keys", own_keys.follow(access_control.keys))
+            background.keep("own_keys", functools.partial(own_keys.follow, access_control.keys))
         server = await stack.enter_async_context(
             _server(settings, store, feed, access, metrics, registry, access_control, tls)
         )
@@ -182,10 +183,10 @@ async def _access(
 ) -> tuple[AccessServicer, OwnKeys]:
     """Starts what follows the ends of keys and records their uses."""
     feed = AccessFeed(store, clock=_now, metrics=metrics, peer=PEER)
-    background.start("access_feed", feed.follow())
+    background.keep("access_feed", feed.follow)
     await feed.reached()
     uses = KeyUses(store, clock=_now)
-    background.start("key_uses", uses.run())
+    background.keep("key_uses", uses.run)
     hashes = KeyHashes(settings.key_secrets or [await _kept_secret(store)])
     keys = ApiKeys(
         store,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
@@ -105,11 +106,11 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
             )
         )
         background = await stack.enter_async_context(Background())
-        background.start("redis health", health.watch(server))
-        background.start("follower", Follower(ConfigClient(channel), sessions, stores.agents, metrics).run())
+        background.keep("redis health", lambda: health.watch(server))
+        background.keep("follower", Follower(ConfigClient(channel), sessions, stores.agents, metrics).run)
         if access.keys is not None:
-            background.start("access watch", keys.follow(access.keys, key_times(settings)))
-        background.start("index sweeper", Sweeper(stores.sessions, stores.index_additions, metrics).run())
+            background.keep("access watch", functools.partial(keys.follow, access.keys, key_times(settings)))
+        background.keep("index sweeper", Sweeper(stores.sessions, stores.index_additions, metrics).run)
         metrics_port = await stack.enter_async_context(
             serve_metrics(
                 settings.host, settings.metrics_port, readiness=health.readiness, started=lambda: server.started
@@ -201,6 +202,6 @@ class RedisHealth:
                     await server.set_serving(name, self.up)
             await asyncio.sleep(PROBE_SECONDS)
 
-    async def readiness(self) -> Mapping[str, bool]:
+    async def readiness(self) -> Mapping[str, bool | str]:
         """Returns whether Redis answers."""
         return {"redis": self.up}

@@ -11,6 +11,7 @@ from access.key_cache import KeyCache
 from chat_gateway.clients.stubs import CONFIG_SVC, SESSION_SVC
 from chat_gateway.ports import KnownConfigs
 from servicekit.server import GrpcServer
+from servicekit.supervision import restarting
 
 CHECK_SECONDS = 2.5
 RECHECK_SECONDS = 0.5
@@ -70,6 +71,7 @@ class Readiness:
             parts["access_watch"] = f"down: {known if self._keys.unreachable else 'API keys are checked before use'}"
         elif self._keys is not None:
             parts["access_watch"] = "ok"
+        parts |= {name: f"restarts after a fault ({fault})" for name, fault in restarting().items()}
         if self._draining:
             parts["chat_gateway"] = "draining"
         return parts

@@ -58,6 +58,20 @@ async def test_readiness_tells_which_part_is_away(free_port: int) -> None:
     assert json.loads(body) == {"ready": False, "parts": {"postgres": "away", "feed": "up"}}
 
 
+async def test_readiness_warns_of_what_does_not_keep_the_service_from_its_work(free_port: int) -> None:
+    async def check() -> Mapping[str, bool | str]:
+        return {"redis": True, "redis policy": "may evict"}
+
+    async with serve_metrics("127.0.0.1", free_port, readiness=check):
+        status, _, body = await fetch(free_port, "/readyz")
+    assert status == 200
+    assert json.loads(body) == {
+        "ready": True,
+        "parts": {"redis": "up", "redis policy": "impaired"},
+        "warnings": {"redis policy": "may evict"},
+    }
+
+
 @pytest.mark.parametrize("behaviour", ["hangs", "raises"])
 async def test_a_check_that_fails_is_not_ready(free_port: int, behaviour: str) -> None:
     async def check() -> Mapping[str, bool]:

@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 
 from callstream.client import CallStreamClient
 from servicekit.channels import open_channel
-from servicekit.supervision import supervise
+from servicekit.lifecycle import Background
+from servicekit.supervision import restarting, supervise
 from session_svc.redis_client.cluster import Topology
 from session_svc.redis_client.server import RedisLink
 from session_svc.redis_client.url import parse_redis_url
@@ -48,6 +49,29 @@ async def test_work_is_started_again_with_a_line_in_the_log() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert work.starts == 3
+
+
+async def test_pauses_grow_while_faults_follow_on_one_another_and_the_work_is_named_meanwhile() -> None:
+    starts = 0
+
+    async def work() -> None:
+        nonlocal starts
+        starts += 1
+        if starts < 5:
+            raise ZeroDivisionError
+        await asyncio.Event().wait()
+
+    with capture_logs() as logs:
+        async with Background() as background:
+            task = background.keep("part", lambda: supervise("inner", work, pause_seconds=0.01, max_pause_seconds=0.05))
+            async with asyncio.timeout(30):
+                while starts < 2:
+                    await asyncio.sleep(0.001)
+                assert restarting()["inner"] == "ZeroDivisionError"
+                while starts < 5 or "inner" in restarting():
+                    await asyncio.sleep(0.01)
+            assert not task.done()
+    assert [line["pause_seconds"] for line in logs] == [0.01, 0.02, 0.04, 0.05]
 
 
 async def test_a_fault_on_the_way_out_does_not_keep_it_from_ending() -> None:
