@@ -39,7 +39,8 @@ class Follower:
             try:
                 await self._follow(await self._agents.cursor())
             except ServiceError as error:
-                if error.reason == Reason.CURSOR_TOO_OLD:
+                # One that config_svc did not make: the key was written by somebody else.
+                if error.reason in (Reason.CURSOR_TOO_OLD, Reason.INVALID_FIELD):
                     await self._start_over()
                 else:
                     log.info("config_feed_down", reason=error.reason)

@@ -53,6 +53,12 @@ class Metrics:
             registry=registry,
         )
         self._under_way = Gauge("parley_redis_calls_waiting", "Calls waiting for Redis.", registry=registry)
+        self._damaged = Counter(
+            "parley_redis_damaged_keys",
+            "Keys of a wrong type that were put aside, by what they were, and reads of damaged sessions.",
+            ["kind"],
+            registry=registry,
+        )
         self._begun = self._turns.labels("begun")
         self._committed = self._turns.labels("committed")
         self._aborted = self._turns.labels("aborted")
@@ -122,3 +128,7 @@ class Metrics:
     def redis_up(self, up: bool) -> None:
         """Records whether Redis answers."""
         self._redis_up.set(up)
+
+    def damaged(self, kind: str) -> None:
+        """Counts a damaged key, or a read of one."""
+        self._damaged.labels(kind).inc()

@@ -125,9 +125,9 @@ async def _stores(
     commit_links = COMMIT_CONNECTIONS if settings.wait_replicas else 0
     [link, *more], dial = await stack.enter_async_context(open_redis(settings.redis_url, 1 + commit_links))
     wakes = await stack.enter_async_context(RedisWakes(dial).open())
-    scripts, index_additions = RedisScripts(link, metrics.redis_call), IndexAdditions()
+    scripts, index_additions = RedisScripts(link, metrics.redis_call, metrics.damaged), IndexAdditions()
     metrics.redis_waiting(lambda: scripts.under_way)
-    waiting = [RedisScripts(other, metrics.redis_call) for other in more] or [scripts]
+    waiting = [RedisScripts(other, metrics.redis_call, metrics.damaged) for other in more] or [scripts]
     durability = Durability(waiting, settings.wait_replicas, int(settings.wait_timeout * 1000))
     turns = RedisTurns(scripts, wakes, limits, index_additions, durability, compressing=settings.compress_turns)
     return _Stores(

@@ -194,3 +194,11 @@ class TurnDamaged(ServiceError):
 
     def __init__(self, turn_number: int) -> None:
         super().__init__("a stored turn can't be read", metadata={"turn_number": str(turn_number)})
+
+
+class SessionDamaged(TurnDamaged):
+    """What is stored of a session, or of its agent, can't be read: a key is of a wrong type, or a part is gone."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.message = "what is stored of the session can't be read"

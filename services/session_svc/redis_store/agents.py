@@ -30,15 +30,20 @@ class RedisAgents:
     async def agents(self) -> list[AgentIncarnation]:
         await self._scripts.run(("ZREMRANGEBYSCORE", AGENTS_KEY, "-inf", now_ms() - FENCE_MS))
         found: list[AgentIncarnation] = []
+        read = 0
         while True:
-            [members] = await self._scripts.run(("ZRANGE", AGENTS_KEY, len(found), len(found) + BATCH - 1))
-            found += [AgentIncarnation(*member.decode().rsplit(":", 2)) for member in members]
+            [members] = await self._scripts.run(("ZRANGE", AGENTS_KEY, read, read + BATCH - 1))
+            for member in members:
+                parts = member.decode(errors="replace").rsplit(":", 2)
+                if len(parts) == 3:
+                    found.append(AgentIncarnation(*parts))
+            read += len(members)
             if len(members) < BATCH:
                 return found
 
     async def cursor(self) -> str:
         [cursor] = await self._scripts.run(("GET", CURSOR_KEY))
-        return cursor.decode() if cursor else ""
+        return cursor.decode(errors="replace") if cursor else ""
 
     async def keep_cursor(self, cursor: str) -> None:
         await self._scripts.run(("SET", CURSOR_KEY, cursor))

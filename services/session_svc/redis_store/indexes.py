@@ -21,7 +21,7 @@ class KnownAgents:
     """Which agents this replica has put into Redis' set of agents lately, so that not every turn writes it again."""
 
     def __init__(self, scripts: RedisScripts) -> None:
-        self._link = scripts.link
+        self._scripts = scripts
         self._seen: LRUCache[str, tuple[int, float]] = LRUCache(MAX_AGENTS)
 
     def command(self, project: str, agent_id: str, agent_uid: str) -> Command | None:
@@ -29,9 +29,9 @@ class KnownAgents:
         member = f"{project}:{agent_id}:{agent_uid}"
         now = time.monotonic()
         generation, until = self._seen.get(member, (0, 0.0))
-        if until > now and generation == self._link.generation:
+        if until > now and generation == self._scripts.generation:
             return None
-        self._seen[member] = (self._link.generation, now + REMEMBER_AGENT_SECONDS)
+        self._seen[member] = (self._scripts.generation, now + REMEMBER_AGENT_SECONDS)
         return ("ZADD", AGENTS_KEY, now_ms(), member)
 
     def forget(self, project: str, agent_id: str, agent_uid: str) -> None:

@@ -22,6 +22,32 @@ def limit_keys(project: str, subject: str) -> tuple[str, ...]:
     return (f"{tag}:begun", f"{tag}:held", f"{tag}:since", f"{tag}:till", f"{tag}:calls")
 
 
+def rebuilt_as(key: str) -> tuple[str, str] | None:
+    """Returns what a key is and the type that it must have, where its content comes again by itself; None elsewhere.
+
+    Indexes and the set of agents are written by every session that is made, queues by those who wait; a limit forgets
+    within a minute, and a follower without a cursor compares everything.
+    """
+    if key.startswith("idx:"):
+        return "index", "zset"
+    if key == AGENTS_KEY:
+        return "agents", "zset"
+    if key == CURSOR_KEY:
+        return "cursor", "string"
+    return _REBUILT_PARTS.get(key.rpartition(":")[2]) if key.startswith("{") else None
+
+
+_REBUILT_PARTS = dict.fromkeys(("begun", "held", "since", "till"), ("limit", "zset")) | {
+    "calls": ("limit", "hash"),
+    "queue": ("queue", "list"),
+}
+
+
+def aside_key(key: str) -> str:
+    """Returns where a key of a wrong type is put, in the same slot."""
+    return f"damaged:{key}" if "{" in key else f"damaged:{{{key}}}"
+
+
 def turns_key(key: SessionKey) -> str:
     """Returns where a session's turns are."""
     return f"{{{key.project}:{key.session_id}}}:turns"

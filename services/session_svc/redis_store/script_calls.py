@@ -108,13 +108,14 @@ class Update(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """delete.lua. What is empty does not narrow."""
+    """delete.lua. What is empty does not narrow; `damaged`: one that can't be read goes, too."""
 
     agent_id: str
     agent_uid: str
     user: str
     idle_ms: int | str
     claim_ms: int
+    damaged: int
 
 
 class Append(NamedTuple):

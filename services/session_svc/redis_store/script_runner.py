@@ -1,16 +1,19 @@
 """Runs Redis commands, the scripts of sessions, limits and indexes among them."""
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from importlib import resources
 
 import hiredis
+import structlog
 
 from servicekit import traces
+from session_svc.model.errors import SessionDamaged
 from session_svc.model.session import SessionKey
 from session_svc.redis_client.link import Argument, Command, Link, RedisFault, RedisUnavailable, Reply
-from session_svc.redis_store.keys import limit_keys, session_keys
+from session_svc.redis_store.keys import aside_key, limit_keys, rebuilt_as, session_keys
 from session_svc.redis_store.script_calls import (
     OTHER_CALLS,
     SESSION_CALLS,
@@ -21,7 +24,7 @@ from session_svc.redis_store.script_calls import (
 )
 
 # Redis is there but can't do its work now: it loads its data, has been demoted (perhaps before a WAIT, or during one),
-# or has no memory or disk left.
+# or has no memory or disk left, or this user has no right to do it.
 _PASSING_FAULTS = (
     "LOADING",
     "MASTERDOWN",
@@ -30,16 +33,35 @@ _PASSING_FAULTS = (
     "MISCONF",
     "BUSY",
     "NOREPLICAS",
+    "NOPERM",
+    "NOAUTH",
 )
 _DEMOTED = ("READONLY", "UNBLOCKED", "ERR WAIT cannot be used with replica")
-_TEACH_TRIES = 3
+# A key of a wrong type, or a value in it that is none of those that scripts write.
+_DAMAGE = re.compile(r"WRONGTYPE|user_script.*(attempt to |bad argument|data string too short)|hash value is not an? ")
+_TRIES = 4
+ASIDE_MS = 30 * 24 * 60 * 60 * 1000
+"""How long a key of a wrong type is kept where it was put."""
+
+log = structlog.get_logger("session_svc.redis")
 
 
 class RedisScripts:
-    """Runs commands, scripts among them. A Redis that does not know a script (it was restarted) is taught it."""
+    """Runs commands, scripts among them.
 
-    def __init__(self, link: Link, measure: Callable[[float], None] | None = None) -> None:
+    A Redis that does not know a script (it was restarted) is taught it. A key of a wrong type whose content comes again
+    by itself is put aside (`keys.aside_key`), and what failed for it is run once more.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        measure: Callable[[float], None] | None = None,
+        on_damage: Callable[[str], None] | None = None,
+    ) -> None:
         self.link = link
+        self._on_damage = on_damage or (lambda kind: None)
+        self._put_aside = 0
         self.under_way = 0
         """Calls that wait for Redis now."""
         self._measure = measure or (lambda seconds: None)
@@ -67,12 +89,28 @@ class RedisScripts:
         """Returns the call of a script on one limit."""
         return ("EVALSHA", self._hashes[type(call)], 5, *limit_keys(project, subject), *call)
 
+    @property
+    def generation(self) -> int:
+        """Another number means that Redis may have lost what was written there: see `Link.generation`."""
+        return self.link.generation + self._put_aside
+
     async def run(self, *commands: Command) -> list[Reply]:
-        """Returns the replies of one stage: see `Link.send_in_order`. Raises `RedisUnavailable`, `RedisFault`."""
+        """Returns the replies of one stage: see `Link.send_in_order`.
+
+        Raises `RedisUnavailable`, `RedisFault`, `SessionDamaged`.
+        """
         return await self.run_in_order(commands)
 
+    async def run_each(self, *commands: Command) -> list[Reply]:
+        """As `run`, for commands on several sessions: a `SessionDamaged` stands in the place of its reply."""
+        return self._checked(await self._replies(commands), raising=False)
+
     async def run_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
-        """Returns the replies of all stages: see `Link.send_in_order`. Raises `RedisUnavailable`, `RedisFault`."""
+        """Returns the replies of all stages: see `Link.send_in_order`. Raises as `run` does."""
+        replies = await self._replies(*stages)
+        return replies if _first_error(replies) is None else self._checked(replies)
+
+    async def _replies(self, *stages: Sequence[Command]) -> list[Reply]:
         start = time.perf_counter()
         self.under_way += 1
         try:
@@ -84,17 +122,48 @@ class RedisScripts:
         finally:
             self.under_way -= 1
         self._measure(time.perf_counter() - start)
-        for _ in range(_TEACH_TRIES):
+        for _ in range(_TRIES):
             refused = _first_error(replies)
             if refused is None:
-                return replies
-            if not _is_unknown_script(replies[refused]):
                 break
-            await self._teach(stages, replies, refused)
-        for reply in replies:
-            if isinstance(reply, hiredis.ReplyError):
-                raise self._error_of(reply)
+            if _is_unknown_script(replies[refused]):
+                await self._again(stages, replies, _is_unknown_script)
+            elif await self._mend([command for stage in stages for command in stage], replies):
+                await self._again(stages, replies, _is_wrong_type)
+            else:
+                break
         return replies
+
+    def _checked(self, replies: list[Reply], *, raising: bool = True) -> list[Reply]:
+        """Returns the replies with errors for those that Redis refused, or raises the first of them."""
+        for place, reply in enumerate(replies):
+            if isinstance(reply, hiredis.ReplyError):
+                error = self._error_of(reply)
+                if raising or not isinstance(error, SessionDamaged):
+                    raise error
+                replies[place] = error
+        return replies
+
+    async def _mend(self, commands: Sequence[Command], replies: Sequence[Reply]) -> bool:
+        """Puts aside keys of a wrong type that commands were refused for; returns whether there were any."""
+        refused = [command for command, reply in zip(commands, replies, strict=True) if _is_wrong_type(reply)]
+        wanted = {key: part for command in refused for key in _keys_of(command) if (part := rebuilt_as(key))}
+        if not wanted:
+            return False
+        types = await self.link.send_in_order([("TYPE", key) for key in wanted])
+        mended = False
+        for (key, (kind, right)), found in zip(wanted.items(), types, strict=True):
+            if not isinstance(found, bytes) or found in (right.encode(), b"none"):
+                continue
+            aside = aside_key(key)
+            moved, _ = await self.link.send_in_order([("RENAME", key, aside), ("PEXPIRE", aside, ASIDE_MS)])
+            if isinstance(moved, hiredis.ReplyError) and "no such key" not in str(moved):
+                continue
+            mended = True
+            self._put_aside += 1
+            self._on_damage(kind)
+            log.error("redis_key_put_aside", kind=kind, found=found.decode(), wanted=right, see="damaged:*")
+        return mended
 
     def _span(self, commands: Sequence[Command]) -> traces.Span:
         scripts = [self._names[command[1]] if command[0] == "EVALSHA" else "" for command in commands]
@@ -107,8 +176,10 @@ class RedisScripts:
         name = next(filter(None, scripts), names[0])
         return traces.span(f"redis {name}", "client", attributes)
 
-    async def _teach(self, stages: Sequence[Sequence[Command]], replies: list[Reply], first: int) -> None:
-        """Sends scripts that were not known with their source, and what is no script and stands behind the first again.
+    async def _again(
+        self, stages: Sequence[Sequence[Command]], replies: list[Reply], failed: Callable[[Reply], bool]
+    ) -> None:
+        """Sends again what failed, scripts with their source, and what is no script and stands behind the first of it.
 
         A script that another server knew has run, and its reply stands: not every script answers a repeat the same.
         """
@@ -118,12 +189,11 @@ class RedisScripts:
         for stage in stages:
             again.append([])
             for command in stage:
-                if _is_unknown_script(replies[index]):
+                is_script = command[0] == "EVALSHA"
+                if failed(replies[index]) or (places and not is_script):
                     places.append(index)
-                    again[-1].append(("EVAL", self._sources[str(command[1])], *command[2:]))
-                elif index > first and command[0] != "EVALSHA":
-                    places.append(index)
-                    again[-1].append(command)
+                    source = ("EVAL", self._sources[str(command[1])], *command[2:]) if is_script else command
+                    again[-1].append(source)
                 index += 1
         for place, reply in zip(places, await self.link.send_in_order(*again), strict=True):
             replies[place] = reply
@@ -133,6 +203,10 @@ class RedisScripts:
         if text.startswith(_DEMOTED):
             self.link.demoted()
             return RedisUnavailable()
+        if _DAMAGE.search(text):
+            self._on_damage("session")
+            log.error("redis_data_damaged", error=text[:200])
+            return SessionDamaged()
         return RedisUnavailable() if text.partition(" ")[0] in _PASSING_FAULTS else RedisFault(text)
 
 
@@ -145,3 +219,12 @@ def _first_error(replies: Sequence[Reply]) -> int | None:
 
 def _is_unknown_script(reply: Reply) -> bool:
     return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
+
+
+def _is_wrong_type(reply: Reply) -> bool:
+    return isinstance(reply, hiredis.ReplyError) and "WRONGTYPE" in str(reply)
+
+
+def _keys_of(command: Command) -> list[str]:
+    keys = command[3 : 3 + int(command[2])] if command[0] == "EVALSHA" else command[1:2]
+    return [key if isinstance(key, str) else str(key) for key in keys]

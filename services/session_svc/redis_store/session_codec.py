@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 
+from session_svc.model.errors import SessionDamaged
 from session_svc.model.session import Session, SessionKey, Usage
 from session_svc.redis_store.script_calls import SessionFields
 
@@ -13,8 +14,14 @@ def metadata_text(metadata: Mapping[str, str]) -> str:
 
 
 def session_of(key: SessionKey, reply: Sequence[bytes | None]) -> Session:
-    """Returns the session whose fields a script replied with."""
-    fields = SessionFields._make(reply)
+    """Returns the session whose fields a script replied with. Raises `SessionDamaged`."""
+    try:
+        return _session_of(key, SessionFields._make(reply))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SessionDamaged from error
+
+
+def _session_of(key: SessionKey, fields: SessionFields) -> Session:
     created_ms = int(fields.created)
     return Session(
         key,

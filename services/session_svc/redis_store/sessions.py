@@ -1,5 +1,7 @@
 """Sessions in Redis: single ones by script, many by way of the indexes."""
 
+import contextlib
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from session_svc.model.errors import (
     LeaseLost,
     SessionAlreadyExists,
     SessionBusy,
+    SessionDamaged,
     SessionFull,
     SessionNotFound,
 )
@@ -52,6 +55,9 @@ PAGE_BYTES = 4 * 1024 * 1024
 MAX_TRIES = 3
 SWEEP_GRACE_MS = 5 * 60 * 1000
 CLOCK_SKEW_MS = 5 * 60 * 1000
+
+_NOTHING = (0, 0)
+"""What the deletion of a session answers that does not fit."""
 
 Candidate = tuple[str, int]
 """A member of an index, and its score."""
@@ -139,7 +145,8 @@ class RedisSessions:
         return _found(change.key, answer)
 
     async def delete(self, key: SessionKey, user_id: str = "") -> Removed:
-        answer, kept = await self._durability.run(self._delete_command(key, Purge(key.project, user_id=user_id)))
+        command = self._delete_command(key, Purge(key.project, user_id=user_id), by_key=True)
+        answer, kept = await self._durability.run(command)
         if answer[0] != 1:
             raise SessionNotFound(key.session_id)
         if not kept:
@@ -159,6 +166,8 @@ class RedisSessions:
                 position = ListPosition(candidate[1], candidate[0])
                 if session is not None and _fits(session, query):
                     found.append(session)
+            if candidates:
+                position = ListPosition(candidates[-1][1], candidates[-1][0])
         return SessionPage(found, position if more else None)
 
     async def turns(self, query: TurnQuery) -> TurnPage:
@@ -198,7 +207,8 @@ class RedisSessions:
                 return Removed(sessions, turns)
             position = candidates[-1]
             keys = [SessionKey(purge.project, member) for member, _ in candidates]
-            answers = await self._scripts.run(*(self._delete_command(key, purge) for key in keys))
+            answers = await self._scripts.run_each(*(self._delete_command(key, purge) for key in keys))
+            answers = [_NOTHING if isinstance(answer, SessionDamaged) else answer for answer in answers]
             gone = [c for c, answer in zip(candidates, answers, strict=True) if answer[0] != 0]
             sessions += sum(max(answer[0], 0) for answer in answers)
             turns += sum(answer[1] for answer in answers)
@@ -342,16 +352,21 @@ class RedisSessions:
     async def _read(
         self, project: str, index: str, candidates: Sequence[Candidate]
     ) -> list[tuple[Candidate, Session | None]]:
-        """Returns each candidate's session, None for one that is gone; those leave the index."""
+        """Returns each candidate's session, None for one that is gone; those leave the index.
+
+        One that is damaged is left out, and stays.
+        """
         if not candidates:
             return []
         keys = [SessionKey(project, member) for member, _ in candidates]
-        answers = await self._scripts.run(*(self._scripts.command(key, calls.Read()) for key in keys))
-        sessions = [
-            session_of(key, reply.session) if type(reply := reply_of(calls.Read, answer)) is calls.SessionOk else None
-            for key, answer in zip(keys, answers, strict=True)
-        ]
-        read = list(zip(candidates, sessions, strict=True))
+        answers = await self._scripts.run_each(*(self._scripts.command(key, calls.Read()) for key in keys))
+        read: list[tuple[Candidate, Session | None]] = []
+        for candidate, key, answer in zip(candidates, keys, answers, strict=True):
+            if isinstance(answer, SessionDamaged):
+                continue
+            reply = reply_of(calls.Read, answer)
+            with contextlib.suppress(SessionDamaged):
+                read.append((candidate, session_of(key, reply.session) if type(reply) is calls.SessionOk else None))
         await self._sweep(index, [candidate for candidate, session in read if session is None])
         return read
 
@@ -360,7 +375,9 @@ class RedisSessions:
             pairs = [value for candidate in gone for value in candidate]
             await self._scripts.run(self._scripts.index_command(index, calls.Sweep(SWEEP_GRACE_MS), *pairs))
 
-    def _delete_command(self, key: SessionKey, purge: Purge) -> Command:
+    def _delete_command(self, key: SessionKey, purge: Purge, *, by_key: bool = False) -> Command:
+        # Whose a damaged session is can't be read: it goes where the index by which it is found says that, or all go.
+        exact = purge.idle_longer_than_ms is None and not (purge.user_id and (by_key or purge.agent_id))
         idle = "" if purge.idle_longer_than_ms is None else purge.idle_longer_than_ms
         call = calls.Delete(
             agent_id=purge.agent_id,
@@ -368,6 +385,7 @@ class RedisSessions:
             user=purge.user_id,
             idle_ms=idle,
             claim_ms=self._limits.claim_ms,
+            damaged=int(exact),
         )
         return self._scripts.command(key, call)
 
@@ -386,4 +404,9 @@ def _fits(session: Session, query: SessionQuery) -> bool:
 
 
 def _candidates(pairs: Sequence[bytes]) -> list[Candidate]:
-    return [(pairs[i].decode(), int(float(pairs[i + 1]))) for i in range(0, len(pairs), 2)]
+    return [(pairs[i].decode(errors="replace"), _score(pairs[i + 1])) for i in range(0, len(pairs), 2)]
+
+
+def _score(text: bytes) -> int:
+    score = float(text)
+    return int(score) if math.isfinite(score) else 0

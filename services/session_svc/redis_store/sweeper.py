@@ -14,6 +14,7 @@ from cachetools import LRUCache
 
 from servicekit.errors import ServiceError
 from session_svc.metrics import Metrics
+from session_svc.redis_client.link import RedisFault
 from session_svc.redis_store.indexes import IndexAdditions
 from session_svc.redis_store.keys import project_index
 from session_svc.redis_store.sessions import RedisSessions
@@ -58,7 +59,11 @@ class Sweeper:
         try:
             while left:
                 project, index, count = left[0]
-                found += await self._look(project, index, min(LOOKS_A_SESSION * count, MAX_LOOKS))
+                try:
+                    found += await self._look(project, index, min(LOOKS_A_SESSION * count, MAX_LOOKS))
+                except RedisFault as error:  # of this index alone: the others are swept
+                    self._metrics.damaged("index")
+                    log.error("index_not_swept", error=str(error)[:200])
                 left.popleft()
         finally:
             for project, index, count in left:

@@ -284,6 +284,6 @@ class RedisTurns:
 
     async def _remove_leftovers(self, key: SessionKey, agent_uid: str, waiter_id: str = "") -> None:
         claim_ms = self._limits.claim_ms
-        delete = calls.Delete(agent_id="", agent_uid=agent_uid, user="", idle_ms="", claim_ms=claim_ms)
+        delete = calls.Delete(agent_id="", agent_uid=agent_uid, user="", idle_ms="", claim_ms=claim_ms, damaged=0)
         leave = (self._scripts.command(key, calls.Leave(waiter_id, claim_ms)),) if waiter_id else ()
         await self._scripts.run(self._scripts.command(key, delete), *leave)

@@ -92,7 +92,7 @@ class RedisWakes:
             if reply[0] == b"subscribe":
                 self._wake_all()  # what was published while nobody listened is lost
             elif reply[0] == b"message":
-                self._wake(reply[2].decode())
+                self._wake(reply[2].decode(errors="replace"))
         raise TimeoutError
 
     def _wake(self, waiter_id: str) -> None:

@@ -18,6 +18,7 @@ from parley.config.v1.agent_config_service_pb2_grpc import (
 from parley.session.v1 import session_service_pb2
 from servicekit.errors import Code, RemoteError
 from servicekit.rpc_status import to_grpc_status
+from servicekit.supervision import restarting
 from tests.service.session_svc.replica import UID, Replica, refused, replica
 
 
@@ -35,6 +36,8 @@ class Feed(AgentConfigServiceServicer):
 
     async def WatchAgentConfigs(self, request: Any, context: Any) -> AsyncIterator[pb.WatchAgentConfigsResponse]:  # noqa: N802
         self.cursors.append(request.cursor)
+        if request.cursor and not request.cursor.isdecimal():
+            await self._fail(context, Code.INVALID_ARGUMENT, "INVALID_FIELD")
         position = int(request.cursor) if request.cursor else len(self.changes)
         if position < self.oldest:
             await self._fail(context, Code.OUT_OF_RANGE, "CURSOR_TOO_OLD")
@@ -242,3 +245,42 @@ async def test_replicas_follow_side_by_side(redis_url: str, feed: Feed) -> None:
             assert await listed(svc) == []
             with refused("AGENT_DELETED"):
                 await svc.begin()
+
+
+@pytest.mark.parametrize("key", ["agents", "follower:cursor", f"fence:{{default:{UID}}}", "idx:agent:{default:hello}"])
+async def test_a_key_of_a_wrong_type_neither_ends_nor_stops_the_follower(redis_url: str, feed: Feed, key: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        if key.startswith(("agents", "idx")):
+            client.set(key, "x")
+        else:
+            client.rpush(key, "x")
+        async with following(redis_url, feed) as svc:
+            await until(lambda: _starts(feed))
+            if not key.startswith("fence"):
+                await svc.turn()
+            await feed.tell(pb.CHANGE_TYPE_DELETED)
+
+            async def gone() -> bool:
+                return await listed(svc) == [] and client.get("follower:cursor") == b"1"
+
+            await until(gone, 20)
+            assert "follower" not in restarting()
+            assert client.type(f"fence:{{default:{UID}}}") == b"string"
+
+
+async def test_a_cursor_that_nobody_made_is_left_behind(redis_url: str, feed: Feed) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("follower:cursor", b"\xff")
+        client.zadd("agents", {"x": 1, b"\xff": 2})
+        async with following(redis_url, feed) as svc:
+            await svc.turn()
+            await feed.tell(pb.CHANGE_TYPE_DELETED)
+
+            async def gone() -> bool:
+                return await listed(svc) == [] and client.get("follower:cursor") == b"1"
+
+            await until(gone, 20)
+
+
+async def _starts(feed: Feed) -> bool:
+    return bool(feed.cursors)

@@ -1,8 +1,13 @@
 -- Removes a session that fits every condition that is given. Replies {sessions, turns} removed, both 0 when none was
--- there or it did not fit; {-1, 0} when there was none at all.
-local agent_id, agent_uid, user, idle_ms, claim_ms = unpack(ARGV)
+-- there or it did not fit; {-1, 0} when there was none at all. One that can't be read is an error, or goes if `damaged`.
+local agent_id, agent_uid, user, idle_ms, claim_ms, damaged = unpack(ARGV)
 claim_ms = tonumber(claim_ms)
-local session = load()
+local readable, session = pcall(load)
+if not readable then
+  if damaged == '0' then return redis.error_reply('WRONGTYPE the session is damaged') end
+  remove()
+  return {1, 0}
+end
 if not session then
   remove()
   return {-1, 0}

@@ -81,7 +81,7 @@ end
 local function waiters()
   local function ticket_of(text)
     local turn, waiter, deadline, reserved = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
-    return {turn = turn, waiter = waiter, deadline = tonumber(deadline), reserved = tonumber(reserved), text = text}
+    return {turn = turn, waiter = waiter, deadline = tonumber(deadline or 0), reserved = tonumber(reserved or 0), text = text}
   end
 
   local function text_of(ticket)

@@ -1,0 +1,112 @@
+"""Keys of Redis that something else has written: what needs them fails or is made anew, and everything else goes on."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from parley.session.v1 import session_service_pb2 as pb
+from tests.service.session_svc.replica import UID, Replica, refused, replica
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator["redis.Redis"]:
+    with redis.Redis.from_url(redis_url) as opened:
+        yield opened
+
+
+def spoil(client: "redis.Redis", key: str) -> None:
+    """Puts a value of a type there that the key never has."""
+    kind = client.type(key)
+    client.delete(key)
+    if kind in (b"none", b"string"):
+        client.rpush(key, "x")
+    else:
+        client.set(key, "x")
+
+
+async def listed(svc: Replica, **fields: Any) -> list[str]:
+    page = await svc.sessions.ListSessions(pb.ListSessionsRequest(**fields))
+    return sorted(session.id for session in page.sessions)
+
+
+INDEXES = ["idx:project:{default}", "idx:agent:{default:hello}", "idx:user:{default:ann}"]
+
+
+@pytest.mark.parametrize("key", [*INDEXES, "{default:s1}:queue"])
+async def test_what_comes_again_by_itself_is_put_aside(svc: Replica, client: "redis.Redis", key: str) -> None:
+    await svc.turn("s1", user_id="ann")
+    spoil(client, key)
+    await svc.turn("s2", user_id="ann")
+    await svc.turn("s1", user_id="ann")
+    for fields in ({}, {"agent_id": "hello"}, {"user_id": "ann"}):
+        assert await listed(svc, **fields) == ["s1", "s2"]
+    asides: Any = client.keys("damaged:*")
+    kind = key.rpartition(":")[2] if key.startswith("{") else key.partition(":")[0].replace("idx", "index")
+    count = svc.registry.get_sample_value("parley_redis_damaged_keys_total", {"kind": kind})
+    assert (len(asides), count) == ((0, None) if client.type(key) == b"none" and not asides else (1, 1))
+    assert all(client.pttl(aside) > 0 for aside in asides)
+
+
+@pytest.mark.parametrize("part", ["begun", "held"])
+async def test_a_limit_begins_anew(svc: Replica, client: "redis.Redis", part: str) -> None:
+    limit = {"subject": "key:k1", "requests_per_minute": 2, "concurrent_turns": 2}
+    await svc.turn("s1", limits=[limit])
+    spoil(client, f"{{limit:default:key:k1}}:{part}")
+    await svc.turn("s1", limits=[limit])
+    assert len(await svc.said("s1")) == 2
+
+
+@pytest.mark.parametrize("part", ["meta", "turns", "replay"])
+async def test_a_damaged_session_fails_alone_and_can_be_deleted(svc: Replica, client: "redis.Redis", part: str) -> None:
+    request = {"request_id": "r1", "request_digest": b"d", "user_id": "ann"}
+    for session in ("s1", "s2"):
+        begun = await svc.begin(session, **request)
+        await svc.commit(begun, request_id="r1", request_digest=b"d")
+    spoil(client, f"{{default:s1}}:{part}")
+    for _ in range(2):
+        with refused("TURN_DAMAGED"):
+            await svc.begin("s1", user_id="ann", request_id="r2", request_digest=b"d")
+    await svc.turn("s2", user_id="ann")
+    assert "s2" in await listed(svc)
+    assert svc.registry.get_sample_value("parley_redis_damaged_keys_total", {"kind": "session"}) > 0
+    await svc.sessions.DeleteSession(pb.DeleteSessionRequest(id="s1"))
+    await svc.turn("s1", user_id="ann")
+    assert await svc.said("s1") == ["hi"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("expire", "x"), ("created", "x"), ("metadata", "{"), ("last", "x")])
+async def test_a_field_that_is_no_number_fails_its_session_alone(
+    svc: Replica, client: "redis.Redis", field: str, value: str
+) -> None:
+    for session in ("s1", "s2"):
+        await svc.turn(session, user_id="ann")
+    client.hset("{default:s1}:meta", field, value)
+    with refused("TURN_DAMAGED"):
+        await svc.sessions.GetSession(pb.GetSessionRequest(id="s1"))
+    assert await listed(svc) == await listed(svc, user_id="ann") == ["s2"]
+
+
+async def test_an_erased_user_has_no_damaged_sessions_left(svc: Replica, client: "redis.Redis") -> None:
+    for session in ("s1", "s2"):
+        await svc.turn(session, user_id="ann")
+    spoil(client, "{default:s1}:meta")
+    await svc.sessions.EraseUser(pb.EraseUserRequest(user_id="ann"))
+    assert client.keys("{default:*") == []
+
+
+async def test_a_fence_of_a_wrong_type_refuses_its_agent_alone(svc: Replica, client: "redis.Redis") -> None:
+    client.rpush(f"fence:{{default:{UID}}}", "x")
+    with refused("TURN_DAMAGED"):
+        await svc.begin("s1")
+    await svc.turn("s2", agent_uid=UID[:-1] + "2")
+
+
+async def test_members_and_cursors_that_nobody_wrote_are_passed_over(redis_url: str, client: "redis.Redis") -> None:
+    client.zadd("agents", {"x": 1, b"\xff": 2})
+    client.zadd("idx:project:{default}", {b"\xff\xfe": "inf", "gone": 1})
+    client.set("follower:cursor", b"\xff")
+    async with replica(redis_url) as svc:
+        await svc.turn()
+        assert await listed(svc) == ["s1"]
