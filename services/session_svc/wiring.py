@@ -26,6 +26,7 @@ from session_svc.clients.config_feed import ConfigClient
 from session_svc.edge import session_servicer, turn_servicer
 from session_svc.edge.session_servicer import SessionServicer
 from session_svc.edge.turn_servicer import TurnServicer, add_turn_servicer_to_server, make_streams
+from session_svc.edge.turns_convert import is_turn
 from session_svc.follower import Follower
 from session_svc.metrics import Metrics
 from session_svc.model.session import SessionBounds
@@ -129,13 +130,13 @@ async def _stores(
     metrics.redis_waiting(lambda: scripts.under_way)
     waiting = [RedisScripts(other, metrics.redis_call, metrics.damaged) for other in more] or [scripts]
     durability = Durability(waiting, settings.wait_replicas, int(settings.wait_timeout * 1000))
-    turns = RedisTurns(scripts, wakes, limits, index_additions, durability, compressing=settings.compress_turns)
+    turns = RedisTurns(scripts, wakes, limits, index_additions, durability, compressing=compressing, is_turn=is_turn)
     return _Stores(
         link=link,
         index_additions=index_additions,
         turns=turns,
         sessions=RedisSessions(
-            scripts, turns, limits, index_additions, durability, compressing=settings.compress_turns
+            scripts, turns, limits, index_additions, durability, compressing=compressing, is_turn=is_turn
         ),
         agents=RedisAgents(scripts, durability),
         limits=RedisLimits(scripts, wakes, limits.limit_times()),

@@ -1,7 +1,7 @@
 """Between the messages of TurnService and session_svc's own values. Requests are checked here by the rules."""
 
 from google.protobuf.json_format import MessageToJson, SerializeToJsonError
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from contract.fields import DEFAULT_PROJECT
 from contract.messages import MessageForm, PartView, check_messages
@@ -72,6 +72,15 @@ def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
     )
     rules.check_begin(turn)
     return turn
+
+
+def is_turn(data: bytes) -> bool:
+    """Returns whether a stored turn can be read: one that can't would break the message that it goes into."""
+    try:
+        message_pb2.Turn.FromString(data)
+    except DecodeError:
+        return False
+    return True
 
 
 def begun_on_the_wire(outcome: Begun | Replayed) -> bytes:

@@ -17,6 +17,7 @@ from session_svc.model.errors import (
     SessionDamaged,
     SessionFull,
     SessionNotFound,
+    TurnDamaged,
 )
 from session_svc.model.session import (
     LONGEST_LIFETIME_MS,
@@ -45,7 +46,7 @@ from session_svc.redis_store.keys import fence_key, index_keys, narrowest_index,
 from session_svc.redis_store.script_calls import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import metadata_text, session_of
-from session_svc.redis_store.turn_codec import message_count_of, number_of, plain_element, stored_turn
+from session_svc.redis_store.turn_codec import IsTurn, message_count_of, number_of, plain_element, stored_turn
 from session_svc.redis_store.turns import RedisTurns
 
 BATCH = 100
@@ -89,8 +90,10 @@ class RedisSessions:
         durability: Durability | None = None,
         *,
         compressing: bool = True,
+        is_turn: IsTurn = lambda data: True,
     ) -> None:
         self._scripts = scripts
+        self._is_turn = is_turn
         self._turns = turns
         self._limits = limits
         self._agents = KnownAgents(scripts)
@@ -188,7 +191,7 @@ class RedisSessions:
                 size_bytes += stored.size
                 if found and size_bytes > PAGE_BYTES:
                     return TurnPage(found, stored.number, session.expire_ms)
-                found.append(stored.turn())
+                found.append(stored.turn(self._is_turn))
                 number = stored.number + step
             if not elements:
                 break
@@ -319,6 +322,8 @@ class RedisSessions:
                 and number_of(wanted[-1]) == min(high, again.last_turn)
             ):
                 return wanted
+            if again.first_turn == first:
+                raise TurnDamaged(max(low, first))  # they are not there, though nobody has dropped them
             first = again.first_turn
         raise RedisUnavailable
 

@@ -9,13 +9,17 @@ scripts' (scripts/prelude.lua): they write it and read it, and never look behind
 
 import struct
 import zlib
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 from lz4.block import LZ4BlockError, compress, decompress
 
 from servicekit.wire import varint
 from session_svc.model.errors import TurnDamaged
 from session_svc.model.rules import MAX_TURN_BYTES
+
+IsTurn: TypeAlias = Callable[[bytes], bool]
+"""Whether a serialized turn can be read by those whom it is sent to."""
 
 _HEADER = struct.Struct(">HBIQI")
 _SUM_AND_SIZE = struct.Struct(">II")
@@ -42,9 +46,14 @@ class StoredTurn(NamedTuple):
     number_field: bytes
     """What is added to the turn once it is decompressed; empty where it is not compressed."""
 
-    def turn(self) -> bytes:
-        """Returns the serialized turn. Raises `TurnDamaged`."""
+    def turn(self, is_turn: IsTurn = lambda data: True) -> bytes:
+        """Returns the serialized turn. Raises `TurnDamaged`.
+
+        What is compressed has a check sum; what is not has to pass `is_turn`.
+        """
         if not self.number_field:
+            if not is_turn(self.stored):
+                raise TurnDamaged(self.number)
             return self.stored
         size = self.size - len(self.number_field)
         try:

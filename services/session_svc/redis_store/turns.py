@@ -12,6 +12,7 @@ from session_svc.model.errors import (
     SessionBusy,
     SessionFull,
     SessionNotFound,
+    TurnDamaged,
     TurnInterrupted,
     TurnQueueFull,
 )
@@ -35,7 +36,7 @@ from session_svc.redis_store.keys import fence_key, index_keys, turns_key
 from session_svc.redis_store.script_calls import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import metadata_text, session_of
-from session_svc.redis_store.turn_codec import body_of, id_sum, stored_turn
+from session_svc.redis_store.turn_codec import IsTurn, body_of, id_sum, stored_turn
 from session_svc.redis_store.wakeups import RedisWakes
 from session_svc.redis_store.window import Windows
 
@@ -54,13 +55,15 @@ class RedisTurns:
         durability: Durability | None = None,
         *,
         compressing: bool = True,
+        is_turn: IsTurn = lambda data: True,
     ) -> None:
         self._scripts = scripts
+        self._is_turn = is_turn
         self._wakes = wakes
         self._limits = limits
         self._agents = KnownAgents(scripts)
         self._index_additions = index_additions
-        self._windows = Windows(scripts, limits.window_bytes)
+        self._windows = Windows(scripts, limits.window_bytes, is_turn)
         self._durability = durability or Durability([scripts])
         self._compressing = compressing
 
@@ -236,8 +239,9 @@ class RedisTurns:
         key = turn.key
         if type(answer) is calls.BeginOk:
             lease = Lease(key, turn.turn_id, answer.token, answer.expire_ms)
-            window = await self._windows.complete(turn, lease, elements)
-            return Begun(session_of(key, answer.session), lease, window, bool(answer.created))
+            session = session_of(key, answer.session)
+            window = await self._windows.complete(turn, lease, elements, session)
+            return Begun(session, lease, window, bool(answer.created))
         match answer:
             case calls.Replay():
                 return await self._replayed(key, answer)
@@ -262,15 +266,20 @@ class RedisTurns:
         element, answer = await self._scripts.run(
             ("LINDEX", turns_key(key), replay.number - replay.first), self._scripts.command(key, calls.Read())
         )
-        again = reply_of(calls.Read, answer)
-        if type(again) is not calls.SessionOk or element is None:
+        reply = reply_of(calls.Read, answer)
+        if type(reply) is not calls.SessionOk:
             return None
-        if session_of(key, again.session).created_ms != session.created_ms:
+        again = session_of(key, reply.session)
+        if again.created_ms != session.created_ms:
+            return None
+        if element is None:
+            if again.first_turn <= replay.number:
+                raise TurnDamaged(replay.number)
             return None
         found = stored_turn(element)
         if found.number != replay.number:
             return None
-        turn = found.turn()
+        turn = found.turn(self._is_turn)
         if self._durability.replicas:
             # Whoever committed it may have learned that too few replicas had it: this answer acknowledges it.
             await self._durability.keep(self._scripts.command(key, calls.Confirm()))

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 from cachetools import LRUCache
 
-from session_svc.model.errors import LeaseLost
-from session_svc.model.session import BeginTurn, Lease, SessionKey, fit_window
+from session_svc.model.errors import LeaseLost, TurnDamaged
+from session_svc.model.session import BeginTurn, Lease, Session, SessionKey, fit_window
 from session_svc.redis_client.link import Command
+from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store.keys import turns_key
 from session_svc.redis_store.script_runner import RedisScripts
-from session_svc.redis_store.turn_codec import StoredTurn, stored_turn, token_of
+from session_svc.redis_store.session_codec import session_of
+from session_svc.redis_store.turn_codec import IsTurn, StoredTurn, number_of, stored_turn, token_of
 
 MAX_TURNS_A_READ = 32
 LARGE_TURN_BYTES = 64 * 1024
@@ -24,8 +26,9 @@ class Windows:
     read the next time.
     """
 
-    def __init__(self, scripts: RedisScripts, max_bytes: int) -> None:
+    def __init__(self, scripts: RedisScripts, max_bytes: int, is_turn: IsTurn) -> None:
         self._scripts = scripts
+        self._is_turn = is_turn
         self._max_bytes = max_bytes
         self._large: LRUCache[SessionKey, int] = LRUCache(MAX_LARGE_SESSIONS)
 
@@ -34,13 +37,19 @@ class Windows:
         count = self._first_count(turn)
         return ("LRANGE", turns_key(turn.key), -count, -1) if count else None
 
-    async def complete(self, turn: BeginTurn, lease: Lease, elements: Sequence[bytes]) -> list[bytes]:
+    async def complete(self, turn: BeginTurn, lease: Lease, elements: Sequence[bytes], session: Session) -> list[bytes]:
         """Returns the window, given what the first read found: only what fits is decompressed.
 
         Raises `LeaseLost`, `RedisUnavailable`, `TurnDamaged`, `ToolChainTooLarge`.
         """
         if elements and token_of(elements[-1]) >= lease.token:
             raise LeaseLost(turn.key.session_id)  # deleted and made again between the script and the read
+        if (
+            self._first_count(turn)
+            and session.turn_count
+            and (not elements or number_of(elements[-1]) != session.last_turn)
+        ):
+            await self._check_there(lease, session)
         turns = [stored_turn(element) for element in reversed(elements)]
         wanted, max_messages = self._first_count(turn), turn.window_messages
         while elements and len(elements) == wanted and self._has_room(turn, turns):
@@ -50,7 +59,15 @@ class Windows:
             turns += [stored_turn(element) for element in reversed(elements)]
         self._remember(turn.key, turns)
         fitting = fit_window(turns, max_messages, self._max_bytes, continues=turn.continues)
-        return [stored.turn() for stored in fitting]
+        return [stored.turn(self._is_turn) for stored in fitting]
+
+    async def _check_there(self, lease: Lease, session: Session) -> None:
+        """Raises `TurnDamaged` for turns that are gone from beside their session, `LeaseLost` where both are gone."""
+        [answer] = await self._scripts.run(self._scripts.command(lease.key, calls.Read()))
+        reply = calls.reply_of(calls.Read, answer)
+        if type(reply) is calls.SessionOk and session_of(lease.key, reply.session).created_ms == session.created_ms:
+            raise TurnDamaged(session.last_turn)
+        raise LeaseLost(lease.key.session_id)
 
     def _first_count(self, turn: BeginTurn) -> int:
         count = min((turn.window_messages + 1) // 2, MAX_TURNS_A_READ)

@@ -46,14 +46,17 @@ class Replica:
 
     async def begin(self, session: str = "s1", *, timeout: float = 5, **fields: Any) -> Any:
         """Calls BeginTurn with what a test does not care about filled in."""
+        return await self.turns.BeginTurn(self.begin_request(session, **fields), timeout=timeout)
+
+    def begin_request(self, session: str, **fields: Any) -> turn_service_pb2.BeginTurnRequest:
+        """Returns the request of `begin`."""
         values: dict[str, Any] = {
             "agent_id": "hello",
             "agent_uid": UID,
             "turn_id": uuid.uuid4().hex,
             "window_messages": 1000,
         } | fields
-        request = turn_service_pb2.BeginTurnRequest(session_id=session, **values)
-        return await self.turns.BeginTurn(request, timeout=timeout)
+        return turn_service_pb2.BeginTurnRequest(session_id=session, **values)
 
     async def commit(self, begun: Any, text: str = "hi", **fields: Any) -> Any:
         """Calls CommitTurn."""

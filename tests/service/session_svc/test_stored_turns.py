@@ -8,7 +8,7 @@ import pytest
 import redis
 from benchmarks.prose import prose
 
-from parley.session.v1 import session_service_pb2
+from parley.session.v1 import session_service_pb2, turn_service_pb2
 from servicekit.errors import Code
 from tests.service.session_svc.replica import Replica, refused, replica, texts
 
@@ -105,3 +105,48 @@ async def test_a_damaged_turn_is_named_and_frees_its_lease(redis_url: str, clien
             await svc.said()
         # What does not need it goes on: a window that ends behind it, at once, for the lease was given back.
         assert texts(await svc.begin(window_messages=2, turn_id="t9")) == [prose(2, 2000)]
+
+
+@pytest.mark.parametrize("body", [b"\xff" * 40, b"\x0a\x05\x12\x03\xff\xfe\xfd", b"\x0a\x70short"])
+async def test_a_damaged_turn_fails_its_own_call_alone(redis_url: str, client: "redis.Redis", body: bytes) -> None:
+    """On the stream that calls share, everybody else is answered; so is a caller of its own."""
+    async with replica(redis_url) as svc:
+        for session in ("s1", "s2"):
+            begun = await svc.begin(session, request_id="r1", request_digest=b"d")
+            await svc.commit(begun, request_id="r1", request_digest=b"d")
+        client.lset("{default:s1}:turns", 0, elements(client)[0][: HEADER.size] + body)
+        stream = svc.turns.Turns()
+        calls = [
+            turn_service_pb2.TurnCall(id=n, begin=svc.begin_request("s1" if n == 1 else f"t{n}")) for n in range(20)
+        ]
+        await stream.write(turn_service_pb2.TurnsRequest(calls=calls))
+        failed: dict[int, bool] = {}
+        while len(failed) < len(calls):
+            message = await stream.read()
+            failed |= {result.id: bool(result.failure) for result in message.results}
+        assert [call_id for call_id, refusal in failed.items() if refusal] == [1]
+        stream.cancel()
+        with refused("TURN_DAMAGED"):
+            await svc.said("s1")
+        with refused("TURN_DAMAGED"):
+            await svc.begin("s1", request_id="r1", request_digest=b"d")
+
+
+async def test_turns_that_are_gone_from_beside_their_session_are_damage(redis_url: str, client: "redis.Redis") -> None:
+    """An evicting Redis takes single keys: a session without its history is no session with a short one."""
+    async with replica(redis_url) as svc:
+        begun = await svc.begin(request_id="r1", request_digest=b"d")
+        await svc.commit(begun, request_id="r1", request_digest=b"d")
+        running = await svc.begin()
+        client.delete("{default:s1}:turns")
+        with refused("TURN_DAMAGED"):
+            await svc.commit(running)
+        assert not client.exists("{default:s1}:turns")
+        await svc.abort(running)
+        for fields in ({}, {"request_id": "r1", "request_digest": b"d"}):
+            with refused("TURN_DAMAGED"):
+                await svc.begin(**fields)
+        with refused("TURN_DAMAGED"):
+            await svc.said()
+        with refused("TURN_DAMAGED"):
+            await svc.sessions.ForkSession(session_service_pb2.ForkSessionRequest(session_id="s1", new_session_id="s2"))

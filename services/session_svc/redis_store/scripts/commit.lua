@@ -66,7 +66,11 @@ if number - first >= max_turns and not drop_oldest then return {'session_full'} 
 local prompt_sum, completion_sum = digits((v[8] or 0) + prompt), digits((v[9] or 0) + completion)
 if cached ~= '0' then redis.call('HINCRBY', META, 'cached', cached) end
 if flags < COMPRESSED then turn = turn .. number_field(number) end
-redis.call('RPUSH', TURNS, struct.pack(HEADER, messages, flags, number, token, id_sum) .. turn)
+local length = redis.call('RPUSH', TURNS, struct.pack(HEADER, messages, flags, number, token, id_sum) .. turn)
+if length ~= number - first + 1 then -- turns are gone from beside their session: nothing goes behind a hole
+  redis.call('RPOP', TURNS)
+  return redis.error_reply('WRONGTYPE turns of the session are gone')
+end
 while number - first + 1 > max_turns do
   held_messages = held_messages - struct.unpack('>I2', redis.call('LPOP', TURNS))
   first = first + 1
