@@ -130,6 +130,7 @@ async def _stores(
     metrics.redis_waiting(lambda: scripts.under_way)
     waiting = [RedisScripts(other, metrics.redis_call, metrics.damaged) for other in more] or [scripts]
     durability = Durability(waiting, settings.wait_replicas, int(settings.wait_timeout * 1000))
+    compressing = settings.compress_turns
     turns = RedisTurns(scripts, wakes, limits, index_additions, durability, compressing=compressing, is_turn=is_turn)
     return _Stores(
         link=link,

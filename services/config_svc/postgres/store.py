@@ -6,14 +6,17 @@ as all do when PostgreSQL restarts, costs one silent second try on a new one, ne
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
 from psycopg import AsyncConnection as Driver
-from sqlalchemy import Connection, delete, func, select, update
+from psycopg.errors import ReadOnlySqlTransaction
+from sqlalchemy import Connection, delete, event, func, make_url, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -234,16 +237,36 @@ class PostgresStore(PostgresAccess):
 
 def _engine(url: str, answer_seconds: float, **options: Any) -> AsyncEngine:
     milliseconds = int(answer_seconds * 1000)
-    return create_async_engine(
+    given = make_url(url).query
+    engine = create_async_engine(
         url,
         json_deserializer=load_json,
         connect_args={
-            "connect_timeout": _CONNECT_SECONDS,
-            "application_name": "config_svc",
-            "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout={milliseconds}",
+            name: value
+            for name, value in {"connect_timeout": _CONNECT_SECONDS, "application_name": "config_svc"}.items()
+            if name not in given
         },
         **options,
     )
+
+    # By statement and not by `options`: poolers refuse, or drop, that parameter.
+    @event.listens_for(engine.sync_engine, "connect")
+    def bound(connection: Any, _: object) -> None:
+        autocommit, connection.autocommit = connection.autocommit, True
+        with contextlib.closing(connection.cursor()) as cursor:
+            cursor.execute(
+                f"SET statement_timeout = {milliseconds}; SET idle_in_transaction_session_timeout = {milliseconds}"
+            )
+        connection.autocommit = autocommit
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def give_up_readers(context: ExceptionContext) -> None:
+        # A server that takes no writes may have been the primary until now. Its sessions stay as they are, also when it
+        # is writable again, so the connection goes, and with it those of the pool that were made before.
+        if isinstance(context.original_exception, ReadOnlySqlTransaction):
+            context.is_disconnect = True
+
+    return engine
 
 
 async def _retried(once: Callable[[], Awaitable[T]]) -> T:

@@ -1,6 +1,7 @@
 """A connection that follows what is committed, and the bound on every wait for PostgreSQL."""
 
 import asyncio
+import re
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -25,6 +26,9 @@ T = TypeVar("T")
 PEER = "postgresql"
 
 _UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
+
+MAX_WHY = 300
+_SECRET = re.compile(r"(password['\"]?\s*[=:]\s*['\"]?|://[^\s:/@]*:)[^\s@'\"]+", re.IGNORECASE)
 
 log = structlog.get_logger("config_svc.postgres")
 
@@ -124,17 +128,28 @@ async def answered(work: Coroutine[Any, Any, T], seconds: float, abandoned: set[
             abandoned.add(task)
             task.add_done_callback(lambda late: forget(late, abandoned))
     if not done:
+        log.warning("database_timeout", seconds=seconds)
         raise Unavailable(PEER)
     try:
         return task.result()
     except DBAPIError as error:
         if not error.connection_invalidated and not isinstance(error.orig, _UNAVAILABLE):
             raise
-        log.warning("database_error", error=type(error.orig).__name__, sqlstate=getattr(error.orig, "sqlstate", None))
+        state = getattr(error.orig, "sqlstate", None)
+        log.warning("database_error", error=type(error.orig).__name__, sqlstate=state, why=why(error.orig))
         raise Unavailable(PEER) from error
     except (*_UNAVAILABLE, PoolTimeout, OSError) as error:
-        log.warning("database_unavailable", error=type(error).__name__)
+        log.warning("database_unavailable", error=type(error).__name__, why=why(error))
         raise Unavailable(PEER) from error
+
+
+def why(error: BaseException | None) -> str:
+    """Returns the first line of what libpq or the server says, bounded, without a password that it may quote.
+
+    It names the host, the user and the database; lines behind it may hold what was written.
+    """
+    line = str(error).strip().partition("\n")[0]
+    return _SECRET.sub(r"\1***", line)[:MAX_WHY]
 
 
 def forget(task: asyncio.Task[Any], abandoned: set[asyncio.Task[Any]]) -> None:

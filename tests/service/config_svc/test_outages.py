@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sqlalchemy import make_url
+from structlog.testing import capture_logs
 
+from config_svc.postgres.store import PostgresStore
+from config_svc.postgres.tail import why
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1 import template_service_pb2 as templates_pb
-from servicekit.errors import ServiceError
+from servicekit.errors import ServiceError, Unavailable
 from servicekit.rpc_status import from_rpc_error
 from tests.servers.databases import migrated_database
-from tests.servers.stores import Choice, PostgresServer
+from tests.servers.stores import Choice, PostgresServer, libpq_url
 from tests.service.config_svc.conftest import Running, agent, publish, running
 
 
@@ -149,6 +153,56 @@ async def test_a_killed_postgresql_is_survived(mortal_postgres: PostgresServer) 
             watch = service.agents.WatchAgentConfigs(pb.WatchAgentConfigsRequest(cursor=cursor))
             assert [(await watch.read()).agent_config.id for _ in range(2)] == ["", "b"]
             watch.cancel()
+
+
+async def test_a_failover_to_a_reader_and_back_is_survived(postgres_server: PostgresServer) -> None:
+    """Sessions that began while the server took no writes stay as they are: nothing but a new one writes again."""
+    with migrated_database(postgres_server) as url:
+        name = make_url(url).database
+        admin_url = libpq_url(postgres_server.database_url("postgres"))
+        end_sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        async with running(url, database_pool_size=2) as service:
+            await service.templates.PublishTemplate(publish())
+            await create(service, "a")
+            with psycopg.connect(admin_url, autocommit=True) as admin:
+                admin.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'.encode())
+                admin.execute(end_sessions, [name])
+                for _ in range(3):
+                    assert (await failure(create(service, "b"))).reason == "PEER_UNAVAILABLE"
+                await until("SERVING", service, 10)
+                await asyncio.gather(*(CALLS["get"](service) for _ in range(8)))  # fills the pool with readers
+                admin.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only'.encode())
+            await asyncio.gather(*(create(service, f"b{n}") for n in range(4)))
+
+
+async def test_the_reason_of_postgresql_is_logged_without_secrets(database_url: str) -> None:
+    wrong = make_url(database_url).set(password="wr0ng-secret", username="nobody")
+    gone = make_url(database_url).set(database="no_such_database")
+    for url, said in ((wrong, "nobody"), (gone, "no_such_database")):
+        store = PostgresStore(url.render_as_string(hide_password=False))
+        with capture_logs() as logs, pytest.raises(Unavailable):
+            await store.templates("", 1)
+        await store.close()
+        assert said in logs[-1]["why"]
+        assert "wr0ng-secret" not in str(logs)
+
+
+@pytest.mark.parametrize("said", ["password=hunter2 x", "postgresql://ann:hunter2@db/x refused", "PASSWORD: 'hunter2'"])
+def test_a_password_that_an_error_quotes_is_cut_out(said: str) -> None:
+    assert "hunter2" not in why(ValueError(said + "\nhunter2"))
+    assert len(why(ValueError("x" * 10_000))) < 1000
+
+
+async def test_statements_are_bounded_without_startup_options(database_url: str) -> None:
+    """Poolers refuse `options`, so they are set when a connection is there."""
+    store = PostgresStore(database_url, answer_seconds=2.5)
+    bounds = await store.run_sync(
+        lambda connection: connection.exec_driver_sql(
+            "SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout')"
+        ).one()
+    )
+    await store.close()
+    assert tuple(bounds) == ("2500ms", "2500ms")
 
 
 async def test_a_restart_between_two_calls_is_not_noticed(mortal_postgres: PostgresServer) -> None:
