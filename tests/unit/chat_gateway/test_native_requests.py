@@ -247,7 +247,14 @@ def test_what_another_provider_kept_is_not_sent(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)
-@pytest.mark.parametrize("data", [b"{", b"7", b'[5, "call"]', b"[4]", b'[4, "call", "call"]'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"{", b"7", b'[5, "call"]', b"[4]", b'[4, "call", "call"]', b'[-1, 5, "call"]', b'[true, 3, "call"]'),
+        *(b'[4, "call", null]', b'[4, "call", ["x"]]', b'[[4, 1], "call"]', b'[4, "call", "x"]', b"\xff"),
+        *(b'[4, "call", {"type": "tool_use", "functionCall": {}}]', b"[" * 9000),
+    ],
+)
 def test_what_was_kept_of_another_message_is_not_sent(kind: str, data: bytes) -> None:
     call = ask(user(), model("text", called(), data=ProviderData(kind, "local", data)), result("c1"))
     assert sent(kind, call) == sent(kind, ask(user(), model("text", called()), result("c1")))

@@ -21,7 +21,7 @@ _PICTURES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/web
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
 _BEGINNING: Final = {"type": "text", "text": "(The conversation began earlier.)"}
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
+_PLAN: Final = msgspec.json.Decoder(list[int | str | dict[str, Any]])
 
 
 def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any], *, stream: bool) -> bytes:
@@ -157,10 +157,10 @@ def _in_order(kept: bytes, text: str, calls: list[dict[str, Any]]) -> list[dict[
     `kept` is a list: a number is so many characters of the text, "call" is the next call, an object is a block.
     """
     try:
-        plan = _decode(kept)
-    except (msgspec.MsgspecError, RecursionError):
+        plan = _PLAN.decode(kept)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if not isinstance(plan, list) or plan.count("call") != len(calls):
+    if plan.count("call") != len(calls) or not all(map(_is_kept, plan)):
         return None
     blocks: list[dict[str, Any]] = []
     start, next_call = 0, iter(calls)
@@ -169,8 +169,15 @@ def _in_order(kept: bytes, text: str, calls: list[dict[str, Any]]) -> list[dict[
             blocks += _text_blocks(text[start : start + item])
             start += item
         else:
-            blocks.append(next(next_call) if item == "call" else item)
+            blocks.append(next(next_call) if isinstance(item, str) else item)
     return blocks if start == len(text) else None
+
+
+def _is_kept(item: int | str | dict[str, Any]) -> bool:
+    # A caller's history holds what the caller says that it does.
+    if isinstance(item, dict):
+        return isinstance(item.get("type"), str) and item["type"] not in ("text", "tool_use", "tool_result")
+    return item == "call" or (isinstance(item, int) and item >= 0)
 
 
 def _text_blocks(text: str) -> list[dict[str, Any]]:

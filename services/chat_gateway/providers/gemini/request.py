@@ -25,7 +25,8 @@ _RESOLUTIONS: Final = {"low": "MEDIA_RESOLUTION_LOW", "high": "MEDIA_RESOLUTION_
 _MAX_SEED: Final = 2**31
 _BEGINNING: Final = {"text": "(The conversation began earlier.)"}
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
+_PLAN: Final = msgspec.json.Decoder(list[int | str | list[Any] | dict[str, Any]])
+_OWN: Final = msgspec.json.Decoder(dict[str, str])
 
 
 def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any]) -> bytes:
@@ -139,16 +140,15 @@ class _Contents:
             part["thoughtSignature"] = own["thoughtSignature"]
         return part
 
-    def _own(self, call: ToolCall) -> dict[str, Any]:
+    def _own(self, call: ToolCall) -> dict[str, str]:
         """What Gemini wrote beside a call of its own; nothing where the call is another provider's."""
         data = call.provider_data
         if data is None or (data.kind, data.provider) != (KIND, self._provider):
             return {}
         try:
-            own = _decode(data.json)
-        except (msgspec.MsgspecError, RecursionError):
+            return _OWN.decode(data.json)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return {}
-        return own if isinstance(own, dict) else {}
 
 
 def _in_order(kept: bytes, text: str, calls: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
@@ -158,10 +158,10 @@ def _in_order(kept: bytes, text: str, calls: list[dict[str, Any]]) -> list[dict[
     "call" is the next call, an object is a part.
     """
     try:
-        plan = _decode(kept)
-    except (msgspec.MsgspecError, RecursionError):
+        plan = _PLAN.decode(kept)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if not isinstance(plan, list) or plan.count("call") != len(calls):
+    if plan.count("call") != len(calls) or not all(map(_is_kept, plan)):
         return None
     parts: list[dict[str, Any]] = []
     start, next_call = 0, iter(calls)
@@ -173,8 +173,17 @@ def _in_order(kept: bytes, text: str, calls: list[dict[str, Any]]) -> list[dict[
             parts += _text_parts(text[start : start + item])
             start += item
         else:
-            parts.append(next(next_call) if item == "call" else item)
+            parts.append(next(next_call) if isinstance(item, str) else item)
     return parts if start == len(text) else None
+
+
+def _is_kept(item: Any) -> bool:
+    # A caller's history holds what the caller says that it does.
+    if isinstance(item, dict):
+        return not item.keys() & {"functionCall", "functionResponse"}
+    if isinstance(item, list):
+        return len(item) == 2 and type(item[0]) is int and item[0] >= 0 and isinstance(item[1], str)
+    return item == "call" or (type(item) is int and item >= 0)
 
 
 def _text_parts(text: str) -> list[dict[str, Any]]:
