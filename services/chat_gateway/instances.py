@@ -8,6 +8,8 @@ from cachetools import LRUCache
 
 from chat_gateway.agents.agent import Agent
 from chat_gateway.model.turn import AgentConfig
+from chat_gateway.providers.fallbacks import provider_of
+from chat_gateway.providers.observed import ModelMetrics
 from chat_gateway.providers.provider import Providers
 from chat_gateway.templates.catalog import TemplateCatalog
 
@@ -42,8 +44,16 @@ class Instances:
     disturbs a turn: it goes on with the agent that it has.
     """
 
-    def __init__(self, templates: TemplateCatalog, providers: Providers, *, limit: int = 10_000) -> None:
+    def __init__(
+        self,
+        templates: TemplateCatalog,
+        providers: Providers,
+        *,
+        limit: int = 10_000,
+        metrics: ModelMetrics | None = None,
+    ) -> None:
         self._templates = templates
+        self._metrics = metrics
         self._providers = providers
         self._kept: LRUCache[tuple[str, int], _Instance] = LRUCache(limit)
         self.built_count = 0
@@ -84,7 +94,7 @@ class Instances:
             del self._kept[key]
 
     def _build(self, config: AgentConfig) -> _Instance:
-        provider = self._providers.get(config.provider)
+        provider = provider_of(config, self._providers, self._metrics)
         start = time.perf_counter()
         agent = self._templates.build(config, provider)
         self.built_seconds += time.perf_counter() - start

@@ -209,7 +209,7 @@ class TurnRunner:
             if turn.on_started is not None:
                 # What can fail without the model fails before the caller hears that the turn has started.
                 agent.prompt(context)
-                await turn.on_started(_started(turn, begun, config.revision))
+                await turn.on_started(_started(turn, begun, config))
             return await agent.respond(context, turn.on_delta)
 
 
@@ -256,6 +256,7 @@ async def _replay(turn: _Started, begun: Begun) -> TurnOutcome:
                 agent_revision=stored.agent_revision,
                 begin_time=stored.begin_time,
                 replayed=True,
+                provider=stored.details.provider,
             )
         )
     if turn.on_delta is not None:
@@ -263,9 +264,16 @@ async def _replay(turn: _Started, begun: Begun) -> TurnOutcome:
     return outcome
 
 
-def _started(turn: _Started, begun: Begun, revision: int) -> TurnStarted:
+def _started(turn: _Started, begun: Begun, config: AgentConfig) -> TurnStarted:
     return TurnStarted(
-        turn.turn_id, begun.session_id, begun.created, begun.expire_time, revision, turn.time, limits=begun.limits
+        turn.turn_id,
+        begun.session_id,
+        begun.created,
+        begun.expire_time,
+        config.revision,
+        turn.time,
+        limits=begun.limits,
+        provider=config.provider,
     )
 
 

@@ -5,7 +5,7 @@ import functools
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 
@@ -34,11 +34,14 @@ from chat_gateway.instances import Instances
 from chat_gateway.leases import LeaseTimes
 from chat_gateway.metrics import TurnMetrics, observe_keys, observe_runtime
 from chat_gateway.preview import PromptPreview
+from chat_gateway.providers.health import ProvidersHealth
 from chat_gateway.providers.http_client import open_client
 from chat_gateway.providers.http_provider import ProviderBounds
+from chat_gateway.providers.keys import Keys
 from chat_gateway.providers.kinds import make_provider
 from chat_gateway.providers.observed import ModelMetrics, ObservedProvider
 from chat_gateway.providers.provider import Providers
+from chat_gateway.providers.resilient import ResilientProvider
 from chat_gateway.providers.settings import ProviderSettings
 from chat_gateway.scheduler import Scheduler, TurnLimits
 from chat_gateway.settings import GatewaySettings
@@ -81,6 +84,7 @@ class _Core:
     scheduler: Scheduler
     configs: ConfigDirectory
     deletion: AgentDeletion
+    providers: Mapping[str, ResilientProvider]
 
 
 @asynccontextmanager
@@ -99,8 +103,12 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         stubs = make_stubs(config_channel, session_channel)
         templates = TemplateCatalog(all_templates([AssistantTemplate()]))
         core = await _core(stack, settings, stubs, session_channel, templates)
-        readiness = Readiness(config_channel, session_channel, core.configs, access.keys)
+        health = ProvidersHealth(core.providers)
+        readiness = Readiness(config_channel, session_channel, core.configs, access.keys, health.report)
 
+        for name, made in core.providers.items():
+            if settings.providers[name].api_key_files:
+                background.keep(f"keys of provider {name}", made.keys.follow)
         background.keep("config watch", core.configs.follow)
         background.keep("readiness", readiness.follow)
         models = {name: provider.models for name, provider in settings.providers.items()}
@@ -218,11 +226,9 @@ async def _core(
     session_channel: grpc.aio.Channel,
     templates: TemplateCatalog,
 ) -> _Core:
-    instances = Instances(
-        templates,
-        await _providers(stack, settings),
-        limit=settings.max_instances,
-    )
+    models = ModelMetrics()
+    providers = await _providers(stack, settings, models)
+    instances = Instances(templates, Providers(providers), limit=settings.max_instances, metrics=models)
     client = ConfigClient(stubs, read_timeout=settings.config_read_timeout, write_timeout=settings.peer_timeout)
     configs = ConfigDirectory(
         client,
@@ -251,10 +257,12 @@ async def _core(
     stack.push_async_callback(turns.close)
     preview = PromptPreview(configs, SessionReaderClient(stubs, timeout=settings.peer_timeout), instances)
     deletion = AgentDeletion(client, SessionAdminClient(stubs, timeout=settings.peer_timeout), configs, instances)
-    return _Core(turns, preview, instances, scheduler, configs, deletion)
+    return _Core(turns, preview, instances, scheduler, configs, deletion, providers)
 
 
-async def _providers(stack: AsyncExitStack, settings: GatewaySettings) -> Providers:
+async def _providers(
+    stack: AsyncExitStack, settings: GatewaySettings, metrics: ModelMetrics
+) -> dict[str, ResilientProvider]:
     bounds = ProviderBounds(
         connect=settings.connect_timeout,
         first_token=settings.first_token_timeout,
@@ -262,13 +270,17 @@ async def _providers(stack: AsyncExitStack, settings: GatewaySettings) -> Provid
         answer=settings.answer_timeout,
     )
     session = await stack.enter_async_context(open_client(bounds.connect))
-    metrics = ModelMetrics()
 
-    def observed(name: str, provider: ProviderSettings) -> ObservedProvider:
-        made = make_provider(name, provider, bounds, session, show_errors=settings.show_provider_errors)
-        return ObservedProvider(made, metrics, content=settings.traces_content)
+    def resilient(name: str, provider: ProviderSettings) -> ResilientProvider:
+        def with_key(key: str | None) -> ObservedProvider:
+            own = replace(bounds, **provider.own_bounds)
+            made = make_provider(name, provider, own, session, key=key, show_errors=settings.show_provider_errors)
+            return ObservedProvider(made, metrics, content=settings.traces_content)
 
-    return Providers({name: observed(name, provider) for name, provider in settings.providers.items()})
+        keys = Keys(name, with_key, provider.api_key(), provider.api_key_files)
+        return ResilientProvider(name, keys, provider.resilience)
+
+    return {name: resilient(name, provider) for name, provider in settings.providers.items()}
 
 
 def _turn_limits(settings: GatewaySettings) -> TurnLimits:

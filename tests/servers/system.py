@@ -70,7 +70,12 @@ class System:
         settings = {
             "PARLEY_GATEWAY_CONFIG_TARGET": self.config.grpc_target,
             "PARLEY_GATEWAY_SESSION_TARGET": self.session.grpc_target,
-            "PARLEY_PROVIDERS": json.dumps({PROVIDER: {"base_url": self.model.url}}),
+            "PARLEY_PROVIDERS": json.dumps(
+                {
+                    # Tests script failures one by one, and share the provider.
+                    PROVIDER: {"base_url": self.model.url, "max_retries": 0, "breaker_failures": 0}
+                }
+            ),
         }
         settings |= {**self._gateway_env, **(env or {})}
         name = f"gateway-{len(self.gateways) + 1}"

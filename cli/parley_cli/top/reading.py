@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 TURNS = "parley_turn_duration_seconds"
 CALLS = "rpc_server_call_duration_seconds"
+CIRCUITS = "parley_provider_circuit_state"
 LAG = "parley_event_loop_lag_seconds"
 _GOOD_OUTCOMES = frozenset({"committed", "replayed", "stateless", "cancelled"})
 _SERVER_FAULTS = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED"})
@@ -29,6 +30,8 @@ class Reading:
     """Inbound calls by their status."""
     buckets: Mapping[str, Buckets] = field(repr=False)
     """Histograms by name: cumulative counts by upper bound."""
+    open_circuits: float | None = None
+    """Providers whose circuit is not closed."""
 
     @property
     def kind(self) -> str:
@@ -59,6 +62,8 @@ class Activity:
     """How late the event loop was, 95th percentile."""
     memory: float | None
     """Bytes."""
+    circuits: float | None = None
+    """Providers that are left alone because they fail."""
 
 
 def parse(text: str, time: float) -> Reading:
@@ -67,16 +72,20 @@ def parse(text: str, time: float) -> Reading:
     outcomes: dict[str, float] = defaultdict(float)
     codes: dict[str, float] = defaultdict(float)
     buckets: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
+    circuits: list[float] = []
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             values[sample.name] += sample.value
             if sample.name.endswith("_bucket"):
                 buckets[family.name][float(sample.labels["le"])] += sample.value
+            elif sample.name == CIRCUITS:
+                circuits.append(sample.value)
             elif sample.name == "parley_turns_total":
                 outcomes[sample.labels["outcome"]] += sample.value
             elif sample.name == f"{CALLS}_count":
                 codes[sample.labels["rpc_response_status_code"]] += sample.value
-    return Reading(time, values, outcomes, codes, buckets)
+    opened = float(sum(state > 0 for state in circuits)) if circuits else None
+    return Reading(time, values, outcomes, codes, buckets, opened)
 
 
 def activity(before: Reading, after: Reading) -> Activity:
@@ -99,6 +108,7 @@ def activity(before: Reading, after: Reading) -> Activity:
         sessions=_rate(before, after, "parley_sessions_created_total", seconds),
         lag=quantile(0.95, before.buckets.get(LAG, {}), after.buckets.get(LAG, {})),
         memory=after.values.get("process_resident_memory_bytes"),
+        circuits=after.open_circuits,
     )
 
 

@@ -19,6 +19,7 @@ COLUMNS = (
     "running",
     "queue",
     "agents",
+    "circuits",
     "new/s",
     "loop",
     "memory",
@@ -58,10 +59,15 @@ def _line(replica: Replica) -> list[Text]:
         Text(_count(now.running)),
         Text(_count(now.waiting), style="yellow" if now.waiting else ""),
         Text(_count(now.instances)),
+        Text("" if now.circuits is None else f"{now.circuits:.0f} open" if now.circuits else "ok", style=_alarm(now)),
         Text("" if now.sessions is None else f"{now.sessions:.1f}"),
         Text(_time(now.lag), style="red" if now.lag is not None and now.lag > _LATE_LOOP else ""),
         Text("" if now.memory is None else f"{now.memory / 2**20:.0f} MB"),
     ]
+
+
+def _alarm(now: Activity) -> str:
+    return "bold red" if now.circuits else "dim"
 
 
 def _sums(replicas: Sequence[Replica]) -> Text:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -25,8 +25,9 @@ class Readiness:
     The last answer is kept, so that a probe costs nothing and never waits.
 
     Ready means: a turn on an agent that this gateway knows can be run. So session_svc must serve; while config_svc is
-    unavailable the gateway goes on with what it knows and says so. A gateway that has just started knows nothing: it is
-    ready, and counts as started, once config_svc has its templates.
+    unavailable the gateway goes on with what it knows and says so. A provider that fails is reported, and makes nobody
+    unready: other gateways have the same one. A gateway that has just started knows nothing: it is ready, and counts as
+    started, once config_svc has its templates.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class Readiness:
         session_channel: grpc.aio.Channel,
         configs: KnownConfigs,
         keys: KeyCache | None = None,
+        providers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        self._providers = providers
         self._health = {
             CONFIG_SVC: health_pb2_grpc.HealthStub(config_channel),
             SESSION_SVC: health_pb2_grpc.HealthStub(session_channel),
@@ -71,6 +74,7 @@ class Readiness:
             parts["access_watch"] = f"down: {known if self._keys.unreachable else 'API keys are checked before use'}"
         elif self._keys is not None:
             parts["access_watch"] = "ok"
+        parts |= self._providers()
         parts |= {name: f"restarts after a fault ({fault})" for name, fault in restarting().items()}
         if self._draining:
             parts["chat_gateway"] = "draining"

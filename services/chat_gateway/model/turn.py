@@ -225,6 +225,8 @@ class TurnStarted:
     begin_time: datetime
     replayed: bool = False
     limits: tuple[LimitState, ...] = ()
+    provider: str = ""
+    """Who is asked first; the first piece of the answer names another one that gives it. Empty where not known."""
 
 
 @value
@@ -251,6 +253,8 @@ class Delta:
     """Whole, in at most one delta of the answer."""
     logprobs: bytes = b""
     """JSON of the choice's `logprobs`, for this piece."""
+    provider: str = ""
+    """Who answers, with the first piece, where it is a fallback and not the agent's own provider."""
 
 
 @value

@@ -126,10 +126,11 @@ class Endpoint:
         query: Mapping[str, str] = {},
         ca_file: str = "",
         proxy: str | None = None,
+        connect_timeout: float | None = None,
     ) -> None:
         """Every request has the query and the headers. `ca_file` (PEM) is trusted in place of the system's authorities.
 
-        `proxy` goes before the environment's; empty: none. Raises `ValueError` for a URL with credentials, which belong
+        `proxy` goes before the environment's; empty: none. `connect_timeout`, in seconds, goes before the session's. Raises `ValueError` for a URL with credentials, which belong
         in a header, and for what can't be sent or read.
         """
         base = URL(base_url)
@@ -141,6 +142,9 @@ class Endpoint:
             if not value.isprintable() or not value.isascii():
                 raise ValueError(f"the header {name} holds what can't be sent")
         self._session = session
+        self._timeout = (
+            session.timeout if connect_timeout is None else aiohttp.ClientTimeout(total=None, connect=connect_timeout)
+        )
         self._base = base
         self._query = dict(query)
         self._urls: LRUCache[str, URL] = LRUCache(_MAX_PATHS)
@@ -185,6 +189,7 @@ class Endpoint:
             headers={**self._headers, **headers} if headers else self._headers,
             proxy=self._proxy,
             ssl=self._ssl,
+            timeout=self._timeout,
             allow_redirects=False,
         )
 

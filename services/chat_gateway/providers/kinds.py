@@ -49,10 +49,13 @@ def make_provider(
     bounds: ProviderBounds,
     session: ClientSession,
     *,
+    key: str | None = None,
     show_errors: bool = True,
     max_answer_bytes: int = MAX_ANSWER_BYTES,
 ) -> HttpProvider:
     """Returns the provider that the settings describe, over a session that it shares with others.
+
+    `key` goes before the one that the settings name.
 
     Raises `StartupError` for what can't be used: a URL, a header, a key, a file of certificates.
     """
@@ -60,7 +63,7 @@ def make_provider(
         raise StartupError(f"provider {name!r}: its kind {settings.kind!r} is not built in")
     adapter = KINDS[settings.kind](name, settings)
     try:
-        key = settings.api_key()
+        key = key or settings.api_key()
         endpoint = Endpoint(
             session,
             settings.base_url,
@@ -68,6 +71,7 @@ def make_provider(
             query=settings.extra_query,
             ca_file=settings.ca_file,
             proxy=settings.proxy,
+            connect_timeout=settings.connect_timeout,
         )
     except (ValueError, OSError) as error:
         raise StartupError(f"provider {name!r}: {error}") from None

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 from chat_gateway.model.turn import Message, OnDelta, Sampling, Usage
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider
@@ -38,6 +38,12 @@ class ModelMetrics:
             buckets=_TOKENS,
             registry=registry,
         )
+        self._fallbacks = Counter(
+            "parley_provider_fallbacks",
+            "Calls that another provider was asked to answer, by who failed, who was asked, and why.",
+            ["provider", "fallback", "failure"],
+            registry=registry,
+        )
         self._models: set[tuple[str, str]] = set()
         self._calls: dict[tuple[str, str, str], Histogram] = {}
         self._usage: dict[tuple[str, str, str], Histogram] = {}
@@ -49,6 +55,10 @@ class ModelMetrics:
         if usage is not None:
             _child(self._usage, self._tokens, provider, model, "input").observe(usage.prompt_tokens)
             _child(self._usage, self._tokens, provider, model, "output").observe(usage.completion_tokens)
+
+    def fell_back(self, provider: str, fallback: str, failure: str) -> None:
+        """Records that one provider is asked for what another one failed to answer."""
+        self._fallbacks.labels(provider, fallback, failure).inc()
 
     def _label(self, provider: str, model: str) -> str:
         known = (provider, model)

@@ -37,7 +37,9 @@ class Provider(Protocol):
     name: str
 
     async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
-        """Calls the model once and returns its whole answer; never retries, so that a turn costs one call.
+        """Calls the model and returns its whole answer. Once a piece of it was passed on there is no other try.
+
+        Adapters never try twice; what is put around them does (`ResilientProvider`, `FallbackProvider`).
 
         With `on_delta` it streams: every piece goes there as it comes, and together they are the answer returned.
         Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderRejected`, `ProviderBadResponse`. When cancelled it

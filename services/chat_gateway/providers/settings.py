@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from chat_gateway.providers.resilience_settings import ResilienceSettings
+
 Kind = Literal["openai", "anthropic", "gemini"]
 DialectName = Literal[
     "compatible", "openai", "vllm", "ollama", "llama.cpp", "mistral", "deepseek", "azure", "openrouter"
@@ -54,7 +56,7 @@ class DialectSwitches(BaseModel):
         return {name: value for name, value in self if value is not None}
 
 
-class ProviderSettings(BaseModel):
+class ProviderSettings(ResilienceSettings):
     """One provider of `PARLEY_PROVIDERS`, a JSON object of them by name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -111,9 +113,11 @@ class ProviderSettings(BaseModel):
         return self
 
     def api_key(self) -> str | None:
-        """Returns the key. Raises `ValueError` when the variable that is to hold it is not set."""
+        """Returns the key. Raises `ValueError` when its variable is not set, or files are to hold others."""
         if self.api_key_env is None:
             return None
+        if self.api_key_files:
+            raise ValueError("api_key_env and api_key_files are both set")
         key = os.environ.get(self.api_key_env)
         if not key:
             raise ValueError(f"{self.api_key_env} is to hold a provider's key and is not set")

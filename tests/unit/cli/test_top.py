@@ -26,6 +26,11 @@ class Gateway:
         self.turns.labels(outcome).inc()
         self.seconds.labels(streamed).observe(seconds)
 
+    def circuits(self, *states: int) -> None:
+        gauge = Gauge("parley_provider_circuit_state", "x", ["provider"], registry=self.registry)
+        for number, state in enumerate(states):
+            gauge.labels(f"p{number}").set(state)
+
     def read(self, time: float) -> Reading:
         return parse(generate_latest(self.registry).decode(), time)
 
@@ -113,3 +118,10 @@ def free_port() -> int:
     from tests.servers.ports import free_port
 
     return free_port()
+
+
+def test_providers_that_are_left_alone_are_counted() -> None:
+    gateway = Gateway()
+    assert activity(gateway.read(0.0), gateway.read(1.0)).circuits is None
+    gateway.circuits(0, 1, 2)
+    assert activity(gateway.read(0.0), gateway.read(1.0)).circuits == 2

@@ -70,6 +70,11 @@ class EventStream:
         self._head = [*_HEADERS, (b"x-request-id", self._context.id), *headers]
         self._first = first
 
+    def set_header(self, name: bytes, value: bytes) -> None:
+        """Changes a header of an answer that is open; where its head is sent already, it stays as it is."""
+        if self._head is not None:
+            self._head = [*(one for one in self._head if one[0] != name), (name, value)]
+
     async def write(self, data: bytes) -> None:
         """Sends events; returns once the connection has room for more."""
         async with self._lock:

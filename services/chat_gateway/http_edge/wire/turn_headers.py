@@ -8,6 +8,8 @@ from chat_gateway.http_edge.wire.times import timestamp
 from chat_gateway.model.turn import TurnOutcome, TurnStarted
 from servicekit.values import value
 
+PROVIDER_HEADER: Final = b"x-parley-provider"
+
 REQUEST_HEADERS: Final[Mapping[bytes, str]] = {
     b"x-session-id": "session_id",
     b"x-user-id": "user_id",
@@ -46,6 +48,9 @@ def answer_headers(turn: TurnStarted | TurnOutcome) -> Headers:
         headers.append((b"x-session-expires", timestamp(turn.session_expire_time).encode()))
     if turn.replayed:
         headers.append((b"idempotent-replayed", b"true"))
+    provider = turn.provider if isinstance(turn, TurnStarted) else turn.details.provider
+    if provider:
+        headers.append((PROVIDER_HEADER, provider.encode("latin-1")))
     if turn.limits:
         headers += limit_headers(turn.limits)
     return headers

@@ -18,6 +18,8 @@ _ANSWER_HEADERS = {
     "X-Session-Created": "`true` when this turn created it.",
     "X-Session-Expires": "When it expires unless another turn begins.",
     "X-Agent-Revision": "The revision of the agent config that the turn ran on.",
+    "X-Parley-Provider": "The provider that answered: the agent's own, or one of its fallbacks. Of a stream that was "
+    "silent for long before its first piece, the one that was asked first.",
     "x-ratelimit-limit-requests": "Turns per minute, by the key's or agent's limit that is closest to being reached.",
     "x-ratelimit-remaining-requests": "Turns that may begin now under that limit.",
     "x-ratelimit-reset-requests": "Time until the limit is fully replenished, such as `6m0s`.",
