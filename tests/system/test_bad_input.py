@@ -43,7 +43,7 @@ def system(
         System(postgres_url, redis_url, folder=tmp_path_factory.mktemp("bad-input"), gateways=0) as started,
     ):
         providers = {
-            PROVIDER: {"base_url": started.model.url},
+            PROVIDER: {"base_url": started.model.url, "max_retries": 0, "breaker_failures": 0},
             "down": {"base_url": f"http://127.0.0.1:{_free_port()}/v1"},
         }
         bounds = {"FIRST_TOKEN_TIMEOUT": "0.5", "BETWEEN_TOKENS_TIMEOUT": "0.5", "ANSWER_TIMEOUT": "0.5"}

@@ -130,8 +130,8 @@ class Endpoint:
     ) -> None:
         """Every request has the query and the headers. `ca_file` (PEM) is trusted in place of the system's authorities.
 
-        `proxy` goes before the environment's; empty: none. `connect_timeout`, in seconds, goes before the session's. Raises `ValueError` for a URL with credentials, which belong
-        in a header, and for what can't be sent or read.
+        `proxy` goes before the environment's; empty: none. `connect_timeout`, in seconds, goes before the session's.
+        Raises `ValueError` for a URL with credentials, which belong in a header, and for what can't be sent or read.
         """
         base = URL(base_url)
         if base.user is not None or base.password is not None:

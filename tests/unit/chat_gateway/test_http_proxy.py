@@ -134,3 +134,15 @@ async def test_a_proxy_that_refuses_leaves_the_provider_unreachable(proxy: Proxy
     assert isinstance(caught.value, ProviderUnavailable)
     assert "secret" not in str(caught.value)
     assert len(proxy.heads) == 1
+
+
+@pytest.mark.parametrize("variable", ["ALL_PROXY", "all_proxy"])
+async def test_all_proxy_stands_in_for_the_others(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    url = f"http://127.0.0.1:{proxy.port}"
+    for name in PROXIES:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv(variable, url)
+    server = Server(OK)
+    async with calling_by_name(server) as provider:
+        assert await ask(provider) == "hello"
+    assert proxy.heads[0].startswith(b"POST http://provider.test:")

@@ -30,3 +30,19 @@ def test_a_wrong_variable_is_one_line_with_its_name(providers: str, complaint: s
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert line.startswith(f"chat_gateway: cannot start: {complaint}")
+
+
+def test_a_provider_has_bounds_of_its_own() -> None:
+    settings = ProviderSettings(
+        base_url="http://p/v1", first_token_timeout=3, max_retries=0, max_concurrent_calls=5, breaker_failures=7
+    )
+    assert settings.own_bounds == {"first_token": 3}
+    resilience = settings.resilience
+    assert (resilience.max_retries, resilience.max_concurrent_calls, resilience.breaker.min_failures) == (0, 5, 7)
+
+
+def test_keys_come_from_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "k")
+    settings = ProviderSettings(base_url="http://p/v1", api_key_env="KEY", api_key_files=("/run/keys",))
+    with pytest.raises(ValueError, match="both set"):
+        settings.api_key()
