@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from chat_gateway.providers.settings import ProviderSettings
 from tests.servers.processes import clean_environment
 
 
