@@ -49,7 +49,7 @@ async def docs_page() -> Response[str]:
     return Response(_PAGE, headers=_HEADERS, media_type="text/html")
 
 
-@get("/docs/openapi.json", include_in_schema=False, scope=OPEN)
+@get(["/docs/openapi.json", "/openapi.json"], include_in_schema=False, scope=OPEN)
 async def openapi_document(request: JsonRequest) -> Response[bytes]:
     """Returns the OpenAPI document, built on first use."""
     return Response(_document(request.app), media_type="application/json")

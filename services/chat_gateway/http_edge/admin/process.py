@@ -73,6 +73,12 @@ async def livez() -> Alive:
     return Alive()
 
 
+@get("/health", scope=OPEN)
+async def health() -> Alive:
+    """Reports that the process is alive, where OpenAI-compatible servers do."""
+    return Alive()
+
+
 @get("/readyz", scope=OPEN)
 async def readyz(deps: Injected) -> Response[Ready]:
     """Reports which parts are available: 200 when turns can run, else 503."""
@@ -96,7 +102,8 @@ async def metrics(request: JsonRequest, deps: Injected) -> Response[bytes]:
 
 def process_router() -> Router:
     """Returns the routes of this module."""
-    return Router("/", route_handlers=[list_instances, evict_instances, livez, readyz, startedz, metrics])
+    handlers = [list_instances, evict_instances, livez, health, readyz, startedz, metrics]
+    return Router("/", route_handlers=handlers)
 
 
 def _instance_json(instance: InstanceInfo) -> InstanceJson:

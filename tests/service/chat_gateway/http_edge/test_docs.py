@@ -42,6 +42,7 @@ ROUTES = {
     ("get", "/v1/instances"),
     ("post", "/v1/instances:evict"),
     ("get", "/livez"),
+    ("get", "/health"),
     ("get", "/readyz"),
     ("get", "/startedz"),
     ("get", "/metrics"),
@@ -103,3 +104,10 @@ def _nodes(node: Any) -> list[dict[str, Any]]:
     if not isinstance(node, dict):
         return []
     return [node, *[found for value in node.values() for found in _nodes(value)]]
+
+
+async def test_what_clients_of_openai_compatible_servers_look_for_answers(edge: Edge) -> None:
+    health = await edge.client.get("/health")
+    assert (health.status_code, health.json()) == (200, {"status": "ok"})
+    document = await edge.client.get("/openapi.json")
+    assert document.json() == (await edge.client.get("/docs/openapi.json")).json()
