@@ -88,7 +88,7 @@ async def test_chat_completions_are_described_with_their_errors(edge: Edge) -> N
     }
     assert set(schemas["ChatCompletionRequest"]["required"]) == {"model", "messages"}
     assert schemas["ChatCompletionRequest"]["properties"]["temperature"]["nullable"]
-    assert set(operation["responses"]) == {"200", "400", "401", "403", "404", "409", "429", "500", "503", "504"}
+    assert set(operation["responses"]) == {"200", "400", "401", "403", "404", "409", "429", "500", "502", "503", "504"}
     assert set(schemas["ErrorObject"]["required"]) == {"message", "type", "param", "code"}
     for path, item in document["paths"].items():
         for described in item.values():
