@@ -20,7 +20,7 @@ BASE ?= HEAD~1
 # Tools keep their caches here, so that an empty or missing home folder is no obstacle.
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 
-.PHONY: help run test test-fast soak bench bench-compare images check lint type gen clean
+.PHONY: help run test test-fast soak bench bench-compare try-provider images check lint type gen clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench: $(INSTALLED) ## Measure the budgets (under 10 minutes; ARGS=--quick: 90 s
 
 bench-compare: $(INSTALLED) ## Compare with another revision: make bench-compare BASE=HEAD~1 [ARGS=--instructions]
 	$(BIN)/python -m benchmarks.compare $(BASE) $(ARGS)
+
+try-provider: $(INSTALLED) ## Call a live provider: make try-provider ARGS='--base-url URL --model NAME --key-env VARIABLE'
+	@$(BIN)/python -m benchmarks.try_provider $(ARGS)
 
 images: $(INSTALLED) ## Build every image and its list of contents: make images [ARGS='config_svc --tag NAME']
 	$(BIN)/python deploy/images/build.py $(ARGS)

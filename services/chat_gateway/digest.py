@@ -16,7 +16,7 @@ def request_digest(request: TurnRequest) -> bytes:
 
     How long the caller waits and what it does about a busy session are not part of what it asks for.
     """
-    asked = (
+    asked: tuple[Any, ...] = (
         request.project,
         request.agent_id,
         request.user_id,
@@ -27,6 +27,8 @@ def request_digest(request: TurnRequest) -> bytes:
         request.tool_choice,
         request.response_format,
     )
+    if request.extra:
+        asked = (*asked, sorted((name, value.hex()) for name, value in request.extra.items()))
     return hashlib.sha256(_encode(asked)).digest()
 
 

@@ -1,9 +1,10 @@
 """The domain errors of chat_gateway. Reasons are documented in parley.errors.v1.Reason."""
 
 import asyncio
+from collections.abc import Iterable
 
 from contract.reasons import Reason
-from servicekit.errors import Code, ServiceError
+from servicekit.errors import Code, ServiceError, Violation
 
 
 class AgentNotFound(ServiceError):
@@ -123,6 +124,21 @@ class ProviderRejected(ServiceError):
                 "status": str(status),
                 **{name: text for name, text in said.items() if text},
             },
+        )
+
+
+class UnsupportedField(ServiceError):
+    """The provider does not take fields of the request, which would change nothing without a word."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = Reason.UNSUPPORTED_FIELD
+
+    def __init__(self, provider: str, fields: Iterable[str]) -> None:
+        violations = [Violation(field, f"provider {provider!r} does not take it") for field in fields]
+        super().__init__(
+            "; ".join(f"{violation.field}: {violation.description}" for violation in violations),
+            metadata={"provider": provider},
+            violations=violations,
         )
 
 

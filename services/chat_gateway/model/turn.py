@@ -206,6 +206,8 @@ class TurnRequest:
     tools: tuple[Tool, ...] = ()
     tool_choice: str = ""
     response_format: Mapping[str, Any] | None = None
+    extra: Mapping[str, bytes] = field(default_factory=dict)
+    """Fields that are the provider's to understand, each as JSON: passed on, or refused by name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
     timeout: float | None = None

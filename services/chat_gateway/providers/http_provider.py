@@ -7,7 +7,7 @@ from typing import Final, NoReturn, Self
 
 from aiohttp import ClientError, ClientResponse, ConnectionTimeoutError
 
-from chat_gateway.model.errors import ProviderBadResponse, ProviderTimeout
+from chat_gateway.model.errors import ProviderBadResponse, ProviderTimeout, UnsupportedField
 from chat_gateway.model.turn import Message, OnDelta
 from chat_gateway.providers.adapter import Adapter, AnswerStream, BadAnswer, ReportedError
 from chat_gateway.providers.http_client import Endpoint, transport_error
@@ -23,6 +23,7 @@ USAGE_GRACE: Final = 2.0
 """Seconds that the end of a stream is waited for, once the reason why the answer ended is there."""
 
 _MAX_BODY_BYTES = 4 * MAX_ANSWER_BYTES
+_MAX_LOGPROBS_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +50,22 @@ class HttpProvider:
         bounds: ProviderBounds,
         *,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        takes_extra: bool = False,
     ) -> None:
+        """`takes_extra`: the adapter passes on, or refuses, fields of a call that have no place of their own."""
         self.name = name
         self._adapter = adapter
         self._endpoint = endpoint
         self._errors = errors
         self._bounds = bounds
         self._max_answer_bytes = max_answer_bytes
+        self._takes_extra = takes_extra
 
     async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
         phase = _Phase("answer" if on_delta is None else "first_token")
         limit = self._bounds.answer if on_delta is None else self._bounds.first_token
+        if call.extra and not self._takes_extra:
+            raise UnsupportedField(self.name, call.extra)
         request = self._adapter.request(call, stream=on_delta is not None)
         try:
             async with asyncio.timeout(limit) as bound:
@@ -68,7 +74,7 @@ class HttpProvider:
                     if response.status != 200:
                         await self._refuse(response)
                     if on_delta is None:
-                        return self._bounded(self._adapter.read(await self._body(response), call))
+                        return self._bounded(self._adapter.read(await self._body(response, call), call))
                     with _Silence(bound, self._bounds.between_tokens) as silence:
                         return await self._streamed(response, call, on_delta, silence, phase)
         except ConnectionTimeoutError:
@@ -162,14 +168,15 @@ class HttpProvider:
     def _too_long(self) -> NoReturn:
         raise BadAnswer(f"an answer longer than {self._max_answer_bytes} bytes")
 
-    async def _body(self, response: ClientResponse) -> bytes:
+    async def _body(self, response: ClientResponse, call: ModelCall) -> bytes:
         chunks: list[bytes] = []
         size = 0
+        limit = _MAX_LOGPROBS_BYTES if "logprobs" in call.extra else _MAX_BODY_BYTES
         while chunk := await response.content.readany():
             chunks.append(chunk)
             size += len(chunk)
-            if size > _MAX_BODY_BYTES:
-                raise BadAnswer(f"an answer longer than {_MAX_BODY_BYTES} bytes")
+            if size > limit:
+                raise BadAnswer(f"an answer longer than {limit} bytes")
         return b"".join(chunks)
 
     async def _refuse(self, response: ClientResponse) -> NoReturn:

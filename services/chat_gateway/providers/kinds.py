@@ -76,4 +76,12 @@ def make_provider(
     except (ValueError, OSError) as error:
         raise StartupError(f"provider {name!r}: {error}") from None
     errors = ErrorReader(name, key, show=show_errors)
-    return HttpProvider(name, adapter, endpoint, errors, bounds, max_answer_bytes=max_answer_bytes)
+    return HttpProvider(
+        name,
+        adapter,
+        endpoint,
+        errors,
+        bounds,
+        max_answer_bytes=max_answer_bytes,
+        takes_extra=settings.kind == "openai",
+    )

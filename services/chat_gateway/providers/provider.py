@@ -1,6 +1,7 @@
 """What a provider is to an agent."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from typing import Any, Protocol, TypeVar
 
 from chat_gateway.model.errors import ProviderUnknown
@@ -18,6 +19,8 @@ class ModelCall:
     tools: tuple[Tool, ...] = ()
     tool_choice: str = ""
     response_format: Mapping[str, Any] | None = None
+    extra: Mapping[str, bytes] = field(default_factory=dict)
+    """Other fields of the request, each as JSON: an adapter sends them, or raises `UnsupportedField`."""
 
 
 @value

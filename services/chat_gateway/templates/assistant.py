@@ -69,6 +69,7 @@ class AssistantAgent:
             tools=request.tools,
             tool_choice=request.tool_choice,
             response_format=request.response_format,
+            extra=request.extra,
         )
         answer = await self._provider.complete(call, on_delta)
         return Answer((answer.message,), answer.finish_reason, answer.usage, answer.model, answer.details)

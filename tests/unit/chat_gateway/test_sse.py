@@ -49,3 +49,26 @@ def test_an_event_without_end_is_refused(chunk: bytes) -> None:
     with pytest.raises(EventTooLarge):
         for _ in range(MAX_EVENT_BYTES // 1000 + 10):
             parser.feed(chunk)
+
+
+@pytest.mark.parametrize("line", [b"data:\n", b"data: x\n", b"x", b": c\n", b"\n", b"\r"])
+def test_time_and_memory_go_with_the_bytes(line: bytes) -> None:
+    parser = SseParser()
+    parsed = 0
+    try:
+        for _ in range(64):
+            parser.feed(line * (64 * 1024 // len(line)))
+            parsed += 1
+    except EventTooLarge:
+        assert parsed < 64
+    else:
+        assert len(parser.close()) <= 1
+
+
+@given(cuts=st.lists(st.integers(0, 40), max_size=6))
+def test_a_stream_may_begin_with_a_byte_order_mark_and_end_its_lines_with_carriage_returns(cuts: list[int]) -> None:
+    stream = b"\xef\xbb\xbfdata: a\r\rdata: b\r\n\r\ndata\r\rdata: c"
+    parser = SseParser()
+    edges = [0, *sorted(cuts), len(stream)]
+    found = [event for a, b in pairwise(edges) for event in parser.feed(stream[a:b])]
+    assert [*found, *parser.close()] == [b"a", b"b", b"", b"c"]

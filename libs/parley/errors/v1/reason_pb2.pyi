@@ -40,6 +40,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """INVALID_ARGUMENT. The instructions name a placeholder that neither parameters nor session metadata fill.
     Metadata: placeholder.
     """
+    REASON_UNSUPPORTED_FIELD: _Reason.ValueType  # 17
+    """INVALID_ARGUMENT. The provider of the agent's model does not take a field of the request; `google.rpc.BadRequest`
+    names it. Metadata: provider.
+    """
     REASON_AGENT_NOT_FOUND: _Reason.ValueType  # 20
     """NOT_FOUND. No such agent config in this project. Metadata: agent_id."""
     REASON_REVISION_NOT_FOUND: _Reason.ValueType  # 21
@@ -170,6 +174,10 @@ REASON_MALFORMED_BODY: Reason.ValueType  # 6
 REASON_PLACEHOLDER_MISSING: Reason.ValueType  # 7
 """INVALID_ARGUMENT. The instructions name a placeholder that neither parameters nor session metadata fill.
 Metadata: placeholder.
+"""
+REASON_UNSUPPORTED_FIELD: Reason.ValueType  # 17
+"""INVALID_ARGUMENT. The provider of the agent's model does not take a field of the request; `google.rpc.BadRequest`
+names it. Metadata: provider.
 """
 REASON_AGENT_NOT_FOUND: Reason.ValueType  # 20
 """NOT_FOUND. No such agent config in this project. Metadata: agent_id."""

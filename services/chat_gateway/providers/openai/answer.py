@@ -37,6 +37,7 @@ _DONE = b"[DONE]"
 _MAX_REASONING_CHARACTERS = 256 * 1024
 """What is kept of reasoning; the caller of a stream gets all of it."""
 _MAX_TEXT = 128
+_MAX_LOGPROBS_BYTES = 8 * 1024 * 1024
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -77,6 +78,7 @@ class CompletionStream:
         "_extra",
         "_finish_reason",
         "_logprobs",
+        "_logprobs_size",
         "_model",
         "_provider",
         "_reasoning",
@@ -103,6 +105,7 @@ class CompletionStream:
         self._extra = b""
         self._calls: ToolCalls | None = None
         self._logprobs: list[bytes] = []
+        self._logprobs_size = 0
         self._details = NO_DETAILS
         self._finish_reason = ""
         self._usage = Usage()
@@ -226,6 +229,9 @@ class CompletionStream:
     def _keep_logprobs(self, choice: UpstreamChoice, added: "_Added") -> None:
         logprobs = said(choice.logprobs)
         if logprobs:
+            self._logprobs_size += len(logprobs)
+            if self._logprobs_size > _MAX_LOGPROBS_BYTES:
+                raise BadAnswer(f"logprobs of more than {_MAX_LOGPROBS_BYTES} bytes")
             self._logprobs.append(logprobs)
             added.logprobs.append(logprobs)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from chat_gateway.model.errors import UnsupportedField
 from chat_gateway.model.turn import ImagePart, Message, ProviderData, TextPart, Tool, ToolCall
 from chat_gateway.providers.openai.dialect import Dialect
 from chat_gateway.providers.provider import ModelCall
@@ -15,6 +16,26 @@ from contract.enums import Role
 KIND = "openai"
 KEPT_FIELDS = ("reasoning_details", "extra_content")
 """What providers of this kind want back with a message or a tool call, word for word."""
+OPTIONAL_FIELDS = frozenset(
+    {
+        "logit_bias",
+        "logprobs",
+        "moderation",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "prompt_mode",
+        "reasoning_effort",
+        "safe_prompt",
+        "safety_identifier",
+        "service_tier",
+        "top_logprobs",
+        "verbosity",
+        "web_search_options",
+    }
+)
+"""What a provider that takes no fields of others takes beside what a turn itself says."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -39,9 +60,18 @@ def encode_call(call: ModelCall, dialect: Dialect, provider: str, *, stream: boo
             body["tool_choice"] = _tool_choice_json(call.tool_choice)
     if call.response_format is not None:
         body["response_format"] = call.response_format
+    if call.extra:
+        body.update(_extra(call, dialect, provider))
     if dialect.extra_body:
         body = {**dialect.extra_body, **body}
     return _encode(body)
+
+
+def _extra(call: ModelCall, dialect: Dialect, provider: str) -> dict[str, msgspec.Raw]:
+    unknown = [] if dialect.extra_fields else [name for name in call.extra if name not in OPTIONAL_FIELDS]
+    if unknown:
+        raise UnsupportedField(provider, unknown)
+    return {name: msgspec.Raw(value) for name, value in call.extra.items()}
 
 
 class _Writer:

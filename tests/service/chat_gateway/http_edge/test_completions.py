@@ -199,7 +199,6 @@ BAD_BODIES = {
     ),
     "two answers": (b'{"model":"a","messages":[],"n":2}', "invalid_field", "n"),
     "functions": (b'{"model":"a","messages":[],"functions":[{}]}', "invalid_field", "functions"),
-    "logprobs": (b'{"model":"a","messages":[],"logprobs":true}', "invalid_field", "logprobs"),
     "audio": (b'{"model":"a","messages":[],"modalities":["text","audio"]}', "invalid_field", "modalities"),
     "busy": (b'{"model":"a","messages":[],"busy":"never"}', "invalid_field", "busy"),
     "revision": (b'{"model":"a@x","messages":[]}', "invalid_field", "model"),

@@ -4,7 +4,7 @@ from access.caller import Caller
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.openai.chat.answer import CompletionChunks, completion
-from chat_gateway.http_edge.openai.chat.request import decode_request, param_of, to_turn_request
+from chat_gateway.http_edge.openai.chat.request import decode_request, extra_fields, param_of, to_turn_request
 from chat_gateway.http_edge.turn_exchange import TurnExchange
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.turn_headers import read_turn_headers
@@ -21,8 +21,9 @@ class ChatCompletions:
         """Serves one request on behalf of `caller`, and returns the status that it was answered with."""
         exchange = TurnExchange(context, self._turns, self._settings, param_of)
         async with exchange:
-            chat = decode_request(await exchange.body())
-            request = to_turn_request(chat, read_turn_headers(context.headers), caller)
+            body = await exchange.body()
+            chat = decode_request(body)
+            request = to_turn_request(chat, read_turn_headers(context.headers), caller, extra_fields(body))
             if chat.stream:
                 await exchange.stream(request, CompletionChunks(chat))
             else:

@@ -1,6 +1,7 @@
 """OpenAI's chat completion request as a turn."""
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
@@ -23,6 +24,9 @@ from contract.enums import BusyPolicy, Role
 from servicekit.errors import Violations
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_KNOWN = frozenset(ChatCompletionRequest.__struct_fields__)
+_NO_EXTRA: Mapping[str, bytes] = {}
 
 _ROLES = {role.value: role for role in Role} | {"developer": Role.SYSTEM}
 _BUSY = {policy.value: policy for policy in BusyPolicy}
@@ -36,8 +40,20 @@ def decode_request(body: bytes) -> ChatCompletionRequest:
     return decode(_decoder.decode, body)
 
 
-def to_turn_request(chat: ChatCompletionRequest, headers: TurnHeaders, caller: Caller = ANONYMOUS) -> model.TurnRequest:
-    """Returns the requested turn, bound to `caller`.
+def extra_fields(body: bytes) -> Mapping[str, bytes]:
+    """Returns the fields of a request that was decoded that are not Parley's to understand, each as its JSON."""
+    said = _fields(body)
+    names = said.keys() - _KNOWN
+    return {name: text for name in sorted(names) if (text := bytes(said[name])) != b"null"} if names else _NO_EXTRA
+
+
+def to_turn_request(
+    chat: ChatCompletionRequest,
+    headers: TurnHeaders,
+    caller: Caller = ANONYMOUS,
+    extra: Mapping[str, bytes] = {},
+) -> model.TurnRequest:
+    """Returns the requested turn, bound to `caller`, with what `extra_fields` returned.
 
     Raises `InvalidArgument` with every violation: of what can't be honoured, and of fields that contradict headers;
     `ProjectDenied` and `UserDenied`.
@@ -67,6 +83,7 @@ def to_turn_request(chat: ChatCompletionRequest, headers: TurnHeaders, caller: C
         tools=_tools(chat.tools, found) if chat.tools else (),
         tool_choice=_tool_choice(chat.tool_choice, found) if chat.tool_choice else "",
         response_format=chat.response_format,
+        extra=extra,
         metadata=chat.metadata or {},
         on_disconnect=_ON_DISCONNECT.get(on_disconnect, model.OnDisconnect.CANCEL),
     )
@@ -120,8 +137,6 @@ def _refuse_unsupported(chat: ChatCompletionRequest, found: Violations) -> None:
     for field in ("functions", "function_call"):
         if getattr(chat, field):
             found.add(field, "is not supported: use tools and tool_choice")
-    if chat.logprobs or chat.top_logprobs:
-        found.add("logprobs" if chat.logprobs else "top_logprobs", "is not supported")
     if chat.audio or (chat.modalities and chat.modalities != ["text"]):
         found.add("audio" if chat.audio else "modalities", "is not supported: answers are text")
 

@@ -1,7 +1,7 @@
 """The shapes of OpenAI's chat completion request and response.
 
-Request fields that are not here are ignored, as OpenAI-compatible servers do; those that would change what the answer
-is and can't be honoured are here, so that using them is an error that names them.
+Request fields that are not here are the provider's: they are passed on where its dialect takes them, and refused by
+name where it does not. Those that no turn can honour are here, so that using them is an error that names them.
 """
 
 from typing import Any
@@ -139,8 +139,6 @@ class ChatCompletionRequest(msgspec.Struct):
     """When the client leaves before the end: `cancel` (default), or `finish` the turn and store it."""
     functions: Any = None
     function_call: Any = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
     modalities: list[str] | None = None
     audio: Any = None
 

@@ -22,6 +22,7 @@ REASONS: dict[str, tuple[Code, int, str | None]] = {
     "MESSAGE_TOO_LARGE": (Code.INVALID_ARGUMENT, 400, None),
     "MALFORMED_BODY": (Code.INVALID_ARGUMENT, 400, None),
     "PLACEHOLDER_MISSING": (Code.INVALID_ARGUMENT, 400, None),
+    "UNSUPPORTED_FIELD": (Code.INVALID_ARGUMENT, 400, None),
     "AGENT_NOT_FOUND": (Code.NOT_FOUND, 404, None),
     "REVISION_NOT_FOUND": (Code.NOT_FOUND, 404, None),
     "SESSION_NOT_FOUND": (Code.NOT_FOUND, 404, None),

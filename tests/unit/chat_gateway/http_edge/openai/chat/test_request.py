@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat_gateway.http_edge.openai.chat.request import decode_request, param_of, to_turn_request
+from chat_gateway.http_edge.openai.chat.request import decode_request, extra_fields, param_of, to_turn_request
 from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
@@ -124,6 +124,15 @@ def test_headers_stand_in_for_fields_and_must_not_contradict_them(header: str, v
     assert violations({header: "wait"}, **{header: value}) == [header]
 
 
+def test_other_fields_are_the_providers_word_for_word() -> None:
+    body = b'{"model": "a", "messages": [], "top_k": 4, "min_p":null, "thinking": {"type": "on"}, "logprobs": true}'
+    extra = extra_fields(body)
+    assert extra == {"logprobs": b"true", "thinking": b'{"type": "on"}', "top_k": b"4"}
+    chat = decode_request(body)
+    assert to_turn_request(chat, TurnHeaders(), extra=extra).extra == extra
+    assert extra_fields(b'{"model": "a", "messages": [], "seed": 1}') == {}
+
+
 def test_all_violations_come_at_once() -> None:
     assert violations(
         model="hello@0",
@@ -131,7 +140,6 @@ def test_all_violations_come_at_once() -> None:
         n=3,
         functions=[{"name": "f"}],
         function_call="auto",
-        top_logprobs=2,
         audio={"voice": "x"},
         busy="never",
         on_disconnect="explode",
@@ -142,7 +150,6 @@ def test_all_violations_come_at_once() -> None:
         "n",
         "functions",
         "function_call",
-        "top_logprobs",
         "audio",
         "busy",
         "on_disconnect",
