@@ -2,9 +2,11 @@
 
 import base64
 import functools
+import importlib.util
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -12,7 +14,7 @@ import yaml
 from tests.deploy.engine import ROOT
 from tests.deploy.tools import program
 
-OVERLAYS = ("dev", "production")
+OVERLAYS = ("dev", "small", "production")
 Object = dict[str, Any]
 
 
@@ -78,6 +80,17 @@ def _workloads(overlay: str) -> Iterator[Workload]:
         template = (spec["jobTemplate"]["spec"] if found["kind"] == "CronJob" else spec)["template"]
         replicas = spec.get("replicas", minima.get(name, 1))
         yield Workload(found["kind"], name, template["metadata"]["labels"], template["spec"], replicas)
+
+
+@functools.cache
+def make_secrets() -> ModuleType:
+    """Return what the Job `setup` of the overlay `small` runs, as a module."""
+    spec = importlib.util.spec_from_file_location("make_secrets", ROOT / "deploy/k8s/overlays/small/make_secrets.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def scalers(overlay: str) -> list[Object]:

@@ -16,6 +16,7 @@ from tests.deploy.manifests import (
     OVERLAYS,
     Object,
     environment,
+    make_secrets,
     named,
     objects,
     of_kind,
@@ -128,10 +129,12 @@ def test_probes_are_grpcs_own_and_name_services_that_are_registered(name: str) -
 def test_probes_in_dev_ask_where_a_kubelet_cannot() -> None:
     prefixes = {"config-svc": "PARLEY_CONFIG_", "session-svc": "PARLEY_SESSION_", "chat-gateway": "PARLEY_GATEWAY_"}
     for container in workload("dev", "parley").containers:
-        for probe in ("startupProbe", "readinessProbe"):
+        for probe in PROBES:
             assert "exec" in container[probe], "a kubelet does not reach a pod's loopback"
         if prefix := prefixes.get(container["name"]):
             assert container["startupProbe"]["exec"]["command"][-1] == prefix
+            for probe, asked in (("readinessProbe", STARTED), ("livenessProbe", "grpc.health.v1.Health")):
+                assert container[probe]["exec"]["command"][-3:] == [prefix, "--service", asked]
             assert f"{prefix}HEALTH_PORT" in environment("dev", container)
 
 
@@ -194,15 +197,17 @@ def test_every_container_says_what_it_needs_at_least_and_at_most(overlay: str) -
                 assert set(container["resources"][bound]) == {"cpu", "memory"}, (one.name, container["name"])
 
 
-def test_every_pod_in_production_is_restricted() -> None:
-    (namespace,) = of_kind("production", "Namespace")
+@pytest.mark.parametrize("overlay", ["small", "production"])
+def test_every_pod_is_restricted(overlay: str) -> None:
+    (namespace,) = of_kind(overlay, "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    for one in workloads("production"):
+    for one in workloads(overlay):
         pod = one.spec["securityContext"]
         assert pod["runAsNonRoot"] is True
         assert pod["runAsUser"] > 0
         assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert one.spec["automountServiceAccountToken"] is False
+        # The setup of `small` makes secrets, and may do nothing else.
+        assert one.spec["automountServiceAccountToken"] is (one.name == "setup")
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(one.spec)
         for container in one.containers:
             assert container["securityContext"] == {
@@ -220,7 +225,7 @@ def test_images_are_those_that_make_images_builds(overlay: str) -> None:
     built = {f"{image.name}:{tag}" for image in build_script().IMAGES.values()}
     used = {container["image"] for one in workloads(overlay) for container in one.containers}
     assert used - STORES <= built
-    assert used - STORES == (built if overlay == "dev" else built - {f"parley/model:{tag}"})
+    assert used - STORES == (built if overlay != "production" else built - {f"parley/model:{tag}"})
 
 
 @every_overlay
@@ -228,6 +233,12 @@ def test_settings_and_secrets_come_from_something_that_is_there(overlay: str) ->
     made = {found["metadata"]["name"] for found in of_kind(overlay, "ConfigMap", "Secret")}
     made |= {found["spec"]["secretName"] for found in of_kind(overlay, "Certificate")}
     made |= {f"{found['metadata']['name']}-app" for found in of_kind(overlay, "Cluster")}
+    if overlay == "small":
+        made |= (
+            set(make_secrets().plain_secrets())
+            | set(make_secrets().certificates("parley-small"))
+            | {"parley-providers"}
+        )
     wanted = {name for one in workloads(overlay) for name in references(one.spec)}
     by_hand = set(re.findall(r"create secret generic (\S+)", (ROOT / "docs/operations/upgrade.md").read_text()))
     assert wanted - made == (

