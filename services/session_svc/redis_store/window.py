@@ -1,10 +1,11 @@
 """Reading the window of a turn from the end of the stored turns, without reading much more than it will hold."""
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 from cachetools import LRUCache
 
-from session_svc.model.errors import LeaseLost, TurnDamaged
+from session_svc.model.errors import LeaseLost, TurnDamaged, TurnInterrupted
 from session_svc.model.session import BeginTurn, Lease, Session, SessionKey, fit_window
 from session_svc.redis_client.link import Command
 from session_svc.redis_store import script_calls as calls
@@ -40,10 +41,10 @@ class Windows:
     async def complete(self, turn: BeginTurn, lease: Lease, elements: Sequence[bytes], session: Session) -> list[bytes]:
         """Returns the window, given what the first read found: only what fits is decompressed.
 
-        Raises `LeaseLost`, `RedisUnavailable`, `TurnDamaged`, `ToolChainTooLarge`.
+        Raises `LeaseLost`, `TurnInterrupted`, `RedisUnavailable`, `TurnDamaged`, `ToolChainTooLarge`.
         """
         if elements and token_of(elements[-1]) >= lease.token:
-            raise LeaseLost(turn.key.session_id)  # deleted and made again between the script and the read
+            await self._raise_lost(lease)  # the lease was taken away between the script and the read
         if (
             self._first_count(turn)
             and session.turn_count
@@ -60,6 +61,13 @@ class Windows:
         self._remember(turn.key, turns)
         fitting = fit_window(turns, max_messages, self._max_bytes, continues=turn.continues)
         return [stored.turn(self._is_turn) for stored in fitting]
+
+    async def _raise_lost(self, lease: Lease) -> NoReturn:
+        renew = calls.Renew(token=lease.token, turn_id=lease.turn_id, lease_ms=1000, waiter_id="")
+        [answer] = await self._scripts.run(self._scripts.command(lease.key, renew))
+        if type(calls.reply_of(calls.Renew, answer)) is calls.Interrupted:
+            raise TurnInterrupted(lease.key.session_id)
+        raise LeaseLost(lease.key.session_id)  # deleted and made again
 
     async def _check_there(self, lease: Lease, session: Session) -> None:
         """Raises `TurnDamaged` for turns that are gone from beside their session, `LeaseLost` where both are gone."""

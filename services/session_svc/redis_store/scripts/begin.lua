@@ -42,24 +42,28 @@ if same_request then
   policy = 'wait'
 end
 
-local interrupted = session and session.interrupted
-local free_at, queued = nil, true
+local interrupted = nil
+if session then interrupted = session.interrupted else interrupted = redis.call('HGET', META, 'interrupted') end
+local free_at, queued, retry_ms = nil, true, 0
 if session and session.held then
   if policy == 'interrupt' then
-    interrupted = string.sub(digits(session.token) .. ',' .. (interrupted or ''), 1, 56)
+    interrupted = with_interrupted(interrupted, session.token)
     redis.call('HSET', META, 'interrupted', interrupted)
     waiters().wake(session.waiter)
   else
-    free_at = session.lease_until
+    free_at, retry_ms = session.lease_until, ends_in(session)
   end
 else
   local first = redis.call('LINDEX', QUEUE, 0) and waiters().first()
   queued = first and true or false
-  if queued and first.turn ~= turn_id and policy ~= 'interrupt' then free_at = waiters().hand_over(claim_ms) end
+  if queued and first.turn ~= turn_id and policy ~= 'interrupt' then
+    free_at = waiters().hand_over(claim_ms)
+    retry_ms = session and session.took > 0 and math.min(session.took, free_at - now) or free_at - now
+  end
 end
 
 if free_at then
-  if policy ~= 'wait' or wait_ms <= 0 then return refuse('busy', free_at - now) end
+  if policy ~= 'wait' or wait_ms <= 0 then return refuse('busy', retry_ms) end
   -- A place in the queue, or the answer that there is none. `free_at` is when asking again may help.
   local queue, place, live, last_deadline = waiters(), nil, 0, now + wait_ms
   for index, text in ipairs(redis.call('LRANGE', QUEUE, 0, -1)) do
@@ -74,7 +78,7 @@ if free_at then
     end
   end
   if not place then
-    if live >= tonumber(max_waiters) then return {'queue_full', free_at - now} end
+    if live >= tonumber(max_waiters) then return {'queue_full', retry_ms} end
     local ticket = {turn = turn_id, waiter = waiter_id, deadline = now + wait_ms, reserved = 0}
     redis.call('RPUSH', QUEUE, queue.text_of(ticket))
   end

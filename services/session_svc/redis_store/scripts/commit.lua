@@ -10,7 +10,7 @@ max_turns, drop_oldest, claim_ms = tonumber(max_turns), drop_oldest == '1', tonu
 
 -- Only what is looked at: a session with a lease is alive, whatever else it holds.
 local v = redis.call('HMGET', META, 'token', 'turn', 'until', 'cap', 'first', 'last', 'messages', 'prompt',
-                     'completion', 'revision')
+                     'completion', 'revision', 'took')
 if v[2] ~= turn_id or tonumber(v[1]) ~= token or tonumber(v[3]) <= now then
   local session = load()
   if not session then return {lost(token)} end
@@ -76,8 +76,12 @@ while number - first + 1 > max_turns do
   first = first + 1
 end
 local expire = math.min(now + idle_ms, tonumber(v[4]))
+-- What turns of the session take, for those that are refused meanwhile: a token is the time that it was given out at.
+local took = math.max(now - token, 1)
+if v[11] then took = math.ceil(0.75 * v[11] + 0.25 * took) end
 redis.call('HSET', META, 'last', number, 'messages', held_messages, 'activity', digits(now), 'idle', idle_ms,
-           'expire', digits(expire), 'done', turn_id, 'prompt', prompt_sum, 'completion', completion_sum)
+           'expire', digits(expire), 'done', turn_id, 'prompt', prompt_sum, 'completion', completion_sum,
+           'took', took)
 if first > 1 then redis.call('HSET', META, 'first', first) end
 if revision ~= '0' and revision ~= v[10] then redis.call('HSET', META, 'revision', revision) end
 if request ~= '' then remember(number) end

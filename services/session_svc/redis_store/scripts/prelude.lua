@@ -40,7 +40,7 @@ local function load()
     idle = v.idle, cap = v.cap, expire = expire, first = tonumber(v.first or 1), last = tonumber(v.last or 0),
     token = tonumber(v.token or 0), turn = v.turn, lease_until = lease_until, waiter = v.call,
     new = v.new and true or false, request = v.request or '', digest = v.digest, done = v.done, held = held,
-    interrupted = v.interrupted,
+    interrupted = v.interrupted, took = tonumber(v.took or 0),
   }
 end
 
@@ -155,6 +155,10 @@ end
 local function undo(session, claim_ms)
   if session.new then
     remove()
+    if session.interrupted then -- whoever was interrupted on the way is still to learn of it
+      redis.call('HSET', META, 'interrupted', session.interrupted)
+      redis.call('PEXPIRE', META, 600000)
+    end
     hand_over(claim_ms)
   else
     release(claim_ms)
@@ -162,11 +166,35 @@ local function undo(session, claim_ms)
   end
 end
 
+-- The tokens of leases that were taken away, newest first: in digits the first, then how much smaller each is than the one
+-- before it. A number that is as large as a token is one, not a difference: earlier releases wrote only those.
+local MAX_INTERRUPTED, INTERRUPTED_MS, MIN_TOKEN = 4096, 600000, 1000000000000
+
+-- Returns the list with one more token in front; what is so old that nobody asks for it any more goes.
+local function with_interrupted(list, token)
+  local newest = list and tonumber(string.match(list, '^%d+'))
+  if not newest or token - newest > INTERRUPTED_MS or token <= newest then return digits(token) end
+  local rest = string.match(list, '^%d+(.*)$')
+  list = digits(token) .. ',' .. digits(token - newest) .. rest
+  if #list > MAX_INTERRUPTED then list = string.match(string.sub(list, 1, MAX_INTERRUPTED), '^(.*),') end
+  return list
+end
+
 -- Why a lease is not held: taken away on purpose, or run out.
 local function lost(token)
-  local interrupted = redis.call('HGET', META, 'interrupted') or ''
-  for text in string.gmatch(interrupted, '%d+') do
-    if tonumber(text) == token then return 'interrupted' end
+  local last = 0
+  for text in string.gmatch(redis.call('HGET', META, 'interrupted') or '', '%d+') do
+    local number = tonumber(text)
+    last = number >= MIN_TOKEN and number or last - number
+    if last == token then return 'interrupted' end
   end
   return 'lost'
+end
+
+-- In how many milliseconds a running turn is likely to end: by what turns of the session take, else as long as it has
+-- taken; at most what is left of its lease.
+local function ends_in(session)
+  local since = now - session.token
+  local left = session.took > since and session.took - since or session.took > 0 and session.took or since
+  return math.min(math.max(left, 1), math.max(session.lease_until - now, 1))
 end
