@@ -1,12 +1,15 @@
 """The environment of config_svc (prefix PARLEY_CONFIG_)."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import make_conninfo
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from access.settings import AccessSettings
@@ -25,7 +28,8 @@ class ConfigSettings(AccessSettings):
     database_url: SecretStr = Field(
         default=SecretStr(""),
         description=f"PostgreSQL, required: `{DRIVER}://user:password@host:5432/parley` (`postgresql://` means the "
-        "same).",
+        "same). Several hosts (`host:5432,other:5432`) are tried in order, for the one that takes writes; "
+        "libpq's options may stand behind `?`.",
     )
     database_pool_size: int = Field(default=8, ge=1, le=100, description="Connections to the database.")
     database_timeout: Seconds = Field(
@@ -88,9 +92,7 @@ class ConfigSettings(AccessSettings):
     @property
     def sqlalchemy_url(self) -> str:
         """The database's URL with the driver named."""
-        return (
-            make_url(self.database_url.get_secret_value()).set(drivername=DRIVER).render_as_string(hide_password=False)
-        )
+        return _database(self.database_url.get_secret_value()).render_as_string(hide_password=False)
 
     def problems(self) -> Iterator[str]:
         """Yields what is wrong with the settings together."""
@@ -118,9 +120,33 @@ class ConfigSettings(AccessSettings):
             yield f"PARLEY_CONFIG_DATABASE_URL: is required, such as {example}"
             return
         try:
-            url = make_url(given)
-        except ArgumentError:
+            url = _database(given)
+        except (ArgumentError, ValueError):
             yield f"PARLEY_CONFIG_DATABASE_URL: must be a URL such as {example}"
             return
-        if url.drivername not in (DRIVER, "postgresql", "postgres"):
+        if given.partition("://")[0] not in (DRIVER, "postgresql", "postgres"):
             yield f"PARLEY_CONFIG_DATABASE_URL: must begin with {DRIVER}://"
+        if re.search(r"\s", given):
+            yield "PARLEY_CONFIG_DATABASE_URL: must not have a space in it"
+        try:
+            make_conninfo("", **{name: str(value) for name, value in url.query.items() if name != "host"})
+        except ProgrammingError as error:
+            yield f"PARLEY_CONFIG_DATABASE_URL: {str(error).splitlines()[0]}"
+
+
+def _database(url: str) -> URL:
+    """Returns the URL with the driver named and each of several hosts (`host:5432,other:5432`) as SQLAlchemy has them.
+
+    Of several, the one that takes writes is wanted unless the URL says otherwise. Raises what `make_url` does.
+    """
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, names = authority.rpartition("@")
+    hosts = names.split(",")
+    if len(hosts) == 1:
+        return make_url(url).set(drivername=DRIVER)
+    if not all(hosts):
+        raise ValueError("an empty host")
+    parsed = make_url(f"{scheme}://{user}{at}{slash}{path}").set(drivername=DRIVER)
+    several = {"host": tuple(hosts), "target_session_attrs": "read-write"}
+    return parsed.set(query=several | dict(parsed.query))

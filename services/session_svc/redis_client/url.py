@@ -6,6 +6,7 @@ Connections are redis-py's, and so are the URLs of one server with their options
 import asyncio
 import contextlib
 import functools
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, cast
@@ -24,6 +25,7 @@ SENTINEL_PORT = 26379
 MAX_HOSTS = 32
 
 _KNOWN = frozenset({"connection_class", "host", "port", "path", "username", "password", "db"})
+_NO_PART_OF_A_URL = re.compile(r"[\s\x00-\x1f\x7f]")
 _SHAPE = (
     "the Redis URL must look like redis://host:6379/0, rediss://…, unix:///path,"
     " redis+sentinel://host,host/primary-name or redis+cluster://host,host"
@@ -40,6 +42,8 @@ def parse_redis_url(url: str) -> Dial | list[Options]:
 
     Raises `StartupError`, whose message shows no password.
     """
+    if _NO_PART_OF_A_URL.search(url):
+        raise StartupError("the Redis URL has a space or a control character in it")
     scheme, _, kind = url.partition("://")[0].lower().partition("+")
     if not kind:
         return functools.partial(connect, **_server(url))
@@ -131,7 +135,10 @@ def _server(url: str, host: str | None = None) -> Options:
         raise StartupError("the Redis URL names several hosts: say redis+sentinel://… or redis+cluster://…")
     if not options.get("host", options.get("path")):
         raise StartupError(refusal)
-    if unknown := options.keys() - _KNOWN:
+    # redis-py lets options name what the URL's other parts say, or takes the one and drops the other.
+    named = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    wanted = {"db"} if "path" in options else set()
+    if unknown := (options.keys() - _KNOWN) | (named - wanted):
         raise StartupError(f"the Redis URL has an unknown option {min(unknown)!r}")
     database = "" if "path" in options else parts.path.strip("/")
     if database and not database.isdecimal():
