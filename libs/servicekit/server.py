@@ -128,6 +128,7 @@ async def serving(
     on_end: Callable[[], None] = lambda: None,
     registry: CollectorRegistry = REGISTRY,
     tls: Certificates | None = None,
+    max_streams: int | None = None,
 ) -> AsyncIterator[GrpcServer]:
     """Serves the servicers in `add` on `settings.host:settings.grpc_port` while open.
 
@@ -158,7 +159,7 @@ async def serving(
             *_accepting(settings, tls),
             *interceptors,
         ],
-        options=_SERVER_OPTIONS,
+        options=_SERVER_OPTIONS if max_streams is None else (*_SERVER_OPTIONS, *_bounded_streams(max_streams)),
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )
     for add_to_server, servicer in add:
@@ -183,6 +184,11 @@ async def serving(
                 yield running
         finally:
             await running.end(settings.drain_notice, settings.drain_timeout, on_end)
+
+
+def _bounded_streams(count: int) -> tuple[tuple[str, int], ...]:
+    # A ping with each stream that a client resets: the client has to answer before it may reset many more.
+    return (("grpc.max_concurrent_streams", count), ("grpc.http2.ping_on_rst_stream_percent", 100))
 
 
 @contextlib.asynccontextmanager

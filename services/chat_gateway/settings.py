@@ -31,6 +31,13 @@ class GatewaySettings(AccessSettings):
         description="Certificate (PEM) that both APIs show to clients; without, they are served without TLS.",
     )
     edge_key_file: str = Field(default="", description="Private key (PEM) of that certificate.")
+    max_streams_per_connection: int = Field(
+        default=100,
+        ge=1,
+        le=100_000,
+        description="gRPC calls that one connection of a client has open at a time; further ones wait in the client. "
+        "What bounds HTTP/2 rapid reset ([security.md](security.md)).",
+    )
     config_target: str = Field(default="127.0.0.1:50052", description="gRPC address of config_svc.")
     session_target: str = Field(default="127.0.0.1:50053", description="gRPC address of session_svc.")
     providers: Annotated[dict[str, ProviderSettings], FROM_JSON] = Field(

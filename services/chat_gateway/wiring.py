@@ -216,6 +216,7 @@ def _grpc_serving(
         interceptors=access.interceptors,
         ready=False,
         tls=tls,
+        max_streams=settings.max_streams_per_connection,
     )
 
 
