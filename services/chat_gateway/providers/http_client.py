@@ -6,7 +6,7 @@ import functools
 import ipaddress
 import ssl
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -27,7 +27,15 @@ IDLE_SECONDS = 4.0
 _READ_BYTES = 64 * 1024
 """What has arrived and nobody has read; beyond twice as much the server is not read from."""
 
-_HEADERS = {"User-Agent": f"parley/{version('parley')}", "Accept": "*/*", "Accept-Encoding": "identity"}
+
+def _user_agent() -> str:
+    try:
+        return f"parley/{version('parley')}"
+    except PackageNotFoundError:  # an image has the code, and is no installed package
+        return "parley"
+
+
+_HEADERS = {"User-Agent": _user_agent(), "Accept": "*/*", "Accept-Encoding": "identity"}
 _CUT_SHORT = (ContentLengthError, TransferEncodingError)
 _NO_CAUSE = BaseException()
 _MAX_PATHS = 256
