@@ -53,6 +53,9 @@ class Metrics:
             registry=registry,
         )
         self._under_way = Gauge("parley_redis_calls_waiting", "Calls waiting for Redis.", registry=registry)
+        self._evicts = Gauge(
+            "parley_redis_may_evict", "1 while Redis' maxmemory-policy is not noeviction.", registry=registry
+        )
         self._damaged = Counter(
             "parley_redis_damaged_keys",
             "Keys of a wrong type that were put aside, by what they were, and reads of damaged sessions.",
@@ -132,3 +135,7 @@ class Metrics:
     def damaged(self, kind: str) -> None:
         """Counts a damaged key, or a read of one."""
         self._damaged.labels(kind).inc()
+
+    def redis_evicts(self, evicts: bool) -> None:
+        """Records whether Redis may evict what it holds."""
+        self._evicts.set(evicts)

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 import grpc
+import hiredis
+import structlog
 
 from access.access_control import CHAT_GATEWAY, SESSION_SVC, build_access_control, key_times, own_credential
 from access.key_client import KeyClient
@@ -51,8 +53,12 @@ from session_svc.turns import Turns
 COMMIT_CONNECTIONS = 8
 PROBE_SECONDS = 0.5
 PROBE_TIMEOUT = 1.0
+PROBES_A_LOOK = 10
+PROBE_KEPT_MS = 60_000
 SERVICES = (turn_servicer.NAME, session_servicer.NAME)
 _PEERS = ("parley.config.v1.AgentConfigService", "parley.config.v1.AccessService")
+
+log = structlog.get_logger("session_svc.redis")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +187,38 @@ class RedisHealth:
         self._metrics = metrics
         self._streams = streams
         self.up = False
+        self._probes = 0
+        self._writes = True
+        self._policy = ""
+
+    async def _look_closer(self) -> None:
+        """Writes once, and reads whether Redis may evict what it holds. On a cluster, one node stands for all."""
+        written, told = await self._link.send_in_order(
+            [("SET", "health:probe", "1", "PX", PROBE_KEPT_MS)], [("INFO", "memory")]
+        )
+        writes = not isinstance(written, hiredis.ReplyError)
+        if writes != self._writes:
+            log.warning("redis_writes_again" if writes else "redis_write_refused", error=str(written)[:100])
+        self._writes = writes
+        text = told.decode(errors="replace") if isinstance(told, bytes) else ""
+        policy = text.partition("maxmemory_policy:")[2].partition("\r\n")[0]
+        if policy != self._policy and policy not in ("", "noeviction"):
+            log.warning("redis_may_evict", maxmemory_policy=policy, right="noeviction")
+        self._policy = policy
+        self._metrics.redis_evicts(self._evicts)
+
+    @property
+    def _evicts(self) -> bool:
+        return self._policy not in ("", "noeviction")
 
     async def probe(self) -> bool:
         """Asks Redis once; returns whether it answered within a second."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
                 await self._link.ping()
+                if self._probes % PROBES_A_LOOK == 0:
+                    await self._look_closer()
+            self._probes += 1
             self.up = True
         except (ServiceError, TimeoutError):
             self.up = False
@@ -205,5 +237,8 @@ class RedisHealth:
             await asyncio.sleep(PROBE_SECONDS)
 
     async def readiness(self) -> Mapping[str, bool | str]:
-        """Returns whether Redis answers."""
-        return {"redis": self.up}
+        """Returns whether Redis answers and takes writes, and warns where it may evict."""
+        parts: dict[str, bool | str] = {"redis": self.up, "redis writes": self._writes}
+        if self._evicts:
+            parts["redis policy"] = f"maxmemory-policy {self._policy} evicts sessions: it must be noeviction"
+        return parts

@@ -1,12 +1,18 @@
 """Keys of Redis that something else has written: what needs them fails or is made anew, and everything else goes on."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from prometheus_client import CollectorRegistry
 
 from parley.session.v1 import session_service_pb2 as pb
+from session_svc.edge.turn_servicer import TurnServicer, make_streams
+from session_svc.metrics import Metrics
+from session_svc.wiring import RedisHealth, open_redis
+from tests.servers.stores import Choice
 from tests.service.session_svc.replica import UID, Replica, refused, replica
 
 
@@ -110,3 +116,23 @@ async def test_members_and_cursors_that_nobody_wrote_are_passed_over(redis_url: 
     async with replica(redis_url) as svc:
         await svc.turn()
         assert await listed(svc) == ["s1"]
+
+
+async def test_a_redis_that_may_evict_or_takes_no_writes_is_told(server_choice: Choice, tmp_path: Path) -> None:
+    server = server_choice.own_redis(tmp_path)
+    server.start()
+    try:
+        url = server.database_url(0)
+        with redis.Redis.from_url(url) as client:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            async with open_redis(url, 1) as ([link], _):
+                health = RedisHealth(link, Metrics(CollectorRegistry()), make_streams(TurnServicer(None)))  # type: ignore[arg-type]
+                assert await health.probe()
+                assert "allkeys-lru" in str((await health.readiness())["redis policy"])
+                client.config_set("maxmemory-policy", "noeviction")
+                client.config_set("maxmemory", 1)
+                for _ in range(10):
+                    await health.probe()
+                assert await health.readiness() == {"redis": True, "redis writes": False}
+    finally:
+        server.remove()
