@@ -8,6 +8,7 @@ from access.authenticator import Authenticator, bearer, service
 from access.caller import ANONYMOUS, KEY_SCOPES, OPERATOR, SERVICE, Caller, set_current
 from access.errors import ScopeMissing, Unauthenticated
 from access.rules import OPEN, MethodRule
+from servicekit.errors import InvalidArgument, Violation
 from servicekit.interceptors import Behavior, Context, HandlerInterceptor
 from servicekit.peers import address_of, peer_names
 
@@ -111,7 +112,12 @@ class Origin(HandlerInterceptor):
 
 def _wanted(context: Context[Any, Any]) -> dict[str, str]:
     metadata = context.invocation_metadata() or ()
-    return {key: value for key, value in metadata if key in _WANTED and isinstance(value, str)}
+    given = [(key, value) for key, value in metadata if key in _WANTED and isinstance(value, str)]
+    wanted = dict(given)
+    if len(wanted) < len(given):  # nobody knows which one others went by
+        twice = [key for key in wanted if sum(key == other for other, _ in given) > 1]
+        raise InvalidArgument([Violation(key, "must be given once") for key in twice])
+    return wanted
 
 
 def _on_behalf(caller: Caller, metadata: Mapping[str, str]) -> Caller:

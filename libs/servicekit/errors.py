@@ -43,6 +43,17 @@ class Violation:
 
     field: str
     description: str
+    count: int = 1
+    """How many broken rules this stands for: more than one where it says how many are not listed."""
+
+
+MAX_VIOLATIONS = 100
+"""How many broken rules an error lists; one more says how many others there are."""
+
+_MAX_FIELD = 256
+_MAX_DESCRIPTION = 512
+_MAX_MESSAGE = 4096
+"""Characters: a violation may repeat what the caller sent, and every byte of an answer is one that somebody holds."""
 
 
 class StartupError(Exception):
@@ -71,20 +82,21 @@ class ServiceError(Exception):
         super().__init__(message)
         self.message = message
         self.metadata: dict[str, str] = dict(metadata or {})
-        self.violations: tuple[Violation, ...] = tuple(violations)
+        self.violations: tuple[Violation, ...] = _bounded(violations)
         self.retry_after = retry_after
         self.quota_subject = quota_subject
 
 
 class InvalidArgument(ServiceError):
-    """Fields break their rules; every violation is listed, in the message too."""
+    """Fields break their rules; up to `MAX_VIOLATIONS` are listed, and in the message as far as they fit."""
 
     code = Code.INVALID_ARGUMENT
     reason = "INVALID_FIELD"
 
     def __init__(self, violations: Sequence[Violation] = (), *, message: str | None = None) -> None:
-        listed = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations)
-        super().__init__(message or listed or "the request is not valid", violations=violations)
+        kept = _bounded(violations)
+        listed = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in kept)
+        super().__init__(message or _cut(listed, _MAX_MESSAGE) or "the request is not valid", violations=kept)
 
 
 class MessageTooLarge(ServiceError):
@@ -187,10 +199,14 @@ class Violations:
 
     def __init__(self) -> None:
         self._found: list[Violation] = []
+        self._more = 0
 
     def add(self, field: str, description: str) -> None:
-        """Notes one broken rule."""
-        self._found.append(Violation(field, description))
+        """Notes one broken rule; those beyond `MAX_VIOLATIONS` are counted."""
+        if len(self._found) < MAX_VIOLATIONS:
+            self._found.append(Violation(field, description))
+        else:
+            self._more += 1
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -198,4 +214,26 @@ class Violations:
     def check(self) -> None:
         """Raises `InvalidArgument` with every violation noted so far, if there is any."""
         if self._found:
-            raise InvalidArgument(self._found)
+            raise InvalidArgument([*self._found, _others(self._more)] if self._more else self._found)
+
+
+def _bounded(violations: Sequence[Violation]) -> tuple[Violation, ...]:
+    kept = [_short(violation) for violation in violations[:MAX_VIOLATIONS]]
+    left_out = sum(violation.count for violation in violations[MAX_VIOLATIONS:])
+    return (*kept, _others(left_out)) if left_out else tuple(kept)
+
+
+def _others(count: int) -> Violation:
+    return Violation("", f"and {count} more", count)
+
+
+def _short(violation: Violation) -> Violation:
+    if len(violation.field) <= _MAX_FIELD and len(violation.description) <= _MAX_DESCRIPTION:
+        return violation
+    return Violation(
+        _cut(violation.field, _MAX_FIELD), _cut(violation.description, _MAX_DESCRIPTION), count=violation.count
+    )
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

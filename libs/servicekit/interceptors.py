@@ -15,6 +15,7 @@ from prometheus_client import Histogram
 
 from servicekit import traces
 from servicekit.errors import Code, Draining, Internal, InvalidArgument, ServiceError
+from servicekit.logs import SampledLines
 from servicekit.rpc_status import to_grpc_status
 
 Context = grpc.aio.ServicerContext
@@ -146,50 +147,29 @@ class CallLog:
     """Writes one line a call: method, status, reason, duration. Never what was said.
 
     Server faults are errors, everything else is information; the methods in `quiet` are logged for debugging only.
-    Of the calls of one method that end OK at most `max_ok` a second have a line, and the next line says how many were
-    `left_out`: under load, a line for every call would be a tenth of a service's work.
+    Of the calls of one method that end alike at most `max_lines` a second have a line, and the next line says how many
+    were `left_out`: under load, a line for every call would be a tenth of a service's work, and whoever is refused
+    could fill the disk.
     """
 
-    def __init__(self, quiet: Collection[str] = (), max_ok: int = 10) -> None:
+    def __init__(self, quiet: Collection[str] = (), max_lines: int = 10) -> None:
         self._quiet = frozenset(quiet)
-        self._max_ok = max_ok
+        self._max_lines = max_lines
 
     def of(self, method: str) -> OnCallEnd:
         usual = log.debug if method in self._quiet else log.info
-        lines = _Lines(self._max_ok)
+        by_code: dict[str, SampledLines] = {}
 
         def record(code: str, reason: str | None, seconds: float) -> None:
-            if code == "OK" and not lines.take():
+            lines = by_code.get(code)
+            if lines is None:
+                lines = by_code[code] = SampledLines(self._max_lines)
+            if not lines.take():
                 return
             write = log.error if code in _SERVER_FAULTS else usual
             write("call", method=method, code=code, reason=reason, ms=round(seconds * 1e3, 2), **lines.left_out())
 
         return record
-
-
-class _Lines:
-    """Allows so many lines a second, and counts what is left out."""
-
-    def __init__(self, maximum: int) -> None:
-        self._maximum = maximum
-        self._written = 0
-        self._left_out = 0
-        self._second = 0
-
-    def take(self) -> bool:
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._written = second, 0
-        if self._written < self._maximum:
-            self._written += 1
-            return True
-        self._left_out += 1
-        return False
-
-    def left_out(self) -> dict[str, int]:
-        """Returns the field that counts what was left out since this was asked last; nothing for none."""
-        left_out, self._left_out = self._left_out, 0
-        return {"left_out": left_out} if left_out else {}
 
 
 class CallMetrics:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from typing import Literal
 
 import structlog
@@ -40,6 +41,32 @@ def configure(level: str = "info", log_format: LogFormat = "json") -> None:
     )
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(number)
+
+
+class SampledLines:
+    """Allows so many lines a second, and counts what is left out."""
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
+        self._written = 0
+        self._left_out = 0
+        self._second = 0
+
+    def take(self) -> bool:
+        """Returns whether one more line may be written now."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._written = second, 0
+        if self._written < self._maximum:
+            self._written += 1
+            return True
+        self._left_out += 1
+        return False
+
+    def left_out(self) -> dict[str, int]:
+        """Returns the field that counts what was left out since this was asked last; nothing for none."""
+        left_out, self._left_out = self._left_out, 0
+        return {"left_out": left_out} if left_out else {}
 
 
 def _add_trace(logger: object, method: str, event: EventDict) -> EventDict:

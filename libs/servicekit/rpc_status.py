@@ -168,7 +168,8 @@ def _bad_request(violations: tuple[Violation, ...], limit: int) -> error_details
             description=_cut(violation.description, _DESCRIPTION_BYTES),
         )
         if listed and bad_request.ByteSize() + entry.ByteSize() > limit:
-            bad_request.field_violations.add(description=f"and {len(violations) - listed} more")
+            left_out = sum(violation.count for violation in violations[listed:])
+            bad_request.field_violations.add(description=f"and {left_out} more")
             break
         bad_request.field_violations.append(entry)
     return bad_request

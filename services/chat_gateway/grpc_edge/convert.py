@@ -31,6 +31,7 @@ _ON_DISCONNECT = {
 
 def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest:
     """Returns the turn that is asked for. Raises `InvalidArgument` for enum values that do not exist."""
+    _check_sizes(turn)
     _check_enums(turn)
     return TurnRequest(
         agent_id=turn.agent_id,
@@ -110,6 +111,18 @@ def messages_to_proto(messages: list[Message]) -> list[message_pb2.Message]:
     return [message_to_proto(message) for message in messages]
 
 
+def _check_sizes(turn: pb.TurnInput) -> None:
+    """Raises `InvalidArgument` for what would take long to convert."""
+    found = Violations()
+    if len(turn.messages) > _MAX_ITEMS:
+        found.add("messages", f"must have at most {_MAX_ITEMS} messages")
+    elif sum(len(message.parts) + len(message.tool_calls) for message in turn.messages) > _MAX_ITEMS:
+        found.add("messages", f"must have at most {_MAX_ITEMS} parts and tool calls")
+    if sum(tool.parameters.ByteSize() for tool in turn.tools) > _MAX_STRUCT_BYTES:
+        found.add("tools", f"must have at most {_MAX_STRUCT_BYTES} bytes of parameters")
+    found.check()
+
+
 def _check_enums(turn: pb.TurnInput) -> None:
     found = Violations()
     for number, message in enumerate(turn.messages):
@@ -122,7 +135,14 @@ def _check_enums(turn: pb.TurnInput) -> None:
     found.check()
 
 
+_MAX_STRUCT_BYTES = 256 * 1024
+"""Of free-form JSON on the wire: converted on the event loop, which more of it would hold up."""
+_MAX_ITEMS = 10_000
+
+
 def _object(struct: Struct, field: str) -> dict[str, Any]:
+    if struct.ByteSize() > _MAX_STRUCT_BYTES:
+        raise InvalidArgument([Violation(field, f"must have at most {_MAX_STRUCT_BYTES} bytes")])
     try:
         return MessageToDict(struct)
     except (SerializeToJsonError, ValueError):

@@ -3,6 +3,7 @@
 import itertools
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ from chat_gateway.http_edge.admin.sessions.users import users_router
 from chat_gateway.http_edge.dependencies import Dependencies, HttpSettings
 from chat_gateway.http_edge.openai.chat.handler import ChatCompletions
 from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH
-from chat_gateway.http_edge.wire.auth import Authorizer, project_of_request, require_scopes
+from chat_gateway.http_edge.wire.auth import Authorizer, note_query_parameters, project_of_request, require_scopes
 from chat_gateway.http_edge.wire.bodies import ClientGone, too_large
 from chat_gateway.http_edge.wire.context import CLIENT_GONE, RequestContext, current_request, set_current_request
 from chat_gateway.http_edge.wire.errors import (
@@ -62,9 +63,13 @@ from contract.reasons import Reason
 from servicekit import traces
 from servicekit.channels import Peer
 from servicekit.errors import Cancelled, Internal, InvalidArgument, ServiceError, Violation
+from servicekit.logs import SampledLines
 
 _TRACE_CONTEXT = frozenset({traces.TRACEPARENT.encode(), traces.TRACESTATE.encode()})
-_READ_HEADERS = frozenset((*REQUEST_HEADERS, b"authorization", b"content-length", b"x-request-id"))
+_READ_HEADERS = frozenset((*REQUEST_HEADERS, b"authorization", b"content-length", b"content-encoding", b"x-request-id"))
+_GIVEN_ONCE = frozenset((*_READ_HEADERS, b"host", b"content-type", b"if-match", b"origin"))
+"""Headers that decide something. Two of one are refused: nobody knows which one others went by."""
+_MAX_LINES = 10
 _MAX_REQUEST_ID = 128
 _COLLECTION_DEPTH = 2  # /v1/sessions
 _RETRY_AFTER = 1.0
@@ -110,6 +115,7 @@ def build_app(
         logging_config=None,
     )
     require_scopes(admin)
+    note_query_parameters(admin)
     turn_routes = {CHAT_PATH: ChatCompletions(turns, bounds).serve}
     return _Edge(turn_routes, admin, authorizer, bounds, RequestDurations(registry)).serve
 
@@ -133,6 +139,7 @@ class _Edge:
         self._id_prefix = secrets.token_hex(6).encode()
         self._ids = itertools.count(1)
         self._turn_requests = 0
+        self._lines: dict[tuple[str, int], SampledLines] = {}
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection event (ASGI 3)."""
@@ -155,7 +162,8 @@ class _Edge:
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> tuple[str, int]:
         """Returns the route and the status it was answered with."""
         start = time.perf_counter()
-        headers = {name: value for name, value in scope["headers"] if name in _READ_HEADERS}
+        given = [pair for pair in scope["headers"] if pair[0] in _GIVEN_ONCE]
+        headers = dict(given)
         client = scope["client"]
         source = "" if client is None else client[0]
         context = RequestContext(self._request_id(headers), headers, connection_of(scope), receive, send, source)
@@ -164,7 +172,9 @@ class _Edge:
         route = "unknown" if turn_route is None else path
         try:
             length = headers.get(b"content-length")
-            if length is not None and int(length) > self._settings.max_body_bytes:
+            if len(headers) < len(given):
+                status = await refuse(_given_twice(given), context)
+            elif length is not None and int(length) > self._settings.max_body_bytes:
                 status = await refuse(too_large(self._settings.max_body_bytes), context)
             elif turn_route is not None:
                 status = await self._serve_turn(turn_route, path, method, context)
@@ -176,8 +186,15 @@ class _Edge:
         seconds = time.perf_counter() - start
         self._durations.observe(route, method, status, seconds)
         if self._settings.access_log or turn_route is None or status >= 500:
-            _log_request(route, method, status, seconds, context)
+            self._log(route, method, status, seconds, context)
         return route, status
+
+    def _log(self, route: str, method: str, status: int, seconds: float, context: RequestContext) -> None:
+        lines = self._lines.get((route, status))
+        if lines is None:
+            lines = self._lines[route, status] = SampledLines(_MAX_LINES)
+        if lines.take():
+            _log_request(route, method, status, seconds, context, lines.left_out())
 
     async def _serve_turn(self, serve: TurnRoute, path: str, method: str, context: RequestContext) -> int:
         if method != "POST":
@@ -236,7 +253,15 @@ def _as_routed(scope: Any) -> Any:
     return routed
 
 
-def _log_request(route: str, method: str, status: int, seconds: float, context: RequestContext) -> None:
+def _given_twice(headers: list[tuple[bytes, bytes]]) -> InvalidArgument:
+    count = Counter(name for name, _ in headers)
+    twice = [name.decode().title().replace("-Id", "-ID") for name in count if count[name] > 1]
+    return InvalidArgument([Violation(name, "must be given once") for name in twice])
+
+
+def _log_request(
+    route: str, method: str, status: int, seconds: float, context: RequestContext, left_out: Mapping[str, int]
+) -> None:
     write = log.debug if route in ("/livez", "/readyz", "/startedz", "/metrics") else log.info
     write(
         "request",
@@ -245,6 +270,7 @@ def _log_request(route: str, method: str, status: int, seconds: float, context: 
         status=status,
         ms=round(seconds * 1e3, 2),
         request_id=context.id.decode("latin-1"),
+        **left_out,
     )
 
 

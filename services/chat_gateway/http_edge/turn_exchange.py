@@ -9,7 +9,7 @@ import structlog
 
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.dependencies import HttpSettings
-from chat_gateway.http_edge.wire.bodies import BodyTimeout, ClientGone, read_body
+from chat_gateway.http_edge.wire.bodies import BodyTimeout, ClientGone, read_body, unpack
 from chat_gateway.http_edge.wire.context import CLIENT_GONE, RequestContext
 from chat_gateway.http_edge.wire.errors import encode_error, error_headers, http_status
 from chat_gateway.http_edge.wire.refusal import refuse
@@ -81,7 +81,8 @@ class TurnExchange:
         self._reading = True
         body = await read_body(self._context.receive, self._settings.max_body_bytes, timeout)
         self._reading = False
-        return body
+        encoding = self._context.headers.get(b"content-encoding")
+        return body if encoding is None else unpack(body, encoding, self._settings.max_body_bytes)
 
     async def run(self, request: TurnRequest) -> TurnOutcome:
         """Runs a turn that is answered whole, and returns its outcome once it is stored."""

@@ -1,7 +1,7 @@
 import pytest
 from structlog.testing import capture_logs
 
-from servicekit import interceptors
+from servicekit import logs
 from servicekit.interceptors import CallLog
 
 METHOD = "parley.test.v1.TestService/Echo"
@@ -21,12 +21,12 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     stopped = Clock()
-    monkeypatch.setattr(interceptors, "time", stopped)
+    monkeypatch.setattr(logs, "time", stopped)
     return stopped
 
 
 def test_so_many_calls_a_second_have_a_line_and_the_next_line_counts_the_others(clock: Clock) -> None:
-    tell = CallLog(max_ok=3).of(METHOD)
+    tell = CallLog(max_lines=3).of(METHOD)
     with capture_logs() as lines:
         for _ in range(10):
             tell("OK", None, 0.001)
@@ -38,7 +38,7 @@ def test_so_many_calls_a_second_have_a_line_and_the_next_line_counts_the_others(
 
 
 def test_each_method_has_its_own_lines(clock: Clock) -> None:
-    log = CallLog(max_ok=1)
+    log = CallLog(max_lines=1)
     with capture_logs() as lines:
         for method in ("a.S/One", "a.S/Two"):
             tell = log.of(method)
@@ -48,11 +48,14 @@ def test_each_method_has_its_own_lines(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("code", "level"), [("ABORTED", "info"), ("INTERNAL", "error")])
-def test_a_call_that_fails_always_has_its_line(clock: Clock, code: str, level: str) -> None:
-    tell = CallLog(max_ok=1).of(METHOD)
+def test_calls_that_end_in_another_way_have_lines_of_their_own(clock: Clock, code: str, level: str) -> None:
+    tell = CallLog(max_lines=1).of(METHOD)
     with capture_logs() as lines:
         for _ in range(3):
             tell("OK", None, 0.001)
             tell(code, "SOME_REASON", 0.001)
+        clock.now += 1
+        tell(code, "SOME_REASON", 0.001)
     failed = [line for line in lines if line["code"] == code]
-    assert [(line["log_level"], line["reason"]) for line in failed] == [(level, "SOME_REASON")] * 3
+    assert [(line["log_level"], line["reason"]) for line in failed] == [(level, "SOME_REASON")] * 2
+    assert [line.get("left_out") for line in failed] == [None, 2]

@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, QueryParameter, SkipValidation
 
 from chat_gateway.http_edge.dependencies import Dependencies, HttpSettings
-from chat_gateway.http_edge.wire.bodies import decode, read_body
+from chat_gateway.http_edge.wire.bodies import check_width, decode, read_body, unpack
 from servicekit.errors import InvalidArgument, Violation
 
 T = TypeVar("T")
@@ -64,14 +64,18 @@ class JsonRequest(Request[Any, Any, Any]):
         """Returns the body. Raises `MessageTooLarge`, `BodyTimeout`, `ClientGone`."""
         if self._whole is None:
             settings: HttpSettings = self.app.state.settings
-            self._whole = await read_body(self.receive, settings.max_body_bytes, settings.body_timeout)
+            body = await read_body(self.receive, settings.max_body_bytes, settings.body_timeout)
+            encoding = self.headers.get("content-encoding", "").encode("latin-1")
+            self._whole = unpack(body, encoding, settings.max_body_bytes)
         return self._whole
 
     async def json(self) -> Any:
         """Returns the body, strictly decoded. Raises `MalformedBody` that names the field that is wrong."""
         field = self.route_handler.parsed_data_field
         decoder = msgspec.json.Decoder(Any if field is None else field.annotation)
-        return decode(decoder.decode, await self.body())
+        body = await self.body()
+        check_width(body)
+        return decode(decoder.decode, body)
 
 
 def json_line(value: Any) -> bytes:

@@ -10,6 +10,7 @@ from litestar import Litestar
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import HeaderParameter
+from litestar.routes import HTTPRoute
 
 from access.authenticator import Authenticator, bearer
 from access.binding import bound_project, bound_user, require
@@ -27,6 +28,8 @@ FRAMEWORK_PATH: Final = "/internal-schema"
 """Where the framework would serve its own description of the routes. It is never served."""
 
 PROJECT_HEADER: Final = "X-Project-ID"
+
+_QUERY: Final = "query_parameters"
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
@@ -64,6 +67,18 @@ class Authorizer:
         request = current_request()
         caller = await self.authorize(connection.headers.get("authorization"), scope, request.source)
         set_current(replace(caller, request_id=request.id.decode("latin-1"), source="http"))
+        known = handler.opt[_QUERY]
+        unknown = [name for name in connection.query_params if name not in known]
+        if unknown:
+            raise InvalidArgument([Violation(name, "is not a query parameter of this method") for name in unknown])
+
+
+def note_query_parameters(app: Litestar) -> None:
+    """Notes for each route the query parameters that it knows: the guard refuses any other, by name."""
+    for route in app.routes:
+        if isinstance(route, HTTPRoute):
+            for handler, kwargs in route.route_handler_map.values():
+                handler.opt[_QUERY] = frozenset(known.field_alias for known in kwargs.expected_query_params)
 
 
 def require_scopes(app: Litestar) -> None:

@@ -2,19 +2,32 @@
 
 import asyncio
 import re
+import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 from litestar.types import Receive
 
-from chat_gateway.http_edge.wire.errors import MalformedBody
+from chat_gateway.http_edge.wire.errors import MalformedBody, UnknownEncoding
 from servicekit.errors import DeadlineExceeded, MessageTooLarge, Violation
 
 T = TypeVar("T")
 
 MAX_DEPTH = 24
 """How deep free-form JSON may nest. protobuf stops at 100 levels, and each of ours takes three there."""
+
+MAX_VALUES = 20_000
+"""How many values free-form JSON may hold."""
+MAX_ITEMS = 10_000
+"""How many messages, and parts of them, a body may list."""
+
+_SMALL_BODY = 64 * 1024
+_SIMPLE = 20_000
+"""Commas and brackets up to which a body is decoded at once: it holds no more values, and costs some milliseconds."""
+_MAX_STRUCTURE_BYTES = 256 * 1024
+"""Of a field that is an object or a list, in a body that is not small and simple."""
+_MESSAGES = "messages"
 
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _FIELD = re.compile(r"^Object (?P<what>contains unknown|missing required) field `(?P<field>.*)`$", re.DOTALL)
@@ -61,6 +74,78 @@ async def _read(receive: Receive, limit: int) -> bytes:
         chunks.append(chunk)
 
 
+def unpack(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """Returns the body without its content coding. Raises `MessageTooLarge`, `MalformedBody`, `UnknownEncoding`."""
+    coding = encoding.strip().lower()
+    if coding in (b"", b"identity"):
+        return body
+    if coding not in (b"gzip", b"x-gzip"):
+        raise UnknownEncoding
+    unpacked = bytearray()
+    try:
+        while body:  # a gzip file may have several members
+            member = zlib.decompressobj(wbits=31)
+            unpacked += member.decompress(body, limit + 1 - len(unpacked))
+            if len(unpacked) > limit:
+                raise too_large(limit)
+            if not member.eof:
+                raise MalformedBody("the body is not gzip: it ends too early")
+            body = member.unused_data
+    except zlib.error:
+        raise MalformedBody("the body is not gzip") from None
+    return bytes(unpacked)
+
+
+def check_width(body: bytes) -> None:
+    """Raises `MalformedBody` for JSON that would take long to decode: fields or lists of them with too many values.
+
+    Texts are not bounded here. Costs nothing for small bodies, and little for large ones of few values.
+    """
+    if len(body) <= _SMALL_BODY or body.count(b",") + body.count(b"{") + body.count(b"[") <= _SIMPLE:
+        return
+    fields = decode(_FIELDS.decode, body)
+    for name, raw in fields.items():
+        if name == _MESSAGES:
+            _check_items(raw)
+        elif len(data := bytes(raw)) > _MAX_STRUCTURE_BYTES and data[:1] in (b"{", b"["):
+            raise _violated(name[:64], f"must have at most {_MAX_STRUCTURE_BYTES} bytes as JSON")
+
+
+def is_large(body: bytes) -> bool:
+    """Returns whether a body may take more than some milliseconds to convert, and should leave the event loop."""
+    return len(body) > _SMALL_BODY
+
+
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class _Items(msgspec.Struct):
+    content: msgspec.Raw = msgspec.Raw()
+    tool_calls: msgspec.Raw = msgspec.Raw()
+
+
+_ITEMS = msgspec.json.Decoder(_Items)
+
+
+def _check_items(raw: msgspec.Raw) -> None:
+    messages = decode(_LIST.decode, bytes(raw))
+    if len(messages) > MAX_ITEMS:
+        raise _violated(_MESSAGES, f"must have at most {MAX_ITEMS} messages")
+    left = MAX_ITEMS
+    for message in messages:
+        items = decode(_ITEMS.decode, bytes(message))
+        for part in (items.content, items.tool_calls):
+            if (data := bytes(part))[:1] == b"[":
+                left -= len(decode(_LIST.decode, data))
+        if left < 0:
+            raise _violated(_MESSAGES, f"must have at most {MAX_ITEMS} parts and tool calls")
+
+
+def _violated(field: str, rule: str) -> MalformedBody:
+    return MalformedBody(f"{field}: {rule}", violations=[Violation(field, rule)])
+
+
 def too_large(limit: int) -> MessageTooLarge:
     """Returns the error of a body over `limit` bytes."""
     return MessageTooLarge(f"the body is larger than {limit} bytes", limit=limit)
@@ -92,17 +177,26 @@ def wrong_shape(text: str) -> MalformedBody:
     return MalformedBody(message, violations=[violation])
 
 
-def check_depth(value: Any, field: str) -> None:
-    """Raises `MalformedBody` where free-form JSON nests deeper than `MAX_DEPTH`."""
+def check_free_form(value: Any, field: str) -> None:
+    """Raises `MalformedBody` for JSON beyond `MAX_DEPTH` or `MAX_VALUES`, and for numbers that are too large."""
     level = [value]
+    left = MAX_VALUES
     for _ in range(MAX_DEPTH):
         level = [child for item in level for child in _children(item)]
         if not level:
             return
+        left -= len(level)
+        if left < 0:
+            raise _violated(field, f"must hold at most {MAX_VALUES} values")
+        if any(type(item) is int and not -_MAX_NUMBER < item < _MAX_NUMBER for item in level):
+            raise _violated(field, "must hold no number that a double can't")
     raise MalformedBody(
         f"{field}: nests deeper than {MAX_DEPTH} levels",
         violations=[Violation(field, f"must not nest deeper than {MAX_DEPTH} levels")],
     )
+
+
+_MAX_NUMBER = 10**308
 
 
 def _children(item: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import msgspec
 
 from chat_gateway.http_edge.wire.limit_headers import Headers, refusal_headers
 from contract.reasons import Reason
-from servicekit.errors import Code, ServiceError
+from servicekit.errors import Code, ServiceError, Violation
 
 STATUS: dict[Code, int] = {
     Code.CANCELLED: 499,
@@ -104,10 +104,20 @@ class MalformedBody(ServiceError):
     reason = Reason.MALFORMED_BODY
 
 
+class UnknownEncoding(MalformedBody):
+    """The body has a content coding that is not taken. 415, which no canonical code maps to (RFC 9110, 12.5.3)."""
+
+    def __init__(self) -> None:
+        rule = "must be gzip or identity"
+        super().__init__(f"Content-Encoding: {rule}", violations=[Violation("Content-Encoding", rule)])
+
+
 def http_status(error: ServiceError) -> int:
     """Returns the status that the error is answered with."""
     if isinstance(error, MethodNotAllowed):
         return 405
+    if isinstance(error, UnknownEncoding):
+        return 415
     return _STATUS_BY_REASON.get(error.reason) or STATUS[error.code]
 
 
@@ -142,6 +152,8 @@ def error_headers(error: ServiceError) -> Headers:
         headers.append((b"www-authenticate", b'Bearer realm="parley"'))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode("latin-1")))
+    if isinstance(error, UnknownEncoding):
+        headers.append((b"accept-encoding", b"gzip"))
     return headers
 
 

@@ -19,7 +19,7 @@ from servicekit.tls import Certificates, server_context
 KEEP_ALIVE_SECONDS = 75
 """How long an idle connection stays open: longer than the usual load balancer keeps its own."""
 BACKLOG = 2048
-HEALTH_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+HEALTH_PATHS = frozenset({"/livez", "/readyz", "/startedz", "/metrics"})
 """What connections beyond the limits are served."""
 _TLS_HANDSHAKE_SECONDS = 10.0
 _RETRY_AFTER = 1.0

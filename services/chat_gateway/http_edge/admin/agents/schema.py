@@ -8,7 +8,7 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct, Value
 from msgspec import UNSET, Meta, UnsetType
 
-from chat_gateway.http_edge.wire.bodies import check_depth
+from chat_gateway.http_edge.wire.bodies import check_free_form
 from chat_gateway.http_edge.wire.times import proto_timestamp, seconds_of, to_duration
 from contract.enums import FallbackTrigger
 from contract.fields import DEFAULT_PROJECT
@@ -227,7 +227,7 @@ def with_api_names(error: ServiceError) -> ServiceError:
 
 def to_agent_config(agent: AgentJson) -> pb.AgentConfig:
     """Returns what a client may write of an agent config. Raises `InvalidArgument`, `MalformedBody`."""
-    check_depth(agent.parameters, "parameters")
+    check_free_form(agent.parameters, "parameters")
     config = pb.AgentConfig(
         id=agent.id,
         display_name=agent.name or "",

@@ -1,13 +1,18 @@
 """POST /v1/chat/completions: one turn, answered whole or streamed. Plain ASGI, since every turn pays for it."""
 
+import asyncio
+
 from access.caller import Caller
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.openai.chat.answer import CompletionChunks, completion
 from chat_gateway.http_edge.openai.chat.request import decode_request, extra_fields, param_of, to_turn_request
+from chat_gateway.http_edge.openai.chat.schema import ChatCompletionRequest
 from chat_gateway.http_edge.turn_exchange import TurnExchange
+from chat_gateway.http_edge.wire.bodies import is_large
 from chat_gateway.http_edge.wire.context import RequestContext
-from chat_gateway.http_edge.wire.turn_headers import read_turn_headers
+from chat_gateway.http_edge.wire.turn_headers import TurnHeaders, read_turn_headers
+from chat_gateway.model.turn import TurnRequest
 
 
 class ChatCompletions:
@@ -22,11 +27,19 @@ class ChatCompletions:
         exchange = TurnExchange(context, self._turns, self._settings, param_of)
         async with exchange:
             body = await exchange.body()
-            chat = decode_request(body)
-            request = to_turn_request(chat, read_turn_headers(context.headers), caller, extra_fields(body))
+            headers = read_turn_headers(context.headers)
+            if is_large(body):
+                chat, request = await asyncio.to_thread(_read, body, headers, caller)
+            else:
+                chat, request = _read(body, headers, caller)
             if chat.stream:
                 await exchange.stream(request, CompletionChunks(chat))
             else:
                 outcome = await exchange.run(request)
                 await exchange.respond(outcome, completion(outcome, chat.model))
         return exchange.status
+
+
+def _read(body: bytes, headers: TurnHeaders, caller: Caller) -> tuple[ChatCompletionRequest, TurnRequest]:
+    chat = decode_request(body)
+    return chat, to_turn_request(chat, headers, caller, extra_fields(body))

@@ -17,11 +17,12 @@ from chat_gateway.http_edge.openai.chat.schema import (
     ToolChoice,
 )
 from chat_gateway.http_edge.wire.auth import named_project
-from chat_gateway.http_edge.wire.bodies import check_depth, decode
+from chat_gateway.http_edge.wire.bodies import check_free_form, check_width, decode
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
+from chat_gateway.model.rules import check_turn_request
 from contract.enums import BusyPolicy, Role
-from servicekit.errors import Violations
+from servicekit.errors import InvalidArgument, MessageTooLarge, Violations
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -37,6 +38,7 @@ _NOTHING = (None,) * 7
 
 def decode_request(body: bytes) -> ChatCompletionRequest:
     """Returns the body as a request. Raises `MalformedBody`."""
+    check_width(body)
     return decode(_decoder.decode, body)
 
 
@@ -87,10 +89,23 @@ def to_turn_request(
         metadata=chat.metadata or {},
         on_disconnect=_ON_DISCONNECT.get(on_disconnect, model.OnDisconnect.CANCEL),
     )
+    if found:
+        _check_the_rest(request, found)
     found.check()
     if chat.response_format:
-        check_depth(chat.response_format, "response_format")
+        check_free_form(chat.response_format, "response_format")
     return request
+
+
+def _check_the_rest(request: model.TurnRequest, found: Violations) -> None:
+    """Notes what the rules of turns would refuse next, so that the caller learns everything at once."""
+    try:
+        check_turn_request(request)
+    except InvalidArgument as error:
+        for violation in error.violations:
+            found.add(param_of(violation.field), violation.description)
+    except MessageTooLarge:
+        pass  # said once the rest is right
 
 
 _SAMPLING = {"sampling.max_output_tokens": "max_completion_tokens"}
@@ -134,6 +149,10 @@ def _agreed(field: str, in_body: str | None, in_header: str, found: Violations) 
 def _refuse_unsupported(chat: ChatCompletionRequest, found: Violations) -> None:
     if chat.n is not None and chat.n != 1:
         found.add("n", "must be 1: a turn has one answer")
+    for field in ("seed", "max_tokens", "max_completion_tokens"):
+        number = getattr(chat, field)
+        if number is not None and not -(2**63) <= number < 2**63:
+            found.add(field, "must be a number of 64 bits")
     for field in ("functions", "function_call"):
         if getattr(chat, field):
             found.add(field, "is not supported: use tools and tool_choice")
@@ -234,7 +253,7 @@ def _tools(tools: list[Tool], found: Violations) -> tuple[model.Tool, ...]:
             found.add(f"tools[{index}].function", "is required")
             continue
         if function.parameters:
-            check_depth(function.parameters, f"tools[{index}].function.parameters")
+            check_free_form(function.parameters, f"tools[{index}].function.parameters")
         converted.append(
             model.Tool(
                 name=function.name,

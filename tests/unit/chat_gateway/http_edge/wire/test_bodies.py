@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from chat_gateway.http_edge.wire.bodies import MAX_DEPTH, ClientGone, check_depth, read_body, wrong_shape
+from chat_gateway.http_edge.wire.bodies import MAX_DEPTH, ClientGone, check_free_form, read_body, wrong_shape
 from chat_gateway.http_edge.wire.errors import MalformedBody
 from servicekit.errors import MessageTooLarge
 
@@ -38,9 +38,9 @@ def test_depth_is_bounded() -> None:
     deep: object = "x"
     for _ in range(MAX_DEPTH - 1):
         deep = [deep]
-    check_depth(deep, "parameters")
+    check_free_form(deep, "parameters")
     with pytest.raises(MalformedBody):
-        check_depth({"a": [deep]}, "parameters")
+        check_free_form({"a": [deep]}, "parameters")
 
 
 async def test_a_body_is_read_no_further_than_its_limit() -> None:
