@@ -45,6 +45,7 @@ _STATUSES = {
     "rate_limit_exceeded": 429,
     "resource_exhausted": 429,
     "authentication_error": 401,
+    "api_key_invalid": 401,
     "permission_error": 403,
     "permission_denied": 403,
     "unauthenticated": 401,
@@ -82,7 +83,9 @@ def read_error(body: bytes) -> UpstreamError:
     message = _text(error) if isinstance(error, str) else _text(found.get("message")) or _text(found.get("detail"))
     names = [found.get(name) for name in ("code", "status", "type", "finish_reason")]
     code = next((name for name in names if isinstance(name, str) and _CODE.fullmatch(name)), "")
-    statuses = [_status(name) for name in names]
+    details = found.get("details")
+    reasons = [one.get("reason") for one in details if isinstance(one, dict)] if isinstance(details, list) else []
+    statuses = [_status(name) for name in (*reasons, *names)]
     return UpstreamError(message, code, _text(found.get("param"))[:200], next(filter(None, statuses), 0))
 
 
@@ -121,7 +124,7 @@ class ErrorReader:
             return ProviderRateLimited(self._provider, retry_after=after)
         if status == 408 or status >= 500:
             return ProviderUnavailable(self._provider, why, status=status, retry_after=1.0 if after is None else after)
-        if status in _OPERATORS_FAULT and code != "content_filter":
+        if (status in _OPERATORS_FAULT or error.status == 401) and code != "content_filter":
             return ProviderMisconfigured(self._provider, why, status=status)
         return ProviderRejected(
             self._provider,

@@ -145,8 +145,8 @@ FORMS = [
 ]  # fmt: skip
 
 
-def refused(status: int, word: str, right: Fails, message: str = "no", **row: Any) -> list[Row]:
-    body = coded({"error": {"code": status, "message": message, "status": word}})
+def refused(status: int, word: str, right: Fails, message: str = "no", details: Any = None, **row: Any) -> list[Row]:
+    body = coded({"error": {"code": status, "message": message, "status": word, "details": details}})
     return [Row(f"{status} {word}", body, right, stream, status, **row) for stream in (False, True)]
 
 
@@ -154,6 +154,8 @@ ERRORS = [
     *refused(400, "INVALID_ARGUMENT", Fails(ProviderRejected)),
     *refused(400, "INVALID_ARGUMENT", Fails(ProviderRejected, metadata={"code": "context_length_exceeded"}),
              "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576)."),
+    *refused(400, "INVALID_ARGUMENT", Fails(ProviderMisconfigured), "API key not valid.",
+             [7, {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]),
     *refused(403, "PERMISSION_DENIED", Fails(ProviderMisconfigured), "key-1 is not allowed"),
     *refused(404, "NOT_FOUND", Fails(ProviderMisconfigured)),
     *refused(429, "RESOURCE_EXHAUSTED", Fails(ProviderRateLimited)),
