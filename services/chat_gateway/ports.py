@@ -61,6 +61,12 @@ class Sessions(Protocol):
         """Takes the limits and the lease and returns the window, or the stored turn of a repeated request."""
         ...
 
+    async def history(
+        self, begun: Begun, request: TurnRequest, config: AgentConfig, digest: bytes
+    ) -> tuple[Turn, ...] | None:
+        """Returns all turns of the session of a turn that holds its lease; None where they are too many to compare."""
+        ...
+
     async def take_limits(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
         """Takes the limits of a stateless turn; its lease holds places in them and nothing else."""
         ...

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import dropwhile, takewhile
 
 from access.caller import current
 from chat_gateway.aborts import Aborts
@@ -15,14 +16,16 @@ from chat_gateway.instances import Instances
 from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
 from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
-from chat_gateway.model.errors import AgentNotFound, TurnTimeout
-from chat_gateway.model.pairing import check_results_of_session, continues
+from chat_gateway.model.errors import AgentNotFound, HistoryMismatch, TurnTimeout
+from chat_gateway.model.history import EMPTY, compare, end_of_history, grown, is_transcript
+from chat_gateway.model.pairing import check_results_of_session, continues, whole_turns
 from chat_gateway.model.rules import check_turn_request
 from chat_gateway.model.turn import (
     AgentConfig,
     Answer,
     Begun,
     Delta,
+    HistoryPolicy,
     Lease,
     Message,
     OnDelta,
@@ -36,6 +39,7 @@ from chat_gateway.model.turn import (
 )
 from chat_gateway.ports import Configs, Sessions
 from chat_gateway.scheduler import EnteredTurn, Scheduler
+from contract.enums import Role
 from contract.reasons import Reason
 from servicekit import traces
 from servicekit.errors import ServiceError
@@ -133,8 +137,11 @@ class TurnRunner:
         async with self._held(begun.lease, stop) as lease:
             if begun.pinned_revision and not turn.request.agent_revision:
                 config = await self._configs.at_revision(config, begun.pinned_revision)
+            first, cut_after = 0, None
+            if is_transcript(turn.request) and not begun.created:
+                turn, begun, first, cut_after = await self._resent(turn, config, begun)
             if continues(turn.request.messages):
-                check_results_of_session(turn.request.messages, begun.window)
+                check_results_of_session(turn.request.messages, begun.window, first)
             answer = await self._answer(turn, config, begun)
             stored = Turn(
                 id=turn.turn_id,
@@ -145,9 +152,45 @@ class TurnRunner:
                 begin_time=turn.time,
                 model=answer.model,
                 details=answer.details,
+                history_digest=_grown(begun, turn.request, answer),
+                cut_after=cut_after,
             )
             committed = await lease.commit(stored, config, turn.request.request_id, turn.digest)
         return _outcome(stored, begun, config.revision, number=committed.turn_number, expire_time=committed.expire_time)
+
+    async def _resent(
+        self, turn: _Started, config: AgentConfig, begun: Begun
+    ) -> tuple[_Started, Begun, int, int | None]:
+        """Returns the turn with what its caller's transcript has beyond the history, and the place where that begins.
+
+        Raises `HistoryMismatch`. Where the transcript is to replace the history, what is returned with it goes on from
+        the last turn that both agree on, and that turn's number comes last.
+        """
+        request = turn.request
+        end = end_of_history(request.messages, begun.history_digest) if begun.history_digest else None
+        if end is None or end == len(request.messages):
+            turns = await self._sessions.history(begun, request, config, turn.digest)
+            if turns is None:
+                raise HistoryMismatch(begun.session_id, 0, ends=False)
+            resent, differs = compare(request.messages, turns)
+            whole = resent.last_turn == (turns[-1].number if turns else 0)
+            nothing_new = resent.first == len(request.messages)
+            if nothing_new or not (whole or request.history is HistoryPolicy.REPLACE):
+                raise HistoryMismatch(begun.session_id, differs, ends=differs == len(request.messages))
+            kept = [one.messages for one in turns if one.number <= resent.last_turn]
+            goes_on = continues(request.messages[resent.first :])
+            digest = grown(EMPTY, request.messages[: resent.first])
+            window = whole_turns(kept[::-1], config.window_messages, goes_on)
+            if not whole:
+                begun = replace(begun, window=window, history_digest=digest)
+                return (
+                    _with_new(turn, resent.first),
+                    _with_system(begun, request, resent.first),
+                    resent.first,
+                    resent.last_turn,
+                )
+            begun, end = replace(begun, history_digest=digest), resent.first
+        return _with_new(turn, end), _with_system(begun, request, end), end, None
 
     async def _begin(self, turn: _Started, config: AgentConfig) -> tuple[Begun, AgentConfig]:
         """Begins the turn; an agent that was deleted, and maybe made again, since its config was read is read again."""
@@ -211,6 +254,27 @@ class TurnRunner:
                 agent.prompt(context)
                 await turn.on_started(_started(turn, begun, config))
             return await agent.respond(context, turn.on_delta)
+
+
+def _with_new(turn: _Started, first: int) -> _Started:
+    return replace(turn, request=replace(turn.request, messages=turn.request.messages[first:]))
+
+
+def _with_system(begun: Begun, request: TurnRequest, first: int) -> Begun:
+    # The caller's own instructions are those of now, also where the turn that brought them first has left the window.
+    system = tuple(takewhile(lambda message: message.role is Role.SYSTEM, request.messages))
+    if not system or first < len(system):
+        return begun
+    texts = {message.content for message in system}
+    window = dropwhile(lambda message: message.role is Role.SYSTEM, begun.window)
+    rest = [message for message in window if message.role is not Role.SYSTEM or message.content not in texts]
+    return replace(begun, window=(*system, *rest))
+
+
+def _grown(begun: Begun, request: TurnRequest, answer: Answer) -> bytes:
+    """Returns the digest of the history with this turn; only what the caller has seen of the answer is in it."""
+    digest = begun.history_digest or (b"" if begun.message_count else EMPTY)
+    return grown(digest, (*request.messages, answer.messages[-1])) if digest else b""
 
 
 def _span(request: TurnRequest) -> traces.Span:

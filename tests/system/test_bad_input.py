@@ -93,9 +93,7 @@ CHATS = {
     "an agent id that can't be one": Chat("INVALID_FIELD", 400, {"model": "No Body"}),
     "unknown revision": Chat("REVISION_NOT_FOUND", 404, {"model": f"{AGENT}@7"}),
     "no messages": Chat("INVALID_FIELD", 400, {"messages": []}),
-    "a result of no call": Chat(
-        "INVALID_FIELD", 400, {"messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}]}
-    ),
+    "too many messages": Chat("INVALID_FIELD", 400, {"messages": [{"role": "user", "content": "x"}] * 1001}),
     "a role that does not exist": Chat("INVALID_FIELD", 400, {"messages": [{"role": "oracle", "content": "x"}]}),
     "messages of the wrong kind": Chat("MALFORMED_BODY", 400, {"messages": "hi"}),
     "a session id that can't be one": Chat("INVALID_FIELD", 400, {"session_id": "a b"}),
@@ -329,9 +327,32 @@ ELSEWHERE = {
     "test_the_bound_on_keys_is_a_setting_and_its_error_has_a_name",
     "TEMPLATE_NOT_BUILDABLE": "tests/unit/chat_gateway/test_instances.py::test_a_template_that_is_not_here_is_named",
 }
+
+
 # Reasons of who may call what: tests/system/test_access_matrix.py, with every kind of credentials.
+def test_a_transcript_that_contradicts_its_session_is_named_and_may_replace_it(system: System) -> None:
+    system.model.reset()
+    asked = {"model": AGENT, "session_id": f"resent-{uuid4().hex}"}
+    with system.client() as client:
+
+        def chat(*messages: dict[str, str], **more: str) -> httpx.Response:
+            return client.post("/v1/chat/completions", json={**asked, "messages": messages, **more})
+
+        one, other, two = ({"role": "user", "content": text} for text in ("one", "other", "two"))
+        answer = chat(one).json()["choices"][0]["message"]
+        refused = chat(other, answer, two)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "history_mismatch")
+        assert refused.json()["error"]["param"] == "messages[0]"
+        assert chat(one, answer, two).status_code == 200
+        assert chat(other, answer, two, history="replace").status_code == 200
+        kept = client.get(f"/v1/sessions/{asked['session_id']}/messages")
+        assert kept.status_code == 200
+        assert '"other"' in kept.text
+        assert '"one"' not in kept.text
+
+
 MATRIX = {"UNAUTHENTICATED", "SCOPE_MISSING", "PROJECT_DENIED", "USER_DENIED"}
-HERE = {"TURN_QUEUE_FULL", "SESSION_AGENT_MISMATCH", "IDEMPOTENCY_KEY_REUSED"}
+HERE = {"HISTORY_MISMATCH", "TURN_QUEUE_FULL", "SESSION_AGENT_MISMATCH", "IDEMPOTENCY_KEY_REUSED"}
 
 
 def test_every_reason_has_its_test() -> None:

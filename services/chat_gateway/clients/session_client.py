@@ -10,14 +10,14 @@ from chat_gateway.clients.turn_calls import ABORT, BEGIN, COMMIT, RENEW
 from chat_gateway.convert.messages import messages_from_turns, turn_from_proto, turn_to_proto
 from chat_gateway.convert.times import from_timestamp, to_duration, to_timestamp
 from chat_gateway.model.errors import SessionAgentMismatch
-from chat_gateway.model.pairing import continues
+from chat_gateway.model.history import new_part
+from chat_gateway.model.pairing import continues, whole_turns
 from chat_gateway.model.turn import (
     AgentConfig,
     Begun,
     Committed,
     Lease,
     LimitState,
-    Message,
     Turn,
     TurnLimit,
     TurnRequest,
@@ -32,6 +32,8 @@ from parley.session.v1 import turn_service_pb2 as pb
 from servicekit.channels import call
 from servicekit.errors import RemoteError
 
+MAX_COMPARED_MESSAGES = 1000
+"""Longer histories are not read to compare a transcript with them: their digest alone decides."""
 _OTHER_REPLICA_PAUSES = (0.0, 0.05, 0.2)
 """Seconds before a turn whose replica stops is begun at another one."""
 
@@ -57,8 +59,29 @@ class SessionClient:
         A replica that stops while the turn waits there has taken nothing: the next replica is asked, at the end of the
         session's queue.
         """
+        begin = self._begin_request(request, config, turn_id, digest)
+        if limits:
+            begin.limits.extend(map(_limit_to_proto, limits))
         waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
-        begin = pb.BeginTurnRequest(
+        return _begun(await self._begin(begin, self._timeout if request.busy is BusyPolicy.REJECT else waits))
+
+    async def history(
+        self, begun: Begun, request: TurnRequest, config: AgentConfig, digest: bytes
+    ) -> tuple[Turn, ...] | None:
+        """Begins the turn again, with another window: it holds the lease already."""
+        assert begun.lease is not None, "the turn holds its lease"
+        begin = self._begin_request(request, config, begun.lease.turn_id, digest)
+        begin.session_id, begin.session_must_exist = begun.session_id, True
+        begin.window_messages, begin.continues = MAX_COMPARED_MESSAGES, False
+        begin.busy = BUSY_POLICY_NUMBERS[BusyPolicy.REJECT]
+        response = await self._begin(begin, self._timeout)
+        turns = tuple(turn_from_proto(turn) for turn in response.window)
+        return turns if sum(len(turn.messages) for turn in turns) == response.session.message_count else None
+
+    def _begin_request(
+        self, request: TurnRequest, config: AgentConfig, turn_id: str, digest: bytes
+    ) -> pb.BeginTurnRequest:
+        return pb.BeginTurnRequest(
             project=request.project,
             session_id=request.session_id,
             session_must_exist=request.session_must_exist,
@@ -73,11 +96,8 @@ class SessionClient:
             request_id=request.request_id,
             request_digest=digest,
             metadata=request.metadata,
-            continues=continues(request.messages),
+            continues=continues(new_part(request)),
         )
-        if limits:
-            begin.limits.extend(map(_limit_to_proto, limits))
-        return _begun(await self._begin(begin, self._timeout if request.busy is BusyPolicy.REJECT else waits))
 
     async def take_limits(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
         waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
@@ -112,6 +132,10 @@ class SessionClient:
             request_digest=digest,
             idle_ttl=to_duration(config.idle_ttl),
         )
+        if turn.history_digest:
+            request.history_digest = turn.history_digest
+        if turn.cut_after is not None:
+            request.cut_after_turn = turn.cut_after
         response = await self._turns.call(COMMIT, request, timeout=self._timeout)
         return Committed(response.turn_number, from_timestamp(response.expire_time))
 
@@ -146,7 +170,7 @@ class SessionReaderClient:
         listed = await call(self._sessions.ListMessages, newest, timeout=self._timeout, peer=SESSION_SVC)
         turns = [messages_from_turns((turn,)) for turn in listed.turns]
         return StoredWindow(
-            _whole_turns(turns, config.window_messages, goes_on),
+            whole_turns(turns, config.window_messages, goes_on),
             session.message_count,
             dict(session.metadata),
             session.pinned_revision,
@@ -168,20 +192,6 @@ class SessionAdminClient:
         await call(self._sessions.DeleteSessions, request, timeout=self._timeout, peer=SESSION_SVC)
 
 
-def _whole_turns(newest_first: list[tuple[Message, ...]], limit: int, goes_on: bool) -> tuple[Message, ...]:
-    """Returns the window as BeginTurn returns it; `goes_on`: all of the chain of tool calls that is under way is in."""
-    kept: list[tuple[Message, ...]] = []
-    for turn in newest_first:
-        limit -= len(turn)
-        if limit < 0 and not goes_on:
-            break
-        kept.append(turn)
-        goes_on = goes_on and continues(turn)
-    while kept and continues(kept[-1]):
-        kept.pop()
-    return tuple(message for turn in reversed(kept) for message in turn)
-
-
 def _begun(response: pb.BeginTurnResponse) -> Begun:
     session = response.session
     replayed = turn_from_proto(response.replayed_turn) if response.HasField("replayed_turn") else None
@@ -196,6 +206,7 @@ def _begun(response: pb.BeginTurnResponse) -> Begun:
         window=messages_from_turns(response.window),
         replayed=replayed,
         limits=_limit_states(response),
+        history_digest=response.history_digest,
     )
 
 

@@ -15,7 +15,16 @@ from chat_gateway.convert.messages import (
 )
 from chat_gateway.convert.sampling import sampling_from_proto
 from chat_gateway.convert.times import to_timestamp
-from chat_gateway.model.turn import Delta, Message, OnDisconnect, Tool, TurnOutcome, TurnRequest, TurnStarted
+from chat_gateway.model.turn import (
+    Delta,
+    HistoryPolicy,
+    Message,
+    OnDisconnect,
+    Tool,
+    TurnOutcome,
+    TurnRequest,
+    TurnStarted,
+)
 from contract.fields import DEFAULT_PROJECT
 from contract.wire import BUSY_POLICIES, ROLES
 from parley.chat.v1 import chat_service_pb2 as pb
@@ -26,6 +35,14 @@ _ON_DISCONNECT = {
     pb.ON_DISCONNECT_UNSPECIFIED: OnDisconnect.CANCEL,
     pb.ON_DISCONNECT_CANCEL: OnDisconnect.CANCEL,
     pb.ON_DISCONNECT_FINISH: OnDisconnect.FINISH,
+}
+
+
+_HISTORY = {
+    pb.HISTORY_POLICY_UNSPECIFIED: HistoryPolicy.MATCH,
+    pb.HISTORY_POLICY_MATCH: HistoryPolicy.MATCH,
+    pb.HISTORY_POLICY_REPLACE: HistoryPolicy.REPLACE,
+    pb.HISTORY_POLICY_APPEND: HistoryPolicy.APPEND,
 }
 
 
@@ -50,6 +67,7 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
         response_format=_object(turn.response_format, "response_format") if turn.HasField("response_format") else None,
         metadata=dict(turn.metadata),
         on_disconnect=_ON_DISCONNECT[turn.on_disconnect],
+        history=_HISTORY[turn.history],
         timeout=timeout,
     )
 
@@ -130,6 +148,8 @@ def _check_enums(turn: pb.TurnInput) -> None:
             found.add(f"messages[{number}].role", "must be a role that exists")
     if turn.busy not in BUSY_POLICIES:
         found.add("busy", "must be a policy that exists")
+    if turn.history not in _HISTORY:
+        found.add("history", "must be a policy that exists")
     if turn.on_disconnect not in _ON_DISCONNECT:
         found.add("on_disconnect", "must be a value that exists")
     found.check()

@@ -17,6 +17,26 @@ class AgentNotFound(ServiceError):
         super().__init__(f"there is no agent {agent_id!r}", metadata={"agent_id": agent_id})
 
 
+class HistoryMismatch(ServiceError):
+    """The transcript contradicts what is stored. `first` is the place of the first message that differs."""
+
+    code = Code.ABORTED
+    reason = Reason.HISTORY_MISMATCH
+
+    def __init__(self, session_id: str, first: int, *, ends: bool) -> None:
+        field = f"messages[{first}]"
+        problem = (
+            "the session's history goes on where these messages end"
+            if ends
+            else "differs from the session's history, with which the messages agree up to here"
+        )
+        super().__init__(
+            f"{field}: {problem}; send the new messages only, or choose what these are: `history: replace` or `append`",
+            violations=[Violation(field, problem)],
+            metadata={"session_id": session_id, "first_difference": str(first)},
+        )
+
+
 class PlaceholderMissing(ServiceError):
     """The instructions name a placeholder that nothing fills."""
 

@@ -30,6 +30,20 @@ def continues(messages: Iterable[Message]) -> bool:
     return False
 
 
+def whole_turns(newest_first: Sequence[tuple[Message, ...]], limit: int, goes_on: bool) -> tuple[Message, ...]:
+    """Returns the window as BeginTurn returns it; `goes_on`: all of the chain of tool calls that is under way is in."""
+    kept: list[tuple[Message, ...]] = []
+    for turn in newest_first:
+        limit -= len(turn)
+        if limit < 0 and not goes_on:
+            break
+        kept.append(turn)
+        goes_on = goes_on and continues(turn)
+    while kept and continues(kept[-1]):
+        kept.pop()
+    return tuple(message for turn in reversed(kept) for message in turn)
+
+
 def check_results(messages: Sequence[Message], known: Set[str] | None, found: Violations, first: int = 0) -> None:
     """Notes each result whose call does not wait for one; `known` are the calls before these messages that do.
 

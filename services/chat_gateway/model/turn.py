@@ -39,6 +39,17 @@ class ProviderData:
     json: bytes
 
 
+class HistoryPolicy(enum.StrEnum):
+    """What a request of a session that holds answers of the assistant is to the history."""
+
+    MATCH = "match"
+    """The caller's transcript: what of it is stored is not stored again, and what contradicts is refused."""
+    REPLACE = "replace"
+    """The caller's transcript, and the history from now on."""
+    APPEND = "append"
+    """More of the conversation, such as examples."""
+
+
 @value
 class ToolCall:
     """A call of a tool by the model; `arguments` is the model's JSON text, which may be invalid."""
@@ -210,6 +221,7 @@ class TurnRequest:
     """Fields that are the provider's to understand, each as JSON: passed on, or refused by name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
+    history: HistoryPolicy = HistoryPolicy.MATCH
     timeout: float | None = None
     """Seconds that the caller will wait; None: the gateway's own bound."""
 
@@ -292,6 +304,10 @@ class Turn:
     model: str
     number: int = 0
     details: AnswerDetails = NO_DETAILS
+    history_digest: bytes = b""
+    """Of all that was said with this turn; empty where it is not known."""
+    cut_after: int | None = None
+    """The turns of the session behind this number go when the turn is committed."""
 
 
 @value
@@ -321,6 +337,8 @@ class Begun:
     window: tuple[Message, ...]
     replayed: Turn | None
     limits: tuple[LimitState, ...] = ()
+    history_digest: bytes = b""
+    """Of all that was said; empty where it is not known."""
 
 
 def begun_stateless(request: TurnRequest, lease: Lease | None = None, limits: tuple[LimitState, ...] = ()) -> Begun:

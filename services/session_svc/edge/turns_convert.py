@@ -96,6 +96,7 @@ def begun_on_the_wire(outcome: Begun | Replayed) -> bytes:
     if outcome.limits:
         response.limits.extend(map(_limit_state, outcome.limits))
     response.created = outcome.created
+    response.history_digest = outcome.session.history_digest
     pieces = [response.SerializeToString()]
     for turn in outcome.window:
         pieces += (_WINDOW_TAG, varint(len(turn)), turn)
@@ -147,6 +148,10 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
     mark = _request_mark(request.request_id, request.request_digest)
     rules.check_commit(found, held, turn.id, idle_ms, mark)
     continues = check_messages(found, "turn.messages", turn.messages, _FORM, max_messages=rules.MAX_MESSAGES)
+    if len(request.history_digest) > rules.MAX_DIGEST_BYTES:
+        found.add("history_digest", f"must be at most {rules.MAX_DIGEST_BYTES} bytes")
+    if request.cut_after_turn < 0:
+        found.add("cut_after_turn", "must be 0 or more")
     if turn.HasField("metadata"):
         rules.check_turn_metadata(found, _as_json(turn.metadata))
     found.check()
@@ -165,6 +170,8 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
         agent_revision=max(turn.agent_revision, 0),
         idle_ms=idle_ms,
         request=mark,
+        history_digest=request.history_digest,
+        cut_after=request.cut_after_turn if request.HasField("cut_after_turn") else None,
     )
 
 

@@ -68,6 +68,8 @@ class Session:
     agent_revision: int = 0
     pinned_revision: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
+    history_digest: bytes = b""
+    """What the commit of the newest turn gave; empty where it gave none."""
 
     @property
     def turn_count(self) -> int:
@@ -186,6 +188,9 @@ class CommitTurn:
     agent_revision: int = 0
     idle_ms: int = DEFAULT_IDLE_MS
     request: RequestMark | None = None
+    history_digest: bytes = b""
+    cut_after: int | None = None
+    """Turns behind this number are removed first."""
 
 
 @value

@@ -43,7 +43,7 @@ class Renew(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """commit.lua. `turn` and `flags` are as `turn_codec.body_of` returns them."""
+    """commit.lua. `turn` and `flags` are as `turn_codec.body_of` returns them; `-` cuts nothing."""
 
     token: int
     turn_id: str
@@ -63,6 +63,8 @@ class Commit(NamedTuple):
     drop_oldest: int
     claim_ms: int
     id_sum: int
+    history: bytes
+    cut_after: int | str
 
 
 class Abort(NamedTuple):
@@ -212,6 +214,7 @@ class SessionFields(NamedTuple):
     revision: bytes | None
     pinned: bytes | None
     metadata: bytes | None
+    history: bytes | None
 
 
 class BeginOk(NamedTuple):

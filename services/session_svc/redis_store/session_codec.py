@@ -40,4 +40,11 @@ def _session_of(key: SessionKey, fields: SessionFields) -> Session:
         int(fields.revision or 0),
         int(fields.pinned or 0),
         json.loads(fields.metadata) if fields.metadata else {},
+        _history_digest(fields),
     )
+
+
+def _history_digest(fields: SessionFields) -> bytes:
+    """Returns the digest that came with the newest turn: a replica of the previous release stores turns without one."""
+    number, _, digest = (fields.history or b"").partition(b":")
+    return digest if number == fields.last else b""

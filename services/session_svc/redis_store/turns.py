@@ -231,6 +231,8 @@ class RedisTurns:
             drop_oldest=int(limits.when_full is WhenFull.DROP_OLDEST),
             claim_ms=limits.claim_ms,
             id_sum=id_sum(commit.lease.turn_id),
+            history=commit.history_digest,
+            cut_after="-" if commit.cut_after is None else commit.cut_after,
         )
         return self._scripts.command(commit.lease.key, call)
 

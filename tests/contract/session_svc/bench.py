@@ -131,6 +131,8 @@ class Bench:
         request: RequestMark | None = None,
         turn: bytes | None = None,
         idle_ms: int = 60_000,
+        history_digest: bytes = b"",
+        cut_after: int | None = None,
     ) -> Committed:
         """Commits a turn whose bytes are its id."""
         return await self.turns.commit(
@@ -141,6 +143,8 @@ class Bench:
                 continues=continues,
                 idle_ms=idle_ms,
                 request=request,
+                history_digest=history_digest,
+                cut_after=cut_after,
             )
         )
 

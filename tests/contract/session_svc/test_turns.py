@@ -10,7 +10,16 @@ from session_svc.model.errors import (
     SessionBusy,
     SessionNotFound,
 )
-from session_svc.model.session import AgentIncarnation, CommitTurn, Lease, Replayed, SessionKey, TurnQuery, Usage
+from session_svc.model.session import (
+    AgentIncarnation,
+    CommitTurn,
+    Lease,
+    Replayed,
+    RequestMark,
+    SessionKey,
+    TurnQuery,
+    Usage,
+)
 from tests.contract.session_svc.bench import UID, Bench, number_field
 
 KEY = SessionKey("default", "s1")
@@ -76,6 +85,31 @@ async def test_window_of_a_turn_that_continues_holds_its_whole_chain(bench: Benc
     first = 1 if window == 1000 else 2
     assert len(begun.window) == 42 - first + 1
     assert begun.window[0] == (b"before" if first == 1 else b"task") + number_field(first)
+
+
+async def test_a_session_has_the_digest_of_its_newest_turn(bench: Bench) -> None:
+    begun = await bench.begun("t1")
+    assert begun.session.history_digest == b""
+    await bench.commit(begun, history_digest=b":\x00d")
+    begun = await bench.begun("t2")
+    assert begun.session.history_digest == b":\x00d"
+    await bench.commit(begun)
+    assert (await bench.begun("t3")).session.history_digest == b""
+
+
+async def test_a_commit_cuts_turns_and_what_is_remembered_of_their_requests(bench: Bench) -> None:
+    for n in range(1, 5):
+        request = RequestMark(f"r{n}", b"d")
+        await bench.commit(await bench.begun(f"t{n}", request=request), request=request)
+    committed = await bench.commit(await bench.begun("new"), messages=3, cut_after=2)
+    assert committed.turn_number == 3
+    session = await bench.sessions.get(KEY)
+    assert (session.last_turn, session.turn_count, session.message_count) == (3, 3, 7)
+    assert isinstance(await bench.begin("again", request=RequestMark("r2", b"d")), Replayed)
+    begun = await bench.begun("other", request=RequestMark("r3", b"d"))
+    assert begun.window == [turn + number_field(n) for n, turn in enumerate((b"t1", b"t2", b"new"), 1)]
+    assert (await bench.commit(begun, cut_after=0)).turn_number == 1
+    assert (await bench.sessions.get(KEY)).message_count == 2
 
 
 async def test_begin_again_with_the_same_turn_id_gets_the_same_lease(bench: Bench) -> None:

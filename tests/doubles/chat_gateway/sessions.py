@@ -72,6 +72,8 @@ class FakeSessions:
     metadata: dict[str, str] = field(default_factory=dict)
     replay: Turn | None = None
     commits: int = 0
+    histories: int = 0
+    """How often a whole history was read."""
     limits: list[tuple[TurnLimit, ...]] = field(default_factory=list)
     states: tuple[LimitState, ...] = ()
     aborted_limits: list[tuple[str, ...]] = field(default_factory=list)
@@ -121,7 +123,14 @@ class FakeSessions:
             window=window,
             replayed=stored,
             limits=self.states,
+            history_digest=stored_turns[-1].history_digest if stored_turns else b"",
         )
+
+    async def history(
+        self, begun: Begun, request: TurnRequest, config: AgentConfig, digest: bytes
+    ) -> tuple[Turn, ...] | None:
+        self.histories += 1
+        return tuple(replace(turn, number=n) for n, turn in enumerate(self.turns.get(begun.session_id, []), 1))
 
     async def take_limits(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
         self.limits.append(limits)
@@ -159,6 +168,8 @@ class FakeSessions:
                 if not stored:
                     del self.turns[lease.session_id]
                 raise
+            if turn.cut_after is not None:
+                del stored[turn.cut_after :]
             stored.append(turn)
             numbers = [len(stored)]
             if request_id:

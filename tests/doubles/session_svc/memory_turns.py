@@ -219,10 +219,20 @@ class MemoryTurns:
         limits = state.limits
         if limits.when_full is WhenFull.REFUSE and len(stored.turns) >= limits.turns_per_session:
             raise SessionFull(lease.key.session_id, limits.turns_per_session)
+        if commit.cut_after is not None:
+            self._cut(commit.cut_after, stored)
         self._append(commit, stored)
         session = stored.session
         state.release(lease.key, stored)
         return Committed(session.last_turn, session.expire_ms)
+
+    def _cut(self, last: int, stored: Stored) -> None:
+        while stored.turns and stored.turns[-1].number > last:
+            stored.turns.pop()
+            stored.leases.pop()
+        self._state.change(stored, last_turn=max(last, stored.session.first_turn - 1))
+        for request_id in [one for one, outcome in stored.outcomes.items() if outcome.number > last]:
+            del stored.outcomes[request_id]
 
     def _append(self, commit: CommitTurn, stored: Stored) -> None:
         state, session, now = self._state, stored.session, self._state.now()
@@ -243,6 +253,7 @@ class MemoryTurns:
             idle_ms=commit.idle_ms,
             expire_ms=min(now + commit.idle_ms, session.created_ms + session.lifetime_ms),
             agent_revision=commit.agent_revision or session.agent_revision,
+            history_digest=commit.history_digest,
             usage=Usage(
                 usage.prompt_tokens + added.prompt_tokens,
                 usage.completion_tokens + added.completion_tokens,

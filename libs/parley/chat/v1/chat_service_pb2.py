@@ -29,7 +29,7 @@ from parley.session.v1 import message_pb2 as parley_dot_session_dot_v1_dot_messa
 from parley.session.v1 import turn_service_pb2 as parley_dot_session_dot_v1_dot_turn__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!parley/chat/v1/chat_service.proto\x12\x0eparley.chat.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\x1a\x1fparley/session/v1/message.proto\x1a$parley/session/v1/turn_service.proto\"\xc2\x04\n\tTurnInput\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12,\n\x08messages\x18\x03 \x03(\x0b\x32\x1a.parley.session.v1.Message\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\x1a\n\x12session_must_exist\x18\x06 \x01(\x08\x12\x11\n\tstateless\x18\x07 \x01(\x08\x12+\n\x04\x62usy\x18\x08 \x01(\x0e\x32\x1d.parley.session.v1.BusyPolicy\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x16\n\x0e\x61gent_revision\x18\n \x01(\x03\x12*\n\x08sampling\x18\x0b \x01(\x0b\x32\x18.parley.chat.v1.Sampling\x12#\n\x05tools\x18\x0c \x03(\x0b\x32\x14.parley.chat.v1.Tool\x12\x13\n\x0btool_choice\x18\r \x01(\t\x12\x30\n\x0fresponse_format\x18\x0e \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x39\n\x08metadata\x18\x0f \x03(\x0b\x32\'.parley.chat.v1.TurnInput.MetadataEntry\x12\x33\n\ron_disconnect\x18\x10 \x01(\x0e\x32\x1c.parley.chat.v1.OnDisconnect\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9c\x02\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12\x11\n\x04seed\x18\x05 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x01H\x05\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x14\n\x12_max_output_tokensB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"f\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"\xe6\x02\n\x0bTurnOutcome\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x17\n\x0fsession_created\x18\x03 \x01(\x08\x12\x13\n\x0bturn_number\x18\x04 \x01(\x03\x12\x37\n\x13session_expire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61gent_revision\x18\x06 \x01(\x03\x12\x36\n\rfinish_reason\x18\x07 \x01(\x0e\x32\x1f.parley.session.v1.FinishReason\x12\'\n\x05usage\x18\x08 \x01(\x0b\x32\x18.parley.session.v1.Usage\x12\r\n\x05model\x18\t \x01(\t\x12\x10\n\x08replayed\x18\n \x01(\x08\x12\x31\n\x07\x64\x65tails\x18\x0b \x01(\x0b\x32 .parley.session.v1.AnswerDetails\";\n\x0f\x43ompleteRequest\x12(\n\x05input\x18\x01 \x01(\x0b\x32\x19.parley.chat.v1.TurnInput\"m\n\x10\x43ompleteResponse\x12+\n\x07message\x18\x01 \x01(\x0b\x32\x1a.parley.session.v1.Message\x12,\n\x07outcome\x18\x02 \x01(\x0b\x32\x1b.parley.chat.v1.TurnOutcome\"A\n\x15StreamCompleteRequest\x12(\n\x05input\x18\x01 \x01(\x0b\x32\x19.parley.chat.v1.TurnInput\"\xb1\x01\n\x16StreamCompleteResponse\x12.\n\x07started\x18\x01 \x01(\x0b\x32\x1b.parley.chat.v1.TurnStartedH\x00\x12-\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x1c.parley.chat.v1.MessageDeltaH\x00\x12/\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1b.parley.chat.v1.TurnOutcomeH\x00\x42\x07\n\x05\x65vent\"\xae\x01\n\x0bTurnStarted\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x17\n\x0fsession_created\x18\x03 \x01(\x08\x12\x16\n\x0e\x61gent_revision\x18\x04 \x01(\x03\x12\x37\n\x13session_expire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08replayed\x18\x06 \x01(\x08\"\xae\x01\n\x0cMessageDelta\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t\x12\x31\n\ntool_calls\x18\x02 \x03(\x0b\x32\x1d.parley.chat.v1.ToolCallDelta\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12\x11\n\treasoning\x18\x04 \x01(\t\x12\x36\n\rprovider_data\x18\x05 \x01(\x0b\x32\x1f.parley.session.v1.ProviderData\"\x83\x01\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\x12\x36\n\rprovider_data\x18\x05 \x01(\x0b\x32\x1f.parley.session.v1.ProviderData\"@\n\x14PreviewPromptRequest\x12(\n\x05input\x18\x01 \x01(\x0b\x32\x19.parley.chat.v1.TurnInput\"\xb5\x01\n\x15PreviewPromptResponse\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.parley.session.v1.Message\x12\x1d\n\x15omitted_message_count\x18\x02 \x01(\x03\x12\x16\n\x0e\x61gent_revision\x18\x03 \x01(\x03\x12\x37\n\x13session_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*a\n\x0cOnDisconnect\x12\x1d\n\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x18\n\x14ON_DISCONNECT_CANCEL\x10\x01\x12\x18\n\x14ON_DISCONNECT_FINISH\x10\x02\x32\xa3\x03\n\x0b\x43hatService\x12y\n\x08\x43omplete\x12\x1f.parley.chat.v1.CompleteRequest\x1a .parley.chat.v1.CompleteResponse\"*\xba\xd7\x18&\n\x04\x63hat\x12\rinput.project\x1a\rinput.user_id \x01\x12\x8d\x01\n\x0eStreamComplete\x12%.parley.chat.v1.StreamCompleteRequest\x1a&.parley.chat.v1.StreamCompleteResponse\"*\xba\xd7\x18&\n\x04\x63hat\x12\rinput.project\x1a\rinput.user_id \x01\x30\x01\x12\x88\x01\n\rPreviewPrompt\x12$.parley.chat.v1.PreviewPromptRequest\x1a%.parley.chat.v1.PreviewPromptResponse\"*\xba\xd7\x18&\n\x04\x63hat\x12\rinput.project\x1a\rinput.user_id \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!parley/chat/v1/chat_service.proto\x12\x0eparley.chat.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\x1a\x1fparley/session/v1/message.proto\x1a$parley/session/v1/turn_service.proto\"\xf2\x04\n\tTurnInput\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12,\n\x08messages\x18\x03 \x03(\x0b\x32\x1a.parley.session.v1.Message\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\x1a\n\x12session_must_exist\x18\x06 \x01(\x08\x12\x11\n\tstateless\x18\x07 \x01(\x08\x12+\n\x04\x62usy\x18\x08 \x01(\x0e\x32\x1d.parley.session.v1.BusyPolicy\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x16\n\x0e\x61gent_revision\x18\n \x01(\x03\x12*\n\x08sampling\x18\x0b \x01(\x0b\x32\x18.parley.chat.v1.Sampling\x12#\n\x05tools\x18\x0c \x03(\x0b\x32\x14.parley.chat.v1.Tool\x12\x13\n\x0btool_choice\x18\r \x01(\t\x12\x30\n\x0fresponse_format\x18\x0e \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x39\n\x08metadata\x18\x0f \x03(\x0b\x32\'.parley.chat.v1.TurnInput.MetadataEntry\x12\x33\n\ron_disconnect\x18\x10 \x01(\x0e\x32\x1c.parley.chat.v1.OnDisconnect\x12.\n\x07history\x18\x12 \x01(\x0e\x32\x1d.parley.chat.v1.HistoryPolicy\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9c\x02\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12\x11\n\x04seed\x18\x05 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x01H\x05\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x14\n\x12_max_output_tokensB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"f\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"\xe6\x02\n\x0bTurnOutcome\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x17\n\x0fsession_created\x18\x03 \x01(\x08\x12\x13\n\x0bturn_number\x18\x04 \x01(\x03\x12\x37\n\x13session_expire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61gent_revision\x18\x06 \x01(\x03\x12\x36\n\rfinish_reason\x18\x07 \x01(\x0e\x32\x1f.parley.session.v1.FinishReason\x12\'\n\x05usage\x18\x08 \x01(\x0b\x32\x18.parley.session.v1.Usage\x12\r\n\x05model\x18\t \x01(\t\x12\x10\n\x08replayed\x18\n \x01(\x08\x12\x31\n\x07\x64\x65tails\x18\x0b \x01(\x0b\x32 .parley.session.v1.AnswerDetails\";\n\x0f\x43ompleteRequest\x12(\n\x05input\x18\x01 \x01(\x0b\x32\x19.parley.chat.v1.TurnInput\"m\n\x10\x43ompleteResponse\x12+\n\x07message\x18\x01 \x01(\x0b\x32\x1a.parley.session.v1.Message\x12,\n\x07outcome\x18\x02 \x01(\x0b\x32\x1b.parley.chat.v1.TurnOutcome\"A\n\x15StreamCompleteRequest\x12(\n\x05input\x18\x01 \x01(\x0b\x32\x19.parley.chat.v1.TurnInput\"\xb1\x01\n\x16StreamCompleteResponse\x12.\n\x07started\x18\x01 \x01(\x0b\x32\x1b.parley.chat.v1.TurnStartedH\x00\x12-\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x1c.parley.chat.v1.MessageDeltaH\x00\x12/\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1b.parley.chat.v1.TurnOutcomeH\x00\x42\x07\n\x05\x65vent\"\xae\x01\n\x0bTurnStarted\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x17\n\x0fsession_created\x18\x03 \x01(\x08\x12\x16\n\x0e\x61gent_revision\x18\x04 \x01(\x03\x12\x37\n\x13session_expire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08replayed\x18\x06 \x01(\x08\"\xae\x01\n\x0cMessageDelta\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t\x12\x31\n\ntool_calls\x18\x02 \x03(\x0b\x32\x1d.parley.chat.v1.ToolCallDelta\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12\x11\n\treasoning\x18\x04 \x01(\t\x12\x36\n\rprovider_data\x18\x05 \x01(\x0b\x32\x1f.parley.session.v1.ProviderData\"\x83\x01\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\x12\x36\n\rprovider_data\x18\x05 \x01(\x0b\x32\x1f.parley.session.v1.ProviderData\"@\n\x14PreviewPromptRequest\x12(\n\x05input\x18\x01 \x01(\x0b\x32\x19.parley.chat.v1.TurnInput\"\xb5\x01\n\x15PreviewPromptResponse\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.parley.session.v1.Message\x12\x1d\n\x15omitted_message_count\x18\x02 \x01(\x03\x12\x16\n\x0e\x61gent_revision\x18\x03 \x01(\x03\x12\x37\n\x13session_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x80\x01\n\rHistoryPolicy\x12\x1e\n\x1aHISTORY_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14HISTORY_POLICY_MATCH\x10\x01\x12\x1a\n\x16HISTORY_POLICY_REPLACE\x10\x02\x12\x19\n\x15HISTORY_POLICY_APPEND\x10\x03*a\n\x0cOnDisconnect\x12\x1d\n\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x18\n\x14ON_DISCONNECT_CANCEL\x10\x01\x12\x18\n\x14ON_DISCONNECT_FINISH\x10\x02\x32\xa3\x03\n\x0b\x43hatService\x12y\n\x08\x43omplete\x12\x1f.parley.chat.v1.CompleteRequest\x1a .parley.chat.v1.CompleteResponse\"*\xba\xd7\x18&\n\x04\x63hat\x12\rinput.project\x1a\rinput.user_id \x01\x12\x8d\x01\n\x0eStreamComplete\x12%.parley.chat.v1.StreamCompleteRequest\x1a&.parley.chat.v1.StreamCompleteResponse\"*\xba\xd7\x18&\n\x04\x63hat\x12\rinput.project\x1a\rinput.user_id \x01\x30\x01\x12\x88\x01\n\rPreviewPrompt\x12$.parley.chat.v1.PreviewPromptRequest\x1a%.parley.chat.v1.PreviewPromptResponse\"*\xba\xd7\x18&\n\x04\x63hat\x12\rinput.project\x1a\rinput.user_id \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,36 +44,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATSERVICE'].methods_by_name['StreamComplete']._serialized_options = b'\272\327\030&\n\004chat\022\rinput.project\032\rinput.user_id \001'
   _globals['_CHATSERVICE'].methods_by_name['PreviewPrompt']._loaded_options = None
   _globals['_CHATSERVICE'].methods_by_name['PreviewPrompt']._serialized_options = b'\272\327\030&\n\004chat\022\rinput.project\032\rinput.user_id \001'
-  _globals['_ONDISCONNECT']._serialized_start=2706
-  _globals['_ONDISCONNECT']._serialized_end=2803
+  _globals['_HISTORYPOLICY']._serialized_start=2755
+  _globals['_HISTORYPOLICY']._serialized_end=2883
+  _globals['_ONDISCONNECT']._serialized_start=2885
+  _globals['_ONDISCONNECT']._serialized_end=2982
   _globals['_TURNINPUT']._serialized_start=217
-  _globals['_TURNINPUT']._serialized_end=795
-  _globals['_TURNINPUT_METADATAENTRY']._serialized_start=748
-  _globals['_TURNINPUT_METADATAENTRY']._serialized_end=795
-  _globals['_SAMPLING']._serialized_start=798
-  _globals['_SAMPLING']._serialized_end=1082
-  _globals['_TOOL']._serialized_start=1084
-  _globals['_TOOL']._serialized_end=1186
-  _globals['_TURNOUTCOME']._serialized_start=1189
-  _globals['_TURNOUTCOME']._serialized_end=1547
-  _globals['_COMPLETEREQUEST']._serialized_start=1549
-  _globals['_COMPLETEREQUEST']._serialized_end=1608
-  _globals['_COMPLETERESPONSE']._serialized_start=1610
-  _globals['_COMPLETERESPONSE']._serialized_end=1719
-  _globals['_STREAMCOMPLETEREQUEST']._serialized_start=1721
-  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=1786
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=1789
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=1966
-  _globals['_TURNSTARTED']._serialized_start=1969
-  _globals['_TURNSTARTED']._serialized_end=2143
-  _globals['_MESSAGEDELTA']._serialized_start=2146
-  _globals['_MESSAGEDELTA']._serialized_end=2320
-  _globals['_TOOLCALLDELTA']._serialized_start=2323
-  _globals['_TOOLCALLDELTA']._serialized_end=2454
-  _globals['_PREVIEWPROMPTREQUEST']._serialized_start=2456
-  _globals['_PREVIEWPROMPTREQUEST']._serialized_end=2520
-  _globals['_PREVIEWPROMPTRESPONSE']._serialized_start=2523
-  _globals['_PREVIEWPROMPTRESPONSE']._serialized_end=2704
-  _globals['_CHATSERVICE']._serialized_start=2806
-  _globals['_CHATSERVICE']._serialized_end=3225
+  _globals['_TURNINPUT']._serialized_end=843
+  _globals['_TURNINPUT_METADATAENTRY']._serialized_start=796
+  _globals['_TURNINPUT_METADATAENTRY']._serialized_end=843
+  _globals['_SAMPLING']._serialized_start=846
+  _globals['_SAMPLING']._serialized_end=1130
+  _globals['_TOOL']._serialized_start=1132
+  _globals['_TOOL']._serialized_end=1234
+  _globals['_TURNOUTCOME']._serialized_start=1237
+  _globals['_TURNOUTCOME']._serialized_end=1595
+  _globals['_COMPLETEREQUEST']._serialized_start=1597
+  _globals['_COMPLETEREQUEST']._serialized_end=1656
+  _globals['_COMPLETERESPONSE']._serialized_start=1658
+  _globals['_COMPLETERESPONSE']._serialized_end=1767
+  _globals['_STREAMCOMPLETEREQUEST']._serialized_start=1769
+  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=1834
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=1837
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=2014
+  _globals['_TURNSTARTED']._serialized_start=2017
+  _globals['_TURNSTARTED']._serialized_end=2191
+  _globals['_MESSAGEDELTA']._serialized_start=2194
+  _globals['_MESSAGEDELTA']._serialized_end=2368
+  _globals['_TOOLCALLDELTA']._serialized_start=2371
+  _globals['_TOOLCALLDELTA']._serialized_end=2502
+  _globals['_PREVIEWPROMPTREQUEST']._serialized_start=2504
+  _globals['_PREVIEWPROMPTREQUEST']._serialized_end=2568
+  _globals['_PREVIEWPROMPTRESPONSE']._serialized_start=2571
+  _globals['_PREVIEWPROMPTRESPONSE']._serialized_end=2752
+  _globals['_CHATSERVICE']._serialized_start=2985
+  _globals['_CHATSERVICE']._serialized_end=3404
 # @@protoc_insertion_point(module_scope)

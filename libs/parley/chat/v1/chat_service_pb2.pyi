@@ -23,6 +23,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _HistoryPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HistoryPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HistoryPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HISTORY_POLICY_UNSPECIFIED: _HistoryPolicy.ValueType  # 0
+    """Match."""
+    HISTORY_POLICY_MATCH: _HistoryPolicy.ValueType  # 1
+    """The caller's transcript: only what is new of it is stored and sent. HISTORY_MISMATCH where it contradicts."""
+    HISTORY_POLICY_REPLACE: _HistoryPolicy.ValueType  # 2
+    """The caller's transcript, which replaces the history from the first message on that differs, in the turn's commit."""
+    HISTORY_POLICY_APPEND: _HistoryPolicy.ValueType  # 3
+    """More messages behind the history, such as examples."""
+
+class HistoryPolicy(_HistoryPolicy, metaclass=_HistoryPolicyEnumTypeWrapper):
+    """What the messages of a turn are to the history of its session, where they hold answers of the assistant."""
+
+HISTORY_POLICY_UNSPECIFIED: HistoryPolicy.ValueType  # 0
+"""Match."""
+HISTORY_POLICY_MATCH: HistoryPolicy.ValueType  # 1
+"""The caller's transcript: only what is new of it is stored and sent. HISTORY_MISMATCH where it contradicts."""
+HISTORY_POLICY_REPLACE: HistoryPolicy.ValueType  # 2
+"""The caller's transcript, which replaces the history from the first message on that differs, in the turn's commit."""
+HISTORY_POLICY_APPEND: HistoryPolicy.ValueType  # 3
+"""More messages behind the history, such as examples."""
+Global___HistoryPolicy: _TypeAlias = HistoryPolicy  # noqa: Y015
+
 class _OnDisconnect:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -89,6 +117,7 @@ class TurnInput(_message.Message):
     RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ON_DISCONNECT_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     agent_id: _builtins.str
@@ -111,6 +140,8 @@ class TurnInput(_message.Message):
     """Optional. `auto`, `none`, `required`, or the name of a tool."""
     on_disconnect: Global___OnDisconnect.ValueType
     """Optional. What becomes of the turn when the caller disconnects."""
+    history: Global___HistoryPolicy.ValueType
+    """Optional. What messages that hold answers of the assistant are to the history of the session."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """Required. The caller's new messages, 1 to 1000, together at most 768 KiB; the history is the session's. A stateless
@@ -152,10 +183,11 @@ class TurnInput(_message.Message):
         response_format: _struct_pb2.Struct | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         on_disconnect: Global___OnDisconnect.ValueType = ...,
+        history: Global___HistoryPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "busy", b"busy", "messages", b"messages", "metadata", b"metadata", "on_disconnect", b"on_disconnect", "project", b"project", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "tool_choice", b"tool_choice", "tools", b"tools", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "busy", b"busy", "history", b"history", "messages", b"messages", "metadata", b"metadata", "on_disconnect", b"on_disconnect", "project", b"project", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "tool_choice", b"tool_choice", "tools", b"tools", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -76,6 +76,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """ABORTED. A later request of the same session interrupted the turn: nothing of it was stored. Metadata: session_id."""
     REASON_IDEMPOTENCY_KEY_REUSED: _Reason.ValueType  # 64
     """ABORTED. The same request id came with another body. Metadata: request_id."""
+    REASON_HISTORY_MISMATCH: _Reason.ValueType  # 69
+    """ABORTED. The request is a transcript that contradicts the session's history, and its `history` is not `replace` or
+    `append`. Metadata: session_id, first_difference (an index of its messages; their number where it ends too early).
+    """
     REASON_SESSION_AGENT_MISMATCH: _Reason.ValueType  # 80
     """FAILED_PRECONDITION. The session belongs to another agent. Metadata: session_id, agent_id (the one asked for)."""
     REASON_AGENT_DELETED: _Reason.ValueType  # 81
@@ -211,6 +215,10 @@ REASON_TURN_INTERRUPTED: Reason.ValueType  # 63
 """ABORTED. A later request of the same session interrupted the turn: nothing of it was stored. Metadata: session_id."""
 REASON_IDEMPOTENCY_KEY_REUSED: Reason.ValueType  # 64
 """ABORTED. The same request id came with another body. Metadata: request_id."""
+REASON_HISTORY_MISMATCH: Reason.ValueType  # 69
+"""ABORTED. The request is a transcript that contradicts the session's history, and its `history` is not `replace` or
+`append`. Metadata: session_id, first_difference (an index of its messages; their number where it ends too early).
+"""
 REASON_SESSION_AGENT_MISMATCH: Reason.ValueType  # 80
 """FAILED_PRECONDITION. The session belongs to another agent. Metadata: session_id, agent_id (the one asked for)."""
 REASON_AGENT_DELETED: Reason.ValueType  # 81

@@ -301,8 +301,11 @@ class BeginTurnResponse(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     REPLAYED_TURN_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    HISTORY_DIGEST_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
     """Whether this call made the session."""
+    history_digest: _builtins.bytes
+    """What the last commit gave as history_digest; empty where it gave none, and before the first."""
     @_builtins.property
     def session(self) -> _session_service_pb2.Session:
         """The session."""
@@ -334,10 +337,11 @@ class BeginTurnResponse(_message.Message):
         created: _builtins.bool = ...,
         replayed_turn: _message_pb2.Turn | None = ...,
         limits: _abc.Iterable[Global___TurnLimitState] | None = ...,
+        history_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "replayed_turn", b"replayed_turn", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "lease", b"lease", "limits", b"limits", "replayed_turn", b"replayed_turn", "session", b"session", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "history_digest", b"history_digest", "lease", b"lease", "limits", b"limits", "replayed_turn", b"replayed_turn", "session", b"session", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -410,10 +414,16 @@ class CommitTurnRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
     IDLE_TTL_FIELD_NUMBER: _builtins.int
+    HISTORY_DIGEST_FIELD_NUMBER: _builtins.int
+    CUT_AFTER_TURN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Optional. The request id of BeginTurn."""
     request_digest: _builtins.bytes
     """Required with request_id. The digest of BeginTurn."""
+    history_digest: _builtins.bytes
+    """Optional. A digest of the history with this turn, in a form of the caller's, at most 64 bytes."""
+    cut_after_turn: _builtins.int
+    """Optional. Remove the turns behind this number first, in the same step; 0 removes all."""
     @_builtins.property
     def lease(self) -> Global___TurnLease:
         """Required. The lease as BeginTurn gave it."""
@@ -434,12 +444,16 @@ class CommitTurnRequest(_message.Message):
         request_id: _builtins.str = ...,
         request_digest: _builtins.bytes = ...,
         idle_ttl: _duration_pb2.Duration | None = ...,
+        history_digest: _builtins.bytes = ...,
+        cut_after_turn: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_ttl", b"idle_ttl", "lease", b"lease", "turn", b"turn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cut_after_turn", b"_cut_after_turn", "cut_after_turn", b"cut_after_turn", "idle_ttl", b"idle_ttl", "lease", b"lease", "turn", b"turn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_ttl", b"idle_ttl", "lease", b"lease", "request_digest", b"request_digest", "request_id", b"request_id", "turn", b"turn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cut_after_turn", b"_cut_after_turn", "cut_after_turn", b"cut_after_turn", "history_digest", b"history_digest", "idle_ttl", b"idle_ttl", "lease", b"lease", "request_digest", b"request_digest", "request_id", b"request_id", "turn", b"turn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__cut_after_turn: _TypeAlias = _typing.Literal["cut_after_turn"]  # noqa: Y015
+    _WhichOneofArgType__cut_after_turn: _TypeAlias = _typing.Literal["_cut_after_turn", b"_cut_after_turn"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cut_after_turn) -> _WhichOneofReturnType__cut_after_turn | None: ...
 
 Global___CommitTurnRequest: _TypeAlias = CommitTurnRequest  # noqa: Y015
 

@@ -15,6 +15,7 @@ REQUEST_HEADERS: Final[Mapping[bytes, str]] = {
     b"x-user-id": "user_id",
     b"x-project-id": "project",
     b"x-session-busy": "busy",
+    b"x-session-history": "history",
     b"idempotency-key": "request_id",
 }
 """The request headers of a turn, and the fields of `TurnHeaders` that they fill."""
@@ -28,6 +29,7 @@ class TurnHeaders:
     user_id: str = ""
     project: str = ""
     busy: str = ""
+    history: str = ""
     request_id: str = ""
 
 

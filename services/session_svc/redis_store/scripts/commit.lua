@@ -4,7 +4,7 @@
 -- Reply lost
 -- Reply session_full
 local token, turn_id, turn, messages, flags, prompt, completion, cached, revision, idle_ms, request, digest, replay_ms,
-  max_replays, max_turns, drop_oldest, claim_ms, id_sum = unpack(ARGV)
+  max_replays, max_turns, drop_oldest, claim_ms, id_sum, history, cut_after = unpack(ARGV)
 token, messages, flags, id_sum = tonumber(token), tonumber(messages), tonumber(flags), tonumber(id_sum)
 max_turns, drop_oldest, claim_ms = tonumber(max_turns), drop_oldest == '1', tonumber(claim_ms)
 
@@ -61,6 +61,21 @@ local function remember(number)
 end
 
 local number, first, held_messages = tonumber(v[6] or 0) + 1, tonumber(v[5] or 1), (v[7] or 0) + messages
+-- The turns behind `cut_after` go, and with them what is remembered of their requests.
+if cut_after ~= '-' then
+  local kept = math.max(tonumber(cut_after), first - 1)
+  while number - 1 > kept do
+    local element = redis.call('RPOP', TURNS)
+    if not element then break end
+    held_messages = held_messages - struct.unpack('>I2', element)
+    number = number - 1
+  end
+  local replays = redis.call('HGETALL', REPLAY)
+  for index = 1, #replays, 2 do
+    local turn_number = string.sub(replays[index], 1, 1) == 'r' and string.match(replays[index + 1], '^(%d+)|')
+    if turn_number and tonumber(turn_number) > kept then redis.call('HDEL', REPLAY, replays[index]) end
+  end
+end
 if number - first >= max_turns and not drop_oldest then return {'session_full'} end
 -- These can fail, and a script that fails undoes nothing: they come before the turn counts as stored.
 local prompt_sum, completion_sum = digits((v[8] or 0) + prompt), digits((v[9] or 0) + completion)
@@ -81,7 +96,8 @@ local took = math.max(now - token, 1)
 if v[11] then took = math.ceil(0.75 * v[11] + 0.25 * took) end
 redis.call('HSET', META, 'last', number, 'messages', held_messages, 'activity', digits(now), 'idle', idle_ms,
            'expire', digits(expire), 'done', turn_id, 'prompt', prompt_sum, 'completion', completion_sum,
-           'took', took)
+           'took', took,
+           'history', history ~= '' and digits(number) .. ':' .. history or '')
 if first > 1 then redis.call('HSET', META, 'first', first) end
 if revision ~= '0' and revision ~= v[10] then redis.call('HSET', META, 'revision', revision) end
 if request ~= '' then remember(number) end

@@ -11,6 +11,7 @@ _REQUEST_HEADERS = {
     "X-User-ID": "The user that the session belongs to.",
     "X-Project-ID": "The project; an API key has its own. `default` when nothing names one.",
     "X-Session-Busy": "While another turn of the session runs: wait (default), reject or interrupt.",
+    "X-Session-History": "What messages with answers of the assistant are: match (default), replace or append.",
     "Idempotency-Key": "A repeat with the same key and body replays the first outcome.",
 }
 _ANSWER_HEADERS = {
@@ -28,7 +29,8 @@ _ANSWER_HEADERS = {
 _ERRORS = {
     "400": "The request is not valid, or can't be served in the current state.",
     "404": "There is no such agent, revision or session.",
-    "409": "The session is busy, the turn was interrupted, or the idempotency key was used for another body.",
+    "409": "The session is busy, the turn was interrupted, the messages contradict the session's history, or the "
+    "idempotency key was used for another body.",
     "429": "Too many turns are running and queued, or a limit of the key or agent is reached (`rate_limited`).",
     "500": "An internal error, or a malformed answer of the provider.",
     "502": "The provider refuses the gateway: its operator has to look at its settings (`provider_misconfigured`).",

@@ -31,6 +31,7 @@ _NO_EXTRA: Mapping[str, bytes] = {}
 
 _ROLES = {role.value: role for role in Role} | {"developer": Role.SYSTEM}
 _BUSY = {policy.value: policy for policy in BusyPolicy}
+_HISTORY = {policy.value: policy for policy in model.HistoryPolicy}
 _ON_DISCONNECT = {choice.value: choice for choice in model.OnDisconnect}
 _DEFAULT_SAMPLING = model.Sampling()
 _NOTHING = (None,) * 7
@@ -67,6 +68,9 @@ def to_turn_request(
     busy = _agreed("busy", chat.busy, headers.busy, found) or "wait"
     if busy not in _BUSY:
         found.add("busy", "must be wait, reject or interrupt")
+    history = _agreed("history", chat.history, headers.history, found) or "match"
+    if history not in _HISTORY:
+        found.add("history", "must be match, replace or append")
     on_disconnect = chat.on_disconnect or "cancel"
     if on_disconnect not in _ON_DISCONNECT:
         found.add("on_disconnect", "must be cancel or finish")
@@ -80,6 +84,7 @@ def to_turn_request(
         session_must_exist=chat.session_must_exist is True,
         stateless=chat.store is False,
         busy=_BUSY.get(busy, BusyPolicy.WAIT),
+        history=_HISTORY.get(history, model.HistoryPolicy.MATCH),
         request_id=headers.request_id,
         sampling=_sampling(chat),
         tools=_tools(chat.tools, found) if chat.tools else (),

@@ -135,6 +135,9 @@ class ChatCompletionRequest(msgspec.Struct):
     session_must_exist: bool | None = None
     busy: str | None = None
     """While another turn of the session runs: `wait` (default), `reject`, `interrupt`."""
+    history: str | None = None
+    """Messages with answers of the assistant are `match` (default): the transcript, of which only what is new is
+    stored, `replace`: the same, and the history from now on, `append`: more of the conversation."""
     on_disconnect: str | None = None
     """When the client leaves before the end: `cancel` (default), or `finish` the turn and store it."""
     functions: Any = None

@@ -38,6 +38,7 @@ REASONS: dict[str, tuple[Code, int, str | None]] = {
     "LEASE_LOST": (Code.ABORTED, 409, "true"),
     "TURN_INTERRUPTED": (Code.ABORTED, 409, "false"),
     "IDEMPOTENCY_KEY_REUSED": (Code.ABORTED, 409, "false"),
+    "HISTORY_MISMATCH": (Code.ABORTED, 409, "false"),
     "SESSION_AGENT_MISMATCH": (Code.FAILED_PRECONDITION, 400, None),
     "AGENT_DELETED": (Code.FAILED_PRECONDITION, 400, None),
     "PROVIDER_UNKNOWN": (Code.FAILED_PRECONDITION, 400, None),

@@ -1,0 +1,126 @@
+"""What a session's history is, as one digest that grows with it, and what a caller's transcript adds to it.
+
+Compared are messages in a canonical form, for clients write the same message in many ways: role, text (parts joined,
+white space around it aside) with the addresses of pictures, calls by name and parsed arguments. Ids of calls, names,
+reasoning and refusals are aside, so are system messages before anything else was said, and messages without content.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from chat_gateway.model.turn import HistoryPolicy, ImagePart, Message, TextPart, Turn, TurnRequest
+from contract.enums import Role
+from servicekit.values import value
+
+EMPTY = bytes(16)
+"""The digest of a session in which nothing was said."""
+
+
+@value
+class Resent:
+    """What a transcript has beyond the history: its messages from place `first` on; `last_turn` is what it keeps."""
+
+    first: int
+    last_turn: int
+
+
+def grown(digest: bytes, messages: Iterable[Message]) -> bytes:
+    """Returns the digest of the history with these messages behind it."""
+    for message in messages:
+        digest = _step(digest, message)
+    return digest
+
+
+def has_answers(messages: Iterable[Message]) -> bool:
+    """Whether an assistant speaks in the messages."""
+    return any(message.role is Role.ASSISTANT for message in messages)
+
+
+def is_transcript(request: TurnRequest) -> bool:
+    """Whether the messages are to be compared with the history of their session."""
+    return bool(request.session_id) and request.history is not HistoryPolicy.APPEND and has_answers(request.messages)
+
+
+def new_part(request: TurnRequest) -> Sequence[Message]:
+    """Returns the messages that are new for sure: of a transcript what stands behind its last answer."""
+    if not is_transcript(request):
+        return request.messages
+    last = max(index for index, one in enumerate(request.messages) if one.role is Role.ASSISTANT)
+    return request.messages[last + 1 :]
+
+
+def end_of_history(messages: Sequence[Message], digest: bytes) -> int | None:
+    """Returns where in a transcript the history of this digest ends; None where it is not a beginning of it."""
+    now = EMPTY
+    found = 0 if now == digest else None
+    for index, message in enumerate(messages, 1):
+        before, now = now, _step(now, message)
+        if now == digest and now != before:
+            found = index
+        elif found == index - 1 and now == before and message.role is Role.ASSISTANT:
+            found = index  # an answer without content belongs to what was said before it
+    return found
+
+
+def compare(messages: Sequence[Message], turns: Sequence[Turn]) -> tuple[Resent, int]:
+    """Returns what a transcript has beyond the turns that it agrees with, and the place of the first that differs.
+
+    Where the transcript ends before the history, the place is one behind its last message.
+    """
+    said = [(index, form) for index, form in enumerate(map(_canonical, messages)) if form]
+    kept, place, number = 0, 0, 0
+    started = False
+    for turn in turns:
+        for message in turn.messages:
+            form = _canonical(message)
+            if not form or (message.role is Role.SYSTEM and not started):
+                continue
+            while not started and place < len(said) and messages[said[place][0]].role is Role.SYSTEM:
+                place += 1
+            started = True
+            if place == len(said) or said[place][1] != form:
+                return Resent(kept, number), said[place][0] if place < len(said) else len(messages)
+            place += 1
+        number = turn.number
+        kept = said[place - 1][0] + 1 if place else kept
+    return Resent(kept, number), said[place][0] if place < len(said) else len(messages)
+
+
+def _step(digest: bytes, message: Message) -> bytes:
+    if digest == EMPTY and message.role is Role.SYSTEM:
+        return digest
+    form = _canonical(message)
+    return hashlib.blake2b(digest + form, digest_size=16).digest() if form else digest
+
+
+def _canonical(message: Message) -> bytes:
+    text, calls = message.content, message.tool_calls
+    pictures: list[str] = []
+    if message.parts:
+        text = "".join([part.text for part in message.parts if isinstance(part, TextPart)])
+        pictures = [part.url for part in message.parts if isinstance(part, ImagePart)]
+    text = text.strip()
+    if not (text or calls or pictures or message.role is Role.TOOL):
+        return b""
+    form = f"{message.role.value}\0{text}"
+    if calls:
+        form += "\0" + "\0".join([f"{call.name}({_arguments(call.arguments)})" for call in calls])
+    if pictures:
+        form += "\0" + "\0".join(pictures)
+    return form.encode("utf-8", "surrogatepass")
+
+
+def _arguments(text: str) -> str:
+    """JSON in one form of writing: clients in JavaScript write 1.0 as 1, and every client spaces as it likes."""
+    try:
+        parsed = json.loads(text, parse_float=_number) if text.strip() else {}
+        return json.dumps(parsed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text.strip()
+
+
+def _number(text: str) -> Any:
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number

@@ -1,0 +1,147 @@
+"""Clients that send their whole transcript again, with a session: only what is new of it is stored and sent."""
+
+from dataclasses import replace
+
+import pytest
+
+from chat_gateway.model.errors import HistoryMismatch
+from chat_gateway.model.history import EMPTY, end_of_history, grown
+from chat_gateway.model.turn import HistoryPolicy, ImagePart, Message, TextPart, ToolCall
+from contract.enums import Role
+from tests.unit.chat_gateway.world import World, asks
+
+ANSWER = Message(Role.ASSISTANT, "hello")
+
+
+def user(text: str) -> Message:
+    return Message(Role.USER, text)
+
+
+def system(text: str) -> Message:
+    return Message(Role.SYSTEM, text)
+
+
+def sends(*messages: Message, history: HistoryPolicy = HistoryPolicy.MATCH) -> object:
+    return asks(messages=messages, session_id="s", history=history)
+
+
+def stored(world: World) -> list[str]:
+    return [m.content for turn in world.sessions.turns["s"] for m in turn.messages]
+
+
+def sent(world: World) -> list[str]:
+    return [m.content for m in world.provider.calls[-1].messages][1:]
+
+
+async def talk(world: World, *requests: object) -> None:
+    for request in requests:
+        await world.runner.run(request)  # type: ignore[arg-type]
+
+
+async def test_of_a_transcript_only_what_is_new_is_stored_and_sent_and_no_history_is_read() -> None:
+    world = World()
+    one, two, three = user("one"), user("two"), user("three")
+    await talk(world, sends(one), sends(one, ANSWER, two), sends(one, ANSWER, two, ANSWER, three))
+    assert stored(world) == ["one", "hello", "two", "hello", "three", "hello"]
+    assert sent(world) == ["one", "hello", "two", "hello", "three"]
+    assert world.sessions.histories == 0
+
+
+async def test_new_messages_alone_and_transcripts_may_come_in_turns() -> None:
+    world = World()
+    one, two = user("one"), user("two")
+    await talk(world, sends(one), sends(two), sends(one, ANSWER, two, ANSWER, user("three")), sends(user("four")))
+    assert stored(world)[::2] == ["one", "two", "three", "four"]
+
+
+async def test_what_contradicts_is_refused_and_the_first_message_that_differs_is_named() -> None:
+    world = World()
+    await talk(world, sends(user("one")), sends(user("two")))
+    for messages, first in [
+        ((user("one"), Message(Role.ASSISTANT, "other"), user("x")), 1),
+        ((user("uno"), ANSWER, user("x")), 0),
+        ((user("one"), ANSWER, user("dos"), ANSWER, user("x")), 2),
+        ((user("one"), ANSWER, user("two")), 3),
+    ]:
+        with pytest.raises(HistoryMismatch) as refused:
+            await talk(world, sends(*messages))
+        assert refused.value.metadata["first_difference"] == str(first)
+        assert refused.value.violations[0].field == f"messages[{first}]"
+    assert len(world.provider.calls) == 2
+    assert stored(world) == ["one", "hello", "two", "hello"]
+
+
+async def test_replace_cuts_the_session_back_to_what_both_agree_on() -> None:
+    world = World()
+    await talk(world, sends(user("one")), sends(user("two")), sends(user("three")))
+    await talk(world, sends(user("one"), ANSWER, user("edited"), history=HistoryPolicy.REPLACE))
+    assert stored(world) == ["one", "hello", "edited", "hello"]
+    assert sent(world) == ["one", "hello", "edited"]
+    await talk(world, sends(user("one"), ANSWER, user("edited"), history=HistoryPolicy.REPLACE))  # regenerate
+    assert stored(world) == ["one", "hello", "edited", "hello"]
+    await talk(world, sends(user("one"), ANSWER, user("edited"), ANSWER, user("on")))
+    assert stored(world)[-2:] == ["on", "hello"]
+    await talk(world, sends(user("all new"), ANSWER, user("x"), history=HistoryPolicy.REPLACE))
+    assert stored(world) == ["all new", "hello", "x", "hello"]
+
+
+async def test_append_stores_whatever_comes() -> None:
+    world = World()
+    example = (user("q"), Message(Role.ASSISTANT, "a"), user("one"))
+    await talk(world, sends(*example), sends(*example, history=HistoryPolicy.APPEND))
+    assert stored(world) == ["q", "a", "one", "hello"] * 2
+
+
+async def test_the_callers_own_instructions_are_those_of_now() -> None:
+    world = World()
+    await talk(world, sends(system("be brief"), user("one")))
+    await talk(world, sends(system("be long"), user("one"), ANSWER, user("two")))
+    assert sent(world) == ["be long", "one", "hello", "two"]
+    assert stored(world) == ["be brief", "one", "hello", "two", "hello"]
+
+
+async def test_a_session_of_the_previous_release_is_compared_by_what_is_stored() -> None:
+    world = World()
+    await talk(world, sends(user("one")))
+    world.sessions.turns["s"] = [replace(turn, history_digest=b"") for turn in world.sessions.turns["s"]]
+    await talk(world, sends(user("two")), sends(user("one"), ANSWER, user("two"), ANSWER, user("three")))
+    assert stored(world)[::2] == ["one", "two", "three"]
+    assert world.sessions.histories == 1
+    await talk(world, sends(*[user("one"), ANSWER, user("two"), ANSWER, user("three"), ANSWER, user("four")]))
+    assert world.sessions.histories == 1
+
+
+def calling(arguments: str, call_id: str = "c") -> Message:
+    return Message(Role.ASSISTANT, tool_calls=(ToolCall(call_id, "f", arguments),))
+
+
+@pytest.mark.parametrize(
+    ("said", "resent"),
+    [
+        (user("a b"), Message(Role.USER, parts=(TextPart("a "), TextPart("b")))),
+        (user("a"), user("a\n")),
+        (calling('{"b": 1.0, "a": [1, 2]}'), calling('{"a":[1,2],"b":1}', "other")),
+        (calling(""), calling("{}")),
+        (calling("no json"), calling(" no json")),
+        (Message(Role.ASSISTANT, "x", reasoning="hm"), Message(Role.ASSISTANT, "x")),
+        (Message(Role.ASSISTANT, refusal="no"), Message(Role.ASSISTANT)),
+    ],
+)
+def test_clients_write_the_same_message_in_many_ways(said: Message, resent: Message) -> None:
+    digest = grown(EMPTY, [system("s"), user("first"), said])
+    assert end_of_history([user("first"), resent, user("next")], digest) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "resent"),
+    [
+        (user("a"), user("b")),
+        (user("a"), system("a")),
+        (calling('{"a": 1}'), calling('{"a": 2}')),
+        (user("a"), Message(Role.USER, parts=(TextPart("a"), ImagePart("https://x")))),
+        (Message(Role.TOOL, "1", tool_call_id="c"), Message(Role.TOOL, "2", tool_call_id="c")),
+    ],
+)
+def test_what_says_something_else_is_another_message(said: Message, resent: Message) -> None:
+    digest = grown(EMPTY, [user("first"), said])
+    assert end_of_history([user("first"), resent, user("next")], digest) is None
