@@ -20,7 +20,7 @@ BASE ?= HEAD~1
 # Tools keep their caches here, so that an empty or missing home folder is no obstacle.
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 
-.PHONY: help run test test-fast soak bench bench-compare try-provider images check lint type gen clean
+.PHONY: help run test test-fast soak fuzz bench bench-compare try-provider images check lint type gen clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test-fast: $(INSTALLED) ## Run what needs no servers, in under a minute: units, 
 
 soak: $(INSTALLED) ## Break everything at random and check every turn: make soak SECONDS=600 [SEED=1]
 	$(BIN)/python -m tests.faults.history --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --min-faults $$(( $(SECONDS) / 3 ))
+
+fuzz: $(INSTALLED) ## Fuzz every parser of foreign bytes: make fuzz [SECONDS=60] [ARGS=sse]
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 bench: $(INSTALLED) ## Measure the budgets (under 10 minutes; ARGS=--quick: 90 s)
 	$(BIN)/python -m benchmarks.run $(ARGS)

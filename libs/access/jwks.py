@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import jwt
 import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from servicekit.errors import Unavailable
 
@@ -105,10 +106,10 @@ class Jwks:
             async with asyncio.timeout(self._times.timeout):
                 url = self._url or await self._discover()
                 document = await self._get(url)
-        except (TimeoutError, FetchFailed, aiohttp.ClientError, ValueError, RecursionError) as error:
+        except (TimeoutError, FetchFailed, aiohttp.ClientError) as error:
             log.warning("jwks_not_fetched", issuer=self._issuer, error=str(error) or type(error).__name__)
             return
-        keys = _usable(document)
+        keys = usable_keys(document)
         if not keys:
             log.warning("jwks_without_usable_keys", issuer=self._issuer)
             return
@@ -132,13 +133,22 @@ class Jwks:
                 body += more
         if len(body) > MAX_DOCUMENT:
             raise FetchFailed(f"{url} is larger than {MAX_DOCUMENT} bytes")
+        return read_document(body, url)
+
+
+def read_document(body: bytes, url: str) -> dict[str, Any]:
+    """Returns the JSON object that an identity provider sent. Raises FetchFailed for anything else."""
+    try:
         document = json.loads(body)
-        if not isinstance(document, dict):
-            raise FetchFailed(f"{url} is no JSON object")
-        return document
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise FetchFailed(f"{url} is no JSON object")
+    return document
 
 
-def _usable(document: Mapping[str, Any]) -> Mapping[str, jwt.PyJWK]:
+def usable_keys(document: Mapping[str, Any]) -> Mapping[str, jwt.PyJWK]:
+    """Returns the keys of a JWKS that signatures can be verified with, by their ids; others are left out."""
     keys: dict[str, jwt.PyJWK] = {}
     listed = document.get("keys")
     for entry in listed if isinstance(listed, list) else ():
@@ -146,6 +156,14 @@ def _usable(document: Mapping[str, Any]) -> Mapping[str, jwt.PyJWK]:
             continue
         try:
             keys[str(entry.get("kid", ""))] = jwt.PyJWK(entry)
-        except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, AttributeError):
-            continue  # of a kind that is not known here, or with fields that are none
+        except (
+            jwt.PyJWTError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            LookupError,
+            ArithmeticError,
+            UnsupportedAlgorithm,
+        ):
+            continue  # of a kind that is not known here, or not a key at all
     return keys

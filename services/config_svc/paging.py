@@ -71,7 +71,7 @@ def read_token(query: Sequence[str], token: str, types: Sequence[type[Any]]) -> 
     try:
         place = json.loads(body)
         return [_typed(one, kind) for one, kind in zip(place, types, strict=True)]
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidPageToken from error
 
 

@@ -23,7 +23,7 @@ def read_token(token: str, digest: str) -> list[int | str]:
     """Returns the position of a token. Raises `InvalidPageToken` for one that this query did not make."""
     try:
         read = json.loads(base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError) as error:
+    except (binascii.Error, ValueError, RecursionError) as error:
         raise InvalidPageToken from error
     if not isinstance(read, list) or not read or read[0] != digest:
         raise InvalidPageToken

@@ -47,7 +47,10 @@ def parse_redis_url(url: str) -> Dial | list[Options]:
     scheme, _, kind = url.partition("://")[0].lower().partition("+")
     if not kind:
         return functools.partial(connect, **_server(url))
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that hold no address
+        raise StartupError(_SHAPE) from None
     if kind not in ("sentinel", "cluster") or parts.fragment:
         raise StartupError(_SHAPE)
     user, at, names = parts.netloc.rpartition("@")
@@ -64,7 +67,7 @@ def parse_redis_url(url: str) -> Dial | list[Options]:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     credentials = [quote(query.pop(option, ""), "") for option in ("sentinel_username", "sentinel_password")]
     if query:
-        raise StartupError(f"the Redis URL has an unknown option {min(query)!r}")
+        raise StartupError(f"the Redis URL has an unknown option{_shown(min(query))}")
     sentinels = [
         {"port": SENTINEL_PORT} | _server(f"{scheme}://{':'.join(credentials)}@{host}", host) for host in hosts
     ]
@@ -124,9 +127,16 @@ async def _ask(sentinel: Options, name: str) -> tuple[str, int] | None:
                 connection._close()
 
 
+def _shown(option: str) -> str:
+    """An option's name for a message; a text that may be a piece of a password is not shown."""
+    return f" {option!r}" if re.fullmatch("[a-z_]+", option) else ""
+
+
 def _server(url: str, host: str | None = None) -> Options:
     """Returns how to connect to a server; to one of several hosts, if it is given."""
-    refusal = _SHAPE if host is None else f"the Redis URL names {host!r} among its hosts: must be host or host:port"
+    # Only what stands behind an @ can't be a password that misses one.
+    shown = f" {host!r}" if host and "@" in url else ""
+    refusal = _SHAPE if host is None else f"the Redis URL names a host{shown} that is none: must be host or host:port"
     try:
         options, parts = dict[str, Any](parse_url(url)), urlsplit(url)
     except ValueError:
@@ -139,10 +149,10 @@ def _server(url: str, host: str | None = None) -> Options:
     named = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
     wanted = {"db"} if "path" in options else set()
     if unknown := (options.keys() - _KNOWN) | (named - wanted):
-        raise StartupError(f"the Redis URL has an unknown option {min(unknown)!r}")
+        raise StartupError(f"the Redis URL has an unknown option{_shown(min(unknown))}")
     database = "" if "path" in options else parts.path.strip("/")
     if database and not database.isdecimal():
-        raise StartupError(f"the Redis URL names {database!r} as its database: must be a number")
+        raise StartupError("the Redis URL's database must be a number")
     always = {
         "protocol": 2,
         "client_name": "session_svc",

@@ -1,0 +1,212 @@
+"""A target for each parser of foreign bytes: what may come in, and that nothing but its own named errors comes out."""
+
+import base64
+import itertools
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import jwt
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from access.api_key import is_api_key, new_api_key
+from access.errors import Unauthenticated
+from access.jwks import FetchFailed, read_document, usable_keys
+from access.oidc import OidcTokens
+from access.oidc_settings import OidcIssuer
+from chat_gateway.http_edge.openai.chat.request import decode_request, to_turn_request
+from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
+from chat_gateway.providers.adapter import BadAnswer
+from chat_gateway.providers.openai.wire import decode_completion, to_usage
+from chat_gateway.providers.sse import EventTooLarge, SseParser
+from config_svc import paging
+from config_svc.model.errors import InvalidPageToken as InvalidConfigToken
+from config_svc.model.filter import parse_filter
+from servicekit.errors import ServiceError, StartupError, Violations
+from session_svc.edge.page_tokens import make_token, read_token
+from session_svc.model.errors import InvalidPageToken, TurnDamaged
+from session_svc.redis_client.url import parse_redis_url
+from session_svc.redis_store.turn_codec import body_of, number_of, plain_element, stored_turn
+from tests.fuzz.inputs import damaged, deep_json, foreign, json_values, text_of, with_foreign_members
+
+
+class Target(NamedTuple):
+    """`check` fails, by any exception, for an input that its parser does not take as it should."""
+
+    inputs: SearchStrategy[Any]
+    check: Callable[[Any], None]
+
+
+def sse(data: tuple[bytes, list[int]]) -> None:
+    """However the network cuts a stream, its events are the same, and there are no others."""
+    stream, cuts = data
+    whole, pieces = SseParser(), SseParser()
+    try:
+        expected = whole.feed(stream) + whole.close()
+    except EventTooLarge:
+        return
+    bounds = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
+    found = [event for start, end in itertools.pairwise(bounds) for event in pieces.feed(stream[start:end])]
+    assert found + pieces.close() == expected
+
+
+def completion(data: bytes) -> None:
+    with suppress(BadAnswer):
+        usage = to_usage(decode_completion(data).usage)
+        assert min(usage.prompt_tokens, usage.completion_tokens) >= 0
+
+
+def jwks(data: bytes) -> None:
+    with suppress(FetchFailed):
+        keys = usable_keys(read_document(data, "https://id.example/keys"))
+        assert all(isinstance(key, str) for key in keys)
+
+
+_TOKENS = OidcTokens([OidcIssuer(issuer="https://id.example", audience="parley", project="p", scopes=("chat",))])
+
+
+def token(data: str) -> None:
+    """What is read of a token before its signature is verified: anybody may send it."""
+    with suppress(Unauthenticated):
+        _TOKENS._unverified(data)
+
+
+def turn_in_redis(element: bytes) -> None:
+    with suppress(TurnDamaged):
+        number_of(element)
+    with suppress(TurnDamaged):
+        stored = stored_turn(element)
+        assert len(stored.turn()) == stored.size
+        plain_element(element)
+
+
+def session_page_token(data: str) -> None:
+    with suppress(InvalidPageToken):
+        assert isinstance(read_token(data, "digest"), list)
+
+
+def config_page_token(body: bytes) -> None:
+    """The checksum is no secret, so it is right here: what is behind it is anything."""
+    query = ("agents", "default")
+    forged = base64.urlsafe_b64encode(paging._checksum(query, body) + body).rstrip(b"=").decode()
+    for given in (forged, text_of(body)):
+        with suppress(InvalidConfigToken):
+            [text] = paging.read_token(query, given, [str])
+            assert isinstance(text, str)
+
+
+def filter_of_a_list(text: str) -> None:
+    found = Violations()
+    if parse_filter(found, text) is None and text.strip():
+        assert found
+
+
+def redis_url(text: str) -> None:
+    complaint = ""
+    try:
+        parse_redis_url(text)
+    except StartupError as error:
+        complaint = str(error)
+    assert "hunter2" not in complaint
+
+
+def chat_body(data: bytes) -> None:
+    with suppress(ServiceError):
+        to_turn_request(decode_request(data), TurnHeaders())
+
+
+def api_key(text: str) -> None:
+    assert not is_api_key(text) or text.isascii()
+
+
+_CHUNK = {"id": "1", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}], "usage": None}
+_ANSWER = _CHUNK | {"usage": {"prompt_tokens": 3, "completion_tokens": 4}, "model": "m"}
+_STREAM = b"data: " + json.dumps(_CHUNK).encode() + b"\n\n"
+_STREAMS = damaged(
+    _STREAM * 3 + b"data: [DONE]\n\n", b"\xef\xbb\xbf: hi\r\n\r\ndata: a\r\rdata\r\ndata:b\n\n", b"data:\n" * 50
+)
+_KEY = {
+    "kty": "RSA",
+    "kid": "a",
+    "use": "sig",
+    "alg": "RS256",
+    "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78Lh",
+    "e": "AQAB",
+}
+_CURVE = {"kty": "EC", "kid": "b", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+          "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}  # fmt: skip
+_JWT = jwt.encode({"iss": "https://id.example", "sub": "a"}, "k" * 32, algorithm="HS256")
+_CHAT = {
+    "model": "a",
+    "messages": [{"role": "user", "content": "Hi"}],
+    "stream": True,
+    "temperature": 0.5,
+    "tools": [],
+    "stop": ["a"],
+    "session_id": "s",
+    "user_id": "u",
+    "metadata": {"a": "b"},
+    "response_format": {"type": "text"},
+}
+_TURN = b"\n\x05" + b"words " * 200
+_HEAD = bytes.fromhex("0002020000000000000007000000000000")
+_LZ4, _ = body_of(_TURN, continues=False, compressing=True)
+
+
+def _forged_jwt(payload: bytes) -> str:
+    part = base64.urlsafe_b64encode(payload).rstrip(b"=").decode()
+    return f"{_JWT.split('.')[0]}.{part}.AAAA"
+
+
+def _session_token(payload: bytes) -> str:
+    return base64.urlsafe_b64encode(payload).rstrip(b"=").decode()
+
+
+TARGETS = {
+    "sse": Target(st.tuples(_STREAMS | st.binary(max_size=80), st.lists(st.integers(0, 10_000), max_size=6)), sse),
+    "completion": Target(foreign(json.dumps(_ANSWER).encode()) | with_foreign_members(_ANSWER), completion),
+    "jwks": Target(
+        st.one_of(
+            foreign(json.dumps({"keys": [_KEY, _CURVE]}).encode()),
+            with_foreign_members(_KEY).map(lambda key: b'{"keys": [%s]}' % key),
+            with_foreign_members(_CURVE).map(lambda key: b'{"keys": [%s]}' % key),
+        ),
+        jwks,
+    ),
+    "token": Target(foreign(_JWT.encode()).map(text_of) | (deep_json | foreign(b"{}")).map(_forged_jwt), token),
+    "stored_turn": Target(
+        damaged(_HEAD + _LZ4, _HEAD[:2] + b"\0" + _HEAD[3:] + _TURN) | st.binary(max_size=60), turn_in_redis
+    ),
+    "session_page_token": Target(
+        st.one_of(
+            foreign(make_token("digest", [1, "s"]).encode()).map(text_of),
+            deep_json.map(_session_token),
+            json_values.map(lambda value: make_token("digest", [value])),
+        ),
+        session_page_token,
+    ),
+    "config_page_token": Target(foreign(b'["a"]', b"[1]"), config_page_token),
+    "filter": Target(
+        st.one_of(
+            foreign(b'display_name = "a" AND (labels.team:* OR NOT id != "b")').map(text_of),
+            st.sampled_from(["(", "NOT ", "-", "a OR ", '"']).flatmap(
+                lambda part: st.integers(1, 5000).map(lambda count: part * count)
+            ),
+        ),
+        filter_of_a_list,
+    ),
+    "redis_url": Target(
+        damaged(
+            b"redis://user:hunter2@host:6379/0",
+            b"rediss://:hunter2@[::1]:1/1?timeout=2",
+            b"unix:///run/redis?password=hunter2",
+            b"redis+sentinel://u:hunter2@a,b:1/primary/0?sentinel_password=hunter2",
+            b"redis+cluster://u:hunter2@a:1,[::1]:2",
+        ).map(text_of),
+        redis_url,
+    ),
+    "chat_body": Target(foreign(json.dumps(_CHAT).encode()) | with_foreign_members(_CHAT), chat_body),
+    "api_key": Target(damaged(new_api_key().encode()).map(text_of), api_key),
+}
