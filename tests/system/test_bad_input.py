@@ -85,6 +85,8 @@ class Chat:
     model_calls: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
     content: bytes | None = None
+    code: str = ""
+    """The error's code over HTTP where it is not the reason: what the provider called it."""
 
 
 SAYS = [{"role": "user", "content": "hi"}]
@@ -107,7 +109,11 @@ CHATS = {
     "a provider that is not configured": Chat("PROVIDER_UNKNOWN", 400, {"model": "nowhere"}),
     "a provider that is down": Chat("PROVIDER_UNAVAILABLE", 503, {"model": "down"}),
     "a provider that answers 500": Chat("PROVIDER_UNAVAILABLE", 503, behaviour=Behaviour(status=500), model_calls=1),
-    "a provider that answers 400": Chat("PROVIDER_REJECTED", 400, behaviour=Behaviour(status=400), model_calls=1),
+    "a provider that answers 400": Chat(
+        "PROVIDER_REJECTED", 400, behaviour=Behaviour(status=400), model_calls=1, code="mock"
+    ),
+    "a provider that answers 401": Chat("PROVIDER_MISCONFIGURED", 502, behaviour=Behaviour(status=401), model_calls=1),
+    "a provider that answers 429": Chat("PROVIDER_RATE_LIMITED", 429, behaviour=Behaviour(status=429), model_calls=1),
     "a provider that times out": Chat("PROVIDER_TIMEOUT", 504, behaviour=Behaviour(delay=1.0), model_calls=1),
     "a provider that answers garbage": Chat(
         "PROVIDER_BAD_RESPONSE", 500, behaviour=Behaviour(body=b"<html>"), model_calls=1
@@ -127,7 +133,7 @@ def test_a_chat_that_fails_is_named_and_leaves_nothing(system: System, case: Cha
     with system.client() as client:
         response = client.post("/v1/chat/completions", content=content, headers={"Content-Type": "application/json"})
         error = _streamed_error(response) if response.status_code == 200 else response.json()["error"]
-        assert error["code"] == case.reason.lower()
+        assert error["code"] == (case.code or case.reason.lower())
         assert set(error) - {"violations"} == {"message", "type", "param", "code"}
         if response.status_code != 200:
             assert response.status_code == case.status
@@ -164,6 +170,8 @@ def _reason_of(error: grpc.RpcError) -> str:
 GRPC_STATUS = {
     400: {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION},
     404: {grpc.StatusCode.NOT_FOUND},
+    429: {grpc.StatusCode.RESOURCE_EXHAUSTED},
+    502: {grpc.StatusCode.INTERNAL},
     500: {grpc.StatusCode.INTERNAL},
     503: {grpc.StatusCode.UNAVAILABLE},
     504: {grpc.StatusCode.DEADLINE_EXCEEDED},
@@ -315,6 +323,8 @@ ELSEWHERE = {
     "TURN_DAMAGED": "tests/service/session_svc/test_stored_turns.py::test_a_damaged_turn_is_named_and_frees_its_lease",
     "AGENT_DELETED": f"{TURNS}::test_no_turn_starts_on_a_fenced_agent_and_nothing_is_left_of_it",
     "SESSION_ALREADY_EXISTS": "tests/contract/session_svc/test_sessions.py::test_an_id_is_taken_until_its_session_ends",
+    "UNSUPPORTED_FIELD": "tests/unit/chat_gateway/test_openai_request.py::"
+    "test_other_fields_go_on_or_are_refused_by_name",
     "CANCELLED": "tests/service/chat_gateway/http_edge/test_connections.py::"
     "test_a_client_that_does_not_read_is_cut_off_and_its_turn_cancelled",
     "TEMPLATE_CONFLICT": "tests/service/config_svc/test_errors.py::test_each_reason",
