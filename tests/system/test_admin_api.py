@@ -141,12 +141,15 @@ def test_wrong_fields_carry_the_names_that_the_caller_used(http: httpx.Client) -
     refused(http.get("/v1/agents/nobody"), 404, "agent_not_found")
 
 
+IMAGE = "messages[0].content[0].image_url.url"
+
+
 def test_a_chat_s_wrong_fields_carry_openais_names(agent: dict[str, Any], parley_system: System) -> None:
     for fields, param in (
         ({"temperature": 9}, "temperature"),
         ({"max_tokens": 0}, "max_completion_tokens"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]}, "messages[0].content[0].text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://x"}}]}]}, IMAGE),
         ({"session_id": "a b"}, "session_id"),
         ({"model": "No Agent"}, "model"),
     ):
