@@ -5,9 +5,9 @@ from dataclasses import replace
 from itertools import chain
 
 from chat_gateway.model.turn import Message, TextPart, ToolCall
+from chat_gateway.providers.paired import NO_RESULT
 from contract.enums import Role
 
-NO_RESULT = "No result: the caller went on without running this tool."
 NO_OUTPUT = "(no output)"
 NO_TEXT = "(no text)"
 LATE_RESULT = "Result of the tool call {id}, which came late:\n{text}"
@@ -26,15 +26,6 @@ def prompt_messages(instructions: str, window: Sequence[Message], new: Sequence[
     if new and new[-1].role is Role.USER and all(map(_is_plain, window)) and all(map(_is_plain, new)):
         return [*head, *window, *new]
     return [*head, *_Pairing().of(chain(window, new))]
-
-
-def one_system_message(messages: Sequence[Message]) -> list[Message]:
-    """Returns the prompt with all its system messages as one at its head, for models whose template takes no other."""
-    texts = [message.content for message in messages if message.role is Role.SYSTEM]
-    if not texts or (len(texts) == 1 and messages[0].role is Role.SYSTEM):
-        return list(messages)
-    rest = [message for message in messages if message.role is not Role.SYSTEM]
-    return [Message(Role.SYSTEM, "\n\n".join(texts)), *rest]
 
 
 def _is_plain(message: Message) -> bool:

@@ -1,4 +1,4 @@
-"""A history as strict providers want it: instructions apart, and every call's result right after its call."""
+"""A history as strict providers want it: instructions apart or at its head, every result right after its call."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -67,6 +67,15 @@ def pair(messages: Sequence[Message]) -> tuple[list[str], list[Utterance]]:
             waiting.append(Utterance(message))
     close()
     return system, out
+
+
+def one_system_message(messages: Sequence[Message]) -> list[Message]:
+    """Returns the prompt with all its system messages as one at its head, for models whose template takes no other."""
+    texts = [message.content for message in messages if message.role is Role.SYSTEM]
+    if not texts or (len(texts) == 1 and messages[0].role is Role.SYSTEM):
+        return list(messages)
+    rest = [message for message in messages if message.role is not Role.SYSTEM]
+    return [Message(Role.SYSTEM, "\n\n".join(texts)), *rest]
 
 
 def message_text(message: Message) -> str:

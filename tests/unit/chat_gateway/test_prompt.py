@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_gateway.agents.placeholders import Instructions
-from chat_gateway.agents.prompt import NO_RESULT, prompt_messages
+from chat_gateway.agents.prompt import prompt_messages
 from chat_gateway.model.errors import PlaceholderMissing
 from chat_gateway.model.turn import Message, ToolCall
+from chat_gateway.providers.paired import NO_RESULT
 from contract.enums import Role
 
 USER = Message(Role.USER, "hi")

@@ -3,17 +3,29 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat_gateway.agents.prompt import LATE_RESULT, NO_OUTPUT, NO_RESULT, NO_TEXT, one_system_message, prompt_messages
-from chat_gateway.model.turn import FinishReason, Message, OnDelta, TextPart, ToolCall, Usage
+from chat_gateway.agents.prompt import LATE_RESULT, NO_OUTPUT, NO_TEXT, prompt_messages
+from chat_gateway.model.turn import FinishReason, Message, OnDelta, Sampling, TextPart, ToolCall, Usage
+from chat_gateway.providers.anthropic import request as anthropic
+from chat_gateway.providers.gemini import request as gemini
+from chat_gateway.providers.openai import request as openai
+from chat_gateway.providers.openai.dialect import PRESETS
+from chat_gateway.providers.paired import NO_RESULT, one_system_message
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from contract.enums import Role
 from servicekit.errors import InvalidArgument
-from tests.unit.chat_gateway.strict_prompts import check_one_system, check_prompt
+from tests.unit.chat_gateway.strict_prompts import (
+    check_generate_content,
+    check_messages_api,
+    check_one_system,
+    check_prompt,
+    messages_on_the_wire,
+)
 from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, World, asks, make_config
 
 TEXTS = st.sampled_from(["hi", "", " \n", "more"])
@@ -52,6 +64,19 @@ NEW = st.lists(
 WINDOWS = st.sampled_from([0, 1, 2, 3, 4, 6, 40])
 
 
+def check_sent(call: ModelCall) -> None:
+    """Fails where what an adapter puts on the wire is refused, whatever its dialect."""
+    # Dialects differ in what becomes of system messages and ids: one of each, and a developer's at that.
+    developer = replace(PRESETS["vllm"], system_role="developer")
+    for dialect in (PRESETS["openai"], PRESETS["mistral"], PRESETS["vllm"], developer):
+        sent = messages_on_the_wire(openai.encode_call(call, dialect, "p", stream=False))
+        check_prompt(sent)
+        if dialect.single_system:
+            check_one_system(sent)
+    check_messages_api(anthropic.encode_call(call, "p", {}, stream=False))
+    check_generate_content(gemini.encode_call(call, "p", {}))
+
+
 class ScriptedProvider(FakeProvider):
     """Gives each answer once, then fails: an interruption, of which nothing is stored."""
 
@@ -62,7 +87,7 @@ class ScriptedProvider(FakeProvider):
     async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
         self.calls.append(call)
         check_prompt(call.messages)
-        check_one_system(one_system_message(call.messages))
+        check_sent(call)
         message = self._answers[len(self.calls) - 1]
         reason = FinishReason.TOOL_CALLS if message.tool_calls else FinishReason.STOP
         return ModelAnswer(message, reason, Usage(), "m")
@@ -107,7 +132,7 @@ def test_every_prompt_of_any_history_is_taken(window: list[Message], new: list[M
     """Whatever earlier releases stored, and whatever a stateless caller brings."""
     prompt = prompt_messages("You help.", [user("start"), *window], new)
     check_prompt(prompt)
-    check_one_system(one_system_message(prompt))
+    check_sent(ModelCall("m", prompt, Sampling()))
 
 
 @pytest.mark.parametrize("window", [0, 2, 4, 40])

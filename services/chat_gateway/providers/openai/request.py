@@ -2,7 +2,6 @@
 
 import hashlib
 import string
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +9,7 @@ import msgspec
 from chat_gateway.model.errors import UnsupportedField
 from chat_gateway.model.turn import ImagePart, Message, ProviderData, TextPart, Tool, ToolCall
 from chat_gateway.providers.openai.dialect import Dialect
+from chat_gateway.providers.paired import one_system_message
 from chat_gateway.providers.provider import ModelCall
 from contract.enums import Role
 
@@ -46,7 +46,7 @@ _SHORT_ID_LENGTH = 9
 
 def encode_call(call: ModelCall, dialect: Dialect, provider: str, *, stream: bool) -> bytes:
     """Returns the request body of a call to the provider of that name."""
-    messages = _one_system(call.messages) if dialect.single_system else call.messages
+    messages = one_system_message(call.messages) if dialect.single_system else call.messages
     write = _Writer(dialect, provider)
     body: dict[str, Any] = {"model": call.model, "messages": list(map(write.message, messages))}
     if stream:
@@ -134,15 +134,6 @@ class _Writer:
         if not self._dialect.short_call_ids or (len(call_id) == _SHORT_ID_LENGTH and _SHORT_ID.issuperset(call_id)):
             return call_id
         return hashlib.sha256(call_id.encode("utf-8", "replace")).hexdigest()[:_SHORT_ID_LENGTH]
-
-
-def _one_system(messages: Sequence[Message]) -> list[Message]:
-    """Returns the messages with one system message at most, at the head, that holds the text of all of them."""
-    system = [message.content for message in messages if message.role is Role.SYSTEM]
-    if not system or (len(system) == 1 and messages[0].role is Role.SYSTEM):
-        return list(messages)
-    rest = [message for message in messages if message.role is not Role.SYSTEM]
-    return [Message(Role.SYSTEM, "\n\n".join(system)), *rest]
 
 
 def _part_json(part: TextPart | ImagePart) -> dict[str, Any]:
