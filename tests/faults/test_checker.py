@@ -6,10 +6,13 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.history.checker import Anomaly, Kind, check
+from tests.faults.history.decisions import decisions
 from tests.faults.history.records import (
+    MISMATCH,
     Attempt,
     Call,
     Ending,
+    Fork,
     History,
     Listing,
     Message,
@@ -133,6 +136,146 @@ def test_a_turn_whose_caller_left_early_may_never_have_begun() -> None:
     left_and_not_finished(history)
     del history.calls[-1]
     assert check(history) == []
+
+
+FORK = "k"
+
+
+def with_fork(history: History, turns: int = 2) -> None:
+    """Fork the session after its second turn, when it had ended, and take one turn on the fork."""
+    history.forks.append(Fork(FORK, SESSION, 0, began=1.95, ended=1.99, ending=Ending.ACKNOWLEDGED, turns=turns))
+    copied = [message.text for message in history.stored[SESSION][: 3 * turns]]
+    history.operations.append(
+        Operation("own", FORK, ("own",), attempts=[Attempt(0, 2.0, 2.9, Ending.ACKNOWLEDGED, answer="a own")])
+    )
+    history.calls.append(Call("a own", (*copied, "own"), at=2.5))
+    history.stored[FORK] = messages([*copied, "own", "a own"])
+
+
+def with_transcript(history: History) -> Operation:
+    """Let the last turn be one that was sent with the whole history before it."""
+    operation = history.operations[3]
+    operation.transcript = tuple(history.stored[SESSION][:9])
+    return operation
+
+
+def test_a_fork_goes_on_by_itself() -> None:
+    history = clean()
+    with_fork(history)
+    assert check(history) == []
+    history.forks.append(Fork("k of k", FORK, 1, began=3.0, ended=3.1, ending=Ending.ACKNOWLEDGED, turns=1))
+    history.stored["k of k"] = history.stored[FORK][:3]
+    history.forks.append(Fork("unheard", SESSION, 3, began=9.0))
+    assert check(history) == []
+    history.stored["unheard"] = history.stored[SESSION][:9]
+    assert check(history) == []
+
+
+def test_a_turn_may_be_sent_with_the_whole_history_before_it() -> None:
+    history = clean()
+    operation = with_transcript(history)
+    assert check(history) == []
+    # Without a key, too, it is sent again until it is known to be stored: by this.
+    end(history, 3, ending=Ending.UNKNOWN, detail="peer_unavailable", answer="")
+    operation.attempts.append(Attempt(0, 4.0, 4.1, Ending.REFUSED, MISMATCH))
+    assert check(history) == []
+
+
+def test_the_turns_that_could_be_decided_on_are_counted() -> None:
+    history = clean()
+    end(history, 1, ending=Ending.UNKNOWN, detail="peer_unavailable", answer="")
+    refused = Attempt(0, 9, 9, Ending.REFUSED, "session_busy")
+    history.operations.append(Operation("refused", SESSION, ("u8",), attempts=[refused]))
+    unheard = Attempt(0, 9, 9, Ending.UNKNOWN, "(the client left)")
+    history.operations.append(Operation("unheard", SESSION, ("u9",), attempts=[unheard]))
+    brief = Attempt(0, 9, 9, Ending.ACKNOWLEDGED, answer="a10")
+    history.operations.append(Operation("brief", "b", ("u10",), agent="brief", attempts=[brief]))
+    assert decisions(history) == {
+        "acknowledged, must be stored": 3,
+        "found stored": 1,
+        "refused, must not be stored": 1,
+        "of unknown outcome, not stored": 1,
+        "gone with its session": 1,
+    }
+    history.operations.append(Operation("later", "b", ("u11",), agent="brief", attempts=[unheard]))
+    history.calls.append(Call("a11", ("u10", "a10", "u11"), at=9.5))
+    assert decisions(history)["seen by a later turn"] == 1
+
+
+def fork_of_a_part_of_a_turn(history: History) -> None:
+    with_fork(history)
+    del history.stored[FORK][5]
+
+
+def fork_that_misses_a_turn(history: History) -> None:
+    with_fork(history)
+    del history.stored[FORK][:3]
+
+
+def fork_shorter_than_said(history: History) -> None:
+    with_fork(history)
+    history.forks[0] = replace(history.forks[0], turns=3)
+
+
+def fork_without_an_acknowledged_turn(history: History) -> None:
+    with_fork(history, turns=1)
+
+
+def fork_with_a_later_turn(history: History) -> None:
+    with_fork(history, turns=3)
+
+
+def fork_longer_than_asked_for(history: History) -> None:
+    with_fork(history)
+    history.forks[0] = replace(history.forks[0], up_to=1)
+
+
+def fork_goes_on_with_its_source(history: History) -> None:
+    with_fork(history)
+    history.stored[FORK] += history.stored[SESSION][6:9]
+
+
+def fork_refused_and_made(history: History) -> None:
+    with_fork(history)
+    history.forks[0] = replace(history.forks[0], ending=Ending.REFUSED)
+
+
+def source_goes_on_with_its_fork(history: History) -> None:
+    with_fork(history)
+    history.stored[SESSION] += history.stored[FORK][6:]
+
+
+def fork_saw_what_its_source_got_later(history: History) -> None:
+    with_fork(history)
+    history.calls[-1] = replace(history.calls[-1], saw=(*[m.text for m in history.stored[SESSION][:9]], "own"))
+
+
+def behind_another_history_than_was_sent(history: History) -> None:
+    operation = with_transcript(history)
+    operation.transcript = operation.transcript[:6]
+
+
+def transcript_doubled(history: History) -> None:
+    with_transcript(history)
+    history.stored[SESSION][9:9] = history.stored[SESSION][:9]
+
+
+def transcript_refused_for_nothing(history: History) -> None:
+    refused = Attempt(0, 5, 6, Ending.REFUSED, MISMATCH)
+    transcript = tuple(history.stored[SESSION])
+    history.operations.append(Operation("op9", SESSION, ("u9",), transcript=transcript, attempts=[refused]))
+
+
+def key_of_a_stored_transcript_refused(history: History) -> None:
+    operation = with_transcript(history)
+    operation.key = "key"
+    end(history, 3, ending=Ending.UNKNOWN, detail="peer_unavailable", answer="")
+    operation.attempts.append(Attempt(0, 4.0, 4.1, Ending.REFUSED, MISMATCH))
+
+
+def mismatch_without_a_transcript(history: History) -> None:
+    refused = Attempt(0, 9, 9, Ending.REFUSED, MISMATCH)
+    history.operations.append(Operation("op9", SESSION, ("u9",), attempts=[refused]))
 
 
 def lost(history: History) -> None:
@@ -324,6 +467,21 @@ CASES: list[tuple[Callable[[History], None], Kind]] = [
     (deleted_and_listed, Kind.DEAD_LISTED),
     (left_and_not_finished, Kind.UNFINISHED),
     (renewed_agent_is_unknown_to_a_lasting_one, Kind.STRANGE_ERROR),
+    (fork_of_a_part_of_a_turn, Kind.FORKED_OTHERWISE),
+    (fork_that_misses_a_turn, Kind.FORKED_OTHERWISE),
+    (fork_shorter_than_said, Kind.FORKED_OTHERWISE),
+    (fork_without_an_acknowledged_turn, Kind.FORKED_OTHERWISE),
+    (fork_with_a_later_turn, Kind.FORKED_OTHERWISE),
+    (fork_longer_than_asked_for, Kind.FORKED_OTHERWISE),
+    (fork_goes_on_with_its_source, Kind.FORKED_OTHERWISE),
+    (fork_refused_and_made, Kind.FORKED_OTHERWISE),
+    (source_goes_on_with_its_fork, Kind.PHANTOM),
+    (fork_saw_what_its_source_got_later, Kind.OTHER_HISTORY),
+    (behind_another_history_than_was_sent, Kind.OTHER_TRANSCRIPT),
+    (transcript_doubled, Kind.DOUBLED),
+    (transcript_refused_for_nothing, Kind.MISMATCH_UNFOUNDED),
+    (key_of_a_stored_transcript_refused, Kind.OTHER_REPLAY),
+    (mismatch_without_a_transcript, Kind.STRANGE_ERROR),
     (stuck, Kind.STUCK),
     (unrecovered, Kind.UNRECOVERED),
 ]

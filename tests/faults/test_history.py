@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.history.checker import Kind
+from tests.faults.history.decisions import DECIDED, decisions
+from tests.faults.history.records import Ending
 from tests.faults.history.run import Result, Scenario, run
 from tests.faults.history.story import report
 
@@ -28,7 +30,14 @@ async def test_no_fault_makes_an_anomaly(tmp_path: Path, capsys: pytest.CaptureF
     result = await run_and_print(Scenario(seed=seed, seconds=SECONDS, pace=0.7), tmp_path)
     assert not result.anomalies, f"seed {seed}: see the output, or run python -m tests.faults.history --seed {seed}"
     assert len(result.history.faults) >= SECONDS / 3
-    assert sum(1 for operation in result.history.operations if operation.acknowledgement) >= 50
+    acknowledged = [operation for operation in result.history.operations if operation.acknowledgement]
+    assert len(acknowledged) >= 50
+    assert {operation.edge for operation in acknowledged} == {"http", "grpc"}
+    forks = {fork.id for fork in result.history.forks if fork.ending is Ending.ACKNOWLEDGED}
+    assert any(operation.session in forks for operation in acknowledged)
+    assert any(operation.transcript for operation in acknowledged)
+    decided = decisions(result.history)
+    assert sum(decided[what] for what in DECIDED) >= len(result.history.operations) / 2, decided
 
 
 async def test_the_checker_notices_that_fencing_is_off(tmp_path: Path) -> None:

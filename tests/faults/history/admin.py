@@ -1,6 +1,7 @@
-"""What administrators do meanwhile: delete sessions, delete agents and make them again, list what there is."""
+"""What administrators do meanwhile: delete sessions and agents, make agents again, fork sessions, list them."""
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import AsyncIterator
@@ -10,10 +11,11 @@ from typing import Any
 import aiohttp
 
 from tests.faults.history.clients import Edges
-from tests.faults.history.records import History, Listing, Removal
+from tests.faults.history.records import Ending, Fork, History, Listing, Removal
 from tests.faults.history.slots import AGENT, BRIEF_AGENT, MORTAL_AGENT, Sessions
 
 PATIENCE_SECONDS = 6.0
+FORK_ATTEMPTS = 4
 AGAIN_SECONDS = 60.0
 """How long an agent is tried to be deleted, or made again; everything is back long before."""
 
@@ -50,6 +52,38 @@ class Admin:
             await asyncio.sleep(draw.choice((0.0, 0.0, 0.5)))
             self._history.removals.append(replace(removal, renewed=time.monotonic()))
             await self._until(draw, (201, 409), "POST", "/v1/agents", json=self._mortal)
+
+    async def fork_sessions(self, sessions: Sessions, until: float) -> None:
+        """Fork one of the lasting sessions, again and again; callers go on with a fork that was acknowledged."""
+        draw = random.Random(f"{self._seed}:fork sessions")
+        async for _ in _moments(draw, 2.0, until):
+            source = sessions.to_fork(draw)
+            if source is None:
+                continue
+            up_to = draw.choice((0, 0, 0, 1, 3))
+            fork = await self._forked(draw, Fork(f"k{len(self._history.forks)}", source, up_to, time.monotonic()))
+            self._history.forks.append(fork)
+            if fork.ending is Ending.ACKNOWLEDGED:
+                sessions.add_fork(fork.id)
+
+    async def _forked(self, draw: random.Random, fork: Fork) -> Fork:
+        """Try under one id until the outcome is known, a few times at most."""
+        heard = True
+        for _ in range(FORK_ATTEMPTS):
+            body = {"id": fork.id, **({"up_to_turn": fork.up_to} if fork.up_to else {})}
+            try:
+                async with self._request(draw, "POST", f"/v1/sessions/{fork.source}:fork", json=body) as answer:
+                    status, told = answer.status, await answer.json()
+            except (aiohttp.ClientError, OSError, TimeoutError, json.JSONDecodeError):
+                status, told = 0, {}
+            if status in (200, 201):
+                return replace(fork, ended=time.monotonic(), ending=Ending.ACKNOWLEDGED, turns=told["turn_count"])
+            # 409: an earlier try made it, or makes it still, or began it and was killed.
+            if heard and status in (400, 404):
+                return replace(fork, ended=time.monotonic(), ending=Ending.REFUSED)
+            heard = False
+            await asyncio.sleep(draw.uniform(0.1, 1.0))
+        return fork
 
     async def list_sessions(self, until: float) -> None:
         """List the sessions of one of the agents, again and again."""

@@ -8,12 +8,15 @@ What must hold (DESIGN.md, invariants 1 to 3):
 - the model call behind a stored turn saw exactly the turns stored before it, as many as the window holds;
 - a turn that was acknowledged before another began stands before it;
 - a key that is repeated gets the same answer, without another model call;
+- a turn that was sent with its session's whole history stands right behind just that, and is refused only when more had
+  been stored; sent again it is stored once, with a key or without;
+- a fork has whole turns of its source, from the first on, and goes on by itself;
 - what was deleted does not come back, with its session, its agent or a new agent of the same id; no turn runs on an
   agent that was deleted; an expired session is neither continued nor listed, and none expires before its time;
 - a turn that is to be finished without its caller is;
 - nothing is stuck, and every error is one that a caller can act on.
 
-The rules about the lives of sessions are in `lifetimes`.
+The rules about the lives of sessions are in `lifetimes`, those about forks in `forks`.
 """
 
 from collections import Counter, defaultdict
@@ -21,8 +24,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tests.faults.history.forks import Forks
 from tests.faults.history.lifetimes import Lifetimes
-from tests.faults.history.records import DEFINITE, GONE, UNDECIDED, Call, Ending, History, Message, Operation
+from tests.faults.history.records import DEFINITE, GONE, MISMATCH, UNDECIDED, Call, Ending, History, Message, Operation
 from tests.faults.history.slots import MORTAL_AGENT
 
 
@@ -37,6 +41,9 @@ class Kind(StrEnum):
     OTHER_ANSWER = "the stored answer is not the acknowledged one"
     REFUSED_BUT_STORED = "a turn was refused and is stored"
     OTHER_HISTORY = "the model saw other turns than those stored before"
+    OTHER_TRANSCRIPT = "a turn stands behind another history than the one that was sent with it"
+    MISMATCH_UNFOUNDED = "a transcript was refused that was the session's history"
+    FORKED_OTHERWISE = "a fork is not a beginning of its source"
     OUT_OF_ORDER = "a turn stands behind one that began after it was acknowledged"
     OTHER_REPLAY = "a repeated key got another answer"
     CALLED_AGAIN = "a repeated key of a stored turn called the model"
@@ -97,6 +104,7 @@ def _of_lifetimes(history: History, lifetimes: Lifetimes) -> list[Anomaly]:
         (Kind.TOO_EARLY, lifetimes.too_early()),
         (Kind.DEAD_LISTED, lifetimes.dead_listed()),
         (Kind.UNFINISHED, lifetimes.unfinished(stored)),
+        (Kind.FORKED_OTHERWISE, Forks(history).wrong()),
     )
     return [Anomaly(kind, session, text) for kind, findings in rules for session, text in findings]
 
@@ -106,6 +114,7 @@ class _Index:
 
     def __init__(self, history: History) -> None:
         self.sender = {text: operation for operation in history.operations for text in operation.texts}
+        self.forks = Forks(history)
         self.call = {call.answer: call for call in history.calls}
         self.last_call: dict[str, float] = {}
         for call in history.calls:
@@ -115,6 +124,8 @@ class _Index:
 
 def _errors(operation: Operation) -> Iterator[Anomaly]:
     known = DEFINITE | GONE if operation.agent == MORTAL_AGENT else DEFINITE
+    if operation.transcript:
+        known |= {MISMATCH}
     for attempt in operation.attempts:
         reason = attempt.detail
         refused = attempt.ending is Ending.REFUSED
@@ -137,6 +148,7 @@ class _Session:
         self._index = index
         self._lifetimes = lifetimes
         self._name = session
+        self._origins = index.forks.origins(session)
         self._operations = operations
         self._stored = history.stored.get(session, [])
         self._found: list[Anomaly] = []
@@ -146,6 +158,7 @@ class _Session:
         self._check_each_operation(turns)
         if whole:
             self._check_histories(turns)
+            self._check_transcripts(turns)
         self._check_order(turns)
         return self._found
 
@@ -175,7 +188,7 @@ class _Session:
             self._report(Kind.INTERLEAVED, f"{texts} {answer!r} are of {sorted(senders)}")
         elif call is None or not texts or self._index.sender[texts[0]].texts != texts:
             self._report(Kind.HALF, f"{texts} {answer!r} are not a whole turn")
-        elif self._index.sender[texts[0]].session != self._name:
+        elif self._index.sender[texts[0]].session not in self._origins:
             self._report(Kind.PHANTOM, f"{texts} belongs to session {self._index.sender[texts[0]].session}")
         elif call.saw[-len(texts) :] != texts:
             self._report(Kind.INTERLEAVED, f"{texts} has the answer {answer!r} to {call.saw[-len(texts) :]}")
@@ -215,6 +228,25 @@ class _Session:
                 beyond = [text for text in saw if text not in expected]
                 what = f"did not see {missed}, saw {beyond} besides" if missed or beyond else "saw another order"
                 self._report(Kind.OTHER_HISTORY, f"{turn.operation.id} (turn {number + 1}): {what}")
+
+    def _check_transcripts(self, turns: Sequence[StoredTurn]) -> None:
+        place, places = 0, {}
+        for turn in turns:
+            places[turn.operation.id] = place
+            place += len(turn.texts)
+        for operation in self._operations:
+            transcript = operation.transcript
+            if transcript and (stands := places.get(operation.id)) is not None:
+                if list(transcript) != self._stored[:stands]:
+                    self._report(
+                        Kind.OTHER_TRANSCRIPT, f"{operation.id}, sent {len(transcript)} messages, has {stands}"
+                    )
+                if operation.key and any(attempt.detail == MISMATCH for attempt in operation.attempts):
+                    self._report(Kind.OTHER_REPLAY, f"{operation.id} is stored, and its key was answered {MISMATCH}")
+            for attempt in operation.attempts:
+                behind = [turn for turn in turns if places[turn.operation.id] >= len(transcript)]
+                if attempt.detail == MISMATCH and not any(turn.call.at < attempt.ended for turn in behind):
+                    self._report(Kind.MISMATCH_UNFOUNDED, operation.id)
 
     def _window(self, before: Sequence[StoredTurn]) -> tuple[str, ...]:
         window: tuple[str, ...] = ()

@@ -14,16 +14,21 @@ from parley.chat.v1 import chat_service_pb2 as pb
 from parley.chat.v1 import chat_service_pb2_grpc
 from parley.session.v1 import message_pb2, turn_service_pb2
 from servicekit.rpc_status import from_rpc_error
-from tests.faults.history.records import DEFINITE, GONE, UNDECIDED, Attempt, Ending, Operation
+from tests.faults.history.records import DEFINITE, GONE, MISMATCH, UNDECIDED, Attempt, Ending, Message, Operation
 from tests.faults.history.slots import Sessions
 
 PATIENCE_SECONDS = 12.0
 MAX_ATTEMPTS = 6
+RESENT = 0.4
+"""How often a caller of a lasting session reads its history and sends it along."""
+READ_SECONDS = 3.0
 BUSY = {
     "wait": turn_service_pb2.BUSY_POLICY_WAIT,
     "reject": turn_service_pb2.BUSY_POLICY_REJECT,
     "interrupt": turn_service_pb2.BUSY_POLICY_INTERRUPT,
 }
+
+ROLES = {"user": message_pb2.ROLE_USER, "assistant": message_pb2.ROLE_ASSISTANT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Told:
 
 def refused(reason: str, status: int, said: str) -> Told:
     """Return what an error with a reason tells: only some of them promise that nothing was stored."""
-    undecided = reason in UNDECIDED or (status >= 500 and reason not in DEFINITE | GONE)
+    undecided = reason in UNDECIDED or (status >= 500 and reason not in DEFINITE | GONE | {MISMATCH})
     return Told(Ending.UNKNOWN if undecided else Ending.REFUSED, reason, said=said)
 
 
@@ -91,11 +96,27 @@ class Edges:
         operation.attempts.append(attempt)
         return attempt
 
+    async def stored(self, session: str, gateway: int) -> list[Message] | None:
+        """Read all that is stored of a session, oldest first; None when a page could not be had."""
+        messages: list[Message] = []
+        token = ""
+        while True:
+            query = {"page_size": "100", **({"page_token": token} if token else {})}
+            url = self.url(gateway, f"/v1/sessions/{session}/messages")
+            async with self.http.get(url, params=query) as response:
+                if response.status != 200:
+                    return [] if response.status == 404 else None
+                page = await response.json()
+            messages += [Message(message["role"], message["content"]) for message in page["data"]]
+            token = page.get("next_page_token") or ""
+            if not token:
+                return messages
+
     async def _by_http(self, operation: Operation, gateway: int, _: float) -> Told:
         body = {
             "model": operation.agent,
             "session_id": operation.session,
-            "messages": [{"role": "user", "content": text} for text in operation.texts],
+            "messages": [{"role": message.role, "content": message.text} for message in _messages(operation)],
             "stream": operation.streamed,
             "busy": operation.busy,
             "on_disconnect": "finish" if operation.finish else "cancel",
@@ -116,7 +137,9 @@ class Edges:
         asked = pb.TurnInput(
             agent_id=operation.agent,
             session_id=operation.session,
-            messages=[message_pb2.Message(role=message_pb2.ROLE_USER, content=text) for text in operation.texts],
+            messages=[
+                message_pb2.Message(role=ROLES[message.role], content=message.text) for message in _messages(operation)
+            ],
             busy=BUSY[operation.busy],
             on_disconnect=pb.ON_DISCONNECT_FINISH if operation.finish else pb.ON_DISCONNECT_CANCEL,
             request_id=operation.key,
@@ -136,6 +159,10 @@ class Edges:
         finally:
             stream.cancel()
         return Told(Ending.UNKNOWN, "(the stream ended early)")
+
+
+def _messages(operation: Operation) -> list[Message]:
+    return [*operation.transcript, *(Message("user", text) for text in operation.texts)]
 
 
 def _told_by_grpc(error: grpc.aio.AioRpcError) -> Told:
@@ -185,6 +212,8 @@ class Client:
         while time.monotonic() < until:
             number += 1
             operation = self._operation(number)
+            if self._sessions.lasts(operation.session) and self._random.random() < RESENT:
+                operation.transcript = await self._history(operation.session)
             self._note(operation)
             await self._see_through(operation)
             await asyncio.sleep(self._random.uniform(0, 0.05))
@@ -204,11 +233,19 @@ class Client:
             finish=draw.random() < 0.25,
         )
 
+    async def _history(self, session: str) -> tuple[Message, ...]:
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                return tuple(await self._edges.stored(session, self._random.randrange(len(self._edges))) or ())
+        except (aiohttp.ClientError, OSError, json.JSONDecodeError):
+            return ()
+
     async def _see_through(self, operation: Operation) -> None:
+        """Try until the outcome is known: what is sent with its whole history is stored once at most without a key."""
         draw = self._random
-        for _ in range(MAX_ATTEMPTS if operation.key else 1):
+        for _ in range(MAX_ATTEMPTS if operation.key or operation.transcript else 1):
             patience = draw.uniform(0.0, 0.4) if draw.random() < 0.08 else PATIENCE_SECONDS
             attempt = await self._edges.attempt(operation, draw.randrange(len(self._edges)), patience)
-            if attempt.ending is Ending.ACKNOWLEDGED:
+            if attempt.ending is Ending.ACKNOWLEDGED or attempt.detail == MISMATCH:
                 return
             await asyncio.sleep(draw.uniform(0.05, 0.6))

@@ -37,6 +37,18 @@ UNDECIDED = frozenset({"peer_unavailable", "deadline_exceeded", "draining"})
 """Reasons that may follow a commit whose reply was lost. Any reason in neither set is an anomaly by itself."""
 
 
+MISMATCH = "history_mismatch"
+"""As definite, where a transcript was sent: the session's history was another one by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A stored message."""
+
+    role: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One request and what came of it. Times are `time.monotonic()`, as everywhere here."""
@@ -61,6 +73,8 @@ class Operation:
     session: str
     texts: tuple[str, ...]
     """The user messages, each of them unique in the whole run."""
+    transcript: tuple[Message, ...] = ()
+    """What is sent before them: the session's whole history, as its caller read it. Empty: the new messages alone."""
     key: str = ""
     busy: str = "wait"
     streamed: bool = False
@@ -136,11 +150,19 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """A stored message."""
+class Fork:
+    """A new session with the history of another, which is used on: no fork is made of a session that may be deleted."""
 
-    role: str
-    text: str
+    id: str
+    source: str
+    up_to: int
+    """The last turn to copy; 0: all."""
+    began: float
+    ended: float = float("inf")
+    """When it was known to be there, or known not to be."""
+    ending: Ending = Ending.UNKNOWN
+    turns: int = 0
+    """How many were copied, as the admin API said when it acknowledged the fork."""
 
 
 @dataclass(slots=True)
@@ -160,6 +182,7 @@ class History:
     """Parts that did not come back."""
     removals: list[Removal] = field(default_factory=list)
     listings: list[Listing] = field(default_factory=list)
+    forks: list[Fork] = field(default_factory=list)
     brief_agent: str = "brief"
     """The agent whose sessions end when they have been idle for `brief_ttl` seconds."""
     brief_ttl: float = 2.0

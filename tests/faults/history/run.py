@@ -18,7 +18,7 @@ from tests.faults.history.clients import Client, Edges
 from tests.faults.history.cluster import LEASE_SECONDS, Cluster
 from tests.faults.history.lifetimes import Lifetimes
 from tests.faults.history.nemesis import Nemesis
-from tests.faults.history.records import Ending, History, Message, Operation
+from tests.faults.history.records import Ending, History, Operation
 from tests.faults.history.slots import AGENT, BRIEF_AGENT, BRIEF_TTL_SECONDS, MORTAL_AGENT, Sessions
 from tests.faults.history.upstream import RecordingModel
 from tests.faults.proxy import Proxies
@@ -81,8 +81,11 @@ async def run(scenario: Scenario, folder: Path) -> Result:
         if scenario.quiet_phases:
             await _repeat_keys(edges, history)
             await _outlive(edges, sessions, admin, history)
-        for session in dict.fromkeys(operation.session for operation in history.operations):
-            history.stored[session] = await _read(edges, session)
+        used = [operation.session for operation in history.operations]
+        for session in dict.fromkeys([*used, *(fork.id for fork in history.forks)]):
+            stored = await edges.stored(session, 0)
+            assert stored is not None, f"session {session} cannot be read, and nothing is broken any more"
+            history.stored[session] = stored
         return Result(scenario, history, check(history), model.faults)
 
 
@@ -137,7 +140,12 @@ async def _under_faults(
         for number in range(scenario.clients):
             client = Client(scenario.seed, number, edges, sessions, history.operations.append)
             group.create_task(client.run(until))
-        for work in (admin.delete_sessions(sessions, until), admin.renew_agent(until), admin.list_sessions(until)):
+        for work in (
+            admin.delete_sessions(sessions, until),
+            admin.renew_agent(until),
+            admin.list_sessions(until),
+            admin.fork_sessions(sessions, until),
+        ):
             group.create_task(work)
         if scenario.pace > 0:
             group.create_task(nemesis.run(until))
@@ -256,20 +264,3 @@ async def _repeat_keys(edges: Edges, history: History) -> None:
         if attempt.ending is not Ending.ACKNOWLEDGED:
             told = f"{attempt.detail} by gateway{attempt.gateway}: {attempt.said}"
             history.stuck[operation.session] = f"the key of {operation.id} was answered {told}"
-
-
-async def _read(edges: Edges, session: str) -> list[Message]:
-    messages: list[Message] = []
-    token = ""
-    while True:
-        query = {"page_size": "100", **({"page_token": token} if token else {})}
-        url = edges.url(0, f"/v1/sessions/{session}/messages")
-        async with edges.http.get(url, params=query) as response:
-            if response.status == 404:
-                return []
-            assert response.status == 200, await response.text()
-            page = await response.json()
-        messages += [Message(message["role"], message["content"]) for message in page["data"]]
-        token = page.get("next_page_token") or ""
-        if not token:
-            return messages

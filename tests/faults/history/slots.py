@@ -9,6 +9,8 @@ MORTAL_AGENT = "mortal"
 BRIEF_AGENT = "brief"
 """Its sessions end when they have been idle for `BRIEF_TTL_SECONDS`."""
 BRIEF_TTL_SECONDS = 2.0
+FORKED = 0.25
+"""How often a caller of lasting sessions goes on with a fork."""
 REVISIT = 0.3
 """How often a caller comes back to a brief session that makes way for another: alive or not."""
 
@@ -25,12 +27,16 @@ class Sessions:
     brief_turns_each: int = 6
     all: list[tuple[str, str]] = field(default_factory=list)
     """Every session that was picked so far, with its agent, in the order of first use."""
+    forks: list[str] = field(default_factory=list)
+    """Sessions that were made of lasting ones, or of forks; they last as well."""
     _used: dict[str, int] = field(default_factory=dict)
     _past: list[str] = field(default_factory=list)
 
     def pick(self, draw: random.Random) -> tuple[str, str]:
         """Return session and agent of the next turn: every second turn is on a lasting session."""
         if draw.random() < 0.5:
+            if self.forks and draw.random() < FORKED:
+                return draw.choice(self.forks[-3:]), AGENT
             return self._note(self._of_slot(f"s{draw.randrange(self.lasting)}", self.turns_each), AGENT)
         slot = draw.randrange(self.removed + self.mortal + self.brief)
         if slot < self.removed:
@@ -47,6 +53,20 @@ class Sessions:
     def to_delete(self, draw: random.Random) -> str:
         """Return a session that is deleted and used again, under the same id."""
         return f"d{draw.randrange(self.removed)}"
+
+    def lasts(self, session: str) -> bool:
+        """Whether a session is never deleted and never expires, so that its history only grows."""
+        return session.startswith("s") or session in self.forks
+
+    def to_fork(self, draw: random.Random) -> str | None:
+        """Return a lasting session that was used lately, or a fork; None when there is none yet."""
+        lasting = [session for session, _ in self.all if self.lasts(session)]
+        return draw.choice(lasting[-2 * self.lasting :]) if lasting else None
+
+    def add_fork(self, session: str) -> None:
+        """Let callers use a fork."""
+        self.forks.append(session)
+        self._note(session, AGENT)
 
     def of(self, agent: str) -> list[str]:
         """Return the sessions of an agent."""

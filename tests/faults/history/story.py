@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from tests.faults.history.checker import Anomaly
-from tests.faults.history.records import Ending, History
+from tests.faults.history.decisions import DECIDED, UNDECIDED, decisions
+from tests.faults.history.records import MISMATCH, Ending, History, Operation
 from tests.faults.history.run import Result
 
 MAX_STORIES = 5
@@ -20,6 +21,10 @@ def _lines(result: Result) -> Iterator[str]:
     yield f"history: seed {scenario.seed}, {scenario.seconds:g} s, {scenario.clients} clients, window {history.window}"
     attempts = [attempt for operation in history.operations for attempt in operation.attempts]
     yield _counted("turns", Counter(str(operation.ending) for operation in history.operations))
+    decided = decisions(history)
+    yield _counted("decided on", {what: decided[what] for what in DECIDED})
+    yield _counted("not decided on", {what: decided[what] for what in UNDECIDED})
+    yield _counted("turns sent with their whole history", Counter(map(_resent, _with_transcripts(history))))
     yield _counted("requests", Counter(str(attempt.ending) for attempt in attempts))
     yield _counted("  refused", Counter(a.detail for a in attempts if a.ending is Ending.REFUSED))
     yield _counted("  unknown", Counter(a.detail for a in attempts if a.ending is Ending.UNKNOWN))
@@ -31,11 +36,18 @@ def _lines(result: Result) -> Iterator[str]:
     )
     yield _counted("removals", ends)
     yield f"listings: {len(history.listings)}"
+    yield _counted("forks", Counter(str(fork.ending) for fork in history.forks))
+    forks = {fork.id for fork in history.forks}
+    yield f"turns on forks: {sum(operation.session in forks for operation in history.operations)}"
     yield _counted("turns by agent", Counter(operation.agent for operation in history.operations))
     yield _counted("turns by edge", Counter(operation.edge for operation in history.operations))
     yield f"turns to be finished without their caller: {sum(o.finish for o in history.operations)}"
     yield f"model calls: {len(history.calls)}"
     yield _counted("faults", Counter(f"{_kind(fault.target)} {fault.kind}" for fault in history.faults))
+    replicas = Counter(
+        f"{fault.kind} of {fault.target}" for fault in history.faults if _kind(fault.target) == "session"
+    )
+    yield _counted("  session_svc replicas", replicas)
     yield _counted("faults of the model", result.model_faults)
     yield _counted("anomalies", Counter(str(anomaly.kind) for anomaly in result.anomalies))
     for anomaly in result.anomalies[:40]:
@@ -44,6 +56,15 @@ def _lines(result: Result) -> Iterator[str]:
         :MAX_STORIES
     ]:
         yield from story(history, session, result.anomalies)
+
+
+def _with_transcripts(history: History) -> list[Operation]:
+    return [operation for operation in history.operations if operation.transcript]
+
+
+def _resent(operation: Operation) -> str:
+    mismatch = any(attempt.detail == MISMATCH for attempt in operation.attempts)
+    return MISMATCH if mismatch else str(operation.ending)
 
 
 def _kind(target: str) -> str:
@@ -66,7 +87,8 @@ def story(history: History, session: str, anomalies: list[Anomaly]) -> Iterator[
     for operation in history.operations:
         if operation.session != session:
             continue
-        what = f"{operation.id} {operation.edge}{' stream' if operation.streamed else ''} {operation.busy}"
+        sent = f" behind {len(operation.transcript)}" if operation.transcript else ""
+        what = f"{operation.id} {operation.edge}{sent}{' stream' if operation.streamed else ''} {operation.busy}"
         for attempt in operation.attempts:
             where = f"at gateway{attempt.gateway}{' with ' + operation.key if operation.key else ''}"
             events.append((attempt.began, f"{what} asks {where}: {operation.texts}"))
@@ -89,6 +111,11 @@ def story(history: History, session: str, anomalies: list[Anomaly]) -> Iterator[
         for listing in history.listings
         if session in listing.sessions
     ]
+    for fork in history.forks:
+        if session in (fork.id, fork.source):
+            what = f"** fork {fork.id} of {fork.source} up to {fork.up_to or 'its end'}"
+            events += [(fork.began, f"{what} begins")]
+            events += [(fork.ended, f"{what}: {fork.ending}, {fork.turns} turns")] * (fork.ending is not Ending.UNKNOWN)
     first = min((time for time, _ in events), default=0.0)
     last = max((time for time, _ in events), default=0.0)
     events += [
