@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from config_svc.edge.agents_convert import object_of, project_of, struct, timestamp
+from config_svc.edge.agents_convert import project_of, timestamp
+from config_svc.edge.json_objects import object_of, struct
 from config_svc.model.api_key import ApiKey
-from config_svc.model.audit import AuditEvent, AuditQuery
+from config_svc.model.audit import MAX_RECORDED_BYTES, AuditEvent, AuditQuery
 from config_svc.model.project import Project
+from config_svc.model.rules import Json
 from parley.config.v1 import access_service_pb2 as pb
 from servicekit.errors import InvalidArgument, Violation
 
@@ -74,8 +76,8 @@ def event_of(event: pb.AuditEvent) -> AuditEvent:
         action=event.action,
         resource=event.resource,
         time=_UNSET,
-        before=object_of(event.before) if event.HasField("before") else None,
-        after=object_of(event.after) if event.HasField("after") else None,
+        before=_state_of(event, "before"),
+        after=_state_of(event, "after"),
         request_id=event.request_id,
         source=event.source,
         user_id=event.user_id,
@@ -101,6 +103,12 @@ def event_to_proto(event: AuditEvent) -> pb.AuditEvent:
     if event.after is not None:
         message.after.CopyFrom(struct(event.after))
     return message
+
+
+def _state_of(event: pb.AuditEvent, name: str) -> dict[str, Json] | None:
+    if not event.HasField(name):
+        return None
+    return object_of(getattr(event, name), f"audit_event.{name}", maximum=MAX_RECORDED_BYTES)
 
 
 def _time_of(message: Message, field: str, path: str) -> datetime | None:

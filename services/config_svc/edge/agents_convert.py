@@ -1,6 +1,6 @@
 """Between the contract's messages and the domain's values."""
 
-import math
+import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,11 +8,13 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from config_svc.agents.change_feed import FeedEvent
+from config_svc.edge.json_objects import EXACT, object_of, struct
 from config_svc.model.agent import (
+    MAX_FALLBACKS,
     AgentConfig,
     AgentLimits,
     AgentSpec,
@@ -25,7 +27,7 @@ from config_svc.model.agent import (
 from config_svc.model.change import ChangeType
 from config_svc.model.fields import GROUPS, NOT_SET, NOT_WRITABLE, Difference
 from config_svc.model.provider import Provider
-from config_svc.model.rules import Json
+from config_svc.model.rules import MAX_LABELS
 from config_svc.model.template import Placeholders, Template
 from contract.enums import FallbackTrigger
 from contract.fields import DEFAULT_PROJECT
@@ -34,8 +36,6 @@ from parley.config.v1 import agent_config_pb2 as agents_pb
 from parley.config.v1 import agent_config_service_pb2 as service_pb
 from parley.config.v1 import provider_service_pb2 as providers_pb
 from parley.config.v1 import template_service_pb2 as templates_pb
-
-_EXACT = 2**53
 
 _CHANGE_TYPES = {
     ChangeType.CREATED: service_pb.CHANGE_TYPE_CREATED,
@@ -50,12 +50,12 @@ def project_of(name: str) -> str:
 
 
 def spec_of(agent: agents_pb.AgentConfig) -> AgentSpec:
-    """Returns what a caller may write of an agent config; output-only fields are left out."""
+    """Returns what a caller may write of an agent config, without output-only fields; raises as `object_of`."""
     return AgentSpec(
         display_name=agent.display_name,
         template_id=agent.template_id,
         template_version=agent.template_version,
-        parameters=object_of(agent.parameters),
+        parameters=object_of(agent.parameters, "agent_config.parameters"),
         instructions=agent.instructions,
         model=_model_of(agent.model),
         memory=MemoryPolicy(max_messages=_set(agent.memory, "max_messages")),
@@ -68,7 +68,7 @@ def spec_of(agent: agents_pb.AgentConfig) -> AgentSpec:
             turn_timeout=duration_of(agent.limits, "turn_timeout"),
             requests_per_minute=_set(agent.limits, "requests_per_minute"),
         ),
-        labels=dict(agent.labels),
+        labels=dict(itertools.islice(agent.labels.items(), MAX_LABELS + 1)),
         metadata_keys=tuple(agent.metadata_keys),
     )
 
@@ -98,12 +98,12 @@ def duration_of(message: Message, field: str) -> timedelta | None:
 
 
 def template_of(template: templates_pb.Template) -> Template:
-    """Returns a template that is to be published."""
+    """Returns a template that is to be published; raises as `object_of`."""
     return Template(
         id=template.id,
         version=template.version,
         description=template.description,
-        parameters_schema=object_of(template.parameters_schema),
+        parameters_schema=object_of(template.parameters_schema, "template.parameters_schema"),
         create_time=datetime.min.replace(tzinfo=UTC),
         placeholders=_placeholders_of(template.placeholders) if template.HasField("placeholders") else None,
     )
@@ -220,7 +220,7 @@ def _value(value: Any) -> Value:
         value = duration.ToJsonString()
     elif isinstance(value, tuple):
         value = [_fallback_json(one) if isinstance(one, ModelFallback) else one for one in value]
-    elif isinstance(value, int) and abs(value) > _EXACT:
+    elif isinstance(value, int) and abs(value) > EXACT:
         value = str(value)
     return ParseDict(value, Value())
 
@@ -248,7 +248,7 @@ def _model_of(model: agents_pb.ModelConfig) -> ModelConfig:
                 one.name,
                 tuple(FALLBACK_TRIGGERS.get(number, str(number)) for number in one.also_on),
             )
-            for one in model.fallbacks
+            for one in model.fallbacks[: MAX_FALLBACKS + 1]  # one more, and there are too many
         ),
     )
 
@@ -293,34 +293,3 @@ def _fill_policies(message: agents_pb.AgentConfig, spec: AgentSpec) -> None:
 
 def _set(message: Message, field: str) -> Any:
     return getattr(message, field) if message.HasField(field) else None
-
-
-def object_of(message: Struct) -> dict[str, Json]:
-    """Returns the JSON object that a message holds."""
-    return {name: _json_of(value) for name, value in message.fields.items()}
-
-
-def _json_of(value: Value) -> Json:
-    match value.WhichOneof("kind"):
-        case "struct_value":
-            return object_of(value.struct_value)
-        case "list_value":
-            return [_json_of(item) for item in value.list_value.values]
-        case "number_value":
-            return _number_of(value.number_value)
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-        case _:
-            return None
-
-
-def _number_of(number: float) -> int | float:
-    """Returns whole numbers as int, as far as a float holds them exactly; stored ones come back the same way."""
-    return int(number) if math.isfinite(number) and number.is_integer() and abs(number) <= _EXACT else number
-
-
-def struct(value: dict[str, Json]) -> Struct:
-    """Returns the message of a JSON object."""
-    return ParseDict(value, Struct())

@@ -12,6 +12,8 @@ from servicekit.errors import Violations
 
 State: TypeAlias = dict[str, Json]
 
+MAX_RECORDED_BYTES: Final = 4 * 1024 * KIB
+"""Of a state that another service records, as JSON."""
 MAX_STATE_BYTES: Final = 64 * KIB
 LEFT_OUT: Final = "left_out_bytes"
 """In a state that was too large, `{"left_out_bytes": n}` stands for a field that took n bytes as JSON."""
@@ -55,7 +57,7 @@ class AuditEvent:
         rules.check_text(found, f"{path}.source", self.source, maximum=64)
         check_user_id(found, f"{path}.user_id", self.user_id)
         for name, state in (("before", self.before), ("after", self.after)):
-            rules.check_json(found, f"{path}.{name}", state or {}, maximum=4 * 1024 * KIB)
+            rules.check_json(found, f"{path}.{name}", state or {}, maximum=MAX_RECORDED_BYTES)
 
     @property
     def id(self) -> str:

@@ -14,6 +14,7 @@ from servicekit.errors import Violations
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 MAX_COMMENT_CHARACTERS = 1000
+MAX_LABELS = 64
 KIB = 1024
 JSON_OVERHEAD = 6
 """How many times larger than its JSON a `google.protobuf.Struct` can be: `1,` takes 11 bytes."""
@@ -92,8 +93,8 @@ def is_uuid(text: str) -> bool:
 
 def check_labels(found: Violations, field: str, labels: dict[str, str]) -> None:
     """Reports too many labels, keys that are none, and values that are too long."""
-    if len(labels) > 64:
-        found.add(field, "must have at most 64 entries")
+    if len(labels) > MAX_LABELS:
+        found.add(field, f"must have at most {MAX_LABELS} entries")
     for key, value in sorted(labels.items()):
         if not is_label_key(key):
             found.add(

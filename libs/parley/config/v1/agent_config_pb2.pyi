@@ -115,7 +115,9 @@ class AgentConfig(_message.Message):
     """Output only. Opaque token of the current state, for compare-and-set (AIP-154)."""
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
-        """Optional. Values for the template, valid against its JSON Schema. At most 64 KiB as JSON."""
+        """Optional. Values for the template, valid against its JSON Schema. At most 64 KiB as JSON, nested at
+        most 24 levels; numbers are finite.
+        """
 
     @_builtins.property
     def model(self) -> Global___ModelConfig:

@@ -40,7 +40,8 @@ class Template(_message.Message):
     """Optional. What it does, for people, at most 2000 characters."""
     @_builtins.property
     def parameters_schema(self) -> _struct_pb2.Struct:
-        """Required. JSON Schema (2020-12) of an AgentConfig's parameters; its type must be object. At most 64 KiB as JSON.
+        """Required. JSON Schema (2020-12) of an AgentConfig's parameters; its type must be object. At most 64 KiB as JSON,
+        nested at most 24 levels.
         The `default` of one of its `properties` stands in for that parameter where it is left out, when parameters are
         checked and when an agent is built; it is not stored with the AgentConfig.
         """
