@@ -1,6 +1,7 @@
 """Between the messages of AccessService and the domain's values."""
 
 from datetime import UTC, datetime
+from typing import Literal
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -105,7 +106,7 @@ def event_to_proto(event: AuditEvent) -> pb.AuditEvent:
     return message
 
 
-def _state_of(event: pb.AuditEvent, name: str) -> dict[str, Json] | None:
+def _state_of(event: pb.AuditEvent, name: Literal["before", "after"]) -> dict[str, Json] | None:
     if not event.HasField(name):
         return None
     return object_of(getattr(event, name), f"audit_event.{name}", maximum=MAX_RECORDED_BYTES)
