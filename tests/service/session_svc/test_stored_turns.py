@@ -150,3 +150,18 @@ async def test_turns_that_are_gone_from_beside_their_session_are_damage(redis_ur
             await svc.said()
         with refused("TURN_DAMAGED"):
             await svc.sessions.ForkSession(session_service_pb2.ForkSessionRequest(session_id="s1", new_session_id="s2"))
+
+
+async def test_a_commit_that_fails_has_cut_no_turn(redis_url: str, client: "redis.Redis") -> None:
+    """A script that fails undoes nothing: what can fail comes before the turns that it replaces go."""
+    async with replica(redis_url) as svc:
+        for text in ("one", "two", "three"):
+            await svc.turn(text=text)
+        running = await svc.begin()
+        client.set("{default:s1}:replay", "of a wrong type")
+        with refused("TURN_DAMAGED"):
+            await svc.commit(running, "new", cut_after_turn=1)
+        assert await svc.said() == ["one", "two", "three"]
+        client.delete("{default:s1}:replay")
+        assert (await svc.commit(running, "new", cut_after_turn=1)).turn_number == 2
+        assert await svc.said() == ["one", "new"]

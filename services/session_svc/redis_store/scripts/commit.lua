@@ -60,31 +60,31 @@ local function remember(number)
   redis.call('HSET', REPLAY, 'first', first)
 end
 
+local HOLE = 'WRONGTYPE turns of the session are gone'
 local number, first, held_messages = tonumber(v[6] or 0) + 1, tonumber(v[5] or 1), (v[7] or 0) + messages
 -- The turns behind `cut_after` go, and with them what is remembered of their requests.
+local newest, replays = number - 1, {}
 if cut_after ~= '-' then
-  local kept = math.max(tonumber(cut_after), first - 1)
-  while number - 1 > kept do
-    local element = redis.call('RPOP', TURNS)
-    if not element then break end
-    held_messages = held_messages - struct.unpack('>I2', element)
-    number = number - 1
-  end
-  local replays = redis.call('HGETALL', REPLAY)
-  for index = 1, #replays, 2 do
-    local turn_number = string.sub(replays[index], 1, 1) == 'r' and string.match(replays[index + 1], '^(%d+)|')
-    if turn_number and tonumber(turn_number) > kept then redis.call('HDEL', REPLAY, replays[index]) end
-  end
+  replays = redis.call('HGETALL', REPLAY)
+  if redis.call('LLEN', TURNS) ~= newest - first + 1 then return redis.error_reply(HOLE) end
+  number = math.min(number, math.max(tonumber(cut_after) + 1, first))
 end
 if number - first >= max_turns and not drop_oldest then return {'session_full'} end
--- These can fail, and a script that fails undoes nothing: they come before the turn counts as stored.
+-- These can fail, and a script that fails undoes nothing: they come before anything goes and the turn counts as stored.
 local prompt_sum, completion_sum = digits((v[8] or 0) + prompt), digits((v[9] or 0) + completion)
 if cached ~= '0' then redis.call('HINCRBY', META, 'cached', cached) end
 if flags < COMPRESSED then turn = turn .. number_field(number) end
+for _ = number, newest do
+  held_messages = held_messages - struct.unpack('>I2', redis.call('RPOP', TURNS))
+end
+for index = 1, #replays, 2 do
+  local turn_number = string.sub(replays[index], 1, 1) == 'r' and string.match(replays[index + 1], '^(%d+)|')
+  if turn_number and tonumber(turn_number) >= number then redis.call('HDEL', REPLAY, replays[index]) end
+end
 local length = redis.call('RPUSH', TURNS, struct.pack(HEADER, messages, flags, number, token, id_sum) .. turn)
 if length ~= number - first + 1 then -- turns are gone from beside their session: nothing goes behind a hole
   redis.call('RPOP', TURNS)
-  return redis.error_reply('WRONGTYPE turns of the session are gone')
+  return redis.error_reply(HOLE)
 end
 while number - first + 1 > max_turns do
   held_messages = held_messages - struct.unpack('>I2', redis.call('LPOP', TURNS))
