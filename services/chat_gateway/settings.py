@@ -1,5 +1,6 @@
 """The environment of a chat_gateway process."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
@@ -9,8 +10,10 @@ from pydantic_settings import SettingsConfigDict
 from access.settings import AccessSettings
 from chat_gateway.providers.settings import ProviderSettings
 from contract.fields import RESOURCE_ID_RULE, is_resource_id
-from servicekit.settings import FROM_JSON, Bytes, Port, Seconds, variables_after
+from servicekit.settings import FROM_JSON, Bytes, Port, Seconds, Words, variables_after
 from servicekit.tls import TlsFiles
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
 class GatewaySettings(AccessSettings):
@@ -111,6 +114,11 @@ class GatewaySettings(AccessSettings):
         description="The same for one address (of IPv6 its first 64 bits). Behind a load balancer, whose address all "
         "connections have, as many as in all.",
     )
+    cors_origins: Words = Field(
+        default=(),
+        description="Origins whose pages may call the HTTP API from browsers (CORS), such as "
+        "`https://app.example.com`; `*`: all. None: no page of another origin.",
+    )
     keep_alive_interval: Seconds = Field(
         default=10.0, gt=0, le=600, description="Time between comments in a stream while the model is silent."
     )
@@ -137,6 +145,13 @@ class GatewaySettings(AccessSettings):
                 provider.api_key()
             except ValueError as error:
                 yield f"PARLEY_PROVIDERS: {error}"
+        if self.cors_origins != ("*",):
+            for origin in self.cors_origins:
+                if not _ORIGIN.fullmatch(origin):
+                    yield (
+                        f"PARLEY_GATEWAY_CORS_ORIGINS: {origin!r} must be an origin, such as https://app.example.com, "
+                        "in lower case and without a path, or '*' alone"
+                    )
         if bool(self.edge_cert_file) != bool(self.edge_key_file):
             missing = "EDGE_KEY_FILE" if self.edge_cert_file else "EDGE_CERT_FILE"
             yield f"TLS of the edges is incomplete: PARLEY_GATEWAY_{missing} missing"

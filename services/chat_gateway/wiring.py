@@ -138,6 +138,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
                 _edge_drain(settings),
                 tls=edge_tls,
                 limits=ConnectionLimits(settings.max_connections, settings.max_connections_per_source),
+                cors_origins=settings.cors_origins,
             )
         )
         grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, access, edge_tls))

@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from chat_gateway.providers.settings import ProviderSettings
+from chat_gateway.settings import GatewaySettings
+from servicekit.settings import SettingsError
 from tests.servers.processes import clean_environment
 
 
@@ -47,3 +49,18 @@ def test_keys_come_from_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ProviderSettings(base_url="http://p/v1", api_key_env="KEY", api_key_files=("/run/keys",))
     with pytest.raises(ValueError, match="both set"):
         settings.api_key()
+
+
+@pytest.mark.parametrize("origins", ["", "*", "https://a.example, http://localhost:3000", "chrome-extension://abc"])
+def test_origins_of_pages_are_taken(monkeypatch: pytest.MonkeyPatch, origins: str) -> None:
+    monkeypatch.setenv("PARLEY_GATEWAY_CORS_ORIGINS", origins)
+    assert ", ".join(GatewaySettings().cors_origins) == origins
+
+
+@pytest.mark.parametrize(
+    "origins", ["a.example", "https://a.example/", "https://A.example", "null", "*,https://a.example"]
+)
+def test_what_no_browser_sends_as_an_origin_stops_the_start(monkeypatch: pytest.MonkeyPatch, origins: str) -> None:
+    monkeypatch.setenv("PARLEY_GATEWAY_CORS_ORIGINS", origins)
+    with pytest.raises(SettingsError, match=r"PARLEY_GATEWAY_CORS_ORIGINS: .* must be an origin"):
+        GatewaySettings()

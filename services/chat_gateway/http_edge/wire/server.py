@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import uvicorn
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from chat_gateway.http_edge.wire.connections import ConnectionLimits
+from chat_gateway.http_edge.wire.cors import with_cors
 from chat_gateway.http_edge.wire.errors import encode_error, error_headers, http_status
 from chat_gateway.http_edge.wire.protocol import HEAD_TIMEOUT, WRITE_TIMEOUT, BoundedHttpProtocol, SharedState
 from servicekit.errors import StartupError, Unavailable
@@ -64,24 +65,27 @@ async def http_serving(
     head_timeout: float = HEAD_TIMEOUT,
     write_timeout: float = WRITE_TIMEOUT,
     limits: ConnectionLimits | None = None,
+    cors_origins: Collection[str] = (),
 ) -> AsyncIterator[HttpServer]:
     """Serves `app` on `host:port` (0: any free port) while open; raises `StartupError` when the port can't be bound.
 
     With `tls` it speaks HTTPS; a new connection gets the newest certificates. A request's line and headers have
     `head_timeout` seconds to arrive; a client that takes nothing of its answer for `write_timeout` seconds is cut off.
-    Connections beyond the `limits` are served `HEALTH_PATHS` alone.
+    Connections beyond the `limits` are served `HEALTH_PATHS` alone. Pages of `cors_origins` may read the answers.
 
     Leaving stops accepting, lets requests in flight finish for `drain_timeout` seconds, cancels the rest (they are
     answered with DRAINING) and closes. No signal handlers, no access log, no lifespan.
     """
     listener = _listen(host, port)
-    server = uvicorn.Server(_config(app))
+    server = uvicorn.Server(_config(with_cors(app, cors_origins)))
     server.config.load()
     if tls is not None:
         server.config.ssl = server_context(tls)
     server.lifespan = server.config.lifespan_class(server.config)
     within = (limits or ConnectionLimits()).within_open_files()
-    server.server_state = state = SharedState(_health_only(app), head_timeout, write_timeout, within)
+    server.server_state = state = SharedState(
+        with_cors(_health_only(app), cors_origins), head_timeout, write_timeout, within
+    )
     try:
         server.servers = [await _accepting(server, listener)]
         ticker = asyncio.create_task(supervise("http_ticks", lambda: _tick(server, state)), name="http_ticks")

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -224,6 +224,7 @@ async def running_edge(
     head_timeout: float = HEAD_TIMEOUT,
     limits: ConnectionLimits | None = None,
     authenticator: Authenticator | None = None,
+    cors_origins: Sequence[str] = (),
 ) -> AsyncIterator[Edge]:
     """Serves the edge on any free port."""
     async with contextlib.AsyncExitStack() as stack:
@@ -250,6 +251,7 @@ async def running_edge(
             head_timeout=head_timeout,
             write_timeout=bounds.write_timeout,
             limits=limits,
+            cors_origins=cors_origins,
         )
         server = await stack.enter_async_context(serving)
         client = await stack.enter_async_context(
