@@ -211,6 +211,10 @@ class Violations:
     def __bool__(self) -> bool:
         return bool(self._found)
 
+    def fields(self) -> set[str]:
+        """Returns the fields of the broken rules that are listed."""
+        return {violation.field for violation in self._found}
+
     def check(self) -> None:
         """Raises `InvalidArgument` with every violation noted so far, if there is any."""
         if self._found:

@@ -151,7 +151,7 @@ def test_a_chat_s_wrong_fields_carry_openais_names(agent: dict[str, Any], parley
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://x"}}]}]}, IMAGE),
         ({"session_id": "a b"}, "session_id"),
-        ({"model": "No Agent"}, "model"),
+        ({"model": "support@x"}, "model"),
     ):
         refused(parley_system.chat(agent["id"], "hi", **fields), 400, "invalid_field", param)
 

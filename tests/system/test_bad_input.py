@@ -92,7 +92,8 @@ class Chat:
 SAYS = [{"role": "user", "content": "hi"}]
 CHATS = {
     "unknown agent": Chat("AGENT_NOT_FOUND", 404, {"model": "nobody"}),
-    "an agent id that can't be one": Chat("INVALID_FIELD", 400, {"model": "No Body"}),
+    "a model that can't be an agent": Chat("MODEL_NOT_FOUND", 404, {"model": "gpt-4.1"}),
+    "a model that can't be an agent, and more": Chat("INVALID_FIELD", 400, {"model": "gpt-4.1", "temperature": 9}),
     "unknown revision": Chat("REVISION_NOT_FOUND", 404, {"model": f"{AGENT}@7"}),
     "no messages": Chat("INVALID_FIELD", 400, {"messages": []}),
     "too many messages": Chat("INVALID_FIELD", 400, {"messages": [{"role": "user", "content": "x"}] * 1001}),
@@ -180,6 +181,7 @@ OVER_GRPC = [
     name
     for name, case in CHATS.items()
     if case.content is None and not {"n"} & case.body.keys() and case.body.get("messages") != "hi"
+    if case.reason != "MODEL_NOT_FOUND"  # over gRPC it is the agent's id, and INVALID_FIELD
 ]
 ROLES = {"user": message_pb2.ROLE_USER, "oracle": 99}
 
@@ -241,6 +243,7 @@ ADMIN = {
         "AGENT_ALREADY_EXISTS", 409, "POST", "/v1/agents", {"id": AGENT, "model": MODEL_FIELDS}
     ),
     "a stale etag": Admin("ETAG_MISMATCH", 409, "PATCH", f"/v1/agents/{AGENT}", {"name": "x", "etag": "stale"}),
+    "a model that can't be an agent": Admin("MODEL_NOT_FOUND", 404, "GET", "/v1/models/gpt-4.1", None, "model"),
     "an agent that is not there": Admin("AGENT_NOT_FOUND", 404, "GET", "/v1/agents/nobody"),
     "a deletion of nothing": Admin("AGENT_NOT_FOUND", 404, "DELETE", "/v1/agents/nobody"),
     "a rollback to nowhere": Admin("REVISION_NOT_FOUND", 404, "POST", f"/v1/agents/{AGENT}:rollback", {"revision": 99}),

@@ -3,8 +3,12 @@
 import asyncio
 from collections.abc import Iterable
 
+from contract.fields import RESOURCE_ID_RULE
 from contract.reasons import Reason
 from servicekit.errors import Code, ServiceError, Violation
+
+_MAX_SHOWN = 200
+"""Characters of what a caller named."""
 
 
 class AgentNotFound(ServiceError):
@@ -15,6 +19,20 @@ class AgentNotFound(ServiceError):
 
     def __init__(self, agent_id: str) -> None:
         super().__init__(f"there is no agent {agent_id!r}", metadata={"agent_id": agent_id})
+
+
+class ModelNotFound(ServiceError):
+    """What an OpenAI client names as its model can't be the id of an agent."""
+
+    code = Code.NOT_FOUND
+    reason = Reason.MODEL_NOT_FOUND
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"there is no model {model[:_MAX_SHOWN]!r}: a model is an agent, by its id",
+            violations=[Violation("model", RESOURCE_ID_RULE)],
+            metadata={"model": model[:_MAX_SHOWN]},
+        )
 
 
 class HistoryMismatch(ServiceError):

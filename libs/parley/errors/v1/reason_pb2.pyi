@@ -56,6 +56,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """NOT_FOUND. No such API key. Metadata: api_key_id."""
     REASON_ROUTE_NOT_FOUND: _Reason.ValueType  # 25
     """NOT_FOUND. No such HTTP route or RPC. HTTP only."""
+    REASON_MODEL_NOT_FOUND: _Reason.ValueType  # 26
+    """NOT_FOUND. What an OpenAI client names as its model can't be the id of an agent. HTTP only. Metadata: model."""
     REASON_AGENT_ALREADY_EXISTS: _Reason.ValueType  # 40
     """ALREADY_EXISTS. An agent config with this id is there. Metadata: agent_id."""
     REASON_SESSION_ALREADY_EXISTS: _Reason.ValueType  # 41
@@ -195,6 +197,8 @@ REASON_API_KEY_NOT_FOUND: Reason.ValueType  # 24
 """NOT_FOUND. No such API key. Metadata: api_key_id."""
 REASON_ROUTE_NOT_FOUND: Reason.ValueType  # 25
 """NOT_FOUND. No such HTTP route or RPC. HTTP only."""
+REASON_MODEL_NOT_FOUND: Reason.ValueType  # 26
+"""NOT_FOUND. What an OpenAI client names as its model can't be the id of an agent. HTTP only. Metadata: model."""
 REASON_AGENT_ALREADY_EXISTS: Reason.ValueType  # 40
 """ALREADY_EXISTS. An agent config with this id is there. Metadata: agent_id."""
 REASON_SESSION_ALREADY_EXISTS: Reason.ValueType  # 41

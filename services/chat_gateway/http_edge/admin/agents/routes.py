@@ -40,6 +40,8 @@ from chat_gateway.http_edge.admin.routing import (
 )
 from chat_gateway.http_edge.dependencies import Dependencies
 from chat_gateway.http_edge.wire.bodies import wrong_shape
+from chat_gateway.model.errors import ModelNotFound
+from contract.fields import is_resource_id
 from contract.reasons import Reason
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1.agent_config_pb2 import AgentConfig
@@ -234,6 +236,8 @@ async def list_models(
 @get("/v1/models/{agent_id:str}", scope=AGENTS_READ)
 async def get_model(agent_id: FromPath[str], deps: Injected, project: Project) -> ModelCardJson:
     """Reads an agent as OpenAI describes a model."""
+    if not is_resource_id(agent_id):
+        raise ModelNotFound(agent_id)
     return model_card(await _read(deps, project, agent_id))
 
 

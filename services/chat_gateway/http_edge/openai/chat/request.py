@@ -20,8 +20,10 @@ from chat_gateway.http_edge.wire.auth import named_project
 from chat_gateway.http_edge.wire.bodies import check_free_form, check_width, decode
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
+from chat_gateway.model.errors import ModelNotFound
 from chat_gateway.model.rules import check_turn_request
 from contract.enums import BusyPolicy, Role
+from contract.fields import is_resource_id
 from servicekit.errors import InvalidArgument, MessageTooLarge, Violations
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
@@ -59,7 +61,7 @@ def to_turn_request(
     """Returns the requested turn, bound to `caller`, with what `extra_fields` returned.
 
     Raises `InvalidArgument` with every violation: of what can't be honoured, and of fields that contradict headers;
-    `ProjectDenied` and `UserDenied`.
+    `ModelNotFound` where nothing but the model is wrong; `ProjectDenied` and `UserDenied`.
     """
     project = named_project(caller, headers.project)
     found = Violations()
@@ -94,8 +96,11 @@ def to_turn_request(
         metadata=chat.metadata or {},
         on_disconnect=_ON_DISCONNECT.get(on_disconnect, model.OnDisconnect.CANCEL),
     )
-    if found:
+    is_no_agent = bool(agent_id) and not is_resource_id(agent_id)
+    if found or is_no_agent:
         _check_the_rest(request, found)
+    if is_no_agent and found.fields() == {"model"}:
+        raise ModelNotFound(chat.model)
     found.check()
     if chat.response_format:
         check_free_form(chat.response_format, "response_format")
@@ -139,6 +144,8 @@ def _agent(name: str, found: Violations) -> tuple[str, int]:
     agent_id, at, number = name.partition("@")
     if not at:
         return agent_id, 0
+    if not is_resource_id(agent_id):
+        return name, 0
     if not (number.isascii() and number.isdigit() and len(number) < 19 and int(number) > 0):
         found.add("model", "must be the id of an agent, or its id and a revision, such as support@3")
         return agent_id, 0

@@ -29,6 +29,7 @@ REASONS: dict[str, tuple[Code, int, str | None]] = {
     "PROJECT_NOT_FOUND": (Code.NOT_FOUND, 404, None),
     "API_KEY_NOT_FOUND": (Code.NOT_FOUND, 404, None),
     "ROUTE_NOT_FOUND": (Code.NOT_FOUND, 404, None),
+    "MODEL_NOT_FOUND": (Code.NOT_FOUND, 404, None),
     "AGENT_ALREADY_EXISTS": (Code.ALREADY_EXISTS, 409, "false"),
     "SESSION_ALREADY_EXISTS": (Code.ALREADY_EXISTS, 409, "false"),
     "TEMPLATE_CONFLICT": (Code.ALREADY_EXISTS, 409, "false"),

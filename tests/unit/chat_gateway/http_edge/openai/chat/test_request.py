@@ -12,6 +12,7 @@ from chat_gateway.http_edge.openai.chat.request import decode_request, extra_fie
 from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
+from chat_gateway.model.errors import ModelNotFound
 from servicekit.errors import InvalidArgument
 
 USER = {"role": "user", "content": "Hi"}
@@ -110,6 +111,21 @@ def test_every_kind_of_message() -> None:
 def test_a_user_by_openais_name() -> None:
     assert turn(user="ann").user_id == "ann"
     assert turn({"user_id": "bob"}, user="ann").user_id == "bob"
+
+
+@pytest.mark.parametrize("name", ["gpt-4.1", "Support", "openai/gpt-4o", "@cf/meta/llama", "Support@3", "gpt-4.1@x"])
+def test_a_model_that_can_be_no_agent_is_not_found_as_openai_says(name: str) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        turn(model=name)
+    assert [violation.field for violation in caught.value.violations] == ["model"]
+    assert name in caught.value.message
+    assert violations(model=name, temperature=9, n=2) == ["n", "model", "temperature"]
+    assert violations(model=name, max_tokens=0) == ["model", "max_completion_tokens"]
+
+
+def test_a_model_that_is_not_named_is_a_field_that_is_wrong() -> None:
+    assert violations(model="support@x") == ["model"]
+    assert turn(model="").agent_id == ""
 
 
 def test_store_false_is_stateless_and_no_other_value_is() -> None:
