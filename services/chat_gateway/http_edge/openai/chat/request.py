@@ -1,7 +1,9 @@
 """OpenAI's chat completion request as a turn."""
 
+import hashlib
 import re
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -23,8 +25,10 @@ from chat_gateway.model import turn as model
 from chat_gateway.model.errors import ModelNotFound
 from chat_gateway.model.rules import check_turn_request
 from contract.enums import BusyPolicy, Role
-from contract.fields import is_resource_id
+from contract.fields import is_resource_id, is_user_id
 from servicekit.errors import InvalidArgument, MessageTooLarge, Violations
+
+MAX_USER_CHARACTERS: Final = 256
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -35,6 +39,7 @@ _ROLES = {role.value: role for role in Role} | {"developer": Role.SYSTEM}
 _BUSY = {policy.value: policy for policy in BusyPolicy}
 _HISTORY = {policy.value: policy for policy in model.HistoryPolicy}
 _ON_DISCONNECT = {choice.value: choice for choice in model.OnDisconnect}
+_DIGESTED_USER = re.compile("user-[0-9a-f]{64}")
 _DEFAULT_SAMPLING = model.Sampling()
 _NOTHING = (None,) * 7
 
@@ -76,13 +81,14 @@ def to_turn_request(
     on_disconnect = chat.on_disconnect or "cancel"
     if on_disconnect not in _ON_DISCONNECT:
         found.add("on_disconnect", "must be cancel or finish")
+    opaque = _opaque_user(chat.user, found) if chat.user else ""
     request = model.TurnRequest(
         project=project,
         agent_id=agent_id,
         agent_revision=revision,
         messages=tuple([_message(message, i, found) for i, message in enumerate(chat.messages)]),
         session_id=_agreed("session_id", chat.session_id, headers.session_id, found),
-        user_id=bound_user(caller, _agreed("user_id", chat.user_id, headers.user_id, found) or chat.user or ""),
+        user_id=bound_user(caller, _agreed("user_id", chat.user_id, headers.user_id, found) or opaque),
         session_must_exist=chat.session_must_exist is True,
         stateless=chat.store is False,
         busy=_BUSY.get(busy, BusyPolicy.WAIT),
@@ -150,6 +156,19 @@ def _agent(name: str, found: Violations) -> tuple[str, int]:
         found.add("model", "must be the id of an agent, or its id and a revision, such as support@3")
         return agent_id, 0
     return agent_id, int(number)
+
+
+def _opaque_user(user: str, found: Violations) -> str:
+    """Returns the user id that OpenAI's `user` stands for: the text itself where it can be one, a digest otherwise.
+
+    Different texts are different users: a text that reads like such a digest is digested, too.
+    """
+    if len(user) > MAX_USER_CHARACTERS:
+        found.add("user", f"must have at most {MAX_USER_CHARACTERS} characters")
+        return ""
+    if is_user_id(user) and not _DIGESTED_USER.fullmatch(user):
+        return user
+    return f"user-{hashlib.sha256(user.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _agreed(field: str, in_body: str | None, in_header: str, found: Violations) -> str:

@@ -4,9 +4,15 @@ Request fields that are not here are the provider's: they are passed on where it
 name where it does not. Those that no turn can honour are here, so that using them is an error that names them.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+_USER = (
+    "OpenAI's opaque name of an end user: any text of at most 256 characters. Where no user_id is given, the session "
+    "belongs to this user. A text that can't be a user id (it has spaces or is not ASCII) is the user `user-` and its "
+    "SHA-256 in hexadecimal, as is a text of that very form; by that id sessions are listed, exported and erased."
+)
 
 
 class ImageUrl(msgspec.Struct, omit_defaults=True):
@@ -125,13 +131,14 @@ class ChatCompletionRequest(msgspec.Struct):
     tool_choice: str | ToolChoice | None = None
     response_format: dict[str, Any] | None = None
     n: int | None = None
-    user: str | None = None
+    user: Annotated[str, msgspec.Meta(description=_USER)] | None = None
     metadata: dict[str, str] | None = None
     store: bool | None = None
     """False: the turn is stateless (no session)."""
     session_id: str | None = None
     """The session to continue, or to create under this id."""
     user_id: str | None = None
+    """The user that the session belongs to; `user` is not read then."""
     session_must_exist: bool | None = None
     busy: str | None = None
     """While another turn of the session runs: `wait` (default), `reject`, `interrupt`."""

@@ -8,11 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from access.caller import Caller
+from access.errors import UserDenied
 from chat_gateway.http_edge.openai.chat.request import decode_request, extra_fields, param_of, to_turn_request
 from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
 from chat_gateway.model.errors import ModelNotFound
+from chat_gateway.model.rules import check_turn_request
+from contract.fields import is_user_id
 from servicekit.errors import InvalidArgument
 
 USER = {"role": "user", "content": "Hi"}
@@ -111,6 +115,28 @@ def test_every_kind_of_message() -> None:
 def test_a_user_by_openais_name() -> None:
     assert turn(user="ann").user_id == "ann"
     assert turn({"user_id": "bob"}, user="ann").user_id == "bob"
+
+
+@pytest.mark.parametrize("text", ["Ada Lovelace", "Åsa", "山田", " ", "a\nb\0", "x" * 255 + "é", "user-" + "0f" * 32])
+def test_openais_user_is_any_text_and_each_text_a_user_of_its_own(text: str) -> None:
+    user_id = turn(user=text).user_id
+    assert is_user_id(user_id)
+    assert turn(user=text).user_id == user_id
+    assert turn(user=text + "2" if len(text) < 256 else "2").user_id != user_id
+    assert turn(user=user_id).user_id != user_id, "no other text names the same user"
+    assert turn({"user_id": user_id}).user_id == user_id
+    check_turn_request(turn(user=text))
+
+
+def test_openais_user_has_a_bound_and_binds_like_any() -> None:
+    assert violations(user="x" * 257, temperature=9) == ["user", "temperature"]
+    assert violations(user="é" * 257, user_id="ann") == ["user"]
+    assert turn(user="").user_id == ""
+    bound = Caller("key", "p", frozenset(), user_id="ann")
+    for other in ("bob", "Ada Lovelace"):
+        body = json.dumps({"model": "a", "messages": [USER], "user": other}).encode()
+        with pytest.raises(UserDenied):
+            to_turn_request(decode_request(body), TurnHeaders(), bound)
 
 
 @pytest.mark.parametrize("name", ["gpt-4.1", "Support", "openai/gpt-4o", "@cf/meta/llama", "Support@3", "gpt-4.1@x"])
