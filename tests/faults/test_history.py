@@ -30,6 +30,7 @@ async def test_no_fault_makes_an_anomaly(tmp_path: Path, capsys: pytest.CaptureF
     result = await run_and_print(Scenario(seed=seed, seconds=SECONDS, pace=0.7), tmp_path)
     assert not result.anomalies, f"seed {seed}: see the output, or run python -m tests.faults.history --seed {seed}"
     assert len(result.history.faults) >= SECONDS / 3
+    assert any(fault.target.startswith("session") and ">" not in fault.target for fault in result.history.faults)
     acknowledged = [operation for operation in result.history.operations if operation.acknowledgement]
     assert len(acknowledged) >= 50
     assert {operation.edge for operation in acknowledged} == {"http", "grpc"}

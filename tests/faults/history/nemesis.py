@@ -1,4 +1,4 @@
-"""Makes faults, one after the other in each of three lanes, by a plan that follows from the seed alone."""
+"""Makes faults, one after the other in each of four lanes, by a plan that follows from the seed alone."""
 
 import asyncio
 import random
@@ -41,10 +41,12 @@ class Nemesis:
         self.complaints: list[str] = []
         """What did not come back, or did not leave, as it must."""
         self._cluster = cluster
-        services = list(cluster.services)
+        gateways = [service.name for service in cluster.gateways]
+        replicas = [service.name for service in cluster.sessions]
         kinds = {"kill": 1.0, "pause": 1.5, "drain": 0.5}
         self._plans = [
-            plan(seed, "services", [name for name in services if name != "config"], kinds, pace),
+            plan(seed, "services", gateways, kinds, pace),
+            plan(seed, "replicas", replicas, kinds, 2 * pace),
             plan(seed, "stores", ["redis", "redis", "postgres", "config"], {"kill": 1.0, "pause": 1.0}, 3 * pace),
             plan(
                 seed,
