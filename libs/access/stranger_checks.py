@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from servicekit.errors import Unavailable
+from servicekit.sites import site_of
 from servicekit.watched_cache import RETRY_AFTER_SECONDS
 
 MAX_STRANGERS: Final = 256
@@ -16,7 +16,6 @@ STRANGERS_AT_ONCE: Final = 16
 OF_ONE_SOURCE_AT_ONCE: Final = 8
 MAX_OF_ONE_SOURCE: Final = 64
 PATIENCE_SECONDS: Final = 2.0
-_IPV6_SITE_BITS: Final = 64
 
 
 @dataclass(slots=True)
@@ -72,16 +71,3 @@ class StrangerChecks:
 
     def _no_room(self) -> Unavailable:
         return Unavailable(self._peer, retry_after=RETRY_AFTER_SECONDS)
-
-
-def site_of(source: str) -> str:
-    """Returns whom an address counts as: itself, or for IPv6 its /64, which is one subscriber's."""
-    try:
-        address = ip_address(source.partition("%")[0])
-    except ValueError:
-        return source
-    if not isinstance(address, IPv6Address):
-        return source
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return f"{int(address) >> (128 - _IPV6_SITE_BITS):x}/{_IPV6_SITE_BITS}"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPEN
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from servicekit.errors import StartupError
+from servicekit.sites import site_of
 from servicekit.supervision import restarting
 
 Readiness = Callable[[], Awaitable[Mapping[str, bool | str]]]
@@ -28,15 +30,26 @@ DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 log = structlog.get_logger("servicekit.metrics")
 
 _MAX_REQUEST_BYTES = 8 * 1024
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_REQUEST_LINE = re.compile(rf"(?P<method>{_TOKEN}) (?P<path>/[!->@-~]*)(?:\?[!-~]*)? HTTP/1\.[01]\r\n")
+_HEADER_LINE = re.compile(rf"{_TOKEN}:[^\0\r\n]*")
+_NOT_HTTP = b"the request is not HTTP/1.1 that can be read\n"
+_TOO_LARGE = b"the request's headers are larger than %d bytes\n" % _MAX_REQUEST_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointLimits:
-    """What the endpoint of the metrics allows: seconds for one request, and for the readiness check within it."""
+    """What the endpoint of the metrics allows.
+
+    Seconds for one request, for the readiness check within it, and for its client to take the answer; connections at a
+    time, in all and from one source (an IPv4 address, or the first 64 bits of an IPv6 address).
+    """
 
     request_seconds: float = 5.0
     check_seconds: float = 2.0
+    write_seconds: float = 5.0
     max_connections: int = 32
+    max_connections_per_source: int = 24
 
 
 DEFAULT_LIMITS = EndpointLimits()
@@ -148,26 +161,32 @@ class _Endpoint:
         self._started = started
         self._registry = registry
         self._limits = limits
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], str] = {}
+        """The connections with their sources."""
         self._closing = False
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._open) >= self._limits.max_connections:
+        source = site_of(str((writer.get_extra_info("peername") or ("",))[0]))
+        if task is None or not self._has_room(source):
             writer.close()
             return
-        self._open.add(task)
+        self._open[task] = source
         try:
-            async with asyncio.timeout(self._limits.request_seconds):
-                await self._answer(reader, writer)
-        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
+            await self._exchange(reader, writer)
+        except (TimeoutError, ConnectionError):
+            writer.transport.abort()  # a close would wait for what the client does not take
         except asyncio.CancelledError:
+            writer.transport.abort()
             if not self._closing:  # asyncio 3.11 logs a cancelled handler as an error
                 raise
         finally:
-            self._open.discard(task)
+            del self._open[task]
             writer.close()
+
+    def _has_room(self, source: str) -> bool:
+        own = sum(source == other for other in self._open.values())
+        return len(self._open) < self._limits.max_connections and own < self._limits.max_connections_per_source
 
     async def close(self) -> None:
         self._closing = True
@@ -175,18 +194,24 @@ class _Endpoint:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        method, _, rest = head.partition(" ")
-        path = rest.partition(" ")[0].partition("?")[0]
-        status, content_type, body = await self._respond(method, path, _header(head, "accept"))
-        writer.write(
-            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {content_type}\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode("latin-1")
-        )
-        if method != "HEAD":
-            writer.write(body)
-        await writer.drain()
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(self._limits.request_seconds):
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                request = _REQUEST_LINE.match(head)
+                method = request["method"] if request else ""
+                if request is None or not all(map(_HEADER_LINE.fullmatch, head.split("\r\n")[1:-2])):
+                    answer = HTTPStatus.BAD_REQUEST, "text/plain", _NOT_HTTP
+                else:
+                    answer = await self._respond(method, request["path"], _header(head, "accept"))
+        except asyncio.LimitOverrunError:
+            method, answer = "", (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "text/plain", _TOO_LARGE)
+        except asyncio.IncompleteReadError as error:
+            if not error.partial:
+                return
+            method, answer = "", (HTTPStatus.BAD_REQUEST, "text/plain", _NOT_HTTP)
+        async with asyncio.timeout(self._limits.write_seconds):
+            await _write(writer, method, *answer)
 
     async def _respond(self, method: str, path: str, accept: str) -> tuple[HTTPStatus, str, bytes]:
         if method not in ("GET", "HEAD"):
@@ -222,6 +247,18 @@ class _Endpoint:
             body["warnings"] = warnings
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return status, "application/json", json.dumps(body).encode() + b"\n"
+
+
+async def _write(writer: asyncio.StreamWriter, method: str, status: HTTPStatus, content_type: str, body: bytes) -> None:
+    """Returns once the system has taken all of the answer; to be bounded in time by who calls it."""
+    writer.transport.set_write_buffer_limits(0)
+    writer.write(
+        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {content_type}\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode("latin-1")
+    )
+    if method != "HEAD":
+        writer.write(body)
+    await writer.drain()
 
 
 def _header(head: str, name: str) -> str:

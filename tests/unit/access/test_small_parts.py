@@ -8,12 +8,12 @@ from access.caller import ANONYMOUS, Caller
 from access.errors import ProjectDenied, Unauthenticated, UserDenied
 from access.rules import require_audit, rules_of
 from access.settings import AccessSettings
-from access.stranger_checks import site_of
 from parley.access.v1 import rule_pb2
 from parley.chat.v1 import chat_service_pb2
 from servicekit.errors import StartupError
 from servicekit.peers import address_of
 from servicekit.settings import SettingsError
+from servicekit.sites import site_of
 
 OPERATOR_KEY = "an-operator-key-of-forty-characters-or-so"
 

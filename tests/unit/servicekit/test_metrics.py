@@ -114,14 +114,92 @@ async def test_an_idle_connection_is_closed(free_port: int) -> None:
         writer.close()
 
 
+async def asked(port: int, head: bytes, *, ends: bool = False) -> bytes:
+    """Returns all that is answered to these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(head)
+        if ends:
+            writer.write_eof()
+        return await reader.read()
+    finally:
+        writer.close()
+
+
 async def test_a_request_without_end_is_cut_off(free_port: int) -> None:
     async with serve_metrics("127.0.0.1", free_port), asyncio.timeout(10):
-        reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
-        writer.write(b"GET / HTTP/1.1\r\nx: " + b"x" * 20_000)
         with contextlib.suppress(ConnectionError):
-            assert await reader.read() == b""
-        writer.close()
+            answer = await asked(free_port, b"GET / HTTP/1.1\r\nx: " + b"x" * 20_000)
+            assert answer.startswith(b"HTTP/1.1 431 ")
         assert (await fetch(free_port, "/livez"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /livez\r\n\r\n",
+        b"GET  /livez HTTP/1.1\r\n\r\n",
+        b"GET livez HTTP/1.1\r\n\r\n",
+        b"GET /livez HTTP/2.0\r\n\r\n",
+        b"GET /li vez HTTP/1.1\r\n\r\n",
+        b"G\xc3\xa9T /livez HTTP/1.1\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\n: no name\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nname : space\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\na: b\0c\r\n\r\n",
+        b"GET /livez HTTP/1.1\na: b\n\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    ],
+)
+async def test_a_malformed_head_is_refused(free_port: int, head: bytes) -> None:
+    async with serve_metrics("127.0.0.1", free_port), asyncio.timeout(10):
+        answer = await asked(free_port, head)
+        assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert (await asked(free_port, b"GET /livez?x=1 HTTP/1.0\r\nHost: a\r\nEmpty:\r\n\r\n")).endswith(b"ok\n")
+
+
+async def test_half_a_head_is_refused(free_port: int) -> None:
+    async with serve_metrics("127.0.0.1", free_port), asyncio.timeout(10):
+        assert (await asked(free_port, b"GET /livez", ends=True)).startswith(b"HTTP/1.1 400 ")
+        assert await asked(free_port, b"", ends=True) == b""
+
+
+async def test_an_answer_that_is_not_read_does_not_hold_its_connection(free_port: int) -> None:
+    registry = CollectorRegistry()
+    Counter("large", "x" * 16_000_000, registry=registry)
+    limits = EndpointLimits(write_seconds=0.2, max_connections=1)
+    async with serve_metrics("127.0.0.1", free_port, registry=registry, limits=limits), asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", free_port, limit=1024)
+        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        await reader.read(1)
+        while True:  # its place is taken until it is cut off
+            with contextlib.suppress(ConnectionError):
+                if (await asked(free_port, b"GET /livez HTTP/1.1\r\n\r\n")).endswith(b"ok\n"):
+                    break
+            await asyncio.sleep(0.05)
+        taken = 0
+        with contextlib.suppress(ConnectionError):
+            while part := await reader.read(1 << 20):
+                taken += len(part)
+        writer.close()
+    assert taken < 16_000_000
+
+
+async def test_a_source_cannot_take_all_places(free_port: int) -> None:
+    limits = EndpointLimits(max_connections=4, max_connections_per_source=2)
+    async with serve_metrics("0.0.0.0", free_port, limits=limits), asyncio.timeout(10):
+        idle = [await asyncio.open_connection("127.0.0.1", free_port) for _ in range(4)]
+        done, _ = await asyncio.wait(
+            [asyncio.ensure_future(reader.read()) for reader, _ in idle[2:]], return_when=asyncio.ALL_COMPLETED
+        )
+        assert len(done) == 2
+        reader, writer = await asyncio.open_connection("127.0.0.1", free_port, local_addr=("127.0.0.2", 0))
+        writer.write(b"GET /livez HTTP/1.1\r\n\r\n")
+        assert (await reader.read()).endswith(b"ok\n")
+        for _, one in [*idle, (reader, writer)]:
+            one.close()
 
 
 async def test_connections_beyond_the_bound_are_closed(free_port: int) -> None:

@@ -1,12 +1,13 @@
 """How many connections there may be: in all, and from one source, with room kept for health checks."""
 
-import ipaddress
 import resource
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 import structlog
+
+from servicekit.sites import site_of
 
 RESERVED = 16
 """Connections beyond the bounds that are served health checks, and nothing else."""
@@ -83,7 +84,7 @@ class Connections:
 
     def enter(self, connection: Connection, address: str) -> tuple[Admission, Source]:
         """Counts a connection from `address`, as one that serves no request."""
-        key = _source_key(address)
+        key = site_of(address)
         source = self._sources.get(key)
         if source is None:
             source = self._sources[key] = Source(key)
@@ -135,13 +136,3 @@ class Connections:
     def _forget_empty(self, source: Source) -> None:
         if source.count == 0 and source is not self._reserve:
             self._sources.pop(source.key, None)
-
-
-def _source_key(address: str) -> str:
-    if ":" not in address:
-        return address
-    try:
-        ip = ipaddress.IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    return str(ip.ipv4_mapped or ipaddress.IPv6Network((int(ip), 128)).supernet(new_prefix=64))
