@@ -49,7 +49,7 @@ COPY --from=application /rootfs/application/lib /usr/local/lib
 COPY --from=application /sbom.cdx.json /usr/share/sbom/parley.cdx.json
 COPY --from=application /rootfs/application/site /usr/local/lib/python3.11/site-packages
 ENV PATH=/usr/local/bin LANG=C.UTF-8 LD_LIBRARY_PATH=/usr/local/lib PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PARLEY_VERSION=${VERSION}
 WORKDIR /
 USER 65532:65532
 STOPSIGNAL SIGTERM

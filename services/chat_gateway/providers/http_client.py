@@ -6,7 +6,6 @@ import functools
 import ipaddress
 import ssl
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -20,6 +19,7 @@ from yarl import URL
 
 from chat_gateway.model.errors import ProviderBadResponse, ProviderUnavailable
 from servicekit.errors import ServiceError
+from servicekit.version import release
 
 IDLE_SECONDS = 4.0
 """How long an idle connection is kept. Many servers close theirs after 5 s: one about to close must not be used."""
@@ -29,13 +29,11 @@ _READ_BYTES = 64 * 1024
 
 
 def _user_agent() -> str:
-    try:
-        return f"parley/{version('parley')}"
-    except PackageNotFoundError:  # an image has the code, and is no installed package
-        return "parley"
+    known = release()
+    return f"parley/{known}" if known else "parley"
 
 
-_HEADERS = {"User-Agent": _user_agent(), "Accept": "*/*", "Accept-Encoding": "identity"}
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 _CUT_SHORT = (ContentLengthError, TransferEncodingError)
 _NO_CAUSE = BaseException()
 _MAX_PATHS = 256
@@ -112,7 +110,7 @@ def open_client(connect_timeout: float, *, idle_seconds: float = IDLE_SECONDS) -
     return aiohttp.ClientSession(
         connector=_Connector(idle_seconds=idle_seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers=_HEADERS,
+        headers={"User-Agent": _user_agent(), **_HEADERS},
         timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout),
         read_bufsize=_READ_BYTES,
     )
