@@ -5,7 +5,7 @@ from datetime import datetime
 
 from chat_gateway.agents.agent import TurnContext
 from chat_gateway.instances import Instances
-from chat_gateway.model.rules import check_turn_request
+from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_turn_request
 from chat_gateway.model.turn import AgentConfig, Message, TurnRequest
 from chat_gateway.ports import Configs, SessionReader, StoredWindow
 from contract.reasons import Reason
@@ -26,14 +26,17 @@ class Prompt:
 class PromptPreview:
     """Puts prompts together as turns do: same config, same window, same agent."""
 
-    def __init__(self, configs: Configs, sessions: SessionReader, instances: Instances) -> None:
+    def __init__(
+        self, configs: Configs, sessions: SessionReader, instances: Instances, bounds: RequestBounds = DEFAULT_BOUNDS
+    ) -> None:
         self._configs = configs
         self._sessions = sessions
         self._instances = instances
+        self._bounds = bounds
 
     async def show(self, request: TurnRequest) -> Prompt:
         """Returns the prompt; a turn that runs meanwhile may change it. Raises as `TurnRunner.run`."""
-        check_turn_request(request)
+        check_turn_request(request, self._bounds)
         config = await self._configs.current(request.project, request.agent_id)
         stored = await self._stored(request, config)
         revision = request.agent_revision or stored.pinned_revision

@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from access.settings import AccessSettings
+from chat_gateway.model.rules import MAX_MESSAGES_BYTES, RequestBounds
 from chat_gateway.providers.settings import ProviderSettings
 from contract.fields import RESOURCE_ID_RULE, is_resource_id
 from servicekit.settings import FROM_JSON, Bytes, Port, Seconds, Words, variables_after
@@ -100,6 +101,18 @@ class GatewaySettings(AccessSettings):
     max_body_bytes: Bytes = Field(
         default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="The largest body of an HTTP request."
     )
+    max_messages_per_request: int = Field(
+        default=1000,
+        ge=1,
+        le=10_000,
+        description="New messages of one request in a session; a stateless one is bounded by its body alone.",
+    )
+    max_messages_bytes: Bytes = Field(
+        default=MAX_MESSAGES_BYTES,
+        ge=1024,
+        le=960 * 1024,
+        description="The same in bytes. session_svc stores 1 MiB a turn: what is left is for the answer.",
+    )
     max_connections: int = Field(
         default=4096,
         ge=1,
@@ -129,6 +142,11 @@ class GatewaySettings(AccessSettings):
         description="How long config_svc keeps what this gateway published of its providers; published again three "
         "times as often.",
     )
+
+    @property
+    def request_bounds(self) -> RequestBounds:
+        """What the new messages of one turn of a session may be."""
+        return RequestBounds(self.max_messages_per_request, self.max_messages_bytes)
 
     @property
     def edge_tls_files(self) -> TlsFiles | None:

@@ -19,7 +19,7 @@ from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model.errors import AgentNotFound, HistoryMismatch, TurnTimeout
 from chat_gateway.model.history import EMPTY, compare, end_of_history, grown, is_transcript
 from chat_gateway.model.pairing import check_results_of_session, continues, whole_turns
-from chat_gateway.model.rules import check_turn_request
+from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_turn_request
 from chat_gateway.model.turn import (
     AgentConfig,
     Answer,
@@ -73,6 +73,7 @@ class TurnRunner:
         lease_times: LeaseTimes,
         metrics: TurnMetrics,
         turn_timeout: float,
+        bounds: RequestBounds = DEFAULT_BOUNDS,
     ) -> None:
         self._configs = configs
         self._instances = instances
@@ -82,6 +83,7 @@ class TurnRunner:
         self._lease_times = lease_times
         self._metrics = metrics
         self._turn_timeout = turn_timeout
+        self._bounds = bounds
 
     async def run(
         self, request: TurnRequest, on_started: OnStarted | None = None, on_delta: OnDelta | None = None
@@ -94,7 +96,7 @@ class TurnRunner:
         same request id resolves, or `CommitUnresolved` where there is no such id.
         Cancelling the task cancels the model call and releases the lease.
         """
-        check_turn_request(request)
+        check_turn_request(request, self._bounds)
         with self._metrics.turn(streamed=on_delta is not None) as observed, _span(request) as span:
             config = await self._config(request)
             digest = request_digest(request) if request.request_id else b""

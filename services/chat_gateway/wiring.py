@@ -124,6 +124,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             readiness=readiness,
             settings=HttpSettings(
                 max_body_bytes=settings.max_body_bytes,
+                request_bounds=settings.request_bounds,
                 keep_alive_interval=settings.keep_alive_interval,
                 # Room beyond what the scheduler takes, so that it, and not the edge, says which limit was met.
                 max_requests=settings.max_running_turns + settings.max_queued_turns + 256,
@@ -254,10 +255,12 @@ async def _core(
         lease_times=LeaseTimes(renew_interval=settings.lease_renew_interval),
         metrics=TurnMetrics(),
         turn_timeout=settings.turn_timeout,
+        bounds=settings.request_bounds,
     )
     turns = FinishingTurns(runner)
     stack.push_async_callback(turns.close)
-    preview = PromptPreview(configs, SessionReaderClient(stubs, timeout=settings.peer_timeout), instances)
+    reader = SessionReaderClient(stubs, timeout=settings.peer_timeout)
+    preview = PromptPreview(configs, reader, instances, settings.request_bounds)
     deletion = AgentDeletion(client, SessionAdminClient(stubs, timeout=settings.peer_timeout), configs, instances)
     return _Core(turns, preview, instances, scheduler, configs, deletion, providers)
 

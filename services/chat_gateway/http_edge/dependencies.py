@@ -8,6 +8,7 @@ from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.stubs import Stubs
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.instances import Instances
+from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds
 from servicekit.channels import Peer
 
 
@@ -26,6 +27,7 @@ class HttpSettings:
     """Deadline of each call to a peer by the admin API."""
     purge_timeout: float = 60.0
     """How long one purge may go on before the caller has to repeat it."""
+    request_bounds: RequestBounds = DEFAULT_BOUNDS
     max_requests: int = 1024
     """Chat completions at once, counted from before their bodies are read; one more is refused."""
     access_log: bool = False

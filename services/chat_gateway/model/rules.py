@@ -11,13 +11,24 @@ from contract.enums import Role
 from contract.fields import check_metadata, check_request_id, check_resource_id, check_session_id, check_user_id
 from contract.messages import MessageForm, PartView, check_messages
 from servicekit.errors import MessageTooLarge, Violations
+from servicekit.values import value
 
-MAX_MESSAGES = 1000
 MAX_MESSAGES_BYTES = 768 * 1024
-"""New messages of one turn, in bytes of UTF-8: what CommitTurn takes, less room for the answer."""
+"""New messages of one turn, in bytes of UTF-8: what CommitTurn takes, less room for the answer. The default."""
 MAX_TOOLS = 128
 
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@value
+class RequestBounds:
+    """What the new messages of one turn of a session may be, in number and in bytes of UTF-8."""
+
+    max_messages: int = 1000
+    max_messages_bytes: int = MAX_MESSAGES_BYTES
+
+
+DEFAULT_BOUNDS = RequestBounds()
 
 
 def _part(part: TextPart | ImagePart) -> PartView:
@@ -27,12 +38,12 @@ def _part(part: TextPart | ImagePart) -> PartView:
 _FORM = MessageForm(system=Role.SYSTEM, user=Role.USER, assistant=Role.ASSISTANT, tool=Role.TOOL, part=_part)
 
 
-def check_turn_request(request: TurnRequest) -> None:
+def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOUNDS) -> None:
     """Raises `InvalidArgument` with every violation, or `MessageTooLarge`."""
     found = Violations()
     _check_ids(request, found)
     # A stateless turn may bring a whole history: only the size of its body bounds it.
-    max_messages = len(request.messages) if request.stateless else MAX_MESSAGES
+    max_messages = len(request.messages) if request.stateless else bounds.max_messages
     check_messages(found, "messages", request.messages, _FORM, max_messages=max(max_messages, 1), one_turn=False)
     # What a session's calls wait for is known once the turn has begun.
     check_results(request.messages, None if request.session_id else frozenset(), found)
@@ -40,8 +51,9 @@ def check_turn_request(request: TurnRequest) -> None:
     _check_tools(request, found)
     check_metadata(found, "metadata", request.metadata, name_pairs=False)
     found.check()
-    if not request.stateless and _size(request.messages) > MAX_MESSAGES_BYTES:
-        raise MessageTooLarge(f"the messages are larger than {MAX_MESSAGES_BYTES} bytes", limit=MAX_MESSAGES_BYTES)
+    most = bounds.max_messages_bytes
+    if not request.stateless and _size(request.messages) > most:
+        raise MessageTooLarge(f"the messages are larger than {most} bytes", limit=most)
 
 
 def _check_ids(request: TurnRequest, found: Violations) -> None:

@@ -27,7 +27,7 @@ from session_svc.model.session import (
     SessionKey,
 )
 
-MAX_MESSAGES = 1256
+MAX_MESSAGES = 10_256
 MAX_TURN_BYTES = 1024 * 1024
 MAX_TURN_METADATA_BYTES = 4096
 MAX_TURN_METADATA_DEPTH = 16

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chat_gateway.model.rules import MAX_MESSAGES_BYTES, check_turn_request
+from chat_gateway.model.rules import MAX_MESSAGES_BYTES, RequestBounds, check_turn_request
 from chat_gateway.model.turn import ImagePart, Message, Sampling, TextPart, Tool, ToolCall, TurnRequest
 from contract.enums import Role
 from servicekit.errors import InvalidArgument, MessageTooLarge
@@ -106,6 +106,18 @@ def test_all_violations_come_at_once() -> None:
 )
 def test_good_requests_pass(request_: TurnRequest) -> None:
     check_turn_request(request_)
+
+
+def test_bounds_are_what_they_are_set_to() -> None:
+    bounds = RequestBounds(2, 4)
+    check_turn_request(asks(messages=(HI, HI)), bounds)
+    check_turn_request(asks(messages=(HI,) * 3, stateless=True), bounds)
+    check_turn_request(asks(messages=(HI,) * 3), RequestBounds(3))
+    with pytest.raises(InvalidArgument, match="1 to 2 messages"):
+        check_turn_request(asks(messages=(HI,) * 3), bounds)
+    with pytest.raises(MessageTooLarge) as caught:
+        check_turn_request(asks(messages=(HI, Message(Role.USER, "hi!"))), bounds)
+    assert caught.value.metadata == {"limit_bytes": "4"}
 
 
 def test_size_is_counted_in_bytes_over_all_messages() -> None:

@@ -144,8 +144,9 @@ class TurnInput(_message.Message):
     """Optional. What messages that hold answers of the assistant are to the history of the session."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """Required. The caller's new messages, 1 to 1000, together at most 768 KiB; the history is the session's. A stateless
-        turn may have any number.
+        """Required. The caller's new messages, 1 to 1000, together at most 768 KiB, unless the gateway is set otherwise
+        (`PARLEY_GATEWAY_MAX_MESSAGES_PER_REQUEST`, `…_MAX_MESSAGES_BYTES`); the history is the session's. A stateless turn
+        may have any number.
         """
 
     @_builtins.property

@@ -375,7 +375,7 @@ class Turn(_message.Message):
     """The model that answered, as the provider names it."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
-        """The caller's new messages, whatever the agent did, its answer, in order; at least one and at most 1256."""
+        """The caller's new messages, whatever the agent did, its answer, in order; at least one and at most 10256."""
 
     @_builtins.property
     def usage(self) -> Global___Usage:

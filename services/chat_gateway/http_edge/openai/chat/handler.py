@@ -12,6 +12,7 @@ from chat_gateway.http_edge.turn_exchange import TurnExchange
 from chat_gateway.http_edge.wire.bodies import is_large
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders, read_turn_headers
+from chat_gateway.model.rules import RequestBounds
 from chat_gateway.model.turn import TurnRequest
 
 
@@ -29,9 +30,9 @@ class ChatCompletions:
             body = await exchange.body()
             headers = read_turn_headers(context.headers)
             if is_large(body):
-                chat, request = await asyncio.to_thread(_read, body, headers, caller)
+                chat, request = await asyncio.to_thread(_read, body, headers, caller, self._settings.request_bounds)
             else:
-                chat, request = _read(body, headers, caller)
+                chat, request = _read(body, headers, caller, self._settings.request_bounds)
             if chat.stream:
                 await exchange.stream(request, CompletionChunks(chat))
             else:
@@ -40,6 +41,8 @@ class ChatCompletions:
         return exchange.status
 
 
-def _read(body: bytes, headers: TurnHeaders, caller: Caller) -> tuple[ChatCompletionRequest, TurnRequest]:
+def _read(
+    body: bytes, headers: TurnHeaders, caller: Caller, bounds: RequestBounds
+) -> tuple[ChatCompletionRequest, TurnRequest]:
     chat = decode_request(body)
-    return chat, to_turn_request(chat, headers, caller, extra_fields(body))
+    return chat, to_turn_request(chat, headers, caller, extra_fields(body), bounds)

@@ -23,7 +23,7 @@ from chat_gateway.http_edge.wire.bodies import check_free_form, check_width, dec
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
 from chat_gateway.model.errors import ModelNotFound
-from chat_gateway.model.rules import check_turn_request
+from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_turn_request
 from contract.enums import BusyPolicy, Role
 from contract.fields import is_resource_id, is_user_id
 from servicekit.errors import InvalidArgument, MessageTooLarge, Violations
@@ -62,6 +62,7 @@ def to_turn_request(
     headers: TurnHeaders,
     caller: Caller = ANONYMOUS,
     extra: Mapping[str, bytes] = {},
+    bounds: RequestBounds = DEFAULT_BOUNDS,
 ) -> model.TurnRequest:
     """Returns the requested turn, bound to `caller`, with what `extra_fields` returned.
 
@@ -104,7 +105,7 @@ def to_turn_request(
     )
     is_no_agent = bool(agent_id) and not is_resource_id(agent_id)
     if found or is_no_agent:
-        _check_the_rest(request, found)
+        _check_the_rest(request, bounds, found)
     if is_no_agent and found.fields() == {"model"}:
         raise ModelNotFound(chat.model)
     found.check()
@@ -113,10 +114,10 @@ def to_turn_request(
     return request
 
 
-def _check_the_rest(request: model.TurnRequest, found: Violations) -> None:
+def _check_the_rest(request: model.TurnRequest, bounds: RequestBounds, found: Violations) -> None:
     """Notes what the rules of turns would refuse next, so that the caller learns everything at once."""
     try:
-        check_turn_request(request)
+        check_turn_request(request, bounds)
     except InvalidArgument as error:
         for violation in error.violations:
             found.add(param_of(violation.field), violation.description)

@@ -15,7 +15,7 @@ from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
 from chat_gateway.model.errors import ModelNotFound
-from chat_gateway.model.rules import check_turn_request
+from chat_gateway.model.rules import RequestBounds, check_turn_request
 from contract.fields import is_user_id
 from servicekit.errors import InvalidArgument
 
@@ -152,6 +152,17 @@ def test_a_model_that_can_be_no_agent_is_not_found_as_openai_says(name: str) -> 
 def test_a_model_that_is_not_named_is_a_field_that_is_wrong() -> None:
     assert violations(model="support@x") == ["model"]
     assert turn(model="").agent_id == ""
+
+
+def test_bounds_that_are_set_count_beside_other_faults() -> None:
+    def fields(bounds: RequestBounds) -> list[str]:
+        body = json.dumps({"model": "a", "messages": [USER] * 3, "n": 2}).encode()
+        with pytest.raises(InvalidArgument) as caught:
+            to_turn_request(decode_request(body), TurnHeaders(), bounds=bounds)
+        return [violation.field for violation in caught.value.violations]
+
+    assert fields(RequestBounds(2)) == ["n", "messages"]
+    assert fields(RequestBounds(3)) == ["n"]
 
 
 def test_store_false_is_stateless_and_no_other_value_is() -> None:
