@@ -8,6 +8,7 @@ import pytest
 
 from parley.session.v1 import message_pb2, session_service_pb2, turn_service_pb2
 from servicekit.errors import Code
+from session_svc.model.rules import MAX_MESSAGES
 from tests.service.session_svc.replica import (
     ASSISTANT,
     REJECT,
@@ -103,7 +104,7 @@ async def test_begin_names_every_broken_field(svc: Replica, fields: dict[str, An
     ("messages", "named"),
     [
         ([], "turn.messages"),
-        (say("x") * 629, "turn.messages"),
+        (say("x") * (MAX_MESSAGES // 2 + 1), "turn.messages"),
         ([message_pb2.Message(content="x")], "turn.messages[0].role"),
         ([message_pb2.Message(role=TOOL, content="x")], "turn.messages[0].tool_call_id"),
         ([*say("x"), message_pb2.Message(role=TOOL, tool_call_id="c9")], "turn.messages[2].tool_call_id"),
