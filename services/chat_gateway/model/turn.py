@@ -6,6 +6,7 @@ from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any
 
+from chat_gateway.model.tools import DEFAULT_TOOL_POLICY, AgentTool, ToolPolicy
 from contract.enums import BusyPolicy, FallbackTrigger, Role
 from contract.fields import DEFAULT_PROJECT
 from servicekit.values import value
@@ -174,6 +175,8 @@ class AgentConfig:
     turn_timeout: float | None
     create_time: datetime
     fallbacks: tuple[Fallback, ...] = ()
+    tools: tuple[AgentTool, ...] = ()
+    tool_policy: ToolPolicy = DEFAULT_TOOL_POLICY
 
 
 @value

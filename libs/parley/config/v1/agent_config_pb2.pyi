@@ -92,6 +92,8 @@ class AgentConfig(_message.Message):
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     PURGE_TIME_FIELD_NUMBER: _builtins.int
     METADATA_KEYS_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    TOOL_POLICY_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Output only. The project that it belongs to."""
     id: _builtins.str
@@ -161,6 +163,14 @@ class AgentConfig(_message.Message):
         name. A turn of a session that lacks one fails with PLACEHOLDER_MISSING.
         """
 
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentTool]:
+        """Optional. What the model may call, at most 64 entries."""
+
+    @_builtins.property
+    def tool_policy(self) -> Global___ToolPolicy:
+        """Optional. How tools are used."""
+
     def __init__(
         self,
         *,
@@ -184,14 +194,285 @@ class AgentConfig(_message.Message):
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         purge_time: _timestamp_pb2.Timestamp | None = ...,
         metadata_keys: _abc.Iterable[_builtins.str] | None = ...,
+        tools: _abc.Iterable[Global___AgentTool] | None = ...,
+        tool_policy: Global___ToolPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "limits", b"limits", "memory", b"memory", "model", b"model", "parameters", b"parameters", "purge_time", b"purge_time", "session", b"session", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "limits", b"limits", "memory", b"memory", "model", b"model", "parameters", b"parameters", "purge_time", b"purge_time", "session", b"session", "tool_policy", b"tool_policy", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "instructions", b"instructions", "labels", b"labels", "limits", b"limits", "memory", b"memory", "metadata_keys", b"metadata_keys", "model", b"model", "parameters", b"parameters", "project", b"project", "purge_time", b"purge_time", "revision", b"revision", "session", b"session", "template_id", b"template_id", "template_version", b"template_version", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "instructions", b"instructions", "labels", b"labels", "limits", b"limits", "memory", b"memory", "metadata_keys", b"metadata_keys", "model", b"model", "parameters", b"parameters", "project", b"project", "purge_time", b"purge_time", "revision", b"revision", "session", b"session", "template_id", b"template_id", "template_version", b"template_version", "tool_policy", b"tool_policy", "tools", b"tools", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentConfig: _TypeAlias = AgentConfig  # noqa: Y015
+
+@_typing.final
+class AgentTool(_message.Message):
+    """Tools of an agent: of a tool server or another agent, run by the gateway, or run by the caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mcp(self) -> Global___ServerTools:
+        """Tools of a server that speaks MCP."""
+
+    @_builtins.property
+    def http(self) -> Global___ServerTools:
+        """Tools of a service over HTTP."""
+
+    @_builtins.property
+    def agent(self) -> Global___AgentCall:
+        """Another agent of the project."""
+
+    @_builtins.property
+    def client(self) -> Global___ClientTool:
+        """A function that the caller runs: the turn ends with the call, and the next one brings its result."""
+
+    def __init__(
+        self,
+        *,
+        mcp: Global___ServerTools | None = ...,
+        http: Global___ServerTools | None = ...,
+        agent: Global___AgentCall | None = ...,
+        client: Global___ClientTool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "client", b"client", "http", b"http", "kind", b"kind", "mcp", b"mcp"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "client", b"client", "http", b"http", "kind", b"kind", "mcp", b"mcp"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["mcp", "http", "agent", "client"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___AgentTool: _TypeAlias = AgentTool  # noqa: Y015
+
+@_typing.final
+class ServerTools(_message.Message):
+    """Tools of a tool server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_SERVER_FIELD_NUMBER: _builtins.int
+    OPERATOR_TOOL_SERVER_FIELD_NUMBER: _builtins.int
+    ALLOW_FIELD_NUMBER: _builtins.int
+    DENY_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    IDEMPOTENT_FIELD_NUMBER: _builtins.int
+    FORWARD_USER_TOKEN_FIELD_NUMBER: _builtins.int
+    tool_server: _builtins.str
+    """Required, exactly one of tool_server and operator_tool_server. A tool server of the project, by its id."""
+    operator_tool_server: _builtins.str
+    """One that the gateway's operator has set up (`PARLEY_TOOL_SERVERS`), by its name. Only gateways know whether it is
+    there.
+    """
+    required: _builtins.bool
+    """Optional. Fail the turn with TOOL_SERVER_UNAVAILABLE where the server's tools can't be had. Without it the turn
+    goes on with the rest, and says which server was unavailable.
+    """
+    forward_user_token: _builtins.bool
+    """Optional. Send the caller's own bearer token to the server, in place of the server's auth. Only tokens of identity
+    providers are sent, never API keys.
+    """
+    @_builtins.property
+    def allow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Only these tools, at most 256 names; all when empty."""
+
+    @_builtins.property
+    def deny(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. None of these, at most 256 names; wins over allow."""
+
+    @_builtins.property
+    def approval(self) -> Global___ApprovalPolicy:
+        """Optional. Which calls wait for an approval; none when not set."""
+
+    @_builtins.property
+    def idempotent(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Tools whose calls may be repeated after a crash, at most 256 names, beside those that say so themselves."""
+
+    def __init__(
+        self,
+        *,
+        tool_server: _builtins.str = ...,
+        operator_tool_server: _builtins.str = ...,
+        allow: _abc.Iterable[_builtins.str] | None = ...,
+        deny: _abc.Iterable[_builtins.str] | None = ...,
+        approval: Global___ApprovalPolicy | None = ...,
+        required: _builtins.bool = ...,
+        idempotent: _abc.Iterable[_builtins.str] | None = ...,
+        forward_user_token: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "approval", b"approval", "deny", b"deny", "forward_user_token", b"forward_user_token", "idempotent", b"idempotent", "operator_tool_server", b"operator_tool_server", "required", b"required", "tool_server", b"tool_server"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServerTools: _TypeAlias = ServerTools  # noqa: Y015
+
+@_typing.final
+class ApprovalPolicy(_message.Message):
+    """Which calls of tools wait for an approval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALWAYS_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    always: _builtins.bool
+    """Optional. All of them."""
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Those of these tools, at most 256 names."""
+
+    def __init__(
+        self,
+        *,
+        always: _builtins.bool = ...,
+        tools: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["always", b"always", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalPolicy: _TypeAlias = ApprovalPolicy  # noqa: Y015
+
+@_typing.final
+class AgentCall(_message.Message):
+    """Another agent as a tool: its turn runs in a session of its own that lives and goes with the caller's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """Required. The agent's id, in the same project. Agents that call each other in a circle are refused."""
+    name: _builtins.str
+    """Optional. The tool's name, `[A-Za-z0-9_-]{1,64}`; the agent's id when empty."""
+    description: _builtins.str
+    """Required. What it is good for, at most 4096 characters; the model reads it."""
+    approval: _builtins.bool
+    """Optional. Whether each call waits for an approval."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        approval: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "approval", b"approval", "description", b"description", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentCall: _TypeAlias = AgentCall  # noqa: Y015
+
+@_typing.final
+class ClientTool(_message.Message):
+    """A function that the caller runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `[A-Za-z0-9_-]{1,64}`."""
+    description: _builtins.str
+    """Optional. When to use it, at most 4096 characters."""
+    strict: _builtins.bool
+    """Optional. Ask the provider to keep strictly to the schema."""
+    @_builtins.property
+    def parameters(self) -> _struct_pb2.Struct:
+        """Optional. JSON Schema of its arguments, at most 64 KiB."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        parameters: _struct_pb2.Struct | None = ...,
+        strict: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "parameters", b"parameters", "strict", b"strict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientTool: _TypeAlias = ClientTool  # noqa: Y015
+
+@_typing.final
+class ToolPolicy(_message.Message):
+    """How tools are used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_CHOICE_FIELD_NUMBER: _builtins.int
+    PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    MAX_STEPS_FIELD_NUMBER: _builtins.int
+    MAX_PARALLEL_CALLS_FIELD_NUMBER: _builtins.int
+    CALL_TIMEOUT_FIELD_NUMBER: _builtins.int
+    MAX_RESULT_BYTES_FIELD_NUMBER: _builtins.int
+    tool_choice: _builtins.str
+    """Optional. `auto`, `none`, `required`, or the name of a tool, for the first step of a turn; later steps are `auto`.
+    The request's own wins.
+    """
+    parallel_tool_calls: _builtins.bool
+    """Optional. Whether the model may ask for several calls in one step; the provider's default when not set."""
+    max_steps: _builtins.int
+    """Optional. Model calls of one turn: 1 to 128; 16 when not set. The last one is offered no tools."""
+    max_parallel_calls: _builtins.int
+    """Optional. Calls that the gateway runs at a time: 1 to 64; 8 when not set."""
+    max_result_bytes: _builtins.int
+    """Optional. The most of one result that the model is given: 1 KiB to 1 MiB; 64 KiB when not set. More is cut, and the
+    model is told so.
+    """
+    @_builtins.property
+    def call_timeout(self) -> _duration_pb2.Duration:
+        """Optional. The longest that one call may take: 1 s to 10 minutes; 30 s when not set."""
+
+    def __init__(
+        self,
+        *,
+        tool_choice: _builtins.str = ...,
+        parallel_tool_calls: _builtins.bool | None = ...,
+        max_steps: _builtins.int | None = ...,
+        max_parallel_calls: _builtins.int | None = ...,
+        call_timeout: _duration_pb2.Duration | None = ...,
+        max_result_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_parallel_calls", b"_max_parallel_calls", "_max_result_bytes", b"_max_result_bytes", "_max_steps", b"_max_steps", "_parallel_tool_calls", b"_parallel_tool_calls", "call_timeout", b"call_timeout", "max_parallel_calls", b"max_parallel_calls", "max_result_bytes", b"max_result_bytes", "max_steps", b"max_steps", "parallel_tool_calls", b"parallel_tool_calls"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_parallel_calls", b"_max_parallel_calls", "_max_result_bytes", b"_max_result_bytes", "_max_steps", b"_max_steps", "_parallel_tool_calls", b"_parallel_tool_calls", "call_timeout", b"call_timeout", "max_parallel_calls", b"max_parallel_calls", "max_result_bytes", b"max_result_bytes", "max_steps", b"max_steps", "parallel_tool_calls", b"parallel_tool_calls", "tool_choice", b"tool_choice"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_parallel_calls: _TypeAlias = _typing.Literal["max_parallel_calls"]  # noqa: Y015
+    _WhichOneofArgType__max_parallel_calls: _TypeAlias = _typing.Literal["_max_parallel_calls", b"_max_parallel_calls"]  # noqa: Y015
+    _WhichOneofReturnType__max_result_bytes: _TypeAlias = _typing.Literal["max_result_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_result_bytes: _TypeAlias = _typing.Literal["_max_result_bytes", b"_max_result_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__max_steps: _TypeAlias = _typing.Literal["max_steps"]  # noqa: Y015
+    _WhichOneofArgType__max_steps: _TypeAlias = _typing.Literal["_max_steps", b"_max_steps"]  # noqa: Y015
+    _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
+    _WhichOneofArgType__parallel_tool_calls: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_parallel_calls) -> _WhichOneofReturnType__max_parallel_calls | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_result_bytes) -> _WhichOneofReturnType__max_result_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_steps) -> _WhichOneofReturnType__max_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parallel_tool_calls) -> _WhichOneofReturnType__parallel_tool_calls | None: ...
+
+Global___ToolPolicy: _TypeAlias = ToolPolicy  # noqa: Y015
 
 @_typing.final
 class ModelConfig(_message.Message):
