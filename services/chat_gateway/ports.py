@@ -1,10 +1,11 @@
-"""What a turn needs of the world: the configs of agents, and sessions. Adapters are in `clients`."""
+"""What a turn needs of the world: the configs of agents, tool servers, and sessions. Adapters are in `clients`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from chat_gateway.model.tool_servers import ToolServer
 from chat_gateway.model.turn import AgentConfig, Begun, Committed, Lease, Message, Turn, TurnLimit, TurnRequest
 
 
@@ -44,6 +45,14 @@ class KnownConfigs(Protocol):
 
     def __len__(self) -> int:
         """How many there are."""
+        ...
+
+
+class ToolServers(Protocol):
+    """The tool servers of projects, at most 5 s old while config_svc answers and 15 min old while it does not."""
+
+    async def get(self, project: str, tool_server_id: str) -> ToolServer:
+        """Returns it as it is now. Raises `ToolServerNotFound`, or `Unavailable` for one not known here."""
         ...
 
 

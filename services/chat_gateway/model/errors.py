@@ -21,6 +21,19 @@ class AgentNotFound(ServiceError):
         super().__init__(f"there is no agent {agent_id!r}", metadata={"agent_id": agent_id})
 
 
+class ToolServerNotFound(ServiceError):
+    """No such tool server in the project."""
+
+    code = Code.NOT_FOUND
+    reason = Reason.TOOL_SERVER_NOT_FOUND
+
+    def __init__(self, tool_server_id: str) -> None:
+        super().__init__(
+            f"there is no tool server {tool_server_id[:_MAX_SHOWN]!r}",
+            metadata={"tool_server_id": tool_server_id[:_MAX_SHOWN]},
+        )
+
+
 class ModelNotFound(ServiceError):
     """What an OpenAI client names as its model can't be the id of an agent."""
 

@@ -58,6 +58,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """NOT_FOUND. No such HTTP route or RPC. HTTP only."""
     REASON_MODEL_NOT_FOUND: _Reason.ValueType  # 26
     """NOT_FOUND. What an OpenAI client names as its model can't be the id of an agent. HTTP only. Metadata: model."""
+    REASON_TOOL_SERVER_NOT_FOUND: _Reason.ValueType  # 27
+    """NOT_FOUND. No such tool server in this project. Metadata: tool_server_id."""
     REASON_AGENT_ALREADY_EXISTS: _Reason.ValueType  # 40
     """ALREADY_EXISTS. An agent config with this id is there. Metadata: agent_id."""
     REASON_SESSION_ALREADY_EXISTS: _Reason.ValueType  # 41
@@ -66,6 +68,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """ALREADY_EXISTS. The template version is published with other content. Metadata: template_id, template_version."""
     REASON_PROJECT_ALREADY_EXISTS: _Reason.ValueType  # 43
     """ALREADY_EXISTS. A project with this id is there. Metadata: project."""
+    REASON_TOOL_SERVER_ALREADY_EXISTS: _Reason.ValueType  # 44
+    """ALREADY_EXISTS. A tool server with this id is there. Metadata: tool_server_id."""
     REASON_ETAG_MISMATCH: _Reason.ValueType  # 60
     """ABORTED. The etag given is not the current one; read again, then retry. Metadata: agent_id or session_id."""
     REASON_SESSION_BUSY: _Reason.ValueType  # 61
@@ -96,6 +100,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION. The session has as many turns as it may keep. Metadata: session_id, limit."""
     REASON_PROJECT_IN_USE: _Reason.ValueType  # 85
     """FAILED_PRECONDITION. The project can't be deleted. Metadata: project."""
+    REASON_TOOL_SERVER_IN_USE: _Reason.ValueType  # 86
+    """FAILED_PRECONDITION. Agent configs name the tool server, which can't be deleted before they name it no more.
+    Metadata: tool_server_id, agent_ids (at most 10 of them, separated by `,`), agent_count.
+    """
     REASON_TURN_QUEUE_FULL: _Reason.ValueType  # 100
     """RESOURCE_EXHAUSTED. The gateway, the agent or the session has as many turns running and queued as it may.
     `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.
@@ -199,6 +207,8 @@ REASON_ROUTE_NOT_FOUND: Reason.ValueType  # 25
 """NOT_FOUND. No such HTTP route or RPC. HTTP only."""
 REASON_MODEL_NOT_FOUND: Reason.ValueType  # 26
 """NOT_FOUND. What an OpenAI client names as its model can't be the id of an agent. HTTP only. Metadata: model."""
+REASON_TOOL_SERVER_NOT_FOUND: Reason.ValueType  # 27
+"""NOT_FOUND. No such tool server in this project. Metadata: tool_server_id."""
 REASON_AGENT_ALREADY_EXISTS: Reason.ValueType  # 40
 """ALREADY_EXISTS. An agent config with this id is there. Metadata: agent_id."""
 REASON_SESSION_ALREADY_EXISTS: Reason.ValueType  # 41
@@ -207,6 +217,8 @@ REASON_TEMPLATE_CONFLICT: Reason.ValueType  # 42
 """ALREADY_EXISTS. The template version is published with other content. Metadata: template_id, template_version."""
 REASON_PROJECT_ALREADY_EXISTS: Reason.ValueType  # 43
 """ALREADY_EXISTS. A project with this id is there. Metadata: project."""
+REASON_TOOL_SERVER_ALREADY_EXISTS: Reason.ValueType  # 44
+"""ALREADY_EXISTS. A tool server with this id is there. Metadata: tool_server_id."""
 REASON_ETAG_MISMATCH: Reason.ValueType  # 60
 """ABORTED. The etag given is not the current one; read again, then retry. Metadata: agent_id or session_id."""
 REASON_SESSION_BUSY: Reason.ValueType  # 61
@@ -237,6 +249,10 @@ REASON_SESSION_FULL: Reason.ValueType  # 84
 """FAILED_PRECONDITION. The session has as many turns as it may keep. Metadata: session_id, limit."""
 REASON_PROJECT_IN_USE: Reason.ValueType  # 85
 """FAILED_PRECONDITION. The project can't be deleted. Metadata: project."""
+REASON_TOOL_SERVER_IN_USE: Reason.ValueType  # 86
+"""FAILED_PRECONDITION. Agent configs name the tool server, which can't be deleted before they name it no more.
+Metadata: tool_server_id, agent_ids (at most 10 of them, separated by `,`), agent_count.
+"""
 REASON_TURN_QUEUE_FULL: Reason.ValueType  # 100
 """RESOURCE_EXHAUSTED. The gateway, the agent or the session has as many turns running and queued as it may.
 `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.
