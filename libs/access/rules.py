@@ -11,9 +11,10 @@ from google.protobuf.message import Message
 from access.binding import bound_project, bound_user, require
 from access.caller import KEY_SCOPES, OPERATOR, SERVICE, Caller
 from parley.access.v1 import rule_pb2
+from servicekit import reflection
 from servicekit.errors import StartupError
 
-OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
+OPEN = ("/grpc.health.v1.Health/", *(f"/{service}/" for service in reflection.SERVICES))
 """What anybody may call: health and, where it is served, reflection."""
 
 _SCOPES = KEY_SCOPES | {OPERATOR, SERVICE}

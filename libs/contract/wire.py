@@ -2,6 +2,7 @@
 
 from contract.enums import BusyPolicy, FallbackTrigger, Role
 from parley.config.v1 import agent_config_pb2
+from parley.errors.v1 import reason_pb2  # noqa: F401 - so that reflection can describe the reasons of errors
 from parley.session.v1 import message_pb2, turn_service_pb2
 
 ROLE_NUMBERS = {

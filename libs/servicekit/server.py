@@ -9,10 +9,9 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from servicekit import traces
+from servicekit import reflection, traces
 from servicekit.channels import KEEPALIVE_OPTIONS, MESSAGE_OPTIONS
 from servicekit.errors import StartupError
 from servicekit.interceptors import (
@@ -42,8 +41,7 @@ stand in for it, and what needs no store goes on.
 """
 
 _WATCH_HEALTH = "grpc.health.v1.Health/Watch"
-_REFLECT = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-_QUIET_METHODS = ("grpc.health.v1.Health/Check", _WATCH_HEALTH, _REFLECT)
+_QUIET_METHODS = ("grpc.health.v1.Health/Check", _WATCH_HEALTH, *reflection.METHODS)
 
 _NOTICE = 0.05
 """Seconds in which those who watch the health hear of NOT_SERVING before their watch ends."""
@@ -147,7 +145,7 @@ async def serving(
     called and no new call is taken; running ones get `settings.drain_timeout` seconds, then they are cancelled.
     Raises `StartupError` naming host:port when the port can't be had.
     """
-    on_drain = EndOnDrain({*endless, f"/{_WATCH_HEALTH}", f"/{_REFLECT}"})
+    on_drain = EndOnDrain({*endless, *(f"/{method}" for method in (_WATCH_HEALTH, *reflection.METHODS))})
     quiet = (*_QUIET_METHODS, *quiet)
     observed = Observed([CallMetrics(call_duration(registry)), CallLog(quiet)])
     server = grpc.aio.server(
@@ -168,7 +166,7 @@ async def serving(
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     names = [*service_names, health.SERVICE_NAME]
     if settings.reflection:
-        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+        reflection.enable(names, server)
     port = _bind(server, settings.host, settings.grpc_port, tls)
     running = GrpcServer(server, port, health_servicer, on_drain)
     observe_tasks(registry)

@@ -7,6 +7,21 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import grpc
+import pytest
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health_pb2  # noqa: F401
+from grpc_reflection.v1alpha import reflection_pb2
+
+import parley.chat.v1.chat_service_pb2
+import parley.chat.v1.runtime_service_pb2
+import parley.config.v1.access_service_pb2
+import parley.config.v1.agent_config_service_pb2
+import parley.config.v1.provider_service_pb2
+import parley.config.v1.template_service_pb2
+import parley.session.v1.session_service_pb2
+import parley.session.v1.turn_service_pb2  # noqa: F401 - what is described must be known here
+from servicekit import reflection
 from tests.servers.mock_model import MODEL
 from tests.servers.system import PROVIDER, System
 
@@ -45,6 +60,67 @@ def test_services_are_listed_by_reflection(parley_system: System) -> None:
         assert services | {"grpc.health.v1.Health"} <= set(listed.stdout.split())
     described = grpcurl(parley_system.grpc_target, "describe", "parley.chat.v1.ChatService")
     assert "rpc StreamComplete" in described.stdout
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_every_element_is_described(parley_system: System, version: str) -> None:
+    """Each service with its methods, and all messages, fields, enums and values that they lead to."""
+    for target in (parley_system.grpc_target, parley_system.config.grpc_target, parley_system.session.grpc_target):
+        symbols = {"parley.errors.v1.Reason", "google.rpc.ErrorInfo", "google.rpc.BadRequest.FieldViolation"}
+        services = set(grpcurl(target, "list").stdout.split())
+        assert services >= set(reflection.SERVICES)
+        for service in services - {reflection.SERVICES[0]}:  # of which no stub is here
+            symbols |= elements(service)
+        asked = [reflection_pb2.ServerReflectionRequest(file_containing_symbol=one) for one in sorted(symbols)]
+        with grpc.insecure_channel(target) as channel:
+            reflect = channel.stream_stream(
+                f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+                request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+                response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+            )
+            answers = list(reflect(iter(asked), timeout=60))
+        assert len(answers) == len(symbols) > 100
+        unknown = [one for one in answers if not one.HasField("file_descriptor_response")]
+        assert [one.original_request.file_containing_symbol for one in unknown] == []
+
+
+@pytest.mark.parametrize(
+    ("symbol", "kind"),
+    [
+        ("parley.chat.v1.ChatService", "service"),
+        ("parley.chat.v1.ChatService.Complete", "method"),
+        ("parley.session.v1.Message", "message"),
+        ("parley.session.v1.Message.content", "field"),
+        ("parley.session.v1.Role", "enum"),
+        ("parley.session.v1.Role.ROLE_USER", "enum value"),
+        ("parley.errors.v1.Reason", "enum"),
+        ("parley.access.v1.rule", "extension"),
+        ("grpc.reflection.v1.ServerReflection.ServerReflectionInfo", "method"),
+    ],
+)
+def test_each_kind_of_element_is_described(parley_system: System, symbol: str, kind: str) -> None:
+    described = grpcurl(parley_system.grpc_target, "describe", symbol)
+    assert described.returncode == 0, described.stderr
+    assert described.stdout.startswith(f"{symbol} is a"), described.stdout
+    assert f" {kind}" in described.stdout.splitlines()[0]
+    unknown = grpcurl(parley_system.grpc_target, "describe", f"{symbol}No")
+    assert "not found" in unknown.stderr
+
+
+def elements(name: str) -> set[str]:
+    """The full names of everything that a service's methods lead to."""
+    service = descriptor_pool.Default().FindServiceByName(name)
+    found = {service.full_name} | {method.full_name for method in service.methods}
+    waiting = [kind for method in service.methods for kind in (method.input_type, method.output_type)]
+    while waiting:
+        kind = waiting.pop()
+        if kind.full_name in found:
+            continue
+        found |= {kind.full_name} | {part.full_name for part in (*kind.fields, *kind.oneofs)}
+        waiting += [field.message_type for field in kind.fields if field.message_type is not None]
+        for enum in [field.enum_type for field in kind.fields if field.enum_type is not None]:
+            found |= {enum.full_name} | {f"{enum.full_name}.{value.name}" for value in enum.values}
+    return found
 
 
 def test_an_agent_config_is_created_and_chatted_with(parley_system: System) -> None:

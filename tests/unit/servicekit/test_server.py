@@ -7,8 +7,9 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
+from servicekit import reflection
 from servicekit.channels import call, stream
 from servicekit.errors import RemoteError, StartupError
 from servicekit.server import STARTED, check_port, serving
@@ -66,17 +67,23 @@ async def test_who_has_started_stays_so_until_the_drain_whatever_a_service_says(
         assert await health(peer, STARTED) == SERVING
 
 
-async def test_reflection_lists_the_services(start: Start) -> None:
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_lists_the_services(start: Start, version: str) -> None:
     async with start({}) as peer:
-        stub = reflection_pb2_grpc.ServerReflectionStub(peer.channel)
-        answer = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        reflect = peer.channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        answer = reflect(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
         listed = {s.name for a in [r async for r in answer] for s in a.list_services_response.service}
-    assert {"test.Echo", "grpc.health.v1.Health"} <= listed
+    assert {"test.Echo", "grpc.health.v1.Health", *reflection.SERVICES} == listed
 
 
-async def test_reflection_can_be_turned_off(start: Start) -> None:
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_can_be_turned_off(start: Start, version: str) -> None:
     async with start({}, settings=ServiceSettings(reflection=False)) as peer:
-        reflect = peer.channel.unary_unary("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+        reflect = peer.channel.unary_unary(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await reflect(b"")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
