@@ -141,6 +141,24 @@ def test_nobody_gives_what_they_do_not_have(guarded_system: System, operator: ht
         assert code(client.post("/v1/api_keys", json={"scopes": ["operator"]}))[0] == 400
 
 
+def test_the_operator_gets_a_key_by_its_id_whichever_project_it_is_in(
+    guarded_system: System, operator: httpx.Client, project: str
+) -> None:
+    made = new_key(operator, project, "keys:admin")
+    path = f"/v1/api_keys/{made['id']}"
+    assert operator.get(path).json()["project"] == project
+    assert code(operator.get(path, headers={"X-Project-ID": "default"})) == (404, "api_key_not_found")
+    with using(guarded_system, made["key"]) as own:
+        assert own.get(path).json()["id"] == made["id"]
+        elsewhere = new_key(operator, "default", "chat")
+        assert code(own.get(f"/v1/api_keys/{elsewhere['id']}")) == (404, "api_key_not_found")
+        assert code(own.delete(f"/v1/api_keys/{elsewhere['id']}")) == (404, "api_key_not_found")
+    rotated = operator.post(f"{path}:rotate", json={}).json()
+    assert rotated["api_key"]["project"] == project
+    assert operator.delete(path).status_code == 204
+    assert operator.get(path).json()["revoke_time"]
+
+
 def test_projects_do_not_see_each_other(guarded_system: System, operator: httpx.Client, project: str) -> None:
     everything = ("chat", "agents:write", "sessions:admin")
     mine = new_key(operator, project, *everything)["key"]

@@ -41,7 +41,13 @@ from chat_gateway.http_edge.admin.sessions.users import users_router
 from chat_gateway.http_edge.dependencies import Dependencies, HttpSettings
 from chat_gateway.http_edge.openai.chat.handler import ChatCompletions
 from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH
-from chat_gateway.http_edge.wire.auth import Authorizer, note_query_parameters, project_of_request, require_scopes
+from chat_gateway.http_edge.wire.auth import (
+    Authorizer,
+    note_query_parameters,
+    project_of_key,
+    project_of_request,
+    require_scopes,
+)
 from chat_gateway.http_edge.wire.bodies import ClientGone, too_large
 from chat_gateway.http_edge.wire.context import CLIENT_GONE, RequestContext, current_request, set_current_request
 from chat_gateway.http_edge.wire.errors import (
@@ -107,6 +113,7 @@ def build_app(
         dependencies={
             "deps": Provide(lambda: deps, sync_to_thread=False, use_cache=True),
             "project": Provide(project_of_request),
+            "key_project": Provide(project_of_key),
         },
         guards=[authorizer.guard],
         exception_handlers={Exception: _answer_error},

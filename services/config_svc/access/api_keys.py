@@ -85,7 +85,10 @@ class ApiKeys:
             return await self._store.transact(work), text
 
     async def get(self, project: str, key_id: str) -> ApiKey:
-        """Reads what is stored of a key. Raises ApiKeyNotFound."""
+        """Reads what is stored of a key. Raises ApiKeyNotFound.
+
+        Here and below, "" for `project` is whichever the key is in: that of a caller who may name any.
+        """
         _check_name(project, key_id)
         return _allowed(await self._store.key(project, key_id) if is_key_id(key_id) else None, key_id)
 
@@ -109,7 +112,7 @@ class ApiKeys:
 
     async def revoke(self, project: str, key_id: str) -> ApiKey:
         """Ends a key for good; one that is revoked stays as it is. Raises ApiKeyNotFound."""
-        _check_name(project, key_id)
+        project = await self._project_of(project, key_id)
 
         async def work(transaction: Transaction) -> ApiKey:
             key = await _own(transaction, project, key_id)
@@ -154,6 +157,7 @@ class ApiKeys:
         remaining = overlap if overlap is not None else DEFAULT_OVERLAP
         if not timedelta(0) <= remaining <= MAX_OVERLAP:
             raise InvalidArgument([Violation("overlap", "must be from 0s to 2592000s")])
+        project = await self._project_of(project, key_id)
         text = new_api_key(self._mark_secret)
 
         async def work(transaction: Transaction) -> tuple[ApiKey, ApiKey]:
@@ -200,6 +204,10 @@ class ApiKeys:
         self._uses.record(key.id, key.last_used_time, self._hashes.outdated(stored, text))
         self._metrics.key_checks.labels("ok").inc()
         return key
+
+    async def _project_of(self, named: str, key_id: str) -> str:
+        _check_name(named, key_id)
+        return named or (await self.get("", key_id)).project
 
     async def _check_room(self, transaction: Transaction, project: Project, now: datetime) -> None:
         if await transaction.live_keys(project.uid, now) >= self._limit:
@@ -248,7 +256,8 @@ def _require_all(caller: Caller, key: ApiKey) -> None:
 
 def _check_name(project: str, key_id: str) -> None:
     found = Violations()
-    check_resource_id(found, "project", project)
+    if project:
+        check_resource_id(found, "project", project)
     if not key_id:
         found.add("id", "is required")
     found.check()

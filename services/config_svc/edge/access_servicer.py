@@ -45,7 +45,7 @@ class AccessServicer(access_service_pb2_grpc.AccessServiceServicer):
         return pb.CreateApiKeyResponse(api_key=convert.key_to_proto(key), key=text)
 
     async def GetApiKey(self, request: pb.GetApiKeyRequest, context: Any) -> pb.GetApiKeyResponse:
-        key = await self._keys.get(project_of(request.project), request.id)
+        key = await self._keys.get(request.project, request.id)
         return pb.GetApiKeyResponse(api_key=convert.key_to_proto(key))
 
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: Any) -> pb.ListApiKeysResponse:
@@ -55,7 +55,7 @@ class AccessServicer(access_service_pb2_grpc.AccessServiceServicer):
         return pb.ListApiKeysResponse(api_keys=[convert.key_to_proto(key) for key in page], next_page_token=token)
 
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, context: Any) -> pb.RevokeApiKeyResponse:
-        key = await self._keys.revoke(project_of(request.project), request.id)
+        key = await self._keys.revoke(request.project, request.id)
         return pb.RevokeApiKeyResponse(api_key=convert.key_to_proto(key))
 
     async def RevokeUserApiKeys(
@@ -65,9 +65,7 @@ class AccessServicer(access_service_pb2_grpc.AccessServiceServicer):
         return pb.RevokeUserApiKeysResponse(revoked_api_key_count=count)
 
     async def RotateApiKey(self, request: pb.RotateApiKeyRequest, context: Any) -> pb.RotateApiKeyResponse:
-        new, text, old = await self._keys.rotate(
-            project_of(request.project), request.id, duration_of(request, "overlap")
-        )
+        new, text, old = await self._keys.rotate(request.project, request.id, duration_of(request, "overlap"))
         return pb.RotateApiKeyResponse(
             api_key=convert.key_to_proto(new), key=text, replaced_api_key=convert.key_to_proto(old)
         )

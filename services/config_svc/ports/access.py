@@ -129,7 +129,7 @@ class AccessStore(Protocol):
         ...
 
     async def key(self, project: str, key_id: str) -> ApiKey | None:
-        """Reads an API key of the project as it lives now."""
+        """Reads an API key of the project as it lives now; with "" for `project`, of whichever it is in."""
         ...
 
     async def keys(self, project: str, after: tuple[datetime, str] | None, limit: int) -> Sequence[ApiKey]:

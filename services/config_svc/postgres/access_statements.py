@@ -58,8 +58,12 @@ def live_keys_count(project_uid: str, now: datetime) -> Select[Any]:
 
 
 def one_key(project: str, key_id: str) -> Select[Any]:
-    """Selects a key of the project as it lives now."""
-    return select(api_keys).where(api_keys.c.id == key_id, api_keys.c.project_uid == _uid_of(project))
+    """Selects a key of the project as it lives now; with "" for `project`, of whichever it is in."""
+    lives = select(projects.c.uid)
+    return select(api_keys).where(
+        api_keys.c.id == key_id,
+        api_keys.c.project_uid.in_(lives.where(projects.c.id == project) if project else lives),
+    )
 
 
 def audit_page(query: AuditQuery, before: tuple[datetime, int] | None, limit: int) -> Select[Any]:

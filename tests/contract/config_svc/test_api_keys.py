@@ -160,6 +160,24 @@ async def test_keys_are_of_their_project_only(keys: ApiKeys) -> None:
                 await call
 
 
+async def test_without_a_project_a_key_is_had_by_its_id_wherever_it_is(keys: ApiKeys, audit: AuditLog) -> None:
+    made, _ = await keys.create(wanted_key())
+    assert await keys.get("", made.id) == made
+    new, _, old = await keys.rotate("", made.id, None)
+    assert (new.project, old.id) == (P, made.id)
+    assert (await keys.revoke("", new.id)).revoke_time is not None
+    events, _ = await audit.list(AuditQuery(P, resource=f"api_keys/{new.id}"), size=0, token="")
+    assert [event.action for event in events] == ["api_keys.revoke", "api_keys.create"]
+    for call in (keys.get("", "key_" + "0" * 20), keys.revoke("", "x"), keys.rotate("", "x", None)):
+        with pytest.raises(ApiKeyNotFound):
+            await call
+    for call in (keys.get("", ""), keys.revoke("NO", made.id), keys.rotate("NO", made.id, None)):
+        with pytest.raises(InvalidArgument):
+            await call
+    with calling(scopes=USER_SCOPES, user_id="alice"), pytest.raises(ApiKeyNotFound):
+        await keys.get("", made.id)
+
+
 async def test_keys_are_listed_by_pages_in_the_order_of_their_making(keys: ApiKeys, clock: Clock) -> None:
     made = []
     for number in range(7):

@@ -143,7 +143,9 @@ class MemoryAccess:
         return None
 
     async def key(self, project: str, key_id: str) -> ApiKey | None:
-        return await MemoryAccessTransaction(self._state).lock_key(project, key_id)
+        key = self._state.keys.get(key_id)
+        named = project or (key.project if key is not None else "")
+        return await MemoryAccessTransaction(self._state).lock_key(named, key_id)
 
     async def keys(self, project: str, after: tuple[datetime, str] | None, limit: int) -> Sequence[ApiKey]:
         life = self._state.projects.get(project)

@@ -419,7 +419,7 @@ class GetApiKeyRequest(_message.Message):
     PROJECT_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """Optional. The project; `default` when empty."""
+    """Optional. The project; whichever the key is in when empty, for a caller who may name any."""
     id: _builtins.str
     """Required."""
     def __init__(
@@ -527,7 +527,7 @@ class RevokeApiKeyRequest(_message.Message):
     PROJECT_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """Optional. The project; `default` when empty."""
+    """Optional. The project; whichever the key is in when empty, for a caller who may name any."""
     id: _builtins.str
     """Required."""
     def __init__(
@@ -626,7 +626,7 @@ class RotateApiKeyRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     OVERLAP_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """Optional. The project; `default` when empty."""
+    """Optional. The project; whichever the key is in when empty, for a caller who may name any."""
     id: _builtins.str
     """Required. The key to be replaced."""
     @_builtins.property

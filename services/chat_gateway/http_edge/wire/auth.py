@@ -109,6 +109,19 @@ async def project_of_request(
     return named_project(current(), x_project_id or "")
 
 
+async def project_of_key(
+    x_project_id: Annotated[
+        str | None,
+        HeaderParameter(
+            name=PROJECT_HEADER, description="The project; whichever the key is in, for the operator who names none."
+        ),
+    ] = None,
+) -> str:
+    """Returns the project of a request about one API key, "" where the caller may name any and names none."""
+    named = x_project_id or ""
+    return named_project(current(), named) if named else bound_project(current(), "")
+
+
 def named_project(caller: Caller, named: str) -> str:
     """Returns the project that a request is about. Raises `ProjectDenied`; `InvalidArgument` for what can't be one."""
     project = bound_project(caller, named) or DEFAULT_PROJECT

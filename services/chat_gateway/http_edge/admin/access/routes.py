@@ -68,26 +68,26 @@ async def list_api_keys(
 
 
 @get("/v1/api_keys/{key_id:str}", scope=KEYS_ADMIN)
-async def get_api_key(key_id: FromPath[str], deps: Injected, project: Project) -> ApiKeyJson:
+async def get_api_key(key_id: FromPath[str], deps: Injected, key_project: Project) -> ApiKeyJson:
     """Reads an API key, without the key itself."""
-    request = pb.GetApiKeyRequest(project=project, id=key_id)
+    request = pb.GetApiKeyRequest(project=key_project, id=key_id)
     found = await deps.config_svc.call(deps.stubs.access.GetApiKey, request)
     return api_key_json(found.api_key)
 
 
 @delete("/v1/api_keys/{key_id:str}", scope=KEYS_ADMIN)
-async def revoke_api_key(key_id: FromPath[str], deps: Injected, project: Project) -> None:
+async def revoke_api_key(key_id: FromPath[str], deps: Injected, key_project: Project) -> None:
     """Revokes an API key: no gateway accepts it a second later."""
-    request = pb.RevokeApiKeyRequest(project=project, id=key_id)
+    request = pb.RevokeApiKeyRequest(project=key_project, id=key_id)
     await deps.config_svc.call(deps.stubs.access.RevokeApiKey, request)
 
 
 @post(f"/v1/api_keys/{{key_id:str}}/{VERB}rotate", status_code=200, scope=KEYS_ADMIN)
 async def rotate_api_key(
-    key_id: FromPath[str], deps: Injected, project: Project, data: JSONBody[RotateJson | None] = None
+    key_id: FromPath[str], deps: Injected, key_project: Project, data: JSONBody[RotateJson | None] = None
 ) -> Response[RotatedJson]:
     """Creates a key with the rights of another, which expires after an overlap."""
-    request = pb.RotateApiKeyRequest(project=project, id=key_id)
+    request = pb.RotateApiKeyRequest(project=key_project, id=key_id)
     if data is not None and data.overlap is not None:
         request.overlap.CopyFrom(to_duration(data.overlap, "overlap"))
     rotated = await deps.config_svc.call(deps.stubs.access.RotateApiKey, request)
