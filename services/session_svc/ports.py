@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from session_svc.model.journal import JournalPage, NewEvents, TurnWatch
 from session_svc.model.limits import LimitedTurn, LimitTaken, LimitWait
 from session_svc.model.session import (
     AgentIncarnation,
@@ -69,11 +70,34 @@ class TurnStore(Protocol):
         Raises `LeaseLost`, `TurnInterrupted`, `SessionFull`: nothing of the turn is stored then.
         """
 
-    async def abort(self, lease: Lease) -> None:
+    async def abort(self, lease: Lease, end_event: bytes = b"") -> None:
         """Frees the lease where it is still held; a session without a committed turn that it was made for goes too.
 
-        A token of 0 stands for whatever token the turn has, and removes the turn from the queue, too.
+        `end_event` ends the turn's journal, where it has one. A token of 0 stands for whatever token the turn has, and
+        removes the turn from the queue, too.
         """
+
+
+class JournalStore(Protocol):
+    """What running turns have done so far."""
+
+    def new_waiter_id(self) -> str:
+        """Returns an id for one watch, by which it is woken."""
+
+    async def append(self, new: NewEvents) -> str:
+        """Adds the events in order and returns the id of the last; those that are there already are not added again.
+
+        Raises `LeaseLost`, `TurnInterrupted`, `JournalFull`: none is added then.
+        """
+
+    async def read(self, watch: TurnWatch, waiter_id: str) -> JournalPage:
+        """Returns a page; where it is empty and the turn goes on, `waiter_id` is woken by what is added next.
+
+        Raises `TurnNotFound`, also where the session is another user's.
+        """
+
+    async def wait_for_wakeup(self, waiter_id: str, timeout: float) -> None:
+        """As `TurnStore.wait_for_wakeup`."""
 
 
 class LimitStore(Protocol):

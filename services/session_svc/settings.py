@@ -7,6 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from access.settings import AccessSettings
 from servicekit.settings import Bytes, Port, Seconds, variables_after
+from session_svc.model.limits import JournalBounds
 from session_svc.model.session import SessionBounds, WhenFull
 
 
@@ -50,6 +51,15 @@ class SessionSettings(AccessSettings):
         "compression read only turns without, so keep it off while one of them runs "
         "([operations/upgrade.md](operations/upgrade.md)).",
     )
+    journal_keep: Seconds = Field(
+        default=300.0, ge=1, le=3600, description="How long the journal of a turn is kept behind the turn's end."
+    )
+    journal_bytes: Bytes = Field(
+        default=4 * 1024 * 1024,
+        ge=64 * 1024,
+        le=64 * 1024 * 1024,
+        description="The most that the journals of one session may have; those of ended turns make room first.",
+    )
     wait_replicas: int = Field(
         default=0,
         ge=0,
@@ -70,4 +80,5 @@ class SessionSettings(AccessSettings):
             turns_per_session=self.turns_per_session,
             when_full=WhenFull(self.when_full),
             replays_per_session=self.replays_per_session,
+            journal=JournalBounds(keep_ms=int(self.journal_keep * 1000), max_bytes=self.journal_bytes),
         )

@@ -163,9 +163,9 @@ class Turns:
         self._metrics.committed()
         return committed
 
-    async def abort(self, lease: Lease) -> None:
+    async def abort(self, lease: Lease, end_event: bytes = b"") -> None:
         if lease.key.session_id:
-            await self._store.abort(lease)
+            await self._store.abort(lease, end_event)
         if lease.limits:
             await self._limits.free(lease)
         self._metrics.aborted()

@@ -30,6 +30,7 @@ from session_svc.edge.session_servicer import SessionServicer
 from session_svc.edge.turn_servicer import TurnServicer, add_turn_servicer_to_server, make_streams
 from session_svc.edge.turns_convert import is_turn
 from session_svc.follower import Follower
+from session_svc.journal import Journals
 from session_svc.metrics import Metrics
 from session_svc.model.session import SessionBounds
 from session_svc.redis_client.cluster import ClusterLink, Topology
@@ -39,6 +40,7 @@ from session_svc.redis_client.url import Dial, parse_redis_url
 from session_svc.redis_store.agents import RedisAgents
 from session_svc.redis_store.durability import Durability
 from session_svc.redis_store.indexes import IndexAdditions
+from session_svc.redis_store.journal import RedisJournals
 from session_svc.redis_store.limits import RedisLimits
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
@@ -68,6 +70,7 @@ class _Stores:
     link: Link
     index_additions: IndexAdditions
     turns: RedisTurns
+    journals: RedisJournals
     sessions: RedisSessions
     agents: RedisAgents
     limits: RedisLimits
@@ -93,7 +96,8 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         stack.push_async_callback(access.close)
         audited = access.authenticator is not None
         served = AuditedSessions(stores.sessions, stores.agents, metrics, AuditClient(channel)) if audited else sessions
-        servicer = TurnServicer(turns)
+        journals = Journals(stores.journals)
+        servicer = TurnServicer(turns, journals)
         streams = make_streams(servicer)
         health = RedisHealth(stores.link, metrics, streams)
         await health.probe()
@@ -108,7 +112,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
                 interceptors=access.interceptors,
                 quiet=(f"{turn_servicer.NAME}/Turns",),  # its calls have lines and spans of their own
                 ready=health.up,
-                on_end=lambda: _end(streams, turns),
+                on_end=lambda: _end(streams, turns, journals),
                 tls=tls,
             )
         )
@@ -142,6 +146,7 @@ async def _stores(
         link=link,
         index_additions=index_additions,
         turns=turns,
+        journals=RedisJournals(scripts, wakes, limits.journal),
         sessions=RedisSessions(
             scripts, turns, limits, index_additions, durability, compressing=compressing, is_turn=is_turn
         ),
@@ -174,9 +179,10 @@ async def open_redis(url: str, links: int) -> AsyncIterator[tuple[list[Link], Di
         yield [*opened], where
 
 
-def _end(streams: CallStreams, turns: Turns) -> None:
+def _end(streams: CallStreams, turns: Turns, journals: Journals) -> None:
     streams.set_serving(False)
     turns.drain()
+    journals.drain()
 
 
 class RedisHealth:

@@ -2,6 +2,8 @@
 
 # ruff: noqa: N802 (methods bear the names of the RPCs)
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -11,8 +13,10 @@ from callstream.server import CallStreams
 from parley.session.v1 import turn_service_pb2 as pb
 from servicekit.interceptors import Behavior
 from servicekit.server import as_called
+from session_svc.edge import journal_convert
 from session_svc.edge import turns_convert as convert
 from session_svc.edge.times import seconds, timestamp
+from session_svc.journal import Journals
 from session_svc.turns import Turns
 
 NAME = pb.DESCRIPTOR.services_by_name["TurnService"].full_name
@@ -22,15 +26,17 @@ BEGIN = TURNS.method("BeginTurn", "begin", pb.BeginTurnResponse)
 RENEW = TURNS.method("RenewTurn", "renew", pb.RenewTurnResponse)
 COMMIT = TURNS.method("CommitTurn", "commit", pb.CommitTurnResponse)
 ABORT = TURNS.method("AbortTurn", "abort", pb.AbortTurnResponse)
+APPEND = TURNS.method("AppendTurnEvents", "append", pb.AppendTurnEventsResponse)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class TurnServicer:
-    """Serves TurnService. BeginTurn answers bytes, because the window is never parsed here."""
+    """Serves TurnService. BeginTurn and WatchTurn answer bytes, because what is stored is never parsed here."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, journals: Journals) -> None:
         self._turns = turns
+        self._journals = journals
 
     async def BeginTurn(self, request: pb.BeginTurnRequest, context: Context) -> bytes:
         turn = convert.begin_turn(request)
@@ -46,8 +52,19 @@ class TurnServicer:
         return convert.committed_message(await self._turns.commit(convert.commit_turn(request)))
 
     async def AbortTurn(self, request: pb.AbortTurnRequest, context: Context) -> pb.AbortTurnResponse:
-        await self._turns.abort(convert.lease(request.lease, token_known=False))
+        await self._turns.abort(*convert.abort_turn(request))
         return pb.AbortTurnResponse()
+
+    async def AppendTurnEvents(
+        self, request: pb.AppendTurnEventsRequest, context: Context
+    ) -> pb.AppendTurnEventsResponse:
+        last = await self._journals.append(journal_convert.new_events(request))
+        return pb.AppendTurnEventsResponse(last_event_id=last)
+
+    async def WatchTurn(self, request: pb.WatchTurnRequest, context: Context) -> AsyncIterator[bytes]:
+        async with contextlib.aclosing(self._journals.watch(journal_convert.turn_watch(request))) as pages:
+            async for events in pages:
+                yield journal_convert.events_on_the_wire(events)
 
 
 def make_streams(servicer: TurnServicer) -> CallStreams:
@@ -57,19 +74,24 @@ def make_streams(servicer: TurnServicer) -> CallStreams:
         RENEW: servicer.RenewTurn,
         COMMIT: servicer.CommitTurn,
         ABORT: servicer.AbortTurn,
+        APPEND: servicer.AppendTurnEvents,
     }
     called = {method: as_called(f"/{method.name}", behavior) for method, behavior in behaviors.items()}
     return CallStreams(TURNS, called, name="session_svc")
 
 
 def add_turn_servicer_to_server(servicer: tuple[TurnServicer, CallStreams], server: Any) -> None:
-    """Registers both; what the generated function does, but for BeginTurn's and Turns' responses, which are bytes."""
+    """Registers both; what the generated function does, but for responses that are bytes."""
     unary, streams = servicer
     handlers = {
         "BeginTurn": _handler(unary.BeginTurn, pb.BeginTurnRequest, None),
         "RenewTurn": _handler(unary.RenewTurn, pb.RenewTurnRequest, pb.RenewTurnResponse),
         "CommitTurn": _handler(unary.CommitTurn, pb.CommitTurnRequest, pb.CommitTurnResponse),
         "AbortTurn": _handler(unary.AbortTurn, pb.AbortTurnRequest, pb.AbortTurnResponse),
+        "AppendTurnEvents": _handler(unary.AppendTurnEvents, pb.AppendTurnEventsRequest, pb.AppendTurnEventsResponse),
+        "WatchTurn": grpc.unary_stream_rpc_method_handler(
+            unary.WatchTurn, request_deserializer=pb.WatchTurnRequest.FromString
+        ),
         "Turns": grpc.stream_stream_rpc_method_handler(streams.serve, request_deserializer=pb.TurnsRequest.FromString),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))

@@ -6,7 +6,7 @@ from google.protobuf.message import DecodeError, Message
 from contract.fields import DEFAULT_PROJECT
 from contract.messages import MessageForm, PartView, check_messages
 from contract.wire import BUSY_POLICIES
-from parley.session.v1 import message_pb2, turn_service_pb2
+from parley.session.v1 import message_pb2, turn_event_pb2, turn_service_pb2
 from servicekit.errors import InvalidArgument, MessageTooLarge, Violation, Violations
 from servicekit.wire import bytes_tag, varint
 from session_svc.edge.sessions_convert import fill_session
@@ -110,11 +110,11 @@ def stateless_on_the_wire(admitted: StatelessTurn) -> bytes:
     ).SerializeToString()
 
 
-def lease(message: turn_service_pb2.TurnLease, *, token_known: bool = True) -> Lease:
+def lease(message: turn_service_pb2.TurnLease) -> Lease:
     """Returns the lease. Raises `InvalidArgument` for what can't be one."""
     converted = _lease(message)
     found = Violations()
-    rules.check_lease(found, converted, token_known=token_known)
+    rules.check_lease(found, converted)
     found.check()
     return converted
 
@@ -141,6 +141,32 @@ def _as_json(struct: Message) -> str | None:
         return None
 
 
+def abort_turn(request: turn_service_pb2.AbortTurnRequest) -> tuple[Lease, bytes]:
+    """Returns the lease, and the end of the turn's journal or nothing. Raises `InvalidArgument`."""
+    held, found = _lease(request.lease), Violations()
+    rules.check_lease(found, held, token_known=False)
+    end_event = _end_event(found, request) if request.HasField("end_event") else b""
+    found.check()
+    return held, end_event
+
+
+def stored_event(event: turn_event_pb2.TurnEvent) -> bytes:
+    """Returns the event as it is stored; its id is where it stands."""
+    event.ClearField("id")
+    return event.SerializeToString()
+
+
+def _end_event(
+    found: Violations, request: turn_service_pb2.CommitTurnRequest | turn_service_pb2.AbortTurnRequest
+) -> bytes:
+    data = stored_event(request.end_event)
+    if request.end_event.WhichOneof("event") != "ended":
+        found.add("end_event", "must be an end")
+    if len(data) > rules.MAX_EVENTS_BYTES:
+        found.add("end_event", f"must have at most {rules.MAX_EVENTS_BYTES} bytes")
+    return data
+
+
 def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
     """Returns what is asked for, the turn serialized. Raises `InvalidArgument`, `MessageTooLarge`."""
     turn, held, found = request.turn, _lease(request.lease), Violations()
@@ -154,6 +180,7 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
         found.add("cut_after_turn", "must be 0 or more")
     if turn.HasField("metadata"):
         rules.check_turn_metadata(found, _as_json(turn.metadata))
+    end_event = _end_event(found, request) if request.HasField("end_event") else b""
     found.check()
     usage = turn.usage
     turn.ClearField("number")
@@ -172,6 +199,7 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
         request=mark,
         history_digest=request.history_digest,
         cut_after=request.cut_after_turn if request.HasField("cut_after_turn") else None,
+        end_event=end_event,
     )
 
 

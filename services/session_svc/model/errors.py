@@ -202,3 +202,20 @@ class SessionDamaged(TurnDamaged):
     def __init__(self) -> None:
         super().__init__(0)
         self.message = "what is stored of the session can't be read"
+
+
+class TurnNotFound(ServiceError):
+    """No journal of such a turn, or the session is another user's: the caller can't tell which."""
+
+    code = Code.NOT_FOUND
+    reason = Reason.TURN_NOT_FOUND
+
+    def __init__(self, turn_id: str) -> None:
+        super().__init__(f"turn {turn_id!r} has no journal", metadata={"turn_id": turn_id})
+
+
+class JournalFull(MessageTooLarge):
+    """The turn has written as much into its journal as it may."""
+
+    def __init__(self, turn_id: str, limit: int) -> None:
+        super().__init__(f"the journal of turn {turn_id!r} is full", limit=limit)

@@ -60,3 +60,11 @@ class LimitTimes:
     hold_ms: int = 17_000
     stand_ms: int = 4_000
     places: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class JournalBounds:
+    """How long a journal is kept behind its turn's end, and the most bytes that those of one session may have."""
+
+    keep_ms: int = 5 * 60 * 1000
+    max_bytes: int = 4 * 1024 * 1024

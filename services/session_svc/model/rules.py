@@ -29,6 +29,8 @@ from session_svc.model.session import (
 
 MAX_MESSAGES = 10_256
 MAX_TURN_BYTES = 1024 * 1024
+MAX_EVENTS = 256
+MAX_EVENTS_BYTES = 1024 * 1024
 MAX_TURN_METADATA_BYTES = 4096
 MAX_TURN_METADATA_DEPTH = 16
 """Objects and lists in each other. Each is up to three messages of protobuf, which reads at most a hundred. Deeper,

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from contract.enums import BusyPolicy
 from servicekit.values import value
 from session_svc.model.errors import ToolChainTooLarge
-from session_svc.model.limits import LimitState, LimitTimes, TurnLimit
+from session_svc.model.limits import JournalBounds, LimitState, LimitTimes, TurnLimit
 
 DEFAULT_IDLE_MS = 30 * 60 * 1000
 DEFAULT_LIFETIME_MS = 24 * 60 * 60 * 1000
@@ -191,6 +191,8 @@ class CommitTurn:
     history_digest: bytes = b""
     cut_after: int | None = None
     """Turns behind this number are removed first."""
+    end_event: bytes = b""
+    """Ends the turn's journal, where it has one."""
 
 
 @value
@@ -358,6 +360,7 @@ class SessionBounds:
     when_full: WhenFull = WhenFull.DROP_OLDEST
     replays_per_session: int = 1_000
     replay_ms: int = 24 * 60 * 60 * 1000
+    journal: JournalBounds = field(default_factory=JournalBounds)
 
     def limit_times(self) -> LimitTimes:
         """Returns how long turns hold their places in limits: a place never ends before its lease."""

@@ -8,12 +8,14 @@ from session_svc.model.session import SessionKey
 
 AGENTS_KEY = "agents"
 CURSOR_KEY = "follower:cursor"
+SESSION_KEYS = 5
+"""The keys of one session."""
 
 
 def session_keys(key: SessionKey) -> tuple[str, ...]:
     """Returns the keys of a session, in the order in which its scripts take them."""
     tag = f"{{{key.project}:{key.session_id}}}"
-    return (f"{tag}:meta", f"{tag}:turns", f"{tag}:replay", f"{tag}:queue")
+    return (f"{tag}:meta", f"{tag}:turns", f"{tag}:replay", f"{tag}:queue", f"{tag}:journal")
 
 
 def limit_keys(project: str, subject: str) -> tuple[str, ...]:
@@ -25,8 +27,8 @@ def limit_keys(project: str, subject: str) -> tuple[str, ...]:
 def rebuilt_as(key: str) -> tuple[str, str] | None:
     """Returns what a key is and the type that it must have, where its content comes again by itself; None elsewhere.
 
-    Indexes and the set of agents are written by every session that is made, queues by those who wait; a limit forgets
-    within a minute, and a follower without a cursor compares everything.
+    Indexes and the set of agents are written by every session that is made, queues by those who wait; a journal ends
+    with its turn, a limit forgets within a minute, and a follower without a cursor compares everything.
     """
     if key.startswith("idx:"):
         return "index", "zset"
@@ -40,6 +42,7 @@ def rebuilt_as(key: str) -> tuple[str, str] | None:
 _REBUILT_PARTS = dict.fromkeys(("begun", "held", "since", "till"), ("limit", "zset")) | {
     "calls": ("limit", "hash"),
     "queue": ("queue", "list"),
+    "journal": ("journal", "stream"),
 }
 
 

@@ -65,6 +65,8 @@ class Commit(NamedTuple):
     id_sum: int
     history: bytes
     cut_after: int | str
+    end_event: bytes
+    keep_ms: int
 
 
 class Abort(NamedTuple):
@@ -73,6 +75,30 @@ class Abort(NamedTuple):
     token: int
     turn_id: str
     claim_ms: int
+    end_event: bytes
+    keep_ms: int
+
+
+class AppendEvents(NamedTuple):
+    """append_events.lua; the events come behind."""
+
+    token: int
+    turn_id: str
+    first: int
+    keep_ms: int
+    max_bytes: int
+
+
+class ReadEvents(NamedTuple):
+    """read_events.lua. `after` is an entry's id, or empty."""
+
+    turn_id: str
+    user: str
+    after: str
+    waiter_id: str
+    max_events: int
+    max_bytes: int
+    max_watchers: int
 
 
 class Leave(NamedTuple):
@@ -182,14 +208,28 @@ class LimitFree(NamedTuple):
 
 
 SessionCall: TypeAlias = (
-    Begin | Renew | Commit | Abort | Leave | Create | Read | Update | Delete | Append | Confirm | Replayed
+    Begin
+    | Renew
+    | Commit
+    | Abort
+    | AppendEvents
+    | ReadEvents
+    | Leave
+    | Create
+    | Read
+    | Update
+    | Delete
+    | Append
+    | Confirm
+    | Replayed
 )
 IndexCall: TypeAlias = Sweep
 LimitCall: TypeAlias = LimitTake | LimitKeep | LimitFree
 Call: TypeAlias = SessionCall | IndexCall | LimitCall
 
 SESSION_CALLS: tuple[type[SessionCall], ...] = (
-    Begin, Renew, Commit, Abort, Leave, Create, Read, Update, Delete, Append, Confirm, Replayed,
+    Begin, Renew, Commit, Abort, AppendEvents, ReadEvents, Leave,
+    Create, Read, Update, Delete, Append, Confirm, Replayed,
 )  # fmt: skip
 OTHER_CALLS: tuple[type[Call], ...] = (Sweep, LimitTake, LimitKeep, LimitFree)
 
@@ -291,6 +331,24 @@ class Lost(NamedTuple):
     """The lease is not held."""
 
 
+class EventsAdded(NamedTuple):
+    """The events are in the journal; the id of the last one."""
+
+    event_id: bytes
+
+
+class JournalFull(NamedTuple):
+    """The journal has as many bytes as it may."""
+
+
+class EventsRead(NamedTuple):
+    """A part of a journal. `ended`: nothing comes behind it; `held`: the turn has its lease."""
+
+    ended: int
+    held: int
+    entries: Sequence[tuple[bytes, Sequence[bytes]]]
+
+
 class SessionOk(NamedTuple):
     """Done; the session as it is now."""
 
@@ -358,6 +416,8 @@ REPLIES: Mapping[type[Call], Mapping[bytes, Any]] = {
     },
     Renew: {b"ok": RenewOk, b"interrupted": Interrupted, b"lost": Lost},
     Commit: {b"ok": CommitOk, b"interrupted": Interrupted, b"lost": Lost, b"session_full": SessionIsFull},
+    AppendEvents: {b"ok": EventsAdded, b"interrupted": Interrupted, b"lost": Lost, b"full": JournalFull},
+    ReadEvents: {b"ok": EventsRead, b"missing": Missing},
     Create: {b"ok": SessionOk, b"exists": Exists},
     Read: {b"ok": SessionOk, b"missing": Missing},
     Update: {b"ok": SessionOk, b"missing": Missing},

@@ -13,7 +13,7 @@ from servicekit import traces
 from session_svc.model.errors import SessionDamaged
 from session_svc.model.session import SessionKey
 from session_svc.redis_client.link import Argument, Command, Link, RedisFault, RedisUnavailable, Reply
-from session_svc.redis_store.keys import aside_key, limit_keys, rebuilt_as, session_keys
+from session_svc.redis_store.keys import SESSION_KEYS, aside_key, limit_keys, rebuilt_as, session_keys
 from session_svc.redis_store.script_calls import (
     OTHER_CALLS,
     SESSION_CALLS,
@@ -79,7 +79,7 @@ class RedisScripts:
 
     def command(self, key: SessionKey, call: SessionCall, *more: Argument) -> Command:
         """Returns the call of a script on one session; `more` comes behind the arguments that have names."""
-        return ("EVALSHA", self._hashes[type(call)], 4, *session_keys(key), *call, *more)
+        return ("EVALSHA", self._hashes[type(call)], SESSION_KEYS, *session_keys(key), *call, *more)
 
     def index_command(self, index: str, call: IndexCall, *more: Argument) -> Command:
         """Returns the call of a script on one index; `more` comes behind the arguments that have names."""

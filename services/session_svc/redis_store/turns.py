@@ -161,9 +161,15 @@ class RedisTurns:
                 raise TurnInterrupted(session_id)
         raise LeaseLost(session_id)
 
-    async def abort(self, lease: Lease) -> None:
-        command = self._scripts.command(lease.key, calls.Abort(lease.token, lease.turn_id, self._limits.claim_ms))
-        await self._run([command])
+    async def abort(self, lease: Lease, end_event: bytes = b"") -> None:
+        call = calls.Abort(
+            token=lease.token,
+            turn_id=lease.turn_id,
+            claim_ms=self._limits.claim_ms,
+            end_event=end_event,
+            keep_ms=self._limits.journal.keep_ms,
+        )
+        await self._run([self._scripts.command(lease.key, call)])
 
     async def _run(self, *stages: Sequence[Command]) -> list[Reply]:
         # Once more after a connection broke: each operation repeated is what it was the first time, so that the second
@@ -233,6 +239,8 @@ class RedisTurns:
             id_sum=id_sum(commit.lease.turn_id),
             history=commit.history_digest,
             cut_after="-" if commit.cut_after is None else commit.cut_after,
+            end_event=commit.end_event,
+            keep_ms=limits.journal.keep_ms,
         )
         return self._scripts.command(commit.lease.key, call)
 

@@ -7,23 +7,29 @@ from dataclasses import dataclass
 import redis
 
 from contract.enums import BusyPolicy
+from session_svc.model.limits import JournalBounds
 from session_svc.model.session import BeginTurn, Begun, Committed, CommitTurn, RequestMark, SessionBounds, SessionKey
-from session_svc.ports import AgentStore, LimitStore, SessionStore, TurnStore
+from session_svc.ports import AgentStore, JournalStore, LimitStore, SessionStore, TurnStore
 from session_svc.redis_client.url import parse_redis_url
 from session_svc.redis_store.agents import RedisAgents
 from session_svc.redis_store.indexes import IndexAdditions
+from session_svc.redis_store.journal import RedisJournals
 from session_svc.redis_store.limits import RedisLimits
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.turns import RedisTurns
 from session_svc.redis_store.wakeups import RedisWakes
 from session_svc.wiring import open_redis
+from tests.doubles.session_svc.memory_journals import MemoryJournals
 from tests.doubles.session_svc.memory_limits import MemoryLimits
 from tests.doubles.session_svc.memory_state import MemoryState
 from tests.doubles.session_svc.memory_store import MemoryAgents, MemorySessions
 from tests.doubles.session_svc.memory_turns import MemoryTurns
 
-LIMITS = SessionBounds(queue_per_session=3, queue_per_limit=2, turns_per_session=50, replays_per_session=5)
+JOURNAL = JournalBounds(keep_ms=60_000, max_bytes=10_000)
+LIMITS = SessionBounds(
+    queue_per_session=3, queue_per_limit=2, turns_per_session=50, replays_per_session=5, journal=JOURNAL
+)
 UID = "5f0c7f0e-0000-4000-8000-000000000001"
 
 # Everything that Redis keeps a time of, moved into the past.
@@ -37,6 +43,12 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
     for _, name in ipairs({'created', 'activity', 'expire', 'cap', 'until'}) do
       local value = redis.call('HGET', key, name)
       if value then redis.call('HSET', key, name, digits(tonumber(value) - ms)) end
+    end
+    local journals = redis.call('HGET', key, 'journals')
+    if journals then
+      redis.call('HSET', key, 'journals', (string.gsub(journals, '(,)([1-9]%d+)([;]?)$', function(before, ended, behind)
+        return tonumber(ended) > 1e12 and before .. digits(tonumber(ended) - ms) .. behind or nil
+      end)))
     end
   elseif string.match(key, ':replay$') then
     local records = redis.call('HGETALL', key)
@@ -76,6 +88,7 @@ class Bench:
     sessions: SessionStore
     agents: AgentStore
     turn_limits: LimitStore
+    journals: JournalStore
     pass_time: Callable[[int], Coroutine[object, object, None]]
     limits: SessionBounds = LIMITS
 
@@ -133,6 +146,7 @@ class Bench:
         idle_ms: int = 60_000,
         history_digest: bytes = b"",
         cut_after: int | None = None,
+        end_event: bytes = b"",
     ) -> Committed:
         """Commits a turn whose bytes are its id."""
         return await self.turns.commit(
@@ -145,6 +159,7 @@ class Bench:
                 request=request,
                 history_digest=history_digest,
                 cut_after=cut_after,
+                end_event=end_event,
             )
         )
 
@@ -169,7 +184,15 @@ def memory_bench(limits: SessionBounds = LIMITS) -> Bench:
     state = MemoryState(limits, lambda: clock.ms)
     turns = MemoryTurns(state)
     turn_limits = MemoryLimits(limits.limit_times(), lambda: clock.ms, state.wake, turns.wait_for_wakeup)
-    return Bench(turns, MemorySessions(state), MemoryAgents(state), turn_limits, clock.pass_time, limits)
+    return Bench(
+        turns,
+        MemorySessions(state),
+        MemoryAgents(state),
+        turn_limits,
+        MemoryJournals(state, turns),
+        clock.pass_time,
+        limits,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -188,7 +211,8 @@ async def redis_bench(url: str, limits: SessionBounds = LIMITS, *, compressing: 
 
         turn_limits = RedisLimits(scripts, wakes, limits.limit_times())
         sessions = RedisSessions(scripts, turns, limits, index_additions, compressing=compressing)
-        yield Bench(turns, sessions, RedisAgents(scripts), turn_limits, pass_time, limits)
+        journals = RedisJournals(scripts, wakes, limits.journal)
+        yield Bench(turns, sessions, RedisAgents(scripts), turn_limits, journals, pass_time, limits)
 
 
 def clients_of(url: str) -> list[redis.Redis]:

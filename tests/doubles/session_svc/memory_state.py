@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from session_svc.model.journal import JournalEvent
 from session_svc.model.session import (
     AgentIncarnation,
     BeginTurn,
@@ -54,6 +55,26 @@ class Stored:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Journal:
+    """What one turn has done; over 0, `ended_ms` is when it ended."""
+
+    user_id: str
+    token: int
+    sequence: int = 0
+    bytes: int = 0
+    ended_ms: int = 0
+    events: list[JournalEvent] = field(default_factory=list)
+
+    def add(self, token: int, event: JournalEvent) -> None:
+        """Adds an event under the token, whose id it gets."""
+        if self.token != token:
+            self.token, self.sequence = token, 0
+        self.sequence += 1
+        self.bytes += len(event.data) + 64
+        self.events.append(replace(event, id=f"1-{len(self.events) + 1}"))
+
+
 class MemoryState:
     """All sessions of a process, with a clock that tests may set."""
 
@@ -67,6 +88,8 @@ class MemoryState:
         self.agents: dict[AgentIncarnation, None] = {}
         self.cursor = ""
         self.wakeups: dict[str, asyncio.Event] = {}
+        self.journals: dict[SessionKey, dict[str, Journal]] = {}
+        self.watchers: dict[SessionKey, set[str]] = {}
 
     def load(self, key: SessionKey) -> Stored | None:
         """Returns the session; None, and nothing of it left, when it is dead."""
@@ -91,6 +114,7 @@ class MemoryState:
     def remove(self, key: SessionKey) -> None:
         """Removes a session; who waits for it goes on waiting."""
         self.sessions.pop(key, None)
+        self.journals.pop(key, None)
 
     def touch(self, key: SessionKey, agent_id: str, agent_uid: str) -> None:
         """Moves a session to the front of the lists, before it exists."""
@@ -139,6 +163,19 @@ class MemoryState:
         """Wakes a waiter, also before it waits."""
         self.wakeups.setdefault(waiter_id, asyncio.Event()).set()
 
+    def wake_watchers(self, key: SessionKey) -> None:
+        """Wakes those who wait for an event of a journal."""
+        for waiter_id in self.watchers.pop(key, ()):
+            self.wake(waiter_id)
+
+    def end_journal(self, lease: Lease, event: JournalEvent) -> None:
+        """Ends the journal that the lease has written to, where there is one and an end is given."""
+        journal = self.journals.get(lease.key, {}).get(lease.turn_id)
+        if event.data and journal is not None and journal.token == lease.token and not journal.ended_ms:
+            journal.add(lease.token, event)
+            journal.ended_ms = self.now()
+            self.wake_watchers(lease.key)
+
     def release(self, key: SessionKey, stored: Stored) -> None:
         """Frees the lease and lets the next one have it."""
         stored.turn_id, stored.until_ms, stored.waiter_id, stored.request, stored.new = "", 0, "", None, False
@@ -147,7 +184,7 @@ class MemoryState:
     def undo(self, key: SessionKey, stored: Stored) -> None:
         """Ends a turn that stores nothing: a session that was made for it goes again."""
         if stored.new:
-            self.remove(key)
+            self.sessions.pop(key, None)
             self.hand_over(key)
         else:
             self.release(key, stored)

@@ -17,6 +17,7 @@ from session_svc.model.errors import (
     TurnInterrupted,
     TurnQueueFull,
 )
+from session_svc.model.journal import JournalEvent
 from session_svc.model.session import (
     BeginTurn,
     Begun,
@@ -203,7 +204,7 @@ class MemoryTurns:
     async def renew(self, lease: Lease, waiter_id: str = "") -> Lease:
         stored = self._state.load(lease.key)
         if stored is None or not self._state.holds(stored, lease):
-            raise _lost(stored, lease)
+            raise lost(stored, lease)
         stored.until_ms = self._state.now() + self._state.limits.lease_ms
         stored.waiter_id = waiter_id or stored.waiter_id
         return Lease(lease.key, lease.turn_id, lease.token, stored.until_ms)
@@ -215,7 +216,7 @@ class MemoryTurns:
             if stored is not None and (lease.token, lease.turn_id) in stored.leases:
                 number = stored.session.first_turn + stored.leases.index((lease.token, lease.turn_id))
                 return Committed(number, stored.session.expire_ms)
-            raise _lost(stored, lease)
+            raise lost(stored, lease)
         limits = state.limits
         if limits.when_full is WhenFull.REFUSE and len(stored.turns) >= limits.turns_per_session:
             raise SessionFull(lease.key.session_id, limits.turns_per_session)
@@ -224,6 +225,7 @@ class MemoryTurns:
         self._append(commit, stored)
         session = stored.session
         state.release(lease.key, stored)
+        state.end_journal(lease, JournalEvent("", commit.end_event, session.last_turn, session.expire_ms))
         return Committed(session.last_turn, session.expire_ms)
 
     def _cut(self, last: int, stored: Stored) -> None:
@@ -268,8 +270,9 @@ class MemoryTurns:
             while len(outcomes) > state.limits.replays_per_session:
                 outcomes.pop(next(iter(outcomes)))
 
-    async def abort(self, lease: Lease) -> None:
+    async def abort(self, lease: Lease, end_event: bytes = b"") -> None:
         state = self._state
+        state.end_journal(lease, JournalEvent("", end_event))
         if not lease.token:
             state.give_up(lease.key, turn_id=lease.turn_id)
         stored = state.load(lease.key)
@@ -279,7 +282,7 @@ class MemoryTurns:
             state.undo(lease.key, stored)
 
 
-def _lost(stored: Stored | None, lease: Lease) -> LeaseLost | TurnInterrupted:
+def lost(stored: Stored | None, lease: Lease) -> LeaseLost | TurnInterrupted:
     if stored is not None and lease.token in stored.interrupted:
         return TurnInterrupted(lease.key.session_id)
     return LeaseLost(lease.key.session_id)

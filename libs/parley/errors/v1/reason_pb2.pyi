@@ -58,6 +58,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """NOT_FOUND. No such HTTP route or RPC. HTTP only."""
     REASON_MODEL_NOT_FOUND: _Reason.ValueType  # 26
     """NOT_FOUND. What an OpenAI client names as its model can't be the id of an agent. HTTP only. Metadata: model."""
+    REASON_TURN_NOT_FOUND: _Reason.ValueType  # 28
+    """NOT_FOUND. The turn has no journal: it never had one, or it is gone, or the session is. Metadata: turn_id."""
     REASON_TOOL_SERVER_NOT_FOUND: _Reason.ValueType  # 27
     """NOT_FOUND. No such tool server in this project. Metadata: tool_server_id."""
     REASON_AGENT_ALREADY_EXISTS: _Reason.ValueType  # 40
@@ -207,6 +209,8 @@ REASON_ROUTE_NOT_FOUND: Reason.ValueType  # 25
 """NOT_FOUND. No such HTTP route or RPC. HTTP only."""
 REASON_MODEL_NOT_FOUND: Reason.ValueType  # 26
 """NOT_FOUND. What an OpenAI client names as its model can't be the id of an agent. HTTP only. Metadata: model."""
+REASON_TURN_NOT_FOUND: Reason.ValueType  # 28
+"""NOT_FOUND. The turn has no journal: it never had one, or it is gone, or the session is. Metadata: turn_id."""
 REASON_TOOL_SERVER_NOT_FOUND: Reason.ValueType  # 27
 """NOT_FOUND. No such tool server in this project. Metadata: tool_server_id."""
 REASON_AGENT_ALREADY_EXISTS: Reason.ValueType  # 40

@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from parley.session.v1 import message_pb2 as _message_pb2
 from parley.session.v1 import session_service_pb2 as _session_service_pb2
+from parley.session.v1 import turn_event_pb2 as _turn_event_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -416,6 +417,7 @@ class CommitTurnRequest(_message.Message):
     IDLE_TTL_FIELD_NUMBER: _builtins.int
     HISTORY_DIGEST_FIELD_NUMBER: _builtins.int
     CUT_AFTER_TURN_FIELD_NUMBER: _builtins.int
+    END_EVENT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Optional. The request id of BeginTurn."""
     request_digest: _builtins.bytes
@@ -436,6 +438,10 @@ class CommitTurnRequest(_message.Message):
     def idle_ttl(self) -> _duration_pb2.Duration:
         """Optional. The agent's idle TTL: 30 minutes when not set."""
 
+    @_builtins.property
+    def end_event(self) -> _turn_event_pb2.TurnEvent:
+        """Optional. The last event of the turn's journal, added in the same step; ignored where the turn has none."""
+
     def __init__(
         self,
         *,
@@ -446,10 +452,11 @@ class CommitTurnRequest(_message.Message):
         idle_ttl: _duration_pb2.Duration | None = ...,
         history_digest: _builtins.bytes = ...,
         cut_after_turn: _builtins.int | None = ...,
+        end_event: _turn_event_pb2.TurnEvent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cut_after_turn", b"_cut_after_turn", "cut_after_turn", b"cut_after_turn", "idle_ttl", b"idle_ttl", "lease", b"lease", "turn", b"turn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cut_after_turn", b"_cut_after_turn", "cut_after_turn", b"cut_after_turn", "end_event", b"end_event", "idle_ttl", b"idle_ttl", "lease", b"lease", "turn", b"turn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cut_after_turn", b"_cut_after_turn", "cut_after_turn", b"cut_after_turn", "history_digest", b"history_digest", "idle_ttl", b"idle_ttl", "lease", b"lease", "request_digest", b"request_digest", "request_id", b"request_id", "turn", b"turn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cut_after_turn", b"_cut_after_turn", "cut_after_turn", b"cut_after_turn", "end_event", b"end_event", "history_digest", b"history_digest", "idle_ttl", b"idle_ttl", "lease", b"lease", "request_digest", b"request_digest", "request_id", b"request_id", "turn", b"turn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cut_after_turn: _TypeAlias = _typing.Literal["cut_after_turn"]  # noqa: Y015
     _WhichOneofArgType__cut_after_turn: _TypeAlias = _typing.Literal["_cut_after_turn", b"_cut_after_turn"]  # noqa: Y015
@@ -492,20 +499,26 @@ class AbortTurnRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_FIELD_NUMBER: _builtins.int
+    END_EVENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lease(self) -> Global___TurnLease:
         """Required. The lease as BeginTurn gave it. Where its answer never arrived: project, session_id, turn_id and the
         limits that it was asked to count in, with token 0, which stands for whatever the turn has, a place in a queue too.
         """
 
+    @_builtins.property
+    def end_event(self) -> _turn_event_pb2.TurnEvent:
+        """Optional. The last event of the turn's journal, added in the same step; ignored where the turn has none."""
+
     def __init__(
         self,
         *,
         lease: Global___TurnLease | None = ...,
+        end_event: _turn_event_pb2.TurnEvent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_event", b"end_event", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_event", b"end_event", "lease", b"lease"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -527,6 +540,124 @@ class AbortTurnResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AbortTurnResponse: _TypeAlias = AbortTurnResponse  # noqa: Y015
+
+@_typing.final
+class AppendTurnEventsRequest(_message.Message):
+    """Request of AppendTurnEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    first_sequence: _builtins.int
+    """Required. The number of the first event among those that are added under this lease, from 1, without gaps."""
+    @_builtins.property
+    def lease(self) -> Global___TurnLease:
+        """Required. The lease as BeginTurn gave it."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_turn_event_pb2.TurnEvent]:
+        """Required. 1 to 256 events, together at most 1 MiB."""
+
+    def __init__(
+        self,
+        *,
+        lease: Global___TurnLease | None = ...,
+        first_sequence: _builtins.int = ...,
+        events: _abc.Iterable[_turn_event_pb2.TurnEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "first_sequence", b"first_sequence", "lease", b"lease"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendTurnEventsRequest: _TypeAlias = AppendTurnEventsRequest  # noqa: Y015
+
+@_typing.final
+class AppendTurnEventsResponse(_message.Message):
+    """Response of AppendTurnEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_EVENT_ID_FIELD_NUMBER: _builtins.int
+    last_event_id: _builtins.str
+    """The id of the last event."""
+    def __init__(
+        self,
+        *,
+        last_event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_event_id", b"last_event_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendTurnEventsResponse: _TypeAlias = AppendTurnEventsResponse  # noqa: Y015
+
+@_typing.final
+class WatchTurnRequest(_message.Message):
+    """Request of WatchTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    AFTER_EVENT_ID_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Optional. The project; `default` when empty."""
+    session_id: _builtins.str
+    """Required."""
+    user_id: _builtins.str
+    """Optional. The user that the session belongs to; empty where it belongs to none."""
+    turn_id: _builtins.str
+    """Required."""
+    after_event_id: _builtins.str
+    """Optional. Only what comes behind this event; all when empty."""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+        after_event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_event_id", b"after_event_id", "project", b"project", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTurnRequest: _TypeAlias = WatchTurnRequest  # noqa: Y015
+
+@_typing.final
+class WatchTurnResponse(_message.Message):
+    """Response of WatchTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_turn_event_pb2.TurnEvent]:
+        """In order; empty while nothing happens, so that the caller sees that the watch is up."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_turn_event_pb2.TurnEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTurnResponse: _TypeAlias = WatchTurnResponse  # noqa: Y015
 
 @_typing.final
 class TurnsRequest(_message.Message):
@@ -590,6 +721,7 @@ class TurnCall(_message.Message):
     RENEW_FIELD_NUMBER: _builtins.int
     COMMIT_FIELD_NUMBER: _builtins.int
     ABORT_FIELD_NUMBER: _builtins.int
+    APPEND_FIELD_NUMBER: _builtins.int
     TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Required. Chosen by the caller, unique among the calls of the stream."""
@@ -612,6 +744,10 @@ class TurnCall(_message.Message):
         """AbortTurn."""
 
     @_builtins.property
+    def append(self) -> Global___AppendTurnEventsRequest:
+        """AppendTurnEvents."""
+
+    @_builtins.property
     def trace_context(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Optional. The caller's W3C trace context: `traceparent`, `tracestate`."""
 
@@ -624,13 +760,14 @@ class TurnCall(_message.Message):
         renew: Global___RenewTurnRequest | None = ...,
         commit: Global___CommitTurnRequest | None = ...,
         abort: Global___AbortTurnRequest | None = ...,
+        append: Global___AppendTurnEventsRequest | None = ...,
         trace_context: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "begin", b"begin", "commit", b"commit", "renew", b"renew", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "append", b"append", "begin", b"begin", "commit", b"commit", "renew", b"renew", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "begin", b"begin", "commit", b"commit", "id", b"id", "renew", b"renew", "request", b"request", "timeout_ms", b"timeout_ms", "trace_context", b"trace_context"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "append", b"append", "begin", b"begin", "commit", b"commit", "id", b"id", "renew", b"renew", "request", b"request", "timeout_ms", b"timeout_ms", "trace_context", b"trace_context"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["begin", "renew", "commit", "abort"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["begin", "renew", "commit", "abort", "append"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -678,6 +815,7 @@ class TurnResult(_message.Message):
     COMMIT_FIELD_NUMBER: _builtins.int
     ABORT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    APPEND_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The call."""
     failure: _builtins.bytes
@@ -700,6 +838,10 @@ class TurnResult(_message.Message):
     def abort(self) -> Global___AbortTurnResponse:
         """AbortTurn."""
 
+    @_builtins.property
+    def append(self) -> Global___AppendTurnEventsResponse:
+        """AppendTurnEvents."""
+
     def __init__(
         self,
         *,
@@ -709,12 +851,13 @@ class TurnResult(_message.Message):
         commit: Global___CommitTurnResponse | None = ...,
         abort: Global___AbortTurnResponse | None = ...,
         failure: _builtins.bytes = ...,
+        append: Global___AppendTurnEventsResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "begin", b"begin", "commit", b"commit", "failure", b"failure", "outcome", b"outcome", "renew", b"renew"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "append", b"append", "begin", b"begin", "commit", b"commit", "failure", b"failure", "outcome", b"outcome", "renew", b"renew"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "begin", b"begin", "commit", b"commit", "failure", b"failure", "id", b"id", "outcome", b"outcome", "renew", b"renew"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "append", b"append", "begin", b"begin", "commit", b"commit", "failure", b"failure", "id", b"id", "outcome", b"outcome", "renew", b"renew"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["begin", "renew", "commit", "abort", "failure"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["begin", "renew", "commit", "abort", "failure", "append"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

@@ -55,6 +55,16 @@ class TurnServiceStub:
                 request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.AbortTurnRequest.SerializeToString,
                 response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.AbortTurnResponse.FromString,
                 _registered_method=True)
+        self.AppendTurnEvents = channel.unary_unary(
+                '/parley.session.v1.TurnService/AppendTurnEvents',
+                request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.AppendTurnEventsRequest.SerializeToString,
+                response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.AppendTurnEventsResponse.FromString,
+                _registered_method=True)
+        self.WatchTurn = channel.unary_stream(
+                '/parley.session.v1.TurnService/WatchTurn',
+                request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.WatchTurnRequest.SerializeToString,
+                response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.WatchTurnResponse.FromString,
+                _registered_method=True)
         self.Turns = channel.stream_stream(
                 '/parley.session.v1.TurnService/Turns',
                 request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.TurnsRequest.SerializeToString,
@@ -101,8 +111,26 @@ class TurnServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AppendTurnEvents(self, request, context):
+        """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence is there already is
+        not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchTurn(self, request, context):
+        """Streams the journal of a turn, from its beginning or behind an event, and goes on with what is added, until its
+        end. A turn that has ended gives what is left and its end at once. Safe to retry behind the last event seen.
+        Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or journal, or another user's), LEASE_LOST (whoever ran the
+        turn is gone, and nobody has taken it over), DRAINING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Turns(self, request_iterator, context):
-        """The same four methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
+        """The unary methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
         order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
         use; everything else has no need of it. The server's first message, which is empty, says that it takes calls. Safe
         to retry is each call by itself, as its method says; those that are open when the stream ends may have happened.
@@ -134,6 +162,16 @@ def add_TurnServiceServicer_to_server(servicer, server):
                     servicer.AbortTurn,
                     request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.AbortTurnRequest.FromString,
                     response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.AbortTurnResponse.SerializeToString,
+            ),
+            'AppendTurnEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.AppendTurnEvents,
+                    request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.AppendTurnEventsRequest.FromString,
+                    response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.AppendTurnEventsResponse.SerializeToString,
+            ),
+            'WatchTurn': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTurn,
+                    request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.WatchTurnRequest.FromString,
+                    response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.WatchTurnResponse.SerializeToString,
             ),
             'Turns': grpc.stream_stream_rpc_method_handler(
                     servicer.Turns,
@@ -250,6 +288,60 @@ class TurnService:
             '/parley.session.v1.TurnService/AbortTurn',
             parley_dot_session_dot_v1_dot_turn__service__pb2.AbortTurnRequest.SerializeToString,
             parley_dot_session_dot_v1_dot_turn__service__pb2.AbortTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendTurnEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.session.v1.TurnService/AppendTurnEvents',
+            parley_dot_session_dot_v1_dot_turn__service__pb2.AppendTurnEventsRequest.SerializeToString,
+            parley_dot_session_dot_v1_dot_turn__service__pb2.AppendTurnEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/parley.session.v1.TurnService/WatchTurn',
+            parley_dot_session_dot_v1_dot_turn__service__pb2.WatchTurnRequest.SerializeToString,
+            parley_dot_session_dot_v1_dot_turn__service__pb2.WatchTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,8 +51,18 @@ class TurnServiceStub:
     """Releases the lease and stores nothing; a session that BeginTurn made for this turn goes again. Safe to retry, and
     OK where the lease is not held any more.
     """
+    AppendTurnEvents: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.AppendTurnEventsRequest, _turn_service_pb2.AppendTurnEventsResponse]
+    """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence is there already is
+    not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED.
+    """
+    WatchTurn: _grpc.UnaryStreamMultiCallable[_turn_service_pb2.WatchTurnRequest, _turn_service_pb2.WatchTurnResponse]
+    """Streams the journal of a turn, from its beginning or behind an event, and goes on with what is added, until its
+    end. A turn that has ended gives what is left and its end at once. Safe to retry behind the last event seen.
+    Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or journal, or another user's), LEASE_LOST (whoever ran the
+    turn is gone, and nobody has taken it over), DRAINING.
+    """
     Turns: _grpc.StreamStreamMultiCallable[_turn_service_pb2.TurnsRequest, _turn_service_pb2.TurnsResponse]
-    """The same four methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
+    """The unary methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
     order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
     use; everything else has no need of it. The server's first message, which is empty, says that it takes calls. Safe
     to retry is each call by itself, as its method says; those that are open when the stream ends may have happened.
@@ -82,8 +92,18 @@ class TurnServiceAsyncStub(TurnServiceStub):
     """Releases the lease and stores nothing; a session that BeginTurn made for this turn goes again. Safe to retry, and
     OK where the lease is not held any more.
     """
+    AppendTurnEvents: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.AppendTurnEventsRequest, _turn_service_pb2.AppendTurnEventsResponse]  # type: ignore[assignment]
+    """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence is there already is
+    not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED.
+    """
+    WatchTurn: _aio.UnaryStreamMultiCallable[_turn_service_pb2.WatchTurnRequest, _turn_service_pb2.WatchTurnResponse]  # type: ignore[assignment]
+    """Streams the journal of a turn, from its beginning or behind an event, and goes on with what is added, until its
+    end. A turn that has ended gives what is left and its end at once. Safe to retry behind the last event seen.
+    Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or journal, or another user's), LEASE_LOST (whoever ran the
+    turn is gone, and nobody has taken it over), DRAINING.
+    """
     Turns: _aio.StreamStreamMultiCallable[_turn_service_pb2.TurnsRequest, _turn_service_pb2.TurnsResponse]  # type: ignore[assignment]
-    """The same four methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
+    """The unary methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
     order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
     use; everything else has no need of it. The server's first message, which is empty, says that it takes calls. Safe
     to retry is each call by itself, as its method says; those that are open when the stream ends may have happened.
@@ -136,12 +156,34 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def AppendTurnEvents(
+        self,
+        request: _turn_service_pb2.AppendTurnEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_turn_service_pb2.AppendTurnEventsResponse, _abc.Awaitable[_turn_service_pb2.AppendTurnEventsResponse]]:
+        """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence is there already is
+        not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchTurn(
+        self,
+        request: _turn_service_pb2.WatchTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_turn_service_pb2.WatchTurnResponse], _abc.AsyncIterator[_turn_service_pb2.WatchTurnResponse]]:
+        """Streams the journal of a turn, from its beginning or behind an event, and goes on with what is added, until its
+        end. A turn that has ended gives what is left and its end at once. Safe to retry behind the last event seen.
+        Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or journal, or another user's), LEASE_LOST (whoever ran the
+        turn is gone, and nobody has taken it over), DRAINING.
+        """
+
+    @_abc_1.abstractmethod
     def Turns(
         self,
         request_iterator: _MaybeAsyncIterator[_turn_service_pb2.TurnsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_turn_service_pb2.TurnsResponse], _abc.AsyncIterator[_turn_service_pb2.TurnsResponse]]:
-        """The same four methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
+        """The unary methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
         order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
         use; everything else has no need of it. The server's first message, which is empty, says that it takes calls. Safe
         to retry is each call by itself, as its method says; those that are open when the stream ends may have happened.

@@ -4,7 +4,7 @@
 -- Reply lost
 -- Reply session_full
 local token, turn_id, turn, messages, flags, prompt, completion, cached, revision, idle_ms, request, digest, replay_ms,
-  max_replays, max_turns, drop_oldest, claim_ms, id_sum, history, cut_after = unpack(ARGV)
+  max_replays, max_turns, drop_oldest, claim_ms, id_sum, history, cut_after, end_event, keep_ms = unpack(ARGV)
 token, messages, flags, id_sum = tonumber(token), tonumber(messages), tonumber(flags), tonumber(id_sum)
 max_turns, drop_oldest, claim_ms = tonumber(max_turns), drop_oldest == '1', tonumber(claim_ms)
 
@@ -103,4 +103,5 @@ if revision ~= '0' and revision ~= v[10] then redis.call('HSET', META, 'revision
 if request ~= '' then remember(number) end
 release(claim_ms)
 keep_until(expire, 0)
+end_journal(turn_id, token, end_event, keep_ms, 'n', number, 'x', digits(expire))
 return {'ok', number, expire}

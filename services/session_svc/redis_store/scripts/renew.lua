@@ -10,4 +10,7 @@ local lease_until = now + lease_ms
 redis.call('HSET', META, 'until', digits(lease_until))
 if waiter_id ~= '' then redis.call('HSET', META, 'call', waiter_id) end
 keep_until(session.expire, lease_until)
+if redis.call('HEXISTS', META, 'journals') == 1 then
+  redis.call('PEXPIREAT', JOURNAL, digits(redis.call('PEXPIRETIME', META)))
+end
 return {'ok', lease_until}

@@ -1,0 +1,70 @@
+"""The journal of a turn: written by whoever holds its lease, watched by whoever may read its session."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+from servicekit.errors import Draining
+from session_svc.model.errors import LeaseLost
+from session_svc.model.journal import JournalEvent, NewEvents, TurnWatch
+from session_svc.ports import JournalStore
+
+CHECK_IN_SECONDS = 5.0
+"""How often a watch looks by itself, and says that it is up."""
+
+PATIENCE_SECONDS = 60.0
+"""How long a turn that nobody runs is watched: by then another gateway would have taken it over."""
+
+
+class Journals:
+    """Reads and writes journals."""
+
+    def __init__(self, store: JournalStore, *, patience: float = PATIENCE_SECONDS) -> None:
+        self._store = store
+        self._patience = patience
+        self._ended = asyncio.Event()
+
+    async def append(self, new: NewEvents) -> str:
+        """Adds events; returns the id of the last. Idempotent. Raises as `JournalStore.append`."""
+        return await self._store.append(new)
+
+    async def watch(self, watch: TurnWatch) -> AsyncGenerator[tuple[JournalEvent, ...], None]:
+        """Yields what the journal has behind an event and what comes, until the turn's end; nothing once in a while.
+
+        Raises `TurnNotFound`, `LeaseLost` where nobody has run the turn for `patience` seconds, and `Draining`.
+        """
+        loop = asyncio.get_running_loop()
+        waiter_id, abandoned_at = self._store.new_waiter_id(), loop.time() + self._patience
+        while True:
+            page = await self._store.read(watch, waiter_id)
+            if page.held or page.events:
+                abandoned_at = loop.time() + self._patience
+            if page.events:
+                yield page.events
+                watch = replace(watch, after=page.events[-1].id)
+            if page.ended:
+                return
+            if self._ended.is_set():
+                raise Draining
+            if page.events:
+                continue
+            if loop.time() >= abandoned_at:
+                raise LeaseLost(watch.key.session_id)
+            await self._wait(waiter_id)
+            yield ()
+
+    def drain(self) -> None:
+        """Ends every watch: each goes on at another replica."""
+        self._ended.set()
+
+    async def _wait(self, waiter_id: str) -> None:
+        woken = asyncio.create_task(
+            self._store.wait_for_wakeup(waiter_id, min(CHECK_IN_SECONDS, self._patience)), name="watch of a turn"
+        )
+        ended = asyncio.create_task(self._ended.wait(), name="end of watches")
+        try:
+            await asyncio.wait((woken, ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (woken, ended):
+                task.cancel()
+            await asyncio.gather(woken, ended, return_exceptions=True)

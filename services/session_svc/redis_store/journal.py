@@ -1,0 +1,76 @@
+"""Journals of turns in Redis: a stream beside the session, in its slot."""
+
+from collections.abc import Sequence
+
+from session_svc.model.errors import JournalFull, LeaseLost, TurnInterrupted, TurnNotFound
+from session_svc.model.journal import JournalEvent, JournalPage, NewEvents, TurnWatch
+from session_svc.model.limits import JournalBounds
+from session_svc.redis_client.link import RedisUnavailable
+from session_svc.redis_store import script_calls as calls
+from session_svc.redis_store.script_calls import reply_of
+from session_svc.redis_store.script_runner import RedisScripts
+from session_svc.redis_store.wakeups import RedisWakes
+
+PAGE_EVENTS = 256
+PAGE_BYTES = 1024 * 1024
+MAX_WATCHERS = 64
+"""Those of one session that are woken by what is added; more see it when they look again."""
+
+
+class RedisJournals:
+    """The `JournalStore` on Redis."""
+
+    def __init__(self, scripts: RedisScripts, wakes: RedisWakes, bounds: JournalBounds) -> None:
+        self._scripts = scripts
+        self._wakes = wakes
+        self._bounds = bounds
+
+    def new_waiter_id(self) -> str:
+        return self._wakes.new_waiter_id()
+
+    async def wait_for_wakeup(self, waiter_id: str, timeout: float) -> None:
+        await self._wakes.wait(waiter_id, timeout)
+
+    async def append(self, new: NewEvents) -> str:
+        lease, bounds = new.lease, self._bounds
+        call = calls.AppendEvents(
+            token=lease.token,
+            turn_id=lease.turn_id,
+            first=new.first,
+            keep_ms=bounds.keep_ms,
+            max_bytes=bounds.max_bytes,
+        )
+        command = self._scripts.command(lease.key, call, *new.events)
+        try:
+            [answer] = await self._scripts.run(command)
+        except RedisUnavailable:
+            [answer] = await self._scripts.run(command)
+        match reply_of(calls.AppendEvents, answer):
+            case calls.EventsAdded(event_id):
+                return event_id.decode()
+            case calls.JournalFull():
+                raise JournalFull(lease.turn_id, bounds.max_bytes)
+            case calls.Interrupted():
+                raise TurnInterrupted(lease.key.session_id)
+        raise LeaseLost(lease.key.session_id)
+
+    async def read(self, watch: TurnWatch, waiter_id: str) -> JournalPage:
+        call = calls.ReadEvents(
+            turn_id=watch.turn_id,
+            user=watch.user_id,
+            after=watch.after,
+            waiter_id=waiter_id,
+            max_events=PAGE_EVENTS,
+            max_bytes=PAGE_BYTES,
+            max_watchers=MAX_WATCHERS,
+        )
+        [answer] = await self._scripts.run(self._scripts.command(watch.key, call))
+        reply = reply_of(calls.ReadEvents, answer)
+        if type(reply) is not calls.EventsRead:
+            raise TurnNotFound(watch.turn_id)
+        return JournalPage(tuple(_event(*entry) for entry in reply.entries), bool(reply.ended), bool(reply.held))
+
+
+def _event(entry_id: bytes, fields: Sequence[bytes]) -> JournalEvent:
+    held = dict(zip(fields[::2], fields[1::2], strict=True))
+    return JournalEvent(entry_id.decode(), held[b"e"], int(held.get(b"n", 0)), int(held.get(b"x", 0)))

@@ -1,0 +1,58 @@
+"""Journals in memory: the twin of the Redis adapter."""
+
+from session_svc.model.errors import JournalFull, TurnNotFound
+from session_svc.model.journal import JournalEvent, JournalPage, NewEvents, TurnWatch
+from tests.doubles.session_svc.memory_state import Journal, MemoryState
+from tests.doubles.session_svc.memory_turns import MemoryTurns, lost
+
+ENTRY_OVERHEAD = 64
+
+
+class MemoryJournals:
+    """The `JournalStore` in memory."""
+
+    def __init__(self, state: MemoryState, turns: MemoryTurns) -> None:
+        self._state = state
+        self.new_waiter_id = turns.new_waiter_id
+        self.wait_for_wakeup = turns.wait_for_wakeup
+
+    async def append(self, new: NewEvents) -> str:
+        state, lease = self._state, new.lease
+        stored = state.load(lease.key)
+        if stored is None or not state.holds(stored, lease):
+            raise lost(stored, lease)
+        journals = state.journals.setdefault(lease.key, {})
+        bounds = state.limits.journal
+        for turn_id, old in list(journals.items()):
+            if turn_id != lease.turn_id and 0 < old.ended_ms <= state.now() - bounds.keep_ms:
+                del journals[turn_id]
+        journal = journals.setdefault(lease.turn_id, Journal(stored.session.user_id, lease.token))
+        known = journal.sequence if journal.token == lease.token else 0
+        events = new.events[max(known - new.first + 1, 0) :]
+        added = sum(len(event) + ENTRY_OVERHEAD for event in events)
+        for turn_id in [turn_id for turn_id in journals if turn_id != lease.turn_id]:
+            if sum(one.bytes for one in journals.values()) + added > bounds.max_bytes:
+                del journals[turn_id]
+        if sum(one.bytes for one in journals.values()) + added > bounds.max_bytes:
+            raise JournalFull(lease.turn_id, bounds.max_bytes)
+        for event in events:
+            journal.add(lease.token, JournalEvent("", event))
+        state.wake_watchers(lease.key)
+        return journal.events[-1].id
+
+    async def read(self, watch: TurnWatch, waiter_id: str) -> JournalPage:
+        state = self._state
+        stored = state.load(watch.key)
+        journal = state.journals.get(watch.key, {}).get(watch.turn_id)
+        if journal is None or journal.user_id != watch.user_id:
+            raise TurnNotFound(watch.turn_id)
+        held = stored is not None and state.held(stored) and stored.turn_id == watch.turn_id
+        after = _place(watch.after)
+        events = tuple(event for event in journal.events if _place(event.id) > after)
+        if not events and not journal.ended_ms:
+            state.watchers.setdefault(watch.key, set()).add(waiter_id)
+        return JournalPage(events, bool(journal.ended_ms), held)
+
+
+def _place(event_id: str) -> tuple[int, ...]:
+    return tuple(map(int, event_id.split("-"))) if event_id else ()
