@@ -12,6 +12,8 @@ import jwt
 import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from servicekit.egress import EgressDenied
+from servicekit.egress_http import GuardedClient, ResponseTooLarge, read_bounded
 from servicekit.errors import Unavailable
 
 MAX_DOCUMENT = 256 * 1024
@@ -47,13 +49,13 @@ class Jwks:
         self,
         issuer: str,
         jwks_url: str | None,
-        session: aiohttp.ClientSession,
+        client: GuardedClient,
         times: JwksTimes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._issuer = issuer
         self._url = jwks_url
-        self._session = session
+        self._client = client
         self._times = times or JwksTimes()
         self._clock = clock
         self._keys: Mapping[str, jwt.PyJWK] = {}
@@ -106,7 +108,7 @@ class Jwks:
             async with asyncio.timeout(self._times.timeout):
                 url = self._url or await self._discover()
                 document = await self._get(url)
-        except (TimeoutError, FetchFailed, aiohttp.ClientError) as error:
+        except (TimeoutError, FetchFailed, EgressDenied, aiohttp.ClientError) as error:
             log.warning("jwks_not_fetched", issuer=self._issuer, error=str(error) or type(error).__name__)
             return
         keys = usable_keys(document)
@@ -125,14 +127,13 @@ class Jwks:
         return url
 
     async def _get(self, url: str) -> dict[str, Any]:
-        async with self._session.get(url, allow_redirects=False) as response:
+        async with await self._client.send("GET", url, headers={}) as response:
             if response.status != 200:
                 raise FetchFailed(f"{url} answered {response.status}")
-            body = await response.content.read(MAX_DOCUMENT + 1)
-            while len(body) <= MAX_DOCUMENT and (more := await response.content.read(MAX_DOCUMENT)):
-                body += more
-        if len(body) > MAX_DOCUMENT:
-            raise FetchFailed(f"{url} is larger than {MAX_DOCUMENT} bytes")
+            try:
+                body = await read_bounded(response, MAX_DOCUMENT)
+            except ResponseTooLarge:
+                raise FetchFailed(f"{url} is larger than {MAX_DOCUMENT} bytes") from None
         return read_document(body, url)
 
 

@@ -1,11 +1,11 @@
 """Tokens of identity providers (JWT, RFC 7519; OpenID Connect) as credentials."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-import aiohttp
 import jwt
 from cachetools import LRUCache
 
@@ -16,6 +16,8 @@ from access.errors import Unauthenticated
 from access.jwks import Jwks, JwksTimes
 from access.oidc_settings import OidcIssuer
 from contract.fields import is_resource_id, is_user_id
+from servicekit.egress import EgressDenied, EgressRules
+from servicekit.egress_http import GuardedClient
 
 MAX_ID = 256
 REMEMBERED = 300.0
@@ -27,7 +29,7 @@ _BAD_TOKEN = (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionE
 
 
 class OidcTokens:
-    """The `TokenVerifier` for the issuers of `PARLEY_OIDC`. Owns the HTTP session that fetches their keys."""
+    """The `TokenVerifier` for the issuers of `PARLEY_OIDC`. Owns the HTTP client that fetches their keys."""
 
     def __init__(
         self,
@@ -42,7 +44,9 @@ class OidcTokens:
         self._times = times or JwksTimes()
         self._clock = clock
         self._wall = wall
-        self._session: aiohttp.ClientSession | None = None
+        self._client = GuardedClient(
+            _egress(self._issuers.values()), connect_timeout=self._times.timeout, max_connections=16, proxies={}
+        )
         self._keys: dict[str, Jwks] = {}
         self._verified: LRUCache[bytes, tuple[Caller, float]] = LRUCache(limit)
 
@@ -78,8 +82,7 @@ class OidcTokens:
         """Ends what is under way. Idempotent."""
         for keys in self._keys.values():
             await keys.close()
-        if self._session is not None:
-            await self._session.close()
+        await self._client.close()
 
     def _unverified(self, token: str) -> tuple[Mapping[str, Any], OidcIssuer]:
         """Reads which key of which issuer is to be asked; nothing of it is believed yet."""
@@ -94,16 +97,23 @@ class OidcTokens:
         return header, issuer
 
     def _keys_of(self, issuer: OidcIssuer) -> Jwks:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         keys = self._keys.get(issuer.issuer)
         if keys is None:
-            keys = Jwks(issuer.issuer, issuer.jwks_url, self._session, self._times, self._clock)
+            keys = Jwks(issuer.issuer, issuer.jwks_url, self._client, self._times, self._clock)
             self._keys[issuer.issuer] = keys
         return keys
 
     def _remember(self, token: str, caller: Caller, ends: float) -> None:
         self._verified[digest_of(token.encode("ascii"))] = (caller, min(ends, self._wall() + REMEMBERED))
+
+
+def _egress(issuers: Iterable[OidcIssuer]) -> EgressRules:
+    """What an issuer's discovery document names elsewhere must be public: it is not the operator who wrote that."""
+    rules = EgressRules()
+    for url in [url for issuer in issuers for url in (issuer.issuer, issuer.jwks_url) if url is not None]:
+        with contextlib.suppress(EgressDenied):  # a URL that can't be fetched from; each fetch says so
+            rules = rules.with_origin(url)
+    return rules
 
 
 def _caller(issuer: OidcIssuer, claims: Mapping[str, Any]) -> Caller:

@@ -221,6 +221,20 @@ class ProviderMisconfigured(ServiceError):
         )
 
 
+class ToolServerUnavailable(ServiceError):
+    """A tool server that the agent requires has no tools to offer now. `why` follows the server's id."""
+
+    code = Code.UNAVAILABLE
+    reason = Reason.TOOL_SERVER_UNAVAILABLE
+
+    def __init__(self, tool_server_id: str, why: str, *, retry_after: float | None = None) -> None:
+        super().__init__(
+            f"tool server {tool_server_id!r} {why}",
+            metadata={"tool_server": tool_server_id},
+            retry_after=retry_after,
+        )
+
+
 class TurnTimeout(ServiceError):
     """The caller's deadline, or the bound on a whole turn, ran out."""
 

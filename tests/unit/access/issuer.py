@@ -22,6 +22,7 @@ class Issuer:
     def __init__(self) -> None:
         self.url = ""
         self.broken = False
+        self.jwks_uri = ""
         self.instead: Callable[[], web.Response] | None = None
         self.asked: list[str] = []
         self.keys: dict[str, Any] = {}
@@ -62,7 +63,7 @@ class Issuer:
             return self.instead()
         if request.path in ("/jwks", "/moved"):
             return web.json_response(self.jwks())
-        return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/jwks"})
+        return web.json_response({"issuer": self.url, "jwks_uri": self.jwks_uri or f"{self.url}/jwks"})
 
 
 @contextlib.asynccontextmanager

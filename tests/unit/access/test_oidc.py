@@ -285,3 +285,12 @@ def test_issuers_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
     issuer = {"issuer": "https://id.example", "audience": AUDIENCE, "project": "acme", "scopes": ["chat"]}
     monkeypatch.setenv("PARLEY_OIDC", json.dumps([issuer]))
     assert AccessSettings().oidc[0].issuer == "https://id.example"
+
+
+async def test_keys_that_a_discovery_document_places_elsewhere_must_be_public(issuer: Issuer) -> None:
+    """The operator named the issuer, wherever it is; not what the issuer names."""
+    async with verifier(issuer, jwks_url=None) as tokens, serving_issuer() as elsewhere:
+        issuer.jwks_uri = f"{elsewhere.url}/jwks"
+        with pytest.raises(Unavailable):
+            await tokens.caller_of(issuer.token())
+        assert elsewhere.asked == []

@@ -139,6 +139,14 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """INTERNAL. The provider refuses this gateway, whoever calls (401, 402, 403, 404, a redirect): its operator has to look
     at its settings. Metadata: provider, status.
     """
+    REASON_TOOL_SERVER_UNAVAILABLE: _Reason.ValueType  # 126
+    """UNAVAILABLE. A tool server that the agent requires can't be reached, refuses the gateway, or does not say what its
+    tools are. Metadata: tool_server.
+    """
+    REASON_EGRESS_DENIED: _Reason.ValueType  # 129
+    """FAILED_PRECONDITION. The operator of the gateway does not allow calls to the place that a tool server, a token
+    endpoint or a redirect names (PARLEY_GATEWAY_EGRESS_ALLOW). Metadata: target.
+    """
     REASON_PEER_UNAVAILABLE: _Reason.ValueType  # 140
     """UNAVAILABLE. A service or store that the call needs is unavailable. Metadata: peer."""
     REASON_DRAINING: _Reason.ValueType  # 141
@@ -289,6 +297,14 @@ the provider does. Metadata: provider, status.
 REASON_PROVIDER_MISCONFIGURED: Reason.ValueType  # 125
 """INTERNAL. The provider refuses this gateway, whoever calls (401, 402, 403, 404, a redirect): its operator has to look
 at its settings. Metadata: provider, status.
+"""
+REASON_TOOL_SERVER_UNAVAILABLE: Reason.ValueType  # 126
+"""UNAVAILABLE. A tool server that the agent requires can't be reached, refuses the gateway, or does not say what its
+tools are. Metadata: tool_server.
+"""
+REASON_EGRESS_DENIED: Reason.ValueType  # 129
+"""FAILED_PRECONDITION. The operator of the gateway does not allow calls to the place that a tool server, a token
+endpoint or a redirect names (PARLEY_GATEWAY_EGRESS_ALLOW). Metadata: target.
 """
 REASON_PEER_UNAVAILABLE: Reason.ValueType  # 140
 """UNAVAILABLE. A service or store that the call needs is unavailable. Metadata: peer."""

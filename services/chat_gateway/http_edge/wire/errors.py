@@ -43,6 +43,7 @@ RETRY_HELPS = frozenset(
         Reason.PROVIDER_TIMEOUT,
         Reason.PROVIDER_BAD_RESPONSE,
         Reason.PROVIDER_RATE_LIMITED,
+        Reason.TOOL_SERVER_UNAVAILABLE,
     }
 )
 """Reasons after which nothing was stored and the same request may well succeed. The official OpenAI clients repeat

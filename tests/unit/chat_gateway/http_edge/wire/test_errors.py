@@ -57,6 +57,8 @@ REASONS: dict[str, tuple[Code, int, str | None]] = {
     "PROVIDER_REJECTED": (Code.FAILED_PRECONDITION, 400, None),
     "PROVIDER_RATE_LIMITED": (Code.RESOURCE_EXHAUSTED, 429, "true"),
     "PROVIDER_MISCONFIGURED": (Code.INTERNAL, 502, "false"),
+    "TOOL_SERVER_UNAVAILABLE": (Code.UNAVAILABLE, 503, "true"),
+    "EGRESS_DENIED": (Code.FAILED_PRECONDITION, 400, None),
     "PEER_UNAVAILABLE": (Code.UNAVAILABLE, 503, "true"),
     "DRAINING": (Code.UNAVAILABLE, 503, "true"),
     "CANCELLED": (Code.CANCELLED, 499, None),
