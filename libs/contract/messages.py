@@ -4,16 +4,24 @@ Messages are checked as they are, by structure: what came over the wire need not
 the two is a `MessageForm`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from servicekit.errors import Violations
 
-MAX_PARTS: Final = 64
+MAX_PARTS: Final = 500
 MAX_TOOL_CALLS: Final = 128
 MAX_NAME_CHARACTERS: Final = 64
-IMAGE_DETAILS: Final = ("", "auto", "low", "high")
+MAX_FILE_ID_CHARACTERS: Final = 512
+MAX_FILE_NAME_CHARACTERS: Final = 256
+DIGEST_BYTES: Final = 16
+IMAGE_DETAILS: Final = ("", "auto", "low", "high", "original")
+
+_DATA_URL = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;[^,;]*)*,", re.ASCII | re.IGNORECASE)
+_MAX_DATA_URL_HEAD = 256
+_AUDIO_FORMAT = re.compile(r"[a-z0-9]{1,16}")
 
 RoleT = TypeVar("RoleT")
 
@@ -45,11 +53,18 @@ class MessageView(Protocol):
 
 
 class PartView(NamedTuple):
-    """What the rules read of a content part: a text, an image's URL, or neither."""
+    """What the rules read of a content part: of a text, an image, audio or a file, as `kind` says; empty: of neither.
 
-    text: str | None = None
-    url: str | None = None
+    `content` is the text, URL or data. Of one that is `kept` apart, `kept` has the digest and the size.
+    """
+
+    kind: Literal["", "text", "image", "audio", "file"] = ""
+    content: str = ""
     detail: str = ""
+    format: str = ""
+    file_id: str = ""
+    file_name: str = ""
+    kept: tuple[bytes, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +162,54 @@ def _check_parts(found: Violations, path: str, message: MessageView, form: Messa
 
 
 def _check_part(found: Violations, path: str, part: PartView) -> None:
-    if part.url is not None:
-        if not part.url.startswith(("https:", "data:")):
-            found.add(f"{path}.image_url.url", "must be an https: or data: URL")
+    if part.kept is not None:
+        _check_kept(found, path, part, part.kept)
+    if part.kind == "image":
+        if part.kept is None:
+            _check_url(found, f"{path}.image_url.url", part.content)
         if part.detail not in IMAGE_DETAILS:
-            found.add(f"{path}.image_url.detail", "must be auto, low or high")
-    elif part.text is None:
-        found.add(path, "must be text or an image")
+            found.add(f"{path}.image_url.detail", "must be auto, low, high or original")
+    elif part.kind == "audio":
+        if part.kept is None and not part.content:
+            found.add(f"{path}.input_audio.data", "must not be empty")
+        if not _AUDIO_FORMAT.fullmatch(part.format):
+            found.add(f"{path}.input_audio.format", "must be wav, mp3 or another format: lower-case letters and digits")
+    elif part.kind == "file":
+        _check_file(found, f"{path}.file", part)
+    elif part.kind != "text":
+        found.add(path, "must be text, an image, audio or a file")
+
+
+def _check_url(found: Violations, path: str, url: str) -> None:
+    scheme = url[:6].lower()
+    if scheme.startswith("data:"):
+        if not is_data_url(url):
+            found.add(path, "must be data:, a media type, and what it is, after a comma")
+    elif not (scheme == "https:" or scheme.startswith("http:")):
+        found.add(path, "must be an https:, http: or data: URL")
+
+
+def is_data_url(url: str) -> bool:
+    """Returns whether a URL is a `data:` URL, as far as its head goes."""
+    return _DATA_URL.match(url, 0, _MAX_DATA_URL_HEAD) is not None
+
+
+def _check_file(found: Violations, path: str, part: PartView) -> None:
+    if not (part.content or part.file_id or part.kept):
+        found.add(path, "must have the file's data or its id")
+    if part.content[:5].lower() == "data:":
+        _check_url(found, f"{path}.data", part.content)
+    if len(part.file_id) > MAX_FILE_ID_CHARACTERS:
+        found.add(f"{path}.id", f"must have at most {MAX_FILE_ID_CHARACTERS} characters")
+    if len(part.file_name) > MAX_FILE_NAME_CHARACTERS:
+        found.add(f"{path}.name", f"must have at most {MAX_FILE_NAME_CHARACTERS} characters")
+
+
+def _check_kept(found: Violations, path: str, part: PartView, kept: tuple[bytes, int]) -> None:
+    digest, size = kept
+    if len(digest) != DIGEST_BYTES:
+        found.add(f"{path}.kept.digest", f"must be {DIGEST_BYTES} bytes")
+    if size < 1:
+        found.add(f"{path}.kept.size", "must be greater than 0")
+    if part.kind == "text" or part.content:
+        found.add(f"{path}.kept", "must stand in place of the URL or data")

@@ -5,7 +5,11 @@ from typing import Any
 
 import msgspec
 
-from chat_gateway.model.turn import Message, ToolCall, TurnRequest
+from chat_gateway.model.parts import content_of
+from chat_gateway.model.turn import AudioPart, ImagePart, Message, Part, TextPart, ToolCall, TurnRequest
+
+_LARGE_PART_BYTES = 64 * 1024
+"""Parts with so large a content have been digested already."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _encode_in_order = msgspec.json.Encoder().encode
@@ -37,7 +41,7 @@ def _message(message: Message) -> dict[str, Any]:
     asked = {
         "role": message.role,
         "content": message.content,
-        "parts": message.parts,
+        "parts": [_part(part) for part in message.parts],
         "tool_calls": [_tool_call(call) for call in message.tool_calls],
         "tool_call_id": message.tool_call_id,
         "name": message.name,
@@ -45,6 +49,20 @@ def _message(message: Message) -> dict[str, Any]:
     }
     later = {"reasoning": message.reasoning, "provider_data": message.provider_data}
     return asked | {name: value for name, value in later.items() if value}
+
+
+def _part(part: Part) -> Any:
+    if isinstance(part, TextPart):
+        return part
+    if part.kept is None or part.kept.size < _LARGE_PART_BYTES:
+        content: Any = content_of(part)
+    else:
+        content = part.kept.digest.hex()
+    if isinstance(part, ImagePart):
+        return {"url": content, "detail": part.detail}
+    if isinstance(part, AudioPart):
+        return {"data": content, "format": part.format}
+    return {"data": content, "id": part.id, "name": part.name}
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:

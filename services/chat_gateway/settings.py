@@ -146,7 +146,7 @@ class GatewaySettings(AccessSettings):
     @property
     def request_bounds(self) -> RequestBounds:
         """What the new messages of one turn of a session may be."""
-        return RequestBounds(self.max_messages_per_request, self.max_messages_bytes)
+        return RequestBounds(self.max_messages_per_request, self.max_messages_bytes, large_part_bytes=0)
 
     @property
     def edge_tls_files(self) -> TlsFiles | None:

@@ -3,12 +3,18 @@
 from collections.abc import Iterable
 
 from chat_gateway.convert.times import from_timestamp, to_timestamp
+from chat_gateway.model.parts import content_of
 from chat_gateway.model.turn import (
     NO_DETAILS,
     AnswerDetails,
+    AudioPart,
+    FilePart,
     FinishReason,
     ImagePart,
+    Kept,
+    MediaPart,
     Message,
+    Part,
     ProviderData,
     TextPart,
     ToolCall,
@@ -61,14 +67,14 @@ def message_from_proto(message: pb.Message) -> Message:
     )
 
 
-def message_to_proto(message: Message) -> pb.Message:
-    """Returns the message as proto."""
+def message_to_proto(message: Message, keep_from: int | None = None) -> pb.Message:
+    """Returns the message as proto; contents of parts that have `keep_from` bytes or more are named, and left out."""
     out = pb.Message(role=ROLE_NUMBERS[message.role], content=message.content)
     for part in message.parts:
         if isinstance(part, TextPart):
             out.parts.add(text=part.text)
         else:
-            out.parts.add(image_url=pb.ImageUrl(url=part.url, detail=part.detail))
+            _add_part(out, part, keep_from)
     for call in message.tool_calls:
         out.tool_calls.add(
             id=call.id,
@@ -88,6 +94,19 @@ def message_to_proto(message: Message) -> pb.Message:
         data = message.provider_data
         out.provider_data.CopyFrom(pb.ProviderData(kind=data.kind, provider=data.provider, json=data.json))
     return out
+
+
+def _add_part(out: pb.Message, part: MediaPart, keep_from: int | None) -> None:
+    content, added = content_of(part), out.parts.add()
+    if part.kept is not None and (not content or (keep_from is not None and part.kept.size >= keep_from)):
+        added.kept.digest, added.kept.size = part.kept.digest, part.kept.size
+        content = ""
+    if isinstance(part, ImagePart):
+        added.image_url.url, added.image_url.detail = content, part.detail
+    elif isinstance(part, AudioPart):
+        added.input_audio.data, added.input_audio.format = content, part.format
+    else:
+        added.file.data, added.file.id, added.file.name = content, part.id, part.name
 
 
 def provider_data_from_proto(data: pb.ProviderData) -> ProviderData:
@@ -190,10 +209,17 @@ def _calls_from_proto(calls: Iterable[pb.ToolCall]) -> tuple[ToolCall, ...]:
     )
 
 
-def _parts_from_proto(parts: Iterable[pb.ContentPart]) -> tuple[TextPart | ImagePart, ...]:
-    return tuple(
-        TextPart(part.text)
-        if part.WhichOneof("part") == "text"
-        else ImagePart(part.image_url.url, part.image_url.detail)
-        for part in parts
-    )
+def _parts_from_proto(parts: Iterable[pb.ContentPart]) -> tuple[Part, ...]:
+    return tuple([_part_from_proto(part) for part in parts])
+
+
+def _part_from_proto(part: pb.ContentPart) -> Part:
+    kept = Kept(part.kept.digest, part.kept.size) if part.HasField("kept") else None
+    match part.WhichOneof("part"):
+        case "text":
+            return TextPart(part.text)
+        case "input_audio":
+            return AudioPart(part.input_audio.data, part.input_audio.format, kept)
+        case "file":
+            return FilePart(part.file.data, part.file.id, part.file.name, kept)
+    return ImagePart(part.image_url.url, part.image_url.detail, kept)

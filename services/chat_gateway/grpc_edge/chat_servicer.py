@@ -1,5 +1,6 @@
 """ChatService over the turn runner."""
 
+import asyncio
 from typing import Any
 
 from chat_gateway.convert.messages import message_to_proto
@@ -8,12 +9,13 @@ from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.coalescing import CoalescedDeltas
 from chat_gateway.grpc_edge.convert import (
     deltas_to_proto,
+    has_large_parts,
     messages_to_proto,
     outcome_to_proto,
     request_from_proto,
     started_to_proto,
 )
-from chat_gateway.model.turn import Delta, TurnStarted
+from chat_gateway.model.turn import Delta, TurnRequest, TurnStarted
 from chat_gateway.preview import PromptPreview
 from parley.chat.v1 import chat_service_pb2 as pb
 from parley.chat.v1 import chat_service_pb2_grpc
@@ -32,7 +34,7 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
 
     async def Complete(self, request: pb.CompleteRequest, context: Any) -> pb.CompleteResponse:  # noqa: N802
         """Runs one turn; see the proto."""
-        outcome = await self._turns.run(request_from_proto(request.input, _time_for(context)))
+        outcome = await self._turns.run(await _asked(request.input, context))
         return pb.CompleteResponse(message=message_to_proto(outcome.message), outcome=outcome_to_proto(outcome))
 
     async def StreamComplete(self, request: pb.StreamCompleteRequest, context: Any) -> None:  # type: ignore[override]  # noqa: N802
@@ -46,7 +48,7 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
 
         deltas = CoalescedDeltas(send_deltas)
         try:
-            turn = request_from_proto(request.input, _time_for(context))
+            turn = await _asked(request.input, context)
             outcome = await self._turns.run(turn, send_started, deltas)
             await deltas.finish()
         finally:
@@ -55,13 +57,19 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
 
     async def PreviewPrompt(self, request: pb.PreviewPromptRequest, context: Any) -> pb.PreviewPromptResponse:  # noqa: N802
         """Shows a prompt; see the proto."""
-        prompt = await self._preview.show(request_from_proto(request.input, _time_for(context)))
+        prompt = await self._preview.show(await _asked(request.input, context))
         return pb.PreviewPromptResponse(
             messages=messages_to_proto(prompt.messages),
             omitted_message_count=prompt.omitted_message_count,
             agent_revision=prompt.agent_revision,
             session_expire_time=to_timestamp(prompt.session_expire_time) if prompt.session_expire_time else None,
         )
+
+
+async def _asked(turn: pb.TurnInput, context: Any) -> TurnRequest:
+    if has_large_parts(turn):
+        return await asyncio.to_thread(request_from_proto, turn, _time_for(context))
+    return request_from_proto(turn, _time_for(context))
 
 
 def _time_for(context: Any) -> float | None:

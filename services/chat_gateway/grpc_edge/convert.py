@@ -1,5 +1,6 @@
 """Requests and events between the domain and `parley.chat.v1`."""
 
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, SerializeToJsonError
@@ -15,11 +16,14 @@ from chat_gateway.convert.messages import (
 )
 from chat_gateway.convert.sampling import sampling_from_proto
 from chat_gateway.convert.times import to_timestamp
+from chat_gateway.model.parts import BASE64_RULE, known, wrong_base64
 from chat_gateway.model.turn import (
     Delta,
     HistoryPolicy,
     Message,
     OnDisconnect,
+    Part,
+    TextPart,
     Tool,
     TurnOutcome,
     TurnRequest,
@@ -52,7 +56,7 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
     _check_enums(turn)
     return TurnRequest(
         agent_id=turn.agent_id,
-        messages=tuple(message_from_proto(message) for message in turn.messages),
+        messages=_messages(turn),
         project=turn.project or DEFAULT_PROJECT,
         session_id=turn.session_id,
         user_id=turn.user_id,
@@ -69,6 +73,16 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
         on_disconnect=_ON_DISCONNECT[turn.on_disconnect],
         history=_HISTORY[turn.history],
         timeout=timeout,
+    )
+
+
+def has_large_parts(turn: pb.TurnInput) -> bool:
+    """Returns whether converting the request takes so long that it should leave the event loop."""
+    return any(
+        len(part.image_url.url) + len(part.input_audio.data) + len(part.file.data) > _MAX_PART_ON_LOOP
+        for message in turn.messages
+        if message.parts
+        for part in message.parts
     )
 
 
@@ -129,6 +143,31 @@ def messages_to_proto(messages: list[Message]) -> list[message_pb2.Message]:
     return [message_to_proto(message) for message in messages]
 
 
+def _messages(turn: pb.TurnInput) -> tuple[Message, ...]:
+    found = Violations()
+    messages = tuple([_message(message, index, found) for index, message in enumerate(turn.messages)])
+    found.check()
+    return messages
+
+
+def _message(message: message_pb2.Message, index: int, found: Violations) -> Message:
+    converted = message_from_proto(message)
+    if not converted.parts:
+        return converted
+    parts: list[Part] = []
+    for number, part in enumerate(converted.parts):
+        if isinstance(part, TextPart):
+            parts.append(part)
+            continue
+        place = f"messages[{index}].parts[{number}]"
+        if part.kept is not None:
+            found.add(f"{place}.kept", "must not be set")
+        if field := wrong_base64(part):
+            found.add(f"{place}.{field}", BASE64_RULE)
+        parts.append(replace(known(part), place=place))
+    return replace(converted, parts=tuple(parts))
+
+
 def _check_sizes(turn: pb.TurnInput) -> None:
     """Raises `InvalidArgument` for what would take long to convert."""
     found = Violations()
@@ -158,6 +197,7 @@ def _check_enums(turn: pb.TurnInput) -> None:
 _MAX_STRUCT_BYTES = 256 * 1024
 """Of free-form JSON on the wire: converted on the event loop, which more of it would hold up."""
 _MAX_ITEMS = 10_000
+_MAX_PART_ON_LOOP = 256 * 1024
 
 
 def _object(struct: Struct, field: str) -> dict[str, Any]:

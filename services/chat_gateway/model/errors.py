@@ -7,6 +7,7 @@ from contract.fields import RESOURCE_ID_RULE
 from contract.reasons import Reason
 from servicekit.errors import Code, ServiceError, Violation
 
+_MAX_LISTED = 10
 _MAX_SHOWN = 200
 """Characters of what a caller named."""
 
@@ -175,6 +176,21 @@ class ProviderRejected(ServiceError):
                 "status": str(status),
                 **{name: text for name, text in said.items() if text},
             },
+        )
+
+
+class UnsupportedContent(ServiceError):
+    """The provider does not take parts of the request's messages; `found` names each by its place."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = Reason.UNSUPPORTED_FIELD
+
+    def __init__(self, provider: str, found: Iterable[Violation]) -> None:
+        violations = list(found)
+        super().__init__(
+            "; ".join(f"{one.field}: {one.description}" for one in violations[:_MAX_LISTED]),
+            metadata={"provider": provider},
+            violations=violations,
         )
 
 

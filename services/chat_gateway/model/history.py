@@ -1,8 +1,9 @@
 """What a session's history is, as one digest that grows with it, and what a caller's transcript adds to it.
 
 Compared are messages in a canonical form, for clients write the same message in many ways: role, text (parts joined,
-white space around it aside) with the addresses of pictures, calls by name and parsed arguments. Ids of calls, names,
-reasoning and refusals are aside, so are system messages before anything else was said, and messages without content.
+white space around it aside) with the addresses of pictures and what other parts hold, calls by name and parsed
+arguments. Ids of calls, names, reasoning and refusals are aside, so are system messages before anything else was said,
+and messages without content.
 """
 
 import hashlib
@@ -10,7 +11,17 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from chat_gateway.model.turn import HistoryPolicy, ImagePart, Message, TextPart, Turn, TurnRequest
+from chat_gateway.model.parts import MIN_KEPT_CHARACTERS, content_of, identity
+from chat_gateway.model.turn import (
+    AudioPart,
+    HistoryPolicy,
+    ImagePart,
+    MediaPart,
+    Message,
+    TextPart,
+    Turn,
+    TurnRequest,
+)
 from contract.enums import Role
 from servicekit.values import value
 
@@ -97,19 +108,29 @@ def _step(digest: bytes, message: Message) -> bytes:
 
 def _canonical(message: Message) -> bytes:
     text, calls = message.content, message.tool_calls
-    pictures: list[str] = []
+    media: list[str] = []
     if message.parts:
         text = "".join([part.text for part in message.parts if isinstance(part, TextPart)])
-        pictures = [part.url for part in message.parts if isinstance(part, ImagePart)]
+        media = [_content(part) for part in message.parts if not isinstance(part, TextPart)]
     text = text.strip()
-    if not (text or calls or pictures or message.role is Role.TOOL):
+    if not (text or calls or media or message.role is Role.TOOL):
         return b""
     form = f"{message.role.value}\0{text}"
     if calls:
         form += "\0" + "\0".join([f"{call.name}({_arguments(call.arguments)})" for call in calls])
-    if pictures:
-        form += "\0" + "\0".join(pictures)
+    if media:
+        form += "\0" + "\0".join(media)
     return form.encode("utf-8", "surrogatepass")
+
+
+def _content(part: MediaPart) -> str:
+    """A picture is its address, whatever its detail; what is large is its digest, for a session may keep it apart."""
+    content = content_of(part)
+    if part.kept is not None or len(content) >= MIN_KEPT_CHARACTERS:
+        content = f"#{(part.kept or identity(content)).digest.hex()}"
+    if isinstance(part, ImagePart):
+        return content
+    return f"audio:{content}" if isinstance(part, AudioPart) else f"file:{part.id}:{content}"
 
 
 def _arguments(text: str) -> str:

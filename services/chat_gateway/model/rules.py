@@ -6,7 +6,18 @@ What CommitTurn would refuse of a request is refused here: afterwards the model 
 import re
 
 from chat_gateway.model.pairing import check_results
-from chat_gateway.model.turn import ImagePart, Message, Sampling, TextPart, TurnRequest
+from chat_gateway.model.parts import media_parts, part_bytes
+from chat_gateway.model.turn import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    MediaPart,
+    Message,
+    Part,
+    Sampling,
+    TextPart,
+    TurnRequest,
+)
 from contract.enums import Role
 from contract.fields import check_metadata, check_request_id, check_resource_id, check_session_id, check_user_id
 from contract.messages import MessageForm, PartView, check_messages
@@ -14,7 +25,9 @@ from servicekit.errors import MessageTooLarge, Violations
 from servicekit.values import value
 
 MAX_MESSAGES_BYTES = 768 * 1024
-"""New messages of one turn, in bytes of UTF-8: what CommitTurn takes, less room for the answer. The default."""
+"""New messages of one turn, in bytes of UTF-8: what CommitTurn takes, less room for the answer: a default."""
+MAX_PARTS_BYTES = 16 * 1024 * 1024
+LARGE_PART_BYTES = 16 * 1024
 MAX_TOOLS = 128
 
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -22,17 +35,32 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @value
 class RequestBounds:
-    """What the new messages of one turn of a session may be, in number and in bytes of UTF-8."""
+    """What the new messages of one turn of a session may be, in number and in bytes of UTF-8.
+
+    Contents of parts of `large_part_bytes` or more are kept apart, and have a bound of their own; 0: none are.
+    """
 
     max_messages: int = 1000
     max_messages_bytes: int = MAX_MESSAGES_BYTES
+    max_parts_bytes: int = MAX_PARTS_BYTES
+    large_part_bytes: int = LARGE_PART_BYTES
+
+    def is_large(self, part: MediaPart) -> bool:
+        """Whether the part's content is kept apart."""
+        return part.kept is not None and 0 < self.large_part_bytes <= part.kept.size
 
 
 DEFAULT_BOUNDS = RequestBounds()
 
 
-def _part(part: TextPart | ImagePart) -> PartView:
-    return PartView(text=part.text) if isinstance(part, TextPart) else PartView(url=part.url, detail=part.detail)
+def _part(part: Part) -> PartView:
+    if isinstance(part, TextPart):
+        return PartView("text", part.text)
+    if isinstance(part, ImagePart):
+        return PartView("image", part.url, part.detail)
+    if isinstance(part, AudioPart):
+        return PartView("audio", part.data, format=part.format)
+    return PartView("file", part.data, file_id=part.id, file_name=part.name)
 
 
 _FORM = MessageForm(system=Role.SYSTEM, user=Role.USER, assistant=Role.ASSISTANT, tool=Role.TOOL, part=_part)
@@ -51,9 +79,8 @@ def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOU
     _check_tools(request, found)
     check_metadata(found, "metadata", request.metadata, name_pairs=False)
     found.check()
-    most = bounds.max_messages_bytes
-    if not request.stateless and _size(request.messages) > most:
-        raise MessageTooLarge(f"the messages are larger than {most} bytes", limit=most)
+    if not request.stateless:
+        _check_size(request.messages, bounds)
 
 
 def _check_ids(request: TurnRequest, found: Violations) -> None:
@@ -103,13 +130,29 @@ def _check_tools(request: TurnRequest, found: Violations) -> None:
         found.add("tool_choice", "must be auto, none, required, or the name of a tool of this request")
 
 
-def _size(messages: tuple[Message, ...]) -> int:
-    return sum(_message_size(message) for message in messages)
+def _check_size(messages: tuple[Message, ...], bounds: RequestBounds) -> None:
+    size = sum(_message_size(message) for message in messages)
+    apart = 0
+    for part in media_parts(messages):
+        if bounds.is_large(part):
+            apart += part_bytes(part)
+        else:
+            size += part_bytes(part)
+    for what, found, most in (
+        ("the messages", size, bounds.max_messages_bytes),
+        ("the images, audio and files of the messages", apart, bounds.max_parts_bytes),
+    ):
+        if found > most:
+            raise MessageTooLarge(f"{what} are larger than {most} bytes", limit=most)
 
 
 def _message_size(message: Message) -> int:
     texts = [message.content, message.refusal, message.name, message.tool_call_id, message.reasoning]
-    texts += [part.text if isinstance(part, TextPart) else part.url for part in message.parts]
+    for part in message.parts:
+        if isinstance(part, TextPart):
+            texts.append(part.text)
+        elif isinstance(part, FilePart):
+            texts += (part.id, part.name)
     for call in message.tool_calls:
         texts += (call.id, call.name, call.arguments)
     kept = [message.provider_data, *[call.provider_data for call in message.tool_calls]]

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from chat_gateway.model.tools import DEFAULT_TOOL_POLICY, AgentTool, ToolPolicy
 from contract.enums import BusyPolicy, FallbackTrigger, Role
@@ -69,11 +69,51 @@ class TextPart:
 
 
 @value
+class Kept:
+    """What a large content is known by: its SHA-256, cut to 16 bytes, and its bytes of UTF-8."""
+
+    digest: bytes
+    size: int
+
+
+@value
 class ImagePart:
-    """A picture by address (`https:` or `data:`)."""
+    """A picture by address (`https:`, `http:` or `data:`).
+
+    Of this and of the other parts that are no text: `kept` is what a large content is known by, which may itself not be
+    there (empty), where an earlier turn brought it. `place` is where the caller's request has the part, in the caller's
+    words; empty for one that an earlier turn brought.
+    """
 
     url: str
     detail: str = ""
+    kept: Kept | None = None
+    place: str = field(default="", compare=False)
+
+
+@value
+class AudioPart:
+    """Sound: base64 in a format that the provider knows by name."""
+
+    data: str
+    format: str
+    kept: Kept | None = None
+    place: str = field(default="", compare=False)
+
+
+@value
+class FilePart:
+    """A file, by its content (a `data:` URL or base64) or by its id at the provider."""
+
+    data: str = ""
+    id: str = ""
+    name: str = ""
+    kept: Kept | None = None
+    place: str = field(default="", compare=False)
+
+
+MediaPart: TypeAlias = ImagePart | AudioPart | FilePart
+Part: TypeAlias = TextPart | MediaPart
 
 
 @value
@@ -82,7 +122,7 @@ class Message:
 
     role: Role
     content: str = ""
-    parts: tuple[TextPart | ImagePart, ...] = ()
+    parts: tuple[Part, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
     name: str = ""

@@ -17,6 +17,8 @@ MAX_COUNT: Final = 2**31
 _ANYTHING: Final = msgspec.json.Decoder()
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODE: Final = msgspec.json.Encoder().encode
+_MAX_RECODED: Final = 64 * 1024
+"""Characters of base64 that are written anew, for what a strict provider would not read; more would take too long."""
 _DATA_URL: Final = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;(?!base64,)[^,;]*)*(?P<coded>;base64)?,", re.I)
 
 
@@ -78,6 +80,8 @@ def picture(url: str) -> tuple[str, str] | None:
     if match is None:
         return None
     rest = url[match.end() :]
+    if match["coded"] and len(rest) > _MAX_RECODED:
+        return (match["type"] or "text/plain").lower(), rest  # as the edges have checked it
     raw = unquote_to_bytes(rest)
     if match["coded"]:
         try:

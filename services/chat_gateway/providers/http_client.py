@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+import io
 import ipaddress
 import ssl
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 _CUT_SHORT = (ContentLengthError, TransferEncodingError)
 _NO_CAUSE = BaseException()
 _MAX_PATHS = 256
+_MAX_WRITTEN_AT_ONCE = 512 * 1024
+"""Bytes of a body; a larger one is written in pieces, each of which waits for the connection."""
 
 _connection: contextvars.ContextVar["_Protocol | None"] = contextvars.ContextVar("connection", default=None)
 """The connection that the task's request went over."""
@@ -191,7 +194,7 @@ class Endpoint:
             url = self._urls[path] = self._url(path)
         return self._session.post(
             url,
-            data=body,
+            data=io.BytesIO(body) if len(body) > _MAX_WRITTEN_AT_ONCE else body,
             headers={**self._headers, **headers} if headers else self._headers,
             proxy=self._proxy,
             ssl=self._ssl,

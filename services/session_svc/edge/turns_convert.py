@@ -34,9 +34,17 @@ _REPLAYED_TAG = bytes_tag(turn_service_pb2.BeginTurnResponse.REPLAYED_TURN_FIELD
 
 
 def _part(part: message_pb2.ContentPart) -> PartView:
-    if part.WhichOneof("part") == "text":
-        return PartView(part.text)
-    return PartView(None, part.image_url.url or None, part.image_url.detail)
+    kept = (part.kept.digest, part.kept.size) if part.HasField("kept") else None
+    match part.WhichOneof("part"):
+        case "text":
+            return PartView("text", part.text, kept=kept)
+        case "image_url":
+            return PartView("image", part.image_url.url, part.image_url.detail, kept=kept)
+        case "input_audio":
+            return PartView("audio", part.input_audio.data, format=part.input_audio.format, kept=kept)
+        case "file":
+            return PartView("file", part.file.data, file_id=part.file.id, file_name=part.file.name, kept=kept)
+    return PartView(kept=kept)
 
 
 _FORM = MessageForm(

@@ -15,7 +15,7 @@ from parley.errors.v1 import reason_pb2
 from parley.session.v1 import message_pb2, turn_service_pb2
 from servicekit.errors import ServiceError, Violations
 
-FORM = MessageForm(system=1, user=2, assistant=3, tool=4, part=lambda part: PartView(part.text or None))
+FORM = MessageForm(system=1, user=2, assistant=3, tool=4, part=lambda part: PartView("text" if part.text else ""))
 
 
 def names(enum: object, prefix: str) -> set[str]:

@@ -26,31 +26,39 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fparley/session/v1/message.proto\x12\x11parley.session.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x02\n\x07Message\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.parley.session.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12-\n\x05parts\x18\x03 \x03(\x0b\x32\x1e.parley.session.v1.ContentPart\x12/\n\ntool_calls\x18\x04 \x03(\x0b\x32\x1b.parley.session.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\x12\x0f\n\x07refusal\x18\x07 \x01(\t\x12\x11\n\treasoning\x18\x08 \x01(\t\x12\x36\n\rprovider_data\x18\t \x01(\x0b\x32\x1f.parley.session.v1.ProviderData\"<\n\x0cProviderData\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0c\n\x04json\x18\x03 \x01(\x0c\"W\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x30\n\timage_url\x18\x02 \x01(\x0b\x32\x1b.parley.session.v1.ImageUrlH\x00\x42\x06\n\x04part\"\'\n\x08ImageUrl\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"o\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\x12\x36\n\rprovider_data\x18\x04 \x01(\x0b\x32\x1f.parley.session.v1.ProviderData\"\x86\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x03\x12\x15\n\rcached_tokens\x18\x03 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x04 \x01(\x03\x12\x1a\n\x12\x63\x61\x63he_write_tokens\x18\x05 \x01(\x03\"z\n\rAnswerDetails\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x1a\n\x12system_fingerprint\x18\x02 \x01(\t\x12\x14\n\x0cservice_tier\x18\x03 \x01(\t\x12\x13\n\x0b\x61nnotations\x18\x04 \x01(\x0c\x12\x10\n\x08logprobs\x18\x05 \x01(\x0c\"\xe6\x02\n\x04Turn\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12,\n\x08messages\x18\x03 \x03(\x0b\x32\x1a.parley.session.v1.Message\x12\x16\n\x0e\x61gent_revision\x18\x04 \x01(\x03\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x18.parley.session.v1.Usage\x12\x36\n\rfinish_reason\x18\x06 \x01(\x0e\x32\x1f.parley.session.v1.FinishReason\x12.\n\nbegin_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x08 \x01(\t\x12)\n\x08metadata\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x31\n\x07\x64\x65tails\x18\n \x01(\x0b\x32 .parley.session.v1.AnswerDetails*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*\x9f\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fparley/session/v1/message.proto\x12\x11parley.session.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x02\n\x07Message\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.parley.session.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12-\n\x05parts\x18\x03 \x03(\x0b\x32\x1e.parley.session.v1.ContentPart\x12/\n\ntool_calls\x18\x04 \x03(\x0b\x32\x1b.parley.session.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\x12\x0f\n\x07refusal\x18\x07 \x01(\t\x12\x11\n\treasoning\x18\x08 \x01(\t\x12\x36\n\rprovider_data\x18\t \x01(\x0b\x32\x1f.parley.session.v1.ProviderData\"<\n\x0cProviderData\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0c\n\x04json\x18\x03 \x01(\x0c\"\xe4\x01\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x30\n\timage_url\x18\x02 \x01(\x0b\x32\x1b.parley.session.v1.ImageUrlH\x00\x12\x34\n\x0binput_audio\x18\x03 \x01(\x0b\x32\x1d.parley.session.v1.InputAudioH\x00\x12\'\n\x04\x66ile\x18\x04 \x01(\x0b\x32\x17.parley.session.v1.FileH\x00\x12,\n\x04kept\x18\x05 \x01(\x0b\x32\x1e.parley.session.v1.KeptContentB\x06\n\x04part\"\'\n\x08ImageUrl\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"*\n\nInputAudio\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\".\n\x04\x46ile\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"+\n\x0bKeptContent\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x03\".\n\x0bPartContent\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"o\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\x12\x36\n\rprovider_data\x18\x04 \x01(\x0b\x32\x1f.parley.session.v1.ProviderData\"\x86\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x03\x12\x15\n\rcached_tokens\x18\x03 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x04 \x01(\x03\x12\x1a\n\x12\x63\x61\x63he_write_tokens\x18\x05 \x01(\x03\"z\n\rAnswerDetails\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x1a\n\x12system_fingerprint\x18\x02 \x01(\t\x12\x14\n\x0cservice_tier\x18\x03 \x01(\t\x12\x13\n\x0b\x61nnotations\x18\x04 \x01(\x0c\x12\x10\n\x08logprobs\x18\x05 \x01(\x0c\"\xe6\x02\n\x04Turn\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12,\n\x08messages\x18\x03 \x03(\x0b\x32\x1a.parley.session.v1.Message\x12\x16\n\x0e\x61gent_revision\x18\x04 \x01(\x03\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x18.parley.session.v1.Usage\x12\x36\n\rfinish_reason\x18\x06 \x01(\x0e\x32\x1f.parley.session.v1.FinishReason\x12.\n\nbegin_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x08 \x01(\t\x12)\n\x08metadata\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x31\n\x07\x64\x65tails\x18\n \x01(\x0b\x32 .parley.session.v1.AnswerDetails*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*\x9f\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.session.v1.message_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1336
-  _globals['_ROLE']._serialized_end=1431
-  _globals['_FINISHREASON']._serialized_start=1434
-  _globals['_FINISHREASON']._serialized_end=1593
+  _globals['_ROLE']._serialized_start=1663
+  _globals['_ROLE']._serialized_end=1758
+  _globals['_FINISHREASON']._serialized_start=1761
+  _globals['_FINISHREASON']._serialized_end=1920
   _globals['_MESSAGE']._serialized_start=118
   _globals['_MESSAGE']._serialized_end=407
   _globals['_PROVIDERDATA']._serialized_start=409
   _globals['_PROVIDERDATA']._serialized_end=469
-  _globals['_CONTENTPART']._serialized_start=471
-  _globals['_CONTENTPART']._serialized_end=558
-  _globals['_IMAGEURL']._serialized_start=560
-  _globals['_IMAGEURL']._serialized_end=599
-  _globals['_TOOLCALL']._serialized_start=601
-  _globals['_TOOLCALL']._serialized_end=712
-  _globals['_USAGE']._serialized_start=715
-  _globals['_USAGE']._serialized_end=849
-  _globals['_ANSWERDETAILS']._serialized_start=851
-  _globals['_ANSWERDETAILS']._serialized_end=973
-  _globals['_TURN']._serialized_start=976
-  _globals['_TURN']._serialized_end=1334
+  _globals['_CONTENTPART']._serialized_start=472
+  _globals['_CONTENTPART']._serialized_end=700
+  _globals['_IMAGEURL']._serialized_start=702
+  _globals['_IMAGEURL']._serialized_end=741
+  _globals['_INPUTAUDIO']._serialized_start=743
+  _globals['_INPUTAUDIO']._serialized_end=785
+  _globals['_FILE']._serialized_start=787
+  _globals['_FILE']._serialized_end=833
+  _globals['_KEPTCONTENT']._serialized_start=835
+  _globals['_KEPTCONTENT']._serialized_end=878
+  _globals['_PARTCONTENT']._serialized_start=880
+  _globals['_PARTCONTENT']._serialized_end=926
+  _globals['_TOOLCALL']._serialized_start=928
+  _globals['_TOOLCALL']._serialized_end=1039
+  _globals['_USAGE']._serialized_start=1042
+  _globals['_USAGE']._serialized_end=1176
+  _globals['_ANSWERDETAILS']._serialized_start=1178
+  _globals['_ANSWERDETAILS']._serialized_end=1300
+  _globals['_TURN']._serialized_start=1303
+  _globals['_TURN']._serialized_end=1661
 # @@protoc_insertion_point(module_scope)

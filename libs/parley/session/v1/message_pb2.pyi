@@ -116,7 +116,7 @@ class Message(_message.Message):
     """
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentPart]:
-        """Optional, users only. Content in parts, at most 64."""
+        """Optional, users only. Content in parts, at most 500."""
 
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
@@ -187,23 +187,43 @@ class ContentPart(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     IMAGE_URL_FIELD_NUMBER: _builtins.int
+    INPUT_AUDIO_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text."""
     @_builtins.property
     def image_url(self) -> Global___ImageUrl:
         """A picture."""
 
+    @_builtins.property
+    def input_audio(self) -> Global___InputAudio:
+        """Sound."""
+
+    @_builtins.property
+    def file(self) -> Global___File:
+        """A file."""
+
+    @_builtins.property
+    def kept(self) -> Global___KeptContent:
+        """Where a turn is stored with this part's content apart: which one it is. The URL or data then is empty. Not to be set
+        by callers of ChatService.
+        """
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         image_url: Global___ImageUrl | None = ...,
+        input_audio: Global___InputAudio | None = ...,
+        file: Global___File | None = ...,
+        kept: Global___KeptContent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image_url", b"image_url", "part", b"part", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "image_url", b"image_url", "input_audio", b"input_audio", "kept", b"kept", "part", b"part", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_url", b"image_url", "part", b"part", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "image_url", b"image_url", "input_audio", b"input_audio", "kept", b"kept", "part", b"part", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["text", "image_url"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["text", "image_url", "input_audio", "file"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -218,9 +238,9 @@ class ImageUrl(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """Required. `https:` or `data:`."""
+    """Required. `https:`, `http:` or `data:`."""
     detail: _builtins.str
-    """Optional. `auto`, `low` or `high`."""
+    """Optional. `auto`, `low`, `high` or `original`."""
     def __init__(
         self,
         *,
@@ -234,6 +254,114 @@ class ImageUrl(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImageUrl: _TypeAlias = ImageUrl  # noqa: Y015
+
+@_typing.final
+class InputAudio(_message.Message):
+    """Sound."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    data: _builtins.str
+    """Required. Base64."""
+    format: _builtins.str
+    """Required. `wav`, `mp3` or another that the provider knows: lower-case letters and digits, at most 16."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.str = ...,
+        format: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "format", b"format"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputAudio: _TypeAlias = InputAudio  # noqa: Y015
+
+@_typing.final
+class File(_message.Message):
+    """A file, by its content or by its id at the provider; one of both is required."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    data: _builtins.str
+    """Optional. A `data:` URL, or base64."""
+    id: _builtins.str
+    """Optional. The provider's id of a file that it has, at most 512 characters."""
+    name: _builtins.str
+    """Optional. Its name, at most 256 characters."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.str = ...,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "id", b"id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___File: _TypeAlias = File  # noqa: Y015
+
+@_typing.final
+class KeptContent(_message.Message):
+    """A part's content that is stored once for its session, beside the turns that have it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    digest: _builtins.bytes
+    """Required. Its SHA-256, cut to 16 bytes."""
+    size: _builtins.int
+    """Required. Its length in bytes."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.bytes = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptContent: _TypeAlias = KeptContent  # noqa: Y015
+
+@_typing.final
+class PartContent(_message.Message):
+    """A content that is stored apart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    digest: _builtins.bytes
+    """Required. Its SHA-256, cut to 16 bytes."""
+    content: _builtins.bytes
+    """Required. The URL or data of the part, as UTF-8."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.bytes = ...,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartContent: _TypeAlias = PartContent  # noqa: Y015
 
 @_typing.final
 class ToolCall(_message.Message):

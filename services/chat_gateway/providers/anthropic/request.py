@@ -1,13 +1,16 @@
 """A model call as a request of the Messages API."""
 
+import base64
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
-from chat_gateway.model.turn import ImagePart, Message, Sampling, TextPart, Tool
-from chat_gateway.providers.generous import as_object, picture
+from chat_gateway.model.parts import kind_of
+from chat_gateway.model.turn import AudioPart, FilePart, ImagePart, MediaPart, Message, Sampling, TextPart, Tool
+from chat_gateway.providers.generous import as_object
+from chat_gateway.providers.media import Untaken, inline
 from chat_gateway.providers.paired import NO_RESULT, Result, Utterance, message_text, pair
 from chat_gateway.providers.provider import ModelCall
 from servicekit.errors import Violations
@@ -28,7 +31,8 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any], *
     """Returns the body of a call. Raises `InvalidArgument` with all that the API has no word for."""
     found = Violations()
     system, utterances = pair(call.messages)
-    messages = _Messages(provider, found)
+    untaken = Untaken(provider)
+    messages = _Messages(provider, untaken)
     for utterance in utterances:
         messages.add(utterance)
     body: dict[str, Any] = {"max_tokens": DEFAULT_MAX_TOKENS, **extra_body, "model": call.model}
@@ -53,15 +57,16 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any], *
     if stream:
         body["stream"] = True
     found.check()
+    untaken.check()
     return _encode(body)
 
 
 class _Messages:
     """Puts the messages together: roles take turns, ids are unique and of the API's form, no text is blank."""
 
-    def __init__(self, provider: str, found: Violations) -> None:
+    def __init__(self, provider: str, untaken: Untaken) -> None:
         self._provider = provider
-        self._found = found
+        self._untaken = untaken
         self._out: list[dict[str, Any]] = []
         self._ids: dict[str, str] = {}
         self._used: set[str] = set()
@@ -106,22 +111,33 @@ class _Messages:
             if isinstance(part, TextPart):
                 blocks += _text_blocks(part.text)
             else:
-                blocks.append(self._image(part))
+                blocks.append(self._media(part))
         return blocks
 
-    def _image(self, part: ImagePart) -> dict[str, Any]:
-        found = picture(part.url)
-        if found is None:
-            if not part.url.startswith("https://"):
-                self._found.add("messages", "a picture must have an https: URL, or a data: URL that holds one")
+    def _media(self, part: MediaPart) -> dict[str, Any]:
+        if isinstance(part, AudioPart):
+            return self._instead(part, f"providers of kind {KIND} take no audio")
+        found = inline(part)
+        if found is not None:
+            return self._inline(part, *found)
+        if isinstance(part, FilePart) and part.id:
+            return _document({"type": "file", "file_id": part.id}, part)
+        if isinstance(part, ImagePart) and part.url.lower().startswith("https://"):
             return {"type": "image", "source": {"type": "url", "url": part.url}}
-        media_type, data = found
+        return self._instead(part, "must be an https: URL, or a data: URL that holds something")
+
+    def _inline(self, part: MediaPart, media_type: str, data: str) -> dict[str, Any]:
         source = {"type": "base64", "media_type": media_type, "data": data}
         if media_type == "application/pdf":
-            return {"type": "document", "source": source}
-        if media_type not in _PICTURES:
-            self._found.add("messages", f"providers of kind {KIND} take no picture of type {media_type[:100]}")
-        return {"type": "image", "source": source}
+            return _document(source, part)
+        if media_type in _PICTURES:
+            return {"type": "image", "source": source}
+        if media_type.startswith("text/") and (text := _plain_text(data)):
+            return _document({"type": "text", "media_type": "text/plain", "data": text}, part)
+        return self._instead(part, f"providers of kind {KIND} take no {kind_of(part)} of type {media_type[:100]!r}")
+
+    def _instead(self, part: MediaPart, why: str) -> dict[str, Any]:
+        return {"type": "text", "text": self._untaken.add(part, why).text}
 
     def _result(self, result: Result) -> dict[str, Any]:
         block: dict[str, Any] = {"type": "tool_result", "tool_use_id": self._ids[result.call.id]}
@@ -178,6 +194,18 @@ def _is_kept(item: int | str | dict[str, Any]) -> bool:
     if isinstance(item, dict):
         return isinstance(item.get("type"), str) and item["type"] not in ("text", "tool_use", "tool_result")
     return item == "call" or (isinstance(item, int) and item >= 0)
+
+
+def _document(source: dict[str, Any], part: MediaPart) -> dict[str, Any]:
+    block: dict[str, Any] = {"type": "document", "source": source}
+    return {**block, "title": part.name} if isinstance(part, FilePart) and part.name else block
+
+
+def _plain_text(data: str) -> str:
+    try:
+        return base64.b64decode(data).decode()
+    except ValueError:
+        return ""
 
 
 def _text_blocks(text: str) -> list[dict[str, Any]]:

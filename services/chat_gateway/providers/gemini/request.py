@@ -8,9 +8,20 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from chat_gateway.model.turn import ImagePart, Message, Sampling, TextPart, Tool, ToolCall
+from chat_gateway.model.turn import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    MediaPart,
+    Message,
+    Sampling,
+    TextPart,
+    Tool,
+    ToolCall,
+)
 from chat_gateway.providers.gemini.schema import translate
-from chat_gateway.providers.generous import as_object, picture
+from chat_gateway.providers.generous import as_object
+from chat_gateway.providers.media import Untaken, inline
 from chat_gateway.providers.paired import NO_RESULT, Result, Utterance, message_text, pair
 from chat_gateway.providers.provider import ModelCall
 from servicekit.errors import Violations
@@ -22,6 +33,7 @@ NO_SIGNATURE: Final = "skip_thought_signature_validator"
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_.:-]")
 _SIGNS: Final = re.compile(r"(?:^|/)gemini-(?:[3-9]|\d\d)")
 _RESOLUTIONS: Final = {"low": "MEDIA_RESOLUTION_LOW", "high": "MEDIA_RESOLUTION_HIGH"}
+_AUDIO: Final = frozenset({"aac", "aiff", "flac", "mp3", "mpeg", "ogg", "wav"})
 _MAX_SEED: Final = 2**31
 _BEGINNING: Final = {"text": "(The conversation began earlier.)"}
 _encode = msgspec.json.Encoder().encode
@@ -33,7 +45,8 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any]) -
     """Returns the body of a call. Raises `InvalidArgument` with all that the API has no word for."""
     found = Violations()
     system, utterances = pair(call.messages)
-    contents = _Contents(provider, found, signs=_SIGNS.search(call.model) is not None)
+    untaken = Untaken(provider)
+    contents = _Contents(provider, untaken, signs=_SIGNS.search(call.model) is not None)
     newest = max((n for n, one in enumerate(utterances) if one.message and not one.by_model), default=0)
     for number, utterance in enumerate(utterances):
         contents.add(utterance, current=number > newest)
@@ -54,15 +67,16 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any]) -
     if config:
         body["generationConfig"] = config
     found.check()
+    untaken.check()
     return _encode(body)
 
 
 class _Contents:
     """Puts the contents together: roles take turns, results follow their calls, no part is empty."""
 
-    def __init__(self, provider: str, found: Violations, *, signs: bool) -> None:
+    def __init__(self, provider: str, untaken: Untaken, *, signs: bool) -> None:
         self._provider = provider
-        self._found = found
+        self._untaken = untaken
         self._signs = signs
         self._out: list[dict[str, Any]] = []
         self.resolution = ""
@@ -73,7 +87,7 @@ class _Contents:
             # Pictures stand after all results: those must be as many as the calls, and together.
             for result in utterance.results:
                 if result.message is not None:
-                    parts += [self._image(part) for part in result.message.parts if isinstance(part, ImagePart)]
+                    parts += [self._media(part) for part in result.message.parts if not isinstance(part, TextPart)]
             self._say("user", parts)
         elif utterance.by_model:
             self._say("model", self._model_parts(utterance.message, current=current))
@@ -98,22 +112,32 @@ class _Contents:
         if not message.parts:
             parts += _text_parts(message_text(message))
         for part in message.parts:
-            parts += _text_parts(part.text) if isinstance(part, TextPart) else [self._image(part)]
+            parts += _text_parts(part.text) if isinstance(part, TextPart) else [self._media(part)]
         if message.name and parts:
             parts.insert(0, {"text": f"[{message.name}]"})
         return parts
 
-    def _image(self, part: ImagePart) -> dict[str, Any]:
-        asked = _RESOLUTIONS.get(part.detail, "")
-        if asked and self.resolution != _RESOLUTIONS["high"]:
-            self.resolution = asked
-        found = picture(part.url)
+    def _media(self, part: MediaPart) -> dict[str, Any]:
+        if isinstance(part, ImagePart):
+            asked = _RESOLUTIONS.get(part.detail, "")
+            if asked and self.resolution != _RESOLUTIONS["high"]:
+                self.resolution = asked
+        if isinstance(part, AudioPart) and part.format not in _AUDIO:
+            return self._instead(part, f"providers of kind {KIND} take no audio of format {part.format!r}")
+        found = inline(part)
         if found is not None:
-            return {"inlineData": {"mimeType": found[0], "data": found[1]}}
-        if part.url.startswith("data:"):
-            self._found.add("messages", "a data: URL must hold a picture")
-        media_type = mimetypes.guess_type(urlsplit(part.url).path)[0]
-        return {"fileData": {**({"mimeType": media_type} if media_type else {}), "fileUri": part.url}}
+            media_type, data = found
+            if not media_type:
+                return self._instead(part, "must say its media type: by a data: URL, or by its filename")
+            return {"inlineData": {"mimeType": media_type, "data": data}}
+        url = part.url if isinstance(part, ImagePart) else part.id if isinstance(part, FilePart) else ""
+        if not url.lower().startswith(("https://", "http://", "gs://")):
+            return self._instead(part, f"must hold something, or be at a URL that providers of kind {KIND} can read")
+        media_type = mimetypes.guess_type(urlsplit(url).path)[0] or ""
+        return {"fileData": {**({"mimeType": media_type} if media_type else {}), "fileUri": url}}
+
+    def _instead(self, part: MediaPart, why: str) -> dict[str, Any]:
+        return {"text": self._untaken.add(part, why).text}
 
     def _result(self, result: Result) -> dict[str, Any]:
         said = NO_RESULT if result.message is None else message_text(result.message)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from chat_gateway.model.errors import UnsupportedField
-from chat_gateway.model.turn import ImagePart, Message, ProviderData, TextPart, Tool, ToolCall
+from chat_gateway.model.turn import AudioPart, ImagePart, Message, Part, ProviderData, TextPart, Tool, ToolCall
 from chat_gateway.providers.openai.dialect import Dialect
 from chat_gateway.providers.paired import one_system_message
 from chat_gateway.providers.provider import ModelCall
@@ -136,11 +136,16 @@ class _Writer:
         return hashlib.sha256(call_id.encode("utf-8", "replace")).hexdigest()[:_SHORT_ID_LENGTH]
 
 
-def _part_json(part: TextPart | ImagePart) -> dict[str, Any]:
+def _part_json(part: Part) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
-    image = {"url": part.url, "detail": part.detail} if part.detail else {"url": part.url}
-    return {"type": "image_url", "image_url": image}
+    if isinstance(part, ImagePart):
+        image = {"url": part.url, "detail": part.detail} if part.detail else {"url": part.url}
+        return {"type": "image_url", "image_url": image}
+    if isinstance(part, AudioPart):
+        return {"type": "input_audio", "input_audio": {"data": part.data, "format": part.format}}
+    said = {"file_data": part.data, "file_id": part.id, "filename": part.name}
+    return {"type": "file", "file": {name: value for name, value in said.items() if value}}
 
 
 def _tool_json(tool: Tool) -> dict[str, Any]:

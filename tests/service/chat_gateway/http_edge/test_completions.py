@@ -193,7 +193,7 @@ BAD_BODIES = {
         "messages[0].role",
     ),
     "unknown part": (
-        b'{"model":"a","messages":[{"role":"user","content":[{"type":"input_audio"}]}]}',
+        b'{"model":"a","messages":[{"role":"user","content":[{"type":"video_url"}]}]}',
         "invalid_field",
         "messages[0].content[0].type",
     ),

@@ -5,7 +5,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from chat_gateway.http_edge.openai.chat.schema import ContentPart, FunctionCall, ImageUrl, ToolCall
+from chat_gateway.http_edge.openai.chat.schema import (
+    ContentPart,
+    FunctionCall,
+    ImageUrl,
+    InputAudio,
+    InputFile,
+    ToolCall,
+)
 from chat_gateway.http_edge.wire.times import proto_timestamp, seconds_of
 from contract.wire import ROLES
 from parley.session.v1 import message_pb2 as pb
@@ -188,6 +195,14 @@ def _content_json(message: pb.Message) -> Any:
 
 
 def _part_json(part: pb.ContentPart) -> ContentPart:
-    if part.WhichOneof("part") == "image_url":
-        return ContentPart(type="image_url", image_url=ImageUrl(part.image_url.url, part.image_url.detail or None))
+    match part.WhichOneof("part"):
+        case "image_url":
+            return ContentPart(type="image_url", image_url=ImageUrl(part.image_url.url, part.image_url.detail or None))
+        case "input_audio":
+            return ContentPart(
+                type="input_audio", input_audio=InputAudio(part.input_audio.data, part.input_audio.format)
+            )
+        case "file":
+            file = InputFile(part.file.data or None, part.file.id or None, part.file.name or None)
+            return ContentPart(type="file", file=file)
     return ContentPart(type="text", text=part.text)

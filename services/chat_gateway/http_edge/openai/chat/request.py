@@ -14,6 +14,7 @@ from chat_gateway.http_edge.openai.chat.schema import (
     ChatMessage,
     ContentPart,
     ExtraContent,
+    InputFile,
     Tool,
     ToolCall,
     ToolChoice,
@@ -23,6 +24,7 @@ from chat_gateway.http_edge.wire.bodies import check_free_form, check_width, dec
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
 from chat_gateway.model.errors import ModelNotFound
+from chat_gateway.model.parts import BASE64_RULE, known, wrong_base64
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_turn_request
 from contract.enums import BusyPolicy, Role
 from contract.fields import is_resource_id, is_user_id
@@ -39,6 +41,9 @@ _ROLES = {role.value: role for role in Role} | {"developer": Role.SYSTEM}
 _BUSY = {policy.value: policy for policy in BusyPolicy}
 _HISTORY = {policy.value: policy for policy in model.HistoryPolicy}
 _ON_DISCONNECT = {choice.value: choice for choice in model.OnDisconnect}
+_TEXT_PARTS: Final = ("text",)
+_PARTS: Final = {Role.USER: ("text", "image_url", "input_audio", "file"), Role.ASSISTANT: ("text", "refusal")}
+_MAX_SHOWN: Final = 100
 _DIGESTED_USER = re.compile("user-[0-9a-f]{64}")
 _DEFAULT_SAMPLING = model.Sampling()
 _NOTHING = (None,) * 7
@@ -127,8 +132,9 @@ def _check_the_rest(request: model.TurnRequest, bounds: RequestBounds, found: Vi
 
 _SAMPLING = {"sampling.max_output_tokens": "max_completion_tokens"}
 _ITEM = re.compile(
-    r"(?P<list>messages\[\d+\]\.(?:parts|tool_calls)|tools)(?P<index>\[\d+\])(?P<rest>(?:\.name|\.text|\.image_url).*)"
+    r"(?P<list>messages\[\d+\]\.(?:parts|tool_calls)|tools)(?P<index>\[\d+\])(?P<rest>(?:\.name|\.text|\.image_url|\.input_audio|\.file).*)"
 )
+_PART_FIELDS = {"file.data": "file.file_data", "file.id": "file.file_id", "file.name": "file.filename"}
 
 
 def param_of(field: str) -> str:
@@ -144,7 +150,8 @@ def param_of(field: str) -> str:
         return field.replace(".parts", ".content")
     if item["list"].endswith(("tools", "tool_calls")):
         return f"{item['list']}{item['index']}.function{item['rest']}"
-    return f"{item['list'].removesuffix('parts')}content{item['index']}{item['rest']}"
+    rest = item["rest"].removeprefix(".")
+    return f"{item['list'].removesuffix('parts')}content{item['index']}.{_PART_FIELDS.get(rest, rest)}"
 
 
 def _agent(name: str, found: Violations) -> tuple[str, int]:
@@ -245,27 +252,42 @@ def _provider_data(extra: ExtraContent | msgspec.UnsetType | None) -> model.Prov
 
 def _content(
     content: str | list[ContentPart] | None, role: Role, index: int, found: Violations
-) -> tuple[str, tuple[model.TextPart | model.ImagePart, ...], str]:
+) -> tuple[str, tuple[model.Part, ...], str]:
     """Text, parts and refusal of a message. Only users have parts; parts of others are joined to one text."""
     if content is None or isinstance(content, str):
         return content or "", (), ""
-    parts: list[model.TextPart | model.ImagePart] = []
+    parts: list[model.Part] = []
     refusal = ""
     for number, part in enumerate(content):
         where = f"messages[{index}].content[{number}]"
-        if part.type == "text" and part.text is not None:
-            parts.append(model.TextPart(part.text))
-        elif part.type == "image_url" and part.image_url is not None and role is Role.USER:
-            parts.append(model.ImagePart(part.image_url.url, part.image_url.detail or ""))
-        elif part.type == "refusal" and part.refusal is not None and role is Role.ASSISTANT:
-            refusal += part.refusal
-        elif part.type in ("text", "image_url", "refusal") and getattr(part, part.type) is None:
+        if part.type not in _PARTS.get(role, _TEXT_PARTS):
+            known = part.type[:_MAX_SHOWN]
+            found.add(f"{where}.type", f"{known!r} is not a part that a {role.value} message can have")
+        elif getattr(part, part.type) is None:
             found.add(f"{where}.{part.type}", "is required")
+        elif part.text is not None and part.type == "text":
+            parts.append(model.TextPart(part.text))
+        elif part.refusal is not None and part.type == "refusal":
+            refusal += part.refusal
         else:
-            found.add(f"{where}.type", f"{part.type!r} is not a part that a {role.value} message can have")
+            parts.append(_media_part(part, where, found))
     if role is Role.USER:
         return "", tuple(parts), refusal
     return "".join(part.text for part in parts if isinstance(part, model.TextPart)), (), refusal
+
+
+def _media_part(part: ContentPart, where: str, found: Violations) -> model.MediaPart:
+    said: model.MediaPart
+    if part.type == "image_url" and part.image_url is not None:
+        said = model.ImagePart(part.image_url.url, part.image_url.detail or "", place=where)
+    elif part.type == "input_audio" and part.input_audio is not None:
+        said = model.AudioPart(part.input_audio.data, part.input_audio.format, place=where)
+    else:
+        file = part.file or InputFile()
+        said = model.FilePart(file.file_data or "", file.file_id or "", file.filename or "", place=where)
+    if field := wrong_base64(said):
+        found.add(f"{where}.{_PART_FIELDS.get(field, field)}", BASE64_RULE)
+    return known(said)
 
 
 def _tool_call(call: ToolCall, index: int, number: int, found: Violations) -> model.ToolCall:

@@ -16,18 +16,35 @@ _USER = (
 
 
 class ImageUrl(msgspec.Struct, omit_defaults=True):
-    """An image by URL (`https:` or `data:`)."""
+    """An image by URL (`https:`, `http:` or `data:`)."""
 
     url: str
     detail: str | None = None
 
 
+class InputAudio(msgspec.Struct):
+    """Sound as base64; the format is `wav`, `mp3` or another that the provider knows."""
+
+    data: str
+    format: str
+
+
+class InputFile(msgspec.Struct, omit_defaults=True):
+    """A file, by its content (a `data:` URL, or base64) or by its id at the provider."""
+
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
 class ContentPart(msgspec.Struct, omit_defaults=True):
-    """Part of a message: `text`, `image_url`, or (assistants) `refusal`."""
+    """Part of a message: `text`, `image_url`, `input_audio`, `file`, or (assistants) `refusal`."""
 
     type: str
     text: str | None = None
     image_url: ImageUrl | None = None
+    input_audio: InputAudio | None = None
+    file: InputFile | None = None
     refusal: str | None = None
 
 

@@ -189,7 +189,7 @@ def test_other_fields_are_the_providers_word_for_word() -> None:
 def test_all_violations_come_at_once() -> None:
     assert violations(
         model="hello@0",
-        messages=[{"role": "bot", "content": [{"type": "file"}, {"type": "text"}]}],
+        messages=[{"role": "bot", "content": [{"type": "video"}, {"type": "text"}]}],
         n=3,
         functions=[{"name": "f"}],
         function_call="auto",
@@ -237,6 +237,8 @@ def test_pictures_are_for_users() -> None:
         ("messages[3].parts[1].image_url.url", "messages[3].content[1].image_url.url"),
         ("messages[3].parts", "messages[3].content"),
         ("messages[3].content", "messages[3].content"),
+        ("messages[3].parts[1].file.data", "messages[3].content[1].file.file_data"),
+        ("messages[3].parts[1].input_audio.format", "messages[3].content[1].input_audio.format"),
         ("tools[2].name", "tools[2].function.name"),
         ("tools[2].type", "tools[2].type"),
         ("tools", "tools"),
@@ -259,7 +261,7 @@ FIELDS = ["model", "messages", "stream", "stop", "tools", "tool_choice", "metada
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON))
 def test_no_json_is_anything_but_a_turn_or_a_named_error(fields: dict[str, Any]) -> None:
     body = json.dumps({"model": "hello", "messages": [USER]} | fields).encode()
-    with contextlib.suppress(InvalidArgument, MalformedBody):
+    with contextlib.suppress(InvalidArgument, MalformedBody, ModelNotFound):
         assert isinstance(to_turn_request(decode_request(body), TurnHeaders()), model.TurnRequest)
 
 
