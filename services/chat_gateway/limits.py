@@ -9,8 +9,8 @@ from chat_gateway.model.turn import AgentConfig, TurnLimit
 _PLAIN = re.compile(r"[\x21-\x7e]{1,190}")
 
 
-def turn_limits(caller: Caller, config: AgentConfig) -> tuple[TurnLimit, ...]:
-    """Returns them; most turns have none.
+def turn_limits(caller: Caller, config: AgentConfig | None) -> tuple[TurnLimit, ...]:
+    """Returns them; most turns have none. Without a config, those of the key.
 
     A turn waits for its agent, whose callers can't know who else uses it, and not for its key, whose owner decides how
     many turns it asks for at once.
@@ -18,6 +18,8 @@ def turn_limits(caller: Caller, config: AgentConfig) -> tuple[TurnLimit, ...]:
     own, found = caller.limits, []
     if own.requests_per_minute or own.concurrent_turns:
         found.append(TurnLimit(_subject("key", caller.id), own.requests_per_minute, own.concurrent_turns))
+    if config is None:
+        return tuple(found)
     if config.requests_per_minute is not None or config.max_concurrent_turns is not None:
         a_minute, at_once = config.requests_per_minute or 0, config.max_concurrent_turns or 0
         found.append(TurnLimit(_subject("agent", config.uid), a_minute, at_once, wait=True))

@@ -11,6 +11,8 @@ from chat_gateway.model.turn import AgentConfig
 from servicekit.errors import Draining
 from servicekit.values import value
 
+_NO_AGENT = ""
+
 
 @dataclass(frozen=True, slots=True)
 class TurnLimits:
@@ -78,10 +80,14 @@ class Scheduler:
         return Load(self._running, self._entered - self._running, self._limits)
 
     @contextmanager
-    def entered(self, config: AgentConfig) -> Iterator[EnteredTurn]:
-        """Counts a turn in, at once. Raises `TurnQueueFull` or `Draining`."""
-        self._check(config)
-        agent = self._agents.setdefault(config.uid, _AgentTurns())
+    def entered(self, config: AgentConfig | None) -> Iterator[EnteredTurn]:
+        """Counts a turn in, at once. Raises `TurnQueueFull` or `Draining`.
+
+        What names no agent has no config: all of it together is bounded as one agent.
+        """
+        uid = config.uid if config is not None else _NO_AGENT
+        self._check(uid, config)
+        agent = self._agents.setdefault(uid, _AgentTurns())
         self._entered += 1
         agent.entered += 1
         self._idle.clear()
@@ -91,7 +97,7 @@ class Scheduler:
             self._entered -= 1
             agent.entered -= 1
             if not agent.entered:
-                del self._agents[config.uid]
+                del self._agents[uid]
             if not self._entered:
                 self._idle.set()
 
@@ -118,19 +124,19 @@ class Scheduler:
             return False
         return True
 
-    def _check(self, config: AgentConfig) -> None:
+    def _check(self, uid: str, config: AgentConfig | None) -> None:
         if self._draining:
             raise Draining
         limits = self._limits
         if self._entered >= limits.running + limits.queued:
             raise TurnQueueFull("gateway", limits.running, limits.retry_after)
-        agent = self._agents.get(config.uid)
+        agent = self._agents.get(uid)
         running = self._agent_limit(config)
         if agent is not None and agent.entered >= running + limits.agent_queued:
             raise TurnQueueFull("agent", running, limits.retry_after)
 
-    def _agent_limit(self, config: AgentConfig) -> int:
-        own = config.max_concurrent_turns
+    def _agent_limit(self, config: AgentConfig | None) -> int:
+        own = config.max_concurrent_turns if config is not None else None
         return self._limits.agent_running if own is None else min(own, self._limits.running)
 
     async def _wait(self, agent: _AgentTurns, limit: int) -> None:

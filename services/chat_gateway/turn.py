@@ -1,22 +1,19 @@
 """The life of one turn, top to bottom."""
 
-import asyncio
-import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import dropwhile, takewhile
 
 from access.caller import current
 from chat_gateway.aborts import Aborts
+from chat_gateway.admission import Admission, bounded, new_turn_id
 from chat_gateway.agents.agent import TurnContext
 from chat_gateway.digest import request_digest
 from chat_gateway.instances import Instances
 from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
 from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
-from chat_gateway.model.errors import AgentNotFound, HistoryMismatch, TurnTimeout
+from chat_gateway.model.errors import AgentNotFound, HistoryMismatch
 from chat_gateway.model.history import EMPTY, compare, end_of_history, grown, is_transcript
 from chat_gateway.model.pairing import check_results_of_session, continues, whole_turns
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_turn_request
@@ -35,7 +32,6 @@ from chat_gateway.model.turn import (
     TurnOutcome,
     TurnRequest,
     TurnStarted,
-    begun_stateless,
 )
 from chat_gateway.ports import Configs, Sessions
 from chat_gateway.scheduler import EnteredTurn, Scheduler
@@ -81,6 +77,7 @@ class TurnRunner:
         self._sessions = sessions
         self._aborts = aborts
         self._lease_times = lease_times
+        self._admission = Admission(sessions, aborts, lease_times)
         self._metrics = metrics
         self._turn_timeout = turn_timeout
         self._bounds = bounds
@@ -102,7 +99,7 @@ class TurnRunner:
             digest = request_digest(request) if request.request_id else b""
             with self._scheduler.entered(config) as entered:
                 turn = _Started(new_turn_id(), datetime.now(UTC), digest, request, on_started, on_delta, entered)
-                async with self._bounded(request, config) as stop:
+                async with bounded(config.turn_timeout or self._turn_timeout, request.timeout) as stop:
                     if request.stateless:
                         outcome = await self._stateless(turn, config, stop)
                     else:
@@ -120,17 +117,6 @@ class TurnRunner:
         return replace(
             chosen, max_concurrent_turns=config.max_concurrent_turns, requests_per_minute=config.requests_per_minute
         )
-
-    @asynccontextmanager
-    async def _bounded(self, request: TurnRequest, config: AgentConfig) -> AsyncIterator[TurnStop]:
-        own = config.turn_timeout or self._turn_timeout
-        waits = request.timeout if request.timeout is not None else own
-        try:
-            async with asyncio.timeout(min(own, waits)) as scope:
-                stop = TurnStop(scope)
-                yield stop
-        except TimeoutError:
-            raise stop.error or TurnTimeout("deadline" if waits < own else "turn") from None
 
     async def _in_session(self, turn: _Started, config: AgentConfig, stop: TurnStop) -> TurnOutcome:
         begun, config = await self._begin(turn, config)
@@ -218,16 +204,8 @@ class TurnRunner:
 
     async def _stateless(self, turn: _Started, config: AgentConfig, stop: TurnStop) -> TurnOutcome:
         limits = turn_limits(current(), config)
-        if not limits:
-            return await self._answer_stateless(turn, config, begun_stateless(turn.request))
-        with self._aborts.unless_answered(turn.request, turn.turn_id, limits):
-            begun = await self._sessions.take_limits(turn.request, turn.turn_id, limits)
-        if begun.lease is None or not begun.lease.limits:
+        async with self._admission.limited(turn.request, turn.turn_id, limits, stop) as begun:
             return await self._answer_stateless(turn, config, begun)
-        async with self._held(begun.lease, stop) as lease:
-            outcome = await self._answer_stateless(turn, config, begun)
-            await lease.release()
-            return outcome
 
     async def _answer_stateless(self, turn: _Started, config: AgentConfig, begun: Begun) -> TurnOutcome:
         answer = await self._answer(turn, config, begun)
@@ -299,11 +277,6 @@ def _record(span: traces.Span, outcome: TurnOutcome) -> None:
     if outcome.session_id:
         span.set("gen_ai.conversation.id", outcome.session_id)
         span.set("parley.turn.number", outcome.turn_number)
-
-
-def new_turn_id() -> str:
-    """Returns 96 random bits as text: short, since every stored turn carries it."""
-    return secrets.token_urlsafe(12)
 
 
 async def _replay(turn: _Started, begun: Begun) -> TurnOutcome:

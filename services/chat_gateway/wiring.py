@@ -14,6 +14,7 @@ from access.key_client import KeyClient
 from access.peer_channel import as_service
 from access.rules import rules_of
 from chat_gateway.aborts import Aborts, AbortTimes
+from chat_gateway.admission import Admission
 from chat_gateway.clients.config_client import ConfigClient
 from chat_gateway.clients.provider_publisher import ProviderPublisher
 from chat_gateway.clients.readiness import Readiness
@@ -23,6 +24,7 @@ from chat_gateway.clients.template_publisher import publish_templates
 from chat_gateway.clients.turn_calls import turn_calls
 from chat_gateway.config_directory import ConfigDirectory, WatchTimes
 from chat_gateway.deletion import AgentDeletion
+from chat_gateway.embedding import Embeddings
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.chat_servicer import ChatServicer
 from chat_gateway.grpc_edge.runtime_servicer import RuntimeServicer
@@ -80,6 +82,7 @@ class _Core:
 
     turns: FinishingTurns
     preview: PromptPreview
+    embeddings: Embeddings
     instances: Instances
     scheduler: Scheduler
     configs: ConfigDirectory
@@ -130,6 +133,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
                 max_requests=settings.max_running_turns + settings.max_queued_turns + 256,
             ),
             authenticator=access.authenticator,
+            embeddings=core.embeddings,
         )
         http = await stack.enter_async_context(
             http_serving(
@@ -246,13 +250,14 @@ async def _core(
     stack.push_async_callback(aborts.close, settings.peer_timeout)
     scheduler = Scheduler(_turn_limits(settings))
     observe_runtime(scheduler, instances, configs, lambda: len(calls.streams))
+    lease_times = LeaseTimes(renew_interval=settings.lease_renew_interval)
     runner = TurnRunner(
         configs=configs,
         instances=instances,
         scheduler=scheduler,
         sessions=sessions,
         aborts=aborts,
-        lease_times=LeaseTimes(renew_interval=settings.lease_renew_interval),
+        lease_times=lease_times,
         metrics=TurnMetrics(),
         turn_timeout=settings.turn_timeout,
         bounds=settings.request_bounds,
@@ -262,7 +267,15 @@ async def _core(
     reader = SessionReaderClient(stubs, timeout=settings.peer_timeout)
     preview = PromptPreview(configs, reader, instances, settings.request_bounds)
     deletion = AgentDeletion(client, SessionAdminClient(stubs, timeout=settings.peer_timeout), configs, instances)
-    return _Core(turns, preview, instances, scheduler, configs, deletion, providers)
+    embeddings = Embeddings(
+        configs=configs,
+        providers=Providers(providers),
+        models={name: provider.models for name, provider in settings.providers.items()},
+        scheduler=scheduler,
+        admission=Admission(sessions, aborts, lease_times),
+        timeout=settings.turn_timeout,
+    )
+    return _Core(turns, preview, embeddings, instances, scheduler, configs, deletion, providers)
 
 
 async def _providers(

@@ -12,14 +12,19 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from access.api_key import is_api_key, new_api_key
+from access.caller import ANONYMOUS
 from access.errors import Unauthenticated
 from access.jwks import FetchFailed, read_document, usable_keys
 from access.oidc import OidcTokens
 from access.oidc_settings import OidcIssuer
 from chat_gateway.http_edge.openai.chat.request import decode_request, to_turn_request
+from chat_gateway.http_edge.openai.embeddings.request import read_request
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
-from chat_gateway.providers.adapter import BadAnswer
+from chat_gateway.providers.adapter import BadAnswer, ReportedError
+from chat_gateway.providers.gemini.embeddings import read_embeddings as read_batch
+from chat_gateway.providers.openai.embeddings import read_embeddings
 from chat_gateway.providers.openai.wire import decode_completion, to_usage
+from chat_gateway.providers.provider import EmbeddingCall, VectorFormat
 from chat_gateway.providers.sse import EventTooLarge, SseParser
 from config_svc import paging
 from config_svc.model.errors import InvalidPageToken as InvalidConfigToken
@@ -56,6 +61,20 @@ def completion(data: bytes) -> None:
     with suppress(BadAnswer):
         usage = to_usage(decode_completion(data).usage)
         assert min(usage.prompt_tokens, usage.completion_tokens) >= 0
+
+
+def embeddings(data: bytes) -> None:
+    """A provider's vectors, in either form: each is JSON of what was asked for."""
+    for asked, read in itertools.product(VectorFormat, (read_embeddings, read_batch)):
+        with suppress(BadAnswer, ReportedError):
+            answer = read(data, EmbeddingCall("m", ["a"], asked), "p")
+            [vector] = map(json.loads, answer.vectors)
+            assert isinstance(vector, str if asked is VectorFormat.BASE64 else list)
+
+
+def embeddings_body(data: bytes) -> None:
+    with suppress(ServiceError):
+        read_request(data, TurnHeaders(), ANONYMOUS)
 
 
 def jwks(data: bytes) -> None:
@@ -123,6 +142,12 @@ def api_key(text: str) -> None:
 
 _CHUNK = {"id": "1", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}], "usage": None}
 _ANSWER = _CHUNK | {"usage": {"prompt_tokens": 3, "completion_tokens": 4}, "model": "m"}
+_VECTORS: list[dict[str, Any]] = [
+    {"data": [{"index": 0, "embedding": [0.5]}], "usage": {"prompt_tokens": 1}},
+    {"data": [{"index": 0, "embedding": "AAAAPw=="}]},
+    {"embeddings": [{"values": [0.5]}]},
+]
+_EMBEDDED = {"model": "a", "input": ["x"], "encoding_format": "base64", "dimensions": 2, "user": "u"}
 _STREAM = b"data: " + json.dumps(_CHUNK).encode() + b"\n\n"
 _STREAMS = damaged(
     _STREAM * 3 + b"data: [DONE]\n\n", b"\xef\xbb\xbf: hi\r\n\r\ndata: a\r\rdata\r\ndata:b\n\n", b"data:\n" * 50
@@ -167,6 +192,12 @@ def _session_token(payload: bytes) -> str:
 TARGETS = {
     "sse": Target(st.tuples(_STREAMS | st.binary(max_size=80), st.lists(st.integers(0, 10_000), max_size=6)), sse),
     "completion": Target(foreign(json.dumps(_ANSWER).encode()) | with_foreign_members(_ANSWER), completion),
+    "embeddings": Target(
+        st.one_of(*(foreign(json.dumps(one).encode()) | with_foreign_members(one) for one in _VECTORS)), embeddings
+    ),
+    "embeddings_body": Target(
+        foreign(json.dumps(_EMBEDDED).encode()) | with_foreign_members(_EMBEDDED), embeddings_body
+    ),
     "jwks": Target(
         st.one_of(
             foreign(json.dumps({"keys": [_KEY, _CURVE]}).encode()),

@@ -4,8 +4,10 @@ It runs on a thread with an event loop of its own, so that tests may block their
 """
 
 import asyncio
+import base64
 import json
 import re
+import struct
 import threading
 import time
 from collections import deque
@@ -42,6 +44,19 @@ def _text_of(content: object) -> str:
     if isinstance(content, list):
         return "".join(str(part.get("text", "")) for part in content)
     return str(content)
+
+
+def _embeddings(body: dict[str, Any]) -> dict[str, Any]:
+    """Vectors that tell the inputs apart: place and length, then zeros."""
+    given = body["input"]
+    inputs = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+    size = body.get("dimensions", 4)
+    vectors = [[float(place), float(len(one)), *[0.0] * (size - 2)] for place, one in enumerate(inputs)]
+    coded = [base64.b64encode(struct.pack(f"<{size}f", *vector)).decode() for vector in vectors]
+    sent = coded if body.get("encoding_format") == "base64" else vectors
+    data = [{"object": "embedding", "index": place, "embedding": one} for place, one in enumerate(sent)]
+    usage = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
+    return {"object": "list", "data": data, "model": body["model"], "usage": usage}
 
 
 def echo(messages: list[dict[str, Any]]) -> str:
@@ -140,6 +155,7 @@ class MockModel:
     async def _listen(self) -> None:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_post("/v1/embeddings", self._embed)
         app.router.add_get("/v1/models", self._models)
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.05)
         await runner.setup()
@@ -155,6 +171,15 @@ class MockModel:
 
     async def _models(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "tests"}]})
+
+    async def _embed(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.requests.append(body)
+        self.headers.append(dict(request.headers))
+        behaviour = self._script.popleft() if self._script else self.default
+        if behaviour.status != 200:
+            return web.Response(body=behaviour.body or b"", status=behaviour.status, headers=behaviour.headers)
+        return web.json_response(_embeddings(body))
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

@@ -30,6 +30,7 @@ AGENT = {"name": "X", "template_id": "assistant", "model": {"provider": "mock", 
 CHAT = {"model": "hello", "messages": [{"role": "user", "content": "Hi"}], "store": False}
 BODIES: dict[tuple[str, str], Any] = {
     ("post", "/v1/chat/completions"): CHAT,
+    ("post", "/v1/embeddings"): {"model": "hello", "input": "Hi"},
     ("post", "/v1/agents"): AGENT,
     ("put", "/v1/agents/{agent_id}"): AGENT,
     ("patch", "/v1/agents/{agent_id}"): {"name": "X"},
@@ -242,6 +243,7 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
         reading = method == "get" or path == "/v1/users:export"
         expected = {
             "chat": "chat",
+            "embeddings": "chat",
             "agents": AGENTS_READ if reading else AGENTS_WRITE,
             "templates": AGENTS_READ,
             "providers": AGENTS_READ,

@@ -328,6 +328,8 @@ ELSEWHERE = {
     "SESSION_ALREADY_EXISTS": "tests/contract/session_svc/test_sessions.py::test_an_id_is_taken_until_its_session_ends",
     "UNSUPPORTED_FIELD": "tests/unit/chat_gateway/test_openai_request.py::"
     "test_other_fields_go_on_or_are_refused_by_name",
+    "EMBEDDINGS_UNSUPPORTED": "tests/unit/chat_gateway/test_provider_embeddings.py::"
+    "test_a_kind_without_embeddings_is_named",
     "CANCELLED": "tests/service/chat_gateway/http_edge/test_connections.py::"
     "test_a_client_that_does_not_read_is_cut_off_and_its_turn_cancelled",
     "TEMPLATE_CONFLICT": "tests/service/config_svc/test_errors.py::test_each_reason",

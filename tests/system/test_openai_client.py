@@ -8,8 +8,8 @@ from uuid import uuid4
 import openai
 import pytest
 
-from tests.servers.mock_model import Behaviour
-from tests.servers.system import System
+from tests.servers.mock_model import MODEL, Behaviour
+from tests.servers.system import PROVIDER, System
 
 WEATHER = {
     "type": "function",
@@ -120,6 +120,30 @@ def test_it_lists_agents_as_models(client: openai.OpenAI, agent: str) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("nobody")
     assert caught.value.code == "agent_not_found"
+
+
+def test_it_embeds_with_the_model_of_an_agent_and_with_a_providers_own(
+    parley_system: System, client: openai.OpenAI, agent: str
+) -> None:
+    texts = ["a", "bcd"]
+    raw = client.embeddings.with_raw_response.create(model=agent, input=texts)  # base64, unless it is told otherwise
+    found = raw.parse()
+    assert [one.embedding for one in found.data] == [[0.0, 1.0, 0.0, 0.0], [1.0, 3.0, 0.0, 0.0]]
+    assert (found.model, found.usage.prompt_tokens, found.usage.total_tokens) == (agent, 2, 2)
+    assert (raw.headers["x-parley-provider"], raw.headers["x-agent-revision"]) == (PROVIDER, "1")
+    assert parley_system.model.requests[-1]["model"] == MODEL
+    small = client.embeddings.create(
+        model=f"{PROVIDER}/any/model", input=[[1, 2], [3]], encoding_format="float", dimensions=3, user="ann smith"
+    )
+    assert [one.embedding for one in small.data] == [[0.0, 2.0, 0.0], [1.0, 1.0, 0.0]]
+    asked = {"model": "any/model", "input": [[1, 2], [3]], "dimensions": 3, "user": "ann smith"}
+    assert parley_system.model.requests[-1] == asked
+    for model in ("nobody", "nobody/m", "No agent", f"{PROVIDER}/"):
+        with pytest.raises(openai.NotFoundError):
+            client.embeddings.create(model=model, input="x")
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.embeddings.create(model=agent, input=[])
+    assert caught.value.param == "input"
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -26,6 +26,7 @@ from access.caller import CHAT, Caller
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.stubs import CONFIG_SVC, SESSION_SVC, Stubs
 from chat_gateway.deletion import AgentDeletion
+from chat_gateway.embedding import Embeddings
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.admin.access.audit import audit_router
 from chat_gateway.http_edge.admin.access.routes import access_router
@@ -41,6 +42,8 @@ from chat_gateway.http_edge.admin.sessions.users import users_router
 from chat_gateway.http_edge.dependencies import Dependencies, HttpSettings
 from chat_gateway.http_edge.openai.chat.handler import ChatCompletions
 from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH
+from chat_gateway.http_edge.openai.embeddings.handler import EmbeddingsHandler
+from chat_gateway.http_edge.openai.embeddings.operation import EMBEDDINGS_PATH
 from chat_gateway.http_edge.wire.auth import (
     Authorizer,
     note_query_parameters,
@@ -81,7 +84,7 @@ _COLLECTION_DEPTH = 2  # /v1/sessions
 _RETRY_AFTER = 1.0
 
 TurnRoute = Callable[[RequestContext, Caller], Awaitable[int]]
-"""Serves a POST that asks for a turn, and returns the status that it was answered with."""
+"""Serves a POST that asks for a model, and returns the status that it was answered with."""
 
 log = structlog.get_logger("chat_gateway.http")
 
@@ -95,6 +98,7 @@ def build_app(
     settings: HttpSettings | None = None,
     *,
     authenticator: Authenticator | None = None,
+    embeddings: Embeddings | None = None,
     registry: CollectorRegistry = REGISTRY,
 ) -> ASGIApp:
     """Returns the gateway's HTTP edge as an ASGI application. It starts no tasks and owns no connections.
@@ -123,7 +127,9 @@ def build_app(
     )
     require_scopes(admin)
     note_query_parameters(admin)
-    turn_routes = {CHAT_PATH: ChatCompletions(turns, bounds).serve}
+    turn_routes: dict[str, TurnRoute] = {CHAT_PATH: ChatCompletions(turns, bounds).serve}
+    if embeddings is not None:
+        turn_routes[EMBEDDINGS_PATH] = EmbeddingsHandler(embeddings, bounds).serve
     return _Edge(turn_routes, admin, authorizer, bounds, RequestDurations(registry)).serve
 
 

@@ -1,9 +1,9 @@
-"""One turn over HTTP, whatever the protocol: what is read, the turn, its answer whole or streamed, its errors."""
+"""One request over HTTP that asks for a model, whatever the protocol: what is read, its answer, its errors."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import structlog
 
@@ -12,6 +12,7 @@ from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.wire.bodies import BodyTimeout, ClientGone, read_body, unpack
 from chat_gateway.http_edge.wire.context import CLIENT_GONE, RequestContext
 from chat_gateway.http_edge.wire.errors import encode_error, error_headers, http_status
+from chat_gateway.http_edge.wire.limit_headers import Headers
 from chat_gateway.http_edge.wire.refusal import refuse
 from chat_gateway.http_edge.wire.sse import EventStream, event
 from chat_gateway.http_edge.wire.turn_headers import PROVIDER_HEADER, answer_headers
@@ -20,6 +21,8 @@ from chat_gateway.model.turn import Delta, TurnOutcome, TurnRequest, TurnStarted
 from servicekit.errors import Draining, Internal, InvalidArgument, MessageTooLarge, ServiceError, Violation
 
 log = structlog.get_logger("chat_gateway.http")
+
+T = TypeVar("T")
 
 
 class TurnEvents(Protocol):
@@ -35,35 +38,18 @@ class TurnEvents(Protocol):
         """Returns the end of the answer; called once, after the turn was stored."""
 
 
-class TurnExchange:
-    """One request for a turn and its answer, as a context: what fails inside is answered, and does not leave it.
+class Exchange:
+    """One request and its answer, as a context: what fails inside is answered, and does not leave it.
 
-    After it, `status` is what the request was answered with. A client that leaves while the turn runs cancels the
-    task, as a drain of the server does; only the latter is answered. `param_of` gives a field of `TurnRequest` the name
-    that the protocol's callers know it by.
+    After it, `status` is what the request was answered with. A client that leaves while its request is worked on
+    cancels the task, as a drain of the server does; only the latter is answered. `param_of` gives a field of the use
+    case the name that the protocol's callers know it by.
     """
 
-    __slots__ = (
-        "_client_gone",
-        "_context",
-        "_param_of",
-        "_reading",
-        "_settings",
-        "_stream",
-        "_task",
-        "_turns",
-        "status",
-    )
+    __slots__ = ("_client_gone", "_context", "_param_of", "_reading", "_settings", "_stream", "_task", "status")
 
-    def __init__(
-        self,
-        context: RequestContext,
-        turns: FinishingTurns,
-        settings: HttpSettings,
-        param_of: Callable[[str], str],
-    ) -> None:
+    def __init__(self, context: RequestContext, settings: HttpSettings, param_of: Callable[[str], str]) -> None:
         self._context = context
-        self._turns = turns
         self._settings = settings
         self._param_of = param_of
         self._task = asyncio.current_task()
@@ -84,36 +70,17 @@ class TurnExchange:
         encoding = self._context.headers.get(b"content-encoding")
         return body if encoding is None else unpack(body, encoding, self._settings.max_body_bytes)
 
-    async def run(self, request: TurnRequest) -> TurnOutcome:
-        """Runs a turn that is answered whole, and returns its outcome once it is stored."""
+    async def watched(self, work: Awaitable[T]) -> T:
+        """Returns what comes of the work, which a client that leaves cancels."""
         self._context.connection.watch(self._leave)
-        outcome = await self._turns.run(request)
+        outcome = await work
         self._unwatch()
         return outcome
 
-    async def respond(self, outcome: TurnOutcome, body: bytes) -> None:
-        """Answers with `body`, which says what came of the turn."""
+    async def answer(self, body: bytes, headers: Headers) -> None:
+        """Answers with 200."""
         self.status = 200
-        await self._context.respond(200, body, answer_headers(outcome))
-
-    async def stream(self, request: TurnRequest, events: TurnEvents) -> None:
-        """Runs a turn and sends its answer as it grows; the end only once the turn is stored."""
-        settings = self._settings
-        stream = EventStream(self._context, settings.keep_alive_interval, settings.write_timeout, self._leave)
-        self._stream = stream
-
-        async def on_started(started: TurnStarted) -> None:
-            stream.open(answer_headers(started), events.start(started))
-
-        async def on_delta(delta: Delta) -> None:
-            if delta.provider:
-                stream.set_header(PROVIDER_HEADER, delta.provider.encode("latin-1"))
-            await stream.write(events.delta(delta))
-
-        outcome = await self._turns.run(request, on_started, on_delta)
-        self._unwatch()
-        await stream.end(events.finish(outcome))
-        self.status = 200
+        await self._context.respond(200, body, headers)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -174,3 +141,46 @@ class TurnExchange:
         self._context.connection.unwatch()
         if self._stream is not None:
             self._stream.close()
+
+
+class TurnExchange(Exchange):
+    """One request for a turn, and its answer."""
+
+    __slots__ = ("_turns",)
+
+    def __init__(
+        self,
+        context: RequestContext,
+        turns: FinishingTurns,
+        settings: HttpSettings,
+        param_of: Callable[[str], str],
+    ) -> None:
+        super().__init__(context, settings, param_of)
+        self._turns = turns
+
+    async def run(self, request: TurnRequest) -> TurnOutcome:
+        """Runs a turn that is answered whole, and returns its outcome once it is stored."""
+        return await self.watched(self._turns.run(request))
+
+    async def respond(self, outcome: TurnOutcome, body: bytes) -> None:
+        """Answers with `body`, which says what came of the turn."""
+        await self.answer(body, answer_headers(outcome))
+
+    async def stream(self, request: TurnRequest, events: TurnEvents) -> None:
+        """Runs a turn and sends its answer as it grows; the end only once the turn is stored."""
+        settings = self._settings
+        stream = EventStream(self._context, settings.keep_alive_interval, settings.write_timeout, self._leave)
+        self._stream = stream
+
+        async def on_started(started: TurnStarted) -> None:
+            stream.open(answer_headers(started), events.start(started))
+
+        async def on_delta(delta: Delta) -> None:
+            if delta.provider:
+                stream.set_header(PROVIDER_HEADER, delta.provider.encode("latin-1"))
+            await stream.write(events.delta(delta))
+
+        outcome = await self._turns.run(request, on_started, on_delta)
+        self._unwatch()
+        await stream.end(events.finish(outcome))
+        self.status = 200

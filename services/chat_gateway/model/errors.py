@@ -41,10 +41,10 @@ class ModelNotFound(ServiceError):
     code = Code.NOT_FOUND
     reason = Reason.MODEL_NOT_FOUND
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, rule: str = RESOURCE_ID_RULE) -> None:
         super().__init__(
             f"there is no model {model[:_MAX_SHOWN]!r}: a model is an agent, by its id",
-            violations=[Violation("model", RESOURCE_ID_RULE)],
+            violations=[Violation("model", rule)],
             metadata={"model": model[:_MAX_SHOWN]},
         )
 
@@ -206,6 +206,19 @@ class UnsupportedField(ServiceError):
             "; ".join(f"{violation.field}: {violation.description}" for violation in violations),
             metadata={"provider": provider},
             violations=violations,
+        )
+
+
+class EmbeddingsUnsupported(ServiceError):
+    """The provider's API has no embeddings."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = Reason.EMBEDDINGS_UNSUPPORTED
+
+    def __init__(self, provider: str, kind: str) -> None:
+        super().__init__(
+            f"provider {provider!r} has no embeddings: its kind, {kind}, has no such API",
+            metadata={"provider": provider},
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import field
 from typing import Protocol
 
 from chat_gateway.model.turn import Delta
-from chat_gateway.providers.provider import ModelAnswer, ModelCall
+from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, ModelAnswer, ModelCall
 from servicekit.values import value
 
 
@@ -65,6 +65,8 @@ class Adapter(Protocol):
     """Writes and reads one kind's JSON for one provider."""
 
     kind: str
+    max_embedding_inputs: int
+    """How many inputs one request for embeddings takes; 0: the API has none."""
 
     def credentials(self, key: str | None) -> Mapping[str, str]:
         """Returns the headers that carry the provider's key, and whatever else every request of the kind has."""
@@ -80,4 +82,12 @@ class Adapter(Protocol):
 
     def stream(self, call: ModelCall) -> AnswerStream:
         """Returns what puts the streamed answer to the call together."""
+        ...
+
+    def embedding_request(self, call: EmbeddingCall) -> WireRequest:
+        """Returns the request for the vectors of at most `max_embedding_inputs` inputs. Raises as `request`."""
+        ...
+
+    def read_embeddings(self, body: bytes, call: EmbeddingCall) -> EmbeddingAnswer:
+        """Returns a vector for each input. Raises `BadAnswer` and `ReportedError`."""
         ...

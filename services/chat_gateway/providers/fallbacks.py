@@ -9,7 +9,14 @@ from chat_gateway.model.errors import ProviderUnknown
 from chat_gateway.model.turn import AgentConfig, Delta, Fallback, FinishReason, OnDelta, Usage
 from chat_gateway.providers.failures import TRIGGERS, Failure, failure_of
 from chat_gateway.providers.observed import ModelMetrics
-from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider, Providers
+from chat_gateway.providers.provider import (
+    EmbeddingAnswer,
+    EmbeddingCall,
+    ModelAnswer,
+    ModelCall,
+    Provider,
+    Providers,
+)
 from chat_gateway.providers.relay import Relay
 from servicekit.errors import ServiceError
 
@@ -59,6 +66,10 @@ class FallbackProvider:
                 self._metrics.fell_back(asked, provider.name, failure.value)
             failure, asked = await tries.ask(provider, replace(call, model=fallback.model)), provider.name
         return tries.result()
+
+    async def embed(self, call: EmbeddingCall) -> EmbeddingAnswer:
+        """Asks the first alone: the vectors of another model can't be compared with its own."""
+        return await self._first.embed(call)
 
 
 class _Tries:

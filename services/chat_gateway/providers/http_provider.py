@@ -8,13 +8,14 @@ from typing import Final, NoReturn, Self
 from aiohttp import ClientError, ClientResponse, ConnectionTimeoutError
 
 from chat_gateway.model.errors import ProviderBadResponse, ProviderTimeout, UnsupportedField
-from chat_gateway.model.turn import Message, OnDelta
-from chat_gateway.providers.adapter import Adapter, AnswerStream, BadAnswer, ReportedError
+from chat_gateway.model.turn import Message, OnDelta, Usage
+from chat_gateway.providers.adapter import Adapter, AnswerStream, BadAnswer, ReportedError, WireRequest
 from chat_gateway.providers.http_client import Endpoint, transport_error
-from chat_gateway.providers.provider import ModelAnswer, ModelCall
+from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, ModelAnswer, ModelCall
 from chat_gateway.providers.sse import EventTooLarge, SseParser
 from chat_gateway.providers.upstream_errors import MAX_ERROR_BYTES, ErrorReader
 from servicekit import traces
+from servicekit.errors import ServiceError
 
 MAX_ANSWER_BYTES = 240 * 1024
 """The longest answer that is taken, in bytes of UTF-8: with the longest request it still fits CommitTurn's 1 MiB."""
@@ -24,6 +25,11 @@ USAGE_GRACE: Final = 2.0
 
 _MAX_BODY_BYTES = 4 * MAX_ANSWER_BYTES
 _MAX_LOGPROBS_BYTES = 8 * 1024 * 1024
+MAX_EMBEDDINGS_BYTES: Final = 32 * 1024 * 1024
+"""The largest answer with vectors: some 2000 of 3072 numbers as base64, or 500 written as numbers."""
+_LARGE_BYTES = 256 * 1024
+"""From here on, vectors are read on a thread: it takes longer than a turn may be held up."""
+_FAILURES = (TimeoutError, ClientError, BadAnswer, EventTooLarge, ReportedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +74,58 @@ class HttpProvider:
             raise UnsupportedField(self.name, call.extra)
         request = self._adapter.request(call, stream=on_delta is not None)
         try:
-            async with asyncio.timeout(limit) as bound:
-                headers = {**request.headers, **dict(traces.outgoing())} if traces.on() else request.headers
-                async with await self._endpoint.send(request.path, request.body, headers) as response:
-                    if response.status != 200:
-                        await self._refuse(response)
-                    if on_delta is None:
-                        return self._bounded(self._adapter.read(await self._body(response, call), call))
-                    with _Silence(bound, self._bounds.between_tokens) as silence:
-                        return await self._streamed(response, call, on_delta, silence, phase)
-        except ConnectionTimeoutError:
-            raise ProviderTimeout(self.name, "connect") from None
-        except TimeoutError:
-            raise ProviderTimeout(self.name, phase.name) from None
-        except ClientError as error:
-            raise transport_error(self.name, error) from error
-        except BadAnswer as error:
-            raise ProviderBadResponse(self.name, str(error)) from None
-        except EventTooLarge:
-            raise ProviderBadResponse(self.name, "an event that is too large") from None
-        except ReportedError as error:
-            raise self._errors.reported(error.body) from None
+            async with asyncio.timeout(limit) as bound, await self._send(request) as response:
+                if response.status != 200:
+                    await self._refuse(response)
+                if on_delta is None:
+                    most = _MAX_LOGPROBS_BYTES if "logprobs" in call.extra else _MAX_BODY_BYTES
+                    return self._bounded(self._adapter.read(await _body(response, most), call))
+                with _Silence(bound, self._bounds.between_tokens) as silence:
+                    return await self._streamed(response, call, on_delta, silence, phase)
+        except _FAILURES as error:
+            raise self._failure(error, phase.name) from error
+
+    async def embed(self, call: EmbeddingCall) -> EmbeddingAnswer:
+        most = self._adapter.max_embedding_inputs or len(call.inputs)
+        parts = [replace(call, inputs=call.inputs[n : n + most]) for n in range(0, len(call.inputs), most)]
+        try:
+            async with asyncio.timeout(self._bounds.answer):
+                answers = [await self._embed(part) for part in parts]
+        except _FAILURES as error:
+            raise self._failure(error, "answer") from error
+        if len(answers) == 1:
+            return answers[0]
+        tokens = sum(answer.usage.prompt_tokens for answer in answers)
+        vectors = tuple(vector for answer in answers for vector in answer.vectors)
+        return replace(answers[-1], vectors=vectors, usage=Usage(tokens))
+
+    async def _embed(self, call: EmbeddingCall) -> EmbeddingAnswer:
+        async with await self._send(self._adapter.embedding_request(call)) as response:
+            if response.status != 200:
+                await self._refuse(response)
+            body = await _body(response, MAX_EMBEDDINGS_BYTES)
+            if len(body) < _LARGE_BYTES:
+                return self._adapter.read_embeddings(body, call)
+            return await asyncio.to_thread(self._adapter.read_embeddings, body, call)
+
+    async def _send(self, request: WireRequest) -> ClientResponse:
+        headers = {**request.headers, **dict(traces.outgoing())} if traces.on() else request.headers
+        return await self._endpoint.send(request.path, request.body, headers)
+
+    def _failure(self, error: Exception, phase: str) -> ServiceError:
+        match error:
+            case ConnectionTimeoutError():
+                return ProviderTimeout(self.name, "connect")
+            case TimeoutError():
+                return ProviderTimeout(self.name, phase)
+            case ClientError():
+                return transport_error(self.name, error)
+            case ReportedError():
+                return self._errors.reported(error.body)
+            case EventTooLarge():
+                return ProviderBadResponse(self.name, "an event that is too large")
+            case _:
+                return ProviderBadResponse(self.name, str(error))
 
     async def _streamed(
         self,
@@ -168,17 +205,6 @@ class HttpProvider:
     def _too_long(self) -> NoReturn:
         raise BadAnswer(f"an answer longer than {self._max_answer_bytes} bytes")
 
-    async def _body(self, response: ClientResponse, call: ModelCall) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        limit = _MAX_LOGPROBS_BYTES if "logprobs" in call.extra else _MAX_BODY_BYTES
-        while chunk := await response.content.readany():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                raise BadAnswer(f"an answer longer than {limit} bytes")
-        return b"".join(chunks)
-
     async def _refuse(self, response: ClientResponse) -> NoReturn:
         said = b""
         try:
@@ -187,6 +213,17 @@ class HttpProvider:
         except ClientError:
             pass  # the status says enough
         raise self._errors.refused(response.status, response.headers, said[:MAX_ERROR_BYTES])
+
+
+async def _body(response: ClientResponse, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await response.content.readany():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            raise BadAnswer(f"an answer longer than {limit} bytes")
+    return b"".join(chunks)
 
 
 class _Phase:

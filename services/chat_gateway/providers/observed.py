@@ -3,11 +3,12 @@
 import json
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 from chat_gateway.model.turn import Message, OnDelta, Sampling, Usage
-from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider
+from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, ModelAnswer, ModelCall, Provider
 from servicekit import traces
 from servicekit.errors import ServiceError
 
@@ -17,6 +18,9 @@ MAX_MODELS = 100
 _SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 _OK = ""
+CHAT: Final = "chat"
+EMBEDDINGS: Final = "embeddings"
+"""The names of operations."""
 
 
 class ModelMetrics:
@@ -45,16 +49,21 @@ class ModelMetrics:
             registry=registry,
         )
         self._models: set[tuple[str, str]] = set()
-        self._calls: dict[tuple[str, str, str], Histogram] = {}
-        self._usage: dict[tuple[str, str, str], Histogram] = {}
+        self._calls: dict[tuple[str, str, str, str], Histogram] = {}
+        self._usage: dict[tuple[str, str, str, str], Histogram] = {}
 
-    def observe(self, provider: str, model: str, seconds: float, error: str, usage: Usage | None) -> None:
+    def observe(
+        self, provider: str, model: str, seconds: float, error: str, usage: Usage | None, operation: str = CHAT
+    ) -> None:
         """Records one call; `error` is the reason that it failed for, empty for none."""
         model = self._label(provider, model)
-        _child(self._calls, self._seconds, provider, model, error).observe(seconds)
+        _child(self._calls, self._seconds, (operation, provider, model, error)).observe(seconds)
         if usage is not None:
-            _child(self._usage, self._tokens, provider, model, "input").observe(usage.prompt_tokens)
-            _child(self._usage, self._tokens, provider, model, "output").observe(usage.completion_tokens)
+            _child(self._usage, self._tokens, (operation, provider, model, "input")).observe(usage.prompt_tokens)
+            if operation == CHAT:
+                _child(self._usage, self._tokens, (operation, provider, model, "output")).observe(
+                    usage.completion_tokens
+                )
 
     def fell_back(self, provider: str, fallback: str, failure: str) -> None:
         """Records that one provider is asked for what another one failed to answer."""
@@ -70,12 +79,11 @@ class ModelMetrics:
 
 
 def _child(
-    children: dict[tuple[str, str, str], Histogram], parent: Histogram, provider: str, model: str, last: str
+    children: dict[tuple[str, str, str, str], Histogram], parent: Histogram, labels: tuple[str, str, str, str]
 ) -> Histogram:
-    key = (provider, model, last)
-    child = children.get(key)
+    child = children.get(labels)
     if child is None:
-        child = children[key] = parent.labels("chat", provider, model, last)
+        child = children[labels] = parent.labels(*labels)
     return child
 
 
@@ -106,6 +114,21 @@ class ObservedProvider:
         finally:
             self._metrics.observe(self.name, call.model, time.perf_counter() - start, error, usage)
 
+    async def embed(self, call: EmbeddingCall) -> EmbeddingAnswer:
+        start = time.perf_counter()
+        error, usage = "cancelled", None
+        try:
+            with traces.span(f"{EMBEDDINGS} {call.model}", "client", _embedding(self.name, call)) as span:
+                answer = await self._provider.embed(call)
+                span.set("gen_ai.usage.input_tokens", answer.usage.prompt_tokens)
+            error, usage = _OK, answer.usage
+            return answer
+        except ServiceError as failure:
+            error = failure.reason.lower()
+            raise
+        finally:
+            self._metrics.observe(self.name, call.model, time.perf_counter() - start, error, usage, EMBEDDINGS)
+
     async def _traced(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
         with traces.span(f"chat {call.model}", "client", _asked(self.name, call)) as span:
             if self._content:
@@ -123,11 +146,22 @@ class ObservedProvider:
 
 def _asked(provider: str, call: ModelCall) -> dict[str, traces.Attribute]:
     return {
-        "gen_ai.operation.name": "chat",
+        "gen_ai.operation.name": CHAT,
         "gen_ai.provider.name": provider,
         "gen_ai.request.model": call.model,
         **_sampling(call.sampling),
     }
+
+
+def _embedding(provider: str, call: EmbeddingCall) -> dict[str, traces.Attribute]:
+    asked: dict[str, traces.Attribute] = {
+        "gen_ai.operation.name": EMBEDDINGS,
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.model": call.model,
+    }
+    if call.dimensions is not None:
+        asked["gen_ai.embeddings.dimension.count"] = call.dimensions
+    return asked
 
 
 def _sampling(sampling: Sampling) -> dict[str, traces.Attribute]:

@@ -1,5 +1,6 @@
 """What a provider is to an agent."""
 
+import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any, Protocol, TypeVar
@@ -34,6 +35,39 @@ class ModelAnswer:
     details: AnswerDetails = NO_DETAILS
 
 
+class VectorFormat(enum.StrEnum):
+    """How a vector is written, by OpenAI's names."""
+
+    FLOAT = "float"
+    """A list of numbers."""
+    BASE64 = "base64"
+    """32-bit floats, little-endian, as base64."""
+
+
+@value
+class EmbeddingCall:
+    """One call of a model for the vectors of texts. An input is a text, or the numbers of its tokens."""
+
+    model: str
+    inputs: Sequence[str | Sequence[int]]
+    encoding: VectorFormat = VectorFormat.FLOAT
+    dimensions: int | None = None
+    user: str = ""
+    """The provider's name for the end user, as the caller gave it."""
+    extra: Mapping[str, bytes] = field(default_factory=dict)
+    """Other fields of the request, each as JSON: an adapter sends them, or raises `UnsupportedField`."""
+
+
+@value
+class EmbeddingAnswer:
+    """The vectors in the order of the inputs, each as JSON in the format that was asked for."""
+
+    vectors: tuple[bytes, ...]
+    usage: Usage
+    model: str
+    provider: str
+
+
 class Provider(Protocol):
     """An upstream that serves models."""
 
@@ -48,6 +82,10 @@ class Provider(Protocol):
         Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderRejected`, `ProviderBadResponse`. When cancelled it
         closes the connection, so that the provider stops.
         """
+        ...
+
+    async def embed(self, call: EmbeddingCall) -> EmbeddingAnswer:
+        """Returns the vectors of the inputs. Raises as `complete`, and `EmbeddingsUnsupported`."""
         ...
 
 

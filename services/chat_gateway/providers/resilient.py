@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import structlog
 
@@ -12,7 +13,7 @@ from chat_gateway.model.turn import NO_DETAILS, AnswerDetails, OnDelta
 from chat_gateway.providers.breaker import BreakerBounds, CircuitBreaker, CircuitState
 from chat_gateway.providers.failures import Failure, asked_wait, failure_of, is_of_key, is_worth_a_retry, status_of
 from chat_gateway.providers.keys import Key, Keys
-from chat_gateway.providers.provider import ModelAnswer, ModelCall
+from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, ModelAnswer, ModelCall, Provider
 from chat_gateway.providers.relay import Relay
 from servicekit.errors import ServiceError
 
@@ -21,6 +22,9 @@ log = structlog.get_logger(__name__)
 _KEY_ASIDE_SECONDS = 60.0
 """How long a key is set aside that the provider refuses without saying for how long."""
 _MAX_KEY_ASIDE_SECONDS = 600.0
+
+T = TypeVar("T")
+_Ask = Callable[[Provider], Awaitable[T]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,18 @@ class ResilientProvider:
         return ", ".join(problems) or "ok"
 
     async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
+        relay = None if on_delta is None else Relay(on_delta)
+        answer = await self._placed(lambda provider: provider.complete(call, relay), relay)
+        if answer.details is not NO_DETAILS:
+            return replace(answer, details=replace(answer.details, provider=self.name))
+        return ModelAnswer(answer.message, answer.finish_reason, answer.usage, answer.model, self._details)
+
+    async def embed(self, call: EmbeddingCall) -> EmbeddingAnswer:
+        return await self._placed(lambda provider: provider.embed(call), None)
+
+    async def _placed(self, ask: _Ask[T], relay: Relay | None) -> T:
         if self._places is None:
-            return await self._complete(call, on_delta)
+            return await self._tried(ask, relay)
         try:
             async with asyncio.timeout(self._bounds.max_wait):
                 await self._places.acquire()
@@ -90,17 +104,16 @@ class ResilientProvider:
             limit = self._bounds.max_concurrent_calls
             raise TurnQueueFull(f"provider {self.name!r}", limit, retry_after=1.0) from None
         try:
-            return await self._complete(call, on_delta)
+            return await self._tried(ask, relay)
         finally:
             self._places.release()
 
-    async def _complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
-        relay = None if on_delta is None else Relay(on_delta)
+    async def _tried(self, ask: _Ask[T], relay: Relay | None) -> T:
         retries, refused = 0, 0
         while True:
             key = self.keys.pick()
             try:
-                return await self._try(key, call, relay)
+                return await self._try(key, ask)
             except ServiceError as error:
                 if relay is not None and relay.passed:
                     raise
@@ -115,14 +128,14 @@ class ResilientProvider:
             log.info("provider_retry", provider=self.name, retry=retries, pause=round(pause, 3))
             await asyncio.sleep(pause)
 
-    async def _try(self, key: Key, call: ModelCall, relay: Relay | None) -> ModelAnswer:
+    async def _try(self, key: Key, ask: _Ask[T]) -> T:
         breaker = self._breaker
         if not breaker.closed and (wait := breaker.wait()):
             raise ProviderUnavailable(self.name, "failed too often and is left alone for now", retry_after=wait)
         probe = breaker.begin()
         self.running += 1
         try:
-            answer = await key.provider.complete(call, relay)
+            answer = await ask(key.provider)
         except ServiceError as error:
             if failure_of(error) is Failure.DOWN:
                 breaker.fail(probe)
@@ -136,9 +149,7 @@ class ResilientProvider:
         finally:
             self.running -= 1
         breaker.succeed(probe)
-        if answer.details is not NO_DETAILS:
-            return replace(answer, details=replace(answer.details, provider=self.name))
-        return ModelAnswer(answer.message, answer.finish_reason, answer.usage, answer.model, self._details)
+        return answer
 
     def _log_opened(self, probe: bool) -> None:
         if not self._breaker.closed and not probe:

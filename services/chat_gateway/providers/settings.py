@@ -49,7 +49,11 @@ class DialectSwitches(BaseModel):
     finish_reason: bool | None = Field(
         default=None, description="Whether a stream says why it ended; without, one that ends in order is whole."
     )
-    extra_body: dict[str, Any] | None = Field(default=None, description="Fields of every request.")
+    base64_vectors: bool | None = Field(
+        default=None, description="Whether embeddings may be asked for as base64; read they are in any form."
+    )
+    dimensions_field: str | None = Field(default=None, description="The name of the size of embeddings.")
+    extra_body: dict[str, Any] | None = Field(default=None, description="Fields of every request for an answer.")
 
     def said(self) -> dict[str, Any]:
         """Returns the switches that are set."""
@@ -85,7 +89,9 @@ class ProviderSettings(ResilienceSettings):
     extra_query: dict[str, str] = Field(default={}, description="Query of every request, such as `api-version`.")
     extra_headers: dict[str, str] = Field(default={}, description="Headers of every request.")
     extra_body: dict[str, Any] = Field(
-        default={}, description="Fields of the body of every request; what a call says itself goes before them."
+        default={},
+        description="Fields of the body of every request for an answer, embeddings aside; what a call says itself goes "
+        "before them.",
     )
     ca_file: str = Field(
         default="", description="Certificates (PEM) of the authorities to trust, in place of the system's."

@@ -106,6 +106,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION. Agent configs name the tool server, which can't be deleted before they name it no more.
     Metadata: tool_server_id, agent_ids (at most 10 of them, separated by `,`), agent_count.
     """
+    REASON_EMBEDDINGS_UNSUPPORTED: _Reason.ValueType  # 87
+    """FAILED_PRECONDITION. The provider's API has no embeddings. HTTP only. Metadata: provider."""
     REASON_TURN_QUEUE_FULL: _Reason.ValueType  # 100
     """RESOURCE_EXHAUSTED. The gateway, the agent or the session has as many turns running and queued as it may.
     `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.
@@ -265,6 +267,8 @@ REASON_TOOL_SERVER_IN_USE: Reason.ValueType  # 86
 """FAILED_PRECONDITION. Agent configs name the tool server, which can't be deleted before they name it no more.
 Metadata: tool_server_id, agent_ids (at most 10 of them, separated by `,`), agent_count.
 """
+REASON_EMBEDDINGS_UNSUPPORTED: Reason.ValueType  # 87
+"""FAILED_PRECONDITION. The provider's API has no embeddings. HTTP only. Metadata: provider."""
 REASON_TURN_QUEUE_FULL: Reason.ValueType  # 100
 """RESOURCE_EXHAUSTED. The gateway, the agent or the session has as many turns running and queued as it may.
 `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.

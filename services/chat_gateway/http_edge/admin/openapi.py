@@ -43,6 +43,8 @@ from chat_gateway.http_edge.admin.sessions.schema import (
 )
 from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH, chat_operation
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletion, ChatCompletionRequest
+from chat_gateway.http_edge.openai.embeddings.operation import EMBEDDINGS_PATH, embeddings_operation
+from chat_gateway.http_edge.openai.embeddings.schema import EmbeddingList, EmbeddingsRequest
 from chat_gateway.http_edge.wire.auth import FRAMEWORK_PATH, OPEN
 from chat_gateway.http_edge.wire.errors import ErrorBody
 from chat_gateway.http_edge.wire.openapi import SCHEMA_REF, error_response
@@ -77,6 +79,8 @@ _ADMIN_ERRORS = {
 _DESCRIBED = [
     ChatCompletionRequest,
     ChatCompletion,
+    EmbeddingsRequest,
+    EmbeddingList,
     ErrorBody,
     AgentJson,
     RevisionJson,
@@ -120,8 +124,9 @@ def document(app: Litestar) -> bytes:
         for method, operation in item.items():
             _describe_errors(operation, path)
             _describe_access(operation, scopes[path, method])
-    whole["paths"][CHAT_PATH] = {"post": chat_operation()}
-    _describe_access(whole["paths"][CHAT_PATH]["post"], CHAT)
+    for path, operation in ((CHAT_PATH, chat_operation()), (EMBEDDINGS_PATH, embeddings_operation())):
+        whole["paths"][path] = {"post": operation}
+        _describe_access(operation, CHAT)
     whole["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
     _, schemas = msgspec.json.schema_components(_DESCRIBED, ref_template=SCHEMA_REF)
     whole["components"]["schemas"].update(schemas)

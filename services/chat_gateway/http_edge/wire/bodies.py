@@ -96,10 +96,11 @@ def unpack(body: bytes, encoding: bytes, limit: int) -> bytes:
     return bytes(unpacked)
 
 
-def check_width(body: bytes) -> None:
+def check_width(body: bytes, *, unbounded: str = "") -> None:
     """Raises `MalformedBody` for JSON that would take long to decode: fields or lists of them with too many values.
 
-    Texts are not bounded here. Costs nothing for small bodies, and little for large ones of few values.
+    Texts are not bounded here, nor is the field `unbounded`. Costs nothing for small bodies, and little for large ones
+    of few values.
     """
     if len(body) <= _SMALL_BODY or body.count(b",") + body.count(b"{") + body.count(b"[") <= _SIMPLE:
         return
@@ -107,7 +108,7 @@ def check_width(body: bytes) -> None:
     for name, raw in fields.items():
         if name == _MESSAGES:
             _check_items(raw)
-        elif len(data := bytes(raw)) > _MAX_STRUCTURE_BYTES and data[:1] in (b"{", b"["):
+        elif name != unbounded and len(data := bytes(raw)) > _MAX_STRUCTURE_BYTES and data[:1] in (b"{", b"["):
             raise _violated(name[:64], f"must have at most {_MAX_STRUCTURE_BYTES} bytes as JSON")
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from chat_gateway.model.errors import EmbeddingsUnsupported
 from chat_gateway.providers.adapter import AnswerStream, WireRequest
 from chat_gateway.providers.anthropic.answer import MessageStream, read_message
 from chat_gateway.providers.anthropic.request import KIND, encode_call
-from chat_gateway.providers.provider import ModelAnswer, ModelCall
+from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, ModelAnswer, ModelCall
 
 API_VERSION: Final = "2023-06-01"
 
@@ -15,6 +16,7 @@ class AnthropicAdapter:
     """Implements `Adapter`. `extra_body` is laid over every request (`thinking`, for one, or `max_tokens`)."""
 
     kind = KIND
+    max_embedding_inputs = 0
 
     def __init__(self, provider: str, extra_body: Mapping[str, Any] | None = None) -> None:
         self._provider = provider
@@ -32,3 +34,9 @@ class AnthropicAdapter:
 
     def stream(self, call: ModelCall) -> AnswerStream:
         return MessageStream(call, self._provider)
+
+    def embedding_request(self, call: EmbeddingCall) -> WireRequest:
+        raise EmbeddingsUnsupported(self._provider, KIND)
+
+    def read_embeddings(self, body: bytes, call: EmbeddingCall) -> EmbeddingAnswer:
+        raise EmbeddingsUnsupported(self._provider, KIND)

@@ -6,8 +6,9 @@ from urllib.parse import quote
 
 from chat_gateway.providers.adapter import AnswerStream, WireRequest
 from chat_gateway.providers.gemini.answer import ContentStream, read_response
+from chat_gateway.providers.gemini.embeddings import encode_embedding_call, read_embeddings
 from chat_gateway.providers.gemini.request import KIND, encode_call
-from chat_gateway.providers.provider import ModelAnswer, ModelCall
+from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, ModelAnswer, ModelCall
 from servicekit.errors import Violations
 
 
@@ -15,6 +16,7 @@ class GeminiAdapter:
     """Implements `Adapter`. `extra_body` is laid under every request; its `generationConfig` under the call's own."""
 
     kind = KIND
+    max_embedding_inputs = 100
 
     def __init__(self, provider: str, extra_body: Mapping[str, Any] | None = None) -> None:
         self._provider = provider
@@ -33,6 +35,13 @@ class GeminiAdapter:
 
     def stream(self, call: ModelCall) -> AnswerStream:
         return ContentStream(call, self._provider)
+
+    def embedding_request(self, call: EmbeddingCall) -> WireRequest:
+        resource = _resource(call.model)
+        return WireRequest(f"/{resource}:batchEmbedContents", encode_embedding_call(call, resource))
+
+    def read_embeddings(self, body: bytes, call: EmbeddingCall) -> EmbeddingAnswer:
+        return read_embeddings(body, call, self._provider)
 
 
 def _resource(model: str) -> str:

@@ -38,21 +38,30 @@ class Dialect:
     """Whether the provider takes request fields that are not OpenAI's."""
     finish_reason: bool = True
     """Whether a stream's end says why the answer ended; without, a stream that ends in order is complete."""
+    base64_vectors: bool = False
+    """Whether embeddings may be asked for as base64; read they are in any form."""
+    dimensions_field: str = "dimensions"
     extra_body: Mapping[str, Any] = field(default_factory=dict)
 
 
 PRESETS: Final[Mapping[str, Dialect]] = {
     "compatible": Dialect(),
-    "openai": Dialect(token_limit="max_completion_tokens", extra_fields=False),
-    "azure": Dialect(token_limit="max_completion_tokens", extra_fields=False),
-    "vllm": Dialect(single_system=True),
+    "openai": Dialect(token_limit="max_completion_tokens", extra_fields=False, base64_vectors=True),
+    "azure": Dialect(token_limit="max_completion_tokens", extra_fields=False, base64_vectors=True),
+    "vllm": Dialect(single_system=True, base64_vectors=True),
     "ollama": Dialect(reasoning_field="reasoning"),
-    "llama.cpp": Dialect(single_system=True),
+    "llama.cpp": Dialect(single_system=True, base64_vectors=True),
     "mistral": Dialect(
-        stream_usage=False, names=False, seed_field="random_seed", short_call_ids=True, extra_fields=False
+        stream_usage=False,
+        names=False,
+        seed_field="random_seed",
+        short_call_ids=True,
+        extra_fields=False,
+        base64_vectors=True,
+        dimensions_field="output_dimension",
     ),
     "deepseek": Dialect(send_reasoning="tool_calls"),
-    "openrouter": Dialect(reasoning_field="reasoning", send_reasoning="tool_calls"),
+    "openrouter": Dialect(reasoning_field="reasoning", send_reasoning="tool_calls", base64_vectors=True),
 }
 """By the name that a provider's settings give; `compatible` is what any server takes."""
 

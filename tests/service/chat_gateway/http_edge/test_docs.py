@@ -17,6 +17,7 @@ ROUTES = {
     ("post", "/v1/agents/{agent_id}:rollback"),
     ("post", "/v1/agents/{agent_id}:undelete"),
     ("get", "/v1/agents/{agent_id}/compare"),
+    ("post", "/v1/embeddings"),
     ("get", "/v1/templates"),
     ("get", "/v1/providers"),
     ("get", "/v1/models"),

@@ -76,7 +76,7 @@ def to_turn_request(
     """
     project = named_project(caller, headers.project)
     found = Violations()
-    agent_id, revision = _agent(chat.model, found)
+    agent_id, revision = named_agent(chat.model, found)
     _refuse_unsupported(chat, found)
     busy = _agreed("busy", chat.busy, headers.busy, found) or "wait"
     if busy not in _BUSY:
@@ -154,7 +154,8 @@ def param_of(field: str) -> str:
     return f"{item['list'].removesuffix('parts')}content{item['index']}.{_PART_FIELDS.get(rest, rest)}"
 
 
-def _agent(name: str, found: Violations) -> tuple[str, int]:
+def named_agent(name: str, found: Violations) -> tuple[str, int]:
+    """Returns the id and the revision, 0 for the current one, that a model's name stands for; notes what is wrong."""
     agent_id, at, number = name.partition("@")
     if not at:
         return agent_id, 0

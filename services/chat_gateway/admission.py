@@ -1,0 +1,59 @@
+"""What runs without a session, under the limits of its key and agent and within a bound of time."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from chat_gateway.aborts import Aborts
+from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
+from chat_gateway.model.errors import TurnTimeout
+from chat_gateway.model.turn import Begun, TurnLimit, TurnRequest, begun_stateless
+from chat_gateway.ports import Sessions
+from servicekit.values import value
+
+
+@value
+class Admission:
+    """Takes limits, and holds places in them."""
+
+    sessions: Sessions
+    aborts: Aborts
+    lease_times: LeaseTimes
+
+    @asynccontextmanager
+    async def limited(
+        self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...], stop: TurnStop
+    ) -> AsyncIterator[Begun]:
+        """Takes the limits, and while open holds the places that they gave. Without a limit it makes no call.
+
+        Raises `RemoteError` (RATE_LIMITED).
+        """
+        if not limits:
+            yield begun_stateless(request)
+            return
+        with self.aborts.unless_answered(request, turn_id, limits):
+            begun = await self.sessions.take_limits(request, turn_id, limits)
+        if begun.lease is None or not begun.lease.limits:
+            yield begun
+            return
+        async with HeldLease(begun.lease, stop, self.sessions, self.aborts, self.lease_times) as lease:
+            yield begun
+            await lease.release()
+
+
+@asynccontextmanager
+async def bounded(own: float, waits: float | None) -> AsyncIterator[TurnStop]:
+    """Ends what takes longer than its own bound, or than its caller waits (seconds). Raises `TurnTimeout`."""
+    waits = own if waits is None else waits
+    try:
+        async with asyncio.timeout(min(own, waits)) as scope:
+            stop = TurnStop(scope)
+            yield stop
+    except TimeoutError:
+        raise stop.error or TurnTimeout("deadline" if waits < own else "turn") from None
+
+
+def new_turn_id() -> str:
+    """Returns 96 random bits as text: short, since every stored turn carries it."""
+    return secrets.token_urlsafe(12)
