@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
 from chat_gateway.convert.sampling import sampling_from_proto
 from chat_gateway.convert.times import from_duration, from_timestamp, to_duration
+from chat_gateway.convert.tools import policy_from_proto, tools_from_proto
 from chat_gateway.model.turn import AgentConfig, Fallback
 from contract.wire import FALLBACK_TRIGGERS
 from parley.config.v1 import agent_config_pb2, agent_config_service_pb2
@@ -114,4 +115,6 @@ def config_from_proto(config: agent_config_pb2.AgentConfig) -> AgentConfig:
             )
             for one in model.fallbacks
         ),
+        tools=tools_from_proto(config.tools),
+        tool_policy=policy_from_proto(config),
     )

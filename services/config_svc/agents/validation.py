@@ -1,14 +1,17 @@
 """What the content of a revision has to agree with: its own rules, its template, and what gateways can reach."""
 
 import asyncio
+import itertools
 from dataclasses import replace
 from datetime import datetime
 
+from config_svc.agents.argument_schema import argument_schema_violations
 from config_svc.agents.json_schema import MAX_VIOLATIONS, parameter_violations
 from config_svc.model.agent import DEFAULT_TEMPLATE, MAX_FALLBACKS, AgentSpec, ModelConfig, ModelFallback
 from config_svc.model.errors import ParametersInvalid, TemplateNotFound, missing_template
 from config_svc.model.provider import check_model, union
 from config_svc.model.template import Template, version_order
+from config_svc.model.tools import MAX_TOOLS, MAX_TOOLS_BYTES, tools_bytes
 from config_svc.ports.store import Transaction
 from contract.fields import is_resource_id
 from servicekit.errors import Violation, Violations
@@ -25,6 +28,7 @@ async def validate_spec(
     agent whose provider is gone must still take a change of anything else.
     """
     spec.check(found, PATH)
+    await _check_tool_schemas(found, spec)
     chosen = _newly_chosen(spec.model, current.model if current is not None else None)
     if chosen:
         known = union(await transaction.published_providers(now))
@@ -57,6 +61,19 @@ def _newly_chosen(model: ModelConfig, current: ModelConfig | None) -> list[tuple
     before: list[ModelConfig | ModelFallback] = [] if current is None else [current, *current.fallbacks]
     known = {(one.provider, one.name) for one in before}
     return [(path, one) for path, one in named if (one.provider, one.name) not in known]
+
+
+async def _check_tool_schemas(found: Violations, spec: AgentSpec) -> None:
+    schemas = [
+        (f"{PATH}.tools[{index}].client.parameters", tool.client.parameters)
+        for index, tool in enumerate(spec.tools[:MAX_TOOLS])
+        if tool.client is not None and tool.client.parameters
+    ]
+    if not schemas or tools_bytes(spec.tools) > MAX_TOOLS_BYTES:
+        return
+    broken = await asyncio.to_thread(lambda: [argument_schema_violations(schema, path) for path, schema in schemas])
+    for violation in itertools.islice(itertools.chain.from_iterable(broken), MAX_VIOLATIONS):
+        found.add(violation.field, violation.description)
 
 
 def _no_template(content: AgentSpec, found: Violations) -> TemplateNotFound:

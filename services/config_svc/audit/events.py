@@ -15,7 +15,8 @@ from contract.fields import DEFAULT_PROJECT
 SELF = Caller("service:config_svc", "", frozenset({SERVICE}), source="config_svc")
 """Who does what nobody asked for just now: purges, and the rest of a deletion that was cut short."""
 
-_DURATIONS = ("idle_ttl", "max_lifetime", "turn_timeout")
+_DURATIONS = ("idle_ttl", "max_lifetime", "turn_timeout", "call_timeout")
+_TIMED = ("session", "limits", "tool_policy")
 _MICROSECONDS = timedelta(seconds=1) // timedelta(microseconds=1)
 
 
@@ -108,7 +109,7 @@ def _agent_state(encoded: EncodedAgent) -> State:
     agent = encoded.agent
     state: State = {"id": agent.id, "uid": agent.uid, "revision": agent.revision}
     for name, value in encoded.spec.items():
-        state[name] = _readable(value) if name in ("session", "limits") and isinstance(value, dict) else value
+        state[name] = _readable(value) if name in _TIMED and isinstance(value, dict) else value
     for name in ("delete_time", "purge_time"):
         if (time := getattr(agent, name)) is not None:
             state[name] = time.isoformat()

@@ -9,7 +9,8 @@ from config_svc.access.key_feed import AccessFeed
 from config_svc.access.projects import Projects
 from config_svc.audit.log import AuditLog
 from config_svc.edge import access_convert as convert
-from config_svc.edge.agents_convert import duration_of, project_of
+from config_svc.edge.agents_convert import project_of
+from config_svc.edge.optional_fields import duration_of
 from parley.config.v1 import access_service_pb2 as pb
 from parley.config.v1 import access_service_pb2_grpc
 

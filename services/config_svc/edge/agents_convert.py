@@ -7,12 +7,13 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict
-from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from config_svc.agents.change_feed import FeedEvent
 from config_svc.edge.json_objects import EXACT, object_of, struct
+from config_svc.edge.optional_fields import duration_of, set_or_none
+from config_svc.edge.tools_convert import fill_tools, policy_of, tools_of
 from config_svc.model.agent import (
     MAX_FALLBACKS,
     AgentConfig,
@@ -29,6 +30,7 @@ from config_svc.model.fields import GROUPS, NOT_SET, NOT_WRITABLE, Difference
 from config_svc.model.provider import Provider
 from config_svc.model.rules import MAX_LABELS
 from config_svc.model.template import Placeholders, Template
+from config_svc.model.tools import AgentTool
 from contract.enums import FallbackTrigger
 from contract.fields import DEFAULT_PROJECT
 from contract.wire import FALLBACK_TRIGGER_NUMBERS, FALLBACK_TRIGGERS
@@ -58,18 +60,20 @@ def spec_of(agent: agents_pb.AgentConfig) -> AgentSpec:
         parameters=object_of(agent.parameters, "agent_config.parameters"),
         instructions=agent.instructions,
         model=_model_of(agent.model),
-        memory=MemoryPolicy(max_messages=_set(agent.memory, "max_messages")),
+        memory=MemoryPolicy(max_messages=set_or_none(agent.memory, "max_messages")),
         session=SessionPolicy(
             idle_ttl=duration_of(agent.session, "idle_ttl"),
             max_lifetime=duration_of(agent.session, "max_lifetime"),
         ),
         limits=AgentLimits(
-            max_concurrent_turns=_set(agent.limits, "max_concurrent_turns"),
+            max_concurrent_turns=set_or_none(agent.limits, "max_concurrent_turns"),
             turn_timeout=duration_of(agent.limits, "turn_timeout"),
-            requests_per_minute=_set(agent.limits, "requests_per_minute"),
+            requests_per_minute=set_or_none(agent.limits, "requests_per_minute"),
         ),
         labels=dict(itertools.islice(agent.labels.items(), MAX_LABELS + 1)),
         metadata_keys=tuple(agent.metadata_keys),
+        tools=tools_of(agent.tools, "agent_config.tools"),
+        tool_policy=policy_of(agent.tool_policy),
     )
 
 
@@ -84,17 +88,6 @@ def update_paths(request: service_pb.UpdateAgentConfigRequest) -> Sequence[str]:
         elif field.name not in NOT_WRITABLE:
             paths.append(field.name)
     return paths
-
-
-def duration_of(message: Message, field: str) -> timedelta | None:
-    """Returns a duration that is set, cut to microseconds; one beyond Python's is its longest. None when not set."""
-    if not message.HasField(field):
-        return None
-    duration: Duration = getattr(message, field)
-    try:
-        return timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1000)
-    except OverflowError:
-        return timedelta.max if duration.seconds > 0 else timedelta.min
 
 
 def template_of(template: templates_pb.Template) -> Template:
@@ -132,6 +125,7 @@ def agent_to_proto(agent: AgentConfig) -> agents_pb.AgentConfig:
     if spec.parameters:
         message.parameters.CopyFrom(struct(spec.parameters))
     _fill_policies(message, spec)
+    fill_tools(message, spec)
     if agent.uid:
         message.uid = agent.uid
         message.etag = agent.etag
@@ -219,10 +213,16 @@ def _value(value: Any) -> Value:
         duration.FromTimedelta(value)
         value = duration.ToJsonString()
     elif isinstance(value, tuple):
-        value = [_fallback_json(one) if isinstance(one, ModelFallback) else one for one in value]
+        value = [_entry_json(one) for one in value]
     elif isinstance(value, int) and abs(value) > EXACT:
         value = str(value)
     return ParseDict(value, Value())
+
+
+def _entry_json(entry: Any) -> Any:
+    if isinstance(entry, AgentTool):
+        return entry.encoded()
+    return _fallback_json(entry) if isinstance(entry, ModelFallback) else entry
 
 
 def _fallback_json(fallback: ModelFallback) -> dict[str, Any]:
@@ -234,13 +234,13 @@ def _model_of(model: agents_pb.ModelConfig) -> ModelConfig:
     return ModelConfig(
         provider=model.provider,
         name=model.name,
-        temperature=_set(model, "temperature"),
-        top_p=_set(model, "top_p"),
-        max_output_tokens=_set(model, "max_output_tokens"),
+        temperature=set_or_none(model, "temperature"),
+        top_p=set_or_none(model, "top_p"),
+        max_output_tokens=set_or_none(model, "max_output_tokens"),
         stop=tuple(model.stop),
-        seed=_set(model, "seed"),
-        presence_penalty=_set(model, "presence_penalty"),
-        frequency_penalty=_set(model, "frequency_penalty"),
+        seed=set_or_none(model, "seed"),
+        presence_penalty=set_or_none(model, "presence_penalty"),
+        frequency_penalty=set_or_none(model, "frequency_penalty"),
         fallbacks=tuple(
             ModelFallback(
                 # A number that is none of ours breaks the rule by its name.
@@ -289,7 +289,3 @@ def _fill_policies(message: agents_pb.AgentConfig, spec: AgentSpec) -> None:
         message.limits.turn_timeout.FromTimedelta(spec.limits.turn_timeout)
     if spec.limits.requests_per_minute is not None:
         message.limits.requests_per_minute = spec.limits.requests_per_minute
-
-
-def _set(message: Message, field: str) -> Any:
-    return getattr(message, field) if message.HasField(field) else None

@@ -10,6 +10,7 @@ from config_svc.agents.configs import AgentConfigs, Note
 from config_svc.agents.providers import PublishedProviders
 from config_svc.agents.templates import Templates
 from config_svc.edge import agents_convert as convert
+from config_svc.edge.optional_fields import duration_of
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1 import agent_config_service_pb2_grpc as agents_grpc
 from parley.config.v1 import provider_service_pb2 as providers_pb
@@ -127,7 +128,7 @@ class AgentConfigServicer(agents_grpc.AgentConfigServiceServicer):
     async def WatchAgentConfigs(
         self, request: pb.WatchAgentConfigsRequest, context: Any
     ) -> AsyncIterator[pb.WatchAgentConfigsResponse]:
-        heartbeat = convert.duration_of(request, "heartbeat_interval")
+        heartbeat = duration_of(request, "heartbeat_interval")
         async with aclosing(self._feed.watch(request.project or None, request.cursor, heartbeat)) as events:
             async for event in events:
                 yield convert.event_to_proto(event)
@@ -172,7 +173,7 @@ class ProviderServicer(providers_grpc.ProviderServiceServicer):
         expire_time = await self._providers.publish(
             request.gateway_id,
             [convert.provider_of(one) for one in request.providers],
-            convert.duration_of(request, "ttl"),
+            duration_of(request, "ttl"),
         )
         return providers_pb.PublishProvidersResponse(expire_time=convert.timestamp(expire_time))
 

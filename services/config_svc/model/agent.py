@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from config_svc.model import rules
 from config_svc.model.rules import KIB, Json
+from config_svc.model.tools import DEFAULT_POLICY, AgentTool, ToolPolicy, check_tools, tools_bytes
 from contract.enums import FallbackTrigger
 from contract.fields import check_resource_id
 from servicekit.errors import Violations
@@ -142,6 +143,8 @@ class AgentSpec:
     limits: AgentLimits = AgentLimits()
     labels: dict[str, str] = field(default_factory=dict)
     metadata_keys: tuple[str, ...] = ()
+    tools: tuple[AgentTool, ...] = ()
+    tool_policy: ToolPolicy = DEFAULT_POLICY
 
     @property
     def weight(self) -> int:
@@ -149,7 +152,8 @@ class AgentSpec:
         labels = sum(len(key) + len(value) for key, value in self.labels.items())
         labels += sum(map(len, self.metadata_keys))
         labels += sum(64 + len(one.provider) + len(one.name) for one in self.model.fallbacks)
-        return 512 + labels + len(self.instructions) + rules.JSON_OVERHEAD * len(rules.canonical(self.parameters))
+        json = len(rules.canonical(self.parameters)) + tools_bytes(self.tools)
+        return 512 + labels + len(self.instructions) + rules.JSON_OVERHEAD * json
 
     def check(self, found: Violations, path: str) -> None:
         """Reports every broken rule under `path`; what template and gateways make of it is not known here."""
@@ -165,6 +169,7 @@ class AgentSpec:
         self.limits.check(found, f"{path}.limits")
         rules.check_labels(found, f"{path}.labels", self.labels)
         rules.check_placeholder_names(found, f"{path}.metadata_keys", self.metadata_keys)
+        check_tools(found, f"{path}.tools", self.tools, self.tool_policy, f"{path}.tool_policy")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, SessionPolicy
 from config_svc.model.rules import canonical
+from config_svc.model.tools import ToolPolicy
 from servicekit.errors import Violations
 
 GROUPS: dict[str, frozenset[str]] = {
@@ -17,6 +18,7 @@ GROUPS: dict[str, frozenset[str]] = {
         ("memory", MemoryPolicy),
         ("session", SessionPolicy),
         ("limits", AgentLimits),
+        ("tool_policy", ToolPolicy),
     )
 }
 """The fields that have fields."""
@@ -103,6 +105,9 @@ def differences(old: AgentSpec, new: AgentSpec) -> tuple[str, ...]:
         elif member.name in MAPS:
             # Plain comparison takes True for 1.
             if canonical(before) != canonical(after):
+                changed.append(member.name)
+        elif member.name == "tools":
+            if canonical([one.encoded() for one in before]) != canonical([one.encoded() for one in after]):
                 changed.append(member.name)
         elif before != after:
             changed.append(member.name)

@@ -65,8 +65,8 @@ def check_number(
     """Reports a number outside `minimum` to `maximum`, or (`exclusive`) not greater than `minimum`; never None."""
     if value is None or (minimum <= value <= maximum and not (exclusive and value == minimum)):
         return
-    lower = f"greater than {minimum:g}" if exclusive else f"at least {minimum:g}"
-    found.add(field, f"must be {lower}" if math.isinf(maximum) else f"must be {lower} and at most {maximum:g}")
+    lower = f"greater than {minimum}" if exclusive else f"at least {minimum}"
+    found.add(field, f"must be {lower}" if math.isinf(maximum) else f"must be {lower} and at most {maximum}")
 
 
 def check_duration(

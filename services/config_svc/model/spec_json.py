@@ -18,14 +18,16 @@ from config_svc.model.agent import (
     SessionPolicy,
 )
 from config_svc.model.rules import Json, canonical
+from config_svc.model.tools import AgentTool, ToolPolicy
 
 _GROUPS: dict[str, type[Any]] = {
     "model": ModelConfig,
     "memory": MemoryPolicy,
     "session": SessionPolicy,
     "limits": AgentLimits,
+    "tool_policy": ToolPolicy,
 }
-_DURATIONS = frozenset({"idle_ttl", "max_lifetime", "turn_timeout"})
+_DURATIONS = frozenset({"idle_ttl", "max_lifetime", "turn_timeout", "call_timeout"})
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -57,6 +59,8 @@ def encode_spec(spec: AgentSpec) -> dict[str, Json]:
                 for inner in fields(value)
                 if getattr(value, inner.name) not in (None, "", ())
             }
+        elif member.name == "tools":
+            value = [one.encoded() for one in value]
         if value:
             encoded[member.name] = list(value) if isinstance(value, tuple) else value
     return encoded
@@ -75,6 +79,8 @@ def decode_spec(encoded: dict[str, Any]) -> AgentSpec:
             value = group(**{name: _decode(name, one) for name, one in value.items() if name in known})
         elif member.name == "metadata_keys":
             value = tuple(value)
+        elif member.name == "tools":
+            value = tuple(AgentTool.decoded(one) for one in value)
         values[member.name] = value
     return AgentSpec(**values)
 

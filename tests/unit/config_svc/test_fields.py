@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, ModelFallback, SessionPolicy
 from config_svc.model.fields import GROUPS, NOT_SET, NOT_WRITABLE, WRITABLE, Difference, compared, differences, merge
+from config_svc.model.tools import AgentCall, AgentTool, ClientTool, ServerTools, ToolPolicy
 from parley.config.v1.agent_config_pb2 import AgentConfig as AgentConfigMessage
 from servicekit.errors import Violations
 
@@ -44,6 +45,13 @@ specs = st.builds(
     limits=st.builds(AgentLimits, numbers, spans),
     labels=st.dictionaries(st.sampled_from(["a", "b.c"]), words),
     metadata_keys=st.lists(st.sampled_from(["a", "b"]), unique=True).map(tuple),
+    tools=st.lists(
+        st.builds(AgentTool, mcp=st.builds(ServerTools, words))
+        | st.builds(AgentTool, agent=st.builds(AgentCall, words))
+        | st.builds(AgentTool, client=st.builds(ClientTool, words)),
+        max_size=2,
+    ).map(tuple),
+    tool_policy=st.builds(ToolPolicy, words, st.none() | st.booleans(), numbers, numbers, spans, numbers),
 )
 PATHS = sorted(WRITABLE | {f"{group}.{name}" for group, names in GROUPS.items() for name in names})
 

@@ -165,7 +165,9 @@ class AgentConfig(_message.Message):
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentTool]:
-        """Optional. What the model may call, at most 64 entries."""
+        """Optional. What the model may call: at most 64 entries, together at most 256 KiB as JSON. Agents and functions of the
+        caller have different names.
+        """
 
     @_builtins.property
     def tool_policy(self) -> Global___ToolPolicy:
@@ -251,7 +253,7 @@ Global___AgentTool: _TypeAlias = AgentTool  # noqa: Y015
 
 @_typing.final
 class ServerTools(_message.Message):
-    """Tools of a tool server."""
+    """Tools of a tool server. Names of tools have 1 to 128 characters."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -267,7 +269,7 @@ class ServerTools(_message.Message):
     """Required, exactly one of tool_server and operator_tool_server. A tool server of the project, by its id."""
     operator_tool_server: _builtins.str
     """One that the gateway's operator has set up (`PARLEY_TOOL_SERVERS`), by its name. Only gateways know whether it is
-    there.
+    there. At most 63 characters.
     """
     required: _builtins.bool
     """Optional. Fail the turn with TOOL_SERVER_UNAVAILABLE where the server's tools can't be had. Without it the turn
@@ -393,7 +395,7 @@ class ClientTool(_message.Message):
     """Optional. Ask the provider to keep strictly to the schema."""
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
-        """Optional. JSON Schema of its arguments, at most 64 KiB."""
+        """Optional. JSON Schema (2020-12) of its arguments, of type object, at most 64 KiB as JSON."""
 
     def __init__(
         self,
@@ -425,7 +427,7 @@ class ToolPolicy(_message.Message):
     MAX_RESULT_BYTES_FIELD_NUMBER: _builtins.int
     tool_choice: _builtins.str
     """Optional. `auto`, `none`, `required`, or the name of a tool, for the first step of a turn; later steps are `auto`.
-    The request's own wins.
+    The request's own wins. At most 128 characters; where no tool is a server's, a name must be one of the tools'.
     """
     parallel_tool_calls: _builtins.bool
     """Optional. Whether the model may ask for several calls in one step; the provider's default when not set."""

@@ -26,6 +26,32 @@ WRITTEN = {
     "limits": {"max_concurrent_turns": 2, "turn_timeout": "1.500s", "requests_per_minute": 90},
     "labels": {"team": "cx"},
     "metadata_keys": ["customer"],
+    "tools": [
+        {
+            "mcp": {
+                "tool_server": "github",
+                "allow": ["a", "b"],
+                "deny": ["c"],
+                "approval": ["b"],
+                "required": True,
+                "idempotent": ["a"],
+                "forward_user_token": True,
+            }
+        },
+        {"mcp": {"operator_tool_server": "files", "approval": "always"}},
+        {"http": {"tool_server": "crm"}},
+        {"agent": {"agent_id": "billing", "name": "bills", "description": "Knows of bills.", "approval": "always"}},
+        {"client": {"name": "pick", "description": "Picks.", "parameters": {"type": "object"}, "strict": True}},
+        {"client": {"name": "ping", "parameters": {}}},
+    ],
+    "tool_policy": {
+        "tool_choice": "pick",
+        "parallel_tool_calls": False,
+        "max_steps": 4,
+        "max_parallel_calls": 2,
+        "call_timeout": "1.500s",
+        "max_result_bytes": 2048,
+    },
 }
 
 
@@ -54,12 +80,40 @@ def agent_config(**fields: Any) -> AgentConfig:
         },
         labels={"team": "cx"},
         metadata_keys=["customer"],
+        tools=[
+            {
+                "mcp": {
+                    "tool_server": "github",
+                    "allow": ["a", "b"],
+                    "deny": ["c"],
+                    "approval": {"tools": ["b"]},
+                    "required": True,
+                    "idempotent": ["a"],
+                    "forward_user_token": True,
+                }
+            },
+            {"mcp": {"operator_tool_server": "files", "approval": {"always": True}}},
+            {"http": {"tool_server": "crm"}},
+            {"agent": {"agent_id": "billing", "name": "bills", "description": "Knows of bills.", "approval": True}},
+            {"client": {"name": "pick", "description": "Picks.", "strict": True}},
+            {"client": {"name": "ping"}},
+        ],
+        tool_policy={
+            "tool_choice": "pick",
+            "parallel_tool_calls": False,
+            "max_steps": 4,
+            "max_parallel_calls": 2,
+            "call_timeout": {"seconds": 1, "nanos": 500_000_000},
+            "max_result_bytes": 2048,
+        },
         revision=2,
         etag="e2",
         create_time=TIME,
         update_time=TIME,
     )
     config.parameters.update(WRITTEN["parameters"])
+    config.tools[4].client.parameters.update({"type": "object"})
+    config.tools[5].client.parameters.SetInParent()
     for name, value in fields.items():
         setattr(config, name, value)
     return config

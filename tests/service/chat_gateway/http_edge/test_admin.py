@@ -58,6 +58,27 @@ async def test_a_body_of_another_agent_is_refused(edge: Edge) -> None:
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "id")
 
 
+@pytest.mark.parametrize(
+    ("tool", "field"),
+    [
+        ({"mcp": {"tool_server": "a"}, "client": {"name": "b"}}, "tools[0]"),
+        ({"mcp": {"tool_server": "a", "approval": "sometimes"}}, "tools[0].mcp.approval"),
+        ({"mcp": {"tool_sever": "a"}}, "tools[0].mcp.tool_sever"),
+        ({"client": {"name": "a", "parameters": {"n": 10**400}}}, "tools[0].client.parameters"),
+    ],
+)
+async def test_a_tool_of_the_wrong_shape_is_named(edge: Edge, tool: dict[str, Any], field: str) -> None:
+    answer = await edge.client.post("/v1/agents", json=WRITTEN | {"tools": [tool]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+
+
+async def test_the_short_form_of_a_server_s_tools(edge: Edge) -> None:
+    edge.peers.answers["CreateAgentConfig"] = config_pb.CreateAgentConfigResponse(agent_config=agent_config())
+    assert (await edge.client.post("/v1/agents", json=WRITTEN | {"tools": [{"mcp": "github"}]})).status_code == 201
+    (tool,) = edge.peers.asked("CreateAgentConfig").agent_config.tools
+    assert tool.mcp.tool_server == "github"
+
+
 PATCHES = {
     "a field": ({"name": "New"}, ["display_name"], lambda c: c.display_name == "New" and c.instructions),
     "one of an object": (

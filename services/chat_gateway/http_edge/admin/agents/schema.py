@@ -8,6 +8,14 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct, Value
 from msgspec import UNSET, Meta, UnsetType
 
+from chat_gateway.http_edge.admin.agents.tools import (
+    ToolJson,
+    ToolPolicyJson,
+    policy_json,
+    to_policy,
+    to_tools,
+    tool_json,
+)
 from chat_gateway.http_edge.wire.bodies import check_free_form
 from chat_gateway.http_edge.wire.times import proto_timestamp, seconds_of, to_duration
 from contract.enums import FallbackTrigger
@@ -85,6 +93,8 @@ class AgentJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     limits: LimitsJson | UnsetType | None = UNSET
     labels: dict[str, str] | None = {}
     metadata_keys: list[str] | None = []
+    tools: list[ToolJson] | None = []
+    tool_policy: ToolPolicyJson | UnsetType | None = UNSET
     etag: str | None = ""
     object: str = "agent"
     uid: str | UnsetType = UNSET
@@ -191,6 +201,8 @@ PATHS: Mapping[str, str] = {
     "limits": "limits",
     "labels": "labels",
     "metadata_keys": "metadata_keys",
+    "tools": "tools",
+    "tool_policy": "tool_policy",
 }
 """The writable fields of the JSON, and their paths in an update mask."""
 
@@ -203,7 +215,7 @@ def json_path(path: str) -> str:
     """Returns what a field of the contract, such as `agent_config.display_name`, is called in this API."""
     if path == "request_id":
         return "Idempotency-Key"
-    path = path.removeprefix(_CONFIG)
+    path = path.removeprefix(_CONFIG).replace(".approval.tools", ".approval")
     return "name" + path.removeprefix("display_name") if path.startswith("display_name") else path
 
 
@@ -236,6 +248,7 @@ def to_agent_config(agent: AgentJson) -> pb.AgentConfig:
         instructions=agent.instructions or "",
         labels=agent.labels or {},
         metadata_keys=agent.metadata_keys or (),
+        tools=to_tools(agent.tools or []),
         etag=agent.etag or "",
     )
     if agent.parameters:
@@ -253,6 +266,8 @@ def to_agent_config(agent: AgentJson) -> pb.AgentConfig:
             if isinstance(count := getattr(agent.limits, name), int):
                 setattr(config.limits, name, count)
         _set_durations(config.limits, agent.limits, "limits", ("turn_timeout",))
+    if agent.tool_policy:
+        config.tool_policy.CopyFrom(to_policy(agent.tool_policy))
     return config
 
 
@@ -268,6 +283,7 @@ def agent_json(config: pb.AgentConfig) -> AgentJson:
         model=_model_json(config.model) if config.HasField("model") else UNSET,
         labels=dict(config.labels),
         metadata_keys=list(config.metadata_keys),
+        tools=[tool_json(tool) for tool in config.tools],
         etag=config.etag,
         uid=config.uid,
         revision=config.revision,
@@ -279,6 +295,8 @@ def agent_json(config: pb.AgentConfig) -> AgentJson:
     if config.HasField("limits"):
         limits = _set_fields(config.limits, _COUNTS) | _durations(config.limits, ("turn_timeout",))
         agent.limits = LimitsJson(**limits)
+    if config.HasField("tool_policy"):
+        agent.tool_policy = policy_json(config.tool_policy)
     for field in ("create_time", "update_time", "delete_time", "purge_time"):
         if config.HasField(field):
             setattr(agent, field, proto_timestamp(getattr(config, field)))
