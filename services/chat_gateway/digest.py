@@ -33,6 +33,8 @@ def request_digest(request: TurnRequest) -> bytes:
     )
     if request.extra:
         asked = (*asked, sorted((name, value.hex()) for name, value in request.extra.items()))
+    if request.approvals:
+        asked = (*asked, "approvals", request.approvals)
     return hashlib.sha256(_encode(asked)).digest()
 
 

@@ -5,9 +5,11 @@ Nothing else of `chat_gateway` is promised to plug-ins. What leaves this module,
 """
 
 from chat_gateway.agents.agent import Agent, TurnContext
+from chat_gateway.agents.functions import FunctionTool, function_tool, schema_of
 from chat_gateway.agents.placeholders import Instructions
 from chat_gateway.agents.prompt import prompt_messages
 from chat_gateway.agents.template import Placeholders, Template
+from chat_gateway.agents.tool_loop import run_tool_loop
 from chat_gateway.model.errors import PlaceholderMissing
 from chat_gateway.model.turn import (
     AgentConfig,
@@ -42,6 +44,7 @@ __all__ = [
     "Delta",
     "FilePart",
     "FinishReason",
+    "FunctionTool",
     "ImagePart",
     "Instructions",
     "Message",
@@ -63,6 +66,9 @@ __all__ = [
     "TurnContext",
     "TurnRequest",
     "Usage",
+    "function_tool",
     "merged_sampling",
     "prompt_messages",
+    "run_tool_loop",
+    "schema_of",
 ]

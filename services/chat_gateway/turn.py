@@ -2,40 +2,42 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import dropwhile, takewhile
 
-from access.caller import current
+from access.caller import ANONYMOUS, current
 from chat_gateway.aborts import Aborts
 from chat_gateway.admission import Admission, bounded, new_turn_id
 from chat_gateway.agents.agent import TurnContext
+from chat_gateway.agents.toolbox import Toolbox, Toolboxes, ToolCaller
 from chat_gateway.digest import request_digest
 from chat_gateway.instances import Instances
 from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
 from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
-from chat_gateway.model.errors import AgentNotFound, HistoryMismatch
-from chat_gateway.model.history import EMPTY, compare, end_of_history, grown, is_transcript
-from chat_gateway.model.pairing import check_results_of_session, continues, whole_turns
-from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_turn_request
+from chat_gateway.model.answers import agents_part, pending_approvals, visible
+from chat_gateway.model.errors import AgentNotFound
+from chat_gateway.model.history import EMPTY, grown, is_transcript
+from chat_gateway.model.pairing import check_results_of_session, continues
+from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_tool_choice, check_turn_request
 from chat_gateway.model.turn import (
     AgentConfig,
     Answer,
     Begun,
     Delta,
-    HistoryPolicy,
     Lease,
     Message,
     OnDelta,
     OnStarted,
     ToolCallDelta,
     Turn,
+    TurnLimit,
     TurnOutcome,
     TurnRequest,
     TurnStarted,
 )
 from chat_gateway.ports import Configs, Sessions
 from chat_gateway.scheduler import EnteredTurn, Scheduler
-from contract.enums import Role
+from chat_gateway.transcripts import new_of_transcript
+from chat_gateway.turn_tools import CallChain, ToolsOfTurns, approved_calls, has_gateway_tools
 from contract.reasons import Reason
 from servicekit import traces
 from servicekit.errors import ServiceError
@@ -52,7 +54,9 @@ class _Started:
     request: TurnRequest
     on_started: OnStarted | None
     on_delta: OnDelta | None
-    entered: EnteredTurn
+    entered: EnteredTurn | None
+    """None for the turn of an agent that another one calls: it runs in that one's slot."""
+    called_by: CallChain | None = None
 
 
 class TurnRunner:
@@ -69,6 +73,7 @@ class TurnRunner:
         lease_times: LeaseTimes,
         metrics: TurnMetrics,
         turn_timeout: float,
+        toolboxes: Toolboxes | None = None,
         bounds: RequestBounds = DEFAULT_BOUNDS,
     ) -> None:
         self._configs = configs
@@ -80,6 +85,7 @@ class TurnRunner:
         self._admission = Admission(sessions, aborts, lease_times)
         self._metrics = metrics
         self._turn_timeout = turn_timeout
+        self._tools = ToolsOfTurns(toolboxes, self._run_called)
         self._bounds = bounds
 
     async def run(
@@ -96,20 +102,38 @@ class TurnRunner:
         check_turn_request(request, self._bounds)
         with self._metrics.turn(streamed=on_delta is not None) as observed, _span(request) as span:
             config = await self._config(request)
+            check_tool_choice(request, config)
             digest = request_digest(request) if request.request_id else b""
             with self._scheduler.entered(config) as entered:
                 turn = _Started(new_turn_id(), datetime.now(UTC), digest, request, on_started, on_delta, entered)
-                async with bounded(config.turn_timeout or self._turn_timeout, request.timeout) as stop:
-                    if request.stateless:
-                        outcome = await self._stateless(turn, config, stop)
-                    else:
-                        outcome = await self._in_session(turn, config, stop)
+                outcome = await self._run(turn, config)
             observed.ended(outcome)
             _record(span, outcome)
             return outcome
 
-    async def _config(self, request: TurnRequest) -> AgentConfig:
+    async def _run_called(self, request: TurnRequest, chain: CallChain) -> TurnOutcome:
+        """Runs the turn of an agent that another one calls, whose turn has entered and holds a slot for both."""
+        check_turn_request(request, self._bounds)
+        with self._metrics.turn(streamed=False) as observed, _span(request) as span:
+            config = await self._config(request, chain)
+            digest = request_digest(request) if request.request_id else b""
+            turn = _Started(new_turn_id(), datetime.now(UTC), digest, request, None, None, None, chain)
+            outcome = await self._run(turn, config)
+            observed.ended(outcome)
+            _record(span, outcome)
+            return outcome
+
+    async def _run(self, turn: _Started, config: AgentConfig) -> TurnOutcome:
+        async with bounded(config.turn_timeout or self._turn_timeout, turn.request.timeout) as stop:
+            if turn.request.stateless:
+                return await self._stateless(turn, config, stop)
+            return await self._in_session(turn, config, stop)
+
+    async def _config(self, request: TurnRequest, called_by: CallChain | None = None) -> AgentConfig:
         config = await self._configs.current(request.project, request.agent_id)
+        if called_by is not None:
+            # Its session hangs on that of the caller, and has its life.
+            return replace(config, idle_ttl=called_by.idle_ttl, max_lifetime=called_by.max_lifetime)
         if not request.agent_revision:
             return config
         # The agent's limits are those of now: a caller can't choose an older revision to get round them.
@@ -127,58 +151,17 @@ class TurnRunner:
                 config = await self._configs.at_revision(config, begun.pinned_revision)
             first, cut_after = 0, None
             if is_transcript(turn.request) and not begun.created:
-                turn, begun, first, cut_after = await self._resent(turn, config, begun)
+                new = await new_of_transcript(self._sessions, turn.request, begun, config, turn.digest)
+                turn, begun, first, cut_after = replace(turn, request=new.request), new.begun, new.first, new.cut_after
             if continues(turn.request.messages):
                 check_results_of_session(turn.request.messages, begun.window, first)
             answer = await self._answer(turn, config, begun)
-            stored = Turn(
-                id=turn.turn_id,
-                messages=turn.request.messages + answer.messages,
-                agent_revision=config.revision,
-                usage=answer.usage,
-                finish_reason=answer.finish_reason,
-                begin_time=turn.time,
-                model=answer.model,
-                details=answer.details,
-                history_digest=_grown(begun, turn.request, answer),
-                cut_after=cut_after,
-            )
+            stored = _stored(turn, config, begun, answer, cut_after)
             committed = await lease.commit(stored, config, turn.request.request_id, turn.digest)
-        return _outcome(stored, begun, config.revision, number=committed.turn_number, expire_time=committed.expire_time)
-
-    async def _resent(
-        self, turn: _Started, config: AgentConfig, begun: Begun
-    ) -> tuple[_Started, Begun, int, int | None]:
-        """Returns the turn with what its caller's transcript has beyond the history, and the place where that begins.
-
-        Raises `HistoryMismatch`. Where the transcript is to replace the history, what is returned with it goes on from
-        the last turn that both agree on, and that turn's number comes last.
-        """
-        request = turn.request
-        end = end_of_history(request.messages, begun.history_digest) if begun.history_digest else None
-        if end is None or end == len(request.messages):
-            turns = await self._sessions.history(begun, request, config, turn.digest)
-            if turns is None:
-                raise HistoryMismatch(begun.session_id, 0, ends=False)
-            resent, differs = compare(request.messages, turns)
-            whole = resent.last_turn == (turns[-1].number if turns else 0)
-            nothing_new = resent.first == len(request.messages)
-            if nothing_new or not (whole or request.history is HistoryPolicy.REPLACE):
-                raise HistoryMismatch(begun.session_id, differs, ends=differs == len(request.messages))
-            kept = [one.messages for one in turns if one.number <= resent.last_turn]
-            goes_on = continues(request.messages[resent.first :])
-            digest = grown(EMPTY, request.messages[: resent.first])
-            window = whole_turns(kept[::-1], config.window_messages, goes_on)
-            if not whole:
-                begun = replace(begun, window=window, history_digest=digest)
-                return (
-                    _with_new(turn, resent.first),
-                    _with_system(begun, request, resent.first),
-                    resent.first,
-                    resent.last_turn,
-                )
-            begun, end = replace(begun, history_digest=digest), resent.first
-        return _with_new(turn, end), _with_system(begun, request, end), end, None
+        outcome = _outcome(
+            stored, begun, config.revision, number=committed.turn_number, expire_time=committed.expire_time
+        )
+        return replace(outcome, unavailable=answer.unavailable) if answer.unavailable else outcome
 
     async def _begin(self, turn: _Started, config: AgentConfig) -> tuple[Begun, AgentConfig]:
         """Begins the turn; an agent that was deleted, and maybe made again, since its config was read is read again."""
@@ -189,13 +172,13 @@ class TurnRunner:
                 raise
         self._configs.forget(config.project, config.id, config.uid)
         self._instances.evict_uid(config.uid)
-        fresh = await self._config(turn.request)
+        fresh = await self._config(turn.request, turn.called_by)
         if fresh.uid == config.uid:
             raise AgentNotFound(config.id)
         return await self._begin_with(turn, fresh), fresh
 
     async def _begin_with(self, turn: _Started, config: AgentConfig) -> Begun:
-        limits = turn_limits(current(), config)
+        limits = _limits(turn, config)
         with self._aborts.unless_answered(turn.request, turn.turn_id, limits):
             return await self._sessions.begin(turn.request, config, turn.turn_id, turn.digest, limits)
 
@@ -203,7 +186,7 @@ class TurnRunner:
         return HeldLease(lease, stop, self._sessions, self._aborts, self._lease_times)
 
     async def _stateless(self, turn: _Started, config: AgentConfig, stop: TurnStop) -> TurnOutcome:
-        limits = turn_limits(current(), config)
+        limits = _limits(turn, config)
         async with self._admission.limited(turn.request, turn.turn_id, limits, stop) as begun:
             return await self._answer_stateless(turn, config, begun)
 
@@ -216,45 +199,75 @@ class TurnRunner:
             turn_number=0,
             session_expire_time=None,
             agent_revision=config.revision,
-            message=answer.messages[-1],
+            message=visible(answer.messages, answer.awaiting),
             finish_reason=answer.finish_reason,
             usage=answer.usage,
             model=answer.model,
             begin_time=turn.time,
             limits=begun.limits,
             details=answer.details,
+            unavailable=answer.unavailable,
+            pending=pending_approvals(answer.messages, answer.awaiting),
         )
 
     async def _answer(self, turn: _Started, config: AgentConfig, begun: Begun) -> Answer:
+        if turn.entered is None:
+            return await self._respond(turn, config, begun)
         async with self._scheduler.slot(turn.entered):
-            agent = self._instances.get(config)
-            context = TurnContext(turn.request, begun.window, begun.metadata)
-            if turn.on_started is not None:
-                # What can fail without the model fails before the caller hears that the turn has started.
-                agent.prompt(context)
-                await turn.on_started(_started(turn, begun, config))
-            return await agent.respond(context, turn.on_delta)
+            return await self._respond(turn, config, begun)
+
+    async def _respond(self, turn: _Started, config: AgentConfig, begun: Begun) -> Answer:
+        if not config.tools or not has_gateway_tools(config):
+            return await self._respond_with(turn, config, begun, None)
+        caller = ToolCaller(config.project, turn.request.user_id, begun.session_id, turn.turn_id)
+        async with self._tools.open(config, caller, begun, turn.called_by) as toolbox:
+            return await self._respond_with(turn, config, begun, toolbox)
+
+    async def _respond_with(self, turn: _Started, config: AgentConfig, begun: Begun, toolbox: Toolbox | None) -> Answer:
+        agent = self._instances.get(config)
+        context = TurnContext(turn.request, begun.window, begun.metadata, toolbox)
+        if begun.awaiting or turn.request.approvals:
+            context = replace(context, approvals=approved_calls(turn.request, begun))
+        if turn.on_started is not None:
+            # What can fail without the model fails before the caller hears that the turn has started.
+            agent.prompt(context)
+            await turn.on_started(_started(turn, begun, config))
+        return await agent.respond(context, turn.on_delta)
 
 
-def _with_new(turn: _Started, first: int) -> _Started:
-    return replace(turn, request=replace(turn.request, messages=turn.request.messages[first:]))
+def _limits(turn: _Started, config: AgentConfig) -> tuple[TurnLimit, ...]:
+    """Returns the limits that the turn counts in.
+
+    That of an agent that another one calls counts in its agent's only: its key's counts the turn above. It takes no
+    place that a turn above it holds, and so never waits for one.
+    """
+    if turn.called_by is None:
+        return turn_limits(current(), config)
+    return () if config.uid in turn.called_by.uids else turn_limits(ANONYMOUS, config)
 
 
-def _with_system(begun: Begun, request: TurnRequest, first: int) -> Begun:
-    # The caller's own instructions are those of now, also where the turn that brought them first has left the window.
-    system = tuple(takewhile(lambda message: message.role is Role.SYSTEM, request.messages))
-    if not system or first < len(system):
-        return begun
-    texts = {message.content for message in system}
-    window = dropwhile(lambda message: message.role is Role.SYSTEM, begun.window)
-    rest = [message for message in window if message.role is not Role.SYSTEM or message.content not in texts]
-    return replace(begun, window=(*system, *rest))
+def _stored(turn: _Started, config: AgentConfig, begun: Begun, answer: Answer, cut_after: int | None) -> Turn:
+    plain = len(answer.messages) == 1 and not answer.awaiting
+    return Turn(
+        id=turn.turn_id,
+        messages=turn.request.messages + answer.messages,
+        agent_revision=config.revision,
+        usage=answer.usage,
+        finish_reason=answer.finish_reason,
+        begin_time=turn.time,
+        model=answer.model,
+        details=answer.details,
+        history_digest=_grown(begun, turn.request, answer),
+        cut_after=cut_after,
+        answer_start=None if plain else len(turn.request.messages),
+        awaiting=answer.awaiting,
+    )
 
 
 def _grown(begun: Begun, request: TurnRequest, answer: Answer) -> bytes:
     """Returns the digest of the history with this turn; only what the caller has seen of the answer is in it."""
     digest = begun.history_digest or (b"" if begun.message_count else EMPTY)
-    return grown(digest, (*request.messages, answer.messages[-1])) if digest else b""
+    return grown(digest, (*request.messages, visible(answer.messages, answer.awaiting))) if digest else b""
 
 
 def _span(request: TurnRequest) -> traces.Span:
@@ -326,7 +339,7 @@ def _outcome(
         turn_number=number,
         session_expire_time=expire_time,
         agent_revision=revision,
-        message=stored.messages[-1],
+        message=visible(agents_part(stored), stored.awaiting),
         finish_reason=stored.finish_reason,
         usage=stored.usage,
         model=stored.model,
@@ -334,6 +347,7 @@ def _outcome(
         replayed=replayed,
         limits=begun.limits,
         details=stored.details,
+        pending=pending_approvals(stored.messages, stored.awaiting),
     )
 
 

@@ -47,7 +47,7 @@ from chat_gateway.providers.resilient import ResilientProvider
 from chat_gateway.providers.settings import ProviderSettings
 from chat_gateway.scheduler import Scheduler, TurnLimits
 from chat_gateway.settings import GatewaySettings
-from chat_gateway.templates.assistant import AssistantTemplate
+from chat_gateway.templates.assistant import AssistantTemplate, AssistantTemplate1
 from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.templates.plugins import all_templates
 from chat_gateway.turn import TurnRunner
@@ -104,7 +104,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             observe_keys(access.keys)
             background.keep("access watch", functools.partial(keys.follow, access.keys, key_times(settings)))
         stubs = make_stubs(config_channel, session_channel)
-        templates = TemplateCatalog(all_templates([AssistantTemplate()]))
+        templates = TemplateCatalog(all_templates([AssistantTemplate(), AssistantTemplate1()]))
         core = await _core(stack, settings, stubs, session_channel, templates)
         health = ProvidersHealth(core.providers)
         readiness = Readiness(config_channel, session_channel, core.configs, access.keys, health.report)

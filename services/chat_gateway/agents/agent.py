@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from chat_gateway.agents.toolbox import NO_STEPS, ApprovedCall, Steps, StepSink, Toolbox
 from chat_gateway.model.turn import Answer, Message, OnDelta, TurnRequest
 from servicekit.values import value
 
@@ -14,6 +15,13 @@ class TurnContext:
     request: TurnRequest
     window: Sequence[Message]
     metadata: Mapping[str, str]
+    toolbox: Toolbox | None = None
+    """The tools of the agent config that the gateway runs; None where it names none. For the tool loop."""
+    approvals: tuple[ApprovedCall, ...] = ()
+    """The calls that the turn before ended with, decided."""
+    steps: Steps = NO_STEPS
+    """What an earlier attempt of the turn has done."""
+    sink: StepSink | None = None
 
 
 class Agent(Protocol):

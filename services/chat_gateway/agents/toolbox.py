@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from chat_gateway.model.tools import ListedTools, ServerTools, ToolPolicy, ToolResult
+from chat_gateway.model.tools import CallFinished, CallStarted, ListedTools, ServerTools, ToolPolicy, ToolResult
+from chat_gateway.model.turn import Message, ToolCall
+from chat_gateway.model.usage import NO_USAGE, Usage
 from servicekit.values import value
 
 
@@ -49,3 +51,49 @@ class Toolboxes(Protocol):
     ) -> AbstractAsyncContextManager[Toolbox]:
         """Returns the toolbox of one turn; nothing is connected before it is used."""
         ...
+
+
+@value
+class Steps:
+    """What a turn has done so far, from which the tool loop goes on: all that it needs to know of it.
+
+    The last message that calls tools may have calls without results: they are run first.
+    """
+
+    messages: tuple[Message, ...] = ()
+    """The model's messages and the results of the gateway's calls, in order."""
+    count: int = 0
+    """Model calls that were made."""
+    usage: Usage = NO_USAGE
+
+
+NO_STEPS = Steps()
+
+
+class StepSink(Protocol):
+    """Learns what the tool loop does, before anything follows from it. What it raises ends the turn."""
+
+    async def call_started(self, event: CallStarted) -> None:
+        """A call is about to be made."""
+        ...
+
+    async def call_finished(self, event: CallFinished, result: Message) -> None:
+        """A call has this result."""
+        ...
+
+    async def step_called(self, step: int, message: Message, usage: Usage) -> None:
+        """The model has asked for calls of the gateway's tools; `usage` is that of the turn so far."""
+        ...
+
+    async def step_finished(self, steps: Steps) -> None:
+        """All calls of a step have their results."""
+        ...
+
+
+@value
+class ApprovedCall:
+    """A call of the turn before that waited for an approval; without `approve` the model hears that it is rejected."""
+
+    call: ToolCall
+    approve: bool
+    note: str = ""

@@ -96,7 +96,7 @@ class SessionClient:
             request_id=request.request_id,
             request_digest=digest,
             metadata=request.metadata,
-            continues=continues(new_part(request)),
+            continues=bool(request.approvals) or continues(new_part(request)),
         )
 
     async def take_limits(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
@@ -158,7 +158,7 @@ class SessionReaderClient:
         session = (await call(self._sessions.GetSession, read, timeout=self._timeout, peer=SESSION_SVC)).session
         if session.agent_uid != config.uid:
             raise SessionAgentMismatch(request.session_id, config.id)
-        goes_on = continues(request.messages)
+        goes_on = bool(request.approvals) or continues(request.messages)
         newest = session_service_pb2.ListMessagesRequest(
             project=request.project,
             session_id=request.session_id,
@@ -207,6 +207,7 @@ def _begun(response: pb.BeginTurnResponse) -> Begun:
         replayed=replayed,
         limits=_limit_states(response),
         history_digest=response.history_digest,
+        awaiting=tuple(response.window[-1].awaiting_approval) if response.window else (),
     )
 
 

@@ -30,6 +30,7 @@ FINISH_REASONS = {
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
     FinishReason.TOOL_CALLS: pb.FINISH_REASON_TOOL_CALLS,
     FinishReason.CONTENT_FILTER: pb.FINISH_REASON_CONTENT_FILTER,
+    FinishReason.REQUIRES_APPROVAL: pb.FINISH_REASON_REQUIRES_APPROVAL,
 }
 _FINISH_REASONS_BACK = {number: reason for reason, number in FINISH_REASONS.items()}
 
@@ -121,7 +122,7 @@ def provider_data_to_proto(data: ProviderData | None) -> pb.ProviderData | None:
 
 def turn_to_proto(turn: Turn) -> pb.Turn:
     """Returns the turn as CommitTurn takes it; session_svc gives it its number."""
-    return pb.Turn(
+    out = pb.Turn(
         id=turn.id,
         messages=[message_to_proto(message) for message in turn.messages],
         agent_revision=turn.agent_revision,
@@ -131,6 +132,10 @@ def turn_to_proto(turn: Turn) -> pb.Turn:
         model=turn.model,
         details=_stored_details(turn.details),
     )
+    if turn.answer_start is not None:
+        out.answer_start = turn.answer_start
+        out.awaiting_approval.extend(turn.awaiting)
+    return out
 
 
 def turn_from_proto(turn: pb.Turn) -> Turn:
@@ -145,6 +150,8 @@ def turn_from_proto(turn: pb.Turn) -> Turn:
         model=turn.model,
         number=turn.number,
         details=_details_from_proto(turn.details) if turn.HasField("details") else NO_DETAILS,
+        answer_start=turn.answer_start if turn.HasField("answer_start") else None,
+        awaiting=tuple(turn.awaiting_approval),
     )
 
 

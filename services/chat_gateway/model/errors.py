@@ -304,3 +304,42 @@ class SessionAgentMismatch(ServiceError):
             f"session {session_id!r} belongs to another agent than {agent_id!r}",
             metadata={"session_id": session_id, "agent_id": agent_id},
         )
+
+
+class ToolCallsRepeated(ServiceError):
+    """The model has asked for the same call with the same arguments again and again."""
+
+    code = Code.ABORTED
+    reason = Reason.TOOL_CALLS_REPEATED
+
+    def __init__(self, tool: str, times: int) -> None:
+        super().__init__(
+            f"the model called {tool[:_MAX_SHOWN]!r} with the same arguments {times} times running",
+            metadata={"tool": tool[:_MAX_SHOWN]},
+        )
+
+
+class AgentDepthExceeded(ServiceError):
+    """Agents have called agents too often: most likely they call each other in a circle."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = Reason.AGENT_DEPTH_EXCEEDED
+
+    def __init__(self, agent_id: str, limit: int) -> None:
+        super().__init__(
+            f"agent {agent_id!r} would be called by {limit} agents above each other: agents may call at most so deep",
+            metadata={"agent_id": agent_id, "limit": str(limit)},
+        )
+
+
+class ApprovalUnknown(ServiceError):
+    """An approval names a call that does not wait for one."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = Reason.APPROVAL_UNKNOWN
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__(
+            f"no tool call {call_id[:_MAX_SHOWN]!r} of the session waits for an approval",
+            metadata={"tool_call_id": call_id[:_MAX_SHOWN]},
+        )

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from chat_gateway.model.answers import said_in
 from chat_gateway.model.parts import MIN_KEPT_CHARACTERS, content_of, identity
 from chat_gateway.model.turn import (
     AudioPart,
@@ -84,7 +85,7 @@ def compare(messages: Sequence[Message], turns: Sequence[Turn]) -> tuple[Resent,
     kept, place, number = 0, 0, 0
     started = False
     for turn in turns:
-        for message in turn.messages:
+        for message in said_in(turn):
             form = _canonical(message)
             if not form or (message.role is Role.SYSTEM and not started):
                 continue
@@ -117,7 +118,7 @@ def _canonical(message: Message) -> bytes:
         return b""
     form = f"{message.role.value}\0{text}"
     if calls:
-        form += "\0" + "\0".join([f"{call.name}({_arguments(call.arguments)})" for call in calls])
+        form += "\0" + "\0".join([f"{call.name}({canonical_arguments(call.arguments)})" for call in calls])
     if media:
         form += "\0" + "\0".join(media)
     return form.encode("utf-8", "surrogatepass")
@@ -133,8 +134,8 @@ def _content(part: MediaPart) -> str:
     return f"audio:{content}" if isinstance(part, AudioPart) else f"file:{part.id}:{content}"
 
 
-def _arguments(text: str) -> str:
-    """JSON in one form of writing: clients in JavaScript write 1.0 as 1, and every client spaces as it likes."""
+def canonical_arguments(text: str) -> str:
+    """Returns JSON in one form: clients in JavaScript write 1.0 as 1, and every client spaces as it likes."""
     try:
         parsed = json.loads(text, parse_float=_number) if text.strip() else {}
         return json.dumps(parsed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

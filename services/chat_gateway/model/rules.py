@@ -8,6 +8,7 @@ import re
 from chat_gateway.model.pairing import check_results
 from chat_gateway.model.parts import media_parts, part_bytes
 from chat_gateway.model.turn import (
+    AgentConfig,
     AudioPart,
     FilePart,
     ImagePart,
@@ -20,8 +21,8 @@ from chat_gateway.model.turn import (
 )
 from contract.enums import Role
 from contract.fields import check_metadata, check_request_id, check_resource_id, check_session_id, check_user_id
-from contract.messages import MessageForm, PartView, check_messages
-from servicekit.errors import MessageTooLarge, Violations
+from contract.messages import MAX_TOOL_CALLS, MessageForm, PartView, check_messages
+from servicekit.errors import InvalidArgument, MessageTooLarge, Violation, Violations
 from servicekit.values import value
 
 MAX_MESSAGES_BYTES = 768 * 1024
@@ -29,7 +30,10 @@ MAX_MESSAGES_BYTES = 768 * 1024
 MAX_PARTS_BYTES = 16 * 1024 * 1024
 LARGE_PART_BYTES = 16 * 1024
 MAX_TOOLS = 128
+MAX_NOTE_CHARACTERS = 1000
+"""What a user says about a call that is rejected."""
 
+_CHOICES = frozenset({"auto", "none", "required"})
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -72,7 +76,10 @@ def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOU
     _check_ids(request, found)
     # A stateless turn may bring a whole history: only the size of its body bounds it.
     max_messages = len(request.messages) if request.stateless else bounds.max_messages
-    check_messages(found, "messages", request.messages, _FORM, max_messages=max(max_messages, 1), one_turn=False)
+    if request.messages or not request.approvals:
+        check_messages(found, "messages", request.messages, _FORM, max_messages=max(max_messages, 1), one_turn=False)
+    if request.approvals:
+        _check_approvals(request, found)
     # What a session's calls wait for is known once the turn has begun.
     check_results(request.messages, None if request.session_id else frozenset(), found)
     _check_sampling(request.sampling, found)
@@ -81,6 +88,21 @@ def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOU
     found.check()
     if not request.stateless:
         _check_size(request.messages, bounds)
+
+
+def _check_approvals(request: TurnRequest, found: Violations) -> None:
+    if not request.session_id:
+        found.add("approvals", "needs a session_id")
+    if len(request.approvals) > MAX_TOOL_CALLS:
+        found.add("approvals", f"must have at most {MAX_TOOL_CALLS} approvals")
+        return
+    if len({approval.call_id for approval in request.approvals}) < len(request.approvals):
+        found.add("approvals", "must be of different calls")
+    for number, approval in enumerate(request.approvals):
+        if not approval.call_id:
+            found.add(f"approvals[{number}].tool_call_id", "is required")
+        if len(approval.note) > MAX_NOTE_CHARACTERS:
+            found.add(f"approvals[{number}].note", f"must have at most {MAX_NOTE_CHARACTERS} characters")
 
 
 def _check_ids(request: TurnRequest, found: Violations) -> None:
@@ -126,18 +148,34 @@ def _check_tools(request: TurnRequest, found: Violations) -> None:
     named = {tool.name for tool in request.tools}
     if len(named) < len(request.tools):
         found.add("tools", "must have different names")
-    if request.tool_choice and request.tool_choice not in named | {"auto", "none", "required"}:
-        found.add("tool_choice", "must be auto, none, required, or the name of a tool of this request")
+    # What else it may name the agent's config says, once that is known.
+    if request.tool_choice and request.tool_choice not in _CHOICES and not _TOOL_NAME.fullmatch(request.tool_choice):
+        found.add("tool_choice", "must be auto, none, required, or the name of a tool")
 
 
-def _check_size(messages: tuple[Message, ...], bounds: RequestBounds) -> None:
-    size = sum(_message_size(message) for message in messages)
+def check_tool_choice(request: TurnRequest, config: AgentConfig) -> None:
+    """Raises `InvalidArgument` for the choice of a tool that is not there; an agent with tools lists them later."""
+    choice = request.tool_choice
+    if not choice or choice in _CHOICES or config.tools or any(tool.name == choice for tool in request.tools):
+        return
+    problem = "must be auto, none, required, or the name of a tool of this request"
+    raise InvalidArgument([Violation("tool_choice", problem)])
+
+
+def sizes(messages: tuple[Message, ...], bounds: RequestBounds = DEFAULT_BOUNDS) -> tuple[int, int]:
+    """Returns the bytes that messages take of their turn, and those of their parts that are kept apart from it."""
+    size = sum(message_size(message) for message in messages)
     apart = 0
     for part in media_parts(messages):
         if bounds.is_large(part):
             apart += part_bytes(part)
         else:
             size += part_bytes(part)
+    return size, apart
+
+
+def _check_size(messages: tuple[Message, ...], bounds: RequestBounds) -> None:
+    size, apart = sizes(messages, bounds)
     for what, found, most in (
         ("the messages", size, bounds.max_messages_bytes),
         ("the images, audio and files of the messages", apart, bounds.max_parts_bytes),
@@ -146,7 +184,8 @@ def _check_size(messages: tuple[Message, ...], bounds: RequestBounds) -> None:
             raise MessageTooLarge(f"{what} are larger than {most} bytes", limit=most)
 
 
-def _message_size(message: Message) -> int:
+def message_size(message: Message) -> int:
+    """Returns how much of its turn's bytes a message takes, but for a little of the wire format."""
     texts = [message.content, message.refusal, message.name, message.tool_call_id, message.reasoning]
     for part in message.parts:
         if isinstance(part, TextPart):

@@ -4,6 +4,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
+from chat_gateway.model.usage import NO_USAGE, Usage
 from servicekit.values import value
 
 DEFAULT_MAX_STEPS = 16
@@ -119,3 +120,59 @@ class ToolResult:
 
     text: str
     outcome: ToolOutcome = ToolOutcome.OK
+    usage: Usage = NO_USAGE
+    """Tokens of the model calls that were made for it: those of another agent."""
+
+
+@value
+class CallStarted:
+    """A call that the gateway runs has begun, in the step of this number (from 1)."""
+
+    step: int
+    call_id: str
+    name: str
+    arguments: str
+    server: str
+
+
+@value
+class CallFinished:
+    """A call has its result, which the turn keeps."""
+
+    step: int
+    call_id: str
+    name: str
+    server: str
+    outcome: ToolOutcome
+    seconds: float
+
+
+@value
+class StepFinished:
+    """A model call, with all calls of the gateway's tools that it asked for, is over; another step follows."""
+
+    step: int
+    usage: Usage
+    """Of the whole turn so far."""
+
+
+ToolActivity = CallStarted | CallFinished | StepFinished
+"""What a turn does beside its answer, as callers see it while it happens."""
+
+
+@value
+class PendingApproval:
+    """A call that the gateway runs once it is approved; arguments are the model's JSON text."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+@value
+class Approval:
+    """What the session's user says of a call that waits for it; the model reads the note of a rejection."""
+
+    call_id: str
+    approve: bool
+    note: str = ""

@@ -6,7 +6,16 @@ from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from chat_gateway.model.tools import DEFAULT_TOOL_POLICY, AgentTool, ToolPolicy
+from chat_gateway.model.tools import (
+    DEFAULT_TOOL_POLICY,
+    AgentTool,
+    Approval,
+    PendingApproval,
+    ToolActivity,
+    ToolPolicy,
+    ToolsUnavailable,
+)
+from chat_gateway.model.usage import Usage as Usage
 from contract.enums import BusyPolicy, FallbackTrigger, Role
 from contract.fields import DEFAULT_PROJECT
 from servicekit.values import value
@@ -19,6 +28,8 @@ class FinishReason(enum.StrEnum):
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
     CONTENT_FILTER = "content_filter"
+    REQUIRES_APPROVAL = "requires_approval"
+    """Calls of the gateway's tools wait for the user's word. OpenAI has none for it: its clients see `tool_calls`."""
 
 
 class OnDisconnect(enum.StrEnum):
@@ -130,17 +141,6 @@ class Message:
     reasoning: str = ""
     """What the model thought before it answered."""
     provider_data: ProviderData | None = None
-
-
-@value
-class Usage:
-    """Tokens that the provider counted. Reasoning's are among the completion's, the cache's among the prompt's."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-    cache_write_tokens: int = 0
 
 
 @value
@@ -267,6 +267,8 @@ class TurnRequest:
     history: HistoryPolicy = HistoryPolicy.MATCH
     timeout: float | None = None
     """Seconds that the caller will wait; None: the gateway's own bound."""
+    approvals: tuple[Approval, ...] = ()
+    """Of calls that the turn before waits with; those that are not named are rejected."""
 
 
 @value
@@ -312,6 +314,8 @@ class Delta:
     """JSON of the choice's `logprobs`, for this piece."""
     provider: str = ""
     """Who answers, with the first piece, where it is a fallback and not the agent's own provider."""
+    activity: ToolActivity | None = None
+    """What the turn does beside its answer; the piece then has nothing else."""
 
 
 @value
@@ -332,6 +336,10 @@ class TurnOutcome:
     replayed: bool = False
     limits: tuple[LimitState, ...] = ()
     details: AnswerDetails = NO_DETAILS
+    unavailable: tuple[ToolsUnavailable, ...] = ()
+    """Tool servers that the turn went without; not stored."""
+    pending: tuple[PendingApproval, ...] = ()
+    """The calls that wait for an approval."""
 
 
 @value
@@ -351,6 +359,10 @@ class Turn:
     """Of all that was said with this turn; empty where it is not known."""
     cut_after: int | None = None
     """The turns of the session behind this number go when the turn is committed."""
+    answer_start: int | None = None
+    """The place of the first message that the agent did; None: the last one is all of it."""
+    awaiting: tuple[str, ...] = ()
+    """The ids of the calls that wait for an approval, which the next turn brings."""
 
 
 @value
@@ -382,6 +394,8 @@ class Begun:
     limits: tuple[LimitState, ...] = ()
     history_digest: bytes = b""
     """Of all that was said; empty where it is not known."""
+    awaiting: tuple[str, ...] = ()
+    """The ids of the calls of the last turn that wait for an approval."""
 
 
 def begun_stateless(request: TurnRequest, lease: Lease | None = None, limits: tuple[LimitState, ...] = ()) -> Begun:
@@ -410,13 +424,16 @@ class Committed:
 
 @value
 class Answer:
-    """What an agent did in one turn: its messages in order, the last one being its answer."""
+    """What an agent did in one turn: its messages in order. Its caller sees `answers.visible` of them."""
 
     messages: tuple[Message, ...]
     finish_reason: FinishReason
     usage: Usage
     model: str
     details: AnswerDetails = NO_DETAILS
+    unavailable: tuple[ToolsUnavailable, ...] = ()
+    awaiting: tuple[str, ...] = ()
+    """The ids of the calls of the last step that wait for an approval."""
 
 
 OnStarted = Callable[[TurnStarted], Awaitable[None]]

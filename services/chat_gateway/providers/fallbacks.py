@@ -1,12 +1,13 @@
 """The models of one agent, asked one after the other until one answers."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import structlog
 
 from chat_gateway.model.errors import ProviderUnknown
-from chat_gateway.model.turn import AgentConfig, Delta, Fallback, FinishReason, OnDelta, Usage
+from chat_gateway.model.turn import AgentConfig, Delta, Fallback, FinishReason, OnDelta
+from chat_gateway.model.usage import Usage, added
 from chat_gateway.providers.failures import TRIGGERS, Failure, failure_of
 from chat_gateway.providers.observed import ModelMetrics
 from chat_gateway.providers.provider import (
@@ -95,7 +96,7 @@ class _Tries:
             # What the agent's own model failed with says more than what its last resort did.
             self._error = self._error or error
             return failure_of(error)
-        self._usage = _added(self._usage, answer.usage)
+        self._usage = added(self._usage, answer.usage)
         self._answer = answer
         withheld = answer.finish_reason is FinishReason.CONTENT_FILTER
         return Failure.CONTENT_FILTER if withheld and not (relay is not None and relay.passed) else None
@@ -121,7 +122,3 @@ class _NamingRelay(Relay):
         if self._provider and not self.passed:
             delta = replace(delta, provider=self._provider)
         await super().__call__(delta)
-
-
-def _added(one: Usage, other: Usage) -> Usage:
-    return Usage(*(getattr(one, part.name) + getattr(other, part.name) for part in fields(Usage)))

@@ -22,6 +22,8 @@ class ModelCall:
     response_format: Mapping[str, Any] | None = None
     extra: Mapping[str, bytes] = field(default_factory=dict)
     """Other fields of the request, each as JSON: an adapter sends them, or raises `UnsupportedField`."""
+    parallel_tool_calls: bool | None = None
+    """Whether the model may ask for several calls at once; None: the provider's default."""
 
 
 @value

@@ -1,4 +1,4 @@
-"""The template `assistant`: instructions, the window, one model call."""
+"""The template `assistant`: instructions, the window, and model calls until there is an answer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,18 +16,19 @@ from chat_gateway.template_api import (
     TurnContext,
     merged_sampling,
     prompt_messages,
+    run_tool_loop,
 )
 
 
 class AssistantTemplate:
-    """Answers with one call of the model. Any parameter fills the placeholder of its name in the instructions."""
+    """Answers, and calls its config's tools. Any parameter fills the placeholder of its name in the instructions."""
 
     id = "assistant"
-    version = "1.1.0"
+    version = "2.0.0"
     description = (
-        "Answers from its instructions and the conversation so far. Every parameter fills the placeholder {{name}} of "
-        "the instructions; what parameters leave open is filled from those keys of the session's metadata that "
-        "metadata_keys names."
+        "Answers from its instructions and the conversation so far, and calls the tools that its config names. Every "
+        "parameter fills the placeholder {{name}} of the instructions; what parameters leave open is filled from those "
+        "keys of the session's metadata that metadata_keys names."
     )
     parameters_schema: Mapping[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -43,16 +44,26 @@ class AssistantTemplate:
         return AssistantAgent(config, provider)
 
 
+class AssistantTemplate1(AssistantTemplate):
+    """What configs of 1.x are built by: the same agent, so they may name tools, too."""
+
+    version = "1.1.0"
+    description = (
+        "Answers from its instructions and the conversation so far. Every parameter fills the placeholder {{name}} of "
+        "the instructions; what parameters leave open is filled from those keys of the session's metadata that "
+        "metadata_keys names."
+    )
+
+
 class AssistantAgent:
     """One assistant, built from one revision of its config; shared by all of its turns, so it keeps no state of any."""
 
-    __slots__ = ("_instructions", "_model", "_provider", "_sampling")
+    __slots__ = ("_config", "_instructions", "_provider")
 
     def __init__(self, config: AgentConfig, provider: Provider) -> None:
         self._instructions = Instructions(config.instructions, config.parameters)
+        self._config = config
         self._provider = provider
-        self._model = config.model
-        self._sampling = config.sampling
 
     def prompt(self, context: TurnContext) -> list[Message]:
         """Returns what the model is sent. Raises `PlaceholderMissing`."""
@@ -60,12 +71,21 @@ class AssistantAgent:
         return prompt_messages(instructions, context.window, context.request.messages)
 
     async def respond(self, context: TurnContext, on_delta: OnDelta | None) -> Answer:
-        """Calls the model once. Raises the provider's errors, and `PlaceholderMissing`."""
-        request = context.request
+        """Calls the model, once unless there are tools. Raises the provider's errors, and `PlaceholderMissing`."""
+        config, request = self._config, context.request
+        if config.tools or context.approvals:
+            call = ModelCall(
+                config.model,
+                (),
+                merged_sampling(config.sampling, request.sampling),
+                response_format=request.response_format,
+                extra=request.extra,
+            )
+            return await run_tool_loop(config, self._provider, context, on_delta, call=call, prompt=self.prompt)
         call = ModelCall(
-            model=self._model,
+            model=config.model,
             messages=self.prompt(context),
-            sampling=merged_sampling(self._sampling, request.sampling),
+            sampling=merged_sampling(config.sampling, request.sampling),
             tools=request.tools,
             tool_choice=request.tool_choice,
             response_format=request.response_format,

@@ -110,7 +110,12 @@ class FakeSessions:
                 lease = None
         stored_turns = self.turns.get(session_id, [])
         newest_first = [_Fitting(turn.messages, continues(turn.messages)) for turn in reversed(stored_turns)]
-        fitting = fit_window(newest_first, config.window_messages, sys.maxsize, continues=continues(request.messages))
+        fitting = fit_window(
+            newest_first,
+            config.window_messages,
+            sys.maxsize,
+            continues=bool(request.approvals) or continues(request.messages),
+        )
         window = tuple(message for turn in fitting for message in turn.messages)
         return Begun(
             session_id=session_id,
@@ -124,6 +129,7 @@ class FakeSessions:
             replayed=stored,
             limits=self.states,
             history_digest=stored_turns[-1].history_digest if stored_turns else b"",
+            awaiting=stored_turns[-1].awaiting if fitting else (),
         )
 
     async def history(

@@ -5,13 +5,13 @@ import pytest
 from chat_gateway.instances import Instances
 from chat_gateway.model.errors import ProviderUnknown, TemplateNotBuildable
 from chat_gateway.providers.provider import Providers
-from chat_gateway.templates.assistant import AssistantTemplate
+from chat_gateway.templates.assistant import AssistantTemplate1
 from chat_gateway.templates.catalog import TemplateCatalog
 from tests.unit.chat_gateway.world import FakeProvider, make_config
 
 
 def make_instances(limit: int = 10) -> Instances:
-    return Instances(TemplateCatalog([AssistantTemplate()]), Providers({"local": FakeProvider()}), limit=limit)
+    return Instances(TemplateCatalog([AssistantTemplate1()]), Providers({"local": FakeProvider()}), limit=limit)
 
 
 def test_an_agent_is_built_once_for_each_revision() -> None:

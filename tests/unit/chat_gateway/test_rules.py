@@ -1,12 +1,15 @@
 """Every rule of a turn request, one violation each, and all of them at once."""
 
+from dataclasses import replace
+
 import pytest
 
-from chat_gateway.model.rules import MAX_MESSAGES_BYTES, RequestBounds, check_turn_request
+from chat_gateway.model.rules import MAX_MESSAGES_BYTES, RequestBounds, check_tool_choice, check_turn_request
+from chat_gateway.model.tools import Approval, ClientTool
 from chat_gateway.model.turn import ImagePart, Message, Sampling, TextPart, Tool, ToolCall, TurnRequest
 from contract.enums import Role
 from servicekit.errors import InvalidArgument, MessageTooLarge
-from tests.unit.chat_gateway.world import asks
+from tests.unit.chat_gateway.world import asks, make_config
 
 CALL = ToolCall("c", "f", "{}")
 HI = Message(Role.USER, "hi")
@@ -65,7 +68,12 @@ BROKEN = [
     (asks(tools=(Tool("no spaces"),)), "tools[0].name"),
     (asks(tools=(Tool("f"), Tool("f"))), "tools"),
     (asks(tools=(Tool("f"),) * 129), "tools"),
-    (asks(tool_choice="g"), "tool_choice"),
+    (asks(tool_choice="no name"), "tool_choice"),
+    (asks(approvals=(Approval("c", True),)), "approvals"),
+    (asks(session_id="s", approvals=(Approval("c", True), Approval("c", False))), "approvals"),
+    (asks(session_id="s", approvals=(Approval("", True),)), "approvals[0].tool_call_id"),
+    (asks(session_id="s", approvals=(Approval("c", False, "x" * 1001),)), "approvals[0].note"),
+    (asks(session_id="s", approvals=tuple(Approval(str(n), True) for n in range(129))), "approvals"),
     (asks(metadata={"k": "v" * 513}), "metadata"),
     (asks(metadata={str(n): "v" for n in range(65)}), "metadata"),
 ]
@@ -143,3 +151,15 @@ def test_size_is_counted_in_bytes_over_all_messages() -> None:
 def test_size_counts_every_text(messages: tuple[Message, ...]) -> None:
     with pytest.raises(MessageTooLarge):
         check_turn_request(asks(messages=messages))
+
+
+def test_the_choice_of_a_tool_names_one_of_the_request_or_the_agent() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        check_tool_choice(asks(tool_choice="g"), make_config())
+    assert [violation.field for violation in caught.value.violations] == ["tool_choice"]
+    check_tool_choice(asks(tool_choice="g", tools=(Tool("g"),)), make_config())
+    check_tool_choice(asks(tool_choice="g"), make_config(tools=(ClientTool("g"),)))
+
+
+def test_approvals_need_no_message() -> None:
+    check_turn_request(replace(asks(session_id="s", approvals=(Approval("c", True),)), messages=()))

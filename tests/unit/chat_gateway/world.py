@@ -23,14 +23,15 @@ from chat_gateway.model.turn import (
     TurnRequest,
     Usage,
 )
-from chat_gateway.providers.provider import ModelAnswer, ModelCall, Providers
+from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider, Providers
 from chat_gateway.scheduler import Scheduler, TurnLimits
-from chat_gateway.templates.assistant import AssistantTemplate
+from chat_gateway.templates.assistant import AssistantTemplate, AssistantTemplate1
 from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.turn import TurnRunner
 from contract.enums import Role
 from servicekit.errors import Code
 from tests.doubles.chat_gateway.sessions import FakeSessions, remote
+from tests.doubles.chat_gateway.toolboxes import FakeToolboxes
 
 
 def make_config(**changes: Any) -> AgentConfig:
@@ -114,20 +115,24 @@ class World:
     def __init__(
         self,
         *,
-        provider: FakeProvider | None = None,
+        provider: Provider | None = None,
         configs: FakeConfigs | None = None,
         limits: TurnLimits | None = None,
         times: LeaseTimes | None = None,
         abort_times: AbortTimes | None = None,
         turn_timeout: float = 5.0,
         sessions: FakeSessions | None = None,
+        toolboxes: FakeToolboxes | None = None,
     ) -> None:
-        self.provider = provider or FakeProvider()
+        self.provider: Any = provider or FakeProvider()
+        self.toolboxes = toolboxes or FakeToolboxes()
         self.configs = configs or FakeConfigs(make_config())
         self.sessions = sessions or FakeSessions()
         self.scheduler = Scheduler(limits or TurnLimits())
         self.registry = CollectorRegistry()
-        self.instances = Instances(TemplateCatalog([AssistantTemplate()]), Providers({"local": self.provider}))
+        self.instances = Instances(
+            TemplateCatalog([AssistantTemplate(), AssistantTemplate1()]), Providers({"local": self.provider})
+        )
         self.aborts = Aborts(self.sessions, abort_times or AbortTimes(retry_pause=0.01, resolve=0.5))
         self.runner = TurnRunner(
             configs=self.configs,
@@ -138,6 +143,7 @@ class World:
             lease_times=times or LeaseTimes(),
             metrics=TurnMetrics(self.registry),
             turn_timeout=turn_timeout,
+            toolboxes=self.toolboxes,
         )
 
     def count(self, outcome: str) -> float:

@@ -75,6 +75,50 @@ ON_DISCONNECT_FINISH: OnDisconnect.ValueType  # 2
 """The turn goes on without its caller and is stored."""
 Global___OnDisconnect: _TypeAlias = OnDisconnect  # noqa: Y015
 
+class _ToolOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToolOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOOL_OUTCOME_UNSPECIFIED: _ToolOutcome.ValueType  # 0
+    """Not known to this release."""
+    TOOL_OUTCOME_OK: _ToolOutcome.ValueType  # 1
+    """The tool gave a result."""
+    TOOL_OUTCOME_ERROR: _ToolOutcome.ValueType  # 2
+    """The tool answered with an error, or does not exist."""
+    TOOL_OUTCOME_INVALID_ARGUMENTS: _ToolOutcome.ValueType  # 3
+    """The arguments are not what the tool takes."""
+    TOOL_OUTCOME_TIMEOUT: _ToolOutcome.ValueType  # 4
+    """It took too long."""
+    TOOL_OUTCOME_UNAVAILABLE: _ToolOutcome.ValueType  # 5
+    """Its server can't be reached."""
+    TOOL_OUTCOME_DENIED: _ToolOutcome.ValueType  # 6
+    """It was rejected by an approval, or refused by the gateway's egress rules."""
+    TOOL_OUTCOME_UNKNOWN: _ToolOutcome.ValueType  # 7
+    """It may have run or not: the gateway that made it was lost."""
+
+class ToolOutcome(_ToolOutcome, metaclass=_ToolOutcomeEnumTypeWrapper):
+    """How a tool call ended."""
+
+TOOL_OUTCOME_UNSPECIFIED: ToolOutcome.ValueType  # 0
+"""Not known to this release."""
+TOOL_OUTCOME_OK: ToolOutcome.ValueType  # 1
+"""The tool gave a result."""
+TOOL_OUTCOME_ERROR: ToolOutcome.ValueType  # 2
+"""The tool answered with an error, or does not exist."""
+TOOL_OUTCOME_INVALID_ARGUMENTS: ToolOutcome.ValueType  # 3
+"""The arguments are not what the tool takes."""
+TOOL_OUTCOME_TIMEOUT: ToolOutcome.ValueType  # 4
+"""It took too long."""
+TOOL_OUTCOME_UNAVAILABLE: ToolOutcome.ValueType  # 5
+"""Its server can't be reached."""
+TOOL_OUTCOME_DENIED: ToolOutcome.ValueType  # 6
+"""It was rejected by an approval, or refused by the gateway's egress rules."""
+TOOL_OUTCOME_UNKNOWN: ToolOutcome.ValueType  # 7
+"""It may have run or not: the gateway that made it was lost."""
+Global___ToolOutcome: _TypeAlias = ToolOutcome  # noqa: Y015
+
 @_typing.final
 class TurnInput(_message.Message):
     """What both kinds of completion are asked with."""
@@ -118,6 +162,7 @@ class TurnInput(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     ON_DISCONNECT_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     agent_id: _builtins.str
@@ -137,15 +182,16 @@ class TurnInput(_message.Message):
     agent_revision: _builtins.int
     """Optional. A revision of the agent config instead of the current or pinned one."""
     tool_choice: _builtins.str
-    """Optional. `auto`, `none`, `required`, or the name of a tool."""
+    """Optional. `auto`, `none`, `required`, or the name of a tool; of an agent with tools, for the first step."""
     on_disconnect: Global___OnDisconnect.ValueType
     """Optional. What becomes of the turn when the caller disconnects."""
     history: Global___HistoryPolicy.ValueType
     """Optional. What messages that hold answers of the assistant are to the history of the session."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """Required. The caller's new messages, 1 to 1000, together at most 768 KiB, unless the gateway is set otherwise
-        (`PARLEY_GATEWAY_MAX_MESSAGES_PER_REQUEST`, `…_MAX_MESSAGES_BYTES`); the history is the session's. A stateless turn
+        """Required unless there are approvals. The caller's new messages, 1 to 1000, together at most 768 KiB, unless the
+        gateway is set otherwise (`PARLEY_GATEWAY_MAX_MESSAGES_PER_REQUEST`, `…_MAX_MESSAGES_BYTES`); the history is the
+        session's. A stateless turn
         may have any number.
         """
 
@@ -155,7 +201,7 @@ class TurnInput(_message.Message):
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
-        """Optional. Tools that the caller offers to run, at most 128."""
+        """Optional. Tools that the caller offers to run, at most 128, beside the agent's own, whose names are taken."""
 
     @_builtins.property
     def response_format(self) -> _struct_pb2.Struct:
@@ -164,6 +210,13 @@ class TurnInput(_message.Message):
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Optional. Kept with a new session; ignored for one that is there."""
+
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approval]:
+        """Optional. What the user says of the tool calls that the turn before waits with, at most 128; needs session_id, and
+        messages may be empty then. Calls that are not named are rejected. Without any, the turn goes on without the calls.
+        Fails with APPROVAL_UNKNOWN for one that does not wait (any more).
+        """
 
     def __init__(
         self,
@@ -185,14 +238,45 @@ class TurnInput(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         on_disconnect: Global___OnDisconnect.ValueType = ...,
         history: Global___HistoryPolicy.ValueType = ...,
+        approvals: _abc.Iterable[Global___Approval] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "busy", b"busy", "history", b"history", "messages", b"messages", "metadata", b"metadata", "on_disconnect", b"on_disconnect", "project", b"project", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "tool_choice", b"tool_choice", "tools", b"tools", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "approvals", b"approvals", "busy", b"busy", "history", b"history", "messages", b"messages", "metadata", b"metadata", "on_disconnect", b"on_disconnect", "project", b"project", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "tool_choice", b"tool_choice", "tools", b"tools", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TurnInput: _TypeAlias = TurnInput  # noqa: Y015
+
+@_typing.final
+class Approval(_message.Message):
+    """Approves or rejects a tool call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    APPROVE_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    tool_call_id: _builtins.str
+    """Required. The call."""
+    approve: _builtins.bool
+    """Whether the gateway is to run it."""
+    note: _builtins.str
+    """Optional. Why not, at most 1000 characters; the model reads it."""
+    def __init__(
+        self,
+        *,
+        tool_call_id: _builtins.str = ...,
+        approve: _builtins.bool = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve", b"approve", "note", b"note", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Approval: _TypeAlias = Approval  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
@@ -318,6 +402,8 @@ class TurnOutcome(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_TOOL_SERVERS_FIELD_NUMBER: _builtins.int
+    PENDING_APPROVALS_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """The turn's id: the same for a replay."""
     session_id: _builtins.str
@@ -346,6 +432,14 @@ class TurnOutcome(_message.Message):
     def details(self) -> _message_pb2.AnswerDetails:
         """What the provider said about the answer; without logprobs where the turn is replayed."""
 
+    @_builtins.property
+    def unavailable_tool_servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnavailableToolServer]:
+        """Tool servers that the turn went without; not kept for a replay."""
+
+    @_builtins.property
+    def pending_approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___PendingApproval]:
+        """With finish_reason REQUIRES_APPROVAL: the calls that the next turn is to approve or reject."""
+
     def __init__(
         self,
         *,
@@ -360,14 +454,72 @@ class TurnOutcome(_message.Message):
         model: _builtins.str = ...,
         replayed: _builtins.bool = ...,
         details: _message_pb2.AnswerDetails | None = ...,
+        unavailable_tool_servers: _abc.Iterable[Global___UnavailableToolServer] | None = ...,
+        pending_approvals: _abc.Iterable[Global___PendingApproval] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "session_expire_time", b"session_expire_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "details", b"details", "finish_reason", b"finish_reason", "model", b"model", "replayed", b"replayed", "session_created", b"session_created", "session_expire_time", b"session_expire_time", "session_id", b"session_id", "turn_id", b"turn_id", "turn_number", b"turn_number", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "details", b"details", "finish_reason", b"finish_reason", "model", b"model", "pending_approvals", b"pending_approvals", "replayed", b"replayed", "session_created", b"session_created", "session_expire_time", b"session_expire_time", "session_id", b"session_id", "turn_id", b"turn_id", "turn_number", b"turn_number", "unavailable_tool_servers", b"unavailable_tool_servers", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TurnOutcome: _TypeAlias = TurnOutcome  # noqa: Y015
+
+@_typing.final
+class UnavailableToolServer(_message.Message):
+    """A tool server whose tools could not be had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_SERVER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    tool_server: _builtins.str
+    """Its id, or the name that the gateway's operator gave it."""
+    reason: _builtins.str
+    """Why, in words."""
+    def __init__(
+        self,
+        *,
+        tool_server: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "tool_server", b"tool_server"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnavailableToolServer: _TypeAlias = UnavailableToolServer  # noqa: Y015
+
+@_typing.final
+class PendingApproval(_message.Message):
+    """A tool call that waits for an approval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    tool_call_id: _builtins.str
+    """What the approval names."""
+    name: _builtins.str
+    """The tool."""
+    arguments: _builtins.str
+    """The arguments as the model wrote them: JSON text, which may be invalid."""
+    def __init__(
+        self,
+        *,
+        tool_call_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        arguments: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "name", b"name", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingApproval: _TypeAlias = PendingApproval  # noqa: Y015
 
 @_typing.final
 class CompleteRequest(_message.Message):
@@ -456,6 +608,9 @@ class StreamCompleteResponse(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_STARTED_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_FINISHED_FIELD_NUMBER: _builtins.int
+    STEP_FINISHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___TurnStarted:
         """The turn has begun. Always first."""
@@ -468,22 +623,145 @@ class StreamCompleteResponse(_message.Message):
     def finished(self) -> Global___TurnOutcome:
         """The turn is stored. Always last."""
 
+    @_builtins.property
+    def tool_call_started(self) -> Global___ToolCallStarted:
+        """A tool call that the gateway runs has begun."""
+
+    @_builtins.property
+    def tool_call_finished(self) -> Global___ToolCallFinished:
+        """It has ended."""
+
+    @_builtins.property
+    def step_finished(self) -> Global___StepFinished:
+        """A model call is over with all tool calls that it asked for, and another one follows."""
+
     def __init__(
         self,
         *,
         started: Global___TurnStarted | None = ...,
         delta: Global___MessageDelta | None = ...,
         finished: Global___TurnOutcome | None = ...,
+        tool_call_started: Global___ToolCallStarted | None = ...,
+        tool_call_finished: Global___ToolCallFinished | None = ...,
+        step_finished: Global___StepFinished | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started", "step_finished", b"step_finished", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started", "step_finished", b"step_finished", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "finished", "tool_call_started", "tool_call_finished", "step_finished"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___StreamCompleteResponse: _TypeAlias = StreamCompleteResponse  # noqa: Y015
+
+@_typing.final
+class ToolCallStarted(_message.Message):
+    """A tool call that the gateway runs has begun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    SERVER_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """The step (model call) of the turn that asked for it, from 1; 0 for a call that an approval let run."""
+    tool_call_id: _builtins.str
+    """The call."""
+    name: _builtins.str
+    """The tool."""
+    arguments: _builtins.str
+    """The arguments as the model wrote them: JSON text, which may be invalid."""
+    server: _builtins.str
+    """The tool server or the agent that runs it; empty for a tool that does not exist."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        tool_call_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        arguments: _builtins.str = ...,
+        server: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "name", b"name", "server", b"server", "step", b"step", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallStarted: _TypeAlias = ToolCallStarted  # noqa: Y015
+
+@_typing.final
+class ToolCallFinished(_message.Message):
+    """A tool call that the gateway ran has ended. Its result is among the session's messages once the turn is stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SERVER_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DURATION_MS_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """As ToolCallStarted.step."""
+    tool_call_id: _builtins.str
+    """The call."""
+    name: _builtins.str
+    """The tool."""
+    server: _builtins.str
+    """As ToolCallStarted.server."""
+    outcome: Global___ToolOutcome.ValueType
+    """How it ended."""
+    duration_ms: _builtins.int
+    """How long it took, in milliseconds."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        tool_call_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        server: _builtins.str = ...,
+        outcome: Global___ToolOutcome.ValueType = ...,
+        duration_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "name", b"name", "outcome", b"outcome", "server", b"server", "step", b"step", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallFinished: _TypeAlias = ToolCallFinished  # noqa: Y015
+
+@_typing.final
+class StepFinished(_message.Message):
+    """A step of a turn is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Which, from 1."""
+    @_builtins.property
+    def usage(self) -> _message_pb2.Usage:
+        """Tokens of the turn so far."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        usage: _message_pb2.Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["step", b"step", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepFinished: _TypeAlias = StepFinished  # noqa: Y015
 
 @_typing.final
 class TurnStarted(_message.Message):
@@ -531,7 +809,9 @@ Global___TurnStarted: _TypeAlias = TurnStarted  # noqa: Y015
 
 @_typing.final
 class MessageDelta(_message.Message):
-    """More of the answer. Deltas of one answer, put together in order, are its message."""
+    """More of the answer. Deltas of one answer, put together in order, are its message: of an agent with tools the texts of
+    all steps, with an empty line between two, and the calls that the caller is to run.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -645,6 +925,8 @@ class PreviewPromptResponse(_message.Message):
     OMITTED_MESSAGE_COUNT_FIELD_NUMBER: _builtins.int
     AGENT_REVISION_FIELD_NUMBER: _builtins.int
     SESSION_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_TOOL_SERVERS_FIELD_NUMBER: _builtins.int
     omitted_message_count: _builtins.int
     """Messages of the session that the window leaves out."""
     agent_revision: _builtins.int
@@ -657,6 +939,14 @@ class PreviewPromptResponse(_message.Message):
     def session_expire_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When the session expires unless it is used. Not set where there is no session yet."""
 
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
+        """The tools as the provider would get them: the agent's own, then the request's."""
+
+    @_builtins.property
+    def unavailable_tool_servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnavailableToolServer]:
+        """Tool servers whose tools can't be had now."""
+
     def __init__(
         self,
         *,
@@ -664,10 +954,12 @@ class PreviewPromptResponse(_message.Message):
         omitted_message_count: _builtins.int = ...,
         agent_revision: _builtins.int = ...,
         session_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        tools: _abc.Iterable[Global___Tool] | None = ...,
+        unavailable_tool_servers: _abc.Iterable[Global___UnavailableToolServer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session_expire_time", b"session_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "messages", b"messages", "omitted_message_count", b"omitted_message_count", "session_expire_time", b"session_expire_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "messages", b"messages", "omitted_message_count", b"omitted_message_count", "session_expire_time", b"session_expire_time", "tools", b"tools", "unavailable_tool_servers", b"unavailable_tool_servers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,7 +60,8 @@ class ChatServiceServicer:
         """Runs one turn and answers with the whole of it. Safe to retry with a request_id.
         Fails: INVALID_FIELD, MESSAGE_TOO_LARGE, AGENT_NOT_FOUND, REVISION_NOT_FOUND, SESSION_NOT_FOUND,
         SESSION_AGENT_MISMATCH, SESSION_BUSY, LEASE_LOST, TURN_INTERRUPTED, IDEMPOTENCY_KEY_REUSED, TURN_QUEUE_FULL,
-        PROVIDER_*, PLACEHOLDER_MISSING, PEER_UNAVAILABLE, DEADLINE_EXCEEDED, DRAINING.
+        PROVIDER_*, PLACEHOLDER_MISSING, APPROVAL_UNKNOWN, TOOL_*, AGENT_DEPTH_EXCEEDED, PEER_UNAVAILABLE,
+        DEADLINE_EXCEEDED, DRAINING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

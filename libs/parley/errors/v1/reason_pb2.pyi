@@ -108,6 +108,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     REASON_EMBEDDINGS_UNSUPPORTED: _Reason.ValueType  # 87
     """FAILED_PRECONDITION. The provider's API has no embeddings. HTTP only. Metadata: provider."""
+    REASON_APPROVAL_UNKNOWN: _Reason.ValueType  # 88
+    """FAILED_PRECONDITION. An approval names a call that does not wait for one: it was decided, or the session went on without
+    it. Metadata: tool_call_id.
+    """
     REASON_TURN_QUEUE_FULL: _Reason.ValueType  # 100
     """RESOURCE_EXHAUSTED. The gateway, the agent or the session has as many turns running and queued as it may.
     `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.
@@ -148,6 +152,14 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_EGRESS_DENIED: _Reason.ValueType  # 129
     """FAILED_PRECONDITION. The operator of the gateway does not allow calls to the place that a tool server, a token
     endpoint or a redirect names (PARLEY_GATEWAY_EGRESS_ALLOW). Metadata: target.
+    """
+    REASON_TOOL_CALLS_REPEATED: _Reason.ValueType  # 127
+    """ABORTED. The model asked for the same tool call with the same arguments three times running; nothing of the turn is
+    stored. Metadata: tool.
+    """
+    REASON_AGENT_DEPTH_EXCEEDED: _Reason.ValueType  # 128
+    """FAILED_PRECONDITION. Agents have called agents as deep as they may, most likely in a circle; nothing of the turn is
+    stored. Metadata: agent_id, limit.
     """
     REASON_PEER_UNAVAILABLE: _Reason.ValueType  # 140
     """UNAVAILABLE. A service or store that the call needs is unavailable. Metadata: peer."""
@@ -269,6 +281,10 @@ Metadata: tool_server_id, agent_ids (at most 10 of them, separated by `,`), agen
 """
 REASON_EMBEDDINGS_UNSUPPORTED: Reason.ValueType  # 87
 """FAILED_PRECONDITION. The provider's API has no embeddings. HTTP only. Metadata: provider."""
+REASON_APPROVAL_UNKNOWN: Reason.ValueType  # 88
+"""FAILED_PRECONDITION. An approval names a call that does not wait for one: it was decided, or the session went on without
+it. Metadata: tool_call_id.
+"""
 REASON_TURN_QUEUE_FULL: Reason.ValueType  # 100
 """RESOURCE_EXHAUSTED. The gateway, the agent or the session has as many turns running and queued as it may.
 `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.
@@ -309,6 +325,14 @@ tools are. Metadata: tool_server.
 REASON_EGRESS_DENIED: Reason.ValueType  # 129
 """FAILED_PRECONDITION. The operator of the gateway does not allow calls to the place that a tool server, a token
 endpoint or a redirect names (PARLEY_GATEWAY_EGRESS_ALLOW). Metadata: target.
+"""
+REASON_TOOL_CALLS_REPEATED: Reason.ValueType  # 127
+"""ABORTED. The model asked for the same tool call with the same arguments three times running; nothing of the turn is
+stored. Metadata: tool.
+"""
+REASON_AGENT_DEPTH_EXCEEDED: Reason.ValueType  # 128
+"""FAILED_PRECONDITION. Agents have called agents as deep as they may, most likely in a circle; nothing of the turn is
+stored. Metadata: agent_id, limit.
 """
 REASON_PEER_UNAVAILABLE: Reason.ValueType  # 140
 """UNAVAILABLE. A service or store that the call needs is unavailable. Metadata: peer."""

@@ -69,6 +69,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """The caller is to run tools and answer with their results."""
     FINISH_REASON_CONTENT_FILTER: _FinishReason.ValueType  # 4
     """The provider withheld it."""
+    FINISH_REASON_REQUIRES_APPROVAL: _FinishReason.ValueType  # 5
+    """Calls of tools that the gateway runs wait for the user's approval."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why an answer ended."""
@@ -83,6 +85,8 @@ FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 3
 """The caller is to run tools and answer with their results."""
 FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 4
 """The provider withheld it."""
+FINISH_REASON_REQUIRES_APPROVAL: FinishReason.ValueType  # 5
+"""Calls of tools that the gateway runs wait for the user's approval."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -491,6 +495,8 @@ class Turn(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
+    ANSWER_START_FIELD_NUMBER: _builtins.int
+    AWAITING_APPROVAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Made by BeginTurn; unique within the session."""
     number: _builtins.int
@@ -501,6 +507,10 @@ class Turn(_message.Message):
     """Why the answer ended."""
     model: _builtins.str
     """The model that answered, as the provider names it."""
+    answer_start: _builtins.int
+    """Where the agent did more than say its last message: the place of its first one. What stands from there on are its
+    model's messages and the results of tools that the gateway ran.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
         """The caller's new messages, whatever the agent did, its answer, in order; at least one and at most 10256."""
@@ -521,6 +531,10 @@ class Turn(_message.Message):
     def details(self) -> Global___AnswerDetails:
         """What the provider said about the answer, without logprobs."""
 
+    @_builtins.property
+    def awaiting_approval(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the last message's tool calls that wait for an approval, at most 128."""
+
     def __init__(
         self,
         *,
@@ -534,11 +548,15 @@ class Turn(_message.Message):
         model: _builtins.str = ...,
         metadata: _struct_pb2.Struct | None = ...,
         details: Global___AnswerDetails | None = ...,
+        answer_start: _builtins.int | None = ...,
+        awaiting_approval: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "details", b"details", "metadata", b"metadata", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "answer_start", b"answer_start", "begin_time", b"begin_time", "details", b"details", "metadata", b"metadata", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "begin_time", b"begin_time", "details", b"details", "finish_reason", b"finish_reason", "id", b"id", "messages", b"messages", "metadata", b"metadata", "model", b"model", "number", b"number", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "agent_revision", b"agent_revision", "answer_start", b"answer_start", "awaiting_approval", b"awaiting_approval", "begin_time", b"begin_time", "details", b"details", "finish_reason", b"finish_reason", "id", b"id", "messages", b"messages", "metadata", b"metadata", "model", b"model", "number", b"number", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__answer_start: _TypeAlias = _typing.Literal["answer_start"]  # noqa: Y015
+    _WhichOneofArgType__answer_start: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__answer_start) -> _WhichOneofReturnType__answer_start | None: ...
 
 Global___Turn: _TypeAlias = Turn  # noqa: Y015

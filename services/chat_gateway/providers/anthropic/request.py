@@ -47,6 +47,8 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any], *
         # A history with calls is refused without tools; `none` keeps the model from calling any.
         tools = [_tool(Tool(name)) for name in messages.tools]
         choice = {"type": "none"}
+    if call.parallel_tool_calls is False and call.tools and choice != {"type": "none"}:
+        choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": True}
     if tools:
         tools[-1]["cache_control"] = _CACHED
         body["tools"] = tools

@@ -53,6 +53,8 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any]) -
     body: dict[str, Any] = {**extra_body, "contents": contents.finished()}
     if system:
         body["systemInstruction"] = {"parts": [{"text": text} for text in system]}
+    if call.parallel_tool_calls is False and call.tools:
+        found.add("parallel_tool_calls", f"can't be false for providers of kind {KIND}")
     if call.tools:
         declared = [_tool(tool, f"tools[{number}].parameters", found) for number, tool in enumerate(call.tools)]
         others = body.get("tools")

@@ -58,6 +58,8 @@ def encode_call(call: ModelCall, dialect: Dialect, provider: str, *, stream: boo
         body["tools"] = [_tool_json(tool) for tool in call.tools]
         if call.tool_choice:
             body["tool_choice"] = _tool_choice_json(call.tool_choice)
+        if call.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = call.parallel_tool_calls
     if call.response_format is not None:
         body["response_format"] = call.response_format
     if call.extra:

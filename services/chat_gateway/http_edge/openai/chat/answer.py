@@ -22,6 +22,7 @@ from chat_gateway.model.turn import (
     NO_DETAILS,
     AnswerDetails,
     Delta,
+    FinishReason,
     Message,
     ProviderData,
     ToolCallDelta,
@@ -49,7 +50,7 @@ def completion(outcome: TurnOutcome, model_name: str) -> bytes:
                     index=0,
                     message=_message(outcome.message, details),
                     logprobs=msgspec.Raw(details.logprobs) if details.logprobs else None,
-                    finish_reason=outcome.finish_reason.value,
+                    finish_reason=_reason(outcome.finish_reason),
                 )
             ],
             usage=_usage(outcome.usage),
@@ -113,7 +114,7 @@ class CompletionChunks:
 
     def finish(self, outcome: TurnOutcome) -> bytes:
         """Returns the end of a stored turn: finish_reason, the usage where it was asked for, `[DONE]`."""
-        reason = _encode(outcome.finish_reason.value)
+        reason = _encode(_reason(outcome.finish_reason))
         finish = b'%b{},"logprobs":null,"finish_reason":%b%b' % (self._head, reason, self._tail)
         if outcome.details is not NO_DETAILS:
             finish = self._detailed(reason, outcome.details)
@@ -159,6 +160,11 @@ def _message(message: Message, details: AnswerDetails) -> AnswerMessage:
 
 def _has_more(delta: Delta) -> bool:
     return bool(delta.reasoning or delta.logprobs or delta.provider_data is not None)
+
+
+def _reason(reason: FinishReason) -> str:
+    # OpenAI has no word for it; `parley` says what waits.
+    return FinishReason.TOOL_CALLS.value if reason is FinishReason.REQUIRES_APPROVAL else reason.value
 
 
 def _completion_id(turn_id: str) -> str:

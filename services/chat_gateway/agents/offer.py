@@ -1,0 +1,104 @@
+"""What the model is offered to call: the agent's tools, those of its template, and those that the caller brings."""
+
+from collections.abc import Mapping, Sequence
+
+from chat_gateway.agents.agent import TurnContext
+from chat_gateway.agents.functions import FunctionTool
+from chat_gateway.model.pairing import continues
+from chat_gateway.model.tools import ClientTool, GatewayTool, ListedTools, ToolsUnavailable
+from chat_gateway.model.turn import AgentConfig, Message, Tool, TurnRequest
+from contract.enums import Role
+from servicekit.errors import Violations
+from servicekit.values import value
+
+CHOICES = frozenset({"auto", "none", "required"})
+_NOTHING = ListedTools(())
+
+
+@value
+class Offer:
+    """The tools of one turn. `tools` is what the provider gets; every one of them is in exactly one of the others."""
+
+    tools: tuple[Tool, ...]
+    listed: Mapping[str, GatewayTool]
+    functions: Mapping[str, FunctionTool]
+    callers: frozenset[str]
+    unavailable: tuple[ToolsUnavailable, ...]
+    choice: str
+    """Of the first step."""
+
+    def runs(self, name: str) -> GatewayTool | None:
+        """Returns the gateway's tool of this name."""
+        function = self.functions.get(name)
+        return function.tool if function is not None else self.listed.get(name)
+
+
+async def make_offer(config: AgentConfig, context: TurnContext, functions: Sequence[FunctionTool] = ()) -> Offer:
+    """Returns the offer of a turn.
+
+    Raises `InvalidArgument` where the request brings a tool under a name that is taken, or chooses one that is not
+    there, and what `Toolbox.tools` raises.
+    """
+    request = context.request
+    own = {function.tool.name: function for function in functions}
+    # The caller runs both: what the request says of a function is newer than what the config says.
+    brought = {tool.name for tool in request.tools}
+    declared = [_as_tool(tool) for tool in config.tools if isinstance(tool, ClientTool) and tool.name not in own]
+    callers = [tool for tool in declared if tool.name not in brought]
+    taken = own.keys() | {tool.name for tool in declared}
+    found = _NOTHING if context.toolbox is None else await context.toolbox.tools()
+    listed = {tool.name: tool for tool in found.tools if tool.name not in taken}
+    # What can't be offered is named: tools never vanish silently.
+    hidden = [
+        ToolsUnavailable(one.server, f"the name {one.name!r} is that of another tool")
+        for one in found.tools
+        if one.name in taken
+    ]
+    _check(request, own.keys() | listed.keys(), {tool.name for tool in declared})
+    gateway = [tool for name in own for tool in (own[name].tool,)] + list(listed.values())
+    tools = [Tool(tool.name, tool.description, tool.parameters) for tool in gateway] + callers + list(request.tools)
+    return Offer(
+        tools=tuple(tools),
+        listed=listed,
+        functions=own,
+        callers=frozenset(tool.name for tool in (*callers, *request.tools)),
+        unavailable=(*found.unavailable, *hidden),
+        choice=_first_choice(config, context, {tool.name for tool in tools}),
+    )
+
+
+def with_note(messages: list[Message], unavailable: Sequence[ToolsUnavailable]) -> list[Message]:
+    """Returns a prompt that says which tool servers are unavailable, behind the instructions."""
+    if not unavailable:
+        return messages
+    listed = "\n".join(f"- {one.server}: {one.reason}" for one in unavailable)
+    note = Message(Role.SYSTEM, f"Some tools are unavailable in this turn:\n{listed}")
+    head = next((place for place, one in enumerate(messages) if one.role is not Role.SYSTEM), len(messages))
+    return [*messages[:head], note, *messages[head:]]
+
+
+def _check(request: TurnRequest, taken: set[str], declared: set[str]) -> None:
+    found = Violations()
+    for number, tool in enumerate(request.tools):
+        if tool.name in taken:
+            found.add(f"tools[{number}].name", "is the name of one of the agent's own tools")
+    choice = request.tool_choice
+    if choice and choice not in CHOICES | taken | declared | {tool.name for tool in request.tools}:
+        found.add("tool_choice", "must be auto, none, required, or the name of a tool")
+    found.check()
+
+
+def _first_choice(config: AgentConfig, context: TurnContext, names: set[str]) -> str:
+    if context.steps.count:
+        return ""
+    request = context.request
+    if request.tool_choice:
+        return request.tool_choice
+    choice = config.tool_policy.tool_choice
+    # A turn that goes on with calls has had its first step.
+    goes_on = bool(context.approvals) or continues(request.messages)
+    return choice if choice and not goes_on and (choice in CHOICES or choice in names) else ""
+
+
+def _as_tool(tool: ClientTool) -> Tool:
+    return Tool(tool.name, tool.description, tool.parameters, tool.strict)

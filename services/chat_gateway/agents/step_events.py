@@ -1,0 +1,127 @@
+"""What a turn with tools passes on while it runs: the pieces of its answer, and what the gateway does in between."""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import replace
+
+from chat_gateway.agents.toolbox import Steps, StepSink
+from chat_gateway.model.answers import STEP_BREAK
+from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity, ToolOutcome
+from chat_gateway.model.turn import Delta, Message, OnDelta, ProviderData, ToolCall, ToolCallDelta
+from chat_gateway.model.usage import Usage
+
+
+class StepEvents:
+    """Passes on to the turn's sink, then to its caller, one at a time.
+
+    The pieces of all steps together are the answer that `model.answers.visible` makes of the steps' messages: their
+    texts with a break between two, and of the calls those that are the caller's to run.
+    """
+
+    def __init__(self, on_delta: OnDelta | None, sink: StepSink | None, callers: Collection[str], steps: Steps) -> None:
+        self._on_delta = on_delta
+        self._sink = sink
+        self._callers = callers
+        self._one_at_a_time = asyncio.Lock()
+        texts = [message for message in steps.messages if not message.tool_call_id]
+        self._said = {
+            "content": any(message.content for message in texts),
+            "refusal": any(message.refusal for message in texts),
+            "reasoning": any(message.reasoning for message in texts),
+        }
+        self._step: _StepPieces | None = None
+
+    def of_step(self, *, shows_calls: bool) -> OnDelta | None:
+        """Returns what takes the pieces of the next model call; None where nobody listens to them."""
+        if self._on_delta is None:
+            return None
+        if self._step is not None:
+            self._said = {name: said or name in self._step.said for name, said in self._said.items()}
+        self._step = _StepPieces(self._on_delta, self._callers if shows_calls else (), self._said)
+        return self._step
+
+    async def answered(self) -> None:
+        """The step was the last: passes on what only the answer has."""
+        if self._step is not None:
+            await self._step.finish()
+
+    async def started(self, step: int, call: ToolCall, server: str) -> None:
+        """A call is about to be made."""
+        if self._sink is None and self._on_delta is None:
+            return
+        event = CallStarted(step, call.id, call.name, call.arguments, server)
+        async with self._one_at_a_time:
+            if self._sink is not None:
+                await self._sink.call_started(event)
+            await self._pass_on(event)
+
+    async def ended(
+        self, step: int, call: ToolCall, server: str, outcome: ToolOutcome, seconds: float, result: Message
+    ) -> None:
+        """A call has its result."""
+        if self._sink is None and self._on_delta is None:
+            return
+        event = CallFinished(step, call.id, call.name, server, outcome, seconds)
+        async with self._one_at_a_time:
+            if self._sink is not None:
+                await self._sink.call_finished(event, result)
+            await self._pass_on(event)
+
+    async def called(self, step: int, message: Message, usage: Usage) -> None:
+        """The model has asked for calls."""
+        if self._sink is not None:
+            await self._sink.step_called(step, message, usage)
+
+    async def finished(self, steps: Steps) -> None:
+        """All calls of a step have their results, and another step follows."""
+        if self._sink is not None:
+            await self._sink.step_finished(steps)
+        await self._pass_on(StepFinished(steps.count, steps.usage))
+
+    async def _pass_on(self, activity: ToolActivity) -> None:
+        if self._on_delta is not None:
+            await self._on_delta(Delta(activity=activity))
+
+
+class _StepPieces:
+    """An `OnDelta` for one model call: leaves out what the caller does not see of it."""
+
+    __slots__ = ("_before", "_callers", "_indexes", "_kept", "_on_delta", "said")
+
+    def __init__(self, on_delta: OnDelta, callers: Collection[str], before: dict[str, bool]) -> None:
+        self._on_delta = on_delta
+        self._callers = callers
+        self._before = before
+        self._indexes: dict[int, int | None] = {}
+        """The place that each call of the step has among those that the caller sees; None for the gateway's."""
+        self._kept: ProviderData | None = None
+        self.said: set[str] = set()
+
+    async def __call__(self, delta: Delta) -> None:
+        calls = delta.tool_calls
+        if calls:
+            delta = replace(delta, tool_calls=tuple(shown for one in calls if (shown := self._shown(one))))
+        if delta.provider_data is not None:
+            # It belongs to the answer's message, and whether this step is the answer is known at its end.
+            self._kept, delta = delta.provider_data, replace(delta, provider_data=None)
+        for name, before in self._before.items():
+            if (text := getattr(delta, name)) and name not in self.said:
+                self.said.add(name)
+                if before:
+                    delta = replace(delta, **{name: STEP_BREAK + text})
+        if delta != _NOTHING:
+            await self._on_delta(delta)
+
+    async def finish(self) -> None:
+        if self._kept is not None:
+            await self._on_delta(Delta(provider_data=self._kept))
+
+    def _shown(self, delta: ToolCallDelta) -> ToolCallDelta | None:
+        if delta.index not in self._indexes:
+            places = sum(place is not None for place in self._indexes.values())
+            self._indexes[delta.index] = places if delta.name in self._callers else None
+        place = self._indexes[delta.index]
+        return None if place is None else replace(delta, index=place)
+
+
+_NOTHING = Delta()

@@ -1,0 +1,299 @@
+"""The tool loop: a model call, the gateway's calls that it asks for, the next model call, until an answer without any.
+
+A step that also asks for the caller's functions ends the turn once the gateway's calls have run; so does one with calls
+that wait for an approval. The last step that a turn may make is offered no tools, so that an answer comes.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from chat_gateway.agents.agent import TurnContext
+from chat_gateway.agents.functions import FunctionTool
+from chat_gateway.agents.offer import Offer, make_offer, with_note
+from chat_gateway.agents.step_events import StepEvents
+from chat_gateway.model.answers import open_calls
+from chat_gateway.model.errors import ProviderBadResponse, ToolCallsRepeated
+from chat_gateway.model.history import canonical_arguments
+from chat_gateway.model.rules import message_size, sizes
+from chat_gateway.model.tools import ToolOutcome, ToolResult
+from chat_gateway.model.turn import AgentConfig, Answer, FinishReason, Message, OnDelta, ToolCall
+from chat_gateway.model.usage import added
+from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider
+from contract.enums import Role
+from contract.messages import MAX_TOOL_CALLS
+from servicekit import traces
+
+MAX_REPEATS: Final = 3
+"""Times running that the same call may be asked for; the last of them is not made."""
+MAX_TURN_BYTES: Final = 960 * 1024
+"""What the messages of a turn may have together, so that its commit (1 MiB) can't fail for what tools say."""
+ANSWER_BYTES: Final = 64 * 1024
+"""Kept free of that for the answer."""
+MIN_STEP_BYTES: Final = 4096
+"""With less left than this, no further tool is offered."""
+TIMEOUT_MARGIN: Final = 1.0
+"""Seconds beyond a call's own bound at which it is cut here: its toolbox has the better words for it."""
+
+_CUT_SHORT: Final = (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
+
+
+async def run_tool_loop(
+    config: AgentConfig,
+    provider: Provider,
+    context: TurnContext,
+    on_delta: OnDelta | None,
+    *,
+    call: ModelCall,
+    prompt: Callable[[TurnContext], list[Message]],
+    functions: Sequence[FunctionTool] = (),
+) -> Answer:
+    """Does the agent's part of a turn with the tools of its config, its template's `functions` and the request's.
+
+    `call` is what every model call has in common; its messages and tools are the loop's to fill in. `prompt` makes the
+    messages of one: it is given the context with what the turn has said so far behind the request's messages. Goes on
+    from `context.steps`. Raises what the provider and `Toolbox.tools` raise, and `ToolCallsRepeated`; a tool's own
+    failure is a result that the model reads. Cancelled, it cancels the calls that run, and awaits them.
+    """
+    loop = _Loop(config, provider, context, on_delta, call, prompt, await make_offer(config, context, functions))
+    return await loop.run()
+
+
+class _Loop:
+    """One turn's loop."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        provider: Provider,
+        context: TurnContext,
+        on_delta: OnDelta | None,
+        call: ModelCall,
+        prompt: Callable[[TurnContext], list[Message]],
+        offer: Offer,
+    ) -> None:
+        self._policy = config.tool_policy
+        self._provider = provider
+        self._context = context
+        self._prompt = prompt
+        self._offer = offer
+        said_by_caller = "parallel_tool_calls" in call.extra
+        self._call = replace(call, parallel_tool_calls=None if said_by_caller else self._policy.parallel_tool_calls)
+        self._steps = context.steps
+        self._events = StepEvents(on_delta, context.sink, offer.callers, context.steps)
+        self._repeats: dict[tuple[str, str], int] = {}
+        self._left = MAX_TURN_BYTES - ANSWER_BYTES - sizes(context.request.messages)[0]
+        for message in context.steps.messages:
+            self._left -= message_size(message)
+            if message.tool_calls:
+                self._count_repeats(self._gateways(message))
+
+    async def run(self) -> Answer:
+        await self._decided()
+        await self._unfinished()
+        while True:
+            last = self._steps.count + 1 >= self._policy.max_steps or self._left < MIN_STEP_BYTES
+            answer = await self._ask(last)
+            calls = self._gateways(answer.message)
+            if last or not calls or answer.finish_reason in _CUT_SHORT:
+                return await self._ended(answer, last)
+            waiting = [call for call in calls if self._needs_approval(call)]
+            running = [call for call in calls if not self._needs_approval(call)]
+            self._count_repeats(running)
+            await self._events.called(self._steps.count, answer.message, self._steps.usage)
+            self._keep(answer.message)
+            await self._run(running, self._result)
+            if waiting or len(calls) < len(answer.message.tool_calls):
+                await self._events.answered()
+                return self._answer(answer, tuple(call.id for call in waiting))
+            await self._events.finished(self._steps)
+
+    async def _decided(self) -> None:
+        """Runs what the user has approved of the turn before, and tells the model what was rejected."""
+        done = {message.tool_call_id for message in self._steps.messages}
+        decided = [one for one in self._context.approvals if one.call.id not in done]
+        rejected = {one.call.id: one.note for one in decided if not one.approve}
+
+        async def result(call: ToolCall) -> ToolResult:
+            if call.id not in rejected:
+                return await self._result(call)
+            note = f": {rejected[call.id]}" if rejected[call.id] else "."
+            return ToolResult(f"Not run: the user rejected this call{note}", ToolOutcome.DENIED)
+
+        await self._run([one.call for one in decided], result)
+
+    async def _unfinished(self) -> None:
+        """Runs the calls that an earlier attempt of the turn has no results of."""
+        if self._steps.count:
+            owed = [call for call in open_calls(self._steps.messages) if call.name not in self._offer.callers]
+            await self._run([call for call in owed if not self._needs_approval(call)], self._result)
+
+    async def _ask(self, last: bool) -> ModelAnswer:
+        context, steps, offer = self._context, self._steps, self._offer
+        if steps.messages:
+            request = replace(context.request, messages=context.request.messages + steps.messages)
+            context = replace(context, request=request)
+        call = replace(
+            self._call,
+            messages=with_note(self._prompt(context), offer.unavailable),
+            tools=() if last else offer.tools,
+            tool_choice="" if last or steps.count else offer.choice,
+        )
+        answer = await self._provider.complete(call, self._events.of_step(shows_calls=not last))
+        if len(answer.message.tool_calls) > MAX_TOOL_CALLS:
+            raise ProviderBadResponse(self._provider.name, f"more than {MAX_TOOL_CALLS} tool calls at once")
+        self._steps = replace(steps, count=steps.count + 1, usage=added(steps.usage, answer.usage))
+        return answer
+
+    def _gateways(self, message: Message) -> list[ToolCall]:
+        """Returns the calls that are not the caller's to run; a name that nobody knows is answered by the gateway."""
+        return [call for call in message.tool_calls if call.name not in self._offer.callers]
+
+    def _needs_approval(self, call: ToolCall) -> bool:
+        tool = self._offer.runs(call.name)
+        return tool is not None and tool.needs_approval
+
+    def _count_repeats(self, calls: Sequence[ToolCall]) -> None:
+        now: dict[tuple[str, str], int] = {}
+        for call in calls:
+            asked = (call.name, canonical_arguments(call.arguments))
+            now[asked] = now.get(asked, self._repeats.get(asked, 0)) + 1
+            if now[asked] >= MAX_REPEATS:
+                raise ToolCallsRepeated(call.name, MAX_REPEATS)
+        self._repeats = now
+
+    async def _run(
+        self, calls: Sequence[ToolCall], result: Callable[[ToolCall], Coroutine[Any, Any, ToolResult]]
+    ) -> None:
+        """Runs calls at the same time, as many as may be, and keeps their results in the order of the calls."""
+        if not calls:
+            return
+        most_bytes = min(self._policy.max_result_bytes, max(self._left, 0) // len(calls))
+        free = asyncio.Semaphore(self._policy.max_parallel_calls)
+
+        async def one(call: ToolCall) -> tuple[Message, ToolResult]:
+            async with free:
+                return await self._observed(call, result, most_bytes)
+
+        for message, found in await all_or_none([one(call) for call in calls]):
+            self._keep(message)
+            self._steps = replace(self._steps, usage=added(self._steps.usage, found.usage))
+
+    async def _observed(
+        self, call: ToolCall, result: Callable[[ToolCall], Coroutine[Any, Any, ToolResult]], most_bytes: int
+    ) -> tuple[Message, ToolResult]:
+        tool = self._offer.runs(call.name)
+        server = tool.server if tool is not None else ""
+        step = self._steps.count
+        await self._events.started(step, call, server)
+        begin = time.monotonic()
+        with _span(call, server) as span:
+            found = await result(call)
+            if found.outcome is not ToolOutcome.OK:
+                span.set("error.type", found.outcome.value)
+        message = Message(Role.TOOL, cut(found.text, most_bytes), tool_call_id=call.id)
+        await self._events.ended(step, call, server, found.outcome, time.monotonic() - begin, message)
+        return message, found
+
+    async def _result(self, call: ToolCall) -> ToolResult:
+        """Calls one tool. Whatever comes of it is a result, but for errors that say that the turn can't go on."""
+        tool, function = self._offer.runs(call.name), self._offer.functions.get(call.name)
+        if tool is None:
+            known = ", ".join(one.name for one in self._offer.tools)
+            return ToolResult(f"There is no tool {call.name[:64]!r}. The tools are: {known}", ToolOutcome.ERROR)
+        arguments = call.arguments if call.arguments.strip() else "{}"
+        if (problem := _problem_of(arguments)) is not None:
+            return ToolResult(f"The arguments are not valid: {problem}", ToolOutcome.INVALID_ARGUMENTS)
+        own = function is not None
+        bound = self._policy.call_timeout + (0 if own else TIMEOUT_MARGIN)
+        try:
+            async with asyncio.timeout(bound) as scope:
+                if function is not None:
+                    return await function.call(arguments)
+                assert self._context.toolbox is not None, "what is listed comes from the toolbox"
+                return await self._context.toolbox.call(call.name, arguments, call_id=call.id)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            return ToolResult(
+                f"The tool did not answer within {self._policy.call_timeout:g} seconds.", ToolOutcome.TIMEOUT
+            )
+
+    def _keep(self, message: Message) -> None:
+        self._left -= message_size(message)
+        self._steps = replace(self._steps, messages=(*self._steps.messages, message))
+
+    async def _ended(self, answer: ModelAnswer, last: bool) -> Answer:
+        """Ends with an answer that calls no tool of the gateway's; calls that can't be made any more are left out."""
+        calls = answer.message.tool_calls
+        kept = () if last else tuple(call for call in calls if call.name in self._offer.callers)
+        if len(kept) < len(calls):
+            reason = answer.finish_reason if answer.finish_reason in _CUT_SHORT else FinishReason.LENGTH
+            answer = replace(answer, message=replace(answer.message, tool_calls=kept), finish_reason=reason)
+        await self._events.answered()
+        self._steps = replace(self._steps, messages=(*self._steps.messages, answer.message))
+        return self._answer(answer, ())
+
+    def _answer(self, answer: ModelAnswer, awaiting: tuple[str, ...]) -> Answer:
+        ends_with_calls = self._steps.messages[-1].role is Role.TOOL or bool(awaiting)
+        reason = FinishReason.TOOL_CALLS if ends_with_calls else answer.finish_reason
+        return Answer(
+            messages=self._steps.messages,
+            finish_reason=FinishReason.REQUIRES_APPROVAL if awaiting else reason,
+            usage=self._steps.usage,
+            model=answer.model,
+            details=answer.details,
+            unavailable=self._offer.unavailable,
+            awaiting=awaiting,
+        )
+
+
+async def all_or_none(running: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Runs all at the same time and returns what they return, in order. Where one fails the others are cancelled.
+
+    Nothing of them runs any more when this returns or raises.
+    """
+    if len(running) == 1:
+        return [await running[0]]
+    tasks = [asyncio.get_running_loop().create_task(one) for one in running]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def cut(text: str, most_bytes: int) -> str:
+    """Returns a text of at most so many bytes, or little more; one that is cut says so at its end."""
+    if len(text) <= most_bytes // 4:
+        return text
+    data = text.encode("utf-8", "replace")
+    if len(data) <= most_bytes:
+        return data.decode()
+    note = f"\n[cut: the first of {len(data)} bytes]"
+    return data[: max(most_bytes - len(note), 0)].decode("utf-8", "ignore") + note
+
+
+def _problem_of(arguments: str) -> str | None:
+    try:
+        given = json.loads(arguments)
+    except (ValueError, RecursionError) as error:
+        return f"they are not JSON ({error})"
+    return None if isinstance(given, dict) else "they are no JSON object"
+
+
+def _span(call: ToolCall, server: str) -> traces.Span:
+    if not traces.on():
+        return traces.NO_SPAN
+    attributes = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": call.name,
+        "gen_ai.tool.call.id": call.id,
+        "gen_ai.tool.type": "function",
+        "parley.tool_server": server,
+    }
+    return traces.span(f"execute_tool {call.name}", attributes=attributes)

@@ -1,0 +1,67 @@
+"""What a caller sees of what an agent did: one answer, with the calls that are the caller's to run."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from chat_gateway.model.tools import PendingApproval
+from chat_gateway.model.turn import Message, ToolCall, Turn
+from contract.enums import Role
+
+STEP_BREAK = "\n\n"
+"""Between the texts of two steps."""
+
+
+def visible(messages: Sequence[Message], awaiting: Collection[str] = ()) -> Message:
+    """Returns the agent's messages of one turn as the one that its caller sees.
+
+    The texts of all steps in order; of the calls those of the last step that have no result and are not `awaiting` an
+    approval: those that the caller is to run.
+    """
+    if len(messages) == 1 and not awaiting:
+        return messages[0]
+    said = [message for message in messages if message.role is Role.ASSISTANT]
+    return replace(
+        said[-1],
+        content=_joined([message.content for message in said]),
+        refusal=_joined([message.refusal for message in said]),
+        reasoning=_joined([message.reasoning for message in said]),
+        tool_calls=tuple(call for call in open_calls(messages) if call.id not in awaiting),
+    )
+
+
+def agents_part(turn: Turn) -> tuple[Message, ...]:
+    """Returns what the agent did in a stored turn."""
+    return turn.messages[-1:] if turn.answer_start is None else turn.messages[turn.answer_start :]
+
+
+def said_in(turn: Turn) -> tuple[Message, ...]:
+    """Returns the messages of a stored turn as its caller knows them."""
+    if turn.answer_start is None:
+        return turn.messages
+    return (*turn.messages[: turn.answer_start], visible(agents_part(turn), turn.awaiting))
+
+
+def open_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
+    """Returns the calls that the messages end with and that have no result; none where anything was said since."""
+    answered: set[str] = set()
+    for message in reversed(messages):
+        if message.role is Role.TOOL:
+            answered.add(message.tool_call_id)
+        elif message.role is Role.ASSISTANT:
+            return tuple(call for call in message.tool_calls if call.id not in answered)
+        else:
+            break
+    return ()
+
+
+def pending_approvals(messages: Sequence[Message], awaiting: Collection[str]) -> tuple[PendingApproval, ...]:
+    """Returns the calls that the messages end with and that wait for an approval."""
+    if not awaiting:
+        return ()
+    return tuple(
+        PendingApproval(call.id, call.name, call.arguments) for call in open_calls(messages) if call.id in awaiting
+    )
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return STEP_BREAK.join(text for text in texts if text)

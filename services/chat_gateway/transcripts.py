@@ -1,0 +1,69 @@
+"""What a caller's transcript has beyond the history of its session, and what of the history it replaces."""
+
+from dataclasses import replace
+from itertools import dropwhile, takewhile
+
+from chat_gateway.model.errors import HistoryMismatch
+from chat_gateway.model.history import EMPTY, compare, end_of_history, grown
+from chat_gateway.model.pairing import continues, whole_turns
+from chat_gateway.model.turn import AgentConfig, Begun, HistoryPolicy, TurnRequest
+from chat_gateway.ports import Sessions
+from contract.enums import Role
+from servicekit.values import value
+
+
+@value
+class NewOfTranscript:
+    """A turn whose request is a transcript, as one that brings only what is new.
+
+    `first` is the place where that begins in the request; the turns behind `cut_after` go when the turn is committed.
+    """
+
+    request: TurnRequest
+    begun: Begun
+    first: int
+    cut_after: int | None = None
+
+
+async def new_of_transcript(
+    sessions: Sessions, request: TurnRequest, begun: Begun, config: AgentConfig, digest: bytes
+) -> NewOfTranscript:
+    """Returns what the transcript has beyond the history. Raises `HistoryMismatch`.
+
+    Where it is to replace the history, what is returned goes on from the last turn that both agree on.
+    """
+    end = end_of_history(request.messages, begun.history_digest) if begun.history_digest else None
+    if end is not None and (end < len(request.messages) or request.approvals):
+        return _new(request, begun, end)
+    turns = await sessions.history(begun, request, config, digest)
+    if turns is None:
+        raise HistoryMismatch(begun.session_id, 0, ends=False)
+    resent, differs = compare(request.messages, turns)
+    whole = resent.last_turn == (turns[-1].number if turns else 0)
+    nothing_new = resent.first == len(request.messages) and not request.approvals
+    if nothing_new or not (whole or request.history is HistoryPolicy.REPLACE):
+        raise HistoryMismatch(begun.session_id, differs, ends=differs == len(request.messages))
+    begun = replace(begun, history_digest=grown(EMPTY, request.messages[: resent.first]))
+    if whole:
+        return _new(request, begun, resent.first)
+    kept = [one for one in turns if one.number <= resent.last_turn]
+    goes_on = continues(request.messages[resent.first :])
+    window = whole_turns([one.messages for one in kept[::-1]], config.window_messages, goes_on)
+    begun = replace(begun, window=window, awaiting=kept[-1].awaiting if kept else ())
+    return _new(request, begun, resent.first, resent.last_turn)
+
+
+def _new(request: TurnRequest, begun: Begun, first: int, cut_after: int | None = None) -> NewOfTranscript:
+    new = replace(request, messages=request.messages[first:])
+    return NewOfTranscript(new, _with_system(begun, request, first), first, cut_after)
+
+
+def _with_system(begun: Begun, request: TurnRequest, first: int) -> Begun:
+    # The caller's own instructions are those of now, also where the turn that brought them first has left the window.
+    system = tuple(takewhile(lambda message: message.role is Role.SYSTEM, request.messages))
+    if not system or first < len(system):
+        return begun
+    texts = {message.content for message in system}
+    window = dropwhile(lambda message: message.role is Role.SYSTEM, begun.window)
+    rest = [message for message in window if message.role is not Role.SYSTEM or message.content not in texts]
+    return replace(begun, window=(*system, *rest))

@@ -1,0 +1,244 @@
+"""The tools of one turn: those of tool servers, and the agents that it may call, as one toolbox."""
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import msgspec
+
+from chat_gateway.agents.toolbox import ApprovedCall, Toolbox, Toolboxes, ToolCaller
+from chat_gateway.model.answers import open_calls
+from chat_gateway.model.errors import AgentDepthExceeded, ApprovalUnknown
+from chat_gateway.model.tools import (
+    AgentCall,
+    ClientTool,
+    GatewayTool,
+    ListedTools,
+    ServerTools,
+    ToolOutcome,
+    ToolResult,
+    ToolsUnavailable,
+)
+from chat_gateway.model.turn import AgentConfig, Begun, Message, TurnOutcome, TurnRequest
+from contract.enums import Role
+from contract.fields import check_request_id, check_session_id
+from servicekit.errors import InvalidArgument, ServiceError, Violations
+from servicekit.values import value
+
+MAX_AGENT_DEPTH = 5
+"""Agents that may be called by one another, the one that the caller talks to not counted."""
+
+_NOTHING = ListedTools(())
+_PARAMETERS = {
+    "type": "object",
+    "properties": {
+        "message": {"type": "string", "description": "What to say to the agent: all that it needs to know."}
+    },
+    "required": ["message"],
+    "additionalProperties": False,
+}
+
+
+@value
+class CallChain:
+    """The turns above a turn that an agent's call runs: whose agents they are, and how long their session lives."""
+
+    uids: tuple[str, ...]
+    idle_ttl: timedelta
+    max_lifetime: timedelta
+
+
+RunCalled = Callable[[TurnRequest, CallChain], Awaitable[TurnOutcome]]
+"""Runs the turn of an agent that is called by the last one of the chain."""
+
+
+class ToolsOfTurns:
+    """Opens the tools of turns. `run_called` runs the turns of agents that turns call."""
+
+    def __init__(self, toolboxes: Toolboxes | None, run_called: RunCalled) -> None:
+        self._toolboxes = toolboxes
+        self._run_called = run_called
+
+    @asynccontextmanager
+    async def open(
+        self, config: AgentConfig, caller: ToolCaller, begun: Begun, above: CallChain | None
+    ) -> AsyncIterator[Toolbox]:
+        """Opens what the config names: servers are connected when they are first used."""
+        agents = [tool for tool in config.tools if isinstance(tool, AgentCall)]
+        servers = [tool for tool in config.tools if isinstance(tool, ServerTools)]
+        uids = (*above.uids, config.uid) if above is not None else (config.uid,)
+        chain = CallChain(uids, config.idle_ttl, config.max_lifetime)
+        called = _AgentTools(agents, self._run_called, config, caller, begun, chain) if agents else None
+        if not servers:
+            yield _TurnToolbox(None, called)
+        elif self._toolboxes is None:
+            yield _TurnToolbox(_NoServers(servers), called)
+        else:
+            async with self._toolboxes.open(servers, config.tool_policy, caller) as toolbox:
+                yield toolbox if called is None else _TurnToolbox(toolbox, called)
+
+
+def has_gateway_tools(config: AgentConfig) -> bool:
+    """Whether the gateway runs any of the agent's tools."""
+    return not all(isinstance(tool, ClientTool) for tool in config.tools)
+
+
+def approved_calls(request: TurnRequest, begun: Begun) -> tuple[ApprovedCall, ...]:
+    """Returns the calls that the turn before waits with, decided; none where the request says nothing of them.
+
+    A call that the request does not name is rejected. Raises `ApprovalUnknown`, and `InvalidArgument` for a result of
+    the caller's for a call that the gateway is to run.
+    """
+    awaiting = frozenset(begun.awaiting)
+    if awaiting:
+        found = Violations()
+        for number, message in enumerate(request.messages):
+            if message.tool_call_id in awaiting:
+                found.add(f"messages[{number}].tool_call_id", "is a call that waits for an approval, not for a result")
+        found.check()
+    if not request.approvals:
+        return ()
+    said = {approval.call_id: approval for approval in request.approvals}
+    calls = [call for call in open_calls(begun.window) if call.id in awaiting]
+    for call_id in said:
+        if call_id not in {call.id for call in calls}:
+            raise ApprovalUnknown(call_id)
+    return tuple(
+        ApprovedCall(call, call.id in said and said[call.id].approve, said[call.id].note if call.id in said else "")
+        for call in calls
+    )
+
+
+class _NoServers:
+    """Implements `Toolbox` where this gateway reaches no tool server."""
+
+    def __init__(self, servers: Sequence[ServerTools]) -> None:
+        self._servers = servers
+
+    async def tools(self) -> ListedTools:
+        names = [one.tool_server or one.operator_tool_server for one in self._servers]
+        return ListedTools((), tuple(ToolsUnavailable(name, "this gateway reaches no tool server") for name in names))
+
+    async def call(self, name: str, arguments: str, *, call_id: str) -> ToolResult:
+        return ToolResult("The tool server is unavailable.", ToolOutcome.UNAVAILABLE)
+
+
+class _TurnToolbox:
+    """Implements `Toolbox` with the tools of servers and with agents; agents' names come first."""
+
+    def __init__(self, servers: Toolbox | None, agents: "_AgentTools | None") -> None:
+        self._servers = servers
+        self._agents = agents
+
+    async def tools(self) -> ListedTools:
+        """Returns both."""
+        listed = await self._servers.tools() if self._servers is not None else _NOTHING
+        own = self._agents.listed if self._agents is not None else ()
+        names = {tool.name for tool in own}
+        return ListedTools((*own, *(tool for tool in listed.tools if tool.name not in names)), listed.unavailable)
+
+    async def call(self, name: str, arguments: str, *, call_id: str) -> ToolResult:
+        """Calls an agent or a server's tool. Raises `AgentDepthExceeded`."""
+        if self._agents is not None and name in self._agents.names:
+            return await self._agents.call(name, arguments, call_id)
+        assert self._servers is not None, "what is listed is there"
+        return await self._servers.call(name, arguments, call_id=call_id)
+
+
+class _Asked(msgspec.Struct, forbid_unknown_fields=True):
+    message: str
+
+
+class _AgentTools:
+    """Other agents of the project. Each runs in a session of its own, or stateless where the caller's turn is."""
+
+    def __init__(
+        self,
+        agents: Sequence[AgentCall],
+        run_called: RunCalled,
+        config: AgentConfig,
+        caller: ToolCaller,
+        begun: Begun,
+        chain: CallChain,
+    ) -> None:
+        self.names = {agent.name or agent.agent_id: agent for agent in agents}
+        self._run_called = run_called
+        self._config = config
+        self._caller = caller
+        self._begun = begun
+        self._chain = chain
+
+    @property
+    def listed(self) -> tuple[GatewayTool, ...]:
+        """The agents as tools. A repeat of a call in a session is answered by the turn that is stored."""
+        return tuple(
+            GatewayTool(
+                name=name,
+                description=agent.description,
+                parameters=_PARAMETERS,
+                server=agent.agent_id,
+                idempotent=bool(self._caller.session_id),
+                needs_approval=agent.approval,
+            )
+            for name, agent in self.names.items()
+        )
+
+    async def call(self, name: str, arguments: str, call_id: str) -> ToolResult:
+        """Runs the agent's turn; what it fails with is a result. Raises `AgentDepthExceeded`: no answer helps there."""
+        agent = self.names[name]
+        try:
+            asked = msgspec.json.decode(arguments, type=_Asked)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            return ToolResult(f"The arguments are not valid: {error}", ToolOutcome.INVALID_ARGUMENTS)
+        if len(self._chain.uids) > MAX_AGENT_DEPTH:
+            raise AgentDepthExceeded(agent.agent_id, MAX_AGENT_DEPTH)
+        try:
+            outcome = await self._run_called(self._request(agent, name, asked.message, call_id), self._chain)
+        except AgentDepthExceeded:
+            raise
+        except InvalidArgument as error:
+            return ToolResult(f"The agent can't be asked that: {error.message}", ToolOutcome.INVALID_ARGUMENTS)
+        except ServiceError as error:
+            return ToolResult(f"The agent failed ({error.reason}): {error.message}", ToolOutcome.ERROR)
+        if outcome.pending or outcome.message.tool_calls:
+            waits = "calls that nobody here can run or approve"
+            return ToolResult(f"The agent ended with {waits}. {_text(outcome)}", ToolOutcome.ERROR, outcome.usage)
+        return ToolResult(_text(outcome), ToolOutcome.OK, outcome.usage)
+
+    def _request(self, agent: AgentCall, name: str, message: str, call_id: str) -> TurnRequest:
+        parent = self._caller.session_id
+        session_id = child_session_id(parent, name) if parent else ""
+        request_id = f"{self._caller.turn_id}:{call_id}"
+        if not _fits(check_request_id, request_id):
+            request_id = f"{self._caller.turn_id}:{_digest(call_id)}"
+        return TurnRequest(
+            agent_id=agent.agent_id,
+            messages=(Message(Role.USER, message),),
+            project=self._config.project,
+            session_id=session_id,
+            user_id=self._caller.user_id,
+            stateless=not parent,
+            request_id=request_id if parent else "",
+            metadata=self._begun.metadata,
+        )
+
+
+def child_session_id(parent: str, name: str) -> str:
+    """Returns the session of an agent that is called as this tool in a session: the same for every call."""
+    session_id = f"{parent}:{name}"
+    return session_id if _fits(check_session_id, session_id) else f"{parent[:80]}:{_digest(session_id)}"
+
+
+def _fits(check: Callable[[Violations, str, str], None], text: str) -> bool:
+    found = Violations()
+    check(found, "", text)
+    return not found
+
+
+def _text(outcome: TurnOutcome) -> str:
+    return outcome.message.content or outcome.message.refusal
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
