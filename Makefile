@@ -13,6 +13,8 @@ ARGS ?=
 # How many processes run the tests; what they start is mostly waited for.
 WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+CLIENTS := tests/clients
+CLIENTS_INSTALLED := $(CLIENTS)/.venv/.installed
 SECONDS ?= 60
 SEED ?=
 BASE ?= HEAD~1
@@ -20,7 +22,7 @@ BASE ?= HEAD~1
 # Tools keep their caches here, so that an empty or missing home folder is no obstacle.
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 
-.PHONY: help run test test-fast soak fuzz bench bench-compare try-provider images check lint type gen clean
+.PHONY: help run test test-fast test-clients soak fuzz bench bench-compare try-provider images check lint type gen clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,13 +36,24 @@ run: $(INSTALLED) ## Start the whole system on this machine and talk to it (Ctrl
 
 # 5 is pytest's word for "none of these": ARGS may ask for tests of one kind only, but not for none at all.
 test: $(INSTALLED) ## Run the whole test suite, against a real PostgreSQL and a real Redis
-	@$(BIN)/python -m pytest $(PARALLEL) -m "not timing" $(ARGS); many=$$?; \
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not timing" --ignore=$(CLIENTS) $(ARGS); many=$$?; \
 	case $$many in 0|5) ;; *) exit $$many; esac; \
-	$(BIN)/python -m pytest -m timing $(ARGS); timed=$$?; \
+	$(BIN)/python -m pytest -m timing --ignore=$(CLIENTS) $(ARGS); timed=$$?; \
 	[ $$timed -ne 5 ] || timed=$$many; exit $$timed
 
 test-fast: $(INSTALLED) ## Run what needs no servers, in under a minute: units, and contracts on in-process doubles
 	$(BIN)/python -m pytest $(PARALLEL) -m "not servers and not timing" $(ARGS) tests/unit tests/contract
+
+# What the tests of clients use has an environment of its own: no version in it is bound by Parley's, nor binds one.
+$(CLIENTS_INSTALLED): $(CLIENTS)/requirements.txt $(CLIENTS)/package-lock.json
+	@$(PYTHON) -m venv $(CLIENTS)/.venv
+	@$(CLIENTS)/.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(CLIENTS)/requirements.txt
+	@if command -v npm >/dev/null; then cd $(CLIENTS) && npm ci --silent; \
+	else echo "npm is not installed: the clients in TypeScript are left out"; fi
+	@touch $@
+
+test-clients: $(INSTALLED) $(CLIENTS_INSTALLED) ## Run real clients and frameworks, from PyPI and npm, against the system
+	$(BIN)/python -m pytest $(ARGS) $(CLIENTS)
 
 soak: $(INSTALLED) ## Break everything at random and check every turn: make soak SECONDS=600 [SEED=1]
 	$(BIN)/python -m tests.faults.history --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --min-faults $$(( $(SECONDS) / 3 ))
@@ -78,5 +91,5 @@ gen: $(INSTALLED) ## Generate the stubs in libs/parley from protos/, and docs/co
 	$(BIN)/python docs/generate.py
 
 clean: ## Remove .venv and caches; data in .parley/ stays
-	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(CLIENTS)/.venv $(CLIENTS)/node_modules .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find libs services cli tests protos -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -38,7 +38,7 @@ LONG_FILES = (
     "test_turn_limits",
     "test_redis_failover",
 )
-FOLDERS = ("faults", "deploy", "system", "hostile", "service", "contract", "fuzz", "unit")
+FOLDERS = ("faults", "deploy", "system", "hostile", "service", "contract", "fuzz", "unit", "clients")
 """By how long their files take, the longest first."""
 SERVERS = {"server_choice", "postgres_server", "redis_server", "redis_cluster"}
 NOT_RUN = "not run on this machine: "

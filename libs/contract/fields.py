@@ -14,11 +14,16 @@ MAX_METADATA_KEY: Final = 64
 MAX_METADATA_VALUE: Final = 512
 """Of what a session keeps beside its turns: pairs, and characters of each key and value."""
 
-_RESOURCE_ID = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_SESSION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+RESOURCE_ID_PATTERN: Final = "[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
+SESSION_ID_PATTERN: Final = "[A-Za-z0-9._:-]{1,128}"
+USER_ID_PATTERN: Final = "[!-~]{1,256}"
+"""What an id matches from end to end, as a regular expression of any dialect."""
+
+_RESOURCE_ID = re.compile(RESOURCE_ID_PATTERN)
+_SESSION_ID = re.compile(SESSION_ID_PATTERN)
 _TURN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _AGENT_UID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_USER_ID = re.compile(r"[\x21-\x7e]{1,256}")
+_USER_ID = re.compile(USER_ID_PATTERN)
 _REQUEST_ID = re.compile(r"[\x20-\x7e]{1,255}")
 
 RESOURCE_ID_RULE: Final = (

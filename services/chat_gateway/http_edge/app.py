@@ -122,7 +122,7 @@ def build_app(
         guards=[authorizer.guard],
         exception_handlers={Exception: _answer_error},
         openapi_config=CONFIG,
-        state=State({"settings": bounds}),
+        state=State({"settings": bounds, "authenticated": authenticator is not None}),
         logging_config=None,
     )
     require_scopes(admin)

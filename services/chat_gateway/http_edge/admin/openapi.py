@@ -9,44 +9,17 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.routes import HTTPRoute
 
 from access.caller import CHAT
-from chat_gateway.http_edge.admin.access.schema import (
-    ApiKeyJson,
-    ApiKeyLimitsJson,
-    AuditEventJson,
-    NewApiKeyJson,
-    NewProjectJson,
-    ProjectJson,
-    RotatedJson,
-    RotateJson,
+from chat_gateway.http_edge.admin.described_schemas import (
+    AGENT_BODIES,
+    ANSWERS,
+    REQUESTS,
+    describe_schemas,
+    parameter_schema,
 )
-from chat_gateway.http_edge.admin.agents.schema import (
-    AgentJson,
-    ComparisonJson,
-    ModelCardJson,
-    ProviderJson,
-    RevisionJson,
-    RollbackJson,
-    TemplateJson,
-    UndeleteJson,
-)
-from chat_gateway.http_edge.admin.process import Alive, EvictBody, Evicted, InstanceJson, Ready
-from chat_gateway.http_edge.admin.routing import VERB
-from chat_gateway.http_edge.admin.sessions.schema import (
-    ErasureJson,
-    ForkBody,
-    PurgeBody,
-    Purged,
-    SessionJson,
-    SessionMessageJson,
-    SessionPatch,
-    UserJson,
-)
+from chat_gateway.http_edge.admin.routing import JSON_LINES, VERB, JsonLines
 from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH, chat_operation
-from chat_gateway.http_edge.openai.chat.schema import ChatCompletion, ChatCompletionRequest
 from chat_gateway.http_edge.openai.embeddings.operation import EMBEDDINGS_PATH, embeddings_operation
-from chat_gateway.http_edge.openai.embeddings.schema import EmbeddingList, EmbeddingsRequest
 from chat_gateway.http_edge.wire.auth import FRAMEWORK_PATH, OPEN
-from chat_gateway.http_edge.wire.errors import ErrorBody
 from chat_gateway.http_edge.wire.openapi import SCHEMA_REF, error_response
 
 CONFIG = OpenAPIConfig(
@@ -76,62 +49,41 @@ _ADMIN_ERRORS = {
 }
 
 
-_DESCRIBED = [
-    ChatCompletionRequest,
-    ChatCompletion,
-    EmbeddingsRequest,
-    EmbeddingList,
-    ErrorBody,
-    AgentJson,
-    RevisionJson,
-    RollbackJson,
-    ComparisonJson,
-    UndeleteJson,
-    TemplateJson,
-    ProviderJson,
-    ModelCardJson,
-    SessionJson,
-    SessionMessageJson,
-    SessionPatch,
-    ForkBody,
-    PurgeBody,
-    Purged,
-    InstanceJson,
-    EvictBody,
-    Evicted,
-    Ready,
-    Alive,
-    NewProjectJson,
-    ProjectJson,
-    NewApiKeyJson,
-    ApiKeyLimitsJson,
-    ApiKeyJson,
-    RotateJson,
-    RotatedJson,
-    AuditEventJson,
-    UserJson,
-    ErasureJson,
-]
-"""Described by msgspec, which includes the docstrings of the classes, as the framework does not."""
-
-
 def document(app: Litestar) -> bytes:
-    """Returns the JSON document of all routes."""
+    """Returns the JSON document of all routes; that credentials are needed, only where they are."""
     whole = app.openapi_schema.to_schema()
     whole["paths"] = {path.replace(f"/{VERB}", ":"): item for path, item in whole["paths"].items()}
-    scopes = _scopes(app)
-    for path, item in whole["paths"].items():
-        for method, operation in item.items():
-            _describe_errors(operation, path)
-            _describe_access(operation, scopes[path, method])
-    for path, operation in ((CHAT_PATH, chat_operation()), (EMBEDDINGS_PATH, embeddings_operation())):
-        whole["paths"][path] = {"post": operation}
-        _describe_access(operation, CHAT)
-    whole["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
-    _, schemas = msgspec.json.schema_components(_DESCRIBED, ref_template=SCHEMA_REF)
+    openai = {CHAT_PATH: chat_operation(), EMBEDDINGS_PATH: embeddings_operation()}
+    whole["paths"] |= {path: {"post": operation} for path, operation in openai.items()}
+    _, schemas = msgspec.json.schema_components([*REQUESTS, *ANSWERS], ref_template=SCHEMA_REF)
     whole["components"]["schemas"].update(schemas)
     text = msgspec.json.encode(_as_3_0(whole) | {"openapi": "3.0.3"})
-    return _SCHEMA_NAME.sub(rb"\1", _PAGE_NAME.sub(rb"\1List", text))
+    whole = msgspec.json.decode(_SCHEMA_NAME.sub(rb"\1", _PAGE_NAME.sub(rb"\1List", text)))
+    options = _options(app) | {(path, "post"): {"scope": CHAT} for path in openai}
+    authenticated = bool(app.state.authenticated)
+    for path, item in whole["paths"].items():
+        for method, operation in item.items():
+            option = options[path, method]
+            if path not in openai:
+                _describe_errors(operation, path)
+            _describe_operation(operation, path, option.get("json_lines"))
+            _describe_access(operation, option["scope"], authenticated=authenticated)
+    describe_schemas(whole["components"]["schemas"])
+    if authenticated:
+        whole["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
+    return msgspec.json.encode(whole)
+
+
+def _options(app: Litestar) -> dict[tuple[str, str], dict[str, Any]]:
+    """The options of each route, such as the scope that it needs, by path as it is written and method in lower case."""
+    return {
+        (route.path_format.replace(f"/{VERB}", ":"), method.lower()): handler.opt
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        if "scope" in handler.opt
+        for method in handler.http_methods
+    }
 
 
 def _describe_errors(operation: dict[str, Any], path: str) -> None:
@@ -141,29 +93,33 @@ def _describe_errors(operation: dict[str, Any], path: str) -> None:
     responses |= {status: error_response(text) for status, text in errors.items()}
 
 
-def _scopes(app: Litestar) -> dict[tuple[str, str], str]:
-    """The scope that each operation needs, by path as it is written and method in lower case."""
-    return {
-        (route.path_format.replace(f"/{VERB}", ":"), method.lower()): str(handler.opt["scope"])
-        for route in app.routes
-        if isinstance(route, HTTPRoute)
-        for handler in route.route_handlers
-        if "scope" in handler.opt
-        for method in handler.http_methods
-    }
+def _describe_operation(operation: dict[str, Any], path: str, json_lines: JsonLines | None) -> None:
+    area = path.removeprefix("/v1/") if path.startswith("/v1/") else "process"
+    operation["tags"] = [re.split("[/:]", area)[0]]
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"] = parameter_schema(parameter["name"], parameter["schema"])
+    if body := AGENT_BODIES.get(operation["operationId"]):
+        operation["requestBody"]["content"]["application/json"]["schema"] = {"$ref": SCHEMA_REF.format(name=body)}
+    if json_lines is not None:
+        content = operation["responses"]["200"]["content"]
+        if json_lines is JsonLines.ONLY:
+            content.clear()
+        content[JSON_LINES] = {"schema": {"type": "string", "description": "One JSON value a line."}}
 
 
-def _describe_access(operation: dict[str, Any], scope: str) -> None:
-    operation["security"] = [] if scope == OPEN else [{"api_key": []}]
+def _describe_access(operation: dict[str, Any], scope: str, *, authenticated: bool) -> None:
     operation["x-parley-scope"] = scope
-    if scope == OPEN:
+    if scope != OPEN:
+        operation["description"] = f"{operation.get('description', '')}\n\nScope: `{scope}`.".strip()
+    if not authenticated:
         return
-    operation["description"] = f"{operation.get('description', '')}\n\nScope: `{scope}`.".strip()
-    operation["responses"] |= {status: error_response(text) for status, text in _ACCESS_ERRORS.items()}
+    operation["security"] = [] if scope == OPEN else [{"api_key": []}]
+    if scope != OPEN:
+        operation["responses"] |= {status: error_response(text) for status, text in _ACCESS_ERRORS.items()}
 
 
 def _as_3_0(node: Any) -> Any:
-    """Rewrites what 3.0 can't say: null as a type, const, and an empty list of required fields."""
+    """Rewrites what 3.0 can't say: null as a type, const, lists of anything, and no required fields."""
     if isinstance(node, list):
         return [_as_3_0(item) for item in node]
     if not isinstance(node, dict):
@@ -174,6 +130,8 @@ def _as_3_0(node: Any) -> Any:
     if isinstance(node.get("type"), list):
         kinds = [kind for kind in node.pop("type") if kind != "null"]
         node |= {"nullable": True} | ({"type": kinds[0]} if len(kinds) == 1 else {})
+    if node.get("type") == "array":
+        node.setdefault("items", {})
     if node.get("required") == []:
         del node["required"]
     if node.get("type") == "null":

@@ -1,5 +1,6 @@
 """What the routes share: parameters, lists, responses and the strict request body."""
 
+import enum
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -37,6 +38,14 @@ Comment = Annotated[str, QueryParameter(description="A note kept with the revisi
 
 JSON_LINES = "application/x-ndjson"
 """The media type of what is streamed as one JSON value per line."""
+
+
+class JsonLines(enum.Enum):
+    """Whether a route answers with JSON lines: its option `json_lines`, for the OpenAPI document."""
+
+    ONLY = "only"
+    ON_REQUEST = "on request"
+
 
 ETAG_HEADER = [
     ResponseHeader(name="ETag", value='""', description="The current state's etag.", documentation_only=True)

@@ -3,7 +3,9 @@
 import re
 from typing import Any
 
-from tests.service.chat_gateway.http_edge.edge import Edge
+from access.authenticator import Authenticator
+from chat_gateway.http_edge.admin.described_rules import PARAMETERS, SCHEMAS
+from tests.service.chat_gateway.http_edge.edge import Edge, running_edge
 
 ROUTES = {
     ("post", "/v1/chat/completions"),
@@ -89,7 +91,7 @@ async def test_chat_completions_are_described_with_their_errors(edge: Edge) -> N
     }
     assert set(schemas["ChatCompletionRequest"]["required"]) == {"model", "messages"}
     assert schemas["ChatCompletionRequest"]["properties"]["temperature"]["nullable"]
-    assert set(operation["responses"]) == {"200", "400", "401", "403", "404", "409", "429", "500", "502", "503", "504"}
+    assert set(operation["responses"]) == {"200", "400", "404", "409", "429", "500", "502", "503", "504"}
     assert set(schemas["ErrorObject"]["required"]) == {"message", "type", "param", "code"}
     for path, item in document["paths"].items():
         for described in item.values():
@@ -97,6 +99,57 @@ async def test_chat_completions_are_described_with_their_errors(edge: Edge) -> N
                 if status >= "400" and path.startswith("/v1/"):
                     schema = response["content"]["application/json"]["schema"]
                     assert schema == {"$ref": "#/components/schemas/ErrorBody"}, (path, status)
+
+
+async def test_generators_find_no_default_to_send_and_no_parameter_that_is_null(edge: Edge) -> None:
+    document = (await edge.client.get("/docs/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+    assert [node for node in _nodes(schemas) if "default" in node and "type" in node] == []
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            for parameter in operation.get("parameters", ()):
+                assert "nullable" not in parameter["schema"], (method, path, parameter)
+            assert operation["tags"], (method, path)
+    assert set(schemas["Agent"]["required"]) > {"id", "name", "revision", "uid", "etag", "object"}
+    assert "required" not in schemas["AgentInput"]
+    assert not {"uid", "revision", "create_time"} & set(schemas["AgentInput"]["properties"])
+    assert set(schemas["SessionList"]["required"]) == {"data", "next_page_token", "object"}
+
+
+async def test_patterns_and_ranges_stand_in_the_document(edge: Edge) -> None:
+    document = (await edge.client.get("/docs/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+    for name, fields in SCHEMAS.items():
+        for field, rules in fields.items():
+            described = schemas[name]["properties"][field]
+            assert described.items() >= rules.items(), (name, field)
+    named = {}
+    for item in document["paths"].values():
+        for operation in item.values():
+            named |= {one["name"]: one["schema"] for one in operation.get("parameters", ())}
+    for name, rules in PARAMETERS.items():
+        assert named[name].items() >= rules.items(), name
+
+
+async def test_what_is_streamed_as_lines_is_described_so(edge: Edge) -> None:
+    paths = (await edge.client.get("/docs/openapi.json")).json()["paths"]
+    lines = "application/x-ndjson"
+    assert set(paths["/v1/users:export"]["post"]["responses"]["200"]["content"]) == {lines}
+    assert set(paths["/v1/audit"]["get"]["responses"]["200"]["content"]) == {"application/json", lines}
+
+
+async def test_credentials_are_asked_for_where_authentication_is_on(edge: Edge) -> None:
+    document = (await edge.client.get("/docs/openapi.json")).json()
+    assert "securitySchemes" not in document["components"]
+    assert not any("security" in node or "401" in node for node in _nodes(document["paths"]))
+    async with running_edge(authenticator=Authenticator({})) as guarded:
+        document = (await guarded.client.get("/docs/openapi.json")).json()
+    assert document["components"]["securitySchemes"] == {"api_key": {"type": "http", "scheme": "bearer"}}
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            needs = operation["x-parley-scope"] != ""
+            assert operation["security"] == ([{"api_key": []}] if needs else []), path
+            assert ("401" in operation["responses"]) == needs, path
 
 
 def _nodes(node: Any) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from chat_gateway.http_edge.admin.access.schema import AuditEventJson, audit_eve
 from chat_gateway.http_edge.admin.routing import (
     JSON_LINES,
     Injected,
+    JsonLines,
     JsonRequest,
     Page,
     PageSize,
@@ -40,7 +41,7 @@ class MoreJson(msgspec.Struct, kw_only=True):
     object: str = "audit.more"
 
 
-@get("/v1/audit", scope=AUDIT_READ)
+@get("/v1/audit", scope=AUDIT_READ, json_lines=JsonLines.ON_REQUEST)
 async def list_audit(
     request: JsonRequest,
     deps: Injected,

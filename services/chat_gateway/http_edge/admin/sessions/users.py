@@ -12,7 +12,7 @@ from litestar.params import JSONBody
 from litestar.response import Stream
 
 from access.caller import SESSIONS_ADMIN, SESSIONS_READ
-from chat_gateway.http_edge.admin.routing import JSON_LINES, VERB, Injected, Project, UserId, json_line
+from chat_gateway.http_edge.admin.routing import JSON_LINES, VERB, Injected, JsonLines, Project, UserId, json_line
 from chat_gateway.http_edge.admin.sessions.schema import (
     ErasureJson,
     SessionJson,
@@ -27,7 +27,7 @@ from parley.session.v1 import session_service_pb2 as pb
 from servicekit.errors import InvalidArgument, ServiceError, Violation
 
 
-@post(f"/v1/users/{VERB}export", status_code=200, scope=SESSIONS_READ)
+@post(f"/v1/users/{VERB}export", status_code=200, scope=SESSIONS_READ, json_lines=JsonLines.ONLY)
 async def export_user(
     data: JSONBody[UserJson], deps: Injected, project: Project, user: UserId = None
 ) -> Response[SessionJson]:

@@ -1,0 +1,132 @@
+"""The schemas of the OpenAPI document: what is always there in an answer, and what callers may send."""
+
+from typing import Any, Final
+
+from chat_gateway.http_edge.admin.access.schema import (
+    ApiKeyJson,
+    ApiKeyLimitsJson,
+    AuditEventJson,
+    NewApiKeyJson,
+    NewProjectJson,
+    ProjectJson,
+    RotatedJson,
+    RotateJson,
+)
+from chat_gateway.http_edge.admin.agents.schema import (
+    AgentJson,
+    ComparisonJson,
+    ModelCardJson,
+    ProviderJson,
+    RevisionJson,
+    RollbackJson,
+    TemplateJson,
+    UndeleteJson,
+)
+from chat_gateway.http_edge.admin.described_rules import PARAMETERS, SCHEMAS, with_rules
+from chat_gateway.http_edge.admin.process import Alive, EvictBody, Evicted, InstanceJson, Ready
+from chat_gateway.http_edge.admin.sessions.schema import (
+    ErasureJson,
+    ForkBody,
+    PurgeBody,
+    Purged,
+    SessionJson,
+    SessionMessageJson,
+    SessionPatch,
+    UserJson,
+)
+from chat_gateway.http_edge.openai.chat.schema import ChatCompletion, ChatCompletionRequest
+from chat_gateway.http_edge.openai.embeddings.schema import EmbeddingList, EmbeddingsRequest
+from chat_gateway.http_edge.wire.errors import ErrorBody
+
+Schema = dict[str, Any]
+
+REQUESTS: Final = [
+    ChatCompletionRequest,
+    EmbeddingsRequest,
+    RollbackJson,
+    UndeleteJson,
+    SessionPatch,
+    ForkBody,
+    PurgeBody,
+    EvictBody,
+    NewProjectJson,
+    NewApiKeyJson,
+    ApiKeyLimitsJson,
+    RotateJson,
+    UserJson,
+]
+ANSWERS: Final = [
+    ChatCompletion,
+    EmbeddingList,
+    ErrorBody,
+    AgentJson,
+    RevisionJson,
+    ComparisonJson,
+    TemplateJson,
+    ProviderJson,
+    ModelCardJson,
+    SessionJson,
+    SessionMessageJson,
+    Purged,
+    InstanceJson,
+    Evicted,
+    Ready,
+    Alive,
+    ProjectJson,
+    ApiKeyJson,
+    RotatedJson,
+    AuditEventJson,
+    ErasureJson,
+]
+"""Described by msgspec, which includes the docstrings of the classes, as the framework does not."""
+
+AGENT_BODIES: Final = {"create_agent": "AgentInput", "replace_agent": "AgentInput", "patch_agent": "AgentPatch"}
+"""What callers write of an agent config, by the operation that takes it."""
+
+_OUTPUT_ONLY = frozenset({"object", "uid", "revision", "create_time", "update_time", "delete_time", "purge_time"})
+_ALWAYS = {"Agent": ("uid", "revision")}
+"""Fields that every answer has, though nothing stands for them in a request."""
+_INPUT = "An agent config to store. What an answer has beyond this is output only, and ignored in requests (AIP-203)."
+_PATCH = "Fields of an agent config to change, as a JSON merge patch (RFC 7396): objects merge, null clears."
+
+
+def describe_schemas(schemas: dict[str, Schema]) -> None:
+    """Completes the schemas of the classes: the bodies of agent configs, required fields of answers, rules of requests.
+
+    No field keeps a default: generators would have clients send it, or take it for something that must be sent.
+    """
+    whole = schemas["Agent"]
+    given = {name: field for name, field in whole["properties"].items() if name not in _OUTPUT_ONLY}
+    patched = given | {"labels": given["labels"] | {"additionalProperties": {"type": "string", "nullable": True}}}
+    for name, text, fields in (("AgentInput", _INPUT, given), ("AgentPatch", _PATCH, patched)):
+        schemas[name] = whole | {"title": name, "description": text, "properties": dict(fields)}
+    answers = {kind.__name__.removesuffix("Json") for kind in ANSWERS}
+    for name, schema in schemas.items():
+        schema["title"] = name  # generators call classes by it
+        if name in answers or name.endswith("List"):
+            _require_all(schema)
+        rules = SCHEMAS.get("AgentInput" if name == "AgentPatch" else name, {})
+        properties = schema.get("properties", {})
+        for field, described in properties.items():
+            properties[field] = with_rules(_without(described, "default"), rules.get(field, {}))
+
+
+def parameter_schema(name: str, schema: Schema) -> Schema:
+    """Returns the schema of a parameter: it may be left out, so it is never null."""
+    left = ("nullable", "description", *(("default",) if schema.get("default") in ("", None) else ()))
+    return with_rules(_without(schema, *left), PARAMETERS.get(name, {}))
+
+
+def _require_all(schema: Schema) -> None:
+    """An answer has every field that has a value where nobody gives one, and may have more in a later release."""
+    properties, required = schema["properties"], {*schema.get("required", ()), *_ALWAYS.get(schema["title"], ())}
+    for name, field in properties.items():
+        if "default" in field:
+            properties[name] = _without(field, "nullable")
+            required.add(name)
+    schema["required"] = [name for name in properties if name in required]
+    schema.pop("additionalProperties", None)
+
+
+def _without(schema: Schema, *names: str) -> Schema:
+    return {key: value for key, value in schema.items() if key not in names}
