@@ -22,7 +22,7 @@ BASE ?= HEAD~1
 # Tools keep their caches here, so that an empty or missing home folder is no obstacle.
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 
-.PHONY: help run test test-fast test-clients soak fuzz bench bench-compare try-provider images check lint type gen clean
+.PHONY: help run test test-fast test-clients soak fuzz bench bench-compare try-provider images check lint type gen lock audit clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,12 @@ type: $(INSTALLED) ## Types, strictly
 gen: $(INSTALLED) ## Generate the stubs in libs/parley from protos/, and docs/configuration.md from the settings
 	$(BIN)/python protos/generate.py
 	$(BIN)/python docs/generate.py
+
+lock: $(INSTALLED) ## Lock packages that pyproject.toml came to name, with hashes (ARGS=--upgrade: all at their newest versions)
+	$(BIN)/python .ci/lock.py $(ARGS)
+
+audit: $(INSTALLED) ## Ask for known vulnerabilities of every locked package
+	$(BIN)/python .ci/audit.py $(ARGS)
 
 clean: ## Remove .venv and caches; data in .parley/ stays
 	rm -rf $(VENV) $(CLIENTS)/.venv $(CLIENTS)/node_modules .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

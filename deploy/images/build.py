@@ -1,8 +1,9 @@
 """Builds Parley's images: build.py [SERVICE ...], all of them by default. `make images` runs it.
 
-The packages of each image are installed here, outside of Docker, for the engine's platform: exactly the locked versions
-of what the service's extra in pyproject.toml asks for, from whatever index this machine's pip is set up with. So a
-build reaches no network, knows no index and repeats. Each image's list of contents (CycloneDX) goes to build/sbom/.
+The packages of each image are installed here, outside of Docker, for the engine's platform: exactly the locked files
+(constraints.txt has their hashes) of what the service's extra in pyproject.toml leads to, from whatever index this
+machine's pip is set up with. So a build reaches no network, knows no index and repeats. Each image's list of contents
+(CycloneDX) goes to build/sbom/.
 """
 
 import argparse
@@ -14,12 +15,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+
+from locked import closure, locked_lines
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build"
@@ -27,6 +31,12 @@ LOCKED = ROOT / "constraints.txt"
 PYTHON_VERSION = "3.11"
 NEWEST_GLIBC = 36
 """Of the base image's glibc 2.x: no wheel that needs a newer one is taken."""
+MARKERS = {
+    "python_version": PYTHON_VERSION,
+    "python_full_version": f"{PYTHON_VERSION}.9",
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+}
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -38,13 +48,15 @@ class Image:
     extras: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
 
-    def requirements(self) -> list[str]:
+    def names(self, machine: str) -> set[str]:
         """Return what to install: Parley's own dependencies with those of the extras, or just the packages named."""
         if not self.extras:
-            return list(self.packages)
+            return set(self.packages)
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         of_extras = (project["optional-dependencies"][extra] for extra in self.extras)
-        return [*project["dependencies"], *chain.from_iterable(of_extras)]
+        return closure(
+            [*project["dependencies"], *chain.from_iterable(of_extras)], MARKERS | {"platform_machine": machine}
+        )
 
 
 IMAGES = {
@@ -86,21 +98,18 @@ def install(service: str, image: Image, machine: str) -> None:
 
     The wheels of all services are fetched at once: what several need is looked up once.
     """
-    folder = BUILD / "images" / service
-    requirements = image.requirements()
-    with _unless_done(folder, [*requirements, machine]) as is_due:
+    folder, wheels = BUILD / "images" / service, BUILD / "images" / "wheels"
+    wanted = _locked([image], machine)
+    with _unless_done(folder, [wanted, machine]) as is_due:
         if not is_due:
             return
-        wheels = BUILD / "images" / ("wheels" if image.extras else "wheels-model")
-        wanted = sorted({name for one in IMAGES.values() if bool(one.extras) == bool(image.extras)
-                         for name in one.requirements()})  # fmt: skip
-        only = [] if image.extras else ["--no-deps"]
-        with _unless_done(wheels, [*wanted, machine]) as is_due:
+        of_all = _locked(IMAGES.values(), machine)
+        with _unless_done(wheels, [of_all, machine]) as is_due:
             if is_due:
-                _pip("download", "--dest", str(wheels), "--constraint", str(LOCKED), *only, *_for(machine), *wanted)
+                _pip("download", of_all, "--dest", str(wheels), *_for(machine))
         (folder / "lib").mkdir()
         local = ("--no-index", "--find-links", str(wheels), "--no-compile", "--target", str(folder / "site"))
-        _pip("install", *local, *only, *_for(machine), *requirements)
+        _pip("install", wanted, *local, *_for(machine))
         if service == "model":
             _add_openmp(folder / "lib")
 
@@ -108,7 +117,7 @@ def install(service: str, image: Image, machine: str) -> None:
 @contextmanager
 def _unless_done(folder: Path, inputs: list[str]) -> Iterator[bool]:
     """Yield whether the folder has to be filled; it is empty then, and counts as done once the block is through."""
-    digest = hashlib.sha256(json.dumps([*inputs, PYTHON_VERSION, LOCKED.read_text()]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([*inputs, PYTHON_VERSION]).encode()).hexdigest()
     stamp = folder.with_suffix(".stamp")
     if stamp.exists() and stamp.read_text() == digest:
         yield False
@@ -135,9 +144,18 @@ def _for(machine: str) -> list[str]:
     return [*target, *(f"--platform={platform}_{machine}" for platform in platforms)]
 
 
-def _pip(command: str, *arguments: str) -> None:
+def _locked(images: Iterable[Image], machine: str) -> str:
+    return locked_lines(LOCKED, set().union(*(image.names(machine) for image in images)))
+
+
+def _pip(command: str, wanted: str, *arguments: str) -> None:
+    """Run pip for exactly the files that `wanted` has hashes of."""
     pip = [sys.executable, "-m", "pip", command, "--quiet", "--no-input", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, *arguments], capture_output=True, text=True, check=False)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(wanted)
+        file.flush()
+        exactly = ("--require-hashes", "--no-deps", "--requirement", file.name)
+        done = subprocess.run([*pip, *exactly, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"pip {command} failed:\n{done.stderr[-2000:]}")
 

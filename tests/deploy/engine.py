@@ -27,6 +27,7 @@ def build_script() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["build_images"] = module
+    sys.path.insert(0, str(ROOT / "deploy" / "images"))
     spec.loader.exec_module(module)
     return module
 
