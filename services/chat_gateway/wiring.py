@@ -117,7 +117,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         models = {name: provider.models for name, provider in settings.providers.items()}
         providers = ProviderPublisher(stubs, models, settings.providers_ttl)
         stack.push_async_callback(providers.withdraw)
-        background.start("publication", _publication(stubs, templates, providers, readiness))
+        background.keep("publication", functools.partial(_publication, stubs, templates, providers, readiness))
 
         app = build_app(
             turns=core.turns,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import make_conninfo
@@ -30,6 +31,18 @@ class ConfigSettings(AccessSettings):
         description=f"PostgreSQL, required: `{DRIVER}://user:password@host:5432/parley` (`postgresql://` means the "
         "same). Several hosts (`host:5432,other:5432`) are tried in order, for the one that takes writes; "
         "libpq's options may stand behind `?`.",
+    )
+    database_pooling: Literal["session", "transaction"] = Field(
+        default="session",
+        description="What a pooler before the database (PgBouncer) shares connections by; `session` is also right "
+        "without one. With `transaction`, nothing that outlives a transaction is used: no prepared statements, "
+        "timeouts by `SET LOCAL`, and changes are looked for ten times a second unless "
+        "`PARLEY_CONFIG_DATABASE_DIRECT_URL` is set.",
+    )
+    database_direct_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="The same database past its pooler, for what needs a connection of its own: notifications of "
+        "changes (two connections) and migrations, which need it where the pooler shares by transaction.",
     )
     database_pool_size: int = Field(default=8, ge=1, le=100, description="Connections to the database.")
     database_timeout: Seconds = Field(
@@ -92,12 +105,20 @@ class ConfigSettings(AccessSettings):
     @property
     def sqlalchemy_url(self) -> str:
         """The database's URL with the driver named."""
-        return _database(self.database_url.get_secret_value()).render_as_string(hide_password=False)
+        return _rendered(self.database_url)
+
+    @property
+    def direct_url(self) -> str | None:
+        """The URL of a database whose connections are our own, with the driver named; None: only a pooler is known."""
+        if self.database_direct_url.get_secret_value():
+            return _rendered(self.database_direct_url)
+        return self.sqlalchemy_url if self.database_pooling == "session" else None
 
     def problems(self) -> Iterator[str]:
         """Yields what is wrong with the settings together."""
         yield from super().problems()
-        yield from self._wrong_url()
+        yield from _wrong_url("PARLEY_CONFIG_DATABASE_URL", self.database_url, required=True)
+        yield from _wrong_url("PARLEY_CONFIG_DATABASE_DIRECT_URL", self.database_direct_url, required=False)
         yield from self._wrong_secrets()
 
     def _wrong_secrets(self) -> Iterator[str]:
@@ -113,25 +134,31 @@ class ConfigSettings(AccessSettings):
         if any(len(secret) < MIN_SECRET for secret in secrets):
             yield f"each secret for API keys must have at least {MIN_SECRET} bytes"
 
-    def _wrong_url(self) -> Iterator[str]:
-        given = self.database_url.get_secret_value()
-        example = f"{DRIVER}://user:password@host:5432/parley"
-        if not given:
-            yield f"PARLEY_CONFIG_DATABASE_URL: is required, such as {example}"
-            return
-        try:
-            url = _database(given)
-        except (ArgumentError, ValueError):
-            yield f"PARLEY_CONFIG_DATABASE_URL: must be a URL such as {example}"
-            return
-        if given.partition("://")[0] not in (DRIVER, "postgresql", "postgres"):
-            yield f"PARLEY_CONFIG_DATABASE_URL: must begin with {DRIVER}://"
-        if re.search(r"\s", given):
-            yield "PARLEY_CONFIG_DATABASE_URL: must not have a space in it"
-        try:
-            make_conninfo("", **{name: str(value) for name, value in url.query.items() if name != "host"})
-        except ProgrammingError as error:
-            yield f"PARLEY_CONFIG_DATABASE_URL: {str(error).splitlines()[0]}"
+
+def _wrong_url(name: str, secret: SecretStr, *, required: bool) -> Iterator[str]:
+    given = secret.get_secret_value()
+    example = f"{DRIVER}://user:password@host:5432/parley"
+    if not given:
+        if required:
+            yield f"{name}: is required, such as {example}"
+        return
+    try:
+        url = _database(given)
+    except (ArgumentError, ValueError):
+        yield f"{name}: must be a URL such as {example}"
+        return
+    if given.partition("://")[0] not in (DRIVER, "postgresql", "postgres"):
+        yield f"{name}: must begin with {DRIVER}://"
+    if re.search(r"\s", given):
+        yield f"{name}: must not have a space in it"
+    try:
+        make_conninfo("", **{option: str(value) for option, value in url.query.items() if option != "host"})
+    except ProgrammingError as error:
+        yield f"{name}: {str(error).splitlines()[0]}"
+
+
+def _rendered(url: SecretStr) -> str:
+    return _database(url.get_secret_value()).render_as_string(hide_password=False)
 
 
 def _database(url: str) -> URL:

@@ -1,6 +1,7 @@
 """Puts the service together: the only place that names concrete adapters."""
 
 import asyncio
+import contextlib
 import functools
 import secrets
 from collections.abc import AsyncIterator, Mapping
@@ -36,7 +37,7 @@ from parley.config.v1 import (
     provider_service_pb2_grpc,
     template_service_pb2_grpc,
 )
-from servicekit.errors import Unavailable
+from servicekit.errors import StartupError, Unavailable
 from servicekit.lifecycle import Background
 from servicekit.metrics import serve_metrics
 from servicekit.server import GrpcServer, serving
@@ -95,6 +96,8 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
             settings.sqlalchemy_url,
             pool_size=settings.database_pool_size,
             answer_seconds=settings.database_timeout,
+            by_transaction=settings.database_pooling == "transaction",
+            direct_url=settings.direct_url,
         )
         stack.push_async_callback(store.close)
         metrics.connections.set_function(lambda: store.connections_in_use)
@@ -122,6 +125,8 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
             )
         )
         await _require_schema(store)
+        if settings.database_pooling == "session":
+            await _require_sessions(store)
         background = await stack.enter_async_context(Background())
         background.keep("feed", feed.follow)
         await feed.reached()
@@ -230,6 +235,15 @@ async def _require_schema(store: PostgresStore) -> None:
             log.warning("database_awaited", retry_in_seconds=_START_RETRY_SECONDS)
             await asyncio.sleep(_START_RETRY_SECONDS)
     require_usable(version, oldest)
+
+
+async def _require_sessions(store: PostgresStore) -> None:
+    with contextlib.suppress(Unavailable):  # what follows waits for the database
+        if await store.shares_sessions():
+            raise StartupError(
+                "PARLEY_CONFIG_DATABASE_URL leads to a pooler that shares connections by transaction: set"
+                " PARLEY_CONFIG_DATABASE_POOLING=transaction, or have it share them by session"
+            )
 
 
 def _now() -> datetime:

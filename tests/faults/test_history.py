@@ -62,3 +62,6 @@ async def test_the_checker_notices_an_answer_before_the_commit(tmp_path: Path) -
     result = await run_and_print(scenario, tmp_path)
     found = {anomaly.kind for anomaly in result.anomalies}
     assert Kind.LOST in found, found
+    lost = [anomaly for anomaly in result.anomalies if anomaly.kind is Kind.LOST]
+    acknowledged = [operation for operation in result.history.operations if operation.acknowledgement]
+    assert len(lost) < len(acknowledged) / 2, "late, not never: most are stored"

@@ -49,7 +49,10 @@ def main(arguments: list[str]) -> None:
     """Runs `migrate [--wait SECONDS]`: prints what was done and exits with 0, or with 1 and lines that say why."""
     try:
         wait = _wait_of(arguments)
-        before, after = migrate(ConfigSettings().sqlalchemy_url, wait)
+        url = ConfigSettings().direct_url
+        if url is None:
+            raise StartupError("migrations go past the pooler: PARLEY_CONFIG_DATABASE_DIRECT_URL is required")
+        before, after = migrate(url, wait)
     except (SettingsError, StartupError) as error:
         sys.exit("\n".join(f"config_svc migrate: {line}" for line in str(error).splitlines()))
     print(f"schema is at {after}" if before == after else f"schema migrated from {before or 'nothing'} to {after}")

@@ -65,16 +65,40 @@ COMPACTION_BATCH = 10_000
 _CONNECT_SECONDS = 2
 _POOL_SECONDS = 2.0
 _TAIL_SECONDS = 1.5
+_POLL_SECONDS = 0.1
+"""Between two looks for changes where no notification can come: within the 250 ms in which gateways learn of them."""
 
 
 class PostgresStore(PostgresAccess):
-    """Implements `ports.store.Store`. `url` is SQLAlchemy's (`postgresql+psycopg://`); seconds everywhere."""
+    """Implements `ports.store.Store`. `url` is SQLAlchemy's (`postgresql+psycopg://`); seconds everywhere.
 
-    def __init__(self, url: str, *, pool_size: int = 8, answer_seconds: float = 3.0) -> None:
+    With `by_transaction` the URL leads to a pooler that gives a session to others between two transactions.
+    Notifications need a session of their own: they come over `direct_url`; without one, changes are looked for instead.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 8,
+        answer_seconds: float = 3.0,
+        by_transaction: bool = False,
+        direct_url: str | None = None,
+    ) -> None:
         self._answer_seconds = answer_seconds
-        self._engine = _engine(url, answer_seconds, pool_size=pool_size, max_overflow=0, pool_timeout=_POOL_SECONDS)
-        self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._tails = _engine(url, answer_seconds, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        pool = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": _POOL_SECONDS}
+        self._engine = _engine(url, answer_seconds, by_transaction=by_transaction, **pool)
+        # A bound that ends with its transaction needs one.
+        reading = {} if by_transaction else {"isolation_level": "AUTOCOMMIT"}
+        self._reads = self._engine.execution_options(**reading)
+        self._listens = direct_url is not None or not by_transaction
+        self._tails = _engine(
+            direct_url or url,
+            answer_seconds,
+            by_transaction=not self._listens,
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+        )
         self._abandoned: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -172,13 +196,16 @@ class PostgresStore(PostgresAccess):
     async def _listening(self, channel: str) -> AsyncIterator[PostgresTail]:
         async def listen() -> tuple[AsyncConnection, Driver[Any]]:
             connection = await self._tails.connect()
-            await connection.exec_driver_sql(f"LISTEN {channel}")
+            if self._listens:
+                await connection.exec_driver_sql(f"LISTEN {channel}")
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
             return connection, driver
 
         connection, driver = await self._answered(listen())
-        tail = PostgresTail(connection, driver, min(self._answer_seconds, _TAIL_SECONDS))
+        tail = PostgresTail(
+            connection, driver, min(self._answer_seconds, _TAIL_SECONDS), None if self._listens else _POLL_SECONDS
+        )
         try:
             yield tail
         finally:
@@ -204,6 +231,19 @@ class PostgresStore(PostgresAccess):
 
         return await self._answered(_retried(once))
 
+    async def shares_sessions(self) -> bool:
+        """Returns whether a session that is open here is given to somebody else, as poolers by transaction do."""
+
+        async def look() -> bool:
+            async with self._engine.connect() as first:
+                sessions = [await _session(first)]
+                await first.commit()
+                async with self._tails.connect() as second:
+                    sessions.append(await _session(second))
+            return sessions[0] == sessions[1]
+
+        return await self._answered(_retried(look))
+
     async def run_sync(self, work: Callable[[Connection], T]) -> T:
         """Runs blocking `work` on one of the connections, without blocking."""
         return await self._reading(lambda connection: connection.run_sync(work))
@@ -217,7 +257,9 @@ class PostgresStore(PostgresAccess):
     async def _reading(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         async def once() -> T:
             async with self._reads.connect() as connection:
-                return await work(connection)
+                result = await work(connection)
+                await connection.commit()  # in AUTOCOMMIT nothing is sent
+                return result
 
         return await self._answered(_retried(once))
 
@@ -235,29 +277,38 @@ class PostgresStore(PostgresAccess):
         task.add_done_callback(lambda done: forget(done, self._abandoned))
 
 
-def _engine(url: str, answer_seconds: float, **options: Any) -> AsyncEngine:
-    milliseconds = int(answer_seconds * 1000)
+async def _session(connection: AsyncConnection) -> int:
+    return int((await connection.exec_driver_sql("SELECT pg_backend_pid()")).scalar_one())
+
+
+def _engine(url: str, answer_seconds: float, *, by_transaction: bool, **options: Any) -> AsyncEngine:
     given = make_url(url).query
+    arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "application_name": "config_svc"}
     engine = create_async_engine(
         url,
         json_deserializer=load_json,
-        connect_args={
-            name: value
-            for name, value in {"connect_timeout": _CONNECT_SECONDS, "application_name": "config_svc"}.items()
-            if name not in given
-        },
+        connect_args={name: value for name, value in arguments.items() if name not in given}
+        | ({"prepare_threshold": None} if by_transaction else {}),
         **options,
     )
 
     # By statement and not by `options`: poolers refuse, or drop, that parameter.
-    @event.listens_for(engine.sync_engine, "connect")
-    def bound(connection: Any, _: object) -> None:
+    bounds = ("statement_timeout", "idle_in_transaction_session_timeout")
+    milliseconds = int(answer_seconds * 1000)
+
+    def bound_session(connection: Any, _: object) -> None:
         autocommit, connection.autocommit = connection.autocommit, True
         with contextlib.closing(connection.cursor()) as cursor:
-            cursor.execute(
-                f"SET statement_timeout = {milliseconds}; SET idle_in_transaction_session_timeout = {milliseconds}"
-            )
+            cursor.execute("; ".join(f"SET {bound} = {milliseconds}" for bound in bounds))
         connection.autocommit = autocommit
+
+    def bound_transaction(connection: Connection) -> None:
+        connection.exec_driver_sql("; ".join(f"SET LOCAL {bound} = {milliseconds}" for bound in bounds))
+
+    if not by_transaction:
+        event.listen(engine.sync_engine, "connect", bound_session)
+    elif options.get("isolation_level") != "AUTOCOMMIT":
+        event.listen(engine.sync_engine, "begin", bound_transaction)
 
     @event.listens_for(engine.sync_engine, "handle_error")
     def give_up_readers(context: ExceptionContext) -> None:

@@ -34,9 +34,15 @@ log = structlog.get_logger("config_svc.postgres")
 
 
 class PostgresTail:
-    """Implements `config_svc.ports.store.Tail` and `config_svc.ports.access.KeyTail` on a connection that listens."""
+    """Implements `config_svc.ports.store.Tail` and `config_svc.ports.access.KeyTail` on a connection that listens.
 
-    def __init__(self, connection: AsyncConnection, driver: Driver[Any], answer_seconds: float) -> None:
+    With `poll_seconds` it does not, and waits so long instead.
+    """
+
+    def __init__(
+        self, connection: AsyncConnection, driver: Driver[Any], answer_seconds: float, poll_seconds: float | None = None
+    ) -> None:
+        self._poll_seconds = poll_seconds
         self._connection = connection
         self._driver = driver
         self._answer_seconds = answer_seconds
@@ -65,6 +71,9 @@ class PostgresTail:
         return [change_of_row(row) for row in await self._run(key_changes_after(after, limit))]
 
     async def wait(self, timeout: float) -> None:
+        if self._poll_seconds is not None:  # nobody notifies: a pooler's connection listens to nothing
+            await asyncio.sleep(min(timeout, self._poll_seconds))
+            return
         # The next statement takes in what can be read. A notification that came beside its answer is seen here: the
         # answer may be older than that.
         if not self._notified:

@@ -60,7 +60,7 @@ def parse_redis_url(url: str) -> Dial | list[Options]:
     if kind == "cluster":
         if path not in ("", "0") or parts.query:
             raise StartupError("the Redis URL of a cluster ends behind its hosts: a cluster has no database but 0")
-        return [{"port": PORT} | _server(f"{scheme}://{user}{at}{host}", host) for host in hosts]
+        return [{"port": PORT} | _server(f"{scheme}://{user}{at}{host}", host, shown=bool(at)) for host in hosts]
     primary, _, database = path.partition("/")
     if not primary:
         raise StartupError("the Redis URL must name the primary that the Sentinels watch: redis+sentinel://host/name")
@@ -69,7 +69,8 @@ def parse_redis_url(url: str) -> Dial | list[Options]:
     if query:
         raise StartupError(f"the Redis URL has an unknown option{_shown(min(query))}")
     sentinels = [
-        {"port": SENTINEL_PORT} | _server(f"{scheme}://{':'.join(credentials)}@{host}", host) for host in hosts
+        {"port": SENTINEL_PORT} | _server(f"{scheme}://{':'.join(credentials)}@{host}", host, shown=bool(at))
+        for host in hosts
     ]
     return functools.partial(
         _connect_primary, sentinels, unquote(primary), _server(f"{scheme}://{user}{at}-/{database}")
@@ -132,11 +133,13 @@ def _shown(option: str) -> str:
     return f" {option!r}" if re.fullmatch("[a-z_]+", option) else ""
 
 
-def _server(url: str, host: str | None = None) -> Options:
-    """Returns how to connect to a server; to one of several hosts, if it is given."""
-    # Only what stands behind an @ can't be a password that misses one.
-    shown = f" {host!r}" if host and "@" in url else ""
-    refusal = _SHAPE if host is None else f"the Redis URL names a host{shown} that is none: must be host or host:port"
+def _server(url: str, host: str | None = None, *, shown: bool = False) -> Options:
+    """Returns how to connect to a server; to one of several hosts, if it is given.
+
+    A host is `shown` in an error only where an @ stands before it: without one it may be a password that misses it.
+    """
+    name = f" {host!r}" if shown else ""
+    refusal = _SHAPE if host is None else f"the Redis URL names a host{name} that is none: must be host or host:port"
     try:
         options, parts = dict[str, Any](parse_url(url)), urlsplit(url)
     except ValueError:
