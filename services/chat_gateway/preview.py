@@ -1,13 +1,17 @@
 """Shows the prompt that a turn would send, without running it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from chat_gateway.agents.agent import TurnContext
+from chat_gateway.agents.offer import Offer, make_offer, with_note
+from chat_gateway.agents.toolbox import Toolboxes, ToolCaller
 from chat_gateway.instances import Instances
-from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_turn_request
-from chat_gateway.model.turn import AgentConfig, Message, TurnRequest
+from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_tool_choice, check_turn_request
+from chat_gateway.model.tools import ToolsUnavailable
+from chat_gateway.model.turn import AgentConfig, Message, Tool, TurnRequest
 from chat_gateway.ports import Configs, SessionReader, StoredWindow
+from chat_gateway.turn_tools import ToolsOfTurns
 from contract.reasons import Reason
 from servicekit.errors import ServiceError
 
@@ -21,18 +25,27 @@ class Prompt:
     agent_revision: int
     session_expire_time: datetime | None
     """None where there is no session yet."""
+    tools: tuple[Tool, ...] = ()
+    """As the provider would get them."""
+    unavailable: tuple[ToolsUnavailable, ...] = ()
 
 
 class PromptPreview:
     """Puts prompts together as turns do: same config, same window, same agent."""
 
     def __init__(
-        self, configs: Configs, sessions: SessionReader, instances: Instances, bounds: RequestBounds = DEFAULT_BOUNDS
+        self,
+        configs: Configs,
+        sessions: SessionReader,
+        instances: Instances,
+        bounds: RequestBounds = DEFAULT_BOUNDS,
+        toolboxes: Toolboxes | None = None,
     ) -> None:
         self._configs = configs
         self._sessions = sessions
         self._instances = instances
         self._bounds = bounds
+        self._tools = ToolsOfTurns(toolboxes)
 
     async def show(self, request: TurnRequest) -> Prompt:
         """Returns the prompt; a turn that runs meanwhile may change it. Raises as `TurnRunner.run`."""
@@ -43,9 +56,26 @@ class PromptPreview:
         if revision:
             config = await self._configs.at_revision(config, revision)
         agent = self._instances.get(config)
-        messages = agent.prompt(TurnContext(request, stored.messages, stored.metadata))
-        omitted = stored.message_count - len(stored.messages)
-        return Prompt(messages, omitted, config.revision, stored.expire_time)
+        check_tool_choice(request, config)
+        context = TurnContext(request, stored.messages, stored.metadata)
+        messages, offer = agent.prompt(context), None
+        if config.tools:
+            offer = await self._offer(config, context)
+            messages = with_note(messages, offer.unavailable)
+        return Prompt(
+            messages=messages,
+            omitted_message_count=stored.message_count - len(stored.messages),
+            agent_revision=config.revision,
+            session_expire_time=stored.expire_time,
+            tools=offer.tools if offer is not None else request.tools,
+            unavailable=offer.unavailable if offer is not None else (),
+        )
+
+    async def _offer(self, config: AgentConfig, context: TurnContext) -> Offer:
+        request = context.request
+        caller = ToolCaller(config.project, request.user_id, request.session_id, "")
+        async with self._tools.open(config, caller, request.metadata, None) as toolbox:
+            return await make_offer(config, replace(context, toolbox=toolbox))
 
     async def _stored(self, request: TurnRequest, config: AgentConfig) -> StoredWindow:
         nothing = StoredWindow((), 0, request.metadata, 0, None)

@@ -220,7 +220,7 @@ class TurnRunner:
         if not config.tools or not has_gateway_tools(config):
             return await self._respond_with(turn, config, begun, None)
         caller = ToolCaller(config.project, turn.request.user_id, begun.session_id, turn.turn_id)
-        async with self._tools.open(config, caller, begun, turn.called_by) as toolbox:
+        async with self._tools.open(config, caller, begun.metadata, turn.called_by) as toolbox:
             return await self._respond_with(turn, config, begun, toolbox)
 
     async def _respond_with(self, turn: _Started, config: AgentConfig, begun: Begun, toolbox: Toolbox | None) -> Answer:

@@ -1,7 +1,7 @@
 """The tools of one turn: those of tool servers, and the agents that it may call, as one toolbox."""
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -54,22 +54,22 @@ RunCalled = Callable[[TurnRequest, CallChain], Awaitable[TurnOutcome]]
 
 
 class ToolsOfTurns:
-    """Opens the tools of turns. `run_called` runs the turns of agents that turns call."""
+    """Opens the tools of turns. `run_called` runs the turns of agents that turns call; without it nobody is called."""
 
-    def __init__(self, toolboxes: Toolboxes | None, run_called: RunCalled) -> None:
+    def __init__(self, toolboxes: Toolboxes | None, run_called: RunCalled | None = None) -> None:
         self._toolboxes = toolboxes
         self._run_called = run_called
 
     @asynccontextmanager
     async def open(
-        self, config: AgentConfig, caller: ToolCaller, begun: Begun, above: CallChain | None
+        self, config: AgentConfig, caller: ToolCaller, metadata: Mapping[str, str], above: CallChain | None
     ) -> AsyncIterator[Toolbox]:
         """Opens what the config names: servers are connected when they are first used."""
         agents = [tool for tool in config.tools if isinstance(tool, AgentCall)]
         servers = [tool for tool in config.tools if isinstance(tool, ServerTools)]
         uids = (*above.uids, config.uid) if above is not None else (config.uid,)
         chain = CallChain(uids, config.idle_ttl, config.max_lifetime)
-        called = _AgentTools(agents, self._run_called, config, caller, begun, chain) if agents else None
+        called = _AgentTools(agents, self._run_called, config, caller, metadata, chain) if agents else None
         if not servers:
             yield _TurnToolbox(None, called)
         elif self._toolboxes is None:
@@ -136,7 +136,13 @@ class _TurnToolbox:
         listed = await self._servers.tools() if self._servers is not None else _NOTHING
         own = self._agents.listed if self._agents is not None else ()
         names = {tool.name for tool in own}
-        return ListedTools((*own, *(tool for tool in listed.tools if tool.name not in names)), listed.unavailable)
+        hidden = [
+            ToolsUnavailable(tool.server, f"the name {tool.name!r} is that of another tool")
+            for tool in listed.tools
+            if tool.name in names
+        ]
+        others = [tool for tool in listed.tools if tool.name not in names]
+        return ListedTools((*own, *others), (*listed.unavailable, *hidden))
 
     async def call(self, name: str, arguments: str, *, call_id: str) -> ToolResult:
         """Calls an agent or a server's tool. Raises `AgentDepthExceeded`."""
@@ -156,17 +162,17 @@ class _AgentTools:
     def __init__(
         self,
         agents: Sequence[AgentCall],
-        run_called: RunCalled,
+        run_called: RunCalled | None,
         config: AgentConfig,
         caller: ToolCaller,
-        begun: Begun,
+        metadata: Mapping[str, str],
         chain: CallChain,
     ) -> None:
         self.names = {agent.name or agent.agent_id: agent for agent in agents}
         self._run_called = run_called
         self._config = config
         self._caller = caller
-        self._begun = begun
+        self._metadata = metadata
         self._chain = chain
 
     @property
@@ -186,6 +192,7 @@ class _AgentTools:
 
     async def call(self, name: str, arguments: str, call_id: str) -> ToolResult:
         """Runs the agent's turn; what it fails with is a result. Raises `AgentDepthExceeded`: no answer helps there."""
+        assert self._run_called is not None, "only a turn calls"
         agent = self.names[name]
         try:
             asked = msgspec.json.decode(arguments, type=_Asked)
@@ -220,7 +227,7 @@ class _AgentTools:
             user_id=self._caller.user_id,
             stateless=not parent,
             request_id=request_id if parent else "",
-            metadata=self._begun.metadata,
+            metadata=self._metadata,
         )
 
 

@@ -8,12 +8,14 @@ from chat_gateway.convert.times import to_timestamp
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.coalescing import CoalescedDeltas
 from chat_gateway.grpc_edge.convert import (
-    deltas_to_proto,
+    events_to_proto,
     has_large_parts,
     messages_to_proto,
     outcome_to_proto,
     request_from_proto,
     started_to_proto,
+    tools_to_proto,
+    unavailable_to_proto,
 )
 from chat_gateway.model.turn import Delta, TurnRequest, TurnStarted
 from chat_gateway.preview import PromptPreview
@@ -44,7 +46,8 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
             await context.write(pb.StreamCompleteResponse(started=started_to_proto(started)))
 
         async def send_deltas(deltas: list[Delta]) -> None:
-            await context.write(pb.StreamCompleteResponse(delta=deltas_to_proto(deltas)))
+            for event in events_to_proto(deltas):
+                await context.write(event)
 
         deltas = CoalescedDeltas(send_deltas)
         try:
@@ -63,6 +66,8 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
             omitted_message_count=prompt.omitted_message_count,
             agent_revision=prompt.agent_revision,
             session_expire_time=to_timestamp(prompt.session_expire_time) if prompt.session_expire_time else None,
+            tools=tools_to_proto(prompt.tools),
+            unavailable_tool_servers=unavailable_to_proto(prompt.unavailable),
         )
 
 

@@ -1,6 +1,8 @@
 """Requests and events between the domain and `parley.chat.v1`."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, SerializeToJsonError
@@ -17,6 +19,15 @@ from chat_gateway.convert.messages import (
 from chat_gateway.convert.sampling import sampling_from_proto
 from chat_gateway.convert.times import to_timestamp
 from chat_gateway.model.parts import BASE64_RULE, known, wrong_base64
+from chat_gateway.model.tools import (
+    Approval,
+    CallFinished,
+    CallStarted,
+    StepFinished,
+    ToolActivity,
+    ToolOutcome,
+    ToolsUnavailable,
+)
 from chat_gateway.model.turn import (
     Delta,
     HistoryPolicy,
@@ -42,6 +53,7 @@ _ON_DISCONNECT = {
 }
 
 
+_OUTCOMES = {outcome: pb.ToolOutcome.Value(f"TOOL_OUTCOME_{outcome.name}") for outcome in ToolOutcome}
 _HISTORY = {
     pb.HISTORY_POLICY_UNSPECIFIED: HistoryPolicy.MATCH,
     pb.HISTORY_POLICY_MATCH: HistoryPolicy.MATCH,
@@ -73,6 +85,7 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
         on_disconnect=_ON_DISCONNECT[turn.on_disconnect],
         history=_HISTORY[turn.history],
         timeout=timeout,
+        approvals=tuple([Approval(one.tool_call_id, one.approve, one.note) for one in turn.approvals]),
     )
 
 
@@ -96,6 +109,43 @@ def started_to_proto(started: TurnStarted) -> pb.TurnStarted:
         session_expire_time=to_timestamp(started.session_expire_time) if started.session_expire_time else None,
         replayed=started.replayed,
     )
+
+
+def events_to_proto(deltas: list[Delta]) -> list[pb.StreamCompleteResponse]:
+    """Returns pieces of an answer as few events, and what the turn does in between as events of their own."""
+    events = []
+    for is_activity, pieces in groupby(deltas, lambda delta: delta.activity is not None):
+        if is_activity:
+            events += [_activity_to_proto(delta.activity) for delta in pieces if delta.activity is not None]
+        else:
+            events.append(pb.StreamCompleteResponse(delta=deltas_to_proto(list(pieces))))
+    return events
+
+
+def _activity_to_proto(activity: ToolActivity) -> pb.StreamCompleteResponse:
+    match activity:
+        case CallStarted():
+            started = pb.ToolCallStarted(
+                step=activity.step,
+                tool_call_id=activity.call_id,
+                name=activity.name,
+                arguments=activity.arguments,
+                server=activity.server,
+            )
+            return pb.StreamCompleteResponse(tool_call_started=started)
+        case CallFinished():
+            finished = pb.ToolCallFinished(
+                step=activity.step,
+                tool_call_id=activity.call_id,
+                name=activity.name,
+                server=activity.server,
+                outcome=_OUTCOMES[activity.outcome],
+                duration_ms=round(activity.seconds * 1000),
+            )
+            return pb.StreamCompleteResponse(tool_call_finished=finished)
+        case StepFinished():
+            step = pb.StepFinished(step=activity.step, usage=usage_to_proto(activity.usage))
+            return pb.StreamCompleteResponse(step_finished=step)
 
 
 def deltas_to_proto(deltas: list[Delta]) -> pb.MessageDelta:
@@ -123,7 +173,7 @@ def deltas_to_proto(deltas: list[Delta]) -> pb.MessageDelta:
 
 def outcome_to_proto(outcome: TurnOutcome) -> pb.TurnOutcome:
     """Returns how a turn ended."""
-    return pb.TurnOutcome(
+    out = pb.TurnOutcome(
         turn_id=outcome.turn_id,
         session_id=outcome.session_id,
         session_created=outcome.session_created,
@@ -136,6 +186,30 @@ def outcome_to_proto(outcome: TurnOutcome) -> pb.TurnOutcome:
         replayed=outcome.replayed,
         details=details_to_proto(outcome.details),
     )
+    if outcome.unavailable:
+        out.unavailable_tool_servers.extend(unavailable_to_proto(outcome.unavailable))
+    if outcome.pending:
+        out.pending_approvals.extend(
+            pb.PendingApproval(tool_call_id=one.call_id, name=one.name, arguments=one.arguments)
+            for one in outcome.pending
+        )
+    return out
+
+
+def unavailable_to_proto(servers: Iterable[ToolsUnavailable]) -> list[pb.UnavailableToolServer]:
+    """Returns the tool servers that a turn goes without."""
+    return [pb.UnavailableToolServer(tool_server=one.server, reason=one.reason) for one in servers]
+
+
+def tools_to_proto(tools: Iterable[Tool]) -> list[pb.Tool]:
+    """Returns tools as the provider gets them."""
+    out = []
+    for tool in tools:
+        one = pb.Tool(name=tool.name, description=tool.description, strict=tool.strict)
+        if tool.parameters is not None:
+            one.parameters.update(tool.parameters)
+        out.append(one)
+    return out
 
 
 def messages_to_proto(messages: list[Message]) -> list[message_pb2.Message]:

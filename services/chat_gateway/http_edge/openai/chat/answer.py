@@ -14,10 +14,14 @@ from chat_gateway.http_edge.openai.chat.schema import (
     ExtraContent,
     FunctionCall,
     KeptData,
+    PendingApproval,
     PromptTokensDetails,
     ToolCall,
+    TurnNotes,
+    UnavailableToolServer,
 )
 from chat_gateway.http_edge.wire.sse import event
+from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity
 from chat_gateway.model.turn import (
     NO_DETAILS,
     AnswerDetails,
@@ -56,6 +60,7 @@ def completion(outcome: TurnOutcome, model_name: str) -> bytes:
             usage=_usage(outcome.usage),
             system_fingerprint=details.system_fingerprint or msgspec.UNSET,
             service_tier=details.service_tier or msgspec.UNSET,
+            parley=_notes(outcome) or msgspec.UNSET,
         )
     )
 
@@ -87,13 +92,16 @@ class CompletionChunks:
         )
 
     def delta(self, delta: Delta) -> bytes:
-        """Returns one more piece of the answer."""
+        """Returns one more piece of the answer, or an empty one that says what the turn does meanwhile."""
         if delta.content and not (delta.tool_calls or delta.refusal or _has_more(delta)):
             return b'%b%b},"logprobs":null,"finish_reason":null%b' % (
                 self._text_head,
                 _encode(delta.content),
                 self._tail,
             )
+        if delta.activity is not None:
+            end = self._with(b"parley", _encode(_activity(delta.activity)))
+            return b'%b{},"logprobs":null,"finish_reason":null%b' % (self._head, end)
         fields: dict[str, Any] = {}
         if delta.content:
             fields["content"] = delta.content
@@ -116,19 +124,59 @@ class CompletionChunks:
         """Returns the end of a stored turn: finish_reason, the usage where it was asked for, `[DONE]`."""
         reason = _encode(_reason(outcome.finish_reason))
         finish = b'%b{},"logprobs":null,"finish_reason":%b%b' % (self._head, reason, self._tail)
-        if outcome.details is not NO_DETAILS:
-            finish = self._detailed(reason, outcome.details)
+        notes = _notes(outcome)
+        if outcome.details is not NO_DETAILS or notes is not None:
+            finish = self._detailed(reason, outcome.details, notes)
         if not self._include_usage:
             return finish + DONE
         return b"%b%b%b}\n\n%b" % (finish, self._usage_head, _encode(_usage(outcome.usage)), DONE)
 
-    def _detailed(self, reason: bytes, details: AnswerDetails) -> bytes:
+    def _with(self, name: bytes, value: bytes) -> bytes:
+        return b'%b,"%b":%b}\n\n' % (self._tail.removesuffix(b"}\n\n"), name, value)
+
+    def _detailed(self, reason: bytes, details: AnswerDetails, notes: TurnNotes | None) -> bytes:
         delta = b'{"annotations":%b}' % details.annotations if details.annotations else b"{}"
         end = self._tail.removesuffix(b"}\n\n")
         for name in ("system_fingerprint", "service_tier"):
             if said := getattr(details, name):
                 end += b',"%b":%b' % (name.encode(), _encode(said))
+        if notes is not None:
+            end += b',"parley":%b' % _encode(notes)
         return b'%b%b,"logprobs":null,"finish_reason":%b%b}\n\n' % (self._head, delta, reason, end)
+
+
+def _notes(outcome: TurnOutcome) -> TurnNotes | None:
+    if not (outcome.pending or outcome.unavailable):
+        return None
+    return TurnNotes(
+        [PendingApproval(one.call_id, one.name, one.arguments) for one in outcome.pending],
+        [UnavailableToolServer(one.server, one.reason) for one in outcome.unavailable],
+    )
+
+
+def _activity(activity: ToolActivity) -> dict[str, Any]:
+    match activity:
+        case CallStarted():
+            return {
+                "event": "tool_call_started",
+                "step": activity.step,
+                "tool_call_id": activity.call_id,
+                "name": activity.name,
+                "arguments": activity.arguments,
+                "server": activity.server,
+            }
+        case CallFinished():
+            return {
+                "event": "tool_call_finished",
+                "step": activity.step,
+                "tool_call_id": activity.call_id,
+                "name": activity.name,
+                "server": activity.server,
+                "outcome": activity.outcome.value,
+                "duration_ms": round(activity.seconds * 1000),
+            }
+        case StepFinished():
+            return {"event": "step_finished", "step": activity.step, "usage": _usage(activity.usage)}
 
 
 def extra_content(data: ProviderData) -> ExtraContent:

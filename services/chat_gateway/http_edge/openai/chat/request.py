@@ -26,6 +26,7 @@ from chat_gateway.model import turn as model
 from chat_gateway.model.errors import ModelNotFound
 from chat_gateway.model.parts import BASE64_RULE, known, wrong_base64
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_turn_request
+from chat_gateway.model.tools import Approval
 from contract.enums import BusyPolicy, Role
 from contract.fields import is_resource_id, is_user_id
 from servicekit.errors import InvalidArgument, MessageTooLarge, Violations
@@ -107,6 +108,7 @@ def to_turn_request(
         extra=extra,
         metadata=chat.metadata or {},
         on_disconnect=_ON_DISCONNECT.get(on_disconnect, model.OnDisconnect.CANCEL),
+        approvals=tuple([Approval(one.tool_call_id, one.approve, one.note) for one in chat.approvals or ()]),
     )
     is_no_agent = bool(agent_id) and not is_resource_id(agent_id)
     if found or is_no_agent:

@@ -121,6 +121,14 @@ class ToolChoice(msgspec.Struct):
     function: FunctionName | None = None
 
 
+class ToolApproval(msgspec.Struct):
+    """What the user says of a tool call that waits for an approval; the model reads the note of a rejection."""
+
+    tool_call_id: str
+    approve: bool
+    note: str = ""
+
+
 class StreamOptions(msgspec.Struct):
     """How to stream."""
 
@@ -162,6 +170,9 @@ class ChatCompletionRequest(msgspec.Struct):
     history: str | None = None
     """Messages with answers of the assistant are `match` (default): the transcript, of which only what is new is
     stored, `replace`: the same, and the history from now on, `append`: more of the conversation."""
+    approvals: list[ToolApproval] | None = None
+    """Of the tool calls that the turn before waits with; those that are not named are rejected. Needs a session, and
+    `messages` may be empty."""
     on_disconnect: str | None = None
     """When the client leaves before the end: `cancel` (default), or `finish` the turn and store it."""
     functions: Any = None
@@ -215,6 +226,29 @@ class CompletionUsage(msgspec.Struct):
     completion_tokens_details: CompletionTokensDetails
 
 
+class PendingApproval(msgspec.Struct):
+    """A tool call that the gateway runs once it is approved; `arguments` is JSON text, which may be invalid."""
+
+    tool_call_id: str
+    name: str
+    arguments: str
+
+
+class UnavailableToolServer(msgspec.Struct):
+    """A tool server that the turn went without."""
+
+    tool_server: str
+    reason: str
+
+
+class TurnNotes(msgspec.Struct, omit_defaults=True):
+    """What a turn with tools has beyond OpenAI's answer."""
+
+    requires_approval: list[PendingApproval] = []
+    """Then `finish_reason` is `tool_calls`, and the next request approves or rejects these."""
+    unavailable_tool_servers: list[UnavailableToolServer] = []
+
+
 class ChatCompletion(msgspec.Struct):
     """A whole answer, sent after the turn was stored."""
 
@@ -226,3 +260,4 @@ class ChatCompletion(msgspec.Struct):
     usage: CompletionUsage
     system_fingerprint: str | msgspec.UnsetType = msgspec.UNSET
     service_tier: str | msgspec.UnsetType = msgspec.UNSET
+    parley: TurnNotes | msgspec.UnsetType = msgspec.UNSET

@@ -1,0 +1,138 @@
+"""Calls that wait for an approval: how a turn ends with them, and what the next one makes of them."""
+
+from dataclasses import replace
+
+import pytest
+
+from chat_gateway.model.errors import ApprovalUnknown
+from chat_gateway.model.tools import Approval, ClientTool, PendingApproval, ServerTools, ToolPolicy
+from chat_gateway.model.turn import FinishReason, Message, TurnRequest
+from contract.enums import Role
+from servicekit.errors import InvalidArgument
+from tests.doubles.chat_gateway.toolboxes import FakeToolboxes, says
+from tests.unit.chat_gateway.stepping_provider import SteppingProvider, calling, text
+from tests.unit.chat_gateway.strict_prompts import check_prompt
+from tests.unit.chat_gateway.world import FakeConfigs, World, asks, make_config
+
+TOOLS = (ServerTools(tool_server="files"), ClientTool("locate"))
+ASKS = calling(
+    ("g1", "read", "{}"),
+    ("a1", "delete", '{"x":1}'),
+    ("a2", "delete", '{"x":2}'),
+    ("k1", "locate", "{}"),
+    content="Ok?",
+)
+
+
+def make_world(*script: Message, **policy: str) -> World:
+    boxes = FakeToolboxes({"read": says("file"), "delete": says("deleted")}, needs_approval={"delete"})
+    config = make_config(tools=TOOLS, tool_policy=ToolPolicy(**policy))  # type: ignore[arg-type]
+    return World(provider=SteppingProvider(*script), toolboxes=boxes, configs=FakeConfigs(config))
+
+
+def approves(*approvals: Approval, messages: tuple[Message, ...] = (), **changes: str) -> TurnRequest:
+    return replace(asks(session_id="s"), messages=messages, approvals=approvals, **changes)
+
+
+async def test_a_turn_ends_with_calls_that_wait_and_runs_the_others() -> None:
+    world = make_world(ASKS)
+    outcome = await world.runner.run(asks(session_id="s", request_id="r"))
+    assert outcome.finish_reason is FinishReason.REQUIRES_APPROVAL
+    assert outcome.pending == (PendingApproval("a1", "delete", '{"x":1}'), PendingApproval("a2", "delete", '{"x":2}'))
+    assert [call.id for call in outcome.message.tool_calls] == ["k1"], "the caller's own are its to run"
+    assert [name for name, _, _ in world.toolboxes.calls] == ["read"]
+    [stored] = world.sessions.turns["s"]
+    assert stored.awaiting == ("a1", "a2")
+    assert [one.role.value for one in stored.messages] == ["user", "assistant", "tool"]
+    again = await world.runner.run(asks(session_id="s", request_id="r"))
+    assert (again.replayed, again.pending, again.message) == (True, outcome.pending, outcome.message)
+
+
+async def test_the_next_turn_approves_some_and_rejects_others() -> None:
+    world = make_world(ASKS, text("One is gone."))
+    await world.runner.run(asks(session_id="s"))
+    approval = Approval("a1", True), Approval("a2", False, "I need that one")
+    result = Message(Role.TOOL, "home", tool_call_id="k1")
+    outcome = await world.runner.run(approves(*approval, messages=(result,)))
+    assert outcome.message.content == "One is gone."
+    assert [call_id for _, _, call_id in world.toolboxes.calls] == ["g1", "a1"]
+    sent = world.provider.calls[1].messages
+    check_prompt(sent)
+    results = {one.tool_call_id: one.content for one in sent if one.role is Role.TOOL}
+    assert results == {
+        "g1": "file",
+        "a1": "deleted",
+        "a2": "Not run: the user rejected this call: I need that one",
+        "k1": "home",
+    }
+
+
+async def test_a_call_that_an_approval_does_not_name_is_rejected() -> None:
+    world = make_world(ASKS, text("ok"))
+    await world.runner.run(asks(session_id="s"))
+    await world.runner.run(approves(Approval("a2", True), messages=(Message(Role.USER, "that one"),)))
+    assert [call_id for _, _, call_id in world.toolboxes.calls] == ["g1", "a2"]
+    sent = world.provider.calls[1].messages
+    check_prompt(sent)
+    assert "Not run: the user rejected this call." in [one.content for one in sent]
+    assert sent[-1].content == "that one"
+
+
+async def test_approvals_alone_are_a_turn_and_the_policys_choice_is_not_made_again() -> None:
+    world = make_world(ASKS, text("gone"), tool_choice="required")
+    await world.runner.run(asks(session_id="s"))
+    outcome = await world.runner.run(approves(Approval("a1", True), request_id="r"))
+    assert outcome.message.content == "gone"
+    assert world.provider.calls[1].tool_choice == ""
+    stored = world.sessions.turns["s"][1]
+    assert [one.role.value for one in stored.messages] == ["tool", "tool", "assistant"]
+    again = await world.runner.run(approves(Approval("a1", True), request_id="r"))
+    assert (again.replayed, again.message.content) == (True, "gone")
+    assert len(world.toolboxes.calls) == 2
+
+
+async def test_another_message_rejects_what_waits_and_the_session_goes_on() -> None:
+    world = make_world(ASKS, text("never mind"), text("ok"))
+    await world.runner.run(asks(session_id="s"))
+    outcome = await world.runner.run(asks("forget it", session_id="s"))
+    assert outcome.message.content == "never mind"
+    check_prompt(world.provider.calls[1].messages)
+    with pytest.raises(ApprovalUnknown):
+        await world.runner.run(approves(Approval("a1", True)))
+    assert [name for name, _, _ in world.toolboxes.calls] == ["read"]
+
+
+@pytest.mark.parametrize("call_id", ["k1", "g1", "other"])
+async def test_only_a_call_that_waits_can_be_approved(call_id: str) -> None:
+    world = make_world(ASKS, text("ok"))
+    await world.runner.run(asks(session_id="s"))
+    with pytest.raises(ApprovalUnknown) as caught:
+        await world.runner.run(approves(Approval(call_id, True)))
+    assert caught.value.metadata == {"tool_call_id": call_id}
+    assert len(world.sessions.turns["s"]) == 1
+
+
+async def test_the_caller_can_not_make_up_the_result_of_a_call_that_waits() -> None:
+    world = make_world(ASKS, text("ok"))
+    await world.runner.run(asks(session_id="s"))
+    made_up = Message(Role.TOOL, "deleted, and paid for", tool_call_id="a1")
+    with pytest.raises(InvalidArgument, match=r"messages\[0\].tool_call_id"):
+        await world.runner.run(replace(asks(session_id="s"), messages=(made_up,)))
+
+
+async def test_approvals_may_come_with_the_callers_transcript() -> None:
+    world = make_world(ASKS, text("gone"), text("bye"))
+    first = await world.runner.run(asks("delete it", session_id="s"))
+    seen = (Message(Role.USER, "delete it"), first.message, Message(Role.TOOL, "home", tool_call_id="k1"))
+    outcome = await world.runner.run(approves(Approval("a1", True), messages=seen))
+    assert outcome.message.content == "gone"
+    assert len(world.sessions.turns["s"]) == 2
+    longer = (*seen, outcome.message, Message(Role.USER, "thanks"))
+    await world.runner.run(replace(asks(session_id="s"), messages=longer))
+    check_prompt(world.provider.calls[2].messages)
+    assert world.sessions.histories == 0
+
+
+async def test_a_new_session_has_nothing_to_approve() -> None:
+    with pytest.raises(ApprovalUnknown):
+        await make_world(text("hi")).runner.run(approves(Approval("a1", True)))
