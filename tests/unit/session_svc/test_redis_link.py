@@ -78,6 +78,7 @@ async def test_a_server_that_does_not_answer_is_left() -> None:
 def test_commands_go_over_what_redis_py_connected(
     scheme: str, run: Callable[[Any], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(redis_server, "REPLY_SECONDS", 30.0)  # nothing is slow here but, at times, the machine
     files = CertificateFolder(tmp_path / "tls", Authority(), "127.0.0.1")
     monkeypatch.setenv("SSL_CERT_FILE", str(files.ca))
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
