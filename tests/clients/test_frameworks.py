@@ -5,6 +5,7 @@ be the conversation, each message of it once; and with a session that must be wh
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -74,3 +75,19 @@ def test_thirty_rounds_of_a_tool(
         for session in sessions:
             stored = client.get(f"/v1/sessions/{session}/messages", params={"page_size": 1000}).json()["data"]
             assert outline(stored) == [*whole[1:], "assistant done"]
+
+
+def test_the_readme_as_it_is_written(parley_system: System, python_programs: Path, run: Run, tmp_path: Path) -> None:
+    parley_system.model.reset()
+    parley_system.create_agent("support")
+    section = (HERE.parents[1] / "README.md").read_text("utf-8").partition("## From an agent framework")[2]
+    programs = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    assert len(programs) == 3
+    for program in programs:
+        assert len(program.splitlines()) == 3
+        session = re.findall(r'"X-Session-ID": "([a-z-]+)"', program)[0]
+        program = program.replace("http://127.0.0.1:8080", parley_system.http_url)
+        run(python_programs / "python", "-c", program, cwd=tmp_path, env={"OPENAI_AGENTS_DISABLE_TRACING": "1"})
+        with parley_system.client() as client:
+            stored = client.get(f"/v1/sessions/{session}/messages").json()["data"]
+        assert [message["role"] for message in stored] == ["user", "assistant"]
