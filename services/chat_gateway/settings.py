@@ -11,6 +11,7 @@ from access.settings import AccessSettings
 from chat_gateway.model.rules import MAX_MESSAGES_BYTES, RequestBounds
 from chat_gateway.providers.settings import ProviderSettings
 from contract.fields import RESOURCE_ID_RULE, is_resource_id
+from servicekit.egress import PUBLIC, EgressRules
 from servicekit.settings import FROM_JSON, Bytes, Port, Seconds, Words, variables_after
 from servicekit.tls import TlsFiles
 
@@ -135,6 +136,33 @@ class GatewaySettings(AccessSettings):
     keep_alive_interval: Seconds = Field(
         default=10.0, gt=0, le=600, description="Time between comments in a stream while the model is silent."
     )
+    egress_allow: Words = Field(
+        default=(PUBLIC,),
+        description="Where tool servers, token endpoints and their redirects may be: `public` (public addresses over "
+        "https), networks, hosts, each of them by `http://` or on ports ([tools.md](tools.md#egress)). What is not "
+        "named is refused, private and link-local addresses among it.",
+    )
+    secrets_dir: str = Field(
+        default="",
+        description="Directory of the secrets of tool servers, in files `<project>/<name>`, which are read again when "
+        "they change; unset: there are none.",
+    )
+    tools_connect_timeout: Seconds = Field(
+        default=10.0, gt=0, le=60, description="How long connecting to a tool server and its handshake may take."
+    )
+    tools_list_ttl: Seconds = Field(
+        default=60.0,
+        ge=0,
+        le=3600,
+        description="How long the tools of a server are used before they are listed again; a server that says that "
+        "they have changed is asked at once.",
+    )
+    max_tool_connections: int = Field(
+        default=256, ge=1, le=10_000, description="Tool servers that are kept connected at a time."
+    )
+    tools_idle_timeout: Seconds = Field(
+        default=300.0, gt=0, le=86_400, description="How long a tool server stays connected that no turn uses."
+    )
     providers_ttl: Seconds = Field(
         default=60.0,
         ge=1,
@@ -163,6 +191,11 @@ class GatewaySettings(AccessSettings):
                 provider.api_key()
             except ValueError as error:
                 yield f"PARLEY_PROVIDERS: {error}"
+        for rule in self.egress_allow:
+            try:
+                EgressRules([rule])
+            except ValueError as error:
+                yield f"PARLEY_GATEWAY_EGRESS_ALLOW: {error}"
         if self.cors_origins != ("*",):
             for origin in self.cors_origins:
                 if not _ORIGIN.fullmatch(origin):

@@ -1,0 +1,82 @@
+"""The clients of tool servers that are open: shared by turns, bounded in number, closed when nobody uses them."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from chat_gateway.tools.server import ServerClient, ServerUnavailable
+
+SWEEP_SECONDS = 15.0
+
+Key = tuple[str | int, ...]
+"""What must be the same for a client to be shared: project, server, revision, credentials."""
+
+
+@dataclass(slots=True)
+class _Open:
+    client: ServerClient
+    users: int = 0
+    idle_since: float = 0.0
+
+
+class Clients:
+    """Clients by key. Beyond `limit`, the one that was idle for longest makes room; where all are used, none does."""
+
+    def __init__(self, limit: int, idle_seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._idle_seconds = idle_seconds
+        self._clock = clock
+        self._open: OrderedDict[Key, _Open] = OrderedDict()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @asynccontextmanager
+    async def use(self, key: Key, make: Callable[[], ServerClient]) -> AsyncIterator[ServerClient]:
+        """Yields the client of a key, made where there is none. Raises `ServerUnavailable` where there is no room."""
+        found = self._open.get(key)
+        if found is None:
+            if len(self._open) >= self._limit:
+                self._make_room()
+            found = self._open[key] = _Open(make())
+        self._open.move_to_end(key)
+        found.users += 1
+        try:
+            yield found.client
+        finally:
+            found.users -= 1
+            found.idle_since = self._clock()
+
+    async def sweep(self) -> None:
+        """Closes clients that nobody has used for a while, for ever; meant to be a background task."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.close_idle()
+
+    def close_idle(self) -> None:
+        """Begins to close what has been idle for long enough."""
+        ended = self._clock() - self._idle_seconds
+        for key in [key for key, one in self._open.items() if not one.users and one.idle_since <= ended]:
+            self._close(key)
+
+    async def close(self) -> None:
+        """Closes every client, used or not."""
+        for key in list(self._open):
+            self._close(key)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _make_room(self) -> None:
+        key = next((key for key, one in self._open.items() if not one.users), None)
+        if key is None:
+            raise ServerUnavailable(f"can't be connected to now: all {self._limit} connections are in use")
+        self._close(key)
+
+    def _close(self, key: Key) -> None:
+        task = asyncio.get_running_loop().create_task(self._open.pop(key).client.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)

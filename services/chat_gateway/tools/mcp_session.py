@@ -1,0 +1,223 @@
+"""One session with an MCP server, by the official SDK. Importing this imports the SDK, 25 MB: only where it is used."""
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, cast
+
+import anyio
+import httpx2
+import mcp_types as types
+from mcp.client._probe import negotiate_auto
+from mcp.client._transport import TransportStreams
+from mcp.client.session import ClientSession, IncomingMessage
+from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost, listen
+from mcp.shared.exceptions import MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import TypeAdapter, ValidationError
+
+from chat_gateway.tools.credentials import Credentials
+from chat_gateway.tools.mcp_http import Exchange, GuardedTransport, exchange
+from chat_gateway.tools.offered import MAX_LISTED, OfferedTool
+from chat_gateway.tools.server import MAX_RESULT_BYTES, ServerUnavailable
+from servicekit.backoff import Backoff
+from servicekit.egress import EgressDenied
+from servicekit.egress_http import GuardedClient
+from servicekit.version import release
+
+__all__ = ["MCPError", "McpSession", "ValidationError", "exchanging", "http_streams", "types"]
+
+MAX_PAGES = 256
+_CLOSE_SECONDS = 5.0
+_REQUEST_SECONDS = 30.0
+
+_RESULT: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAdapter(
+    types.CallToolResult | types.InputRequiredResult
+)
+
+# What the SDK logs holds what was sent and answered, secrets that a server sends back among it.
+for _name in ("mcp", "client", "httpx2", "httpcore2"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
+
+
+class Faults:
+    """Why no session could be opened, in words that may follow the server's id."""
+
+    def __init__(self) -> None:
+        self.read: Callable[[], str] = str
+        self.denied: Callable[[], EgressDenied | None] = lambda: None
+
+
+Streams = Callable[[Faults], AbstractAsyncContextManager[TransportStreams]]
+
+
+def http_streams(client: GuardedClient, url: str, headers: Mapping[str, str], credentials: Credentials) -> Streams:
+    """Returns what opens the streams of a server over streamable HTTP."""
+
+    @asynccontextmanager
+    async def streams(faults: Faults) -> AsyncIterator[TransportStreams]:
+        transport = GuardedTransport(client, headers, credentials)
+        faults.read = lambda: transport.fault
+        faults.denied = lambda: transport.denied
+        async with (
+            httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False) as http,
+            streamable_http_client(url, http_client=http, max_sse_event_size=2 * MAX_RESULT_BYTES) as opened,
+        ):
+            yield opened
+
+    return streams
+
+
+@contextlib.contextmanager
+def exchanging(seconds: float, headers: Mapping[str, str]) -> Iterator[Exchange]:
+    """Observes what the requests do that are made meanwhile, and ends those that are left at the end."""
+    observed = Exchange(seconds, headers)
+    token = exchange.set(observed)
+    try:
+        yield observed
+    finally:
+        exchange.reset(token)
+        observed.close()
+
+
+class McpSession:
+    """A session that one task opens, keeps and closes: cancel scopes must be left by the task that entered them.
+
+    `on_changed` is called when the server's tools may have changed.
+    """
+
+    def __init__(self, name: str, streams: Streams, *, connect_seconds: float, on_changed: Callable[[], None]) -> None:
+        self._connect_seconds = connect_seconds
+        self._on_changed = on_changed
+        self._closing = asyncio.Event()
+        self._session: ClientSession | None = None
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
+        # In a context of its own: what one turn opens goes on for others.
+        self._owner = asyncio.get_running_loop().create_task(
+            self._own(streams), name=f"mcp session {name}", context=contextvars.Context()
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether it can't be used any more."""
+        return self._owner.done() or self._closing.is_set()
+
+    @property
+    def protocol_version(self) -> str:
+        """The version that was negotiated, empty before."""
+        return (self._session.protocol_version or "") if self._session is not None else ""
+
+    async def opened(self) -> None:
+        """Waits until it can be used. Raises `ServerUnavailable` and `EgressDenied`."""
+        await asyncio.shield(self._ready)
+
+    async def tools(self) -> list[OfferedTool]:
+        """Returns the tools of all pages, as far as they are within the bounds. Raises as the SDK does."""
+        session = self._usable()
+        found: list[OfferedTool] = []
+        cursor: str | None = None
+        seen: set[str] = set()
+        for _ in range(MAX_PAGES):
+            page = await session.list_tools(params=types.PaginatedRequestParams(cursor=cursor) if cursor else None)
+            found += map(_offered, page.tools)
+            cursor = page.next_cursor
+            if not cursor or cursor in seen or len(found) > 2 * MAX_LISTED:
+                return found
+            seen.add(cursor)
+        return found
+
+    async def call(
+        self, name: str, arguments: Mapping[str, Any], meta: Mapping[str, Any], seconds: float
+    ) -> types.CallToolResult | None:
+        """Calls a tool; None: it wants input while it runs. Raises as the SDK does; cancelling it tells the server."""
+        # Not `call_tool`, which checks results against the server's own schemas, at a cost that they decide on.
+        params = types.CallToolRequestParams(
+            name=name, arguments=dict(arguments), _meta=cast("types.RequestParamsMeta", dict(meta))
+        )
+        answer = await self._usable().send_request(
+            types.CallToolRequest(params=params), _RESULT, request_read_timeout_seconds=seconds
+        )
+        return None if isinstance(answer, types.InputRequiredResult) else answer
+
+    async def close(self) -> None:
+        """Ends the session, within a bound of time. Idempotent."""
+        self._closing.set()
+        done, _ = await asyncio.wait([self._owner], timeout=_CLOSE_SECONDS)
+        if not done:
+            self._owner.cancel()
+            await asyncio.wait([self._owner], timeout=_CLOSE_SECONDS)
+
+    def _usable(self) -> ClientSession:
+        if self._session is None or self.ended:
+            raise MCPError(code=types.CONNECTION_CLOSED, message="the session has ended")
+        return self._session
+
+    async def _own(self, streams: Streams) -> None:
+        faults = Faults()
+        try:
+            async with (
+                streams(faults) as (read, write),
+                ClientSession(
+                    read,
+                    write,
+                    read_timeout_seconds=_REQUEST_SECONDS,
+                    message_handler=self._heard,
+                    client_info=types.Implementation(name="parley", version=release() or "0"),
+                ) as session,
+            ):
+                with anyio.fail_after(self._connect_seconds):
+                    await negotiate_auto(session)
+                self._session = session
+                self._ready.set_result(None)
+                await self._keep(session)
+        except TimeoutError:
+            self._fail(faults, "did not answer in time")
+        except (MCPError, ValidationError):
+            self._fail(faults, "does not speak MCP as it should")
+        except Exception as error:  # a group of whatever the SDK's tasks met
+            self._fail(faults, f"ended the session ({type(error).__name__})")
+        finally:
+            self._fail(faults, "ended the session")
+
+    def _fail(self, faults: Faults, why: str) -> None:
+        if not self._ready.done():
+            self._ready.set_exception(faults.denied() or ServerUnavailable(faults.read() or why))
+
+    async def _keep(self, session: ClientSession) -> None:
+        capabilities = session.server_capabilities
+        tools = capabilities.tools if capabilities is not None else None
+        async with anyio.create_task_group() as group:
+            if session.protocol_version in MODERN_PROTOCOL_VERSIONS and tools is not None and tools.list_changed:
+                group.start_soon(self._listen, session)
+            await self._closing.wait()
+            group.cancel_scope.cancel()
+
+    async def _listen(self, session: ClientSession) -> None:
+        backoff = Backoff(1.0, 60.0)
+        async for _ in backoff:
+            with contextlib.suppress(MCPError, SubscriptionLost, TimeoutError, ValidationError):
+                try:
+                    async with listen(session, tools_list_changed=True) as changes:
+                        async for _change in changes:
+                            self._on_changed()
+                            backoff.reset()
+                except ListenNotSupportedError:
+                    return
+                finally:
+                    self._on_changed()  # while nobody listened, anything may have changed
+
+    async def _heard(self, message: IncomingMessage) -> None:
+        if isinstance(message, types.ToolListChangedNotification):
+            self._on_changed()
+
+
+def _offered(tool: types.Tool) -> OfferedTool:
+    hints = tool.annotations
+    repeatable = hints is not None and bool(hints.read_only_hint or hints.idempotent_hint)
+    description = tool.description or tool.title or (hints.title if hints is not None else None) or ""
+    return OfferedTool(tool.name, description, tool.input_schema, repeatable)

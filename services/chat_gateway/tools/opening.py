@@ -1,0 +1,47 @@
+"""The room as a whole: what wiring opens."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from chat_gateway.ports import ToolServers
+from chat_gateway.tools.clients import Clients
+from chat_gateway.tools.mcp_client import McpTimes
+from chat_gateway.tools.metrics import ToolMetrics
+from chat_gateway.tools.secrets import SecretFiles
+from chat_gateway.tools.servers import ServerClients
+from chat_gateway.tools.toolbox import ServerToolboxes
+from servicekit.egress import PUBLIC, EgressRules
+from servicekit.egress_http import GuardedClient
+from servicekit.lifecycle import Background
+from servicekit.values import value
+
+
+@value
+class ToolsConfig:
+    """Where tools may be, and for how long what is known of them is kept; times in seconds."""
+
+    egress_allow: tuple[str, ...] = (PUBLIC,)
+    secrets_dir: str = ""
+    connect_timeout: float = 10.0
+    list_ttl: float = 60.0
+    max_connections: int = 256
+    idle_timeout: float = 300.0
+
+
+@asynccontextmanager
+async def open_toolboxes(
+    config: ToolsConfig, servers: ToolServers, background: Background, registry: CollectorRegistry = REGISTRY
+) -> AsyncIterator[ServerToolboxes]:
+    """Yields the `Toolboxes` of a gateway. Nothing is imported, connected or started before a turn has tools."""
+    http = GuardedClient(EgressRules(config.egress_allow), connect_timeout=config.connect_timeout)
+    clients = Clients(config.max_connections, config.idle_timeout)
+    background.keep("tool connections", clients.sweep)
+    times = McpTimes(config.connect_timeout, 1.5 * config.connect_timeout, config.list_ttl)
+    found = ServerClients(servers, SecretFiles(config.secrets_dir), http, clients, times)
+    try:
+        yield ServerToolboxes(found, ToolMetrics(lambda: len(clients), registry))
+    finally:
+        await clients.close()
+        await http.close()

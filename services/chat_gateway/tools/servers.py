@@ -1,0 +1,86 @@
+"""Which client serves a tool server of a project, with which credentials."""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from chat_gateway.agents.toolbox import ToolCaller
+from chat_gateway.model.tool_servers import BearerAuth, HeaderAuth, HttpService, McpServer, ToolServer
+from chat_gateway.model.tools import ServerTools
+from chat_gateway.ports import ToolServers
+from chat_gateway.tools.clients import Clients, Key
+from chat_gateway.tools.credentials import Credentials, FixedCredentials
+from chat_gateway.tools.mcp_client import McpClient, McpTimes
+from chat_gateway.tools.secrets import SecretFiles, SecretUnavailable
+from chat_gateway.tools.server import ServerClient, ServerUnavailable
+from servicekit.egress_http import GuardedClient
+
+if TYPE_CHECKING:
+    from chat_gateway.tools.mcp_session import Streams
+
+
+class ServerClients:
+    """Finds the client of what an agent config names."""
+
+    def __init__(
+        self, servers: ToolServers, secrets: SecretFiles, http: GuardedClient, clients: Clients, times: McpTimes
+    ) -> None:
+        self._servers = servers
+        self._secrets = secrets
+        self._http = http
+        self.clients = clients
+        self._times = times
+
+    async def use(self, named: ServerTools, caller: ToolCaller) -> AbstractAsyncContextManager[ServerClient]:
+        """Returns the client, for as long as it is entered.
+
+        Raises `ServerUnavailable`, and what reading the tool server raises.
+        """
+        if named.operator_tool_server:
+            raise ServerUnavailable("is not one of this gateway's")
+        server = await self._servers.get(caller.project, named.tool_server)
+        token = caller.user_token if named.forward_user_token else ""
+        try:
+            credentials = self._credentials(server, token)
+        except SecretUnavailable as error:
+            raise ServerUnavailable(str(error)) from None
+        key: Key = (server.project, server.uid, server.revision, _digest(credentials.secrets()))
+        return self.clients.use(key, self._maker(server, credentials))
+
+    def _credentials(self, server: ToolServer, user_token: str) -> Credentials:
+        headers: dict[str, str] = {}
+        secrets: tuple[str, ...] = ()
+        match server.auth:
+            case BearerAuth(secret=name):
+                secrets = (self._secrets.read(server.project, name),)
+                headers["Authorization"] = f"Bearer {secrets[0]}"
+            case HeaderAuth(name=header, secret=name):
+                secrets = (self._secrets.read(server.project, name),)
+                headers[header] = secrets[0]
+            case None:
+                pass
+            case _:
+                raise ServerUnavailable("authenticates in a way that this gateway does not know")
+        if user_token:
+            headers["Authorization"] = f"Bearer {user_token}"
+            secrets = (*secrets, user_token)
+        return FixedCredentials(headers, secrets)
+
+    def _maker(self, server: ToolServer, credentials: Credentials) -> Callable[[], ServerClient]:
+        kind = server.kind
+        match kind:
+            case McpServer():
+
+                def streams(sdk: ModuleType) -> "Streams":
+                    made: Streams = sdk.http_streams(self._http, kind.url, kind.headers, credentials)
+                    return made
+
+                return lambda: McpClient(f"{server.project}/{server.id}", streams, credentials, self._times)
+            case HttpService():
+                raise ServerUnavailable("is of a kind that this gateway does not know")
+
+
+def _digest(secrets: tuple[str, ...]) -> str:
+    return hashlib.sha256("\0".join(secrets).encode()).hexdigest()
