@@ -4,6 +4,8 @@ import contextvars
 from dataclasses import dataclass, field
 from typing import Final
 
+from contract.enums import HistoryPolicy
+
 CHAT: Final = "chat"
 AGENTS_READ: Final = "agents:read"
 AGENTS_WRITE: Final = "agents:write"
@@ -38,6 +40,17 @@ class CallerLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class CallerRequests:
+    """What a caller's requests for turns get where they say nothing; None: what the agent config says."""
+
+    store: bool | None = None
+    history: HistoryPolicy | None = None
+
+
+NO_REQUESTS: Final = CallerRequests()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who calls. `scopes` holds what they imply, too."""
 
@@ -50,6 +63,7 @@ class Caller:
     user_id: str = ""
     """The only user that it may name; empty for any."""
     limits: CallerLimits = field(default_factory=CallerLimits)
+    requests: CallerRequests = NO_REQUESTS
     request_id: str = ""
     source: str = ""
     """`http` or `grpc`: how the request came in at the edge."""

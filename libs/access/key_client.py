@@ -10,9 +10,10 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 
 from access.binding import scopes_of
-from access.caller import Caller, CallerLimits
+from access.caller import NO_REQUESTS, Caller, CallerLimits, CallerRequests
 from access.errors import CALL_CREDENTIALS, Unauthenticated
 from access.key_cache import CONFIG_SVC, CheckedKey, KeyCache, KeyTimes
+from contract.wire import HISTORY_POLICIES
 from parley.config.v1 import access_service_pb2 as pb
 from parley.config.v1.access_service_pb2_grpc import AccessServiceStub
 from servicekit.backoff import Backoff
@@ -117,6 +118,11 @@ def checked_key(api_key: pb.ApiKey) -> CheckedKey:
             scopes=scopes_of(api_key.scopes, user_bound=bool(api_key.user_id)),
             user_id=api_key.user_id,
             limits=CallerLimits(api_key.limits.requests_per_minute, api_key.limits.concurrent_turns),
+            requests=_requests(api_key.requests) if api_key.HasField("requests") else NO_REQUESTS,
         ),
         api_key.expire_time.ToNanoseconds() / 1e9 if api_key.HasField("expire_time") else None,
     )
+
+
+def _requests(said: pb.ApiKeyRequests) -> CallerRequests:
+    return CallerRequests(said.store if said.HasField("store") else None, HISTORY_POLICIES.get(said.history))

@@ -25,3 +25,14 @@ class FallbackTrigger(enum.StrEnum):
 
     CONTENT_FILTER = "content_filter"
     CONTEXT_LENGTH = "context_length"
+
+
+class HistoryPolicy(enum.StrEnum):
+    """What a request of a session that holds answers of the assistant is to the history."""
+
+    MATCH = "match"
+    """The caller's transcript: what of it is stored is not stored again, and what contradicts is refused."""
+    REPLACE = "replace"
+    """The caller's transcript, and the history from now on."""
+    APPEND = "append"
+    """More of the conversation, such as examples."""

@@ -1,6 +1,6 @@
 """The numbers that the enumerations of the contract have on the wire."""
 
-from contract.enums import BusyPolicy, FallbackTrigger, Role
+from contract.enums import BusyPolicy, FallbackTrigger, HistoryPolicy, Role
 from parley.config.v1 import agent_config_pb2
 from parley.errors.v1 import reason_pb2  # noqa: F401 - so that reflection can describe the reasons of errors
 from parley.session.v1 import message_pb2, turn_service_pb2
@@ -29,3 +29,11 @@ FALLBACK_TRIGGER_NUMBERS = {
     FallbackTrigger.CONTEXT_LENGTH: agent_config_pb2.FALLBACK_TRIGGER_CONTEXT_LENGTH,
 }
 FALLBACK_TRIGGERS = {int(number): trigger for trigger, number in FALLBACK_TRIGGER_NUMBERS.items()}
+
+HISTORY_POLICY_NUMBERS = {
+    HistoryPolicy.MATCH: agent_config_pb2.HISTORY_POLICY_MATCH,
+    HistoryPolicy.REPLACE: agent_config_pb2.HISTORY_POLICY_REPLACE,
+    HistoryPolicy.APPEND: agent_config_pb2.HISTORY_POLICY_APPEND,
+}
+"""The same in `parley.config.v1` and `parley.chat.v1`."""
+HISTORY_POLICIES = {int(number): policy for policy, number in HISTORY_POLICY_NUMBERS.items()}

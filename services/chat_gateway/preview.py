@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from access.caller import current
 from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.offer import Offer, make_offer, with_note
 from chat_gateway.agents.toolbox import Toolboxes, ToolCaller
@@ -11,6 +12,7 @@ from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_tool_c
 from chat_gateway.model.tools import ToolsUnavailable
 from chat_gateway.model.turn import AgentConfig, Message, Tool, TurnRequest
 from chat_gateway.ports import Configs, SessionReader, StoredWindow
+from chat_gateway.request_policy import resolved_request
 from chat_gateway.turn_tools import ToolsOfTurns
 from contract.reasons import Reason
 from servicekit.errors import ServiceError
@@ -49,8 +51,9 @@ class PromptPreview:
 
     async def show(self, request: TurnRequest) -> Prompt:
         """Returns the prompt; a turn that runs meanwhile may change it. Raises as `TurnRunner.run`."""
-        check_turn_request(request, self._bounds)
+        check_turn_request(request, self._bounds, resolved=False)
         config = await self._configs.current(request.project, request.agent_id)
+        request = resolved_request(request, current(), config, self._bounds)
         stored = await self._stored(request, config)
         revision = request.agent_revision or stored.pinned_revision
         if revision:

@@ -31,7 +31,7 @@ from chat_gateway.model.turn import (
     TurnRequest,
     Usage,
 )
-from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider, merged_sampling
+from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider, merged_extra, merged_sampling
 from contract.enums import Role
 from servicekit.errors import ServiceError
 
@@ -67,6 +67,7 @@ __all__ = [
     "TurnRequest",
     "Usage",
     "function_tool",
+    "merged_extra",
     "merged_sampling",
     "prompt_messages",
     "run_tool_loop",

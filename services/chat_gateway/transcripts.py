@@ -6,9 +6,9 @@ from itertools import dropwhile, takewhile
 from chat_gateway.model.errors import HistoryMismatch
 from chat_gateway.model.history import EMPTY, compare, end_of_history, grown
 from chat_gateway.model.pairing import continues, whole_turns
-from chat_gateway.model.turn import AgentConfig, Begun, HistoryPolicy, TurnRequest
+from chat_gateway.model.turn import AgentConfig, Begun, TurnRequest
 from chat_gateway.ports import Sessions
-from contract.enums import Role
+from contract.enums import HistoryPolicy, Role
 from servicekit.values import value
 
 

@@ -35,6 +35,7 @@ from chat_gateway.model.turn import (
     TurnStarted,
 )
 from chat_gateway.ports import Configs, Sessions
+from chat_gateway.request_policy import resolved_request
 from chat_gateway.scheduler import EnteredTurn, Scheduler
 from chat_gateway.transcripts import new_of_transcript
 from chat_gateway.turn_tools import CallChain, ToolsOfTurns, approved_calls, has_gateway_tools
@@ -99,11 +100,12 @@ class TurnRunner:
         same request id resolves, or `CommitUnresolved` where there is no such id.
         Cancelling the task cancels the model call and releases the lease.
         """
-        check_turn_request(request, self._bounds)
+        check_turn_request(request, self._bounds, resolved=False)
         with self._metrics.turn(streamed=on_delta is not None) as observed, _span(request) as span:
             config = await self._config(request)
             check_tool_choice(request, config)
             digest = request_digest(request) if request.request_id else b""
+            request = resolved_request(request, current(), config, self._bounds)
             with self._scheduler.entered(config) as entered:
                 turn = _Started(new_turn_id(), datetime.now(UTC), digest, request, on_started, on_delta, entered)
                 outcome = await self._run(turn, config)
@@ -136,10 +138,13 @@ class TurnRunner:
             return replace(config, idle_ttl=called_by.idle_ttl, max_lifetime=called_by.max_lifetime)
         if not request.agent_revision:
             return config
-        # The agent's limits are those of now: a caller can't choose an older revision to get round them.
+        # The agent's limits, and what requests may say, are those of now: an older revision is no way round them.
         chosen = await self._configs.at_revision(config, request.agent_revision)
         return replace(
-            chosen, max_concurrent_turns=config.max_concurrent_turns, requests_per_minute=config.requests_per_minute
+            chosen,
+            max_concurrent_turns=config.max_concurrent_turns,
+            requests_per_minute=config.requests_per_minute,
+            requests=config.requests,
         )
 
     async def _in_session(self, turn: _Started, config: AgentConfig, stop: TurnStop) -> TurnOutcome:

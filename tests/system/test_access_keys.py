@@ -275,3 +275,17 @@ def test_a_user_can_be_erased_with_a_key_of_its_own(
         assert (receipt["deleted_sessions"], receipt["revoked_api_keys"]) == (1, 1)
         time.sleep(1)
         assert code(chat(client, session_id="own")) == (401, "invalid_api_key")
+
+
+def test_a_key_says_what_its_requests_get(guarded_system: System, operator: httpx.Client, project: str) -> None:
+    made = new_key(operator, project, "chat", requests={"store": False, "history": "append"})
+    assert made["requests"] == {"store": False, "history": "append"}
+    rotated = operator.post(f"/v1/api_keys/{made['id']}:rotate", json={}, headers={"X-Project-ID": project}).json()
+    assert rotated["api_key"]["requests"] == made["requests"]
+    assert "requests" not in new_key(operator, project, "chat")
+    with using(guarded_system, made["key"]) as client:
+        assert "x-session-id" not in chat(client).headers
+        assert "x-session-id" in chat(client, store=True).headers
+        assert chat(client, session_id="own").headers["x-session-id"] == "own"
+    refused = operator.post("/v1/api_keys", json={"project": project, "scopes": ["chat"], "requests": {"history": "x"}})
+    assert code(refused) == (400, "malformed_body")

@@ -283,3 +283,52 @@ def test_many_agents_are_listed_over_their_pages(parley_system: System, http: ht
         parley_system.create_agent(f"a{number}")
     with Api(parley_system.http_url) as api:
         assert len(api.list_all("/v1/agents", 1_000_000, filter="NOT labels.managed-by:*")) == 3
+
+
+def test_numbers_and_what_requests_get_come_back_as_files_have_them(
+    http: httpx.Client, run: Run, tmp_path: Path
+) -> None:
+    text = f"""\
+instructions: "{{{{n}}}} {{{{big}}}} {{{{ '{{{{' }}}}n}}}}"
+parameters:
+  n: 14
+  big: 9007199254740993
+model:
+  provider: {PROVIDER}
+  name: {MODEL}
+  extra:
+    top_k: 40
+    logit_bias:
+      '7': -100
+requests:
+  store: false
+  history: replace
+  overridable: []
+"""
+    (tmp_path / "exact.yaml").write_text(text)
+    assert run("agents", "apply", "-f", str(tmp_path))[0] == 0
+    assert run("agents", "apply", "-f", str(tmp_path), "--dry-run", "--exit-code")[0] == 0
+    agent = http.get("/v1/agents/exact").json()
+    assert agent["parameters"] == {"n": 14, "big": 9007199254740993}
+    assert "14.0" not in http.get("/v1/agents/exact").text
+    assert agent["requests"] == {"store": False, "history": "replace", "overridable": []}
+    assert run("agents", "export", "-d", str(tmp_path))[0] == 0
+    assert (tmp_path / "exact.yaml").read_text() == text
+
+    answer = http.post("/v1/chat/completions", json={"model": "exact", "messages": [{"role": "user", "content": "Hi"}]})
+    assert answer.status_code == 200
+    assert "x-session-id" not in answer.headers
+    refused = http.post("/v1/chat/completions", json={"model": "exact", "messages": [], "temperature": 1})
+    assert refused.json()["error"]["code"] == "invalid_field"
+    body = {"model": "exact", "messages": [{"role": "user", "content": "Hi"}], "temperature": 1, "top_k": 41}
+    error = http.post("/v1/chat/completions", json=body).json()["error"]
+    assert (error["code"], error["param"]) == ("field_not_overridable", "temperature")
+    assert [one["field"] for one in error["violations"]] == ["temperature", "top_k"]
+
+    changed = http.patch("/v1/agents/exact", json={"parameters": {"n": 9007199254740995}, "requests": {"store": None}})
+    assert changed.json()["parameters"] == {"n": 9007199254740995, "big": 9007199254740993}
+    assert changed.json()["requests"] == {"history": "replace", "overridable": []}
+    compared = http.get("/v1/agents/exact/compare").json()
+    assert {"path": "parameters.n", "from": 14, "to": 9007199254740995} in compared["differences"]
+    event = http.get("/v1/audit?resource=agent_configs/exact").json()["data"][0]
+    assert event["after"]["parameters"] == {"n": 9007199254740995, "big": 9007199254740993}

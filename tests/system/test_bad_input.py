@@ -326,6 +326,8 @@ ELSEWHERE = {
     "TURN_DAMAGED": "tests/service/session_svc/test_stored_turns.py::test_a_damaged_turn_is_named_and_frees_its_lease",
     "AGENT_DELETED": f"{TURNS}::test_no_turn_starts_on_a_fenced_agent_and_nothing_is_left_of_it",
     "SESSION_ALREADY_EXISTS": "tests/contract/session_svc/test_sessions.py::test_an_id_is_taken_until_its_session_ends",
+    "FIELD_NOT_OVERRIDABLE": "tests/system/test_apply.py::"
+    "test_numbers_and_what_requests_get_come_back_as_files_have_them",
     "UNSUPPORTED_FIELD": "tests/unit/chat_gateway/test_openai_request.py::"
     "test_other_fields_go_on_or_are_refused_by_name",
     "EMBEDDINGS_UNSUPPORTED": "tests/unit/chat_gateway/test_provider_embeddings.py::"

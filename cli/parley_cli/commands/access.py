@@ -79,12 +79,22 @@ def create_key(
     turns_at_once: Annotated[
         int, typer.Option("--turns-at-once", min=0, max=100_000, help="Turns it may have running; 0: no limit.")
     ] = 0,
+    store: Annotated[
+        bool | None,
+        typer.Option("--store/--no-store", help="Whether its turns that name no session are kept in one."),
+    ] = None,
+    history: Annotated[
+        str | None, typer.Option("--history", help="What transcripts are to a session: match, replace or append.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create an API key, and print it this once."""
     body: dict[str, Any] = {"scopes": scopes, "display_name": name}
     if turns_a_minute or turns_at_once:
         body["limits"] = {"requests_per_minute": turns_a_minute, "concurrent_turns": turns_at_once}
+    requests = {name: value for name, value in {"store": store, "history": history}.items() if value is not None}
+    if requests:
+        body["requests"] = requests
     optional = {"project": project, "user_id": user, "expire_time": expires}
     with Api() as api:
         made = api.send("POST", "/v1/api_keys", body | {key: value for key, value in optional.items() if value})

@@ -1,13 +1,11 @@
-"""Instructions with named placeholders: `{{name}}`, filled from parameters, then from the session's metadata."""
+"""Instructions with `contract.placeholders`, filled from parameters, then from the session's metadata."""
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from chat_gateway.model.errors import PlaceholderMissing
-
-_PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.-]{0,63})\s*\}\}")
+from contract import placeholders
 
 
 class Instructions:
@@ -19,8 +17,7 @@ class Instructions:
     __slots__ = ("_pieces", "_text")
 
     def __init__(self, text: str, parameters: Mapping[str, Any]) -> None:
-        pieces = _PLACEHOLDER.split(text)
-        # split() alternates: literal, name, literal, name, … literal.
+        pieces = list(placeholders.pieces(text))
         for index in range(1, len(pieces), 2):
             if pieces[index] in parameters:
                 pieces[index - 1] += _as_text(parameters[pieces[index]])

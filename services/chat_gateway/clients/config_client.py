@@ -6,14 +6,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from google.protobuf.json_format import MessageToDict
-
 from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
+from chat_gateway.convert.free_form import exact_json_of
 from chat_gateway.convert.sampling import sampling_from_proto
 from chat_gateway.convert.times import from_duration, from_timestamp, to_duration
 from chat_gateway.convert.tools import policy_from_proto, tools_from_proto
-from chat_gateway.model.turn import AgentConfig, Fallback
-from contract.wire import FALLBACK_TRIGGERS
+from chat_gateway.model.turn import NO_POLICY, AgentConfig, Fallback, RequestPolicy
+from contract.wire import FALLBACK_TRIGGERS, HISTORY_POLICIES
 from parley.config.v1 import agent_config_pb2, agent_config_service_pb2
 from servicekit.channels import call, stream
 
@@ -95,7 +94,7 @@ def config_from_proto(config: agent_config_pb2.AgentConfig) -> AgentConfig:
         revision=config.revision,
         template_id=config.template_id,
         template_version=config.template_version,
-        parameters=MessageToDict(config.parameters),
+        parameters=exact_json_of(config.parameters, config.parameters_json),
         instructions=config.instructions,
         provider=model.provider,
         model=model.name,
@@ -117,4 +116,14 @@ def config_from_proto(config: agent_config_pb2.AgentConfig) -> AgentConfig:
         ),
         tools=tools_from_proto(config.tools),
         tool_policy=policy_from_proto(config),
+        requests=_policy(config.requests) if config.HasField("requests") else NO_POLICY,
+        extra={name: text.encode() for name, text in model.extra.items()},
+    )
+
+
+def _policy(said: agent_config_pb2.RequestPolicy) -> RequestPolicy:
+    return RequestPolicy(
+        store=said.store if said.HasField("store") else True,
+        history=HISTORY_POLICIES.get(said.history),
+        overridable=frozenset(said.overridable.names) if said.HasField("overridable") else None,
     )

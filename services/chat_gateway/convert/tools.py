@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from google.protobuf.json_format import MessageToDict
-
+from chat_gateway.convert.free_form import exact_json_of
 from chat_gateway.convert.times import from_duration
 from chat_gateway.model.tools import DEFAULT_TOOL_POLICY, AgentCall, AgentTool, ClientTool, ServerTools, ToolPolicy
 from parley.config.v1 import agent_config_pb2 as pb
@@ -43,7 +42,7 @@ def _tool(tool: pb.AgentTool) -> AgentTool | None:
             return AgentCall(call.agent_id, call.name or call.agent_id, call.description, call.approval)
         case "client":
             one = tool.client
-            parameters = MessageToDict(one.parameters) if one.HasField("parameters") else None
+            parameters = exact_json_of(one.parameters) if one.HasField("parameters") else None
             return ClientTool(one.name, one.description, parameters, one.strict)
         case _:
             return None

@@ -1,13 +1,15 @@
 """Requests and events between the domain and `parley.chat.v1`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict, SerializeToJsonError
+import msgspec
+from google.protobuf.json_format import SerializeToJsonError
 from google.protobuf.struct_pb2 import Struct
 
+from chat_gateway.convert.free_form import exact_json_of
 from chat_gateway.convert.messages import (
     FINISH_REASONS,
     details_to_proto,
@@ -30,7 +32,6 @@ from chat_gateway.model.tools import (
 )
 from chat_gateway.model.turn import (
     Delta,
-    HistoryPolicy,
     Message,
     OnDisconnect,
     Part,
@@ -40,7 +41,10 @@ from chat_gateway.model.turn import (
     TurnRequest,
     TurnStarted,
 )
+from contract.chat_fields import FIELD_NAME, FIELD_NAME_RULE, MAX_EXTRA_FIELDS, OWN_FIELDS
+from contract.enums import HistoryPolicy
 from contract.fields import DEFAULT_PROJECT
+from contract.json_numbers import parsed
 from contract.wire import BUSY_POLICIES, ROLES
 from parley.chat.v1 import chat_service_pb2 as pb
 from parley.session.v1 import message_pb2
@@ -55,7 +59,7 @@ _ON_DISCONNECT = {
 
 _OUTCOMES = {outcome: pb.ToolOutcome.Value(f"TOOL_OUTCOME_{outcome.name}") for outcome in ToolOutcome}
 _HISTORY = {
-    pb.HISTORY_POLICY_UNSPECIFIED: HistoryPolicy.MATCH,
+    pb.HISTORY_POLICY_UNSPECIFIED: None,
     pb.HISTORY_POLICY_MATCH: HistoryPolicy.MATCH,
     pb.HISTORY_POLICY_REPLACE: HistoryPolicy.REPLACE,
     pb.HISTORY_POLICY_APPEND: HistoryPolicy.APPEND,
@@ -66,6 +70,7 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
     """Returns the turn that is asked for. Raises `InvalidArgument` for enum values that do not exist."""
     _check_sizes(turn)
     _check_enums(turn)
+    extra = _extra(turn.extra) if turn.extra else {}
     return TurnRequest(
         agent_id=turn.agent_id,
         messages=_messages(turn),
@@ -73,7 +78,8 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
         session_id=turn.session_id,
         user_id=turn.user_id,
         session_must_exist=turn.session_must_exist,
-        stateless=turn.stateless,
+        store=_store(turn),
+        stateless=turn.stateless or _store(turn) is False,
         busy=BUSY_POLICIES[turn.busy],
         request_id=turn.request_id,
         agent_revision=turn.agent_revision,
@@ -81,6 +87,7 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
         tools=tuple(_tool(tool) for tool in turn.tools),
         tool_choice=turn.tool_choice,
         response_format=_object(turn.response_format, "response_format") if turn.HasField("response_format") else None,
+        extra=extra,
         metadata=dict(turn.metadata),
         on_disconnect=_ON_DISCONNECT[turn.on_disconnect],
         history=_HISTORY[turn.history],
@@ -263,9 +270,42 @@ def _check_enums(turn: pb.TurnInput) -> None:
         found.add("busy", "must be a policy that exists")
     if turn.history not in _HISTORY:
         found.add("history", "must be a policy that exists")
+    if turn.stateless and turn.HasField("store") and turn.store:
+        found.add("store", "must not be true for a stateless turn")
     if turn.on_disconnect not in _ON_DISCONNECT:
         found.add("on_disconnect", "must be a value that exists")
     found.check()
+
+
+def _store(turn: pb.TurnInput) -> bool | None:
+    return turn.store if turn.HasField("store") else (False if turn.stateless else None)
+
+
+def _extra(said: Mapping[str, str]) -> dict[str, bytes]:
+    found = Violations()
+    if len(said) > MAX_EXTRA_FIELDS or sum(map(len, said.values())) > _MAX_STRUCT_BYTES:
+        found.add("extra", f"must have at most {MAX_EXTRA_FIELDS} entries and {_MAX_STRUCT_BYTES} characters")
+        found.check()
+    extra = {}
+    for name, text in sorted(said.items()):
+        if name in OWN_FIELDS:
+            found.add(f"extra.{name}", "has a place of its own, or is not supported")
+        elif not FIELD_NAME.fullmatch(name):
+            found.add("extra", f"key {name[:80]!r} {FIELD_NAME_RULE}")
+        elif (value := _json(text)) is None:
+            found.add(f"extra.{name}", "must be JSON")
+        elif value != b"null":
+            extra[name] = value
+    found.check()
+    return extra
+
+
+def _json(text: str) -> bytes | None:
+    """Returns JSON text as compact bytes; None where it is none."""
+    try:
+        return msgspec.json.format(text.encode(), indent=-1) if parsed(text) is not None else b"null"
+    except (ValueError, msgspec.DecodeError):
+        return None
 
 
 _MAX_STRUCT_BYTES = 256 * 1024
@@ -278,7 +318,8 @@ def _object(struct: Struct, field: str) -> dict[str, Any]:
     if struct.ByteSize() > _MAX_STRUCT_BYTES:
         raise InvalidArgument([Violation(field, f"must have at most {_MAX_STRUCT_BYTES} bytes")])
     try:
-        return MessageToDict(struct)
+        fields: dict[str, Any] = exact_json_of(struct)
+        return fields
     except (SerializeToJsonError, ValueError):
         problem = "must be JSON: numbers must be finite, and each value of a kind"
         raise InvalidArgument([Violation(field, problem)]) from None

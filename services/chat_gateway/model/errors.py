@@ -209,6 +209,21 @@ class UnsupportedField(ServiceError):
         )
 
 
+class FieldNotOverridable(ServiceError):
+    """The request sets what the agent config keeps to itself. Fields have their names in chat completions."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = Reason.FIELD_NOT_OVERRIDABLE
+
+    def __init__(self, agent_id: str, fields: Iterable[str]) -> None:
+        violations = [Violation(field, f"agent {agent_id!r} does not let requests set it") for field in fields]
+        super().__init__(
+            "; ".join(f"{violation.field}: {violation.description}" for violation in violations),
+            metadata={"agent_id": agent_id},
+            violations=violations,
+        )
+
+
 class EmbeddingsUnsupported(ServiceError):
     """The provider's API has no embeddings."""
 

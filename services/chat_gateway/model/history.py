@@ -15,7 +15,6 @@ from chat_gateway.model.answers import said_in
 from chat_gateway.model.parts import MIN_KEPT_CHARACTERS, content_of, identity
 from chat_gateway.model.turn import (
     AudioPart,
-    HistoryPolicy,
     ImagePart,
     MediaPart,
     Message,
@@ -23,7 +22,7 @@ from chat_gateway.model.turn import (
     Turn,
     TurnRequest,
 )
-from contract.enums import Role
+from contract.enums import HistoryPolicy, Role
 from servicekit.values import value
 
 EMPTY = bytes(16)

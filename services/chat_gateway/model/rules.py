@@ -70,14 +70,19 @@ def _part(part: Part) -> PartView:
 _FORM = MessageForm(system=Role.SYSTEM, user=Role.USER, assistant=Role.ASSISTANT, tool=Role.TOOL, part=_part)
 
 
-def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOUNDS) -> None:
-    """Raises `InvalidArgument` with every violation, or `MessageTooLarge`."""
+def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOUNDS, *, resolved: bool = True) -> None:
+    """Raises `InvalidArgument` with every violation, or `MessageTooLarge`.
+
+    Unless it is `resolved`, a request may leave it to key and agent config whether its turn has a session:
+    `check_session_bounds` is to follow where it then has one.
+    """
     found = Violations()
     _check_ids(request, found)
     # A stateless turn may bring a whole history: only the size of its body bounds it.
-    max_messages = len(request.messages) if request.stateless else bounds.max_messages
+    in_session = not request.stateless and (resolved or not is_undecided(request))
+    max_messages = bounds.max_messages if in_session else max(len(request.messages), 1)
     if request.messages or not request.approvals:
-        check_messages(found, "messages", request.messages, _FORM, max_messages=max(max_messages, 1), one_turn=False)
+        check_messages(found, "messages", request.messages, _FORM, max_messages=max_messages, one_turn=False)
     if request.approvals:
         _check_approvals(request, found)
     # What a session's calls wait for is known once the turn has begun.
@@ -86,8 +91,20 @@ def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOU
     _check_tools(request, found)
     check_metadata(found, "metadata", request.metadata, name_pairs=False)
     found.check()
-    if not request.stateless:
+    if in_session:
         _check_size(request.messages, bounds)
+
+
+def is_undecided(request: TurnRequest) -> bool:
+    """Returns whether the request leaves it open whether its turn has a session."""
+    return request.store is None and not (request.stateless or request.session_id or request.session_must_exist)
+
+
+def check_session_bounds(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOUNDS) -> None:
+    """Raises `InvalidArgument` or `MessageTooLarge` for more new messages than a session's turn may bring."""
+    if len(request.messages) > bounds.max_messages:
+        raise InvalidArgument([Violation("messages", f"must have 1 to {bounds.max_messages} messages")])
+    _check_size(request.messages, bounds)
 
 
 def _check_approvals(request: TurnRequest, found: Violations) -> None:

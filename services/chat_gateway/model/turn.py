@@ -16,7 +16,7 @@ from chat_gateway.model.tools import (
     ToolsUnavailable,
 )
 from chat_gateway.model.usage import Usage as Usage
-from contract.enums import BusyPolicy, FallbackTrigger, Role
+from contract.enums import BusyPolicy, FallbackTrigger, HistoryPolicy, Role
 from contract.fields import DEFAULT_PROJECT
 from servicekit.values import value
 
@@ -49,17 +49,6 @@ class ProviderData:
     kind: str
     provider: str
     json: bytes
-
-
-class HistoryPolicy(enum.StrEnum):
-    """What a request of a session that holds answers of the assistant is to the history."""
-
-    MATCH = "match"
-    """The caller's transcript: what of it is stored is not stored again, and what contradicts is refused."""
-    REPLACE = "replace"
-    """The caller's transcript, and the history from now on."""
-    APPEND = "append"
-    """More of the conversation, such as examples."""
 
 
 @value
@@ -193,6 +182,18 @@ class Fallback:
 
 
 @value
+class RequestPolicy:
+    """What requests for turns of an agent get where they say nothing, and which fields they may set (None: any)."""
+
+    store: bool = True
+    history: HistoryPolicy | None = None
+    overridable: frozenset[str] | None = None
+
+
+NO_POLICY = RequestPolicy()
+
+
+@value
 class AgentConfig:
     """What a turn needs of one revision of an agent config."""
 
@@ -217,6 +218,9 @@ class AgentConfig:
     fallbacks: tuple[Fallback, ...] = ()
     tools: tuple[AgentTool, ...] = ()
     tool_policy: ToolPolicy = DEFAULT_TOOL_POLICY
+    requests: RequestPolicy = NO_POLICY
+    extra: Mapping[str, bytes] = field(default_factory=dict)
+    """As `TurnRequest.extra`, for every turn that does not say otherwise."""
 
 
 @value
@@ -252,7 +256,10 @@ class TurnRequest:
     session_id: str = ""
     user_id: str = ""
     session_must_exist: bool = False
+    store: bool | None = None
+    """Whether the turn is kept in a session, as far as the request says so."""
     stateless: bool = False
+    """Whether the turn has no session, as far as it is known: once the turn begins, for sure."""
     busy: BusyPolicy = BusyPolicy.WAIT
     request_id: str = ""
     agent_revision: int = 0
@@ -264,7 +271,10 @@ class TurnRequest:
     """Fields that are the provider's to understand, each as JSON: passed on, or refused by name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
-    history: HistoryPolicy = HistoryPolicy.MATCH
+    history: HistoryPolicy | None = None
+    """None is `MATCH` where neither key nor agent config say otherwise."""
+    choices: int = 1
+    """How many answers a stateless turn asks for."""
     timeout: float | None = None
     """Seconds that the caller will wait; None: the gateway's own bound."""
     approvals: tuple[Approval, ...] = ()

@@ -124,6 +124,11 @@ def merged_sampling(base: Sampling, override: Sampling) -> Sampling:
     )
 
 
+def merged_extra(base: Mapping[str, bytes], override: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """Returns `base` with everything that `override` says."""
+    return {**base, **override} if base and override else override or base
+
+
 T = TypeVar("T")
 
 _UNSAID = Sampling()

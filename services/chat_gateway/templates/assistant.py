@@ -14,6 +14,7 @@ from chat_gateway.template_api import (
     Placeholders,
     Provider,
     TurnContext,
+    merged_extra,
     merged_sampling,
     prompt_messages,
     run_tool_loop,
@@ -79,7 +80,7 @@ class AssistantAgent:
                 (),
                 merged_sampling(config.sampling, request.sampling),
                 response_format=request.response_format,
-                extra=request.extra,
+                extra=merged_extra(config.extra, request.extra),
             )
             return await run_tool_loop(config, self._provider, context, on_delta, call=call, prompt=self.prompt)
         call = ModelCall(
@@ -89,7 +90,7 @@ class AssistantAgent:
             tools=request.tools,
             tool_choice=request.tool_choice,
             response_format=request.response_format,
-            extra=request.extra,
+            extra=merged_extra(config.extra, request.extra),
         )
         answer = await self._provider.complete(call, on_delta)
         return Answer((answer.message,), answer.finish_reason, answer.usage, answer.model, answer.details)

@@ -6,12 +6,13 @@ from typing import Literal
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from config_svc.edge.agents_convert import project_of, timestamp
+from config_svc.edge.agents_convert import history_number, history_of, project_of, timestamp
 from config_svc.edge.json_objects import object_of, struct
 from config_svc.model.api_key import ApiKey
 from config_svc.model.audit import MAX_RECORDED_BYTES, AuditEvent, AuditQuery
 from config_svc.model.project import Project
 from config_svc.model.rules import Json
+from contract.json_numbers import text_unless_exact
 from parley.config.v1 import access_service_pb2 as pb
 from servicekit.errors import InvalidArgument, Violation
 
@@ -35,6 +36,8 @@ def key_of(key: pb.ApiKey) -> ApiKey:
         display_name=key.display_name,
         requests_per_minute=key.limits.requests_per_minute,
         concurrent_turns=key.limits.concurrent_turns,
+        store=key.requests.store if key.requests.HasField("store") else None,
+        history=history_of(key.requests.history),
         expire_time=_time_of(key, "expire_time", "api_key.expire_time"),
     )
 
@@ -52,6 +55,10 @@ def key_to_proto(key: ApiKey) -> pb.ApiKey:
     if key.requests_per_minute or key.concurrent_turns:
         message.limits.requests_per_minute = key.requests_per_minute
         message.limits.concurrent_turns = key.concurrent_turns
+    if key.store is not None:
+        message.requests.store = key.store
+    if key.history is not None:
+        message.requests.history = history_number(key.history)
     for name in ("expire_time", "revoke_time", "last_used_time"):
         if (time := getattr(key, name)) is not None:
             getattr(message, name).FromDatetime(time)
@@ -101,8 +108,10 @@ def event_to_proto(event: AuditEvent) -> pb.AuditEvent:
     )
     if event.before is not None:
         message.before.CopyFrom(struct(event.before))
+        message.before_json = text_unless_exact(event.before)
     if event.after is not None:
         message.after.CopyFrom(struct(event.after))
+        message.after_json = text_unless_exact(event.after)
     return message
 
 

@@ -11,10 +11,11 @@ from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from config_svc.agents.change_feed import FeedEvent
-from config_svc.edge.json_objects import EXACT, object_of, struct
+from config_svc.edge.json_objects import exact_object_of, json_value_of, object_of, struct
 from config_svc.edge.optional_fields import duration_of, set_or_none
 from config_svc.edge.tools_convert import fill_tools, policy_of, tools_of
 from config_svc.model.agent import (
+    MAX_EXTRA_BYTES,
     MAX_FALLBACKS,
     AgentConfig,
     AgentLimits,
@@ -22,18 +23,26 @@ from config_svc.model.agent import (
     MemoryPolicy,
     ModelConfig,
     ModelFallback,
+    RequestPolicy,
     Revision,
     SessionPolicy,
 )
 from config_svc.model.change import ChangeType
 from config_svc.model.fields import GROUPS, NOT_SET, NOT_WRITABLE, Difference
 from config_svc.model.provider import Provider
-from config_svc.model.rules import MAX_LABELS
+from config_svc.model.rules import MAX_LABELS, canonical
 from config_svc.model.template import Placeholders, Template
 from config_svc.model.tools import AgentTool
-from contract.enums import FallbackTrigger
+from contract.chat_fields import MAX_EXTRA_FIELDS
+from contract.enums import FallbackTrigger, HistoryPolicy
 from contract.fields import DEFAULT_PROJECT
-from contract.wire import FALLBACK_TRIGGER_NUMBERS, FALLBACK_TRIGGERS
+from contract.json_numbers import EXACT, text_unless_exact
+from contract.wire import (
+    FALLBACK_TRIGGER_NUMBERS,
+    FALLBACK_TRIGGERS,
+    HISTORY_POLICIES,
+    HISTORY_POLICY_NUMBERS,
+)
 from parley.config.v1 import agent_config_pb2 as agents_pb
 from parley.config.v1 import agent_config_service_pb2 as service_pb
 from parley.config.v1 import provider_service_pb2 as providers_pb
@@ -57,7 +66,9 @@ def spec_of(agent: agents_pb.AgentConfig) -> AgentSpec:
         display_name=agent.display_name,
         template_id=agent.template_id,
         template_version=agent.template_version,
-        parameters=object_of(agent.parameters, "agent_config.parameters"),
+        parameters=exact_object_of(
+            agent.parameters, agent.parameters_json, "agent_config.parameters", "agent_config.parameters_json"
+        ),
         instructions=agent.instructions,
         model=_model_of(agent.model),
         memory=MemoryPolicy(max_messages=set_or_none(agent.memory, "max_messages")),
@@ -74,19 +85,24 @@ def spec_of(agent: agents_pb.AgentConfig) -> AgentSpec:
         metadata_keys=tuple(agent.metadata_keys),
         tools=tools_of(agent.tools, "agent_config.tools"),
         tool_policy=policy_of(agent.tool_policy),
+        requests=RequestPolicy(
+            store=set_or_none(agent.requests, "store"),
+            history=history_of(agent.requests.history),
+            overridable=tuple(agent.requests.overridable.names) if agent.requests.HasField("overridable") else None,
+        ),
     )
 
 
 def update_paths(request: service_pb.UpdateAgentConfigRequest) -> Sequence[str]:
     """Returns the paths of the update mask; without one, those of the fields that are set (AIP-134)."""
     if request.update_mask.paths:
-        return list(request.update_mask.paths)
+        return ["parameters" if path == "parameters_json" else path for path in request.update_mask.paths]
     paths = []
     for field, value in request.agent_config.ListFields():
         if field.name in GROUPS:
             paths += [f"{field.name}.{inner.name}" for inner, _ in value.ListFields()]
         elif field.name not in NOT_WRITABLE:
-            paths.append(field.name)
+            paths.append("parameters" if field.name == "parameters_json" else field.name)
     return paths
 
 
@@ -124,6 +140,7 @@ def agent_to_proto(agent: AgentConfig) -> agents_pb.AgentConfig:
     )
     if spec.parameters:
         message.parameters.CopyFrom(struct(spec.parameters))
+        message.parameters_json = text_unless_exact(spec.parameters)
     _fill_policies(message, spec)
     fill_tools(message, spec)
     if agent.uid:
@@ -190,9 +207,22 @@ def difference_to_proto(difference: Difference) -> agents_pb.FieldDifference:
     message = agents_pb.FieldDifference(path=difference.path)
     if difference.before is not NOT_SET:
         message.from_value.CopyFrom(_value(difference.before))
+        message.from_json = text_unless_exact(difference.before)
     if difference.after is not NOT_SET:
         message.to_value.CopyFrom(_value(difference.after))
+        message.to_json = text_unless_exact(difference.after)
     return message
+
+
+def history_of(number: int) -> str | None:
+    """Returns a history policy by its name; a number that is none of ours breaks the rule by its name."""
+    return HISTORY_POLICIES.get(number, str(number)) if number else None
+
+
+def history_number(name: str) -> agents_pb.HistoryPolicy.ValueType:
+    """Returns the number of a history policy that is stored; what a later release has stored is left out."""
+    known = name in set(HistoryPolicy)
+    return HISTORY_POLICY_NUMBERS[HistoryPolicy(name)] if known else agents_pb.HISTORY_POLICY_UNSPECIFIED
 
 
 def timestamp(time: datetime) -> Timestamp:
@@ -250,6 +280,10 @@ def _model_of(model: agents_pb.ModelConfig) -> ModelConfig:
             )
             for one in model.fallbacks[: MAX_FALLBACKS + 1]  # one more, and there are too many
         ),
+        extra={
+            name: json_value_of(text, f"agent_config.model.extra.{name[:80]}", maximum=MAX_EXTRA_BYTES)
+            for name, text in itertools.islice(model.extra.items(), MAX_EXTRA_FIELDS + 1)
+        },
     )
 
 
@@ -273,6 +307,7 @@ def _model_to_proto(model: ModelConfig) -> agents_pb.ModelConfig:
             )
             for one in model.fallbacks
         ],
+        extra={name: canonical(value) for name, value in model.extra.items()},
     )
 
 
@@ -289,3 +324,9 @@ def _fill_policies(message: agents_pb.AgentConfig, spec: AgentSpec) -> None:
         message.limits.turn_timeout.FromTimedelta(spec.limits.turn_timeout)
     if spec.limits.requests_per_minute is not None:
         message.limits.requests_per_minute = spec.limits.requests_per_minute
+    if spec.requests.store is not None:
+        message.requests.store = spec.requests.store
+    if spec.requests.history is not None:
+        message.requests.history = history_number(spec.requests.history)
+    if spec.requests.overridable is not None:
+        message.requests.overridable.CopyFrom(agents_pb.FieldNames(names=spec.requests.overridable))

@@ -6,15 +6,13 @@ from collections.abc import Collection
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct, Value
 
-from config_svc.model.rules import JSON_OVERHEAD, KIB, Json
+from config_svc.model.rules import JSON_OVERHEAD, KIB, Json, canonical
+from contract.json_numbers import normalized, normalized_number, parsed
 from servicekit.errors import InvalidArgument, Violation
 
 MAX_DEPTH = 24
 """Objects and lists within each other. Deeper ones could be written but not read: a message nests up to 100 levels, of
 which an object takes three, and lists and audit events wrap what is written in further ones."""
-
-EXACT = 2**53
-"""A float holds every whole number up to here."""
 
 _MIN_VALUE_BYTES = 2  # `1,`
 
@@ -28,6 +26,64 @@ def object_of(message: Struct, field: str, *, maximum: int = 64 * KIB) -> dict[s
     if message.ByteSize() > JSON_OVERHEAD * maximum:
         raise InvalidArgument([Violation(field, f"must have at most {maximum} bytes as JSON")])
     return _Conversion(field, maximum).object_of(message, 1)
+
+
+def exact_object_of(message: Struct, text: str, field: str, text_field: str) -> dict[str, Json]:
+    """Returns the JSON object that `text` says, or, where there is none, `message`; both may be given if they agree.
+
+    Raises `InvalidArgument` as `object_of`, and for `text_field` where the text is no such object.
+    """
+    given = object_of(message, field)
+    if not text:
+        return given
+    exact = json_object_of(text, text_field)
+    if given and canonical(given) != canonical(normalized(_as_doubles(exact))):
+        raise InvalidArgument([Violation(text_field, f"must say the same as {field}, or one of the two be left out")])
+    return exact
+
+
+def json_object_of(text: str, field: str, *, maximum: int = 64 * KIB) -> dict[str, Json]:
+    """Returns the object that a JSON text says. Raises `InvalidArgument` for what `object_of` would not return."""
+    value = json_value_of(text, field, maximum=maximum)
+    if not isinstance(value, dict):
+        raise InvalidArgument([Violation(field, "must be a JSON object")])
+    return value
+
+
+def json_value_of(text: str, field: str, *, maximum: int = 64 * KIB) -> Json:
+    """Returns what a JSON text says. Raises `InvalidArgument` where it is none, too long, or nests too deeply."""
+    if len(text.encode()) > maximum:
+        raise InvalidArgument([Violation(field, f"must have at most {maximum} bytes")])
+    try:
+        value: Json = parsed(text)
+        _as_doubles(value)
+    except ValueError:
+        raise InvalidArgument([Violation(field, "must be JSON")]) from None
+    except OverflowError:
+        raise InvalidArgument([Violation(field, "must not hold a number that a double can't")]) from None
+    if _depth(value) > MAX_DEPTH:
+        raise InvalidArgument([Violation(field, f"must not nest deeper than {MAX_DEPTH} levels")])
+    return value
+
+
+def _as_doubles(value: Json) -> Json:
+    """Returns JSON as a Struct holds it. Raises `OverflowError` for a number that it can't hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float | dict | list):
+        return value
+    if isinstance(value, dict):
+        return {name: _as_doubles(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_as_doubles(one) for one in value]
+    number = float(value)
+    if not math.isfinite(number):
+        raise OverflowError
+    return number
+
+
+def _depth(value: Json) -> int:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
 
 
 def struct(value: dict[str, Json]) -> Struct:
@@ -71,10 +127,9 @@ class _Conversion:
             raise self._refusal(f"must have at most {self._maximum} bytes as JSON")
 
     def _number_of(self, number: float) -> int | float:
-        """Returns whole numbers as int, as far as a float holds them exactly; stored ones come back the same way."""
         if not math.isfinite(number):
             raise self._refusal("must not hold a number that is not finite")
-        return int(number) if number.is_integer() and abs(number) <= EXACT else number
+        return normalized_number(number)
 
     def _refusal(self, description: str) -> InvalidArgument:
         return InvalidArgument([Violation(self._field, description)])

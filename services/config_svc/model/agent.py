@@ -9,7 +9,8 @@ from typing import ClassVar
 from config_svc.model import rules
 from config_svc.model.rules import KIB, Json
 from config_svc.model.tools import DEFAULT_POLICY, AgentTool, ToolPolicy, check_tools, tools_bytes
-from contract.enums import FallbackTrigger
+from contract.chat_fields import FIELD_NAME, FIELD_NAME_RULE, MAX_EXTRA_FIELDS, OWN_FIELDS
+from contract.enums import FallbackTrigger, HistoryPolicy
 from contract.fields import check_resource_id
 from servicekit.errors import Violations
 
@@ -17,6 +18,8 @@ DEFAULT_TEMPLATE = "assistant"
 DEFAULT_IDLE_TTL = timedelta(minutes=30)
 
 MAX_FALLBACKS = 4
+MAX_OVERRIDABLE = 128
+MAX_EXTRA_BYTES = 16 * KIB
 
 _SECOND = timedelta(seconds=1)
 _ID_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -55,6 +58,8 @@ class ModelConfig:
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     fallbacks: tuple[ModelFallback, ...] = ()
+    extra: dict[str, Json] = field(default_factory=dict)
+    """Request fields that are the provider's to understand."""
 
     def check(self, found: Violations, path: str) -> None:
         """Reports every broken rule under `path`."""
@@ -70,6 +75,18 @@ class ModelConfig:
         rules.check_number(found, f"{path}.presence_penalty", self.presence_penalty, minimum=-2, maximum=2)
         rules.check_number(found, f"{path}.frequency_penalty", self.frequency_penalty, minimum=-2, maximum=2)
         self._check_fallbacks(found, path)
+        if self.extra:
+            self._check_extra(found, f"{path}.extra")
+
+    def _check_extra(self, found: Violations, path: str) -> None:
+        rules.check_json(found, path, self.extra, maximum=MAX_EXTRA_BYTES)
+        if len(self.extra) > MAX_EXTRA_FIELDS:
+            found.add(path, f"must have at most {MAX_EXTRA_FIELDS} entries")
+        for name in sorted(self.extra)[: MAX_EXTRA_FIELDS + 1]:
+            if name in OWN_FIELDS:
+                found.add(f"{path}.{name}", "must be no field that Parley reads itself")
+            elif not FIELD_NAME.fullmatch(name):
+                found.add(path, f"key {name[:80]!r} {FIELD_NAME_RULE}")
 
     def _check_fallbacks(self, found: Violations, path: str) -> None:
         if len(self.fallbacks) > MAX_FALLBACKS:
@@ -129,6 +146,33 @@ class AgentLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestPolicy:
+    """What requests for turns get where they say nothing, and what they may say; None for `overridable` is anything."""
+
+    store: bool | None = None
+    history: str | None = None
+    overridable: tuple[str, ...] | None = None
+
+    def check(self, found: Violations, path: str) -> None:
+        """Reports every broken rule under `path`."""
+        check_history(found, f"{path}.history", self.history)
+        names = self.overridable or ()
+        if len(names) > MAX_OVERRIDABLE:
+            found.add(f"{path}.overridable", f"must have at most {MAX_OVERRIDABLE} entries")
+        for index, name in enumerate(names[:MAX_OVERRIDABLE]):
+            if not FIELD_NAME.fullmatch(name):
+                found.add(f"{path}.overridable[{index}]", FIELD_NAME_RULE)
+            elif name in names[:index]:
+                found.add(f"{path}.overridable[{index}]", "is a duplicate")
+
+
+def check_history(found: Violations, path: str, history: str | None) -> None:
+    """Reports what is no history policy."""
+    if history is not None and history not in set(HistoryPolicy):
+        found.add(path, f"must be one of {', '.join(HistoryPolicy)}")
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSpec:
     """All that a caller may write of an agent config; the content of a revision."""
 
@@ -145,6 +189,7 @@ class AgentSpec:
     metadata_keys: tuple[str, ...] = ()
     tools: tuple[AgentTool, ...] = ()
     tool_policy: ToolPolicy = DEFAULT_POLICY
+    requests: RequestPolicy = RequestPolicy()
 
     @property
     def weight(self) -> int:
@@ -152,8 +197,11 @@ class AgentSpec:
         labels = sum(len(key) + len(value) for key, value in self.labels.items())
         labels += sum(map(len, self.metadata_keys))
         labels += sum(64 + len(one.provider) + len(one.name) for one in self.model.fallbacks)
-        json = len(rules.canonical(self.parameters)) + tools_bytes(self.tools)
-        return 512 + labels + len(self.instructions) + rules.JSON_OVERHEAD * json
+        labels += sum(map(len, self.requests.overridable or ()))
+        free = sum(len(rules.canonical(one)) for one in (self.parameters, self.model.extra) if one) + tools_bytes(
+            self.tools
+        )
+        return 512 + labels + len(self.instructions) + rules.JSON_OVERHEAD * free
 
     def check(self, found: Violations, path: str) -> None:
         """Reports every broken rule under `path`; what template and gateways make of it is not known here."""
@@ -170,6 +218,7 @@ class AgentSpec:
         rules.check_labels(found, f"{path}.labels", self.labels)
         rules.check_placeholder_names(found, f"{path}.metadata_keys", self.metadata_keys)
         check_tools(found, f"{path}.tools", self.tools, self.tool_policy, f"{path}.tool_policy")
+        self.requests.check(found, f"{path}.requests")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from config_svc.model import rules
+from config_svc.model.agent import check_history
 from config_svc.model.rules import Json
 from contract.fields import check_resource_id, check_user_id
 from servicekit.errors import Violations
@@ -37,6 +38,9 @@ class ApiKey:
     display_name: str = ""
     requests_per_minute: int = 0
     concurrent_turns: int = 0
+    store: bool | None = None
+    history: str | None = None
+    """As `RequestPolicy` has them, for requests that come with the key."""
     expire_time: datetime | None = None
     revoke_time: datetime | None = None
     last_used_time: datetime | None = None
@@ -61,12 +65,19 @@ class ApiKey:
             found, f"{limits}.requests_per_minute", self.requests_per_minute, minimum=0, maximum=_MAX_REQUESTS
         )
         rules.check_number(found, f"{limits}.concurrent_turns", self.concurrent_turns, minimum=0, maximum=_MAX_TURNS)
+        check_history(found, f"{path}.requests.history", self.history)
         if self.expire_time is not None and self.expire_time <= self.create_time:
             found.add(f"{path}.expire_time", "must be in the future")
 
     def ended(self, now: datetime) -> bool:
         """Returns whether it is revoked, or has expired by itself."""
         return self.revoke_time is not None or (self.expire_time is not None and self.expire_time <= now)
+
+    @property
+    def requests(self) -> dict[str, Json]:
+        """What requests that come with it get, where it says something."""
+        said: dict[str, Json] = {"store": self.store, "history": self.history}
+        return {name: value for name, value in said.items() if value is not None}
 
     @property
     def audited(self) -> dict[str, Json]:
@@ -79,6 +90,8 @@ class ApiKey:
             "requests_per_minute": self.requests_per_minute,
             "concurrent_turns": self.concurrent_turns,
         }
+        if self.requests:
+            shown["requests"] = self.requests
         for name in ("create_time", "expire_time", "revoke_time"):
             if (time := getattr(self, name)) is not None:
                 shown[name] = time.isoformat()

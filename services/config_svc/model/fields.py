@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, SessionPolicy
+from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, RequestPolicy, SessionPolicy
 from config_svc.model.rules import canonical
 from config_svc.model.tools import ToolPolicy
 from servicekit.errors import Violations
@@ -19,6 +19,7 @@ GROUPS: dict[str, frozenset[str]] = {
         ("session", SessionPolicy),
         ("limits", AgentLimits),
         ("tool_policy", ToolPolicy),
+        ("requests", RequestPolicy),
     )
 }
 """The fields that have fields."""
@@ -100,18 +101,19 @@ def differences(old: AgentSpec, new: AgentSpec) -> tuple[str, ...]:
             changed += [
                 f"{member.name}.{inner.name}"
                 for inner in fields(before)
-                if getattr(before, inner.name) != getattr(after, inner.name)
+                if not _same(getattr(before, inner.name), getattr(after, inner.name))
             ]
-        elif member.name in MAPS:
-            # Plain comparison takes True for 1.
-            if canonical(before) != canonical(after):
-                changed.append(member.name)
         elif member.name == "tools":
             if canonical([one.encoded() for one in before]) != canonical([one.encoded() for one in after]):
                 changed.append(member.name)
-        elif before != after:
+        elif not _same(before, after):
             changed.append(member.name)
     return tuple(changed)
+
+
+def _same(before: Any, after: Any) -> bool:
+    # Plain comparison takes True for 1.
+    return canonical(before) == canonical(after) if isinstance(before, dict) else bool(before == after)
 
 
 class NotSet(enum.Enum):
@@ -132,6 +134,11 @@ class Difference:
     after: Any
 
 
+_NOTHING: tuple[Any, ...] = (None, "", (), {})
+_NOTHING_OF: dict[str, tuple[Any, ...]] = {"requests.overridable": (None,)}
+"""What stands for a value that is not set; of some fields, an empty list is a value."""
+
+
 def compared(old: AgentSpec, new: AgentSpec) -> list[Difference]:
     """Returns what differs, in the order of the contract, with the values in both; maps entry by entry."""
     found = []
@@ -145,15 +152,13 @@ def compared(old: AgentSpec, new: AgentSpec) -> list[Difference]:
                 if (key in before) != (key in after) or canonical(before.get(key)) != canonical(after.get(key))
             ]
         elif inner:
-            found.append(Difference(path, _or_not_set(getattr(before, inner)), _or_not_set(getattr(after, inner))))
+            nothing = _NOTHING_OF.get(path, _NOTHING)
+            values = (getattr(spec_part, inner) for spec_part in (before, after))
+            found.append(Difference(path, *(NOT_SET if value in nothing else value for value in values)))
         else:
-            found.append(Difference(path, _or_not_set(before), _or_not_set(after)))
+            found.append(Difference(path, *(NOT_SET if value in _NOTHING else value for value in (before, after))))
     return found
 
 
 def _quoted(key: str) -> str:
     return key if _WORD.fullmatch(key) else f"`{key}`"
-
-
-def _or_not_set(value: Any) -> Any:
-    return NOT_SET if value in (None, "", ()) else value

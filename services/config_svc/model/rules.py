@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypeAlias
 
+from contract import placeholders
 from contract.fields import check_resource_id, check_user_id
 from servicekit.errors import Violations
 
@@ -20,8 +21,7 @@ JSON_OVERHEAD = 6
 """How many times larger than its JSON a `google.protobuf.Struct` can be: `1,` takes 11 bytes."""
 
 _LABEL_KEY = re.compile(r"[a-z]([a-z0-9_./-]{0,61}[a-z0-9])?")
-_PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.-]{0,63})\s*\}\}")
-_PLACEHOLDER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_PLACEHOLDER_NAME = re.compile(placeholders.NAME)
 
 
 def is_label_key(text: str) -> bool:
@@ -103,11 +103,6 @@ def check_labels(found: Violations, field: str, labels: dict[str, str]) -> None:
                 "with a letter or digit, at most 63 characters",
             )
         check_text(found, f"{field}.{key[:80]}", value, maximum=256)
-
-
-def placeholders(text: str) -> tuple[str, ...]:
-    """Returns the names that stand as `{{name}}` in a text, each once, in order."""
-    return tuple(dict.fromkeys(_PLACEHOLDER.findall(text)))
 
 
 def check_placeholder_names(found: Violations, field: str, names: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from config_svc.model.agent import (
     MemoryPolicy,
     ModelConfig,
     ModelFallback,
+    RequestPolicy,
     SessionPolicy,
 )
 from config_svc.model.rules import Json, canonical
@@ -26,7 +27,9 @@ _GROUPS: dict[str, type[Any]] = {
     "session": SessionPolicy,
     "limits": AgentLimits,
     "tool_policy": ToolPolicy,
+    "requests": RequestPolicy,
 }
+_TUPLES = frozenset({"stop", "overridable"})
 _DURATIONS = frozenset({"idle_ttl", "max_lifetime", "turn_timeout", "call_timeout"})
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -57,7 +60,7 @@ def encode_spec(spec: AgentSpec) -> dict[str, Json]:
             value = {
                 inner.name: _encode(inner.name, getattr(value, inner.name))
                 for inner in fields(value)
-                if getattr(value, inner.name) not in (None, "", ())
+                if _is_set(inner.name, getattr(value, inner.name))
             }
         elif member.name == "tools":
             value = [one.encoded() for one in value]
@@ -96,10 +99,14 @@ def fingerprint(agent_id: str, spec: dict[str, Json], comment: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
 
 
+def _is_set(name: str, value: Any) -> bool:
+    return value is not None if name == "overridable" else value not in (None, "", (), {})
+
+
 def _encode(name: str, value: Any) -> Any:
     if name in _DURATIONS:
         return value // _MICROSECOND
-    if name == "stop":
+    if name in _TUPLES:
         return list(value)
     if name == "fallbacks":
         return [_encode_fallback(one) for one in value]
@@ -109,7 +116,7 @@ def _encode(name: str, value: Any) -> Any:
 def _decode(name: str, value: Any) -> Any:
     if name in _DURATIONS:
         return value * _MICROSECOND
-    if name == "stop":
+    if name in _TUPLES:
         return tuple(value)
     if name == "fallbacks":
         return tuple(

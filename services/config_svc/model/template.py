@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from config_svc.model import rules
 from config_svc.model.rules import KIB, Json, canonical
+from contract import placeholders
 from contract.fields import check_resource_id
 from servicekit.errors import Violations
 
@@ -76,7 +77,7 @@ class Template:
             known |= {*parameters, *self.defaults}
         if sources.session_metadata:
             known |= {*metadata_keys}
-        return [name for name in rules.placeholders(instructions) if name not in known]
+        return [name for name in placeholders.names(instructions) if name not in known]
 
     def same_content(self, other: "Template") -> bool:
         """Returns whether both declare the same, whenever they were published."""

@@ -124,6 +124,7 @@ class PostgresAccessTransaction:
                 concurrent_turns=key.concurrent_turns,
                 create_time=key.create_time,
                 expire_time=key.expire_time,
+                requests=key.requests or None,
             )
         )
 

@@ -117,6 +117,8 @@ def key_of_row(row: AnyRow) -> ApiKey:
         expire_time=row.expire_time,
         revoke_time=row.revoke_time,
         last_used_time=row.last_used_time,
+        store=(row.requests or {}).get("store"),
+        history=(row.requests or {}).get("history"),
     )
 
 

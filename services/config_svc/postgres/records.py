@@ -13,9 +13,7 @@ from config_svc.model.provider import Provider
 from config_svc.model.rules import Json
 from config_svc.model.spec_json import EncodedAgent, decode_spec
 from config_svc.model.template import Placeholders
-
-_EXACT = 2**53
-"""Larger whole numbers of JSON parameters were floats all along; `seed` is stored as text to stay exact."""
+from contract.json_numbers import normalized_number
 
 
 def encode_agent(encoded: EncodedAgent) -> dict[str, Json]:
@@ -83,9 +81,4 @@ def decode_providers(encoded: list[dict[str, Any]]) -> tuple[Provider, ...]:
 
 def load_json(text: str | bytes) -> Any:
     """Parses stored JSON; numbers come back as they were, though PostgreSQL writes 1e+300 with 301 digits."""
-    return json.loads(text, parse_int=_number)
-
-
-def _number(digits: str) -> int | float:
-    whole = int(digits)
-    return whole if abs(whole) <= _EXACT else float(whole)
+    return json.loads(text, parse_int=lambda digits: normalized_number(int(digits)))

@@ -116,6 +116,7 @@ api_keys = Table(
     Column("expire_time", _TIME),
     Column("revoke_time", _TIME),
     Column("last_used_time", _TIME),
+    Column("requests", JSONB(none_as_null=True)),
 )
 
 api_key_changes = Table(

@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 
-from chat_gateway.agents import placeholders
 from chat_gateway.agents.template import Placeholders
 from chat_gateway.model.errors import TemplateNotBuildable
 from chat_gateway.model.turn import AgentConfig
 from chat_gateway.templates.assistant import AssistantTemplate
 from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.templates.plugins import all_templates
-from config_svc.model import rules
 from servicekit.errors import StartupError
 from tests.unit.chat_gateway.world import FakeProvider, make_config
 
@@ -117,8 +115,3 @@ def test_two_packages_may_not_ship_one_template() -> None:
 
     with pytest.raises(StartupError, match="template 'shop' is shipped by a and by b"):
         all_templates([], [of("a", "1"), of("b", "2")])
-
-
-@pytest.mark.parametrize("text", ["{{a}}", "{{ a.b-c }}", "{{1}}", "{{a}} {{a}} {{b}}", "{{ü}}", "{{a b}}", "{{{a}}}"])
-def test_config_svc_finds_the_placeholders_that_are_filled_here(text: str) -> None:
-    assert rules.placeholders(text) == tuple(dict.fromkeys(placeholders._PLACEHOLDER.findall(text)))

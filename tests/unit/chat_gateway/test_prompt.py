@@ -10,6 +10,7 @@ from chat_gateway.model.errors import PlaceholderMissing
 from chat_gateway.model.turn import Message, ToolCall
 from chat_gateway.providers.paired import NO_RESULT
 from contract.enums import Role
+from contract.placeholders import names
 
 USER = Message(Role.USER, "hi")
 CALLS = Message(Role.ASSISTANT, tool_calls=(ToolCall("c1", "f", "{}"), ToolCall("c2", "f", "{}")))
@@ -21,6 +22,8 @@ def test_parameters_come_before_metadata() -> None:
 
 
 def test_values_that_are_not_text_are_written_as_json() -> None:
+    exact = {"n": 14, "m": 9007199254740993, "f": 0.5}
+    assert Instructions("{{n}} {{m}} {{f}}", exact).filled({}) == "14 9007199254740993 0.5"
     assert Instructions("{{n}} {{b}} {{s}}", {"n": 3, "b": True, "s": "x"}).filled({}) == "3 true x"
 
 
@@ -59,3 +62,10 @@ def test_calls_at_the_end_get_results_too() -> None:
 def test_answered_calls_are_left_alone() -> None:
     results = tuple(Message(Role.TOOL, "1", tool_call_id=i) for i in ("c2", "c1"))
     assert prompt_messages("", (USER, CALLS), results) == [USER, CALLS, *results]
+
+
+@pytest.mark.parametrize("escape", ["{{'{{'}}", "{{ '{{' }}", '{{"{{"}}', '{{ "{{" }}'])
+def test_braces_that_begin_no_placeholder_can_be_written(escape: str) -> None:
+    text = f"Write {escape}a}} for {{{{a}}}}, {escape}{escape}b}}, or {escape}"
+    assert Instructions(text, {"a": "x"}).filled({}) == "Write {{a} for x, {{{{b}, or {{"
+    assert names(text) == ("a",)

@@ -6,8 +6,8 @@ import pytest
 
 from chat_gateway.model.errors import HistoryMismatch
 from chat_gateway.model.history import EMPTY, end_of_history, grown
-from chat_gateway.model.turn import HistoryPolicy, ImagePart, Message, TextPart, ToolCall
-from contract.enums import Role
+from chat_gateway.model.turn import ImagePart, Message, TextPart, ToolCall
+from contract.enums import HistoryPolicy, Role
 from tests.unit.chat_gateway.world import World, asks
 
 ANSWER = Message(Role.ASSISTANT, "hello")

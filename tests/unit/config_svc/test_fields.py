@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, ModelFallback, SessionPolicy
+from config_svc.model.agent import (
+    AgentLimits,
+    AgentSpec,
+    MemoryPolicy,
+    ModelConfig,
+    ModelFallback,
+    RequestPolicy,
+    SessionPolicy,
+)
 from config_svc.model.fields import GROUPS, NOT_SET, NOT_WRITABLE, WRITABLE, Difference, compared, differences, merge
 from config_svc.model.tools import AgentCall, AgentTool, ClientTool, ServerTools, ToolPolicy
 from parley.config.v1.agent_config_pb2 import AgentConfig as AgentConfigMessage
@@ -39,6 +47,7 @@ specs = st.builds(
         numbers,
         numbers,
         st.lists(st.builds(ModelFallback, words, words), max_size=2).map(tuple),
+        st.dictionaries(st.sampled_from(["x", "y"]), values),
     ),
     memory=st.builds(MemoryPolicy, numbers),
     session=st.builds(SessionPolicy, spans, spans),
@@ -52,6 +61,12 @@ specs = st.builds(
         max_size=2,
     ).map(tuple),
     tool_policy=st.builds(ToolPolicy, words, st.none() | st.booleans(), numbers, numbers, spans, numbers),
+    requests=st.builds(
+        RequestPolicy,
+        st.none() | st.booleans(),
+        st.none() | st.sampled_from(["match", "replace"]),
+        st.none() | st.lists(words, max_size=2).map(tuple),
+    ),
 )
 PATHS = sorted(WRITABLE | {f"{group}.{name}" for group, names in GROUPS.items() for name in names})
 
@@ -151,7 +166,7 @@ def test_another_template_comes_with_its_newest_version() -> None:
 
 def test_every_field_of_the_contract_is_known() -> None:
     names = {field.name for field in AgentConfigMessage.DESCRIPTOR.fields}
-    assert names == WRITABLE | NOT_WRITABLE
+    assert names == WRITABLE | NOT_WRITABLE | {"parameters_json"}  # another form of parameters
     for group, members in GROUPS.items():
         message: Any = AgentConfigMessage.DESCRIPTOR.fields_by_name[group].message_type
         assert members == {field.name for field in message.fields}

@@ -3,7 +3,15 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, ModelFallback, SessionPolicy
+from config_svc.model.agent import (
+    AgentLimits,
+    AgentSpec,
+    MemoryPolicy,
+    ModelConfig,
+    ModelFallback,
+    RequestPolicy,
+    SessionPolicy,
+)
 from config_svc.model.spec_json import decode_spec, encode_spec, fingerprint, with_template
 
 FULL = AgentSpec(
@@ -80,3 +88,10 @@ def test_fallbacks_stand_in_it_and_what_an_earlier_release_stored_has_none() -> 
     assert encode_spec(spec) == stored
     assert decode_spec(stored) == spec
     assert decode_spec({"model": {"provider": "p", "name": "m"}}).model.fallbacks == ()
+
+
+def test_an_empty_list_of_overridable_fields_is_a_value() -> None:
+    spec = AgentSpec(model=ModelConfig(extra={"x": [1]}), requests=RequestPolicy(False, "append", ()))
+    stored = {"model": {"extra": {"x": [1]}}, "requests": {"store": False, "history": "append", "overridable": []}}
+    assert encode_spec(spec) == stored
+    assert decode_spec(stored) == spec

@@ -1,16 +1,21 @@
 """The library of the contract's rules says what the protos say."""
 
 import importlib
+import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.enums import BusyPolicy, Role
+from contract.enums import BusyPolicy, HistoryPolicy, Role
 from contract.fields import check_metadata, check_resource_id, check_user_id, is_resource_id
+from contract.json_numbers import normalized, parsed, text_unless_exact
 from contract.messages import MAX_PARTS, MAX_TOOL_CALLS, MessageForm, PartView, check_messages
 from contract.reasons import Reason
-from contract.wire import BUSY_POLICIES, BUSY_POLICY_NUMBERS, ROLE_NUMBERS, ROLES
+from contract.wire import BUSY_POLICIES, BUSY_POLICY_NUMBERS, HISTORY_POLICY_NUMBERS, ROLE_NUMBERS, ROLES
+from parley.chat.v1 import chat_service_pb2
+from parley.config.v1 import agent_config_pb2
 from parley.errors.v1 import reason_pb2
 from parley.session.v1 import message_pb2, turn_service_pb2
 from servicekit.errors import ServiceError, Violations
@@ -26,6 +31,11 @@ def test_the_enumerations_have_the_members_of_the_protos() -> None:
     assert set(Reason.__members__) == names(reason_pb2.Reason, "REASON_")
     assert all(reason.name == reason.value for reason in Reason)
     assert set(Role.__members__) == names(message_pb2.Role, "ROLE_")
+    for proto in (agent_config_pb2.HistoryPolicy, chat_service_pb2.HistoryPolicy):
+        assert set(HistoryPolicy.__members__) == names(proto, "HISTORY_POLICY_")
+        assert {policy: proto.Value(f"HISTORY_POLICY_{policy.name}") for policy in HistoryPolicy} == (
+            HISTORY_POLICY_NUMBERS
+        )
     assert set(BusyPolicy.__members__) == names(turn_service_pb2.BusyPolicy, "BUSY_POLICY_")
 
 
@@ -120,3 +130,32 @@ def test_what_is_over_a_bound_is_noted_and_not_read_further() -> None:
         with pytest.raises(ServiceError) as refused:
             found.check()
         assert len(refused.value.violations) == 1
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(-1e300, 1e300) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(JSON)
+def test_whole_numbers_are_exact_through_doubles_or_stand_as_text(value: Any) -> None:
+    exact = normalized(value)
+    assert exact == value
+    assert repr(parsed(json.dumps(value))) == repr(normalized(exact)) == repr(exact)
+    text = text_unless_exact(exact)
+    assert repr(parsed(text) if text else normalized(doubles(exact))) == repr(exact)
+
+
+def doubles(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: doubles(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [doubles(one) for one in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "{", "[" * 100_000])
+def test_what_is_no_json(text: str) -> None:
+    with pytest.raises(ValueError, match=r"JSON|Expecting|deeply"):
+        parsed(text)

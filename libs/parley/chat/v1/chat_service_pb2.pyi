@@ -30,7 +30,7 @@ class _HistoryPolicy:
 class _HistoryPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HistoryPolicy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     HISTORY_POLICY_UNSPECIFIED: _HistoryPolicy.ValueType  # 0
-    """Match."""
+    """What the API key says, then the agent config, else match."""
     HISTORY_POLICY_MATCH: _HistoryPolicy.ValueType  # 1
     """The caller's transcript: only what is new of it is stored and sent. HISTORY_MISMATCH where it contradicts."""
     HISTORY_POLICY_REPLACE: _HistoryPolicy.ValueType  # 2
@@ -42,7 +42,7 @@ class HistoryPolicy(_HistoryPolicy, metaclass=_HistoryPolicyEnumTypeWrapper):
     """What the messages of a turn are to the history of its session, where they hold answers of the assistant."""
 
 HISTORY_POLICY_UNSPECIFIED: HistoryPolicy.ValueType  # 0
-"""Match."""
+"""What the API key says, then the agent config, else match."""
 HISTORY_POLICY_MATCH: HistoryPolicy.ValueType  # 1
 """The caller's transcript: only what is new of it is stored and sent. HISTORY_MISMATCH where it contradicts."""
 HISTORY_POLICY_REPLACE: HistoryPolicy.ValueType  # 2
@@ -145,6 +145,26 @@ class TurnInput(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ExtraEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROJECT_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
@@ -163,6 +183,8 @@ class TurnInput(_message.Message):
     ON_DISCONNECT_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
     APPROVALS_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     agent_id: _builtins.str
@@ -174,7 +196,7 @@ class TurnInput(_message.Message):
     session_must_exist: _builtins.bool
     """Optional. SESSION_NOT_FOUND rather than a new session, when session_id is not there."""
     stateless: _builtins.bool
-    """Optional. Run without a session: nothing is read, nothing is stored."""
+    """Optional. Run without a session: nothing is read, nothing is stored. `store` set to false is the same."""
     busy: _turn_service_pb2.BusyPolicy.ValueType
     """Optional. What to do while another turn of the session runs."""
     request_id: _builtins.str
@@ -187,12 +209,15 @@ class TurnInput(_message.Message):
     """Optional. What becomes of the turn when the caller disconnects."""
     history: Global___HistoryPolicy.ValueType
     """Optional. What messages that hold answers of the assistant are to the history of the session."""
+    store: _builtins.bool
+    """Optional. Whether the turn is kept in a session. Where not set: what the API key says, then the agent config, else
+    true; a request that names a session always is kept in it.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """Required unless there are approvals. The caller's new messages, 1 to 1000, together at most 768 KiB, unless the
         gateway is set otherwise (`PARLEY_GATEWAY_MAX_MESSAGES_PER_REQUEST`, `…_MAX_MESSAGES_BYTES`); the history is the
-        session's. A stateless turn
-        may have any number.
+        session's. A stateless turn may have any number.
         """
 
     @_builtins.property
@@ -218,6 +243,13 @@ class TurnInput(_message.Message):
         Fails with APPROVAL_UNKNOWN for one that does not wait (any more).
         """
 
+    @_builtins.property
+    def extra(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Optional. Request fields that are the provider's to understand, each as JSON text: at most 64, together at most
+        256 KiB. Names are `[A-Za-z_][A-Za-z0-9_.-]{0,63}`, and none that has a place of its own here. UNSUPPORTED_FIELD names
+        those that the agent's provider does not take.
+        """
+
     def __init__(
         self,
         *,
@@ -239,12 +271,16 @@ class TurnInput(_message.Message):
         on_disconnect: Global___OnDisconnect.ValueType = ...,
         history: Global___HistoryPolicy.ValueType = ...,
         approvals: _abc.Iterable[Global___Approval] | None = ...,
+        store: _builtins.bool | None = ...,
+        extra: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "response_format", b"response_format", "sampling", b"sampling", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "approvals", b"approvals", "busy", b"busy", "history", b"history", "messages", b"messages", "metadata", b"metadata", "on_disconnect", b"on_disconnect", "project", b"project", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "tool_choice", b"tool_choice", "tools", b"tools", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "agent_id", b"agent_id", "agent_revision", b"agent_revision", "approvals", b"approvals", "busy", b"busy", "extra", b"extra", "history", b"history", "messages", b"messages", "metadata", b"metadata", "on_disconnect", b"on_disconnect", "project", b"project", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "store", b"store", "tool_choice", b"tool_choice", "tools", b"tools", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__store: _TypeAlias = _typing.Literal["store"]  # noqa: Y015
+    _WhichOneofArgType__store: _TypeAlias = _typing.Literal["_store", b"_store"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__store) -> _WhichOneofReturnType__store | None: ...
 
 Global___TurnInput: _TypeAlias = TurnInput  # noqa: Y015
 

@@ -37,8 +37,8 @@ class ChatServiceStub:
     """Runs one turn and answers with the whole of it. Safe to retry with a request_id.
     Fails: INVALID_FIELD, MESSAGE_TOO_LARGE, AGENT_NOT_FOUND, REVISION_NOT_FOUND, SESSION_NOT_FOUND,
     SESSION_AGENT_MISMATCH, SESSION_BUSY, LEASE_LOST, TURN_INTERRUPTED, IDEMPOTENCY_KEY_REUSED, TURN_QUEUE_FULL,
-    PROVIDER_*, PLACEHOLDER_MISSING, APPROVAL_UNKNOWN, TOOL_*, AGENT_DEPTH_EXCEEDED, PEER_UNAVAILABLE,
-    DEADLINE_EXCEEDED, DRAINING.
+    PROVIDER_*, UNSUPPORTED_FIELD, FIELD_NOT_OVERRIDABLE, PLACEHOLDER_MISSING, APPROVAL_UNKNOWN, TOOL_*,
+    AGENT_DEPTH_EXCEEDED, PEER_UNAVAILABLE, DEADLINE_EXCEEDED, DRAINING.
     """
     StreamComplete: _grpc.UnaryStreamMultiCallable[_chat_service_pb2.StreamCompleteRequest, _chat_service_pb2.StreamCompleteResponse]
     """Runs one turn and streams it: `started` first, then deltas, then `finished`. A stream that ends with an error
@@ -59,8 +59,8 @@ class ChatServiceAsyncStub(ChatServiceStub):
     """Runs one turn and answers with the whole of it. Safe to retry with a request_id.
     Fails: INVALID_FIELD, MESSAGE_TOO_LARGE, AGENT_NOT_FOUND, REVISION_NOT_FOUND, SESSION_NOT_FOUND,
     SESSION_AGENT_MISMATCH, SESSION_BUSY, LEASE_LOST, TURN_INTERRUPTED, IDEMPOTENCY_KEY_REUSED, TURN_QUEUE_FULL,
-    PROVIDER_*, PLACEHOLDER_MISSING, APPROVAL_UNKNOWN, TOOL_*, AGENT_DEPTH_EXCEEDED, PEER_UNAVAILABLE,
-    DEADLINE_EXCEEDED, DRAINING.
+    PROVIDER_*, UNSUPPORTED_FIELD, FIELD_NOT_OVERRIDABLE, PLACEHOLDER_MISSING, APPROVAL_UNKNOWN, TOOL_*,
+    AGENT_DEPTH_EXCEEDED, PEER_UNAVAILABLE, DEADLINE_EXCEEDED, DRAINING.
     """
     StreamComplete: _aio.UnaryStreamMultiCallable[_chat_service_pb2.StreamCompleteRequest, _chat_service_pb2.StreamCompleteResponse]  # type: ignore[assignment]
     """Runs one turn and streams it: `started` first, then deltas, then `finished`. A stream that ends with an error
@@ -84,8 +84,8 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         """Runs one turn and answers with the whole of it. Safe to retry with a request_id.
         Fails: INVALID_FIELD, MESSAGE_TOO_LARGE, AGENT_NOT_FOUND, REVISION_NOT_FOUND, SESSION_NOT_FOUND,
         SESSION_AGENT_MISMATCH, SESSION_BUSY, LEASE_LOST, TURN_INTERRUPTED, IDEMPOTENCY_KEY_REUSED, TURN_QUEUE_FULL,
-        PROVIDER_*, PLACEHOLDER_MISSING, APPROVAL_UNKNOWN, TOOL_*, AGENT_DEPTH_EXCEEDED, PEER_UNAVAILABLE,
-        DEADLINE_EXCEEDED, DRAINING.
+        PROVIDER_*, UNSUPPORTED_FIELD, FIELD_NOT_OVERRIDABLE, PLACEHOLDER_MISSING, APPROVAL_UNKNOWN, TOOL_*,
+        AGENT_DEPTH_EXCEEDED, PEER_UNAVAILABLE, DEADLINE_EXCEEDED, DRAINING.
         """
 
     @_abc_1.abstractmethod

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from parley.config.v1 import agent_config_pb2 as _agent_config_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -69,6 +70,7 @@ class ApiKey(_message.Message):
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Identifies the key without disclosing it."""
     project: _builtins.str
@@ -101,6 +103,10 @@ class ApiKey(_message.Message):
     def limits(self) -> Global___ApiKeyLimits:
         """Optional. How much it may do."""
 
+    @_builtins.property
+    def requests(self) -> Global___ApiKeyRequests:
+        """Optional. What requests for turns that come with the key get where they say nothing."""
+
     def __init__(
         self,
         *,
@@ -114,14 +120,45 @@ class ApiKey(_message.Message):
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         display_name: _builtins.str = ...,
         limits: Global___ApiKeyLimits | None = ...,
+        requests: Global___ApiKeyRequests | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "limits", b"limits", "revoke_time", b"revoke_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "limits", b"limits", "requests", b"requests", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "id", b"id", "last_used_time", b"last_used_time", "limits", b"limits", "project", b"project", "revoke_time", b"revoke_time", "scopes", b"scopes", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "id", b"id", "last_used_time", b"last_used_time", "limits", b"limits", "project", b"project", "requests", b"requests", "revoke_time", b"revoke_time", "scopes", b"scopes", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
+
+@_typing.final
+class ApiKeyRequests(_message.Message):
+    """What requests that come with an API key get where they say nothing: before what the agent config says, unless its
+    `overridable` leaves the field out.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    store: _builtins.bool
+    """Optional. As RequestPolicy.store."""
+    history: _agent_config_pb2.HistoryPolicy.ValueType
+    """Optional. As RequestPolicy.history."""
+    def __init__(
+        self,
+        *,
+        store: _builtins.bool | None = ...,
+        history: _agent_config_pb2.HistoryPolicy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "store", b"store"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "history", b"history", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__store: _TypeAlias = _typing.Literal["store"]  # noqa: Y015
+    _WhichOneofArgType__store: _TypeAlias = _typing.Literal["_store", b"_store"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__store) -> _WhichOneofReturnType__store | None: ...
+
+Global___ApiKeyRequests: _TypeAlias = ApiKeyRequests  # noqa: Y015
 
 @_typing.final
 class ApiKeyLimits(_message.Message):
@@ -166,6 +203,8 @@ class AuditEvent(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
+    BEFORE_JSON_FIELD_NUMBER: _builtins.int
+    AFTER_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Grows with time within a project."""
     project: _builtins.str
@@ -182,6 +221,10 @@ class AuditEvent(_message.Message):
     """How it came in: `http`, `grpc`, or the name of a service that did it by itself."""
     user_id: _builtins.str
     """The user on whose behalf it was made, where there is one."""
+    before_json: _builtins.str
+    """Output only. `before` as JSON text, where a Struct does not hold its numbers exactly."""
+    after_json: _builtins.str
+    """Output only. `after` as JSON text, where a Struct does not hold its numbers exactly."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -208,10 +251,12 @@ class AuditEvent(_message.Message):
         request_id: _builtins.str = ...,
         source: _builtins.str = ...,
         user_id: _builtins.str = ...,
+        before_json: _builtins.str = ...,
+        after_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "before", b"before", "id", b"id", "project", b"project", "request_id", b"request_id", "resource", b"resource", "source", b"source", "time", b"time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "after_json", b"after_json", "before", b"before", "before_json", b"before_json", "id", b"id", "project", b"project", "request_id", b"request_id", "resource", b"resource", "source", b"source", "time", b"time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#parley/config/v1/agent_config.proto\x12\x10parley.config.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x06\n\x0b\x41gentConfig\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x13\n\x0btemplate_id\x18\x05 \x01(\t\x12\x18\n\x10template_version\x18\x06 \x01(\t\x12+\n\nparameters\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0cinstructions\x18\x08 \x01(\t\x12,\n\x05model\x18\t \x01(\x0b\x32\x1d.parley.config.v1.ModelConfig\x12.\n\x06memory\x18\n \x01(\x0b\x32\x1e.parley.config.v1.MemoryPolicy\x12\x30\n\x07session\x18\x0b \x01(\x0b\x32\x1f.parley.config.v1.SessionPolicy\x12-\n\x06limits\x18\x0c \x01(\x0b\x32\x1d.parley.config.v1.AgentLimits\x12\x39\n\x06labels\x18\r \x03(\x0b\x32).parley.config.v1.AgentConfig.LabelsEntry\x12\x10\n\x08revision\x18\x0e \x01(\x03\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\npurge_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmetadata_keys\x18\x14 \x03(\t\x12*\n\x05tools\x18\x18 \x03(\x0b\x32\x1b.parley.config.v1.AgentTool\x12\x31\n\x0btool_policy\x18\x19 \x01(\x0b\x32\x1c.parley.config.v1.ToolPolicy\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xce\x01\n\tAgentTool\x12,\n\x03mcp\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.ServerToolsH\x00\x12-\n\x04http\x18\x02 \x01(\x0b\x32\x1d.parley.config.v1.ServerToolsH\x00\x12,\n\x05\x61gent\x18\x03 \x01(\x0b\x32\x1b.parley.config.v1.AgentCallH\x00\x12.\n\x06\x63lient\x18\x04 \x01(\x0b\x32\x1c.parley.config.v1.ClientToolH\x00\x42\x06\n\x04kind\"\xd3\x01\n\x0bServerTools\x12\x13\n\x0btool_server\x18\x01 \x01(\t\x12\x1c\n\x14operator_tool_server\x18\x02 \x01(\t\x12\r\n\x05\x61llow\x18\x03 \x03(\t\x12\x0c\n\x04\x64\x65ny\x18\x04 \x03(\t\x12\x32\n\x08\x61pproval\x18\x05 \x01(\x0b\x32 .parley.config.v1.ApprovalPolicy\x12\x10\n\x08required\x18\x06 \x01(\x08\x12\x12\n\nidempotent\x18\x07 \x03(\t\x12\x1a\n\x12\x66orward_user_token\x18\x08 \x01(\x08\"/\n\x0e\x41pprovalPolicy\x12\x0e\n\x06\x61lways\x18\x01 \x01(\x08\x12\r\n\x05tools\x18\x02 \x03(\t\"R\n\tAgentCall\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08\x61pproval\x18\x04 \x01(\x08\"l\n\nClientTool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"\x9e\x02\n\nToolPolicy\x12\x13\n\x0btool_choice\x18\x01 \x01(\t\x12 \n\x13parallel_tool_calls\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\tmax_steps\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1f\n\x12max_parallel_calls\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12/\n\x0c\x63\x61ll_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x10max_result_bytes\x18\x06 \x01(\x05H\x03\x88\x01\x01\x42\x16\n\x14_parallel_tool_callsB\x0c\n\n_max_stepsB\x15\n\x13_max_parallel_callsB\x13\n\x11_max_result_bytes\"\xf3\x02\n\x0bModelConfig\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x18\n\x0btemperature\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x11\n\x04seed\x18\x07 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x32\n\tfallbacks\x18\n \x03(\x0b\x32\x1f.parley.config.v1.ModelFallbackB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x14\n\x12_max_output_tokensB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"c\n\rModelFallback\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x32\n\x07\x61lso_on\x18\x03 \x03(\x0e\x32!.parley.config.v1.FallbackTrigger\":\n\x0cMemoryPolicy\x12\x19\n\x0cmax_messages\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x0f\n\r_max_messages\"m\n\rSessionPolicy\x12+\n\x08idle_ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb4\x01\n\x0b\x41gentLimits\x12!\n\x14max_concurrent_turns\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12/\n\x0cturn_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x13requests_per_minute\x18\x03 \x01(\x05H\x01\x88\x01\x01\x42\x17\n\x15_max_concurrent_turnsB\x16\n\x14_requests_per_minute\"\xb4\x01\n\x13\x41gentConfigRevision\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\x12\x0e\n\x06\x61uthor\x18\x02 \x01(\t\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63hanged_fields\x18\x05 \x03(\t\"u\n\x0f\x46ieldDifference\x12\x0c\n\x04path\x18\x01 \x01(\t\x12*\n\nfrom_value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12(\n\x08to_value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value*}\n\x0f\x46\x61llbackTrigger\x12 \n\x1c\x46\x41LLBACK_TRIGGER_UNSPECIFIED\x10\x00\x12#\n\x1f\x46\x41LLBACK_TRIGGER_CONTENT_FILTER\x10\x01\x12#\n\x1f\x46\x41LLBACK_TRIGGER_CONTEXT_LENGTH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#parley/config/v1/agent_config.proto\x12\x10parley.config.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x07\n\x0b\x41gentConfig\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x13\n\x0btemplate_id\x18\x05 \x01(\t\x12\x18\n\x10template_version\x18\x06 \x01(\t\x12+\n\nparameters\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0cinstructions\x18\x08 \x01(\t\x12,\n\x05model\x18\t \x01(\x0b\x32\x1d.parley.config.v1.ModelConfig\x12.\n\x06memory\x18\n \x01(\x0b\x32\x1e.parley.config.v1.MemoryPolicy\x12\x30\n\x07session\x18\x0b \x01(\x0b\x32\x1f.parley.config.v1.SessionPolicy\x12-\n\x06limits\x18\x0c \x01(\x0b\x32\x1d.parley.config.v1.AgentLimits\x12\x39\n\x06labels\x18\r \x03(\x0b\x32).parley.config.v1.AgentConfig.LabelsEntry\x12\x10\n\x08revision\x18\x0e \x01(\x03\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\npurge_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmetadata_keys\x18\x14 \x03(\t\x12\x17\n\x0fparameters_json\x18\x15 \x01(\t\x12\x31\n\x08requests\x18\x16 \x01(\x0b\x32\x1f.parley.config.v1.RequestPolicy\x12*\n\x05tools\x18\x18 \x03(\x0b\x32\x1b.parley.config.v1.AgentTool\x12\x31\n\x0btool_policy\x18\x19 \x01(\x0b\x32\x1c.parley.config.v1.ToolPolicy\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xce\x01\n\tAgentTool\x12,\n\x03mcp\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.ServerToolsH\x00\x12-\n\x04http\x18\x02 \x01(\x0b\x32\x1d.parley.config.v1.ServerToolsH\x00\x12,\n\x05\x61gent\x18\x03 \x01(\x0b\x32\x1b.parley.config.v1.AgentCallH\x00\x12.\n\x06\x63lient\x18\x04 \x01(\x0b\x32\x1c.parley.config.v1.ClientToolH\x00\x42\x06\n\x04kind\"\xd3\x01\n\x0bServerTools\x12\x13\n\x0btool_server\x18\x01 \x01(\t\x12\x1c\n\x14operator_tool_server\x18\x02 \x01(\t\x12\r\n\x05\x61llow\x18\x03 \x03(\t\x12\x0c\n\x04\x64\x65ny\x18\x04 \x03(\t\x12\x32\n\x08\x61pproval\x18\x05 \x01(\x0b\x32 .parley.config.v1.ApprovalPolicy\x12\x10\n\x08required\x18\x06 \x01(\x08\x12\x12\n\nidempotent\x18\x07 \x03(\t\x12\x1a\n\x12\x66orward_user_token\x18\x08 \x01(\x08\"/\n\x0e\x41pprovalPolicy\x12\x0e\n\x06\x61lways\x18\x01 \x01(\x08\x12\r\n\x05tools\x18\x02 \x03(\t\"R\n\tAgentCall\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08\x61pproval\x18\x04 \x01(\x08\"l\n\nClientTool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"\x9e\x02\n\nToolPolicy\x12\x13\n\x0btool_choice\x18\x01 \x01(\t\x12 \n\x13parallel_tool_calls\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\tmax_steps\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1f\n\x12max_parallel_calls\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12/\n\x0c\x63\x61ll_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x10max_result_bytes\x18\x06 \x01(\x05H\x03\x88\x01\x01\x42\x16\n\x14_parallel_tool_callsB\x0c\n\n_max_stepsB\x15\n\x13_max_parallel_callsB\x13\n\x11_max_result_bytes\"\x92\x01\n\rRequestPolicy\x12\x12\n\x05store\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x30\n\x07history\x18\x02 \x01(\x0e\x32\x1f.parley.config.v1.HistoryPolicy\x12\x31\n\x0boverridable\x18\x03 \x01(\x0b\x32\x1c.parley.config.v1.FieldNamesB\x08\n\x06_store\"\x1b\n\nFieldNames\x12\r\n\x05names\x18\x01 \x03(\t\"\xda\x03\n\x0bModelConfig\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x18\n\x0btemperature\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x11\n\x04seed\x18\x07 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x32\n\tfallbacks\x18\n \x03(\x0b\x32\x1f.parley.config.v1.ModelFallback\x12\x37\n\x05\x65xtra\x18\x0b \x03(\x0b\x32(.parley.config.v1.ModelConfig.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x14\n\x12_max_output_tokensB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"c\n\rModelFallback\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x32\n\x07\x61lso_on\x18\x03 \x03(\x0e\x32!.parley.config.v1.FallbackTrigger\":\n\x0cMemoryPolicy\x12\x19\n\x0cmax_messages\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x0f\n\r_max_messages\"m\n\rSessionPolicy\x12+\n\x08idle_ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb4\x01\n\x0b\x41gentLimits\x12!\n\x14max_concurrent_turns\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12/\n\x0cturn_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x13requests_per_minute\x18\x03 \x01(\x05H\x01\x88\x01\x01\x42\x17\n\x15_max_concurrent_turnsB\x16\n\x14_requests_per_minute\"\xb4\x01\n\x13\x41gentConfigRevision\x12\x33\n\x0c\x61gent_config\x18\x01 \x01(\x0b\x32\x1d.parley.config.v1.AgentConfig\x12\x0e\n\x06\x61uthor\x18\x02 \x01(\t\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63hanged_fields\x18\x05 \x03(\t\"\x99\x01\n\x0f\x46ieldDifference\x12\x0c\n\x04path\x18\x01 \x01(\t\x12*\n\nfrom_value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12(\n\x08to_value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x11\n\tfrom_json\x18\x04 \x01(\t\x12\x0f\n\x07to_json\x18\x05 \x01(\t*\x80\x01\n\rHistoryPolicy\x12\x1e\n\x1aHISTORY_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14HISTORY_POLICY_MATCH\x10\x01\x12\x1a\n\x16HISTORY_POLICY_REPLACE\x10\x02\x12\x19\n\x15HISTORY_POLICY_APPEND\x10\x03*}\n\x0f\x46\x61llbackTrigger\x12 \n\x1c\x46\x41LLBACK_TRIGGER_UNSPECIFIED\x10\x00\x12#\n\x1f\x46\x41LLBACK_TRIGGER_CONTENT_FILTER\x10\x01\x12#\n\x1f\x46\x41LLBACK_TRIGGER_CONTEXT_LENGTH\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,36 +36,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AGENTCONFIG_LABELSENTRY']._loaded_options = None
   _globals['_AGENTCONFIG_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_FALLBACKTRIGGER']._serialized_start=3074
-  _globals['_FALLBACKTRIGGER']._serialized_end=3199
+  _globals['_MODELCONFIG_EXTRAENTRY']._loaded_options = None
+  _globals['_MODELCONFIG_EXTRAENTRY']._serialized_options = b'8\001'
+  _globals['_HISTORYPOLICY']._serialized_start=3469
+  _globals['_HISTORYPOLICY']._serialized_end=3597
+  _globals['_FALLBACKTRIGGER']._serialized_start=3599
+  _globals['_FALLBACKTRIGGER']._serialized_end=3724
   _globals['_AGENTCONFIG']._serialized_start=153
-  _globals['_AGENTCONFIG']._serialized_end=986
-  _globals['_AGENTCONFIG_LABELSENTRY']._serialized_start=941
-  _globals['_AGENTCONFIG_LABELSENTRY']._serialized_end=986
-  _globals['_AGENTTOOL']._serialized_start=989
-  _globals['_AGENTTOOL']._serialized_end=1195
-  _globals['_SERVERTOOLS']._serialized_start=1198
-  _globals['_SERVERTOOLS']._serialized_end=1409
-  _globals['_APPROVALPOLICY']._serialized_start=1411
-  _globals['_APPROVALPOLICY']._serialized_end=1458
-  _globals['_AGENTCALL']._serialized_start=1460
-  _globals['_AGENTCALL']._serialized_end=1542
-  _globals['_CLIENTTOOL']._serialized_start=1544
-  _globals['_CLIENTTOOL']._serialized_end=1652
-  _globals['_TOOLPOLICY']._serialized_start=1655
-  _globals['_TOOLPOLICY']._serialized_end=1941
-  _globals['_MODELCONFIG']._serialized_start=1944
-  _globals['_MODELCONFIG']._serialized_end=2315
-  _globals['_MODELFALLBACK']._serialized_start=2317
-  _globals['_MODELFALLBACK']._serialized_end=2416
-  _globals['_MEMORYPOLICY']._serialized_start=2418
-  _globals['_MEMORYPOLICY']._serialized_end=2476
-  _globals['_SESSIONPOLICY']._serialized_start=2478
-  _globals['_SESSIONPOLICY']._serialized_end=2587
-  _globals['_AGENTLIMITS']._serialized_start=2590
-  _globals['_AGENTLIMITS']._serialized_end=2770
-  _globals['_AGENTCONFIGREVISION']._serialized_start=2773
-  _globals['_AGENTCONFIGREVISION']._serialized_end=2953
-  _globals['_FIELDDIFFERENCE']._serialized_start=2955
-  _globals['_FIELDDIFFERENCE']._serialized_end=3072
+  _globals['_AGENTCONFIG']._serialized_end=1062
+  _globals['_AGENTCONFIG_LABELSENTRY']._serialized_start=1017
+  _globals['_AGENTCONFIG_LABELSENTRY']._serialized_end=1062
+  _globals['_AGENTTOOL']._serialized_start=1065
+  _globals['_AGENTTOOL']._serialized_end=1271
+  _globals['_SERVERTOOLS']._serialized_start=1274
+  _globals['_SERVERTOOLS']._serialized_end=1485
+  _globals['_APPROVALPOLICY']._serialized_start=1487
+  _globals['_APPROVALPOLICY']._serialized_end=1534
+  _globals['_AGENTCALL']._serialized_start=1536
+  _globals['_AGENTCALL']._serialized_end=1618
+  _globals['_CLIENTTOOL']._serialized_start=1620
+  _globals['_CLIENTTOOL']._serialized_end=1728
+  _globals['_TOOLPOLICY']._serialized_start=1731
+  _globals['_TOOLPOLICY']._serialized_end=2017
+  _globals['_REQUESTPOLICY']._serialized_start=2020
+  _globals['_REQUESTPOLICY']._serialized_end=2166
+  _globals['_FIELDNAMES']._serialized_start=2168
+  _globals['_FIELDNAMES']._serialized_end=2195
+  _globals['_MODELCONFIG']._serialized_start=2198
+  _globals['_MODELCONFIG']._serialized_end=2672
+  _globals['_MODELCONFIG_EXTRAENTRY']._serialized_start=2528
+  _globals['_MODELCONFIG_EXTRAENTRY']._serialized_end=2572
+  _globals['_MODELFALLBACK']._serialized_start=2674
+  _globals['_MODELFALLBACK']._serialized_end=2773
+  _globals['_MEMORYPOLICY']._serialized_start=2775
+  _globals['_MEMORYPOLICY']._serialized_end=2833
+  _globals['_SESSIONPOLICY']._serialized_start=2835
+  _globals['_SESSIONPOLICY']._serialized_end=2944
+  _globals['_AGENTLIMITS']._serialized_start=2947
+  _globals['_AGENTLIMITS']._serialized_end=3127
+  _globals['_AGENTCONFIGREVISION']._serialized_start=3130
+  _globals['_AGENTCONFIGREVISION']._serialized_end=3310
+  _globals['_FIELDDIFFERENCE']._serialized_start=3313
+  _globals['_FIELDDIFFERENCE']._serialized_end=3466
 # @@protoc_insertion_point(module_scope)

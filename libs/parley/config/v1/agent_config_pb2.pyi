@@ -22,6 +22,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _HistoryPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HistoryPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HistoryPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HISTORY_POLICY_UNSPECIFIED: _HistoryPolicy.ValueType  # 0
+    """Not said."""
+    HISTORY_POLICY_MATCH: _HistoryPolicy.ValueType  # 1
+    """The caller's transcript: only what is new of it is stored and sent. HISTORY_MISMATCH where it contradicts."""
+    HISTORY_POLICY_REPLACE: _HistoryPolicy.ValueType  # 2
+    """The caller's transcript, which replaces the history from the first message on that differs."""
+    HISTORY_POLICY_APPEND: _HistoryPolicy.ValueType  # 3
+    """More messages behind the history, such as examples."""
+
+class HistoryPolicy(_HistoryPolicy, metaclass=_HistoryPolicyEnumTypeWrapper):
+    """What the messages of a turn are to the history of its session, where they hold answers of the assistant."""
+
+HISTORY_POLICY_UNSPECIFIED: HistoryPolicy.ValueType  # 0
+"""Not said."""
+HISTORY_POLICY_MATCH: HistoryPolicy.ValueType  # 1
+"""The caller's transcript: only what is new of it is stored and sent. HISTORY_MISMATCH where it contradicts."""
+HISTORY_POLICY_REPLACE: HistoryPolicy.ValueType  # 2
+"""The caller's transcript, which replaces the history from the first message on that differs."""
+HISTORY_POLICY_APPEND: HistoryPolicy.ValueType  # 3
+"""More messages behind the history, such as examples."""
+Global___HistoryPolicy: _TypeAlias = HistoryPolicy  # noqa: Y015
+
 class _FallbackTrigger:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -92,6 +120,8 @@ class AgentConfig(_message.Message):
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     PURGE_TIME_FIELD_NUMBER: _builtins.int
     METADATA_KEYS_FIELD_NUMBER: _builtins.int
+    PARAMETERS_JSON_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     TOOL_POLICY_FIELD_NUMBER: _builtins.int
     project: _builtins.str
@@ -109,16 +139,21 @@ class AgentConfig(_message.Message):
     instructions: _builtins.str
     """Optional. The system instructions, at most 64 KiB of UTF-8. `{{name}}`, where name is `[A-Za-z_][A-Za-z0-9_.-]{0,63}`
     and may stand between spaces, is filled from parameters, then from the session's metadata. Where the template says
-    what it fills (Template.placeholders), a name that it does not fill is refused on every write.
+    what it fills (Template.placeholders), a name that it does not fill is refused on every write. `{{ '{{' }}` (or with
+    double quotes) stands for two braces that begin no placeholder.
     """
     revision: _builtins.int
     """Output only. The number of this snapshot: 1, 2, 3 … Every write that changes something makes the next."""
     etag: _builtins.str
     """Output only. Opaque token of the current state, for compare-and-set (AIP-154)."""
+    parameters_json: _builtins.str
+    """Optional. The parameters as JSON text, every number exact; set in answers where `parameters` does not hold a number
+    exactly. A writer that sets both says the same in both. In an update mask it is `parameters`.
+    """
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
         """Optional. Values for the template, valid against its JSON Schema. At most 64 KiB as JSON, nested at
-        most 24 levels; numbers are finite.
+        most 24 levels; numbers are finite. A Struct has no whole numbers beyond 2^53: see parameters_json.
         """
 
     @_builtins.property
@@ -164,6 +199,10 @@ class AgentConfig(_message.Message):
         """
 
     @_builtins.property
+    def requests(self) -> Global___RequestPolicy:
+        """Optional. What requests for turns get where they say nothing, and what they may say."""
+
+    @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentTool]:
         """Optional. What the model may call: at most 64 entries, together at most 256 KiB as JSON. Agents and functions of the
         caller have different names.
@@ -196,12 +235,14 @@ class AgentConfig(_message.Message):
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         purge_time: _timestamp_pb2.Timestamp | None = ...,
         metadata_keys: _abc.Iterable[_builtins.str] | None = ...,
+        parameters_json: _builtins.str = ...,
+        requests: Global___RequestPolicy | None = ...,
         tools: _abc.Iterable[Global___AgentTool] | None = ...,
         tool_policy: Global___ToolPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "limits", b"limits", "memory", b"memory", "model", b"model", "parameters", b"parameters", "purge_time", b"purge_time", "session", b"session", "tool_policy", b"tool_policy", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "limits", b"limits", "memory", b"memory", "model", b"model", "parameters", b"parameters", "purge_time", b"purge_time", "requests", b"requests", "session", b"session", "tool_policy", b"tool_policy", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "instructions", b"instructions", "labels", b"labels", "limits", b"limits", "memory", b"memory", "metadata_keys", b"metadata_keys", "model", b"model", "parameters", b"parameters", "project", b"project", "purge_time", b"purge_time", "revision", b"revision", "session", b"session", "template_id", b"template_id", "template_version", b"template_version", "tool_policy", b"tool_policy", "tools", b"tools", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "instructions", b"instructions", "labels", b"labels", "limits", b"limits", "memory", b"memory", "metadata_keys", b"metadata_keys", "model", b"model", "parameters", b"parameters", "parameters_json", b"parameters_json", "project", b"project", "purge_time", b"purge_time", "requests", b"requests", "revision", b"revision", "session", b"session", "template_id", b"template_id", "template_version", b"template_version", "tool_policy", b"tool_policy", "tools", b"tools", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -477,10 +518,95 @@ class ToolPolicy(_message.Message):
 Global___ToolPolicy: _TypeAlias = ToolPolicy  # noqa: Y015
 
 @_typing.final
+class RequestPolicy(_message.Message):
+    """What requests for turns of the agent get where they say nothing, and what they may say. What a request says comes
+    first, then what its API key says, then this.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    OVERRIDABLE_FIELD_NUMBER: _builtins.int
+    store: _builtins.bool
+    """Optional. Whether a turn whose request names no session is kept in one that is made for it; true when not set. False
+    is for callers that send their whole history each time.
+    """
+    history: Global___HistoryPolicy.ValueType
+    """Optional. What messages that hold answers of the assistant are to the history of their session; match when not set."""
+    @_builtins.property
+    def overridable(self) -> Global___FieldNames:
+        """Optional. The fields that requests may set, by their names in chat completions, such as `temperature`, `tools` or one
+        that is the provider's; any when not set. FIELD_NOT_OVERRIDABLE names what a request sets beyond them to another
+        value than the agent config's.
+        """
+
+    def __init__(
+        self,
+        *,
+        store: _builtins.bool | None = ...,
+        history: Global___HistoryPolicy.ValueType = ...,
+        overridable: Global___FieldNames | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "overridable", b"overridable", "store", b"store"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "history", b"history", "overridable", b"overridable", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__store: _TypeAlias = _typing.Literal["store"]  # noqa: Y015
+    _WhichOneofArgType__store: _TypeAlias = _typing.Literal["_store", b"_store"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__store) -> _WhichOneofReturnType__store | None: ...
+
+Global___RequestPolicy: _TypeAlias = RequestPolicy  # noqa: Y015
+
+@_typing.final
+class FieldNames(_message.Message):
+    """Names of fields; a message, so that none can be told from not set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 128, each `[A-Za-z_][A-Za-z0-9_.-]{0,63}`, none twice."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FieldNames: _TypeAlias = FieldNames  # noqa: Y015
+
+@_typing.final
 class ModelConfig(_message.Message):
     """Which model answers, and how it samples. Fields that are not set are not sent to the provider."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ExtraEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     PROVIDER_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
@@ -492,6 +618,7 @@ class ModelConfig(_message.Message):
     PRESENCE_PENALTY_FIELD_NUMBER: _builtins.int
     FREQUENCY_PENALTY_FIELD_NUMBER: _builtins.int
     FALLBACKS_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Required. A provider that the gateway knows (`PARLEY_PROVIDERS`), at most 63 characters. Where gateways have
     published theirs (ProviderService), a write that names another is refused; one that leaves it as it is is not.
@@ -521,6 +648,13 @@ class ModelConfig(_message.Message):
         never once a piece of the answer was passed on. Each is sent the same prompt and the same sampling.
         """
 
+    @_builtins.property
+    def extra(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Optional. Request fields that are the provider's to understand, such as `reasoning_effort`, each as JSON text: at
+        most 64, together at most 16 KiB. Names are `[A-Za-z_][A-Za-z0-9_.-]{0,63}`, and none that Parley reads itself. A turn
+        fails with UNSUPPORTED_FIELD where the provider takes no such field.
+        """
+
     def __init__(
         self,
         *,
@@ -534,10 +668,11 @@ class ModelConfig(_message.Message):
         presence_penalty: _builtins.float | None = ...,
         frequency_penalty: _builtins.float | None = ...,
         fallbacks: _abc.Iterable[Global___ModelFallback] | None = ...,
+        extra: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_presence_penalty", b"_presence_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "frequency_penalty", b"frequency_penalty", "max_output_tokens", b"max_output_tokens", "presence_penalty", b"presence_penalty", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_presence_penalty", b"_presence_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "fallbacks", b"fallbacks", "frequency_penalty", b"frequency_penalty", "max_output_tokens", b"max_output_tokens", "name", b"name", "presence_penalty", b"presence_penalty", "provider", b"provider", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_presence_penalty", b"_presence_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "extra", b"extra", "fallbacks", b"fallbacks", "frequency_penalty", b"frequency_penalty", "max_output_tokens", b"max_output_tokens", "name", b"name", "presence_penalty", b"presence_penalty", "provider", b"provider", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frequency_penalty: _TypeAlias = _typing.Literal["frequency_penalty"]  # noqa: Y015
     _WhichOneofArgType__frequency_penalty: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty"]  # noqa: Y015
@@ -748,10 +883,16 @@ class FieldDifference(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     FROM_VALUE_FIELD_NUMBER: _builtins.int
     TO_VALUE_FIELD_NUMBER: _builtins.int
+    FROM_JSON_FIELD_NUMBER: _builtins.int
+    TO_JSON_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """The field's path in AgentConfig, such as `model.temperature`; entries of maps by their key, such as `labels.team`,
     in backticks where the key is not a plain word (AIP-161).
     """
+    from_json: _builtins.str
+    """The one's value as JSON text, where from_value does not hold its numbers exactly."""
+    to_json: _builtins.str
+    """The other's value as JSON text, where to_value does not hold its numbers exactly."""
     @_builtins.property
     def from_value(self) -> _struct_pb2.Value:
         """Its value in the one, as JSON; not set where the field is not."""
@@ -766,10 +907,12 @@ class FieldDifference(_message.Message):
         path: _builtins.str = ...,
         from_value: _struct_pb2.Value | None = ...,
         to_value: _struct_pb2.Value | None = ...,
+        from_json: _builtins.str = ...,
+        to_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["from_value", b"from_value", "to_value", b"to_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_value", b"from_value", "path", b"path", "to_value", b"to_value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_json", b"from_json", "from_value", b"from_value", "path", b"path", "to_json", b"to_json", "to_value", b"to_value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

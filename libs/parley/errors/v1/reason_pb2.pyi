@@ -44,6 +44,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """INVALID_ARGUMENT. The provider of the agent's model does not take a field of the request; `google.rpc.BadRequest`
     names it. Metadata: provider.
     """
+    REASON_FIELD_NOT_OVERRIDABLE: _Reason.ValueType  # 18
+    """INVALID_ARGUMENT. The request sets a field that the agent config does not let requests set (`requests.overridable`);
+    `google.rpc.BadRequest` names each. Metadata: agent_id.
+    """
     REASON_AGENT_NOT_FOUND: _Reason.ValueType  # 20
     """NOT_FOUND. No such agent config in this project. Metadata: agent_id."""
     REASON_REVISION_NOT_FOUND: _Reason.ValueType  # 21
@@ -216,6 +220,10 @@ Metadata: placeholder.
 REASON_UNSUPPORTED_FIELD: Reason.ValueType  # 17
 """INVALID_ARGUMENT. The provider of the agent's model does not take a field of the request; `google.rpc.BadRequest`
 names it. Metadata: provider.
+"""
+REASON_FIELD_NOT_OVERRIDABLE: Reason.ValueType  # 18
+"""INVALID_ARGUMENT. The request sets a field that the agent config does not let requests set (`requests.overridable`);
+`google.rpc.BadRequest` names each. Metadata: agent_id.
 """
 REASON_AGENT_NOT_FOUND: Reason.ValueType  # 20
 """NOT_FOUND. No such agent config in this project. Metadata: agent_id."""

@@ -7,8 +7,8 @@ against them.
 from typing import Any, Final
 
 from access.caller import KEY_SCOPES
-from chat_gateway.model.turn import HistoryPolicy, OnDisconnect
-from contract.enums import BusyPolicy, Role
+from chat_gateway.model.turn import OnDisconnect
+from contract.enums import BusyPolicy, HistoryPolicy, Role
 from contract.fields import (
     MAX_METADATA_PAIRS,
     MAX_METADATA_VALUE,

@@ -3,10 +3,12 @@
 from typing import Annotated, Any
 
 import msgspec
-from google.protobuf.json_format import MessageToDict
 from msgspec import UNSET, Meta, UnsetType
 
+from chat_gateway.convert.free_form import exact_json_of
 from chat_gateway.http_edge.wire.times import proto_timestamp, to_timestamp
+from contract.enums import HistoryPolicy
+from contract.wire import HISTORY_POLICIES, HISTORY_POLICY_NUMBERS
 from parley.config.v1 import access_service_pb2 as pb
 
 
@@ -33,6 +35,13 @@ class ApiKeyLimitsJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     concurrent_turns: Annotated[int, Meta(ge=0, le=100_000)] = 0
 
 
+class ApiKeyRequestsJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What requests for turns that come with a key get where they say nothing; before what the agent says."""
+
+    store: bool | UnsetType | None = UNSET
+    history: HistoryPolicy | UnsetType | None = UNSET
+
+
 class NewApiKeyJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """An API key to create."""
 
@@ -45,6 +54,7 @@ class NewApiKeyJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """When it expires (RFC 3339); never when omitted."""
     display_name: str = ""
     limits: ApiKeyLimitsJson | None = None
+    requests: ApiKeyRequestsJson | None = None
 
 
 class ApiKeyJson(msgspec.Struct, kw_only=True):
@@ -63,6 +73,7 @@ class ApiKeyJson(msgspec.Struct, kw_only=True):
     revoke_time: str | None
     key: str | UnsetType = UNSET
     """The key itself: only in the response that created it."""
+    requests: ApiKeyRequestsJson | UnsetType = UNSET
     object: str = "api_key"
 
 
@@ -112,6 +123,11 @@ def to_api_key(new: NewApiKeyJson, project: str, user_id: str) -> pb.ApiKey:
     if new.limits is not None:
         key.limits.requests_per_minute = new.limits.requests_per_minute
         key.limits.concurrent_turns = new.limits.concurrent_turns
+    if new.requests is not None:
+        if isinstance(new.requests.store, bool):
+            key.requests.store = new.requests.store
+        if new.requests.history:
+            key.requests.history = HISTORY_POLICY_NUMBERS[new.requests.history]
     return key
 
 
@@ -131,6 +147,13 @@ def api_key_json(key: pb.ApiKey, text: str | UnsetType = UNSET) -> ApiKeyJson:
         last_used_time=_time(key, "last_used_time"),
         revoke_time=_time(key, "revoke_time"),
         key=text,
+        requests=_requests_json(key.requests) if key.HasField("requests") else UNSET,
+    )
+
+
+def _requests_json(said: pb.ApiKeyRequests) -> ApiKeyRequestsJson:
+    return ApiKeyRequestsJson(
+        store=said.store if said.HasField("store") else UNSET, history=HISTORY_POLICIES.get(said.history, UNSET)
     )
 
 
@@ -144,8 +167,8 @@ def audit_event_json(event: pb.AuditEvent) -> AuditEventJson:
         user_id=event.user_id or None,
         action=event.action,
         resource=event.resource,
-        before=MessageToDict(event.before) if event.HasField("before") else None,
-        after=MessageToDict(event.after) if event.HasField("after") else None,
+        before=exact_json_of(event.before, event.before_json) if event.HasField("before") else None,
+        after=exact_json_of(event.after, event.after_json) if event.HasField("after") else None,
         request_id=event.request_id,
         source=event.source,
     )

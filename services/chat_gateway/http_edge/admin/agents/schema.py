@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
-from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Struct, Value
 from msgspec import UNSET, Meta, UnsetType
 
+from chat_gateway.convert.free_form import exact_json_of
 from chat_gateway.http_edge.admin.agents.tools import (
     ToolJson,
     ToolPolicyJson,
@@ -18,9 +17,15 @@ from chat_gateway.http_edge.admin.agents.tools import (
 )
 from chat_gateway.http_edge.wire.bodies import check_free_form
 from chat_gateway.http_edge.wire.times import proto_timestamp, seconds_of, to_duration
-from contract.enums import FallbackTrigger
+from contract.enums import FallbackTrigger, HistoryPolicy
 from contract.fields import DEFAULT_PROJECT
-from contract.wire import FALLBACK_TRIGGER_NUMBERS, FALLBACK_TRIGGERS
+from contract.json_numbers import parsed, text_unless_exact
+from contract.wire import (
+    FALLBACK_TRIGGER_NUMBERS,
+    FALLBACK_TRIGGERS,
+    HISTORY_POLICIES,
+    HISTORY_POLICY_NUMBERS,
+)
 from parley.config.v1 import agent_config_pb2 as pb
 from parley.config.v1.agent_config_service_pb2 import CompareAgentConfigRevisionsResponse
 from parley.config.v1.provider_service_pb2 import Provider
@@ -55,6 +60,18 @@ class ModelJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     presence_penalty: float | UnsetType | None = UNSET
     frequency_penalty: float | UnsetType | None = UNSET
     fallbacks: list[FallbackJson] | UnsetType | None = UNSET
+    extra: dict[str, Any] | UnsetType | None = UNSET
+    """Request fields that are the provider's to understand, such as `reasoning_effort`."""
+
+
+class RequestsJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What requests for turns get where they say nothing, and what they may say."""
+
+    store: bool | UnsetType | None = UNSET
+    """False: a turn whose request names no session has none."""
+    history: HistoryPolicy | UnsetType | None = UNSET
+    overridable: list[str] | UnsetType | None = UNSET
+    """The fields that requests may set, such as `temperature`; any when omitted, none when empty."""
 
 
 class MemoryJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -95,6 +112,7 @@ class AgentJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     metadata_keys: list[str] | None = []
     tools: list[ToolJson] | None = []
     tool_policy: ToolPolicyJson | UnsetType | None = UNSET
+    requests: RequestsJson | UnsetType | None = UNSET
     etag: str | None = ""
     object: str = "agent"
     uid: str | UnsetType = UNSET
@@ -203,6 +221,7 @@ PATHS: Mapping[str, str] = {
     "metadata_keys": "metadata_keys",
     "tools": "tools",
     "tool_policy": "tool_policy",
+    "requests": "requests",
 }
 """The writable fields of the JSON, and their paths in an update mask."""
 
@@ -253,6 +272,7 @@ def to_agent_config(agent: AgentJson) -> pb.AgentConfig:
     )
     if agent.parameters:
         config.parameters.update(agent.parameters)
+        config.parameters_json = text_unless_exact(agent.parameters)
     if agent.model:
         config.model.CopyFrom(_to_model_config(agent.model))
     if agent.memory:
@@ -268,6 +288,8 @@ def to_agent_config(agent: AgentJson) -> pb.AgentConfig:
         _set_durations(config.limits, agent.limits, "limits", ("turn_timeout",))
     if agent.tool_policy:
         config.tool_policy.CopyFrom(to_policy(agent.tool_policy))
+    if agent.requests:
+        config.requests.CopyFrom(_to_request_policy(agent.requests))
     return config
 
 
@@ -279,7 +301,7 @@ def agent_json(config: pb.AgentConfig) -> AgentJson:
         template_id=config.template_id,
         template_version=config.template_version,
         instructions=config.instructions,
-        parameters=struct_json(config.parameters),
+        parameters=exact_json_of(config.parameters, config.parameters_json),
         model=_model_json(config.model) if config.HasField("model") else UNSET,
         labels=dict(config.labels),
         metadata_keys=list(config.metadata_keys),
@@ -297,6 +319,8 @@ def agent_json(config: pb.AgentConfig) -> AgentJson:
         agent.limits = LimitsJson(**limits)
     if config.HasField("tool_policy"):
         agent.tool_policy = policy_json(config.tool_policy)
+    if config.HasField("requests"):
+        agent.requests = _requests_json(config.requests)
     for field in ("create_time", "update_time", "delete_time", "purge_time"):
         if config.HasField(field):
             setattr(agent, field, proto_timestamp(getattr(config, field)))
@@ -321,7 +345,7 @@ def template_json(template: Template) -> TemplateJson:
         id=template.id,
         version=template.version,
         description=template.description,
-        parameters_schema=struct_json(template.parameters_schema),
+        parameters_schema=exact_json_of(template.parameters_schema),
         create_time=proto_timestamp(template.create_time),
     )
     if template.HasField("placeholders"):
@@ -345,8 +369,8 @@ def comparison_json(comparison: CompareAgentConfigRevisionsResponse) -> Comparis
         differences=[
             DifferenceJson(
                 path=json_path(one.path),
-                before=value_json(one.from_value) if one.HasField("from_value") else UNSET,
-                after=value_json(one.to_value) if one.HasField("to_value") else UNSET,
+                before=exact_json_of(one.from_value, one.from_json) if one.HasField("from_value") else UNSET,
+                after=exact_json_of(one.to_value, one.to_json) if one.HasField("to_value") else UNSET,
             )
             for one in comparison.differences
         ],
@@ -356,17 +380,6 @@ def comparison_json(comparison: CompareAgentConfigRevisionsResponse) -> Comparis
 def model_card(config: pb.AgentConfig) -> ModelCardJson:
     """Returns an agent as a model."""
     return ModelCardJson(id=config.id, created=config.create_time.seconds, owned_by=config.project or DEFAULT_PROJECT)
-
-
-def struct_json(struct: Struct) -> dict[str, Any]:
-    """Returns free-form JSON; whole numbers become integers."""
-    fields: dict[str, Any] = json_format.MessageToDict(struct)
-    return fields
-
-
-def value_json(value: Value) -> Any:
-    """Returns one free-form JSON value; whole numbers become integers."""
-    return json_format.MessageToDict(value)
 
 
 def _model_json(model: pb.ModelConfig) -> ModelJson:
@@ -383,14 +396,19 @@ def _model_json(model: pb.ModelConfig) -> ModelJson:
             )
             for one in model.fallbacks
         ]
+    if model.extra:
+        fields["extra"] = {name: parsed(text) for name, text in sorted(model.extra.items())}
     return ModelJson(provider=model.provider, name=model.name, **fields)
 
 
 def _to_model_config(model: ModelJson) -> pb.ModelConfig:
     fields = _given_fields(model)
     fallbacks: list[FallbackJson] = fields.pop("fallbacks", [])
+    extra = fields.pop("extra", {})
+    check_free_form(extra, "model.extra")
     return pb.ModelConfig(
         **fields,
+        extra={name: msgspec.json.encode(value).decode() for name, value in extra.items()},
         fallbacks=[
             pb.ModelFallback(
                 provider=one.provider,
@@ -399,6 +417,25 @@ def _to_model_config(model: ModelJson) -> pb.ModelConfig:
             )
             for one in fallbacks
         ],
+    )
+
+
+def _to_request_policy(requests: RequestsJson) -> pb.RequestPolicy:
+    policy = pb.RequestPolicy()
+    if isinstance(requests.store, bool):
+        policy.store = requests.store
+    if requests.history:
+        policy.history = HISTORY_POLICY_NUMBERS[requests.history]
+    if isinstance(requests.overridable, list):
+        policy.overridable.CopyFrom(pb.FieldNames(names=requests.overridable))
+    return policy
+
+
+def _requests_json(policy: pb.RequestPolicy) -> RequestsJson:
+    return RequestsJson(
+        store=policy.store if policy.HasField("store") else UNSET,
+        history=HISTORY_POLICIES.get(policy.history, UNSET),
+        overridable=list(policy.overridable.names) if policy.HasField("overridable") else UNSET,
     )
 
 

@@ -3,9 +3,9 @@
 from typing import Annotated, Any, Literal
 
 import msgspec
-from google.protobuf import json_format
 from msgspec import UNSET, Meta, UnsetType
 
+from chat_gateway.convert.free_form import exact_json_of
 from chat_gateway.http_edge.wire.bodies import check_free_form
 from chat_gateway.http_edge.wire.times import seconds_of, to_duration
 from parley.config.v1 import agent_config_pb2 as pb
@@ -103,7 +103,7 @@ def tool_json(tool: pb.AgentTool) -> ToolJson:
             one = tool.client
             client = ClientToolJson(name=one.name, description=one.description, strict=one.strict)
             if one.HasField("parameters"):
-                client.parameters = json_format.MessageToDict(one.parameters)
+                client.parameters = exact_json_of(one.parameters)
             return ToolJson(client=client)
         case _:
             return ToolJson()

@@ -27,7 +27,7 @@ from chat_gateway.model.errors import ModelNotFound
 from chat_gateway.model.parts import BASE64_RULE, known, wrong_base64
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_turn_request
 from chat_gateway.model.tools import Approval
-from contract.enums import BusyPolicy, Role
+from contract.enums import BusyPolicy, HistoryPolicy, Role
 from contract.fields import is_resource_id, is_user_id
 from servicekit.errors import InvalidArgument, MessageTooLarge, Violations
 
@@ -40,7 +40,7 @@ _NO_EXTRA: Mapping[str, bytes] = {}
 
 _ROLES = {role.value: role for role in Role} | {"developer": Role.SYSTEM}
 _BUSY = {policy.value: policy for policy in BusyPolicy}
-_HISTORY = {policy.value: policy for policy in model.HistoryPolicy}
+_HISTORY = {policy.value: policy for policy in HistoryPolicy}
 _ON_DISCONNECT = {choice.value: choice for choice in model.OnDisconnect}
 _TEXT_PARTS: Final = ("text",)
 _PARTS: Final = {Role.USER: ("text", "image_url", "input_audio", "file"), Role.ASSISTANT: ("text", "refusal")}
@@ -82,8 +82,8 @@ def to_turn_request(
     busy = _agreed("busy", chat.busy, headers.busy, found) or "wait"
     if busy not in _BUSY:
         found.add("busy", "must be wait, reject or interrupt")
-    history = _agreed("history", chat.history, headers.history, found) or "match"
-    if history not in _HISTORY:
+    history = _agreed("history", chat.history, headers.history, found)
+    if history and history not in _HISTORY:
         found.add("history", "must be match, replace or append")
     on_disconnect = chat.on_disconnect or "cancel"
     if on_disconnect not in _ON_DISCONNECT:
@@ -97,9 +97,10 @@ def to_turn_request(
         session_id=_agreed("session_id", chat.session_id, headers.session_id, found),
         user_id=bound_user(caller, _agreed("user_id", chat.user_id, headers.user_id, found) or opaque),
         session_must_exist=chat.session_must_exist is True,
+        store=chat.store,
         stateless=chat.store is False,
         busy=_BUSY.get(busy, BusyPolicy.WAIT),
-        history=_HISTORY.get(history, model.HistoryPolicy.MATCH),
+        history=_HISTORY.get(history),
         request_id=headers.request_id,
         sampling=_sampling(chat),
         tools=_tools(chat.tools, found) if chat.tools else (),

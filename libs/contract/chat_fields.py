@@ -1,0 +1,43 @@
+"""The names of request fields of a turn, as OpenAI's chat completions have them."""
+
+import re
+from typing import Final
+
+OWN_FIELDS: Final = frozenset(
+    {
+        "audio",
+        "busy",
+        "frequency_penalty",
+        "function_call",
+        "functions",
+        "history",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "metadata",
+        "modalities",
+        "model",
+        "n",
+        "on_disconnect",
+        "presence_penalty",
+        "response_format",
+        "seed",
+        "session_id",
+        "session_must_exist",
+        "stop",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_p",
+        "user",
+        "user_id",
+    }
+)
+"""Those that Parley reads itself; all others are the provider's to understand."""
+
+FIELD_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+FIELD_NAME_RULE: Final = "must be letters, digits and '_', '.', '-', begin with a letter or '_', at most 64 characters"
+MAX_EXTRA_FIELDS: Final = 64
