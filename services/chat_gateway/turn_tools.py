@@ -228,6 +228,7 @@ class _AgentTools:
             stateless=not parent,
             request_id=request_id if parent else "",
             metadata=self._metadata,
+            parent_session_id=parent,
         )
 
 

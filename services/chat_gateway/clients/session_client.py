@@ -97,6 +97,7 @@ class SessionClient:
             request_digest=digest,
             metadata=request.metadata,
             continues=bool(request.approvals) or continues(new_part(request)),
+            parent_session_id=request.parent_session_id,
         )
 
     async def take_limits(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:

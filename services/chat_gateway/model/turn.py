@@ -279,6 +279,8 @@ class TurnRequest:
     """Seconds that the caller will wait; None: the gateway's own bound."""
     approvals: tuple[Approval, ...] = ()
     """Of calls that the turn before waits with; those that are not named are rejected."""
+    parent_session_id: str = ""
+    """The session of the turn that calls this agent; no caller's to say."""
 
 
 @value

@@ -77,6 +77,7 @@ def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
         limits=tuple(_limit(limit) for limit in request.limits) if request.limits else (),
         stateless=request.stateless,
         continues=request.continues,
+        parent_id=request.parent_session_id,
     )
     rules.check_begin(turn)
     return turn

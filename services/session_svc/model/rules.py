@@ -64,6 +64,10 @@ def check_begin(turn: BeginTurn) -> None:
         check_session_id(found, "session_id", turn.key.session_id)
     elif turn.must_exist:
         found.add("session_id", "must be set with session_must_exist")
+    if turn.parent_id:
+        check_session_id(found, "parent_session_id", turn.parent_id)
+        if turn.parent_id == turn.key.session_id:
+            found.add("parent_session_id", "must be another session")
     _check_owner(found, "", turn.agent_id, turn.agent_uid, turn.user_id)
     check_turn_id(found, "turn_id", turn.turn_id)
     if not 0 <= turn.window_messages <= MAX_WINDOW_MESSAGES:

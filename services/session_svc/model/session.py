@@ -136,6 +136,8 @@ class BeginTurn:
     stateless: bool = False
     continues: bool = False
     """It has results of tool calls: the window holds all of the chain that they go on with, whatever its length."""
+    parent_id: str = ""
+    """The session that this one goes with when it is deleted."""
 
 
 @value

@@ -42,7 +42,7 @@ from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.indexes import IndexAdditions, KnownAgents, now_ms
-from session_svc.redis_store.keys import fence_key, index_keys, narrowest_index, turns_key
+from session_svc.redis_store.keys import children_index, fence_key, index_keys, narrowest_index, turns_key
 from session_svc.redis_store.script_calls import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import metadata_text, session_of
@@ -152,9 +152,10 @@ class RedisSessions:
         answer, kept = await self._durability.run(command)
         if answer[0] != 1:
             raise SessionNotFound(key.session_id)
+        children = await self._remove_children(key.project, [key.session_id])
         if not kept:
             raise TooFewReplicas
-        return Removed(answer[0], answer[1])
+        return Removed(answer[0] + children.sessions, answer[1] + children.turns)
 
     async def list_sessions(self, query: SessionQuery, size: int, after: ListPosition | None = None) -> SessionPage:
         index = narrowest_index(query.project, query.agent_id, query.user_id)
@@ -215,6 +216,8 @@ class RedisSessions:
             gone = [c for c, answer in zip(candidates, answers, strict=True) if answer[0] != 0]
             sessions += sum(max(answer[0], 0) for answer in answers)
             turns += sum(answer[1] for answer in answers)
+            children = await self._remove_children(purge.project, [member for member, _ in gone])
+            sessions, turns = sessions + children.sessions, turns + children.turns
             await self._sweep(index, gone)
 
     async def fork(self, fork: Fork) -> Session:
@@ -301,6 +304,26 @@ class RedisSessions:
                 raise LeaseLost(lease.key.session_id)
             if complete:
                 return session_of(lease.key, reply.session)
+
+    async def _remove_children(self, project: str, session_ids: Sequence[str]) -> Removed:
+        """Removes the sessions that hang on these, and those that hang on them; their index goes last."""
+        if not session_ids:
+            return Removed(0, 0)
+        indexes = [children_index(project, one) for one in session_ids]
+        members = await self._scripts.run_each(*(("ZRANGE", index, 0, -1) for index in indexes))
+        names = [name.decode(errors="replace") for found in members if isinstance(found, list) for name in found]
+        keys = [SessionKey(project, name) for name in names]
+        if not keys:
+            return Removed(0, 0)
+        answers = await self._scripts.run_each(*(self._delete_command(key, Purge(project)) for key in keys))
+        answers = [_NOTHING if isinstance(answer, SessionDamaged) else answer for answer in answers]
+        # Ids of children are made of their parents', and so go deeper only so far.
+        below = await self._remove_children(project, [name for name in names if name not in session_ids])
+        await self._scripts.run_each(
+            *(("UNLINK", index) for index, found in zip(indexes, members, strict=True) if found)
+        )
+        sessions = sum(max(answer[0], 0) for answer in answers)
+        return Removed(sessions + below.sessions, sum(answer[1] for answer in answers) + below.turns)
 
     async def _read_turns(self, session: Session, low: int, high: int) -> list[bytes]:
         """Returns the elements of these turns, oldest first, fewer where the oldest have been dropped meanwhile."""

@@ -17,6 +17,7 @@ from session_svc.model.errors import (
     TurnQueueFull,
 )
 from session_svc.model.session import (
+    LONGEST_LIFETIME_MS,
     BeginTurn,
     Begun,
     Committed,
@@ -32,7 +33,7 @@ from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.indexes import IndexAdditions, KnownAgents, now_ms
-from session_svc.redis_store.keys import fence_key, index_keys, turns_key
+from session_svc.redis_store.keys import children_index, fence_key, index_keys, meta_key, turns_key
 from session_svc.redis_store.script_calls import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import metadata_text, session_of
@@ -75,13 +76,13 @@ class RedisTurns:
 
     async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Waiting:
         for _ in range(MAX_TRIES):
-            answer, elements, fenced = await self._begin(turn, waiter_id, wait_ms)
+            answer, elements, fenced, orphaned = await self._begin(turn, waiter_id, wait_ms)
             if not turn.must_exist and (type(answer) is not calls.BeginOk or answer.created):
                 # Also what is refused may have made an index, which is removed only by sweeping.
                 self._index_additions.note(turn.key.project, index_keys(turn.key.project, turn.agent_id, turn.user_id))
-            if fenced:
+            if fenced or orphaned:
                 await self._remove_leftovers(turn.key, turn.agent_uid, waiter_id)
-                raise AgentDeleted(turn.agent_id)
+                raise AgentDeleted(turn.agent_id) if fenced else SessionNotFound(turn.parent_id)
             outcome = await self._outcome(turn, answer, elements)
             if outcome is not None:
                 return outcome
@@ -102,8 +103,8 @@ class RedisTurns:
         replay = reply_of(calls.Replayed, answer)
         return await self._replayed(turn.key, replay) if type(replay) is calls.Replay else None
 
-    async def _begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> tuple[Any, list[bytes], bool]:
-        """Returns the script's answer, the newest stored turns, and whether the agent is fenced."""
+    async def _begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> tuple[Any, list[bytes], bool, bool]:
+        """Returns the script's answer, the newest stored turns, whether the agent is fenced, and the parent gone."""
         indexes = self._index_commands(turn)
         read = self._windows.first_read(turn)
         rest: list[list[Command]] = [
@@ -112,6 +113,8 @@ class RedisTurns:
             # whoever set it finds and removes the session.
             [("GET", fence_key(turn.key.project, turn.agent_uid))],
         ]
+        if turn.parent_id:  # as the fence: who deletes the parent later finds this session in its index
+            rest[1].append(("EXISTS", meta_key(SessionKey(turn.key.project, turn.parent_id))))
         try:
             replies = (await self._run(indexes, *rest))[len(indexes) :]
         except RedisUnavailable as error:
@@ -123,8 +126,9 @@ class RedisTurns:
             replies = await self._run([], *rest)
             if type(reply_of(calls.Begin, replies[0])) is calls.Missing and not turn.must_exist:
                 raise
+        orphaned = bool(turn.parent_id) and not replies.pop()
         answer, *elements, fenced = replies
-        return reply_of(calls.Begin, answer), elements[0] if elements else [], bool(fenced)
+        return reply_of(calls.Begin, answer), elements[0] if elements else [], bool(fenced), orphaned
 
     async def leave(self, key: SessionKey, waiter_id: str) -> None:
         await self._scripts.run(self._scripts.command(key, calls.Leave(waiter_id, self._limits.claim_ms)))
@@ -183,6 +187,12 @@ class RedisTurns:
         # The score is this machine's clock, not Redis': it only orders lists.
         score, session_id = now_ms(), turn.key.session_id
         keys = index_keys(turn.key.project, turn.agent_id, turn.user_id)
+        if turn.parent_id:
+            index = children_index(turn.key.project, turn.parent_id)
+            return [
+                *(("ZADD", key, score, session_id) for key in (*keys, index)),
+                ("PEXPIRE", index, LONGEST_LIFETIME_MS),
+            ]
         if turn.must_exist:
             return [("ZADD", key, "XX", score, session_id) for key in keys]
         commands: list[Command] = [("ZADD", key, score, session_id) for key in keys]

@@ -110,6 +110,7 @@ class Bench:
         agent: str = "hello",
         metadata: Mapping[str, str] | None = None,
         continues: bool = False,
+        parent: str = "",
     ) -> object:
         """Calls `TurnStore.begin` with what a test does not care about filled in."""
         turn = BeginTurn(
@@ -126,6 +127,7 @@ class Bench:
             request=request,
             metadata=metadata or {},
             continues=continues,
+            parent_id=parent,
         )
         return await self.turns.begin(turn, self.turns.new_waiter_id(), wait_ms)
 

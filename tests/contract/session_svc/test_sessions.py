@@ -128,6 +128,50 @@ async def test_delete_takes_the_history_along(bench: Bench) -> None:
     assert (await bench.begun("t3")).window == []
 
 
+async def family(bench: Bench) -> None:
+    """A session whose agent has called another one, which has called a third."""
+    await bench.turn("t1", "p", user="ann")
+    await bench.turn("t2", "p:a", user="ann", agent="other", uid="uid-2", parent="p")
+    await bench.turn("t3", "p:a:b", user="ann", agent="third", uid="uid-3", parent="p:a")
+    await bench.turn("t4", "p:c", user="ann", agent="other", uid="uid-2", parent="p")
+    await bench.turn("t5", "alone", user="ann", agent="other", uid="uid-2")
+
+
+async def left(bench: Bench) -> set[str]:
+    page = await bench.sessions.list_sessions(SessionQuery("default"), 100)
+    return {session.key.session_id for session in page.sessions}
+
+
+async def test_sessions_that_hang_on_one_that_is_deleted_go_with_it(bench: Bench) -> None:
+    await family(bench)
+    removed = await bench.sessions.delete(SessionKey("default", "p"), "ann")
+    assert (removed.sessions, removed.turns) == (4, 4)
+    assert await left(bench) == {"alone"}
+    assert (await bench.begun("t", "p", user="ann")).created
+
+
+@pytest.mark.parametrize("purge", [Purge("default", agent_id="hello"), Purge("default", user_id="ann")])
+async def test_sessions_that_hang_on_those_that_are_purged_go_with_them(bench: Bench, purge: Purge) -> None:
+    await family(bench)
+    await bench.sessions.purge(purge)
+    assert await left(bench) == (set() if purge.user_id else {"alone"})
+
+
+async def test_a_session_alone_is_deleted_without_the_one_that_it_hangs_on(bench: Bench) -> None:
+    await family(bench)
+    await bench.sessions.delete(SessionKey("default", "p:a"))
+    assert await left(bench) == {"p", "p:c", "alone"}
+
+
+async def test_no_turn_begins_in_a_session_whose_parent_is_gone(bench: Bench) -> None:
+    await family(bench)
+    await bench.begun("t", "p:a", user="ann", agent="other", uid="uid-2", parent="p")
+    await bench.sessions.delete(SessionKey("default", "p"), "ann")
+    with pytest.raises(SessionNotFound):
+        await bench.begin("t6", "p:a", user="ann", agent="other", uid="uid-2", parent="p")
+    assert await left(bench) == {"alone"}
+
+
 async def test_lists_by_agent_and_user_newest_first(bench: Bench) -> None:
     for n, (agent, user) in enumerate([("hello", "ann"), ("hello", "bob"), ("other", "ann"), ("hello", "ann")]):
         uid = UID if agent == "hello" else "uid-2"

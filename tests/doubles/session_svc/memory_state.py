@@ -90,6 +90,8 @@ class MemoryState:
         self.wakeups: dict[str, asyncio.Event] = {}
         self.journals: dict[SessionKey, dict[str, Journal]] = {}
         self.watchers: dict[SessionKey, set[str]] = {}
+        self.parents: dict[SessionKey, SessionKey] = {}
+        """The session that each one hangs on."""
 
     def load(self, key: SessionKey) -> Stored | None:
         """Returns the session; None, and nothing of it left, when it is dead."""

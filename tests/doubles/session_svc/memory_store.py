@@ -70,7 +70,8 @@ class MemorySessions:
         session = self._found(key, user_id).session
         self._state.remove(key)
         self._state.hand_over(key)
-        return Removed(1, session.turn_count)
+        children = self._remove_children(key)
+        return Removed(1 + children.sessions, session.turn_count + children.turns)
 
     async def list_sessions(self, query: SessionQuery, size: int, after: ListPosition | None = None) -> SessionPage:
         found: list[Session] = []
@@ -100,7 +101,9 @@ class MemorySessions:
             if stored is not None and key.project == purge.project and self._purged(stored, purge):
                 self._state.remove(key)
                 self._state.hand_over(key)
-                sessions, turns = sessions + 1, turns + stored.session.turn_count
+                children = self._remove_children(key)
+                sessions += 1 + children.sessions
+                turns += stored.session.turn_count + children.turns
         return Removed(sessions, turns)
 
     async def fork(self, fork: Fork) -> Session:
@@ -135,6 +138,19 @@ class MemorySessions:
             agent_revision=source.agent_revision,
             usage=Usage(),
         )
+
+    def _remove_children(self, parent: SessionKey) -> Removed:
+        sessions = turns = 0
+        for key in [key for key, one in self._state.parents.items() if one == parent]:
+            del self._state.parents[key]
+            stored = self._state.load(key)
+            if stored is not None:
+                self._state.remove(key)
+                self._state.hand_over(key)
+                sessions, turns = sessions + 1, turns + stored.session.turn_count
+            below = self._remove_children(key)
+            sessions, turns = sessions + below.sessions, turns + below.turns
+        return Removed(sessions, turns)
 
     def _found(self, key: SessionKey, user_id: str) -> Stored:
         stored = self._state.load(key)

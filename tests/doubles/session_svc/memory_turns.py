@@ -59,6 +59,12 @@ class MemoryTurns:
         if not turn.must_exist:
             state.touch(key, turn.agent_id, turn.agent_uid)
         stored = state.load(key)
+        if turn.parent_id:
+            parent = SessionKey(key.project, turn.parent_id)
+            if state.load(parent) is None:
+                state.remove(key)
+                raise SessionNotFound(turn.parent_id)
+            state.parents[key] = parent
         if (key.project, turn.agent_uid) in state.fences:
             state.give_up(key, turn_id=turn.turn_id)
             if stored is not None and stored.session.agent_uid == turn.agent_uid:

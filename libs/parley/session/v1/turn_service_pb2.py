@@ -30,7 +30,7 @@ from parley.session.v1 import session_service_pb2 as parley_dot_session_dot_v1_d
 from parley.session.v1 import turn_event_pb2 as parley_dot_session_dot_v1_dot_turn__event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$parley/session/v1/turn_service.proto\x12\x11parley.session.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\x1a\x1fparley/session/v1/message.proto\x1a\'parley/session/v1/session_service.proto\x1a\"parley/session/v1/turn_event.proto\"\x91\x01\n\tTurnLease\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0f\n\x07turn_id\x18\x03 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06limits\x18\x06 \x03(\t\"a\n\tTurnLimit\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x1b\n\x13requests_per_minute\x18\x02 \x01(\x05\x12\x18\n\x10\x63oncurrent_turns\x18\x03 \x01(\x05\x12\x0c\n\x04wait\x18\x04 \x01(\x08\"{\n\x0eTurnLimitState\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x1b\n\x13requests_per_minute\x18\x02 \x01(\x05\x12\x11\n\tremaining\x18\x03 \x01(\x05\x12(\n\x05reset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb4\x04\n\x10\x42\x65ginTurnRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x1a\n\x12session_must_exist\x18\x03 \x01(\x08\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x11\n\tagent_uid\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12\x0f\n\x07turn_id\x18\x07 \x01(\t\x12\x17\n\x0fwindow_messages\x18\x08 \x01(\x05\x12+\n\x08idle_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_lifetime\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x04\x62usy\x18\x0b \x01(\x0e\x32\x1d.parley.session.v1.BusyPolicy\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x16\n\x0erequest_digest\x18\r \x01(\x0c\x12\x43\n\x08metadata\x18\x0e \x03(\x0b\x32\x31.parley.session.v1.BeginTurnRequest.MetadataEntry\x12,\n\x06limits\x18\x0f \x03(\x0b\x32\x1c.parley.session.v1.TurnLimit\x12\x11\n\tstateless\x18\x10 \x01(\x08\x12\x11\n\tcontinues\x18\x11 \x01(\x08\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa2\x02\n\x11\x42\x65ginTurnResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.parley.session.v1.Session\x12+\n\x05lease\x18\x02 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\'\n\x06window\x18\x03 \x03(\x0b\x32\x17.parley.session.v1.Turn\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x08\x12.\n\rreplayed_turn\x18\x05 \x01(\x0b\x32\x17.parley.session.v1.Turn\x12\x31\n\x06limits\x18\x06 \x03(\x0b\x32!.parley.session.v1.TurnLimitState\x12\x16\n\x0ehistory_digest\x18\x07 \x01(\x0c\"h\n\x10RenewTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\'\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"D\n\x11RenewTurnResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x02\n\x11\x43ommitTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12%\n\x04turn\x18\x02 \x01(\x0b\x32\x17.parley.session.v1.Turn\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0erequest_digest\x18\x04 \x01(\x0c\x12+\n\x08idle_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0ehistory_digest\x18\x06 \x01(\x0c\x12\x1b\n\x0e\x63ut_after_turn\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12/\n\tend_event\x18\x08 \x01(\x0b\x32\x1c.parley.session.v1.TurnEventB\x11\n\x0f_cut_after_turn\"Z\n\x12\x43ommitTurnResponse\x12\x13\n\x0bturn_number\x18\x01 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"p\n\x10\x41\x62ortTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12/\n\tend_event\x18\x02 \x01(\x0b\x32\x1c.parley.session.v1.TurnEvent\"\x13\n\x11\x41\x62ortTurnResponse\"\x8c\x01\n\x17\x41ppendTurnEventsRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x03\x12,\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1c.parley.session.v1.TurnEvent\"1\n\x18\x41ppendTurnEventsResponse\x12\x15\n\rlast_event_id\x18\x01 \x01(\t\"q\n\x10WatchTurnRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x0f\n\x07turn_id\x18\x04 \x01(\t\x12\x16\n\x0e\x61\x66ter_event_id\x18\x05 \x01(\t\"A\n\x11WatchTurnResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.parley.session.v1.TurnEvent\"Q\n\x0cTurnsRequest\x12*\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1b.parley.session.v1.TurnCall\x12\x15\n\rcancelled_ids\x18\x02 \x03(\x04\"\xc8\x03\n\x08TurnCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\x12\x34\n\x05\x62\x65gin\x18\x03 \x01(\x0b\x32#.parley.session.v1.BeginTurnRequestH\x00\x12\x34\n\x05renew\x18\x04 \x01(\x0b\x32#.parley.session.v1.RenewTurnRequestH\x00\x12\x36\n\x06\x63ommit\x18\x05 \x01(\x0b\x32$.parley.session.v1.CommitTurnRequestH\x00\x12\x34\n\x05\x61\x62ort\x18\x06 \x01(\x0b\x32#.parley.session.v1.AbortTurnRequestH\x00\x12<\n\x06\x61ppend\x18\x08 \x01(\x0b\x32*.parley.session.v1.AppendTurnEventsRequestH\x00\x12\x44\n\rtrace_context\x18\x07 \x03(\x0b\x32-.parley.session.v1.TurnCall.TraceContextEntry\x1a\x33\n\x11TraceContextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07request\"Q\n\rTurnsResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.parley.session.v1.TurnResult\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"\xd3\x02\n\nTurnResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x35\n\x05\x62\x65gin\x18\x02 \x01(\x0b\x32$.parley.session.v1.BeginTurnResponseH\x00\x12\x35\n\x05renew\x18\x03 \x01(\x0b\x32$.parley.session.v1.RenewTurnResponseH\x00\x12\x37\n\x06\x63ommit\x18\x04 \x01(\x0b\x32%.parley.session.v1.CommitTurnResponseH\x00\x12\x35\n\x05\x61\x62ort\x18\x05 \x01(\x0b\x32$.parley.session.v1.AbortTurnResponseH\x00\x12\x11\n\x07\x66\x61ilure\x18\x06 \x01(\x0cH\x00\x12=\n\x06\x61ppend\x18\x07 \x01(\x0b\x32+.parley.session.v1.AppendTurnEventsResponseH\x00\x42\t\n\x07outcome*r\n\nBusyPolicy\x12\x1b\n\x17\x42USY_POLICY_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42USY_POLICY_WAIT\x10\x01\x12\x16\n\x12\x42USY_POLICY_REJECT\x10\x02\x12\x19\n\x15\x42USY_POLICY_INTERRUPT\x10\x03\x32\xfe\x05\n\x0bTurnService\x12g\n\tBeginTurn\x12#.parley.session.v1.BeginTurnRequest\x1a$.parley.session.v1.BeginTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12g\n\tRenewTurn\x12#.parley.session.v1.RenewTurnRequest\x1a$.parley.session.v1.RenewTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12j\n\nCommitTurn\x12$.parley.session.v1.CommitTurnRequest\x1a%.parley.session.v1.CommitTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12g\n\tAbortTurn\x12#.parley.session.v1.AbortTurnRequest\x1a$.parley.session.v1.AbortTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12|\n\x10\x41ppendTurnEvents\x12*.parley.session.v1.AppendTurnEventsRequest\x1a+.parley.session.v1.AppendTurnEventsResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12i\n\tWatchTurn\x12#.parley.session.v1.WatchTurnRequest\x1a$.parley.session.v1.WatchTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x30\x01\x12_\n\x05Turns\x12\x1f.parley.session.v1.TurnsRequest\x1a .parley.session.v1.TurnsResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$parley/session/v1/turn_service.proto\x12\x11parley.session.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\x1a\x1fparley/session/v1/message.proto\x1a\'parley/session/v1/session_service.proto\x1a\"parley/session/v1/turn_event.proto\"\x91\x01\n\tTurnLease\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0f\n\x07turn_id\x18\x03 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06limits\x18\x06 \x03(\t\"a\n\tTurnLimit\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x1b\n\x13requests_per_minute\x18\x02 \x01(\x05\x12\x18\n\x10\x63oncurrent_turns\x18\x03 \x01(\x05\x12\x0c\n\x04wait\x18\x04 \x01(\x08\"{\n\x0eTurnLimitState\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x1b\n\x13requests_per_minute\x18\x02 \x01(\x05\x12\x11\n\tremaining\x18\x03 \x01(\x05\x12(\n\x05reset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xcf\x04\n\x10\x42\x65ginTurnRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x1a\n\x12session_must_exist\x18\x03 \x01(\x08\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x11\n\tagent_uid\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12\x0f\n\x07turn_id\x18\x07 \x01(\t\x12\x17\n\x0fwindow_messages\x18\x08 \x01(\x05\x12+\n\x08idle_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_lifetime\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x04\x62usy\x18\x0b \x01(\x0e\x32\x1d.parley.session.v1.BusyPolicy\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x16\n\x0erequest_digest\x18\r \x01(\x0c\x12\x43\n\x08metadata\x18\x0e \x03(\x0b\x32\x31.parley.session.v1.BeginTurnRequest.MetadataEntry\x12,\n\x06limits\x18\x0f \x03(\x0b\x32\x1c.parley.session.v1.TurnLimit\x12\x11\n\tstateless\x18\x10 \x01(\x08\x12\x11\n\tcontinues\x18\x11 \x01(\x08\x12\x19\n\x11parent_session_id\x18\x14 \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa2\x02\n\x11\x42\x65ginTurnResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.parley.session.v1.Session\x12+\n\x05lease\x18\x02 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\'\n\x06window\x18\x03 \x03(\x0b\x32\x17.parley.session.v1.Turn\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x08\x12.\n\rreplayed_turn\x18\x05 \x01(\x0b\x32\x17.parley.session.v1.Turn\x12\x31\n\x06limits\x18\x06 \x03(\x0b\x32!.parley.session.v1.TurnLimitState\x12\x16\n\x0ehistory_digest\x18\x07 \x01(\x0c\"h\n\x10RenewTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\'\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"D\n\x11RenewTurnResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x02\n\x11\x43ommitTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12%\n\x04turn\x18\x02 \x01(\x0b\x32\x17.parley.session.v1.Turn\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0erequest_digest\x18\x04 \x01(\x0c\x12+\n\x08idle_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0ehistory_digest\x18\x06 \x01(\x0c\x12\x1b\n\x0e\x63ut_after_turn\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12/\n\tend_event\x18\x08 \x01(\x0b\x32\x1c.parley.session.v1.TurnEventB\x11\n\x0f_cut_after_turn\"Z\n\x12\x43ommitTurnResponse\x12\x13\n\x0bturn_number\x18\x01 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"p\n\x10\x41\x62ortTurnRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12/\n\tend_event\x18\x02 \x01(\x0b\x32\x1c.parley.session.v1.TurnEvent\"\x13\n\x11\x41\x62ortTurnResponse\"\x8c\x01\n\x17\x41ppendTurnEventsRequest\x12+\n\x05lease\x18\x01 \x01(\x0b\x32\x1c.parley.session.v1.TurnLease\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x03\x12,\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1c.parley.session.v1.TurnEvent\"1\n\x18\x41ppendTurnEventsResponse\x12\x15\n\rlast_event_id\x18\x01 \x01(\t\"q\n\x10WatchTurnRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x0f\n\x07turn_id\x18\x04 \x01(\t\x12\x16\n\x0e\x61\x66ter_event_id\x18\x05 \x01(\t\"A\n\x11WatchTurnResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.parley.session.v1.TurnEvent\"Q\n\x0cTurnsRequest\x12*\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1b.parley.session.v1.TurnCall\x12\x15\n\rcancelled_ids\x18\x02 \x03(\x04\"\xc8\x03\n\x08TurnCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\x12\x34\n\x05\x62\x65gin\x18\x03 \x01(\x0b\x32#.parley.session.v1.BeginTurnRequestH\x00\x12\x34\n\x05renew\x18\x04 \x01(\x0b\x32#.parley.session.v1.RenewTurnRequestH\x00\x12\x36\n\x06\x63ommit\x18\x05 \x01(\x0b\x32$.parley.session.v1.CommitTurnRequestH\x00\x12\x34\n\x05\x61\x62ort\x18\x06 \x01(\x0b\x32#.parley.session.v1.AbortTurnRequestH\x00\x12<\n\x06\x61ppend\x18\x08 \x01(\x0b\x32*.parley.session.v1.AppendTurnEventsRequestH\x00\x12\x44\n\rtrace_context\x18\x07 \x03(\x0b\x32-.parley.session.v1.TurnCall.TraceContextEntry\x1a\x33\n\x11TraceContextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07request\"Q\n\rTurnsResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.parley.session.v1.TurnResult\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"\xd3\x02\n\nTurnResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x35\n\x05\x62\x65gin\x18\x02 \x01(\x0b\x32$.parley.session.v1.BeginTurnResponseH\x00\x12\x35\n\x05renew\x18\x03 \x01(\x0b\x32$.parley.session.v1.RenewTurnResponseH\x00\x12\x37\n\x06\x63ommit\x18\x04 \x01(\x0b\x32%.parley.session.v1.CommitTurnResponseH\x00\x12\x35\n\x05\x61\x62ort\x18\x05 \x01(\x0b\x32$.parley.session.v1.AbortTurnResponseH\x00\x12\x11\n\x07\x66\x61ilure\x18\x06 \x01(\x0cH\x00\x12=\n\x06\x61ppend\x18\x07 \x01(\x0b\x32+.parley.session.v1.AppendTurnEventsResponseH\x00\x42\t\n\x07outcome*r\n\nBusyPolicy\x12\x1b\n\x17\x42USY_POLICY_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42USY_POLICY_WAIT\x10\x01\x12\x16\n\x12\x42USY_POLICY_REJECT\x10\x02\x12\x19\n\x15\x42USY_POLICY_INTERRUPT\x10\x03\x32\xfe\x05\n\x0bTurnService\x12g\n\tBeginTurn\x12#.parley.session.v1.BeginTurnRequest\x1a$.parley.session.v1.BeginTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12g\n\tRenewTurn\x12#.parley.session.v1.RenewTurnRequest\x1a$.parley.session.v1.RenewTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12j\n\nCommitTurn\x12$.parley.session.v1.CommitTurnRequest\x1a%.parley.session.v1.CommitTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12g\n\tAbortTurn\x12#.parley.session.v1.AbortTurnRequest\x1a$.parley.session.v1.AbortTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12|\n\x10\x41ppendTurnEvents\x12*.parley.session.v1.AppendTurnEventsRequest\x1a+.parley.session.v1.AppendTurnEventsResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12i\n\tWatchTurn\x12#.parley.session.v1.WatchTurnRequest\x1a$.parley.session.v1.WatchTurnResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x30\x01\x12_\n\x05Turns\x12\x1f.parley.session.v1.TurnsRequest\x1a .parley.session.v1.TurnsResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,8 +55,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TURNSERVICE'].methods_by_name['WatchTurn']._serialized_options = b'\272\327\030\013\n\007service \001'
   _globals['_TURNSERVICE'].methods_by_name['Turns']._loaded_options = None
   _globals['_TURNSERVICE'].methods_by_name['Turns']._serialized_options = b'\272\327\030\013\n\007service \001'
-  _globals['_BUSYPOLICY']._serialized_start=3557
-  _globals['_BUSYPOLICY']._serialized_end=3671
+  _globals['_BUSYPOLICY']._serialized_start=3584
+  _globals['_BUSYPOLICY']._serialized_end=3698
   _globals['_TURNLEASE']._serialized_start=264
   _globals['_TURNLEASE']._serialized_end=409
   _globals['_TURNLIMIT']._serialized_start=411
@@ -64,41 +64,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TURNLIMITSTATE']._serialized_start=510
   _globals['_TURNLIMITSTATE']._serialized_end=633
   _globals['_BEGINTURNREQUEST']._serialized_start=636
-  _globals['_BEGINTURNREQUEST']._serialized_end=1200
-  _globals['_BEGINTURNREQUEST_METADATAENTRY']._serialized_start=1153
-  _globals['_BEGINTURNREQUEST_METADATAENTRY']._serialized_end=1200
-  _globals['_BEGINTURNRESPONSE']._serialized_start=1203
-  _globals['_BEGINTURNRESPONSE']._serialized_end=1493
-  _globals['_RENEWTURNREQUEST']._serialized_start=1495
-  _globals['_RENEWTURNREQUEST']._serialized_end=1599
-  _globals['_RENEWTURNRESPONSE']._serialized_start=1601
-  _globals['_RENEWTURNRESPONSE']._serialized_end=1669
-  _globals['_COMMITTURNREQUEST']._serialized_start=1672
-  _globals['_COMMITTURNREQUEST']._serialized_end=1985
-  _globals['_COMMITTURNRESPONSE']._serialized_start=1987
-  _globals['_COMMITTURNRESPONSE']._serialized_end=2077
-  _globals['_ABORTTURNREQUEST']._serialized_start=2079
-  _globals['_ABORTTURNREQUEST']._serialized_end=2191
-  _globals['_ABORTTURNRESPONSE']._serialized_start=2193
-  _globals['_ABORTTURNRESPONSE']._serialized_end=2212
-  _globals['_APPENDTURNEVENTSREQUEST']._serialized_start=2215
-  _globals['_APPENDTURNEVENTSREQUEST']._serialized_end=2355
-  _globals['_APPENDTURNEVENTSRESPONSE']._serialized_start=2357
-  _globals['_APPENDTURNEVENTSRESPONSE']._serialized_end=2406
-  _globals['_WATCHTURNREQUEST']._serialized_start=2408
-  _globals['_WATCHTURNREQUEST']._serialized_end=2521
-  _globals['_WATCHTURNRESPONSE']._serialized_start=2523
-  _globals['_WATCHTURNRESPONSE']._serialized_end=2588
-  _globals['_TURNSREQUEST']._serialized_start=2590
-  _globals['_TURNSREQUEST']._serialized_end=2671
-  _globals['_TURNCALL']._serialized_start=2674
-  _globals['_TURNCALL']._serialized_end=3130
-  _globals['_TURNCALL_TRACECONTEXTENTRY']._serialized_start=3068
-  _globals['_TURNCALL_TRACECONTEXTENTRY']._serialized_end=3119
-  _globals['_TURNSRESPONSE']._serialized_start=3132
-  _globals['_TURNSRESPONSE']._serialized_end=3213
-  _globals['_TURNRESULT']._serialized_start=3216
-  _globals['_TURNRESULT']._serialized_end=3555
-  _globals['_TURNSERVICE']._serialized_start=3674
-  _globals['_TURNSERVICE']._serialized_end=4440
+  _globals['_BEGINTURNREQUEST']._serialized_end=1227
+  _globals['_BEGINTURNREQUEST_METADATAENTRY']._serialized_start=1180
+  _globals['_BEGINTURNREQUEST_METADATAENTRY']._serialized_end=1227
+  _globals['_BEGINTURNRESPONSE']._serialized_start=1230
+  _globals['_BEGINTURNRESPONSE']._serialized_end=1520
+  _globals['_RENEWTURNREQUEST']._serialized_start=1522
+  _globals['_RENEWTURNREQUEST']._serialized_end=1626
+  _globals['_RENEWTURNRESPONSE']._serialized_start=1628
+  _globals['_RENEWTURNRESPONSE']._serialized_end=1696
+  _globals['_COMMITTURNREQUEST']._serialized_start=1699
+  _globals['_COMMITTURNREQUEST']._serialized_end=2012
+  _globals['_COMMITTURNRESPONSE']._serialized_start=2014
+  _globals['_COMMITTURNRESPONSE']._serialized_end=2104
+  _globals['_ABORTTURNREQUEST']._serialized_start=2106
+  _globals['_ABORTTURNREQUEST']._serialized_end=2218
+  _globals['_ABORTTURNRESPONSE']._serialized_start=2220
+  _globals['_ABORTTURNRESPONSE']._serialized_end=2239
+  _globals['_APPENDTURNEVENTSREQUEST']._serialized_start=2242
+  _globals['_APPENDTURNEVENTSREQUEST']._serialized_end=2382
+  _globals['_APPENDTURNEVENTSRESPONSE']._serialized_start=2384
+  _globals['_APPENDTURNEVENTSRESPONSE']._serialized_end=2433
+  _globals['_WATCHTURNREQUEST']._serialized_start=2435
+  _globals['_WATCHTURNREQUEST']._serialized_end=2548
+  _globals['_WATCHTURNRESPONSE']._serialized_start=2550
+  _globals['_WATCHTURNRESPONSE']._serialized_end=2615
+  _globals['_TURNSREQUEST']._serialized_start=2617
+  _globals['_TURNSREQUEST']._serialized_end=2698
+  _globals['_TURNCALL']._serialized_start=2701
+  _globals['_TURNCALL']._serialized_end=3157
+  _globals['_TURNCALL_TRACECONTEXTENTRY']._serialized_start=3095
+  _globals['_TURNCALL_TRACECONTEXTENTRY']._serialized_end=3146
+  _globals['_TURNSRESPONSE']._serialized_start=3159
+  _globals['_TURNSRESPONSE']._serialized_end=3240
+  _globals['_TURNRESULT']._serialized_start=3243
+  _globals['_TURNRESULT']._serialized_end=3582
+  _globals['_TURNSERVICE']._serialized_start=3701
+  _globals['_TURNSERVICE']._serialized_end=4467
 # @@protoc_insertion_point(module_scope)

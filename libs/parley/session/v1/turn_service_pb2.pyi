@@ -214,6 +214,7 @@ class BeginTurnRequest(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     STATELESS_FIELD_NUMBER: _builtins.int
     CONTINUES_FIELD_NUMBER: _builtins.int
+    PARENT_SESSION_ID_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     session_id: _builtins.str
@@ -244,6 +245,10 @@ class BeginTurnRequest(_message.Message):
     """Optional. The turn has results of tool calls that an earlier turn made. The window then holds the whole chain of
     turns that they go on with, whatever window_messages says. Fails with MESSAGE_TOO_LARGE where it is over the bytes
     of a window.
+    """
+    parent_session_id: _builtins.str
+    """Optional. The session that this one hangs on, for the turn of an agent that another agent calls: when that session is
+    deleted, so is this one. SESSION_NOT_FOUND where it is not there.
     """
     @_builtins.property
     def idle_ttl(self) -> _duration_pb2.Duration:
@@ -281,10 +286,11 @@ class BeginTurnRequest(_message.Message):
         limits: _abc.Iterable[Global___TurnLimit] | None = ...,
         stateless: _builtins.bool = ...,
         continues: _builtins.bool = ...,
+        parent_session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_ttl", b"idle_ttl", "max_lifetime", b"max_lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "continues", b"continues", "idle_ttl", b"idle_ttl", "limits", b"limits", "max_lifetime", b"max_lifetime", "metadata", b"metadata", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "continues", b"continues", "idle_ttl", b"idle_ttl", "limits", b"limits", "max_lifetime", b"max_lifetime", "metadata", b"metadata", "parent_session_id", b"parent_session_id", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
