@@ -1,6 +1,7 @@
 """session_svc's TurnService as the port `Sessions`."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -18,6 +19,7 @@ from chat_gateway.model.turn import (
     Committed,
     Lease,
     LimitState,
+    Message,
     Turn,
     TurnLimit,
     TurnRequest,
@@ -27,13 +29,15 @@ from chat_gateway.ports import StoredWindow
 from contract.enums import BusyPolicy
 from contract.reasons import Reason
 from contract.wire import BUSY_POLICY_NUMBERS
-from parley.session.v1 import session_service_pb2
+from parley.session.v1 import message_pb2, session_service_pb2
 from parley.session.v1 import turn_service_pb2 as pb
 from servicekit.channels import call
 from servicekit.errors import RemoteError
 
 MAX_COMPARED_MESSAGES = 1000
 """Longer histories are not read to compare a transcript with them: their digest alone decides."""
+_READ_FOR_TOOLS = 4
+"""Messages that are read of the history of an agent with tools, for each one of its window."""
 _OTHER_REPLICA_PAUSES = (0.0, 0.05, 0.2)
 """Seconds before a turn whose replica stops is begun at another one."""
 
@@ -63,7 +67,8 @@ class SessionClient:
         if limits:
             begin.limits.extend(map(_limit_to_proto, limits))
         waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
-        return _begun(await self._begin(begin, self._timeout if request.busy is BusyPolicy.REJECT else waits))
+        response = await self._begin(begin, self._timeout if request.busy is BusyPolicy.REJECT else waits)
+        return _begun(response, config, goes_on=begin.continues)
 
     async def history(
         self, begun: Begun, request: TurnRequest, config: AgentConfig, digest: bytes
@@ -89,7 +94,7 @@ class SessionClient:
             agent_uid=config.uid,
             user_id=request.user_id,
             turn_id=turn_id,
-            window_messages=config.window_messages,
+            window_messages=_messages_to_read(config),
             idle_ttl=to_duration(config.idle_ttl),
             max_lifetime=to_duration(config.max_lifetime),
             busy=BUSY_POLICY_NUMBERS[request.busy],
@@ -169,9 +174,8 @@ class SessionReaderClient:
             order=session_service_pb2.ORDER_NEWEST_FIRST,
         )
         listed = await call(self._sessions.ListMessages, newest, timeout=self._timeout, peer=SESSION_SVC)
-        turns = [messages_from_turns((turn,)) for turn in listed.turns]
         return StoredWindow(
-            whole_turns(turns, config.window_messages, goes_on),
+            _window(listed.turns[::-1], config, goes_on=goes_on),
             session.message_count,
             dict(session.metadata),
             session.pinned_revision,
@@ -193,7 +197,23 @@ class SessionAdminClient:
         await call(self._sessions.DeleteSessions, request, timeout=self._timeout, peer=SESSION_SVC)
 
 
-def _begun(response: pb.BeginTurnResponse) -> Begun:
+def _messages_to_read(config: AgentConfig) -> int:
+    # The steps of a turn with tools are no messages to their caller: they take no place of the window from others.
+    if not config.tools or not config.window_messages:
+        return config.window_messages
+    steps = 2 * config.tool_policy.max_steps
+    return min(_READ_FOR_TOOLS * config.window_messages + steps, MAX_COMPARED_MESSAGES)
+
+
+def _window(turns: Sequence[message_pb2.Turn], config: AgentConfig, *, goes_on: bool) -> tuple[Message, ...]:
+    """Returns the window of an agent with tools, where a turn counts as what its caller sees of it."""
+    newest_first = turns[::-1]
+    counts = [turn.answer_start + 1 if turn.HasField("answer_start") else len(turn.messages) for turn in newest_first]
+    messages = [messages_from_turns((turn,)) for turn in newest_first]
+    return whole_turns(messages, config.window_messages, goes_on, counts)
+
+
+def _begun(response: pb.BeginTurnResponse, config: AgentConfig, *, goes_on: bool) -> Begun:
     session = response.session
     replayed = turn_from_proto(response.replayed_turn) if response.HasField("replayed_turn") else None
     return Begun(
@@ -204,7 +224,9 @@ def _begun(response: pb.BeginTurnResponse) -> Begun:
         metadata=dict(session.metadata),
         expire_time=from_timestamp(session.expire_time),
         lease=_lease_from_proto(response.lease) if replayed is None else None,
-        window=messages_from_turns(response.window),
+        window=_window(response.window, config, goes_on=goes_on)
+        if config.tools
+        else messages_from_turns(response.window),
         replayed=replayed,
         limits=_limit_states(response),
         history_digest=response.history_digest,

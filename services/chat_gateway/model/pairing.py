@@ -30,11 +30,16 @@ def continues(messages: Iterable[Message]) -> bool:
     return False
 
 
-def whole_turns(newest_first: Sequence[tuple[Message, ...]], limit: int, goes_on: bool) -> tuple[Message, ...]:
-    """Returns the window as BeginTurn returns it; `goes_on`: all of the chain of tool calls that is under way is in."""
+def whole_turns(
+    newest_first: Sequence[tuple[Message, ...]], limit: int, goes_on: bool, counts: Sequence[int] | None = None
+) -> tuple[Message, ...]:
+    """Returns the window as BeginTurn returns it; `goes_on`: all of the chain of tool calls that is under way is in.
+
+    `counts`: as how many messages each turn counts; as those that it has, where they are not given.
+    """
     kept: list[tuple[Message, ...]] = []
-    for turn in newest_first:
-        limit -= len(turn)
+    for turn, count in zip(newest_first, map(len, newest_first) if counts is None else counts, strict=True):
+        limit -= count
         if limit < 0 and not goes_on:
             break
         kept.append(turn)
