@@ -113,7 +113,13 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
         )
 
         async def readiness() -> Mapping[str, bool | str]:
-            return {PEER: feed.healthy}
+            if not feed.healthy:
+                return {PEER: False}
+            try:
+                # What reads is of use: gateways go on by its watch.
+                return {PEER: await store.takes_writes() or "is read-only: writes fail until there is a primary"}
+            except Unavailable:
+                return {PEER: False}
 
         metrics_port = await stack.enter_async_context(
             serve_metrics(

@@ -52,7 +52,7 @@ from config_svc.postgres.tables import (
     feed,
     gateway_providers,
 )
-from config_svc.postgres.tail import PEER, PostgresTail, answered, forget
+from config_svc.postgres.tail import PEER, PostgresTail, answered, forget, listening
 from config_svc.postgres.transaction import PostgresTransaction
 from servicekit.errors import Unavailable
 
@@ -65,8 +65,6 @@ COMPACTION_BATCH = 10_000
 _CONNECT_SECONDS = 2
 _POOL_SECONDS = 2.0
 _TAIL_SECONDS = 1.5
-_POLL_SECONDS = 0.1
-"""Between two looks for changes where no notification can come: within the 250 ms in which gateways learn of them."""
 
 
 class PostgresStore(PostgresAccess):
@@ -194,17 +192,20 @@ class PostgresStore(PostgresAccess):
 
     @asynccontextmanager
     async def _listening(self, channel: str) -> AsyncIterator[PostgresTail]:
-        async def listen() -> tuple[AsyncConnection, Driver[Any]]:
+        async def listen() -> tuple[AsyncConnection, Driver[Any], bool]:
             connection = await self._tails.connect()
-            if self._listens:
-                await connection.exec_driver_sql(f"LISTEN {channel}")
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
-            return connection, driver
+            listens = self._listens and await listening(driver, channel)
+            return connection, driver, listens
 
-        connection, driver = await self._answered(listen())
+        connection, driver, listens = await self._answered(listen())
         tail = PostgresTail(
-            connection, driver, min(self._answer_seconds, _TAIL_SECONDS), None if self._listens else _POLL_SECONDS
+            connection,
+            driver,
+            min(self._answer_seconds, _TAIL_SECONDS),
+            channel=channel if self._listens else None,
+            listens=listens,
         )
         try:
             yield tail
@@ -230,6 +231,15 @@ class PostgresStore(PostgresAccess):
                 return gone
 
         return await self._answered(_retried(once))
+
+    async def takes_writes(self) -> bool:
+        """Returns whether the server is a primary, as far as the sessions of the pool know."""
+        asked = "SELECT current_setting('transaction_read_only') = 'off'"
+
+        async def look(connection: AsyncConnection) -> bool:
+            return bool((await connection.exec_driver_sql(asked)).scalar_one())
+
+        return await self._reading(look)
 
     async def shares_sessions(self) -> bool:
         """Returns whether a session that is open here is given to somebody else, as poolers by transaction do."""

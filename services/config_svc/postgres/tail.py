@@ -27,6 +27,10 @@ PEER = "postgresql"
 
 _UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
 
+POLL_SECONDS = 0.1
+"""Between two looks for changes where no notification can come: within the 250 ms in which gateways learn of them."""
+POLLS_BETWEEN_TRIES = 10
+
 MAX_WHY = 300
 _SECRET = re.compile(r"(password['\"]?\s*[=:]\s*['\"]?|://[^\s:/@]*:)[^\s@'\"]+", re.IGNORECASE)
 
@@ -36,13 +40,22 @@ log = structlog.get_logger("config_svc.postgres")
 class PostgresTail:
     """Implements `config_svc.ports.store.Tail` and `config_svc.ports.access.KeyTail` on a connection that listens.
 
-    With `poll_seconds` it does not, and waits so long instead.
+    Where it does not, it looks for changes every `POLL_SECONDS` instead, and tries to listen to `channel` meanwhile: a
+    standby lets nobody listen until it is promoted. Without a channel it does not try.
     """
 
     def __init__(
-        self, connection: AsyncConnection, driver: Driver[Any], answer_seconds: float, poll_seconds: float | None = None
+        self,
+        connection: AsyncConnection,
+        driver: Driver[Any],
+        answer_seconds: float,
+        *,
+        channel: str | None,
+        listens: bool,
     ) -> None:
-        self._poll_seconds = poll_seconds
+        self._channel = channel
+        self._listens = listens
+        self._polls = 0
         self._connection = connection
         self._driver = driver
         self._answer_seconds = answer_seconds
@@ -71,8 +84,8 @@ class PostgresTail:
         return [change_of_row(row) for row in await self._run(key_changes_after(after, limit))]
 
     async def wait(self, timeout: float) -> None:
-        if self._poll_seconds is not None:  # nobody notifies: a pooler's connection listens to nothing
-            await asyncio.sleep(min(timeout, self._poll_seconds))
+        if not self._listens:
+            await self._poll(timeout)
             return
         # The next statement takes in what can be read. A notification that came beside its answer is seen here: the
         # answer may be older than that.
@@ -82,6 +95,13 @@ class PostgresTail:
             except _UNAVAILABLE as error:
                 raise Unavailable(PEER) from error
         self._notified = False
+
+    async def _poll(self, timeout: float) -> None:
+        await asyncio.sleep(min(timeout, POLL_SECONDS))
+        self._polls += 1
+        if self._channel is not None and self._polls % POLLS_BETWEEN_TRIES == 0:
+            trying = listening(self._driver, self._channel)
+            self._listens = await answered(trying, self._answer_seconds, self.abandoned)
 
     def _note(self, _: Notify) -> None:
         self._notified = True
@@ -100,6 +120,15 @@ class PostgresTail:
 
     async def _run(self, statement: Select[Any]) -> CursorResult[Any]:
         return await answered(self._connection.execute(statement), self._answer_seconds, self.abandoned)
+
+
+async def listening(driver: Driver[Any], channel: str) -> bool:
+    """Has an autocommitting connection listen; returns whether the server lets it, which a standby does not."""
+    try:
+        await driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+    except psycopg.errors.ReadOnlySqlTransaction:
+        return False
+    return True
 
 
 async def _readable(descriptor: int, timeout: float) -> None:

@@ -138,7 +138,7 @@ def _server(url: str, host: str | None = None, *, shown: bool = False) -> Option
 
     A host is `shown` in an error only where an @ stands before it: without one it may be a password that misses it.
     """
-    name = f" {host!r}" if shown else ""
+    name = f" {host!r}" if shown and host else ""
     refusal = _SHAPE if host is None else f"the Redis URL names a host{name} that is none: must be host or host:port"
     try:
         options, parts = dict[str, Any](parse_url(url)), urlsplit(url)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import psycopg
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -18,9 +19,13 @@ from config_svc.postgres.store import PostgresStore
 from config_svc.postgres.tail import why
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1 import template_service_pb2 as templates_pb
+from parley_cli.embedded.postgres import EmbeddedPostgres
 from servicekit.errors import ServiceError, Unavailable
 from servicekit.rpc_status import from_rpc_error
 from tests.servers.databases import migrated_database
+from tests.servers.ports import free_port
+from tests.servers.processes import migrate
+from tests.servers.standby import Standby
 from tests.servers.stores import Choice, PostgresServer, libpq_url
 from tests.service.config_svc.conftest import Running, agent, publish, running
 
@@ -173,6 +178,55 @@ async def test_a_failover_to_a_reader_and_back_is_survived(postgres_server: Post
                 await asyncio.gather(*(CALLS["get"](service) for _ in range(8)))  # fills the pool with readers
                 admin.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only'.encode())
             await asyncio.gather(*(create(service, f"b{n}") for n in range(4)))
+
+
+async def test_a_promoted_standby_is_gone_on_with(server_choice: Choice, tmp_path: Path) -> None:
+    """One address of a reader that becomes the primary, and two addresses of which the other one does."""
+    if server_choice.kind != "embedded":
+        pytest.skip("only embedded servers make a standby")
+    primary = EmbeddedPostgres(tmp_path / "primary", durable=False)
+    standby = Standby(tmp_path / "standby", primary)
+    with contextlib.ExitStack() as servers:
+        servers.callback(primary.remove)
+        primary.start()
+        servers.callback(standby.remove)
+        migrate(primary.url)
+        standby.start()
+        both = primary.url.replace(f":{primary.port}/", f":{primary.port},127.0.0.1:{standby.port}/")
+        port = free_port()
+        async with running(both) as followed, running(standby.url, metrics_port=port, key_secret="k" * 32) as fixed:
+            await followed.templates.PublishTemplate(publish())
+            watches = [service.agents.WatchAgentConfigs(pb.WatchAgentConfigsRequest()) for service in (followed, fixed)]
+            cursors = [(await watch.read()).cursor for watch in watches]
+            await create(followed, "a")
+            async with asyncio.timeout(15):  # the standby is a moment behind
+                while (await watches[1].read()).agent_config.id != "a":
+                    pass
+            for _ in range(2):
+                assert (await failure(create(fixed, "b"))).reason == "PEER_UNAVAILABLE"
+            answer = await ready(port)
+            assert answer.status_code == 200
+            assert "read-only" in answer.json()["warnings"]["postgresql"]
+            await asyncio.gather(*(CALLS["get"](fixed) for _ in range(8)))  # fills the pool with readers
+            await asyncio.to_thread(primary.kill)
+            assert (await failure(create(followed, "b"))).reason == "PEER_UNAVAILABLE"
+            await asyncio.to_thread(standby.promote)
+            await until("SERVING", followed, 15)
+            await create(fixed, "c")
+            await create(followed, "d")
+            for service, cursor in zip((followed, fixed), cursors, strict=True):
+                watch = service.agents.WatchAgentConfigs(pb.WatchAgentConfigsRequest(cursor=cursor))
+                async with asyncio.timeout(10):
+                    while (await watch.read()).agent_config.id != "d":
+                        pass
+                watch.cancel()
+            answer = await ready(port)
+            assert (answer.status_code, answer.json()["parts"]) == (200, {"postgresql": "up"})
+
+
+async def ready(port: int) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return await client.get(f"http://127.0.0.1:{port}/readyz")
 
 
 async def test_the_reason_of_postgresql_is_logged_without_secrets(database_url: str) -> None:

@@ -68,6 +68,7 @@ def test_a_cluster() -> None:
         ("redis://redis://:secret@one:1/0", "database must be a number"),
         ("redis+cluster://u:secret", "names a host that is none"),
         ("redis+sentinel://[:secret@one/name", "must look like"),
+        ("redis+sentinel://u:secretone,two:1/name?sentinel_password=secret", "names a host that is none"),
         ("redis://one?secret-1=x", "unknown option$"),
         ("redis://:secret@one/x", "database must be a number"),
         ("redis://:secret@one/1/2", "database must be a number"),
