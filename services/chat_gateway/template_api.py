@@ -4,13 +4,13 @@ Nothing else of `chat_gateway` is promised to plug-ins. What leaves this module,
 "Changed" in CHANGELOG.md.
 """
 
-from chat_gateway.agents.agent import Agent, TurnContext
+from chat_gateway.agents.agent import Agent, HandOver, TurnContext
 from chat_gateway.agents.functions import FunctionTool, function_tool, schema_of
 from chat_gateway.agents.placeholders import Instructions
 from chat_gateway.agents.prompt import prompt_messages
 from chat_gateway.agents.template import Placeholders, Template
 from chat_gateway.agents.tool_loop import run_tool_loop
-from chat_gateway.model.errors import PlaceholderMissing
+from chat_gateway.model.errors import ParametersInvalid, PlaceholderMissing
 from chat_gateway.model.turn import (
     AgentConfig,
     Answer,
@@ -31,6 +31,7 @@ from chat_gateway.model.turn import (
     TurnRequest,
     Usage,
 )
+from chat_gateway.model.usage import added
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider, merged_extra, merged_sampling
 from contract.enums import Role
 from servicekit.errors import ServiceError
@@ -45,12 +46,14 @@ __all__ = [
     "FilePart",
     "FinishReason",
     "FunctionTool",
+    "HandOver",
     "ImagePart",
     "Instructions",
     "Message",
     "ModelAnswer",
     "ModelCall",
     "OnDelta",
+    "ParametersInvalid",
     "PlaceholderMissing",
     "Placeholders",
     "Provider",
@@ -66,6 +69,7 @@ __all__ = [
     "TurnContext",
     "TurnRequest",
     "Usage",
+    "added",
     "function_tool",
     "merged_extra",
     "merged_sampling",

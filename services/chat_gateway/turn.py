@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from access.caller import ANONYMOUS, current
 from chat_gateway.aborts import Aborts
@@ -14,7 +15,7 @@ from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
 from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model.answers import agents_part, pending_approvals, visible
-from chat_gateway.model.errors import AgentNotFound
+from chat_gateway.model.errors import AgentDepthExceeded, AgentNotFound
 from chat_gateway.model.history import EMPTY, grown, is_transcript
 from chat_gateway.model.pairing import check_results_of_session, continues
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_tool_choice, check_turn_request
@@ -38,7 +39,7 @@ from chat_gateway.ports import Configs, Sessions
 from chat_gateway.request_policy import resolved_request
 from chat_gateway.scheduler import EnteredTurn, Scheduler
 from chat_gateway.transcripts import new_of_transcript
-from chat_gateway.turn_tools import CallChain, ToolsOfTurns, approved_calls, has_gateway_tools
+from chat_gateway.turn_tools import MAX_AGENT_DEPTH, CallChain, ToolsOfTurns, approved_calls, has_gateway_tools
 from contract.reasons import Reason
 from servicekit import traces
 from servicekit.errors import ServiceError
@@ -230,7 +231,9 @@ class TurnRunner:
 
     async def _respond_with(self, turn: _Started, config: AgentConfig, begun: Begun, toolbox: Toolbox | None) -> Answer:
         agent = self._instances.get(config)
-        context = TurnContext(turn.request, begun.window, begun.metadata, toolbox)
+        context = TurnContext(
+            turn.request, begun.window, begun.metadata, toolbox, hand_over=partial(self._hand_over, turn, begun, 1)
+        )
         if begun.awaiting or turn.request.approvals:
             context = replace(context, approvals=approved_calls(turn.request, begun))
         if turn.on_started is not None:
@@ -238,6 +241,20 @@ class TurnRunner:
             agent.prompt(context)
             await turn.on_started(_started(turn, begun, config))
         return await agent.respond(context, turn.on_delta)
+
+    async def _hand_over(
+        self, turn: _Started, begun: Begun, depth: int, agent_id: str, context: TurnContext, on_delta: OnDelta | None
+    ) -> Answer:
+        if depth > MAX_AGENT_DEPTH:
+            raise AgentDepthExceeded(agent_id, MAX_AGENT_DEPTH)
+        config = await self._configs.current(turn.request.project, agent_id)
+        agent = self._instances.get(config)
+        context = replace(context, toolbox=None, hand_over=partial(self._hand_over, turn, begun, depth + 1))
+        if not has_gateway_tools(config):
+            return await agent.respond(context, on_delta)
+        caller = ToolCaller(config.project, turn.request.user_id, begun.session_id, turn.turn_id)
+        async with self._tools.open(config, caller, begun.metadata, turn.called_by) as toolbox:
+            return await agent.respond(replace(context, toolbox=toolbox), on_delta)
 
 
 def _limits(turn: _Started, config: AgentConfig) -> tuple[TurnLimit, ...]:

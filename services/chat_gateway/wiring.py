@@ -50,6 +50,7 @@ from chat_gateway.settings import GatewaySettings
 from chat_gateway.templates.assistant import AssistantTemplate, AssistantTemplate1
 from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.templates.plugins import all_templates
+from chat_gateway.templates.router import RouterTemplate
 from chat_gateway.turn import TurnRunner
 from parley.chat.v1 import chat_service_pb2_grpc, runtime_service_pb2_grpc
 from servicekit.channels import open_channel
@@ -104,7 +105,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             observe_keys(access.keys)
             background.keep("access watch", functools.partial(keys.follow, access.keys, key_times(settings)))
         stubs = make_stubs(config_channel, session_channel)
-        templates = TemplateCatalog(all_templates([AssistantTemplate(), AssistantTemplate1()]))
+        templates = TemplateCatalog(all_templates([AssistantTemplate(), AssistantTemplate1(), RouterTemplate()]))
         core = await _core(stack, settings, stubs, session_channel, templates)
         health = ProvidersHealth(core.providers)
         readiness = Readiness(config_channel, session_channel, core.configs, access.keys, health.report)

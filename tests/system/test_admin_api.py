@@ -217,4 +217,4 @@ def test_readiness_and_documents_are_there(http: httpx.Client) -> None:
     assert http.get("/docs").status_code == 200
     assert "/v1/chat/completions" in http.get("/docs/openapi.json").json()["paths"]
     assert "http_server_request_duration_seconds_bucket" in http.get("/metrics").text
-    assert [template["id"] for template in http.get("/v1/templates").json()["data"]] == ["assistant"]
+    assert [template["id"] for template in http.get("/v1/templates").json()["data"]] == ["assistant", "router"]

@@ -8,6 +8,18 @@ from chat_gateway.model.turn import Answer, Message, OnDelta, TurnRequest
 from servicekit.values import value
 
 
+class HandOver(Protocol):
+    """Lets another agent of the project do the agent's part of a turn."""
+
+    async def __call__(self, agent_id: str, context: "TurnContext", on_delta: OnDelta | None) -> Answer:
+        """Returns that agent's answer, from this session's window, with its own instructions, model and tools.
+
+        Raises `AgentNotFound`, `AgentDepthExceeded` where agents hand over to one another too often, and what the
+        agent raises.
+        """
+        ...
+
+
 @value
 class TurnContext:
     """What an agent gets to answer from: the window of the session, and the caller's request."""
@@ -22,6 +34,8 @@ class TurnContext:
     steps: Steps = NO_STEPS
     """What an earlier attempt of the turn has done."""
     sink: StepSink | None = None
+    hand_over: HandOver | None = None
+    """None in a preview, which calls no model."""
 
 
 class Agent(Protocol):

@@ -82,6 +82,16 @@ class PlaceholderMissing(ServiceError):
         )
 
 
+class ParametersInvalid(ServiceError):
+    """A template can't build an agent of its parameters, though they fit its schema."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = Reason.PARAMETERS_INVALID
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}", violations=[Violation(field, problem)])
+
+
 class ProviderUnknown(ServiceError):
     """The agent config names a provider that this gateway does not have."""
 

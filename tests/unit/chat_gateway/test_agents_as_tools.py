@@ -32,7 +32,7 @@ class Models:
         self.calls: list[tuple[str, ModelCall]] = []
 
     async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
-        name = call.messages[0].content
+        name = call.messages[0].content.partition("\n")[0]
         self.calls.append((name, call))
         said = self.agents[name](call)
         message = said if isinstance(said, Message) else await said

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from chat_gateway import template_api
-from chat_gateway.templates import assistant
+from chat_gateway.templates import assistant, router
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[3] / "examples").rglob("src/**/*.py"))
 OURS = {"access", "callstream", "chat_gateway", "config_svc", "contract", "parley", "servicekit", "session_svc"}
@@ -22,7 +22,10 @@ def imported(source: Path) -> set[str]:
     return {name for name in found if name.partition(".")[0] in OURS}
 
 
-@pytest.mark.parametrize("source", [*EXAMPLES, Path(assistant.__file__)], ids=lambda path: path.parent.name)
+OWN = [Path(assistant.__file__), Path(router.__file__)]
+
+
+@pytest.mark.parametrize("source", [*EXAMPLES, *OWN], ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_template_imports_nothing_else_of_parley(source: Path) -> None:
     assert imported(source) == {"chat_gateway.template_api"}
 

@@ -27,6 +27,7 @@ from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider, Pr
 from chat_gateway.scheduler import Scheduler, TurnLimits
 from chat_gateway.templates.assistant import AssistantTemplate, AssistantTemplate1
 from chat_gateway.templates.catalog import TemplateCatalog
+from chat_gateway.templates.router import RouterTemplate
 from chat_gateway.turn import TurnRunner
 from contract.enums import Role
 from servicekit.errors import Code
@@ -130,9 +131,8 @@ class World:
         self.sessions = sessions or FakeSessions()
         self.scheduler = Scheduler(limits or TurnLimits())
         self.registry = CollectorRegistry()
-        self.instances = Instances(
-            TemplateCatalog([AssistantTemplate(), AssistantTemplate1()]), Providers({"local": self.provider})
-        )
+        templates = TemplateCatalog([AssistantTemplate(), AssistantTemplate1(), RouterTemplate()])
+        self.instances = Instances(templates, Providers({"local": self.provider}))
         self.aborts = Aborts(self.sessions, abort_times or AbortTimes(retry_pause=0.01, resolve=0.5))
         self.runner = TurnRunner(
             configs=self.configs,

@@ -1,0 +1,112 @@
+"""The template `router`: who is handed a turn, and that it stays one session."""
+
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from chat_gateway.model.errors import AgentDepthExceeded, ParametersInvalid
+from chat_gateway.model.tools import ServerTools
+from chat_gateway.model.turn import Message, Usage
+from chat_gateway.templates.router import RouterTemplate
+from contract.enums import Role
+from tests.doubles.chat_gateway.toolboxes import FakeToolboxes, says
+from tests.unit.chat_gateway.stepping_provider import calling, text
+from tests.unit.chat_gateway.test_agents_as_tools import Models, agent, make_world
+from tests.unit.chat_gateway.world import World, asks
+
+ROUTES = [
+    {"agent": "billing", "keywords": ["Invoice", "refund"], "description": "Money."},
+    {"agent": "repairs", "pattern": r"(?i)\\bE\\d{3}\\b", "description": "Broken things."},
+    {"agent": "vip", "metadata": {"tier": "gold"}},
+]
+
+
+def router(**parameters: Any) -> Any:
+    return agent("desk", template_id="router", parameters={"routes": ROUTES, "default": "repairs"} | parameters)
+
+
+def make_router_world(desk: Any = None, **parameters: Any) -> World:
+    names = ("billing", "repairs", "vip")
+    said = {name: (lambda call, name=name: text(f"{name}: {len(call.messages)}")) for name in names}
+    models = Models(**said, **({"desk": desk} if desk else {}))
+    return make_world(models, router(**parameters), *(agent(name) for name in names))
+
+
+@pytest.mark.parametrize(
+    ("said", "answers"),
+    [
+        ("where is my INVOICE?", "billing"),
+        ("it says e123 again", "repairs"),
+        ("E1234", "repairs"),
+        ("hello", "repairs"),
+    ],
+)
+async def test_the_first_rule_that_matches_says_who_answers(said: str, answers: str) -> None:
+    outcome = await make_router_world().runner.run(asks(said, agent_id="desk"))
+    assert outcome.message.content.startswith(f"{answers}:")
+
+
+async def test_session_metadata_is_a_rule_and_no_default_means_the_first() -> None:
+    world = make_router_world(default="")
+    assert (await world.runner.run(asks(agent_id="desk"))).message.content == "billing: 2"
+    world.sessions.metadata = {"tier": "gold", "x": "y"}
+    assert (await world.runner.run(asks(agent_id="desk"))).message.content == "vip: 2"
+
+
+async def test_all_of_them_see_one_session() -> None:
+    world = make_router_world()
+    await world.runner.run(asks("refund please", agent_id="desk", session_id="s"))
+    outcome = await world.runner.run(asks("and E404", agent_id="desk", session_id="s"))
+    assert outcome.message.content == "repairs: 4"
+    assert len(world.sessions.turns["s"]) == 2
+
+
+@pytest.mark.parametrize(
+    "says_",
+    [calling(("c", "hand_over", '{"agent": "vip"}')), text("I think vip"), calling(("c", "x", "["), content="vip!")],
+)
+async def test_the_model_chooses_where_no_rule_does(says_: Message) -> None:
+    world = make_router_world(desk=lambda call: says_, ask_model=True)
+    outcome = await world.runner.run(asks("hm", agent_id="desk"))
+    assert outcome.message.content == "vip: 2"
+    assert outcome.usage == Usage(20, 2)
+    [(_, asked), _] = world.provider.calls
+    assert "- billing: Money." in asked.messages[0].content
+    assert asked.tool_choice == "hand_over"
+
+
+async def test_the_agent_that_is_chosen_has_its_own_tools() -> None:
+    def billing(call: Any) -> Message:
+        last = call.messages[-1]
+        return text(last.content) if last.role is Role.TOOL else calling(("c", "read", "{}"))
+
+    boxes = FakeToolboxes({"read": says("paid")})
+    config = agent("billing", ServerTools(tool_server="books"))
+    world = make_world(Models(billing=billing), router(), config, toolboxes=boxes)
+    outcome = await world.runner.run(asks("refund", agent_id="desk", session_id="s"))
+    assert outcome.message.content == "paid"
+    [turn] = world.sessions.turns["s"]
+    assert [one.role.value for one in turn.messages] == ["user", "assistant", "tool", "assistant"]
+
+
+async def test_routers_that_hand_over_in_a_circle_end_at_the_depth() -> None:
+    routes = [{"agent": "desk", "keywords": ["x"]}]
+    world = make_world(Models(), agent("desk", template_id="router", parameters={"routes": routes}))
+    with pytest.raises(AgentDepthExceeded):
+        await world.runner.run(asks(agent_id="desk"))
+
+
+def test_its_parameters_have_a_schema() -> None:
+    Draft202012Validator.check_schema(dict(RouterTemplate.parameters_schema))
+    check = Draft202012Validator(dict(RouterTemplate.parameters_schema)).is_valid
+    assert check({"routes": ROUTES})
+    assert not check({"routes": []})
+    assert not check({"routes": [{"agent": "Not An Id"}]})
+    assert not check({"routes": ROUTES, "other": 1})
+
+
+async def test_a_pattern_that_is_none_is_named() -> None:
+    world = make_router_world(routes=[{"agent": "billing", "pattern": "("}])
+    with pytest.raises(ParametersInvalid, match=r"routes\[0\].pattern"):
+        await world.runner.run(asks(agent_id="desk"))
