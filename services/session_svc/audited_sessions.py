@@ -63,6 +63,11 @@ class AuditedSessions(Sessions):
         await self._record(key, "delete", before.user_id, before=_state(before))
         await super().delete(key, user_id, allow_missing=allow_missing)
 
+    async def delete_turn(self, key: SessionKey, turn_id: str, user_id: str) -> Session:
+        before = await self.get(key, user_id)
+        await self._record(key, "delete_turn", before.user_id, before=_state(before) | {"turn_id": turn_id})
+        return await super().delete_turn(key, turn_id, user_id)
+
     async def purge(self, purge: Purge, *, fence: bool) -> Removed:
         """Who fences an agent off must be one who may delete it."""
         if fence:
@@ -106,6 +111,7 @@ RECORDED: Mapping[str, Callable[..., object]] = {
     "UpdateSession": AuditedSessions.update,
     "DeleteSession": AuditedSessions.delete,
     "DeleteSessions": AuditedSessions.purge,
+    "DeleteTurn": AuditedSessions.delete_turn,
     "ForkSession": AuditedSessions.fork,
     "EraseUser": AuditedSessions.erase,
 }

@@ -152,6 +152,15 @@ class SessionStore(Protocol):
     async def turns(self, query: TurnQuery) -> TurnPage:
         """Returns a page of turns; turns that are appended meanwhile move none. Raises `SessionNotFound`."""
 
+    async def turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> tuple[bytes, Session]:
+        """Returns a serialized turn, and the session. Raises `SessionNotFound`, `StoredTurnNotFound`."""
+
+    async def delete_turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> Session:
+        """Removes the last turn; returns the session as it is then.
+
+        Raises `SessionNotFound`, `StoredTurnNotFound`, `TurnNotLast`, `SessionBusy` while a turn is under way.
+        """
+
     async def purge(self, purge: Purge) -> Removed:
         """Removes the sessions that fit. Stopped half-way, a repeat goes on with the rest."""
 

@@ -69,6 +69,12 @@ class Sessions:
     async def turns(self, query: TurnQuery) -> TurnPage:
         return await self._store.turns(query)
 
+    async def turn(self, key: SessionKey, turn_id: str, user_id: str) -> tuple[bytes, Session]:
+        return await self._store.turn(key, turn_id, user_id)
+
+    async def delete_turn(self, key: SessionKey, turn_id: str, user_id: str) -> Session:
+        return await self._store.delete_turn(key, turn_id, user_id)
+
     async def fork(self, fork: Fork) -> Session:
         return await self._store.fork(fork)
 

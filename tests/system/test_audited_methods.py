@@ -19,8 +19,8 @@ from parley.config.v1 import access_service_pb2 as access_pb
 from parley.config.v1 import agent_config_pb2, provider_service_pb2
 from parley.config.v1 import agent_config_service_pb2 as agents_pb
 from parley.config.v1 import template_service_pb2 as templates_pb
+from parley.session.v1 import message_pb2, turn_service_pb2
 from parley.session.v1 import session_service_pb2 as sessions_pb
-from parley.session.v1 import turn_service_pb2
 from tests.servers.mock_model import MODEL
 from tests.servers.system import PROVIDER, System
 
@@ -58,6 +58,7 @@ class World:
         self.key_id = self.create_key().api_key.id
         self.create_key(user_id="ann")
         self.create_session("s1")
+        self.turn_id = self.commit_turn("s1")
 
     def close(self) -> None:
         for channel in set(self._channels.values()):
@@ -106,6 +107,17 @@ class World:
     def create_session(self, session_id: str) -> None:
         self.call("SessionService/CreateSession", self.new_session(session_id))
 
+    def commit_turn(self, session_id: str) -> str:
+        begin = turn_service_pb2.BeginTurnRequest(
+            project=self.project, session_id=session_id, agent_id="a1", agent_uid=self.uid, user_id="ann", turn_id="t1"
+        )
+        lease = self.call("TurnService/BeginTurn", begin, as_service="chat_gateway").lease
+        turn = message_pb2.Turn(id="t1", begin_time=lease.expire_time, finish_reason="FINISH_REASON_STOP")
+        turn.messages.add(role=message_pb2.ROLE_ASSISTANT, content="Hi")
+        commit = turn_service_pb2.CommitTurnRequest(lease=lease, turn=turn)
+        self.call("TurnService/CommitTurn", commit, as_service="chat_gateway")
+        return turn.id
+
     def new_session(self, session_id: str) -> sessions_pb.CreateSessionRequest:
         session = sessions_pb.Session(id=session_id, agent_id="a1", agent_uid=self.uid, user_id="ann")
         return sessions_pb.CreateSessionRequest(project=self.project, session=session)
@@ -140,6 +152,7 @@ class World:
                 update_mask=FieldMask(paths=["metadata"]),
             ),
             "DeleteSession": sessions_pb.DeleteSessionRequest(project=project, id="s1"),
+            "DeleteTurn": sessions_pb.DeleteTurnRequest(project=project, session_id="s1", turn_id=self.turn_id),
             "DeleteSessions": sessions_pb.DeleteSessionsRequest(project=project, user_id="ann"),
             "ForkSession": sessions_pb.ForkSessionRequest(project=project, session_id="s1"),
             "EraseUser": sessions_pb.EraseUserRequest(project=project, user_id="ann"),

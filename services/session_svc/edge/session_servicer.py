@@ -64,6 +64,16 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
             session_expire_time=timestamp(page.expire_ms),
         )
 
+    async def GetTurn(self, request: pb.GetTurnRequest, context: Context) -> pb.GetTurnResponse:
+        key = convert.turn_key(request)
+        turn, session = await self._sessions.turn(key, request.turn_id, request.user_id)
+        return pb.GetTurnResponse(turn=convert.turn(turn, request.turn_id), session=convert.session(session))
+
+    async def DeleteTurn(self, request: pb.DeleteTurnRequest, context: Context) -> pb.DeleteTurnResponse:
+        key = convert.turn_key(request)
+        left = await self._sessions.delete_turn(key, request.turn_id, request.user_id)
+        return pb.DeleteTurnResponse(session=convert.session(left))
+
     async def ForkSession(self, request: pb.ForkSessionRequest, context: Context) -> pb.ForkSessionResponse:
         forked = await self._sessions.fork(convert.fork(request))
         return pb.ForkSessionResponse(session=convert.session(forked))

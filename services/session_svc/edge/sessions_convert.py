@@ -7,7 +7,7 @@ from parley.session.v1 import message_pb2, session_service_pb2
 from session_svc.edge.page_tokens import make_token, query_digest, read_token
 from session_svc.edge.times import fill_time, milliseconds
 from session_svc.model import rules
-from session_svc.model.errors import InvalidPageToken
+from session_svc.model.errors import InvalidPageToken, StoredTurnNotFound
 from session_svc.model.session import (
     DEFAULT_IDLE_MS,
     DEFAULT_LIFETIME_MS,
@@ -52,6 +52,8 @@ def fill_session(message: session_service_pb2.Session, stored: Session) -> None:
     usage.prompt_tokens = used.prompt_tokens
     usage.completion_tokens = used.completion_tokens
     usage.cached_tokens = used.cached_tokens
+    usage.reasoning_tokens = used.reasoning_tokens
+    usage.cache_write_tokens = used.cache_write_tokens
     if stored.metadata:
         message.metadata.update(stored.metadata)
     fill_time(message.create_time, stored.created_ms)
@@ -165,6 +167,21 @@ def turn_page_token(query: TurnQuery, number: int | None) -> str:
 def turns(stored: Sequence[bytes]) -> list[message_pb2.Turn]:
     """Returns stored turns as the contract has them."""
     return [message_pb2.Turn.FromString(turn) for turn in stored]
+
+
+def turn_key(request: session_service_pb2.GetTurnRequest | session_service_pb2.DeleteTurnRequest) -> SessionKey:
+    """Returns the key of a turn's session. Raises `InvalidArgument`, also for what can be no turn's id."""
+    key = SessionKey(request.project or DEFAULT_PROJECT, request.session_id)
+    rules.check_turn_of(key, request.turn_id, request.user_id)
+    return key
+
+
+def turn(stored: bytes, turn_id: str) -> message_pb2.Turn:
+    """Returns a stored turn as the contract has it. Raises `StoredTurnNotFound` where it is another one."""
+    found = message_pb2.Turn.FromString(stored)
+    if found.id != turn_id:  # the store looks for a check sum
+        raise StoredTurnNotFound(turn_id)
+    return found
 
 
 def fork(request: session_service_pb2.ForkSessionRequest) -> Fork:

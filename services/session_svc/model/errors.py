@@ -214,6 +214,29 @@ class TurnNotFound(ServiceError):
         super().__init__(f"turn {turn_id!r} has no journal", metadata={"turn_id": turn_id})
 
 
+class StoredTurnNotFound(ServiceError):
+    """The session has no such turn."""
+
+    code = Code.NOT_FOUND
+    reason = Reason.TURN_NOT_FOUND
+
+    def __init__(self, turn_id: str) -> None:
+        super().__init__(f"turn {turn_id!r} is not stored", metadata={"turn_id": turn_id})
+
+
+class TurnNotLast(ServiceError):
+    """Other turns of the session come after the turn."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = Reason.TURN_NOT_LAST
+
+    def __init__(self, turn_id: str) -> None:
+        super().__init__(
+            f"turn {turn_id!r} is not the last one of its session: later ones stand on it",
+            metadata={"turn_id": turn_id},
+        )
+
+
 class JournalFull(MessageTooLarge):
     """The turn has written as much into its journal as it may."""
 

@@ -139,6 +139,16 @@ def _depth(value: object) -> int:
     return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
 
 
+def check_turn_of(key: SessionKey, turn_id: str, user_id: str) -> None:
+    """Raises `InvalidArgument` for what can't name a turn of a session."""
+    found = Violations()
+    check_resource_id(found, "project", key.project)
+    check_session_id(found, "session_id", key.session_id)
+    check_turn_id(found, "turn_id", turn_id)
+    check_user_id(found, "user_id", user_id)
+    found.check()
+
+
 def check_key(key: SessionKey, user_id: str = "", field: str = "id") -> None:
     """Raises `InvalidArgument` for what can't name a session."""
     found = Violations()

@@ -53,6 +53,8 @@ class Commit(NamedTuple):
     prompt: int
     completion: int
     cached: int
+    reasoning: int
+    cache_write: int
     revision: int
     idle_ms: int
     request: bytes
@@ -133,6 +135,13 @@ class Update(NamedTuple):
     metadata: str
     idle_ms: int | str
     pinned: int | str
+
+
+class Cut(NamedTuple):
+    """cut.lua. An empty `user` is any user."""
+
+    user: str
+    id_sum: int
 
 
 class Delete(NamedTuple):
@@ -218,6 +227,7 @@ SessionCall: TypeAlias = (
     | Create
     | Read
     | Update
+    | Cut
     | Delete
     | Append
     | Confirm
@@ -229,7 +239,7 @@ Call: TypeAlias = SessionCall | IndexCall | LimitCall
 
 SESSION_CALLS: tuple[type[SessionCall], ...] = (
     Begin, Renew, Commit, Abort, AppendEvents, ReadEvents, Leave,
-    Create, Read, Update, Delete, Append, Confirm, Replayed,
+    Create, Read, Update, Cut, Delete, Append, Confirm, Replayed,
 )  # fmt: skip
 OTHER_CALLS: tuple[type[Call], ...] = (Sweep, LimitTake, LimitKeep, LimitFree)
 
@@ -255,6 +265,8 @@ class SessionFields(NamedTuple):
     pinned: bytes | None
     metadata: bytes | None
     history: bytes | None
+    reasoning: bytes | None
+    cache_write: bytes | None
 
 
 class BeginOk(NamedTuple):
@@ -294,6 +306,10 @@ class QueueFull(NamedTuple):
 
 class Missing(NamedTuple):
     """No session, or another user's."""
+
+
+class NotLast(NamedTuple):
+    """Other turns come after it."""
 
 
 class Mismatch(NamedTuple):
@@ -421,6 +437,7 @@ REPLIES: Mapping[type[Call], Mapping[bytes, Any]] = {
     Create: {b"ok": SessionOk, b"exists": Exists},
     Read: {b"ok": SessionOk, b"missing": Missing},
     Update: {b"ok": SessionOk, b"missing": Missing},
+    Cut: {b"ok": SessionOk, b"missing": Missing, b"busy": Busy, b"not_last": NotLast},
     Append: {b"ok": SessionOk, b"lost": Lost},
     Replayed: {b"replay": Replay, b"none": NoReplay},
     LimitTake: {

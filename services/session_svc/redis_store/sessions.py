@@ -17,7 +17,9 @@ from session_svc.model.errors import (
     SessionDamaged,
     SessionFull,
     SessionNotFound,
+    StoredTurnNotFound,
     TurnDamaged,
+    TurnNotLast,
 )
 from session_svc.model.session import (
     LONGEST_LIFETIME_MS,
@@ -46,7 +48,15 @@ from session_svc.redis_store.keys import children_index, fence_key, index_keys, 
 from session_svc.redis_store.script_calls import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import metadata_text, session_of
-from session_svc.redis_store.turn_codec import IsTurn, message_count_of, number_of, plain_element, stored_turn
+from session_svc.redis_store.turn_codec import (
+    IsTurn,
+    id_sum,
+    id_sum_of,
+    message_count_of,
+    number_of,
+    plain_element,
+    stored_turn,
+)
 from session_svc.redis_store.turns import RedisTurns
 
 BATCH = 100
@@ -198,6 +208,32 @@ class RedisSessions:
                 break
         more = session.first_turn <= number <= session.last_turn
         return TurnPage(found, number if more else None, session.expire_ms)
+
+    async def turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> tuple[bytes, Session]:
+        session = await self.get(key, user_id)
+        wanted, high = id_sum(turn_id), session.last_turn
+        while high >= session.first_turn:
+            low = max(high - TURNS_A_READ + 1, session.first_turn)
+            for element in reversed(await self._read_turns(session, low, high)):
+                if id_sum_of(element) == wanted:
+                    return stored_turn(element).turn(self._is_turn), session
+            high = low - 1
+        raise StoredTurnNotFound(turn_id)
+
+    async def delete_turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> Session:
+        await self.turn(key, turn_id, user_id)
+        answer, kept = await self._durability.run(self._scripts.command(key, calls.Cut(user_id, id_sum(turn_id))))
+        reply = reply_of(calls.Cut, answer)
+        match reply:
+            case calls.Busy(ms):
+                raise SessionBusy(key.session_id, ms / 1000)
+            case calls.NotLast():
+                raise TurnNotLast(turn_id)
+            case calls.Missing():
+                raise SessionNotFound(key.session_id)
+        if not kept:
+            raise TooFewReplicas
+        return session_of(key, reply.session)
 
     async def purge(self, purge: Purge) -> Removed:
         index = narrowest_index(purge.project, purge.agent_id, purge.user_id)

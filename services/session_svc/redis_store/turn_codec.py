@@ -127,6 +127,11 @@ def token_of(element: bytes) -> int:
     return _header(element)[3]
 
 
+def id_sum_of(element: bytes) -> int:
+    """Returns the check sum of a stored turn's id. Raises `TurnDamaged`."""
+    return _header(element)[4]
+
+
 def id_sum(turn_id: str) -> int:
     """Returns the check sum of a turn id that stands in the header of its stored turn."""
     return zlib.crc32(turn_id.encode())

@@ -237,6 +237,8 @@ class RedisTurns:
             prompt=usage.prompt_tokens,
             completion=usage.completion_tokens,
             cached=usage.cached_tokens,
+            reasoning=usage.reasoning_tokens,
+            cache_write=usage.cache_write_tokens,
             revision=commit.agent_revision,
             idle_ms=commit.idle_ms,
             request=request.name if request else b"",

@@ -3,13 +3,22 @@
 import pytest
 
 from servicekit.errors import InvalidArgument
-from session_svc.model.errors import AgentDeleted, LeaseLost, SessionAlreadyExists, SessionNotFound
+from session_svc.model.errors import (
+    AgentDeleted,
+    LeaseLost,
+    SessionAlreadyExists,
+    SessionBusy,
+    SessionNotFound,
+    StoredTurnNotFound,
+    TurnNotLast,
+)
 from session_svc.model.session import (
     AgentIncarnation,
     Fork,
     ListPosition,
     NewSession,
     Purge,
+    RequestMark,
     Session,
     SessionChange,
     SessionKey,
@@ -345,3 +354,52 @@ async def test_the_cursor_is_kept(bench: Bench) -> None:
     await bench.agents.keep_cursor("c1")
     await bench.agents.keep_cursor("c2")
     assert await bench.agents.cursor() == "c2"
+
+
+async def test_a_turn_is_found_by_its_id(bench: Bench) -> None:
+    for n in range(20):
+        await bench.turn(f"t{n}", user="ann")
+    for n in (0, 7, 19):
+        turn, session = await bench.sessions.turn(KEY, f"t{n}", "ann")
+        assert turn.startswith(f"t{n}".encode())
+        assert session.last_turn == 20
+    with pytest.raises(StoredTurnNotFound):
+        await bench.sessions.turn(KEY, "t20")
+    for key, user in ((KEY, "bob"), (SessionKey("other", "s1"), ""), (SessionKey("default", "s2"), "")):
+        with pytest.raises(SessionNotFound):
+            await bench.sessions.turn(key, "t1", user)
+    await bench.sessions.fork(Fork(KEY, "s3", up_to=8))
+    assert (await bench.sessions.turn(SessionKey("default", "s3"), "t7"))[0].startswith(b"t7")
+
+
+async def test_the_last_turn_can_be_deleted_with_what_is_remembered_of_its_request(bench: Bench) -> None:
+    mark = RequestMark("r", b"digest")
+    await bench.turn("t1")
+    await bench.commit(await bench.begun("t2", request=mark), request=mark, history_digest=b"d", messages=3)
+    with pytest.raises(TurnNotLast):
+        await bench.sessions.delete_turn(KEY, "t1")
+    with pytest.raises(StoredTurnNotFound):
+        await bench.sessions.delete_turn(KEY, "t3")
+    for key, user in ((KEY, "bob"), (SessionKey("other", "s1"), "")):
+        with pytest.raises(SessionNotFound):
+            await bench.sessions.delete_turn(key, "t2", user)
+    left = await bench.sessions.delete_turn(KEY, "t2")
+    assert (left.last_turn, left.message_count, left.history_digest) == (1, 2, b"")
+    assert left == await bench.sessions.get(KEY)
+    with pytest.raises(StoredTurnNotFound):
+        await bench.sessions.turn(KEY, "t2")
+    again = await bench.begun("t2", request=mark)  # neither the request nor the turn is replayed
+    assert [turn[:2] for turn in again.window] == [b"t1"]
+    assert (await bench.commit(again, request=mark)).turn_number == 2
+    assert (await bench.sessions.delete_turn(KEY, "t2")).last_turn == 1
+    assert (await bench.sessions.delete_turn(KEY, "t1")).turn_count == 0
+    assert (await bench.turn("t4")).turn_number == 1
+
+
+async def test_no_turn_is_deleted_while_another_is_under_way(bench: Bench) -> None:
+    await bench.turn("t1")
+    begun = await bench.begun("t2")
+    with pytest.raises(SessionBusy):
+        await bench.sessions.delete_turn(KEY, "t1")
+    await bench.turns.abort(begun.lease)
+    assert (await bench.sessions.delete_turn(KEY, "t1")).turn_count == 0

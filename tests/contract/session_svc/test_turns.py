@@ -320,9 +320,9 @@ async def test_a_session_never_ends_in_the_middle_of_a_turn(bench: Bench) -> Non
 async def test_usage_and_revision_are_kept(bench: Bench) -> None:
     for n in (1, 2):
         begun = await bench.begun(f"t{n}")
-        await bench.turns.commit(CommitTurn(begun.lease, b"x", 2, usage=Usage(3, 2, 1), agent_revision=n))
+        await bench.turns.commit(CommitTurn(begun.lease, b"x", 2, usage=Usage(3, 2, 1, 4, 5), agent_revision=n))
     stored = await bench.sessions.get(KEY)
-    assert stored.usage == Usage(6, 4, 2)
+    assert stored.usage == Usage(6, 4, 2, 8, 10)
     assert stored.agent_revision == 2
 
 

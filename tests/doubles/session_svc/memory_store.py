@@ -3,7 +3,14 @@
 import secrets
 
 from servicekit.errors import InvalidArgument, Violation
-from session_svc.model.errors import AgentDeleted, SessionAlreadyExists, SessionNotFound
+from session_svc.model.errors import (
+    AgentDeleted,
+    SessionAlreadyExists,
+    SessionBusy,
+    SessionNotFound,
+    StoredTurnNotFound,
+    TurnNotLast,
+)
 from session_svc.model.session import (
     AgentIncarnation,
     BeginTurn,
@@ -94,6 +101,29 @@ class MemorySessions:
         page, rest = ordered[: query.size], ordered[query.size :]
         return TurnPage([turn.turn for turn in page], rest[0].number if rest else None, stored.session.expire_ms)
 
+    async def turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> tuple[bytes, Session]:
+        stored = self._found(key, user_id)
+        for turn, (_, one) in zip(reversed(stored.turns), reversed(stored.leases), strict=True):
+            if one == turn_id:
+                return turn.turn, stored.session
+        raise StoredTurnNotFound(turn_id)
+
+    async def delete_turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> Session:
+        await self.turn(key, turn_id, user_id)
+        stored, state = self._found(key, user_id), self._state
+        if state.held(stored):
+            raise SessionBusy(key.session_id, 1.0)
+        if stored.leases[-1][1] != turn_id:
+            raise TurnNotLast(turn_id)
+        turn = stored.turns.pop()
+        stored.leases.pop()
+        stored.done = ""
+        stored.outcomes = {name: one for name, one in stored.outcomes.items() if one.number < turn.number}
+        state.journals.pop(key, None)
+        session = stored.session
+        messages = session.message_count - turn.message_count
+        return state.change(stored, last_turn=turn.number - 1, message_count=messages, history_digest=b"")
+
     async def purge(self, purge: Purge) -> Removed:
         sessions = turns = 0
         for key in list(self._state.sessions):
@@ -128,7 +158,7 @@ class MemorySessions:
         )
         copy = state.sessions[key]
         copy.turns = [turn for turn in stored.turns if turn.number <= last]
-        copy.leases = [(0, "")] * len(copy.turns)
+        copy.leases = [(0, turn_id) for _, turn_id in stored.leases[: len(copy.turns)]]
         copy.done = f"fork-{secrets.token_hex(8)}"
         return state.change(
             copy,

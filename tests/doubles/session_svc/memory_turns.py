@@ -266,6 +266,8 @@ class MemoryTurns:
                 usage.prompt_tokens + added.prompt_tokens,
                 usage.completion_tokens + added.completion_tokens,
                 usage.cached_tokens + added.cached_tokens,
+                usage.reasoning_tokens + added.reasoning_tokens,
+                usage.cache_write_tokens + added.cache_write_tokens,
             ),
         )
         stored.done = commit.lease.turn_id

@@ -63,7 +63,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_MODEL_NOT_FOUND: _Reason.ValueType  # 26
     """NOT_FOUND. What an OpenAI client names as its model can't be the id of an agent. HTTP only. Metadata: model."""
     REASON_TURN_NOT_FOUND: _Reason.ValueType  # 28
-    """NOT_FOUND. The turn has no journal: it never had one, or it is gone, or the session is. Metadata: turn_id."""
+    """NOT_FOUND. The turn has no journal, or is not stored: it never was, or it is gone, or the session is. Metadata:
+    turn_id.
+    """
     REASON_TOOL_SERVER_NOT_FOUND: _Reason.ValueType  # 27
     """NOT_FOUND. No such tool server in this project. Metadata: tool_server_id."""
     REASON_AGENT_ALREADY_EXISTS: _Reason.ValueType  # 40
@@ -116,6 +118,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION. An approval names a call that does not wait for one: it was decided, or the session went on without
     it. Metadata: tool_call_id.
     """
+    REASON_TURN_NOT_LAST: _Reason.ValueType  # 89
+    """FAILED_PRECONDITION. The turn is not the last one of its session, and what follows stands on it. Metadata: turn_id."""
     REASON_TURN_QUEUE_FULL: _Reason.ValueType  # 100
     """RESOURCE_EXHAUSTED. The gateway, the agent or the session has as many turns running and queued as it may.
     `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.
@@ -240,7 +244,9 @@ REASON_ROUTE_NOT_FOUND: Reason.ValueType  # 25
 REASON_MODEL_NOT_FOUND: Reason.ValueType  # 26
 """NOT_FOUND. What an OpenAI client names as its model can't be the id of an agent. HTTP only. Metadata: model."""
 REASON_TURN_NOT_FOUND: Reason.ValueType  # 28
-"""NOT_FOUND. The turn has no journal: it never had one, or it is gone, or the session is. Metadata: turn_id."""
+"""NOT_FOUND. The turn has no journal, or is not stored: it never was, or it is gone, or the session is. Metadata:
+turn_id.
+"""
 REASON_TOOL_SERVER_NOT_FOUND: Reason.ValueType  # 27
 """NOT_FOUND. No such tool server in this project. Metadata: tool_server_id."""
 REASON_AGENT_ALREADY_EXISTS: Reason.ValueType  # 40
@@ -293,6 +299,8 @@ REASON_APPROVAL_UNKNOWN: Reason.ValueType  # 88
 """FAILED_PRECONDITION. An approval names a call that does not wait for one: it was decided, or the session went on without
 it. Metadata: tool_call_id.
 """
+REASON_TURN_NOT_LAST: Reason.ValueType  # 89
+"""FAILED_PRECONDITION. The turn is not the last one of its session, and what follows stands on it. Metadata: turn_id."""
 REASON_TURN_QUEUE_FULL: Reason.ValueType  # 100
 """RESOURCE_EXHAUSTED. The gateway, the agent or the session has as many turns running and queued as it may.
 `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.

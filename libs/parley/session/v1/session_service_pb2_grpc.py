@@ -70,6 +70,16 @@ class SessionServiceStub:
                 request_serializer=parley_dot_session_dot_v1_dot_session__service__pb2.ListMessagesRequest.SerializeToString,
                 response_deserializer=parley_dot_session_dot_v1_dot_session__service__pb2.ListMessagesResponse.FromString,
                 _registered_method=True)
+        self.GetTurn = channel.unary_unary(
+                '/parley.session.v1.SessionService/GetTurn',
+                request_serializer=parley_dot_session_dot_v1_dot_session__service__pb2.GetTurnRequest.SerializeToString,
+                response_deserializer=parley_dot_session_dot_v1_dot_session__service__pb2.GetTurnResponse.FromString,
+                _registered_method=True)
+        self.DeleteTurn = channel.unary_unary(
+                '/parley.session.v1.SessionService/DeleteTurn',
+                request_serializer=parley_dot_session_dot_v1_dot_session__service__pb2.DeleteTurnRequest.SerializeToString,
+                response_deserializer=parley_dot_session_dot_v1_dot_session__service__pb2.DeleteTurnResponse.FromString,
+                _registered_method=True)
         self.ForkSession = channel.unary_unary(
                 '/parley.session.v1.SessionService/ForkSession',
                 request_serializer=parley_dot_session_dot_v1_dot_session__service__pb2.ForkSessionRequest.SerializeToString,
@@ -145,6 +155,24 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTurn(self, request, context):
+        """Reads a turn of a session by its id. Takes the longer the older it is. Safe to retry.
+        Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_NOT_FOUND, TURN_DAMAGED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTurn(self, request, context):
+        """Deletes the last turn of a session; of a turn before it others have the results, so none is deleted. What it used
+        stays in the session's sums. A repeat of a request that was answered by it runs again. After a lost answer, a retry
+        fails as TURN_NOT_FOUND.
+        Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_NOT_FOUND, TURN_NOT_LAST, SESSION_BUSY (a turn is under way), TURN_DAMAGED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ForkSession(self, request, context):
         """Makes a new session with the history of another up to a turn. Safe to retry with an id of one's own.
         Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_ALREADY_EXISTS.
@@ -206,6 +234,16 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.ListMessages,
                     request_deserializer=parley_dot_session_dot_v1_dot_session__service__pb2.ListMessagesRequest.FromString,
                     response_serializer=parley_dot_session_dot_v1_dot_session__service__pb2.ListMessagesResponse.SerializeToString,
+            ),
+            'GetTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTurn,
+                    request_deserializer=parley_dot_session_dot_v1_dot_session__service__pb2.GetTurnRequest.FromString,
+                    response_serializer=parley_dot_session_dot_v1_dot_session__service__pb2.GetTurnResponse.SerializeToString,
+            ),
+            'DeleteTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTurn,
+                    request_deserializer=parley_dot_session_dot_v1_dot_session__service__pb2.DeleteTurnRequest.FromString,
+                    response_serializer=parley_dot_session_dot_v1_dot_session__service__pb2.DeleteTurnResponse.SerializeToString,
             ),
             'ForkSession': grpc.unary_unary_rpc_method_handler(
                     servicer.ForkSession,
@@ -413,6 +451,60 @@ class SessionService:
             '/parley.session.v1.SessionService/ListMessages',
             parley_dot_session_dot_v1_dot_session__service__pb2.ListMessagesRequest.SerializeToString,
             parley_dot_session_dot_v1_dot_session__service__pb2.ListMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.session.v1.SessionService/GetTurn',
+            parley_dot_session_dot_v1_dot_session__service__pb2.GetTurnRequest.SerializeToString,
+            parley_dot_session_dot_v1_dot_session__service__pb2.GetTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.session.v1.SessionService/DeleteTurn',
+            parley_dot_session_dot_v1_dot_session__service__pb2.DeleteTurnRequest.SerializeToString,
+            parley_dot_session_dot_v1_dot_session__service__pb2.DeleteTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,

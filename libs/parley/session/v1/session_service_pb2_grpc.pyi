@@ -57,6 +57,16 @@ class SessionServiceStub:
     """Lists the messages of a session by pages, oldest first by default. Safe to retry.
     Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN, TURN_DAMAGED.
     """
+    GetTurn: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetTurnRequest, _session_service_pb2.GetTurnResponse]
+    """Reads a turn of a session by its id. Takes the longer the older it is. Safe to retry.
+    Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_NOT_FOUND, TURN_DAMAGED.
+    """
+    DeleteTurn: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteTurnRequest, _session_service_pb2.DeleteTurnResponse]
+    """Deletes the last turn of a session; of a turn before it others have the results, so none is deleted. What it used
+    stays in the session's sums. A repeat of a request that was answered by it runs again. After a lost answer, a retry
+    fails as TURN_NOT_FOUND.
+    Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_NOT_FOUND, TURN_NOT_LAST, SESSION_BUSY (a turn is under way), TURN_DAMAGED.
+    """
     ForkSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]
     """Makes a new session with the history of another up to a turn. Safe to retry with an id of one's own.
     Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_ALREADY_EXISTS.
@@ -97,6 +107,16 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ListMessages: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]  # type: ignore[assignment]
     """Lists the messages of a session by pages, oldest first by default. Safe to retry.
     Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN, TURN_DAMAGED.
+    """
+    GetTurn: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetTurnRequest, _session_service_pb2.GetTurnResponse]  # type: ignore[assignment]
+    """Reads a turn of a session by its id. Takes the longer the older it is. Safe to retry.
+    Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_NOT_FOUND, TURN_DAMAGED.
+    """
+    DeleteTurn: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteTurnRequest, _session_service_pb2.DeleteTurnResponse]  # type: ignore[assignment]
+    """Deletes the last turn of a session; of a turn before it others have the results, so none is deleted. What it used
+    stays in the session's sums. A repeat of a request that was answered by it runs again. After a lost answer, a retry
+    fails as TURN_NOT_FOUND.
+    Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_NOT_FOUND, TURN_NOT_LAST, SESSION_BUSY (a turn is under way), TURN_DAMAGED.
     """
     ForkSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]  # type: ignore[assignment]
     """Makes a new session with the history of another up to a turn. Safe to retry with an id of one's own.
@@ -177,6 +197,28 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.ListMessagesResponse, _abc.Awaitable[_session_service_pb2.ListMessagesResponse]]:
         """Lists the messages of a session by pages, oldest first by default. Safe to retry.
         Fails: SESSION_NOT_FOUND, INVALID_PAGE_TOKEN, TURN_DAMAGED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTurn(
+        self,
+        request: _session_service_pb2.GetTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.GetTurnResponse, _abc.Awaitable[_session_service_pb2.GetTurnResponse]]:
+        """Reads a turn of a session by its id. Takes the longer the older it is. Safe to retry.
+        Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_NOT_FOUND, TURN_DAMAGED.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTurn(
+        self,
+        request: _session_service_pb2.DeleteTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.DeleteTurnResponse, _abc.Awaitable[_session_service_pb2.DeleteTurnResponse]]:
+        """Deletes the last turn of a session; of a turn before it others have the results, so none is deleted. What it used
+        stays in the session's sums. A repeat of a request that was answered by it runs again. After a lost answer, a retry
+        fails as TURN_NOT_FOUND.
+        Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_NOT_FOUND, TURN_NOT_LAST, SESSION_BUSY (a turn is under way), TURN_DAMAGED.
         """
 
     @_abc_1.abstractmethod

@@ -3,8 +3,8 @@
 -- Reply interrupted
 -- Reply lost
 -- Reply session_full
-local token, turn_id, turn, messages, flags, prompt, completion, cached, revision, idle_ms, request, digest, replay_ms,
-  max_replays, max_turns, drop_oldest, claim_ms, id_sum, history, cut_after, end_event, keep_ms = unpack(ARGV)
+local token, turn_id, turn, messages, flags, prompt, completion, cached, reasoning, cache_write, revision, idle_ms,
+  request, digest, replay_ms, max_replays, max_turns, drop_oldest, claim_ms, id_sum, history, cut_after, end_event, keep_ms = unpack(ARGV)
 token, messages, flags, id_sum = tonumber(token), tonumber(messages), tonumber(flags), tonumber(id_sum)
 max_turns, drop_oldest, claim_ms = tonumber(max_turns), drop_oldest == '1', tonumber(claim_ms)
 
@@ -73,6 +73,8 @@ if number - first >= max_turns and not drop_oldest then return {'session_full'} 
 -- These can fail, and a script that fails undoes nothing: they come before anything goes and the turn counts as stored.
 local prompt_sum, completion_sum = digits((v[8] or 0) + prompt), digits((v[9] or 0) + completion)
 if cached ~= '0' then redis.call('HINCRBY', META, 'cached', cached) end
+if reasoning ~= '0' then redis.call('HINCRBY', META, 'reasoning', reasoning) end
+if cache_write ~= '0' then redis.call('HINCRBY', META, 'cache_write', cache_write) end
 if flags < COMPRESSED then turn = turn .. number_field(number) end
 for _ = number, newest do
   held_messages = held_messages - struct.unpack('>I2', redis.call('RPOP', TURNS))

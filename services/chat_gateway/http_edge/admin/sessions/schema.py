@@ -25,6 +25,11 @@ class UsageJson(msgspec.Struct, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    """Of the prompts, those that the provider had cached."""
+    reasoning_tokens: int = 0
+    """Of the completions, those that the model thought with."""
+    cache_write_tokens: int = 0
+    """Of the prompts, those that the provider wrote into its cache."""
 
 
 class SessionJson(msgspec.Struct, kw_only=True):
@@ -137,6 +142,8 @@ def session_json(session: Session) -> SessionJson:
             prompt_tokens=session.usage.prompt_tokens,
             completion_tokens=session.usage.completion_tokens,
             cached_tokens=session.usage.cached_tokens,
+            reasoning_tokens=session.usage.reasoning_tokens,
+            cache_write_tokens=session.usage.cache_write_tokens,
         ),
         metadata=dict(session.metadata),
         create_time=proto_timestamp(session.create_time),

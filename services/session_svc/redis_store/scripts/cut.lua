@@ -1,0 +1,26 @@
+-- Removes the newest turn, with what is remembered of its requests, where it is the one with this check sum of its id and
+-- no turn is under way. What it used stays counted.
+-- Reply ok: session
+-- Reply missing
+-- Reply busy: ms
+-- Reply not_last
+local user, id_sum = unpack(ARGV)
+local session = load()
+if not session or (user ~= '' and session.user ~= user) then return {'missing'} end
+if session.held then return {'busy', ends_in(session)} end
+local element = redis.call('LINDEX', TURNS, -1)
+if not element then return {'missing'} end
+local messages, _, number, _, stored_sum = struct.unpack(HEADER, element)
+if stored_sum ~= tonumber(id_sum) then return {'not_last'} end
+local replays = redis.call('HGETALL', REPLAY)
+local held_messages = digits(redis.call('HGET', META, 'messages') - messages)
+redis.call('RPOP', TURNS)
+for index = 1, #replays, 2 do
+  local turn_number = string.sub(replays[index], 1, 1) == 'r' and string.match(replays[index + 1], '^(%d+)|')
+  if turn_number and tonumber(turn_number) >= number then redis.call('HDEL', REPLAY, replays[index]) end
+end
+-- The digest is that of a history which there is no more; a journal may still hold what was said.
+redis.call('HSET', META, 'last', number - 1, 'messages', held_messages, 'history', '')
+redis.call('HDEL', META, 'done', 'journals')
+redis.call('DEL', JOURNAL)
+return {'ok', load().fields}
