@@ -30,6 +30,7 @@ AGENT = {"name": "X", "template_id": "assistant", "model": {"provider": "mock", 
 CHAT = {"model": "hello", "messages": [{"role": "user", "content": "Hi"}], "store": False}
 BODIES: dict[tuple[str, str], Any] = {
     ("post", "/v1/chat/completions"): CHAT,
+    ("post", "/v1/chat/completions/{completion_id}"): {"metadata": {}},
     ("post", "/v1/embeddings"): {"model": "hello", "input": "Hi"},
     ("post", "/v1/agents"): AGENT,
     ("put", "/v1/agents/{agent_id}"): AGENT,
@@ -241,8 +242,9 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
     for (method, path), scope in scopes.items():
         collection = path.split("/")[2].split(":")[0] if path.startswith("/v1/") else path
         reading = method == "get" or path == "/v1/users:export"
+        stored = SESSIONS_READ if reading else "sessions:admin"
         expected = {
-            "chat": "chat",
+            "chat": "chat" if (method, path) == ("post", "/v1/chat/completions") else stored,
             "embeddings": "chat",
             "agents": AGENTS_READ if reading else AGENTS_WRITE,
             "templates": AGENTS_READ,

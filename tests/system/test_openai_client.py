@@ -223,3 +223,63 @@ def test_an_error_in_mid_stream_is_raised(parley_system: System, client: openai.
         seen.extend(complete(client, agent, HI, stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in seen).startswith("one")
     assert caught.value.code in ("provider_unavailable", "provider_bad_response")
+
+
+def test_it_reads_lists_changes_and_deletes_stored_completions(client: openai.OpenAI, agent: str) -> None:
+    completions = client.chat.completions
+    first, second = complete(client, agent, HI, metadata={"tier": "gold"}), complete(client, agent, HI)
+    found = completions.retrieve(first.id)
+    assert (found.id, found.model, found.created) == (first.id, agent, first.created)
+    assert found.choices[0].message.content == first.choices[0].message.content
+    assert found.usage == first.usage
+    messages = list(completions.messages.list(first.id, limit=1))
+    assert [(one.id, one.role, one.content) for one in messages] == [(f"{first.id}-0", "user", "Hi there")]
+    *_, last = complete(client, agent, HI, stream=True)
+    listed = [one.id for one in completions.list(model=agent, limit=1)]
+    assert listed == [first.id, second.id, last.id]
+    assert [one.id for one in completions.list(model=agent, limit=2, order="desc")] == listed[::-1]
+    assert [one.id for one in completions.list(model=agent, metadata={"tier": "gold"})] == [first.id]
+    changed = completions.update(first.id, metadata={"tier": "silver"})
+    assert (changed.id, changed.model_extra) == (first.id, {"metadata": {"tier": "silver"}})
+    assert list(completions.list(model=agent, metadata={"tier": "gold"})) == []
+    deleted = completions.delete(first.id)
+    assert (deleted.id, deleted.deleted, deleted.object) == (first.id, True, "chat.completion.deleted")
+    unknown = (first.id, "chatcmpl-nothing", "no id", complete(client, agent, HI, store=False).id)
+    for completion_id in unknown:
+        for call in (completions.retrieve, completions.delete, completions.messages.list):
+            with pytest.raises(openai.NotFoundError) as caught:
+                call(completion_id)
+            assert caught.value.code == "turn_not_found"
+
+
+def test_a_completion_that_others_stand_on_is_not_deleted(client: openai.OpenAI, agent: str) -> None:
+    session = {"session_id": f"a:b.{uuid4().hex}"}
+    first = complete(client, agent, HI, extra_body=session)
+    second = complete(client, agent, HI, extra_body=session)
+    assert [one.id for one in client.chat.completions.list(model=agent)] == [first.id, second.id]
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.delete(first.id)
+    assert caught.value.code == "turn_not_last"
+    client.chat.completions.update(second.id, metadata={"a": "b"})  # a colon in the id of a session is no verb
+    client.chat.completions.delete(second.id)
+    client.chat.completions.delete(first.id)
+    third = complete(client, agent, HI, extra_body=session)
+    assert third.choices[0].message.content == "echo:2:Hi there"
+    # What an earlier release gave as the id names no session.
+    bare, header = third.id.partition(".")[0], {"X-Session-ID": session["session_id"]}
+    assert client.chat.completions.retrieve(bare, extra_headers=header).id == third.id
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.retrieve(bare)
+
+
+def test_stored_completions_are_their_users_own(client: openai.OpenAI, agent: str) -> None:
+    own = complete(client, agent, HI, user="ann").id
+    ann, bob = ({"X-User-ID": user} for user in ("ann", "bob"))
+    assert client.chat.completions.retrieve(own, extra_headers=ann).id == own
+    assert [one.id for one in client.chat.completions.list(model=agent, extra_headers=ann)] == [own]
+    assert list(client.chat.completions.list(model=agent, extra_headers=bob)) == []
+    for others in (bob, {"X-Project-ID": "other"}):
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.retrieve(own, extra_headers=others)
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.delete(own, extra_headers=others)

@@ -33,6 +33,7 @@ from chat_gateway.http_edge.admin.access.routes import access_router
 from chat_gateway.http_edge.admin.agents.revisions import revisions_router
 from chat_gateway.http_edge.admin.agents.routes import agents_router
 from chat_gateway.http_edge.admin.agents.schema import with_api_names
+from chat_gateway.http_edge.admin.completions.routes import completions_router
 from chat_gateway.http_edge.admin.docs import docs_file, docs_page, openapi_document
 from chat_gateway.http_edge.admin.openapi import CONFIG
 from chat_gateway.http_edge.admin.process import process_router
@@ -78,6 +79,8 @@ _TRACE_CONTEXT = frozenset({traces.TRACEPARENT.encode(), traces.TRACESTATE.encod
 _READ_HEADERS = frozenset((*REQUEST_HEADERS, b"authorization", b"content-length", b"content-encoding", b"x-request-id"))
 _GIVEN_ONCE = frozenset((*_READ_HEADERS, b"host", b"content-type", b"if-match", b"origin"))
 """Headers that decide something. Two of one are refused: nobody knows which one others went by."""
+_READS = frozenset({"GET", "HEAD"})
+"""Methods with which the stored completions are listed, where POST makes one."""
 _MAX_LINES = 10
 _MAX_REQUEST_ID = 128
 _COLLECTION_DEPTH = 2  # /v1/sessions
@@ -109,7 +112,7 @@ def build_app(
     authorizer = Authorizer(authenticator)
     config_svc, session_svc = Peer(CONFIG_SVC, bounds.rpc_timeout), Peer(SESSION_SVC, bounds.rpc_timeout)
     deps = Dependencies(stubs, config_svc, session_svc, deletion, instances, readiness, bounds, registry)
-    agents, sessions = (agents_router(), revisions_router()), (sessions_router(), users_router())
+    agents, sessions = (agents_router(), revisions_router()), (sessions_router(), users_router(), completions_router())
     routers = (*agents, *sessions, access_router(), audit_router(), process_router())
     admin = Litestar(
         [*routers, docs_page, openapi_document, docs_file],
@@ -181,7 +184,8 @@ class _Edge:
         source = "" if client is None else client[0]
         context = RequestContext(self._request_id(headers), headers, connection_of(scope), receive, send, source)
         path, method = scope["path"], scope["method"]
-        turn_route = self._turn_routes.get(path)
+        listed = path == CHAT_PATH and method in _READS
+        turn_route = None if listed else self._turn_routes.get(path)
         route = "unknown" if turn_route is None else path
         try:
             length = headers.get(b"content-length")
@@ -211,7 +215,8 @@ class _Edge:
 
     async def _serve_turn(self, serve: TurnRoute, path: str, method: str, context: RequestContext) -> int:
         if method != "POST":
-            return await refuse(MethodNotAllowed(method, path, "POST"), context)
+            allowed = "POST, GET" if path == CHAT_PATH else "POST"
+            return await refuse(MethodNotAllowed(method, path, allowed), context)
         # The scheduler bounds turns only once their requests are read: requests being read need a bound of their own.
         limit = self._settings.max_requests
         if self._turn_requests >= limit:

@@ -49,6 +49,17 @@ class ModelNotFound(ServiceError):
         )
 
 
+class CompletionNotFound(ServiceError):
+    """No such chat completion is stored: it never was, it is another user's, or its session has ended."""
+
+    code = Code.NOT_FOUND
+    reason = Reason.TURN_NOT_FOUND
+
+    def __init__(self, completion_id: str) -> None:
+        shown = completion_id[:_MAX_SHOWN]
+        super().__init__(f"there is no stored chat completion {shown!r}", metadata={"completion_id": shown})
+
+
 class HistoryMismatch(ServiceError):
     """The transcript contradicts what is stored. `first` is the place of the first message that differs."""
 

@@ -22,6 +22,14 @@ from chat_gateway.http_edge.admin.agents.schema import (
     TemplateJson,
     UndeleteJson,
 )
+from chat_gateway.http_edge.admin.completions.schema import (
+    CompletionDeleted,
+    CompletionList,
+    CompletionPatch,
+    MessageList,
+    StoredCompletion,
+    StoredMessage,
+)
 from chat_gateway.http_edge.admin.described_rules import PARAMETERS, SCHEMAS, with_rules
 from chat_gateway.http_edge.admin.process import Alive, EvictBody, Evicted, InstanceJson, Ready
 from chat_gateway.http_edge.admin.sessions.schema import (
@@ -43,6 +51,7 @@ Schema = dict[str, Any]
 REQUESTS: Final = [
     ChatCompletionRequest,
     EmbeddingsRequest,
+    CompletionPatch,
     RollbackJson,
     UndeleteJson,
     SessionPatch,
@@ -58,6 +67,11 @@ REQUESTS: Final = [
 ANSWERS: Final = [
     ChatCompletion,
     EmbeddingList,
+    StoredCompletion,
+    CompletionList,
+    CompletionDeleted,
+    StoredMessage,
+    MessageList,
     ErrorBody,
     AgentJson,
     RevisionJson,

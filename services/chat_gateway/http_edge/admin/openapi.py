@@ -54,7 +54,8 @@ def document(app: Litestar) -> bytes:
     whole = app.openapi_schema.to_schema()
     whole["paths"] = {path.replace(f"/{VERB}", ":"): item for path, item in whole["paths"].items()}
     openai = {CHAT_PATH: chat_operation(), EMBEDDINGS_PATH: embeddings_operation()}
-    whole["paths"] |= {path: {"post": operation} for path, operation in openai.items()}
+    for path, operation in openai.items():
+        whole["paths"].setdefault(path, {})["post"] = operation
     _, schemas = msgspec.json.schema_components([*REQUESTS, *ANSWERS], ref_template=SCHEMA_REF)
     whole["components"]["schemas"].update(schemas)
     text = msgspec.json.encode(_as_3_0(whole) | {"openapi": "3.0.3"})

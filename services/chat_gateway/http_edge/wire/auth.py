@@ -68,9 +68,15 @@ class Authorizer:
         caller = await self.authorize(connection.headers.get("authorization"), scope, request.source)
         set_current(replace(caller, request_id=request.id.decode("latin-1"), source="http"))
         known = handler.opt[_QUERY]
-        unknown = [name for name in connection.query_params if name not in known]
+        maps = handler.opt.get("maps", ())
+        unknown = [name for name in connection.query_params if name not in known and _map_of(name) not in maps]
         if unknown:
             raise InvalidArgument([Violation(name, "is not a query parameter of this method") for name in unknown])
+
+
+def _map_of(name: str) -> str:
+    """The parameter that `metadata[key]` is a pair of; a route names its own as its option `maps`."""
+    return name.partition("[")[0] if name.endswith("]") else ""
 
 
 def note_query_parameters(app: Litestar) -> None:

@@ -129,7 +129,7 @@ def session(**fields: Any) -> Session:
         "agent_revision": 2,
         "turn_count": 1,
         "message_count": 2,
-        "usage": {"prompt_tokens": 3, "completion_tokens": 4, "cached_tokens": 1},
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4, "cached_tokens": 1, "reasoning_tokens": 2},
         "metadata": {"lang": "en"},
         "create_time": TIME,
         "last_activity_time": TIME,

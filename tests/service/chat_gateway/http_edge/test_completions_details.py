@@ -67,7 +67,7 @@ async def test_a_stream_shows_it_piece_by_piece(edge: Edge) -> None:
     assert choices[5]["delta"] == {"annotations": [{"type": "url_citation"}]}
     assert choices[5]["finish_reason"] == "stop"
     assert (said[5]["system_fingerprint"], said[5]["service_tier"]) == ("fp", "flex")
-    assert {chunk["id"] for chunk in said} == {"chatcmpl-t1"}
+    assert {chunk["id"] for chunk in said} == {"chatcmpl-t1.s1"}
 
 
 async def test_what_was_shown_is_taken_back(edge: Edge) -> None:

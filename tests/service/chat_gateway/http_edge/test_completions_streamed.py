@@ -20,7 +20,7 @@ from tests.service.chat_gateway.http_edge.edge import (
 )
 
 CHUNK = (
-    'data: {"id":"chatcmpl-t1","object":"chat.completion.chunk","created":1777863721,"model":"hello",'
+    'data: {"id":"chatcmpl-t1.s1","object":"chat.completion.chunk","created":1777863721,"model":"hello",'
     '"choices":[{"index":0,"delta":%s,"logprobs":null,"finish_reason":%s}]%s}\n\n'
 )
 COMMENT = ": keep-alive\n\n"
@@ -41,7 +41,7 @@ async def test_a_stream_byte_by_byte(edge: Edge, include_usage: bool) -> None:
     ]
     if include_usage:
         expected.append(
-            'data: {"id":"chatcmpl-t1","object":"chat.completion.chunk","created":1777863721,"model":"hello",'
+            'data: {"id":"chatcmpl-t1.s1","object":"chat.completion.chunk","created":1777863721,"model":"hello",'
             '"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,'
             '"prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":0}}}\n\n'
         )

@@ -178,7 +178,7 @@ def erasure_json(user_id: str, receipt: EraseUserResponse) -> ErasureJson:
 def _message_json(message: pb.Message, turn: pb.Turn, begun: str) -> SessionMessageJson:
     return SessionMessageJson(
         role=ROLES.get(message.role, "unknown"),
-        content=_content_json(message),
+        content=content_json(message),
         turn_number=turn.number,
         turn_id=turn.id,
         create_time=begun,
@@ -195,7 +195,8 @@ def _message_json(message: pb.Message, turn: pb.Turn, begun: str) -> SessionMess
     )
 
 
-def _content_json(message: pb.Message) -> Any:
+def content_json(message: pb.Message) -> Any:
+    """Returns the content of a message as OpenAI writes it: a text, a list of parts, or null."""
     if message.parts:
         return [_part_json(part) for part in message.parts]
     return message.content or (None if message.tool_calls or message.refusal or message.reasoning else "")

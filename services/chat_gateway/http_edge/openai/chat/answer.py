@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from chat_gateway.http_edge.openai.chat.ids import completion_id
 from chat_gateway.http_edge.openai.chat.schema import (
     AnswerMessage,
     ChatCompletion,
@@ -42,26 +43,29 @@ _encode = msgspec.json.Encoder().encode
 
 def completion(outcome: TurnOutcome, model_name: str) -> bytes:
     """Returns the answer's JSON. `model_name` is what the caller asked for."""
+    return _encode(completion_object(outcome, model_name))
+
+
+def completion_object(outcome: TurnOutcome, model_name: str) -> ChatCompletion:
+    """Returns the answer as OpenAI has it. `model_name` is what the caller asked for."""
     details = outcome.details
-    return _encode(
-        ChatCompletion(
-            id=_completion_id(outcome.turn_id),
-            object="chat.completion",
-            created=int(outcome.begin_time.timestamp()),
-            model=model_name,
-            choices=[
-                Choice(
-                    index=0,
-                    message=_message(outcome.message, details),
-                    logprobs=msgspec.Raw(details.logprobs) if details.logprobs else None,
-                    finish_reason=_reason(outcome.finish_reason),
-                )
-            ],
-            usage=_usage(outcome.usage),
-            system_fingerprint=details.system_fingerprint or msgspec.UNSET,
-            service_tier=details.service_tier or msgspec.UNSET,
-            parley=_notes(outcome) or msgspec.UNSET,
-        )
+    return ChatCompletion(
+        id=completion_id(outcome.turn_id, outcome.session_id),
+        object="chat.completion",
+        created=int(outcome.begin_time.timestamp()),
+        model=model_name,
+        choices=[
+            Choice(
+                index=0,
+                message=_message(outcome.message, details),
+                logprobs=msgspec.Raw(details.logprobs) if details.logprobs else None,
+                finish_reason=_reason(outcome.finish_reason),
+            )
+        ],
+        usage=_usage(outcome.usage),
+        system_fingerprint=details.system_fingerprint or msgspec.UNSET,
+        service_tier=details.service_tier or msgspec.UNSET,
+        parley=_notes(outcome) or msgspec.UNSET,
     )
 
 
@@ -78,7 +82,7 @@ class CompletionChunks:
     def start(self, started: TurnStarted) -> bytes:
         """Returns the first chunk, which names the role."""
         head = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":[' % (
-            _encode(_completion_id(started.turn_id)),
+            _encode(completion_id(started.turn_id, started.session_id)),
             int(started.begin_time.timestamp()),
             _encode(self._model),
         )
@@ -213,10 +217,6 @@ def _has_more(delta: Delta) -> bool:
 def _reason(reason: FinishReason) -> str:
     # OpenAI has no word for it; `parley` says what waits.
     return FinishReason.TOOL_CALLS.value if reason is FinishReason.REQUIRES_APPROVAL else reason.value
-
-
-def _completion_id(turn_id: str) -> str:
-    return f"chatcmpl-{turn_id}"
 
 
 def _usage(usage: Usage) -> CompletionUsage:
