@@ -240,7 +240,7 @@ def test_it_reads_lists_changes_and_deletes_stored_completions(client: openai.Op
     assert [one.id for one in completions.list(model=agent, limit=2, order="desc")] == listed[::-1]
     assert [one.id for one in completions.list(model=agent, metadata={"tier": "gold"})] == [first.id]
     changed = completions.update(first.id, metadata={"tier": "silver"})
-    assert (changed.id, changed.model_extra) == (first.id, {"metadata": {"tier": "silver"}})
+    assert (changed.id, changed.to_dict()["metadata"]) == (first.id, {"tier": "silver"})
     assert list(completions.list(model=agent, metadata={"tier": "gold"})) == []
     deleted = completions.delete(first.id)
     assert (deleted.id, deleted.deleted, deleted.object) == (first.id, True, "chat.completion.deleted")

@@ -137,8 +137,9 @@ async def delete_chat_completion(
     completion_id: FromPath[str], deps: Injected, project: Project, user: UserId = None, session: SessionId = None
 ) -> CompletionDeleted:
     """Deletes a stored completion with its messages: the last one of its session; others stand on those before."""
+    user_id = acting_user(user)
     turn_id, session_id = _ids(completion_id, session)
-    request = pb.DeleteTurnRequest(project=project, session_id=session_id, turn_id=turn_id, user_id=acting_user(user))
+    request = pb.DeleteTurnRequest(project=project, session_id=session_id, turn_id=turn_id, user_id=user_id)
     try:
         await deps.session_svc.call(deps.stubs.sessions.DeleteTurn, request)
     except ServiceError as error:
