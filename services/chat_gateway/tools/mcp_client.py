@@ -1,7 +1,6 @@
 """A tool server that speaks MCP: its session opened when it is needed, and again when it was lost; its tools kept."""
 
 import asyncio
-import functools
 import importlib
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from chat_gateway.tools.credentials import Credentials
 from chat_gateway.tools.mcp_results import as_text
 from chat_gateway.tools.offered import Offer, offer, plain_text
 from chat_gateway.tools.results import failed
-from chat_gateway.tools.secrets import Redaction
+from chat_gateway.tools.secrets import Redaction, redaction_of
 from chat_gateway.tools.server import CallOptions, ServerUnavailable
 from servicekit import traces
 from servicekit.egress import EgressDenied
@@ -74,7 +73,7 @@ class McpClient:
 
     @property
     def redaction(self) -> Redaction:
-        return _redaction(self._credentials.secrets())
+        return redaction_of(self._credentials.secrets())
 
     async def offer(self) -> Offer:
         async with self._listing:
@@ -205,8 +204,3 @@ class McpClient:
 
     def _changed(self) -> None:
         self._stale = True
-
-
-@functools.lru_cache(maxsize=1024)
-def _redaction(secrets: tuple[str, ...]) -> Redaction:
-    return Redaction(secrets)

@@ -116,7 +116,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         self, request: httpx2.Request, body: bytes, call: Exchange | None, asks: bool
     ) -> aiohttp.ClientResponse:
         protocol = {name: value for name, value in request.headers.items() if name.lower() not in _OURS}
-        while True:
+        for attempt in range(2):
             credentials = await self._credentials.headers()
             headers = {**self._headers, **protocol, **credentials, **(call.headers if call is not None else {})}
             seconds = _HEAD_SECONDS if asks or request.method == "GET" else _NOTIFICATION_SECONDS
@@ -131,9 +131,10 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
                 finally:
                     if call is not None and asks:
                         call.waits(None)
-            if response.status != 401 or not self._credentials.refused(credentials):
+            if attempt or response.status != 401 or not self._credentials.refused(credentials):
                 return response
             response.close()
+        raise AssertionError
 
     def _note(self, call: Exchange | None, response: aiohttp.ClientResponse, *, has_session: bool) -> None:
         if response.status in (401, 403):

@@ -1,6 +1,7 @@
 """Secrets as files, and their removal from whatever a server sends back."""
 
 import base64
+import functools
 import html
 import json
 import os
@@ -89,6 +90,12 @@ class Redaction:
     def clean(self, text: str) -> str:
         """Returns the text without any secret."""
         return text if self._pattern is None else self._pattern.sub(REDACTED, text)
+
+
+@functools.lru_cache(maxsize=1024)
+def redaction_of(secrets: tuple[str, ...]) -> Redaction:
+    """Returns the redaction of these secrets, made once."""
+    return Redaction(secrets)
 
 
 def _forms(secret: str) -> set[str]:

@@ -7,12 +7,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from chat_gateway.agents.toolbox import ToolCaller
-from chat_gateway.model.tool_servers import BearerAuth, HeaderAuth, HttpService, McpServer, ToolServer
+from chat_gateway.model.tool_servers import (
+    BearerAuth,
+    HeaderAuth,
+    HttpService,
+    McpServer,
+    OauthClientCredentials,
+    ToolServer,
+)
 from chat_gateway.model.tools import ServerTools
 from chat_gateway.ports import ToolServers
 from chat_gateway.tools.clients import Clients, Key
 from chat_gateway.tools.credentials import Credentials, FixedCredentials
+from chat_gateway.tools.http_service import HttpServiceClient
 from chat_gateway.tools.mcp_client import McpClient, McpTimes
+from chat_gateway.tools.oauth import OauthCredentials
 from chat_gateway.tools.secrets import SecretFiles, SecretUnavailable
 from chat_gateway.tools.server import ServerClient, ServerUnavailable
 from servicekit.egress_http import GuardedClient
@@ -59,10 +68,10 @@ class ServerClients:
             case HeaderAuth(name=header, secret=name):
                 secrets = (self._secrets.read(server.project, name),)
                 headers[header] = secrets[0]
-            case None:
-                pass
-            case _:
-                raise ServerUnavailable("authenticates in a way that this gateway does not know")
+            case OauthClientCredentials(client_secret=name):
+                if user_token:
+                    raise ServerUnavailable("can't have the user's token and one of OAuth at the same time")
+                return OauthCredentials(server.auth, self._secrets.read(server.project, name), self._http)
         if user_token:
             headers["Authorization"] = f"Bearer {user_token}"
             secrets = (*secrets, user_token)
@@ -79,7 +88,7 @@ class ServerClients:
 
                 return lambda: McpClient(f"{server.project}/{server.id}", streams, credentials, self._times)
             case HttpService():
-                raise ServerUnavailable("is of a kind that this gateway does not know")
+                return lambda: HttpServiceClient(kind, self._http, credentials)
 
 
 def _digest(secrets: tuple[str, ...]) -> str:

@@ -122,9 +122,9 @@ class ServerToolbox:
         seconds = self._policy.call_timeout
         try:
             async with asyncio.timeout(seconds + _GRACE_SECONDS):
-                return await bound.client.call(
-                    bound.own_name, given, CallOptions(call_id, seconds, bound.tool.idempotent)
-                )
+                # Ids of calls are the model's, and may come again in another turn.
+                options = CallOptions(f"{self._caller.turn_id}/{call_id}", seconds, bound.tool.idempotent)
+                return await bound.client.call(bound.own_name, given, options)
         except TimeoutError:
             return failed(f"the tool did not answer within {seconds:g} s", ToolOutcome.TIMEOUT)
 

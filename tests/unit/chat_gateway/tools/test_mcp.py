@@ -44,7 +44,7 @@ async def test_tools_are_listed_with_their_hints_and_called(server: McpServerUnd
 
         result = await room.call("calc", "add", '{"a": 20, "b": 22}')
         assert (result.text, result.outcome) == ("42", ToolOutcome.OK)
-        assert server.recorder.calls[-1].meta["parley.dev/call-id"] == "call-1"
+        assert server.recorder.calls[-1].meta["parley.dev/call-id"] == "t-1/call-1"
         assert json.loads((await room.call("calc", "structured")).text) == {"answer": 42}
         assert "image/png" in (await room.call("calc", "picture")).text
 
