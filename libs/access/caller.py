@@ -9,6 +9,7 @@ from contract.enums import HistoryPolicy
 CHAT: Final = "chat"
 AGENTS_READ: Final = "agents:read"
 AGENTS_WRITE: Final = "agents:write"
+TOOLS_WRITE: Final = "tools:write"
 SESSIONS_READ: Final = "sessions:read"
 SESSIONS_ADMIN: Final = "sessions:admin"
 RUNTIME_ADMIN: Final = "runtime:admin"
@@ -20,14 +21,18 @@ SERVICE: Final = "service"
 """Everything, in every project, and on behalf of whoever the peer names. Only Parley's own services have it."""
 
 KEY_SCOPES: Final = frozenset(
-    {CHAT, AGENTS_READ, AGENTS_WRITE, SESSIONS_READ, SESSIONS_ADMIN, RUNTIME_ADMIN, KEYS_ADMIN, AUDIT_READ}
+    {CHAT, AGENTS_READ, AGENTS_WRITE, TOOLS_WRITE, SESSIONS_READ, SESSIONS_ADMIN, RUNTIME_ADMIN, KEYS_ADMIN, AUDIT_READ}
 )
 """The scopes that an API key or a token of a project can carry."""
 
 USER_SCOPES: Final = frozenset({CHAT, AGENTS_READ, SESSIONS_READ, SESSIONS_ADMIN})
 """Those of them that credentials bound to one user can carry: the others reach beyond any user."""
 
-IMPLIED: Final = {AGENTS_WRITE: frozenset({AGENTS_READ}), SESSIONS_ADMIN: frozenset({SESSIONS_READ})}
+IMPLIED: Final = {
+    AGENTS_WRITE: frozenset({AGENTS_READ}),
+    TOOLS_WRITE: frozenset({AGENTS_READ}),
+    SESSIONS_ADMIN: frozenset({SESSIONS_READ}),
+}
 """Who may write may read."""
 
 

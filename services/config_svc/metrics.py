@@ -26,6 +26,12 @@ class Metrics:
             ["operation", "outcome"],
             registry=registry,
         )
+        self._tool_server_writes = Counter(
+            "parley_config_tool_server_writes",
+            "Writes of tool servers by operation and outcome (ok, or the error's reason).",
+            ["operation", "outcome"],
+            registry=registry,
+        )
         self.key_checks = Counter(
             "parley_config_api_key_checks",
             "Checks of API keys by outcome (ok, malformed, unknown, ended).",
@@ -60,6 +66,10 @@ class Metrics:
     def write(self, operation: str) -> AbstractContextManager[None]:
         """Counts one write of agent configs by how the block ends."""
         return _counted(self._writes, operation)
+
+    def tool_server_write(self, operation: str) -> AbstractContextManager[None]:
+        """Counts one write of tool servers by how the block ends."""
+        return _counted(self._tool_server_writes, operation)
 
     def access_write(self, operation: str) -> AbstractContextManager[None]:
         """Counts one write of projects or API keys by how the block ends."""

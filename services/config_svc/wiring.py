@@ -25,17 +25,20 @@ from config_svc.agents.templates import Templates
 from config_svc.audit.log import AuditLog
 from config_svc.edge.access_servicer import AccessServicer
 from config_svc.edge.agents_servicer import AgentConfigServicer, ProviderServicer, TemplateServicer
+from config_svc.edge.tool_servers_servicer import ToolServerServicer
 from config_svc.metrics import Metrics
 from config_svc.postgres.schema_version import current_version, oldest_served, require_usable
 from config_svc.postgres.store import PostgresStore
 from config_svc.postgres.tail import PEER
 from config_svc.settings import ConfigSettings
 from config_svc.sweep import Sweep
+from config_svc.tool_servers.servers import ToolServers
 from parley.config.v1 import (
     access_service_pb2_grpc,
     agent_config_service_pb2_grpc,
     provider_service_pb2_grpc,
     template_service_pb2_grpc,
+    tool_server_service_pb2_grpc,
 )
 from servicekit.errors import StartupError, Unavailable
 from servicekit.lifecycle import Background
@@ -48,6 +51,7 @@ SERVICES = (
     "parley.config.v1.TemplateService",
     "parley.config.v1.ProviderService",
     "parley.config.v1.AccessService",
+    "parley.config.v1.ToolServerService",
 )
 WATCHES = (
     "/parley.config.v1.AgentConfigService/WatchAgentConfigs",
@@ -179,6 +183,10 @@ def _server(
                 ProviderServicer(PublishedProviders(store, clock=_now)),
             ),
             (access_service_pb2_grpc.add_AccessServiceServicer_to_server, access),
+            (
+                tool_server_service_pb2_grpc.add_ToolServerServiceServicer_to_server,
+                ToolServerServicer(ToolServers(store, clock=_now, metrics=metrics)),
+            ),
         ],
         service_names=SERVICES,
         endless=WATCHES,

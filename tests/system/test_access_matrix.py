@@ -17,7 +17,17 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from access.api_key import new_api_key
 from access.authenticator import peer_credential
-from access.caller import AGENTS_READ, AGENTS_WRITE, IMPLIED, KEY_SCOPES, OPERATOR, SERVICE, SESSIONS_READ, USER_SCOPES
+from access.caller import (
+    AGENTS_READ,
+    AGENTS_WRITE,
+    IMPLIED,
+    KEY_SCOPES,
+    OPERATOR,
+    SERVICE,
+    SESSIONS_READ,
+    TOOLS_WRITE,
+    USER_SCOPES,
+)
 from parley.access.v1 import rule_pb2
 from servicekit.rpc_status import from_rpc_error
 from tests.servers.system import System
@@ -27,6 +37,7 @@ KINDS = ("none", "garbage", "unknown", "other project", "missing scope", "revoke
 UNAUTHENTICATED = {"none", "garbage", "unknown", "revoked", "expired"}
 DENIED = {"UNAUTHENTICATED", "SCOPE_MISSING", "PROJECT_DENIED", "USER_DENIED"}
 AGENT = {"name": "X", "template_id": "assistant", "model": {"provider": "mock", "name": "mock-1"}}
+TOOL_SERVER = {"id": "xtool_server_idx", "mcp": {"url": "https://mcp.example/mcp"}}
 CHAT = {"model": "hello", "messages": [{"role": "user", "content": "Hi"}], "store": False}
 BODIES: dict[tuple[str, str], Any] = {
     ("post", "/v1/chat/completions"): CHAT,
@@ -37,6 +48,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("patch", "/v1/agents/{agent_id}"): {"name": "X"},
     ("post", "/v1/agents/{agent_id}:rollback"): {"revision": 1},
     ("post", "/v1/agents/{agent_id}:undelete"): {},
+    ("post", "/v1/tool_servers"): TOOL_SERVER,
+    ("put", "/v1/tool_servers/{tool_server_id}"): TOOL_SERVER,
+    ("patch", "/v1/tool_servers/{tool_server_id}"): {"name": "X"},
     ("patch", "/v1/sessions/{session_id}"): {"metadata": {"a": "b"}},
     ("post", "/v1/sessions/{session_id}:fork"): {},
     ("post", "/v1/sessions:purge"): {"agent_id": "nothing"},
@@ -247,6 +261,7 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
             "chat": "chat" if (method, path) == ("post", "/v1/chat/completions") else stored,
             "embeddings": "chat",
             "agents": AGENTS_READ if reading else AGENTS_WRITE,
+            "tool_servers": AGENTS_READ if reading else TOOLS_WRITE,
             "templates": AGENTS_READ,
             "providers": AGENTS_READ,
             "models": AGENTS_READ,

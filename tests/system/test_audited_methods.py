@@ -19,6 +19,7 @@ from parley.config.v1 import access_service_pb2 as access_pb
 from parley.config.v1 import agent_config_pb2, provider_service_pb2
 from parley.config.v1 import agent_config_service_pb2 as agents_pb
 from parley.config.v1 import template_service_pb2 as templates_pb
+from parley.config.v1 import tool_server_service_pb2 as tools_pb
 from parley.session.v1 import message_pb2, turn_service_pb2
 from parley.session.v1 import session_service_pb2 as sessions_pb
 from tests.servers.mock_model import MODEL
@@ -29,7 +30,7 @@ def services(*modules: Any) -> tuple[str, ...]:
     return tuple(one.full_name for module in modules for one in module.DESCRIPTOR.services_by_name.values())
 
 
-CONFIG = services(agents_pb, templates_pb, provider_service_pb2, access_pb)
+CONFIG = services(agents_pb, templates_pb, provider_service_pb2, access_pb, tools_pb)
 SESSION = services(sessions_pb, turn_service_pb2)
 AUDITED = sorted(method for method, rule in rules_of((*CONFIG, *SESSION)).items() if rule.audited)
 
@@ -59,6 +60,7 @@ class World:
         self.create_key(user_id="ann")
         self.create_session("s1")
         self.turn_id = self.commit_turn("s1")
+        self.call("ToolServerService/CreateToolServer", self.tool_server("t1"))
 
     def close(self) -> None:
         for channel in set(self._channels.values()):
@@ -99,6 +101,10 @@ class World:
         return agents_pb.UpdateAgentConfigRequest(
             project=self.project, agent_config=self.agent(agent_id, name), update_mask=FieldMask(paths=["display_name"])
         )
+
+    def tool_server(self, server_id: str) -> tools_pb.CreateToolServerRequest:
+        server = {"id": server_id, "mcp": {"url": "https://mcp.example/mcp"}}
+        return tools_pb.CreateToolServerRequest(project=self.project, tool_server=server)
 
     def create_key(self, user_id: str = "") -> access_pb.CreateApiKeyResponse:
         key = access_pb.ApiKey(project=self.project, display_name="k", scopes=["chat"], user_id=user_id)
@@ -155,6 +161,11 @@ class World:
             "DeleteTurn": sessions_pb.DeleteTurnRequest(project=project, session_id="s1", turn_id=self.turn_id),
             "DeleteSessions": sessions_pb.DeleteSessionsRequest(project=project, user_id="ann"),
             "ForkSession": sessions_pb.ForkSessionRequest(project=project, session_id="s1"),
+            "CreateToolServer": self.tool_server("t2"),
+            "UpdateToolServer": tools_pb.UpdateToolServerRequest(
+                project=project, tool_server={"id": "t1", "display_name": "x"}
+            ),
+            "DeleteToolServer": tools_pb.DeleteToolServerRequest(project=project, id="t1"),
             "EraseUser": sessions_pb.EraseUserRequest(project=project, user_id="ann"),
         }
         return requests[method.rpartition("/")[2]]

@@ -10,6 +10,7 @@ from parley.config.v1 import (
     agent_config_service_pb2_grpc,
     provider_service_pb2_grpc,
     template_service_pb2_grpc,
+    tool_server_service_pb2_grpc,
 )
 from parley.session.v1 import session_service_pb2_grpc
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from parley.config.v1.agent_config_service_pb2_grpc import AgentConfigServiceAsyncStub
     from parley.config.v1.provider_service_pb2_grpc import ProviderServiceAsyncStub
     from parley.config.v1.template_service_pb2_grpc import TemplateServiceAsyncStub
+    from parley.config.v1.tool_server_service_pb2_grpc import ToolServerServiceAsyncStub
     from parley.session.v1.session_service_pb2_grpc import SessionServiceAsyncStub
 
 CONFIG_SVC = "config_svc"
@@ -33,6 +35,7 @@ class Stubs:
     agent_configs: "AgentConfigServiceAsyncStub"
     templates: "TemplateServiceAsyncStub"
     providers: "ProviderServiceAsyncStub"
+    tool_servers: "ToolServerServiceAsyncStub"
     sessions: "SessionServiceAsyncStub"
 
 
@@ -43,5 +46,6 @@ def make_stubs(config_channel: grpc.aio.Channel, session_channel: grpc.aio.Chann
         agent_configs=agent_config_service_pb2_grpc.AgentConfigServiceStub(config_channel),
         templates=template_service_pb2_grpc.TemplateServiceStub(config_channel),
         providers=provider_service_pb2_grpc.ProviderServiceStub(config_channel),
+        tool_servers=tool_server_service_pb2_grpc.ToolServerServiceStub(config_channel),
         sessions=session_service_pb2_grpc.SessionServiceStub(session_channel),
     )

@@ -40,6 +40,7 @@ from chat_gateway.http_edge.admin.process import process_router
 from chat_gateway.http_edge.admin.routing import VERB, JsonRequest
 from chat_gateway.http_edge.admin.sessions.routes import sessions_router
 from chat_gateway.http_edge.admin.sessions.users import users_router
+from chat_gateway.http_edge.admin.tool_servers.routes import tool_servers_router
 from chat_gateway.http_edge.dependencies import Dependencies, HttpSettings
 from chat_gateway.http_edge.openai.chat.handler import ChatCompletions
 from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH
@@ -112,7 +113,8 @@ def build_app(
     authorizer = Authorizer(authenticator)
     config_svc, session_svc = Peer(CONFIG_SVC, bounds.rpc_timeout), Peer(SESSION_SVC, bounds.rpc_timeout)
     deps = Dependencies(stubs, config_svc, session_svc, deletion, instances, readiness, bounds, registry)
-    agents, sessions = (agents_router(), revisions_router()), (sessions_router(), users_router(), completions_router())
+    agents = (agents_router(), revisions_router(), tool_servers_router())
+    sessions = (sessions_router(), users_router(), completions_router())
     routers = (*agents, *sessions, access_router(), audit_router(), process_router())
     admin = Litestar(
         [*routers, docs_page, openapi_document, docs_file],

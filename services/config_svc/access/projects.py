@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from access.caller import Caller
 from config_svc import paging
 from config_svc.access.api_keys import KEYS_PER_STEP, revoke_some
-from config_svc.audit.events import SELF, agent_event, project_event
+from config_svc.audit.events import SELF, agent_event, project_event, tool_server_event
 from config_svc.metrics import Metrics
 from config_svc.model.change import ChangeType
 from config_svc.model.errors import ProjectInUse, ProjectNotFound
@@ -35,7 +35,7 @@ _PROJECT_WEIGHT = 512
 
 
 class Projects:
-    """The use cases. One transaction of a deletion takes `agents_per_step` agent configs."""
+    """The use cases. One transaction of a deletion takes `agents_per_step` agent configs, or tool servers."""
 
     def __init__(
         self, store: Store, *, clock: Callable[[], datetime], metrics: Metrics, agents_per_step: int = AGENTS_PER_STEP
@@ -110,6 +110,8 @@ class Projects:
         while True:
             while await self._store.transact(lambda transaction: self._delete_some(transaction, project, caller)):
                 pass
+            while await self._store.transact(lambda transaction: self._delete_servers(transaction, project, caller)):
+                pass
             if await self._store.transact(lambda transaction: self._remove(transaction, project)):
                 return
             # Somebody made something before the mark, and committed only now.
@@ -128,6 +130,15 @@ class Projects:
         deleted = [encoded.with_agent(encoded.agent.deleted(now, timedelta(0))) for encoded in live]
         await transaction.record([agent_event("delete", encoded, None, now, caller=caller) for encoded in live])
         await transaction.announce_all(ChangeType.DELETED, deleted, now)
+        return len(gone)
+
+    async def _delete_servers(self, transaction: Transaction, project: Project, caller: Caller | None) -> int:
+        current = await transaction.lock_project(project.id)
+        if current is None or current.uid != project.uid:
+            return 0
+        gone = await transaction.remove_tool_servers(project.id, self._agents_per_step)
+        now = self._clock()
+        await transaction.record([tool_server_event("delete", one, None, now, caller=caller) for one in gone])
         return len(gone)
 
     async def _remove(self, transaction: Transaction, project: Project) -> bool:

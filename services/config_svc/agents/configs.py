@@ -2,10 +2,11 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from config_svc import paging
+from config_svc.agents.references import check_references
 from config_svc.agents.validation import PATH, validate_spec
 from config_svc.audit.events import agent_event
 from config_svc.metrics import Metrics
@@ -22,21 +23,15 @@ from config_svc.model.errors import (
 )
 from config_svc.model.fields import Difference
 from config_svc.model.filter import parse_filter
+from config_svc.model.note import Note
 from config_svc.model.query import After, AgentQuery, OrderField, parse_order, sort_value
 from config_svc.model.spec_json import EncodedAgent, encode_spec, fingerprint, with_template
-from config_svc.ports.store import Claim, Store, Transaction
+from config_svc.ports.claim import Claim
+from config_svc.ports.store import Store, Transaction
 from contract.fields import check_resource_id, is_resource_id
 from servicekit.errors import Violations
 
 REQUEST_ID_LIFETIME = timedelta(hours=24)
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Who writes, and what they say of it."""
-
-    author: str = ""
-    comment: str = ""
 
 
 class AgentConfigs:
@@ -70,12 +65,16 @@ class AgentConfigs:
                 check_resource_id(found, f"{PATH}.id", agent_id)
             if request_id:
                 rules.check_uuid(found, "request_id", request_id)
-            _check_note(found, note)
+            note.check(found)
             now = self._clock()
+            new_id = agent_id or new_agent_id()
+            # Before the lock of references: who holds that one must wait for nobody who deletes the project.
+            held = await transaction.hold_project(project) if is_resource_id(project) else None
+            await check_references(transaction, found, project, new_id, spec, PATH)
             content = await validate_spec(transaction, spec, found, now=now)
-            if await transaction.hold_project(project) is None:
+            if held is None:
                 raise ProjectNotFound(project)
-            agent = AgentConfig(project, agent_id or new_agent_id(), str(uuid.uuid4()), content, 1, now, now)
+            agent = AgentConfig(project, new_id, str(uuid.uuid4()), content, 1, now, now)
             if validate_only:
                 if await transaction.live(project, agent.id) is not None:
                     raise AgentAlreadyExists(agent.id)
@@ -151,8 +150,9 @@ class AgentConfigs:
         async def work(transaction: Transaction) -> AgentConfig:
             current = await _current(transaction, project, agent_id, etag)
             found = Violations()
-            _check_note(found, note)
+            note.check(found)
             merged = fields.merge(found, current.spec, spec, paths)
+            await check_references(transaction, found, project, agent_id, merged, PATH, current=current.spec)
             content = await validate_spec(transaction, merged, found, now=self._clock(), current=current.spec)
             return await self._revise(transaction, "update", current, content, note, validate_only=validate_only)
 
@@ -165,7 +165,7 @@ class AgentConfigs:
         """Makes a new revision with the content of an older one; the content it has already makes none."""
         found = Violations()
         _check_name(found, project, agent_id)
-        _check_note(found, note)
+        note.check(found)
         if number < 1:
             found.add("revision", "is required, at least 1")
         found.check()
@@ -175,9 +175,9 @@ class AgentConfigs:
             older = await transaction.revision(current.uid, number)
             if older is None:
                 raise RevisionNotFound(agent_id, number)
-            content = await validate_spec(
-                transaction, older.spec, Violations(), now=self._clock(), current=current.spec
-            )
+            found = Violations()
+            await check_references(transaction, found, project, agent_id, older.spec, PATH, current=current.spec)
+            content = await validate_spec(transaction, older.spec, found, now=self._clock(), current=current.spec)
             return await self._revise(transaction, "rollback", current, content, note)
 
         with self._metrics.write("rollback"):
@@ -243,6 +243,9 @@ class AgentConfigs:
                 if wanted != current.id:
                     raise AgentAlreadyExists(current.id)
                 return current
+            found = Violations()
+            await check_references(transaction, found, project, wanted, current.spec, PATH)
+            found.check()
             before = EncodedAgent.of(current)
             back = before.with_agent(current.undeleted(wanted))
             await transaction.replace(back)
@@ -328,8 +331,8 @@ async def _replayed(transaction: Transaction, project: str, earlier: Claim, clai
         raise IdempotencyKeyReused(claim.request_id)
     first = await transaction.revision(earlier.uid, 1)
     if first is None:
-        raise AgentNotFound(earlier.agent_id)
-    return AgentConfig(project, earlier.agent_id, earlier.uid, first.spec, 1, first.create_time, first.create_time)
+        raise AgentNotFound(earlier.resource_id)
+    return AgentConfig(project, earlier.resource_id, earlier.uid, first.spec, 1, first.create_time, first.create_time)
 
 
 async def _current(transaction: Transaction, project: str, agent_id: str, etag: str) -> AgentConfig:
@@ -351,10 +354,6 @@ def _check_name(found: Violations, project: str, agent_id: str, field: str = "id
     _check_project(found, project)
     if not agent_id:
         found.add(field, "is required")
-
-
-def _check_note(found: Violations, note: Note) -> None:
-    rules.check_text(found, "comment", note.comment, maximum=rules.MAX_COMMENT_CHARACTERS)
 
 
 def _check_possible(agent_id: str) -> None:

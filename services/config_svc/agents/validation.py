@@ -5,9 +5,9 @@ import itertools
 from dataclasses import replace
 from datetime import datetime
 
-from config_svc.agents.argument_schema import argument_schema_violations
 from config_svc.agents.json_schema import MAX_VIOLATIONS, parameter_violations
 from config_svc.model.agent import DEFAULT_TEMPLATE, MAX_FALLBACKS, AgentSpec, ModelConfig, ModelFallback
+from config_svc.model.argument_schema import argument_schema_violations
 from config_svc.model.errors import ParametersInvalid, TemplateNotFound, missing_template
 from config_svc.model.provider import check_model, union
 from config_svc.model.template import Template, version_order

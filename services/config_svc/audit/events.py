@@ -10,6 +10,8 @@ from config_svc.model.project import Project
 from config_svc.model.rules import Json
 from config_svc.model.spec_json import EncodedAgent
 from config_svc.model.template import Template
+from config_svc.model.tool_server import ToolServer
+from config_svc.model.tool_server_audit import audited
 from contract.fields import DEFAULT_PROJECT
 
 SELF = Caller("service:config_svc", "", frozenset({SERVICE}), source="config_svc")
@@ -60,6 +62,23 @@ def agent_event(
         now,
         before=_agent_state(before) if before is not None else None,
         after=_agent_state(after) if after is not None else None,
+        caller=caller,
+    )
+
+
+def tool_server_event(
+    verb: str, before: ToolServer | None, after: ToolServer | None, now: datetime, *, caller: Caller | None = None
+) -> AuditEvent:
+    """Returns the event `tool_servers.VERB`; at least one of the two states is given."""
+    server = after or before
+    assert server is not None
+    return audit_event(
+        f"tool_servers.{verb}",
+        f"tool_servers/{server.id}",
+        server.project,
+        now,
+        before=audited(before) if before is not None else None,
+        after=audited(after) if after is not None else None,
         caller=caller,
     )
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from access.caller import current
 from config_svc.agents.change_feed import ChangeFeed
-from config_svc.agents.configs import AgentConfigs, Note
+from config_svc.agents.configs import AgentConfigs
 from config_svc.agents.providers import PublishedProviders
 from config_svc.agents.templates import Templates
 from config_svc.edge import agents_convert as convert
 from config_svc.edge.optional_fields import duration_of
+from config_svc.model.note import Note
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1 import agent_config_service_pb2_grpc as agents_grpc
 from parley.config.v1 import provider_service_pb2 as providers_pb

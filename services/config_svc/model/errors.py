@@ -180,3 +180,54 @@ class WatcherTooSlow(ServiceError):
 def missing_template(template_id: str, version: str) -> str:
     """Returns the words for a template, or a version of one, that is not published."""
     return f"template {template_id!r}{f' version {version}' if version else ''} is not published"
+
+
+class ToolServerNotFound(ServiceError):
+    """No such tool server in this project."""
+
+    code = Code.NOT_FOUND
+    reason = Reason.TOOL_SERVER_NOT_FOUND
+
+    def __init__(self, tool_server_id: str) -> None:
+        super().__init__(f"tool server {tool_server_id!r} does not exist", metadata={"tool_server_id": tool_server_id})
+
+
+class ToolServerAlreadyExists(ServiceError):
+    """A tool server with this id already exists."""
+
+    code = Code.ALREADY_EXISTS
+    reason = Reason.TOOL_SERVER_ALREADY_EXISTS
+
+    def __init__(self, tool_server_id: str) -> None:
+        super().__init__(f"tool server {tool_server_id!r} already exists", metadata={"tool_server_id": tool_server_id})
+
+
+class ToolServerInUse(ServiceError):
+    """Agent configs name the tool server; `agent_ids` are the first of `count`."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = Reason.TOOL_SERVER_IN_USE
+
+    def __init__(self, tool_server_id: str, agent_ids: Sequence[str], count: int) -> None:
+        named = ", ".join(agent_ids) + (f" and {count - len(agent_ids)} more" if count > len(agent_ids) else "")
+        super().__init__(
+            f"tool server {tool_server_id!r} is named by agents and can't be deleted: {named}",
+            metadata={
+                "tool_server_id": tool_server_id,
+                "agent_ids": ",".join(agent_ids),
+                "agent_count": str(count),
+            },
+        )
+
+
+class ToolServerChanged(ServiceError):
+    """The etag given is not the tool server's current one (AIP-154)."""
+
+    code = Code.ABORTED
+    reason = Reason.ETAG_MISMATCH
+
+    def __init__(self, tool_server_id: str) -> None:
+        super().__init__(
+            f"tool server {tool_server_id!r} has changed since it was read: read it again, then retry",
+            metadata={"tool_server_id": tool_server_id},
+        )

@@ -5,6 +5,7 @@
     term       = [ "NOT" | "-" ] ( "(" filter ")" | restriction )
     restriction = field ( "=" | "!=" | "<" | "<=" | ">" | ">=" ) value | "labels." key ":*"
     field      = "template_id" | "provider" | "model" | "create_time" | "update_time" | "labels." key
+                 ("kind" in place of the first three where tool servers are listed)
 
 A value is a word or a text in quotes; times are RFC 3339. Text is compared exactly, by code points. A label that an
 agent config does not have makes every comparison false, `!=` too; `labels.k:*` asks whether it has one.
@@ -12,13 +13,14 @@ agent config does not have makes every comparison false, `!=` too; `labels.k:*` 
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
 from config_svc.model import rules
 from config_svc.model.agent import AgentConfig
+from config_svc.model.tool_server import ToolServer
 from servicekit.errors import Violations
 
 MAX_CHARACTERS = 2000
@@ -35,6 +37,7 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 TEXT_FIELDS = ("template_id", "provider", "model")
+TOOL_SERVER_FIELDS = ("kind",)
 TIME_FIELDS = ("create_time", "update_time")
 LABEL = "labels."
 
@@ -81,47 +84,53 @@ class Not:
 Filter: TypeAlias = Comparison | Every | Some | Not
 
 
-def parse_filter(found: Violations, text: str) -> Filter | None:
-    """Returns the filter, None for an empty text; reports a text that is none."""
+def parse_filter(found: Violations, text: str, text_fields: Sequence[str] = TEXT_FIELDS) -> Filter | None:
+    """Returns the filter, None for an empty text; reports a text that is none.
+
+    Besides times and labels it is about `text_fields`: those of agent configs, unless others are given.
+    """
     if not text.strip():
         return None
     try:
         if len(text) > MAX_CHARACTERS:
             raise _WrongError(f"must have at most {MAX_CHARACTERS} characters")
-        return _Parser(_tokens(text)).whole()
+        return _Parser(_tokens(text), text_fields).whole()
     except _WrongError as error:
         found.add("filter", str(error))
         return None
 
 
-def matches(agent: AgentConfig, wanted: Filter) -> bool:
-    """Returns whether the filter holds for an agent config."""
+def matches(one: AgentConfig | ToolServer, wanted: Filter) -> bool:
+    """Returns whether the filter holds for an agent config, or a tool server."""
     match wanted:
         case Every(parts):
-            return all(matches(agent, part) for part in parts)
+            return all(matches(one, part) for part in parts)
         case Some(parts):
-            return any(matches(agent, part) for part in parts)
+            return any(matches(one, part) for part in parts)
         case Not(part):
-            return not matches(agent, part)
+            return not matches(one, part)
         case Comparison(field, sign, value):
-            actual = _value_of(agent, field)
+            actual = _value_of(one, field)
             return actual is not None and (sign == ":*" or bool(OPERATORS[sign](actual, value)))
 
 
-def _value_of(agent: AgentConfig, field: str) -> str | datetime | None:
+def _value_of(one: AgentConfig | ToolServer, field: str) -> str | datetime | None:
+    match field:
+        case "create_time":
+            return one.create_time
+        case "update_time":
+            return one.update_time
+        case _ if field.startswith(LABEL):
+            return one.spec.labels.get(field.removeprefix(LABEL))
+    if isinstance(one, ToolServer):
+        return one.spec.kind
     match field:
         case "template_id":
-            return agent.spec.template_id
+            return one.spec.template_id
         case "provider":
-            return agent.spec.model.provider
-        case "model":
-            return agent.spec.model.name
-        case "create_time":
-            return agent.create_time
-        case "update_time":
-            return agent.update_time
+            return one.spec.model.provider
         case _:
-            return agent.spec.labels.get(field.removeprefix(LABEL))
+            return one.spec.model.name
 
 
 class _WrongError(Exception):
@@ -158,8 +167,9 @@ def _tokens(text: str) -> list[_Token]:
 class _Parser:
     """Reads the tokens from left to right."""
 
-    def __init__(self, tokens: list[_Token]) -> None:
+    def __init__(self, tokens: list[_Token], text_fields: Sequence[str]) -> None:
         self._tokens = tokens
+        self._text_fields = text_fields
         self._place = 0
         self._terms = 0
         self._depth = 0
@@ -204,7 +214,7 @@ class _Parser:
         self._terms += 1
         if self._terms > MAX_TERMS:
             raise _WrongError(f"must have at most {MAX_TERMS} restrictions")
-        field = _field(self._next())
+        field = _field(self._next(), self._text_fields)
         sign = self._next()
         if sign.mark == ":*" and field.startswith(LABEL):
             return Comparison(field, ":*", "")
@@ -225,13 +235,13 @@ class _Parser:
         return self._tokens[self._place - 1]
 
 
-def _field(token: _Token) -> str:
+def _field(token: _Token, text_fields: Sequence[str]) -> str:
     name = {"model.name": "model", "model.provider": "provider"}.get(token.mark, token.mark)
-    if name in TEXT_FIELDS or name in TIME_FIELDS:
+    if name in text_fields or name in TIME_FIELDS:
         return name
     if name.startswith(LABEL) and rules.is_label_key(name.removeprefix(LABEL)):
         return name
-    known = ", ".join((*TEXT_FIELDS, *TIME_FIELDS, "labels.KEY"))
+    known = ", ".join((*text_fields, *TIME_FIELDS, "labels.KEY"))
     raise _WrongError(f"{token.text[:80]!r} is not a field to filter by: {known}")
 
 

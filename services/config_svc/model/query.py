@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from config_svc.model.agent import AgentConfig
 from config_svc.model.filter import Filter
+from config_svc.model.tool_server import ToolServer
 from servicekit.errors import Violations
 
 SortValue: TypeAlias = str | datetime
@@ -31,6 +32,9 @@ class Order:
     descending: bool = False
 
 
+BY_ID = Order()
+
+
 @dataclass(frozen=True, slots=True)
 class After:
     """The place in a list's order after which a page begins."""
@@ -50,15 +54,24 @@ class AgentQuery:
     filter: Filter | None = None
 
 
-def sort_value(agent: AgentConfig, order: Order) -> SortValue:
-    """Returns what `order` sorts an agent config by."""
+@dataclass(frozen=True, slots=True)
+class ToolServerQuery:
+    """Which tool servers of a project, in which order."""
+
+    project: str
+    order: Order = BY_ID
+    filter: Filter | None = None
+
+
+def sort_value(one: AgentConfig | ToolServer, order: Order) -> SortValue:
+    """Returns what `order` sorts an agent config, or a tool server, by."""
     match order.field:
         case OrderField.ID:
-            return agent.id
+            return one.id
         case OrderField.CREATE_TIME:
-            return agent.create_time
+            return one.create_time
         case OrderField.UPDATE_TIME:
-            return agent.update_time
+            return one.update_time
 
 
 def parse_order(found: Violations, text: str) -> Order:

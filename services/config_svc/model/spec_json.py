@@ -18,6 +18,7 @@ from config_svc.model.agent import (
     RequestPolicy,
     SessionPolicy,
 )
+from config_svc.model.json_form import decoded
 from config_svc.model.rules import Json, canonical
 from config_svc.model.tools import AgentTool, ToolPolicy
 
@@ -83,7 +84,7 @@ def decode_spec(encoded: dict[str, Any]) -> AgentSpec:
         elif member.name == "metadata_keys":
             value = tuple(value)
         elif member.name == "tools":
-            value = tuple(AgentTool.decoded(one) for one in value)
+            value = tuple(decoded(AgentTool, one) for one in value)
         values[member.name] = value
     return AgentSpec(**values)
 

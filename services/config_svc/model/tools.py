@@ -1,12 +1,12 @@
 """What an agent may call, and how: the tools of an agent config."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Any, Self
 
 from config_svc.model import rules
+from config_svc.model.json_form import encoded
 from config_svc.model.rules import KIB, Json
 from contract.fields import check_resource_id
 from servicekit.errors import Violations
@@ -102,9 +102,6 @@ class ClientTool:
             rules.check_json(found, f"{path}.parameters", self.parameters, maximum=MAX_SCHEMA_BYTES)
 
 
-_KINDS: dict[str, type[Any]] = {"mcp": ServerTools, "http": ServerTools, "agent": AgentCall, "client": ClientTool}
-
-
 @dataclass(frozen=True, slots=True)
 class AgentTool:
     """One entry: of the kinds, exactly one is set."""
@@ -136,12 +133,7 @@ class AgentTool:
 
     def encoded(self) -> dict[str, Json]:
         """Returns the JSON form, in which only what is set stands."""
-        return {kind: _encoded(tool) for kind, tool in self.kinds}
-
-    @classmethod
-    def decoded(cls, encoded: Mapping[str, Any]) -> Self:
-        """Returns the entry of a JSON form; keys that this release doesn't know are ignored."""
-        return cls(**{kind: _decoded(_KINDS[kind], value) for kind, value in encoded.items() if kind in _KINDS})
+        return encoded(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,24 +195,3 @@ def _check_names(found: Violations, path: str, names: Sequence[str]) -> None:
         found.add(path, f"must have at most {MAX_TOOL_NAMES} entries")
     for index, name in enumerate(names[:MAX_TOOL_NAMES]):
         rules.check_text(found, f"{path}[{index}]", name, maximum=_MAX_NAME, required=True)
-
-
-def _encoded(value: Any) -> Json:
-    if isinstance(value, ApprovalPolicy | ServerTools | AgentCall | ClientTool):
-        set_ = {one.name: getattr(value, one.name) for one in fields(value)}
-        return {name: _encoded(one) for name, one in set_.items() if one not in (None, "", (), False)}
-    if isinstance(value, Mapping):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _decoded(kind: type[Any], encoded: Mapping[str, Any]) -> Any:
-    known = {one.name for one in fields(kind)}
-    values: dict[str, Any] = {
-        name: tuple(one) if isinstance(one, list) else one for name, one in encoded.items() if name in known
-    }
-    # An approval stands as an object with servers and as a flag with agents.
-    approval = values.get("approval")
-    if isinstance(approval, dict):
-        values["approval"] = _decoded(ApprovalPolicy, approval)
-    return kind(**values)

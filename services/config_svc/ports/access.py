@@ -85,7 +85,7 @@ class AccessTransaction(Protocol):
         ...
 
     async def erase_author(self, project: str, author: str, pseudonym: str) -> None:
-        """Puts `pseudonym` where revisions of the project's agent configs have this author."""
+        """Puts `pseudonym` where revisions of the project's agent configs and tool servers have this author."""
         ...
 
 

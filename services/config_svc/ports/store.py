@@ -6,7 +6,6 @@ the caller's; the store has no clock.
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -17,22 +16,13 @@ from config_svc.model.query import After, AgentQuery
 from config_svc.model.spec_json import EncodedAgent
 from config_svc.model.template import Template
 from config_svc.ports.access import AccessStore, AccessTransaction
+from config_svc.ports.claim import Claim
+from config_svc.ports.tool_servers import ToolServerStore, ToolServerTransaction
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A request id and what its first request made (AIP-155). `fingerprint` stands for the request's content."""
-
-    request_id: str
-    fingerprint: str
-    uid: str
-    agent_id: str
-    create_time: datetime
-
-
-class Transaction(AccessTransaction, Protocol):
+class Transaction(AccessTransaction, ToolServerTransaction, Protocol):
     """One transaction. Everything that it reads for writing is locked until it ends."""
 
     async def claim(self, project: str, claim: Claim, *, expired_before: datetime) -> Claim | None:
@@ -115,8 +105,8 @@ class Tail(Protocol):
         ...
 
 
-class Store(AccessStore, Protocol):
-    """Agent configs, their revisions, templates and the feed of changes; and who may touch them."""
+class Store(AccessStore, ToolServerStore, Protocol):
+    """Agent configs, their revisions, templates and the feed of changes; tool servers; and who may touch them."""
 
     async def agent(
         self, project: str, agent_id: str, *, revision: int | None = None, uid: str | None = None

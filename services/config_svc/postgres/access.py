@@ -54,6 +54,8 @@ from config_svc.postgres.tables import (
     api_keys,
     audit_events,
     projects,
+    tool_server_revisions,
+    tool_servers,
 )
 
 
@@ -104,8 +106,10 @@ class PostgresAccessTransaction:
         return gone
 
     async def remove_project(self, project: Project) -> bool:
-        left = select(agent_configs.c.uid).where(agent_configs.c.project == project.id).limit(1)
-        if await self._first(left) is not None or await self.unrevoked_keys(project.uid, 1):
+        for table in (agent_configs, tool_servers):
+            if await self._first(select(table.c.uid).where(table.c.project == project.id).limit(1)) is not None:
+                return False
+        if await self.unrevoked_keys(project.uid, 1):
             return False
         await self._connection.execute(delete(projects).where(projects.c.uid == project.uid))
         return True
@@ -178,11 +182,11 @@ class PostgresAccessTransaction:
         await self._connection.execute(select(erase))
 
     async def erase_author(self, project: str, author: str, pseudonym: str) -> None:
-        revisions = agent_config_revisions
-        own = select(agent_configs.c.uid).where(agent_configs.c.project == project)
-        await self._connection.execute(
-            update(revisions).where(revisions.c.author == author, revisions.c.uid.in_(own)).values(author=pseudonym)
-        )
+        for table, revisions in ((agent_configs, agent_config_revisions), (tool_servers, tool_server_revisions)):
+            own = select(table.c.uid).where(table.c.project == project)
+            await self._connection.execute(
+                update(revisions).where(revisions.c.author == author, revisions.c.uid.in_(own)).values(author=pseudonym)
+            )
 
     async def _first(self, statement: Any) -> AnyRow | None:
         row: AnyRow | None = (await self._connection.execute(statement)).first()

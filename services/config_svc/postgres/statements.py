@@ -1,10 +1,10 @@
 """The SQL of the reads, and what its rows mean. Shared by the pool, transactions and the feed's own connection."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, collate, false, func, literal, not_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, Table, and_, collate, false, func, literal, not_, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,7 +13,7 @@ from config_svc.model.agent import AgentConfig, Revision
 from config_svc.model.change import Change, ChangeType, FeedPosition
 from config_svc.model.filter import LABEL, OPERATORS, TIME_FIELDS, Comparison, Every, Filter, Not, Some
 from config_svc.model.provider import GatewayProviders
-from config_svc.model.query import After, AgentQuery
+from config_svc.model.query import After, AgentQuery, Order
 from config_svc.model.spec_json import decode_spec
 from config_svc.model.template import Template
 from config_svc.postgres.records import decode_agent, decode_placeholders, decode_providers
@@ -55,32 +55,38 @@ def live_agent_at(project: str, agent_id: str, revision: int) -> Select[Any]:
 
 def agents_page(query: AgentQuery, after: After | None, limit: int) -> Select[Any]:
     """Selects one page by its place in an index (keyset), never by counting rows off."""
-    column = agent_configs.c[query.order.field.value]
-    key = tuple_(column, agent_configs.c.uid)
     shown: ColumnElement[bool] = agent_configs.c.delete_time.is_(None)
     if query.show_deleted:
         shown = or_(shown, agent_configs.c.purge_time > query.now)
     statement = select(agent_configs).where(agent_configs.c.project == query.project, shown)
     if query.filter is not None:
-        statement = statement.where(_condition(query.filter))
+        statement = statement.where(condition(query.filter, _filtered))
+    return page(statement, agent_configs, query.order, after, limit)
+
+
+def page(statement: Select[Any], table: Table, order: Order, after: After | None, limit: int) -> Select[Any]:
+    """Selects the page after a place in the order of a table that has `uid`."""
+    column = table.c[order.field.value]
+    key = tuple_(column, table.c.uid)
     if after is not None:
-        start = tuple_(literal(after.value, column.type), literal(after.uid, agent_configs.c.uid.type))
-        statement = statement.where(key < start if query.order.descending else key > start)
-    if query.order.descending:
-        return statement.order_by(column.desc(), agent_configs.c.uid.desc()).limit(limit)
-    return statement.order_by(column, agent_configs.c.uid).limit(limit)
+        start = tuple_(literal(after.value, column.type), literal(after.uid, table.c.uid.type))
+        statement = statement.where(key < start if order.descending else key > start)
+    if order.descending:
+        return statement.order_by(column.desc(), table.c.uid.desc()).limit(limit)
+    return statement.order_by(column, table.c.uid).limit(limit)
 
 
-def _condition(wanted: Filter) -> ColumnElement[bool]:
+def condition(wanted: Filter, column_of: Callable[[str], ColumnElement[Any]]) -> ColumnElement[bool]:
+    """Returns a filter as SQL over what `column_of` gives for its fields."""
     match wanted:
         case Every(parts):
-            return and_(*(_condition(part) for part in parts))
+            return and_(*(condition(part, column_of) for part in parts))
         case Some(parts):
-            return or_(*(_condition(part) for part in parts))
+            return or_(*(condition(part, column_of) for part in parts))
         case Not(part):
-            return not_(_condition(part))
+            return not_(condition(part, column_of))
         case Comparison(field, sign, value):
-            column = _filtered(field)
+            column = column_of(field)
             if sign == ":*":
                 return column.is_not(None)
             # A missing label is null, and "unknown" turned round would stay unknown.

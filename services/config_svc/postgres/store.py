@@ -51,8 +51,10 @@ from config_svc.postgres.tables import (
     agent_config_revisions,
     feed,
     gateway_providers,
+    tool_server_claims,
 )
 from config_svc.postgres.tail import PEER, PostgresTail, answered, forget, listening
+from config_svc.postgres.tool_servers import PostgresToolServers
 from config_svc.postgres.transaction import PostgresTransaction
 from servicekit.errors import Unavailable
 
@@ -67,7 +69,7 @@ _POOL_SECONDS = 2.0
 _TAIL_SECONDS = 1.5
 
 
-class PostgresStore(PostgresAccess):
+class PostgresStore(PostgresAccess, PostgresToolServers):
     """Implements `ports.store.Store`. `url` is SQLAlchemy's (`postgresql+psycopg://`); seconds everywhere.
 
     With `by_transaction` the URL leads to a pooler that gives a session to others between two transactions.
@@ -214,9 +216,11 @@ class PostgresStore(PostgresAccess):
             self._leave(self._close_tail(connection, tail))
 
     async def forget_claims(self, before: datetime) -> int:
-        claims = agent_config_claims
-        statement = delete(claims).where(claims.c.create_time < before)
-        return len(await self._rows(statement.returning(claims.c.request_id)))
+        forgotten = 0
+        for claims in (agent_config_claims, tool_server_claims):
+            statement = delete(claims).where(claims.c.create_time < before)
+            forgotten += len(await self._rows(statement.returning(claims.c.request_id)))
+        return forgotten
 
     async def forget_providers(self, before: datetime) -> int:
         table = gateway_providers

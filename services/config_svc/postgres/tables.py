@@ -40,7 +40,7 @@ agent_config_claims = Table(
     Column("request_id", Uuid(as_uuid=False), primary_key=True),
     Column("fingerprint", Text, nullable=False),
     Column("uid", Uuid(as_uuid=False), nullable=False),
-    Column("agent_id", Text, nullable=False),
+    Column("agent_id", Text, key="resource_id", nullable=False),
     Column("create_time", _TIME, nullable=False),
 )
 
@@ -80,6 +80,41 @@ gateway_providers = Table(
     Column("gateway", Uuid(as_uuid=False), primary_key=True),
     Column("providers", JSONB, nullable=False),
     Column("expire_time", _TIME, nullable=False),
+)
+
+tool_servers = Table(
+    "tool_servers",
+    metadata,
+    Column("uid", Uuid(as_uuid=False), primary_key=True),
+    Column("project", Text(collation="C"), nullable=False),
+    Column("id", Text(collation="C"), nullable=False),
+    Column("spec", JSONB, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("create_time", _TIME, nullable=False),
+    Column("update_time", _TIME, nullable=False),
+)
+
+tool_server_revisions = Table(
+    "tool_server_revisions",
+    metadata,
+    Column("uid", Uuid(as_uuid=False), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("spec", JSONB, nullable=False),
+    Column("create_time", _TIME, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("changed_fields", ARRAY(Text), nullable=False),
+)
+
+tool_server_claims = Table(
+    "tool_server_claims",
+    metadata,
+    Column("project", Text(collation="C"), primary_key=True),
+    Column("request_id", Uuid(as_uuid=False), primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("uid", Uuid(as_uuid=False), nullable=False),
+    Column("tool_server_id", Text, key="resource_id", nullable=False),
+    Column("create_time", _TIME, nullable=False),
 )
 
 projects = Table(

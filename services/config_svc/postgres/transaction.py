@@ -14,8 +14,9 @@ from config_svc.model.errors import AgentAlreadyExists
 from config_svc.model.provider import GatewayProviders
 from config_svc.model.spec_json import EncodedAgent
 from config_svc.model.template import Template
-from config_svc.ports.store import Claim
+from config_svc.ports.claim import Claim
 from config_svc.postgres.access import PostgresAccessTransaction
+from config_svc.postgres.claims import take_claim
 from config_svc.postgres.records import encode_agent, encode_placeholders
 from config_svc.postgres.statements import (
     AnyRow,
@@ -34,35 +35,16 @@ from config_svc.postgres.tables import (
     agent_configs,
     templates,
 )
+from config_svc.postgres.tool_servers import PostgresToolServerTransaction
 
 _LIVE_ID = "agent_configs_live_id"
 
 
-class PostgresTransaction(PostgresAccessTransaction):
+class PostgresTransaction(PostgresAccessTransaction, PostgresToolServerTransaction):
     """Implements `config_svc.ports.store.Transaction` on a connection with an open transaction."""
 
     async def claim(self, project: str, claim: Claim, *, expired_before: datetime) -> Claim | None:
-        claims = agent_config_claims
-        same = (claims.c.project == project, claims.c.request_id == claim.request_id)
-        await self._connection.execute(delete(claims).where(*same, claims.c.create_time < expired_before))
-        # Waits for a concurrent holder; when that one rolls back, the claim is ours.
-        taken = await self._connection.execute(
-            upsert(claims)
-            .values(
-                project=project,
-                request_id=claim.request_id,
-                fingerprint=claim.fingerprint,
-                uid=claim.uid,
-                agent_id=claim.agent_id,
-                create_time=claim.create_time,
-            )
-            .on_conflict_do_nothing()
-            .returning(claims.c.uid)
-        )
-        if taken.one_or_none() is not None:
-            return None
-        row = (await self._connection.execute(select(claims).where(*same))).one()
-        return Claim(row.request_id, row.fingerprint, row.uid, row.agent_id, row.create_time)
+        return await take_claim(self._connection, agent_config_claims, project, claim, expired_before=expired_before)
 
     async def live(self, project: str, agent_id: str) -> AgentConfig | None:
         return await self._agent(live_agent(project, agent_id).with_for_update())

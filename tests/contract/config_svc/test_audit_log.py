@@ -10,12 +10,13 @@ import pytest
 from access.caller import KEY_SCOPES
 from config_svc.access.api_keys import ApiKeys
 from config_svc.access.projects import Projects
-from config_svc.agents.configs import AgentConfigs, Note
+from config_svc.agents.configs import AgentConfigs
 from config_svc.agents.templates import Templates
 from config_svc.audit.log import AuditLog
 from config_svc.model.agent import AgentLimits
 from config_svc.model.audit import AuditEvent, AuditQuery
 from config_svc.model.errors import AgentAlreadyExists, AgentNotFound, EtagMismatch, TemplateConflict
+from config_svc.model.note import Note
 from config_svc.model.template import Template
 from config_svc.ports.store import Store, Transaction
 from config_svc.sweep import Sweep

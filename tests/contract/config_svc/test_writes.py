@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from config_svc.agents.configs import AgentConfigs, Note
+from config_svc.agents.configs import AgentConfigs
 from config_svc.model.agent import AgentLimits, AgentSpec, MemoryPolicy, ModelConfig, SessionPolicy
 from config_svc.model.errors import (
     AgentAlreadyExists,
@@ -21,6 +21,7 @@ from config_svc.model.errors import (
     IdempotencyKeyReused,
     RevisionNotFound,
 )
+from config_svc.model.note import Note
 from config_svc.model.rules import canonical
 from config_svc.model.spec_json import encode_spec
 from config_svc.model.template import Template

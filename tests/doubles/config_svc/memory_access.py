@@ -52,6 +52,8 @@ class MemoryAccessTransaction:
     async def remove_project(self, project: Project) -> bool:
         if any(agent.project == project.id for agent in self._state.agents.values()):
             return False
+        if any(server.project == project.id for server in self._state.tool_servers.values()):
+            return False
         if await self.unrevoked_keys(project.uid, 1):
             return False
         del self._state.projects[project.id]
@@ -105,6 +107,10 @@ class MemoryAccessTransaction:
         for key, revision in self._state.revisions.items():
             if key[0] in own and revision.author == author:
                 self._state.revisions[key] = replace(revision, author=pseudonym)
+        servers = {one.uid for one in self._state.tool_servers.values() if one.project == project}
+        for key, snapshot in self._state.tool_server_revisions.items():
+            if key[0] in servers and snapshot.author == author:
+                self._state.tool_server_revisions[key] = replace(snapshot, author=pseudonym)
 
 
 class MemoryAccess:

@@ -11,8 +11,9 @@ from config_svc.model.change import Change
 from config_svc.model.project import Project
 from config_svc.model.provider import GatewayProviders
 from config_svc.model.template import Template
+from config_svc.model.tool_server import ToolServer, ToolServerRevision
 from config_svc.ports.access import KeyChange
-from config_svc.ports.store import Claim
+from config_svc.ports.claim import Claim
 
 
 @dataclass(slots=True)
@@ -36,6 +37,9 @@ class State:
     last_event: int = 0
     last_key_change: int = 0
     secrets: dict[str, bytes] = field(default_factory=dict)
+    tool_servers: dict[str, ToolServer] = field(default_factory=dict)
+    tool_server_revisions: dict[tuple[str, int], ToolServerRevision] = field(default_factory=dict)
+    tool_server_claims: dict[tuple[str, str], Claim] = field(default_factory=dict)
 
     def copy(self) -> "State":
         """Returns what a transaction may change."""
@@ -52,6 +56,9 @@ class State:
             hashes=dict(self.hashes),
             key_changes=list(self.key_changes),
             events=list(self.events),
+            tool_servers=dict(self.tool_servers),
+            tool_server_revisions=dict(self.tool_server_revisions),
+            tool_server_claims=dict(self.tool_server_claims),
         )
 
     def live(self, project: str, agent_id: str) -> AgentConfig | None:

@@ -16,13 +16,15 @@ from config_svc.model.provider import GatewayProviders
 from config_svc.model.query import After, AgentQuery, SortValue, sort_value
 from config_svc.model.spec_json import EncodedAgent
 from config_svc.model.template import Template
-from config_svc.ports.store import Claim, Transaction
+from config_svc.ports.claim import Claim
+from config_svc.ports.store import Transaction
 from tests.doubles.config_svc.memory_access import MemoryAccess, MemoryAccessTransaction
+from tests.doubles.config_svc.memory_tool_servers import MemoryToolServers, MemoryToolServerTransaction
 
 T = TypeVar("T")
 
 
-class MemoryTransaction(MemoryAccessTransaction):
+class MemoryTransaction(MemoryAccessTransaction, MemoryToolServerTransaction):
     """One transaction on a copy of the state."""
 
     async def claim(self, project: str, claim: Claim, *, expired_before: datetime) -> Claim | None:
@@ -93,7 +95,7 @@ class MemoryTransaction(MemoryAccessTransaction):
             await self.announce(change, encoded, time)
 
 
-class MemoryStore(MemoryAccess):
+class MemoryStore(MemoryAccess, MemoryToolServers):
     """Everything in this process' memory."""
 
     def __init__(self) -> None:
@@ -188,6 +190,9 @@ class MemoryStore(MemoryAccess):
         async with self._writer:
             kept = {key: one for key, one in self._state.claims.items() if one.create_time >= before}
             gone, self._state.claims = len(self._state.claims) - len(kept), kept
+            servers = self._state.tool_server_claims
+            kept = {key: one for key, one in servers.items() if one.create_time >= before}
+            gone, self._state.tool_server_claims = gone + len(servers) - len(kept), kept
             return gone
 
     async def compact(self, before: datetime, keep: int) -> int:

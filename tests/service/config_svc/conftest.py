@@ -14,6 +14,7 @@ from parley.config.v1 import (
     agent_config_service_pb2_grpc,
     provider_service_pb2_grpc,
     template_service_pb2_grpc,
+    tool_server_service_pb2_grpc,
 )
 from parley.config.v1 import agent_config_pb2 as agents_pb
 from parley.config.v1 import template_service_pb2 as templates_pb
@@ -30,6 +31,7 @@ class Running:
         self.channel = channel
         self.agents: Any = agent_config_service_pb2_grpc.AgentConfigServiceStub(channel)
         self.templates: Any = template_service_pb2_grpc.TemplateServiceStub(channel)
+        self.tool_servers: Any = tool_server_service_pb2_grpc.ToolServerServiceStub(channel)
         self.access: Any = access_service_pb2_grpc.AccessServiceStub(channel)
         self.providers: Any = provider_service_pb2_grpc.ProviderServiceStub(channel)
 

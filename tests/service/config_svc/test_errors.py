@@ -15,6 +15,7 @@ from parley.config.v1 import access_service_pb2 as access_pb
 from parley.config.v1 import agent_config_pb2 as agents_pb
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1 import template_service_pb2 as templates_pb
+from parley.config.v1 import tool_server_service_pb2 as tools_pb
 from servicekit.errors import ServiceError
 from servicekit.rpc_status import from_rpc_error
 from tests.service.config_svc.conftest import Running, agent, publish
@@ -76,6 +77,16 @@ def access(method: str, **fields: Any) -> Call:
 
 def new_key(*scopes: str, **fields: Any) -> Call:
     return access("CreateApiKey", api_key=access_pb.ApiKey(scopes=scopes, **fields))
+
+
+def tools(method: str, **fields: Any) -> Call:
+    """A call of ToolServerService."""
+    request = getattr(tools_pb, f"{method}Request")(**fields)
+    return lambda service: getattr(service.tool_servers, method)(request)
+
+
+def server(server_id: str = "github", **fields: Any) -> dict[str, Any]:
+    return {"id": server_id, "mcp": {"url": "https://mcp.example/mcp"}, **fields}
 
 
 UID = str(uuid.uuid4())
@@ -171,15 +182,52 @@ REASONS: list[tuple[str, str, Call, dict[str, str]]] = [
     ("ABORTED", "ETAG_MISMATCH", update(agent("there", etag="stale")), {"agent_id": "there"}),
     ("ABORTED", "ETAG_MISMATCH", deleting("there", etag="stale"), {"agent_id": "there"}),
     ("ABORTED", "ETAG_MISMATCH", rolling_back("there", 1, etag="stale"), {"agent_id": "there"}),
+    ("INVALID_ARGUMENT", "INVALID_FIELD", tools("CreateToolServer", tool_server=server("No")), {}),
+    ("INVALID_ARGUMENT", "INVALID_FIELD", tools("CreateToolServer", tool_server=server(), request_id="1"), {}),
+    ("INVALID_ARGUMENT", "INVALID_FIELD", tools("CreateToolServer", tool_server={"id": "a"}), {}),
+    ("INVALID_ARGUMENT", "INVALID_FIELD", tools("CreateToolServer", tool_server=server(), project="No"), {}),
+    ("INVALID_ARGUMENT", "INVALID_FIELD", tools("GetToolServer"), {}),
+    ("INVALID_ARGUMENT", "INVALID_FIELD", tools("ListToolServers", filter="model = x"), {}),
+    ("INVALID_ARGUMENT", "INVALID_FIELD", tools("UpdateToolServer"), {}),
+    ("INVALID_ARGUMENT", "INVALID_FIELD", tools("DeleteToolServer"), {}),
+    ("INVALID_ARGUMENT", "INVALID_PAGE_TOKEN", tools("ListToolServers", page_token="x"), {}),
+    ("INVALID_ARGUMENT", "INVALID_PAGE_TOKEN", tools("ListToolServerRevisions", id="used", page_token="x"), {}),
+    ("NOT_FOUND", "PROJECT_NOT_FOUND", tools("CreateToolServer", tool_server=server(), project="nowhere"), {}),
+    ("NOT_FOUND", "TOOL_SERVER_NOT_FOUND", tools("GetToolServer", id="none"), {"tool_server_id": "none"}),
+    ("NOT_FOUND", "TOOL_SERVER_NOT_FOUND", tools("GetToolServer", id="No\0"), {"tool_server_id": "No\0"}),
+    ("NOT_FOUND", "TOOL_SERVER_NOT_FOUND", tools("UpdateToolServer", tool_server=server("none")), {}),
+    ("NOT_FOUND", "TOOL_SERVER_NOT_FOUND", tools("DeleteToolServer", id="none"), {}),
+    ("NOT_FOUND", "TOOL_SERVER_NOT_FOUND", tools("ListToolServerRevisions", id="none"), {}),
+    (
+        "ALREADY_EXISTS",
+        "TOOL_SERVER_ALREADY_EXISTS",
+        tools("CreateToolServer", tool_server=server("used")),
+        {"tool_server_id": "used"},
+    ),
+    (
+        "ABORTED",
+        "ETAG_MISMATCH",
+        tools("UpdateToolServer", tool_server=server("used", etag="stale")),
+        {"tool_server_id": "used"},
+    ),
+    ("ABORTED", "ETAG_MISMATCH", tools("DeleteToolServer", id="used", etag="stale"), {"tool_server_id": "used"}),
+    (
+        "FAILED_PRECONDITION",
+        "TOOL_SERVER_IN_USE",
+        tools("DeleteToolServer", id="used"),
+        {"tool_server_id": "used", "agent_ids": "there", "agent_count": "1"},
+    ),
+    ("INVALID_ARGUMENT", "INVALID_FIELD", create(agent(tools=[{"mcp": {"tool_server": "none"}}])), {}),
     ("OUT_OF_RANGE", "CURSOR_TOO_OLD", watch(cursor="A" * 32), {}),
 ]
 
 
 @pytest.fixture
 async def furnished(service: Running) -> Running:
-    """The service with one agent config, `there`, and a template that needs a parameter, `strict`."""
+    """The service with one agent config, `there`, that uses the tool server `used`, and the template `strict`."""
     await service.templates.PublishTemplate(publish(template_id="strict", required=["company"]))
-    await create(agent("there"))(service)
+    await tools("CreateToolServer", tool_server=server("used"))(service)
+    await create(agent("there", tools=[{"mcp": {"tool_server": "used"}}]))(service)
     return service
 
 
@@ -193,6 +241,82 @@ async def test_each_reason(furnished: Running) -> None:
         for secret in ("psycopg", "sqlalchemy", "SELECT", "Traceback"):
             assert secret not in str(error)
     assert await listing(show_deleted=True)(furnished) == before
+
+
+async def test_every_violation_of_a_tool_server_comes_at_once(furnished: Running) -> None:
+    call = {"name": "a b", "method": "HEAD", "path": "x", "parameters": {"type": "string"}}
+    bad = {
+        "id": "-",
+        "display_name": "x" * 201,
+        "http": {
+            "base_url": "ftp://x",
+            "headers": {"Authorization": "x", "Host": "x", "a b": "x", "ok": "ä"},
+            "calls": [call],
+            "openapi": "[",
+        },
+        "auth": {"oauth": {"token_url": "https://u:p@x/", "client_secret": "/etc/passwd", "scopes": ["a b"]}},
+        "labels": {"Bad Key": "v"},
+    }
+    error = await failure(tools("CreateToolServer", tool_server=bad, request_id="1", comment="\0")(furnished))
+    assert [violation.field for violation in error.violations] == [
+        "tool_server.id",
+        "request_id",
+        "comment",
+        "tool_server.display_name",
+        "tool_server.http.base_url",
+        "tool_server.http.headers",
+        "tool_server.http.headers",
+        "tool_server.http.headers",
+        "tool_server.http.headers.ok",
+        "tool_server.http",
+        "tool_server.http.calls[0].name",
+        "tool_server.http.calls[0].description",
+        "tool_server.http.calls[0].method",
+        "tool_server.http.calls[0].path",
+        "tool_server.auth.oauth.token_url",
+        "tool_server.auth.oauth.client_id",
+        "tool_server.auth.oauth.client_secret",
+        "tool_server.auth.oauth.scopes[0]",
+        "tool_server.labels",
+        "tool_server.http.openapi",
+        "tool_server.http.calls[0].parameters.type",
+    ]
+
+
+async def test_a_tool_server_comes_back_as_it_was_written(furnished: Running) -> None:
+    call = {"name": "get", "description": "Gets.", "method": "GET", "path": "/a", "idempotent": True}
+    headers = {"X-Team": "cx"}
+    kinds: list[dict[str, Any]] = [
+        {"mcp": {"url": "https://mcp.example:8443/mcp?a=b", "headers": headers}, "auth": {"bearer": {"secret": "a.b"}}},
+        {
+            "http": {"base_url": "http://crm", "calls": [call | {"parameters": {"type": "object"}}]},
+            "auth": {"header": {"name": "X-Key", "secret": "k"}},
+        },
+        {
+            "http": {
+                "base_url": "http://crm",
+                "openapi": '{"openapi": "3.0.3", "paths": {"/a": {"get": {"operationId": "a"}}}}',
+            },
+            "auth": {"oauth": {"token_url": "https://idp/", "client_id": "c", "client_secret": "s", "scopes": ["x"]}},
+            "labels": {"team": "cx"},
+            "display_name": "CRM",
+        },
+    ]
+    for index, kind in enumerate(kinds):
+        wanted = tools_pb.ToolServerRevision(tool_server={"id": f"s{index}", **kind}).tool_server
+        made = (await tools("CreateToolServer", tool_server=wanted)(furnished)).tool_server
+        read = (await tools("GetToolServer", id=f"s{index}")(furnished)).tool_server
+        assert read == made
+        assert (read.project, read.revision, bool(read.uid), bool(read.etag)) == ("default", 1, True, True)
+        for name in ("project", "uid", "revision", "etag", "create_time", "update_time"):
+            read.ClearField(name)
+        assert read == wanted
+    listed = (await tools("ListToolServers", filter="kind = http")(furnished)).tool_servers
+    assert [one.id for one in listed] == ["s1", "s2"]
+    changed = await tools("UpdateToolServer", tool_server={"id": "s0", "mcp": {"url": "https://other/"}})(furnished)
+    assert changed.tool_server.mcp.headers == headers
+    revisions = (await tools("ListToolServerRevisions", id="s0")(furnished)).revisions
+    assert [(one.tool_server.revision, list(one.changed_fields)) for one in revisions] == [(2, ["mcp.url"]), (1, [])]
 
 
 async def test_a_reused_request_id(furnished: Running) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from config_svc.agents.argument_schema import argument_schema_violations
 from config_svc.edge.agents_convert import agent_to_proto, difference_to_proto, spec_of
 from config_svc.model.agent import AgentConfig, AgentSpec, ModelConfig
+from config_svc.model.argument_schema import argument_schema_violations
 from config_svc.model.fields import compared, differences
 from config_svc.model.spec_json import decode_spec, encode_spec
 from config_svc.model.tools import (

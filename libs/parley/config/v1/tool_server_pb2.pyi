@@ -155,7 +155,7 @@ class McpServer(_message.Message):
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Optional. Headers that are no secret, at most 32; names are tokens (RFC 9110), values at most 1024 printable ASCII
-        characters. Not `Authorization`, and none that HTTP itself needs.
+        characters. Not `Authorization`, and none that HTTP or MCP itself needs. Values stand in no audit event.
         """
 
     def __init__(
@@ -205,8 +205,9 @@ class HttpService(_message.Message):
     base_url: _builtins.str
     """Required. What paths are resolved against, as McpServer.url."""
     openapi: _builtins.str
-    """Optional. An OpenAPI 3 document as JSON text, at most 1 MiB; each operation with an operationId is a tool. Exactly
-    one of openapi and calls is given. References to other documents are refused.
+    """Optional. An OpenAPI 3 document as JSON text, at most 1 MiB; each operation with an operationId is a tool: 1 to 256
+    of them, ids unique. It nests at most 64 levels and holds at most 100000 values. References to other documents are
+    refused. Exactly one of openapi and calls is given.
     """
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -214,7 +215,7 @@ class HttpService(_message.Message):
 
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___HttpCall]:
-        """Optional. Calls one by one, at most 128, names unique."""
+        """Optional. Calls one by one, at most 128, names unique, together at most 512 KiB as JSON."""
 
     def __init__(
         self,
@@ -251,13 +252,15 @@ class HttpCall(_message.Message):
     method: _builtins.str
     """Required. `GET`, `POST`, `PUT`, `PATCH` or `DELETE`."""
     path: _builtins.str
-    """Required. Below base_url; `{name}` is filled from the arguments, percent-encoded."""
+    """Required. Below base_url, with a `/` at its head, at most 2048 characters; `{name}` is filled from the arguments,
+    percent-encoded, and stands for a property of `parameters`.
+    """
     idempotent: _builtins.bool
     """Optional. Whether a repeat does no harm; GET, PUT and DELETE are idempotent without it (RFC 9110 9.2.2)."""
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
-        """Optional. JSON Schema (2020-12) of the arguments; of type object. Arguments that the path does not name go into the
-        query of GET and DELETE, and into a JSON body otherwise.
+        """Optional. JSON Schema (2020-12) of the arguments; of type object, at most 64 KiB as JSON. Arguments that the path
+        does not name go into the query of GET and DELETE, and into a JSON body otherwise.
         """
 
     def __init__(
@@ -349,7 +352,7 @@ class HeaderAuth(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. The header's name."""
+    """Required. The header's name: a token (RFC 9110) of at most 128 characters, none that HTTP or MCP itself needs."""
     secret: _builtins.str
     """Required. The secret's name."""
     def __init__(
@@ -387,7 +390,7 @@ class OauthClientCredentials(_message.Message):
     """Optional. OAuth's `resource` (RFC 8707), as McpServer.url."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. At most 32 scopes (RFC 6749 3.3)."""
+        """Optional. At most 32 scopes (RFC 6749 3.3), each of at most 256 characters."""
 
     def __init__(
         self,

@@ -79,7 +79,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_TOOL_SERVER_ALREADY_EXISTS: _Reason.ValueType  # 44
     """ALREADY_EXISTS. A tool server with this id is there. Metadata: tool_server_id."""
     REASON_ETAG_MISMATCH: _Reason.ValueType  # 60
-    """ABORTED. The etag given is not the current one; read again, then retry. Metadata: agent_id or session_id."""
+    """ABORTED. The etag given is not the current one; read again, then retry. Metadata: agent_id, session_id or
+    tool_server_id.
+    """
     REASON_SESSION_BUSY: _Reason.ValueType  # 61
     """ABORTED. Another turn of the session is running and the caller chose `reject`, or waited as long as it could.
     `google.rpc.RetryInfo` says when to retry. Metadata: session_id.
@@ -260,7 +262,9 @@ REASON_PROJECT_ALREADY_EXISTS: Reason.ValueType  # 43
 REASON_TOOL_SERVER_ALREADY_EXISTS: Reason.ValueType  # 44
 """ALREADY_EXISTS. A tool server with this id is there. Metadata: tool_server_id."""
 REASON_ETAG_MISMATCH: Reason.ValueType  # 60
-"""ABORTED. The etag given is not the current one; read again, then retry. Metadata: agent_id or session_id."""
+"""ABORTED. The etag given is not the current one; read again, then retry. Metadata: agent_id, session_id or
+tool_server_id.
+"""
 REASON_SESSION_BUSY: Reason.ValueType  # 61
 """ABORTED. Another turn of the session is running and the caller chose `reject`, or waited as long as it could.
 `google.rpc.RetryInfo` says when to retry. Metadata: session_id.

@@ -226,7 +226,7 @@ PATHS: Mapping[str, str] = {
 """The writable fields of the JSON, and their paths in an update mask."""
 
 
-_CONFIG = "agent_config."
+_PREFIXES = ("agent_config.", "tool_server.")
 _COUNTS = ("max_concurrent_turns", "requests_per_minute")
 
 
@@ -234,7 +234,8 @@ def json_path(path: str) -> str:
     """Returns what a field of the contract, such as `agent_config.display_name`, is called in this API."""
     if path == "request_id":
         return "Idempotency-Key"
-    path = path.removeprefix(_CONFIG).replace(".approval.tools", ".approval")
+    prefix = next((one for one in _PREFIXES if path.startswith(one)), "")
+    path = path.removeprefix(prefix).replace(".approval.tools", ".approval")
     return "name" + path.removeprefix("display_name") if path.startswith("display_name") else path
 
 

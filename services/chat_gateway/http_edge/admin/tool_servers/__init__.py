@@ -1,0 +1,1 @@
+"""Routes of tool servers and their revisions."""
