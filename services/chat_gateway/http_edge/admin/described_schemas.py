@@ -42,6 +42,7 @@ from chat_gateway.http_edge.admin.sessions.schema import (
     SessionPatch,
     UserJson,
 )
+from chat_gateway.http_edge.admin.tool_servers.schema import ToolServerJson, ToolServerRevisionJson
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletion, ChatCompletionRequest
 from chat_gateway.http_edge.openai.embeddings.schema import EmbeddingList, EmbeddingsRequest
 from chat_gateway.http_edge.wire.errors import ErrorBody
@@ -79,6 +80,8 @@ ANSWERS: Final = [
     TemplateJson,
     ProviderJson,
     ModelCardJson,
+    ToolServerJson,
+    ToolServerRevisionJson,
     SessionJson,
     SessionMessageJson,
     Purged,
@@ -94,26 +97,35 @@ ANSWERS: Final = [
 ]
 """Described by msgspec, which includes the docstrings of the classes, as the framework does not."""
 
-AGENT_BODIES: Final = {"create_agent": "AgentInput", "replace_agent": "AgentInput", "patch_agent": "AgentPatch"}
-"""What callers write of an agent config, by the operation that takes it."""
+_RESOURCES = {"Agent": ("agent", "An agent config"), "ToolServer": ("tool_server", "A tool server")}
+"""What is written and read in different schemas: the name in operations, and in words."""
+
+BODIES: Final = {
+    f"{verb}_{operation}": f"{name}{kind}"
+    for name, (operation, _) in _RESOURCES.items()
+    for verb, kind in (("create", "Input"), ("replace", "Input"), ("patch", "Patch"))
+}
+"""What callers write of these, by the operation that takes it."""
 
 _OUTPUT_ONLY = frozenset({"object", "uid", "revision", "create_time", "update_time", "delete_time", "purge_time"})
-_ALWAYS = {"Agent": ("uid", "revision")}
+_ALWAYS = dict.fromkeys(_RESOURCES, ("uid", "revision"))
 """Fields that every answer has, though nothing stands for them in a request."""
-_INPUT = "An agent config to store. What an answer has beyond this is output only, and ignored in requests (AIP-203)."
-_PATCH = "Fields of an agent config to change, as a JSON merge patch (RFC 7396): objects merge, null clears."
+_INPUT = "{} to store. What an answer has beyond this is output only, and ignored in requests (AIP-203)."
+_PATCH = "{}: fields to change, as a JSON merge patch (RFC 7396): objects merge, null clears."
 
 
 def describe_schemas(schemas: dict[str, Schema]) -> None:
-    """Completes the schemas of the classes: the bodies of agent configs, required fields of answers, rules of requests.
+    """Completes the schemas of the classes: the bodies of resources, required fields of answers, rules of requests.
 
     No field keeps a default: generators would have clients send it, or take it for something that must be sent.
     """
-    whole = schemas["Agent"]
-    given = {name: field for name, field in whole["properties"].items() if name not in _OUTPUT_ONLY}
-    patched = given | {"labels": given["labels"] | {"additionalProperties": {"type": "string", "nullable": True}}}
-    for name, text, fields in (("AgentInput", _INPUT, given), ("AgentPatch", _PATCH, patched)):
-        schemas[name] = whole | {"title": name, "description": text, "properties": dict(fields)}
+    for resource, (_, words) in _RESOURCES.items():
+        whole = schemas[resource]
+        given = {name: field for name, field in whole["properties"].items() if name not in _OUTPUT_ONLY}
+        patched = given | {"labels": given["labels"] | {"additionalProperties": {"type": "string", "nullable": True}}}
+        for kind, text, fields in (("Input", _INPUT, given), ("Patch", _PATCH, patched)):
+            name = f"{resource}{kind}"
+            schemas[name] = whole | {"title": name, "description": text.format(words), "properties": dict(fields)}
     answers = {kind.__name__.removesuffix("Json") for kind in ANSWERS}
     for name, schema in schemas.items():
         schema["title"] = name  # generators call classes by it

@@ -10,8 +10,8 @@ from litestar.routes import HTTPRoute
 
 from access.caller import CHAT
 from chat_gateway.http_edge.admin.described_schemas import (
-    AGENT_BODIES,
     ANSWERS,
+    BODIES,
     REQUESTS,
     describe_schemas,
     parameter_schema,
@@ -99,7 +99,7 @@ def _describe_operation(operation: dict[str, Any], path: str, json_lines: JsonLi
     operation["tags"] = [re.split("[/:]", area)[0]]
     for parameter in operation.get("parameters", ()):
         parameter["schema"] = parameter_schema(parameter["name"], parameter["schema"])
-    if body := AGENT_BODIES.get(operation["operationId"]):
+    if body := BODIES.get(operation["operationId"]):
         operation["requestBody"]["content"]["application/json"]["schema"] = {"$ref": SCHEMA_REF.format(name=body)}
     if json_lines is not None:
         content = operation["responses"]["200"]["content"]

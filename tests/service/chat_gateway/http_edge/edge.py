@@ -31,7 +31,12 @@ from chat_gateway.model.turn import (
     Usage,
 )
 from contract.enums import Role
-from parley.config.v1 import agent_config_service_pb2_grpc, provider_service_pb2_grpc, template_service_pb2_grpc
+from parley.config.v1 import (
+    agent_config_service_pb2_grpc,
+    provider_service_pb2_grpc,
+    template_service_pb2_grpc,
+    tool_server_service_pb2_grpc,
+)
 from parley.session.v1 import session_service_pb2_grpc
 from servicekit.interceptors import ErrorMapping
 
@@ -266,6 +271,7 @@ async def _serve_peers(peers: Peers) -> AsyncIterator[grpc.aio.Channel]:
     agent_config_service_pb2_grpc.add_AgentConfigServiceServicer_to_server(peers, server)
     template_service_pb2_grpc.add_TemplateServiceServicer_to_server(peers, server)
     provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(peers, server)
+    tool_server_service_pb2_grpc.add_ToolServerServiceServicer_to_server(peers, server)
     session_service_pb2_grpc.add_SessionServiceServicer_to_server(peers, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
