@@ -5,8 +5,8 @@ Expands only. A project that the release before deletes takes its tool servers a
 
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
