@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from chat_gateway.grpc_edge.convert import events_to_proto, outcome_to_proto, request_from_proto, tools_to_proto
+from chat_gateway.http_edge.admin.completions.schema import stored_completion, stored_messages
 from chat_gateway.http_edge.openai.chat.answer import CompletionChunks, completion
 from chat_gateway.http_edge.openai.chat.request import decode_request, to_turn_request
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletionRequest
@@ -25,6 +26,7 @@ from chat_gateway.model.turn import Delta, FinishReason, Message, Tool, TurnOutc
 from contract.enums import Role
 from parley.chat.v1 import chat_service_pb2 as pb
 from parley.session.v1 import message_pb2
+from parley.session.v1.session_service_pb2 import Session
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 ACTIVITIES = (
@@ -124,3 +126,23 @@ def test_a_preview_shows_tools_as_the_provider_gets_them() -> None:
         {"type": "object"},
         True,
     )
+
+
+def test_a_stored_completion_is_what_its_caller_saw() -> None:
+    user, assistant, tool = message_pb2.ROLE_USER, message_pb2.ROLE_ASSISTANT, message_pb2.ROLE_TOOL
+    call = message_pb2.ToolCall(id="c1", name="read", arguments="{}")
+    waits = message_pb2.ToolCall(id="a1", name="delete", arguments="{}")
+    messages = [
+        message_pb2.Message(role=user, content="hi"),
+        message_pb2.Message(role=assistant, content="Wait.", tool_calls=[call]),
+        message_pb2.Message(role=tool, tool_call_id="c1", content="x"),
+        message_pb2.Message(role=assistant, content="Ok?", tool_calls=[waits]),
+    ]
+    turn = message_pb2.Turn(id="t", messages=messages, answer_start=1, awaiting_approval=["a1"])
+    turn.finish_reason = message_pb2.FINISH_REASON_REQUIRES_APPROVAL
+    session = Session(id="s", agent_id="a")
+    stored = stored_completion(turn, session)
+    assert stored.choices[0].message.content == "Wait.\n\nOk?"
+    assert stored.choices[0].finish_reason == "tool_calls"
+    assert [one.tool_call_id for one in stored.parley.requires_approval] == ["a1"]  # type: ignore[union-attr]
+    assert [one.content for one in stored_messages(turn, session)] == ["hi"]

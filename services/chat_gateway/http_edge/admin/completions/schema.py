@@ -9,6 +9,7 @@ from chat_gateway.http_edge.admin.sessions.schema import content_json
 from chat_gateway.http_edge.openai.chat.answer import completion_object
 from chat_gateway.http_edge.openai.chat.ids import completion_id
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletion, ContentPart, FunctionCall, ToolCall
+from chat_gateway.model.answers import agents_part, pending_approvals, visible
 from chat_gateway.model.turn import TurnOutcome
 from contract.wire import ROLES
 from parley.session.v1 import message_pb2 as pb
@@ -80,12 +81,13 @@ def stored_completion(turn: pb.Turn, session: Session) -> StoredCompletion:
         turn_number=stored.number,
         session_expire_time=None,
         agent_revision=stored.agent_revision,
-        message=stored.messages[-1],
+        message=visible(agents_part(stored), stored.awaiting),
         finish_reason=stored.finish_reason,
         usage=stored.usage,
         model=stored.model,
         begin_time=stored.begin_time,
         details=stored.details,
+        pending=pending_approvals(stored.messages, stored.awaiting),
     )
     whole = completion_object(outcome, session.agent_id)
     fields = {name: getattr(whole, name) for name in whole.__struct_fields__}
@@ -95,7 +97,9 @@ def stored_completion(turn: pb.Turn, session: Session) -> StoredCompletion:
 def stored_messages(turn: pb.Turn, session: Session) -> list[StoredMessage]:
     """Returns the messages of a turn that its completion answered, oldest first."""
     whole = completion_id(turn.id, session.id)
-    return [_message(message, f"{whole}-{number}") for number, message in enumerate(list(turn.messages)[:-1])]
+    answer_start = turn.answer_start if turn.HasField("answer_start") else -1
+    asked = list(turn.messages)[:answer_start]
+    return [_message(message, f"{whole}-{number}") for number, message in enumerate(asked)]
 
 
 def _message(message: pb.Message, message_id: str) -> StoredMessage:
