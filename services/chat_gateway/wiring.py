@@ -15,12 +15,14 @@ from access.peer_channel import as_service
 from access.rules import rules_of
 from chat_gateway.aborts import Aborts, AbortTimes
 from chat_gateway.admission import Admission
+from chat_gateway.agents.toolbox import Toolboxes
 from chat_gateway.clients.config_client import ConfigClient
 from chat_gateway.clients.provider_publisher import ProviderPublisher
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.session_client import SessionAdminClient, SessionClient, SessionReaderClient
 from chat_gateway.clients.stubs import Stubs, make_stubs
 from chat_gateway.clients.template_publisher import publish_templates
+from chat_gateway.clients.tool_servers import ToolServerDirectory, ToolServerTimes
 from chat_gateway.clients.turn_calls import turn_calls
 from chat_gateway.config_directory import ConfigDirectory, WatchTimes
 from chat_gateway.deletion import AgentDeletion
@@ -51,6 +53,7 @@ from chat_gateway.templates.assistant import AssistantTemplate, AssistantTemplat
 from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.templates.plugins import all_templates
 from chat_gateway.templates.router import RouterTemplate
+from chat_gateway.tools.opening import ToolsConfig, open_toolboxes
 from chat_gateway.turn import TurnRunner
 from parley.chat.v1 import chat_service_pb2_grpc, runtime_service_pb2_grpc
 from servicekit.channels import open_channel
@@ -106,7 +109,8 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             background.keep("access watch", functools.partial(keys.follow, access.keys, key_times(settings)))
         stubs = make_stubs(config_channel, session_channel)
         templates = TemplateCatalog(all_templates([AssistantTemplate(), AssistantTemplate1(), RouterTemplate()]))
-        core = await _core(stack, settings, stubs, session_channel, templates)
+        toolboxes = await stack.enter_async_context(_toolboxes(settings, stubs, background))
+        core = await _core(stack, settings, stubs, session_channel, templates, toolboxes)
         health = ProvidersHealth(core.providers)
         readiness = Readiness(config_channel, session_channel, core.configs, access.keys, health.report)
 
@@ -233,6 +237,7 @@ async def _core(
     stubs: Stubs,
     session_channel: grpc.aio.Channel,
     templates: TemplateCatalog,
+    toolboxes: Toolboxes,
 ) -> _Core:
     models = ModelMetrics()
     providers = await _providers(stack, settings, models)
@@ -262,11 +267,12 @@ async def _core(
         metrics=TurnMetrics(),
         turn_timeout=settings.turn_timeout,
         bounds=settings.request_bounds,
+        toolboxes=toolboxes,
     )
     turns = FinishingTurns(runner)
     stack.push_async_callback(turns.close)
     reader = SessionReaderClient(stubs, timeout=settings.peer_timeout)
-    preview = PromptPreview(configs, reader, instances, settings.request_bounds)
+    preview = PromptPreview(configs, reader, instances, settings.request_bounds, toolboxes)
     deletion = AgentDeletion(client, SessionAdminClient(stubs, timeout=settings.peer_timeout), configs, instances)
     embeddings = Embeddings(
         configs=configs,
@@ -277,6 +283,22 @@ async def _core(
         timeout=settings.turn_timeout,
     )
     return _Core(turns, preview, embeddings, instances, scheduler, configs, deletion, providers)
+
+
+def _toolboxes(
+    settings: GatewaySettings, stubs: Stubs, background: Background
+) -> AbstractAsyncContextManager[Toolboxes]:
+    config = ToolsConfig(
+        egress_allow=settings.egress_allow,
+        secrets_dir=settings.secrets_dir,
+        connect_timeout=settings.tools_connect_timeout,
+        list_ttl=settings.tools_list_ttl,
+        max_connections=settings.max_tool_connections,
+        idle_timeout=settings.tools_idle_timeout,
+    )
+    times = ToolServerTimes(max_age=settings.config_max_age)
+    servers = ToolServerDirectory(stubs, times, timeout=settings.config_read_timeout)
+    return open_toolboxes(config, servers, background)
 
 
 async def _providers(
