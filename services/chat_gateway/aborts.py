@@ -37,14 +37,15 @@ class Aborts:
         self._times = times
         self._running: set[asyncio.Task[None]] = set()
 
-    def start(self, lease: Lease) -> asyncio.Task[None] | None:
+    def start(self, lease: Lease, error: ServiceError | None = None) -> asyncio.Task[None] | None:
         """Releases the lease, and asks again until session_svc has answered; returns what does so.
 
-        None where too many wait for an answer already: the lease is left to run out.
+        A journal of the turn ends with the error. None where too many wait for an answer already: the lease is left to
+        run out.
         """
         if len(self._running) >= self._times.max_aborts:
             return None
-        task = asyncio.get_running_loop().create_task(self._abort(lease))
+        task = asyncio.get_running_loop().create_task(self._abort(lease, error))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
@@ -70,22 +71,22 @@ class Aborts:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _abort(self, lease: Lease) -> None:
+    async def _abort(self, lease: Lease, error: ServiceError | None) -> None:
         try:
             async with asyncio.timeout(self._times.resolve):
-                await self._abort_until_answered(lease)
+                await self._abort_until_answered(lease, error)
         except TimeoutError:
             log.warning("abort_unresolved", session_id=lease.session_id, turn_id=lease.turn_id)
 
-    async def _abort_until_answered(self, lease: Lease) -> None:
+    async def _abort_until_answered(self, lease: Lease, error: ServiceError | None) -> None:
         pause = self._times.retry_pause
         while True:
             try:
-                await self._sessions.abort(lease)
-            except ServiceError as error:
-                if error.code in UNREACHABLE:
+                await self._sessions.abort(lease, error)
+            except ServiceError as refused:
+                if refused.code in UNREACHABLE:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, self._times.max_retry_pause)
                     continue
-                log.info("abort_refused", turn_id=lease.turn_id, reason=error.reason)
+                log.info("abort_refused", turn_id=lease.turn_id, reason=refused.reason)
             return

@@ -1,7 +1,8 @@
 """Holds a turn lease while the agent works: renews it, stops the turn when it is lost, releases it."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -9,10 +10,11 @@ from typing import Self
 import structlog
 
 from chat_gateway.aborts import Aborts
-from chat_gateway.model.errors import CommitCutShort, CommitUnresolved
+from chat_gateway.model.errors import CommitCutShort, CommitUnresolved, TurnTimeout
+from chat_gateway.model.journal import JournalEntry
 from chat_gateway.model.turn import AgentConfig, Committed, Lease, Turn
 from chat_gateway.ports import Sessions
-from servicekit.errors import UNREACHABLE, ServiceError
+from servicekit.errors import UNREACHABLE, Cancelled, Internal, ServiceError
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +54,16 @@ class TurnStop:
             self.error = error
             self._scope.reschedule(asyncio.get_running_loop().time())
 
+    def reason_of(self, error: BaseException | None) -> ServiceError:
+        """Returns what a turn that ended with this exception failed with, as its journal says it."""
+        if isinstance(error, ServiceError):
+            return error
+        if isinstance(error, asyncio.CancelledError):
+            if self.error is not None:
+                return self.error
+            return TurnTimeout("turn") if self._scope.expired() else Cancelled("the turn was cancelled")
+        return Internal()
+
     async def disarm(self) -> None:
         """Lets the turn run on without its bound: what a commit has begun, only its answer may end.
 
@@ -89,9 +101,14 @@ class HeldLease:
         self._stop_renewing()
         if self._released:
             return
-        abort = self._aborts.start(self._lease)
+        abort = self._aborts.start(self._lease, self._stop.reason_of(error) if self._lease.journaled else None)
         if abort is not None and isinstance(error, Exception):
             await asyncio.wait((abort,), timeout=self._times.abort_wait)
+
+    async def append(self, first: int, entries: Sequence[JournalEntry]) -> str:
+        """Adds entries to the turn's journal, as `Sessions.append`; whatever ends the turn then ends the journal."""
+        self._lease = replace(self._lease, journaled=True)
+        return await self._sessions.append(self._lease, first, entries)
 
     async def release(self) -> None:
         """Ends a turn that has nothing to commit; waits a little for its places in limits to be free."""
@@ -150,7 +167,8 @@ class HeldLease:
         while True:
             begin = clock()
             try:
-                self._lease = await self._sessions.renew(self._lease, times.renew_interval)
+                renewed = await self._sessions.renew(self._lease, times.renew_interval)
+                self._lease = replace(self._lease, expire_time=renewed.expire_time)
             except ServiceError as error:
                 # While session_svc is unreachable the lease may still be ours; past its end it may be somebody else's.
                 if error.code not in UNREACHABLE or datetime.now(UTC) >= self._lease.expire_time:

@@ -1,12 +1,14 @@
 """What a turn needs of the world: the configs of agents, tool servers, and sessions. Adapters are in `clients`."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from chat_gateway.model.journal import JournalEntry, JournalEvent
 from chat_gateway.model.tool_servers import ToolServer
 from chat_gateway.model.turn import AgentConfig, Begun, Committed, Lease, Message, Turn, TurnLimit, TurnRequest
+from servicekit.errors import ServiceError
 
 
 class Configs(Protocol):
@@ -91,8 +93,28 @@ class Sessions(Protocol):
         """Stores the turn whole. Safe to repeat with the same turn."""
         ...
 
-    async def abort(self, lease: Lease) -> None:
-        """Releases the lease and stores nothing. Safe to repeat."""
+    async def abort(self, lease: Lease, error: ServiceError | None = None) -> None:
+        """Releases the lease and stores nothing. Safe to repeat. A journal of the turn ends with the error."""
+        ...
+
+    async def append(self, lease: Lease, first: int, entries: Sequence[JournalEntry]) -> str:
+        """Adds entries to the turn's journal, and returns the id of the last; `first` counts them under this lease.
+
+        Safe to repeat. Raises `RemoteError` (LEASE_LOST, TURN_INTERRUPTED, MESSAGE_TOO_LARGE).
+        """
+        ...
+
+
+class Journals(Protocol):
+    """Journals of turns, as their sessions' users may read them."""
+
+    def watch(
+        self, project: str, session_id: str, user_id: str, turn_id: str, after: str
+    ) -> AsyncGenerator[JournalEvent | None, None]:
+        """Yields what comes behind an event (empty: all), and goes on until the turn's end; None once in a while.
+
+        Goes on at another replica where one stops. Raises `RemoteError` (TURN_NOT_FOUND, LEASE_LOST), `Unavailable`.
+        """
         ...
 
 

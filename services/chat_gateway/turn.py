@@ -8,15 +8,17 @@ from access.caller import ANONYMOUS, current
 from chat_gateway.aborts import Aborts
 from chat_gateway.admission import Admission, bounded, new_turn_id
 from chat_gateway.agents.agent import TurnContext
-from chat_gateway.agents.toolbox import Toolbox, Toolboxes, ToolCaller
+from chat_gateway.agents.toolbox import StepSink, Toolbox, Toolboxes, ToolCaller
 from chat_gateway.digest import request_digest
 from chat_gateway.instances import Instances
+from chat_gateway.journal import TurnJournal
 from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
 from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model.answers import agents_part, pending_approvals, visible
 from chat_gateway.model.errors import AgentDepthExceeded, AgentNotFound
 from chat_gateway.model.history import EMPTY, grown, is_transcript
+from chat_gateway.model.journal import TurnBegun
 from chat_gateway.model.pairing import check_results_of_session, continues
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_tool_choice, check_turn_request
 from chat_gateway.model.turn import (
@@ -59,6 +61,7 @@ class _Started:
     entered: EnteredTurn | None
     """None for the turn of an agent that another one calls: it runs in that one's slot."""
     called_by: CallChain | None = None
+    sink: StepSink | None = None
 
 
 class TurnRunner:
@@ -161,7 +164,10 @@ class TurnRunner:
                 turn, begun, first, cut_after = replace(turn, request=new.request), new.begun, new.first, new.cut_after
             if continues(turn.request.messages):
                 check_results_of_session(turn.request.messages, begun.window, first)
-            answer = await self._answer(turn, config, begun)
+            if turn.request.resumable or _keeps_journal(turn, config):
+                answer = await self._answer_with_journal(turn, config, begun, lease)
+            else:
+                answer = await self._answer(turn, config, begun)
             stored = _stored(turn, config, begun, answer, cut_after)
             committed = await lease.commit(stored, config, turn.request.request_id, turn.digest)
         outcome = _outcome(
@@ -216,6 +222,22 @@ class TurnRunner:
             pending=pending_approvals(answer.messages, answer.awaiting),
         )
 
+    async def _answer_with_journal(self, turn: _Started, config: AgentConfig, begun: Begun, lease: HeldLease) -> Answer:
+        journal = TurnJournal(
+            lease,
+            lambda: TurnBegun(config.id, config.revision, begun.created, turn.time),
+            turn.on_started,
+            turn.on_delta,
+            resumable=turn.request.resumable,
+        )
+        turn = replace(turn, on_started=journal.on_started, on_delta=journal.on_delta, sink=journal)
+        try:
+            answer = await self._answer(turn, config, begun)
+            await journal.finish()
+            return answer
+        finally:
+            await journal.close()
+
     async def _answer(self, turn: _Started, config: AgentConfig, begun: Begun) -> Answer:
         if turn.entered is None:
             return await self._respond(turn, config, begun)
@@ -232,7 +254,12 @@ class TurnRunner:
     async def _respond_with(self, turn: _Started, config: AgentConfig, begun: Begun, toolbox: Toolbox | None) -> Answer:
         agent = self._instances.get(config)
         context = TurnContext(
-            turn.request, begun.window, begun.metadata, toolbox, hand_over=partial(self._hand_over, turn, begun, 1)
+            turn.request,
+            begun.window,
+            begun.metadata,
+            toolbox,
+            sink=turn.sink,
+            hand_over=partial(self._hand_over, turn, begun, 1),
         )
         if begun.awaiting or turn.request.approvals:
             context = replace(context, approvals=approved_calls(turn.request, begun))
@@ -255,6 +282,11 @@ class TurnRunner:
         caller = ToolCaller(config.project, turn.request.user_id, begun.session_id, turn.turn_id)
         async with self._tools.open(config, caller, begun.metadata, turn.called_by) as toolbox:
             return await agent.respond(replace(context, toolbox=toolbox), on_delta)
+
+
+def _keeps_journal(turn: _Started, config: AgentConfig) -> bool:
+    """Whether the turn may call tools of the gateway's. An agent that another one calls has its caller's journal."""
+    return bool(config.tools) and turn.called_by is None and has_gateway_tools(config)
 
 
 def _limits(turn: _Started, config: AgentConfig) -> tuple[TurnLimit, ...]:

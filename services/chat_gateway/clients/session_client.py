@@ -7,11 +7,13 @@ from datetime import timedelta
 
 from callstream.client import CallStreamClient
 from chat_gateway.clients.stubs import SESSION_SVC, Stubs
-from chat_gateway.clients.turn_calls import ABORT, BEGIN, COMMIT, RENEW
+from chat_gateway.clients.turn_calls import ABORT, APPEND, BEGIN, COMMIT, RENEW
+from chat_gateway.convert.journal import committed_to_proto, entry_to_proto, failed_to_proto
 from chat_gateway.convert.messages import messages_from_turns, turn_from_proto, turn_to_proto
 from chat_gateway.convert.times import from_timestamp, to_duration, to_timestamp
 from chat_gateway.model.errors import SessionAgentMismatch
 from chat_gateway.model.history import new_part
+from chat_gateway.model.journal import JournalEntry
 from chat_gateway.model.pairing import continues, whole_turns
 from chat_gateway.model.turn import (
     AgentConfig,
@@ -32,7 +34,7 @@ from contract.wire import BUSY_POLICY_NUMBERS
 from parley.session.v1 import message_pb2, session_service_pb2
 from parley.session.v1 import turn_service_pb2 as pb
 from servicekit.channels import call
-from servicekit.errors import RemoteError
+from servicekit.errors import RemoteError, ServiceError
 
 MAX_COMPARED_MESSAGES = 1000
 """Longer histories are not read to compare a transcript with them: their digest alone decides."""
@@ -142,12 +144,22 @@ class SessionClient:
             request.history_digest = turn.history_digest
         if turn.cut_after is not None:
             request.cut_after_turn = turn.cut_after
+        if lease.journaled:
+            request.end_event.CopyFrom(committed_to_proto(turn))
         response = await self._turns.call(COMMIT, request, timeout=self._timeout)
         return Committed(response.turn_number, from_timestamp(response.expire_time))
 
-    async def abort(self, lease: Lease) -> None:
+    async def abort(self, lease: Lease, error: ServiceError | None = None) -> None:
         request = pb.AbortTurnRequest(lease=_lease_to_proto(lease))
+        if lease.journaled and error is not None:
+            request.end_event.CopyFrom(failed_to_proto(error))
         await self._turns.call(ABORT, request, timeout=self._timeout)
+
+    async def append(self, lease: Lease, first: int, entries: Sequence[JournalEntry]) -> str:
+        request = pb.AppendTurnEventsRequest(
+            lease=_lease_to_proto(lease), first_sequence=first, events=map(entry_to_proto, entries)
+        )
+        return (await self._turns.call(APPEND, request, timeout=self._timeout)).last_event_id
 
 
 class SessionReaderClient:

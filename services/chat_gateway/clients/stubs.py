@@ -12,7 +12,7 @@ from parley.config.v1 import (
     template_service_pb2_grpc,
     tool_server_service_pb2_grpc,
 )
-from parley.session.v1 import session_service_pb2_grpc
+from parley.session.v1 import session_service_pb2_grpc, turn_service_pb2_grpc
 
 if TYPE_CHECKING:
     # The generated type hints know an asyncio kind of each stub; at run time there is one kind.
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from parley.config.v1.template_service_pb2_grpc import TemplateServiceAsyncStub
     from parley.config.v1.tool_server_service_pb2_grpc import ToolServerServiceAsyncStub
     from parley.session.v1.session_service_pb2_grpc import SessionServiceAsyncStub
+    from parley.session.v1.turn_service_pb2_grpc import TurnServiceAsyncStub
 
 CONFIG_SVC = "config_svc"
 SESSION_SVC = "session_svc"
@@ -37,6 +38,7 @@ class Stubs:
     providers: "ProviderServiceAsyncStub"
     tool_servers: "ToolServerServiceAsyncStub"
     sessions: "SessionServiceAsyncStub"
+    turns: "TurnServiceAsyncStub"
 
 
 def make_stubs(config_channel: grpc.aio.Channel, session_channel: grpc.aio.Channel) -> Stubs:
@@ -48,4 +50,5 @@ def make_stubs(config_channel: grpc.aio.Channel, session_channel: grpc.aio.Chann
         providers=provider_service_pb2_grpc.ProviderServiceStub(config_channel),
         tool_servers=tool_server_service_pb2_grpc.ToolServerServiceStub(config_channel),
         sessions=session_service_pb2_grpc.SessionServiceStub(session_channel),
+        turns=turn_service_pb2_grpc.TurnServiceStub(session_channel),
     )

@@ -14,8 +14,9 @@ BEGIN: Final = TURNS.method("BeginTurn", "begin", pb.BeginTurnResponse)
 RENEW: Final = TURNS.method("RenewTurn", "renew", pb.RenewTurnResponse)
 COMMIT: Final = TURNS.method("CommitTurn", "commit", pb.CommitTurnResponse)
 ABORT: Final = TURNS.method("AbortTurn", "abort", pb.AbortTurnResponse)
+APPEND: Final = TURNS.method("AppendTurnEvents", "append", pb.AppendTurnEventsResponse)
 
 
 def turn_calls(session_channel: grpc.aio.Channel) -> CallStreamClient:
     """Returns what calls TurnService; the channel stays the caller's to close."""
-    return CallStreamClient(TURNS, (BEGIN, RENEW, COMMIT, ABORT), session_channel, peer=SESSION_SVC)
+    return CallStreamClient(TURNS, (BEGIN, RENEW, COMMIT, ABORT, APPEND), session_channel, peer=SESSION_SVC)

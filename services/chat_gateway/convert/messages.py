@@ -144,15 +144,20 @@ def turn_from_proto(turn: pb.Turn) -> Turn:
         id=turn.id,
         messages=messages_from_turns((turn,)),
         agent_revision=turn.agent_revision,
-        usage=_usage_from_proto(turn.usage),
-        finish_reason=_FINISH_REASONS_BACK.get(turn.finish_reason, FinishReason.STOP),
+        usage=usage_from_proto(turn.usage),
+        finish_reason=finish_reason_from_proto(turn.finish_reason),
         begin_time=from_timestamp(turn.begin_time),
         model=turn.model,
         number=turn.number,
-        details=_details_from_proto(turn.details) if turn.HasField("details") else NO_DETAILS,
+        details=details_from_proto(turn.details) if turn.HasField("details") else NO_DETAILS,
         answer_start=turn.answer_start if turn.HasField("answer_start") else None,
         awaiting=tuple(turn.awaiting_approval),
     )
+
+
+def finish_reason_from_proto(number: int) -> FinishReason:
+    """Returns why an answer ended; `STOP` where this release does not know it."""
+    return _FINISH_REASONS_BACK.get(number, FinishReason.STOP)  # type: ignore[call-overload, no-any-return]
 
 
 def usage_to_proto(usage: Usage) -> pb.Usage:
@@ -186,13 +191,15 @@ def _stored_details(details: AnswerDetails) -> pb.AnswerDetails | None:
     return out
 
 
-def _details_from_proto(details: pb.AnswerDetails) -> AnswerDetails:
+def details_from_proto(details: pb.AnswerDetails) -> AnswerDetails:
+    """Returns what the provider said about the answer."""
     return AnswerDetails(
         details.provider, details.system_fingerprint, details.service_tier, details.annotations, details.logprobs
     )
 
 
-def _usage_from_proto(usage: pb.Usage) -> Usage:
+def usage_from_proto(usage: pb.Usage) -> Usage:
+    """Returns token counts."""
     return Usage(
         usage.prompt_tokens,
         usage.completion_tokens,

@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any
 
+from chat_gateway.coalescing import CoalescedDeltas
 from chat_gateway.convert.messages import message_to_proto
 from chat_gateway.convert.times import to_timestamp
 from chat_gateway.finishing import FinishingTurns
-from chat_gateway.grpc_edge.coalescing import CoalescedDeltas
 from chat_gateway.grpc_edge.convert import (
     events_to_proto,
     has_large_parts,
@@ -53,7 +53,7 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
         try:
             turn = await _asked(request.input, context)
             outcome = await self._turns.run(turn, send_started, deltas)
-            await deltas.finish()
+            await deltas.flush()
         finally:
             await deltas.close()
         await context.write(pb.StreamCompleteResponse(finished=outcome_to_proto(outcome)))

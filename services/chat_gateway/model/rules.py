@@ -90,6 +90,8 @@ def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOU
     _check_sampling(request.sampling, found)
     _check_tools(request, found)
     check_metadata(found, "metadata", request.metadata, name_pairs=False)
+    if request.resumable and request.stateless:
+        found.add("resumable", "needs a session, which has the turn's journal")
     found.check()
     if in_session:
         _check_size(request.messages, bounds)

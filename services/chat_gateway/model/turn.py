@@ -271,6 +271,8 @@ class TurnRequest:
     """Fields that are the provider's to understand, each as JSON: passed on, or refused by name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
+    resumable: bool = False
+    """Whether each piece of the answer goes into the turn's journal before it goes to the caller."""
     history: HistoryPolicy | None = None
     """None is `MATCH` where neither key nor agent config say otherwise."""
     choices: int = 1
@@ -296,6 +298,8 @@ class TurnStarted:
     begin_time: datetime
     replayed: bool = False
     limits: tuple[LimitState, ...] = ()
+    event_id: str = ""
+    """Where the turn's journal begins; empty where it has none yet."""
     provider: str = ""
     """Who is asked first; the first piece of the answer names another one that gives it. Empty where not known."""
 
@@ -328,6 +332,8 @@ class Delta:
     """Who answers, with the first piece, where it is a fallback and not the agent's own provider."""
     activity: ToolActivity | None = None
     """What the turn does beside its answer; the piece then has nothing else."""
+    event_id: str = ""
+    """Where the piece stands in the turn's journal; empty where it is not written there."""
 
 
 @value
@@ -388,6 +394,8 @@ class Lease:
     expire_time: datetime
     limits: tuple[str, ...] = ()
     """The subjects of the limits in which the turn holds a place; the lease of a stateless turn holds nothing else."""
+    journaled: bool = False
+    """Whether the turn has written to its journal, which its end then ends."""
 
 
 @value

@@ -3,11 +3,13 @@
 import asyncio
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from chat_gateway.limits import held
+from chat_gateway.model.journal import JournalEntry
 from chat_gateway.model.pairing import continues
 from chat_gateway.model.turn import (
     AgentConfig,
@@ -71,6 +73,11 @@ class FakeSessions:
     pinned_revision: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
     replay: Turn | None = None
+    append_errors: list[ServiceError] = field(default_factory=list)
+    journals: dict[str, list[JournalEntry]] = field(default_factory=dict)
+    """What turns have written, by their ids."""
+    ended: dict[str, Turn | ServiceError | None] = field(default_factory=dict)
+    """How turns with a journal ended."""
     commits: int = 0
     histories: int = 0
     """How often a whole history was read."""
@@ -181,11 +188,24 @@ class FakeSessions:
             if request_id:
                 session.requests[request_id] = (digest, replace(turn, number=numbers[0]))
             self._release(session, lease)
+            if lease.journaled:
+                self.ended[turn.id] = turn
         return Committed(numbers[0], datetime.now(UTC) + timedelta(minutes=30))
 
-    async def abort(self, lease: Lease) -> None:
+    async def append(self, lease: Lease, first: int, entries: Sequence[JournalEntry]) -> str:
+        if self.append_errors:
+            raise self.append_errors.pop(0)
+        self._held(lease)
+        journal = self.journals.setdefault(lease.turn_id, [])
+        assert first == len(journal) + 1
+        journal += entries
+        return f"1-{len(journal)}"
+
+    async def abort(self, lease: Lease, error: ServiceError | None = None) -> None:
         if self.abort_errors:
             raise self.abort_errors.pop(0)
+        if lease.journaled:
+            self.ended[lease.turn_id] = error
         self.aborted.append(lease.turn_id)
         self.aborted_limits.append(lease.limits)
         session = self._sessions.get(lease.session_id)

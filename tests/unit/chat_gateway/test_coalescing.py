@@ -2,7 +2,7 @@
 
 import asyncio
 
-from chat_gateway.grpc_edge.coalescing import MAX_PENDING, CoalescedDeltas
+from chat_gateway.coalescing import MAX_PENDING, CoalescedDeltas
 from chat_gateway.model.turn import Delta
 
 
@@ -27,7 +27,7 @@ async def test_the_first_piece_never_waits_and_the_rest_is_joined() -> None:
     assert wire.sent == ["a"]
     await asyncio.sleep(0.05)
     assert wire.sent == ["a", "bcd"]
-    await deltas.finish()
+    await deltas.flush()
     assert wire.sent == ["a", "bcd"]
 
 
@@ -36,7 +36,7 @@ async def test_the_end_does_not_wait_and_loses_nothing() -> None:
     deltas = CoalescedDeltas(wire.send)
     for text in "abc":
         await deltas(Delta(text))
-    await deltas.finish()
+    await deltas.flush()
     assert wire.sent == ["a", "bc"]
 
 
@@ -68,7 +68,7 @@ async def test_a_slow_reader_holds_up_the_model() -> None:
     assert not talking.done()
     wire.free.set()
     await asyncio.wait_for(talking, 5)
-    await deltas.finish()
+    await deltas.flush()
     assert "".join(wire.sent) == "a" + "x" * 2 * MAX_PENDING
 
 

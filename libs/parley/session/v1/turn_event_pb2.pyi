@@ -37,6 +37,7 @@ class TurnEvent(_message.Message):
     TOOL_CALL_FINISHED_FIELD_NUMBER: _builtins.int
     STEP_FINISHED_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
+    STEP_CALLED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Where the event stands, `[0-9]{1,16}-[0-9]{1,16}`: WatchTurn goes on behind it. Ids of one turn grow."""
     step: _builtins.int
@@ -67,11 +68,15 @@ class TurnEvent(_message.Message):
 
     @_builtins.property
     def step_finished(self) -> Global___StepFinished:
-        """The model has answered, and all calls of the gateway's tools have results."""
+        """All calls of a step have their results, and another step follows."""
 
     @_builtins.property
     def ended(self) -> Global___TurnEnded:
         """The turn is over. Always last."""
+
+    @_builtins.property
+    def step_called(self) -> Global___StepCalled:
+        """The model has asked for calls of tools."""
 
     def __init__(
         self,
@@ -86,12 +91,13 @@ class TurnEvent(_message.Message):
         tool_call_finished: Global___ToolCallFinished | None = ...,
         step_finished: Global___StepFinished | None = ...,
         ended: Global___TurnEnded | None = ...,
+        step_called: Global___StepCalled | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "step_called", b"step_called", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "id", b"id", "step", b"step", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "id", b"id", "step", b"step", "step_called", b"step_called", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["begun", "delta", "tool_call_started", "tool_call_finished", "step_finished", "ended"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["begun", "delta", "tool_call_started", "tool_call_finished", "step_finished", "ended", "step_called"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -255,12 +261,18 @@ class ToolCallFinished(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SERVER_FIELD_NUMBER: _builtins.int
     tool_call_id: _builtins.str
     """The call."""
     outcome: _builtins.str
     """How it ended: `ok`, `error`, `invalid_arguments`, `timeout`, `unavailable`, `denied`, `unknown`."""
     content: _builtins.str
     """What the model is told."""
+    name: _builtins.str
+    """The tool."""
+    server: _builtins.str
+    """As ToolCallStarted.server."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """How long it took."""
@@ -272,54 +284,66 @@ class ToolCallFinished(_message.Message):
         outcome: _builtins.str = ...,
         content: _builtins.str = ...,
         duration: _duration_pb2.Duration | None = ...,
+        name: _builtins.str = ...,
+        server: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "duration", b"duration", "outcome", b"outcome", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "duration", b"duration", "name", b"name", "outcome", b"outcome", "server", b"server", "tool_call_id", b"tool_call_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ToolCallFinished: _TypeAlias = ToolCallFinished  # noqa: Y015
 
 @_typing.final
-class StepFinished(_message.Message):
-    """A step of a turn is done."""
+class StepCalled(_message.Message):
+    """The model has asked for calls of tools."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    MESSAGES_FIELD_NUMBER: _builtins.int
-    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
-    MODEL_FIELD_NUMBER: _builtins.int
-    DETAILS_FIELD_NUMBER: _builtins.int
-    finish_reason: _message_pb2.FinishReason.ValueType
-    """Why the model's answer ended."""
-    model: _builtins.str
-    """The model that answered, as the provider names it."""
     @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """What it adds to the turn: the assistant's message, then the results of the gateway's tools in the order of the calls."""
+    def message(self) -> _message_pb2.Message:
+        """The assistant's message, as the turn keeps it."""
 
     @_builtins.property
     def usage(self) -> _message_pb2.Usage:
-        """Tokens of the step."""
-
-    @_builtins.property
-    def details(self) -> _message_pb2.AnswerDetails:
-        """What the provider said about the answer."""
+        """Tokens of the turn so far."""
 
     def __init__(
         self,
         *,
-        messages: _abc.Iterable[_message_pb2.Message] | None = ...,
-        finish_reason: _message_pb2.FinishReason.ValueType = ...,
+        message: _message_pb2.Message | None = ...,
         usage: _message_pb2.Usage | None = ...,
-        model: _builtins.str = ...,
-        details: _message_pb2.AnswerDetails | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "finish_reason", b"finish_reason", "messages", b"messages", "model", b"model", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepCalled: _TypeAlias = StepCalled  # noqa: Y015
+
+@_typing.final
+class StepFinished(_message.Message):
+    """All calls of a step have their results."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def usage(self) -> _message_pb2.Usage:
+        """Tokens of the turn so far."""
+
+    def __init__(
+        self,
+        *,
+        usage: _message_pb2.Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

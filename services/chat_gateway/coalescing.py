@@ -1,4 +1,4 @@
-"""Sends the pieces of an answer over gRPC, where each message costs far more than the token it carries."""
+"""Passes on the pieces of an answer where each message costs far more than the token that it carries."""
 
 import asyncio
 import contextlib
@@ -34,12 +34,13 @@ class CoalescedDeltas:
         elif len(self._pending) >= MAX_PENDING:
             await asyncio.shield(self._flush)
 
-    async def finish(self) -> None:
-        """Sends what is left, in order. Raises what an earlier message failed with."""
+    async def flush(self) -> None:
+        """Sends what is left, in order; more may come. Raises what an earlier message failed with."""
         self._finishing.set()
         if self._flush is not None:
             await self._flush
         await self._send_pending()
+        self._finishing.clear()
 
     async def close(self) -> None:
         """Drops what is left. Idempotent; to be called whatever happened."""

@@ -1,0 +1,59 @@
+"""session_svc's TurnService as the port `Journals`."""
+
+import contextlib
+from collections.abc import AsyncGenerator
+
+from chat_gateway.clients.stubs import SESSION_SVC, Stubs
+from chat_gateway.convert.journal import event_from_proto
+from chat_gateway.model.journal import JournalEvent, TurnBegun
+from contract.reasons import Reason
+from parley.session.v1 import turn_service_pb2 as pb
+from servicekit.backoff import Backoff
+from servicekit.channels import stream
+from servicekit.errors import UNREACHABLE, ServiceError
+
+SILENCE_SECONDS = 15.0
+"""A watch that says nothing for so long is broken: session_svc says every 5 s that it is up."""
+MAX_TRIES = 8
+"""Attempts running that may fail: some ten seconds."""
+_FIRST_PAUSE, _MAX_PAUSE = 0.05, 2.0
+
+
+class JournalClient:
+    """Watches journals, each over a stream of its own."""
+
+    def __init__(self, stubs: Stubs) -> None:
+        self._turns = stubs.turns
+
+    async def watch(
+        self, project: str, session_id: str, user_id: str, turn_id: str, after: str
+    ) -> AsyncGenerator[JournalEvent | None, None]:
+        """Goes on behind the last event where a replica stops, or can't be reached for a while."""
+        request = pb.WatchTurnRequest(
+            project=project, session_id=session_id, user_id=user_id, turn_id=turn_id, after_event_id=after
+        )
+        begun: TurnBegun | None = None
+        backoff, failures = Backoff(_FIRST_PAUSE, _MAX_PAUSE), 0
+        async for _ in backoff:
+            try:
+                async with contextlib.aclosing(self._stream(request)) as responses:
+                    async for response in responses:
+                        failures = 0
+                        backoff.reset()
+                        for event in response.events:
+                            request.after_event_id = event.id
+                            found = event_from_proto(event, begun, turn_id, session_id)
+                            if found is not None and isinstance(found.entry, TurnBegun):
+                                begun = found.entry
+                            yield found
+                        if not response.events:
+                            yield None
+                return
+            except ServiceError as error:
+                failures += 1
+                passing = error.code in UNREACHABLE or error.reason == Reason.DRAINING
+                if not passing or failures >= MAX_TRIES:
+                    raise
+
+    def _stream(self, request: pb.WatchTurnRequest) -> AsyncGenerator[pb.WatchTurnResponse, None]:
+        return stream(self._turns.WatchTurn, request, timeout=None, silence=SILENCE_SECONDS, peer=SESSION_SVC)

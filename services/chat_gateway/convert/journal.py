@@ -1,0 +1,169 @@
+"""The journal of a turn between the domain and `parley.session.v1`."""
+
+from datetime import UTC, datetime, timedelta
+
+from chat_gateway.convert.messages import (
+    FINISH_REASONS,
+    details_from_proto,
+    details_to_proto,
+    finish_reason_from_proto,
+    message_from_proto,
+    message_to_proto,
+    provider_data_from_proto,
+    provider_data_to_proto,
+    usage_from_proto,
+    usage_to_proto,
+)
+from chat_gateway.convert.times import from_duration, from_timestamp, to_duration, to_timestamp
+from chat_gateway.model.answers import agents_part, visible
+from chat_gateway.model.journal import CallRecorded, JournalEntry, JournalEvent, StepCalled, TurnBegun
+from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolOutcome
+from chat_gateway.model.turn import Delta, ToolCallDelta, Turn, TurnOutcome
+from parley.session.v1 import message_pb2, turn_event_pb2
+from servicekit.errors import ServiceError
+from servicekit.rpc_status import from_status, to_status
+
+_OUTCOMES = {outcome.value: outcome for outcome in ToolOutcome}
+
+
+def entry_to_proto(entry: JournalEntry) -> turn_event_pb2.TurnEvent:
+    """Returns the entry as it is written."""
+    out = turn_event_pb2.TurnEvent()
+    match entry:
+        case TurnBegun():
+            out.time.CopyFrom(to_timestamp(entry.begin_time))
+            begun = out.begun
+            begun.agent_id, begun.agent_revision = entry.agent_id, entry.agent_revision
+            begun.session_created, begun.request = entry.session_created, entry.request
+        case Delta():
+            _fill_delta(out.delta, entry)
+        case CallStarted():
+            out.step = entry.step
+            call = message_pb2.ToolCall(id=entry.call_id, name=entry.name, arguments=entry.arguments)
+            out.tool_call_started.CopyFrom(turn_event_pb2.ToolCallStarted(call=call, server=entry.server))
+        case CallRecorded(event, content):
+            out.step = event.step
+            finished = out.tool_call_finished
+            finished.tool_call_id, finished.name, finished.server = event.call_id, event.name, event.server
+            finished.outcome, finished.content = event.outcome.value, content
+            finished.duration.CopyFrom(to_duration(timedelta(seconds=event.seconds)))
+        case StepCalled():
+            out.step = entry.step
+            out.step_called.message.CopyFrom(message_to_proto(entry.message))
+            out.step_called.usage.CopyFrom(usage_to_proto(entry.usage))
+        case StepFinished():
+            out.step = entry.step
+            out.step_finished.usage.CopyFrom(usage_to_proto(entry.usage))
+    return out
+
+
+def committed_to_proto(turn: Turn) -> turn_event_pb2.TurnEvent:
+    """Returns the end of a turn that is stored with it."""
+    out = turn_event_pb2.TurnEvent()
+    committed = out.ended.committed
+    committed.message.CopyFrom(message_to_proto(visible(agents_part(turn), turn.awaiting)))
+    committed.finish_reason = FINISH_REASONS[turn.finish_reason]
+    committed.usage.CopyFrom(usage_to_proto(turn.usage))
+    committed.model = turn.model
+    if details := details_to_proto(turn.details):
+        committed.details.CopyFrom(details)
+    return out
+
+
+def failed_to_proto(error: ServiceError) -> turn_event_pb2.TurnEvent:
+    """Returns the end of a turn that failed."""
+    return turn_event_pb2.TurnEvent(ended=turn_event_pb2.TurnEnded(failure=to_status(error).SerializeToString()))
+
+
+def event_from_proto(
+    event: turn_event_pb2.TurnEvent, begun: TurnBegun | None, turn_id: str, session_id: str
+) -> JournalEvent | None:
+    """Returns the event; None for one of a kind that this release does not know.
+
+    `begun` is the turn's first entry, where it was read: an outcome says what it says.
+    """
+    match event.WhichOneof("event"):
+        case "begun":
+            one = event.begun
+            return JournalEvent(
+                event.id,
+                TurnBegun(
+                    one.agent_id, one.agent_revision, one.session_created, from_timestamp(event.time), one.request
+                ),
+            )
+        case "delta":
+            return JournalEvent(event.id, _delta(event.delta))
+        case "tool_call_started":
+            call = event.tool_call_started.call
+            server = event.tool_call_started.server
+            return JournalEvent(event.id, CallStarted(event.step, call.id, call.name, call.arguments, server))
+        case "tool_call_finished":
+            return JournalEvent(event.id, _recorded(event))
+        case "step_called":
+            called = event.step_called
+            message, usage = message_from_proto(called.message), usage_from_proto(called.usage)
+            return JournalEvent(event.id, StepCalled(event.step, message, usage))
+        case "step_finished":
+            return JournalEvent(event.id, StepFinished(event.step, usage_from_proto(event.step_finished.usage)))
+        case "ended":
+            return JournalEvent(event.id, _ended(event.ended, begun, turn_id, session_id))
+    return None
+
+
+def _fill_delta(out: turn_event_pb2.AnswerDelta, delta: Delta) -> None:
+    out.content, out.refusal, out.reasoning = delta.content, delta.refusal, delta.reasoning
+    for call in delta.tool_calls:
+        out.tool_calls.add(
+            index=call.index,
+            id=call.id,
+            name=call.name,
+            arguments=call.arguments,
+            provider_data=provider_data_to_proto(call.provider_data),
+        )
+    if (data := provider_data_to_proto(delta.provider_data)) is not None:
+        out.provider_data.CopyFrom(data)
+
+
+def _delta(delta: turn_event_pb2.AnswerDelta) -> Delta:
+    calls = tuple(
+        ToolCallDelta(
+            call.index,
+            call.id,
+            call.name,
+            call.arguments,
+            provider_data_from_proto(call.provider_data) if call.HasField("provider_data") else None,
+        )
+        for call in delta.tool_calls
+    )
+    data = provider_data_from_proto(delta.provider_data) if delta.HasField("provider_data") else None
+    return Delta(delta.content, calls, delta.refusal, delta.reasoning, data)
+
+
+def _recorded(event: turn_event_pb2.TurnEvent) -> CallRecorded:
+    one = event.tool_call_finished
+    outcome = _OUTCOMES.get(one.outcome, ToolOutcome.UNKNOWN)
+    seconds = from_duration(one.duration).total_seconds()
+    return CallRecorded(CallFinished(event.step, one.tool_call_id, one.name, one.server, outcome, seconds), one.content)
+
+
+def _ended(
+    ended: turn_event_pb2.TurnEnded, begun: TurnBegun | None, turn_id: str, session_id: str
+) -> TurnOutcome | ServiceError:
+    if ended.WhichOneof("outcome") == "failure":
+        return from_status(ended.failure)
+    committed = ended.committed
+    expires = committed.HasField("session_expire_time")
+    return TurnOutcome(
+        turn_id=turn_id,
+        session_id=session_id,
+        session_created=begun.session_created if begun is not None else False,
+        turn_number=committed.turn_number,
+        session_expire_time=from_timestamp(committed.session_expire_time) if expires else None,
+        agent_revision=begun.agent_revision if begun is not None else 0,
+        message=message_from_proto(committed.message),
+        finish_reason=finish_reason_from_proto(committed.finish_reason),
+        usage=usage_from_proto(committed.usage),
+        model=committed.model,
+        begin_time=begun.begin_time if begun is not None else datetime.fromtimestamp(0, UTC),
+        details=details_from_proto(committed.details),
+    )

@@ -1,0 +1,115 @@
+"""What a turn with a journal writes there, before anything follows from it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import groupby
+
+from chat_gateway.agents.toolbox import Steps
+from chat_gateway.coalescing import CoalescedDeltas
+from chat_gateway.leases import HeldLease
+from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled, TurnBegun
+from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished
+from chat_gateway.model.turn import Delta, Message, OnDelta, OnStarted, TurnStarted
+from chat_gateway.model.usage import Usage
+
+
+class TurnJournal:
+    """The journal of one turn, as the sink of its steps and in front of its caller.
+
+    It begins with the first thing that is worth going on from: the first call of a tool, or, where the turn is
+    resumable, its start. Then each piece of the answer is written before it goes to the caller, with the id of its
+    event. What can't be written ends the turn.
+    """
+
+    def __init__(
+        self,
+        lease: HeldLease,
+        begun: Callable[[], TurnBegun],
+        on_started: OnStarted | None,
+        on_delta: OnDelta | None,
+        *,
+        resumable: bool,
+    ) -> None:
+        self._lease = lease
+        self._begun = begun
+        self._on_started = on_started
+        self._on_delta = on_delta
+        self._count = 0
+        self._one_at_a_time = asyncio.Lock()
+        self._pieces = CoalescedDeltas(self._pass_on) if resumable and on_delta is not None else None
+
+    @property
+    def on_started(self) -> OnStarted | None:
+        """What is told that the turn has started."""
+        return self._on_started if self._pieces is None else self._started
+
+    @property
+    def on_delta(self) -> OnDelta | None:
+        """What takes the pieces of the answer."""
+        return self._on_delta if self._pieces is None else self._pieces
+
+    async def finish(self) -> None:
+        """Writes and passes on what is left of the answer."""
+        if self._pieces is not None:
+            await self._pieces.flush()
+
+    async def close(self) -> None:
+        """Drops what is left. Idempotent; to be called whatever happened."""
+        if self._pieces is not None:
+            await self._pieces.close()
+
+    async def call_started(self, event: CallStarted) -> None:
+        """Writes that a call is about to be made."""
+        await self._record(event)
+
+    async def call_finished(self, event: CallFinished, result: Message) -> None:
+        """Writes what a call came to."""
+        await self._record(CallRecorded(event, result.content))
+
+    async def step_called(self, step: int, message: Message, usage: Usage) -> None:
+        """Writes which calls the model asks for."""
+        await self._record(StepCalled(step, message, usage))
+
+    async def step_finished(self, steps: Steps) -> None:
+        """Writes that a step is over."""
+        await self._record(StepFinished(steps.count, steps.usage))
+
+    async def _record(self, entry: JournalEntry) -> None:
+        if self._pieces is not None:
+            await self._pieces.flush()  # what the model said before it
+        await self._append(entry)
+
+    async def _started(self, started: TurnStarted) -> None:
+        event_id = await self._append()
+        if self._on_started is not None:
+            await self._on_started(replace(started, event_id=event_id))
+
+    async def _pass_on(self, deltas: list[Delta]) -> None:
+        """Activity is in the journal already, by the sink; what else came together is one entry."""
+        assert self._on_delta is not None, "somebody takes the pieces"
+        for is_activity, group in groupby(deltas, lambda delta: delta.activity is not None):
+            for delta in group if is_activity else [merged(list(group))]:
+                event_id = "" if is_activity else await self._append(delta)
+                await self._on_delta(replace(delta, event_id=event_id))
+
+    async def _append(self, *entries: JournalEntry) -> str:
+        async with self._one_at_a_time:
+            first, begun = self._count + 1, () if self._count else (self._begun(),)
+            last = await self._lease.append(first, (*begun, *entries))
+            self._count += len(begun) + len(entries)
+            return last
+
+
+def merged(deltas: list[Delta]) -> Delta:
+    """Returns several pieces of an answer as one; of logprobs only those of a piece by itself are kept."""
+    if len(deltas) == 1:
+        return deltas[0]
+    return Delta(
+        content="".join([delta.content for delta in deltas]),
+        tool_calls=tuple([call for delta in deltas for call in delta.tool_calls]),
+        refusal="".join([delta.refusal for delta in deltas]),
+        reasoning="".join([delta.reasoning for delta in deltas]),
+        provider_data=next((one.provider_data for one in reversed(deltas) if one.provider_data is not None), None),
+        provider=next((one.provider for one in deltas if one.provider), ""),
+    )

@@ -1,0 +1,50 @@
+"""The journal of a turn as values: what a turn has done, for whoever goes on listening to it or goes on with it."""
+
+from datetime import datetime
+
+from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished
+from chat_gateway.model.turn import Delta, Message, TurnOutcome
+from chat_gateway.model.usage import Usage
+from servicekit.errors import ServiceError
+from servicekit.values import value
+
+
+@value
+class TurnBegun:
+    """The turn has begun: always first."""
+
+    agent_id: str
+    agent_revision: int
+    session_created: bool
+    begin_time: datetime
+    request: bytes = b""
+    """What another gateway needs to go on with the turn."""
+
+
+@value
+class StepCalled:
+    """The model has asked for calls with this message; `usage` is that of the turn so far."""
+
+    step: int
+    message: Message
+    usage: Usage
+
+
+@value
+class CallRecorded:
+    """A call has this result, which the model is told."""
+
+    event: CallFinished
+    content: str
+
+
+JournalEntry = TurnBegun | Delta | CallStarted | CallRecorded | StepCalled | StepFinished
+"""What is written while the turn runs; its end comes with the commit or the abort."""
+
+
+@value
+class JournalEvent:
+    """An entry as it is read, or how the turn ended; watching goes on behind `id`."""
+
+    id: str
+    entry: JournalEntry | TurnOutcome | ServiceError

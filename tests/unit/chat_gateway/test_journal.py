@@ -1,0 +1,183 @@
+"""What a turn writes into its journal, and that nothing else pays for it."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from chat_gateway.convert.journal import committed_to_proto, entry_to_proto, event_from_proto, failed_to_proto
+from chat_gateway.journal import merged
+from chat_gateway.model.errors import TurnTimeout
+from chat_gateway.model.journal import CallRecorded, StepCalled, TurnBegun
+from chat_gateway.model.tools import CallFinished, CallStarted, ServerTools, StepFinished, ToolOutcome
+from chat_gateway.model.turn import (
+    Delta,
+    FinishReason,
+    Message,
+    ProviderData,
+    ToolCall,
+    ToolCallDelta,
+    Turn,
+    TurnOutcome,
+    TurnStarted,
+    Usage,
+)
+from contract.enums import Role
+from servicekit.errors import Code, ServiceError
+from tests.doubles.chat_gateway.sessions import remote
+from tests.doubles.chat_gateway.toolboxes import FakeToolboxes, says
+from tests.unit.chat_gateway.stepping_provider import SteppingProvider, calling, text
+from tests.unit.chat_gateway.world import FakeConfigs, FakeProvider, World, asks, make_config
+
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+BEGUN = TurnBegun("support", 3, True, TIME, b"request")
+
+
+class Caller:
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.started: list[TurnStarted] = []
+        self.deltas: list[Delta] = []
+
+    async def on_started(self, started: TurnStarted) -> None:
+        self.started.append(started)
+
+    async def on_delta(self, delta: Delta) -> None:
+        self.deltas.append(delta)
+
+
+def with_tools(*steps: Message) -> World:
+    config = make_config(template_version="2.0.0", tools=(ServerTools("files"),))
+    toolboxes = FakeToolboxes({"read": says("42")})
+    return World(provider=SteppingProvider(*steps), configs=FakeConfigs(config), toolboxes=toolboxes)
+
+
+async def test_a_plain_turn_has_none() -> None:
+    world = World()
+    await world.runner.run(asks(session_id="s"))
+    assert not world.sessions.journals
+    assert not world.sessions.ended
+
+
+async def test_a_turn_whose_tools_are_not_called_has_none() -> None:
+    world = with_tools(text("fine"))
+    await world.runner.run(asks(session_id="s"))
+    assert not world.sessions.journals
+
+
+async def test_a_resumable_turn_writes_each_piece_before_its_caller_gets_it() -> None:
+    world, caller = World(provider=FakeProvider("a", "b", "c")), Caller()
+    outcome = await world.runner.run(asks(session_id="s", resumable=True), caller.on_started, caller.on_delta)
+    [journal] = world.sessions.journals.values()
+    assert journal[0] == TurnBegun("support", 1, True, outcome.begin_time)
+    assert caller.started[0].event_id == "1-1"
+    assert [replace(delta, event_id="") for delta in caller.deltas] == journal[1:]
+    assert [delta.event_id for delta in caller.deltas] == [f"1-{n}" for n in range(2, len(journal) + 1)]
+    assert "".join(delta.content for delta in caller.deltas) == "abc"
+    ended = world.sessions.ended[outcome.turn_id]
+    assert isinstance(ended, Turn)
+    assert ended.messages[-1].content == "abc"
+
+
+async def test_a_turn_with_tools_writes_its_steps() -> None:
+    world, caller = with_tools(calling(("c1", "read", '{"x":1}')), text("done")), Caller()
+    outcome = await world.runner.run(asks(session_id="s", resumable=True), caller.on_started, caller.on_delta)
+    [journal] = world.sessions.journals.values()
+    kinds = [type(entry) for entry in journal if not isinstance(entry, Delta)]
+    assert kinds == [TurnBegun, StepCalled, CallStarted, CallRecorded, StepFinished]
+    [recorded] = [entry for entry in journal if isinstance(entry, CallRecorded)]
+    assert (recorded.content, recorded.event.outcome) == ("42", ToolOutcome.OK)
+    assert isinstance(world.sessions.ended[outcome.turn_id], Turn)
+
+
+async def test_steps_are_written_for_a_turn_that_is_not_resumable() -> None:
+    world = with_tools(calling(("c1", "read", "{}")), text("done"))
+    await world.runner.run(asks(session_id="s"))
+    [journal] = world.sessions.journals.values()
+    assert [type(entry) for entry in journal] == [TurnBegun, StepCalled, CallStarted, CallRecorded, StepFinished]
+
+
+async def test_a_call_that_can_not_be_written_is_not_made() -> None:
+    world = with_tools(calling(("c1", "read", "{}")), text("done"))
+    world.sessions.append_errors.append(remote("LEASE_LOST", Code.ABORTED))
+    with pytest.raises(ServiceError, match="lease_lost"):
+        await world.runner.run(asks(session_id="s"))
+    assert not world.toolboxes.calls
+
+
+async def test_a_turn_that_fails_says_so() -> None:
+    async def hangs() -> None:
+        await asyncio.sleep(60)
+
+    world, caller = World(provider=FakeProvider(before=hangs), turn_timeout=0.1), Caller()
+    with pytest.raises(TurnTimeout):
+        await world.runner.run(asks(session_id="s", resumable=True), caller.on_started, caller.on_delta)
+    async with asyncio.timeout(5):
+        while not world.sessions.ended:
+            await asyncio.sleep(0.01)
+    [ended] = world.sessions.ended.values()
+    assert isinstance(ended, TurnTimeout)
+
+
+async def test_resumable_needs_a_session() -> None:
+    with pytest.raises(ServiceError) as raised:
+        await World().runner.run(asks(stateless=True, resumable=True))
+    assert [one.field for one in raised.value.violations] == ["resumable"]
+
+
+DATA = ProviderData("openai", "p", b"{}")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        BEGUN,
+        Delta("a", (ToolCallDelta(0, "c", "f", "{", DATA),), "no", "hm", DATA),
+        CallStarted(1, "c", "f", "{}", "files"),
+        CallRecorded(CallFinished(1, "c", "f", "files", ToolOutcome.TIMEOUT, 0.25), "late"),
+        StepCalled(2, Message(Role.ASSISTANT, "x", tool_calls=(ToolCall("c", "f", "{}"),)), Usage(1, 2, 3)),
+        StepFinished(2, Usage(1, 2, 3)),
+    ],
+    ids=lambda entry: type(entry).__name__,
+)
+def test_an_entry_is_read_as_it_was_written(entry: object) -> None:
+    written = entry_to_proto(entry)  # type: ignore[arg-type]
+    written.id = "7-1"
+    read = event_from_proto(written, None, "t", "s")
+    assert read is not None
+    assert (read.id, read.entry) == ("7-1", entry)
+
+
+def test_an_end_is_read_as_it_was_written() -> None:
+    stored = Turn(
+        id="t",
+        messages=(Message(Role.USER, "q"), Message(Role.ASSISTANT, "a")),
+        agent_revision=3,
+        usage=Usage(5, 6),
+        finish_reason=FinishReason.LENGTH,
+        begin_time=TIME,
+        model="m",
+    )
+    written = committed_to_proto(stored)
+    written.ended.committed.turn_number = 4
+    read = event_from_proto(written, BEGUN, "t", "s")
+    assert read is not None
+    outcome = read.entry
+    assert isinstance(outcome, TurnOutcome)
+    assert (outcome.turn_id, outcome.session_id, outcome.turn_number) == ("t", "s", 4)
+    assert (outcome.message.content, outcome.finish_reason, outcome.usage) == ("a", FinishReason.LENGTH, Usage(5, 6))
+    assert (outcome.agent_revision, outcome.session_created, outcome.begin_time) == (3, True, TIME)
+
+
+def test_a_failure_is_read_as_it_was_written() -> None:
+    read = event_from_proto(failed_to_proto(TurnTimeout("turn")), BEGUN, "t", "s")
+    assert read is not None
+    assert isinstance(read.entry, ServiceError)
+    assert (read.entry.reason, read.entry.code) == (TurnTimeout("turn").reason, Code.DEADLINE_EXCEEDED)
+
+
+def test_pieces_that_came_together_are_one() -> None:
+    pieces = [Delta("a", provider="p"), Delta("b", refusal="r"), Delta(reasoning="h", provider_data=DATA)]
+    assert merged(pieces) == Delta("ab", refusal="r", reasoning="h", provider_data=DATA, provider="p")
