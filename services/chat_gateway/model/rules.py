@@ -99,7 +99,8 @@ def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOU
 
 def is_undecided(request: TurnRequest) -> bool:
     """Returns whether the request leaves it open whether its turn has a session."""
-    return request.store is None and not (request.stateless or request.session_id or request.session_must_exist)
+    named = request.session_id or request.session_must_exist or request.resumable
+    return request.store is None and not (request.stateless or named)
 
 
 def check_session_bounds(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOUNDS) -> None:
