@@ -26,7 +26,7 @@ def resolved(request: TurnRequest, caller: Caller, config: AgentConfig) -> TurnR
         if beyond:
             raise FieldNotOverridable(config.id, beyond)
     stateless, history = request.stateless, request.history
-    if request.store is None and not (request.session_id or request.session_must_exist):
+    if is_undecided(replace(request, stateless=False)):
         of_key_store = of_key.store if _may_set(policy.overridable, "store") else None
         stateless = not (policy.store if of_key_store is None else of_key_store)
     if history is None:
