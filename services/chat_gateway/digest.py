@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from chat_gateway.model.parts import content_of
-from chat_gateway.model.turn import AudioPart, ImagePart, Message, Part, TextPart, ToolCall, TurnRequest
+from chat_gateway.model.turn import AudioPart, ImagePart, Message, Part, TextPart, TurnRequest
+from contract.enums import HistoryPolicy
 
 _LARGE_PART_BYTES = 64 * 1024
 """Parts with so large a content have been digested already."""
@@ -15,10 +16,14 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 _encode_in_order = msgspec.json.Encoder().encode
 
 
-def request_digest(request: TurnRequest) -> bytes:
-    """Returns 32 bytes that are the same for the same request, streamed or not.
+_NOTHING_LATER = bytes(8)
 
-    How long the caller waits and what it does about a busy session are not part of what it asks for.
+
+def request_digest(request: TurnRequest) -> bytes:
+    """Returns 40 bytes that are the same for the same request, streamed or not.
+
+    How long the caller waits and what it does about a busy session are not part of what it asks for. The first 32 bytes
+    are the digest of the release before, which session_svc compares alone where the other one has no more.
     """
     asked: tuple[Any, ...] = (
         request.project,
@@ -31,26 +36,37 @@ def request_digest(request: TurnRequest) -> bytes:
         request.tool_choice,
         request.response_format,
     )
-    if request.extra:
-        asked = (*asked, sorted((name, value.hex()) for name, value in request.extra.items()))
-    if request.approvals:
-        asked = (*asked, "approvals", request.approvals)
-    return hashlib.sha256(_encode(asked)).digest()
+    later = _later(request)
+    rest = hashlib.blake2b(_encode(later), digest_size=8).digest() if later else _NOTHING_LATER
+    return hashlib.sha256(_encode(asked)).digest() + rest
 
 
-# A field that a release adds must not change the digest of requests without it: gateways of both releases see repeats.
+def _later(request: TurnRequest) -> dict[str, Any]:
+    """Returns what changes the outcome and the release before did not count: a field that comes next goes in here."""
+    said: dict[str, Any] = {
+        "extra": {name: value.hex() for name, value in request.extra.items()},
+        "metadata": request.metadata,
+        "history": "" if request.history in (None, HistoryPolicy.MATCH) else request.history,
+        "approvals": request.approvals,
+        "messages": [
+            (index, message.reasoning, message.provider_data, [call.provider_data for call in message.tool_calls])
+            for index, message in enumerate(request.messages)
+            if message.reasoning or message.provider_data or any(call.provider_data for call in message.tool_calls)
+        ],
+    }
+    return {name: value for name, value in said.items() if value}
+
+
 def _message(message: Message) -> dict[str, Any]:
-    asked = {
+    return {
         "role": message.role,
         "content": message.content,
         "parts": [_part(part) for part in message.parts],
-        "tool_calls": [_tool_call(call) for call in message.tool_calls],
+        "tool_calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in message.tool_calls],
         "tool_call_id": message.tool_call_id,
         "name": message.name,
         "refusal": message.refusal,
     }
-    later = {"reasoning": message.reasoning, "provider_data": message.provider_data}
-    return asked | {name: value for name, value in later.items() if value}
 
 
 def _part(part: Part) -> Any:
@@ -65,8 +81,3 @@ def _part(part: Part) -> Any:
     if isinstance(part, AudioPart):
         return {"data": content, "format": part.format}
     return {"data": content, "id": part.id, "name": part.name}
-
-
-def _tool_call(call: ToolCall) -> dict[str, Any]:
-    asked: dict[str, Any] = {"id": call.id, "name": call.name, "arguments": call.arguments}
-    return asked if call.provider_data is None else {**asked, "provider_data": call.provider_data}

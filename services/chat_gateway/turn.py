@@ -16,7 +16,7 @@ from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
 from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model.answers import agents_part, pending_approvals, visible
-from chat_gateway.model.errors import AgentDepthExceeded, AgentNotFound
+from chat_gateway.model.errors import AgentDepthExceeded, AgentNotFound, SessionFull
 from chat_gateway.model.history import EMPTY, grown, is_transcript
 from chat_gateway.model.journal import TurnBegun
 from chat_gateway.model.pairing import check_results_of_session, continues
@@ -162,6 +162,8 @@ class TurnRunner:
             if is_transcript(turn.request) and not begun.created:
                 new = await new_of_transcript(self._sessions, turn.request, begun, config, turn.digest)
                 turn, begun, first, cut_after = replace(turn, request=new.request), new.begun, new.first, new.cut_after
+            if begun.full_turns and cut_after is None:
+                raise SessionFull(begun.session_id, begun.full_turns)
             if continues(turn.request.messages):
                 check_results_of_session(turn.request.messages, begun.window, first)
             if turn.request.resumable or _keeps_journal(turn, config):

@@ -12,7 +12,7 @@ from chat_gateway.convert.journal import committed_to_proto, entry_to_proto, fai
 from chat_gateway.convert.messages import messages_from_turns, turn_from_proto, turn_to_proto
 from chat_gateway.convert.times import from_timestamp, to_duration, to_timestamp
 from chat_gateway.model.errors import SessionAgentMismatch
-from chat_gateway.model.history import new_part
+from chat_gateway.model.history import is_transcript, new_part
 from chat_gateway.model.journal import JournalEntry
 from chat_gateway.model.pairing import continues, whole_turns
 from chat_gateway.model.turn import (
@@ -28,7 +28,7 @@ from chat_gateway.model.turn import (
     begun_stateless,
 )
 from chat_gateway.ports import StoredWindow
-from contract.enums import BusyPolicy
+from contract.enums import BusyPolicy, HistoryPolicy
 from contract.reasons import Reason
 from contract.wire import BUSY_POLICY_NUMBERS
 from parley.session.v1 import message_pb2, session_service_pb2
@@ -105,6 +105,7 @@ class SessionClient:
             metadata=request.metadata,
             continues=bool(request.approvals) or continues(new_part(request)),
             parent_session_id=request.parent_session_id,
+            may_cut=request.history is HistoryPolicy.REPLACE and is_transcript(request),
         )
 
     async def take_limits(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
@@ -242,6 +243,7 @@ def _begun(response: pb.BeginTurnResponse, config: AgentConfig, *, goes_on: bool
         replayed=replayed,
         limits=_limit_states(response),
         history_digest=response.history_digest,
+        full_turns=session.turn_count if response.full else 0,
         awaiting=tuple(response.window[-1].awaiting_approval) if response.window else (),
     )
 

@@ -80,6 +80,19 @@ class HistoryMismatch(ServiceError):
         )
 
 
+class SessionFull(ServiceError):
+    """The session has as many turns as it may have, and the transcript replaces none of them."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = Reason.SESSION_FULL
+
+    def __init__(self, session_id: str, limit: int) -> None:
+        super().__init__(
+            f"session {session_id!r} has all of the {limit} turns that it may keep, and the messages replace none",
+            metadata={"session_id": session_id, "limit": str(limit)},
+        )
+
+
 class PlaceholderMissing(ServiceError):
     """The instructions name a placeholder that nothing fills."""
 

@@ -416,6 +416,8 @@ class Begun:
     """Of all that was said; empty where it is not known."""
     awaiting: tuple[str, ...] = ()
     """The ids of the calls of the last turn that wait for an approval."""
+    full_turns: int = 0
+    """As many turns as the session may have, where it has them: it takes none but one that cuts others. 0 otherwise."""
 
 
 def begun_stateless(request: TurnRequest, lease: Lease | None = None, limits: tuple[LimitState, ...] = ()) -> Begun:

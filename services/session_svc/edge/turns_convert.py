@@ -78,6 +78,7 @@ def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
         stateless=request.stateless,
         continues=request.continues,
         parent_id=request.parent_session_id,
+        may_cut=request.may_cut,
     )
     rules.check_begin(turn)
     return turn
@@ -105,6 +106,7 @@ def begun_on_the_wire(outcome: Begun | Replayed) -> bytes:
     if outcome.limits:
         response.limits.extend(map(_limit_state, outcome.limits))
     response.created = outcome.created
+    response.full = outcome.full
     response.history_digest = outcome.session.history_digest
     pieces = [response.SerializeToString()]
     for turn in outcome.window:

@@ -140,6 +140,8 @@ class BeginTurn:
     """It has results of tool calls: the window holds all of the chain that they go on with, whatever its length."""
     parent_id: str = ""
     """The session that this one goes with when it is deleted."""
+    may_cut: bool = False
+    """Its commit may remove turns: a full session lets it begin."""
 
 
 @value
@@ -159,6 +161,8 @@ class Begun:
     window: Sequence[bytes]
     created: bool
     limits: tuple[LimitState, ...] = ()
+    full: bool = False
+    """A commit that removes no turns will be refused."""
 
 
 @value
@@ -369,6 +373,16 @@ class SessionBounds:
     def limit_times(self) -> LimitTimes:
         """Returns how long turns hold their places in limits: a place never ends before its lease."""
         return LimitTimes(hold_ms=self.lease_ms + self.claim_ms, places=self.queue_per_limit)
+
+
+def same_request(one: bytes, other: bytes) -> bool:
+    """Whether two digests are of one request; those of the release before are 32 bytes, which others begin with."""
+    return one == other or (
+        len(one) != len(other) and min(len(one), len(other)) == _OLD_DIGEST and one[:_OLD_DIGEST] == other[:_OLD_DIGEST]
+    )
+
+
+_OLD_DIGEST = 32
 
 
 def new_session_id() -> str:

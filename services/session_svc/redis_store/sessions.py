@@ -294,7 +294,13 @@ class RedisSessions:
         )
         try:
             outcome = await self._turns.begin(begin, self._turns.new_waiter_id(), 0)
-        except (SessionBusy, SessionFull, SessionNotFound) as error:
+        except SessionBusy as error:
+            # Who makes the session may be an earlier try of this call, or fail: nothing is there yet.
+            with contextlib.suppress(SessionNotFound):
+                if (await self.get(key, source.user_id)).turn_count == 0:
+                    raise
+            raise SessionAlreadyExists(fork.new_id) from error
+        except (SessionFull, SessionNotFound) as error:
             raise SessionAlreadyExists(fork.new_id) from error
         except ServiceError as error:
             if error.reason == Reason.SESSION_AGENT_MISMATCH:

@@ -220,7 +220,7 @@ class RedisTurns:
             request=request.name if request else b"",
             digest=request.digest if request else b"",
             metadata=metadata_text(turn.metadata),
-            max_turns=limits.turns_per_session if limits.when_full is WhenFull.REFUSE else 0,
+            max_turns=limits.turns_per_session if limits.when_full is WhenFull.REFUSE and not turn.may_cut else 0,
         )
         return self._scripts.command(turn.key, call)
 
@@ -263,7 +263,8 @@ class RedisTurns:
             lease = Lease(key, turn.turn_id, answer.token, answer.expire_ms)
             session = session_of(key, answer.session)
             window = await self._windows.complete(turn, lease, elements, session)
-            return Begun(session, lease, window, bool(answer.created))
+            full = self._limits.when_full is WhenFull.REFUSE and session.turn_count >= self._limits.turns_per_session
+            return Begun(session, lease, window, bool(answer.created), full=full)
         match answer:
             case calls.Replay():
                 return await self._replayed(key, answer)

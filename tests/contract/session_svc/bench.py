@@ -111,6 +111,7 @@ class Bench:
         metadata: Mapping[str, str] | None = None,
         continues: bool = False,
         parent: str = "",
+        may_cut: bool = False,
     ) -> object:
         """Calls `TurnStore.begin` with what a test does not care about filled in."""
         turn = BeginTurn(
@@ -128,6 +129,7 @@ class Bench:
             metadata=metadata or {},
             continues=continues,
             parent_id=parent,
+            may_cut=may_cut,
         )
         return await self.turns.begin(turn, self.turns.new_waiter_id(), wait_ms)
 

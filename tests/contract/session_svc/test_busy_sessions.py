@@ -198,3 +198,17 @@ async def test_outcomes_of_requests_are_bounded_in_number_and_time(bench: Bench)
     await bench.turns.abort(begun.lease)
     await bench.pass_time(bench.limits.replay_ms)
     await bench.begun("y", request=marks[-1])
+
+
+async def test_the_release_before_gave_the_first_32_bytes_of_a_digest(bench: Bench) -> None:
+    old, new, other = (RequestMark("r1", b"d" * 32 + rest) for rest in (b"", b"new     ", b"other   "))
+    begun = await bench.begun("t1", request=old)
+    with pytest.raises(IdempotencyKeyReused):
+        await bench.begin("t2", request=RequestMark("r1", b"e" * 40), wait_ms=60_000)
+    assert isinstance(await bench.begin("t2", request=new, wait_ms=60_000), Waiting)
+    await bench.commit(begun, request=old)
+    assert isinstance(await bench.begin("t2", request=new), Replayed)
+    await bench.commit(await bench.begun("t1", "s2", request=new), request=new)
+    assert isinstance(await bench.begin("t2", "s2", request=old), Replayed)
+    with pytest.raises(IdempotencyKeyReused):
+        await bench.begin("t2", "s2", request=other)

@@ -27,3 +27,10 @@ async def _fill_up(bench: Bench) -> None:
         await bench.begin("t3")
     begun = await bench.begun("t0", session="other")
     await bench.commit(begun)
+    assert not begun.full
+    begun = await bench.begun("t4", may_cut=True)
+    assert begun.full
+    with pytest.raises(SessionFull):
+        await bench.commit(begun)
+    assert (await bench.commit(begun, cut_after=1)).turn_number == 2
+    assert [turn[:2] for turn in (await bench.begun("t5")).window] == [b"t0", b"t4"]

@@ -79,6 +79,8 @@ class FakeSessions:
     ended: dict[str, Turn | ServiceError | None] = field(default_factory=dict)
     """How turns with a journal ended."""
     commits: int = 0
+    max_turns: int = 0
+    """Turns that a session may have; 0 is no bound."""
     histories: int = 0
     """How often a whole history was read."""
     limits: list[tuple[TurnLimit, ...]] = field(default_factory=list)
@@ -136,6 +138,7 @@ class FakeSessions:
             replayed=stored,
             limits=self.states,
             history_digest=stored_turns[-1].history_digest if stored_turns else b"",
+            full_turns=self.max_turns if self.max_turns and len(stored_turns) >= self.max_turns else 0,
             awaiting=stored_turns[-1].awaiting if fitting else (),
         )
 

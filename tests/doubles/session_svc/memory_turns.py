@@ -31,6 +31,7 @@ from session_svc.model.session import (
     Waiting,
     WhenFull,
     fit_window,
+    same_request,
 )
 from tests.doubles.session_svc.memory_state import MemoryState, Outcome, Stored, Ticket
 
@@ -115,7 +116,7 @@ class MemoryTurns:
             stored.waiter_id = waiter_id
             return self._begun(turn, stored)
         limits = state.limits
-        if limits.when_full is WhenFull.REFUSE and len(stored.turns) >= limits.turns_per_session:
+        if not turn.may_cut and self._full(stored):
             raise SessionFull(key.session_id, limits.turns_per_session)
         return None
 
@@ -127,7 +128,7 @@ class MemoryTurns:
         outcome = stored.outcomes.get(turn.request.request_id)
         if outcome is None or outcome.expire_ms <= self._state.now() or outcome.number < stored.session.first_turn:
             return None
-        if outcome.digest != turn.request.digest:
+        if not same_request(outcome.digest, turn.request.digest):
             raise IdempotencyKeyReused(turn.request.request_id)
         return outcome.number
 
@@ -136,7 +137,7 @@ class MemoryTurns:
         free_at = 0
         if stored is not None and state.held(stored):
             if turn.request and stored.request and turn.request.request_id == stored.request.request_id:
-                if turn.request.digest != stored.request.digest:
+                if not same_request(turn.request.digest, stored.request.digest):
                     state.give_up(key, turn_id=turn.turn_id)
                     raise IdempotencyKeyReused(turn.request.request_id)
                 policy = BusyPolicy.WAIT
@@ -197,7 +198,11 @@ class MemoryTurns:
             newest_first, turn.window_messages, self._state.limits.window_bytes, continues=turn.continues
         )
         lease = Lease(turn.key, turn.turn_id, stored.token, stored.until_ms)
-        return Begun(stored.session, lease, [fitting.turn for fitting in window], stored.new)
+        return Begun(stored.session, lease, [fitting.turn for fitting in window], stored.new, full=self._full(stored))
+
+    def _full(self, stored: Stored) -> bool:
+        limits = self._state.limits
+        return limits.when_full is WhenFull.REFUSE and len(stored.turns) >= limits.turns_per_session
 
     async def leave(self, key: SessionKey, waiter_id: str) -> None:
         state = self._state
@@ -224,7 +229,8 @@ class MemoryTurns:
                 return Committed(number, stored.session.expire_ms)
             raise lost(stored, lease)
         limits = state.limits
-        if limits.when_full is WhenFull.REFUSE and len(stored.turns) >= limits.turns_per_session:
+        kept = [turn for turn in stored.turns if commit.cut_after is None or turn.number <= commit.cut_after]
+        if limits.when_full is WhenFull.REFUSE and len(kept) >= limits.turns_per_session:
             raise SessionFull(lease.key.session_id, limits.turns_per_session)
         if commit.cut_after is not None:
             self._cut(commit.cut_after, stored)

@@ -8,7 +8,7 @@ import redis
 from prometheus_client import CollectorRegistry
 
 from session_svc.metrics import Metrics
-from session_svc.model.errors import LeaseLost, SessionAlreadyExists, SessionNotFound
+from session_svc.model.errors import LeaseLost, SessionAlreadyExists, SessionBusy, SessionNotFound
 from session_svc.model.session import (
     BeginTurn,
     CommitTurn,
@@ -238,6 +238,21 @@ async def test_a_fork_with_a_hole_is_refused_and_works_when_tried_again(redis_ur
             await sessions.fork(fork)
         copy = await sessions.fork(fork)
         assert (copy.first_turn, copy.last_turn) == (19, 38)
+
+
+async def test_a_fork_waits_for_who_makes_the_session_and_never_overwrites_one(redis_url: str) -> None:
+    async with redis_bench(redis_url) as bench:
+        await bench.turn("t1")
+        making = await bench.begun("earlier-try", session="copy")
+        with pytest.raises(SessionBusy):
+            await bench.sessions.fork(Fork(SessionKey("default", "s1"), "copy"))
+        await bench.commit(making)
+        await bench.begun("t2", session="copy")
+        with pytest.raises(SessionAlreadyExists):
+            await bench.sessions.fork(Fork(SessionKey("default", "s1"), "copy"))
+        forked = await bench.begun("earlier-try", session="other")
+        await bench.turns.abort(forked.lease)
+        assert (await bench.sessions.fork(Fork(SessionKey("default", "s1"), "other"))).turn_count == 1
 
 
 async def test_a_list_has_every_turn_once_while_the_oldest_are_dropped(redis_url: str) -> None:

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from chat_gateway.digest import request_digest
+from chat_gateway.model.tools import Approval
 from chat_gateway.model.turn import ImagePart, Message, ProviderData, TextPart, ToolCall, TurnRequest
-from contract.enums import Role
+from contract.enums import BusyPolicy, HistoryPolicy, Role
 
 CALLED = Message(Role.ASSISTANT, tool_calls=(ToolCall("c", "f", "{}"),))
 REQUEST = TurnRequest(
@@ -18,16 +19,34 @@ REQUEST = TurnRequest(
 )
 
 
-def test_a_request_without_what_came_later_has_the_digest_of_the_release_before() -> None:
-    assert request_digest(REQUEST).hex() == "0961d0826863b610dd78f0d1021ec9dbe6cc51e4fffa1c0a9bc8ef6d663f78c3"
+OF_THE_RELEASE_BEFORE = "0961d0826863b610dd78f0d1021ec9dbe6cc51e4fffa1c0a9bc8ef6d663f78c3"
 
 
-def test_what_came_later_counts() -> None:
+def test_a_digest_begins_with_that_of_the_release_before() -> None:
+    assert request_digest(REQUEST).hex() == OF_THE_RELEASE_BEFORE + "00" * 8
+    assert request_digest(replace(REQUEST, extra={"top_k": b"1"})).hex().startswith(OF_THE_RELEASE_BEFORE)
+
+
+def test_everything_that_changes_the_outcome_counts() -> None:
     data = ProviderData("gemini", "g", b"{}")
-    others = [
+    messages = [
         replace(CALLED, reasoning="hm"),
         replace(CALLED, provider_data=data),
         replace(CALLED, tool_calls=(ToolCall("c", "f", "{}", data),)),
+        CALLED,
     ]
-    digests = {request_digest(replace(REQUEST, messages=(REQUEST.messages[0], other))) for other in [CALLED, *others]}
-    assert len(digests) == 4
+    others = [replace(REQUEST, messages=(REQUEST.messages[0], other)) for other in messages]
+    others += [
+        replace(REQUEST, history=HistoryPolicy.REPLACE),
+        replace(REQUEST, history=HistoryPolicy.APPEND),
+        replace(REQUEST, extra={"top_k": b"1"}),
+        replace(REQUEST, extra={"top_k": b"2"}),
+        replace(REQUEST, metadata={"a": "b"}),
+        replace(REQUEST, approvals=(Approval("c", True),)),
+    ]
+    assert len({request_digest(other) for other in [REQUEST, *others]}) == len(others) + 1
+
+
+def test_how_it_is_asked_for_does_not_count() -> None:
+    same = replace(REQUEST, history=HistoryPolicy.MATCH, store=True, timeout=3.0, busy=BusyPolicy.REJECT)
+    assert request_digest(same) == request_digest(REQUEST)

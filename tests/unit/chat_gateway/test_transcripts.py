@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from chat_gateway.model.errors import HistoryMismatch
+from chat_gateway.model.errors import HistoryMismatch, SessionFull
 from chat_gateway.model.history import EMPTY, end_of_history, grown
 from chat_gateway.model.turn import ImagePart, Message, TextPart, ToolCall
 from contract.enums import HistoryPolicy, Role
@@ -83,6 +83,18 @@ async def test_replace_cuts_the_session_back_to_what_both_agree_on() -> None:
     assert stored(world)[-2:] == ["on", "hello"]
     await talk(world, sends(user("all new"), ANSWER, user("x"), history=HistoryPolicy.REPLACE))
     assert stored(world) == ["all new", "hello", "x", "hello"]
+
+
+async def test_a_full_session_can_be_cut_and_nothing_else() -> None:
+    world = World()
+    await talk(world, sends(user("one")), sends(user("two")))
+    world.sessions.max_turns = 2
+    with pytest.raises(SessionFull):
+        whole = (user("one"), ANSWER, user("two"), ANSWER, user("three"))
+        await talk(world, sends(*whole, history=HistoryPolicy.REPLACE))
+    assert len(world.provider.calls) == 2
+    await talk(world, sends(user("one"), ANSWER, user("edited"), history=HistoryPolicy.REPLACE))
+    assert stored(world) == ["one", "hello", "edited", "hello"]
 
 
 async def test_append_stores_whatever_comes() -> None:

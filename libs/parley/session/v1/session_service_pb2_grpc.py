@@ -175,7 +175,8 @@ class SessionServiceServicer:
 
     def ForkSession(self, request, context):
         """Makes a new session with the history of another up to a turn. Safe to retry with an id of one's own.
-        Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_ALREADY_EXISTS.
+        Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_ALREADY_EXISTS, SESSION_BUSY while another call makes a session under
+        the new id, as a try before this one may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

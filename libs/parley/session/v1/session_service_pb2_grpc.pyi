@@ -69,7 +69,8 @@ class SessionServiceStub:
     """
     ForkSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]
     """Makes a new session with the history of another up to a turn. Safe to retry with an id of one's own.
-    Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_ALREADY_EXISTS.
+    Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_ALREADY_EXISTS, SESSION_BUSY while another call makes a session under
+    the new id, as a try before this one may.
     """
     ExportUser: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ExportUserRequest, _session_service_pb2.ExportUserResponse]
     """Streams all that is stored of a user. Safe to retry. Fails: INVALID_FIELD, TURN_DAMAGED."""
@@ -120,7 +121,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     ForkSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]  # type: ignore[assignment]
     """Makes a new session with the history of another up to a turn. Safe to retry with an id of one's own.
-    Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_ALREADY_EXISTS.
+    Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_ALREADY_EXISTS, SESSION_BUSY while another call makes a session under
+    the new id, as a try before this one may.
     """
     ExportUser: _aio.UnaryStreamMultiCallable[_session_service_pb2.ExportUserRequest, _session_service_pb2.ExportUserResponse]  # type: ignore[assignment]
     """Streams all that is stored of a user. Safe to retry. Fails: INVALID_FIELD, TURN_DAMAGED."""
@@ -228,7 +230,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ForkSessionResponse, _abc.Awaitable[_session_service_pb2.ForkSessionResponse]]:
         """Makes a new session with the history of another up to a turn. Safe to retry with an id of one's own.
-        Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_ALREADY_EXISTS.
+        Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_ALREADY_EXISTS, SESSION_BUSY while another call makes a session under
+        the new id, as a try before this one may.
         """
 
     @_abc_1.abstractmethod

@@ -215,6 +215,7 @@ class BeginTurnRequest(_message.Message):
     STATELESS_FIELD_NUMBER: _builtins.int
     CONTINUES_FIELD_NUMBER: _builtins.int
     PARENT_SESSION_ID_FIELD_NUMBER: _builtins.int
+    MAY_CUT_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     session_id: _builtins.str
@@ -236,7 +237,9 @@ class BeginTurnRequest(_message.Message):
     request_id: _builtins.str
     """Optional. Idempotency key, at most 255 printable ASCII characters."""
     request_digest: _builtins.bytes
-    """Required with request_id. A digest of the request, at most 64 bytes: the same for a repeat."""
+    """Required with request_id. A digest of the request, at most 64 bytes: the same for a repeat. One of 32 bytes is the
+    same as a longer one that begins with it.
+    """
     stateless: _builtins.bool
     """Optional. Only take the limits: there is no session. Of the other fields project, turn_id and limits count. The
     lease that is returned has no session and no token; AbortTurn ends it.
@@ -249,6 +252,10 @@ class BeginTurnRequest(_message.Message):
     parent_session_id: _builtins.str
     """Optional. The session that this one hangs on, for the turn of an agent that another agent calls: when that session is
     deleted, so is this one. SESSION_NOT_FOUND where it is not there.
+    """
+    may_cut: _builtins.bool
+    """Optional. The commit may remove turns (cut_after_turn): a session that is full is not refused with SESSION_FULL, but
+    answered with `full`.
     """
     @_builtins.property
     def idle_ttl(self) -> _duration_pb2.Duration:
@@ -287,10 +294,11 @@ class BeginTurnRequest(_message.Message):
         stateless: _builtins.bool = ...,
         continues: _builtins.bool = ...,
         parent_session_id: _builtins.str = ...,
+        may_cut: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_ttl", b"idle_ttl", "max_lifetime", b"max_lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "continues", b"continues", "idle_ttl", b"idle_ttl", "limits", b"limits", "max_lifetime", b"max_lifetime", "metadata", b"metadata", "parent_session_id", b"parent_session_id", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "continues", b"continues", "idle_ttl", b"idle_ttl", "limits", b"limits", "max_lifetime", b"max_lifetime", "may_cut", b"may_cut", "metadata", b"metadata", "parent_session_id", b"parent_session_id", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -309,10 +317,13 @@ class BeginTurnResponse(_message.Message):
     REPLAYED_TURN_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     HISTORY_DIGEST_FIELD_NUMBER: _builtins.int
+    FULL_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
     """Whether this call made the session."""
     history_digest: _builtins.bytes
     """What the last commit gave as history_digest; empty where it gave none, and before the first."""
+    full: _builtins.bool
+    """The session has as many turns as it may have, and refuses a commit that removes none."""
     @_builtins.property
     def session(self) -> _session_service_pb2.Session:
         """The session."""
@@ -345,10 +356,11 @@ class BeginTurnResponse(_message.Message):
         replayed_turn: _message_pb2.Turn | None = ...,
         limits: _abc.Iterable[Global___TurnLimitState] | None = ...,
         history_digest: _builtins.bytes = ...,
+        full: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "replayed_turn", b"replayed_turn", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "history_digest", b"history_digest", "lease", b"lease", "limits", b"limits", "replayed_turn", b"replayed_turn", "session", b"session", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "full", b"full", "history_digest", b"history_digest", "lease", b"lease", "limits", b"limits", "replayed_turn", b"replayed_turn", "session", b"session", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ if session then
   -- The stored outcome of this turn or request, if it has one.
   local number, known = session.done == turn_id and session.last, digest
   if not number then number, known = stored_turn_of(session, request) end
-  if number and known ~= digest then return refuse('reused') end
+  if number and not same_request(known, digest) then return refuse('reused') end
   if number then return refuse('replay', number, session.first, session.fields) end
   if session.held and session.turn == turn_id then
     redis.call('HSET', META, 'call', waiter_id)
@@ -36,9 +36,9 @@ elseif must_exist then
   return refuse('missing')
 end
 
-local same_request = session and session.held and request ~= '' and session.request == request
-if same_request then
-  if session.digest ~= digest then return refuse('reused') end
+local repeated = session and session.held and request ~= '' and session.request == request
+if repeated then
+  if not same_request(session.digest, digest) then return refuse('reused') end
   policy = 'wait'
 end
 
