@@ -7,7 +7,7 @@ from typing import Final, NoReturn, Self
 
 from aiohttp import ClientError, ClientResponse, ConnectionTimeoutError
 
-from chat_gateway.model.errors import ProviderBadResponse, ProviderTimeout, UnsupportedField
+from chat_gateway.model.errors import ProviderBadResponse, ProviderTimeout
 from chat_gateway.model.turn import Message, OnDelta, Usage
 from chat_gateway.providers.adapter import Adapter, AnswerStream, BadAnswer, ReportedError, WireRequest
 from chat_gateway.providers.http_client import Endpoint, transport_error
@@ -56,22 +56,17 @@ class HttpProvider:
         bounds: ProviderBounds,
         *,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
-        takes_extra: bool = False,
     ) -> None:
-        """`takes_extra`: the adapter passes on, or refuses, fields of a call that have no place of their own."""
         self.name = name
         self._adapter = adapter
         self._endpoint = endpoint
         self._errors = errors
         self._bounds = bounds
         self._max_answer_bytes = max_answer_bytes
-        self._takes_extra = takes_extra
 
     async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
         phase = _Phase("answer" if on_delta is None else "first_token")
         limit = self._bounds.answer if on_delta is None else self._bounds.first_token
-        if call.extra and not self._takes_extra:
-            raise UnsupportedField(self.name, call.extra)
         request = self._adapter.request(call, stream=on_delta is not None)
         try:
             async with asyncio.timeout(limit) as bound, await self._send(request) as response:

@@ -83,5 +83,4 @@ def make_provider(
         errors,
         bounds,
         max_answer_bytes=max_answer_bytes,
-        takes_extra=settings.kind == "openai",
     )

@@ -33,6 +33,7 @@ _OPERATORS_FAULT = frozenset({401, 402, 403, 404})
 _KEYS = re.compile(
     r"(?i)\bbearer\s+\S+|\b(?:(?:sk|rk|pk|key)[-_]|gsk_|xai-|AIza)[-_*.A-Za-z0-9]{4,}|\b[A-Za-z0-9_-]{32,}"
 )
+_DELAY = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?s")
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _CONTEXT_LENGTH = re.compile(
     r"(?i)maximum context length|context (?:length|window|size)|prompt is too long|exceeds? the (?:maximum|available) "
@@ -66,6 +67,8 @@ class UpstreamError:
     code: str = ""
     param: str = ""
     status: int = 0
+    retry_after: float | None = None
+    """Seconds, where the body says for how long the provider wants to be left alone."""
 
 
 def read_error(body: bytes) -> UpstreamError:
@@ -86,7 +89,8 @@ def read_error(body: bytes) -> UpstreamError:
     details = found.get("details")
     reasons = [one.get("reason") for one in details if isinstance(one, dict)] if isinstance(details, list) else []
     statuses = [_status(name) for name in (*reasons, *names)]
-    return UpstreamError(message, code, _text(found.get("param"))[:200], next(filter(None, statuses), 0))
+    status = next(filter(None, statuses), 0)
+    return UpstreamError(message, code, _text(found.get("param"))[:200], status, _retry_delay(details))
 
 
 class ErrorReader:
@@ -107,7 +111,9 @@ class ErrorReader:
         self._log("provider_refused", status, error)
         if status < 200 or 200 < status < 300:
             return ProviderBadResponse(self._provider, f"an answer of status {status}")
-        return self._meaning(status, error, retry_after(headers.get("retry-after")), f"answered with status {status}")
+        after = retry_after_ms(headers.get("retry-after-ms"))
+        after = retry_after(headers.get("retry-after")) if after is None else after
+        return self._meaning(status, error, after, f"answered with status {status}")
 
     def reported(self, body: bytes) -> ServiceError:
         """Returns what an error means that stands where an answer should be, and logs it."""
@@ -120,6 +126,7 @@ class ErrorReader:
 
     def _meaning(self, status: int, error: UpstreamError, after: float | None, why: str) -> ServiceError:
         code = _known_code(error)
+        after = error.retry_after if after is None else after
         if status == 429:
             return ProviderRateLimited(self._provider, retry_after=after)
         if status == 408 or status >= 500:
@@ -160,6 +167,24 @@ def retry_after(text: str | None) -> float | None:
     if not math.isfinite(seconds) or seconds > MAX_RETRY_AFTER:
         return None
     return max(seconds, 0.0)
+
+
+def retry_after_ms(text: str | None) -> float | None:
+    """Returns the seconds that OpenAI's `retry-after-ms` says; None for what is no number."""
+    try:
+        milliseconds = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return None if milliseconds is None else retry_after(str(milliseconds / 1000))
+
+
+def _retry_delay(details: object) -> float | None:
+    """Returns the seconds of a `google.rpc.RetryInfo` among the details, such as `"30.5s"`."""
+    for one in details if isinstance(details, list) else ():
+        delay = one.get("retryDelay") if isinstance(one, dict) else None
+        if isinstance(delay, str) and _DELAY.fullmatch(delay):
+            return retry_after(delay[:-1])
+    return None
 
 
 def _known_code(error: UpstreamError) -> str:

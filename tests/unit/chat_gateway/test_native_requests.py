@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from chat_gateway.model.errors import UnsupportedField
 from chat_gateway.model.turn import ImagePart, Message, ProviderData, Sampling, TextPart, Tool, ToolCall
 from chat_gateway.providers.adapter import Adapter
 from chat_gateway.providers.anthropic.adapter import AnthropicAdapter
@@ -298,3 +299,88 @@ def test_a_schema_is_said_in_words_where_gemini_has_no_keyword() -> None:
         "$defs": {"a": {"type": "string", "description": "An a. (pattern: x)"}},
         "properties": {"a": {"$ref": "#/$defs/a"}, "b": {"type": "integer", "description": "default: 3"}},
     }
+
+
+def efforts(kind: str, model_name: str, effort: str, **sampling: Any) -> dict[str, Any]:
+    call = replace(CASES["text"], model=model_name, sampling=Sampling(**sampling), extra=extra(reasoning_effort=effort))
+    return sent(kind, call)
+
+
+def extra(**fields: Any) -> dict[str, bytes]:
+    return {name: json.dumps(value).encode() for name, value in fields.items()}
+
+
+@pytest.mark.parametrize(
+    ("model_name", "effort", "limit", "thinking", "level", "max_tokens"),
+    [
+        ("claude-sonnet-4-5-20250929", "low", None, {"type": "enabled", "budget_tokens": 1024}, None, 5120),
+        ("claude-3-7-sonnet-20250219", "medium", 3000, {"type": "enabled", "budget_tokens": 2999}, None, 3000),
+        ("claude-opus-4-20250514", "high", 64_000, {"type": "enabled", "budget_tokens": 16_384}, None, 64_000),
+        ("claude-opus-4-6", "minimal", None, {"type": "adaptive"}, "low", 4096),
+        ("claude-sonnet-4-6", "xhigh", 10, {"type": "adaptive"}, "high", 10),
+        ("claude-opus-4-7", "xhigh", None, {"type": "adaptive"}, "xhigh", 4096),
+        ("claude-sonnet-5", "medium", None, {"type": "adaptive"}, "medium", 4096),
+        ("claude-opus-4-6", "none", None, {"type": "disabled"}, None, 4096),
+    ],
+)
+def test_anthropic_is_told_how_hard_to_think(
+    model_name: str, effort: str, limit: int | None, thinking: Any, level: str | None, max_tokens: int
+) -> None:
+    body = efforts("anthropic", model_name, effort, max_output_tokens=limit)
+    assert body["thinking"] == thinking
+    assert body.get("output_config", {}).get("effort") == level
+    assert body["max_tokens"] == max_tokens
+
+
+@pytest.mark.parametrize(
+    ("model_name", "effort", "config"),
+    [
+        ("gemini-2.5-flash", "none", {"thinkingBudget": 0}),
+        ("gemini-2.5-pro", "medium", {"thinkingBudget": 8192}),
+        ("gemini-3-pro", "minimal", {"thinkingLevel": "low"}),
+        ("models/gemini-3-flash", "minimal", {"thinkingLevel": "minimal"}),
+        ("gemini-3.1-pro", "high", {"thinkingLevel": "high"}),
+    ],
+)
+def test_gemini_is_told_how_hard_to_think(model_name: str, effort: str, config: Any) -> None:
+    assert efforts("gemini", model_name, effort)["generationConfig"]["thinkingConfig"] == config
+
+
+LOW = extra(reasoning_effort="low")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "field"),
+    [
+        ("anthropic", {"extra": extra(reasoning_effort="hard")}, "reasoning_effort"),
+        ("anthropic", {"extra": LOW, "sampling": Sampling(max_output_tokens=9)}, "reasoning_effort"),
+        ("anthropic", {"extra": LOW, "sampling": Sampling(temperature=0.5)}, "sampling.temperature"),
+        ("anthropic", {"extra": LOW, "tools": (WEATHER,), "tool_choice": "required"}, "tool_choice"),
+        ("anthropic", {"extra": extra(service_tier="priority")}, "service_tier"),
+        ("anthropic", {"extra": extra(parallel_tool_calls="no")}, "parallel_tool_calls"),
+        ("gemini", {"extra": extra(reasoning_effort="none")}, "reasoning_effort"),
+        ("gemini", {"extra": extra(parallel_tool_calls=False), "tools": (WEATHER,)}, "parallel_tool_calls"),
+        ("gemini", {"extra": extra(top_k="many")}, "top_k"),
+    ],
+)  # fmt: skip
+def test_what_a_kind_can_not_honour_is_refused_by_name(kind: str, changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        sent(kind, replace(CASES["text"], **changes))
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "gemini"])
+@pytest.mark.parametrize("field", ["logit_bias", "logprobs", "prediction", "verbosity", "n_probs"])
+def test_fields_without_a_counterpart_are_refused_by_name(kind: str, field: str) -> None:
+    with pytest.raises(UnsupportedField) as caught:
+        sent(kind, replace(CASES["text"], extra=extra(**{field: True})))
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_fields_with_a_counterpart_are_sent() -> None:
+    asked = extra(top_k=5, parallel_tool_calls=False, service_tier="default", safety_identifier="u1", logprobs=False)
+    body = sent("anthropic", replace(CASES["text"], extra=asked, tools=(WEATHER,)))
+    assert (body["top_k"], body["service_tier"], body["metadata"]) == (5, "standard_only", {"user_id": "u1"})
+    assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+    asked = extra(top_k=5, parallel_tool_calls=True, logprobs=False)
+    assert sent("gemini", replace(CASES["text"], extra=asked))["generationConfig"]["topK"] == 5

@@ -9,6 +9,8 @@ import msgspec
 
 from chat_gateway.model.parts import kind_of
 from chat_gateway.model.turn import AudioPart, FilePart, ImagePart, MediaPart, Message, Sampling, TextPart, Tool
+from chat_gateway.providers.anthropic.effort import EFFORTS, add_effort, check_thinking
+from chat_gateway.providers.extras import Extras
 from chat_gateway.providers.generous import as_object
 from chat_gateway.providers.media import Untaken, inline
 from chat_gateway.providers.paired import NO_RESULT, Result, Utterance, message_text, pair
@@ -23,6 +25,9 @@ _CACHED: Final = {"type": "ephemeral"}
 _PICTURES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
 _BEGINNING: Final = {"type": "text", "text": "(The conversation began earlier.)"}
+_FIELDS: Final = frozenset({"parallel_tool_calls", "reasoning_effort", "safety_identifier", "service_tier", "top_k"})
+"""Request fields beyond those of a turn that have a counterpart."""
+_TIERS: Final = {"auto": "auto", "default": "standard_only"}
 _encode = msgspec.json.Encoder().encode
 _PLAN: Final = msgspec.json.Decoder(list[int | str | dict[str, Any]])
 
@@ -30,6 +35,7 @@ _PLAN: Final = msgspec.json.Decoder(list[int | str | dict[str, Any]])
 def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any], *, stream: bool) -> bytes:
     """Returns the body of a call. Raises `InvalidArgument` with all that the API has no word for."""
     found = Violations()
+    extras = Extras(call, provider, _FIELDS, found)
     system, utterances = pair(call.messages)
     untaken = Untaken(provider)
     messages = _Messages(provider, untaken)
@@ -47,7 +53,7 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any], *
         # A history with calls is refused without tools; `none` keeps the model from calling any.
         tools = [_tool(Tool(name)) for name in messages.tools]
         choice = {"type": "none"}
-    if call.parallel_tool_calls is False and call.tools and choice != {"type": "none"}:
+    if extras.parallel_tool_calls is False and call.tools and choice != {"type": "none"}:
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": True}
     if tools:
         tools[-1]["cache_control"] = _CACHED
@@ -55,6 +61,7 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any], *
     if choice is not None:
         body["tool_choice"] = choice
     _add_sampling(body, call.sampling, found)
+    _add_extras(body, extras, limited=call.sampling.max_output_tokens is not None, found=found)
     _add_format(body, call.response_format, found)
     if stream:
         body["stream"] = True
@@ -249,6 +256,22 @@ def _add_sampling(body: dict[str, Any], sampling: Sampling, found: Violations) -
         if any(not stop.strip() for stop in sampling.stop):
             found.add("sampling.stop", f"must not be white space only for providers of kind {KIND}")
         body["stop_sequences"] = list(sampling.stop)
+
+
+def _add_extras(body: dict[str, Any], extras: Extras, *, limited: bool, found: Violations) -> None:
+    top_k = extras.of_type("top_k", int, "a number")
+    if top_k is not None:
+        body["top_k"] = top_k
+    tier = extras.one_of("service_tier", tuple(_TIERS))
+    if tier:
+        body["service_tier"] = _TIERS[tier]
+    user = extras.of_type("safety_identifier", str, "a text")
+    if user:
+        body["metadata"] = {"user_id": user}
+    effort = extras.one_of("reasoning_effort", EFFORTS)
+    if effort:
+        add_effort(body, effort, limited=limited, found=found)
+        check_thinking(body, found)
 
 
 def _add_format(body: dict[str, Any], asked: Mapping[str, Any] | None, found: Violations) -> None:

@@ -19,6 +19,7 @@ from chat_gateway.model.turn import (
     Tool,
     ToolCall,
 )
+from chat_gateway.providers.extras import Extras
 from chat_gateway.providers.gemini.schema import translate
 from chat_gateway.providers.generous import as_object
 from chat_gateway.providers.media import Untaken, inline
@@ -36,6 +37,10 @@ _RESOLUTIONS: Final = {"low": "MEDIA_RESOLUTION_LOW", "high": "MEDIA_RESOLUTION_
 _AUDIO: Final = frozenset({"aac", "aiff", "flac", "mp3", "mpeg", "ogg", "wav"})
 _MAX_SEED: Final = 2**31
 _BEGINNING: Final = {"text": "(The conversation began earlier.)"}
+_FIELDS: Final = frozenset({"parallel_tool_calls", "reasoning_effort", "top_k"})
+"""Request fields beyond those of a turn that have a counterpart."""
+_BUDGETS: Final = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576}
+"""Tokens of thinking by `reasoning_effort`, as Google documents them for models before Gemini 3."""
 _encode = msgspec.json.Encoder().encode
 _PLAN: Final = msgspec.json.Decoder(list[int | str | list[Any] | dict[str, Any]])
 _OWN: Final = msgspec.json.Decoder(dict[str, str])
@@ -46,6 +51,7 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any]) -
     found = Violations()
     system, utterances = pair(call.messages)
     untaken = Untaken(provider)
+    extras = Extras(call, provider, _FIELDS, found)
     contents = _Contents(provider, untaken, signs=_SIGNS.search(call.model) is not None)
     newest = max((n for n, one in enumerate(utterances) if one.message and not one.by_model), default=0)
     for number, utterance in enumerate(utterances):
@@ -53,7 +59,7 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any]) -
     body: dict[str, Any] = {**extra_body, "contents": contents.finished()}
     if system:
         body["systemInstruction"] = {"parts": [{"text": text} for text in system]}
-    if call.parallel_tool_calls is False and call.tools:
+    if extras.parallel_tool_calls is False and call.tools:
         found.add("parallel_tool_calls", f"can't be false for providers of kind {KIND}")
     if call.tools:
         declared = [_tool(tool, f"tools[{number}].parameters", found) for number, tool in enumerate(call.tools)]
@@ -63,6 +69,7 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any]) -
         if mode is not None:
             body["toolConfig"] = {"functionCallingConfig": mode}
     config = {**extra_body.get("generationConfig", {}), **_generation_config(call.sampling, found)}
+    _add_extras(config, extras, call.model, found)
     _add_format(config, call.response_format, found)
     if contents.resolution:
         config["mediaResolution"] = contents.resolution
@@ -260,6 +267,28 @@ def _generation_config(sampling: Sampling, found: Violations) -> dict[str, Any]:
         "frequencyPenalty": sampling.frequency_penalty,
     }
     return {name: value for name, value in said.items() if value is not None}
+
+
+def _add_extras(config: dict[str, Any], extras: Extras, model: str, found: Violations) -> None:
+    top_k = extras.of_type("top_k", int, "a number")
+    if top_k is not None:
+        config["topK"] = top_k
+    effort = extras.one_of("reasoning_effort", tuple(_BUDGETS))
+    if not effort:
+        return
+    asked: dict[str, Any]
+    if _SIGNS.search(model) is None:
+        asked = {"thinkingBudget": _BUDGETS[effort]}
+    elif effort == "none":
+        found.add("reasoning_effort", f"can't be none for {model[:100]}, which always thinks")
+        return
+    else:
+        # Of Gemini 3, Pro has no level below low.
+        lowest = "low" if "pro" in model else "minimal"
+        asked = {"thinkingLevel": {"minimal": lowest, "xhigh": "high"}.get(effort, effort)}
+    others = config.get("thinkingConfig")
+    kept = {name: value for name, value in others.items() if name == "includeThoughts"} if others else {}
+    config["thinkingConfig"] = {**kept, **asked}
 
 
 def _add_format(config: dict[str, Any], asked: Mapping[str, Any] | None, found: Violations) -> None:

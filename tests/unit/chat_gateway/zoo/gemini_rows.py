@@ -159,6 +159,12 @@ ERRORS = [
     *refused(403, "PERMISSION_DENIED", Fails(ProviderMisconfigured), "key-1 is not allowed"),
     *refused(404, "NOT_FOUND", Fails(ProviderMisconfigured)),
     *refused(429, "RESOURCE_EXHAUSTED", Fails(ProviderRateLimited)),
+    *refused(429, "RESOURCE_EXHAUSTED", Fails(ProviderRateLimited, also=lambda e: e.retry_after == 30.5), "in 30.5s",
+             [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "30.5s"}]),
+    *refused(429, "RESOURCE_EXHAUSTED", Fails(ProviderRateLimited, also=lambda e: e.retry_after == 7), "header: 7",
+             [{"retryDelay": "30s"}], headers={"Retry-After": "7"}),
+    *refused(429, "RESOURCE_EXHAUSTED", Fails(ProviderRateLimited, also=lambda e: e.retry_after is None), "nonsense",
+             [{"retryDelay": "-1s"}, {"retryDelay": "NaNs"}, {"retryDelay": 30}, {"retryDelay": {"seconds": 1}}]),
     *refused(500, "INTERNAL", Fails(ProviderUnavailable)),
     *refused(503, "UNAVAILABLE", Fails(ProviderUnavailable)),
 ]  # fmt: skip

@@ -259,6 +259,10 @@ REFUSALS = [
     Row(f"{name}{' of a stream' if stream else ''}", body, right, stream, status, headers)
     for stream in (False, True)
     for name, status, headers, body, right in (
+        ("429 with milliseconds", 429, {"retry-after-ms": "1500", "Retry-After": "2"}, b"",
+         Fails(ProviderRateLimited, also=lambda e: e.retry_after == 1.5)),
+        ("429 with odd milliseconds", 429, {"retry-after-ms": "nan", "Retry-After": "2"}, b"",
+         Fails(ProviderRateLimited, also=lambda e: e.retry_after == 2)),
         ("429 with nan", 429, {"Retry-After": "nan"}, error("slow down"),
          Fails(ProviderRateLimited, also=lambda e: e.retry_after is None)),
         ("429 with nonsense", 429, {"Retry-After": "soon"}, b"",
