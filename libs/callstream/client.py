@@ -67,7 +67,7 @@ class CallStreamClient:
         self._number = streams
         self._age_seconds = age_seconds
         self._open_stream: Any = channel.stream_stream(
-            f"/{protocol.stream}", response_deserializer=protocol.responses.FromString
+            f"/{protocol.stream}", response_deserializer=protocol.read_responses
         )
         self._unary: dict[str, Any] = {
             method.name: channel.unary_unary(

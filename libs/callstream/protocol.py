@@ -29,11 +29,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
-from servicekit.wire import bytes_tag, number_tag
+from servicekit.errors import Internal
+from servicekit.rpc_status import to_status
+from servicekit.wire import bytes_tag, fields, number_tag
 
 Response = TypeVar("Response", bound=Message)
+
+_UNREADABLE = to_status(Internal()).SerializeToString()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,42 @@ class Protocol:
         self.results_tag = bytes_tag(results.number)
         self.result_id_tag = number_tag(self._result_fields["id"].number)
         self.failure_tag = bytes_tag(self._result_fields["failure"].number)
+
+    def read_requests(self, data: bytes) -> Any:
+        """Returns a message from the caller. A call in it that can't be read is one without a method.
+
+        Raises `DecodeError` where it is no message at all.
+        """
+        return self._read(self.requests, "calls", data, {})
+
+    def read_responses(self, data: bytes) -> Any:
+        """Returns a message to the caller. A result in it that can't be read is a failure, and alone in that."""
+        return self._read(self.responses, "results", data, {"failure": _UNREADABLE})
+
+    def _read(self, kind: Any, parts: str, data: bytes, instead: Mapping[str, bytes]) -> Any:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            message = kind()
+        field = kind.DESCRIPTOR.fields_by_name[parts]
+        try:
+            for number, value, whole in fields(data):
+                if number == field.number and isinstance(value, bytes):
+                    self._add(getattr(message, parts), field.message_type, value, instead)
+                else:
+                    message.MergeFromString(whole)
+        except ValueError as error:
+            raise DecodeError("not even the parts of the message can be read") from error
+        return message
+
+    def _add(self, parts: Any, kind: Any, data: bytes, instead: Mapping[str, bytes]) -> None:
+        try:
+            parts.append(kind._concrete_class.FromString(data))
+        except DecodeError:
+            own = kind.fields_by_name["id"].number
+            call_id = next((value for number, value, _ in fields(data) if number == own), None)
+            if call_id is not None:
+                parts.add(id=call_id, **instead)
 
     def method(self, name: str, field: str, response: type[Response]) -> Method[Response]:
         """Returns the method `name` of the service, whose request and response are the fields `field`.

@@ -5,9 +5,18 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, NoReturn
 
 import grpc
+import structlog
 
 from callstream.protocol import Method, Protocol
-from servicekit.errors import Draining, InvalidArgument, ServiceError, Unavailable, UnknownMethod
+from servicekit.errors import (
+    Draining,
+    Internal,
+    InvalidArgument,
+    MessageTooLarge,
+    ServiceError,
+    Unavailable,
+    UnknownMethod,
+)
 from servicekit.interceptors import Behavior
 from servicekit.rpc_status import DETAILS_KEY, to_status
 from servicekit.wire import varint
@@ -18,10 +27,15 @@ MAX_CALLS = 1024
 MAX_BATCH_BYTES = 256 * 1024
 """A message to the caller is sent when it has reached this: what is small does not wait for all that is large."""
 
+MAX_ANSWER_BYTES = 7 * 1024 * 1024
+"""An answer that no message can hold fails by itself, and not the stream with all calls on it."""
+
 MAX_UNSENT_BYTES = 4 * 1024 * 1024
 """Of a caller that does not take its answers, no more calls are read until it has taken all but so many bytes."""
 
 OVERLOAD_PAUSE_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -134,9 +148,17 @@ class _Stream:
         context = _CallContext(call)
         try:
             response = await behavior(getattr(call, name), context)
-            self._answer(call_id, tag, response if type(response) is bytes else response.SerializeToString())
+            data = response if type(response) is bytes else response.SerializeToString()
+            if len(data) > MAX_ANSWER_BYTES:
+                raise MessageTooLarge(f"the answer has {len(data)} bytes: at most {MAX_ANSWER_BYTES}")
+            self._answer(call_id, tag, data)
         except grpc.aio.AbortError:
             self._answer(call_id, self._protocol.failure_tag, context.status)
+        except MessageTooLarge as error:
+            self._refuse(call_id, error)
+        except Exception as error:  # such as a response that can't be serialized: its caller would wait in vain
+            log.error("call_failed", method=name, exc_info=error)
+            self._refuse(call_id, Internal())
         finally:
             self._calls.pop(call_id, None)
 

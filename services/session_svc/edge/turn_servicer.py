@@ -92,7 +92,7 @@ def add_turn_servicer_to_server(servicer: tuple[TurnServicer, CallStreams], serv
         "WatchTurn": grpc.unary_stream_rpc_method_handler(
             unary.WatchTurn, request_deserializer=pb.WatchTurnRequest.FromString
         ),
-        "Turns": grpc.stream_stream_rpc_method_handler(streams.serve, request_deserializer=pb.TurnsRequest.FromString),
+        "Turns": grpc.stream_stream_rpc_method_handler(streams.serve, request_deserializer=TURNS.read_requests),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
     server.add_registered_method_handlers(NAME, handlers)

@@ -46,6 +46,7 @@ end
 local function remember(number)
   local counters = redis.call('HMGET', REPLAY, 'first', 'last')
   local first, last = tonumber(counters[1] or 1), tonumber(counters[2] or 0) + 1
+  if last == 1 then redis.call('HSET', META, 'remembers', 1) end
   redis.call('HSET', REPLAY, 'r' .. request, table.concat({number, digits(now + replay_ms), last, digest}, '|'),
              'n' .. last, request, 'last', last)
   for _ = 1, 2 do

@@ -18,6 +18,11 @@ local function digits(number)
   return string.format('%d', number)
 end
 
+-- Ends the script, and its caller learns TURN_DAMAGED.
+local function damaged(what)
+  error({err = 'WRONGTYPE ' .. what})
+end
+
 -- Where `fields` has what a turn changes as it begins.
 local ACTIVITY, IDLE, CAP, EXPIRE = 5, 6, 7, 8
 
@@ -28,6 +33,10 @@ local function load()
   local pairs_of, v = redis.call('HGETALL', META), {}
   for index = 1, #pairs_of, 2 do v[pairs_of[index]] = pairs_of[index + 1] end
   if not v.agent_id then return nil end
+  for _, name in ipairs({'created', 'activity', 'idle', 'cap', 'expire'}) do
+    if not tonumber(v[name]) then damaged('a field of the session is gone') end
+  end
+  if not v.agent_uid then damaged('a field of the session is gone') end
   local expire, lease_until = tonumber(v.expire), tonumber(v['until'] or 0)
   local held = lease_until > now
   if not held and (v.new or expire <= now) then return nil end
@@ -72,7 +81,13 @@ local COMPRESSED = 2
 local function stored_turn_of(session, request)
   if request == '' then return nil end
   local record = redis.call('HGET', REPLAY, 'r' .. request)
-  if not record then return nil end
+  if not record then
+    -- All of them gone from beside their session: whether this request has had its turn is not known.
+    if redis.call('EXISTS', REPLAY) == 0 and redis.call('HEXISTS', META, 'remembers') == 1 then
+      damaged('stored outcomes of the session are gone')
+    end
+    return nil
+  end
   local number, expiry, known = string.match(record, '^(%d+)|(%d+)|%d+|(.*)$')
   if tonumber(expiry) <= now or tonumber(number) < session.first then return nil end
   return tonumber(number), known
