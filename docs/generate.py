@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from access.oidc_settings import OidcIssuer
 from access.settings import AccessSettings
+from chat_gateway.operator_tool_servers import OperatorToolServer
 from chat_gateway.providers.settings import DialectSwitches, ProviderSettings
 from chat_gateway.settings import GatewaySettings
 from config_svc.settings import ConfigSettings
@@ -159,7 +160,12 @@ def page() -> str:
         own = [name for name in settings.model_fields if name not in AccessSettings.model_fields]
         inherited = [name for name in AccessSettings.model_fields if name not in shared]
         sections += [f"## {service}", _table(rows(settings, own + inherited))]
-    for title, model in (("A provider", ProviderSettings), ("A dialect", DialectSwitches), ("An issuer", OidcIssuer)):
+    for title, model in (
+        ("A provider", ProviderSettings),
+        ("A dialect", DialectSwitches),
+        ("A tool server", OperatorToolServer),
+        ("An issuer", OidcIssuer),
+    ):
         fields = (_row(name, field) for name, field in model.model_fields.items())
         sections += [f"## {title}", _table(fields, "field")]
     only = [name for name, variable in UpSettings.variables().items() if variable.startswith("PARLEY_UP_")]

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from access.settings import AccessSettings
 from chat_gateway.model.rules import MAX_MESSAGES_BYTES, RequestBounds
+from chat_gateway.operator_tool_servers import OperatorToolServer, problems_of
 from chat_gateway.providers.settings import ProviderSettings
 from contract.fields import RESOURCE_ID_RULE, is_resource_id
 from servicekit.egress import PUBLIC, EgressRules
@@ -136,6 +137,12 @@ class GatewaySettings(AccessSettings):
     keep_alive_interval: Seconds = Field(
         default=10.0, gt=0, le=600, description="Time between comments in a stream while the model is silent."
     )
+    tool_servers: Annotated[dict[str, OperatorToolServer], FROM_JSON] = Field(
+        default={},
+        validation_alias="PARLEY_TOOL_SERVERS",
+        description="The operator's own MCP servers, commands among them, for agents of all projects: a JSON object of "
+        "them, by the name that agents give ([fields](#a-tool-server)).",
+    )
     egress_allow: Words = Field(
         default=(PUBLIC,),
         description="Where tool servers, token endpoints and their redirects may be: `public` (public addresses over "
@@ -191,6 +198,8 @@ class GatewaySettings(AccessSettings):
                 provider.api_key()
             except ValueError as error:
                 yield f"PARLEY_PROVIDERS: {error}"
+        for problem in problems_of(self.tool_servers):
+            yield f"PARLEY_TOOL_SERVERS: {problem}"
         for rule in self.egress_allow:
             try:
                 EgressRules([rule])

@@ -295,6 +295,7 @@ def _toolboxes(
         list_ttl=settings.tools_list_ttl,
         max_connections=settings.max_tool_connections,
         idle_timeout=settings.tools_idle_timeout,
+        operators=settings.tool_servers,
     )
     times = ToolServerTimes(max_age=settings.config_max_age)
     servers = ToolServerDirectory(stubs, times, timeout=settings.config_read_timeout)

@@ -25,6 +25,7 @@ CALL_ID_META = "parley.dev/call-id"
 """The key of a call's id in `_meta`: a call that is repeated has the same."""
 
 _FIRST_PAUSE = 1.0
+_SHORT_LIFE = 10.0
 _MAX_PAUSE = 30.0
 _MAX_ERROR = 4096
 _UNKNOWN = "the connection was lost before the tool server answered: the call may have been carried out or not"
@@ -54,8 +55,12 @@ class McpClient:
         credentials: Credentials,
         times: McpTimes,
         *,
+        paced: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`paced`: sessions that end soon after they were opened are opened again with growing pauses between."""
+        self._paced = paced
+        self._opened_at = float("-inf")
         self._name = name
         self._streams = streams
         self._credentials = credentials
@@ -180,7 +185,9 @@ class McpClient:
                 return self._session
             if self._refused is not None and self._clock() < self._refused[0]:
                 raise self._refused[1]
-            self._session = None
+            if self._session is not None and self._paced:
+                self._session = None
+                self._pace()
             sdk = await load_sdk()
             session: McpSession = sdk.McpSession(
                 self._name, self._streams(sdk), connect_seconds=self._times.connect, on_changed=self._changed
@@ -188,18 +195,31 @@ class McpClient:
             try:
                 await session.opened()
             except (ServerUnavailable, EgressDenied) as error:
-                self._pause = min(2 * self._pause or _FIRST_PAUSE, _MAX_PAUSE)
-                self._refused = (self._clock() + self._pause, error)
+                self._refuse(error)
                 raise
             except asyncio.CancelledError:
                 await session.close()
                 raise
-            self._session, self._refused, self._pause = session, None, 0.0
+            self._session, self._refused, self._opened_at = session, None, self._clock()
+            if not self._paced:
+                self._pause = 0.0
             return session
 
+    def _pace(self) -> None:
+        """Raises `ServerUnavailable` where sessions end soon one after the other; the first is replaced at once."""
+        if self._clock() - self._opened_at >= _SHORT_LIFE:
+            self._pause = 0.0
+            return
+        error = ServerUnavailable("ends again and again")
+        self._refuse(error)
+        if self._pause > _FIRST_PAUSE:
+            raise error
+
+    def _refuse(self, error: "ServerUnavailable | EgressDenied") -> None:
+        self._pause = min(2 * self._pause or _FIRST_PAUSE, _MAX_PAUSE)
+        self._refused = (self._clock() + self._pause, error)
+
     async def _drop(self, session: "McpSession") -> None:
-        if self._session is session:
-            self._session = None
         await session.close()
 
     def _changed(self) -> None:

@@ -32,7 +32,8 @@ from servicekit.version import release
 __all__ = ["MCPError", "McpSession", "ValidationError", "exchanging", "http_streams", "types"]
 
 MAX_PAGES = 256
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 7.0
+"""Longer than a command takes to be killed."""
 _REQUEST_SECONDS = 30.0
 
 _RESULT: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAdapter(
@@ -47,9 +48,15 @@ for _name in ("mcp", "client", "httpx2", "httpcore2"):
 class Faults:
     """Why no session could be opened, in words that may follow the server's id."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_lost: Callable[[], None]) -> None:
         self.read: Callable[[], str] = str
         self.denied: Callable[[], EgressDenied | None] = lambda: None
+        self._on_lost = on_lost
+
+    def lost(self, why: str) -> None:
+        """Notes that nothing will come of the session any more."""
+        self.read = lambda: why
+        self._on_lost()
 
 
 Streams = Callable[[Faults], AbstractAsyncContextManager[TransportStreams]]
@@ -158,7 +165,7 @@ class McpSession:
         return self._session
 
     async def _own(self, streams: Streams) -> None:
-        faults = Faults()
+        faults = Faults(self._closing.set)
         try:
             async with (
                 streams(faults) as (read, write),
@@ -175,6 +182,8 @@ class McpSession:
                 self._session = session
                 self._ready.set_result(None)
                 await self._keep(session)
+        except ServerUnavailable as error:
+            self._fail(faults, str(error))
         except TimeoutError:
             self._fail(faults, "did not answer in time")
         except (MCPError, ValidationError):

@@ -15,6 +15,9 @@ from cachetools import LRUCache
 
 from contract.fields import is_resource_id
 
+OPERATOR = "_operator"
+"""The directory of the operator's own secrets: no project can have this id."""
+
 MAX_SECRET_BYTES = 64 * 1024
 MIN_SECRET_CHARACTERS = 4
 """A shorter one can't be told from ordinary text, and so can't be kept out of results."""
@@ -45,7 +48,7 @@ class SecretFiles:
         """Returns the value as it is now, printable ASCII. Raises `SecretUnavailable`."""
         if self._directory is None:
             raise SecretUnavailable(f"needs the secret {name[:128]!r}, and this gateway has no directory of secrets")
-        if not _NAME.fullmatch(name) or ".." in name or not is_resource_id(project):
+        if not _NAME.fullmatch(name) or ".." in name or not (project == OPERATOR or is_resource_id(project)):
             raise SecretUnavailable("needs a secret whose name can't be one")
         try:
             descriptor = os.open(self._directory / project / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
