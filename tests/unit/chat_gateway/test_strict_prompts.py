@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat_gateway.agents.prompt import LATE_RESULT, NO_OUTPUT, NO_TEXT, prompt_messages
+from chat_gateway.model.errors import ApprovalUnknown, ToolCallsRepeated
+from chat_gateway.model.tools import Approval, ClientTool, ServerTools, ToolPolicy, ToolsUnavailable
 from chat_gateway.model.turn import FinishReason, Message, OnDelta, Sampling, TextPart, ToolCall, Usage
 from chat_gateway.providers.anthropic import request as anthropic
 from chat_gateway.providers.gemini import request as gemini
@@ -19,6 +21,7 @@ from chat_gateway.providers.paired import NO_RESULT, one_system_message
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from contract.enums import Role
 from servicekit.errors import InvalidArgument
+from tests.doubles.chat_gateway.toolboxes import FakeToolboxes, says
 from tests.unit.chat_gateway.strict_prompts import (
     check_generate_content,
     check_messages_api,
@@ -61,6 +64,7 @@ NEW = st.lists(
     min_size=1,
     max_size=4,
 )
+GONE = ToolsUnavailable("mail", "can't be reached")
 WINDOWS = st.sampled_from([0, 1, 2, 3, 4, 6, 40])
 
 
@@ -213,3 +217,60 @@ def test_system_messages_are_one_at_the_head_where_a_template_wants_that() -> No
         user("c"),
     ]
     assert one_system_message(prompt[1:3]) == prompt[1:3]
+
+
+NAMES = st.sampled_from(["read", "read", "delete", "locate", "unknown"])
+STEPS = st.one_of(
+    st.sampled_from(["fine", "", " "]).map(lambda text: Message(Role.ASSISTANT, text)),
+    st.lists(st.tuples(IDS, NAMES), min_size=1, max_size=3, unique_by=lambda one: one[0]).flatmap(
+        lambda calls: st.sampled_from(["", "let me see"]).map(
+            lambda text: Message(
+                Role.ASSISTANT, text, tool_calls=tuple(ToolCall(one, name, f'{{"x": "{one}"}}') for one, name in calls)
+            )
+        )
+    ),
+)
+APPROVALS = st.lists(st.tuples(IDS, st.booleans()), max_size=2, unique_by=lambda one: one[0])
+
+
+class SteppedProvider(ScriptedProvider):
+    """Goes through its answers, step by step and turn by turn, then only says that it is done."""
+
+    async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
+        if len(self.calls) >= len(self._answers):
+            self._answers.append(Message(Role.ASSISTANT, "done"))
+        return await super().complete(call, on_delta)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    turns=st.lists(st.tuples(NEW, APPROVALS), min_size=1, max_size=6),
+    steps=st.lists(STEPS, max_size=12),
+    window=WINDOWS,
+    results=st.lists(RESULTS, min_size=1, max_size=3),
+)
+def test_every_prompt_of_an_agent_with_tools_is_taken(
+    turns: list[tuple[list[Message], list[tuple[str, bool]]]], steps: list[Message], window: int, results: list[str]
+) -> None:
+    """Gateway-run calls, the caller's, those that wait and are approved, rejected or forgotten, in any mixture."""
+    provider = SteppedProvider(steps)
+    boxes = FakeToolboxes(
+        {"read": says(results[0]), "delete": says(results[-1])}, needs_approval={"delete"}, unavailable=(GONE,)
+    )
+    tools = (ServerTools(tool_server="files"), ClientTool("locate"))
+    config = make_config(window_messages=window, tools=tools, tool_policy=ToolPolicy(max_steps=3))
+    world = World(provider=provider, toolboxes=boxes, configs=FakeConfigs(config))
+
+    async def talk() -> None:
+        for new, decided in turns:
+            approvals = tuple(Approval(call_id, approve) for call_id, approve in decided)
+            for asked in (approvals, ()):  # what names no call that waits is refused; the turn goes on without
+                try:
+                    await world.runner.run(asks(messages=tuple(new), session_id="s", approvals=asked))
+                except ApprovalUnknown:
+                    continue
+                except (InvalidArgument, ToolCallsRepeated):
+                    pass
+                break
+
+    asyncio.run(talk())
