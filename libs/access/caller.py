@@ -81,7 +81,11 @@ class Caller:
 ANONYMOUS: Final = Caller("anonymous", "", frozenset({OPERATOR, SERVICE}))
 """Everybody, where authentication is off: then only this machine can connect."""
 
+TOKEN_PREFIX: Final = "token:"
+"""What ids of callers begin with that came with a token of an identity provider."""
+
 _current: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller", default=ANONYMOUS)
+_user_token: contextvars.ContextVar[str] = contextvars.ContextVar("user_token", default="")
 
 
 def current() -> Caller:
@@ -92,3 +96,13 @@ def current() -> Caller:
 def set_current(caller: Caller) -> contextvars.Token[Caller]:
     """Makes `caller` the running task's; the edge does, once a request."""
     return _current.set(caller)
+
+
+def note_user_token(caller: Caller, credential: str) -> None:
+    """Keeps the token that `caller` came with for the running task; a credential of any other kind is not kept."""
+    _user_token.set(credential if caller.id.startswith(TOKEN_PREFIX) else "")
+
+
+def user_token() -> str:
+    """Returns the identity provider's token that the running task's request came with; empty where it had another."""
+    return _user_token.get()

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from access.authenticator import Authenticator, bearer, service
-from access.caller import ANONYMOUS, KEY_SCOPES, OPERATOR, SERVICE, Caller, set_current
+from access.caller import ANONYMOUS, KEY_SCOPES, OPERATOR, SERVICE, Caller, note_user_token, set_current
 from access.errors import ScopeMissing, Unauthenticated
 from access.rules import OPEN, MethodRule
 from servicekit.errors import InvalidArgument, Violation
@@ -65,7 +65,7 @@ class AccessInterceptor(HandlerInterceptor):
 
         async def guarded(request: Any, context: Context[Any, Any]) -> Any:
             metadata = _wanted(context)
-            header = metadata.get("authorization")
+            header, credential = metadata.get("authorization"), ""
             if header is not None:
                 credential = bearer(header)
                 caller = authenticator.known(credential)
@@ -77,6 +77,7 @@ class AccessInterceptor(HandlerInterceptor):
                 raise ScopeMissing("none: the method states no access rule")
             rule.admit(caller, request)
             set_current(_on_behalf(caller, metadata))
+            note_user_token(caller, credential)
             return await behavior(request, context)
 
         return guarded

@@ -11,7 +11,7 @@ from cachetools import LRUCache
 
 from access.api_key import digest_of
 from access.binding import scopes_of
-from access.caller import Caller
+from access.caller import TOKEN_PREFIX, Caller
 from access.errors import Unauthenticated
 from access.jwks import Jwks, JwksTimes
 from access.oidc_settings import OidcIssuer
@@ -127,7 +127,7 @@ def _caller(issuer: OidcIssuer, claims: Mapping[str, Any]) -> Caller:
     # An erasure finds the user in the audit log by this, too.
     subject = user or quote(str(claims["sub"]), safe="@:|+")
     return Caller(
-        id=f"token:{subject}"[:MAX_ID],
+        id=f"{TOKEN_PREFIX}{subject}"[:MAX_ID],
         project=project,
         scopes=scopes_of(scopes or (), user_bound=bool(user)),
         user_id=user,

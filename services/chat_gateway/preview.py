@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from access.caller import current
+from access.caller import current, user_token
 from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.offer import Offer, make_offer, with_note
 from chat_gateway.agents.toolbox import Toolboxes, ToolCaller
@@ -76,7 +76,7 @@ class PromptPreview:
 
     async def _offer(self, config: AgentConfig, context: TurnContext) -> Offer:
         request = context.request
-        caller = ToolCaller(config.project, request.user_id, request.session_id, "")
+        caller = ToolCaller(config.project, request.user_id, request.session_id, "", user_token())
         async with self._tools.open(config, caller, request.metadata, None) as toolbox:
             return await make_offer(config, replace(context, toolbox=toolbox))
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from access.caller import ANONYMOUS, current
+from access.caller import ANONYMOUS, current, user_token
 from chat_gateway.aborts import Aborts
 from chat_gateway.admission import Admission, bounded, new_turn_id
 from chat_gateway.agents.agent import TurnContext
@@ -249,7 +249,7 @@ class TurnRunner:
     async def _respond(self, turn: _Started, config: AgentConfig, begun: Begun) -> Answer:
         if not config.tools or not has_gateway_tools(config):
             return await self._respond_with(turn, config, begun, None)
-        caller = ToolCaller(config.project, turn.request.user_id, begun.session_id, turn.turn_id)
+        caller = ToolCaller(config.project, turn.request.user_id, begun.session_id, turn.turn_id, user_token())
         async with self._tools.open(config, caller, begun.metadata, turn.called_by) as toolbox:
             return await self._respond_with(turn, config, begun, toolbox)
 
@@ -281,7 +281,7 @@ class TurnRunner:
         context = replace(context, toolbox=None, hand_over=partial(self._hand_over, turn, begun, depth + 1))
         if not has_gateway_tools(config):
             return await agent.respond(context, on_delta)
-        caller = ToolCaller(config.project, turn.request.user_id, begun.session_id, turn.turn_id)
+        caller = ToolCaller(config.project, turn.request.user_id, begun.session_id, turn.turn_id, user_token())
         async with self._tools.open(config, caller, begun.metadata, turn.called_by) as toolbox:
             return await agent.respond(replace(context, toolbox=toolbox), on_delta)
 

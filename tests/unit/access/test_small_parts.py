@@ -4,7 +4,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from access.api_key import is_api_key, is_made_here, mark_secret_of, new_api_key
 from access.authenticator import Authenticator, bearer, fixed_callers, peer_credential
 from access.binding import bound_project, bound_user, scopes_of
-from access.caller import ANONYMOUS, Caller
+from access.caller import ANONYMOUS, Caller, note_user_token, user_token
 from access.errors import ProjectDenied, Unauthenticated, UserDenied
 from access.rules import require_audit, rules_of
 from access.settings import AccessSettings
@@ -171,3 +171,12 @@ def test_required_authentication_needs_an_operator_key(monkeypatch: pytest.Monke
         AccessSettings()
     file.write_text(OPERATOR_KEY + "\n")
     assert AccessSettings().read_operator_key() == OPERATOR_KEY
+
+
+def test_only_the_token_of_an_identity_provider_is_kept_for_the_request() -> None:
+    note_user_token(Caller("token:ann", "default", frozenset()), "eyJ.a.b")
+    assert user_token() == "eyJ.a.b"
+    for other in (Caller("key_1", "default", frozenset()), ANONYMOUS):
+        note_user_token(Caller("token:ann", "default", frozenset()), "eyJ.a.b")
+        note_user_token(other, "pk_secret")
+        assert user_token() == ""

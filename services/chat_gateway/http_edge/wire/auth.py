@@ -14,7 +14,7 @@ from litestar.routes import HTTPRoute
 
 from access.authenticator import Authenticator, bearer
 from access.binding import bound_project, bound_user, require
-from access.caller import ANONYMOUS, Caller, current, set_current
+from access.caller import ANONYMOUS, Caller, current, note_user_token, set_current
 from access.errors import Unauthenticated
 from chat_gateway.http_edge.wire.context import current_request
 from chat_gateway.http_edge.wire.errors import RouteNotFound
@@ -55,6 +55,7 @@ class Authorizer:
             caller = await self._authenticator.caller_of(credential, source)
         require(caller, scope)
         set_current(caller)
+        note_user_token(caller, credential)
         return caller
 
     async def guard(self, connection: Connection, handler: BaseRouteHandler) -> None:
