@@ -8,6 +8,7 @@ from parley_cli.commands.agents import agents
 from parley_cli.commands.chat import chat
 from parley_cli.commands.sessions import sessions
 from parley_cli.commands.templates import templates
+from parley_cli.commands.tools import tools
 from parley_cli.commands.top import top
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app.command()(top)
 app.add_typer(agents, name="agents")
 app.add_typer(sessions, name="sessions")
 app.add_typer(templates, name="templates")
+app.add_typer(tools, name="tools")
 app.add_typer(projects, name="projects")
 app.add_typer(keys, name="keys")
 app.command()(audit)

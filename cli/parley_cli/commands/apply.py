@@ -14,7 +14,7 @@ from parley_cli.api import Api, ApiError
 from parley_cli.commands.confirm import confirm_deletion
 from parley_cli.commands.output import print_json
 from parley_cli.commands.project import Project
-from parley_cli.declared.agent_file import AgentFile, Problem, agent_files, as_yaml, exported
+from parley_cli.declared.agent_file import AgentFile, Kind, Problem, agent_files, as_yaml, exported
 from parley_cli.declared.plan import (
     DEFAULT_OWNER,
     MAX_AGENTS,
@@ -22,6 +22,7 @@ from parley_cli.declared.plan import (
     Action,
     FieldChange,
     Plan,
+    Step,
     carry_out,
     make_plan,
 )
@@ -49,7 +50,10 @@ class Format(enum.StrEnum):
 
 def apply(
     files: Annotated[
-        Path, typer.Option("--file", "-f", exists=True, help="A folder of YAML files, one agent each; or one file.")
+        Path,
+        typer.Option(
+            "--file", "-f", exists=True, help="A folder of YAML files, one agent or tool server each; or one file."
+        ),
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan, change nothing.")] = False,
     exit_code: Annotated[
@@ -64,13 +68,13 @@ def apply(
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print plan and outcome.")] = Output.TEXT,
     project: Project = None,
 ) -> None:
-    """Make the server have the agents that the files declare. Nothing is changed unless every file is valid."""
+    """Make the server have what the files declare, agents and tool servers. Nothing is changed unless all is valid."""
     if prune and files.is_file():
         raise LocalError("--prune needs a folder: one file does not declare all agents")
     declared, problems = agent_files(files)
     with Api(project=project) as api:
         plan, found = make_plan(api, declared, owner, prune=prune)
-        _require_good(problems + found)
+        require_good(problems + found)
         if output is Output.TEXT:
             _show(plan)
         if dry_run:
@@ -78,7 +82,7 @@ def apply(
                 print_json(_as_json(plan, {}))
             raise typer.Exit(CHANGES_EXIT_CODE if exit_code and plan.changes else 0)
         if deletions := plan.of(Action.DELETE):
-            confirm_deletion(f"{_count(len(deletions), 'agent')}, with all sessions,", yes=yes)
+            confirm_deletion(_deletions(deletions), yes=yes)
         _carry_out(api, plan, comment, output)
 
 
@@ -92,11 +96,12 @@ def export(
     output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.YAML,
     project: Project = None,
 ) -> None:
-    """Write agents as files that `apply` takes. Existing files keep their comments and the order of fields."""
+    """Write agents, or all with their tool servers, as files that `apply` takes. Existing files keep their comments."""
     with Api(project=project) as api:
         named = [api.get(f"/v1/agents/{one}") for one in ids or ()]
         agents = named or api.list_all("/v1/agents", MAX_AGENTS)
-    contents = [exported(agent, frozenset({OWNER_LABEL})) for agent in agents]
+        servers = [] if named else api.list_all("/v1/tool_servers", MAX_AGENTS)
+    contents = [exported(one, frozenset({OWNER_LABEL})) for one in [*servers, *agents]]
     if directory is not None:
         _write(contents, directory)
     elif output is Format.JSON:
@@ -105,7 +110,22 @@ def export(
         print("---\n".join(as_yaml(content) for content in contents), end="")
 
 
-def _require_good(problems: list[Problem]) -> None:
+def _deletions(steps: list[Step]) -> str:
+    agents = sum(step.kind is Kind.AGENT for step in steps)
+    servers = len(steps) - agents
+    parts = [f"{_count(agents, 'agent')}, with all sessions,"] if agents else []
+    return " and ".join([*parts, *([_count(servers, "tool server")] if servers else [])])
+
+
+def carry_out_plan(api: Api, plan: Plan, comment: str, *, dry_run: bool) -> None:
+    """Shows a plan that deletes nothing, and makes it unless only that was asked for."""
+    _show(plan)
+    if not dry_run:
+        _carry_out(api, plan, comment, Output.TEXT)
+
+
+def require_good(problems: list[Problem]) -> None:
+    """Raises LocalError, after a line for each problem, where there is one."""
     if not problems:
         return
     for problem in sorted(problems, key=lambda one: (str(one.file), one.line or 0, one.field)):
@@ -122,31 +142,39 @@ def _carry_out(api: Api, plan: Plan, comment: str, output: Output) -> None:
         try:
             agent = carry_out(api, step, comment)
             revision = f" (revision {agent['revision']})" if agent else ""
-            outcomes[step.id] = f"{_DONE[step.action]}{revision}"
+            outcomes[step.name] = f"{_DONE[step.action]}{revision}"
         except ApiError as error:
             failed += 1
-            outcomes[step.id] = f"failed: {error}"
-            print(f"parley: {step.id}: {_advice(error)}", file=sys.stderr)
+            outcomes[step.name] = f"failed: {error}"
+            print(f"parley: {step.name}: {_advice(error)}", file=sys.stderr)
         else:
             if output is Output.TEXT:
-                typer.echo(f"{_DONE[step.action]} {step.id}{revision}")
+                typer.echo(f"{_DONE[step.action]} {step.name}{revision}")
     if output is Output.JSON:
         print_json(_as_json(plan, outcomes))
     if failed:
         raise LocalError(f"{failed} of {_count(len(plan.changes), 'change')} failed: run apply again")
 
 
+_CHANGED = (
+    Reason.AGENT_ALREADY_EXISTS,
+    Reason.AGENT_NOT_FOUND,
+    Reason.TOOL_SERVER_ALREADY_EXISTS,
+    Reason.TOOL_SERVER_NOT_FOUND,
+)
+
+
 def _advice(error: ApiError) -> str:
-    if error.code.upper() in (Reason.ETAG_MISMATCH, Reason.AGENT_ALREADY_EXISTS, Reason.AGENT_NOT_FOUND):
+    if error.code.upper() in (Reason.ETAG_MISMATCH, *_CHANGED):
         return f"was changed since the plan was made, and is left as it is ({error.code})"
     return str(error)
 
 
 def _show(plan: Plan) -> None:
-    width = max((len(step.id) for step in plan.changes), default=0)
+    width = max((len(step.name) for step in plan.changes), default=0)
     for step in plan.changes:
         where = f"  ({step.file.path})" if step.file is not None else ""
-        typer.echo(f"{_SIGNS[step.action]} {step.action.value} {step.id:<{width}}{where}".rstrip())
+        typer.echo(f"{_SIGNS[step.action]} {step.action.value} {step.name:<{width}}{where}".rstrip())
         for change in step.changes:
             for line in change_lines(change):
                 typer.echo(f"    {line}")
@@ -168,28 +196,34 @@ def _value(value: Any) -> str:
 
 
 def _as_json(plan: Plan, outcomes: dict[str, str]) -> dict[str, Any]:
-    steps = []
+    steps: dict[Kind, list[dict[str, Any]]] = {kind: [] for kind in Kind}
     for step in plan.steps:
         changes = [{"path": one.path, "from": one.before, "to": one.after} for one in step.changes]
         shown: dict[str, Any] = {"id": step.id, "action": step.action.value}
         if step.file is not None:
             shown["file"] = str(step.file.path)
         shown["changes"] = changes
-        if step.id in outcomes:
-            shown["outcome"] = outcomes[step.id]
-        steps.append(shown)
-    return {"agents": steps, **{action.value: len(plan.of(action)) for action in Action}}
+        if step.name in outcomes:
+            shown["outcome"] = outcomes[step.name]
+        steps[step.kind].append(shown)
+    return {
+        **{kind.value: found for kind, found in steps.items()},
+        **{action.value: len(plan.of(action)) for action in Action},
+    }
 
 
 def _write(contents: list[dict[str, Any]], directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     files, problems = agent_files(directory)
-    _require_good(problems)
-    known: dict[str, AgentFile] = {file.id: file for file in files}
+    require_good(problems)
+    known: dict[tuple[Kind, str], AgentFile] = {(file.kind, file.id): file for file in files}
     for content in contents:
-        file = known.get(content["id"])
-        path = directory / f"{content['id']}.yaml" if file is None else file.path
+        kind = Kind.TOOL_SERVER if content.get("kind") == "tool_server" else Kind.AGENT
+        file = known.get((kind, content["id"]))
+        place = directory / kind.value if kind is Kind.TOOL_SERVER else directory
+        path = place / f"{content['id']}.yaml" if file is None else file.path
         if file is None:
+            place.mkdir(exist_ok=True)
             path.write_text(as_yaml(content), encoding="utf-8")
             typer.echo(f"wrote {path}")
         else:

@@ -1,6 +1,8 @@
-"""Files that declare an agent each: YAML 1.2; every field is known by its line, comments and order outlive a change."""
+"""Files that declare an agent or a tool server each: YAML 1.2; fields have lines, comments and order stay."""
 
+import enum
 import io
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +20,9 @@ OUTPUT_ONLY = frozenset(
     {"object", "uid", "revision", "etag", "create_time", "update_time", "delete_time", "purge_time"}
 )
 """What the server sets. In a file they are ignored, so that what was read can be used as one (AIP-203)."""
+
+OPENAPI_FILE = "openapi_file"
+"""In place of `http.openapi`: the path of a document in JSON or YAML, from the file's folder."""
 
 EXACT = frozenset({"parameters", "labels"})
 """Fields whose entries are the user's own: an empty one is one."""
@@ -37,8 +42,23 @@ class Problem:
         return f"{place}: {self.field}: {self.description}" if self.field else f"{place}: {self.description}"
 
 
+class Kind(enum.Enum):
+    """What a file declares; the value is the collection of the API."""
+
+    TOOL_SERVER = "tool_servers"
+    AGENT = "agents"
+
+    @property
+    def words(self) -> str:
+        """What it is called."""
+        return "tool server" if self is Kind.TOOL_SERVER else "agent"
+
+
+_KINDS = {"agent": Kind.AGENT, "tool_server": Kind.TOOL_SERVER}
+
+
 class BadFile(Exception):
-    """A file that declares no agent."""
+    """A file that declares neither an agent nor a tool server."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
@@ -46,7 +66,7 @@ class BadFile(Exception):
 
 
 class AgentFile:
-    """One file. `id` is the agent's: the field, or the file's name where there is none."""
+    """One file. `id` is the agent's, or tool server's: the field, or the file's name where there is none."""
 
     def __init__(self, path: Path) -> None:
         """Reads the file. Raises `BadFile`."""
@@ -66,21 +86,48 @@ class AgentFile:
         if not isinstance(loaded, CommentedMap):
             raise BadFile(Problem(path, None, "", "must hold one agent, as fields"))
         self.document = loaded
+        if "kind" in loaded and loaded["kind"] not in _KINDS:
+            raise BadFile(self.problem("kind", f"must be one of {', '.join(_KINDS)}"))
+
+    @property
+    def kind(self) -> Kind:
+        """What it declares: what the field `kind` says, else a tool server where it has `mcp` or `http`."""
+        by_shape = Kind.TOOL_SERVER if {"mcp", "http"} & self.document.keys() else Kind.AGENT
+        return _KINDS.get(str(self.document.get("kind")), by_shape)
 
     @property
     def id(self) -> str:
-        """The id of the agent that it declares."""
+        """The id of the agent, or tool server, that it declares."""
         given = self.document.get("id")
         return self.path.stem if given is None else str(given)
 
     def content(self) -> tuple[dict[str, Any], list[Problem]]:
-        """Returns the agent as JSON, and what in the file can't be JSON, which is left out."""
+        """Returns it as JSON, and what in the file can't be JSON, which is left out."""
         problems: list[Problem] = []
         content = {}
         for field, value in self.document.items():
-            if field not in OUTPUT_ONLY:
+            if field not in OUTPUT_ONLY and field != "kind":
                 content[str(field)] = _as_json(value, str(field), problems, self)
+        if isinstance(http := content.get("http"), dict) and self.kind is Kind.TOOL_SERVER and OPENAPI_FILE in http:
+            content["http"] = self._with_document(http, problems)
         return content | {"id": self.id}, problems
+
+    def _with_document(self, http: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
+        """Returns `http` with the OpenAPI document of the file that it names, in JSON or YAML, beside this one."""
+        left = {name: value for name, value in http.items() if name != OPENAPI_FILE}
+        field = f"http.{OPENAPI_FILE}"
+        if "openapi" in http:
+            problems.append(self.problem(field, "must not stand beside openapi"))
+            return left
+        try:
+            text = (self.path.parent / str(http[OPENAPI_FILE])).read_text(encoding="utf-8")
+            document = YAML(typ="safe", pure=True).load(text)
+            return left | {"openapi": json.dumps(document, ensure_ascii=False, separators=(",", ":"))}
+        except OSError as error:
+            problems.append(self.problem(field, f"can't be read: {error.strerror}"))
+        except (UnicodeDecodeError, YAMLError, TypeError, ValueError, RecursionError):
+            problems.append(self.problem(field, "is neither JSON nor YAML that can be JSON"))
+        return left
 
     def problem(self, field: str, description: str) -> Problem:
         """Returns a problem of a field, with the line of the field, or of what contains it."""
@@ -92,7 +139,13 @@ class AgentFile:
         What the file leaves out and means by that what it now would say stays left out. Comments and the order of
         fields stay; a field that goes takes the comment below it along.
         """
-        wanted = dict(agent)
+        wanted = {"kind": self.document["kind"], **agent} if "kind" in self.document else _without_kind(agent)
+        if isinstance(wanted.get("tools"), list) and isinstance(self.document.get("tools"), list):
+            wanted["tools"] = _as_short_as(self.document["tools"], wanted["tools"])
+        http = self.document.get("http")
+        if isinstance(http, dict) and OPENAPI_FILE in http and isinstance(wanted.get("http"), dict):
+            kept = {name: value for name, value in wanted["http"].items() if name != "openapi"}
+            wanted["http"] = kept | {OPENAPI_FILE: http[OPENAPI_FILE]}  # the document stays where it is
         if "template_version" not in self.document:
             wanted.pop("template_version", None)
         if "template_id" not in self.document and wanted.get("template_id") == "assistant":
@@ -111,28 +164,45 @@ class AgentFile:
         return True
 
 
+def _as_short_as(old: list[Any], tools: list[Any]) -> list[Any]:
+    """Returns tools in the short form (`mcp: github`) where one of the old entries says so in it."""
+    return [next((short for short in old if _in_full(short) == tool), tool) for tool in tools]
+
+
+def _in_full(tool: Any) -> Any:
+    if not isinstance(tool, dict):
+        return tool
+    return {kind: {"tool_server": one} if isinstance(one, str) else one for kind, one in tool.items()}
+
+
+def _without_kind(content: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name != "kind"}
+
+
 def agent_files(folder: Path) -> tuple[list[AgentFile], list[Problem]]:
     """Reads every YAML file below `folder` (itself where it is a file), hidden ones left out, in order of path."""
     files: list[AgentFile] = []
     problems: list[Problem] = []
-    first: dict[str, Path] = {}
+    first: dict[tuple[Kind, str], Path] = {}
     for path in sorted(_paths(folder)):
         try:
             file = AgentFile(path)
         except BadFile as error:
             problems.append(error.problem)
             continue
-        if file.id in first:
-            problems.append(file.problem("id", f"{file.id!r} is declared by {first[file.id]}, too"))
+        name = (file.kind, file.id)
+        if name in first:
+            problems.append(file.problem("id", f"{file.id!r} is declared by {first[name]}, too"))
             continue
-        first[file.id] = path
+        first[name] = path
         files.append(file)
     return files, problems
 
 
 def exported(agent: dict[str, Any], without_labels: frozenset[str]) -> dict[str, Any]:
-    """Returns what a file says of an agent as the server gives it: what can be written and is set."""
-    content = {field: value for field, value in agent.items() if field not in OUTPUT_ONLY}
+    """Returns what a file says of an agent, or tool server, as the server gives it: what can be written and is set."""
+    kind = {"kind": "tool_server"} if agent.get("object") == "tool_server" else {}
+    content = kind | {field: value for field, value in agent.items() if field not in OUTPUT_ONLY}
     labels = {key: value for key, value in (content.get("labels") or {}).items() if key not in without_labels}
     content["labels"] = labels
     return {field: value for field, value in content.items() if value not in ("", None, {}, [])}

@@ -1,0 +1,73 @@
+"""`parley tools`: tool servers, over the HTTP API."""
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from parley_cli.api import Api
+from parley_cli.commands.agents import AsJson, Limit
+from parley_cli.commands.apply import carry_out_plan, require_good
+from parley_cli.commands.output import print_fields, print_json, print_table
+from parley_cli.commands.project import Project
+from parley_cli.declared.agent_file import Kind, agent_files
+from parley_cli.declared.plan import DEFAULT_OWNER, make_plan
+
+tools = typer.Typer(help="Tool servers: where the tools of agents are.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="NAME", help="The tool server's id.")]
+
+COLUMNS = {"id": "id", "name": "name", "mcp": "mcp.url", "http": "http.base_url", "revision": "revision"}
+
+
+@tools.command("list")
+def list_tool_servers(
+    limit: Limit = 100,
+    filter_text: Annotated[str | None, typer.Option("--filter", help="Such as 'kind = mcp'.")] = None,
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """List tool servers."""
+    with Api(project=project) as api:
+        rows = api.list_all("/v1/tool_servers", limit, filter=filter_text)
+    print_json(rows) if as_json else print_table(rows, COLUMNS, nothing="no tool servers")
+
+
+@tools.command("get")
+def get_tool_server(tool_server_id: Id, project: Project = None, as_json: AsJson = False) -> None:
+    """Show one tool server."""
+    with Api(project=project) as api:
+        server = api.get(_path(tool_server_id))
+    print_json(server) if as_json else print_fields(server)
+
+
+@tools.command("apply")
+def apply_tool_servers(
+    files: Annotated[
+        Path, typer.Option("--file", "-f", exists=True, help="A YAML file with a tool server, or a folder of them.")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan, change nothing.")] = False,
+    owner: Annotated[str, typer.Option("--owner", help="As of `parley agents apply`.")] = DEFAULT_OWNER,
+    comment: Annotated[str, typer.Option("--comment", help="A note kept with each new revision.")] = "",
+    project: Project = None,
+) -> None:
+    """Make the server have the tool servers that the files declare; agents among them are left alone."""
+    declared, problems = agent_files(files)
+    with Api(project=project) as api:
+        servers = [file for file in declared if file.kind is Kind.TOOL_SERVER]
+        plan, found = make_plan(api, servers, owner, prune=False)
+        require_good(problems + found)
+        carry_out_plan(api, plan, comment, dry_run=dry_run)
+
+
+@tools.command("delete")
+def delete_tool_server(tool_server_id: Id, project: Project = None) -> None:
+    """Delete a tool server that no agent names."""
+    with Api(project=project) as api:
+        api.send("DELETE", _path(tool_server_id))
+    typer.echo(f"deleted {tool_server_id}")
+
+
+def _path(tool_server_id: str) -> str:
+    return f"/v1/tool_servers/{quote(tool_server_id, safe='')}"
