@@ -10,6 +10,8 @@ INSTRUCTIONS = "You answer questions about the plan that the user and you are ma
 USER_BYTES = 110
 REPLY_CHUNKS = 32
 
+TOOL = "when"
+
 _PROFILE = re.compile(r"w(\d+)-b(\d+)-d(\d+)-c(\d+)")
 
 

@@ -33,6 +33,8 @@ FAST = Agent("fast", Profile())
 SLOW_CHUNKS = Agent("slow-chunks", Profile(chunk_delay=5))
 WINDOWED = Agent("windowed", Profile(window=20), max_messages=20)
 LONG = Agent("long-messages", Profile(reply_bytes=300))
+TOOLS = Agent("tools", Profile())
+"""Every turn of it calls a tool of an MCP server, once."""
 AGENTS = (FAST, SLOW_CHUNKS, WINDOWED, LONG)
 
 
@@ -145,6 +147,19 @@ def interleaved(bench: Bench, effort: Effort, report: Callable[[str], None]) -> 
             floor = bench.point(case, effort, floor=True)
             pairs[case.name].append((bench.point(case, effort), floor))
     return pairs
+
+
+def tool_steps(bench: Bench, effort: Effort, url: str) -> list[float]:
+    """Return what a step with a call of an MCP server adds to the CPU of a turn, in ms: 8 turns at once."""
+    bench.system.create_tool_server("bench", url)
+    tools = [{"mcp": {"tool_server": "bench"}}]
+    bench.system.create_agent(TOOLS.id, TOOLS.profile, TOOLS.max_messages, tools=tools)
+    with_tool, without = Case("tool step", TOOLS, 8, stream=False), Case("no tool", FAST, 8, stream=False)
+    bench.point(with_tool, effort)  # the connection is made once
+    return [
+        turn_cpu(bench.point(with_tool, effort)) - turn_cpu(bench.point(without, effort))
+        for _ in range(effort.min_repeats)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

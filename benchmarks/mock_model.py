@@ -15,7 +15,7 @@ import httptools
 import msgspec
 import uvloop
 
-from benchmarks.conversation import INSTRUCTIONS, Profile, reply_tag, tag_in, user_tag
+from benchmarks.conversation import INSTRUCTIONS, TOOL, Profile, reply_tag, tag_in, user_tag
 
 _KEEP = b"connection: keep-alive\r\n"
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n" + _KEEP + b"\r\n"
@@ -25,7 +25,8 @@ class PromptMessage(msgspec.Struct):
     """One message of a prompt."""
 
     role: str
-    content: str
+    content: str | None = None
+    tool_calls: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
 
 
 class CompletionRequest(msgspec.Struct):
@@ -35,6 +36,7 @@ class CompletionRequest(msgspec.Struct):
     messages: list[PromptMessage]
     stream: bool = False
     stream_options: dict[str, bool] = {}
+    tools: list[msgspec.Raw] = []
 
 
 class Log(msgspec.Struct):
@@ -51,6 +53,25 @@ _encode = msgspec.json.Encoder().encode
 _profile = lru_cache(maxsize=64)(Profile.parse)
 
 
+def said_of(messages: list[PromptMessage]) -> list[PromptMessage]:
+    """Return the messages without calls of tools and their results."""
+    return [message for message in messages if message.role != "tool" and not message.tool_calls]
+
+
+def calling_answer(body: CompletionRequest, turn: int) -> bytes:
+    """Return the response that calls the tool."""
+    function = {"name": TOOL, "arguments": f'{{"turn":{turn}}}'}
+    message = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": f"call_{turn}", "type": "function", "function": function}],
+    }
+    usage = {"prompt_tokens": 100, "completion_tokens": 8, "total_tokens": 108}
+    choices = [{"index": 0, "message": message, "finish_reason": "tool_calls"}]
+    answer = {"id": "chatcmpl-mock", "object": "chat.completion", "created": 1_700_000_000, "model": body.model}
+    return _response(b"200 OK", _encode({**answer, "choices": choices, "usage": usage}))
+
+
 def fault_of(messages: list[PromptMessage], profile: Profile, session: int, turn: int) -> str:
     """Return what is wrong with a prompt, or an empty string."""
     if messages[0].role != "system" or messages[0].content != INSTRUCTIONS:
@@ -62,7 +83,7 @@ def fault_of(messages: list[PromptMessage], profile: Profile, session: int, turn
     for at, message in enumerate(said):
         number = first + at // 2
         role, tag = ("assistant", reply_tag) if at % 2 else ("user", user_tag)
-        if message.role != role or not message.content.startswith(tag(session, number)):
+        if message.role != role or not (message.content or "").startswith(tag(session, number)):
             return f"turn {turn} of session {session}: message {at + 1} is not turn {number}'s of the {role}"
     return ""
 
@@ -151,15 +172,19 @@ class Connection(asyncio.Protocol):
         try:
             body = _decode(data)
             profile = _profile(body.model)
-            session, turn = tag_in(body.messages[-1].content)
+            said = said_of(body.messages)
+            session, turn = tag_in(said[-1].content or "")
         except (msgspec.MsgspecError, ValueError, IndexError) as error:
             self._note(str(error))
             self._transport.write(_response(b"400 Bad Request", b'{"error":{"message":"not of this benchmark"}}'))
             return
         self._log.calls += 1
         self._log.streamed += body.stream
-        if fault := fault_of(body.messages, profile, session, turn):
+        if fault := fault_of(said, profile, session, turn):
             self._note(fault)
+        if body.tools and body.messages[-1].role != "tool":
+            self._later(profile.delay, calling_answer(body, turn))
+            return
         if not body.stream:
             self._later(profile.delay, whole_answer(body, profile, session, turn))
             return

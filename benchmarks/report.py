@@ -81,6 +81,11 @@ def rows_of_growth(growth: Growth) -> list[Row]:
     ]
 
 
+def rows_of_tools(steps: list[float]) -> list[Row]:
+    """Return what a call of a tool costs, with the model call that reads its result."""
+    return [Row("CPU a tool step, 8 at once", "ms", steps, 3.0)]
+
+
 def rows_of_memory(
     idle: IdleSession, resident: dict[str, tuple[float, float]], instance: float, starts: dict[str, list[float]]
 ) -> list[Row]:

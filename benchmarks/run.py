@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import measures, plot, procfs, report
 from benchmarks.measures import FULL, QUICK, Bench, Effort
-from benchmarks.system import ROOT, BenchmarkFailed, MockProcess, Stores, System
+from benchmarks.system import ROOT, BenchmarkFailed, MockProcess, Stores, System, ToolsProcess
 from parley_cli.errors import LocalError
 
 RESULTS = Path(__file__).with_name("results")
@@ -41,19 +41,33 @@ def running(effort: Effort) -> Iterator[Bench]:
         yield Bench(system, mock)
 
 
+@contextmanager
+def tools() -> Iterator[ToolsProcess]:
+    """Start an MCP server; end it."""
+    with tempfile.TemporaryDirectory(prefix="parley-bench-") as folder:
+        process = ToolsProcess(Path(folder))
+        try:
+            process.start()
+            yield process
+        finally:
+            process.close()
+
+
 def measure(effort: Effort) -> tuple[list[report.Row], report.Pairs, measures.Growth]:
     """Measure everything. Raises `BenchmarkFailed` when a turn was not right."""
-    with running(effort) as bench:
+    with tools() as server, running(effort) as bench:
         measures.check_the_checks(bench)
         pairs = measures.interleaved(bench, effort, _tell)
         _tell("turn 1000 against turn 10")
         growth = measures.growth(bench, effort)
+        _tell("tool steps")
+        steps = measures.tool_steps(bench, effort, server.url)
         _tell("memory")
         idle = measures.idle_session(bench, effort)
         resident = measures.resident_memory(bench.system)
         starts = {name: service.start_seconds for name, service in bench.system.services.items()}
     memory = report.rows_of_memory(idle, resident, measures.instance_bytes(), starts)
-    rows = report.rows_of_turns(pairs) + report.rows_of_growth(growth) + memory
+    rows = report.rows_of_turns(pairs) + report.rows_of_growth(growth) + report.rows_of_tools(steps) + memory
     return rows, pairs, growth
 
 

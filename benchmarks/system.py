@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -71,6 +72,36 @@ class MockProcess:
         """End the process."""
         self._http.close()
         self._child.stop()
+
+
+class ToolsProcess:
+    """An MCP server in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url_port = free_port()
+        command = [sys.executable, "-m", "benchmarks.mock_tools", "--port", str(self.url_port)]
+        self._child = Child("mock tools", command, log=folder / "tools.log", directory=ROOT)
+
+    @property
+    def url(self) -> str:
+        """Where it speaks MCP."""
+        return f"http://{LOOPBACK}:{self.url_port}/mcp"
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        self._child.start()
+        self._child.wait_until(self._answers, READY_SECONDS)
+
+    def close(self) -> None:
+        """End the process."""
+        self._child.stop()
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection((LOOPBACK, self.url_port), timeout=1):
+                return True
+        except OSError:
+            return False
 
 
 class ServiceProcess:
@@ -179,6 +210,7 @@ class System:
             "chat_gateway": {
                 "PARLEY_GATEWAY_GRPC_PORT": str(ports["gateway"]),
                 "PARLEY_GATEWAY_HTTP_PORT": str(ports["http"]),
+                "PARLEY_GATEWAY_EGRESS_ALLOW": f"http://{LOOPBACK}:*",
                 "PARLEY_GATEWAY_CONFIG_TARGET": f"{LOOPBACK}:{ports['config']}",
                 "PARLEY_GATEWAY_SESSION_TARGET": f"{LOOPBACK}:{ports['session']}",
                 "PARLEY_PROVIDERS": providers,
@@ -206,14 +238,22 @@ class System:
                 service.stop()
             service.start()
 
-    def create_agent(self, agent_id: str, profile: Profile, max_messages: int) -> None:
-        """Create an agent of the mock model. Raises `BenchmarkFailed`."""
+    def create_tool_server(self, tool_server_id: str, url: str) -> None:
+        """Create a tool server that speaks MCP. Raises `BenchmarkFailed`."""
+        body = {"id": tool_server_id, "mcp": {"url": url}}
+        answer = httpx.post(f"http://{LOOPBACK}:{self.http_port}/v1/tool_servers", json=body, trust_env=False)
+        if answer.status_code != 201:
+            raise BenchmarkFailed(f"cannot create the tool server {tool_server_id}: {answer.text}")
+
+    def create_agent(self, agent_id: str, profile: Profile, max_messages: int, **more: Any) -> None:
+        """Create an agent of the mock model; `more` goes into its config. Raises `BenchmarkFailed`."""
         body = {
             "id": agent_id,
             "template_id": "assistant",
             "instructions": INSTRUCTIONS,
             "model": {"provider": "mock", "name": profile.name},
             "memory": {"max_messages": max_messages},
+            **more,
         }
         deadline = time.monotonic() + READY_SECONDS
         while True:
