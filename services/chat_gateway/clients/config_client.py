@@ -111,6 +111,7 @@ def config_from_proto(config: agent_config_pb2.AgentConfig) -> AgentConfig:
                 one.provider,
                 one.name,
                 frozenset(FALLBACK_TRIGGERS[number] for number in one.also_on if number in FALLBACK_TRIGGERS),
+                sampling_from_proto(one),
             )
             for one in model.fallbacks
         ),

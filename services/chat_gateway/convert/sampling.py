@@ -5,7 +5,9 @@ from parley.chat.v1 import chat_service_pb2
 from parley.config.v1 import agent_config_pb2
 
 
-def sampling_from_proto(said: agent_config_pb2.ModelConfig | chat_service_pb2.Sampling) -> Sampling:
+def sampling_from_proto(
+    said: agent_config_pb2.ModelConfig | agent_config_pb2.ModelFallback | chat_service_pb2.Sampling,
+) -> Sampling:
     """Returns what is said; None for what is not."""
     return Sampling(
         temperature=said.temperature if said.HasField("temperature") else None,

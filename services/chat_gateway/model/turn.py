@@ -179,6 +179,8 @@ class Fallback:
     provider: str
     model: str
     also_on: frozenset[FallbackTrigger] = frozenset()
+    sampling: Sampling = field(default_factory=Sampling)
+    """In place of the agent's own, not of what a request says."""
 
 
 @value

@@ -1,12 +1,12 @@
 """The models of one agent, asked one after the other until one answers."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import structlog
 
 from chat_gateway.model.errors import ProviderUnknown
-from chat_gateway.model.turn import AgentConfig, Delta, Fallback, FinishReason, OnDelta
+from chat_gateway.model.turn import AgentConfig, Delta, Fallback, FinishReason, OnDelta, Sampling
 from chat_gateway.model.usage import Usage, added
 from chat_gateway.providers.failures import TRIGGERS, Failure, failure_of
 from chat_gateway.providers.observed import ModelMetrics
@@ -23,6 +23,8 @@ from servicekit.errors import ServiceError
 
 log = structlog.get_logger(__name__)
 
+_UNSAID = Sampling()
+
 
 def provider_of(config: AgentConfig, providers: Providers, metrics: ModelMetrics | None = None) -> Provider:
     """Returns who answers for an agent: its provider, with its fallbacks behind it where it has any.
@@ -38,19 +40,25 @@ def provider_of(config: AgentConfig, providers: Providers, metrics: ModelMetrics
             others.append((fallback, providers.get(fallback.provider)))
         except ProviderUnknown:
             log.warning("fallback_unknown", provider=fallback.provider, agent=config.id)
-    return FallbackProvider(first, others, metrics)
+    return FallbackProvider(first, others, metrics, config.sampling)
 
 
 class FallbackProvider:
     """Implements `Provider` with several. Once a piece of an answer was passed on, it fails with whoever gave it."""
 
     def __init__(
-        self, first: Provider, others: Sequence[tuple[Fallback, Provider]], metrics: ModelMetrics | None = None
+        self,
+        first: Provider,
+        others: Sequence[tuple[Fallback, Provider]],
+        metrics: ModelMetrics | None = None,
+        sampling: Sampling = _UNSAID,
     ) -> None:
+        """`sampling` is the agent's own, in whose place that of a fallback is sent."""
         self.name = first.name
         self._first = first
         self._others = tuple(others)
         self._metrics = metrics
+        self._sampling = sampling
 
     async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
         tries = _Tries(on_delta)
@@ -65,8 +73,23 @@ class FallbackProvider:
             log.info("provider_fallback", provider=asked, fallback=provider.name, failure=failure.value)
             if self._metrics is not None:
                 self._metrics.fell_back(asked, provider.name, failure.value)
-            failure, asked = await tries.ask(provider, replace(call, model=fallback.model)), provider.name
+            own = self._sampled(call.sampling, fallback.sampling)
+            failure, asked = await tries.ask(provider, replace(call, model=fallback.model, sampling=own)), provider.name
         return tries.result()
+
+    def _sampled(self, asked: Sampling, own: Sampling) -> Sampling:
+        if own == _UNSAID:
+            return asked
+        said = {part.name: getattr(own, part.name) for part in fields(Sampling)}
+        return replace(
+            asked,
+            **{
+                name: value
+                for name, value in said.items()
+                # What differs from the agent's own is the request's.
+                if value not in (None, ()) and getattr(asked, name) == getattr(self._sampling, name)
+            },
+        )
 
     async def embed(self, call: EmbeddingCall) -> EmbeddingAnswer:
         """Asks the first alone: the vectors of another model can't be compared with its own."""

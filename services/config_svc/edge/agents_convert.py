@@ -17,6 +17,7 @@ from config_svc.edge.tools_convert import fill_tools, policy_of, tools_of
 from config_svc.model.agent import (
     MAX_EXTRA_BYTES,
     MAX_FALLBACKS,
+    SAMPLING_FIELDS,
     AgentConfig,
     AgentLimits,
     AgentSpec,
@@ -257,26 +258,33 @@ def _entry_json(entry: Any) -> Any:
 
 def _fallback_json(fallback: ModelFallback) -> dict[str, Any]:
     also_on = {"also_on": list(fallback.also_on)} if fallback.also_on else {}
-    return {"provider": fallback.provider, "name": fallback.name, **also_on}
+    said: dict[str, Any] = {name: getattr(fallback, name) for name in SAMPLING_FIELDS}
+    said = {name: list(value) if name == "stop" else value for name, value in said.items() if value not in (None, ())}
+    if abs(said.get("seed", 0)) > EXACT:
+        said["seed"] = str(said["seed"])
+    return {"provider": fallback.provider, "name": fallback.name, **also_on, **said}
+
+
+def _sampling_of(model: agents_pb.ModelConfig | agents_pb.ModelFallback) -> dict[str, Any]:
+    return {name: tuple(model.stop) if name == "stop" else set_or_none(model, name) for name in SAMPLING_FIELDS}
+
+
+def _sampling_to_proto(model: ModelConfig | ModelFallback) -> dict[str, Any]:
+    return {name: getattr(model, name) for name in SAMPLING_FIELDS}
 
 
 def _model_of(model: agents_pb.ModelConfig) -> ModelConfig:
     return ModelConfig(
         provider=model.provider,
         name=model.name,
-        temperature=set_or_none(model, "temperature"),
-        top_p=set_or_none(model, "top_p"),
-        max_output_tokens=set_or_none(model, "max_output_tokens"),
-        stop=tuple(model.stop),
-        seed=set_or_none(model, "seed"),
-        presence_penalty=set_or_none(model, "presence_penalty"),
-        frequency_penalty=set_or_none(model, "frequency_penalty"),
+        **_sampling_of(model),
         fallbacks=tuple(
             ModelFallback(
                 # A number that is none of ours breaks the rule by its name.
                 one.provider,
                 one.name,
                 tuple(FALLBACK_TRIGGERS.get(number, str(number)) for number in one.also_on),
+                **_sampling_of(one),
             )
             for one in model.fallbacks[: MAX_FALLBACKS + 1]  # one more, and there are too many
         ),
@@ -291,19 +299,14 @@ def _model_to_proto(model: ModelConfig) -> agents_pb.ModelConfig:
     return agents_pb.ModelConfig(
         provider=model.provider,
         name=model.name,
-        temperature=model.temperature,
-        top_p=model.top_p,
-        max_output_tokens=model.max_output_tokens,
-        stop=model.stop,
-        seed=model.seed,
-        presence_penalty=model.presence_penalty,
-        frequency_penalty=model.frequency_penalty,
+        **_sampling_to_proto(model),
         fallbacks=[
             agents_pb.ModelFallback(
                 provider=one.provider,
                 name=one.name,
                 # What a later release has stored is left out: this one can't act on it.
                 also_on=[FALLBACK_TRIGGER_NUMBERS[trigger] for trigger in FallbackTrigger if trigger in one.also_on],
+                **_sampling_to_proto(one),
             )
             for one in model.fallbacks
         ],

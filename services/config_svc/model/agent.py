@@ -32,6 +32,13 @@ class ModelFallback:
     provider: str = ""
     name: str = ""
     also_on: tuple[str, ...] = ()
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
 
     def check(self, found: Violations, path: str) -> None:
         """Reports every broken rule under `path`."""
@@ -42,6 +49,7 @@ class ModelFallback:
                 found.add(f"{path}.also_on[{index}]", f"must be one of {', '.join(FallbackTrigger)}")
             elif trigger in self.also_on[:index]:
                 found.add(f"{path}.also_on[{index}]", "is a duplicate")
+        _check_sampling(found, path, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +73,7 @@ class ModelConfig:
         """Reports every broken rule under `path`."""
         rules.check_text(found, f"{path}.provider", self.provider, maximum=63, required=True)
         rules.check_text(found, f"{path}.name", self.name, maximum=200, required=True)
-        rules.check_number(found, f"{path}.temperature", self.temperature, minimum=0, maximum=2)
-        rules.check_number(found, f"{path}.top_p", self.top_p, minimum=0, maximum=1, exclusive=True)
-        rules.check_number(found, f"{path}.max_output_tokens", self.max_output_tokens, minimum=1)
-        if len(self.stop) > 4:
-            found.add(f"{path}.stop", "must have at most 4 entries")
-        for index, stop in enumerate(self.stop[:4]):
-            rules.check_text(found, f"{path}.stop[{index}]", stop, maximum=256, required=True)
-        rules.check_number(found, f"{path}.presence_penalty", self.presence_penalty, minimum=-2, maximum=2)
-        rules.check_number(found, f"{path}.frequency_penalty", self.frequency_penalty, minimum=-2, maximum=2)
+        _check_sampling(found, path, self)
         self._check_fallbacks(found, path)
         if self.extra:
             self._check_extra(found, f"{path}.extra")
@@ -98,6 +98,24 @@ class ModelConfig:
             if all(model) and model in models:
                 found.add(f"{path}.fallbacks[{index}]", "is a duplicate: another try of one model is its provider's")
             models.append(model)
+
+
+SAMPLING_FIELDS = (
+    "temperature", "top_p", "max_output_tokens", "stop", "seed", "presence_penalty", "frequency_penalty",
+)  # fmt: skip
+"""The fields of a model, and of a fallback, that say how it samples."""
+
+
+def _check_sampling(found: Violations, path: str, model: ModelConfig | ModelFallback) -> None:
+    rules.check_number(found, f"{path}.temperature", model.temperature, minimum=0, maximum=2)
+    rules.check_number(found, f"{path}.top_p", model.top_p, minimum=0, maximum=1, exclusive=True)
+    rules.check_number(found, f"{path}.max_output_tokens", model.max_output_tokens, minimum=1)
+    if len(model.stop) > 4:
+        found.add(f"{path}.stop", "must have at most 4 entries")
+    for index, stop in enumerate(model.stop[:4]):
+        rules.check_text(found, f"{path}.stop[{index}]", stop, maximum=256, required=True)
+    rules.check_number(found, f"{path}.presence_penalty", model.presence_penalty, minimum=-2, maximum=2)
+    rules.check_number(found, f"{path}.frequency_penalty", model.frequency_penalty, minimum=-2, maximum=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +214,8 @@ class AgentSpec:
         """About how many bytes it takes in a message, or a little less."""
         labels = sum(len(key) + len(value) for key, value in self.labels.items())
         labels += sum(map(len, self.metadata_keys))
-        labels += sum(64 + len(one.provider) + len(one.name) for one in self.model.fallbacks)
+        fallbacks = self.model.fallbacks
+        labels += sum(64 + len(one.provider) + len(one.name) + sum(map(len, one.stop)) for one in fallbacks)
         labels += sum(map(len, self.requests.overridable or ()))
         free = sum(len(rules.canonical(one)) for one in (self.parameters, self.model.extra) if one) + tools_bytes(
             self.tools

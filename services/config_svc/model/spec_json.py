@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, Self
 
 from config_svc.model.agent import (
+    SAMPLING_FIELDS,
     AgentConfig,
     AgentLimits,
     AgentSpec,
@@ -120,12 +121,18 @@ def _decode(name: str, value: Any) -> Any:
     if name in _TUPLES:
         return tuple(value)
     if name == "fallbacks":
-        return tuple(
-            ModelFallback(one.get("provider", ""), one.get("name", ""), tuple(one.get("also_on", ()))) for one in value
-        )
+        return tuple(map(_decode_fallback, value))
     return int(value) if name == "seed" else value
 
 
 def _encode_fallback(fallback: ModelFallback) -> dict[str, Json]:
     encoded: dict[str, Json] = {"provider": fallback.provider, "name": fallback.name}
-    return {**encoded, "also_on": list(fallback.also_on)} if fallback.also_on else encoded
+    if fallback.also_on:
+        encoded["also_on"] = list(fallback.also_on)
+    said = {name: getattr(fallback, name) for name in SAMPLING_FIELDS}
+    return encoded | {name: _encode(name, value) for name, value in said.items() if _is_set(name, value)}
+
+
+def _decode_fallback(one: dict[str, Any]) -> ModelFallback:
+    said = {name: _decode(name, one[name]) for name in SAMPLING_FIELDS if name in one}
+    return ModelFallback(one.get("provider", ""), one.get("name", ""), tuple(one.get("also_on", ())), **said)

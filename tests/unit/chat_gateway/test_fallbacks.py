@@ -1,5 +1,6 @@
 """The models of one agent, asked one after the other."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from chat_gateway.model.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from chat_gateway.model.turn import Delta, Fallback, FinishReason
+from chat_gateway.model.turn import Delta, Fallback, FinishReason, Sampling
 from chat_gateway.providers.fallbacks import FallbackProvider, provider_of
 from chat_gateway.providers.observed import ModelMetrics
 from chat_gateway.providers.provider import Providers
@@ -125,3 +126,14 @@ async def test_an_agent_is_built_with_the_fallbacks_that_this_gateway_has() -> N
     assert (answer.message.content, answer.model) == ("spare", "m2")
     labels = {"provider": "local", "fallback": "spare", "failure": "down"}
     assert registry.get_sample_value("parley_provider_fallbacks_total", labels) == 1
+
+
+async def test_a_fallback_is_sampled_its_own_way_but_for_what_the_request_says() -> None:
+    first, other = ScriptedProvider("first", DOWN), ScriptedProvider("other")
+    own = Fallback("other", "n", sampling=Sampling(temperature=1.0, max_output_tokens=900, stop=("b",)))
+    agent = make_config(provider="first", sampling=Sampling(0.2, 0.9, 100, ("a",), 7), fallbacks=(own,))
+    provider = provider_of(agent, Providers({"first": first, "other": other}))
+    asked = replace(agent.sampling, max_output_tokens=5)  # by the request
+    await provider.complete(replace(CALL, sampling=asked), None)
+    assert first.calls[0].sampling == asked
+    assert other.calls[0].sampling == Sampling(1.0, 0.9, 5, ("b",), 7)

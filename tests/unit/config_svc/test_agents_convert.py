@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from config_svc.edge.agents_convert import agent_to_proto, difference_to_proto, spec_of, update_paths
+from config_svc.edge.agents_convert import (
+    _model_of,
+    _model_to_proto,
+    agent_to_proto,
+    difference_to_proto,
+    spec_of,
+    update_paths,
+)
 from config_svc.model.agent import AgentConfig, AgentSpec, ModelConfig, ModelFallback, RequestPolicy
 from config_svc.model.fields import Difference
 from config_svc.model.rules import canonical
@@ -121,3 +128,13 @@ def test_what_breaks_the_rules_of_requests_and_extra_is_named() -> None:
     }
     with pytest.raises(InvalidArgument, match=r"model\.extra\.x"):
         spec_of(pb.AgentConfig(model={"extra": {"x": "{"}}))
+
+
+def test_a_fallback_has_sampling_of_its_own() -> None:
+    own = ModelFallback("q", "m", temperature=0.0, stop=("a",), seed=2**60)
+    spec = AgentSpec(model=ModelConfig("p", "m", fallbacks=(own, ModelFallback("r", "m"))))
+    message = pb.AgentConfig(model=_model_to_proto(spec.model))
+    assert not message.model.fallbacks[1].HasField("temperature")
+    assert _model_of(message.model) == spec.model
+    shown = MessageToDict(difference_to_proto(Difference("model.fallbacks", (), (own,))))
+    assert shown["toValue"] == [{"provider": "q", "name": "m", "temperature": 0.0, "stop": ["a"], "seed": str(2**60)}]

@@ -134,6 +134,11 @@ def test_made_ids_are_ids() -> None:
             ["[0].also_on[0]", "[0].also_on[2]"],
         ),
         ((ModelFallback("p", "m"), ModelFallback("q", "m"), ModelFallback("q", "m")), ["[0]", "[2]"]),
+        ((ModelFallback("q", "m", temperature=1, top_p=0.5, max_output_tokens=9, stop=("a",), seed=-1),), []),
+        (
+            (ModelFallback("q", "m", temperature=2.1, top_p=0, max_output_tokens=0, stop=("",), presence_penalty=3),),
+            ["[0].temperature", "[0].top_p", "[0].max_output_tokens", "[0].stop[0]", "[0].presence_penalty"],
+        ),
         (tuple(ModelFallback("q", str(n)) for n in range(5)), [""]),
     ],
 )

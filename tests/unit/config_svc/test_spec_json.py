@@ -95,3 +95,13 @@ def test_an_empty_list_of_overridable_fields_is_a_value() -> None:
     stored = {"model": {"extra": {"x": [1]}}, "requests": {"store": False, "history": "append", "overridable": []}}
     assert encode_spec(spec) == stored
     assert decode_spec(stored) == spec
+
+
+def test_what_a_fallback_samples_with_is_stored_with_it() -> None:
+    own = ModelFallback("q", "n", temperature=0.0, stop=("a",), seed=2**60)
+    spec = AgentSpec(model=ModelConfig("p", "m", fallbacks=(own,)))
+    stored = encode_spec(spec)
+    assert stored["model"]["fallbacks"] == [  # type: ignore[index, call-overload]
+        {"provider": "q", "name": "n", "temperature": 0.0, "stop": ["a"], "seed": str(2**60)}
+    ]
+    assert decode_spec(stored).model.fallbacks == (own,)

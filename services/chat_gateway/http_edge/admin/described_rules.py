@@ -34,6 +34,14 @@ _TEMPERATURE: Rules = {"minimum": 0, "maximum": 2}
 _TOP_P: Rules = {"minimum": 0, "exclusiveMinimum": True, "maximum": 1}
 _PENALTY: Rules = {"minimum": -2, "maximum": 2}
 _ONE_OR_MORE: Rules = {"minimum": 1}
+_MODEL_SAMPLING: dict[str, Rules] = {
+    "temperature": _TEMPERATURE,
+    "top_p": _TOP_P,
+    "max_output_tokens": _ONE_OR_MORE,
+    "stop": {"maxItems": 4},
+    "presence_penalty": _PENALTY,
+    "frequency_penalty": _PENALTY,
+}
 
 PARAMETERS: Final[dict[str, Rules]] = {
     "agent_id": _RESOURCE_ID,
@@ -62,15 +70,14 @@ SCHEMAS: Final[dict[str, dict[str, Rules]]] = {
     "Model": {
         "provider": {"minLength": 1, "maxLength": 63},
         "name": {"minLength": 1, "maxLength": 200},
-        "temperature": _TEMPERATURE,
-        "top_p": _TOP_P,
-        "max_output_tokens": _ONE_OR_MORE,
-        "stop": {"maxItems": 4},
-        "presence_penalty": _PENALTY,
-        "frequency_penalty": _PENALTY,
+        **_MODEL_SAMPLING,
         "fallbacks": {"maxItems": 4},
     },
-    "Fallback": {"provider": {"minLength": 1, "maxLength": 63}, "name": {"minLength": 1, "maxLength": 200}},
+    "Fallback": {
+        "provider": {"minLength": 1, "maxLength": 63},
+        "name": {"minLength": 1, "maxLength": 200},
+        **_MODEL_SAMPLING,
+    },
     "Memory": {"max_messages": {"minimum": 0, "maximum": 1000}},
     "SessionPolicy": {"idle_ttl": _DURATION, "max_lifetime": _DURATION},
     "Limits": {

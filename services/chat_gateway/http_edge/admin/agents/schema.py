@@ -45,6 +45,14 @@ class FallbackJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omi
     provider: str
     name: str
     also_on: list[FallbackTrigger] = []
+    temperature: float | UnsetType | None = UNSET
+    """This and the fields below are sent in place of the agent's own, not in place of what a request says."""
+    top_p: float | UnsetType | None = UNSET
+    max_output_tokens: Int32 | UnsetType | None = UNSET
+    stop: list[str] | UnsetType | None = UNSET
+    seed: Int64 | UnsetType | None = UNSET
+    presence_penalty: float | UnsetType | None = UNSET
+    frequency_penalty: float | UnsetType | None = UNSET
 
 
 class ModelJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -384,22 +392,26 @@ def model_card(config: pb.AgentConfig) -> ModelCardJson:
 
 
 def _model_json(model: pb.ModelConfig) -> ModelJson:
-    optional = ("temperature", "top_p", "max_output_tokens", "seed", "presence_penalty", "frequency_penalty")
-    fields = _set_fields(model, optional)
-    if model.stop:
-        fields["stop"] = list(model.stop)
+    fields = _sampling_json(model)
     if model.fallbacks:
         fields["fallbacks"] = [
             FallbackJson(
                 provider=one.provider,
                 name=one.name,
                 also_on=[FALLBACK_TRIGGERS[number] for number in one.also_on if number in FALLBACK_TRIGGERS],
+                **_sampling_json(one),
             )
             for one in model.fallbacks
         ]
     if model.extra:
         fields["extra"] = {name: parsed(text) for name, text in sorted(model.extra.items())}
     return ModelJson(provider=model.provider, name=model.name, **fields)
+
+
+def _sampling_json(model: pb.ModelConfig | pb.ModelFallback) -> dict[str, Any]:
+    optional = ("temperature", "top_p", "max_output_tokens", "seed", "presence_penalty", "frequency_penalty")
+    fields = _set_fields(model, optional)
+    return {**fields, "stop": list(model.stop)} if model.stop else fields
 
 
 def _to_model_config(model: ModelJson) -> pb.ModelConfig:
@@ -412,9 +424,10 @@ def _to_model_config(model: ModelJson) -> pb.ModelConfig:
         extra={name: msgspec.json.encode(value).decode() for name, value in extra.items()},
         fallbacks=[
             pb.ModelFallback(
-                provider=one.provider,
-                name=one.name,
-                also_on=[FALLBACK_TRIGGER_NUMBERS[trigger] for trigger in one.also_on],
+                **{
+                    **_given_fields(one),
+                    "also_on": [FALLBACK_TRIGGER_NUMBERS[trigger] for trigger in one.also_on],
+                }
             )
             for one in fallbacks
         ],
