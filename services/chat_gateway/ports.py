@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from chat_gateway.model.journal import JournalEntry, JournalEvent
-from chat_gateway.model.tool_servers import ToolServer
+from chat_gateway.model.tool_servers import ToolServer, ToolServerTest
 from chat_gateway.model.turn import AgentConfig, Begun, Committed, Lease, Message, Turn, TurnLimit, TurnRequest
 from servicekit.errors import ServiceError
 
@@ -55,6 +55,22 @@ class ToolServers(Protocol):
 
     async def get(self, project: str, tool_server_id: str) -> ToolServer:
         """Returns it as it is now. Raises `ToolServerNotFound`, or `Unavailable` for one not known here."""
+        ...
+
+    async def read(self, project: str, tool_server_id: str) -> ToolServer:
+        """Reads it now, whatever is known of it. Raises `ToolServerNotFound`, `Unavailable`."""
+        ...
+
+
+class ToolServerTests(Protocol):
+    """Tries tool servers out."""
+
+    async def test(self, project: str, tool_server_id: str) -> ToolServerTest:
+        """Connects anew to a tool server as it is now, and lists its tools; within a bound of time.
+
+        Whatever keeps tools from being had is in the result. Raises `ToolServerNotFound`, and `Unavailable` where
+        nobody knows whether it is there.
+        """
         ...
 
 

@@ -37,6 +37,7 @@ from chat_gateway.http_edge.wire.server import HttpServer, http_serving
 from chat_gateway.instances import Instances
 from chat_gateway.leases import LeaseTimes
 from chat_gateway.metrics import TurnMetrics, observe_keys, observe_runtime
+from chat_gateway.ports import ToolServerTests
 from chat_gateway.preview import PromptPreview
 from chat_gateway.providers.health import ProvidersHealth
 from chat_gateway.providers.http_client import open_client
@@ -54,6 +55,8 @@ from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.templates.plugins import all_templates
 from chat_gateway.templates.router import RouterTemplate
 from chat_gateway.tools.opening import ToolsConfig, open_toolboxes
+from chat_gateway.tools.probe import ToolServerProbe
+from chat_gateway.tools.toolbox import ServerToolboxes
 from chat_gateway.turn import TurnRunner
 from parley.chat.v1 import chat_service_pb2_grpc, runtime_service_pb2_grpc
 from servicekit.channels import open_channel
@@ -109,7 +112,9 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             background.keep("access watch", functools.partial(keys.follow, access.keys, key_times(settings)))
         stubs = make_stubs(config_channel, session_channel)
         templates = TemplateCatalog(all_templates([AssistantTemplate(), AssistantTemplate1(), RouterTemplate()]))
-        toolboxes = await stack.enter_async_context(_toolboxes(settings, stubs, background))
+        tool_servers = _tool_servers(stack, settings, stubs)
+        toolboxes = await stack.enter_async_context(_toolboxes(settings, tool_servers, background))
+        tests = ToolServerProbe(tool_servers, toolboxes.servers)
         core = await _core(stack, settings, stubs, session_channel, templates, toolboxes)
         health = ProvidersHealth(core.providers)
         readiness = Readiness(config_channel, session_channel, core.configs, access.keys, health.report)
@@ -139,6 +144,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             ),
             authenticator=access.authenticator,
             embeddings=core.embeddings,
+            tool_servers=tests,
         )
         http = await stack.enter_async_context(
             http_serving(
@@ -151,7 +157,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
                 cors_origins=settings.cors_origins,
             )
         )
-        grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, access, edge_tls))
+        grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, tests, access, edge_tls))
         metrics_port = await stack.enter_async_context(_metrics_serving(settings, readiness))
         background.keep("health", lambda: readiness.publish(grpc_server, SERVICES))
         stack.push_async_callback(_drain, settings, core.scheduler, readiness, http, grpc_server)
@@ -213,10 +219,14 @@ def _edge_drain(settings: GatewaySettings) -> float:
 
 
 def _grpc_serving(
-    settings: GatewaySettings, core: _Core, access: AccessControl, tls: Certificates | None
+    settings: GatewaySettings,
+    core: _Core,
+    tests: ToolServerTests,
+    access: AccessControl,
+    tls: Certificates | None,
 ) -> AbstractAsyncContextManager[GrpcServer]:
     chat = ChatServicer(core.turns, core.preview)
-    runtime = RuntimeServicer(core.instances, core.scheduler)
+    runtime = RuntimeServicer(core.instances, core.scheduler, tests)
     return serving(
         settings.model_copy(update={"drain_notice": 0.0, "drain_timeout": _edge_drain(settings)}),
         add=[
@@ -286,8 +296,8 @@ async def _core(
 
 
 def _toolboxes(
-    settings: GatewaySettings, stubs: Stubs, background: Background
-) -> AbstractAsyncContextManager[Toolboxes]:
+    settings: GatewaySettings, servers: ToolServerDirectory, background: Background
+) -> AbstractAsyncContextManager[ServerToolboxes]:
     config = ToolsConfig(
         egress_allow=settings.egress_allow,
         secrets_dir=settings.secrets_dir,
@@ -297,9 +307,14 @@ def _toolboxes(
         idle_timeout=settings.tools_idle_timeout,
         operators=settings.tool_servers,
     )
+    return open_toolboxes(config, servers, background)
+
+
+def _tool_servers(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs) -> ToolServerDirectory:
     times = ToolServerTimes(max_age=settings.config_max_age)
     servers = ToolServerDirectory(stubs, times, timeout=settings.config_read_timeout)
-    return open_toolboxes(config, servers, background)
+    stack.push_async_callback(servers.close)
+    return servers
 
 
 async def _providers(

@@ -165,6 +165,14 @@ def test_tools_by_themselves(run: Run, folder: Path, http: httpx.Client) -> None
     assert http.get("/v1/agents").json()["data"] == []
     assert "github" in run("tools", "list", "--filter", "kind = mcp")[1]
     assert json.loads(run("tools", "get", "github", "--json")[1])["auth"] == {"bearer": {"secret": "github-token"}}
+    code, _, err = run("tools", "test", "github")
+    assert (code, "github-token" in err) == (1, True)  # the secret's name: it is not there
+    (folder / "plain.yaml").write_text(CRM)
+    assert run("tools", "apply", "-f", str(folder))[0] == 0
+    code, out, err = run("tools", "test", "plain")
+    assert (code, err, "list_customers" in out) == (0, "", True)
+    assert run("tools", "test", "nothing")[0] == 1
+    (folder / "plain.yaml").unlink()
     assert run("agents", "apply", "-f", str(folder))[0] == 0
     code, _, err = run("tools", "delete", "github")
     assert (code, "tool_server_in_use" in err, "asks, zz-helper" in err) == (1, True, True)

@@ -51,6 +51,7 @@ def test_services_are_listed_by_reflection(parley_system: System) -> None:
             "parley.config.v1.AgentConfigService",
             "parley.config.v1.TemplateService",
             "parley.config.v1.AccessService",
+            "parley.config.v1.ToolServerService",
         },
         parley_system.session.grpc_target: {"parley.session.v1.SessionService", "parley.session.v1.TurnService"},
     }

@@ -13,12 +13,15 @@ from parley_cli.commands.output import print_fields, print_json, print_table
 from parley_cli.commands.project import Project
 from parley_cli.declared.agent_file import Kind, agent_files
 from parley_cli.declared.plan import DEFAULT_OWNER, make_plan
+from parley_cli.errors import LocalError
 
 tools = typer.Typer(help="Tool servers: where the tools of agents are.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(metavar="NAME", help="The tool server's id.")]
 
 COLUMNS = {"id": "id", "name": "name", "mcp": "mcp.url", "http": "http.base_url", "revision": "revision"}
+
+TESTED = {"tool": "name", "idempotent": "idempotent", "description": "description"}
 
 
 @tools.command("list")
@@ -59,6 +62,21 @@ def apply_tool_servers(
         plan, found = make_plan(api, servers, owner, prune=False)
         require_good(problems + found)
         carry_out_plan(api, plan, comment, dry_run=dry_run)
+
+
+@tools.command("test")
+def try_tool_server(tool_server_id: Id, project: Project = None, as_json: AsJson = False) -> None:
+    """Have a gateway connect to a tool server and list its tools; exit code 1 where it can't."""
+    with Api(project=project) as api:
+        outcome = api.send("POST", f"{_path(tool_server_id)}:test")
+    if as_json:
+        print_json(outcome)
+    elif outcome["ok"]:
+        print_table(outcome["tools"], TESTED, nothing="it offers no tools")
+        if outcome["left_out_count"]:
+            typer.echo(f"and {outcome['left_out_count']} more")
+    if not outcome["ok"]:
+        raise LocalError(f"{tool_server_id} {outcome['problem']}")
 
 
 @tools.command("delete")

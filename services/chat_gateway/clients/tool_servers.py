@@ -80,6 +80,10 @@ class ToolServerDirectory:
         server = self._servers.fresh(key)
         return server if server is not None else await self._servers.get(key, lambda: self._read(key))
 
+    async def read(self, project: str, tool_server_id: str) -> ToolServer:
+        key = (project, tool_server_id)
+        return await self._servers.read_once(key, lambda: self._read(key))
+
     async def close(self) -> None:
         """Cancels the reads that are under way."""
         await self._servers.close()

@@ -4,10 +4,13 @@ from typing import Any
 
 from chat_gateway.convert.times import to_timestamp
 from chat_gateway.instances import InstanceInfo, Instances
+from chat_gateway.model.tools import GatewayTool
+from chat_gateway.ports import ToolServerTests
 from chat_gateway.scheduler import Scheduler
 from contract.fields import DEFAULT_PROJECT
 from parley.chat.v1 import runtime_service_pb2 as pb
 from parley.chat.v1 import runtime_service_pb2_grpc
+from servicekit.errors import InvalidArgument, Violation
 
 MAX_PAGE = 1000
 
@@ -15,9 +18,10 @@ MAX_PAGE = 1000
 class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
     """Serves `parley.chat.v1.RuntimeService`."""
 
-    def __init__(self, instances: Instances, scheduler: Scheduler) -> None:
+    def __init__(self, instances: Instances, scheduler: Scheduler, tool_servers: ToolServerTests) -> None:
         self._instances = instances
         self._scheduler = scheduler
+        self._tool_servers = tool_servers
 
     async def ListInstances(self, request: pb.ListInstancesRequest, context: Any) -> pb.ListInstancesResponse:  # noqa: N802
         """Lists instances; see the proto."""
@@ -40,6 +44,23 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
             max_queued_turns=load.limits.queued,
             instances=len(self._instances),
         )
+
+    async def TestToolServer(self, request: pb.TestToolServerRequest, context: Any) -> pb.TestToolServerResponse:  # noqa: N802
+        """Connects to a tool server and lists its tools; see the proto."""
+        if not request.id:
+            raise InvalidArgument([Violation("id", "is required")])
+        outcome = await self._tool_servers.test(request.project or DEFAULT_PROJECT, request.id)
+        return pb.TestToolServerResponse(
+            tools=[_offered(tool) for tool in outcome.tools],
+            problem=outcome.problem,
+            left_out_count=outcome.left_out,
+        )
+
+
+def _offered(tool: GatewayTool) -> pb.OfferedTool:
+    message = pb.OfferedTool(name=tool.name, description=tool.description, idempotent=tool.idempotent)
+    message.parameters.update(tool.parameters)
+    return message
 
 
 def _instance(info: InstanceInfo) -> pb.Instance:

@@ -70,6 +70,7 @@ from chat_gateway.http_edge.wire.refusal import refuse
 from chat_gateway.http_edge.wire.turn_headers import REQUEST_HEADERS
 from chat_gateway.instances import Instances
 from chat_gateway.model.errors import TurnQueueFull
+from chat_gateway.ports import ToolServerTests
 from contract.reasons import Reason
 from servicekit import traces
 from servicekit.channels import Peer
@@ -101,6 +102,7 @@ def build_app(
     readiness: Readiness,
     settings: HttpSettings | None = None,
     *,
+    tool_servers: ToolServerTests,
     authenticator: Authenticator | None = None,
     embeddings: Embeddings | None = None,
     registry: CollectorRegistry = REGISTRY,
@@ -112,7 +114,7 @@ def build_app(
     bounds = settings or HttpSettings()
     authorizer = Authorizer(authenticator)
     config_svc, session_svc = Peer(CONFIG_SVC, bounds.rpc_timeout), Peer(SESSION_SVC, bounds.rpc_timeout)
-    deps = Dependencies(stubs, config_svc, session_svc, deletion, instances, readiness, bounds, registry)
+    deps = Dependencies(stubs, config_svc, session_svc, deletion, instances, readiness, bounds, registry, tool_servers)
     agents = (agents_router(), revisions_router(), tool_servers_router())
     sessions = (sessions_router(), users_router(), completions_router())
     routers = (*agents, *sessions, access_router(), audit_router(), process_router())

@@ -9,6 +9,7 @@ from chat_gateway.clients.stubs import Stubs
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.instances import Instances
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds
+from chat_gateway.ports import ToolServerTests
 from servicekit.channels import Peer
 
 
@@ -46,3 +47,4 @@ class Dependencies:
     readiness: Readiness
     settings: HttpSettings
     registry: CollectorRegistry
+    tool_servers: ToolServerTests

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
+from chat_gateway.model.tools import GatewayTool
 from servicekit.values import value
 
 
@@ -84,3 +85,14 @@ class ToolServer:
     revision: int
     kind: McpServer | HttpService
     auth: ToolServerAuth | None = None
+
+
+@value
+class ToolServerTest:
+    """What came of trying a tool server out: the tools that it offers, or why none can be had (`problem`)."""
+
+    tools: tuple[GatewayTool, ...]
+    problem: str = ""
+    """In words, after the server's id; empty where tools were listed."""
+    left_out: int = 0
+    """How many more tools there are."""

@@ -69,6 +69,17 @@ class ServerClients:
         key: Key = (server.project, server.uid, server.revision, _digest(credentials.secrets()))
         return self.clients.use(key, self._maker(server, credentials, self._http))
 
+    def alone(self, server: ToolServer) -> tuple[ServerClient, Credentials]:
+        """Returns a client that nobody else uses, which the caller closes, and how it authenticates.
+
+        Raises `ServerUnavailable`.
+        """
+        try:
+            credentials = self._credentials(server, "", self._http)
+        except SecretUnavailable as error:
+            raise ServerUnavailable(str(error)) from None
+        return self._maker(server, credentials, self._http)(), credentials
+
     def _use_operators(self, named: ServerTools, caller: ToolCaller) -> AbstractAsyncContextManager[ServerClient]:
         name = named.operator_tool_server
         server = self._operators.get(name)

@@ -29,3 +29,6 @@ class KnownToolServers:
             return self._servers[project, tool_server_id]
         except KeyError:
             raise ToolServerNotFound(tool_server_id) from None
+
+    async def read(self, project: str, tool_server_id: str) -> ToolServer:
+        return await self.get(project, tool_server_id)

@@ -73,6 +73,16 @@ async def test_a_change_is_seen_within_five_seconds(config_svc: ConfigSvc) -> No
     assert len(directory) == 0
 
 
+async def test_a_read_of_what_is_there_now(config_svc: ConfigSvc) -> None:
+    directory = config_svc.directory()
+    await directory.get("acme", "one")
+    config_svc.servers["one"] = server(2)
+    assert (await directory.read("acme", "one")).revision == 2
+    assert (await directory.get("acme", "one")).revision == 2
+    with pytest.raises(ToolServerNotFound):
+        await directory.read("acme", "two")
+
+
 async def test_another_project_s_is_not_there(config_svc: ConfigSvc) -> None:
     directory = config_svc.directory()
     await directory.get("acme", "one")

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from parley.access.v1 import rule_pb2 as parley_dot_access_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$parley/chat/v1/runtime_service.proto\x12\x0eparley.chat.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\"\xe5\x01\n\x08Instance\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x11\n\tagent_uid\x18\x03 \x01(\t\x12\x16\n\x0e\x61gent_revision\x18\x04 \x01(\x03\x12\x13\n\x0btemplate_id\x18\x05 \x01(\t\x12.\n\nbuild_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nturn_count\x18\x08 \x01(\x03\"L\n\x14ListInstancesRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"D\n\x15ListInstancesResponse\x12+\n\tinstances\x18\x01 \x03(\x0b\x32\x18.parley.chat.v1.Instance\":\n\x15\x45victInstancesRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\"/\n\x16\x45victInstancesResponse\x12\x15\n\revicted_count\x18\x01 \x01(\x03\"\x10\n\x0eGetLoadRequest\"\x86\x01\n\x0fGetLoadResponse\x12\x15\n\rrunning_turns\x18\x01 \x01(\x05\x12\x19\n\x11max_running_turns\x18\x02 \x01(\x05\x12\x14\n\x0cqueued_turns\x18\x03 \x01(\x05\x12\x18\n\x10max_queued_turns\x18\x04 \x01(\x05\x12\x11\n\tinstances\x18\x05 \x01(\x05\x32\xf2\x02\n\x0eRuntimeService\x12|\n\rListInstances\x12$.parley.chat.v1.ListInstancesRequest\x1a%.parley.chat.v1.ListInstancesResponse\"\x1e\xba\xd7\x18\x1a\n\rruntime:admin\x12\x07project \x01\x12\x7f\n\x0e\x45victInstances\x12%.parley.chat.v1.EvictInstancesRequest\x1a&.parley.chat.v1.EvictInstancesResponse\"\x1e\xba\xd7\x18\x1a\n\rruntime:admin\x12\x07project \x01\x12\x61\n\x07GetLoad\x12\x1e.parley.chat.v1.GetLoadRequest\x1a\x1f.parley.chat.v1.GetLoadResponse\"\x15\xba\xd7\x18\x11\n\rruntime:admin \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$parley/chat/v1/runtime_service.proto\x12\x0eparley.chat.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\"\xe5\x01\n\x08Instance\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x11\n\tagent_uid\x18\x03 \x01(\t\x12\x16\n\x0e\x61gent_revision\x18\x04 \x01(\x03\x12\x13\n\x0btemplate_id\x18\x05 \x01(\t\x12.\n\nbuild_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nturn_count\x18\x08 \x01(\x03\"L\n\x14ListInstancesRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"D\n\x15ListInstancesResponse\x12+\n\tinstances\x18\x01 \x03(\x0b\x32\x18.parley.chat.v1.Instance\":\n\x15\x45victInstancesRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\"/\n\x16\x45victInstancesResponse\x12\x15\n\revicted_count\x18\x01 \x01(\x03\"\x10\n\x0eGetLoadRequest\"\x86\x01\n\x0fGetLoadResponse\x12\x15\n\rrunning_turns\x18\x01 \x01(\x05\x12\x19\n\x11max_running_turns\x18\x02 \x01(\x05\x12\x14\n\x0cqueued_turns\x18\x03 \x01(\x05\x12\x18\n\x10max_queued_turns\x18\x04 \x01(\x05\x12\x11\n\tinstances\x18\x05 \x01(\x05\"q\n\x0bOfferedTool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nidempotent\x18\x04 \x01(\x08\"4\n\x15TestToolServerRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"m\n\x16TestToolServerResponse\x12*\n\x05tools\x18\x01 \x03(\x0b\x32\x1b.parley.chat.v1.OfferedTool\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x16\n\x0eleft_out_count\x18\x03 \x01(\x05\x32\xf1\x03\n\x0eRuntimeService\x12|\n\rListInstances\x12$.parley.chat.v1.ListInstancesRequest\x1a%.parley.chat.v1.ListInstancesResponse\"\x1e\xba\xd7\x18\x1a\n\rruntime:admin\x12\x07project \x01\x12\x7f\n\x0e\x45victInstances\x12%.parley.chat.v1.EvictInstancesRequest\x1a&.parley.chat.v1.EvictInstancesResponse\"\x1e\xba\xd7\x18\x1a\n\rruntime:admin\x12\x07project \x01\x12\x61\n\x07GetLoad\x12\x1e.parley.chat.v1.GetLoadRequest\x1a\x1f.parley.chat.v1.GetLoadResponse\"\x15\xba\xd7\x18\x11\n\rruntime:admin \x01\x12}\n\x0eTestToolServer\x12%.parley.chat.v1.TestToolServerRequest\x1a&.parley.chat.v1.TestToolServerResponse\"\x1c\xba\xd7\x18\x18\n\x0btools:write\x12\x07project \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,20 +40,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNTIMESERVICE'].methods_by_name['EvictInstances']._serialized_options = b'\272\327\030\032\n\rruntime:admin\022\007project \001'
   _globals['_RUNTIMESERVICE'].methods_by_name['GetLoad']._loaded_options = None
   _globals['_RUNTIMESERVICE'].methods_by_name['GetLoad']._serialized_options = b'\272\327\030\021\n\rruntime:admin \001'
-  _globals['_INSTANCE']._serialized_start=119
-  _globals['_INSTANCE']._serialized_end=348
-  _globals['_LISTINSTANCESREQUEST']._serialized_start=350
-  _globals['_LISTINSTANCESREQUEST']._serialized_end=426
-  _globals['_LISTINSTANCESRESPONSE']._serialized_start=428
-  _globals['_LISTINSTANCESRESPONSE']._serialized_end=496
-  _globals['_EVICTINSTANCESREQUEST']._serialized_start=498
-  _globals['_EVICTINSTANCESREQUEST']._serialized_end=556
-  _globals['_EVICTINSTANCESRESPONSE']._serialized_start=558
-  _globals['_EVICTINSTANCESRESPONSE']._serialized_end=605
-  _globals['_GETLOADREQUEST']._serialized_start=607
-  _globals['_GETLOADREQUEST']._serialized_end=623
-  _globals['_GETLOADRESPONSE']._serialized_start=626
-  _globals['_GETLOADRESPONSE']._serialized_end=760
-  _globals['_RUNTIMESERVICE']._serialized_start=763
-  _globals['_RUNTIMESERVICE']._serialized_end=1133
+  _globals['_RUNTIMESERVICE'].methods_by_name['TestToolServer']._loaded_options = None
+  _globals['_RUNTIMESERVICE'].methods_by_name['TestToolServer']._serialized_options = b'\272\327\030\030\n\013tools:write\022\007project \001'
+  _globals['_INSTANCE']._serialized_start=149
+  _globals['_INSTANCE']._serialized_end=378
+  _globals['_LISTINSTANCESREQUEST']._serialized_start=380
+  _globals['_LISTINSTANCESREQUEST']._serialized_end=456
+  _globals['_LISTINSTANCESRESPONSE']._serialized_start=458
+  _globals['_LISTINSTANCESRESPONSE']._serialized_end=526
+  _globals['_EVICTINSTANCESREQUEST']._serialized_start=528
+  _globals['_EVICTINSTANCESREQUEST']._serialized_end=586
+  _globals['_EVICTINSTANCESRESPONSE']._serialized_start=588
+  _globals['_EVICTINSTANCESRESPONSE']._serialized_end=635
+  _globals['_GETLOADREQUEST']._serialized_start=637
+  _globals['_GETLOADREQUEST']._serialized_end=653
+  _globals['_GETLOADRESPONSE']._serialized_start=656
+  _globals['_GETLOADRESPONSE']._serialized_end=790
+  _globals['_OFFEREDTOOL']._serialized_start=792
+  _globals['_OFFEREDTOOL']._serialized_end=905
+  _globals['_TESTTOOLSERVERREQUEST']._serialized_start=907
+  _globals['_TESTTOOLSERVERREQUEST']._serialized_end=959
+  _globals['_TESTTOOLSERVERRESPONSE']._serialized_start=961
+  _globals['_TESTTOOLSERVERRESPONSE']._serialized_end=1070
+  _globals['_RUNTIMESERVICE']._serialized_start=1073
+  _globals['_RUNTIMESERVICE']._serialized_end=1570
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,11 @@ class RuntimeServiceStub:
                 request_serializer=parley_dot_chat_dot_v1_dot_runtime__service__pb2.GetLoadRequest.SerializeToString,
                 response_deserializer=parley_dot_chat_dot_v1_dot_runtime__service__pb2.GetLoadResponse.FromString,
                 _registered_method=True)
+        self.TestToolServer = channel.unary_unary(
+                '/parley.chat.v1.RuntimeService/TestToolServer',
+                request_serializer=parley_dot_chat_dot_v1_dot_runtime__service__pb2.TestToolServerRequest.SerializeToString,
+                response_deserializer=parley_dot_chat_dot_v1_dot_runtime__service__pb2.TestToolServerResponse.FromString,
+                _registered_method=True)
 
 
 class RuntimeServiceServicer:
@@ -77,6 +82,14 @@ class RuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TestToolServer(self, request, context):
+        """Connects to a tool server of a project, as it is now, and lists its tools; what keeps them from being had is in the
+        answer. Takes up to 30 s. Safe to retry. Fails: TOOL_SERVER_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RuntimeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +107,11 @@ def add_RuntimeServiceServicer_to_server(servicer, server):
                     servicer.GetLoad,
                     request_deserializer=parley_dot_chat_dot_v1_dot_runtime__service__pb2.GetLoadRequest.FromString,
                     response_serializer=parley_dot_chat_dot_v1_dot_runtime__service__pb2.GetLoadResponse.SerializeToString,
+            ),
+            'TestToolServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestToolServer,
+                    request_deserializer=parley_dot_chat_dot_v1_dot_runtime__service__pb2.TestToolServerRequest.FromString,
+                    response_serializer=parley_dot_chat_dot_v1_dot_runtime__service__pb2.TestToolServerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +196,33 @@ class RuntimeService:
             '/parley.chat.v1.RuntimeService/GetLoad',
             parley_dot_chat_dot_v1_dot_runtime__service__pb2.GetLoadRequest.SerializeToString,
             parley_dot_chat_dot_v1_dot_runtime__service__pb2.GetLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestToolServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.chat.v1.RuntimeService/TestToolServer',
+            parley_dot_chat_dot_v1_dot_runtime__service__pb2.TestToolServerRequest.SerializeToString,
+            parley_dot_chat_dot_v1_dot_runtime__service__pb2.TestToolServerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,10 @@ class RuntimeServiceStub:
     """Drops agent instances; running turns finish on the one they have. Safe to retry."""
     GetLoad: _grpc.UnaryUnaryMultiCallable[_runtime_service_pb2.GetLoadRequest, _runtime_service_pb2.GetLoadResponse]
     """Says how busy this process is. Safe to retry."""
+    TestToolServer: _grpc.UnaryUnaryMultiCallable[_runtime_service_pb2.TestToolServerRequest, _runtime_service_pb2.TestToolServerResponse]
+    """Connects to a tool server of a project, as it is now, and lists its tools; what keeps them from being had is in the
+    answer. Takes up to 30 s. Safe to retry. Fails: TOOL_SERVER_NOT_FOUND, PEER_UNAVAILABLE.
+    """
 
 @_typing.type_check_only
 class RuntimeServiceAsyncStub(RuntimeServiceStub):
@@ -51,6 +55,10 @@ class RuntimeServiceAsyncStub(RuntimeServiceStub):
     """Drops agent instances; running turns finish on the one they have. Safe to retry."""
     GetLoad: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.GetLoadRequest, _runtime_service_pb2.GetLoadResponse]  # type: ignore[assignment]
     """Says how busy this process is. Safe to retry."""
+    TestToolServer: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.TestToolServerRequest, _runtime_service_pb2.TestToolServerResponse]  # type: ignore[assignment]
+    """Connects to a tool server of a project, as it is now, and lists its tools; what keeps them from being had is in the
+    answer. Takes up to 30 s. Safe to retry. Fails: TOOL_SERVER_NOT_FOUND, PEER_UNAVAILABLE.
+    """
 
 class RuntimeServiceServicer(metaclass=_abc_1.ABCMeta):
     """What this one gateway process holds in memory. Everything here can be rebuilt at will."""
@@ -78,5 +86,15 @@ class RuntimeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_runtime_service_pb2.GetLoadResponse, _abc.Awaitable[_runtime_service_pb2.GetLoadResponse]]:
         """Says how busy this process is. Safe to retry."""
+
+    @_abc_1.abstractmethod
+    def TestToolServer(
+        self,
+        request: _runtime_service_pb2.TestToolServerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runtime_service_pb2.TestToolServerResponse, _abc.Awaitable[_runtime_service_pb2.TestToolServerResponse]]:
+        """Connects to a tool server of a project, as it is now, and lists its tools; what keeps them from being had is in the
+        answer. Takes up to 30 s. Safe to retry. Fails: TOOL_SERVER_NOT_FOUND, PEER_UNAVAILABLE.
+        """
 
 def add_RuntimeServiceServicer_to_server(servicer: RuntimeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

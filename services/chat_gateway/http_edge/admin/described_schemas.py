@@ -42,7 +42,12 @@ from chat_gateway.http_edge.admin.sessions.schema import (
     SessionPatch,
     UserJson,
 )
-from chat_gateway.http_edge.admin.tool_servers.schema import ToolServerJson, ToolServerRevisionJson
+from chat_gateway.http_edge.admin.tool_servers.schema import (
+    OfferedToolJson,
+    ToolServerJson,
+    ToolServerRevisionJson,
+    ToolServerTestJson,
+)
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletion, ChatCompletionRequest
 from chat_gateway.http_edge.openai.embeddings.schema import EmbeddingList, EmbeddingsRequest
 from chat_gateway.http_edge.wire.errors import ErrorBody
@@ -82,6 +87,8 @@ ANSWERS: Final = [
     ModelCardJson,
     ToolServerJson,
     ToolServerRevisionJson,
+    OfferedToolJson,
+    ToolServerTestJson,
     SessionJson,
     SessionMessageJson,
     Purged,

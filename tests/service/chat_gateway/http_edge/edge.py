@@ -19,6 +19,7 @@ from chat_gateway.http_edge.wire.connections import ConnectionLimits
 from chat_gateway.http_edge.wire.protocol import HEAD_TIMEOUT
 from chat_gateway.http_edge.wire.server import HttpServer, http_serving
 from chat_gateway.instances import InstanceInfo
+from chat_gateway.model.tool_servers import ToolServerTest
 from chat_gateway.model.turn import (
     Delta,
     FinishReason,
@@ -188,6 +189,16 @@ class FakeInstances:
         return len(self.list(project, agent_id))
 
 
+class FakeToolServerTests:
+    def __init__(self) -> None:
+        self.outcome = ToolServerTest(())
+        self.asked: list[tuple[str, str]] = []
+
+    async def test(self, project: str, tool_server_id: str) -> ToolServerTest:
+        self.asked.append((project, tool_server_id))
+        return self.outcome
+
+
 class FakeReadiness:
     def __init__(self) -> None:
         self.parts: dict[str, str] = {"config_svc": "ok", "session_svc": "ok"}
@@ -214,6 +225,7 @@ class Edge:
     readiness: FakeReadiness
     server: HttpServer
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    tool_server_tests: FakeToolServerTests = field(default_factory=FakeToolServerTests)
 
     async def chat(self, headers: Mapping[str, str] | None = None, **fields: Any) -> httpx.Response:
         """Sends a chat completion; `fields` replace or add to the body."""
@@ -237,7 +249,7 @@ async def running_edge(
         channel = await stack.enter_async_context(_serve_peers(peers))
         turns, registry = ScriptedTurns(), CollectorRegistry()
         deletion, instances, readiness = FakeDeletion(), FakeInstances(), FakeReadiness()
-        bounds = settings or HttpSettings()
+        bounds, tests = settings or HttpSettings(), FakeToolServerTests()
         app = build_app(
             turns,
             make_stubs(channel, channel),
@@ -247,6 +259,7 @@ async def running_edge(
             bounds,
             authenticator=authenticator,
             registry=registry,
+            tool_servers=tests,
         )
         serving = http_serving(
             app,
@@ -262,7 +275,7 @@ async def running_edge(
         client = await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10, trust_env=False)
         )
-        yield Edge(server.port, client, turns, peers, deletion, instances, readiness, server, registry)
+        yield Edge(server.port, client, turns, peers, deletion, instances, readiness, server, registry, tests)
 
 
 @contextlib.asynccontextmanager

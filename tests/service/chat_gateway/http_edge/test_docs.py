@@ -30,6 +30,7 @@ ROUTES = {
     ("post", "/v1/tool_servers"),
     *((method, "/v1/tool_servers/{tool_server_id}") for method in ("get", "put", "patch", "delete")),
     ("get", "/v1/tool_servers/{tool_server_id}/revisions"),
+    ("post", "/v1/tool_servers/{tool_server_id}:test"),
     ("get", "/v1/providers"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{agent_id}"),

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from chat_gateway.model.tool_servers import ToolServerTest
+from chat_gateway.model.tools import GatewayTool
 from parley.config.v1 import tool_server_pb2
 from parley.config.v1 import tool_server_service_pb2 as pb
 from servicekit.errors import Code, RemoteError, Violation
@@ -137,6 +139,23 @@ async def test_lists_revisions_and_deletion(edge: Edge) -> None:
     edge.peers.answers["DeleteToolServer"] = pb.DeleteToolServerResponse()
     assert (await edge.client.delete("/v1/tool_servers/one", headers={"If-Match": '"e2"'})).status_code == 204
     assert edge.peers.asked("DeleteToolServer").etag == "e2"
+
+
+async def test_a_server_is_tried_out(edge: Edge) -> None:
+    tool = GatewayTool("add", "Adds.", {"type": "object"}, "one", idempotent=True)
+    edge.tool_server_tests.outcome = ToolServerTest((tool,), left_out=2)
+    answer = await edge.client.post("/v1/tool_servers/one:test")
+    assert (answer.status_code, edge.tool_server_tests.asked) == (200, [("default", "one")])
+    assert answer.json() == {
+        "object": "tool_server.test",
+        "ok": True,
+        "problem": "",
+        "tools": [{"name": "add", "description": "Adds.", "parameters": {"type": "object"}, "idempotent": True}],
+        "left_out_count": 2,
+    }
+    edge.tool_server_tests.outcome = ToolServerTest((), "can't be connected to")
+    failed = (await edge.client.post("/v1/tool_servers/one:test")).json()
+    assert (failed["ok"], failed["problem"], failed["tools"]) == (False, "can't be connected to", [])
 
 
 async def test_violations_carry_the_names_of_this_api(edge: Edge) -> None:

@@ -12,6 +12,7 @@ from chat_gateway.http_edge.admin.agents.routes import PATCH_ATTEMPTS, Idempoten
 from chat_gateway.http_edge.admin.merge_patch import merge
 from chat_gateway.http_edge.admin.routing import (
     ETAG_HEADER,
+    VERB,
     Comment,
     IfMatch,
     Injected,
@@ -27,6 +28,8 @@ from chat_gateway.http_edge.admin.tool_servers.schema import (
     PATHS,
     ToolServerJson,
     ToolServerRevisionJson,
+    ToolServerTestJson,
+    outcome_json,
     revision_json,
     to_tool_server,
     tool_server_json,
@@ -165,10 +168,17 @@ async def list_tool_server_revisions(
     return Page(data=[revision_json(revision) for revision in page.revisions], next_page_token=page.next_page_token)
 
 
+@post(f"/v1/tool_servers/{{tool_server_id:str}}/{VERB}test", status_code=200, scope=TOOLS_WRITE)
+async def test_tool_server(tool_server_id: FromPath[str], deps: Injected, project: Project) -> ToolServerTestJson:
+    """Connects to the tool server and lists its tools. What keeps them from being had is in the answer."""
+    return outcome_json(await deps.tool_servers.test(project, tool_server_id))
+
+
 def tool_servers_router() -> Router:
     """Returns the routes of this module."""
     writes = [create_tool_server, replace_tool_server, patch_tool_server, delete_tool_server]
-    return Router("/", route_handlers=[*writes, list_tool_servers, get_tool_server, list_tool_server_revisions])
+    reads = [list_tool_servers, get_tool_server, list_tool_server_revisions]
+    return Router("/", route_handlers=[*writes, *reads, test_tool_server])
 
 
 async def _read(deps: Dependencies, project: str, tool_server_id: str) -> ToolServer:

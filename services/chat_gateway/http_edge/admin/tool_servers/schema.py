@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from chat_gateway.http_edge.admin.agents.schema import json_path
 from chat_gateway.http_edge.wire.bodies import check_free_form
 from chat_gateway.http_edge.wire.times import proto_timestamp
+from chat_gateway.model.tool_servers import ToolServerTest
 from parley.config.v1 import tool_server_pb2 as pb
 from parley.config.v1.tool_server_service_pb2 import ToolServerRevision
 from servicekit.errors import InvalidArgument, Violation
@@ -110,6 +111,26 @@ class ToolServerRevisionJson(msgspec.Struct, kw_only=True):
     object: str = "tool_server.revision"
 
 
+class OfferedToolJson(msgspec.Struct, kw_only=True):
+    """A tool that a tool server offers, under its name at the server."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    idempotent: bool
+
+
+class ToolServerTestJson(msgspec.Struct, kw_only=True):
+    """What came of trying a tool server out: `ok`, or the `problem` that keeps its tools from being had."""
+
+    ok: bool
+    problem: str
+    tools: list[OfferedToolJson]
+    left_out_count: int
+    """How many more tools there are."""
+    object: str = "tool_server.test"
+
+
 PATHS: Mapping[str, str] = {
     "name": "display_name",
     "mcp": "mcp",
@@ -167,6 +188,24 @@ def revision_json(revision: ToolServerRevision) -> ToolServerRevisionJson:
         comment=revision.comment,
         changed_fields=[json_path(path) for path in revision.changed_fields],
         tool_server=tool_server_json(revision.tool_server),
+    )
+
+
+def outcome_json(outcome: ToolServerTest) -> ToolServerTestJson:
+    """Returns the outcome of a test as clients see it."""
+    return ToolServerTestJson(
+        ok=not outcome.problem,
+        problem=outcome.problem,
+        tools=[
+            OfferedToolJson(
+                name=tool.name,
+                description=tool.description,
+                parameters=dict(tool.parameters),
+                idempotent=tool.idempotent,
+            )
+            for tool in outcome.tools
+        ],
+        left_out_count=outcome.left_out,
     )
 
 
