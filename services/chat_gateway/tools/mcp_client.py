@@ -85,6 +85,7 @@ class McpClient:
             began = self._clock()
             if self._offer is not None and not self._stale and began - self._listed_at < self._times.fresh:
                 return self._offer
+            await load_sdk()  # once, and not at the cost of this server's time
             self._stale = False  # what changes from here on makes it stale again
             try:
                 async with asyncio.timeout(self._times.listing):

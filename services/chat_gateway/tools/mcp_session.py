@@ -133,7 +133,7 @@ class McpSession:
             page = await session.list_tools(params=types.PaginatedRequestParams(cursor=cursor) if cursor else None)
             found += map(_offered, page.tools)
             cursor = page.next_cursor
-            if not cursor or cursor in seen or len(found) > 2 * MAX_LISTED:
+            if not cursor or cursor in seen or len(found) > MAX_LISTED:
                 return found
             seen.add(cursor)
         return found

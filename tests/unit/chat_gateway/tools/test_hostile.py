@@ -1,0 +1,311 @@
+"""MCP servers that break the protocol, or mean harm: bounds hold, turns go on, and no secret is seen anywhere."""
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from prometheus_client import generate_latest
+from structlog.testing import capture_logs
+
+from chat_gateway.model.tool_servers import BearerAuth
+from chat_gateway.model.tools import ServerTools, ToolOutcome
+from chat_gateway.tools.toolbox import MAX_TOOLS
+from servicekit import traces
+from tests.servers.otlp_receiver import OtlpReceiver
+from tests.unit.chat_gateway.tools.opened import Room, opened_room
+
+SECRET = "planted-S3cret/with+odd&characters"
+Answer = Callable[[web.BaseRequest, dict[str, Any]], Awaitable[web.StreamResponse]]
+
+
+def result(message: dict[str, Any], value: Any) -> web.Response:
+    return web.json_response({"jsonrpc": "2.0", "id": message["id"], "result": value})
+
+
+def tool(name: str = "t", **fields: Any) -> dict[str, Any]:
+    return {"name": name, "inputSchema": {"type": "object"}, **fields}
+
+
+class RawServer:
+    """Speaks just as much MCP (2025-11-25) as a test gives it; `listing` and `calling` answer, `requests` are kept."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[tuple[dict[str, Any], dict[str, str]]] = []
+        self.tools: list[Any] = [tool()]
+        self.listing: Answer = self._list
+        self.calling: Answer = self._call
+
+    def methods(self) -> list[str]:
+        return [str(message.get("method")) for message, _ in self.requests]
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method != "POST":
+            return web.Response(status=405)
+        message = json.loads(await request.text())
+        self.requests.append((message, dict(request.headers)))
+        match message.get("method"):
+            case "server/discover":
+                error = {"code": -32601, "message": "Method not found"}
+                return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error})
+            case "initialize":
+                info = {"name": "raw", "version": "1"}
+                value = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
+                return result(message, value)
+            case "tools/list":
+                return await self.listing(request, message)
+            case "tools/call":
+                return await self.calling(request, message)
+        return web.Response(status=202)
+
+    async def _list(self, request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
+        return result(message, {"tools": self.tools})
+
+    async def _call(self, request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
+        return result(message, {"content": [{"type": "text", "text": "fine"}]})
+
+
+@asynccontextmanager
+async def raw_server() -> AsyncIterator[RawServer]:
+    served = RawServer()
+    runner = web.ServerRunner(web.Server(served.handle))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    served.url = f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
+    try:
+        yield served
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[RawServer]:
+    async with raw_server() as running:
+        yield running
+
+
+@pytest.fixture
+async def room(server: RawServer) -> AsyncIterator[Room]:
+    async with opened_room(list_ttl=3600, connect_timeout=30) as opened:
+        opened.put("raw", server.url)
+        yield opened
+
+
+def text_response(text: str, content_type: str = "application/json") -> Answer:
+    async def answer(request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
+        return web.Response(text=text.replace("ID", str(message["id"])), content_type=content_type)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        text_response('{"jsonrpc": "2.0", "id": ID, "result": {"content": [{"type": "te'),
+        text_response('{"jsonrpc": "2.0", "id": ID, "result": {"content": "none"}}'),
+        text_response('{"jsonrpc": "2.0", "id": ID, "result": {"content": [{"type": "hologram"}]}}'),
+        text_response('{"jsonrpc": "2.0", "id": ID, "result": []}'),
+        text_response('{"jsonrpc": "2.0", "id": ID, "result": ' + "[" * 50_000 + "]" * 50_000 + "}"),
+        text_response("[]"),
+        text_response(""),
+        text_response("<html>", "text/html"),
+        text_response("data: nonsense\n\n", "text/event-stream"),
+        text_response("id: 1\nretry: 0\n\n", "text/event-stream"),
+    ],
+)
+async def test_answers_that_are_no_mcp_are_errors_of_the_call(server: RawServer, room: Room, answer: Answer) -> None:
+    server.calling = answer
+    got = await room.call("raw", "t", seconds=10)
+    assert got.outcome in (ToolOutcome.ERROR, ToolOutcome.UNKNOWN), got
+    server.calling = server._call
+    assert (await room.call("raw", "t")).text == "fine"
+
+
+async def test_an_endless_stream_is_cut(server: RawServer, room: Room) -> None:
+    async def endless(request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        event = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x" * 60_000}}
+        while True:
+            await response.write(f"data: {json.dumps(event)}\n\n".encode())
+
+    server.calling = endless
+    got = await room.call("raw", "t", seconds=30)
+    assert got.outcome is ToolOutcome.ERROR
+    assert "more than 10 MiB" in got.text
+
+
+async def test_pages_without_end_and_ten_thousand_tools_are_bounded(server: RawServer, room: Room) -> None:
+    async def endless_pages(request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
+        page = int((message.get("params") or {}).get("cursor", 0))
+        tools = [tool(f"t{page}-{number}") for number in range(2000)]
+        return result(message, {"tools": tools, "nextCursor": str(page + 1)})
+
+    server.listing = endless_pages
+    listed = await room.listed(ServerTools("raw"))
+    assert len(listed.tools) == MAX_TOOLS
+    assert "more tools than are used" in listed.unavailable[0].reason
+    assert server.methods().count("tools/list") < 20
+    (wanted,) = (await room.listed(ServerTools("raw", allow=frozenset({"t3-1999"})))).tools
+    assert wanted.name == "t3-1999"
+
+
+async def test_duplicates_and_hostile_texts_are_made_harmless(server: RawServer, room: Room) -> None:
+    server.tools = [
+        tool("same", description="first"),
+        tool("same", description="second"),
+        tool("a.b", description="x\x1b[2J\u202e\x00" + "y" * 1_000_000),
+        tool("a b"),
+        tool("é" * 300),
+        tool("", description="no name"),
+        tool(
+            "odd", inputSchema={"type": "object", "properties": {"a": {"type": "string", "description": "z" * 200_000}}}
+        ),
+    ]
+    tools = (await room.listed(ServerTools("raw"))).tools
+    assert len(tools) == len({one.name for one in tools}) == 5
+    for one in tools:
+        assert 0 < len(one.name) <= 64
+        assert one.name.replace("_", "").replace("-", "").isascii()
+        assert len(one.description) <= 4096
+        assert not {"\x1b", "\x00", "\u202e"} & set(one.description)
+        assert len(json.dumps(dict(one.parameters))) < 70_000
+    assert next(one for one in tools if one.name == "same").description == "first"
+
+
+async def test_one_server_s_names_are_told_from_another_s(server: RawServer, room: Room) -> None:
+    async with raw_server() as other:
+        room.put("other", other.url)
+        async with room.box(ServerTools("raw"), ServerTools("other")) as box:
+            assert [one.name for one in (await box.tools()).tools] == ["raw__t", "other__t"]
+            await box.call("other__t", "{}", call_id="c")
+        assert (server.methods().count("tools/call"), other.methods().count("tools/call")) == (0, 1)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 502, 503])
+async def test_refusals_are_named_and_never_quoted(server: RawServer, room: Room, status: int) -> None:
+    async def refusing(request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
+        return web.Response(status=status, text="a page about internals")
+
+    await room.listed(ServerTools("raw"))
+    server.calling = refusing
+    got = await room.call("raw", "t")
+    assert got.outcome in (ToolOutcome.ERROR, ToolOutcome.UNKNOWN, ToolOutcome.UNAVAILABLE)
+    assert "internals" not in got.text
+
+
+def echoing(form: Callable[[str], str], where: str) -> Answer:
+    async def answer(request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
+        shown = form(request.headers.get("Authorization", "").removeprefix("Bearer "))
+        match where:
+            case "error":
+                error = {"code": -32000, "message": f"bad token {shown}", "data": shown}
+                return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error})
+            case "invalid":
+                return web.Response(
+                    text='{"jsonrpc": "2.0", "id": 1, "oops": "' + shown, content_type="application/json"
+                )
+            case "wrong":
+                return result(message, {"content": shown})
+            case "status":
+                return web.Response(status=500, text=shown, headers={"X-Echo": shown})
+            case "redirect":
+                return web.Response(status=302, headers={"Location": f"https://example.com/{shown}"})
+        content = [{"type": "text", "text": shown}, {"type": "resource_link", "uri": "a://b", "name": shown}]
+        return result(
+            message, {"content": content, "structuredContent": {"token": shown}, "isError": where == "failed"}
+        )
+
+    return answer
+
+
+FORMS: list[Callable[[str], str]] = [
+    str,
+    lambda text: base64.b64encode(text.encode()).decode(),
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: text.encode().hex(),
+]
+
+
+def seen(text: str) -> bool:
+    """Whether the secret can be read from a text."""
+    forms = [form(SECRET) for form in FORMS]
+    return any(form in text for form in forms) or SECRET[:12] in text
+
+
+async def test_a_planted_secret_is_in_no_output(
+    server: RawServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results, errors, lists, logs of every level, metrics and traces are searched for it; only the server has it."""
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "key").write_text(SECRET)
+    outputs: list[str] = []
+    caplog.set_level(logging.DEBUG)
+    with OtlpReceiver() as receiver:
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_EXPORTER_OTLP_INSECURE": "true"}
+        for name, text in environment.items():
+            monkeypatch.setenv(name, text)
+        with traces.exporting("test"), capture_logs() as logged:
+            async with opened_room(secrets_dir=str(tmp_path), list_ttl=0) as room:
+                room.put("raw", server.url, BearerAuth("key"))
+                await room.listed(ServerTools("raw"))
+                for where in ("result", "failed", "error", "invalid", "wrong", "status", "redirect"):
+                    for form in FORMS:
+                        server.calling = echoing(form, where)
+                        with traces.span("execute_tool t"):
+                            outputs.append(repr(await room.call("raw", "t", max_result_bytes=1024)))
+                for where in ("error", "invalid", "wrong", "status", "redirect"):
+                    server.listing = echoing(str, where)
+                    outputs.append(repr(await room.listed(ServerTools("raw"))))
+                server.listing = server._list
+                server.tools = [
+                    tool(f"t-{SECRET}"),
+                    tool("u", description=f"use {SECRET}", inputSchema={"type": "object", "title": SECRET}),
+                ]
+                outputs.append(repr(await room.listed(ServerTools("raw"))))
+                assert "[secret]" in outputs[-1]
+                outputs.append(generate_latest(room.registry).decode())
+        outputs.append(json.dumps(logged, default=str))
+        outputs += [record.getMessage() + str(record.exc_info) for record in caplog.records]
+        outputs.append(repr(receiver.wait_for(bool)))
+    assert any(SECRET in headers.get("Authorization", "") for _, headers in server.requests)
+    assert [output for output in outputs if seen(output)] == []
+
+
+async def test_a_call_carries_the_trace_that_it_is_part_of(server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with OtlpReceiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_INSECURE", "true")
+        with traces.exporting("test"):
+            async with opened_room() as room:
+                room.put("raw", server.url)
+                await room.listed(ServerTools("raw"))
+                with traces.span("execute_tool t"):
+                    trace, _ = traces.ids() or ("", "")
+                    await room.call("raw", "t")
+    message, headers = next(one for one in server.requests if one[0].get("method") == "tools/call")
+    assert trace in message["params"]["_meta"]["traceparent"]
+    assert trace in headers["traceparent"]
+
+
+async def test_one_call_that_hangs_holds_up_no_other(server: RawServer, room: Room) -> None:
+    async def hanging(request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
+        if message["params"]["arguments"].get("hang"):
+            await asyncio.sleep(60)
+        return await server._call(request, message)
+
+    server.calling = hanging
+    hung = [asyncio.create_task(room.call("raw", "t", '{"hang": true}', seconds=20)) for _ in range(20)]
+    await asyncio.sleep(0)
+    assert (await room.call("raw", "t", seconds=15)).text == "fine"
+    for one in hung:
+        one.cancel()
+    await asyncio.gather(*hung, return_exceptions=True)
+    assert (await room.call("raw", "t", seconds=15)).text == "fine"
