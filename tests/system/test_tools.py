@@ -1,6 +1,8 @@
 """Agents with tools, end to end: a real MCP server, other agents, approvals, over both edges."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -201,3 +203,51 @@ def test_a_dead_server_is_named_and_the_turn_goes_on(system: System) -> None:
     strict = str(system.create_agent(f"agent-{uuid4().hex[:8]}", tools=needs)["id"])
     failed = system.chat(strict, "hi")
     assert (failed.status_code, failed.json()["error"]["code"]) == (503, "tool_server_unavailable")
+
+
+def test_only_who_may_use_the_session_approves(system: System, mcp: McpServerUnderTest, agent: str) -> None:
+    system.model.script(calls(("c1", "charge", '{"amount": 5}')), Behaviour(text="done"))
+    session = f"s-{uuid4().hex}"
+    chat(system, agent, "charge", session_id=session, user_id="ann")
+    body = {
+        "model": agent,
+        "session_id": session,
+        "approvals": [{"tool_call_id": "c1", "approve": True}],
+        "messages": [],
+    }
+    with system.client() as client:
+        other = client.post("/v1/chat/completions", json=body | {"user_id": "bob"})
+        assert (other.status_code, other.json()["error"]["code"]) == (404, "session_not_found")
+        assert mcp.recorder.calls == []
+        own = client.post("/v1/chat/completions", json=body | {"user_id": "ann"})
+    assert own.status_code == 200
+    assert len(mcp.recorder.calls) == 1
+
+
+def test_a_server_that_dies_in_mid_call_is_a_result_and_the_next_turn_has_its_tools_again(
+    system: System, mcp: McpServerUnderTest
+) -> None:
+    tools = [{"mcp": {"tool_server": "numbers", "allow": ["hang", "add"]}}]
+    agent = str(system.create_agent(f"agent-{uuid4().hex[:8]}", tools=tools)["id"])
+    system.model.script(calls(("c1", "hang", "{}")), Behaviour(text="It went away."))
+    with ThreadPoolExecutor(1) as pool:
+        turn = pool.submit(chat, system, agent, "hang")
+        deadline = time.monotonic() + 30
+        while not mcp.recorder.calls:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        mcp.stop()
+        answer = turn.result(60).json()
+    assert answer["choices"][0]["message"]["content"] == "It went away."
+    assert system.model.requests[-1]["messages"][-1]["role"] == "tool"
+    mcp.start()
+    deadline = time.monotonic() + 60
+    while True:
+        system.model.reset()
+        system.model.script(calls(("c1", "add", '{"a": 1, "b": 1}')), Behaviour(text="2"))
+        answer = chat(system, agent, "1 + 1?").json()
+        if "parley" not in answer:
+            break
+        assert time.monotonic() < deadline, "connected again"
+        time.sleep(0.5)
+    assert system.model.requests[-1]["messages"][-1]["content"] == "2"
