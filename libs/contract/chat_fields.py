@@ -5,6 +5,7 @@ from typing import Final
 
 OWN_FIELDS: Final = frozenset(
     {
+        "approvals",
         "audio",
         "busy",
         "frequency_penalty",

@@ -12,6 +12,7 @@ from chat_gateway.model.errors import FieldNotOverridable
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_session_bounds, is_undecided
 from chat_gateway.model.turn import NO_POLICY, AgentConfig, TurnRequest
 from contract.enums import HistoryPolicy
+from servicekit.errors import InvalidArgument, Violation
 
 _ALIASES = {"max_completion_tokens": frozenset({"max_completion_tokens", "max_tokens", "max_output_tokens"})}
 
@@ -43,6 +44,8 @@ def resolved_request(
     request = resolved(request, caller, config)
     if undecided and not request.stateless:
         check_session_bounds(request, bounds)
+    if request.choices > 1 and config.tools:
+        raise InvalidArgument([Violation("choices", "must be 1 for an agent that calls tools")])
     return request
 
 

@@ -5,6 +5,7 @@ Nothing else of `chat_gateway` is promised to plug-ins. What leaves this module,
 """
 
 from chat_gateway.agents.agent import Agent, HandOver, TurnContext
+from chat_gateway.agents.choices import several_answers
 from chat_gateway.agents.functions import FunctionTool, function_tool, schema_of
 from chat_gateway.agents.placeholders import Instructions
 from chat_gateway.agents.prompt import prompt_messages
@@ -76,4 +77,5 @@ __all__ = [
     "prompt_messages",
     "run_tool_loop",
     "schema_of",
+    "several_answers",
 ]

@@ -222,6 +222,7 @@ class TurnRunner:
             details=answer.details,
             unavailable=answer.unavailable,
             pending=pending_approvals(answer.messages, answer.awaiting),
+            others=answer.others,
         )
 
     async def _answer_with_journal(self, turn: _Started, config: AgentConfig, begun: Begun, lease: HeldLease) -> Answer:

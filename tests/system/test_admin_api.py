@@ -147,7 +147,7 @@ IMAGE = "messages[0].content[0].image_url.url"
 def test_a_chat_s_wrong_fields_carry_openais_names(agent: dict[str, Any], parley_system: System) -> None:
     for fields, param in (
         ({"temperature": 9}, "temperature"),
-        ({"max_tokens": 0}, "max_completion_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://x"}}]}]}, IMAGE),
         ({"session_id": "a b"}, "session_id"),

@@ -33,6 +33,9 @@ MAX_TOOLS = 128
 MAX_NOTE_CHARACTERS = 1000
 """What a user says about a call that is rejected."""
 
+MAX_CHOICES = 8
+ONE_CHOICE = "must be 1 for a turn in a session, which has one answer: set store to false"
+
 _CHOICES = frozenset({"auto", "none", "required"})
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -90,6 +93,8 @@ def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOU
     _check_sampling(request.sampling, found)
     _check_tools(request, found)
     check_metadata(found, "metadata", request.metadata, name_pairs=False)
+    if request.choices > 1 and in_session:
+        found.add("choices", ONE_CHOICE)
     if request.resumable and request.stateless:
         found.add("resumable", "needs a session, which has the turn's journal")
     found.check()
@@ -105,6 +110,8 @@ def is_undecided(request: TurnRequest) -> bool:
 
 def check_session_bounds(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOUNDS) -> None:
     """Raises `InvalidArgument` or `MessageTooLarge` for more new messages than a session's turn may bring."""
+    if request.choices > 1:
+        raise InvalidArgument([Violation("choices", ONE_CHOICE)])
     if len(request.messages) > bounds.max_messages:
         raise InvalidArgument([Violation("messages", f"must have 1 to {bounds.max_messages} messages")])
     _check_size(request.messages, bounds)
@@ -176,9 +183,13 @@ def _check_tools(request: TurnRequest, found: Violations) -> None:
 def check_tool_choice(request: TurnRequest, config: AgentConfig) -> None:
     """Raises `InvalidArgument` for the choice of a tool that is not there; an agent with tools lists them later."""
     choice = request.tool_choice
-    if not choice or choice in _CHOICES or config.tools or any(tool.name == choice for tool in request.tools):
+    if not choice or config.tools or any(tool.name == choice for tool in request.tools):
         return
-    problem = "must be auto, none, required, or the name of a tool of this request"
+    if choice in _CHOICES and (request.tools or choice != "required"):
+        return
+    problem = (
+        "needs tools" if choice == "required" else "must be auto, none, required, or the name of a tool of this request"
+    )
     raise InvalidArgument([Violation("tool_choice", problem)])
 
 

@@ -334,8 +334,19 @@ class Delta:
     """Who answers, with the first piece, where it is a fallback and not the agent's own provider."""
     activity: ToolActivity | None = None
     """What the turn does beside its answer; the piece then has nothing else."""
+    choice: int = 0
+    """Which of several answers it belongs to."""
     event_id: str = ""
     """Where the piece stands in the turn's journal; empty where it is not written there."""
+
+
+@value
+class OtherAnswer:
+    """One more answer of a stateless turn that asks for several."""
+
+    message: Message
+    finish_reason: FinishReason
+    details: AnswerDetails = NO_DETAILS
 
 
 @value
@@ -360,6 +371,7 @@ class TurnOutcome:
     """Tool servers that the turn went without; not stored."""
     pending: tuple[PendingApproval, ...] = ()
     """The calls that wait for an approval."""
+    others: tuple[OtherAnswer, ...] = ()
 
 
 @value
@@ -458,6 +470,7 @@ class Answer:
     unavailable: tuple[ToolsUnavailable, ...] = ()
     awaiting: tuple[str, ...] = ()
     """The ids of the calls of the last step that wait for an approval."""
+    others: tuple[OtherAnswer, ...] = ()
 
 
 OnStarted = Callable[[TurnStarted], Awaitable[None]]

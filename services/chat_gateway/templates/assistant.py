@@ -18,6 +18,7 @@ from chat_gateway.template_api import (
     merged_sampling,
     prompt_messages,
     run_tool_loop,
+    several_answers,
 )
 
 
@@ -92,5 +93,7 @@ class AssistantAgent:
             response_format=request.response_format,
             extra=merged_extra(config.extra, request.extra),
         )
+        if request.choices > 1:
+            return await several_answers(self._provider, call, request.choices, on_delta)
         answer = await self._provider.complete(call, on_delta)
         return Answer((answer.message,), answer.finish_reason, answer.usage, answer.model, answer.details)

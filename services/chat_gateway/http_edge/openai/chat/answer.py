@@ -1,5 +1,6 @@
 """A turn's answer as OpenAI writes it: whole, or as chunks, which are encoded with the least work for each."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from chat_gateway.model.turn import (
     Delta,
     FinishReason,
     Message,
+    OtherAnswer,
     ProviderData,
     ToolCallDelta,
     TurnOutcome,
@@ -60,7 +62,8 @@ def completion_object(outcome: TurnOutcome, model_name: str) -> ChatCompletion:
                 message=_message(outcome.message, details),
                 logprobs=msgspec.Raw(details.logprobs) if details.logprobs else None,
                 finish_reason=_reason(outcome.finish_reason),
-            )
+            ),
+            *[_other_choice(index, other) for index, other in enumerate(outcome.others, 1)],
         ],
         usage=_usage(outcome.usage),
         system_fingerprint=details.system_fingerprint or msgspec.UNSET,
@@ -69,18 +72,28 @@ def completion_object(outcome: TurnOutcome, model_name: str) -> ChatCompletion:
     )
 
 
+def _other_choice(index: int, answer: OtherAnswer) -> Choice:
+    return Choice(
+        index=index,
+        message=_message(answer.message, answer.details),
+        logprobs=msgspec.Raw(answer.details.logprobs) if answer.details.logprobs else None,
+        finish_reason=_reason(answer.finish_reason),
+    )
+
+
 class CompletionChunks:
     """The chunks of one answer: same id and created on each, whatever does not change encoded once."""
 
-    __slots__ = ("_head", "_include_usage", "_model", "_tail", "_text_head", "_usage_head")
+    __slots__ = ("_choices", "_head", "_include_usage", "_model", "_tail", "_text_head", "_usage_head")
 
     def __init__(self, chat: ChatCompletionRequest) -> None:
         self._model = chat.model
+        self._choices = chat.n or 1
         self._include_usage = chat.stream_options is not None and chat.stream_options.include_usage is True
         self._head = self._tail = self._text_head = self._usage_head = b""
 
     def start(self, started: TurnStarted) -> bytes:
-        """Returns the first chunk, which names the role."""
+        """Returns the first chunk, which names the role; one for each answer."""
         head = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":[' % (
             _encode(completion_id(started.turn_id, started.session_id)),
             int(started.begin_time.timestamp()),
@@ -90,13 +103,16 @@ class CompletionChunks:
         self._head = head + b'{"index":0,"delta":'
         self._tail = b"}]%b}\n\n" % (b',"usage":null' if self._include_usage else b"")
         self._text_head = self._head + b'{"content":'
-        return b'%b{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null%b' % (
+        first = b'%b{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null%b' % (
             self._head,
             self._tail,
         )
+        return first if self._choices == 1 else b"".join(_of(choice, first) for choice in range(self._choices))
 
     def delta(self, delta: Delta) -> bytes:
         """Returns one more piece of the answer, or an empty one that says what the turn does meanwhile."""
+        if delta.choice:
+            return _of(delta.choice, self.delta(replace(delta, choice=0)))
         if delta.content and not (delta.tool_calls or delta.refusal or _has_more(delta)):
             return b'%b%b},"logprobs":null,"finish_reason":null%b' % (
                 self._text_head,
@@ -131,6 +147,8 @@ class CompletionChunks:
         notes = _notes(outcome)
         if outcome.details is not NO_DETAILS or notes is not None:
             finish = self._detailed(reason, outcome.details, notes)
+        for index, other in enumerate(outcome.others, 1):
+            finish += _of(index, self._detailed(_encode(_reason(other.finish_reason)), other.details, None))
         if not self._include_usage:
             return finish + DONE
         return b"%b%b%b}\n\n%b" % (finish, self._usage_head, _encode(_usage(outcome.usage)), DONE)
@@ -147,6 +165,14 @@ class CompletionChunks:
         if notes is not None:
             end += b',"parley":%b' % _encode(notes)
         return b'%b%b,"logprobs":null,"finish_reason":%b%b}\n\n' % (self._head, delta, reason, end)
+
+
+def _of(choice: int, chunk: bytes) -> bytes:
+    """Returns a chunk of the first answer as one of another; its head has the first `"choices"`."""
+    return chunk.replace(_FIRST_CHOICE, b'"choices":[{"index":%d,' % choice, 1)
+
+
+_FIRST_CHOICE = b'"choices":[{"index":0,'
 
 
 def _notes(outcome: TurnOutcome) -> TurnNotes | None:

@@ -8,9 +8,11 @@ from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.openai.chat.answer import CompletionChunks, completion
 from chat_gateway.http_edge.openai.chat.request import decode_request, extra_fields, param_of, to_turn_request
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletionRequest
+from chat_gateway.http_edge.openai.chat.shape_faults import all_faults
 from chat_gateway.http_edge.turn_exchange import TurnExchange
 from chat_gateway.http_edge.wire.bodies import is_large
 from chat_gateway.http_edge.wire.context import RequestContext
+from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders, read_turn_headers
 from chat_gateway.model.rules import RequestBounds
 from chat_gateway.model.turn import TurnRequest
@@ -44,5 +46,8 @@ class ChatCompletions:
 def _read(
     body: bytes, headers: TurnHeaders, caller: Caller, bounds: RequestBounds
 ) -> tuple[ChatCompletionRequest, TurnRequest]:
-    chat = decode_request(body)
+    try:
+        chat = decode_request(body)
+    except MalformedBody as error:
+        raise all_faults(error, body, headers, caller, bounds) from None
     return chat, to_turn_request(chat, headers, caller, extra_fields(body), bounds)

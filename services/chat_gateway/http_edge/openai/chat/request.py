@@ -25,7 +25,7 @@ from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
 from chat_gateway.model.errors import ModelNotFound
 from chat_gateway.model.parts import BASE64_RULE, known, wrong_base64
-from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_turn_request
+from chat_gateway.model.rules import DEFAULT_BOUNDS, MAX_CHOICES, RequestBounds, check_turn_request
 from chat_gateway.model.tools import Approval
 from contract.enums import BusyPolicy, HistoryPolicy, Role
 from contract.fields import is_resource_id, is_user_id
@@ -102,6 +102,7 @@ def to_turn_request(
         busy=_BUSY.get(busy, BusyPolicy.WAIT),
         history=_HISTORY.get(history),
         request_id=headers.request_id,
+        choices=chat.n or 1,
         sampling=_sampling(chat),
         tools=_tools(chat.tools, found) if chat.tools else (),
         tool_choice=_tool_choice(chat.tool_choice, found) if chat.tool_choice else "",
@@ -128,6 +129,9 @@ def _check_the_rest(request: model.TurnRequest, bounds: RequestBounds, found: Vi
         check_turn_request(request, bounds)
     except InvalidArgument as error:
         for violation in error.violations:
+            said = {"sampling.max_output_tokens": "max_tokens", "choices": "n"}.get(violation.field)
+            if said in found.fields():
+                continue  # by the name that the caller used
             found.add(param_of(violation.field), violation.description)
     except MessageTooLarge:
         pass  # said once the rest is right
@@ -144,6 +148,8 @@ def param_of(field: str) -> str:
     """Returns the name that a field of `TurnRequest` has in this API."""
     if field in ("agent_id", "agent_revision"):
         return "model"
+    if field == "choices":
+        return "n"
     if field == "request_id":
         return "Idempotency-Key"
     if field.startswith("sampling."):
@@ -190,17 +196,37 @@ def _agreed(field: str, in_body: str | None, in_header: str, found: Violations) 
 
 
 def _refuse_unsupported(chat: ChatCompletionRequest, found: Violations) -> None:
-    if chat.n is not None and chat.n != 1:
-        found.add("n", "must be 1: a turn has one answer")
+    _check_numbers(chat, found)
+    if chat.stream_options is not None and not chat.stream:
+        found.add("stream_options", "needs stream")
+    for field in ("functions", "function_call"):
+        if getattr(chat, field) is not None:
+            found.add(field, "is not supported: use tools and tool_choice")
+    if chat.audio is not None:
+        found.add("audio", "is not supported: answers are text")
+    if chat.modalities is not None and chat.modalities != ["text"]:
+        found.add("modalities", 'must be ["text"]: answers are text')
+    for index, message in enumerate(chat.messages):
+        if message.function_call is not None:
+            found.add(f"messages[{index}].function_call", "is not supported: use tool_calls")
+        if message.audio is not None:
+            found.add(f"messages[{index}].audio", "is not supported: answers are text")
+
+
+def _check_numbers(chat: ChatCompletionRequest, found: Violations) -> None:
+    if chat.n is not None and not 1 <= chat.n <= MAX_CHOICES:
+        found.add("n", f"must be from 1 to {MAX_CHOICES}")
+    elif chat.n is not None and chat.n > 1 and chat.store is not False:
+        found.add("n", "must be 1 in a session, where a turn has one answer: set store to false")
     for field in ("seed", "max_tokens", "max_completion_tokens"):
         number = getattr(chat, field)
         if number is not None and not -(2**63) <= number < 2**63:
             found.add(field, "must be a number of 64 bits")
-    for field in ("functions", "function_call"):
-        if getattr(chat, field):
-            found.add(field, "is not supported: use tools and tool_choice")
-    if chat.audio or (chat.modalities and chat.modalities != ["text"]):
-        found.add("audio" if chat.audio else "modalities", "is not supported: answers are text")
+    if chat.max_tokens is not None:
+        if chat.max_completion_tokens not in (None, chat.max_tokens):
+            found.add("max_tokens", "must not differ from max_completion_tokens")
+        elif -(2**63) <= chat.max_tokens < 1 and chat.max_completion_tokens is None:
+            found.add("max_tokens", "must be at least 1")
 
 
 def _sampling(chat: ChatCompletionRequest) -> model.Sampling:

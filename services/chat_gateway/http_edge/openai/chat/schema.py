@@ -90,6 +90,8 @@ class ChatMessage(msgspec.Struct):
     reasoning_content: str | None = None
     """What the model thought before it answered: sent to a model again only where its provider demands it."""
     extra_content: ExtraContent | None = None
+    function_call: Any = None
+    audio: Any = None
 
 
 class Function(msgspec.Struct):
@@ -156,6 +158,7 @@ class ChatCompletionRequest(msgspec.Struct):
     tool_choice: str | ToolChoice | None = None
     response_format: dict[str, Any] | None = None
     n: int | None = None
+    """Answers, 1 to 8; more than one with `store: false`. Each is a call of the model of its own."""
     user: Annotated[str, msgspec.Meta(description=_USER)] | None = None
     metadata: dict[str, str] | None = None
     store: bool | None = None
@@ -195,7 +198,7 @@ class AnswerMessage(msgspec.Struct):
 
 
 class Choice(msgspec.Struct):
-    """The one choice."""
+    """One answer; there are several where `n` asks for them."""
 
     index: int
     message: AnswerMessage

@@ -44,7 +44,7 @@ def test_everything_that_can_be_asked() -> None:
         model="hello@3",
         temperature=0.5,
         top_p=1,
-        max_tokens=5,
+        max_tokens=7,
         max_completion_tokens=7,
         stop="END",
         seed=4,
@@ -146,7 +146,7 @@ def test_a_model_that_can_be_no_agent_is_not_found_as_openai_says(name: str) -> 
     assert [violation.field for violation in caught.value.violations] == ["model"]
     assert name in caught.value.message
     assert violations(model=name, temperature=9, n=2) == ["n", "model", "temperature"]
-    assert violations(model=name, max_tokens=0) == ["model", "max_completion_tokens"]
+    assert violations(model=name, max_tokens=0) == ["max_tokens", "model"]
 
 
 def test_a_model_that_is_not_named_is_a_field_that_is_wrong() -> None:

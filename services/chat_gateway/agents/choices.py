@@ -1,0 +1,42 @@
+"""Several answers to one prompt: as many calls of the model, side by side, so that every kind of provider has them."""
+
+import asyncio
+from dataclasses import replace
+
+from chat_gateway.model.turn import Answer, Delta, OnDelta, OtherAnswer
+from chat_gateway.model.usage import added
+from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider
+
+
+async def several_answers(provider: Provider, call: ModelCall, count: int, on_delta: OnDelta | None) -> Answer:
+    """Returns `count` answers to the call, with the tokens of all. The first that fails ends the others, and is raised.
+
+    Pieces of different answers reach `on_delta` one at a time, each with the number of its answer.
+    """
+    turn = asyncio.Lock()
+
+    async def one(number: int) -> ModelAnswer:
+        async def numbered(delta: Delta) -> None:
+            async with turn:
+                await on_delta(replace(delta, choice=number) if number else delta)  # type: ignore[misc]
+
+        return await provider.complete(call, None if on_delta is None else numbered)
+
+    tasks = [asyncio.create_task(one(number), name=f"answer {number}") for number in range(count)]
+    try:
+        first, *others = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    usage = first.usage
+    for other in others:
+        usage = added(usage, other.usage)
+    return Answer(
+        (first.message,),
+        first.finish_reason,
+        usage,
+        first.model,
+        first.details,
+        others=tuple(OtherAnswer(other.message, other.finish_reason, other.details) for other in others),
+    )
