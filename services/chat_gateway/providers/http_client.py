@@ -1,6 +1,7 @@
 """The HTTP client that all providers share: its settings, and what its errors mean to a caller."""
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import io
@@ -220,9 +221,23 @@ def transport_error(provider: str, error: aiohttp.ClientError) -> ServiceError:
 def _proxy_for(url: URL) -> URL | None:
     proxies = getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy or _is_loopback(url.host or "") or proxy_bypass(f"{url.host}:{url.port}", proxies):
+    host = url.host or ""
+    if not proxy or _is_loopback(host) or proxy_bypass(f"{host}:{url.port}", proxies) or _in_network(host, proxies):
         return None
     return _proxy_url(proxy)
+
+
+def _in_network(host: str, proxies: Mapping[str, str]) -> bool:
+    """Whether `NO_PROXY` has a network (`10.0.0.0/8`) that the host, an address, is in."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for entry in proxies.get("no", "").split(","):
+        with contextlib.suppress(ValueError):
+            if address in ipaddress.ip_network(entry.strip(), strict=False):
+                return True
+    return False
 
 
 def _proxy_url(proxy: str) -> URL | None:

@@ -8,7 +8,7 @@ from typing import Final, NoReturn, Self
 from aiohttp import ClientError, ClientResponse, ConnectionTimeoutError
 
 from chat_gateway.model.errors import ProviderBadResponse, ProviderTimeout
-from chat_gateway.model.turn import Message, OnDelta, Usage
+from chat_gateway.model.turn import Delta, Message, OnDelta, ToolCallDelta, Usage
 from chat_gateway.providers.adapter import Adapter, AnswerStream, BadAnswer, ReportedError, WireRequest
 from chat_gateway.providers.http_client import Endpoint, transport_error
 from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, ModelAnswer, ModelCall
@@ -130,8 +130,15 @@ class HttpProvider:
         silence: "_Silence",
         phase: "_Phase",
     ) -> ModelAnswer:
-        parser, answer = SseParser(), self._adapter.stream(call)
+        parser, answer, begun = SseParser(), self._adapter.stream(call), False
         while chunk := await response.content.readany():
+            if not begun and chunk.lstrip()[:1] == b"{":
+                # It was asked for a stream, and answers whole: no line of a stream begins so.
+                rest = await _body(response, _MAX_BODY_BYTES)
+                whole = self._bounded(self._adapter.read(chunk + rest, call))
+                await on_delta(_whole(whole))
+                return whole
+            begun = True
             # What came together goes on together: each delta of its own would be a write to the caller of its own.
             await self._take(answer, parser.feed(chunk), on_delta, silence, phase)
             if answer.ended:
@@ -163,10 +170,14 @@ class HttpProvider:
                 events = parser.feed(chunk) if chunk else parser.close()
             except (TimeoutError, ClientError, EventTooLarge):
                 return
+            size = answer.size
             try:
                 await self._take(answer, events, on_delta, silence, phase)
             except (BadAnswer, ReportedError):
                 return
+            if answer.size > size:
+                # Some name the reason with every piece: what goes on is not cut short.
+                deadline = asyncio.get_running_loop().time() + self._bounds.usage_grace
             if not chunk:
                 return
 
@@ -219,6 +230,22 @@ async def _body(response: ClientResponse, limit: int) -> bytes:
         if size > limit:
             raise BadAnswer(f"an answer longer than {limit} bytes")
     return b"".join(chunks)
+
+
+def _whole(answer: ModelAnswer) -> Delta:
+    message = answer.message
+    calls = tuple(
+        ToolCallDelta(index, call.id, call.name, call.arguments, call.provider_data)
+        for index, call in enumerate(message.tool_calls)
+    )
+    return Delta(
+        message.content,
+        calls,
+        message.refusal,
+        message.reasoning,
+        message.provider_data,
+        logprobs=answer.details.logprobs,
+    )
 
 
 class _Phase:

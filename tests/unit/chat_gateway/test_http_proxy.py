@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chat_gateway.model.errors import ProviderUnavailable
-from chat_gateway.providers.http_client import open_client
+from chat_gateway.providers.http_client import Endpoint, open_client
 from chat_gateway.providers.http_provider import HttpProvider
 from servicekit.errors import ServiceError, StartupError
 from tests.servers.certificates import Authority, CertificateFolder
@@ -146,3 +146,21 @@ async def test_all_proxy_stands_in_for_the_others(proxy: Proxy, monkeypatch: pyt
     async with calling_by_name(server) as provider:
         assert await ask(provider) == "hello"
     assert proxy.heads[0].startswith(b"POST http://provider.test:")
+
+
+@pytest.mark.parametrize(
+    ("url", "none", "by_proxy"),
+    [
+        ("http://10.1.2.3/v1", "10.0.0.0/8", False),
+        ("http://10.1.2.3:8000/v1", "x.test, 10.1.2.3/32", False),
+        ("http://[fd00::1]/v1", "fd00::/8", False),
+        ("http://11.1.2.3/v1", "10.0.0.0/8", True),
+        ("http://10.example/v1", "10.0.0.0/8,nonsense/99", True),
+        ("http://10.1.2.3/v1", "*", False),
+    ],
+)
+async def test_no_proxy_takes_networks(url: str, none: str, by_proxy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.test:3128")
+    monkeypatch.setenv("NO_PROXY", none)
+    async with open_client(1) as client:
+        assert (Endpoint(client, url, {})._proxy is not None) == by_proxy

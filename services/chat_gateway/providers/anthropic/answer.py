@@ -19,6 +19,7 @@ from chat_gateway.model.turn import (
 )
 from chat_gateway.providers.adapter import BadAnswer, ReportedError
 from chat_gateway.providers.anthropic.request import KIND
+from chat_gateway.providers.finish_reasons import finish_reason
 from chat_gateway.providers.generous import arguments, count, decode, mapping, text
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from contract.enums import Role
@@ -39,7 +40,7 @@ _encode = msgspec.json.Encoder().encode
 def read_message(body: bytes, call: ModelCall, provider: str) -> ModelAnswer:
     """Returns a whole answer. Raises `BadAnswer` and `ReportedError`."""
     said = decode(body)
-    if said.get("type") == "error" or said.get("error") is not None:
+    if said.get("type") == "error" or said.get("error"):
         raise ReportedError(body)
     content = said.get("content")
     if isinstance(content, str):
@@ -101,7 +102,7 @@ class MessageStream:
             self._stop(mapping(said.get("delta")), added)
         elif kind == "message_stop":
             self.ended = True
-        elif kind == "error" or said.get("error") is not None:
+        elif kind == "error" or said.get("error"):
             raise ReportedError(event)
         # Others are `ping` and what the API may add: its versioning policy says to ignore them.
 
@@ -241,7 +242,7 @@ class _Answer:
 
     def stop(self, said: dict[str, Any]) -> None:
         word = text(said.get("stop_reason"))
-        reason = _REASONS.get(word)
+        reason = _REASONS.get(word) or finish_reason(word)
         if reason is None:
             paused = word == "pause_turn"
             raise BadAnswer(f"an answer that {'paused (pause_turn)' if paused else 'ended for an unknown reason'}")

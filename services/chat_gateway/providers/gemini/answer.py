@@ -26,6 +26,8 @@ _REASONS: Final = {
     ),
 }
 """OTHER, MALFORMED_FUNCTION_CALL, MISSING_THOUGHT_SIGNATURE and others are failures, as is any word not known."""
+_UNSAID: Final = "FINISH_REASON_UNSPECIFIED"
+"""What some write into every response before the last."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -105,7 +107,7 @@ class _Answer:
     def take(self, body: bytes, added: _Added) -> None:
         """Takes one response. Raises `BadAnswer` and `ReportedError`."""
         said = decode(body)
-        if said.get("error") is not None:
+        if said.get("error"):
             raise ReportedError(body)
         self._model = text(said.get("modelVersion")) or self._model
         counts = {name: count(value) for name, value in mapping(said.get("usageMetadata")).items()}
@@ -149,7 +151,7 @@ class _Answer:
             if isinstance(part, dict):
                 self._part(part, added)
         word = text(candidate.get("finishReason"))
-        if word:
+        if word and word.upper() != _UNSAID:
             self.reason = _REASONS.get(word.upper())
             if self.reason is None:
                 raise BadAnswer("an answer that ended for a reason that is a failure, or unknown")

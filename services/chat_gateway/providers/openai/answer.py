@@ -288,6 +288,8 @@ def _reason(word: str, calls: tuple[ToolCall, ...]) -> FinishReason:
     if reason is None:
         raise BadAnswer("it ended for a reason that is no success")
     # Many servers say `stop` after tool calls; what the caller has to do next is what counts.
+    if reason is FinishReason.TOOL_CALLS and not calls:
+        raise BadAnswer("it ended for tool calls and has none")
     return FinishReason.TOOL_CALLS if calls and reason is FinishReason.STOP else reason
 
 

@@ -18,7 +18,7 @@ MAX_TOKENS: Final = 2**31
 """No model call counts more tokens than this: what a provider says beyond it is not true."""
 
 _ABSENT = msgspec.Raw()
-_NULL = (b"", b"null", b"[]", b"{}")
+_NULL = (b"", b"null", b"[]", b"{}", b'""', b"false", b"0")
 _encode = msgspec.json.Encoder().encode
 
 
