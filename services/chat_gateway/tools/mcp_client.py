@@ -40,9 +40,15 @@ class McpTimes:
     fresh: float = 60.0
 
 
+_sdk: ModuleType | None = None
+
+
 async def load_sdk() -> ModuleType:
-    """Returns the module that needs the SDK, imported on a thread: it takes half a second."""
-    return await asyncio.to_thread(importlib.import_module, "chat_gateway.tools.mcp_session")
+    """Returns the module that needs the SDK, at first imported on a thread: it takes half a second."""
+    global _sdk
+    if _sdk is None:
+        _sdk = await asyncio.to_thread(importlib.import_module, "chat_gateway.tools.mcp_session")
+    return _sdk
 
 
 class McpClient:
