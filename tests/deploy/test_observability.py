@@ -14,6 +14,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.servers.databases import migrated_database
+from tests.servers.mcp_server import McpServerUnderTest
+from tests.servers.mock_model import Behaviour
 from tests.servers.ports import free_port
 from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
 from tests.servers.system import System
@@ -43,20 +45,24 @@ def served(
     logical_databases: list[int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, set[str]]]:
-    """The series that the three services serve after a few turns, with their labels."""
+    """The series that the three services serve after a turn that called a tool, with their labels."""
     config_port, session_port = free_port(), free_port()
     with (
         migrated_database(postgres_server) as postgres_url,
         fresh_redis(redis_server, logical_databases) as redis_url,
+        McpServerUnderTest() as tools,
         System(
             postgres_url,
             redis_url,
             folder=tmp_path_factory.mktemp("observed"),
             config_env={"PARLEY_CONFIG_METRICS_PORT": str(config_port)},
             session_env={"PARLEY_SESSION_METRICS_PORT": str(session_port)},
+            gateway_env={"PARLEY_TOOL_SERVERS": json.dumps({"own": {"url": tools.url}})},
         ) as system,
     ):
-        system.create_agent("observed")
+        system.create_agent("observed", tools=[{"mcp": {"operator_tool_server": "own", "allow": ["add"]}}])
+        called = ("c1", "add", '{"a": 1, "b": 2}')
+        system.model.script(Behaviour(text="", tool_calls=(called,), finish_reason="tool_calls"))
         assert system.chat("observed", "hello", session_id="s").status_code == 200
         with system.client() as client:
             assert client.delete("/v1/sessions/s").status_code == 204

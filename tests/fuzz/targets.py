@@ -1,6 +1,7 @@
 """A target for each parser of foreign bytes: what may come in, and that nothing but its own named errors comes out."""
 
 import base64
+import ipaddress
 import itertools
 import json
 from collections.abc import Callable
@@ -26,9 +27,13 @@ from chat_gateway.providers.openai.embeddings import read_embeddings
 from chat_gateway.providers.openai.wire import decode_completion, to_usage
 from chat_gateway.providers.provider import EmbeddingCall, VectorFormat
 from chat_gateway.providers.sse import EventTooLarge, SseParser
+from chat_gateway.tools.http_operation import BadArgument
+from chat_gateway.tools.openapi import operations
+from chat_gateway.tools.server import ServerUnavailable
 from config_svc import paging
 from config_svc.model.errors import InvalidPageToken as InvalidConfigToken
 from config_svc.model.filter import parse_filter
+from servicekit.egress import EgressDenied, EgressRules, is_public
 from servicekit.errors import ServiceError, StartupError, Violations
 from session_svc.edge.page_tokens import make_token, read_token
 from session_svc.model.errors import InvalidPageToken, TurnDamaged
@@ -189,7 +194,44 @@ def _session_token(payload: bytes) -> str:
     return base64.urlsafe_b64encode(payload).rstrip(b"=").decode()
 
 
+def egress_url(url: str) -> None:
+    """A URL is read as one place or refused by name, and what is not public is never allowed by its notation."""
+    with suppress(EgressDenied):
+        target = EgressRules().check_url(url)
+        assert target.scheme == "https"
+        with suppress(ValueError):
+            assert is_public(ipaddress.ip_address(target.host))
+
+
+def openapi_document(data: bytes) -> None:
+    """Whatever a document holds becomes operations whose arguments have a schema, or is refused by name."""
+    with suppress(ServerUnavailable):
+        for operation in operations(text_of(data)):
+            json.dumps(operation.parameters())
+            with suppress(BadArgument):
+                operation.request(dict.fromkeys(operation.named(), "x"))
+
+
+_URLS = (
+    b"https://[::ffff:127.0.0.1]:8443/a?b#c",
+    b"https://2130706433/",
+    b"https://0x7f.1/",
+    b"https://u@example.com/",
+)
+_PARAMETER = {"name": "id", "in": "path", "required": True, "schema": {"$ref": "#/components/schemas/S"}}
+_BODY = {"content": {"application/json": {"schema": {"type": "object", "nullable": True, "allOf": [{}]}}}}
+_OPENAPI = {
+    "openapi": "3.0.0",
+    "paths": {"/a/{id}": {"post": {"operationId": "o", "parameters": [_PARAMETER], "requestBody": _BODY}}},
+    "components": {"schemas": {"S": {"type": "integer", "minimum": 1, "exclusiveMinimum": True}}},
+}
+
+
 TARGETS = {
+    "egress_url": Target(foreign(*_URLS).map(text_of), egress_url),
+    "openapi_document": Target(
+        foreign(json.dumps(_OPENAPI).encode()) | with_foreign_members(_OPENAPI), openapi_document
+    ),
     "sse": Target(st.tuples(_STREAMS | st.binary(max_size=80), st.lists(st.integers(0, 10_000), max_size=6)), sse),
     "completion": Target(foreign(json.dumps(_ANSWER).encode()) | with_foreign_members(_ANSWER), completion),
     "embeddings": Target(
