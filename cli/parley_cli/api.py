@@ -2,11 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -19,6 +20,10 @@ SILENCE_SECONDS = 120.0
 """How long the server may be silent, without even a keep-alive."""
 
 Json = dict[str, Any]
+
+_FAILED = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL)
+_ENDS = {"length": "[cut at the limit]", "content_filter": "[stopped by the content filter]"}
+"""What there is to say of an answer by its finish reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +52,41 @@ class Unreachable(LocalError):
         super().__init__(f"cannot reach {url} ({why}); is `parley up` running? PARLEY_URL names another address")
 
 
+class NotUtf8(LocalError):
+    """Text of the caller's that can't be sent."""
+
+    def __init__(self) -> None:
+        super().__init__("text that is not UTF-8 can't be sent")
+
+
 @dataclass(slots=True)
 class Answer:
-    """One streamed answer: iterate `pieces`; `session_id` is known before the first one."""
+    """One streamed answer: iterate `pieces`; `session_id` is known before the first one, `notes` after the last.
+
+    A note is what is not text: a tool call, or that the answer was cut.
+    """
 
     session_id: str
     pieces: Iterator[str] = field(repr=False)
+    notes: list[str] = field(default_factory=list)
+
+
+def api_key() -> str | None:
+    """Returns the API key in PARLEY_API_KEY; None where there is none. Raises LocalError for what can be no key."""
+    key = os.environ.get("PARLEY_API_KEY", "")
+    _check_header("PARLEY_API_KEY", key)
+    return key or None
+
+
+def path_of(*parts: str) -> str:
+    """Returns a path below /v1 with each part as it stands, whatever characters it has. Raises LocalError for none."""
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise LocalError(f"{part!r} is not an id")
+    try:
+        return "/".join(("/v1", *(quote(part, safe=":") for part in parts)))
+    except UnicodeError:
+        raise NotUtf8 from None
 
 
 class Api:
@@ -63,16 +97,20 @@ class Api:
     A proxy in the environment is used for other machines only.
     """
 
-    def __init__(self, url: str | None = None, *, project: str | None = None) -> None:
-        key = os.environ.get("PARLEY_API_KEY")
+    def __init__(self, url: str | None = None, *, project: str | None = None, timeout: float = SILENCE_SECONDS) -> None:
+        key = api_key()
+        _check_header("--project", project or "")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.url = (url or os.environ.get("PARLEY_URL") or DEFAULT_URL).rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers=headers | ({"X-Project-ID": project} if project else {}),
-            timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
-            trust_env=not is_loopback_url(self.url),
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=self.url,
+                headers=headers | ({"X-Project-ID": project} if project else {}),
+                timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS)),
+                trust_env=not is_loopback_url(self.url),
+            )
+        except (ImportError, ValueError, httpx.InvalidURL, OSError) as error:  # a proxy, certificates, or the URL
+            raise LocalError(" ".join(f"cannot connect to {self.url}: {error}".split())) from None
 
     def __enter__(self) -> Self:
         return self
@@ -111,6 +149,7 @@ class Api:
     @contextmanager
     def chat(self, agent_id: str, text: str, *, session_id: str | None, user_id: str | None = None) -> Iterator[Answer]:
         """Run one turn; the stream is closed, which cancels the turn, when the block ends early."""
+        answer = Answer("", iter(()))
         body: Json = {"model": agent_id, "messages": [{"role": "user", "content": text}], "stream": True}
         body |= {key: value for key, value in (("session_id", session_id), ("user_id", user_id)) if value}
         try:
@@ -118,18 +157,27 @@ class Api:
                 if response.is_error:
                     response.read()
                     raise _refusal(response)
-                yield Answer(response.headers.get("X-Session-ID", ""), _pieces(response))
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise Unreachable(self.url, str(error) or type(error).__name__) from None
+                answer.session_id = response.headers.get("X-Session-ID", "")
+                answer.pieces = _pieces(response, answer.notes)
+                yield answer
+        except UnicodeEncodeError:
+            raise NotUtf8 from None
+        except _FAILED as error:
+            raise self._unreachable(error) from None
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **options)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise Unreachable(self.url, str(error) or type(error).__name__) from None
+        except UnicodeError:
+            raise NotUtf8 from None
+        except _FAILED as error:
+            raise self._unreachable(error) from None
         if response.is_error:
             raise _refusal(response)
         return response
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        return Unreachable(self.url, " ".join(str(error).split()) or type(error).__name__)
 
     def _object(self, response: httpx.Response) -> Json:
         try:
@@ -157,18 +205,47 @@ def _refusal(response: httpx.Response) -> ApiError:
         return ApiError(str(response.status_code), response.reason_phrase, response.status_code)
 
 
-def _pieces(response: httpx.Response) -> Iterator[str]:
+def _pieces(response: httpx.Response, notes: list[str]) -> Iterator[str]:
     """Yield the text of a stream of chunks; a stream that is cut off, or ends in an error, raises ApiError."""
+    calls: dict[int, dict[str, str]] = {}
     for line in response.iter_lines():
         if not line.startswith("data:"):
             continue
         data = line.removeprefix("data:").strip()
         if data == "[DONE]":
+            notes[:0] = [f"[calls {call['name']}({call['arguments']})]" for call in calls.values()]
             return
-        chunk = json.loads(data)
+        chunk = _chunk(data)
         if "error" in chunk:
             raise _error(chunk["error"], response.status_code)
-        for choice in chunk.get("choices", []):
-            if text := choice.get("delta", {}).get("content"):
-                yield text
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta") or {}
+            yield from (text for text in (delta.get("content"), delta.get("refusal")) if text)
+            _add_calls(calls, delta.get("tool_calls") or ())
+            if note := _ENDS.get(choice.get("finish_reason") or ""):
+                notes.append(note)
     raise ApiError("stream_broken", "the answer was cut off; it was not stored")
+
+
+def _chunk(data: str) -> Json:
+    try:
+        chunk = json.loads(data)
+    except ValueError:
+        chunk = None
+    if not isinstance(chunk, dict):
+        raise ApiError("bad_response", "the stream holds what is no chunk of an answer; is it Parley?")
+    return chunk
+
+
+def _add_calls(calls: dict[int, dict[str, str]], deltas: Iterable[Mapping[str, Any]]) -> None:
+    """Adds the next pieces of tool calls, which come by their index."""
+    for delta in deltas:
+        call = calls.setdefault(delta.get("index", len(calls)), {"name": "", "arguments": ""})
+        function = delta.get("function") or {}
+        for key in call:
+            call[key] += function.get(key) or ""
+
+
+def _check_header(name: str, value: str) -> None:
+    if not (value.isascii() and value.isprintable() and value == value.strip()):
+        raise LocalError(f"{name} must be printable ASCII, without spaces or line breaks around it")

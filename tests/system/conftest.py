@@ -16,7 +16,9 @@ def mock_model() -> Iterator[MockModel]:
 
 @pytest.fixture
 def parley(tmp_path: Path, mock_model: MockModel) -> Iterator[Parley]:
-    """The command in an empty folder; a system that a test left running there is stopped after it."""
-    parley = Parley(tmp_path, {"PARLEY_PROVIDERS": json.dumps({"mock": {"base_url": mock_model.url}})})
+    """The command in an empty folder, of an odd name; a system that a test left running there is stopped after it."""
+    folder = tmp_path / 'it\'s "here", ü $HOME'
+    folder.mkdir()
+    parley = Parley(folder, {"PARLEY_PROVIDERS": json.dumps({"mock": {"base_url": mock_model.url}})})
     yield parley
     parley.run("down")

@@ -4,10 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
-from parley_cli.api import Api
-from parley_cli.commands.confirm import confirm_deletion
+from parley_cli.api import Api, path_of
+from parley_cli.commands.confirm import Yes, confirm_deletion
 from parley_cli.commands.output import print_fields, print_json, print_table
 from parley_cli.commands.project import Project
+from parley_cli.terminal import echo
 
 projects = typer.Typer(help="Projects: what keeps agents, sessions and keys apart.", no_args_is_help=True)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
@@ -39,11 +40,15 @@ _AUDIT_COLUMNS = {
 def create_project(
     project_id: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's id.")],
     name: Annotated[str, typer.Option("--name", help="A name for people.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Create a project."""
     with Api() as api:
-        api.send("POST", "/v1/projects", {"id": project_id, "display_name": name})
-    typer.echo(f"created {project_id}")
+        made = api.send("POST", "/v1/projects", {"id": project_id, "display_name": name})
+    if as_json:
+        print_json(made)
+    else:
+        echo(f"created {project_id}")
 
 
 @projects.command("list")
@@ -57,13 +62,13 @@ def list_projects(limit: Limit = 100, as_json: AsJson = False) -> None:
 @projects.command("delete")
 def delete_project(
     project_id: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's id.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Delete a project with its agents, their sessions, and its keys."""
     confirm_deletion(f"project {project_id}, with its agents, their sessions and its keys,", yes=yes)
     with Api() as api:
-        api.send("DELETE", f"/v1/projects/{project_id}")
-    typer.echo(f"deleted {project_id}")
+        api.send("DELETE", path_of("projects", project_id))
+    echo(f"deleted {project_id}")
 
 
 @keys.command("create")
@@ -108,7 +113,7 @@ def create_key(
 def get_key(key_id: KeyId, project: Project = None, as_json: AsJson = False) -> None:
     """Show an API key, without the key itself."""
     with Api(project=project) as api:
-        key = api.get(f"/v1/api_keys/{key_id}")
+        key = api.get(path_of("api_keys", key_id))
     print_json(key) if as_json else print_fields(key)
 
 
@@ -121,11 +126,12 @@ def list_keys(project: Project = None, limit: Limit = 100, as_json: AsJson = Fal
 
 
 @keys.command("revoke")
-def revoke_key(key_id: KeyId, project: Project = None) -> None:
+def revoke_key(key_id: KeyId, project: Project = None, yes: Yes = False) -> None:
     """Revoke an API key at once."""
+    confirm_deletion(f"API key {key_id}", yes=yes, verb="revoke", unasked=True)
     with Api(project=project) as api:
-        api.send("DELETE", f"/v1/api_keys/{key_id}")
-    typer.echo(f"revoked {key_id}")
+        api.send("DELETE", path_of("api_keys", key_id))
+    echo(f"revoked {key_id}")
 
 
 @keys.command("rotate")
@@ -137,7 +143,7 @@ def rotate_key(
 ) -> None:
     """Replace an API key by one with the same rights; the old one stays valid for a while."""
     with Api(project=project) as api:
-        rotated = api.send("POST", f"/v1/api_keys/{key_id}:rotate", {"overlap": overlap})
+        rotated = api.send("POST", path_of("api_keys", key_id) + ":rotate", {"overlap": overlap})
     if as_json:
         print_json(rotated)
     else:

@@ -1,6 +1,6 @@
 """`parley agents`: agent configs, over the HTTP API."""
 
-import sys
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,16 +8,20 @@ import typer
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from parley_cli.api import Api
+from parley_cli.api import Api, path_of
 from parley_cli.commands.apply import apply, export
+from parley_cli.commands.completion import agent_ids
+from parley_cli.commands.confirm import Yes, confirm_deletion
 from parley_cli.commands.output import print_fields, print_json, print_table
 from parley_cli.commands.project import Project
 from parley_cli.commands.revisions import diff, list_revisions, rollback, undelete
 from parley_cli.errors import LocalError
+from parley_cli.terminal import echo, standard_input
 
 agents = typer.Typer(help="Agent configs: what agents are.", no_args_is_help=True)
 
-Id = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's id.")]
+Id = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's id.", autocompletion=agent_ids)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Have it checked only, and change nothing.")]
 File = Annotated[Path, typer.Option("--file", "-f", help="YAML or JSON; - is standard input.", allow_dash=True)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")]
@@ -37,12 +41,19 @@ DELETED = {"deleted": "delete_time", "uid": "uid"}
 def read_object(file: Path) -> dict[str, Any]:
     """Read one object from a YAML or JSON file; raises LocalError that says what is wrong."""
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+        text = standard_input().read() if str(file) == "-" else file.read_text(encoding="utf-8")
         value = YAML(typ="safe", pure=True).load(text)
+        json.dumps(value, allow_nan=False)
     except OSError as error:
         raise LocalError(f"cannot read {file}: {error.strerror}") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise LocalError(f"{file} is not UTF-8") from None
+    except RecursionError:
+        raise LocalError(f"{file} is nested too deeply") from None
+    except (YAMLError, ValueError) as error:
         raise LocalError(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from None
+    except TypeError as error:
+        raise LocalError(f"{file} holds what JSON has not: {error}: put it into quotes") from None
     if not isinstance(value, dict):
         raise LocalError(f"{file} must hold one object")
     return value
@@ -69,38 +80,48 @@ def list_agents(
 def get_agent(agent_id: Id, project: Project = None, as_json: AsJson = False) -> None:
     """Show one agent."""
     with Api(project=project) as api:
-        agent = api.get(f"/v1/agents/{agent_id}")
+        agent = api.get(path_of("agents", agent_id))
     print_json(agent) if as_json else print_fields(agent)
 
 
 @agents.command("create")
-def create_agent(file: File, project: Project = None, as_json: AsJson = False) -> None:
+def create_agent(file: File, dry_run: DryRun = False, project: Project = None, as_json: AsJson = False) -> None:
     """Create an agent from a file."""
     with Api(project=project) as api:
-        agent = api.send("POST", "/v1/agents", read_object(file))
-    if as_json:
-        print_json(agent)
-    else:
-        typer.echo(f"created {agent['id']} (revision {agent['revision']})")
+        agent = api.send("POST", "/v1/agents", read_object(file), params=_params(dry_run))
+    _print(agent, "created", dry_run=dry_run, as_json=as_json)
 
 
 @agents.command("update")
-def update_agent(agent_id: Id, file: File, project: Project = None, as_json: AsJson = False) -> None:
+def update_agent(
+    agent_id: Id, file: File, dry_run: DryRun = False, project: Project = None, as_json: AsJson = False
+) -> None:
     """Change the fields of an agent that the file names; the others are kept. An `etag` in the file is checked."""
     with Api(project=project) as api:
-        agent = api.send("PATCH", f"/v1/agents/{agent_id}", read_object(file))
-    if as_json:
-        print_json(agent)
-    else:
-        typer.echo(f"updated {agent['id']} (revision {agent['revision']})")
+        agent = api.send("PATCH", path_of("agents", agent_id), read_object(file), params=_params(dry_run))
+    _print(agent, "updated", dry_run=dry_run, as_json=as_json)
 
 
 @agents.command("delete")
-def delete_agent(agent_id: Id, project: Project = None) -> None:
+def delete_agent(agent_id: Id, project: Project = None, yes: Yes = False) -> None:
     """Delete an agent, with its sessions."""
+    confirm_deletion(f"agent {agent_id}, with its sessions", yes=yes, unasked=True)
     with Api(project=project) as api:
-        api.send("DELETE", f"/v1/agents/{agent_id}")
-    typer.echo(f"deleted {agent_id}")
+        api.send("DELETE", path_of("agents", agent_id))
+    echo(f"deleted {agent_id}")
+
+
+def _params(dry_run: bool) -> dict[str, str | int]:
+    return {"validate_only": "true"} if dry_run else {}
+
+
+def _print(agent: dict[str, Any], done: str, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print_json(agent)
+    elif dry_run:
+        echo(f"{agent['id']} would be {done}")
+    else:
+        echo(f"{done} {agent['id']} (revision {agent['revision']})")
 
 
 agents.command()(apply)

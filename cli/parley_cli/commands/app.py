@@ -1,5 +1,8 @@
 """The `parley` command as a whole."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from parley_cli.commands import local
@@ -10,14 +13,31 @@ from parley_cli.commands.sessions import sessions
 from parley_cli.commands.templates import templates
 from parley_cli.commands.tools import tools
 from parley_cli.commands.top import top
+from parley_cli.terminal import colours_wanted, echo
 
 app = typer.Typer(
     name="parley",
     help="Parley serves LLM agents. PARLEY_URL names the gateway (http://127.0.0.1:8080), PARLEY_API_KEY is the key.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich" if colours_wanted() else None,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        echo(f"parley {version('parley')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _whole(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Serve LLM agents. PARLEY_URL names the gateway (http://127.0.0.1:8080), PARLEY_API_KEY is the key."""
+
+
 app.command()(local.up)
 app.command()(local.down)
 app.command()(local.status)

@@ -3,15 +3,14 @@
 import difflib
 import enum
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from contract.reasons import Reason
-from parley_cli.api import Api, ApiError
-from parley_cli.commands.confirm import confirm_deletion
+from parley_cli.api import Api, ApiError, path_of
+from parley_cli.commands.confirm import Yes, confirm_deletion
 from parley_cli.commands.output import print_json
 from parley_cli.commands.project import Project
 from parley_cli.declared.agent_file import AgentFile, Kind, Problem, agent_files, as_yaml, exported
@@ -27,6 +26,7 @@ from parley_cli.declared.plan import (
     make_plan,
 )
 from parley_cli.errors import LocalError
+from parley_cli.terminal import echo, echo_error
 
 CHANGES_EXIT_CODE = 3
 
@@ -60,15 +60,17 @@ def apply(
         bool, typer.Option("--exit-code", help=f"With --dry-run: {CHANGES_EXIT_CODE} when there is something to do.")
     ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Delete this owner's agents that no file declares.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
+    yes: Yes = False,
     owner: Annotated[
         str, typer.Option("--owner", help=f"Whose agents these are (label {OWNER_LABEL}); one for each folder.")
     ] = DEFAULT_OWNER,
     comment: Annotated[str, typer.Option("--comment", help="A note kept with each new revision.")] = "",
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print plan and outcome.")] = Output.TEXT,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --output json.")] = False,
     project: Project = None,
 ) -> None:
     """Make the server have what the files declare, agents and tool servers. Nothing is changed unless all is valid."""
+    output = Output.JSON if as_json else output
     if prune and files.is_file():
         raise LocalError("--prune needs a folder: one file does not declare all agents")
     declared, problems = agent_files(files)
@@ -98,7 +100,7 @@ def export(
 ) -> None:
     """Write agents, or all with their tool servers, as files that `apply` takes. Existing files keep their comments."""
     with Api(project=project) as api:
-        named = [api.get(f"/v1/agents/{one}") for one in ids or ()]
+        named = [api.get(path_of("agents", one)) for one in ids or ()]
         agents = named or api.list_all("/v1/agents", MAX_AGENTS)
         servers = [] if named else api.list_all("/v1/tool_servers", MAX_AGENTS)
     contents = [exported(one, frozenset({OWNER_LABEL})) for one in [*servers, *agents]]
@@ -107,7 +109,7 @@ def export(
     elif output is Format.JSON:
         print_json(contents)
     else:
-        print("---\n".join(as_yaml(content) for content in contents), end="")
+        echo("---\n".join(as_yaml(content) for content in contents), end="")
 
 
 def _deletions(steps: list[Step]) -> str:
@@ -117,11 +119,14 @@ def _deletions(steps: list[Step]) -> str:
     return " and ".join([*parts, *([_count(servers, "tool server")] if servers else [])])
 
 
-def carry_out_plan(api: Api, plan: Plan, comment: str, *, dry_run: bool) -> None:
+def carry_out_plan(api: Api, plan: Plan, comment: str, output: Output, *, dry_run: bool) -> None:
     """Shows a plan that deletes nothing, and makes it unless only that was asked for."""
-    _show(plan)
+    if output is Output.TEXT:
+        _show(plan)
     if not dry_run:
-        _carry_out(api, plan, comment, Output.TEXT)
+        _carry_out(api, plan, comment, output)
+    elif output is Output.JSON:
+        print_json(_as_json(plan, {}))
 
 
 def require_good(problems: list[Problem]) -> None:
@@ -129,7 +134,7 @@ def require_good(problems: list[Problem]) -> None:
     if not problems:
         return
     for problem in sorted(problems, key=lambda one: (str(one.file), one.line or 0, one.field)):
-        print(problem, file=sys.stderr)
+        echo_error(problem)
     files = len({problem.file for problem in problems})
     raise LocalError(f"{_count(len(problems), 'problem')} in {_count(files, 'file')}: nothing was changed")
 
@@ -146,10 +151,10 @@ def _carry_out(api: Api, plan: Plan, comment: str, output: Output) -> None:
         except ApiError as error:
             failed += 1
             outcomes[step.name] = f"failed: {error}"
-            print(f"parley: {step.name}: {_advice(error)}", file=sys.stderr)
+            echo_error(f"parley: {step.name}: {_advice(error)}")
         else:
             if output is Output.TEXT:
-                typer.echo(f"{_DONE[step.action]} {step.name}{revision}")
+                echo(f"{_DONE[step.action]} {step.name}{revision}")
     if output is Output.JSON:
         print_json(_as_json(plan, outcomes))
     if failed:
@@ -174,12 +179,12 @@ def _show(plan: Plan) -> None:
     width = max((len(step.name) for step in plan.changes), default=0)
     for step in plan.changes:
         where = f"  ({step.file.path})" if step.file is not None else ""
-        typer.echo(f"{_SIGNS[step.action]} {step.action.value} {step.name:<{width}}{where}".rstrip())
+        echo(f"{_SIGNS[step.action]} {step.action.value} {step.name:<{width}}{where}".rstrip())
         for change in step.changes:
             for line in change_lines(change):
-                typer.echo(f"    {line}")
+                echo(f"    {line}")
     counts = ", ".join(f"{len(plan.of(action))} to {action.value}" for action in _SIGNS)
-    typer.echo(f"Plan: {counts}, {len(plan.of(Action.UNCHANGED))} unchanged.")
+    echo(f"Plan: {counts}, {len(plan.of(Action.UNCHANGED))} unchanged.")
 
 
 def change_lines(change: FieldChange) -> list[str]:
@@ -225,9 +230,9 @@ def _write(contents: list[dict[str, Any]], directory: Path) -> None:
         if file is None:
             place.mkdir(exist_ok=True)
             path.write_text(as_yaml(content), encoding="utf-8")
-            typer.echo(f"wrote {path}")
+            echo(f"wrote {path}")
         else:
-            typer.echo(f"{'updated' if file.update(content) else 'unchanged'} {path}")
+            echo(f"{'updated' if file.update(content) else 'unchanged'} {path}")
 
 
 def _count(number: int, thing: str) -> str:

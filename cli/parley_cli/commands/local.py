@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from parley_cli.commands.output import console, print_json
+from parley_cli.commands.output import print_json
 from parley_cli.errors import LocalError, MissingPart
+from parley_cli.terminal import console, echo
 
 MAX_GATEWAYS = 16
 
@@ -71,7 +72,7 @@ def down(data: Data = Path(".parley")) -> None:
         from parley_cli.local import up as running
         from parley_cli.local.data_directory import DataDirectory
     stopped = running.down(DataDirectory(data))
-    typer.echo(f"stopped the system in {data}" if stopped else f"no system runs in {data}")
+    echo(f"stopped the system in {data}" if stopped else f"no system runs in {data}")
 
 
 def status(data: Data = Path(".parley"), as_json: AsJson = False) -> None:
@@ -91,4 +92,4 @@ def status(data: Data = Path(".parley"), as_json: AsJson = False) -> None:
         return
     out = console()
     out.print(process_table([(part["name"], part["pid"], part["address"]) for part in state["parts"]]))
-    out.print(f"{state['phase']}, HTTP {state['http_url']}, gRPC {state['grpc_target']}, supervisor pid {owner}")
+    echo(f"{state['phase']}, HTTP {state['http_url']}, gRPC {state['grpc_target']}, supervisor pid {owner}")

@@ -1,29 +1,22 @@
 """How the commands print what the server says."""
 
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-PIPE_WIDTH = 240
+from parley_cli.terminal import console, echo, in_a_line, is_terminal
+
 _FRACTION = re.compile(r"\.\d+Z$")
-
-
-def console() -> Console:
-    """Return a console on standard output as it is now; into a pipe, tables have no maximum width."""
-    known_width = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, width=None if known_width else PIPE_WIDTH)
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, indented, for people and for `jq`."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_table(rows: Sequence[dict[str, Any]], columns: dict[str, str], *, nothing: str) -> None:
@@ -34,9 +27,9 @@ def print_table(rows: Sequence[dict[str, Any]], columns: dict[str, str], *, noth
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in columns:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, **_OVERFLOW[is_terminal(sys.stdout)])
     for row in rows:
-        table.add_row(*(Text(_cell(row, path)) for path in columns.values()))
+        table.add_row(*(Text(in_a_line(_cell(row, path))) for path in columns.values()))
     out.print(table)
 
 
@@ -44,10 +37,14 @@ def print_fields(value: dict[str, Any]) -> None:
     """Print one object, a field a line; nested objects as compact JSON."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim")
-    table.add_column(overflow="fold")
+    table.add_column(**_OVERFLOW[is_terminal(sys.stdout)])
     for key, field in value.items():
-        table.add_row(key, Text(_text(field)))
+        table.add_row(Text(in_a_line(key)), Text(in_a_line(_text(field))))
     console().print(table)
+
+
+_OVERFLOW: dict[bool, dict[str, Any]] = {True: {"overflow": "fold"}, False: {"overflow": "ignore", "no_wrap": True}}
+"""Into a pipe an id is one word of one line, however long."""
 
 
 def _cell(row: dict[str, Any], path: str) -> str:

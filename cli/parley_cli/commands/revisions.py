@@ -4,13 +4,15 @@ from typing import Annotated
 
 import typer
 
-from parley_cli.api import Api
+from parley_cli.api import Api, path_of
 from parley_cli.commands.apply import change_lines
+from parley_cli.commands.completion import agent_ids
 from parley_cli.commands.output import print_json, print_table
 from parley_cli.commands.project import Project
 from parley_cli.declared.plan import FieldChange
+from parley_cli.terminal import echo
 
-Id = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's id.")]
+Id = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's id.", autocompletion=agent_ids)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 COLUMNS = {
@@ -30,7 +32,7 @@ def list_revisions(
 ) -> None:
     """List an agent's revisions, newest first: when, by whom, why, and which fields changed."""
     with Api(project=project) as api:
-        rows = api.list_all(f"/v1/agents/{agent_id}/revisions", limit)
+        rows = api.list_all(path_of("agents", agent_id, "revisions"), limit)
     if as_json:
         print_json(rows)
         return
@@ -47,14 +49,14 @@ def diff(
 ) -> None:
     """Show in what two revisions of an agent differ; by default, what its last change was."""
     with Api(project=project) as api:
-        found = api.get(f"/v1/agents/{agent_id}/compare", from_revision=from_revision, to_revision=to_revision)
+        found = api.get(path_of("agents", agent_id, "compare"), from_revision=from_revision, to_revision=to_revision)
     if as_json:
         print_json(found)
         return
-    typer.echo(f"{agent_id}: revision {found['from_revision']} -> {found['to_revision']}")
+    echo(f"{agent_id}: revision {found['from_revision']} -> {found['to_revision']}")
     for one in found["differences"]:
         for line in change_lines(FieldChange(one["path"], one.get("from"), one.get("to"))):
-            typer.echo(f"    {line}")
+            echo(f"    {line}")
 
 
 def rollback(
@@ -62,11 +64,15 @@ def rollback(
     revision: Annotated[int, typer.Argument(min=1, help="The revision to go back to.")],
     comment: Annotated[str, typer.Option("--comment", help="A note kept with the new revision.")] = "",
     project: Project = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a new revision with the content of an older one."""
     with Api(project=project) as api:
-        agent = api.send("POST", f"/v1/agents/{agent_id}:rollback", {"revision": revision, "comment": comment})
-    typer.echo(f"rolled back {agent['id']} to revision {revision} (revision {agent['revision']})")
+        agent = api.send("POST", path_of("agents", agent_id) + ":rollback", {"revision": revision, "comment": comment})
+    if as_json:
+        print_json(agent)
+    else:
+        echo(f"rolled back {agent['id']} to revision {revision} (revision {agent['revision']})")
 
 
 def undelete(
@@ -74,8 +80,12 @@ def undelete(
     new_id: Annotated[str | None, typer.Option("--as", metavar="AGENT", help="Under another id.")] = None,
     uid: Annotated[str | None, typer.Option("--uid", help="Which of several that had the id; else the last.")] = None,
     project: Project = None,
+    as_json: AsJson = False,
 ) -> None:
     """Bring a deleted agent back, with its revisions. Its sessions stay deleted."""
     with Api(project=project) as api:
-        agent = api.send("POST", f"/v1/agents/{agent_id}:undelete", {"id": new_id, "uid": uid})
-    typer.echo(f"undeleted {agent['id']} (revision {agent['revision']}, uid {agent['uid']})")
+        agent = api.send("POST", path_of("agents", agent_id) + ":undelete", {"id": new_id, "uid": uid})
+    if as_json:
+        print_json(agent)
+    else:
+        echo(f"undeleted {agent['id']} (revision {agent['revision']}, uid {agent['uid']})")

@@ -5,16 +5,19 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from parley_cli.api import Api
-from parley_cli.commands.output import console, print_fields, print_json, print_table
+from parley_cli.api import Api, path_of
+from parley_cli.commands.completion import agent_ids
+from parley_cli.commands.confirm import Yes, confirm_deletion
+from parley_cli.commands.output import print_fields, print_json, print_table
 from parley_cli.commands.project import Project
+from parley_cli.terminal import console, echo, in_a_line
 
 sessions = typer.Typer(help="Sessions: what was said.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")]
-Agent = Annotated[str | None, typer.Option("--agent", help="Only sessions of this agent.")]
+Agent = Annotated[str | None, typer.Option("--agent", help="Only sessions of this agent.", autocompletion=agent_ids)]
 User = Annotated[str | None, typer.Option("--user", help="Only sessions of this user.")]
 
 COLUMNS = {
@@ -44,30 +47,32 @@ def list_sessions(
 def show_session(session_id: Id, limit: Limit = 1000, project: Project = None, as_json: AsJson = False) -> None:
     """Show one session with its messages, oldest first."""
     with Api(project=project) as api:
-        session = api.get(f"/v1/sessions/{session_id}")
-        messages = api.list_all(f"/v1/sessions/{session_id}/messages", limit)
+        session = api.get(path_of("sessions", session_id))
+        messages = api.list_all(path_of("sessions", session_id, "messages"), limit)
     if as_json:
         print_json({"session": session, "messages": messages})
         return
     print_fields(session)
     out = console()
     for message in messages:
-        out.print(Text(f"\n{message['role']}", style="bold"))
-        out.print(Text(message_text(message)))
+        out.print(Text(f"\n{in_a_line(str(message.get('role')))}", style="bold"))
+        echo(message_text(message))
 
 
 def message_text(message: dict[str, Any]) -> str:
-    """Return what a person reads of a message: its text, or what it calls."""
+    """Return what a person reads of a message: its text or refusal, or what it calls."""
     content = message.get("content") or ""
     if isinstance(content, list):
         content = "\n".join(part.get("text") or f"[{part.get('type', 'part')}]" for part in content)
-    calls = (call.get("function", {}) for call in message.get("tool_calls") or [])
-    return "\n".join(filter(None, [content, *(f"[calls {c.get('name')}({c.get('arguments')})]" for c in calls)]))
+    calls = [call.get("function", {}) for call in message.get("tool_calls") or []]
+    called = [f"[calls {call.get('name')}({call.get('arguments')})]" for call in calls]
+    return "\n".join(filter(None, [content, message.get("refusal") or "", *called]))
 
 
 @sessions.command("delete")
-def delete_session(session_id: Id, project: Project = None) -> None:
+def delete_session(session_id: Id, project: Project = None, yes: Yes = False) -> None:
     """Delete a session with its history."""
+    confirm_deletion(f"session {session_id}, with its history", yes=yes, unasked=True)
     with Api(project=project) as api:
-        api.send("DELETE", f"/v1/sessions/{session_id}")
-    typer.echo(f"deleted {session_id}")
+        api.send("DELETE", path_of("sessions", session_id))
+    echo(f"deleted {session_id}")

@@ -2,18 +2,19 @@
 
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
-from parley_cli.api import Api
+from parley_cli.api import Api, path_of
 from parley_cli.commands.agents import AsJson, Limit
-from parley_cli.commands.apply import carry_out_plan, require_good
+from parley_cli.commands.apply import Output, carry_out_plan, require_good
+from parley_cli.commands.confirm import Yes, confirm_deletion
 from parley_cli.commands.output import print_fields, print_json, print_table
 from parley_cli.commands.project import Project
 from parley_cli.declared.agent_file import Kind, agent_files
 from parley_cli.declared.plan import DEFAULT_OWNER, make_plan
 from parley_cli.errors import LocalError
+from parley_cli.terminal import echo
 
 tools = typer.Typer(help="Tool servers: where the tools of agents are.", no_args_is_help=True)
 
@@ -41,7 +42,7 @@ def list_tool_servers(
 def get_tool_server(tool_server_id: Id, project: Project = None, as_json: AsJson = False) -> None:
     """Show one tool server."""
     with Api(project=project) as api:
-        server = api.get(_path(tool_server_id))
+        server = api.get(path_of("tool_servers", tool_server_id))
     print_json(server) if as_json else print_fields(server)
 
 
@@ -54,6 +55,7 @@ def apply_tool_servers(
     owner: Annotated[str, typer.Option("--owner", help="As of `parley agents apply`.")] = DEFAULT_OWNER,
     comment: Annotated[str, typer.Option("--comment", help="A note kept with each new revision.")] = "",
     project: Project = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make the server have the tool servers that the files declare; agents among them are left alone."""
     declared, problems = agent_files(files)
@@ -61,31 +63,28 @@ def apply_tool_servers(
         servers = [file for file in declared if file.kind is Kind.TOOL_SERVER]
         plan, found = make_plan(api, servers, owner, prune=False)
         require_good(problems + found)
-        carry_out_plan(api, plan, comment, dry_run=dry_run)
+        carry_out_plan(api, plan, comment, Output.JSON if as_json else Output.TEXT, dry_run=dry_run)
 
 
 @tools.command("test")
 def try_tool_server(tool_server_id: Id, project: Project = None, as_json: AsJson = False) -> None:
     """Have a gateway connect to a tool server and list its tools; exit code 1 where it can't."""
     with Api(project=project) as api:
-        outcome = api.send("POST", f"{_path(tool_server_id)}:test")
+        outcome = api.send("POST", path_of("tool_servers", tool_server_id) + ":test")
     if as_json:
         print_json(outcome)
     elif outcome["ok"]:
         print_table(outcome["tools"], TESTED, nothing="it offers no tools")
         if outcome["left_out_count"]:
-            typer.echo(f"and {outcome['left_out_count']} more")
+            echo(f"and {outcome['left_out_count']} more")
     if not outcome["ok"]:
         raise LocalError(f"{tool_server_id} {outcome['problem']}")
 
 
 @tools.command("delete")
-def delete_tool_server(tool_server_id: Id, project: Project = None) -> None:
+def delete_tool_server(tool_server_id: Id, project: Project = None, yes: Yes = False) -> None:
     """Delete a tool server that no agent names."""
+    confirm_deletion(f"tool server {tool_server_id}", yes=yes, unasked=True)
     with Api(project=project) as api:
-        api.send("DELETE", _path(tool_server_id))
-    typer.echo(f"deleted {tool_server_id}")
-
-
-def _path(tool_server_id: str) -> str:
-    return f"/v1/tool_servers/{quote(tool_server_id, safe='')}"
+        api.send("DELETE", path_of("tool_servers", tool_server_id))
+    echo(f"deleted {tool_server_id}")

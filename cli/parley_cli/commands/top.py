@@ -1,14 +1,15 @@
 """`parley top`: a live view of every replica."""
 
 import os
+import sys
 import time
 from typing import Annotated
 
 import typer
 from rich.live import Live
 
-from parley_cli.api import DEFAULT_URL
-from parley_cli.commands.output import console
+from parley_cli.api import DEFAULT_URL, api_key
+from parley_cli.terminal import console, is_terminal
 from parley_cli.top.replicas import Replicas
 from parley_cli.top.screen import render
 
@@ -25,14 +26,17 @@ Once = Annotated[bool, typer.Option("--once", help="Print one snapshot and exit.
 
 
 def top(urls: Urls = None, interval: Interval = 1.0, once: Once = False) -> None:
-    """Show turns, latency, queues, sessions and errors of every replica, live (Ctrl-C exits)."""
-    key = os.environ.get("PARLEY_API_KEY")
+    """Show turns, latency, queues, sessions and errors of every replica, live (Ctrl-C exits).
+
+    Where the output is no terminal, once.
+    """
+    key = api_key()
     headers = {"Authorization": f"Bearer {key}"} if key else None
     replicas = Replicas(urls or [os.environ.get("PARLEY_URL") or DEFAULT_URL], headers)
     try:
         replicas.look()
         time.sleep(interval)
-        if once:
+        if once or not is_terminal(sys.stdout):
             replicas.look()
             console().print(render(replicas.all))
             return

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import string
 from pathlib import Path
 
 import redis
@@ -105,7 +106,7 @@ class EmbeddedRedis:
             "bind": LOOPBACK,
             "port": self.port,
             "requirepass": password_of(self.data),
-            "dir": f'"{self.data}"',
+            "dir": _quoted(self.data),
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": '""',
@@ -128,3 +129,9 @@ class EmbeddedRedis:
             return False
         finally:
             client.close()
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as a configuration file has it between quotes, whatever bytes are in its name."""
+    plain = b"-_./" + string.ascii_letters.encode() + string.digits.encode()
+    return '"' + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in os.fsencode(path)) + '"'

@@ -91,6 +91,8 @@ class DataDirectory:
             state: dict[str, Any] = json.loads(self._state.read_text())
         except FileNotFoundError:
             return None
+        except ValueError:
+            raise LocalError(f"{self._state} is damaged: remove it") from None
         return state
 
     def port_for(self, name: str, wanted: int | None) -> int:

@@ -15,6 +15,7 @@ from parley_cli.errors import LocalError
 from parley_cli.local.narrator import Narrator
 from parley_cli.local.settings import UpSettings
 from parley_cli.processes.ports import is_loopback_url
+from parley_cli.terminal import shown
 
 AGENT = "hello"
 QUESTION = "Say hello to me in one short sentence."
@@ -55,7 +56,7 @@ def first_model(base_url: str, api_key_env: str | None) -> str:
             trust_env=not is_loopback_url(base_url),
         )
         return str(answer.raise_for_status().json()["data"][0]["id"])
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError, LookupError, TypeError) as error:
         raise LocalError(f"{base_url} does not list its models ({error}); name one in PARLEY_UP_HELLO_MODEL") from None
 
 
@@ -78,7 +79,7 @@ def converse(api: Api, narrator: Narrator) -> None:
     with api.chat(AGENT, QUESTION, session_id=None) as answer:
         out.write(f"{AGENT}  ")
         for piece in answer.pieces:
-            out.write(piece)
+            out.write(shown(piece, out))
             out.flush()
     out.write("\n\n")
     out.flush()

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parley_cli.processes.supervisor import Part
+from parley_cli.terminal import shown
 
 REFRESH_SECONDS = 1.0
 
@@ -25,7 +26,7 @@ class Narrator:
 
     def say(self, line: str = "") -> None:
         """Print one plain line, whatever characters it has."""
-        self.console.print(Text(line), soft_wrap=True)
+        self.console.print(Text(shown(line, self.console.file)), soft_wrap=True)
 
     @contextmanager
     def progress(self, stages: Sequence[str]) -> Iterator[Callable[[str], None]]:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shlex
 
 from parley_cli.errors import LocalError
 from parley_cli.local.data_directory import DataDirectory
@@ -32,4 +33,4 @@ def require_credentials(data: DataDirectory, narrator: Narrator) -> None:
         raise LocalError(f"cannot keep the operator key in {path}: {error.strerror}") from None
     os.environ["PARLEY_OPERATOR_KEY_FILE"] = str(path)
     os.environ["PARLEY_API_KEY"] = path.read_text().strip()
-    narrator.say(f"credentials are required; the operator key: export PARLEY_API_KEY=$(cat {path})")
+    narrator.say(f"credentials are required; the operator key: export PARLEY_API_KEY=$(cat {shlex.quote(str(path))})")

@@ -1,6 +1,7 @@
 """`parley up`: bring everything up in order, say hello, watch, and take everything down again."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -147,7 +148,9 @@ def up_detached(data: DataDirectory, gateways: int, narrator: Narrator, *, resta
     if state["note"]:
         narrator.say(state["note"])
     introduce(state["http_url"], state["grpc_target"], settings, narrator)
-    narrator.say(f"running in the background (pid {process.pid}); `parley down --data {data.path}` stops it")
+    narrator.say(
+        f"running in the background (pid {process.pid}); `parley down --data {shlex.quote(str(data.path))}` stops it"
+    )
 
 
 def _wait_until_ready(data: DataDirectory, process: "subprocess.Popen[bytes]", log: Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Replica:
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
             self._lose(f"answers {status}{': needs the operator key' if status in _REFUSED else ''}")
-        except httpx.TransportError:
+        except httpx.HTTPError:
             self._lose("does not answer")
         except ValueError:
             self._lose("is no replica of Parley")
@@ -74,7 +74,7 @@ def _addresses(url: str) -> list[str]:
         parts = httpx.URL(url if "://" in url else f"http://{url}")
         port = parts.port or (443 if parts.scheme == "https" else 80)
         found = socket.getaddrinfo(parts.host, port, type=socket.SOCK_STREAM)
-    except (httpx.InvalidURL, OSError) as error:
+    except (httpx.InvalidURL, ValueError, OSError) as error:
         raise LocalError(f"{url} is not the address of a replica: {error}") from None
     hosts = list(dict.fromkeys(entry[4][0] for entry in found))
     if parts.scheme == "https" or len(hosts) == 1:

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from parley_cli.terminal import in_a_line
 from parley_cli.top.reading import Activity
 from parley_cli.top.replicas import Replica
 
@@ -43,7 +44,7 @@ def _place(replica: Replica) -> tuple[int, str]:
 
 
 def _line(replica: Replica) -> list[Text]:
-    name = Text(replica.address.removeprefix("http://"))
+    name = Text(in_a_line(replica.address.removeprefix("http://")))
     if replica.trouble:
         return [name, Text(replica.trouble, style="bold red"), *(Text("") for _ in COLUMNS[2:])]
     now = replica.now

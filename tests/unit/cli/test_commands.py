@@ -1,15 +1,13 @@
 """The commands against a server that answers what a test says: what is sent, what is printed, what is an error."""
 
+import io
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from parley_cli.__main__ import main
+from tests.unit.cli.api_server import Server, piece, sse
 
 AGENT = {
     "id": "support",
@@ -20,79 +18,6 @@ AGENT = {
     "update_time": "2026-01-01T00:00:00Z",
 }
 SESSION = {"id": "s-1", "agent_id": "support", "user_id": "ada", "message_count": 2}
-
-
-class Server(ThreadingHTTPServer):
-    """Answers `METHOD path?query` from a table and remembers what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers: dict[str, tuple[int, Any]] = {}
-        self.asked: list[tuple[str, Any]] = []
-        self.credentials: list[str | None] = []
-        self.projects: list[str | None] = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        asked = f"{self.command} {self.path}"
-        self.server.asked.append((asked, json.loads(body) if body else None))
-        self.server.credentials.append(self.headers.get("Authorization"))
-        self.server.projects.append(self.headers.get("X-Project-ID"))
-        status, answer = self.server.answers[asked]
-        data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("X-Session-ID", "s-9")
-        self.send_header("Content-Length", str(len(data) if status != 204 else 0))
-        self.end_headers()
-        if status != 204:
-            self.wfile.write(data)
-
-    do_GET = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with Server() as server:
-        monkeypatch.setenv("PARLEY_URL", f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["parley", *arguments])
-        monkeypatch.setenv("COLUMNS", "200")
-        try:
-            main()
-            code: int | str | None = 0
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return (1, out, err + code) if isinstance(code, str) else (code or 0, out, err)
-
-    return run
-
-
-def sse(*frames: object, done: bool = True) -> bytes:
-    lines = [f"data: {json.dumps(frame)}\n\n" for frame in frames] + (["data: [DONE]\n\n"] if done else [])
-    return (": keep-alive\n\n" + "".join(lines)).encode()
-
-
-def piece(text: str) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
 
 
 def test_list_follows_pages(server: Server, run) -> None:
@@ -255,16 +180,11 @@ def test_chat_keeps_to_one_session_over_the_lines_of_its_input(
     server: Server, run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.answers["POST /v1/chat/completions"] = (200, sse(piece("ok")))
-    lines = iter(["one", " ", "two"])
-    monkeypatch.setattr("builtins.input", lambda _: next(lines, None) or raise_end())
-    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    server.answers["GET /v1/models/hello"] = (403, {"error": {"code": "scope_missing", "message": "no"}})
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\n \ntwo"))
     code, out, _ = run("chat", "hello")
     assert (code, out) == (0, "ok\nok\n\n")
-    assert [body.get("session_id") for _, body in server.asked] == [None, "s-9"]
-
-
-def raise_end() -> str:
-    raise EOFError
+    assert [body.get("session_id") for _, body in server.asked if body] == [None, "s-9"]
 
 
 @pytest.mark.parametrize(
@@ -279,3 +199,103 @@ def test_a_stream_that_fails_is_an_error(server: Server, run, answer: bytes, com
     code, out, err = run("chat", "hello", "-m", "hi")
     assert (code, out) == (1, "x")
     assert err.startswith(f"parley: {complaint}: ")
+
+
+def test_chat_takes_its_text_as_an_argument(server: Server, run) -> None:
+    server.answers["POST /v1/chat/completions"] = (200, sse(piece("ok")))
+    assert run("chat", "hello", "hi there")[:2] == (0, "ok\n")
+    assert server.asked[0][1]["messages"] == [{"role": "user", "content": "hi there"}]
+    assert run("chat", "hello", "hi", "-m", "hi")[0] == 1
+
+
+def test_chat_with_an_agent_that_is_not_there_ends_before_any_input(
+    server: Server, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = {"message": "no agent 'nobody'", "code": "model_not_found"}
+    server.answers["GET /v1/models/nobody"] = (404, {"error": error})
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    for agent in ("nobody", "nobody@3"):
+        assert run("chat", agent) == (1, "", "parley: model_not_found: no agent 'nobody'")
+
+
+def test_chat_shows_what_is_no_text(server: Server, run) -> None:
+    def chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
+        return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+    calls = [
+        chunk(tool_calls=[{"index": 0, "id": "c", "function": {"name": "look", "arguments": '{"n"'}}]),
+        chunk(tool_calls=[{"index": 0, "function": {"arguments": ": 1}"}}, {"index": 1, "function": {"name": "go"}}]),
+        chunk("tool_calls"),
+    ]
+    answers = [
+        (sse(piece("Let me see."), *calls), 'Let me see.\n[calls look({"n": 1})]\n[calls go()]\n'),
+        (sse(chunk(refusal="I can't"), chunk(refusal=" do that."), chunk("stop")), "I can't do that.\n"),
+        (sse(piece("Once upon"), chunk("length")), "Once upon\n[cut at the limit]\n"),
+        (sse(piece("Hm"), chunk("content_filter")), "Hm\n[stopped by the content filter]\n"),
+        (sse(chunk(content=None), {"choices": None}, chunk("stop")), "\n"),
+    ]
+    for answer, shown in answers:
+        server.answers["POST /v1/chat/completions"] = (200, answer)
+        assert run("chat", "hello", "hi")[:2] == (0, shown)
+
+
+def test_a_stream_that_is_none_is_one_line(server: Server, run) -> None:
+    server.answers["POST /v1/chat/completions"] = (200, b"data: [1]\n\n")
+    code, _, err = run("chat", "hello", "hi")
+    assert (code, err) == (1, "parley: bad_response: the stream holds what is no chunk of an answer; is it Parley?")
+
+
+def test_a_refusal_is_shown_in_a_session(server: Server, run) -> None:
+    server.answers["GET /v1/sessions/s-1"] = (200, SESSION)
+    messages = {"data": [{"role": "assistant", "content": None, "refusal": "I can't."}]}
+    server.answers["GET /v1/sessions/s-1/messages?page_size=100"] = (200, messages)
+    assert "assistant\nI can't.\n" in run("sessions", "show", "s-1")[1]
+
+
+def test_a_dry_run_changes_nothing_and_is_json_on_request(server: Server, run, tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text("id: support\nname: Support\n")
+    server.answers["POST /v1/agents?validate_only=true"] = (200, AGENT)
+    server.answers["PATCH /v1/agents/support?validate_only=true"] = (200, AGENT)
+    server.answers["GET /v1/agents?page_size=100"] = (200, {"data": []})
+    assert run("agents", "create", "-f", str(file), "--dry-run")[1] == "support would be created\n"
+    assert run("agents", "update", "support", "-f", str(file), "--dry-run")[1] == "support would be updated\n"
+    assert json.loads(run("agents", "create", "-f", str(file), "--dry-run", "--json")[1]) == AGENT
+    plan = json.loads(run("agents", "apply", "-f", str(file), "--dry-run", "--json")[1])
+    assert [(step["id"], step["action"]) for step in plan["agents"]] == [("support", "create")]
+
+
+def test_ids_stand_in_paths_as_they_are(server: Server, run) -> None:
+    server.answers["GET /v1/agents/a%2Fb%20%3Fc%23%C3%A4"] = (200, AGENT)
+    assert run("agents", "get", "a/b ?c#ä", "--json")[0] == 0
+    for name in ("", "..", "."):
+        assert run("agents", "delete", name) == (1, "", f"parley: {name!r} is not an id")
+
+
+def test_ids_are_never_wrapped_where_a_program_reads_them(server: Server, run) -> None:
+    long = SESSION | {"id": "s" * 128, "user_id": "u" * 256, "agent_id": "a" * 63}
+    server.answers["GET /v1/sessions?page_size=100"] = (200, {"data": [long, SESSION]})
+    server.answers["GET /v1/agents/support"] = (200, AGENT | {"instructions": "word " * 200 + "\nnext"})
+    out = run("sessions", "list")[1]
+    assert [line.split()[0] for line in out.splitlines()] == ["id", "s" * 128, "s-1"]
+    assert "u" * 256 in out
+    assert len(run("agents", "get", "support")[1].splitlines()) == len(AGENT) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a: 2027-01-31\n", "put it into quotes"),
+        ("a: .nan\n", "is neither YAML nor JSON"),
+        ("[" * 5000, "parley: "),
+        ("a: 2027-99-99\n", "parley: "),
+        (b"a: \xff\n", "is not UTF-8"),
+    ],
+)
+def test_a_file_that_json_has_not_is_one_line(run, tmp_path: Path, text: str | bytes, complaint: str) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    code, out, err = run("agents", "create", "-f", str(file))
+    assert (code, out, err.count("\n")) == (1, "", 0), err
+    assert complaint in err
+    assert err.startswith("parley: ")

@@ -108,13 +108,15 @@ def test_the_store_refuses_a_caller_without_its_password(tmp_path: Path) -> None
     with pytest.raises(psycopg.OperationalError, match="no password"):
         psycopg.connect(host="127.0.0.1", port=postgres.port, user="parley", dbname="parley")
     postgres.stop()
-    valkey = EmbeddedRedis(tmp_path / "redis")
+    folder = tmp_path / 'it\'s "here" \\ ü\n'
+    folder.mkdir()
+    valkey = EmbeddedRedis(folder / "redis")
     valkey.start()
     with socket.create_connection(("127.0.0.1", valkey.port)) as stranger:
         stranger.sendall(b"PING\r\n")
         assert stranger.recv(100).startswith(b"-NOAUTH")
     valkey.stop()
-    assert (tmp_path / "redis.password").stat().st_mode & 0o077 == 0
+    assert (folder / "redis.password").stat().st_mode & 0o077 == 0
 
 
 def test_redis_keeps_what_it_answered_over_sigkill(tmp_path: Path) -> None:
