@@ -15,7 +15,7 @@ from chat_gateway.journal import TurnJournal
 from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
 from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
-from chat_gateway.model.answers import agents_part, pending_approvals, visible
+from chat_gateway.model.answers import agents_part, pending_approvals, visible, whole_delta
 from chat_gateway.model.errors import AgentDepthExceeded, AgentNotFound, SessionFull
 from chat_gateway.model.history import EMPTY, grown, is_transcript
 from chat_gateway.model.journal import TurnBegun
@@ -25,12 +25,9 @@ from chat_gateway.model.turn import (
     AgentConfig,
     Answer,
     Begun,
-    Delta,
     Lease,
-    Message,
     OnDelta,
     OnStarted,
-    ToolCallDelta,
     Turn,
     TurnLimit,
     TurnOutcome,
@@ -369,7 +366,7 @@ async def _replay(turn: _Started, begun: Begun) -> TurnOutcome:
             )
         )
     if turn.on_delta is not None:
-        await turn.on_delta(_whole_delta(outcome.message))
+        await turn.on_delta(whole_delta(outcome.message))
     return outcome
 
 
@@ -406,11 +403,3 @@ def _outcome(
         details=stored.details,
         pending=pending_approvals(stored.messages, stored.awaiting),
     )
-
-
-def _whole_delta(message: Message) -> Delta:
-    calls = tuple(
-        ToolCallDelta(index, call.id, call.name, call.arguments, call.provider_data)
-        for index, call in enumerate(message.tool_calls)
-    )
-    return Delta(message.content, calls, message.refusal, message.reasoning, message.provider_data)

@@ -17,6 +17,7 @@ from chat_gateway.aborts import Aborts, AbortTimes
 from chat_gateway.admission import Admission
 from chat_gateway.agents.toolbox import Toolboxes
 from chat_gateway.clients.config_client import ConfigClient
+from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.provider_publisher import ProviderPublisher
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.session_client import SessionAdminClient, SessionClient, SessionReaderClient
@@ -89,6 +90,7 @@ class _Core:
 
     turns: FinishingTurns
     preview: PromptPreview
+    journals: JournalClient
     embeddings: Embeddings
     instances: Instances
     scheduler: Scheduler
@@ -225,7 +227,7 @@ def _grpc_serving(
     access: AccessControl,
     tls: Certificates | None,
 ) -> AbstractAsyncContextManager[GrpcServer]:
-    chat = ChatServicer(core.turns, core.preview)
+    chat = ChatServicer(core.turns, core.preview, core.journals)
     runtime = RuntimeServicer(core.instances, core.scheduler, tests)
     return serving(
         settings.model_copy(update={"drain_notice": 0.0, "drain_timeout": _edge_drain(settings)}),
@@ -292,7 +294,7 @@ async def _core(
         admission=Admission(sessions, aborts, lease_times),
         timeout=settings.turn_timeout,
     )
-    return _Core(turns, preview, embeddings, instances, scheduler, configs, deletion, providers)
+    return _Core(turns, preview, JournalClient(stubs), embeddings, instances, scheduler, configs, deletion, providers)
 
 
 def _toolboxes(

@@ -1,6 +1,8 @@
 """ChatService over the turn runner."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 from chat_gateway.coalescing import CoalescedDeltas
@@ -17,8 +19,11 @@ from chat_gateway.grpc_edge.convert import (
     tools_to_proto,
     unavailable_to_proto,
 )
+from chat_gateway.grpc_edge.watch import WatchedTurn, check_watch
 from chat_gateway.model.turn import Delta, TurnRequest, TurnStarted
+from chat_gateway.ports import Journals
 from chat_gateway.preview import PromptPreview
+from contract.fields import DEFAULT_PROJECT
 from parley.chat.v1 import chat_service_pb2 as pb
 from parley.chat.v1 import chat_service_pb2_grpc
 from servicekit.server import remaining
@@ -30,9 +35,10 @@ _ANSWER_MARGIN = 0.05
 class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
     """Serves `parley.chat.v1.ChatService`."""
 
-    def __init__(self, turns: FinishingTurns, preview: PromptPreview) -> None:
+    def __init__(self, turns: FinishingTurns, preview: PromptPreview, journals: Journals) -> None:
         self._turns = turns
         self._preview = preview
+        self._journals = journals
 
     async def Complete(self, request: pb.CompleteRequest, context: Any) -> pb.CompleteResponse:  # noqa: N802
         """Runs one turn; see the proto."""
@@ -43,7 +49,7 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
         """Runs one turn and streams it; see the proto. Writes to the context, so that it needs no queue of its own."""
 
         async def send_started(started: TurnStarted) -> None:
-            await context.write(pb.StreamCompleteResponse(started=started_to_proto(started)))
+            await context.write(pb.StreamCompleteResponse(started=started_to_proto(started), event_id=started.event_id))
 
         async def send_deltas(deltas: list[Delta]) -> None:
             for event in events_to_proto(deltas):
@@ -57,6 +63,18 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
         finally:
             await deltas.close()
         await context.write(pb.StreamCompleteResponse(finished=outcome_to_proto(outcome)))
+
+    async def WatchTurn(self, request: pb.WatchTurnRequest, context: Any) -> AsyncIterator[pb.WatchTurnResponse]:  # noqa: N802
+        """Goes on with the stream of a turn; see the proto."""
+        check_watch(request)
+        events = self._journals.watch(
+            request.project or DEFAULT_PROJECT, request.session_id, request.user_id, request.turn_id, ""
+        )
+        watched = WatchedTurn(request)
+        async with contextlib.aclosing(events):
+            async for one in events:
+                for response in watched.responses(one):
+                    yield response
 
     async def PreviewPrompt(self, request: pb.PreviewPromptRequest, context: Any) -> pb.PreviewPromptResponse:  # noqa: N802
         """Shows a prompt; see the proto."""

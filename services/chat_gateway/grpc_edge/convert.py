@@ -89,7 +89,8 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
         response_format=_object(turn.response_format, "response_format") if turn.HasField("response_format") else None,
         extra=extra,
         metadata=dict(turn.metadata),
-        on_disconnect=_ON_DISCONNECT[turn.on_disconnect],
+        on_disconnect=OnDisconnect.FINISH if turn.resumable else _ON_DISCONNECT[turn.on_disconnect],
+        resumable=turn.resumable,
         history=_HISTORY[turn.history],
         timeout=timeout,
         approvals=tuple([Approval(one.tool_call_id, one.approve, one.note) for one in turn.approvals]),
@@ -123,13 +124,15 @@ def events_to_proto(deltas: list[Delta]) -> list[pb.StreamCompleteResponse]:
     events = []
     for is_activity, pieces in groupby(deltas, lambda delta: delta.activity is not None):
         if is_activity:
-            events += [_activity_to_proto(delta.activity) for delta in pieces if delta.activity is not None]
+            events += [activity_to_proto(delta.activity) for delta in pieces if delta.activity is not None]
         else:
-            events.append(pb.StreamCompleteResponse(delta=deltas_to_proto(list(pieces))))
+            joined = list(pieces)
+            events.append(pb.StreamCompleteResponse(delta=deltas_to_proto(joined), event_id=joined[-1].event_id))
     return events
 
 
-def _activity_to_proto(activity: ToolActivity) -> pb.StreamCompleteResponse:
+def activity_to_proto(activity: ToolActivity) -> pb.StreamCompleteResponse:
+    """Returns what a turn does between the pieces of its answer."""
     match activity:
         case CallStarted():
             started = pb.ToolCallStarted(

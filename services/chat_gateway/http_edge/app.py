@@ -33,6 +33,7 @@ from chat_gateway.http_edge.admin.access.routes import access_router
 from chat_gateway.http_edge.admin.agents.revisions import revisions_router
 from chat_gateway.http_edge.admin.agents.routes import agents_router
 from chat_gateway.http_edge.admin.agents.schema import with_api_names
+from chat_gateway.http_edge.admin.completions.events import completion_events_router
 from chat_gateway.http_edge.admin.completions.routes import completions_router
 from chat_gateway.http_edge.admin.docs import docs_file, docs_page, openapi_document
 from chat_gateway.http_edge.admin.openapi import CONFIG
@@ -116,7 +117,7 @@ def build_app(
     config_svc, session_svc = Peer(CONFIG_SVC, bounds.rpc_timeout), Peer(SESSION_SVC, bounds.rpc_timeout)
     deps = Dependencies(stubs, config_svc, session_svc, deletion, instances, readiness, bounds, registry, tool_servers)
     agents = (agents_router(), revisions_router(), tool_servers_router())
-    sessions = (sessions_router(), users_router(), completions_router())
+    sessions = (sessions_router(), users_router(), completions_router(), completion_events_router())
     routers = (*agents, *sessions, access_router(), audit_router(), process_router())
     admin = Litestar(
         [*routers, docs_page, openapi_document, docs_file],

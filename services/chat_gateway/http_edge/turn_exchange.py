@@ -14,7 +14,7 @@ from chat_gateway.http_edge.wire.context import CLIENT_GONE, RequestContext
 from chat_gateway.http_edge.wire.errors import encode_error, error_headers, http_status
 from chat_gateway.http_edge.wire.limit_headers import Headers
 from chat_gateway.http_edge.wire.refusal import refuse
-from chat_gateway.http_edge.wire.sse import EventStream, event
+from chat_gateway.http_edge.wire.sse import EventStream, event, with_id
 from chat_gateway.http_edge.wire.turn_headers import PROVIDER_HEADER, answer_headers
 from chat_gateway.model.errors import CommitCutShort, CommitUnresolved
 from chat_gateway.model.turn import Delta, TurnOutcome, TurnRequest, TurnStarted
@@ -173,12 +173,12 @@ class TurnExchange(Exchange):
         self._stream = stream
 
         async def on_started(started: TurnStarted) -> None:
-            stream.open(answer_headers(started), events.start(started))
+            stream.open(answer_headers(started), with_id(started.event_id, events.start(started)))
 
         async def on_delta(delta: Delta) -> None:
             if delta.provider:
                 stream.set_header(PROVIDER_HEADER, delta.provider.encode("latin-1"))
-            await stream.write(events.delta(delta))
+            await stream.write(with_id(delta.event_id, events.delta(delta)))
 
         outcome = await self._turns.run(request, on_started, on_delta)
         self._unwatch()

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from chat_gateway.model.tools import PendingApproval
-from chat_gateway.model.turn import Message, ToolCall, Turn
+from chat_gateway.model.turn import Delta, Message, ToolCall, ToolCallDelta, Turn
 from contract.enums import Role
 
 STEP_BREAK = "\n\n"
@@ -65,3 +65,12 @@ def pending_approvals(messages: Sequence[Message], awaiting: Collection[str]) ->
 
 def _joined(texts: Sequence[str]) -> str:
     return STEP_BREAK.join(text for text in texts if text)
+
+
+def whole_delta(message: Message) -> Delta:
+    """Returns a whole answer as one piece."""
+    calls = tuple(
+        ToolCallDelta(index, call.id, call.name, call.arguments, call.provider_data)
+        for index, call in enumerate(message.tool_calls)
+    )
+    return Delta(message.content, calls, message.refusal, message.reasoning, message.provider_data)

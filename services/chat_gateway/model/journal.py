@@ -1,5 +1,6 @@
 """The journal of a turn as values: what a turn has done, for whoever goes on listening to it or goes on with it."""
 
+import re
 from datetime import datetime
 
 from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished
@@ -7,6 +8,8 @@ from chat_gateway.model.turn import Delta, Message, TurnOutcome
 from chat_gateway.model.usage import Usage
 from servicekit.errors import ServiceError
 from servicekit.values import value
+
+_EVENT_ID = re.compile(r"[0-9]{1,16}-[0-9]{1,16}")
 
 
 @value
@@ -48,3 +51,10 @@ class JournalEvent:
 
     id: str
     entry: JournalEntry | TurnOutcome | ServiceError
+
+
+def event_place(event_id: str) -> tuple[int, ...] | None:
+    """Returns where an event stands, comparable; () for no event, None for what is no id."""
+    if not event_id:
+        return ()
+    return tuple(map(int, event_id.split("-"))) if _EVENT_ID.fullmatch(event_id) else None

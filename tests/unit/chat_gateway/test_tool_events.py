@@ -62,7 +62,7 @@ def chunks_of(events: bytes) -> list[dict[str, Any]]:
 
 def make_chunks(**options: Any) -> CompletionChunks:
     chat = msgspec.convert({"model": "a", "messages": [], "stream_options": options}, ChatCompletionRequest)
-    chunks = CompletionChunks(chat)
+    chunks = CompletionChunks(chat.model, include_usage=chat.stream_options is not None)
     chunks.start(TurnStarted("t", "s", False, None, 1, TIME))
     return chunks
 

@@ -185,6 +185,7 @@ class TurnInput(_message.Message):
     APPROVALS_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
+    RESUMABLE_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     agent_id: _builtins.str
@@ -212,6 +213,10 @@ class TurnInput(_message.Message):
     store: _builtins.bool
     """Optional. Whether the turn is kept in a session. Where not set: what the API key says, then the agent config, else
     true; a request that names a session always is kept in it.
+    """
+    resumable: _builtins.bool
+    """Optional. Write each piece of the answer into the turn's journal before it is sent, so that WatchTurn can go on with
+    the stream; the turn finishes without its caller. Needs a session.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
@@ -273,10 +278,11 @@ class TurnInput(_message.Message):
         approvals: _abc.Iterable[Global___Approval] | None = ...,
         store: _builtins.bool | None = ...,
         extra: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        resumable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "response_format", b"response_format", "sampling", b"sampling", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "agent_id", b"agent_id", "agent_revision", b"agent_revision", "approvals", b"approvals", "busy", b"busy", "extra", b"extra", "history", b"history", "messages", b"messages", "metadata", b"metadata", "on_disconnect", b"on_disconnect", "project", b"project", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "store", b"store", "tool_choice", b"tool_choice", "tools", b"tools", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "agent_id", b"agent_id", "agent_revision", b"agent_revision", "approvals", b"approvals", "busy", b"busy", "extra", b"extra", "history", b"history", "messages", b"messages", "metadata", b"metadata", "on_disconnect", b"on_disconnect", "project", b"project", "request_id", b"request_id", "response_format", b"response_format", "resumable", b"resumable", "sampling", b"sampling", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "store", b"store", "tool_choice", b"tool_choice", "tools", b"tools", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__store: _TypeAlias = _typing.Literal["store"]  # noqa: Y015
     _WhichOneofArgType__store: _TypeAlias = _typing.Literal["_store", b"_store"]  # noqa: Y015
@@ -647,6 +653,9 @@ class StreamCompleteResponse(_message.Message):
     TOOL_CALL_STARTED_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FINISHED_FIELD_NUMBER: _builtins.int
     STEP_FINISHED_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """Where a resumable turn's event stands in its journal; empty elsewhere."""
     @_builtins.property
     def started(self) -> Global___TurnStarted:
         """The turn has begun. Always first."""
@@ -680,10 +689,11 @@ class StreamCompleteResponse(_message.Message):
         tool_call_started: Global___ToolCallStarted | None = ...,
         tool_call_finished: Global___ToolCallFinished | None = ...,
         step_finished: Global___StepFinished | None = ...,
+        event_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started", "step_finished", b"step_finished", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started", "step_finished", b"step_finished", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "event_id", b"event_id", "finished", b"finished", "started", b"started", "step_finished", b"step_finished", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "finished", "tool_call_started", "tool_call_finished", "step_finished"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
@@ -926,6 +936,68 @@ class ToolCallDelta(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ToolCallDelta: _TypeAlias = ToolCallDelta  # noqa: Y015
+
+@_typing.final
+class WatchTurnRequest(_message.Message):
+    """Request of WatchTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    AFTER_EVENT_ID_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Optional. The project; `default` when empty."""
+    session_id: _builtins.str
+    """Required. The turn's session."""
+    user_id: _builtins.str
+    """Optional. The user that the session belongs to."""
+    turn_id: _builtins.str
+    """Required. The turn's id."""
+    after_event_id: _builtins.str
+    """Optional. Only what comes behind this event; all when empty."""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+        after_event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_event_id", b"after_event_id", "project", b"project", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTurnRequest: _TypeAlias = WatchTurnRequest  # noqa: Y015
+
+@_typing.final
+class WatchTurnResponse(_message.Message):
+    """Response of WatchTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event(self) -> Global___StreamCompleteResponse:
+        """What happened, as StreamComplete sends it. Not set once in a while, to say that the watch is up."""
+
+    def __init__(
+        self,
+        *,
+        event: Global___StreamCompleteResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTurnResponse: _TypeAlias = WatchTurnResponse  # noqa: Y015
 
 @_typing.final
 class PreviewPromptRequest(_message.Message):

@@ -45,6 +45,11 @@ class ChatServiceStub:
                 request_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.StreamCompleteRequest.SerializeToString,
                 response_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.StreamCompleteResponse.FromString,
                 _registered_method=True)
+        self.WatchTurn = channel.unary_stream(
+                '/parley.chat.v1.ChatService/WatchTurn',
+                request_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.WatchTurnRequest.SerializeToString,
+                response_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.WatchTurnResponse.FromString,
+                _registered_method=True)
         self.PreviewPrompt = channel.unary_unary(
                 '/parley.chat.v1.ChatService/PreviewPrompt',
                 request_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.PreviewPromptRequest.SerializeToString,
@@ -76,6 +81,16 @@ class ChatServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchTurn(self, request, context):
+        """Goes on with the stream of a turn that was asked for with `resumable`, or calls tools: what is there behind an event,
+        what comes, and its end. Ends with the error of a turn that failed. Safe to retry behind the last event seen. Fails:
+        INVALID_FIELD, TURN_NOT_FOUND (minutes after its end, too), LEASE_LOST (whoever ran it is gone), PEER_UNAVAILABLE,
+        and as Complete.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PreviewPrompt(self, request, context):
         """Shows the prompt that a turn would send and what the window leaves out, without calling the model and without a
         lease. Safe to retry. Fails: as Complete, without PROVIDER_*.
@@ -96,6 +111,11 @@ def add_ChatServiceServicer_to_server(servicer, server):
                     servicer.StreamComplete,
                     request_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.StreamCompleteRequest.FromString,
                     response_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.StreamCompleteResponse.SerializeToString,
+            ),
+            'WatchTurn': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTurn,
+                    request_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.WatchTurnRequest.FromString,
+                    response_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.WatchTurnResponse.SerializeToString,
             ),
             'PreviewPrompt': grpc.unary_unary_rpc_method_handler(
                     servicer.PreviewPrompt,
@@ -158,6 +178,33 @@ class ChatService:
             '/parley.chat.v1.ChatService/StreamComplete',
             parley_dot_chat_dot_v1_dot_chat__service__pb2.StreamCompleteRequest.SerializeToString,
             parley_dot_chat_dot_v1_dot_chat__service__pb2.StreamCompleteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/parley.chat.v1.ChatService/WatchTurn',
+            parley_dot_chat_dot_v1_dot_chat__service__pb2.WatchTurnRequest.SerializeToString,
+            parley_dot_chat_dot_v1_dot_chat__service__pb2.WatchTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,

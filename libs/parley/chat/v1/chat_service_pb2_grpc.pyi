@@ -45,6 +45,12 @@ class ChatServiceStub:
     stored nothing, unless that is DEADLINE_EXCEEDED with bound `commit` (or PEER_UNAVAILABLE with a request_id): then
     only a repeat with the request_id finds out. Safe to retry with a request_id. Fails: as Complete.
     """
+    WatchTurn: _grpc.UnaryStreamMultiCallable[_chat_service_pb2.WatchTurnRequest, _chat_service_pb2.WatchTurnResponse]
+    """Goes on with the stream of a turn that was asked for with `resumable`, or calls tools: what is there behind an event,
+    what comes, and its end. Ends with the error of a turn that failed. Safe to retry behind the last event seen. Fails:
+    INVALID_FIELD, TURN_NOT_FOUND (minutes after its end, too), LEASE_LOST (whoever ran it is gone), PEER_UNAVAILABLE,
+    and as Complete.
+    """
     PreviewPrompt: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.PreviewPromptRequest, _chat_service_pb2.PreviewPromptResponse]
     """Shows the prompt that a turn would send and what the window leaves out, without calling the model and without a
     lease. Safe to retry. Fails: as Complete, without PROVIDER_*.
@@ -66,6 +72,12 @@ class ChatServiceAsyncStub(ChatServiceStub):
     """Runs one turn and streams it: `started` first, then deltas, then `finished`. A stream that ends with an error
     stored nothing, unless that is DEADLINE_EXCEEDED with bound `commit` (or PEER_UNAVAILABLE with a request_id): then
     only a repeat with the request_id finds out. Safe to retry with a request_id. Fails: as Complete.
+    """
+    WatchTurn: _aio.UnaryStreamMultiCallable[_chat_service_pb2.WatchTurnRequest, _chat_service_pb2.WatchTurnResponse]  # type: ignore[assignment]
+    """Goes on with the stream of a turn that was asked for with `resumable`, or calls tools: what is there behind an event,
+    what comes, and its end. Ends with the error of a turn that failed. Safe to retry behind the last event seen. Fails:
+    INVALID_FIELD, TURN_NOT_FOUND (minutes after its end, too), LEASE_LOST (whoever ran it is gone), PEER_UNAVAILABLE,
+    and as Complete.
     """
     PreviewPrompt: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.PreviewPromptRequest, _chat_service_pb2.PreviewPromptResponse]  # type: ignore[assignment]
     """Shows the prompt that a turn would send and what the window leaves out, without calling the model and without a
@@ -97,6 +109,18 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         """Runs one turn and streams it: `started` first, then deltas, then `finished`. A stream that ends with an error
         stored nothing, unless that is DEADLINE_EXCEEDED with bound `commit` (or PEER_UNAVAILABLE with a request_id): then
         only a repeat with the request_id finds out. Safe to retry with a request_id. Fails: as Complete.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchTurn(
+        self,
+        request: _chat_service_pb2.WatchTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_chat_service_pb2.WatchTurnResponse], _abc.AsyncIterator[_chat_service_pb2.WatchTurnResponse]]:
+        """Goes on with the stream of a turn that was asked for with `resumable`, or calls tools: what is there behind an event,
+        what comes, and its end. Ends with the error of a turn that failed. Safe to retry behind the last event seen. Fails:
+        INVALID_FIELD, TURN_NOT_FOUND (minutes after its end, too), LEASE_LOST (whoever ran it is gone), PEER_UNAVAILABLE,
+        and as Complete.
         """
 
     @_abc_1.abstractmethod

@@ -22,6 +22,11 @@ def event(data: bytes) -> bytes:
     return b"data: %b\n\n" % data
 
 
+def with_id(event_id: str, data: bytes) -> bytes:
+    """Returns an event with its id, by which a client that reconnects says where it was; as it is without one."""
+    return b"id: %b\n%b" % (event_id.encode(), data) if event_id else data
+
+
 class EventStream:
     """Writes the events of one answer, and waits for a client that reads slowly.
 

@@ -64,7 +64,7 @@ async def list_chat_completions(
         async with asyncio.timeout(deps.settings.rpc_timeout):
             place = None
             if after:
-                turn = await _turn(deps, project, after, user)
+                turn = await read_turn(deps, project, after, user)
                 place = listing.place(turn.turn, turn.session)
             found, more = await listing.page(place)
     except TimeoutError:
@@ -80,7 +80,7 @@ async def get_chat_completion(
     completion_id: FromPath[str], deps: Injected, project: Project, user: UserId = None, session: SessionId = None
 ) -> StoredCompletion:
     """Reads a stored completion. Those with `store: false`, and those whose session has ended, are not there."""
-    found = await _turn(deps, project, completion_id, user, session)
+    found = await read_turn(deps, project, completion_id, user, session)
     return stored_completion(found.turn, found.session)
 
 
@@ -96,7 +96,7 @@ async def list_chat_completion_messages(
     session: SessionId = None,
 ) -> MessageList:
     """Lists the messages that a stored completion answered: those of its turn, not those of turns before it."""
-    found = await _turn(deps, project, completion_id, user, session)
+    found = await read_turn(deps, project, completion_id, user, session)
     messages = stored_messages(found.turn, found.session)
     if order == "desc":
         messages.reverse()
@@ -124,7 +124,7 @@ async def update_chat_completion(
     session: SessionId = None,
 ) -> StoredCompletion:
     """Replaces the metadata, which are those of the session and so of all its completions."""
-    found = await _turn(deps, project, completion_id, user, session)
+    found = await read_turn(deps, project, completion_id, user, session)
     change = pb.Session(id=found.session.id, metadata=data.metadata or {})
     request = pb.UpdateSessionRequest(project=project, session=change, user_id=acting_user(user))
     request.update_mask.paths.append("metadata")
@@ -138,7 +138,7 @@ async def delete_chat_completion(
 ) -> CompletionDeleted:
     """Deletes a stored completion with its messages: the last one of its session; others stand on those before."""
     user_id = acting_user(user)
-    turn_id, session_id = _ids(completion_id, session)
+    turn_id, session_id = ids_of(completion_id, session)
     request = pb.DeleteTurnRequest(project=project, session_id=session_id, turn_id=turn_id, user_id=user_id)
     try:
         await deps.session_svc.call(deps.stubs.sessions.DeleteTurn, request)
@@ -153,7 +153,7 @@ def completions_router() -> Router:
     return Router("/", route_handlers=[*reading, update_chat_completion, delete_chat_completion])
 
 
-def _ids(completion_id: str, session: str | None) -> tuple[str, str]:
+def ids_of(completion_id: str, session: str | None) -> tuple[str, str]:
     """Returns the ids of turn and session. Raises `CompletionNotFound`."""
     turn_id, session_id = parse_completion_id(completion_id) or ("", "")
     session_id = session_id or session or ""
@@ -162,11 +162,12 @@ def _ids(completion_id: str, session: str | None) -> tuple[str, str]:
     return turn_id, session_id
 
 
-async def _turn(
+async def read_turn(
     deps: Dependencies, project: str, completion_id: str, user: str | None, session: str | None = None
 ) -> pb.GetTurnResponse:
+    """Returns the turn of a completion, and its session. Raises `CompletionNotFound`."""
     user_id = acting_user(user)
-    turn_id, session_id = _ids(completion_id, session)
+    turn_id, session_id = ids_of(completion_id, session)
     request = pb.GetTurnRequest(project=project, session_id=session_id, turn_id=turn_id, user_id=user_id)
     try:
         return await deps.session_svc.call(deps.stubs.sessions.GetTurn, request)

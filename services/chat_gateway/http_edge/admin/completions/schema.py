@@ -73,8 +73,15 @@ class MessageList(msgspec.Struct, kw_only=True):
 
 def stored_completion(turn: pb.Turn, session: Session) -> StoredCompletion:
     """Returns a turn of a session as the completion that answered it."""
+    whole = completion_object(outcome_of(turn, session), session.agent_id)
+    fields = {name: getattr(whole, name) for name in whole.__struct_fields__}
+    return StoredCompletion(**fields, metadata=dict(session.metadata))
+
+
+def outcome_of(turn: pb.Turn, session: Session) -> TurnOutcome:
+    """Returns how a turn of a session ended."""
     stored = turn_from_proto(turn)
-    outcome = TurnOutcome(
+    return TurnOutcome(
         turn_id=stored.id,
         session_id=session.id,
         session_created=False,
@@ -89,9 +96,6 @@ def stored_completion(turn: pb.Turn, session: Session) -> StoredCompletion:
         details=stored.details,
         pending=pending_approvals(stored.messages, stored.awaiting),
     )
-    whole = completion_object(outcome, session.agent_id)
-    fields = {name: getattr(whole, name) for name in whole.__struct_fields__}
-    return StoredCompletion(**fields, metadata=dict(session.metadata))
 
 
 def stored_messages(turn: pb.Turn, session: Session) -> list[StoredMessage]:

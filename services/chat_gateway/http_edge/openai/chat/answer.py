@@ -9,7 +9,6 @@ from chat_gateway.http_edge.openai.chat.ids import completion_id
 from chat_gateway.http_edge.openai.chat.schema import (
     AnswerMessage,
     ChatCompletion,
-    ChatCompletionRequest,
     Choice,
     CompletionTokensDetails,
     CompletionUsage,
@@ -86,10 +85,10 @@ class CompletionChunks:
 
     __slots__ = ("_choices", "_head", "_include_usage", "_model", "_tail", "_text_head", "_usage_head")
 
-    def __init__(self, chat: ChatCompletionRequest) -> None:
-        self._model = chat.model
-        self._choices = chat.n or 1
-        self._include_usage = chat.stream_options is not None and chat.stream_options.include_usage is True
+    def __init__(self, model: str, *, include_usage: bool, choices: int = 1) -> None:
+        self._model = model
+        self._choices = choices
+        self._include_usage = include_usage
         self._head = self._tail = self._text_head = self._usage_head = b""
 
     def start(self, started: TurnStarted) -> bytes:

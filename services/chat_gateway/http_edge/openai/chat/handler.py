@@ -36,11 +36,17 @@ class ChatCompletions:
             else:
                 chat, request = _read(body, headers, caller, self._settings.request_bounds)
             if chat.stream:
-                await exchange.stream(request, CompletionChunks(chat))
+                await exchange.stream(request, _chunks(chat))
             else:
                 outcome = await exchange.run(request)
                 await exchange.respond(outcome, completion(outcome, chat.model))
         return exchange.status
+
+
+def _chunks(chat: ChatCompletionRequest) -> CompletionChunks:
+    options = chat.stream_options
+    include_usage = options is not None and options.include_usage is True
+    return CompletionChunks(chat.model, include_usage=include_usage, choices=chat.n or 1)
 
 
 def _read(

@@ -85,9 +85,11 @@ def to_turn_request(
     history = _agreed("history", chat.history, headers.history, found)
     if history and history not in _HISTORY:
         found.add("history", "must be match, replace or append")
-    on_disconnect = chat.on_disconnect or "cancel"
+    on_disconnect = chat.on_disconnect or ("finish" if chat.resumable else "cancel")
     if on_disconnect not in _ON_DISCONNECT:
         found.add("on_disconnect", "must be cancel or finish")
+    elif chat.resumable and on_disconnect == "cancel":
+        found.add("on_disconnect", "must be finish with resumable")
     opaque = _opaque_user(chat.user, found) if chat.user else ""
     request = model.TurnRequest(
         project=project,
@@ -110,6 +112,7 @@ def to_turn_request(
         extra=extra,
         metadata=chat.metadata or {},
         on_disconnect=_ON_DISCONNECT.get(on_disconnect, model.OnDisconnect.CANCEL),
+        resumable=chat.resumable is True,
         approvals=tuple([Approval(one.tool_call_id, one.approve, one.note) for one in chat.approvals or ()]),
     )
     is_no_agent = bool(agent_id) and not is_resource_id(agent_id)

@@ -178,6 +178,8 @@ class ChatCompletionRequest(msgspec.Struct):
     `messages` may be empty."""
     on_disconnect: str | None = None
     """When the client leaves before the end: `cancel` (default), or `finish` the turn and store it."""
+    resumable: bool | None = None
+    """True: the turn finishes without its client, and `/v1/chat/completions/{id}/events` goes on with its stream."""
     functions: Any = None
     function_call: Any = None
     modalities: list[str] | None = None
