@@ -257,8 +257,9 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
         collection = path.split("/")[2].split(":")[0] if path.startswith("/v1/") else path
         reading = method == "get" or path == "/v1/users:export"
         stored = SESSIONS_READ if reading else "sessions:admin"
+        of_chats = path.endswith("/events") or (method, path) == ("post", "/v1/chat/completions")
         expected = {
-            "chat": "chat" if (method, path) == ("post", "/v1/chat/completions") else stored,
+            "chat": "chat" if of_chats else stored,
             "embeddings": "chat",
             "agents": AGENTS_READ if reading else AGENTS_WRITE,
             "tool_servers": AGENTS_READ if reading else TOOLS_WRITE,

@@ -23,6 +23,7 @@ ROUTES = {
     ("get", "/v1/chat/completions"),
     ("get", "/v1/chat/completions/{completion_id}"),
     ("get", "/v1/chat/completions/{completion_id}/messages"),
+    ("get", "/v1/chat/completions/{completion_id}/events"),
     ("post", "/v1/chat/completions/{completion_id}"),
     ("delete", "/v1/chat/completions/{completion_id}"),
     ("get", "/v1/templates"),

@@ -47,11 +47,11 @@ async def watch_chat_completion(
     The events are the chunks of the stream itself, with ids. One that has ended gives what is left at once; minutes
     after its end the stored answer comes in one piece.
     """
+    user_id = acting_user(user) or ""
     place = event_place(after or last_event_id or "")
     if place is None:
         raise InvalidArgument([Violation("after", "must be the id of an event")])
     turn_id, session_id = ids_of(completion_id, session)
-    user_id = acting_user(user) or ""
     journal: Journal = JournalClient(deps.stubs).watch(project, session_id, user_id, turn_id, "")
     try:
         first = await anext(journal)
