@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from chat_gateway.http_edge.openai.chat.answer import CompletionChunks, completion
-from chat_gateway.http_edge.openai.chat.request import decode_request
 from chat_gateway.model.errors import ProviderUnavailable
 from chat_gateway.model.rules import check_turn_request
 from chat_gateway.model.turn import Delta, OnDelta, RequestPolicy, TurnStarted
@@ -44,8 +43,7 @@ async def test_each_answer_is_a_choice_and_the_usage_is_that_of_all() -> None:
 
 async def test_streamed_pieces_have_the_index_of_their_answer() -> None:
     world = World(provider=Counting())
-    body = json.dumps({"model": "support", "messages": [{"role": "user", "content": "x"}], "n": 3, "stream": True})
-    chunks, sent = CompletionChunks(decode_request(body.encode())), b""
+    chunks, sent = CompletionChunks("support", include_usage=False, choices=3), b""
 
     async def on_started(started: TurnStarted) -> None:
         nonlocal sent
