@@ -4,14 +4,12 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import pytest
 
 from chat_gateway.grpc_edge.convert import events_to_proto, outcome_to_proto, request_from_proto, tools_to_proto
 from chat_gateway.http_edge.admin.completions.schema import stored_completion, stored_messages
 from chat_gateway.http_edge.openai.chat.answer import CompletionChunks, completion
 from chat_gateway.http_edge.openai.chat.request import decode_request, to_turn_request
-from chat_gateway.http_edge.openai.chat.schema import ChatCompletionRequest
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model.tools import (
     Approval,
@@ -60,9 +58,8 @@ def chunks_of(events: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line != b"[DONE]"]
 
 
-def make_chunks(**options: Any) -> CompletionChunks:
-    chat = msgspec.convert({"model": "a", "messages": [], "stream_options": options}, ChatCompletionRequest)
-    chunks = CompletionChunks(chat.model, include_usage=chat.stream_options is not None)
+def make_chunks(*, include_usage: bool = False) -> CompletionChunks:
+    chunks = CompletionChunks("a", include_usage=include_usage)
     chunks.start(TurnStarted("t", "s", False, None, 1, TIME))
     return chunks
 
