@@ -93,7 +93,8 @@ class _Loop:
 
     async def run(self) -> Answer:
         await self._decided()
-        await self._unfinished()
+        if (ended := await self._unfinished()) is not None:
+            return ended
         while True:
             last = self._steps.count + 1 >= self._policy.max_steps or self._left < MIN_STEP_BYTES
             answer = await self._ask(last)
@@ -125,11 +126,23 @@ class _Loop:
 
         await self._run([one.call for one in decided], result)
 
-    async def _unfinished(self) -> None:
-        """Runs the calls that an earlier attempt of the turn has no results of."""
-        if self._steps.count:
-            owed = [call for call in open_calls(self._steps.messages) if call.name not in self._offer.callers]
-            await self._run([call for call in owed if not self._needs_approval(call)], self._result)
+    async def _unfinished(self) -> Answer | None:
+        """Runs the calls that an earlier attempt of the turn has no results of; returns what the turn ends with then.
+
+        None where another step follows.
+        """
+        owed = open_calls(self._steps.messages) if self._steps.count else ()
+        if not owed:
+            return None
+        waiting = [call for call in owed if self._needs_approval(call)]
+        own = [call for call in owed if call.name not in self._offer.callers and call not in waiting]
+        await self._run(own, self._result)
+        if len(own) == len(owed):
+            await self._events.finished(self._steps)
+            return None
+        said = next(one for one in reversed(self._steps.messages) if one.role is Role.ASSISTANT)
+        answer = ModelAnswer(said, FinishReason.TOOL_CALLS, self._steps.usage, self._call.model)
+        return self._answer(answer, tuple(call.id for call in waiting))
 
     async def _ask(self, last: bool) -> ModelAnswer:
         context, steps, offer = self._context, self._steps, self._offer
