@@ -33,6 +33,7 @@ from chat_gateway.tools.server import ServerUnavailable
 from config_svc import paging
 from config_svc.model.errors import InvalidPageToken as InvalidConfigToken
 from config_svc.model.filter import parse_filter
+from config_svc.tool_servers.openapi_document import MAX_PROBLEMS, openapi_problems
 from servicekit.egress import EgressDenied, EgressRules, is_public
 from servicekit.errors import ServiceError, StartupError, Violations
 from session_svc.edge.page_tokens import make_token, read_token
@@ -141,6 +142,13 @@ def chat_body(data: bytes) -> None:
         to_turn_request(decode_request(data), TurnHeaders())
 
 
+def stored_openapi(text: str) -> None:
+    """Whatever it holds, problems are named, and few."""
+    problems = openapi_problems(text)
+    assert len(problems) <= MAX_PROBLEMS
+    assert all(len(problem) < 1000 for problem in problems)
+
+
 def api_key(text: str) -> None:
     assert not is_api_key(text) or text.isascii()
 
@@ -183,6 +191,13 @@ _CHAT = {
 _TURN = b"\n\x05" + b"words " * 200
 _HEAD = bytes.fromhex("0002020000000000000007000000000000")
 _LZ4, _ = body_of(_TURN, continues=False, compressing=True)
+
+
+_STORED_OPENAPI = {
+    "openapi": "3.1.0",
+    "paths": {"/a": {"get": {"operationId": "a", "parameters": [{"$ref": "#/components/a"}]}}},
+    "components": {"a": {"$ref": "#/paths"}},
+}
 
 
 def _forged_jwt(payload: bytes) -> str:
@@ -281,5 +296,9 @@ TARGETS = {
         redis_url,
     ),
     "chat_body": Target(foreign(json.dumps(_CHAT).encode()) | with_foreign_members(_CHAT), chat_body),
+    "stored_openapi": Target(
+        (foreign(json.dumps(_STORED_OPENAPI).encode()) | with_foreign_members(_STORED_OPENAPI)).map(text_of),
+        stored_openapi,
+    ),
     "api_key": Target(damaged(new_api_key().encode()).map(text_of), api_key),
 }

@@ -13,6 +13,7 @@ from parley.config.v1 import access_service_pb2 as access_pb
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1 import provider_service_pb2 as providers_pb
 from parley.config.v1 import template_service_pb2 as templates_pb
+from parley.config.v1 import tool_server_service_pb2 as tools_pb
 from servicekit.rpc_status import from_rpc_error
 from tests.service.config_svc.conftest import Running
 
@@ -97,6 +98,18 @@ def mend_access(message: Message, chance: random.Random) -> bool:
     return True
 
 
+def mend_tool_server(message: Message, chance: random.Random) -> bool:
+    """Does the same for messages that write tool servers."""
+    if not isinstance(message, tools_pb.CreateToolServerRequest | tools_pb.UpdateToolServerRequest):
+        return False
+    if chance.random() < 0.7:
+        message.project, message.comment = "", ""
+        message.tool_server.Clear()
+        message.tool_server.id = chance.choice(["a", "b", "c"])
+        message.tool_server.mcp.url = chance.choice(["https://a/", "https://b/"])
+    return True
+
+
 def mend(message: Message, chance: random.Random) -> None:
     """Makes some messages good enough to get past the first checks."""
     if isinstance(message, pb.CreateAgentConfigRequest | pb.UpdateAgentConfigRequest) and chance.random() < 0.7:
@@ -105,7 +118,16 @@ def mend(message: Message, chance: random.Random) -> None:
         config = message.agent_config
         config.id = chance.choice(["a", "b", "c"])
         config.etag = ""
-        for name in ("labels", "session", "limits", "memory", "template_id", "template_version"):
+        for name in (
+            "labels",
+            "session",
+            "limits",
+            "memory",
+            "template_id",
+            "template_version",
+            "tools",
+            "tool_policy",
+        ):
             if chance.random() < 0.8:
                 config.ClearField(name)
         if chance.random() < 0.8:
@@ -114,7 +136,7 @@ def mend(message: Message, chance: random.Random) -> None:
     elif isinstance(message, templates_pb.PublishTemplateRequest) and chance.random() < 0.7:
         message.template.id, message.template.version, message.template.description = "t", "1.0.0", ""
         message.template.parameters_schema.update({"type": "object"})
-    elif mend_access(message, chance):
+    elif mend_access(message, chance) or mend_tool_server(message, chance):
         return
     elif "project" in message.DESCRIPTOR.fields_by_name and chance.random() < 0.7:
         message.ClearField("project")
@@ -125,7 +147,13 @@ def mend(message: Message, chance: random.Random) -> None:
             setattr(message, "id", chance.choice(["a", "b", "c"]))  # noqa: B010
 
 
-MODULES = {"agents": pb, "templates": templates_pb, "providers": providers_pb, "access": access_pb}
+MODULES: dict[str, Any] = {
+    "agents": pb,
+    "templates": templates_pb,
+    "providers": providers_pb,
+    "access": access_pb,
+    "tool_servers": tools_pb,
+}
 METHODS = [
     (stub, method)
     for stub, service in (
@@ -133,6 +161,7 @@ METHODS = [
         ("templates", templates_pb.DESCRIPTOR.services_by_name["TemplateService"]),
         ("providers", providers_pb.DESCRIPTOR.services_by_name["ProviderService"]),
         ("access", access_pb.DESCRIPTOR.services_by_name["AccessService"]),
+        ("tool_servers", tools_pb.DESCRIPTOR.services_by_name["ToolServerService"]),
     )
     for method in service.methods
 ]
@@ -144,10 +173,7 @@ async def test_no_message_makes_a_fault(service: Running, seed: int) -> None:
     answered = 0
     for _ in range(40):
         for stub, method in METHODS:
-            module: Any = {"agents": pb, "templates": templates_pb, "providers": providers_pb, "access": access_pb}[
-                stub
-            ]
-            request = getattr(module, method.input_type.name)()
+            request = getattr(MODULES[stub], method.input_type.name)()
             fill(request, chance)
             mend(request, chance)
             call = getattr(getattr(service, stub), method.name)(request)
