@@ -152,6 +152,10 @@ class SessionReader(Protocol):
         """Returns the window. Raises `RemoteError` (SESSION_NOT_FOUND), `SessionAgentMismatch` or `Unavailable`."""
         ...
 
+    async def turns(self, request: TurnRequest) -> tuple[Turn, ...] | None:
+        """Returns every turn of the session, oldest first; None where they are too many. Raises as `window`."""
+        ...
+
 
 class AgentDeleter(Protocol):
     """Deletes agent configs."""

@@ -8,11 +8,14 @@ from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.offer import Offer, make_offer, with_note
 from chat_gateway.agents.toolbox import Toolboxes, ToolCaller
 from chat_gateway.instances import Instances
+from chat_gateway.model.history import is_transcript
+from chat_gateway.model.pairing import check_results_of_session, continues
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_tool_choice, check_turn_request
 from chat_gateway.model.tools import ToolsUnavailable
-from chat_gateway.model.turn import AgentConfig, Message, Tool, TurnRequest
+from chat_gateway.model.turn import AgentConfig, Begun, Message, Tool, Turn, TurnRequest
 from chat_gateway.ports import Configs, SessionReader, StoredWindow
 from chat_gateway.request_policy import resolved_request
+from chat_gateway.transcripts import new_of_transcript
 from chat_gateway.turn_tools import ToolsOfTurns
 from contract.reasons import Reason
 from servicekit.errors import ServiceError
@@ -30,6 +33,18 @@ class Prompt:
     tools: tuple[Tool, ...] = ()
     """As the provider would get them."""
     unavailable: tuple[ToolsUnavailable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A history that was read."""
+
+    turns: tuple[Turn, ...] | None
+
+    async def history(
+        self, begun: Begun, request: TurnRequest, config: AgentConfig, digest: bytes
+    ) -> tuple[Turn, ...] | None:
+        return self.turns
 
 
 class PromptPreview:
@@ -58,6 +73,10 @@ class PromptPreview:
         revision = request.agent_revision or stored.pinned_revision
         if revision:
             config = await self._configs.at_revision(config, revision)
+        if is_transcript(request) and stored.expire_time is not None:
+            request, stored = await self._resent(request, stored, config)
+        elif continues(request.messages):
+            check_results_of_session(request.messages, stored.messages)
         agent = self._instances.get(config)
         check_tool_choice(request, config)
         context = TurnContext(request, stored.messages, stored.metadata)
@@ -67,12 +86,36 @@ class PromptPreview:
             messages = with_note(messages, offer.unavailable)
         return Prompt(
             messages=messages,
-            omitted_message_count=stored.message_count - len(stored.messages),
+            omitted_message_count=max(stored.message_count - len(stored.messages), 0),
             agent_revision=config.revision,
             session_expire_time=stored.expire_time,
             tools=offer.tools if offer is not None else request.tools,
             unavailable=offer.unavailable if offer is not None else (),
         )
+
+    async def _resent(
+        self, request: TurnRequest, stored: StoredWindow, config: AgentConfig
+    ) -> tuple[TurnRequest, StoredWindow]:
+        """Returns what a transcript brings, and what of the session stands before it. Raises `HistoryMismatch`."""
+        turns = await self._sessions.turns(request)
+        begun = Begun(
+            session_id=request.session_id,
+            created=False,
+            message_count=stored.message_count,
+            pinned_revision=stored.pinned_revision,
+            metadata=stored.metadata,
+            expire_time=stored.expire_time,
+            lease=None,
+            window=stored.messages,
+            replayed=None,
+        )
+        new = await new_of_transcript(_Read(turns), request, begun, config, b"")
+        if continues(new.request.messages):
+            check_results_of_session(new.request.messages, new.begun.window, new.first)
+        count = stored.message_count
+        if new.cut_after is not None:
+            count = sum(len(turn.messages) for turn in turns or () if turn.number <= new.cut_after)
+        return new.request, replace(stored, messages=new.begun.window, message_count=count)
 
     async def _offer(self, config: AgentConfig, context: TurnContext) -> Offer:
         request = context.request

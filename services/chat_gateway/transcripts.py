@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 from itertools import dropwhile, takewhile
+from typing import Protocol
 
 from chat_gateway.model.errors import HistoryMismatch
 from chat_gateway.model.history import EMPTY, compare, end_of_history, grown
 from chat_gateway.model.pairing import continues, whole_turns
-from chat_gateway.model.turn import AgentConfig, Begun, TurnRequest
-from chat_gateway.ports import Sessions
+from chat_gateway.model.turn import AgentConfig, Begun, Turn, TurnRequest
 from contract.enums import HistoryPolicy, Role
 from servicekit.values import value
 
@@ -25,8 +25,18 @@ class NewOfTranscript:
     cut_after: int | None = None
 
 
+class Histories(Protocol):
+    """Those who can read the history of a session."""
+
+    async def history(
+        self, begun: Begun, request: TurnRequest, config: AgentConfig, digest: bytes
+    ) -> tuple[Turn, ...] | None:
+        """Returns every turn, oldest first; None where they are too many to compare."""
+        ...
+
+
 async def new_of_transcript(
-    sessions: Sessions, request: TurnRequest, begun: Begun, config: AgentConfig, digest: bytes
+    sessions: Histories, request: TurnRequest, begun: Begun, config: AgentConfig, digest: bytes
 ) -> NewOfTranscript:
     """Returns what the transcript has beyond the history. Raises `HistoryMismatch`.
 

@@ -40,6 +40,8 @@ MAX_COMPARED_MESSAGES = 1000
 """Longer histories are not read to compare a transcript with them: their digest alone decides."""
 _READ_FOR_TOOLS = 4
 """Messages that are read of the history of an agent with tools, for each one of its window."""
+MAX_READ_PAGES = 50
+"""Pages of a hundred turns that are read to compare a transcript without a turn's lease, and so without its digest."""
 _OTHER_REPLICA_PAUSES = (0.0, 0.05, 0.2)
 """Seconds before a turn whose replica stops is begun at another one."""
 
@@ -177,7 +179,7 @@ class SessionReaderClient:
         session = (await call(self._sessions.GetSession, read, timeout=self._timeout, peer=SESSION_SVC)).session
         if session.agent_uid != config.uid:
             raise SessionAgentMismatch(request.session_id, config.id)
-        goes_on = bool(request.approvals) or continues(request.messages)
+        goes_on = bool(request.approvals) or continues(new_part(request))
         newest = session_service_pb2.ListMessagesRequest(
             project=request.project,
             session_id=request.session_id,
@@ -194,6 +196,20 @@ class SessionReaderClient:
             session.pinned_revision,
             from_timestamp(session.expire_time),
         )
+
+    async def turns(self, request: TurnRequest) -> tuple[Turn, ...] | None:
+        """At most `MAX_READ_PAGES` pages are read."""
+        found: list[Turn] = []
+        page = session_service_pb2.ListMessagesRequest(
+            project=request.project, session_id=request.session_id, user_id=request.user_id, page_size=100
+        )
+        for _ in range(MAX_READ_PAGES):
+            listed = await call(self._sessions.ListMessages, page, timeout=self._timeout, peer=SESSION_SVC)
+            found += map(turn_from_proto, listed.turns)
+            if not listed.next_page_token:
+                return tuple(found)
+            page.page_token = listed.next_page_token
+        return None
 
 
 class SessionAdminClient:

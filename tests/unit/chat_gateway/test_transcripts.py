@@ -1,13 +1,17 @@
 """Clients that send their whole transcript again, with a session: only what is new of it is stored and sent."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from chat_gateway.model.errors import HistoryMismatch, SessionFull
 from chat_gateway.model.history import EMPTY, end_of_history, grown
-from chat_gateway.model.turn import ImagePart, Message, TextPart, ToolCall
+from chat_gateway.model.turn import AgentConfig, ImagePart, Message, TextPart, ToolCall, Turn, TurnRequest
+from chat_gateway.ports import StoredWindow
+from chat_gateway.preview import PromptPreview
 from contract.enums import HistoryPolicy, Role
+from servicekit.errors import InvalidArgument
 from tests.unit.chat_gateway.world import World, asks
 
 ANSWER = Message(Role.ASSISTANT, "hello")
@@ -21,7 +25,7 @@ def system(text: str) -> Message:
     return Message(Role.SYSTEM, text)
 
 
-def sends(*messages: Message, history: HistoryPolicy = HistoryPolicy.MATCH) -> object:
+def sends(*messages: Message, history: HistoryPolicy = HistoryPolicy.MATCH) -> TurnRequest:
     return asks(messages=messages, session_id="s", history=history)
 
 
@@ -157,3 +161,46 @@ def test_clients_write_the_same_message_in_many_ways(said: Message, resent: Mess
 def test_what_says_something_else_is_another_message(said: Message, resent: Message) -> None:
     digest = grown(EMPTY, [user("first"), said])
     assert end_of_history([user("first"), resent, user("next")], digest) is None
+
+
+class Reader:
+    """Reads what the world's sessions hold."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def window(self, request: TurnRequest, config: AgentConfig) -> StoredWindow:
+        turns = self._world.sessions.turns[request.session_id]
+        messages = tuple(message for turn in turns for message in turn.messages)
+        return StoredWindow(messages, len(messages), {}, 0, datetime.now(UTC))
+
+    async def turns(self, request: TurnRequest) -> tuple[Turn, ...]:
+        return tuple(
+            replace(turn, number=n) for n, turn in enumerate(self._world.sessions.turns[request.session_id], 1)
+        )
+
+
+async def test_a_preview_knows_a_transcript_as_a_turn_does() -> None:
+    world = World()
+    await talk(world, sends(user("one")), sends(user("two")))
+    preview = PromptPreview(world.configs, Reader(world), world.instances)
+
+    async def shown(request: TurnRequest) -> list[str]:
+        prompt = await preview.show(request)
+        return [message.content for message in prompt.messages if message.role is not Role.SYSTEM]
+
+    assert await shown(sends(user("one"), ANSWER, user("two"), ANSWER, user("x"))) == [
+        "one", "hello", "two", "hello", "x",
+    ]  # fmt: skip
+    assert await shown(sends(user("one"), ANSWER, user("edited"), history=HistoryPolicy.REPLACE)) == [
+        "one", "hello", "edited",
+    ]  # fmt: skip
+    assert await shown(sends(user("q"), ANSWER, user("x"), history=HistoryPolicy.APPEND)) == [
+        "one", "hello", "two", "hello", "q", "hello", "x",
+    ]  # fmt: skip
+    with pytest.raises(HistoryMismatch):
+        await preview.show(sends(user("uno"), ANSWER, user("x")))
+    assert stored(world) == ["one", "hello", "two", "hello"]
+    late = Message(Role.TOOL, "4", tool_call_id="unknown")
+    with pytest.raises(InvalidArgument, match=r"messages\[0\]"):
+        await preview.show(sends(late, user("x")))
