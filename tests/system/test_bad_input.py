@@ -316,6 +316,15 @@ ELSEWHERE = {
     "test_without_sessions_a_chat_fails_fast_and_leaves_nothing_half_done",
     "PROJECT_NOT_FOUND": "tests/service/config_svc/test_errors.py::test_each_reason",
     "PROJECT_ALREADY_EXISTS": "tests/service/config_svc/test_errors.py::test_each_reason",
+    "EGRESS_DENIED": "tests/unit/chat_gateway/tools/test_mcp.py::"
+    "test_what_the_operator_does_not_allow_is_denied_by_name",
+    "TOOL_SERVER_UNAVAILABLE": "tests/unit/chat_gateway/test_tool_loop.py::"
+    "test_a_required_server_that_is_unavailable_fails_the_turn",
+    "TOOL_CALLS_REPEATED": "tests/unit/chat_gateway/test_tool_loop.py::"
+    "test_the_same_call_three_times_running_ends_the_turn",
+    "AGENT_DEPTH_EXCEEDED": "tests/unit/chat_gateway/test_agents_as_tools.py::"
+    "test_agents_that_call_each_other_in_a_circle_end_at_the_depth",
+    "APPROVAL_UNKNOWN": "tests/unit/chat_gateway/test_approvals.py::test_only_a_call_that_waits_can_be_approved",
     "TOOL_SERVER_NOT_FOUND": "tests/service/config_svc/test_errors.py::test_each_reason",
     "TOOL_SERVER_ALREADY_EXISTS": "tests/service/config_svc/test_errors.py::test_each_reason",
     "TOOL_SERVER_IN_USE": "tests/service/config_svc/test_errors.py::test_each_reason",
