@@ -82,6 +82,10 @@ class UpstreamUsage(msgspec.Struct):
     completion_tokens_details: CompletionDetails | None = None
     prompt_cache_hit_tokens: int | None = None
     """DeepSeek's name for cached tokens."""
+    total_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    """Names of OpenAI's other API, which some servers have in this one."""
 
 
 class UpstreamCompletion(msgspec.Struct):
@@ -118,9 +122,13 @@ def to_usage(usage: UpstreamUsage | None) -> Usage:
         return Usage()
     prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
     cached = prompt.cached_tokens if prompt and prompt.cached_tokens is not None else usage.prompt_cache_hit_tokens
+    asked = usage.input_tokens if usage.prompt_tokens is None else usage.prompt_tokens
+    answered = usage.output_tokens if usage.completion_tokens is None else usage.completion_tokens
+    if answered is None and asked is not None and usage.total_tokens is not None:
+        answered = usage.total_tokens - asked
     return Usage(
-        _tokens(usage.prompt_tokens),
-        _tokens(usage.completion_tokens),
+        _tokens(asked),
+        _tokens(answered),
         _tokens(cached),
         _tokens(completion.reasoning_tokens) if completion else 0,
         _tokens(prompt.cache_write_tokens) if prompt else 0,
@@ -216,6 +224,9 @@ def _usage(usage: object) -> UpstreamUsage | None:
         else None,
         CompletionDetails(_count(completion.get("reasoning_tokens"))) if isinstance(completion, dict) else None,
         _count(usage.get("prompt_cache_hit_tokens")),
+        _count(usage.get("total_tokens")),
+        _count(usage.get("input_tokens")),
+        _count(usage.get("output_tokens")),
     )
 
 

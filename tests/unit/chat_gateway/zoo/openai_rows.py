@@ -102,6 +102,18 @@ TOOL_CALLS = [
         TWO,
     ),
     *both("an end for calls without one", {"content": "I'll look."}, Fails(ProviderBadResponse), "tool_calls"),
+    *both(
+        "usage by other names",
+        {"content": "ok"},
+        Answered("ok", STOP, usage=Usage(7, 3)),
+        more={"usage": {"input_tokens": 7, "output_tokens": 3}},
+    ),
+    *both(
+        "usage as a total",
+        {"content": "ok"},
+        Answered("ok", STOP, usage=Usage(7, 3)),
+        more={"usage": {"prompt_tokens": 7, "total_tokens": "10"}},
+    ),
     Row("an empty error beside the answer", completion({"content": "ok"}, error="", code=0), OK),
     Row("false as an error beside the answer", completion({"content": "ok"}, error=False), OK),
     Row(
