@@ -12,18 +12,10 @@ from chat_gateway.model.errors import (
     ProviderRejected,
     ProviderUnavailable,
 )
-from chat_gateway.model.turn import FinishReason, Usage
+from chat_gateway.model.turn import Usage
 from chat_gateway.providers.provider import ModelAnswer
-from tests.unit.chat_gateway.zoo.row import Answered, Fails, Row
+from tests.unit.chat_gateway.zoo.row import BAD, CALLS, FILTER, LENGTH, OK, STOP, Answered, Fails, Row
 
-STOP, LENGTH, CALLS, FILTER = (
-    FinishReason.STOP,
-    FinishReason.LENGTH,
-    FinishReason.TOOL_CALLS,
-    FinishReason.CONTENT_FILTER,
-)
-OK = Answered("ok", STOP)
-BAD = Fails(ProviderBadResponse)
 USAGE = {"input_tokens": 25, "output_tokens": 15}
 TEXT = {"type": "text", "text": "ok"}
 END = {"type": "message_stop"}

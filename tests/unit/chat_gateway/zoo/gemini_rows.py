@@ -6,24 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from chat_gateway.model.errors import (
-    ProviderBadResponse,
     ProviderMisconfigured,
     ProviderRateLimited,
     ProviderRejected,
     ProviderUnavailable,
 )
-from chat_gateway.model.turn import FinishReason, Usage
+from chat_gateway.model.turn import Usage
 from chat_gateway.providers.provider import ModelAnswer
-from tests.unit.chat_gateway.zoo.row import Answered, Fails, Row
+from tests.unit.chat_gateway.zoo.row import BAD, CALLS, FILTER, LENGTH, OK, STOP, Answered, Fails, Row
 
-STOP, LENGTH, CALLS, FILTER = (
-    FinishReason.STOP,
-    FinishReason.LENGTH,
-    FinishReason.TOOL_CALLS,
-    FinishReason.CONTENT_FILTER,
-)
-OK = Answered("ok", STOP)
-BAD = Fails(ProviderBadResponse)
 USAGE = {"promptTokenCount": 25, "candidatesTokenCount": 10, "thoughtsTokenCount": 5, "totalTokenCount": 40}
 TEXT = {"text": "ok"}
 

@@ -12,16 +12,9 @@ from chat_gateway.model.errors import (
     ProviderRejected,
     ProviderUnavailable,
 )
-from chat_gateway.model.turn import FinishReason, Usage
-from tests.unit.chat_gateway.zoo.row import Answered, Fails, Row
+from chat_gateway.model.turn import Usage
+from tests.unit.chat_gateway.zoo.row import CALLS, FILTER, LENGTH, OK, STOP, Answered, Fails, Row
 
-STOP, LENGTH, CALLS, FILTER = (
-    FinishReason.STOP,
-    FinishReason.LENGTH,
-    FinishReason.TOOL_CALLS,
-    FinishReason.CONTENT_FILTER,
-)
-OK = Answered("ok", STOP)
 DONE = b"data: [DONE]\n\n"
 
 

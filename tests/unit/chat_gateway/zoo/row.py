@@ -4,10 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from chat_gateway.model.errors import ProviderBadResponse
 from chat_gateway.model.turn import FinishReason, Usage
 from chat_gateway.providers.provider import ModelAnswer
 from servicekit.errors import ServiceError
 
+STOP, LENGTH, CALLS, FILTER = (
+    FinishReason.STOP,
+    FinishReason.LENGTH,
+    FinishReason.TOOL_CALLS,
+    FinishReason.CONTENT_FILTER,
+)
 JSON = "application/json"
 EVENTS = "text/event-stream"
 
@@ -33,6 +40,10 @@ class Fails:
     hides: str = "key-1"
     metadata: dict[str, str] = field(default_factory=dict)
     also: Callable[[ServiceError], bool] = lambda _: True
+
+
+OK = Answered("ok", STOP)
+BAD = Fails(ProviderBadResponse)
 
 
 @dataclass(frozen=True)
