@@ -123,7 +123,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_TURN_NOT_LAST: _Reason.ValueType  # 89
     """FAILED_PRECONDITION. The turn is not the last one of its session, and what follows stands on it. Metadata: turn_id."""
     REASON_TURN_QUEUE_FULL: _Reason.ValueType  # 100
-    """RESOURCE_EXHAUSTED. The gateway, the agent or the session has as many turns running and queued as it may.
+    """RESOURCE_EXHAUSTED. The gateway, the agent, the session or a provider has as many turns running and queued as it may.
     `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.
     """
     REASON_RATE_LIMITED: _Reason.ValueType  # 101
@@ -306,7 +306,7 @@ it. Metadata: tool_call_id.
 REASON_TURN_NOT_LAST: Reason.ValueType  # 89
 """FAILED_PRECONDITION. The turn is not the last one of its session, and what follows stands on it. Metadata: turn_id."""
 REASON_TURN_QUEUE_FULL: Reason.ValueType  # 100
-"""RESOURCE_EXHAUSTED. The gateway, the agent or the session has as many turns running and queued as it may.
+"""RESOURCE_EXHAUSTED. The gateway, the agent, the session or a provider has as many turns running and queued as it may.
 `google.rpc.QuotaFailure` names which, `google.rpc.RetryInfo` says when to retry. Metadata: scope, limit.
 """
 REASON_RATE_LIMITED: Reason.ValueType  # 101
