@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from chat_gateway.tools.server import ServerClient, ServerUnavailable
 
 SWEEP_SECONDS = 15.0
+CLOSE_SECONDS = 4.5
+"""For all at the end: less than a stop of the process allows, more than a command takes to be killed."""
 
 Key = tuple[str | int, ...]
 """What must be the same for a client to be shared: project, server, revision, credentials."""
@@ -64,11 +66,11 @@ class Clients:
             self._close(key)
 
     async def close(self) -> None:
-        """Closes every client, used or not."""
+        """Closes every client, used or not, within `CLOSE_SECONDS`."""
         for key in list(self._open):
             self._close(key)
         if self._closing:
-            await asyncio.wait(self._closing)
+            await asyncio.wait(self._closing, timeout=CLOSE_SECONDS)
 
     def _make_room(self) -> None:
         key = next((key for key, one in self._open.items() if not one.users), None)

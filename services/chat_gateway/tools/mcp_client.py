@@ -28,7 +28,7 @@ _FIRST_PAUSE = 1.0
 _SHORT_LIFE = 10.0
 _MAX_PAUSE = 30.0
 _MAX_ERROR = 4096
-_UNKNOWN = "the connection was lost before the tool server answered: the call may have been carried out or not"
+_UNKNOWN = "the call may have been carried out or not"
 
 
 @value
@@ -178,7 +178,8 @@ class McpClient:
         if exchange.fault and not exchange.broken:
             return failed(f"the tool server {exchange.fault}"), False
         if exchange.broken or error.code == sdk.types.CONNECTION_CLOSED:
-            return failed(_UNKNOWN, ToolOutcome.UNKNOWN), options.idempotent
+            lost = f"the tool server {session.lost}" if session.lost else "the connection was lost"
+            return failed(f"{lost} before it answered: {_UNKNOWN}", ToolOutcome.UNKNOWN), options.idempotent
         if error.code == sdk.types.PARSE_ERROR:
             return failed("the tool server's answer can't be read"), False
         said = plain_text(self.redaction.clean(str(error.error.message)), _MAX_ERROR)

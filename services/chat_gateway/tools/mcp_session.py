@@ -101,6 +101,7 @@ class McpSession:
         self._connect_seconds = connect_seconds
         self._on_changed = on_changed
         self._closing = asyncio.Event()
+        self._faults = Faults(self._closing.set)
         self._session: ClientSession | None = None
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
@@ -115,9 +116,9 @@ class McpSession:
         return self._owner.done() or self._closing.is_set()
 
     @property
-    def protocol_version(self) -> str:
-        """The version that was negotiated, empty before."""
-        return (self._session.protocol_version or "") if self._session is not None else ""
+    def lost(self) -> str:
+        """Why it ended, in words that may follow the server's id; empty where that is not known."""
+        return self._faults.read() if self.ended else ""
 
     async def opened(self) -> None:
         """Waits until it can be used. Raises `ServerUnavailable` and `EgressDenied`."""
@@ -165,7 +166,7 @@ class McpSession:
         return self._session
 
     async def _own(self, streams: Streams) -> None:
-        faults = Faults(self._closing.set)
+        faults = self._faults
         try:
             async with (
                 streams(faults) as (read, write),

@@ -24,7 +24,7 @@ from servicekit.values import value
 
 log = structlog.get_logger(__name__)
 
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 1.5
 """For ending by itself once its input is closed, and once more after SIGTERM; its whole group is killed then."""
 
 _MAX_STDERR_LINE = 1000

@@ -53,7 +53,7 @@ async def test_a_command_is_run_used_started_again_and_ended(tmp_path: Path) -> 
             process = psutil.Process(int((await call(room, "process")).text.split()[0]))
 
             died = await call(room, "die")
-            assert died.outcome is ToolOutcome.UNKNOWN
+            assert (died.outcome, "ended before it answered" in died.text) == (ToolOutcome.UNKNOWN, True)
             assert (await call(room, "add", '{"a": 2, "b": 2}')).text == "4"
             second = psutil.Process(int((await call(room, "process")).text.split()[0]))
             assert second.pid != process.pid
@@ -62,6 +62,13 @@ async def test_a_command_is_run_used_started_again_and_ended(tmp_path: Path) -> 
     assert "starting with [secret]" in lines
     assert max(map(len, lines)) <= 1000
     assert SECRET not in json.dumps(logged, default=str)
+
+
+async def test_a_line_that_is_too_long_ends_the_command() -> None:
+    async with opened_room(operators={"own": command()}, list_ttl=3600) as room:
+        got = await call(room, "big", '{"size": 11000000}')
+        assert "wrote a line of more than 10 MiB" in got.text
+        assert (await call(room, "add", '{"a": 1, "b": 2}')).text == "3"
 
 
 async def test_a_command_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> None:
