@@ -107,6 +107,7 @@ class SessionClient:
             metadata=request.metadata,
             continues=bool(request.approvals) or continues(new_part(request)),
             parent_session_id=request.parent_session_id,
+            within_chain=True,
             may_cut=request.history is HistoryPolicy.REPLACE and is_transcript(request),
         )
 

@@ -44,8 +44,11 @@ def whole_turns(
             break
         kept.append(turn)
         goes_on = goes_on and continues(turn)
-    while kept and continues(kept[-1]):
-        kept.pop()
+    # Of a chain that is longer than the window, its newest steps are better than nothing: the prompt has the results
+    # whose calls are out of sight as text.
+    if not all(map(continues, kept)):
+        while continues(kept[-1]):
+            kept.pop()
     return tuple(message for turn in reversed(kept) for message in turn)
 
 

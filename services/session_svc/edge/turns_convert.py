@@ -79,6 +79,7 @@ def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
         continues=request.continues,
         parent_id=request.parent_session_id,
         may_cut=request.may_cut,
+        within_chain=request.within_chain,
     )
     rules.check_begin(turn)
     return turn

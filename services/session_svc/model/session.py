@@ -142,6 +142,8 @@ class BeginTurn:
     """The session that this one goes with when it is deleted."""
     may_cut: bool = False
     """Its commit may remove turns: a full session lets it begin."""
+    within_chain: bool = False
+    """Its window may begin with results whose calls are out of sight, rather than be empty."""
 
 
 @value
@@ -397,14 +399,19 @@ def session_id_of_request(project: str, agent_uid: str, user_id: str, request_id
 
 
 def fit_window(
-    newest_first: Iterable[_Fitting], max_messages: int, max_bytes: int, *, continues: bool = False
+    newest_first: Iterable[_Fitting],
+    max_messages: int,
+    max_bytes: int,
+    *,
+    continues: bool = False,
+    within_chain: bool = False,
 ) -> list[_Fitting]:
     """Returns the newest turns, oldest first, that hold at most so many messages and bytes together.
 
     Whole turns only. The first is never one that continues another: the tool calls that its results answer would be
     missing, and a model call with them would fail. For a turn that itself `continues`, the turns of that chain are all
     in, however many messages they have: without its task no model can go on. Raises `ToolChainTooLarge` where they
-    have more bytes.
+    have more bytes. `within_chain`: of a chain that is longer than the window, its newest turns rather than none.
     """
     window: list[_Fitting] = []
     for turn in newest_first:
@@ -416,7 +423,8 @@ def fit_window(
             break
         window.append(turn)
         continues = continues and turn.continues
-    while window and window[-1].continues:
-        window.pop()
+    if not within_chain or not all(turn.continues for turn in window):
+        while window and window[-1].continues:
+            window.pop()
     window.reverse()
     return window

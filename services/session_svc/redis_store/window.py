@@ -59,7 +59,9 @@ class Windows:
             [elements] = await self._scripts.run(("LRANGE", turns_key(turn.key), -read - wanted, -read - 1))
             turns += [stored_turn(element) for element in reversed(elements)]
         self._remember(turn.key, turns)
-        fitting = fit_window(turns, max_messages, self._max_bytes, continues=turn.continues)
+        fitting = fit_window(
+            turns, max_messages, self._max_bytes, continues=turn.continues, within_chain=turn.within_chain
+        )
         return [stored.turn(self._is_turn) for stored in fitting]
 
     async def _raise_lost(self, lease: Lease) -> NoReturn:

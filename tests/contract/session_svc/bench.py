@@ -112,6 +112,7 @@ class Bench:
         continues: bool = False,
         parent: str = "",
         may_cut: bool = False,
+        within_chain: bool = False,
     ) -> object:
         """Calls `TurnStore.begin` with what a test does not care about filled in."""
         turn = BeginTurn(
@@ -130,6 +131,7 @@ class Bench:
             continues=continues,
             parent_id=parent,
             may_cut=may_cut,
+            within_chain=within_chain,
         )
         return await self.turns.begin(turn, self.turns.new_waiter_id(), wait_ms)
 

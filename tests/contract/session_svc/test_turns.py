@@ -75,6 +75,22 @@ async def test_window_never_starts_with_a_result_whose_call_is_cut_off(bench: Be
     assert len((await bench.begun("t4", window=6)).window) == 3
 
 
+async def test_of_a_chain_that_is_longer_than_the_window_its_newest_turns_are_there_for_who_wants_them(
+    bench: Bench,
+) -> None:
+    await bench.turn("task")
+    for n in range(5):
+        await bench.commit(await bench.begun(f"step{n}"), continues=True)
+    assert (await bench.begun("t1", window=4)).window == []
+    await bench.turns.abort((await bench.begun("t1", window=4)).lease)
+    begun = await bench.begun("t2", window=4, within_chain=True)
+    assert begun.window == [f"step{n}".encode() + number_field(n + 2) for n in (3, 4)]
+    await bench.commit(begun)
+    assert len((await bench.begun("t3", window=4, within_chain=True)).window) == 1
+    await bench.turns.abort((await bench.begun("t3", window=4, within_chain=True)).lease)
+    assert len((await bench.begun("t4", window=1000, within_chain=True)).window) == 7
+
+
 @pytest.mark.parametrize("window", [0, 4, 1000])
 async def test_window_of_a_turn_that_continues_holds_its_whole_chain(bench: Bench, window: int) -> None:
     await bench.turn("before")

@@ -124,6 +124,7 @@ class FakeSessions:
             config.window_messages,
             sys.maxsize,
             continues=bool(request.approvals) or continues(request.messages),
+            within_chain=True,
         )
         window = tuple(message for turn in fitting for message in turn.messages)
         return Begun(

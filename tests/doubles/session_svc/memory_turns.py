@@ -195,7 +195,11 @@ class MemoryTurns:
     def _begun(self, turn: BeginTurn, stored: Stored) -> Begun:
         newest_first = reversed(stored.turns)
         window = fit_window(
-            newest_first, turn.window_messages, self._state.limits.window_bytes, continues=turn.continues
+            newest_first,
+            turn.window_messages,
+            self._state.limits.window_bytes,
+            continues=turn.continues,
+            within_chain=turn.within_chain,
         )
         lease = Lease(turn.key, turn.turn_id, stored.token, stored.until_ms)
         return Begun(stored.session, lease, [fitting.turn for fitting in window], stored.new, full=self._full(stored))

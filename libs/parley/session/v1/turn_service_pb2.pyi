@@ -216,6 +216,7 @@ class BeginTurnRequest(_message.Message):
     CONTINUES_FIELD_NUMBER: _builtins.int
     PARENT_SESSION_ID_FIELD_NUMBER: _builtins.int
     MAY_CUT_FIELD_NUMBER: _builtins.int
+    WITHIN_CHAIN_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     session_id: _builtins.str
@@ -257,6 +258,10 @@ class BeginTurnRequest(_message.Message):
     """Optional. The commit may remove turns (cut_after_turn): a session that is full is not refused with SESSION_FULL, but
     answered with `full`.
     """
+    within_chain: _builtins.bool
+    """Optional. Where all turns that fit go on with a chain of tool calls whose head does not fit, return them all the same,
+    so that the window begins with results whose calls are out of sight; no turns otherwise.
+    """
     @_builtins.property
     def idle_ttl(self) -> _duration_pb2.Duration:
         """Optional. The agent's idle TTL: 30 minutes when not set."""
@@ -295,10 +300,11 @@ class BeginTurnRequest(_message.Message):
         continues: _builtins.bool = ...,
         parent_session_id: _builtins.str = ...,
         may_cut: _builtins.bool = ...,
+        within_chain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_ttl", b"idle_ttl", "max_lifetime", b"max_lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "continues", b"continues", "idle_ttl", b"idle_ttl", "limits", b"limits", "max_lifetime", b"max_lifetime", "may_cut", b"may_cut", "metadata", b"metadata", "parent_session_id", b"parent_session_id", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "continues", b"continues", "idle_ttl", b"idle_ttl", "limits", b"limits", "max_lifetime", b"max_lifetime", "may_cut", b"may_cut", "metadata", b"metadata", "parent_session_id", b"parent_session_id", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages", "within_chain", b"within_chain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
