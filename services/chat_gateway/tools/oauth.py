@@ -63,6 +63,7 @@ class OauthCredentials:
                 raise self._failed[1]
             if self._fetch is None or self._fetch.done():
                 self._fetch = asyncio.get_running_loop().create_task(self._renew())
+                self._fetch.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left
             await asyncio.shield(self._fetch)  # others wait for it, too
         return {"Authorization": f"Bearer {self._token}"}
 
