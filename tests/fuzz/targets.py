@@ -18,7 +18,7 @@ from access.errors import Unauthenticated
 from access.jwks import FetchFailed, read_document, usable_keys
 from access.oidc import OidcTokens
 from access.oidc_settings import OidcIssuer
-from chat_gateway.http_edge.openai.chat.request import decode_request, to_turn_request
+from chat_gateway.http_edge.openai.chat.request import decode_request, extra_fields, to_turn_request
 from chat_gateway.http_edge.openai.embeddings.request import read_request
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.providers.adapter import BadAnswer, ReportedError
@@ -139,7 +139,7 @@ def redis_url(text: str) -> None:
 
 def chat_body(data: bytes) -> None:
     with suppress(ServiceError):
-        to_turn_request(decode_request(data), TurnHeaders())
+        to_turn_request(decode_request(data), TurnHeaders(), extra=extra_fields(data))
 
 
 def stored_openapi(text: str) -> None:

@@ -58,7 +58,7 @@ def decode_request(body: bytes) -> ChatCompletionRequest:
 
 def extra_fields(body: bytes) -> Mapping[str, bytes]:
     """Returns the fields of a request that was decoded that are not Parley's to understand, each as its JSON."""
-    said = _fields(body)
+    said = decode(_fields, body)
     names = said.keys() - _KNOWN
     return {name: text for name in sorted(names) if (text := bytes(said[name])) != b"null"} if names else _NO_EXTRA
 

@@ -106,6 +106,6 @@ def _is_tokens(said: object, in_all: int) -> bool:
 
 
 def _extra(body: bytes) -> Mapping[str, bytes]:
-    fields = _fields(body)
+    fields = decode(_fields, body)
     names = fields.keys() - _KNOWN
     return {name: text for name in sorted(names) if (text := bytes(fields[name])) != b"null"}

@@ -92,3 +92,8 @@ def test_credentials_of_one_user_name_no_other() -> None:
     for headers, fields in ((TurnHeaders(user_id="bob"), {}), (TurnHeaders(), {"user": "bob"})):
         with pytest.raises(UserDenied):
             read(headers=headers, **fields)
+
+
+def test_a_name_that_is_no_text_is_malformed() -> None:
+    with pytest.raises(MalformedBody):
+        read_request(b'{"model": "a", "input": "x", "\x80": 1}', TurnHeaders(), ANN)
