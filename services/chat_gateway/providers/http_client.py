@@ -30,6 +30,11 @@ _READ_BYTES = 64 * 1024
 """What has arrived and nobody has read; beyond twice as much the server is not read from."""
 
 
+_MAX_FRAMING_BYTES = 128 * 1024
+_FRAMING_SHARE = 2
+"""What an answer may have beside its body: so many bytes, and so many more for each byte of the body."""
+
+
 def _user_agent() -> str:
     known = release()
     return f"parley/{known}" if known else "parley"
@@ -59,9 +64,25 @@ class _Protocol(ResponseHandler):
     answered = False
     """Whether any byte of the answer to the last request has arrived."""
 
+    _received = 0
+    _former: aiohttp.StreamReader | None = None
+
+    def begin(self) -> None:
+        """Counts anew, for the next request over this connection."""
+        self.requests += 1
+        self.answered = False
+        self._received, self._former = 0, self._payload
+
     def data_received(self, data: bytes) -> None:
         self.answered = True
         super().data_received(data)
+        self._received += len(data)
+        body = self._payload.total_bytes if self._payload is not None and self._payload is not self._former else 0
+        if self._received - body > _MAX_FRAMING_BYTES + _FRAMING_SHARE * body:
+            # Heads that announce others (1xx), tiny chunks, extensions, trailers: each costs, and none is an answer.
+            self.set_exception(NotHttp("TooMuchFraming"))
+            if self.transport is not None:
+                self.transport.abort()
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException = _NO_CAUSE) -> None:
         self._fail_body(NotHttp(type(exc_cause).__name__))
@@ -98,8 +119,7 @@ class _Connector(aiohttp.TCPConnector):
                 if protocol.should_close or (protocol.requests and _only_new.get()):
                     connection.close()
                     continue
-                protocol.requests += 1
-                protocol.answered = False
+                protocol.begin()
                 _connection.set(protocol)
             return connection
 

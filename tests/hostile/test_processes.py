@@ -1,0 +1,283 @@
+"""Attacks of callers and providers on a gateway process with few descriptors, measured as bystander.py says.
+
+One set of services for all of them, so what one leaves behind meets the next.
+"""
+
+import contextlib
+import gzip
+import json
+import resource
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from access.api_key import new_api_key
+from tests.hostile.bystander import Bystander
+from tests.hostile.provider import ATTACKS, GOOD, hostile_provider
+from tests.servers.databases import migrated_database
+from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
+from tests.servers.system import PROVIDER, System
+
+DESCRIPTORS = 512
+SECONDS = 1.0
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+ELSEWHERE = "127.0.0.2"
+"""The source of the attacks: the bystander has another."""
+
+pytestmark = pytest.mark.timing
+
+
+@pytest.fixture(scope="module")
+def system(
+    postgres_server: PostgresServer,
+    redis_server: RedisServer,
+    logical_databases: list[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[System]:
+    key = secrets.token_urlsafe(32)
+    with (
+        hostile_provider() as url,
+        migrated_database(postgres_server) as postgres_url,
+        fresh_redis(redis_server, logical_databases) as redis_url,
+        System(
+            postgres_url,
+            redis_url,
+            folder=tmp_path_factory.mktemp("hostile"),
+            operator_key=key,
+            env={"PARLEY_AUTH": "required", "PARLEY_OPERATOR_KEY": key},
+            gateway_env={
+                "PARLEY_PROVIDERS": json.dumps({PROVIDER: {"base_url": url, "max_retries": 0, "breaker_failures": 0}}),
+                "PARLEY_GATEWAY_FIRST_TOKEN_TIMEOUT": "5",
+                "PARLEY_GATEWAY_BETWEEN_TOKENS_TIMEOUT": "5",
+                "PARLEY_GATEWAY_ANSWER_TIMEOUT": "10",
+                "PARLEY_GATEWAY_MAX_CONNECTIONS": "200",
+                "PARLEY_GATEWAY_MAX_CONNECTIONS_PER_SOURCE": "120",
+            },
+        ) as running,
+    ):
+        gateway = psutil.Process(running.gateways[0].pid)
+        gateway.rlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+        for model in (GOOD, *ATTACKS):
+            name = "hello" if model == GOOD else model
+            running.create_agent(name, model={"provider": PROVIDER, "name": model})
+        assert running.chat("hello", "Hi").status_code == 200
+        yield running
+
+
+class Attacker:
+    """Connections of one source to the gateway's HTTP port."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.key = system.operator_key
+        self._port = int(system.http_url.rpartition(":")[2])
+        self._open: list[socket.socket] = []
+
+    def connect(self) -> socket.socket:
+        made = socket.create_connection(("127.0.0.1", self._port), timeout=10, source_address=(ELSEWHERE, 0))
+        self._open.append(made)
+        return made
+
+    def send(self, data: bytes) -> socket.socket:
+        """Send what the gateway takes of it, over a new connection."""
+        made = self.connect()
+        with contextlib.suppress(OSError):
+            made.sendall(data)
+        return made
+
+    def flood(self, connection: socket.socket, piece: bytes, seconds: float = SECONDS) -> None:
+        """Send the same again and again, until the gateway has enough or the time is over."""
+        end = time.monotonic() + seconds
+        connection.settimeout(seconds)
+        with contextlib.suppress(OSError):
+            while time.monotonic() < end:
+                connection.sendall(piece)
+
+    def authorized(self, body: bytes, head: bytes = b"") -> bytes:
+        return HEAD + head + b"authorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b" % (
+            self.key.encode(), len(body), body,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        for connection in self._open:
+            connection.close()
+
+
+def chat(**fields: Any) -> bytes:
+    return json.dumps({"model": "hello", "messages": [{"role": "user", "content": "Hi"}]} | fields).encode()
+
+
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n"
+PARTS = [{"type": "x" * 30}] * 90_000
+
+
+def trailers(attacker: Attacker) -> None:
+    attacker.flood(attacker.send(CHUNKED), b"x-user-id: " + b"a" * 1000 + b"\r\n")
+    attacker.flood(attacker.send(CHUNKED + b"x: "), b"a" * 65536)
+
+
+def bodies_that_do_not_come(attacker: Attacker) -> None:
+    for _ in range(300):
+        attacker.send(HEAD + b"content-length: 1000000\r\n\r\n{")
+
+
+def heads_that_do_not_end(attacker: Attacker) -> None:
+    for _ in range(300):
+        attacker.send(HEAD + b"x: ")
+
+
+def nothing_said(attacker: Attacker) -> None:
+    for _ in range(400):
+        attacker.connect()
+
+
+def long_heads(attacker: Attacker) -> None:
+    for piece in (b"a: b\r\n" * 1000, b"a" * 65536, b"\r\n" * 30_000, b" folded\r\n" * 5000):
+        attacker.flood(attacker.send(b"GET /livez HTTP/1.1\r\n"), piece, 0.5)
+
+
+def pipelined(attacker: Attacker) -> None:
+    attacker.flood(attacker.send(b""), b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: x\r\n\r\n" * 200)
+
+
+def keys_that_nobody_made(attacker: Attacker) -> None:
+    asked = [
+        attacker.send(
+            b"GET /v1/agents HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\n\r\n" % new_api_key().encode()
+        )
+        for _ in range(100)
+    ]
+    assert {one.recv(12) for one in asked} <= {b"HTTP/1.1 401", b"HTTP/1.1 429", b"HTTP/1.1 503"}
+
+
+def refused_without_end(attacker: Attacker) -> None:
+    log = attacker.system.gateways[0].log
+    before = log.stat().st_size
+    attacker.flood(attacker.connect(), b"GET /v1/nothing HTTP/1.1\r\nhost: x\r\n\r\n" * 10)
+    for _ in range(60):
+        attacker.send(b"GET /v1/agents HTTP/1.1\r\nhost: x\r\n\r\n" * 10)
+    assert log.stat().st_size - before < 400_000
+
+
+def tiny_chunks(attacker: Attacker) -> None:
+    connection = attacker.send(HEAD + b"transfer-encoding: chunked\r\n\r\n")
+    attacker.flood(connection, b"1;" + b"e" * 10 + b"\r\n \r\n" * 1000)
+    attacker.flood(attacker.send(HEAD + b"transfer-encoding: chunked\r\n\r\n"), b"1\r\n \r\n" * 1000)
+
+
+def grpc_metadata(attacker: Attacker) -> None:
+    options = [("grpc.max_metadata_size", 64 * 1024 * 1024), ("grpc.enable_http_proxy", 0)]
+    with grpc.insecure_channel(attacker.system.grpc_target, options=options) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for _ in range(20):
+            metadata = [(f"x-{number}", "a" * 10_000) for number in range(100)]
+            with pytest.raises(grpc.RpcError):
+                stub.Check(health_pb2.HealthCheckRequest(), metadata=metadata, timeout=10)
+
+
+WITHOUT_CREDENTIALS: list[Callable[[Attacker], None]] = [
+    trailers, bodies_that_do_not_come, heads_that_do_not_end, nothing_said, long_heads, pipelined,
+    keys_that_nobody_made, refused_without_end, tiny_chunks, grpc_metadata,
+]  # fmt: skip
+
+
+def violations_that_nobody_reads(attacker: Attacker) -> None:
+    body = chat(messages=[{"role": "user", "content": PARTS}])
+    for _ in range(12):
+        attacker.send(attacker.authorized(body))
+
+
+def wide_json(attacker: Attacker) -> None:
+    for fields in (
+        {"messages": [{"role": "user", "content": "a"}] * 100_000},
+        {"response_format": {"a": [1] * 1_500_000}},
+        {"metadata": {str(number): "a" for number in range(200_000)}},
+        {"tools": [{"type": "function", "function": {"name": "a", "parameters": {"a": [{}] * 500_000}}}]},
+    ):
+        assert b" 400 " in attacker.send(attacker.authorized(chat(**fields))).recv(64)
+
+
+def wide_json_of_agents(attacker: Attacker) -> None:
+    with attacker.system.client() as client:
+        for fields in ({"parameters": {"a": [0] * 1_000_000}}, {"labels": {str(n): "a" for n in range(100_000)}}):
+            body = {"id": "wide", "name": "W", "template_id": "assistant", "model": {"provider": PROVIDER, "name": "m"}}
+            assert client.post("/v1/agents", json=body | fields).status_code == 400
+
+
+def gzip_bombs(attacker: Attacker) -> None:
+    bomb = gzip.compress(b" " * 200 * 1024 * 1024, 9)
+    for _ in range(8):
+        answer = attacker.send(attacker.authorized(bomb, b"content-encoding: gzip\r\n")).recv(64)
+        assert b" 400 " in answer or b" 413 " in answer
+
+
+def streams_that_nobody_reads(attacker: Attacker) -> None:
+    for _ in range(60):
+        attacker.send(attacker.authorized(chat(stream=True)) * 10)
+
+
+def interruptions_of_one_session(attacker: Attacker) -> None:
+    request = attacker.authorized(chat(session_id="contended"), b"x-session-busy: interrupt\r\n")
+    asked = [attacker.send(request) for _ in range(64)]
+    assert {one.recv(12) for one in asked} <= {b"HTTP/1.1 200", b"HTTP/1.1 409"}
+
+
+WITH_A_KEY: list[Callable[[Attacker], None]] = [
+    violations_that_nobody_reads, wide_json, wide_json_of_agents, gzip_bombs, streams_that_nobody_reads,
+    interruptions_of_one_session,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", [*WITHOUT_CREDENTIALS, *WITH_A_KEY], ids=lambda attack: attack.__name__)
+def test_an_attack_of_a_caller_is_no_matter_to_others(system: System, attack: Callable[[Attacker], None]) -> None:
+    attacker = Attacker(system)
+    try:
+        with Bystander(system).watching():
+            attack(attacker)
+            attacker.close()
+    finally:
+        attacker.close()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_of_a_provider_is_no_matter_to_others(system: System, attack: str) -> None:
+    found: list[tuple[bool, int, str]] = []
+
+    def ask(stream: bool) -> None:
+        with system.client() as client:
+            body = {"model": attack, "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+            answer = client.post("/v1/chat/completions", json=body)
+            found.append((stream, answer.status_code, answer.text))
+
+    asking = [threading.Thread(target=ask, args=(stream,), daemon=True) for stream in (False, True, True)]
+    with Bystander(system).watching():
+        for one in asking:
+            one.start()
+        for one in asking:
+            one.join(30)
+    assert len(found) == 3, "each is answered"
+    for stream, status, text in found:
+        if attack == "trailing" and not stream:
+            assert status == 200
+            assert "poison" not in text
+            continue
+        assert status in (200, 429, 500, 502, 503, 504)
+        assert "Traceback" not in text
+        if status != 200 or "error" in text:
+            assert "provider" in text
+    answer = system.chat("hello", "Hi")
+    assert answer.json()["choices"][0]["message"]["content"] == "good"
+
+
+def test_the_gateway_lives_and_no_fault_was_ours(system: System) -> None:
+    assert system.gateways[0].running
+    assert "Traceback" not in Path(system.gateways[0].log).read_text()
