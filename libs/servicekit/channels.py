@@ -14,7 +14,7 @@ from servicekit.rpc_status import from_rpc_error
 from servicekit.tls import Certificates, channel_credentials
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
-"""The largest message either side sends or takes."""
+"""The largest message either side sends or takes, unless it says otherwise."""
 
 KEEPALIVE_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 20_000),
@@ -24,10 +24,16 @@ KEEPALIVE_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 """Both sides send pings this often; the server tolerates twice as many (else: too_many_pings)."""
 
-MESSAGE_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-)
+MAX_ANSWER_BYTES = 96 * 1024 * 1024
+"""The largest answer of a peer with which large messages are exchanged."""
+
+
+def message_options(send: int, receive: int) -> tuple[tuple[str, int], ...]:
+    """Returns what bounds the bytes of a message in either direction."""
+    return (("grpc.max_send_message_length", send), ("grpc.max_receive_message_length", receive))
+
+
+MESSAGE_OPTIONS = message_options(MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES)
 
 # `min_reconnect_backoff` bounds one connection attempt (20 s by default), the others the pause between attempts.
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (

@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from servicekit import reflection, traces
-from servicekit.channels import KEEPALIVE_OPTIONS, MESSAGE_OPTIONS
+from servicekit.channels import KEEPALIVE_OPTIONS, MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, message_options
 from servicekit.errors import StartupError
 from servicekit.interceptors import (
     Behavior,
@@ -50,7 +50,6 @@ _MAX_HEALTH_CALLS = 64
 
 _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *KEEPALIVE_OPTIONS,
-    *MESSAGE_OPTIONS,
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.so_reuseport", 0),  # a taken port is an error, never shared
@@ -127,6 +126,7 @@ async def serving(
     registry: CollectorRegistry = REGISTRY,
     tls: Certificates | None = None,
     max_streams: int | None = None,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> AsyncIterator[GrpcServer]:
     """Serves the servicers in `add` on `settings.host:settings.grpc_port` while open.
 
@@ -137,6 +137,7 @@ async def serving(
     from the handlers they wrap (`HandlerInterceptor`). With `ready` false every service starts as NOT_SERVING, until
     `set_serving`. With `tls` the port serves TLS; where that has authorities, clients must show a certificate of
     theirs, and while authentication is off it must be one of `settings.tls_peers`.
+    A message that arrives may have `max_message_bytes`.
     `settings.health_port` reports the same health on a port of its own, without TLS. The health service itself serves
     until the drain, whatever the others do: that the process answers is what a liveness probe may ask. `STARTED`
     does so from the first time that a service serves: that is what a readiness probe may ask.
@@ -157,7 +158,11 @@ async def serving(
             *_accepting(settings, tls),
             *interceptors,
         ],
-        options=_SERVER_OPTIONS if max_streams is None else (*_SERVER_OPTIONS, *_bounded_streams(max_streams)),
+        options=(
+            *_SERVER_OPTIONS,
+            *message_options(max(max_message_bytes, MAX_ANSWER_BYTES), max_message_bytes),
+            *(() if max_streams is None else _bounded_streams(max_streams)),
+        ),
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )
     for add_to_server, servicer in add:

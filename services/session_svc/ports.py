@@ -5,7 +5,7 @@ something may then have done so or not; each says how a repeat behaves.
 """
 
 import enum
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,9 +18,11 @@ from session_svc.model.session import (
     Committed,
     CommitTurn,
     Fork,
+    KeptContent,
     Lease,
     ListPosition,
     NewSession,
+    PartContent,
     Purge,
     Removed,
     Replayed,
@@ -67,7 +69,7 @@ class TurnStore(Protocol):
     async def commit(self, commit: CommitTurn) -> Committed:
         """Stores the turn and frees the lease, both or neither. A repeat answers the same and stores nothing.
 
-        Raises `LeaseLost`, `TurnInterrupted`, `SessionFull`: nothing of the turn is stored then.
+        Raises `LeaseLost`, `TurnInterrupted`, `SessionFull`, `SessionPartsFull`: nothing of the turn is stored then.
         """
 
     async def abort(self, lease: Lease, end_event: bytes = b"") -> None:
@@ -75,6 +77,16 @@ class TurnStore(Protocol):
 
         `end_event` ends the turn's journal, where it has one. A token of 0 stands for whatever token the turn has, and
         removes the turn from the queue, too.
+        """
+
+
+class PartStore(Protocol):
+    """The contents that sessions keep beside their turns."""
+
+    async def read(self, key: SessionKey, wanted: Sequence[KeptContent]) -> list[PartContent]:
+        """Returns them in this order, without those that the session keeps no more.
+
+        Raises `SessionNotFound`; `TurnDamaged` for one that is gone though nothing has taken it out.
         """
 
 

@@ -39,8 +39,21 @@ class SessionSettings(AccessSettings):
         default=2 * 1024 * 1024, ge=1024, le=6 * 1024 * 1024, description="The largest window that BeginTurn returns."
     )
     turns_per_session: int = Field(default=10_000, ge=1, le=1_000_000, description="Turns that a session may hold.")
+    part_bytes_per_session: Bytes = Field(
+        default=256 * 1024 * 1024,
+        ge=1024 * 1024,
+        le=16 * 1024 * 1024 * 1024,
+        description="Bytes of large images, sounds and files that a session may keep, each counted once.",
+    )
+    max_message_bytes: Bytes = Field(
+        default=24 * 1024 * 1024,
+        ge=8 * 1024 * 1024,
+        le=96 * 1024 * 1024,
+        description="The largest gRPC message that is taken: at least `PARLEY_GATEWAY_MAX_PARTS_BYTES` and 2 MiB.",
+    )
     when_full: Literal["drop_oldest", "refuse"] = Field(
-        default="drop_oldest", description="What happens to a turn beyond them."
+        default="drop_oldest",
+        description="What happens to a turn beyond them: the oldest make room, or it is refused.",
     )
     replays_per_session: int = Field(
         default=1000, ge=1, le=100_000, description="Request ids that are remembered for each session."
@@ -79,6 +92,7 @@ class SessionSettings(AccessSettings):
             window_bytes=self.window_bytes,
             turns_per_session=self.turns_per_session,
             when_full=WhenFull(self.when_full),
+            part_bytes=self.part_bytes_per_session,
             replays_per_session=self.replays_per_session,
             journal=JournalBounds(keep_ms=int(self.journal_keep * 1000), max_bytes=self.journal_bytes),
         )

@@ -28,7 +28,7 @@ from session_svc.clients.config_feed import ConfigClient
 from session_svc.edge import session_servicer, turn_servicer
 from session_svc.edge.session_servicer import SessionServicer
 from session_svc.edge.turn_servicer import TurnServicer, add_turn_servicer_to_server, make_streams
-from session_svc.edge.turns_convert import is_turn
+from session_svc.edge.turns_convert import filled_turn, is_turn, named_parts
 from session_svc.follower import Follower
 from session_svc.journal import Journals
 from session_svc.metrics import Metrics
@@ -42,6 +42,7 @@ from session_svc.redis_store.durability import Durability
 from session_svc.redis_store.indexes import IndexAdditions
 from session_svc.redis_store.journal import RedisJournals
 from session_svc.redis_store.limits import RedisLimits
+from session_svc.redis_store.parts import RedisParts, TurnParts
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.sweeper import Sweeper
@@ -72,6 +73,7 @@ class _Stores:
     turns: RedisTurns
     journals: RedisJournals
     sessions: RedisSessions
+    parts: RedisParts
     agents: RedisAgents
     limits: RedisLimits
 
@@ -97,7 +99,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         audited = access.authenticator is not None
         served = AuditedSessions(stores.sessions, stores.agents, metrics, AuditClient(channel)) if audited else sessions
         journals = Journals(stores.journals)
-        servicer = TurnServicer(turns, journals)
+        servicer = TurnServicer(turns, journals, stores.parts)
         streams = make_streams(servicer)
         health = RedisHealth(stores.link, metrics, streams)
         await health.probe()
@@ -114,6 +116,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
                 ready=health.up,
                 on_end=lambda: _end(streams, turns, journals),
                 tls=tls,
+                max_message_bytes=settings.max_message_bytes,
             )
         )
         background = await stack.enter_async_context(Background())
@@ -134,22 +137,36 @@ async def _stores(
     stack: contextlib.AsyncExitStack, settings: SessionSettings, limits: SessionBounds, metrics: Metrics
 ) -> _Stores:
     commit_links = COMMIT_CONNECTIONS if settings.wait_replicas else 0
-    [link, *more], dial = await stack.enter_async_context(open_redis(settings.redis_url, 1 + commit_links))
+    [link, large_link, *more], dial = await stack.enter_async_context(open_redis(settings.redis_url, 2 + commit_links))
     wakes = await stack.enter_async_context(RedisWakes(dial).open())
     scripts, index_additions = RedisScripts(link, metrics.redis_call, metrics.damaged), IndexAdditions()
     metrics.redis_waiting(lambda: scripts.under_way)
     waiting = [RedisScripts(other, metrics.redis_call, metrics.damaged) for other in more] or [scripts]
     durability = Durability(waiting, settings.wait_replicas, int(settings.wait_timeout * 1000))
+    parts = RedisParts(
+        RedisScripts(large_link, metrics.redis_call, metrics.damaged), TurnParts(named_parts, filled_turn)
+    )
+    large = Durability([parts.scripts], settings.wait_replicas, int(settings.wait_timeout * 1000))
     compressing = settings.compress_turns
-    turns = RedisTurns(scripts, wakes, limits, index_additions, durability, compressing=compressing, is_turn=is_turn)
+    turns = RedisTurns(
+        scripts, wakes, limits, index_additions, durability, compressing=compressing, is_turn=is_turn, large=large
+    )
     return _Stores(
         link=link,
         index_additions=index_additions,
         turns=turns,
         journals=RedisJournals(scripts, wakes, limits.journal),
         sessions=RedisSessions(
-            scripts, turns, limits, index_additions, durability, compressing=compressing, is_turn=is_turn
+            scripts,
+            turns,
+            limits,
+            index_additions,
+            durability,
+            compressing=compressing,
+            is_turn=is_turn,
+            parts=parts,
         ),
+        parts=parts,
         agents=RedisAgents(scripts, durability),
         limits=RedisLimits(scripts, wakes, limits.limit_times()),
     )

@@ -48,6 +48,8 @@ def fill_session(message: session_service_pb2.Session, stored: Session) -> None:
     message.turn_count = stored.turn_count
     message.message_count = stored.message_count
     message.pinned_revision = stored.pinned_revision
+    if stored.part_bytes:
+        message.part_bytes = stored.part_bytes
     used, usage = stored.usage, message.usage
     usage.prompt_tokens = used.prompt_tokens
     usage.completion_tokens = used.completion_tokens
@@ -154,7 +156,7 @@ def turn_query(request: session_service_pb2.ListMessagesRequest) -> TurnQuery:
             case _:
                 raise InvalidPageToken
     size = min(request.page_size or _DEFAULT_PAGE, _MAX_TURNS)
-    return TurnQuery(key, request.user_id, start, size, newest_first)
+    return TurnQuery(key, request.user_id, start, size, newest_first, request.omit_parts)
 
 
 def turn_page_token(query: TurnQuery, number: int | None) -> str:

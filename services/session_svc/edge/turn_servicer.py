@@ -17,6 +17,7 @@ from session_svc.edge import journal_convert
 from session_svc.edge import turns_convert as convert
 from session_svc.edge.times import seconds, timestamp
 from session_svc.journal import Journals
+from session_svc.ports import PartStore
 from session_svc.turns import Turns
 
 NAME = pb.DESCRIPTOR.services_by_name["TurnService"].full_name
@@ -34,15 +35,20 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TurnServicer:
     """Serves TurnService. BeginTurn and WatchTurn answer bytes, because what is stored is never parsed here."""
 
-    def __init__(self, turns: Turns, journals: Journals) -> None:
+    def __init__(self, turns: Turns, journals: Journals, parts: PartStore) -> None:
         self._turns = turns
         self._journals = journals
+        self._parts = parts
 
     async def BeginTurn(self, request: pb.BeginTurnRequest, context: Context) -> bytes:
         turn = convert.begin_turn(request)
         if turn.stateless:
             return convert.stateless_on_the_wire(await self._turns.begin_stateless(turn, context.time_remaining()))
         return convert.begun_on_the_wire(await self._turns.begin(turn, context.time_remaining()))
+
+    async def ReadParts(self, request: pb.ReadPartsRequest, context: Context) -> bytes:
+        key, wanted = convert.read_parts(request)
+        return convert.parts_on_the_wire(await self._parts.read(key, wanted))
 
     async def RenewTurn(self, request: pb.RenewTurnRequest, context: Context) -> pb.RenewTurnResponse:
         renewed = await self._turns.renew(convert.lease(request.lease), seconds(request.hold))
@@ -85,6 +91,7 @@ def add_turn_servicer_to_server(servicer: tuple[TurnServicer, CallStreams], serv
     unary, streams = servicer
     handlers = {
         "BeginTurn": _handler(unary.BeginTurn, pb.BeginTurnRequest, None),
+        "ReadParts": _handler(unary.ReadParts, pb.ReadPartsRequest, None),
         "RenewTurn": _handler(unary.RenewTurn, pb.RenewTurnRequest, pb.RenewTurnResponse),
         "CommitTurn": _handler(unary.CommitTurn, pb.CommitTurnRequest, pb.CommitTurnResponse),
         "AbortTurn": _handler(unary.AbortTurn, pb.AbortTurnRequest, pb.AbortTurnResponse),

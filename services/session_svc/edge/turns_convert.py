@@ -1,5 +1,7 @@
 """Between the messages of TurnService and session_svc's own values. Requests are checked here by the rules."""
 
+from collections.abc import Mapping, Sequence
+
 from google.protobuf.json_format import MessageToJson, SerializeToJsonError
 from google.protobuf.message import DecodeError, Message
 
@@ -20,7 +22,9 @@ from session_svc.model.session import (
     Begun,
     Committed,
     CommitTurn,
+    KeptContent,
     Lease,
+    PartContent,
     Replayed,
     RequestMark,
     SessionKey,
@@ -30,6 +34,8 @@ from session_svc.model.session import (
 
 # Field numbers of BeginTurnResponse that hold stored bytes, as tags of length-delimited fields.
 _WINDOW_TAG = bytes_tag(turn_service_pb2.BeginTurnResponse.WINDOW_FIELD_NUMBER)
+_PARTS_TAG = bytes_tag(turn_service_pb2.ReadPartsResponse.PARTS_FIELD_NUMBER)
+_CONTENT_TAG = bytes_tag(message_pb2.PartContent.CONTENT_FIELD_NUMBER)
 _REPLAYED_TAG = bytes_tag(turn_service_pb2.BeginTurnResponse.REPLAYED_TURN_FIELD_NUMBER)
 
 
@@ -198,6 +204,7 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
     turn.ClearField("number")
     turn.id = held.turn_id
     data = turn.SerializeToString()
+    parts = _parts(turn, request.parts)
     if len(data) > rules.MAX_TURN_BYTES:
         raise MessageTooLarge(f"the turn has {len(data)} bytes", limit=rules.MAX_TURN_BYTES)
     return CommitTurn(
@@ -218,7 +225,68 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
         history_digest=request.history_digest,
         cut_after=request.cut_after_turn if request.HasField("cut_after_turn") else None,
         end_event=end_event,
+        parts=parts,
     )
+
+
+def read_parts(request: turn_service_pb2.ReadPartsRequest) -> tuple[SessionKey, list[KeptContent]]:
+    """Returns the session, and what is asked for. Raises `InvalidArgument`."""
+    key = SessionKey(request.project or DEFAULT_PROJECT, request.session_id)
+    rules.check_key(key, "", "session_id")
+    wanted = [KeptContent(one.digest, one.size) for one in request.kept]
+    rules.check_kept(wanted)
+    return key, wanted
+
+
+def parts_on_the_wire(parts: Sequence[PartContent]) -> bytes:
+    """Returns a serialized ReadPartsResponse, whose contents are copied once."""
+    pieces: list[bytes] = []
+    for part in parts:
+        head = message_pb2.PartContent(digest=part.digest).SerializeToString()
+        size = varint(len(part.content))
+        length = len(head) + len(_CONTENT_TAG) + len(size) + len(part.content)
+        pieces += (_PARTS_TAG, varint(length), head, _CONTENT_TAG, size, part.content)
+    return b"".join(pieces)
+
+
+def named_parts(data: bytes) -> list[KeptContent]:
+    """Returns the contents that a stored turn names and does not hold."""
+    return [KeptContent(part.kept.digest, part.kept.size) for part in _kept(message_pb2.Turn.FromString(data))]
+
+
+def filled_turn(data: bytes, contents: Mapping[bytes, bytes]) -> bytes:
+    """Returns a stored turn with those of the contents that it names."""
+    turn, changed = message_pb2.Turn.FromString(data), False
+    for part in _kept(turn):
+        content = contents.get(part.kept.digest)
+        if content is None:
+            continue
+        said = content.decode("utf-8", "replace")
+        match part.WhichOneof("part"):
+            case "image_url":
+                part.image_url.url = said
+            case "input_audio":
+                part.input_audio.data = said
+            case "file":
+                part.file.data = said
+        part.ClearField("kept")
+        changed = True
+    return turn.SerializeToString() if changed else data
+
+
+def _kept(turn: message_pb2.Turn) -> list[message_pb2.ContentPart]:
+    return [part for message in turn.messages if message.parts for part in message.parts if part.HasField("kept")]
+
+
+def _parts(turn: message_pb2.Turn, given: Sequence[message_pb2.PartContent]) -> tuple[PartContent, ...]:
+    """Returns the contents that come with a turn. Raises `InvalidArgument` unless they are those that it names."""
+    named = {part.kept.digest: part.kept.size for part in _kept(turn)}
+    if not (named or given):
+        return ()
+    parts = tuple([PartContent(part.digest, part.content) for part in given])
+    if {part.digest: len(part.content) for part in parts} != named or len(parts) != len(named):
+        raise InvalidArgument([Violation("parts", "must be the contents that the turn names, each once")])
+    return parts
 
 
 def _tokens(count: int) -> int:

@@ -166,6 +166,19 @@ class ToolChainTooLarge(MessageTooLarge):
         super().__init__("the tool calls and results that this turn goes on with are larger than a window may be")
 
 
+class SessionPartsFull(ServiceError):
+    """The session keeps as many bytes of images, audio and files as it may. `limit` is in bytes."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = Reason.SESSION_FULL
+
+    def __init__(self, session_id: str, limit: int) -> None:
+        super().__init__(
+            f"session {session_id!r} keeps at most {limit} bytes of images, audio and files",
+            metadata={"session_id": session_id, "limit": str(limit)},
+        )
+
+
 class IdempotencyKeyReused(ServiceError):
     """The same request id came with another digest."""
 

@@ -13,12 +13,14 @@ from contract.fields import (
     check_turn_id,
     check_user_id,
 )
+from contract.messages import DIGEST_BYTES
 from servicekit.errors import Violations
 from session_svc.model.limits import TurnLimit
 from session_svc.model.session import (
     LONGEST_LIFETIME_MS,
     BeginTurn,
     Fork,
+    KeptContent,
     Lease,
     NewSession,
     Purge,
@@ -39,6 +41,8 @@ MAX_TOKENS = 2**31
 MAX_WINDOW_MESSAGES = 1000
 MAX_DIGEST_BYTES = 64
 MAX_LIMITS = 8
+MAX_PARTS_A_READ = 500
+MAX_READ_BYTES = 64 * 1024 * 1024
 MAX_SUBJECT = 200
 MAX_REQUESTS = 1_000_000
 MAX_CONCURRENT = 100_000
@@ -240,6 +244,19 @@ def check_fork(fork: Fork) -> None:
     check_user_id(found, "user_id", fork.user_id)
     if fork.up_to < 0:
         found.add("up_to_turn", "must not be negative")
+    found.check()
+
+
+def check_kept(wanted: Sequence[KeptContent]) -> None:
+    """Raises `InvalidArgument` for what can't name contents."""
+    found = Violations()
+    if not 1 <= len(wanted) <= MAX_PARTS_A_READ:
+        found.add("kept", f"must have 1 to {MAX_PARTS_A_READ} contents")
+    for index, one in enumerate(wanted[:MAX_PARTS_A_READ]):
+        if len(one.digest) != DIGEST_BYTES:
+            found.add(f"kept[{index}].digest", f"must be {DIGEST_BYTES} bytes")
+    if sum(max(one.size, 0) for one in wanted) > MAX_READ_BYTES:
+        found.add("kept", f"must have at most {MAX_READ_BYTES} bytes")
     found.check()
 
 

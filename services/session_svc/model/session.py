@@ -72,6 +72,8 @@ class Session:
     metadata: Mapping[str, str] = field(default_factory=dict)
     history_digest: bytes = b""
     """What the commit of the newest turn gave; empty where it gave none."""
+    part_bytes: int = 0
+    """Of the contents that it keeps beside its turns."""
 
     @property
     def turn_count(self) -> int:
@@ -183,6 +185,22 @@ class Waiting:
 
 
 @value
+class KeptContent:
+    """A content that turns name and do not hold: its digest, and how many bytes it has."""
+
+    digest: bytes
+    size: int
+
+
+@value
+class PartContent:
+    """Such a content."""
+
+    digest: bytes
+    content: bytes
+
+
+@value
 class CommitTurn:
     """What CommitTurn is asked for.
 
@@ -203,6 +221,8 @@ class CommitTurn:
     """Turns behind this number are removed first."""
     end_event: bytes = b""
     """Ends the turn's journal, where it has one."""
+    parts: tuple[PartContent, ...] = ()
+    """The contents that the turn names, each once."""
 
 
 @value
@@ -291,6 +311,8 @@ class TurnQuery:
     start: int | None = None
     size: int = 50
     newest_first: bool = False
+    omit_parts: bool = False
+    """Whether contents that are kept beside the turns are left out."""
 
 
 @value
@@ -371,6 +393,8 @@ class SessionBounds:
     replays_per_session: int = 1_000
     replay_ms: int = 24 * 60 * 60 * 1000
     journal: JournalBounds = field(default_factory=JournalBounds)
+    part_bytes: int = 256 * 1024 * 1024
+    """Of the contents that a session keeps beside its turns."""
 
     def limit_times(self) -> LimitTimes:
         """Returns how long turns hold their places in limits: a place never ends before its lease."""

@@ -8,14 +8,14 @@ from session_svc.model.session import SessionKey
 
 AGENTS_KEY = "agents"
 CURSOR_KEY = "follower:cursor"
-SESSION_KEYS = 5
+SESSION_KEYS = 6
 """The keys of one session."""
 
 
 def session_keys(key: SessionKey) -> tuple[str, ...]:
     """Returns the keys of a session, in the order in which its scripts take them."""
     tag = f"{{{key.project}:{key.session_id}}}"
-    return (f"{tag}:meta", f"{tag}:turns", f"{tag}:replay", f"{tag}:queue", f"{tag}:journal")
+    return (f"{tag}:meta", f"{tag}:turns", f"{tag}:replay", f"{tag}:queue", f"{tag}:journal", f"{tag}:parts")
 
 
 def limit_keys(project: str, subject: str) -> tuple[str, ...]:
@@ -54,6 +54,11 @@ def aside_key(key: str) -> str:
 def turns_key(key: SessionKey) -> str:
     """Returns where a session's turns are."""
     return f"{{{key.project}:{key.session_id}}}:turns"
+
+
+def parts_key(key: SessionKey) -> str:
+    """Returns where the contents are that a session keeps beside its turns."""
+    return f"{{{key.project}:{key.session_id}}}:parts"
 
 
 def fence_key(project: str, agent_uid: str) -> str:

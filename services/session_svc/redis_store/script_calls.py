@@ -43,7 +43,10 @@ class Renew(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """commit.lua. `turn` and `flags` are as `turn_codec.body_of` returns them; `-` cuts nothing."""
+    """commit.lua. `turn` and `flags` are as `turn_codec.body_of` returns them; `-` cuts nothing.
+
+    The digests and contents of the turn's parts come behind.
+    """
 
     token: int
     turn_id: str
@@ -69,6 +72,7 @@ class Commit(NamedTuple):
     cut_after: int | str
     end_event: bytes
     keep_ms: int
+    max_part_bytes: int
 
 
 class Abort(NamedTuple):
@@ -169,6 +173,14 @@ class Append(NamedTuple):
     complete: int
 
 
+class AppendParts(NamedTuple):
+    """append_parts.lua; the turn's number, digest and content of each come behind."""
+
+    token: int
+    turn_id: str
+    lease_ms: int
+
+
 class Confirm(NamedTuple):
     """confirm.lua."""
 
@@ -230,6 +242,7 @@ SessionCall: TypeAlias = (
     | Cut
     | Delete
     | Append
+    | AppendParts
     | Confirm
     | Replayed
 )
@@ -239,7 +252,7 @@ Call: TypeAlias = SessionCall | IndexCall | LimitCall
 
 SESSION_CALLS: tuple[type[SessionCall], ...] = (
     Begin, Renew, Commit, Abort, AppendEvents, ReadEvents, Leave,
-    Create, Read, Update, Cut, Delete, Append, Confirm, Replayed,
+    Create, Read, Update, Cut, Delete, Append, AppendParts, Confirm, Replayed,
 )  # fmt: skip
 OTHER_CALLS: tuple[type[Call], ...] = (Sweep, LimitTake, LimitKeep, LimitFree)
 
@@ -267,6 +280,7 @@ class SessionFields(NamedTuple):
     history: bytes | None
     reasoning: bytes | None
     cache_write: bytes | None
+    parts: bytes | None
 
 
 class BeginOk(NamedTuple):
@@ -324,6 +338,10 @@ class Reused(NamedTuple):
 
 class SessionIsFull(NamedTuple):
     """The session has all the turns that it may keep."""
+
+
+class PartsFull(NamedTuple):
+    """The session has all the bytes of parts that it may keep."""
 
 
 class RenewOk(NamedTuple):
@@ -431,7 +449,13 @@ REPLIES: Mapping[type[Call], Mapping[bytes, Any]] = {
         b"session_full": SessionIsFull,
     },
     Renew: {b"ok": RenewOk, b"interrupted": Interrupted, b"lost": Lost},
-    Commit: {b"ok": CommitOk, b"interrupted": Interrupted, b"lost": Lost, b"session_full": SessionIsFull},
+    Commit: {
+        b"ok": CommitOk,
+        b"interrupted": Interrupted,
+        b"lost": Lost,
+        b"session_full": SessionIsFull,
+        b"parts_full": PartsFull,
+    },
     AppendEvents: {b"ok": EventsAdded, b"interrupted": Interrupted, b"lost": Lost, b"full": JournalFull},
     ReadEvents: {b"ok": EventsRead, b"missing": Missing},
     Create: {b"ok": SessionOk, b"exists": Exists},
@@ -439,6 +463,7 @@ REPLIES: Mapping[type[Call], Mapping[bytes, Any]] = {
     Update: {b"ok": SessionOk, b"missing": Missing},
     Cut: {b"ok": SessionOk, b"missing": Missing, b"busy": Busy, b"not_last": NotLast},
     Append: {b"ok": SessionOk, b"lost": Lost},
+    AppendParts: {b"ok": SessionOk, b"lost": Lost},
     Replayed: {b"replay": Replay, b"none": NoReplay},
     LimitTake: {
         b"granted": Granted,

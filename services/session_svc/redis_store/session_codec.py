@@ -47,6 +47,7 @@ def _session_of(key: SessionKey, fields: SessionFields) -> Session:
         int(fields.pinned or 0),
         json.loads(fields.metadata) if fields.metadata else {},
         _history_digest(fields),
+        int(fields.parts or 0),
     )
 
 

@@ -26,6 +26,7 @@ from session_svc.model.session import (
     BeginTurn,
     Begun,
     Fork,
+    KeptContent,
     Lease,
     ListPosition,
     NewSession,
@@ -45,6 +46,7 @@ from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.indexes import IndexAdditions, KnownAgents, now_ms
 from session_svc.redis_store.keys import children_index, fence_key, index_keys, narrowest_index, turns_key
+from session_svc.redis_store.parts import RedisParts
 from session_svc.redis_store.script_calls import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import metadata_text, session_of
@@ -101,6 +103,7 @@ class RedisSessions:
         *,
         compressing: bool = True,
         is_turn: IsTurn = lambda data: True,
+        parts: RedisParts | None = None,
     ) -> None:
         self._scripts = scripts
         self._is_turn = is_turn
@@ -110,6 +113,7 @@ class RedisSessions:
         self._index_additions = index_additions
         self._durability = durability or Durability([scripts])
         self._compressing = compressing
+        self._parts = parts or RedisParts(scripts)
 
     async def create(self, session: NewSession) -> Session:
         key, score = session.key, now_ms()
@@ -191,6 +195,7 @@ class RedisSessions:
         number = begin if query.start is None else query.start
         if not query.newest_first:
             number = max(number, session.first_turn)
+        with_parts = session.part_bytes > 0 and not query.omit_parts
         found: list[bytes] = []
         size_bytes = 0
         while session.first_turn <= number <= session.last_turn and len(found) < query.size:
@@ -199,15 +204,24 @@ class RedisSessions:
             elements = await self._read_turns(session, max(low, session.first_turn), high)
             for element in elements[::step]:
                 stored = stored_turn(element)
-                size_bytes += stored.size
+                turn = stored.turn(self._is_turn)
+                size_bytes += stored.size + (self._part_bytes(turn) if with_parts else 0)
                 if found and size_bytes > PAGE_BYTES:
-                    return TurnPage(found, stored.number, session.expire_ms)
-                found.append(stored.turn(self._is_turn))
+                    return await self._page(session, found, stored.number, with_parts)
+                found.append(turn)
                 number = stored.number + step
             if not elements:
                 break
         more = session.first_turn <= number <= session.last_turn
-        return TurnPage(found, number if more else None, session.expire_ms)
+        return await self._page(session, found, number if more else None, with_parts)
+
+    def _part_bytes(self, turn: bytes) -> int:
+        return sum(part.size for part in self._parts.form.named(turn))
+
+    async def _page(self, session: Session, turns: list[bytes], after: int | None, with_parts: bool) -> TurnPage:
+        if with_parts:
+            turns = await self._parts.filled(session.key, turns)
+        return TurnPage(turns, after, session.expire_ms)
 
     async def turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> tuple[bytes, Session]:
         session = await self.get(key, user_id)
@@ -216,7 +230,10 @@ class RedisSessions:
             low = max(high - TURNS_A_READ + 1, session.first_turn)
             for element in reversed(await self._read_turns(session, low, high)):
                 if id_sum_of(element) == wanted:
-                    return stored_turn(element).turn(self._is_turn), session
+                    turn = stored_turn(element).turn(self._is_turn)
+                    if session.part_bytes:
+                        [turn] = await self._parts.filled(key, [turn])
+                    return turn, session
             high = low - 1
         raise StoredTurnNotFound(turn_id)
 
@@ -328,6 +345,8 @@ class RedisSessions:
             complete = number > last
             if not elements and not complete:
                 raise RedisUnavailable
+            if source.part_bytes and elements:
+                await self._copy_parts(source, elements, lease)
             append = calls.Append(
                 token=lease.token,
                 turn_id=lease.turn_id,
@@ -366,6 +385,34 @@ class RedisSessions:
         )
         sessions = sum(max(answer[0], 0) for answer in answers)
         return Removed(sessions + below.sessions, sum(answer[1] for answer in answers) + below.turns)
+
+    async def _copy_parts(self, source: Session, elements: Sequence[bytes], lease: Lease) -> None:
+        """Copies the contents that the turns name, some at a time."""
+        wanted: list[tuple[int, KeptContent]] = []
+        for element in elements:
+            stored = stored_turn(element)
+            named = self._parts.form.named(stored.turn(self._is_turn))
+            wanted += [(stored.number, one) for one in {one.digest: one for one in named}.values()]
+        while wanted:
+            batch, size = [wanted.pop(0)], 0
+            while wanted and size + batch[-1][1].size + wanted[0][1].size <= PAGE_BYTES:
+                size += batch[-1][1].size
+                batch.append(wanted.pop(0))
+            contents = await self._parts.read(source.key, [one for _, one in batch])
+            by_digest = {part.digest: part.content for part in contents}
+            call = calls.AppendParts(token=lease.token, turn_id=lease.turn_id, lease_ms=self._limits.lease_ms)
+            more = [
+                argument
+                for number, one in batch
+                if one.digest in by_digest
+                for argument in (number, one.digest, by_digest[one.digest])
+            ]
+            if not more:
+                continue
+            scripts = self._parts.scripts
+            [answer] = await scripts.run(scripts.command(lease.key, call, *more))
+            if type(reply_of(calls.AppendParts, answer)) is not calls.SessionOk:
+                raise LeaseLost(lease.key.session_id)
 
     async def _read_turns(self, session: Session, low: int, high: int) -> list[bytes]:
         """Returns the elements of these turns, oldest first, fewer where the oldest have been dropped meanwhile."""

@@ -12,6 +12,7 @@ from session_svc.model.errors import (
     SessionBusy,
     SessionFull,
     SessionNotFound,
+    SessionPartsFull,
     TurnDamaged,
     TurnInterrupted,
     TurnQueueFull,
@@ -57,7 +58,9 @@ class RedisTurns:
         *,
         compressing: bool = True,
         is_turn: IsTurn = lambda data: True,
+        large: Durability | None = None,
     ) -> None:
+        """Commits with contents of parts go by `large`."""
         self._scripts = scripts
         self._is_turn = is_turn
         self._wakes = wakes
@@ -66,6 +69,7 @@ class RedisTurns:
         self._index_additions = index_additions
         self._windows = Windows(scripts, limits.window_bytes, is_turn)
         self._durability = durability or Durability([scripts])
+        self._large = large or self._durability
         self._compressing = compressing
 
     def new_waiter_id(self) -> str:
@@ -148,10 +152,11 @@ class RedisTurns:
     async def commit(self, commit: CommitTurn) -> Committed:
         """A lost connection is followed by one repeat, which says what happened."""
         command = self._commit_command(commit)
+        durability = self._large if commit.parts else self._durability
         try:
-            answer, kept = await self._durability.run(command)
+            answer, kept = await durability.run(command)
         except RedisUnavailable:
-            answer, kept = await self._durability.run(command)
+            answer, kept = await durability.run(command)
         session_id = commit.lease.key.session_id
         reply = reply_of(calls.Commit, answer)
         if type(reply) is calls.CommitOk:
@@ -161,6 +166,8 @@ class RedisTurns:
         match reply:
             case calls.SessionIsFull():
                 raise SessionFull(session_id, self._limits.turns_per_session)
+            case calls.PartsFull():
+                raise SessionPartsFull(session_id, self._limits.part_bytes)
             case calls.Interrupted():
                 raise TurnInterrupted(session_id)
         raise LeaseLost(session_id)
@@ -253,8 +260,10 @@ class RedisTurns:
             cut_after="-" if commit.cut_after is None else commit.cut_after,
             end_event=commit.end_event,
             keep_ms=limits.journal.keep_ms,
+            max_part_bytes=limits.part_bytes,
         )
-        return self._scripts.command(commit.lease.key, call)
+        contents = [one for part in commit.parts for one in (part.digest, part.content)] if commit.parts else ()
+        return self._scripts.command(commit.lease.key, call, *contents)
 
     async def _outcome(self, turn: BeginTurn, answer: Any, elements: list[bytes]) -> Begun | Replayed | Waiting | None:
         """Returns what a script's answer means, None to ask again; raises what it refused with."""

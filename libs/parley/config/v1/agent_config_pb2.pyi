@@ -795,20 +795,31 @@ class MemoryPolicy(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_MESSAGES_FIELD_NUMBER: _builtins.int
+    MAX_PARTS_FIELD_NUMBER: _builtins.int
     max_messages: _builtins.int
     """Optional. The most messages of history in the window: 0 (none) to 1000; 40 when not set."""
+    max_parts: _builtins.int
+    """Optional. The most large images, sounds and files of earlier turns that the window sends, newest first: 0 to 100; 8
+    when not set. A short note stands for each of the others.
+    """
     def __init__(
         self,
         *,
         max_messages: _builtins.int | None = ...,
+        max_parts: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_messages", b"_max_messages", "max_messages", b"max_messages"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_messages", b"_max_messages", "_max_parts", b"_max_parts", "max_messages", b"max_messages", "max_parts", b"max_parts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_messages", b"_max_messages", "max_messages", b"max_messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_messages", b"_max_messages", "_max_parts", b"_max_parts", "max_messages", b"max_messages", "max_parts", b"max_parts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_messages: _TypeAlias = _typing.Literal["max_messages"]  # noqa: Y015
     _WhichOneofArgType__max_messages: _TypeAlias = _typing.Literal["_max_messages", b"_max_messages"]  # noqa: Y015
+    _WhichOneofReturnType__max_parts: _TypeAlias = _typing.Literal["max_parts"]  # noqa: Y015
+    _WhichOneofArgType__max_parts: _TypeAlias = _typing.Literal["_max_parts", b"_max_parts"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_messages) -> _WhichOneofReturnType__max_messages | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_parts) -> _WhichOneofReturnType__max_parts | None: ...
 
 Global___MemoryPolicy: _TypeAlias = MemoryPolicy  # noqa: Y015
 

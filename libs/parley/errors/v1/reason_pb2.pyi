@@ -107,7 +107,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     Metadata: template_id, template_version.
     """
     REASON_SESSION_FULL: _Reason.ValueType  # 84
-    """FAILED_PRECONDITION. The session has as many turns as it may keep. Metadata: session_id, limit."""
+    """FAILED_PRECONDITION. The session has as many turns, or as many bytes of parts, as it may keep. Metadata: session_id,
+    limit.
+    """
     REASON_PROJECT_IN_USE: _Reason.ValueType  # 85
     """FAILED_PRECONDITION. The project can't be deleted. Metadata: project."""
     REASON_TOOL_SERVER_IN_USE: _Reason.ValueType  # 86
@@ -198,7 +200,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_INTERNAL: _Reason.ValueType  # 181
     """INTERNAL. A fault of this service. Its log has the details."""
     REASON_TURN_DAMAGED: _Reason.ValueType  # 182
-    """DATA_LOSS. A stored turn that the call needs is damaged, or was written by a later release. Metadata: turn_number."""
+    """DATA_LOSS. A stored turn that the call needs is damaged, or was written by a later release; or a content that is kept
+    beside it is gone. Metadata: turn_number.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. The name of a value, without its prefix, is the `reason` of the `google.rpc.ErrorInfo` that comes with the status,
@@ -290,7 +294,9 @@ REASON_TEMPLATE_NOT_BUILDABLE: Reason.ValueType  # 83
 Metadata: template_id, template_version.
 """
 REASON_SESSION_FULL: Reason.ValueType  # 84
-"""FAILED_PRECONDITION. The session has as many turns as it may keep. Metadata: session_id, limit."""
+"""FAILED_PRECONDITION. The session has as many turns, or as many bytes of parts, as it may keep. Metadata: session_id,
+limit.
+"""
 REASON_PROJECT_IN_USE: Reason.ValueType  # 85
 """FAILED_PRECONDITION. The project can't be deleted. Metadata: project."""
 REASON_TOOL_SERVER_IN_USE: Reason.ValueType  # 86
@@ -381,5 +387,7 @@ Metadata: none.
 REASON_INTERNAL: Reason.ValueType  # 181
 """INTERNAL. A fault of this service. Its log has the details."""
 REASON_TURN_DAMAGED: Reason.ValueType  # 182
-"""DATA_LOSS. A stored turn that the call needs is damaged, or was written by a later release. Metadata: turn_number."""
+"""DATA_LOSS. A stored turn that the call needs is damaged, or was written by a later release; or a content that is kept
+beside it is gone. Metadata: turn_number.
+"""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

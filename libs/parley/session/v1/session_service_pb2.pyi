@@ -89,6 +89,7 @@ class Session(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     IDLE_TTL_FIELD_NUMBER: _builtins.int
     MAX_LIFETIME_FIELD_NUMBER: _builtins.int
+    PART_BYTES_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Output only. The project."""
     id: _builtins.str
@@ -107,6 +108,8 @@ class Session(_message.Message):
     """Output only. Messages stored."""
     pinned_revision: _builtins.int
     """Optional. The revision that its turns run on; the current one when 0."""
+    part_bytes: _builtins.int
+    """Output only. Bytes of the images, audio and files that it keeps beside its turns, each counted once."""
     @_builtins.property
     def usage(self) -> _message_pb2.Usage:
         """Output only. Tokens of all turns."""
@@ -158,10 +161,11 @@ class Session(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         idle_ttl: _duration_pb2.Duration | None = ...,
         max_lifetime: _duration_pb2.Duration | None = ...,
+        part_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "idle_ttl", b"idle_ttl", "last_activity_time", b"last_activity_time", "max_lifetime", b"max_lifetime", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "agent_uid", b"agent_uid", "create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "idle_ttl", b"idle_ttl", "last_activity_time", b"last_activity_time", "max_lifetime", b"max_lifetime", "message_count", b"message_count", "metadata", b"metadata", "pinned_revision", b"pinned_revision", "project", b"project", "turn_count", b"turn_count", "usage", b"usage", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "agent_uid", b"agent_uid", "create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "idle_ttl", b"idle_ttl", "last_activity_time", b"last_activity_time", "max_lifetime", b"max_lifetime", "message_count", b"message_count", "metadata", b"metadata", "part_bytes", b"part_bytes", "pinned_revision", b"pinned_revision", "project", b"project", "turn_count", b"turn_count", "usage", b"usage", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -530,6 +534,7 @@ class ListMessagesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
+    OMIT_PARTS_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     session_id: _builtins.str
@@ -542,6 +547,11 @@ class ListMessagesRequest(_message.Message):
     """Optional. The next_page_token of the page before."""
     order: Global___Order.ValueType
     """Optional. Oldest first when not set."""
+    omit_parts: _builtins.bool
+    """Optional. Leave out contents that are kept beside the turns; parts then have `kept` in place of them. Without it a
+    page ends before it is larger than 4 MiB with them, unless it has one turn only; parts whose content the session
+    keeps no more have `kept`.
+    """
     def __init__(
         self,
         *,
@@ -551,10 +561,11 @@ class ListMessagesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         order: Global___Order.ValueType = ...,
+        omit_parts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "page_size", b"page_size", "page_token", b"page_token", "project", b"project", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["omit_parts", b"omit_parts", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "project", b"project", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

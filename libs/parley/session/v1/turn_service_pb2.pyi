@@ -442,6 +442,7 @@ class CommitTurnRequest(_message.Message):
     HISTORY_DIGEST_FIELD_NUMBER: _builtins.int
     CUT_AFTER_TURN_FIELD_NUMBER: _builtins.int
     END_EVENT_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Optional. The request id of BeginTurn."""
     request_digest: _builtins.bytes
@@ -456,7 +457,9 @@ class CommitTurnRequest(_message.Message):
 
     @_builtins.property
     def turn(self) -> _message_pb2.Turn:
-        """Required. What was said and done; its number is given by session_svc. At most 1 MiB."""
+        """Required. What was said and done; its number is given by session_svc. At most 1 MiB, contents of parts that are
+        kept apart aside.
+        """
 
     @_builtins.property
     def idle_ttl(self) -> _duration_pb2.Duration:
@@ -465,6 +468,12 @@ class CommitTurnRequest(_message.Message):
     @_builtins.property
     def end_event(self) -> _turn_event_pb2.TurnEvent:
         """Optional. The last event of the turn's journal, added in the same step; ignored where the turn has none."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.PartContent]:
+        """Required for turns that name contents (`ContentPart.kept`): all that the turn names, each once. A content that the
+        session has is not stored again.
+        """
 
     def __init__(
         self,
@@ -477,16 +486,73 @@ class CommitTurnRequest(_message.Message):
         history_digest: _builtins.bytes = ...,
         cut_after_turn: _builtins.int | None = ...,
         end_event: _turn_event_pb2.TurnEvent | None = ...,
+        parts: _abc.Iterable[_message_pb2.PartContent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cut_after_turn", b"_cut_after_turn", "cut_after_turn", b"cut_after_turn", "end_event", b"end_event", "idle_ttl", b"idle_ttl", "lease", b"lease", "turn", b"turn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cut_after_turn", b"_cut_after_turn", "cut_after_turn", b"cut_after_turn", "end_event", b"end_event", "history_digest", b"history_digest", "idle_ttl", b"idle_ttl", "lease", b"lease", "request_digest", b"request_digest", "request_id", b"request_id", "turn", b"turn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cut_after_turn", b"_cut_after_turn", "cut_after_turn", b"cut_after_turn", "end_event", b"end_event", "history_digest", b"history_digest", "idle_ttl", b"idle_ttl", "lease", b"lease", "parts", b"parts", "request_digest", b"request_digest", "request_id", b"request_id", "turn", b"turn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cut_after_turn: _TypeAlias = _typing.Literal["cut_after_turn"]  # noqa: Y015
     _WhichOneofArgType__cut_after_turn: _TypeAlias = _typing.Literal["_cut_after_turn", b"_cut_after_turn"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cut_after_turn) -> _WhichOneofReturnType__cut_after_turn | None: ...
 
 Global___CommitTurnRequest: _TypeAlias = CommitTurnRequest  # noqa: Y015
+
+@_typing.final
+class ReadPartsRequest(_message.Message):
+    """Request of ReadParts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Optional. The project; `default` when empty."""
+    session_id: _builtins.str
+    """Required. The session."""
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.KeptContent]:
+        """Required. What to return, 1 to 500."""
+
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        kept: _abc.Iterable[_message_pb2.KeptContent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "project", b"project", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadPartsRequest: _TypeAlias = ReadPartsRequest  # noqa: Y015
+
+@_typing.final
+class ReadPartsResponse(_message.Message):
+    """Response of ReadParts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.PartContent]:
+        """In the order asked for."""
+
+    def __init__(
+        self,
+        *,
+        parts: _abc.Iterable[_message_pb2.PartContent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parts", b"parts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadPartsResponse: _TypeAlias = ReadPartsResponse  # noqa: Y015
 
 @_typing.final
 class CommitTurnResponse(_message.Message):

@@ -40,6 +40,11 @@ class TurnServiceStub:
                 request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.BeginTurnRequest.SerializeToString,
                 response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.BeginTurnResponse.FromString,
                 _registered_method=True)
+        self.ReadParts = channel.unary_unary(
+                '/parley.session.v1.TurnService/ReadParts',
+                request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.ReadPartsRequest.SerializeToString,
+                response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.ReadPartsResponse.FromString,
+                _registered_method=True)
         self.RenewTurn = channel.unary_unary(
                 '/parley.session.v1.TurnService/RenewTurn',
                 request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.RenewTurnRequest.SerializeToString,
@@ -83,6 +88,14 @@ class TurnServiceServicer:
         Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_AGENT_MISMATCH, AGENT_DELETED, SESSION_BUSY, TURN_QUEUE_FULL,
         IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, MESSAGE_TOO_LARGE. A turn that is refused leaves
         nothing behind, in no limit either.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadParts(self, request, context):
+        """Returns contents that stored turns name (`ContentPart.kept`), whole; those that the session keeps no more are left
+        out. Safe to retry. Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_DAMAGED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,6 +161,11 @@ def add_TurnServiceServicer_to_server(servicer, server):
                     request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.BeginTurnRequest.FromString,
                     response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.BeginTurnResponse.SerializeToString,
             ),
+            'ReadParts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadParts,
+                    request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.ReadPartsRequest.FromString,
+                    response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.ReadPartsResponse.SerializeToString,
+            ),
             'RenewTurn': grpc.unary_unary_rpc_method_handler(
                     servicer.RenewTurn,
                     request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.RenewTurnRequest.FromString,
@@ -207,6 +225,33 @@ class TurnService:
             '/parley.session.v1.TurnService/BeginTurn',
             parley_dot_session_dot_v1_dot_turn__service__pb2.BeginTurnRequest.SerializeToString,
             parley_dot_session_dot_v1_dot_turn__service__pb2.BeginTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadParts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.session.v1.TurnService/ReadParts',
+            parley_dot_session_dot_v1_dot_turn__service__pb2.ReadPartsRequest.SerializeToString,
+            parley_dot_session_dot_v1_dot_turn__service__pb2.ReadPartsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class TurnServiceStub:
     IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, MESSAGE_TOO_LARGE. A turn that is refused leaves
     nothing behind, in no limit either.
     """
+    ReadParts: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.ReadPartsRequest, _turn_service_pb2.ReadPartsResponse]
+    """Returns contents that stored turns name (`ContentPart.kept`), whole; those that the session keeps no more are left
+    out. Safe to retry. Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_DAMAGED.
+    """
     RenewTurn: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.RenewTurnRequest, _turn_service_pb2.RenewTurnResponse]
     """Extends the lease. Safe to retry. Fails: LEASE_LOST, TURN_INTERRUPTED."""
     CommitTurn: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.CommitTurnRequest, _turn_service_pb2.CommitTurnResponse]
@@ -81,6 +85,10 @@ class TurnServiceAsyncStub(TurnServiceStub):
     Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_AGENT_MISMATCH, AGENT_DELETED, SESSION_BUSY, TURN_QUEUE_FULL,
     IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, MESSAGE_TOO_LARGE. A turn that is refused leaves
     nothing behind, in no limit either.
+    """
+    ReadParts: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.ReadPartsRequest, _turn_service_pb2.ReadPartsResponse]  # type: ignore[assignment]
+    """Returns contents that stored turns name (`ContentPart.kept`), whole; those that the session keeps no more are left
+    out. Safe to retry. Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_DAMAGED.
     """
     RenewTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.RenewTurnRequest, _turn_service_pb2.RenewTurnResponse]  # type: ignore[assignment]
     """Extends the lease. Safe to retry. Fails: LEASE_LOST, TURN_INTERRUPTED."""
@@ -125,6 +133,16 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_AGENT_MISMATCH, AGENT_DELETED, SESSION_BUSY, TURN_QUEUE_FULL,
         IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, MESSAGE_TOO_LARGE. A turn that is refused leaves
         nothing behind, in no limit either.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadParts(
+        self,
+        request: _turn_service_pb2.ReadPartsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_turn_service_pb2.ReadPartsResponse, _abc.Awaitable[_turn_service_pb2.ReadPartsResponse]]:
+        """Returns contents that stored turns name (`ContentPart.kept`), whole; those that the session keeps no more are left
+        out. Safe to retry. Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_DAMAGED.
         """
 
     @_abc_1.abstractmethod

@@ -16,10 +16,10 @@ if complete then
   redis.call('HSET', META, 'first', first, 'last', last, 'messages', messages, 'revision', revision,
              'pinned', pinned)
   release(0)
-  keep_until(session.expire, 0)
+  keep_until(session.expire, 0, session.parts)
 else
   redis.call('HSET', META, 'until', digits(now + lease_ms))
-  keep_until(session.expire, now + lease_ms)
+  keep_until(session.expire, now + lease_ms, session.parts)
 end
 local changed = load()
 if not changed then return {'lost'} end

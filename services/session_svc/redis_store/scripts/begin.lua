@@ -117,7 +117,7 @@ end
 redis.call('HSET', META, 'activity', now_text, 'expire', expire_text, 'token', digits(token), 'turn', turn_id,
            'until', digits(lease_until), 'call', waiter_id)
 if request ~= '' then redis.call('HSET', META, 'request', request, 'digest', digest) end
-keep_until(expire, lease_until)
+keep_until(expire, lease_until, not created and session.parts)
 if created then return {'ok', token, lease_until, 1, load().fields} end
 local fields = session.fields
 fields[ACTIVITY], fields[IDLE], fields[CAP], fields[EXPIRE] = now_text, idle_ms, digits(lifetime_end), expire_text

@@ -3,14 +3,17 @@
 -- Reply interrupted
 -- Reply lost
 -- Reply session_full
+-- Reply parts_full
+-- The contents that the turn names come behind the named arguments: digest and content, by turns.
 local token, turn_id, turn, messages, flags, prompt, completion, cached, reasoning, cache_write, revision, idle_ms,
-  request, digest, replay_ms, max_replays, max_turns, drop_oldest, claim_ms, id_sum, history, cut_after, end_event, keep_ms = unpack(ARGV)
+  request, digest, replay_ms, max_replays, max_turns, drop_oldest, claim_ms, id_sum, history, cut_after, end_event, keep_ms,
+  max_part_bytes = unpack(ARGV, 1, 25)
 token, messages, flags, id_sum = tonumber(token), tonumber(messages), tonumber(flags), tonumber(id_sum)
 max_turns, drop_oldest, claim_ms = tonumber(max_turns), drop_oldest == '1', tonumber(claim_ms)
 
 -- Only what is looked at: a session with a lease is alive, whatever else it holds.
 local v = redis.call('HMGET', META, 'token', 'turn', 'until', 'cap', 'first', 'last', 'messages', 'prompt',
-                     'completion', 'revision', 'took')
+                     'completion', 'revision', 'took', 'parts')
 if v[2] ~= turn_id or tonumber(v[1]) ~= token or tonumber(v[3]) <= now then
   local session = load()
   if not session then return {lost(token)} end
@@ -71,6 +74,12 @@ if cut_after ~= '-' then
   number = math.min(number, math.max(tonumber(cut_after) + 1, first))
 end
 if number - first >= max_turns and not drop_oldest then return {'session_full'} end
+local kept = (v[12] or #ARGV > 25) and parts()
+if kept then
+  kept.cut(number)
+  for index = 26, #ARGV, 2 do kept.add(number, ARGV[index], ARGV[index + 1]) end
+  if not kept.fit(tonumber(max_part_bytes), drop_oldest and number) then return {'parts_full'} end
+end
 -- These can fail, and a script that fails undoes nothing: they come before anything goes and the turn counts as stored.
 local prompt_sum, completion_sum = digits((v[8] or 0) + prompt), digits((v[9] or 0) + completion)
 if cached ~= '0' then redis.call('HINCRBY', META, 'cached', cached) end
@@ -93,6 +102,10 @@ while number - first + 1 > max_turns do
   held_messages = held_messages - struct.unpack('>I2', redis.call('LPOP', TURNS))
   first = first + 1
 end
+if kept then
+  if first > tonumber(v[5] or 1) then kept.forget(first) end
+  kept.save()
+end
 local expire = math.min(now + idle_ms, tonumber(v[4]))
 -- What turns of the session take, for those that are refused meanwhile: a token is the time that it was given out at.
 local took = math.max(now - token, 1)
@@ -105,6 +118,6 @@ if first > 1 then redis.call('HSET', META, 'first', first) end
 if revision ~= '0' and revision ~= v[10] then redis.call('HSET', META, 'revision', revision) end
 if request ~= '' then remember(number) end
 release(claim_ms)
-keep_until(expire, 0)
+keep_until(expire, 0, kept and kept.any())
 end_journal(turn_id, token, end_event, keep_ms, 'n', number, 'x', digits(expire))
 return {'ok', number, expire}

@@ -14,7 +14,12 @@ local messages, _, number, _, stored_sum = struct.unpack(HEADER, element)
 if stored_sum ~= tonumber(id_sum) then return {'not_last'} end
 local replays = redis.call('HGETALL', REPLAY)
 local held_messages = digits(redis.call('HGET', META, 'messages') - messages)
+local kept = session.parts and parts()
 redis.call('RPOP', TURNS)
+if kept then
+  kept.cut(number)
+  kept.save()
+end
 for index = 1, #replays, 2 do
   local turn_number = string.sub(replays[index], 1, 1) == 'r' and string.match(replays[index + 1], '^(%d+)|')
   if turn_number and tonumber(turn_number) >= number then redis.call('HDEL', REPLAY, replays[index]) end

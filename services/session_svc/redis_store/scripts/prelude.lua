@@ -5,10 +5,11 @@
 --       3 replay  hash: 'r' .. request -> number|expiry|sequence|digest, 'n' .. sequence -> request; first and last sequence
 --       4 queue   list of tickets, turn|waiter|deadline|reserved_until: who waits for the lease, in order
 --       5 journal stream: what turns that keep a journal have done (`journal` below)
+--       6 parts   hash: 'c' .. digest -> a content that turns name and do not hold; index -> all of them (`parts` below)
 -- Each script names its arguments in one `unpack(ARGV)`, and its replies in lines that begin with `-- Reply`; the tables of
 -- both in `script_calls.py` are checked against them.
 -- All times are this server's, in milliseconds.
-local META, TURNS, REPLAY, QUEUE, JOURNAL = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local META, TURNS, REPLAY, QUEUE, JOURNAL, PARTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local LEASE_MARGIN = 5000
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -45,28 +46,29 @@ local function load()
       v.agent_id, v.agent_uid, v.user_id or false, v.created, v.activity, v.idle, v.cap, v.expire, v.first or false,
       v.last or false, v.messages or false, v.prompt or false, v.completion or false, v.cached or false,
       v.revision or false, v.pinned or false, v.metadata or false, v.history or false,
-      v.reasoning or false, v.cache_write or false,
+      v.reasoning or false, v.cache_write or false, v.parts or false,
     },
     agent = v.agent_id, uid = v.agent_uid, user = v.user_id or '', created = v.created, activity = v.activity,
     idle = v.idle, cap = v.cap, expire = expire, first = tonumber(v.first or 1), last = tonumber(v.last or 0),
     token = tonumber(v.token or 0), turn = v.turn, lease_until = lease_until, waiter = v.call,
     new = v.new and true or false, request = v.request or '', digest = v.digest, done = v.done, held = held,
-    interrupted = v.interrupted, took = tonumber(v.took or 0),
+    interrupted = v.interrupted, took = tonumber(v.took or 0), parts = v.parts,
   }
 end
 
 -- Gives all keys of the session one end: they go together, and never while a lease is held.
-local function keep_until(expire, lease_until)
+local function keep_until(expire, lease_until, parts)
   local at = expire
   if lease_until > 0 then at = math.max(at, lease_until + LEASE_MARGIN) end
   at = digits(at)
   redis.call('PEXPIREAT', META, at)
   redis.call('PEXPIREAT', TURNS, at)
   redis.call('PEXPIREAT', REPLAY, at)
+  if parts then redis.call('PEXPIREAT', PARTS, at) end
 end
 
 local function remove()
-  redis.call('DEL', META, TURNS, REPLAY, JOURNAL)
+  redis.call('DEL', META, TURNS, REPLAY, JOURNAL, PARTS)
 end
 
 local function holds(session, token, turn)
@@ -179,7 +181,7 @@ end
 local function undo(session, claim_ms)
   if session.new then
     local kept = redis.call('HMGET', META, 'user_id', 'journals')
-    redis.call('DEL', META, TURNS, REPLAY)
+    redis.call('DEL', META, TURNS, REPLAY, PARTS)
     if kept[2] then -- whoever watches it is still to learn how it ended
       redis.call('HSET', META, 'user_id', kept[1] or '', 'journals', kept[2])
       redis.call('PEXPIRE', META, 600000)
@@ -193,8 +195,94 @@ local function undo(session, claim_ms)
     hand_over(claim_ms)
   else
     release(claim_ms)
-    keep_until(session.expire, 0)
+    keep_until(session.expire, 0, session.parts)
   end
+end
+
+-- Returns the functions of the contents that are kept beside the turns, made by those that need them. An entry of the
+-- index is a digest, the content's bytes, and the numbers of the first and the newest turn that name it; those that were
+-- named last stand last. META's `parts` is how many bytes they have together.
+local PART, PART_BYTES, MAX_PARTS = '>c16I4I4I4', 28, 1000
+local function parts()
+  local entries, by_digest, new, gone = {}, {}, {}, {}
+  local packed = redis.call('HGET', PARTS, 'index') or ''
+  for at = 1, #packed, PART_BYTES do
+    local digest, size, first, last = struct.unpack(PART, packed, at)
+    local entry = {digest = digest, size = size, first = first, last = last}
+    entries[#entries + 1], by_digest[digest] = entry, entry
+  end
+
+  local function drop(entry)
+    gone[#gone + 1], by_digest[entry.digest], new[entry.digest] = 'c' .. entry.digest, nil, nil
+  end
+
+  local function keep_those(fits)
+    local kept = {}
+    for _, entry in ipairs(entries) do
+      if fits(entry) then kept[#kept + 1] = entry else drop(entry) end
+    end
+    entries = kept
+  end
+
+  -- The turns from `number` on go.
+  local function cut(number)
+    keep_those(function(entry) return entry.first < number end)
+    for _, entry in ipairs(entries) do entry.last = math.min(entry.last, number - 1) end
+  end
+
+  -- The turns before `number` are gone.
+  local function forget(number)
+    keep_those(function(entry) return entry.last >= number end)
+  end
+
+  local function add(number, digest, content)
+    local entry = by_digest[digest]
+    if entry then
+      for index, other in ipairs(entries) do
+        if other == entry then table.remove(entries, index) break end
+      end
+      entry.last = math.max(entry.last, number)
+      if redis.call('HSTRLEN', PARTS, 'c' .. digest) ~= #content then new[digest] = content end
+    else
+      entry = {digest = digest, first = number, last = number}
+      by_digest[digest], new[digest] = entry, content
+    end
+    entry.size = #content
+    entries[#entries + 1] = entry
+  end
+
+  -- Whether they are within the bounds; with `newest` those go, oldest first, that no turn from there on names.
+  local function fit(max_bytes, newest)
+    local total = 0
+    for _, entry in ipairs(entries) do total = total + entry.size end
+    while total > max_bytes or #entries > MAX_PARTS do
+      if not newest or entries[1].last >= newest then return false end
+      total = total - entries[1].size
+      drop(table.remove(entries, 1))
+    end
+    return true
+  end
+
+  local function save()
+    for index = 1, #gone, 100 do
+      redis.call('HDEL', PARTS, unpack(gone, index, math.min(index + 99, #gone)))
+    end
+    if #entries == 0 then
+      redis.call('DEL', PARTS)
+      redis.call('HDEL', META, 'parts')
+      return
+    end
+    local texts, total = {}, 0
+    for index, entry in ipairs(entries) do
+      texts[index] = struct.pack(PART, entry.digest, entry.size, entry.first, entry.last)
+      total = total + entry.size
+    end
+    for digest, content in pairs(new) do redis.call('HSET', PARTS, 'c' .. digest, content) end
+    redis.call('HSET', PARTS, 'index', table.concat(texts))
+    redis.call('HSET', META, 'parts', digits(total))
+  end
+
+  return {cut = cut, forget = forget, add = add, fit = fit, save = save, any = function() return #entries > 0 end}
 end
 
 -- Returns the functions of the journal. An entry's field `t` is the turn, `e` the event, and `n` and `x` the number of a

@@ -9,7 +9,7 @@ if not holds(session, token, turn_id) then return {lost(token)} end
 local lease_until = now + lease_ms
 redis.call('HSET', META, 'until', digits(lease_until))
 if waiter_id ~= '' then redis.call('HSET', META, 'call', waiter_id) end
-keep_until(session.expire, lease_until)
+keep_until(session.expire, lease_until, session.parts)
 if redis.call('HEXISTS', META, 'journals') == 1 then
   redis.call('PEXPIREAT', JOURNAL, digits(redis.call('PEXPIRETIME', META)))
 end
