@@ -72,7 +72,7 @@ class CallStreamClient:
         self._unary: dict[str, Any] = {
             method.name: channel.unary_unary(
                 f"/{method.name}",
-                request_serializer=method.request.SerializeToString,
+                request_serializer=_serialized,
                 response_deserializer=method.response.FromString,
             )
             for method in methods
@@ -86,13 +86,13 @@ class CallStreamClient:
         """Those that take calls now."""
         return tuple(self._up)
 
-    async def call(self, method: Method[Response], request: Message, timeout: float) -> Response:
-        """Calls a method and returns its response. Errors are those of `servicekit.channels.call`.
+    async def call(self, method: Method[Response], request: Message | bytes, timeout: float) -> Response:
+        """Calls a method, with a message or one serialized; returns its response. Errors are those of `channels.call`.
 
         `timeout` is in seconds. A call that a stream did not send before it ended is made as an RPC, in the time left.
         """
         stream, give_up = self._next(), asyncio.get_running_loop().time() + timeout
-        data = request.SerializeToString() if stream is not None else b""
+        data = _serialized(request) if stream is not None else b""
         if stream is not None and len(data) <= MAX_CALL_BYTES:
             with suppress(NotSent):
                 if not traces.on():
@@ -151,6 +151,10 @@ class CallStreamClient:
             self._up.remove(stream)
             stream.retire()
         return True
+
+
+def _serialized(request: Message | bytes) -> bytes:
+    return request if isinstance(request, bytes) else request.SerializeToString()
 
 
 class NotSent(Exception):

@@ -62,7 +62,7 @@ def open_channel(
     over new connections, and none fails. `options` override ours. Close it with `await channel.close()` or
     `async with`. Raises `StartupError` for a target that can't be one.
     """
-    where, options = resolvable(target), (*CHANNEL_OPTIONS, *options)
+    where, options = resolvable(target), tuple({**dict(CHANNEL_OPTIONS), **dict(options)}.items())
     if tls is None:
         return grpc.aio.insecure_channel(where, options=options)
     if where.startswith(("ipv4:", "ipv6:")):

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from chat_gateway.model.journal import JournalEntry, JournalEvent
 from chat_gateway.model.tool_servers import ToolServer, ToolServerTest
-from chat_gateway.model.turn import AgentConfig, Begun, Committed, Lease, Message, Turn, TurnLimit, TurnRequest
+from chat_gateway.model.turn import AgentConfig, Begun, Committed, Kept, Lease, Message, Turn, TurnLimit, TurnRequest
 from servicekit.errors import ServiceError
 
 
@@ -134,6 +134,17 @@ class Journals(Protocol):
         ...
 
 
+class StoredParts(Protocol):
+    """The images, audio and files that sessions keep beside their turns."""
+
+    async def read(self, project: str, session_id: str, wanted: Sequence[Kept]) -> Mapping[bytes, str]:
+        """Returns their contents by their digests, without those that the session keeps no more.
+
+        Raises `RemoteError` (SESSION_NOT_FOUND, TURN_DAMAGED).
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class StoredWindow:
     """What a turn on a session would see of it."""
@@ -143,6 +154,7 @@ class StoredWindow:
     metadata: Mapping[str, str]
     pinned_revision: int
     expire_time: datetime | None
+    part_bytes: int = 0
 
 
 class SessionReader(Protocol):

@@ -17,6 +17,7 @@ from chat_gateway.ports import Configs, SessionReader, StoredWindow
 from chat_gateway.request_policy import resolved_request
 from chat_gateway.transcripts import new_of_transcript
 from chat_gateway.turn_tools import ToolsOfTurns
+from chat_gateway.window_parts import WindowParts
 from contract.reasons import Reason
 from servicekit.errors import ServiceError
 
@@ -57,12 +58,14 @@ class PromptPreview:
         instances: Instances,
         bounds: RequestBounds = DEFAULT_BOUNDS,
         toolboxes: Toolboxes | None = None,
+        parts: WindowParts | None = None,
     ) -> None:
         self._configs = configs
         self._sessions = sessions
         self._instances = instances
         self._bounds = bounds
         self._tools = ToolsOfTurns(toolboxes)
+        self._parts = parts
 
     async def show(self, request: TurnRequest) -> Prompt:
         """Returns the prompt; a turn that runs meanwhile may change it. Raises as `TurnRunner.run`."""
@@ -77,8 +80,15 @@ class PromptPreview:
             request, stored = await self._resent(request, stored, config)
         elif continues(request.messages):
             check_results_of_session(request.messages, stored.messages)
-        agent = self._instances.get(config)
         check_tool_choice(request, config)
+        if not stored.part_bytes or self._parts is None:
+            return await self._prompt(request, config, stored)
+        shown = self._parts.filled(config.project, request.session_id, stored.messages, config.window_parts)
+        async with shown as window:
+            return await self._prompt(request, config, replace(stored, messages=window))
+
+    async def _prompt(self, request: TurnRequest, config: AgentConfig, stored: StoredWindow) -> Prompt:
+        agent = self._instances.get(config)
         context = TurnContext(request, stored.messages, stored.metadata)
         messages, offer = agent.prompt(context), None
         if config.tools:

@@ -8,7 +8,8 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from access.settings import AccessSettings
-from chat_gateway.model.rules import MAX_MESSAGES_BYTES, RequestBounds
+from chat_gateway.model.parts import MIN_KEPT_CHARACTERS
+from chat_gateway.model.rules import LARGE_PART_BYTES, MAX_MESSAGES_BYTES, MAX_PARTS_BYTES, RequestBounds
 from chat_gateway.operator_tool_servers import OperatorToolServer, problems_of
 from chat_gateway.providers.settings import ProviderSettings
 from contract.fields import RESOURCE_ID_RULE, is_resource_id
@@ -101,7 +102,41 @@ class GatewaySettings(AccessSettings):
         description="How long each renewal of a turn lease is held open; at most a third of `PARLEY_SESSION_LEASE`.",
     )
     max_body_bytes: Bytes = Field(
-        default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="The largest body of an HTTP request."
+        default=20 * 1024 * 1024,
+        ge=1024,
+        le=80 * 1024 * 1024,
+        description="The largest request that asks for a turn, over HTTP and over gRPC; other HTTP requests have "
+        "at most 4 MiB.",
+    )
+    max_large_bytes: Bytes = Field(
+        default=64 * 1024 * 1024,
+        ge=1024 * 1024,
+        le=16 * 1024 * 1024 * 1024,
+        description="What requests of more than 64 KiB may have together, and, counted apart, images and files of "
+        "earlier turns that are being sent. Each takes up to five times its size of memory; more wait up to "
+        "10 s. Smaller requests are always read.",
+    )
+    max_parts_bytes: Bytes = Field(
+        default=MAX_PARTS_BYTES,
+        ge=64 * 1024,
+        le=64 * 1024 * 1024,
+        description="Large images, sounds and files of one request in a session; a stateless one is bounded by its "
+        "body alone. `PARLEY_SESSION_MAX_MESSAGE_BYTES` must be 2 MiB more.",
+    )
+    large_part_bytes: Bytes = Field(
+        default=LARGE_PART_BYTES,
+        ge=0,
+        le=512 * 1024,
+        description="From this size on, at least 1 KiB, images, sounds and files are stored once beside the turns of "
+        "their session; 0: never, as releases before it want it, which can't read such turns "
+        "([operations/upgrade.md](operations/upgrade.md)).",
+    )
+    window_parts_bytes: Bytes = Field(
+        default=16 * 1024 * 1024,
+        ge=0,
+        le=64 * 1024 * 1024,
+        description="Of those of earlier turns, what a window sends, newest first; agents bound their number "
+        "(`memory.max_parts`).",
     )
     max_messages_per_request: int = Field(
         default=1000,
@@ -113,7 +148,8 @@ class GatewaySettings(AccessSettings):
         default=MAX_MESSAGES_BYTES,
         ge=1024,
         le=960 * 1024,
-        description="The same in bytes. session_svc stores 1 MiB a turn: what is left is for the answer.",
+        description="The same in bytes, large images, sounds and files aside. session_svc stores 1 MiB a turn: what is "
+        "left is for the answer.",
     )
     max_connections: int = Field(
         default=4096,
@@ -181,7 +217,9 @@ class GatewaySettings(AccessSettings):
     @property
     def request_bounds(self) -> RequestBounds:
         """What the new messages of one turn of a session may be."""
-        return RequestBounds(self.max_messages_per_request, self.max_messages_bytes, large_part_bytes=0)
+        return RequestBounds(
+            self.max_messages_per_request, self.max_messages_bytes, self.max_parts_bytes, self.large_part_bytes
+        )
 
     @property
     def edge_tls_files(self) -> TlsFiles | None:
@@ -212,6 +250,16 @@ class GatewaySettings(AccessSettings):
                         f"PARLEY_GATEWAY_CORS_ORIGINS: {origin!r} must be an origin, such as https://app.example.com, "
                         "in lower case and without a path, or '*' alone"
                     )
+        yield from self._size_problems()
         if bool(self.edge_cert_file) != bool(self.edge_key_file):
             missing = "EDGE_KEY_FILE" if self.edge_cert_file else "EDGE_CERT_FILE"
             yield f"TLS of the edges is incomplete: PARLEY_GATEWAY_{missing} missing"
+
+    def _size_problems(self) -> Iterator[str]:
+        if 0 < self.large_part_bytes < MIN_KEPT_CHARACTERS:
+            yield f"PARLEY_GATEWAY_LARGE_PART_BYTES must be 0, or at least {MIN_KEPT_CHARACTERS}"
+        if self.max_large_bytes < max(self.max_body_bytes, self.window_parts_bytes):
+            yield (
+                "PARLEY_GATEWAY_MAX_LARGE_BYTES must be at least PARLEY_GATEWAY_MAX_BODY_BYTES and "
+                "PARLEY_GATEWAY_WINDOW_PARTS_BYTES"
+            )

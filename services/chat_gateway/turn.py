@@ -20,7 +20,7 @@ from chat_gateway.model.errors import AgentDepthExceeded, AgentNotFound, Session
 from chat_gateway.model.history import EMPTY, grown, is_transcript
 from chat_gateway.model.journal import TurnBegun
 from chat_gateway.model.pairing import check_results_of_session, continues
-from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_tool_choice, check_turn_request
+from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_size, check_tool_choice, check_turn_request
 from chat_gateway.model.turn import (
     AgentConfig,
     Answer,
@@ -39,6 +39,7 @@ from chat_gateway.request_policy import resolved_request
 from chat_gateway.scheduler import EnteredTurn, Scheduler
 from chat_gateway.transcripts import new_of_transcript
 from chat_gateway.turn_tools import MAX_AGENT_DEPTH, CallChain, ToolsOfTurns, approved_calls, has_gateway_tools
+from chat_gateway.window_parts import WindowParts
 from contract.reasons import Reason
 from servicekit import traces
 from servicekit.errors import ServiceError
@@ -77,6 +78,7 @@ class TurnRunner:
         turn_timeout: float,
         toolboxes: Toolboxes | None = None,
         bounds: RequestBounds = DEFAULT_BOUNDS,
+        parts: WindowParts | None = None,
     ) -> None:
         self._configs = configs
         self._instances = instances
@@ -89,6 +91,7 @@ class TurnRunner:
         self._turn_timeout = turn_timeout
         self._tools = ToolsOfTurns(toolboxes, self._run_called)
         self._bounds = bounds
+        self._parts = parts
 
     async def run(
         self, request: TurnRequest, on_started: OnStarted | None = None, on_delta: OnDelta | None = None
@@ -156,11 +159,14 @@ class TurnRunner:
             if begun.pinned_revision and not turn.request.agent_revision:
                 config = await self._configs.at_revision(config, begun.pinned_revision)
             first, cut_after = 0, None
-            if is_transcript(turn.request) and not begun.created:
+            transcript = is_transcript(turn.request)
+            if transcript and not begun.created:
                 new = await new_of_transcript(self._sessions, turn.request, begun, config, turn.digest)
                 turn, begun, first, cut_after = replace(turn, request=new.request), new.begun, new.first, new.cut_after
             if begun.full_turns and cut_after is None:
                 raise SessionFull(begun.session_id, begun.full_turns)
+            if transcript:
+                check_size(turn.request.messages, self._bounds)
             if continues(turn.request.messages):
                 check_results_of_session(turn.request.messages, begun.window, first)
             if turn.request.resumable or _keeps_journal(turn, config):
@@ -245,6 +251,13 @@ class TurnRunner:
             return await self._respond(turn, config, begun)
 
     async def _respond(self, turn: _Started, config: AgentConfig, begun: Begun) -> Answer:
+        if not begun.part_bytes or self._parts is None:
+            return await self._respond_to(turn, config, begun)
+        shown = self._parts.filled(config.project, begun.session_id, begun.window, config.window_parts)
+        async with shown as window:
+            return await self._respond_to(turn, config, replace(begun, window=window))
+
+    async def _respond_to(self, turn: _Started, config: AgentConfig, begun: Begun) -> Answer:
         if not config.tools or not has_gateway_tools(config):
             return await self._respond_with(turn, config, begun, None)
         caller = ToolCaller(config.project, turn.request.user_id, begun.session_id, turn.turn_id, user_token())

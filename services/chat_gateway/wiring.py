@@ -20,7 +20,7 @@ from chat_gateway.clients.config_client import ConfigClient
 from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.provider_publisher import ProviderPublisher
 from chat_gateway.clients.readiness import Readiness
-from chat_gateway.clients.session_client import SessionAdminClient, SessionClient, SessionReaderClient
+from chat_gateway.clients.session_client import PartClient, SessionAdminClient, SessionClient, SessionReaderClient
 from chat_gateway.clients.stubs import Stubs, make_stubs
 from chat_gateway.clients.template_publisher import publish_templates
 from chat_gateway.clients.tool_servers import ToolServerDirectory, ToolServerTimes
@@ -37,6 +37,7 @@ from chat_gateway.http_edge.wire.connections import ConnectionLimits
 from chat_gateway.http_edge.wire.server import HttpServer, http_serving
 from chat_gateway.instances import Instances
 from chat_gateway.leases import LeaseTimes
+from chat_gateway.memory import MemoryBudget
 from chat_gateway.metrics import TurnMetrics, observe_keys, observe_runtime
 from chat_gateway.ports import ToolServerTests
 from chat_gateway.preview import PromptPreview
@@ -59,8 +60,9 @@ from chat_gateway.tools.opening import ToolsConfig, open_toolboxes
 from chat_gateway.tools.probe import ToolServerProbe
 from chat_gateway.tools.toolbox import ServerToolboxes
 from chat_gateway.turn import TurnRunner
+from chat_gateway.window_parts import WindowParts
 from parley.chat.v1 import chat_service_pb2_grpc, runtime_service_pb2_grpc
-from servicekit.channels import open_channel
+from servicekit.channels import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, message_options, open_channel
 from servicekit.lifecycle import Background
 from servicekit.metrics import serve_metrics
 from servicekit.server import GrpcServer, serving
@@ -91,6 +93,7 @@ class _Core:
     turns: FinishingTurns
     preview: PromptPreview
     journals: JournalClient
+    memory: MemoryBudget
     embeddings: Embeddings
     instances: Instances
     scheduler: Scheduler
@@ -139,6 +142,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             readiness=readiness,
             settings=HttpSettings(
                 max_body_bytes=settings.max_body_bytes,
+                memory=core.memory,
                 request_bounds=settings.request_bounds,
                 keep_alive_interval=settings.keep_alive_interval,
                 # Room beyond what the scheduler takes, so that it, and not the edge, says which limit was met.
@@ -180,7 +184,8 @@ async def _channels(
     config_health = _healthy_replicas("parley.config.v1.AgentConfigService")
     session_health = _healthy_replicas("parley.session.v1.TurnService")
     config_channel = open_channel(settings.config_target, tls, options=config_health)
-    session_channel = open_channel(settings.session_target, tls, options=session_health)
+    large = message_options(MAX_ANSWER_BYTES, MAX_ANSWER_BYTES)
+    session_channel = open_channel(settings.session_target, tls, options=(*session_health, *large))
     credential, rules = own_credential(settings, CHAT_GATEWAY), rules_of(_PEERS)
     return (
         await stack.enter_async_context(as_service(config_channel, credential, rules)),
@@ -227,7 +232,7 @@ def _grpc_serving(
     access: AccessControl,
     tls: Certificates | None,
 ) -> AbstractAsyncContextManager[GrpcServer]:
-    chat = ChatServicer(core.turns, core.preview, core.journals)
+    chat = ChatServicer(core.turns, core.preview, core.journals, core.memory)
     runtime = RuntimeServicer(core.instances, core.scheduler, tests)
     return serving(
         settings.model_copy(update={"drain_notice": 0.0, "drain_timeout": _edge_drain(settings)}),
@@ -240,6 +245,7 @@ def _grpc_serving(
         ready=False,
         tls=tls,
         max_streams=settings.max_streams_per_connection,
+        max_message_bytes=max(settings.max_body_bytes, MAX_MESSAGE_BYTES),
     )
 
 
@@ -263,7 +269,15 @@ async def _core(
     )
     stack.push_async_callback(configs.close)
     calls = await stack.enter_async_context(turn_calls(session_channel).open())
-    sessions = SessionClient(calls, timeout=settings.peer_timeout, wait_timeout=settings.session_wait_timeout)
+    sessions = SessionClient(
+        calls,
+        timeout=settings.peer_timeout,
+        wait_timeout=settings.session_wait_timeout,
+        large_part_bytes=settings.large_part_bytes,
+    )
+    stored = PartClient(session_channel, timeout=settings.peer_timeout)
+    parts = WindowParts(stored, settings.window_parts_bytes, MemoryBudget(settings.max_large_bytes))
+    memory = MemoryBudget(settings.max_large_bytes)
     aborts = Aborts(sessions, AbortTimes())
     stack.push_async_callback(aborts.close, settings.peer_timeout)
     scheduler = Scheduler(_turn_limits(settings))
@@ -280,11 +294,12 @@ async def _core(
         turn_timeout=settings.turn_timeout,
         bounds=settings.request_bounds,
         toolboxes=toolboxes,
+        parts=parts,
     )
     turns = FinishingTurns(runner)
     stack.push_async_callback(turns.close)
     reader = SessionReaderClient(stubs, timeout=settings.peer_timeout)
-    preview = PromptPreview(configs, reader, instances, settings.request_bounds, toolboxes)
+    preview = PromptPreview(configs, reader, instances, settings.request_bounds, toolboxes, parts)
     deletion = AgentDeletion(client, SessionAdminClient(stubs, timeout=settings.peer_timeout), configs, instances)
     embeddings = Embeddings(
         configs=configs,
@@ -294,7 +309,9 @@ async def _core(
         admission=Admission(sessions, aborts, lease_times),
         timeout=settings.turn_timeout,
     )
-    return _Core(turns, preview, JournalClient(stubs), embeddings, instances, scheduler, configs, deletion, providers)
+    return _Core(
+        turns, preview, JournalClient(stubs), memory, embeddings, instances, scheduler, configs, deletion, providers
+    )
 
 
 def _toolboxes(

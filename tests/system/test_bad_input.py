@@ -103,8 +103,8 @@ CHATS = {
     "two choices": Chat("INVALID_FIELD", 400, {"n": 2}),
     "broken JSON": Chat("MALFORMED_BODY", 400, content=b'{"model": "support", '),
     "not text": Chat("MALFORMED_BODY", 400, content=b"\xff\xfe"),
-    "a message of 5 MB": Chat("MESSAGE_TOO_LARGE", 400, {"messages": [{"role": "user", "content": "x" * 5_000_000}]}),
-    "messages over 768 KiB": Chat("MESSAGE_TOO_LARGE", 400, {"messages": [{"role": "user", "content": "x" * 800_000}]}),
+    "a message of 5 MB": Chat("MESSAGE_TOO_LARGE", 413, {"messages": [{"role": "user", "content": "x" * 5_000_000}]}),
+    "messages over 768 KiB": Chat("MESSAGE_TOO_LARGE", 413, {"messages": [{"role": "user", "content": "x" * 800_000}]}),
     "a session that must exist": Chat("SESSION_NOT_FOUND", 404, {"session_must_exist": True}),
     "an open placeholder": Chat("PLACEHOLDER_MISSING", 400, {"model": "open"}),
     "a provider that is not configured": Chat("PROVIDER_UNKNOWN", 400, {"model": "nowhere"}),
@@ -170,6 +170,7 @@ def _reason_of(error: grpc.RpcError) -> str:
 
 GRPC_STATUS = {
     400: {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION},
+    413: {grpc.StatusCode.INVALID_ARGUMENT},
     404: {grpc.StatusCode.NOT_FOUND},
     429: {grpc.StatusCode.RESOURCE_EXHAUSTED},
     502: {grpc.StatusCode.INTERNAL},

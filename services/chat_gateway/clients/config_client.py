@@ -17,6 +17,7 @@ from parley.config.v1 import agent_config_pb2, agent_config_service_pb2
 from servicekit.channels import call, stream
 
 DEFAULT_WINDOW_MESSAGES = 40
+DEFAULT_WINDOW_PARTS = 8
 DEFAULT_IDLE_TTL = timedelta(minutes=30)
 DEFAULT_MAX_LIFETIME = timedelta(hours=24)
 
@@ -100,6 +101,7 @@ def config_from_proto(config: agent_config_pb2.AgentConfig) -> AgentConfig:
         model=model.name,
         sampling=sampling_from_proto(model),
         window_messages=memory.max_messages if memory.HasField("max_messages") else DEFAULT_WINDOW_MESSAGES,
+        window_parts=memory.max_parts if memory.HasField("max_parts") else DEFAULT_WINDOW_PARTS,
         idle_ttl=from_duration(session.idle_ttl) if session.HasField("idle_ttl") else DEFAULT_IDLE_TTL,
         max_lifetime=from_duration(session.max_lifetime) if session.HasField("max_lifetime") else DEFAULT_MAX_LIFETIME,
         max_concurrent_turns=limits.max_concurrent_turns if limits.HasField("max_concurrent_turns") else None,

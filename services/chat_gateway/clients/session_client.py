@@ -1,9 +1,12 @@
 """session_svc's TurnService as the port `Sessions`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
+
+import grpc
 
 from callstream.client import CallStreamClient
 from chat_gateway.clients.stubs import SESSION_SVC, Stubs
@@ -15,10 +18,12 @@ from chat_gateway.model.errors import SessionAgentMismatch
 from chat_gateway.model.history import is_transcript, new_part
 from chat_gateway.model.journal import JournalEntry
 from chat_gateway.model.pairing import continues, whole_turns
+from chat_gateway.model.parts import content_of, media_parts
 from chat_gateway.model.turn import (
     AgentConfig,
     Begun,
     Committed,
+    Kept,
     Lease,
     LimitState,
     Message,
@@ -33,8 +38,10 @@ from contract.reasons import Reason
 from contract.wire import BUSY_POLICY_NUMBERS
 from parley.session.v1 import message_pb2, session_service_pb2
 from parley.session.v1 import turn_service_pb2 as pb
+from parley.session.v1.message_pb2 import KeptContent, PartContent
 from servicekit.channels import call
 from servicekit.errors import RemoteError, ServiceError
+from servicekit.wire import bytes_tag, varint
 
 MAX_COMPARED_MESSAGES = 1000
 """Longer histories are not read to compare a transcript with them: their digest alone decides."""
@@ -42,6 +49,11 @@ _READ_FOR_TOOLS = 4
 """Messages that are read of the history of an agent with tools, for each one of its window."""
 MAX_READ_PAGES = 50
 """Pages of a hundred turns that are read to compare a transcript without a turn's lease, and so without its digest."""
+MAX_LARGE_CALLS = 2
+"""Calls with large contents at a time: each is several times its size in memory, at both ends."""
+_BYTES_A_SECOND = 8 * 1024 * 1024
+_PARTS_TAG = bytes_tag(pb.CommitTurnRequest.PARTS_FIELD_NUMBER)
+_CONTENT_TAG = bytes_tag(PartContent.CONTENT_FIELD_NUMBER)
 _OTHER_REPLICA_PAUSES = (0.0, 0.05, 0.2)
 """Seconds before a turn whose replica stops is begun at another one."""
 
@@ -49,10 +61,15 @@ _OTHER_REPLICA_PAUSES = (0.0, 0.05, 0.2)
 class SessionClient:
     """Calls session_svc. `timeout` bounds each call but BeginTurn's wait for a busy session, in seconds."""
 
-    def __init__(self, turns: CallStreamClient, *, timeout: float, wait_timeout: float) -> None:
+    def __init__(
+        self, turns: CallStreamClient, *, timeout: float, wait_timeout: float, large_part_bytes: int = 0
+    ) -> None:
+        """Contents of parts that have `large_part_bytes` are given beside their turns; 0: none is."""
         self._turns = turns
         self._timeout = timeout
         self._wait_timeout = wait_timeout
+        self._keep_from = large_part_bytes or None
+        self._large = asyncio.Semaphore(MAX_LARGE_CALLS)
 
     async def begin(
         self,
@@ -139,7 +156,7 @@ class SessionClient:
     async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
         request = pb.CommitTurnRequest(
             lease=_lease_to_proto(lease),
-            turn=turn_to_proto(turn),
+            turn=turn_to_proto(turn, self._keep_from),
             request_id=request_id,
             request_digest=digest,
             idle_ttl=to_duration(config.idle_ttl),
@@ -150,8 +167,28 @@ class SessionClient:
             request.cut_after_turn = turn.cut_after
         if lease.journaled:
             request.end_event.CopyFrom(committed_to_proto(turn))
-        response = await self._turns.call(COMMIT, request, timeout=self._timeout)
+        contents = self._contents(turn)
+        if contents:
+            response = await self._commit_large(request, contents)
+        else:
+            response = await self._turns.call(COMMIT, request, timeout=self._timeout)
         return Committed(response.turn_number, from_timestamp(response.expire_time))
+
+    def _contents(self, turn: Turn) -> dict[bytes, str]:
+        """Returns what is given beside the turn, by digest."""
+        least = self._keep_from
+        return {
+            part.kept.digest: content_of(part)
+            for part in media_parts(turn.messages)
+            if part.kept is not None and least is not None and part.kept.size >= least
+        }
+
+    async def _commit_large(
+        self, request: pb.CommitTurnRequest, contents: Mapping[bytes, str]
+    ) -> pb.CommitTurnResponse:
+        async with self._large:
+            data = await asyncio.to_thread(_with_contents, request.SerializeToString(), contents)
+            return await self._turns.call(COMMIT, data, timeout=self._timeout + len(data) / _BYTES_A_SECOND)
 
     async def abort(self, lease: Lease, error: ServiceError | None = None) -> None:
         request = pb.AbortTurnRequest(lease=_lease_to_proto(lease))
@@ -164,6 +201,34 @@ class SessionClient:
             lease=_lease_to_proto(lease), first_sequence=first, events=map(entry_to_proto, entries)
         )
         return (await self._turns.call(APPEND, request, timeout=self._timeout)).last_event_id
+
+
+class PartClient:
+    """session_svc's ReadParts as the port `StoredParts`. `timeout` bounds each call, in seconds, size aside."""
+
+    def __init__(self, session_channel: grpc.aio.Channel, *, timeout: float) -> None:
+        self._read: Any = session_channel.unary_unary(
+            "/parley.session.v1.TurnService/ReadParts",
+            request_serializer=pb.ReadPartsRequest.SerializeToString,
+            response_deserializer=pb.ReadPartsResponse.FromString,
+        )
+        self._timeout = timeout
+        self._large = asyncio.Semaphore(MAX_LARGE_CALLS)
+
+    async def read(self, project: str, session_id: str, wanted: Sequence[Kept]) -> Mapping[bytes, str]:
+        request = pb.ReadPartsRequest(
+            project=project,
+            session_id=session_id,
+            kept=[KeptContent(digest=one.digest, size=one.size) for one in wanted],
+        )
+        timeout = self._timeout + sum(one.size for one in wanted) / _BYTES_A_SECOND
+        async with self._large:
+            response = await call(self._read, request, timeout=timeout, peer=SESSION_SVC)
+            contents: dict[bytes, str] = {}
+            for part in response.parts:
+                contents[part.digest] = part.content.decode("utf-8", "replace")
+                await asyncio.sleep(0)  # each takes some milliseconds
+        return contents
 
 
 class SessionReaderClient:
@@ -188,6 +253,7 @@ class SessionReaderClient:
             # Every turn has at least two messages: what was asked, and the answer.
             page_size=100 if goes_on else min(max(config.window_messages // 2, 1), 100),
             order=session_service_pb2.ORDER_NEWEST_FIRST,
+            omit_parts=True,
         )
         listed = await call(self._sessions.ListMessages, newest, timeout=self._timeout, peer=SESSION_SVC)
         return StoredWindow(
@@ -196,13 +262,18 @@ class SessionReaderClient:
             dict(session.metadata),
             session.pinned_revision,
             from_timestamp(session.expire_time),
+            session.part_bytes,
         )
 
     async def turns(self, request: TurnRequest) -> tuple[Turn, ...] | None:
         """At most `MAX_READ_PAGES` pages are read."""
         found: list[Turn] = []
         page = session_service_pb2.ListMessagesRequest(
-            project=request.project, session_id=request.session_id, user_id=request.user_id, page_size=100
+            project=request.project,
+            session_id=request.session_id,
+            user_id=request.user_id,
+            page_size=100,
+            omit_parts=True,
         )
         for _ in range(MAX_READ_PAGES):
             listed = await call(self._sessions.ListMessages, page, timeout=self._timeout, peer=SESSION_SVC)
@@ -225,6 +296,17 @@ class SessionAdminClient:
             project=project, agent_id=agent_id, agent_uid=uid, fence_agent=True
         )
         await call(self._sessions.DeleteSessions, request, timeout=self._timeout, peer=SESSION_SVC)
+
+
+def _with_contents(commit: bytes, contents: Mapping[bytes, str]) -> bytes:
+    """Returns a serialized CommitTurnRequest with contents, which are copied once."""
+    pieces = [commit]
+    for digest, content in contents.items():
+        head, data = PartContent(digest=digest).SerializeToString(), content.encode("utf-8", "replace")
+        size = varint(len(data))
+        pieces += (_PARTS_TAG, varint(len(head) + len(_CONTENT_TAG) + len(size) + len(data)))
+        pieces += (head, _CONTENT_TAG, size, data)
+    return b"".join(pieces)
 
 
 def _messages_to_read(config: AgentConfig) -> int:
@@ -261,6 +343,7 @@ def _begun(response: pb.BeginTurnResponse, config: AgentConfig, *, goes_on: bool
         limits=_limit_states(response),
         history_digest=response.history_digest,
         full_turns=session.turn_count if response.full else 0,
+        part_bytes=session.part_bytes,
         awaiting=tuple(response.window[-1].awaiting_approval) if response.window else (),
     )
 

@@ -120,11 +120,11 @@ def provider_data_to_proto(data: ProviderData | None) -> pb.ProviderData | None:
     return None if data is None else pb.ProviderData(kind=data.kind, provider=data.provider, json=data.json)
 
 
-def turn_to_proto(turn: Turn) -> pb.Turn:
-    """Returns the turn as CommitTurn takes it; session_svc gives it its number."""
+def turn_to_proto(turn: Turn, keep_from: int | None = None) -> pb.Turn:
+    """Returns the turn as CommitTurn takes it; session_svc gives it its number. `keep_from`: see `message_to_proto`."""
     out = pb.Turn(
         id=turn.id,
-        messages=[message_to_proto(message) for message in turn.messages],
+        messages=[message_to_proto(message, keep_from) for message in turn.messages],
         agent_revision=turn.agent_revision,
         usage=usage_to_proto(turn.usage),
         finish_reason=FINISH_REASONS[turn.finish_reason],

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from chat_gateway.coalescing import CoalescedDeltas
@@ -11,7 +12,7 @@ from chat_gateway.convert.times import to_timestamp
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.convert import (
     events_to_proto,
-    has_large_parts,
+    large_parts_bytes,
     messages_to_proto,
     outcome_to_proto,
     request_from_proto,
@@ -20,6 +21,7 @@ from chat_gateway.grpc_edge.convert import (
     unavailable_to_proto,
 )
 from chat_gateway.grpc_edge.watch import WatchedTurn, check_watch
+from chat_gateway.memory import MemoryBudget
 from chat_gateway.model.turn import Delta, TurnRequest, TurnStarted
 from chat_gateway.ports import Journals
 from chat_gateway.preview import PromptPreview
@@ -35,14 +37,16 @@ _ANSWER_MARGIN = 0.05
 class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
     """Serves `parley.chat.v1.ChatService`."""
 
-    def __init__(self, turns: FinishingTurns, preview: PromptPreview, journals: Journals) -> None:
+    def __init__(self, turns: FinishingTurns, preview: PromptPreview, journals: Journals, memory: MemoryBudget) -> None:
         self._turns = turns
         self._preview = preview
         self._journals = journals
+        self._memory = memory
 
     async def Complete(self, request: pb.CompleteRequest, context: Any) -> pb.CompleteResponse:  # noqa: N802
         """Runs one turn; see the proto."""
-        outcome = await self._turns.run(await _asked(request.input, context))
+        async with self._asked(request.input, context) as turn:
+            outcome = await self._turns.run(turn)
         return pb.CompleteResponse(message=message_to_proto(outcome.message), outcome=outcome_to_proto(outcome))
 
     async def StreamComplete(self, request: pb.StreamCompleteRequest, context: Any) -> None:  # type: ignore[override]  # noqa: N802
@@ -57,8 +61,8 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
 
         deltas = CoalescedDeltas(send_deltas)
         try:
-            turn = await _asked(request.input, context)
-            outcome = await self._turns.run(turn, send_started, deltas)
+            async with self._asked(request.input, context) as turn:
+                outcome = await self._turns.run(turn, send_started, deltas)
             await deltas.flush()
         finally:
             await deltas.close()
@@ -78,7 +82,8 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
 
     async def PreviewPrompt(self, request: pb.PreviewPromptRequest, context: Any) -> pb.PreviewPromptResponse:  # noqa: N802
         """Shows a prompt; see the proto."""
-        prompt = await self._preview.show(await _asked(request.input, context))
+        async with self._asked(request.input, context) as turn:
+            prompt = await self._preview.show(turn)
         return pb.PreviewPromptResponse(
             messages=messages_to_proto(prompt.messages),
             omitted_message_count=prompt.omitted_message_count,
@@ -88,11 +93,13 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
             unavailable_tool_servers=unavailable_to_proto(prompt.unavailable),
         )
 
-
-async def _asked(turn: pb.TurnInput, context: Any) -> TurnRequest:
-    if has_large_parts(turn):
-        return await asyncio.to_thread(request_from_proto, turn, _time_for(context))
-    return request_from_proto(turn, _time_for(context))
+    @asynccontextmanager
+    async def _asked(self, turn: pb.TurnInput, context: Any) -> AsyncIterator[TurnRequest]:
+        if size := large_parts_bytes(turn):
+            async with self._memory.held(size):
+                yield await asyncio.to_thread(request_from_proto, turn, _time_for(context))
+        else:
+            yield request_from_proto(turn, _time_for(context))
 
 
 def _time_for(context: Any) -> float | None:

@@ -97,14 +97,18 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
     )
 
 
-def has_large_parts(turn: pb.TurnInput) -> bool:
-    """Returns whether converting the request takes so long that it should leave the event loop."""
-    return any(
-        len(part.image_url.url) + len(part.input_audio.data) + len(part.file.data) > _MAX_PART_ON_LOOP
+def large_parts_bytes(turn: pb.TurnInput) -> int:
+    """Returns the bytes of the parts, where converting them takes so long that it should leave the event loop; else 0.
+
+    What is small counts in no memory budget either.
+    """
+    size = sum(
+        len(part.image_url.url) + len(part.input_audio.data) + len(part.file.data)
         for message in turn.messages
         if message.parts
         for part in message.parts
     )
+    return size if size > _MAX_PARTS_ON_LOOP else 0
 
 
 def started_to_proto(started: TurnStarted) -> pb.TurnStarted:
@@ -314,7 +318,7 @@ def _json(text: str) -> bytes | None:
 _MAX_STRUCT_BYTES = 256 * 1024
 """Of free-form JSON on the wire: converted on the event loop, which more of it would hold up."""
 _MAX_ITEMS = 10_000
-_MAX_PART_ON_LOOP = 256 * 1024
+_MAX_PARTS_ON_LOOP = 64 * 1024
 
 
 def _object(struct: Struct, field: str) -> dict[str, Any]:

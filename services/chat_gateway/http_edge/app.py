@@ -192,12 +192,13 @@ class _Edge:
         listed = path == CHAT_PATH and method in _READS
         turn_route = None if listed else self._turn_routes.get(path)
         route = "unknown" if turn_route is None else path
+        limit = self._settings.max_admin_body_bytes if turn_route is None else self._settings.max_body_bytes
         try:
             length = headers.get(b"content-length")
             if len(headers) < len(given):
                 status = await refuse(_given_twice(given), context)
-            elif length is not None and int(length) > self._settings.max_body_bytes:
-                status = await refuse(too_large(self._settings.max_body_bytes), context)
+            elif length is not None and int(length) > limit:
+                status = await refuse(too_large(limit), context)
             elif turn_route is not None:
                 status = await self._serve_turn(turn_route, path, method, context)
             else:

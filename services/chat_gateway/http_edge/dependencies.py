@@ -1,6 +1,6 @@
 """What the HTTP edge uses of the rest of the gateway, and its own bounds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
@@ -8,6 +8,7 @@ from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.stubs import Stubs
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.instances import Instances
+from chat_gateway.memory import MemoryBudget
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds
 from chat_gateway.ports import ToolServerTests
 from servicekit.channels import Peer
@@ -17,7 +18,11 @@ from servicekit.channels import Peer
 class HttpSettings:
     """The edge's bounds: seconds, bytes and requests."""
 
-    max_body_bytes: int = 4 * 1024 * 1024
+    max_body_bytes: int = 20 * 1024 * 1024
+    max_admin_body_bytes: int = 4 * 1024 * 1024
+    """The largest body of a request that asks for no turn."""
+    memory: MemoryBudget = field(default_factory=lambda: MemoryBudget(64 * 1024 * 1024))
+    """What large requests have of memory."""
     body_timeout: float = 60.0
     """How long a body may take to arrive."""
     keep_alive_interval: float = 10.0

@@ -9,14 +9,14 @@ import structlog
 
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.dependencies import HttpSettings
-from chat_gateway.http_edge.wire.bodies import BodyTimeout, ClientGone, read_body, unpack
+from chat_gateway.http_edge.wire.bodies import SMALL_BODY, BodyTimeout, ClientGone, read_body, unpack
 from chat_gateway.http_edge.wire.context import CLIENT_GONE, RequestContext
 from chat_gateway.http_edge.wire.errors import encode_error, error_headers, http_status
 from chat_gateway.http_edge.wire.limit_headers import Headers
 from chat_gateway.http_edge.wire.refusal import refuse
 from chat_gateway.http_edge.wire.sse import EventStream, event, with_id
 from chat_gateway.http_edge.wire.turn_headers import PROVIDER_HEADER, answer_headers
-from chat_gateway.model.errors import CommitCutShort, CommitUnresolved
+from chat_gateway.model.errors import CommitCutShort, CommitUnresolved, TurnQueueFull
 from chat_gateway.model.turn import Delta, TurnOutcome, TurnRequest, TurnStarted
 from servicekit.errors import Draining, Internal, InvalidArgument, MessageTooLarge, ServiceError, Violation
 
@@ -46,7 +46,17 @@ class Exchange:
     case the name that the protocol's callers know it by.
     """
 
-    __slots__ = ("_client_gone", "_context", "_param_of", "_reading", "_settings", "_stream", "_task", "status")
+    __slots__ = (
+        "_client_gone",
+        "_context",
+        "_held",
+        "_param_of",
+        "_reading",
+        "_settings",
+        "_stream",
+        "_task",
+        "status",
+    )
 
     def __init__(self, context: RequestContext, settings: HttpSettings, param_of: Callable[[str], str]) -> None:
         self._context = context
@@ -55,6 +65,7 @@ class Exchange:
         self._task = asyncio.current_task()
         self._stream: EventStream | None = None
         self._reading = False
+        self._held = 0
         self._client_gone = False
         self.status = 0
 
@@ -62,13 +73,41 @@ class Exchange:
         return self
 
     async def body(self) -> bytes:
-        """Returns the request's body, all of it within the bounds of the settings."""
-        timeout = None if self._context.connection.has_body else self._settings.body_timeout
+        """Returns the request's body, all of it within the bounds of the settings.
+
+        A large one counts in the memory budget until the exchange is over. Raises as `read_body` and `unpack` do, and
+        `TurnQueueFull`.
+        """
+        settings, headers = self._settings, self._context.headers
+        timeout = None if self._context.connection.has_body else settings.body_timeout
+        limit, encoding = settings.max_body_bytes, headers.get(b"content-encoding")
         self._reading = True
-        body = await read_body(self._context.receive, self._settings.max_body_bytes, timeout)
+        body = await read_body(self._context.receive, limit, timeout, self._hold)
         self._reading = False
-        encoding = self._context.headers.get(b"content-encoding")
-        return body if encoding is None else unpack(body, encoding, self._settings.max_body_bytes)
+        if encoding is not None:
+            body = await self._unpacked(body, encoding, limit)
+        self._shrink_to(len(body))
+        return body
+
+    async def _unpacked(self, body: bytes, encoding: bytes, limit: int) -> bytes:
+        try:
+            return unpack(body, encoding, min(SMALL_BODY, limit))
+        except MessageTooLarge:
+            await self._hold()  # nobody knows how large it will be
+            return await asyncio.to_thread(unpack, body, encoding, limit)
+
+    async def _hold(self) -> None:
+        if not self._held:
+            length = self._context.headers.get(b"content-length")
+            plain = length is not None and b"content-encoding" not in self._context.headers
+            size = int(length) if plain and length is not None else self._settings.max_body_bytes
+            self._held = await self._settings.memory.take(size)
+
+    def _shrink_to(self, size: int) -> None:
+        if self._held > size:
+            kept = size if size > SMALL_BODY else 0
+            self._settings.memory.release(self._held - kept)
+            self._held = kept
 
     async def watched(self, work: Awaitable[T]) -> T:
         """Returns what comes of the work, which a client that leaves cancels."""
@@ -85,6 +124,7 @@ class Exchange:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
+        self._shrink_to(0)
         if error is None:
             return False
         self._unwatch()
@@ -96,7 +136,7 @@ class Exchange:
 
     async def _fail(self, error: BaseException) -> None:
         match error:
-            case MessageTooLarge() | BodyTimeout() if self._reading:
+            case MessageTooLarge() | BodyTimeout() | TurnQueueFull() if self._reading:
                 self.status = await refuse(error, self._context)
             case InvalidArgument():
                 violations = [Violation(self._param_of(one.field), one.description) for one in error.violations]

@@ -2,11 +2,11 @@
 
 import hashlib
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
-from chat_gateway.model.turn import AudioPart, FilePart, ImagePart, Kept, MediaPart, Message, TextPart
+from chat_gateway.model.turn import AudioPart, FilePart, ImagePart, Kept, MediaPart, Message, Part, TextPart
 from contract.messages import DIGEST_BYTES
 
 MIN_KEPT_CHARACTERS: Final = 1024
@@ -14,6 +14,8 @@ MIN_KEPT_CHARACTERS: Final = 1024
 _SLICE: Final = 1024 * 1024
 """Characters that are looked at in one go, so that other threads run in between."""
 _MAX_HEAD: Final = 256
+_SHOWN_EARLIER: Final = "shown earlier, and left out now"
+_KEPT_NO_MORE: Final = "shown earlier, and kept no more"
 _BASE64: Final = (string.ascii_letters + string.digits + "+/").encode()
 BASE64_RULE: Final = "must be base64, with its padding and without white space"
 
@@ -38,7 +40,7 @@ def known(part: MediaPart) -> MediaPart:
 
 def identity(content: str) -> Kept:
     """Returns what a content is known by."""
-    data = content.encode("utf-8", "surrogatepass")
+    data = content.encode("utf-8", "replace")
     return Kept(hashlib.sha256(data).digest()[:DIGEST_BYTES], len(data))
 
 
@@ -89,6 +91,47 @@ def is_base64(text: str, start: int = 0) -> bool:
         if piece.translate(None, _BASE64):
             return False
     return True
+
+
+Place: TypeAlias = tuple[int, int]
+"""Of a part: the index of its message, and its own."""
+
+
+def newest_kept(window: Sequence[Message], max_parts: int, max_bytes: int) -> dict[Place, Kept]:
+    """Returns the contents that a window names and does not hold, of its newest parts that are within both bounds."""
+    found: dict[Place, Kept] = {}
+    for index in range(len(window) - 1, -1, -1):
+        parts = window[index].parts
+        for number in range(len(parts) - 1, -1, -1):
+            part = parts[number]
+            if isinstance(part, TextPart) or part.kept is None or content_of(part):
+                continue
+            max_bytes -= part.kept.size
+            if len(found) >= max_parts or max_bytes < 0:
+                return found
+            found[index, number] = part.kept
+    return found
+
+
+def with_contents(
+    window: Sequence[Message], places: Mapping[Place, Kept], contents: Mapping[bytes, str]
+) -> tuple[Message, ...]:
+    """Returns the window with the contents, by their digests, at these places; notes stand for all other contents."""
+
+    def part_at(index: int, number: int, part: Part) -> Part:
+        if isinstance(part, TextPart) or part.kept is None or content_of(part):
+            return part
+        if (index, number) not in places:
+            return shown(part, _SHOWN_EARLIER)
+        content = contents.get(part.kept.digest)
+        return shown(part, _KEPT_NO_MORE) if content is None else with_content(part, content)
+
+    return tuple(
+        replace(message, parts=tuple(part_at(index, number, part) for number, part in enumerate(message.parts)))
+        if message.parts
+        else message
+        for index, message in enumerate(window)
+    )
 
 
 def shown(part: MediaPart, why: str) -> TextPart:

@@ -4,7 +4,9 @@ What CommitTurn would refuse of a request is refused here: afterwards the model 
 """
 
 import re
+from collections.abc import Sequence
 
+from chat_gateway.model.history import new_part
 from chat_gateway.model.pairing import check_results
 from chat_gateway.model.parts import media_parts, part_bytes
 from chat_gateway.model.turn import (
@@ -99,7 +101,8 @@ def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOU
         found.add("resumable", "needs a session, which has the turn's journal")
     found.check()
     if in_session:
-        _check_size(request.messages, bounds)
+        # How much of a transcript is new beyond what certainly is, is known once the turn has begun.
+        check_size(new_part(request), bounds)
 
 
 def is_undecided(request: TurnRequest) -> bool:
@@ -114,7 +117,7 @@ def check_session_bounds(request: TurnRequest, bounds: RequestBounds = DEFAULT_B
         raise InvalidArgument([Violation("choices", ONE_CHOICE)])
     if len(request.messages) > bounds.max_messages:
         raise InvalidArgument([Violation("messages", f"must have 1 to {bounds.max_messages} messages")])
-    _check_size(request.messages, bounds)
+    check_size(new_part(request), bounds)
 
 
 def _check_approvals(request: TurnRequest, found: Violations) -> None:
@@ -193,7 +196,7 @@ def check_tool_choice(request: TurnRequest, config: AgentConfig) -> None:
     raise InvalidArgument([Violation("tool_choice", problem)])
 
 
-def sizes(messages: tuple[Message, ...], bounds: RequestBounds = DEFAULT_BOUNDS) -> tuple[int, int]:
+def sizes(messages: Sequence[Message], bounds: RequestBounds = DEFAULT_BOUNDS) -> tuple[int, int]:
     """Returns the bytes that messages take of their turn, and those of their parts that are kept apart from it."""
     size = sum(message_size(message) for message in messages)
     apart = 0
@@ -205,7 +208,8 @@ def sizes(messages: tuple[Message, ...], bounds: RequestBounds = DEFAULT_BOUNDS)
     return size, apart
 
 
-def _check_size(messages: tuple[Message, ...], bounds: RequestBounds) -> None:
+def check_size(messages: Sequence[Message], bounds: RequestBounds) -> None:
+    """Raises `MessageTooLarge` for new messages of a session that are larger than they may be."""
     size, apart = sizes(messages, bounds)
     for what, found, most in (
         ("the messages", size, bounds.max_messages_bytes),

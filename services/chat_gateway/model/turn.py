@@ -223,6 +223,8 @@ class AgentConfig:
     requests: RequestPolicy = NO_POLICY
     extra: Mapping[str, bytes] = field(default_factory=dict)
     """As `TurnRequest.extra`, for every turn that does not say otherwise."""
+    window_parts: int = 8
+    """Large images, sounds and files of earlier turns that the window sends."""
 
 
 @value
@@ -432,6 +434,8 @@ class Begun:
     """The ids of the calls of the last turn that wait for an approval."""
     full_turns: int = 0
     """As many turns as the session may have, where it has them: it takes none but one that cuts others. 0 otherwise."""
+    part_bytes: int = 0
+    """Of the images, audio and files that the session keeps beside its turns: the window may name some."""
 
 
 def begun_stateless(request: TurnRequest, lease: Lease | None = None, limits: tuple[LimitState, ...] = ()) -> Begun:

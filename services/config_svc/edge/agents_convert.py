@@ -72,7 +72,9 @@ def spec_of(agent: agents_pb.AgentConfig) -> AgentSpec:
         ),
         instructions=agent.instructions,
         model=_model_of(agent.model),
-        memory=MemoryPolicy(max_messages=set_or_none(agent.memory, "max_messages")),
+        memory=MemoryPolicy(
+            max_messages=set_or_none(agent.memory, "max_messages"), max_parts=set_or_none(agent.memory, "max_parts")
+        ),
         session=SessionPolicy(
             idle_ttl=duration_of(agent.session, "idle_ttl"),
             max_lifetime=duration_of(agent.session, "max_lifetime"),
@@ -317,6 +319,8 @@ def _model_to_proto(model: ModelConfig) -> agents_pb.ModelConfig:
 def _fill_policies(message: agents_pb.AgentConfig, spec: AgentSpec) -> None:
     if spec.memory.max_messages is not None:
         message.memory.max_messages = spec.memory.max_messages
+    if spec.memory.max_parts is not None:
+        message.memory.max_parts = spec.memory.max_parts
     if spec.session.idle_ttl is not None:
         message.session.idle_ttl.FromTimedelta(spec.session.idle_ttl)
     if spec.session.max_lifetime is not None:

@@ -123,10 +123,12 @@ class MemoryPolicy:
     """How much of the history is sent to the model."""
 
     max_messages: int | None = None
+    max_parts: int | None = None
 
     def check(self, found: Violations, path: str) -> None:
         """Reports every broken rule under `path`."""
         rules.check_number(found, f"{path}.max_messages", self.max_messages, minimum=0, maximum=1000)
+        rules.check_number(found, f"{path}.max_parts", self.max_parts, minimum=0, maximum=100)
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,7 @@ class ToolChainTooLarge(MessageTooLarge):
 
     def __init__(self) -> None:
         super().__init__("the tool calls and results that this turn goes on with are larger than a window may be")
+        self.metadata = {"code": "context_length_exceeded"}
 
 
 class SessionPartsFull(ServiceError):

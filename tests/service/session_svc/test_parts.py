@@ -254,3 +254,16 @@ async def test_a_large_one_holds_up_no_turn_of_others(svc: Replica) -> None:
         await svc.turn("other")
     await commit
     assert await part_bytes(svc) == len(large)
+
+
+async def test_the_last_turn_that_is_deleted_takes_what_only_it_names(svc: Replica, client: "redis.Redis") -> None:
+    await look(svc, A)
+    await look(svc, A, B)
+    for left in (len(A), 0):
+        [*_, last] = await listed(svc, omit_parts=True)
+        request = session_service_pb2.GetTurnRequest(session_id="s1", turn_id=last.id)
+        found = (await svc.sessions.GetTurn(request)).turn
+        assert not any(part.HasField("kept") for part in found.messages[0].parts), "it is shown whole"
+        await svc.sessions.DeleteTurn(session_service_pb2.DeleteTurnRequest(session_id="s1", turn_id=last.id))
+        assert await part_bytes(svc) == left
+    assert not client.exists(KEY)

@@ -267,3 +267,13 @@ def test_what_is_long_is_known_by_its_digest_once() -> None:
     assert at_bound.kept == identity("x" * MIN_KEPT_CHARACTERS)
     assert known(at_bound) is at_bound
     assert known(ImagePart("x" * (MIN_KEPT_CHARACTERS - 1))).kept is None
+
+
+def test_of_a_transcript_only_what_is_new_has_the_bounds_of_a_turn() -> None:
+    large = known(ImagePart("data:image/png;base64," + "A" * 2_000_000))
+    bounds = RequestBounds(max_parts_bytes=3_000_000)
+    old, new = Message(Role.USER, parts=(large, large)), Message(Role.USER, parts=(large,))
+    answer = Message(Role.ASSISTANT, "A cat.")
+    check_turn_request(TurnRequest(agent_id="a", session_id="s", messages=(old, answer, new)), bounds)
+    with pytest.raises(MessageTooLarge):
+        check_turn_request(TurnRequest(agent_id="a", session_id="s", messages=(new, answer, old)), bounds)

@@ -33,7 +33,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_PARAMETERS_INVALID: _Reason.ValueType  # 4
     """INVALID_ARGUMENT. Parameters break the template's JSON Schema; `google.rpc.BadRequest` lists where."""
     REASON_MESSAGE_TOO_LARGE: _Reason.ValueType  # 5
-    """INVALID_ARGUMENT. A message, or all of them together, is larger than allowed. Metadata: limit_bytes."""
+    """INVALID_ARGUMENT. A message, or all of them together, is larger than allowed. Metadata: limit_bytes; or
+    code, `context_length_exceeded`, where it is the window that can't hold what it must.
+    """
     REASON_MALFORMED_BODY: _Reason.ValueType  # 6
     """INVALID_ARGUMENT. The body is not JSON, or not of the expected shape. HTTP only."""
     REASON_PLACEHOLDER_MISSING: _Reason.ValueType  # 7
@@ -220,7 +222,9 @@ REASON_TEMPLATE_NOT_FOUND: Reason.ValueType  # 3
 REASON_PARAMETERS_INVALID: Reason.ValueType  # 4
 """INVALID_ARGUMENT. Parameters break the template's JSON Schema; `google.rpc.BadRequest` lists where."""
 REASON_MESSAGE_TOO_LARGE: Reason.ValueType  # 5
-"""INVALID_ARGUMENT. A message, or all of them together, is larger than allowed. Metadata: limit_bytes."""
+"""INVALID_ARGUMENT. A message, or all of them together, is larger than allowed. Metadata: limit_bytes; or
+code, `context_length_exceeded`, where it is the window that can't hold what it must.
+"""
 REASON_MALFORMED_BODY: Reason.ValueType  # 6
 """INVALID_ARGUMENT. The body is not JSON, or not of the expected shape. HTTP only."""
 REASON_PLACEHOLDER_MISSING: Reason.ValueType  # 7

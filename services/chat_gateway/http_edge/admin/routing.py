@@ -73,9 +73,9 @@ class JsonRequest(Request[Any, Any, Any]):
         """Returns the body. Raises `MessageTooLarge`, `BodyTimeout`, `ClientGone`."""
         if self._whole is None:
             settings: HttpSettings = self.app.state.settings
-            body = await read_body(self.receive, settings.max_body_bytes, settings.body_timeout)
+            body = await read_body(self.receive, settings.max_admin_body_bytes, settings.body_timeout)
             encoding = self.headers.get("content-encoding", "").encode("latin-1")
-            self._whole = unpack(body, encoding, settings.max_body_bytes)
+            self._whole = unpack(body, encoding, settings.max_admin_body_bytes)
         return self._whole
 
     async def json(self) -> Any:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,7 +22,7 @@ MAX_VALUES = 20_000
 MAX_ITEMS = 10_000
 """How many messages, and parts of them, a body may list."""
 
-_SMALL_BODY = 64 * 1024
+SMALL_BODY = 64 * 1024
 _SIMPLE = 20_000
 """Commas and brackets up to which a body is decoded at once: it holds no more values, and costs some milliseconds."""
 _MAX_STRUCTURE_BYTES = 256 * 1024
@@ -44,21 +44,24 @@ class BodyTimeout(DeadlineExceeded):
         super().__init__(f"the body did not arrive within {timeout:g} s", bound="body")
 
 
-async def read_body(receive: Receive, limit: int, timeout: float | None) -> bytes:
+async def read_body(
+    receive: Receive, limit: int, timeout: float | None, on_large: Callable[[], Awaitable[None]] | None = None
+) -> bytes:
     """Returns the whole body; `timeout` None means that all of it has arrived.
 
-    Raises `MessageTooLarge` as soon as it exceeds `limit` bytes, `BodyTimeout` after `timeout` seconds, `ClientGone`.
+    `on_large` is awaited once, before more than `SMALL_BODY` bytes are read on. Raises `MessageTooLarge` as soon as it
+    exceeds `limit` bytes, `BodyTimeout` after `timeout` seconds, `ClientGone`.
     """
     if timeout is None:
-        return await _read(receive, limit)
+        return await _read(receive, limit, on_large)
     try:
         async with asyncio.timeout(timeout):
-            return await _read(receive, limit)
+            return await _read(receive, limit, on_large)
     except TimeoutError:
         raise BodyTimeout(timeout) from None
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def _read(receive: Receive, limit: int, on_large: Callable[[], Awaitable[None]] | None) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -69,6 +72,9 @@ async def _read(receive: Receive, limit: int) -> bytes:
         size += len(chunk)
         if size > limit:
             raise too_large(limit)
+        if size > SMALL_BODY and on_large is not None:
+            await on_large()
+            on_large = None
         if not message["more_body"]:
             return b"".join((*chunks, chunk)) if chunks else chunk
         chunks.append(chunk)
@@ -102,7 +108,7 @@ def check_width(body: bytes, *, unbounded: str = "") -> None:
     Texts are not bounded here, nor is the field `unbounded`. Costs nothing for small bodies, and little for large ones
     of few values.
     """
-    if len(body) <= _SMALL_BODY or body.count(b",") + body.count(b"{") + body.count(b"[") <= _SIMPLE:
+    if len(body) <= SMALL_BODY or body.count(b",") + body.count(b"{") + body.count(b"[") <= _SIMPLE:
         return
     fields = decode(_FIELDS.decode, body)
     for name, raw in fields.items():
@@ -114,7 +120,7 @@ def check_width(body: bytes, *, unbounded: str = "") -> None:
 
 def is_large(body: bytes) -> bool:
     """Returns whether a body may take more than some milliseconds to convert, and should leave the event loop."""
-    return len(body) > _SMALL_BODY
+    return len(body) > SMALL_BODY
 
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -28,7 +28,7 @@ STATUS: dict[Code, int] = {
 }
 """The HTTP status of each canonical code (google/rpc/code.proto)."""
 
-_STATUS_BY_REASON: dict[str, int] = {Reason.PROVIDER_MISCONFIGURED: 502}
+_STATUS_BY_REASON: dict[str, int] = {Reason.PROVIDER_MISCONFIGURED: 502, Reason.MESSAGE_TOO_LARGE: 413}
 """What no canonical code maps to."""
 
 RETRY_HELPS = frozenset(
@@ -119,6 +119,8 @@ def http_status(error: ServiceError) -> int:
         return 405
     if isinstance(error, UnknownEncoding):
         return 415
+    if "code" in error.metadata and error.reason == Reason.MESSAGE_TOO_LARGE:
+        return 400  # what is too large is not the request
     return _STATUS_BY_REASON.get(error.reason) or STATUS[error.code]
 
 
@@ -163,10 +165,13 @@ def _whole_seconds(seconds: float | None) -> int:
     return max(1, math.ceil(seconds)) if seconds is not None and math.isfinite(seconds) else 1
 
 
+_WITH_CODES = (Reason.PROVIDER_REJECTED, Reason.MESSAGE_TOO_LARGE)
+
+
 def _code(error: ServiceError) -> str:
     if error.code is Code.UNAUTHENTICATED:
         return "invalid_api_key"
-    if error.reason == Reason.PROVIDER_REJECTED and "code" in error.metadata:
+    if error.reason in _WITH_CODES and "code" in error.metadata:
         return error.metadata["code"]
     return error.reason.lower()
 

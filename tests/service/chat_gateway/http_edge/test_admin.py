@@ -322,7 +322,7 @@ async def test_a_wrong_method_says_which_are_allowed(edge: Edge) -> None:
 
 async def test_a_body_over_the_limit_is_refused(edge: Edge) -> None:
     answer = await edge.client.post("/v1/agents", json={"instructions": "x" * 5_000_000})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "message_too_large")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "message_too_large")
 
 
 async def test_a_peers_violations_carry_our_names(edge: Edge) -> None:

@@ -148,14 +148,14 @@ async def test_a_connection_serves_many_requests(edge: Edge) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_over_the_limit_is_refused_without_a_turn(edge: Edge, chunked: bool) -> None:
-    body = json.dumps({"model": "hello", "messages": [{"role": "user", "content": "x" * 5_000_000}]}).encode()
+    body = json.dumps({"model": "hello", "messages": [{"role": "user", "content": "x" * 22_000_000}]}).encode()
 
     async def chunks():
         for start in range(0, len(body), 65536):
             yield body[start : start + 65536]
 
     answer = await edge.client.post("/v1/chat/completions", content=chunks() if chunked else body)
-    assert answer.status_code == 400
+    assert answer.status_code == 413
     assert answer.json()["error"]["code"] == "message_too_large"
     assert answer.headers["connection"] == "close"
     assert edge.turns.requests == []
@@ -164,10 +164,10 @@ async def test_a_body_over_the_limit_is_refused_without_a_turn(edge: Edge, chunk
 async def test_a_client_that_waits_for_100_continue_need_not_send_a_body_over_the_limit(edge: Edge) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
     writer.write(
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 5000000\r\nexpect: 100-continue\r\n\r\n"
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 25000000\r\nexpect: 100-continue\r\n\r\n"
     )
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
-    assert head.startswith(b"HTTP/1.1 400 ")
+    assert head.startswith(b"HTTP/1.1 413 ")
     assert b"message_too_large" in await asyncio.wait_for(reader.readuntil(b"}}"), 5)
     writer.close()
     await writer.wait_closed()
@@ -268,7 +268,7 @@ async def test_requests_are_measured_by_route_method_and_class(edge: Edge) -> No
 
 
 async def test_a_body_over_the_limit_is_not_measured_as_a_completion_elsewhere(edge: Edge) -> None:
-    assert (await edge.client.post("/v1/agents", content=b"x" * 5_000_000)).status_code == 400
+    assert (await edge.client.post("/v1/agents", content=b"x" * 5_000_000)).status_code == 413
     labels = {"http_route": "unknown", "http_request_method": "POST", "http_response_status_class": "4xx"}
     async with asyncio.timeout(5):  # measured once the rest of the body has been read
         while edge.registry.get_sample_value("http_server_request_duration_seconds_count", labels) != 1:

@@ -86,6 +86,8 @@ class MemoryJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How much of the history is sent to the model."""
 
     max_messages: Int32 | UnsetType | None = UNSET
+    max_parts: Int32 | UnsetType | None = UNSET
+    """Large images, sounds and files of earlier turns."""
 
 
 class SessionPolicyJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -320,7 +322,7 @@ def agent_json(config: pb.AgentConfig) -> AgentJson:
         revision=config.revision,
     )
     if config.HasField("memory"):
-        agent.memory = MemoryJson(**_set_fields(config.memory, ("max_messages",)))
+        agent.memory = MemoryJson(**_set_fields(config.memory, ("max_messages", "max_parts")))
     if config.HasField("session"):
         agent.session = SessionPolicyJson(**_durations(config.session, ("idle_ttl", "max_lifetime")))
     if config.HasField("limits"):
