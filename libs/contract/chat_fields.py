@@ -22,6 +22,7 @@ OWN_FIELDS: Final = frozenset(
         "on_disconnect",
         "presence_penalty",
         "response_format",
+        "resumable",
         "seed",
         "session_id",
         "session_must_exist",

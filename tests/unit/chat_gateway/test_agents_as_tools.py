@@ -1,56 +1,31 @@
 """Agents that call agents: sessions of their own, bounded depth, and no wait for what the turns above hold."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from chat_gateway.model.errors import AgentDepthExceeded
 from chat_gateway.model.tools import AgentCall, ServerTools, ToolPolicy
-from chat_gateway.model.turn import AgentConfig, Message, OnDelta, TurnRequest, Usage
-from chat_gateway.providers.provider import ModelAnswer, ModelCall
+from chat_gateway.model.turn import Message, TurnRequest, Usage
+from chat_gateway.providers.provider import ModelCall
 from chat_gateway.scheduler import TurnLimits
 from chat_gateway.turn_tools import MAX_AGENT_DEPTH, child_session_id
 from contract.enums import Role
 from servicekit.errors import ServiceError
 from tests.doubles.chat_gateway.toolboxes import FakeToolboxes, says
-from tests.unit.chat_gateway.stepping_provider import SteppingProvider, calling, text
-from tests.unit.chat_gateway.world import FakeConfigs, World, asks, make_config
+from tests.unit.chat_gateway.several_agents import Models, agent, make_world
+from tests.unit.chat_gateway.stepping_provider import calling, text
+from tests.unit.chat_gateway.world import asks
 
 HELPER = AgentCall("helper", "", "Knows much.")
-
-
-class Models:
-    """A model for each agent, by its instructions."""
-
-    name = "local"
-
-    def __init__(self, **agents: Callable[[ModelCall], Message | Awaitable[Message]]) -> None:
-        self.agents = agents
-        self.calls: list[tuple[str, ModelCall]] = []
-
-    async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
-        name = call.messages[0].content.partition("\n")[0]
-        self.calls.append((name, call))
-        said = self.agents[name](call)
-        message = said if isinstance(said, Message) else await said
-        return await SteppingProvider(message).complete(call, on_delta)
-
-
-def agent(name: str, *tools: Any, **changes: Any) -> AgentConfig:
-    return make_config(id=name, uid=f"uid-{name}", instructions=name, tools=tools, **changes)
 
 
 def asks_helper(call: ModelCall) -> Message:
     if call.messages[-1].role is Role.TOOL:
         return text(f"helper says: {call.messages[-1].content}")
     return calling(("c1", "helper", '{"message": "what is it?"}'))
-
-
-def make_world(models: Models, *configs: AgentConfig, **more: Any) -> World:
-    return World(provider=models, configs=FakeConfigs(*configs), **more)
 
 
 async def test_an_agent_answers_in_a_session_of_its_own_that_hangs_on_the_callers() -> None:

@@ -11,8 +11,8 @@ from chat_gateway.model.turn import Message, Usage
 from chat_gateway.templates.router import RouterTemplate
 from contract.enums import Role
 from tests.doubles.chat_gateway.toolboxes import FakeToolboxes, says
+from tests.unit.chat_gateway.several_agents import Models, agent, make_world
 from tests.unit.chat_gateway.stepping_provider import calling, text
-from tests.unit.chat_gateway.test_agents_as_tools import Models, agent, make_world
 from tests.unit.chat_gateway.world import World, asks
 
 ROUTES = [
