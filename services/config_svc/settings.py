@@ -154,7 +154,10 @@ def _wrong_url(name: str, secret: SecretStr, *, required: bool) -> Iterator[str]
     try:
         make_conninfo("", **{option: str(value) for option, value in url.query.items() if option != "host"})
     except ProgrammingError as error:
-        yield f"{name}: {str(error).splitlines()[0]}"
+        said = str(error).splitlines()[0]
+        # What it quotes may be a piece of a password, in a URL that is cut in another place than was meant.
+        names = all(re.fullmatch("[a-z_]+", quoted) for quoted in re.findall('"([^"]*)"?', said))
+        yield f"{name}: {said if names else 'has an option that is none of libpq'}"
 
 
 def _rendered(url: SecretStr) -> str:

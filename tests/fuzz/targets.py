@@ -9,8 +9,10 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jwt
+from google.protobuf.message import DecodeError
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from pydantic import SecretStr
 
 from access.api_key import is_api_key, new_api_key
 from access.caller import ANONYMOUS
@@ -18,6 +20,7 @@ from access.errors import Unauthenticated
 from access.jwks import FetchFailed, read_document, usable_keys
 from access.oidc import OidcTokens
 from access.oidc_settings import OidcIssuer
+from chat_gateway.clients.turn_calls import TURNS
 from chat_gateway.http_edge.openai.chat.request import decode_request, extra_fields, to_turn_request
 from chat_gateway.http_edge.openai.embeddings.request import read_request
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
@@ -33,9 +36,12 @@ from chat_gateway.tools.server import ServerUnavailable
 from config_svc import paging
 from config_svc.model.errors import InvalidPageToken as InvalidConfigToken
 from config_svc.model.filter import parse_filter
+from config_svc.settings import ConfigSettings
 from config_svc.tool_servers.openapi_document import MAX_PROBLEMS, openapi_problems
+from parley.session.v1 import turn_service_pb2 as pb
 from servicekit.egress import EgressDenied, EgressRules, is_public
 from servicekit.errors import ServiceError, StartupError, Violations
+from servicekit.settings import SettingsError
 from session_svc.edge.page_tokens import make_token, read_token
 from session_svc.model.errors import InvalidPageToken, TurnDamaged
 from session_svc.redis_client.url import parse_redis_url
@@ -135,6 +141,22 @@ def redis_url(text: str) -> None:
     except StartupError as error:
         complaint = str(error)
     assert "hunter2" not in complaint
+
+
+def postgres_url(text: str) -> None:
+    complaint = ""
+    try:
+        ConfigSettings(database_url=SecretStr(text))
+    except SettingsError as error:
+        complaint = str(error)
+    assert "hunter2" not in complaint
+
+
+def stream_message(data: bytes) -> None:
+    """Of calls that share a stream; each comes out once, or none where it is no message."""
+    with suppress(DecodeError):
+        read = TURNS.read_requests(data)
+        assert all(call.id >= 0 for call in read.calls)
 
 
 def chat_body(data: bytes) -> None:
@@ -294,6 +316,27 @@ TARGETS = {
             b"redis+cluster://u:hunter2@a:1,[::1]:2",
         ).map(text_of),
         redis_url,
+    ),
+    "postgres_url": Target(
+        damaged(
+            b"postgresql+psycopg://user:hunter2@host:5432/parley?sslmode=require",
+            b"postgresql://u:hunter2@a:1,b:2/x?target_session_attrs=any",
+            b"postgres://:hunter2@[::1]/x",
+        ).map(text_of),
+        postgres_url,
+    ),
+    "stream_message": Target(
+        damaged(
+            pb.TurnsRequest(
+                calls=[
+                    pb.TurnCall(id=n, timeout_ms=5, begin=pb.BeginTurnRequest(session_id="s", agent_id="a"))
+                    for n in (1, 2)
+                ],
+                cancelled_ids=[3, 400],
+            ).SerializeToString()
+        )
+        | st.binary(max_size=60),
+        stream_message,
     ),
     "chat_body": Target(foreign(json.dumps(_CHAT).encode()) | with_foreign_members(_CHAT), chat_body),
     "stored_openapi": Target(
