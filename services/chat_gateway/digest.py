@@ -16,14 +16,11 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 _encode_in_order = msgspec.json.Encoder().encode
 
 
-_NOTHING_LATER = bytes(8)
-
-
 def request_digest(request: TurnRequest) -> bytes:
-    """Returns 40 bytes that are the same for the same request, streamed or not.
+    """Returns 32 bytes that are the same for the same request, streamed or not, and 8 more where it has metadata.
 
-    How long the caller waits and what it does about a busy session are not part of what it asks for. The first 32 bytes
-    are the digest of the release before, which session_svc compares alone where the other one has no more.
+    How long the caller waits and what it does about a busy session are not part of what it asks for. Metadata stand
+    apart: the release before did not count them, and session_svc compares 32 bytes where one side has no more.
     """
     asked: tuple[Any, ...] = (
         request.project,
@@ -37,15 +34,16 @@ def request_digest(request: TurnRequest) -> bytes:
         request.response_format,
     )
     later = _later(request)
-    rest = hashlib.blake2b(_encode(later), digest_size=8).digest() if later else _NOTHING_LATER
-    return hashlib.sha256(_encode(asked)).digest() + rest
+    digest = hashlib.sha256(_encode((*asked, later) if later else asked)).digest()
+    if not request.metadata:
+        return digest
+    return digest + hashlib.blake2b(_encode(request.metadata), digest_size=8).digest()
 
 
 def _later(request: TurnRequest) -> dict[str, Any]:
-    """Returns what changes the outcome and the release before did not count: a field that comes next goes in here."""
+    """Returns what the release before knew nothing of: requests without it keep the digest that they had there."""
     said: dict[str, Any] = {
         "extra": {name: value.hex() for name, value in request.extra.items()},
-        "metadata": request.metadata,
         "history": "" if request.history in (None, HistoryPolicy.MATCH) else request.history,
         "approvals": request.approvals,
         "messages": [

@@ -22,9 +22,11 @@ REQUEST = TurnRequest(
 OF_THE_RELEASE_BEFORE = "0961d0826863b610dd78f0d1021ec9dbe6cc51e4fffa1c0a9bc8ef6d663f78c3"
 
 
-def test_a_digest_begins_with_that_of_the_release_before() -> None:
-    assert request_digest(REQUEST).hex() == OF_THE_RELEASE_BEFORE + "00" * 8
-    assert request_digest(replace(REQUEST, extra={"top_k": b"1"})).hex().startswith(OF_THE_RELEASE_BEFORE)
+def test_what_the_release_before_knew_has_its_digest_and_metadata_stand_behind_it() -> None:
+    assert request_digest(REQUEST).hex() == OF_THE_RELEASE_BEFORE
+    with_metadata = request_digest(replace(REQUEST, metadata={"a": "b"}))
+    assert with_metadata.hex().startswith(OF_THE_RELEASE_BEFORE)
+    assert len(with_metadata) == 40
 
 
 def test_everything_that_changes_the_outcome_counts() -> None:
