@@ -15,7 +15,7 @@ from chat_gateway.journal import TurnJournal
 from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
 from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
-from chat_gateway.model.answers import agents_part, pending_approvals, visible, whole_delta
+from chat_gateway.model.answers import pending_approvals, visible
 from chat_gateway.model.errors import AgentDepthExceeded, AgentNotFound, SessionFull
 from chat_gateway.model.history import EMPTY, grown, is_transcript
 from chat_gateway.model.journal import TurnBegun
@@ -34,6 +34,7 @@ from chat_gateway.model.turn import (
     TurnRequest,
     TurnStarted,
 )
+from chat_gateway.outcomes import outcome_of, replay
 from chat_gateway.ports import Configs, Sessions
 from chat_gateway.request_policy import resolved_request
 from chat_gateway.scheduler import EnteredTurn, Scheduler
@@ -154,7 +155,7 @@ class TurnRunner:
     async def _in_session(self, turn: _Started, config: AgentConfig, stop: TurnStop) -> TurnOutcome:
         begun, config = await self._begin(turn, config)
         if begun.lease is None:
-            return await _replay(turn, begun)
+            return await replay(begun, turn.on_started, turn.on_delta)
         async with self._held(begun.lease, stop) as lease:
             if begun.pinned_revision and not turn.request.agent_revision:
                 config = await self._configs.at_revision(config, begun.pinned_revision)
@@ -175,7 +176,7 @@ class TurnRunner:
                 answer = await self._answer(turn, config, begun)
             stored = _stored(turn, config, begun, answer, cut_after)
             committed = await lease.commit(stored, config, turn.request.request_id, turn.digest)
-        outcome = _outcome(
+        outcome = outcome_of(
             stored, begun, config.revision, number=committed.turn_number, expire_time=committed.expire_time
         )
         return replace(outcome, unavailable=answer.unavailable) if answer.unavailable else outcome
@@ -359,30 +360,6 @@ def _record(span: traces.Span, outcome: TurnOutcome) -> None:
         span.set("parley.turn.number", outcome.turn_number)
 
 
-async def _replay(turn: _Started, begun: Begun) -> TurnOutcome:
-    stored = begun.replayed
-    assert stored is not None, "BeginTurn answers a lease or a stored turn"
-    outcome = _outcome(
-        stored, begun, stored.agent_revision, number=stored.number, expire_time=begun.expire_time, replayed=True
-    )
-    if turn.on_started is not None:
-        await turn.on_started(
-            TurnStarted(
-                turn_id=stored.id,
-                session_id=begun.session_id,
-                session_created=False,
-                session_expire_time=begun.expire_time,
-                agent_revision=stored.agent_revision,
-                begin_time=stored.begin_time,
-                replayed=True,
-                provider=stored.details.provider,
-            )
-        )
-    if turn.on_delta is not None:
-        await turn.on_delta(whole_delta(outcome.message))
-    return outcome
-
-
 def _started(turn: _Started, begun: Begun, config: AgentConfig) -> TurnStarted:
     return TurnStarted(
         turn.turn_id,
@@ -393,26 +370,4 @@ def _started(turn: _Started, begun: Begun, config: AgentConfig) -> TurnStarted:
         turn.time,
         limits=begun.limits,
         provider=config.provider,
-    )
-
-
-def _outcome(
-    stored: Turn, begun: Begun, revision: int, *, number: int, expire_time: datetime | None, replayed: bool = False
-) -> TurnOutcome:
-    return TurnOutcome(
-        turn_id=stored.id,
-        session_id=begun.session_id,
-        session_created=begun.created,
-        turn_number=number,
-        session_expire_time=expire_time,
-        agent_revision=revision,
-        message=visible(agents_part(stored), stored.awaiting),
-        finish_reason=stored.finish_reason,
-        usage=stored.usage,
-        model=stored.model,
-        begin_time=stored.begin_time,
-        replayed=replayed,
-        limits=begun.limits,
-        details=stored.details,
-        pending=pending_approvals(stored.messages, stored.awaiting),
     )

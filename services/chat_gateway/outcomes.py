@@ -1,0 +1,54 @@
+"""What callers are told of a turn that is stored: now, or again."""
+
+from datetime import datetime
+
+from chat_gateway.model.answers import agents_part, pending_approvals, visible, whole_delta
+from chat_gateway.model.turn import Begun, OnDelta, OnStarted, Turn, TurnOutcome, TurnStarted
+
+
+async def replay(begun: Begun, on_started: OnStarted | None, on_delta: OnDelta | None) -> TurnOutcome:
+    """Tells a caller of the turn that is stored for its request, as it was told before."""
+    stored = begun.replayed
+    assert stored is not None, "BeginTurn answers a lease or a stored turn"
+    outcome = outcome_of(
+        stored, begun, stored.agent_revision, number=stored.number, expire_time=begun.expire_time, replayed=True
+    )
+    if on_started is not None:
+        await on_started(
+            TurnStarted(
+                turn_id=stored.id,
+                session_id=begun.session_id,
+                session_created=False,
+                session_expire_time=begun.expire_time,
+                agent_revision=stored.agent_revision,
+                begin_time=stored.begin_time,
+                replayed=True,
+                provider=stored.details.provider,
+            )
+        )
+    if on_delta is not None:
+        await on_delta(whole_delta(outcome.message))
+    return outcome
+
+
+def outcome_of(
+    stored: Turn, begun: Begun, revision: int, *, number: int, expire_time: datetime | None, replayed: bool = False
+) -> TurnOutcome:
+    """Returns how a stored turn ended, with the time at which its session ends."""
+    return TurnOutcome(
+        turn_id=stored.id,
+        session_id=begun.session_id,
+        session_created=begun.created,
+        turn_number=number,
+        session_expire_time=expire_time,
+        agent_revision=revision,
+        message=visible(agents_part(stored), stored.awaiting),
+        finish_reason=stored.finish_reason,
+        usage=stored.usage,
+        model=stored.model,
+        begin_time=stored.begin_time,
+        replayed=replayed,
+        limits=begun.limits,
+        details=stored.details,
+        pending=pending_approvals(stored.messages, stored.awaiting),
+    )
