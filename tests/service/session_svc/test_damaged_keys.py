@@ -134,5 +134,13 @@ async def test_a_redis_that_may_evict_or_takes_no_writes_is_told(server_choice: 
                 for _ in range(10):
                     await health.probe()
                 assert await health.readiness() == {"redis": True, "redis writes": False}
+                client.config_set("maxmemory", 0)
+                for forbid, allow in (("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+                                      ("ACL SETUSER default -set", "ACL SETUSER default +set")):  # fmt: skip
+                    for command, writes in ((forbid, False), (allow, True)):
+                        client.execute_command(*command.split())
+                        for _ in range(10):
+                            await health.probe()
+                        assert (await health.readiness())["redis writes"] is writes, command
     finally:
         server.remove()
