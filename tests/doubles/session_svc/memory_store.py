@@ -144,6 +144,9 @@ class MemorySessions:
             bounds = f"must be 0, or {source.first_turn} to {source.last_turn}"
             raise InvalidArgument([Violation("up_to_turn", bounds)])
         key = SessionKey(fork.source.project, fork.new_id)
+        made = state.load(key)
+        if made is not None and made.new and state.held(made):
+            raise SessionBusy(key.session_id, (made.until_ms - state.now()) / 1000)
         await self.create(
             NewSession(
                 key=key,
