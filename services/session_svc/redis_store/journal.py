@@ -7,7 +7,8 @@ from session_svc.model.journal import JournalEvent, JournalPage, NewEvents, Turn
 from session_svc.model.limits import JournalBounds
 from session_svc.redis_client.link import RedisUnavailable
 from session_svc.redis_store import script_calls as calls
-from session_svc.redis_store.script_calls import reply_of
+from session_svc.redis_store import script_replies as replies
+from session_svc.redis_store.script_replies import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.wakeups import RedisWakes
 
@@ -46,11 +47,11 @@ class RedisJournals:
         except RedisUnavailable:
             [answer] = await self._scripts.run(command)
         match reply_of(calls.AppendEvents, answer):
-            case calls.EventsAdded(event_id):
+            case replies.EventsAdded(event_id):
                 return event_id.decode()
-            case calls.JournalFull():
+            case replies.JournalFull():
                 raise JournalFull(lease.turn_id, bounds.max_bytes)
-            case calls.Interrupted():
+            case replies.Interrupted():
                 raise TurnInterrupted(lease.key.session_id)
         raise LeaseLost(lease.key.session_id)
 
@@ -66,7 +67,7 @@ class RedisJournals:
         )
         [answer] = await self._scripts.run(self._scripts.command(watch.key, call))
         reply = reply_of(calls.ReadEvents, answer)
-        if type(reply) is not calls.EventsRead:
+        if type(reply) is not replies.EventsRead:
             raise TurnNotFound(watch.turn_id)
         return JournalPage(tuple(_event(*entry) for entry in reply.entries), bool(reply.ended), bool(reply.held))
 

@@ -7,7 +7,8 @@ from session_svc.model.errors import LimitQueueFull, RateLimited
 from session_svc.model.limits import LimitedTurn, LimitState, LimitTaken, LimitTimes, LimitWait, TurnLimit
 from session_svc.redis_client.link import RedisUnavailable, Reply
 from session_svc.redis_store import script_calls as calls
-from session_svc.redis_store.script_calls import reply_of
+from session_svc.redis_store import script_replies as replies
+from session_svc.redis_store.script_replies import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.wakeups import RedisWakes
 
@@ -38,23 +39,23 @@ class RedisLimits:
                 for limit in turn.limits
             ],
         )
-        replies = [reply_of(calls.LimitTake, answer) for answer in answers]
-        for limit, reply in zip(turn.limits, replies, strict=True):
-            if not isinstance(reply, calls.Granted | calls.LimitWaits):
+        answered = [reply_of(calls.LimitTake, answer) for answer in answers]
+        for limit, reply in zip(turn.limits, answered, strict=True):
+            if not isinstance(reply, replies.Granted | replies.LimitWaits):
                 await self.roll_back(turn)
                 _refuse(limit, times.places, reply)
         states = tuple(
             LimitState(limit.subject, limit.requests_per_minute, reply.remaining, reply.reset_ms)
-            for limit, reply in zip(turn.limits, replies, strict=True)
+            for limit, reply in zip(turn.limits, answered, strict=True)
             if limit.requests_per_minute
         )
-        check_ins = [reply.check_in_ms for reply in replies if isinstance(reply, calls.LimitWaits)]
-        return LimitWait(min(check_ins)) if check_ins else LimitTaken(states, replies[0].now_ms)
+        check_ins = [reply.check_in_ms for reply in answered if isinstance(reply, replies.LimitWaits)]
+        return LimitWait(min(check_ins)) if check_ins else LimitTaken(states, answered[0].now_ms)
 
     async def keep(self, turn: LimitedTurn) -> int:
         keep = calls.LimitKeep(turn=turn.turn_id, hold_ms=self._times.hold_ms)
-        replies = await self._run(turn, [keep] * len(turn.limits))
-        return int(replies[0])
+        answered = await self._run(turn, [keep] * len(turn.limits))
+        return int(answered[0])
 
     async def free(self, turn: LimitedTurn) -> None:
         await self._run(turn, [calls.LimitFree(turn=turn.turn_id, uncount=0)] * len(turn.limits))
@@ -77,11 +78,11 @@ class RedisLimits:
             return await self._scripts.run(*commands)
 
 
-def _refuse(limit: TurnLimit, places: int, reply: calls.OverRate | calls.Refused | calls.LimitIsFull) -> NoReturn:
+def _refuse(limit: TurnLimit, places: int, reply: replies.OverRate | replies.Refused | replies.LimitIsFull) -> NoReturn:
     match reply:
-        case calls.OverRate(_, retry_ms, reset_ms):
+        case replies.OverRate(_, retry_ms, reset_ms):
             raise RateLimited.by_requests(limit.subject, limit.requests_per_minute, retry_ms / 1000, reset_ms / 1000)
-        case calls.LimitIsFull(_, retry_ms):
+        case replies.LimitIsFull(_, retry_ms):
             raise LimitQueueFull(limit.subject, places, retry_ms / 1000)
-        case calls.Refused(_, retry_ms):
+        case replies.Refused(_, retry_ms):
             raise RateLimited.by_turns(limit.subject, limit.concurrent_turns, retry_ms / 1000)

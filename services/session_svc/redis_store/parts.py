@@ -9,8 +9,9 @@ from typing import NamedTuple
 from session_svc.model.errors import SessionNotFound, TurnDamaged
 from session_svc.model.session import KeptContent, PartContent, Session, SessionKey
 from session_svc.redis_store import script_calls as calls
+from session_svc.redis_store import script_replies as replies
 from session_svc.redis_store.keys import parts_key
-from session_svc.redis_store.script_calls import reply_of
+from session_svc.redis_store.script_replies import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import session_of
 
@@ -50,7 +51,7 @@ class RedisParts:
             ("HMGET", parts_key(key), *(b"c" + one.digest for one in wanted)),
         )
         reply = reply_of(calls.Read, answer)
-        if type(reply) is not calls.SessionOk:
+        if type(reply) is not replies.SessionOk:
             raise SessionNotFound(key.session_id)
         missing = {
             one.digest

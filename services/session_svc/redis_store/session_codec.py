@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from session_svc.model.errors import SessionDamaged
 from session_svc.model.session import Session, SessionKey, Usage
-from session_svc.redis_store.script_calls import SessionFields
+from session_svc.redis_store.script_replies import SessionFields
 
 
 def metadata_text(metadata: Mapping[str, str]) -> str:

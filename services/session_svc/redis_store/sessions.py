@@ -43,11 +43,12 @@ from session_svc.model.session import (
 )
 from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store import script_calls as calls
+from session_svc.redis_store import script_replies as replies
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.indexes import IndexAdditions, KnownAgents, now_ms
 from session_svc.redis_store.keys import children_index, fence_key, index_keys, narrowest_index, turns_key
 from session_svc.redis_store.parts import RedisParts
-from session_svc.redis_store.script_calls import reply_of
+from session_svc.redis_store.script_replies import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import metadata_text, session_of
 from session_svc.redis_store.turn_codec import (
@@ -143,7 +144,7 @@ class RedisSessions:
             await self._scripts.run(self._delete_command(key, Purge(key.project, agent_uid=session.agent_uid)))
             raise AgentDeleted(session.agent_id)
         reply = reply_of(calls.Create, answer)
-        if type(reply) is not calls.SessionOk:
+        if type(reply) is not replies.SessionOk:
             raise SessionAlreadyExists(key.session_id)
         return session_of(key, reply.session)
 
@@ -242,11 +243,11 @@ class RedisSessions:
         answer, kept = await self._durability.run(self._scripts.command(key, calls.Cut(user_id, id_sum(turn_id))))
         reply = reply_of(calls.Cut, answer)
         match reply:
-            case calls.Busy(ms):
+            case replies.Busy(ms):
                 raise SessionBusy(key.session_id, ms / 1000)
-            case calls.NotLast():
+            case replies.NotLast():
                 raise TurnNotLast(turn_id)
-            case calls.Missing():
+            case replies.Missing():
                 raise SessionNotFound(key.session_id)
         if not kept:
             raise TooFewReplicas
@@ -361,7 +362,7 @@ class RedisSessions:
             copies = elements if self._compressing else map(plain_element, elements)
             [answer] = await self._scripts.run(self._scripts.command(lease.key, append, *copies))
             reply = reply_of(calls.Append, answer)
-            if type(reply) is not calls.SessionOk:
+            if type(reply) is not replies.SessionOk:
                 raise LeaseLost(lease.key.session_id)
             if complete:
                 return session_of(lease.key, reply.session)
@@ -411,7 +412,7 @@ class RedisSessions:
                 continue
             scripts = self._parts.scripts
             [answer] = await scripts.run(scripts.command(lease.key, call, *more))
-            if type(reply_of(calls.AppendParts, answer)) is not calls.SessionOk:
+            if type(reply_of(calls.AppendParts, answer)) is not replies.SessionOk:
                 raise LeaseLost(lease.key.session_id)
 
     async def _read_turns(self, session: Session, low: int, high: int) -> list[bytes]:
@@ -483,7 +484,7 @@ class RedisSessions:
                 continue
             reply = reply_of(calls.Read, answer)
             with contextlib.suppress(SessionDamaged):
-                read.append((candidate, session_of(key, reply.session) if type(reply) is calls.SessionOk else None))
+                read.append((candidate, session_of(key, reply.session) if type(reply) is replies.SessionOk else None))
         await self._sweep(index, [candidate for candidate, session in read if session is None])
         return read
 
@@ -509,7 +510,7 @@ class RedisSessions:
 
 def _found(key: SessionKey, answer: Sequence[Reply]) -> Session:
     reply = reply_of(calls.Read, answer)  # as that of an update
-    if type(reply) is not calls.SessionOk:
+    if type(reply) is not replies.SessionOk:
         raise SessionNotFound(key.session_id)
     return session_of(key, reply.session)
 

@@ -32,10 +32,11 @@ from session_svc.model.session import (
 )
 from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store import script_calls as calls
+from session_svc.redis_store import script_replies as replies
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.indexes import IndexAdditions, KnownAgents, now_ms
 from session_svc.redis_store.keys import children_index, fence_key, index_keys, meta_key, turns_key
-from session_svc.redis_store.script_calls import reply_of
+from session_svc.redis_store.script_replies import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import metadata_text, session_of
 from session_svc.redis_store.turn_codec import IsTurn, body_of, id_sum, stored_turn
@@ -81,7 +82,7 @@ class RedisTurns:
     async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Waiting:
         for _ in range(MAX_TRIES):
             answer, elements, fenced, orphaned = await self._begin(turn, waiter_id, wait_ms)
-            if not turn.must_exist and (type(answer) is not calls.BeginOk or answer.created):
+            if not turn.must_exist and (type(answer) is not replies.BeginOk or answer.created):
                 # Also what is refused may have made an index, which is removed only by sweeping.
                 self._index_additions.note(turn.key.project, index_keys(turn.key.project, turn.agent_id, turn.user_id))
             if fenced or orphaned:
@@ -105,7 +106,7 @@ class RedisTurns:
         )
         [answer] = await self._run([self._scripts.command(turn.key, call)])
         replay = reply_of(calls.Replayed, answer)
-        return await self._replayed(turn.key, replay) if type(replay) is calls.Replay else None
+        return await self._replayed(turn.key, replay) if type(replay) is replies.Replay else None
 
     async def _begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> tuple[Any, list[bytes], bool, bool]:
         """Returns the script's answer, the newest stored turns, whether the agent is fenced, and the parent gone."""
@@ -120,18 +121,18 @@ class RedisTurns:
         if turn.parent_id:  # as the fence: who deletes the parent later finds this session in its index
             rest[1].append(("EXISTS", meta_key(SessionKey(turn.key.project, turn.parent_id))))
         try:
-            replies = (await self._run(indexes, *rest))[len(indexes) :]
+            answered = (await self._run(indexes, *rest))[len(indexes) :]
         except RedisUnavailable as error:
             self._agents.forget(turn.key.project, turn.agent_id, turn.agent_uid)
             if error.stage != 0:
                 raise
             # The indexes are on a server that is unreachable. One that is there has been in them since it was made.
             rest[0][0] = self._begin_command(replace(turn, must_exist=True), waiter_id, wait_ms)
-            replies = await self._run([], *rest)
-            if type(reply_of(calls.Begin, replies[0])) is calls.Missing and not turn.must_exist:
+            answered = await self._run([], *rest)
+            if type(reply_of(calls.Begin, answered[0])) is replies.Missing and not turn.must_exist:
                 raise
-        orphaned = bool(turn.parent_id) and not replies.pop()
-        answer, *elements, fenced = replies
+        orphaned = bool(turn.parent_id) and not answered.pop()
+        answer, *elements, fenced = answered
         return reply_of(calls.Begin, answer), elements[0] if elements else [], bool(fenced), orphaned
 
     async def leave(self, key: SessionKey, waiter_id: str) -> None:
@@ -143,9 +144,9 @@ class RedisTurns:
         )
         [answer] = await self._run([self._scripts.command(lease.key, call)])
         match reply_of(calls.Renew, answer):
-            case calls.RenewOk(expire_ms):
+            case replies.RenewOk(expire_ms):
                 return Lease(lease.key, lease.turn_id, lease.token, expire_ms)
-            case calls.Interrupted():
+            case replies.Interrupted():
                 raise TurnInterrupted(lease.key.session_id)
         raise LeaseLost(lease.key.session_id)
 
@@ -159,16 +160,16 @@ class RedisTurns:
             answer, kept = await durability.run(command)
         session_id = commit.lease.key.session_id
         reply = reply_of(calls.Commit, answer)
-        if type(reply) is calls.CommitOk:
+        if type(reply) is replies.CommitOk:
             if not kept:
                 raise TooFewReplicas
             return Committed(reply.number, reply.expire_ms)
         match reply:
-            case calls.SessionIsFull():
+            case replies.SessionIsFull():
                 raise SessionFull(session_id, self._limits.turns_per_session)
-            case calls.PartsFull():
+            case replies.PartsFull():
                 raise SessionPartsFull(session_id, self._limits.part_bytes)
-            case calls.Interrupted():
+            case replies.Interrupted():
                 raise TurnInterrupted(session_id)
         raise LeaseLost(session_id)
 
@@ -268,38 +269,38 @@ class RedisTurns:
     async def _outcome(self, turn: BeginTurn, answer: Any, elements: list[bytes]) -> Begun | Replayed | Waiting | None:
         """Returns what a script's answer means, None to ask again; raises what it refused with."""
         key = turn.key
-        if type(answer) is calls.BeginOk:
+        if type(answer) is replies.BeginOk:
             lease = Lease(key, turn.turn_id, answer.token, answer.expire_ms)
             session = session_of(key, answer.session)
             window = await self._windows.complete(turn, lease, elements, session)
             full = self._limits.when_full is WhenFull.REFUSE and session.turn_count >= self._limits.turns_per_session
             return Begun(session, lease, window, bool(answer.created), full=full)
         match answer:
-            case calls.Replay():
+            case replies.Replay():
                 return await self._replayed(key, answer)
-            case calls.Wait(ms):
+            case replies.Wait(ms):
                 return Waiting(ms)
-            case calls.Mismatch(agent_uid):
+            case replies.Mismatch(agent_uid):
                 if await self._belongs_to_deleted(key, agent_uid.decode()):
                     return None
                 raise SessionAgentMismatch(key.session_id, turn.agent_id)
-            case calls.Busy(ms):
+            case replies.Busy(ms):
                 raise SessionBusy(key.session_id, ms / 1000)
-            case calls.QueueFull(ms):
+            case replies.QueueFull(ms):
                 raise TurnQueueFull(key.session_id, self._limits.queue_per_session, ms / 1000)
-            case calls.SessionIsFull():
+            case replies.SessionIsFull():
                 raise SessionFull(key.session_id, self._limits.turns_per_session)
-            case calls.Reused():
+            case replies.Reused():
                 raise IdempotencyKeyReused(turn.request.request_id if turn.request else "")
         raise SessionNotFound(key.session_id)
 
-    async def _replayed(self, key: SessionKey, replay: calls.Replay) -> Replayed | None:
+    async def _replayed(self, key: SessionKey, replay: replies.Replay) -> Replayed | None:
         session = session_of(key, replay.session)
         element, answer = await self._scripts.run(
             ("LINDEX", turns_key(key), replay.number - replay.first), self._scripts.command(key, calls.Read())
         )
         reply = reply_of(calls.Read, answer)
-        if type(reply) is not calls.SessionOk:
+        if type(reply) is not replies.SessionOk:
             return None
         again = session_of(key, reply.session)
         if again.created_ms != session.created_ms:

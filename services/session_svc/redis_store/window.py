@@ -9,6 +9,7 @@ from session_svc.model.errors import LeaseLost, TurnDamaged, TurnInterrupted
 from session_svc.model.session import BeginTurn, Lease, Session, SessionKey, fit_window
 from session_svc.redis_client.link import Command
 from session_svc.redis_store import script_calls as calls
+from session_svc.redis_store import script_replies as replies
 from session_svc.redis_store.keys import turns_key
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import session_of
@@ -67,15 +68,15 @@ class Windows:
     async def _raise_lost(self, lease: Lease) -> NoReturn:
         renew = calls.Renew(token=lease.token, turn_id=lease.turn_id, lease_ms=1000, waiter_id="")
         [answer] = await self._scripts.run(self._scripts.command(lease.key, renew))
-        if type(calls.reply_of(calls.Renew, answer)) is calls.Interrupted:
+        if type(replies.reply_of(calls.Renew, answer)) is replies.Interrupted:
             raise TurnInterrupted(lease.key.session_id)
         raise LeaseLost(lease.key.session_id)  # deleted and made again
 
     async def _check_there(self, lease: Lease, session: Session) -> None:
         """Raises `TurnDamaged` for turns that are gone from beside their session, `LeaseLost` where both are gone."""
         [answer] = await self._scripts.run(self._scripts.command(lease.key, calls.Read()))
-        reply = calls.reply_of(calls.Read, answer)
-        if type(reply) is calls.SessionOk and session_of(lease.key, reply.session).created_ms == session.created_ms:
+        reply = replies.reply_of(calls.Read, answer)
+        if type(reply) is replies.SessionOk and session_of(lease.key, reply.session).created_ms == session.created_ms:
             raise TurnDamaged(session.last_turn)
         raise LeaseLost(lease.key.session_id)
 

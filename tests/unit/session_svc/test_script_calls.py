@@ -6,17 +6,8 @@ from typing import Any
 
 import pytest
 
-from session_svc.redis_store.script_calls import (
-    OTHER_CALLS,
-    REPLIES,
-    SESSION_CALLS,
-    Begin,
-    BeginOk,
-    Call,
-    SessionFields,
-    reply_of,
-    script_of,
-)
+from session_svc.redis_store.script_calls import OTHER_CALLS, SESSION_CALLS, Begin, Call, script_of
+from session_svc.redis_store.script_replies import REPLIES, BeginOk, SessionFields, reply_of
 
 FOLDER = resources.files("session_svc.redis_store") / "scripts"
 CALLS = (*SESSION_CALLS, *OTHER_CALLS)

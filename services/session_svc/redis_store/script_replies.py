@@ -1,0 +1,250 @@
+"""What the scripts reply, by name: each class has the fields of one reply in the scripts' own order.
+
+The scripts declare the same names (`-- Reply`), and a test compares both sides. Times are milliseconds,
+whole numbers `int`, the rest bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from session_svc.redis_client.link import Reply
+from session_svc.redis_store.script_calls import (
+    Append,
+    AppendEvents,
+    AppendParts,
+    Begin,
+    Call,
+    Commit,
+    Create,
+    Cut,
+    LimitTake,
+    Read,
+    ReadEvents,
+    Renew,
+    Replayed,
+    Update,
+)
+
+
+class SessionFields(NamedTuple):
+    """A session as scripts reply with it: times by the server's clock, None for what was never set."""
+
+    agent_id: bytes
+    agent_uid: bytes
+    user_id: bytes | None
+    created: bytes
+    activity: bytes
+    idle: bytes
+    cap: bytes
+    expire: bytes
+    first: bytes | None
+    last: bytes | None
+    messages: bytes | None
+    prompt: bytes | None
+    completion: bytes | None
+    cached: bytes | None
+    revision: bytes | None
+    pinned: bytes | None
+    metadata: bytes | None
+    history: bytes | None
+    reasoning: bytes | None
+    cache_write: bytes | None
+    parts: bytes | None
+
+
+class BeginOk(NamedTuple):
+    """The lease is taken."""
+
+    token: int
+    expire_ms: int
+    created: int
+    session: Sequence[bytes | None]
+
+
+class Replay(NamedTuple):
+    """The request has had its turn: its number, and that of the first turn still stored."""
+
+    number: int
+    first: int
+    session: Sequence[bytes | None]
+
+
+class Wait(NamedTuple):
+    """The turn has a place in the queue; asking again may help in `ms`."""
+
+    ms: int
+
+
+class Busy(NamedTuple):
+    """Another turn runs; asking again may help in `ms`."""
+
+    ms: int
+
+
+class QueueFull(NamedTuple):
+    """Too many turns wait; asking again may help in `ms`."""
+
+    ms: int
+
+
+class Missing(NamedTuple):
+    """No session, or another user's."""
+
+
+class NotLast(NamedTuple):
+    """Other turns come after it."""
+
+
+class Mismatch(NamedTuple):
+    """The session is another agent's."""
+
+    agent_uid: bytes
+
+
+class Reused(NamedTuple):
+    """The request came with another digest before."""
+
+
+class SessionIsFull(NamedTuple):
+    """The session has all the turns that it may keep."""
+
+
+class PartsFull(NamedTuple):
+    """The session has all the bytes of parts that it may keep."""
+
+
+class RenewOk(NamedTuple):
+    """The lease is extended."""
+
+    expire_ms: int
+
+
+class CommitOk(NamedTuple):
+    """The turn is stored."""
+
+    number: int
+    expire_ms: int
+
+
+class Interrupted(NamedTuple):
+    """The lease was taken away by a later request."""
+
+
+class Lost(NamedTuple):
+    """The lease is not held."""
+
+
+class EventsAdded(NamedTuple):
+    """The events are in the journal; the id of the last one."""
+
+    event_id: bytes
+
+
+class JournalFull(NamedTuple):
+    """The journal has as many bytes as it may."""
+
+
+class EventsRead(NamedTuple):
+    """A part of a journal. `ended`: nothing comes behind it; `held`: the turn has its lease."""
+
+    ended: int
+    held: int
+    entries: Sequence[tuple[bytes, Sequence[bytes]]]
+
+
+class SessionOk(NamedTuple):
+    """Done; the session as it is now."""
+
+    session: Sequence[bytes | None]
+
+
+class Exists(NamedTuple):
+    """A session with this id exists."""
+
+
+class NoReplay(NamedTuple):
+    """Nothing is stored for the request."""
+
+
+class Granted(NamedTuple):
+    """The turn counts in the limit, and holds its place."""
+
+    now_ms: int
+    remaining: int
+    reset_ms: int
+
+
+class LimitWaits(NamedTuple):
+    """The turn counts, and waits for a place."""
+
+    now_ms: int
+    remaining: int
+    reset_ms: int
+    check_in_ms: int
+
+
+class OverRate(NamedTuple):
+    """Too many turns have begun in the last minute."""
+
+    now_ms: int
+    retry_ms: int
+    reset_ms: int
+
+
+class Refused(NamedTuple):
+    """Too many turns are under way."""
+
+    now_ms: int
+    retry_ms: int
+
+
+class LimitIsFull(NamedTuple):
+    """Too many turns wait for a place."""
+
+    now_ms: int
+    retry_ms: int
+
+
+REPLIES: Mapping[type[Call], Mapping[bytes, Any]] = {
+    Begin: {
+        b"ok": BeginOk,
+        b"replay": Replay,
+        b"wait": Wait,
+        b"busy": Busy,
+        b"queue_full": QueueFull,
+        b"missing": Missing,
+        b"mismatch": Mismatch,
+        b"reused": Reused,
+        b"session_full": SessionIsFull,
+    },
+    Renew: {b"ok": RenewOk, b"interrupted": Interrupted, b"lost": Lost},
+    Commit: {
+        b"ok": CommitOk,
+        b"interrupted": Interrupted,
+        b"lost": Lost,
+        b"session_full": SessionIsFull,
+        b"parts_full": PartsFull,
+    },
+    AppendEvents: {b"ok": EventsAdded, b"interrupted": Interrupted, b"lost": Lost, b"full": JournalFull},
+    ReadEvents: {b"ok": EventsRead, b"missing": Missing},
+    Create: {b"ok": SessionOk, b"exists": Exists},
+    Read: {b"ok": SessionOk, b"missing": Missing},
+    Update: {b"ok": SessionOk, b"missing": Missing},
+    Cut: {b"ok": SessionOk, b"missing": Missing, b"busy": Busy, b"not_last": NotLast},
+    Append: {b"ok": SessionOk, b"lost": Lost},
+    AppendParts: {b"ok": SessionOk, b"lost": Lost},
+    Replayed: {b"replay": Replay, b"none": NoReplay},
+    LimitTake: {
+        b"granted": Granted,
+        b"wait": LimitWaits,
+        b"rate": OverRate,
+        b"refused": Refused,
+        b"queue_full": LimitIsFull,
+    },
+}
+"""What each script can reply, by the word that stands first; the other scripts reply with numbers."""
+
+
+def reply_of(call: type[Call], reply: Reply) -> Any:
+    """Returns the reply of a script by its name."""
+    return REPLIES[call][reply[0]]._make(reply[1:])
