@@ -5,6 +5,7 @@ does.
 """
 
 import time
+from dataclasses import dataclass
 
 from cachetools import LRUCache
 
@@ -60,3 +61,17 @@ class IndexAdditions:
 def now_ms() -> int:
     """Returns this machine's time, which only orders lists: whatever is decided, scripts decide by Redis' own."""
     return int(time.time() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How many members of an index were looked at, how many of those are gone, and how many there were in all."""
+
+    looked: int
+    gone: int
+    members: int
+
+    @property
+    def alive(self) -> float:
+        """How many of all members live, as far as the sample says."""
+        return self.members * (1 - self.gone / self.looked) if self.looked else 0.0

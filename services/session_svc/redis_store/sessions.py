@@ -2,20 +2,14 @@
 
 import contextlib
 import math
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from contract.enums import BusyPolicy
-from contract.reasons import Reason
-from servicekit.errors import InvalidArgument, ServiceError, Violation
+from servicekit.errors import InvalidArgument, Violation
 from session_svc.model.errors import (
     AgentDeleted,
-    LeaseLost,
     SessionAlreadyExists,
     SessionBusy,
     SessionDamaged,
-    SessionFull,
     SessionNotFound,
     StoredTurnNotFound,
     TurnDamaged,
@@ -23,11 +17,7 @@ from session_svc.model.errors import (
 )
 from session_svc.model.session import (
     LONGEST_LIFETIME_MS,
-    BeginTurn,
-    Begun,
     Fork,
-    KeptContent,
-    Lease,
     ListPosition,
     NewSession,
     Purge,
@@ -45,7 +35,8 @@ from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies
 from session_svc.redis_store.durability import Durability, TooFewReplicas
-from session_svc.redis_store.indexes import IndexAdditions, KnownAgents, now_ms
+from session_svc.redis_store.forks import PAGE_BYTES, TURNS_A_READ, Forks
+from session_svc.redis_store.indexes import IndexAdditions, KnownAgents, Sample, now_ms
 from session_svc.redis_store.keys import children_index, fence_key, index_keys, narrowest_index, turns_key
 from session_svc.redis_store.parts import RedisParts
 from session_svc.redis_store.script_replies import reply_of
@@ -55,17 +46,13 @@ from session_svc.redis_store.turn_codec import (
     IsTurn,
     id_sum,
     id_sum_of,
-    message_count_of,
     number_of,
-    plain_element,
     stored_turn,
 )
 from session_svc.redis_store.turns import RedisTurns
 
 BATCH = 100
 MAX_LOOKED_AT = 2000
-TURNS_A_READ = 16
-PAGE_BYTES = 4 * 1024 * 1024
 MAX_TRIES = 3
 SWEEP_GRACE_MS = 5 * 60 * 1000
 CLOCK_SKEW_MS = 5 * 60 * 1000
@@ -75,20 +62,6 @@ _NOTHING = (0, 0)
 
 Candidate = tuple[str, int]
 """A member of an index, and its score."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """How many members of an index were looked at, how many of those are gone, and how many there were in all."""
-
-    looked: int
-    gone: int
-    members: int
-
-    @property
-    def alive(self) -> float:
-        """How many of all members live, as far as the sample says."""
-        return self.members * (1 - self.gone / self.looked) if self.looked else 0.0
 
 
 class RedisSessions:
@@ -115,6 +88,7 @@ class RedisSessions:
         self._durability = durability or Durability([scripts])
         self._compressing = compressing
         self._parts = parts or RedisParts(scripts)
+        self._forks = Forks(scripts, turns, self._parts, limits, self, compressing=compressing, is_turn=is_turn)
 
     async def create(self, session: NewSession) -> Session:
         key, score = session.key, now_ms()
@@ -202,7 +176,7 @@ class RedisSessions:
         while session.first_turn <= number <= session.last_turn and len(found) < query.size:
             count = min(TURNS_A_READ, query.size - len(found))
             low, high = (number - count + 1, number) if step < 0 else (number, number + count - 1)
-            elements = await self._read_turns(session, max(low, session.first_turn), high)
+            elements = await self.read_turns(session, max(low, session.first_turn), high)
             for element in elements[::step]:
                 stored = stored_turn(element)
                 turn = stored.turn(self._is_turn)
@@ -229,7 +203,7 @@ class RedisSessions:
         wanted, high = id_sum(turn_id), session.last_turn
         while high >= session.first_turn:
             low = max(high - TURNS_A_READ + 1, session.first_turn)
-            for element in reversed(await self._read_turns(session, low, high)):
+            for element in reversed(await self.read_turns(session, low, high)):
                 if id_sum_of(element) == wanted:
                     turn = stored_turn(element).turn(self._is_turn)
                     if session.part_bytes:
@@ -280,12 +254,7 @@ class RedisSessions:
         if source.turn_count and not source.first_turn <= last <= source.last_turn:
             bounds = f"must be 0, or {source.first_turn} to {source.last_turn}"
             raise InvalidArgument([Violation("up_to_turn", bounds)])
-        lease = await self._begin_fork(fork, source)
-        try:
-            return await self._copy(source, last, lease)
-        except BaseException:
-            await self._turns.abort(lease)
-            raise
+        return await self._forks.fork(fork, source, last)
 
     async def sweep_sample(self, project: str, index: str, count: int) -> Sample:
         """Looks at `count` members of an index taken at random and takes out those that are gone."""
@@ -296,76 +265,6 @@ class RedisSessions:
         )
         read = await self._read(project, index, _candidates(pairs))
         return Sample(len(read), sum(session is None for _, session in read), members)
-
-    async def _begin_fork(self, fork: Fork, source: Session) -> Lease:
-        key = SessionKey(fork.source.project, fork.new_id)
-        begin = BeginTurn(
-            key=key,
-            agent_id=source.agent_id,
-            agent_uid=source.agent_uid,
-            turn_id=f"fork-{secrets.token_hex(8)}",
-            user_id=source.user_id,
-            idle_ms=source.idle_ms,
-            lifetime_ms=source.lifetime_ms,
-            busy=BusyPolicy.REJECT,
-            metadata=source.metadata,
-        )
-        try:
-            outcome = await self._turns.begin(begin, self._turns.new_waiter_id(), 0)
-        except SessionBusy as error:
-            # Who makes the session may be an earlier try of this call, or fail: nothing is there yet.
-            with contextlib.suppress(SessionNotFound):
-                if (await self.get(key, source.user_id)).turn_count == 0:
-                    raise
-            raise SessionAlreadyExists(fork.new_id) from error
-        except (SessionFull, SessionNotFound) as error:
-            raise SessionAlreadyExists(fork.new_id) from error
-        except ServiceError as error:
-            if error.reason == Reason.SESSION_AGENT_MISMATCH:
-                raise SessionAlreadyExists(fork.new_id) from error
-            raise
-        if not isinstance(outcome, Begun):
-            raise SessionAlreadyExists(fork.new_id)
-        if not outcome.created:
-            await self._turns.abort(outcome.lease)
-            raise SessionAlreadyExists(fork.new_id)
-        return outcome.lease
-
-    async def _copy(self, source: Session, last: int, lease: Lease) -> Session:
-        number = first = source.first_turn
-        messages, copied = 0, False
-        while True:
-            elements = await self._read_turns(source, number, min(number + TURNS_A_READ - 1, last))
-            if elements:
-                found = number_of(elements[0])
-                if copied and found != number:
-                    raise RedisUnavailable  # a hole, for the source drops its oldest turns meanwhile: try again
-                first = first if copied else found
-                number, copied = number_of(elements[-1]) + 1, True
-            messages += sum(message_count_of(element) for element in elements)
-            complete = number > last
-            if not elements and not complete:
-                raise RedisUnavailable
-            if source.part_bytes and elements:
-                await self._copy_parts(source, elements, lease)
-            append = calls.Append(
-                token=lease.token,
-                turn_id=lease.turn_id,
-                lease_ms=self._limits.lease_ms,
-                first=first,
-                last=last,
-                messages=messages,
-                revision=source.agent_revision,
-                pinned=source.pinned_revision,
-                complete=int(complete),
-            )
-            copies = elements if self._compressing else map(plain_element, elements)
-            [answer] = await self._scripts.run(self._scripts.command(lease.key, append, *copies))
-            reply = reply_of(calls.Append, answer)
-            if type(reply) is not replies.SessionOk:
-                raise LeaseLost(lease.key.session_id)
-            if complete:
-                return session_of(lease.key, reply.session)
 
     async def _remove_children(self, project: str, session_ids: Sequence[str]) -> Removed:
         """Removes the sessions that hang on these, and those that hang on them; their index goes last."""
@@ -387,35 +286,7 @@ class RedisSessions:
         sessions = sum(max(answer[0], 0) for answer in answers)
         return Removed(sessions + below.sessions, sum(answer[1] for answer in answers) + below.turns)
 
-    async def _copy_parts(self, source: Session, elements: Sequence[bytes], lease: Lease) -> None:
-        """Copies the contents that the turns name, some at a time."""
-        wanted: list[tuple[int, KeptContent]] = []
-        for element in elements:
-            stored = stored_turn(element)
-            named = self._parts.form.named(stored.turn(self._is_turn))
-            wanted += [(stored.number, one) for one in {one.digest: one for one in named}.values()]
-        while wanted:
-            batch, size = [wanted.pop(0)], 0
-            while wanted and size + batch[-1][1].size + wanted[0][1].size <= PAGE_BYTES:
-                size += batch[-1][1].size
-                batch.append(wanted.pop(0))
-            contents = await self._parts.read(source.key, [one for _, one in batch])
-            by_digest = {part.digest: part.content for part in contents}
-            call = calls.AppendParts(token=lease.token, turn_id=lease.turn_id, lease_ms=self._limits.lease_ms)
-            more = [
-                argument
-                for number, one in batch
-                if one.digest in by_digest
-                for argument in (number, one.digest, by_digest[one.digest])
-            ]
-            if not more:
-                continue
-            scripts = self._parts.scripts
-            [answer] = await scripts.run(scripts.command(lease.key, call, *more))
-            if type(reply_of(calls.AppendParts, answer)) is not replies.SessionOk:
-                raise LeaseLost(lease.key.session_id)
-
-    async def _read_turns(self, session: Session, low: int, high: int) -> list[bytes]:
+    async def read_turns(self, session: Session, low: int, high: int) -> list[bytes]:
         """Returns the elements of these turns, oldest first, fewer where the oldest have been dropped meanwhile."""
         if low > high:
             return []
