@@ -44,6 +44,7 @@ RUN chroot /rootfs python /build/packages.py compile /application/site "${SERVIC
 FROM scratch AS image
 ARG VERSION
 ARG REVISION
+ARG PYTHON_IMAGE
 COPY --from=interpreter /rootfs /
 COPY --from=application /rootfs/application/lib /usr/local/lib
 COPY --from=application /sbom.cdx.json /usr/share/sbom/parley.cdx.json
@@ -56,7 +57,8 @@ STOPSIGNAL SIGTERM
 LABEL org.opencontainers.image.vendor="Parley" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
-    org.opencontainers.image.revision="${REVISION}"
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.base.name="${PYTHON_IMAGE}"
 
 FROM image AS run-config_svc
 LABEL org.opencontainers.image.title="parley/config-svc" \

@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build"
 LOCKED = ROOT / "constraints.txt"
 PYTHON_VERSION = "3.11"
+PYTHON_IMAGE = f"python:{PYTHON_VERSION}-slim"
 NEWEST_GLIBC = 36
 """Of the base image's glibc 2.x: no wheel that needs a newer one is taken."""
 MARKERS = {
@@ -91,6 +92,24 @@ def docker(*arguments: str) -> str:
         words = "\n".join(done.stderr.splitlines()[-25:])
         raise SystemExit(f"docker {arguments[0]} failed:\n{words}")
     return done.stdout.strip()
+
+
+def pinned(image: str) -> str:
+    """Return an image by the digest that its registry gave, so that all builds stand on the same; else as it is named.
+
+    One that was loaded or built on this machine has no such digest.
+    """
+    if "@" in image:
+        return image
+    try:
+        known = docker("image", "inspect", "--format", "{{json .RepoDigests}}", image)
+    except SystemExit:  # it is not here yet: asked for by its name, it may have moved by the next build
+        docker("pull", "--quiet", image)
+        known = docker("image", "inspect", "--format", "{{json .RepoDigests}}", image)
+    repository = image.rpartition("/")[0] + "/" if "/" in image else ""
+    name = repository + image.rpartition("/")[2].partition(":")[0]
+    digests = [one for one in json.loads(known) or [] if one.partition("@")[0] == name]
+    return digests[0] if digests else image
 
 
 def install(service: str, image: Image, machine: str) -> None:
@@ -176,9 +195,8 @@ def build(service: str, *, tag: str, revision: str) -> str:
     name = f"{image.name}:{tag}"
     with _alone():
         install(service, image, MACHINES[docker("version", "--format", "{{.Server.Arch}}")])
-    arguments = {"SERVICE": service, "VERSION": version(), "REVISION": revision}
-    if base := os.environ.get("PYTHON_IMAGE"):
-        arguments["PYTHON_IMAGE"] = base
+    base = pinned(os.environ.get("PYTHON_IMAGE") or PYTHON_IMAGE)
+    arguments = {"SERVICE": service, "VERSION": version(), "REVISION": revision, "PYTHON_IMAGE": base}
     flags = [flag for key, value in arguments.items() for flag in ("--build-arg", f"{key}={value}")]
     docker("build", "--quiet", *flags, "--tag", name, str(ROOT))
     sboms = BUILD / "sbom"

@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.deploy.engine import ROOT, SERVICES, build_script
 from tests.deploy.tools import program
 
@@ -34,6 +36,24 @@ def test_base_images_are_arguments() -> None:
     stages = set(re.findall(r" AS (\S+)$", DOCKERFILE, re.MULTILINE))
     bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
     assert {base for base in bases if base not in stages and "SERVICE" not in base} == {"${PYTHON_IMAGE}", "scratch"}
+
+
+@pytest.mark.parametrize(
+    ("image", "known", "expected"),
+    [
+        ("python:3.11-slim", '["python@sha256:ab"]', "python@sha256:ab"),
+        ("host:5000/a/python:3", '["python@sha256:cd","host:5000/a/python@sha256:ab"]', "host:5000/a/python@sha256:ab"),
+        ("python:3.11-slim", "[]", "python:3.11-slim"),
+        ("python:3.11-slim", "null", "python:3.11-slim"),
+        ("python@sha256:ab", "", "python@sha256:ab"),
+    ],
+)
+def test_the_base_is_built_on_by_its_digest(
+    image: str, known: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = build_script()
+    monkeypatch.setattr(script, "docker", lambda *arguments: known)
+    assert script.pinned(image) == expected
 
 
 def test_no_file_names_a_package_index() -> None:

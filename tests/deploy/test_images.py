@@ -105,6 +105,7 @@ def test_an_image_says_what_it_is(images: dict[str, str], service: str) -> None:
     assert labels["org.opencontainers.image.version"] == build_script().version()
     assert labels["org.opencontainers.image.revision"] == "under test"
     assert labels["org.opencontainers.image.description"]
+    assert labels["org.opencontainers.image.base.name"]
     assert config["User"] == "65532:65532"
     assert config["Entrypoint"] == ["python", "-m", service]
     assert config["Healthcheck"]["Test"][:4] == ["CMD", "python", "-m", "servicekit.healthcheck"]
