@@ -196,9 +196,13 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
     async def _listening(self, channel: str) -> AsyncIterator[PostgresTail]:
         async def listen() -> tuple[AsyncConnection, Driver[Any], bool]:
             connection = await self._tails.connect()
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert driver is not None
-            listens = self._listens and await listening(driver, channel)
+            try:
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert driver is not None
+                listens = self._listens and await listening(driver, channel)
+            except BaseException:  # a silent server, for one: it is given up, and nobody else knows the connection
+                await connection.close()
+                raise
             return connection, driver, listens
 
         connection, driver, listens = await self._answered(listen())

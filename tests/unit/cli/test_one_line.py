@@ -264,7 +264,13 @@ def test_text_that_is_not_utf_8_is_not_sent(server: Server) -> None:
 def test_an_interruption_is_one_line(server: Server) -> None:
     server.hold = threading.Event()
     server.answers["GET /v1/agents?page_size=100"] = (200, {"data": []})
-    process = subprocess.Popen([*PARLEY, "agents", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*PARLEY, "agents", "list"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # What a shell runs in the background, such as this suite, ignores it, and so would the child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert server.reached.wait(SECONDS)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=SECONDS)
