@@ -47,7 +47,7 @@ class DialectSwitches(BaseModel):
         default=None, description="Whether request fields that are not OpenAI's are taken."
     )
     finish_reason: bool | None = Field(
-        default=None, description="Whether a stream says why it ended; without, one that ends in order is whole."
+        default=None, description="Whether answers say why they ended; without, one that ends in order is whole."
     )
     base64_vectors: bool | None = Field(
         default=None, description="Whether embeddings may be asked for as base64; read they are in any form."

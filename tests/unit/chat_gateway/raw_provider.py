@@ -22,7 +22,7 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 def answer(text: str = "hello", *, head: str = "HTTP/1.1 200 OK", headers: str = "") -> bytes:
-    body = b'{"choices": [{"message": {"content": "%b"}}]}' % text.encode()
+    body = b'{"choices": [{"message": {"content": "%b"}, "finish_reason": "stop"}]}' % text.encode()
     return f"{head}\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 

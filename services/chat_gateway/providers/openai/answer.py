@@ -62,6 +62,7 @@ def read_answer(body: bytes, model: str, dialect: Dialect, provider: str) -> Mod
         reasoning=reasoning,
         provider_data=_kept(said(message.reasoning_details), said(message.extra_content), provider),
     )
+    _check_said_why(choice.finish_reason or "", dialect, whole=bool(content or calls))
     reason = _reason(choice.finish_reason or "stop", calls)
     details = _details(completion, said(message.annotations), said(choice.logprobs))
     return ModelAnswer(answer, reason, to_usage(completion.usage), _short(completion.model) or model, details)
@@ -132,8 +133,7 @@ class CompletionStream:
 
     def answer(self) -> ModelAnswer:
         calls = self._calls.calls() if self._calls is not None else ()
-        if not self._finish_reason and (self._dialect.finish_reason or not (self._content or calls)):
-            raise BadAnswer("a stream that ended without a finish_reason")
+        _check_said_why(self._finish_reason, self._dialect, whole=bool(self._content or calls))
         details = b"[%b]" % b",".join(self._reasoning_details) if self._reasoning_details else b""
         message = Message(
             Role.ASSISTANT,
@@ -281,6 +281,11 @@ def _checked(text: bytes) -> UpstreamCompletion:
     if said(completion.error):
         raise ReportedError(text)
     return completion
+
+
+def _check_said_why(word: str, dialect: Dialect, *, whole: bool) -> None:
+    if not word and (dialect.finish_reason or not whole):
+        raise BadAnswer("an answer that ended without a finish_reason")
 
 
 def _reason(word: str, calls: tuple[ToolCall, ...]) -> FinishReason:

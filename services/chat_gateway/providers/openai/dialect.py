@@ -37,7 +37,7 @@ class Dialect:
     extra_fields: bool = True
     """Whether the provider takes request fields that are not OpenAI's."""
     finish_reason: bool = True
-    """Whether a stream's end says why the answer ended; without, a stream that ends in order is complete."""
+    """Whether answers say why they ended; without, one that is there, or a stream that ends in order, is complete."""
     base64_vectors: bool = False
     """Whether embeddings may be asked for as base64; read they are in any form."""
     dimensions_field: str = "dimensions"

@@ -274,6 +274,13 @@ GRAMMAR = [
         cut=True),
     Row("a stream of a dialect that never says why", events(PIECES[0]), OK, stream=True,
         settings={"switches": {"finish_reason": False}}),
+    Row("no finish reason", completion({"content": "half"}, None), Fails(ProviderBadResponse)),
+    Row("an empty finish reason", completion({"content": "half"}, ""), Fails(ProviderBadResponse)),
+    Row("no finish reason, with calls", completion({"tool_calls": [call("f", F)]}, None), Fails(ProviderBadResponse)),
+    Row("a dialect that never says why", completion({"content": "ok"}, None), OK,
+        settings={"switches": {"finish_reason": False}}),
+    Row("nothing, of a dialect that never says why", completion({"content": ""}, None), Fails(ProviderBadResponse),
+        settings={"switches": {"finish_reason": False}}),
     Row("a million lines", b"data: x\n" * 1_000_000, Fails(ProviderBadResponse), stream=True),
     Row("tool calls without end", events(*[
         chunk({"tool_calls": [call("f", "", index=n, id="x" * 1000)]}) for n in range(1000)
