@@ -19,7 +19,7 @@ class TurnJournal:
 
     It begins with the first thing that is worth going on from: the first call of a tool, or, where the turn is
     resumable, its start. Then each piece of the answer is written before it goes to the caller, with the id of its
-    event. What can't be written ends the turn.
+    event. What can't be written ends the turn. Entries that follow one another at once are written together.
     """
 
     def __init__(
@@ -36,6 +36,8 @@ class TurnJournal:
         self._on_started = on_started
         self._on_delta = on_delta
         self._count = 0
+        self._held: list[JournalEntry] = []
+        """Written with the entry that follows at once."""
         self._one_at_a_time = asyncio.Lock()
         self._pieces = CoalescedDeltas(self._pass_on) if resumable and on_delta is not None else None
 
@@ -50,9 +52,11 @@ class TurnJournal:
         return self._on_delta if self._pieces is None else self._pieces
 
     async def finish(self) -> None:
-        """Writes and passes on what is left of the answer."""
+        """Writes what is held, and writes and passes on what is left of the answer."""
         if self._pieces is not None:
             await self._pieces.flush()
+        if self._held:
+            await self._append()
 
     async def close(self) -> None:
         """Drops what is left. Idempotent; to be called whatever happened."""
@@ -63,13 +67,14 @@ class TurnJournal:
         """Writes that a call is about to be made."""
         await self._record(event)
 
-    async def call_finished(self, event: CallFinished, result: Message) -> None:
-        """Writes what a call came to."""
-        await self._record(CallRecorded(event, result.content))
+    async def call_finished(self, event: CallFinished, result: Message, *, ends_step: bool) -> None:
+        """Writes what a call came to, with the end of the step where that follows."""
+        entry = CallRecorded(event, result.content)
+        await (self._hold(entry) if ends_step else self._record(entry))
 
     async def step_called(self, step: int, message: Message, usage: Usage) -> None:
-        """Writes which calls the model asks for."""
-        await self._record(StepCalled(step, message, usage))
+        """Writes which calls the model asks for, with the start of the first."""
+        await self._hold(StepCalled(step, message, usage))
 
     async def step_finished(self, steps: Steps) -> None:
         """Writes that a step is over."""
@@ -79,6 +84,11 @@ class TurnJournal:
         if self._pieces is not None:
             await self._pieces.flush()  # what the model said before it
         await self._append(entry)
+
+    async def _hold(self, entry: JournalEntry) -> None:
+        if self._pieces is not None:
+            await self._pieces.flush()  # what the model said before it
+        self._held.append(entry)
 
     async def _started(self, started: TurnStarted) -> None:
         event_id = await self._append()
@@ -96,8 +106,10 @@ class TurnJournal:
     async def _append(self, *entries: JournalEntry) -> str:
         async with self._one_at_a_time:
             first, begun = self._count + 1, () if self._count else (self._begun(),)
-            last = await self._lease.append(first, (*begun, *entries))
-            self._count += len(begun) + len(entries)
+            held, self._held = self._held, []
+            written = (*begun, *held, *entries)
+            last = await self._lease.append(first, written)
+            self._count += len(written)
             return last
 
 

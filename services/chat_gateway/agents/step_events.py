@@ -30,6 +30,8 @@ class StepEvents:
             "reasoning": any(message.reasoning for message in texts),
         }
         self._step: _StepPieces | None = None
+        self._last_end: CallFinished | None = None
+        """The end of a step's last call, which the sink may write with the step's."""
 
     def of_step(self, *, shows_calls: bool) -> OnDelta | None:
         """Returns what takes the pieces of the next model call; None where nobody listens to them."""
@@ -56,16 +58,27 @@ class StepEvents:
             await self._pass_on(event)
 
     async def ended(
-        self, step: int, call: ToolCall, server: str, outcome: ToolOutcome, seconds: float, result: Message
+        self,
+        step: int,
+        call: ToolCall,
+        server: str,
+        outcome: ToolOutcome,
+        seconds: float,
+        result: Message,
+        *,
+        ends_step: bool,
     ) -> None:
-        """A call has its result."""
+        """A call has its result; with `ends_step`, `finished` follows at once."""
         if self._sink is None and self._on_delta is None:
             return
         event = CallFinished(step, call.id, call.name, server, outcome, seconds)
         async with self._one_at_a_time:
             if self._sink is not None:
-                await self._sink.call_finished(event, result)
-            await self._pass_on(event)
+                await self._sink.call_finished(event, result, ends_step=ends_step)
+            if ends_step:
+                self._last_end = event
+            else:
+                await self._pass_on(event)
 
     async def called(self, step: int, message: Message, usage: Usage) -> None:
         """The model has asked for calls."""
@@ -76,6 +89,9 @@ class StepEvents:
         """All calls of a step have their results, and another step follows."""
         if self._sink is not None:
             await self._sink.step_finished(steps)
+        if self._last_end is not None:
+            ended, self._last_end = self._last_end, None
+            await self._pass_on(ended)
         await self._pass_on(StepFinished(steps.count, steps.usage))
 
     async def _pass_on(self, activity: ToolActivity) -> None:

@@ -106,8 +106,9 @@ class _Loop:
             self._count_repeats(running)
             await self._events.called(self._steps.count, answer.message, self._steps.usage)
             self._keep(answer.message)
-            await self._run(running, self._result)
-            if waiting or len(calls) < len(answer.message.tool_calls):
+            goes_on = not waiting and len(calls) == len(answer.message.tool_calls)
+            await self._run(running, self._result, ends_step=goes_on)
+            if not goes_on:
                 await self._events.answered()
                 return self._answer(answer, tuple(call.id for call in waiting))
             await self._events.finished(self._steps)
@@ -124,7 +125,7 @@ class _Loop:
             note = f": {rejected[call.id]}" if rejected[call.id] else "."
             return ToolResult(f"Not run: the user rejected this call{note}", ToolOutcome.DENIED)
 
-        await self._run([one.call for one in decided], result)
+        await self._run([one.call for one in decided], result, ends_step=False)
 
     async def _unfinished(self) -> Answer | None:
         """Runs the calls that an earlier attempt of the turn has no results of; returns what the turn ends with then.
@@ -136,7 +137,7 @@ class _Loop:
             return None
         waiting = [call for call in owed if self._needs_approval(call)]
         own = [call for call in owed if call.name not in self._offer.callers and call not in waiting]
-        await self._run(own, self._result)
+        await self._run(own, self._result, ends_step=len(own) == len(owed))
         if len(own) == len(owed):
             await self._events.finished(self._steps)
             return None
@@ -179,24 +180,42 @@ class _Loop:
         self._repeats = now
 
     async def _run(
-        self, calls: Sequence[ToolCall], result: Callable[[ToolCall], Coroutine[Any, Any, ToolResult]]
+        self,
+        calls: Sequence[ToolCall],
+        result: Callable[[ToolCall], Coroutine[Any, Any, ToolResult]],
+        *,
+        ends_step: bool,
     ) -> None:
-        """Runs calls at the same time, as many as may be, and keeps their results in the order of the calls."""
+        """Runs calls at the same time, as many as may be, and keeps their results in the order of the calls.
+
+        `ends_step`: nothing but the end of the step comes behind the last of them.
+        """
         if not calls:
             return
         most_bytes = min(self._policy.max_result_bytes, max(self._left, 0) // len(calls))
         free = asyncio.Semaphore(self._policy.max_parallel_calls)
 
+        left = len(calls)
+
+        async def counted(call: ToolCall) -> tuple[ToolResult, bool]:
+            nonlocal left
+            found = await result(call)
+            left -= 1
+            return found, ends_step and not left
+
         async def one(call: ToolCall) -> tuple[Message, ToolResult]:
             async with free:
-                return await self._observed(call, result, most_bytes)
+                return await self._observed(call, counted, most_bytes)
 
         for message, found in await all_or_none([one(call) for call in calls]):
             self._keep(message)
             self._steps = replace(self._steps, usage=added(self._steps.usage, found.usage))
 
     async def _observed(
-        self, call: ToolCall, result: Callable[[ToolCall], Coroutine[Any, Any, ToolResult]], most_bytes: int
+        self,
+        call: ToolCall,
+        result: Callable[[ToolCall], Coroutine[Any, Any, tuple[ToolResult, bool]]],
+        most_bytes: int,
     ) -> tuple[Message, ToolResult]:
         tool = self._offer.runs(call.name)
         server = tool.server if tool is not None else ""
@@ -204,11 +223,12 @@ class _Loop:
         await self._events.started(step, call, server)
         begin = time.monotonic()
         with _span(call, server) as span:
-            found = await result(call)
+            found, ends_step = await result(call)
             if found.outcome is not ToolOutcome.OK:
                 span.set("error.type", found.outcome.value)
         message = Message(Role.TOOL, cut(found.text, most_bytes), tool_call_id=call.id)
-        await self._events.ended(step, call, server, found.outcome, time.monotonic() - begin, message)
+        seconds = time.monotonic() - begin
+        await self._events.ended(step, call, server, found.outcome, seconds, message, ends_step=ends_step)
         return message, found
 
     async def _result(self, call: ToolCall) -> ToolResult:

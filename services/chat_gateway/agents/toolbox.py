@@ -77,12 +77,15 @@ class StepSink(Protocol):
         """A call is about to be made."""
         ...
 
-    async def call_finished(self, event: CallFinished, result: Message) -> None:
-        """A call has this result."""
+    async def call_finished(self, event: CallFinished, result: Message, *, ends_step: bool) -> None:
+        """A call has this result; with `ends_step`, `step_finished` follows at once, and this may wait for it."""
         ...
 
     async def step_called(self, step: int, message: Message, usage: Usage) -> None:
-        """The model has asked for calls of the gateway's tools; `usage` is that of the turn so far."""
+        """The model has asked for calls of the gateway's tools; `usage` is that of the turn so far.
+
+        This may wait for the start of the first of them, or the end of the turn, which follow at once.
+        """
         ...
 
     async def step_finished(self, steps: Steps) -> None:

@@ -1,6 +1,7 @@
 """What a turn writes into its journal, and that nothing else pays for it."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -9,11 +10,12 @@ import pytest
 from chat_gateway.convert.journal import committed_to_proto, entry_to_proto, event_from_proto, failed_to_proto
 from chat_gateway.journal import merged
 from chat_gateway.model.errors import TurnTimeout
-from chat_gateway.model.journal import CallRecorded, StepCalled, TurnBegun
+from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled, TurnBegun
 from chat_gateway.model.tools import CallFinished, CallStarted, ServerTools, StepFinished, ToolOutcome
 from chat_gateway.model.turn import (
     Delta,
     FinishReason,
+    Lease,
     Message,
     ProviderData,
     ToolCall,
@@ -97,6 +99,19 @@ async def test_steps_are_written_for_a_turn_that_is_not_resumable() -> None:
     await world.runner.run(asks(session_id="s"))
     [journal] = world.sessions.journals.values()
     assert [type(entry) for entry in journal] == [TurnBegun, StepCalled, CallStarted, CallRecorded, StepFinished]
+
+
+async def test_a_step_is_written_before_its_call_and_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, written = with_tools(calling(("c1", "read", "{}")), text("done")), []
+    append = world.sessions.append
+
+    async def seen(lease: Lease, first: int, entries: Sequence[JournalEntry]) -> str:
+        written.append(([type(entry) for entry in entries], len(world.toolboxes.calls)))
+        return await append(lease, first, entries)
+
+    monkeypatch.setattr(world.sessions, "append", seen)
+    await world.runner.run(asks(session_id="s"))
+    assert written == [([TurnBegun, StepCalled, CallStarted], 0), ([CallRecorded, StepFinished], 1)]
 
 
 async def test_a_call_that_can_not_be_written_is_not_made() -> None:

@@ -28,7 +28,7 @@ class Sink:
     async def call_started(self, event: Any) -> None:
         self.seen.append(("started", event.step, event.call_id))
 
-    async def call_finished(self, event: Any, result: Message) -> None:
+    async def call_finished(self, event: Any, result: Message, *, ends_step: bool) -> None:
         self.seen.append(("finished", event.step, event.call_id, result.content))
 
     async def step_called(self, step: int, message: Message, usage: Usage) -> None:
