@@ -142,8 +142,8 @@ class ChatCompletionRequest(msgspec.Struct):
 
     model: str
     """The agent's id, or `id@3` for its revision 3."""
-    messages: list[ChatMessage]
-    """The new messages; the history is the session's."""
+    messages: list[ChatMessage] = []
+    """The new messages; the history is the session's. Required, but with approvals."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = None
@@ -175,7 +175,7 @@ class ChatCompletionRequest(msgspec.Struct):
     stored, `replace`: the same, and the history from now on, `append`: more of the conversation."""
     approvals: list[ToolApproval] | None = None
     """Of the tool calls that the turn before waits with; those that are not named are rejected. Needs a session, and
-    `messages` may be empty."""
+    `messages` may be empty or left out."""
     on_disconnect: str | None = None
     """When the client leaves before the end: `cancel` (default), or `finish` the turn and store it."""
     resumable: bool | None = None

@@ -269,3 +269,14 @@ def test_no_json_is_anything_but_a_turn_or_a_named_error(fields: dict[str, Any])
 def test_no_bytes_are_anything_but_a_request_or_a_named_error(body: bytes) -> None:
     with pytest.raises(MalformedBody):
         decode_request(body)
+
+
+def test_messages_may_be_left_out_with_approvals_only() -> None:
+    said = {"model": "hello", "session_id": "s", "approvals": [{"tool_call_id": "c1", "approve": True}]}
+    approving = to_turn_request(decode_request(json.dumps(said).encode()), TurnHeaders())
+    check_turn_request(approving)
+    assert (approving.messages, len(approving.approvals)) == ((), 1)
+    silent = to_turn_request(decode_request(b'{"model": "hello"}'), TurnHeaders())
+    with pytest.raises(InvalidArgument) as caught:
+        check_turn_request(silent)
+    assert [violation.field for violation in caught.value.violations] == ["messages"]
