@@ -93,6 +93,35 @@ async def test_trailers_are_bounded(edge: Edge, trailer: bytes) -> None:
     assert edge.turns.requests == []
 
 
+@pytest.mark.parametrize(
+    ("version", "coding"),
+    [(b"1.0", b"chunked"), (b"1.1", b"gzip, chunked"), (b"2.0", b"chunked"), (b"0.9", b"chunked")],
+)
+async def test_a_body_that_a_proxy_may_read_differently_is_refused(edge: Edge, version: bytes, coding: bytes) -> None:
+    wire = await Wire.open(edge)
+    wire.send(HEAD.replace(b"1.1", version) + CHUNKED.replace(b"chunked", coding) + b"\r\n" + LIVEZ)
+    answered = await wire.everything()
+    assert STATUS.findall(answered) == [b"400"]
+    assert edge.turns.requests == []
+
+
+@pytest.mark.parametrize("version", [b"2.0", b"0.9"])
+async def test_another_version_of_http_is_refused(edge: Edge, version: bytes) -> None:
+    wire = await Wire.open(edge)
+    wire.send(LIVEZ.replace(b"1.1", version))
+    assert STATUS.findall(await wire.everything()) == [b"400"]
+
+
+async def test_a_stream_for_http_1_0_is_not_chunked(edge: Edge) -> None:
+    wire = await Wire.open(edge)
+    body = BODY[:-1] + b', "stream": true}'
+    wire.send(HEAD.replace(b"1.1", b"1.0") + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+    head, _, events = (await wire.everything()).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert events.startswith(b"data: ")
+    assert events.endswith(b"data: [DONE]\n\n")
+
+
 async def test_chunk_extensions_are_bounded(edge: Edge) -> None:
     wire = await Wire.open(edge)
     wire.send(HEAD + b"transfer-encoding: chunked\r\n\r\n1;x=" + b"a" * 200_000)

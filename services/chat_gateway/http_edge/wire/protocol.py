@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import httptools
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -109,6 +109,27 @@ def connection_of(scope: Any) -> ConnectionHandle:
     return handle
 
 
+def _without_chunks(app: Any, cycle: RequestResponseCycle) -> Any:
+    """Returns the application for a client that knows no chunks: the connection's end is that of an open answer."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        unframed = False
+
+        async def send_unframed(message: Message) -> None:
+            nonlocal unframed
+            if message["type"] == "http.response.start":
+                unframed = all(name.lower() != b"content-length" for name, _ in message["headers"])
+                if unframed:
+                    cycle.chunked_encoding = False
+            elif unframed and message["type"] == "http.response.body":
+                cycle.expected_content_length = len(message["body"])
+            await send(message)
+
+        await app(scope, receive, send_unframed)
+
+    return serve
+
+
 class _Refused(Exception):
     """The request that is being read is beyond a bound."""
 
@@ -121,6 +142,8 @@ class _Refused(Exception):
 _NOT_HTTP = _Refused(400, "the request is not HTTP/1.1 that can be read")
 _HEAD_TOO_LARGE = _Refused(431, f"the request's headers are larger than {MAX_HEAD_BYTES} bytes")
 _TOO_MANY_HEADERS = _Refused(431, f"the request has more than {MAX_HEADERS} headers")
+_UNKNOWN_VERSION = _Refused(400, "the request is neither HTTP/1.1 nor HTTP/1.0")
+_UNKNOWN_CODING = _Refused(400, "the request's Transfer-Encoding is not chunked alone, by HTTP/1.1")
 _TOO_MUCH_FRAMING = _Refused(431, f"the body's framing and trailers are larger than {MAX_HEAD_BYTES} bytes")
 _TOO_MANY_REQUESTS = _Refused(400, f"more than {MAX_PIPELINED} requests wait for their answers on this connection")
 _HEAD_TOO_SLOW = _Refused(408, "the request's headers took too long")
@@ -275,6 +298,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _TOO_MANY_REQUESTS
+        version = self.parser.get_http_version()
+        self._check_framing(version)
         self._stop_timer()
         super().on_headers_complete()
         self._in_head = False
@@ -284,6 +309,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.server_state.retiring or self._health_only:
             self.cycle.keep_alive = False
         self.scope[_CONNECTION] = ConnectionHandle(self, self.cycle)  # type: ignore[typeddict-unknown-key]
+
+    def _check_framing(self, version: str) -> None:
+        """Refuses what a proxy may have read another body in (RFC 9112, 6.1), before anything is served."""
+        if version not in ("1.1", "1.0"):
+            raise _UNKNOWN_VERSION
+        for name, value in self.headers:
+            if name == b"transfer-encoding" and (version == "1.0" or value.lower() != b"chunked"):
+                raise _UNKNOWN_CODING
 
     def on_body(self, body: bytes) -> None:
         """Takes a part of a body; one that was answered already is dropped."""
@@ -305,7 +338,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._serving = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, _without_chunks(app, cycle) if cycle.scope["http_version"] == "1.0" else app)
 
     def on_response_complete(self) -> None:
         """Goes on with the next request; what is left of an answered one has to arrive soon."""
