@@ -12,6 +12,7 @@ import pytest
 import uvloop
 
 from session_svc.redis_client import server as redis_server
+from session_svc.redis_client import url as redis_url
 from session_svc.redis_client.link import RedisUnavailable
 from session_svc.redis_client.server import RedisLink
 from session_svc.redis_client.url import Dial, parse_redis_url
@@ -78,7 +79,12 @@ async def test_a_server_that_does_not_answer_is_left() -> None:
 def test_commands_go_over_what_redis_py_connected(
     scheme: str, run: Callable[[Any], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_server, "REPLY_SECONDS", 30.0)  # nothing is slow here but, at times, the machine
+    for module, bound in (
+        (redis_server, "REPLY_SECONDS"),
+        (redis_server, "CONNECT_SECONDS"),
+        (redis_url, "STEP_SECONDS"),
+    ):
+        monkeypatch.setattr(module, bound, 30.0)  # nothing is slow here but, at times, the machine
     files = CertificateFolder(tmp_path / "tls", Authority(), "127.0.0.1")
     monkeypatch.setenv("SSL_CERT_FILE", str(files.ca))
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
