@@ -125,7 +125,7 @@ class TurnServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AppendTurnEvents(self, request, context):
-        """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence is there already is
+        """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence exists is
         not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -56,7 +56,7 @@ class TurnServiceStub:
     OK where the lease is not held any more.
     """
     AppendTurnEvents: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.AppendTurnEventsRequest, _turn_service_pb2.AppendTurnEventsResponse]
-    """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence is there already is
+    """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence exists is
     not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED.
     """
     WatchTurn: _grpc.UnaryStreamMultiCallable[_turn_service_pb2.WatchTurnRequest, _turn_service_pb2.WatchTurnResponse]
@@ -101,7 +101,7 @@ class TurnServiceAsyncStub(TurnServiceStub):
     OK where the lease is not held any more.
     """
     AppendTurnEvents: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.AppendTurnEventsRequest, _turn_service_pb2.AppendTurnEventsResponse]  # type: ignore[assignment]
-    """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence is there already is
+    """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence exists is
     not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED.
     """
     WatchTurn: _aio.UnaryStreamMultiCallable[_turn_service_pb2.WatchTurnRequest, _turn_service_pb2.WatchTurnResponse]  # type: ignore[assignment]
@@ -179,7 +179,7 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _turn_service_pb2.AppendTurnEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_turn_service_pb2.AppendTurnEventsResponse, _abc.Awaitable[_turn_service_pb2.AppendTurnEventsResponse]]:
-        """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence is there already is
+        """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence exists is
         not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED.
         """
 
