@@ -11,7 +11,8 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 from chat_gateway.instances import Instances
-from chat_gateway.model.turn import AgentConfig, Sampling
+from chat_gateway.model.agent_config import AgentConfig
+from chat_gateway.model.turn import Sampling
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider, Providers
 from chat_gateway.templates.assistant import AssistantTemplate
 from chat_gateway.templates.catalog import TemplateCatalog

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import structlog
 
 from chat_gateway.limits import held
-from chat_gateway.model.turn import Lease, TurnLimit, TurnRequest
+from chat_gateway.model.stored_turn import Lease
+from chat_gateway.model.turn import TurnLimit, TurnRequest
 from chat_gateway.ports import Sessions
 from servicekit.errors import UNREACHABLE, ServiceError
 

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from chat_gateway.aborts import Aborts
 from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
 from chat_gateway.model.errors import TurnTimeout
-from chat_gateway.model.turn import Begun, TurnLimit, TurnRequest, begun_stateless
+from chat_gateway.model.stored_turn import Begun, begun_stateless
+from chat_gateway.model.turn import TurnLimit, TurnRequest
 from chat_gateway.ports import Sessions
 from servicekit.values import value
 

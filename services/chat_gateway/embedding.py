@@ -8,8 +8,9 @@ from typing import Final
 from access.caller import current
 from chat_gateway.admission import Admission, bounded, new_turn_id
 from chat_gateway.limits import turn_limits
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import ModelNotFound, ProviderUnknown
-from chat_gateway.model.turn import AgentConfig, LimitState, TurnRequest, Usage
+from chat_gateway.model.turn import LimitState, TurnRequest, Usage
 from chat_gateway.ports import Configs
 from chat_gateway.providers.provider import EmbeddingCall, Providers, VectorFormat
 from chat_gateway.scheduler import Scheduler

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from cachetools import LRUCache
 
 from chat_gateway.agents.agent import Agent
-from chat_gateway.model.turn import AgentConfig
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.providers.fallbacks import provider_of
 from chat_gateway.providers.observed import ModelMetrics
 from chat_gateway.providers.provider import Providers

@@ -10,9 +10,10 @@ from typing import Self
 import structlog
 
 from chat_gateway.aborts import Aborts
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import CommitCutShort, CommitUnresolved, TurnTimeout
 from chat_gateway.model.journal import JournalEntry
-from chat_gateway.model.turn import AgentConfig, Committed, Lease, Turn
+from chat_gateway.model.stored_turn import Committed, Lease, Turn
 from chat_gateway.ports import Sessions
 from servicekit.errors import UNREACHABLE, Cancelled, Internal, ServiceError
 

@@ -4,7 +4,8 @@ import hashlib
 import re
 
 from access.caller import Caller
-from chat_gateway.model.turn import AgentConfig, TurnLimit
+from chat_gateway.model.agent_config import AgentConfig
+from chat_gateway.model.turn import TurnLimit
 
 _PLAIN = re.compile(r"[\x21-\x7e]{1,190}")
 

@@ -3,7 +3,8 @@
 from datetime import datetime
 
 from chat_gateway.model.answers import agents_part, pending_approvals, visible, whole_delta
-from chat_gateway.model.turn import Begun, OnDelta, OnStarted, Turn, TurnOutcome, TurnStarted
+from chat_gateway.model.stored_turn import Begun, Turn
+from chat_gateway.model.turn import OnDelta, OnStarted, TurnOutcome, TurnStarted
 
 
 async def replay(begun: Begun, on_started: OnStarted | None, on_delta: OnDelta | None) -> TurnOutcome:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.journal import JournalEntry, JournalEvent
+from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn
 from chat_gateway.model.tool_servers import ToolServer, ToolServerTest
-from chat_gateway.model.turn import AgentConfig, Begun, Committed, Kept, Lease, Message, Turn, TurnLimit, TurnRequest
+from chat_gateway.model.turn import Kept, Message, TurnLimit, TurnRequest
 from servicekit.errors import ServiceError
 
 

@@ -8,11 +8,13 @@ from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.offer import Offer, make_offer, with_note
 from chat_gateway.agents.toolbox import Toolboxes, ToolCaller
 from chat_gateway.instances import Instances
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.history import is_transcript
 from chat_gateway.model.pairing import check_results_of_session, continues
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_tool_choice, check_turn_request
+from chat_gateway.model.stored_turn import Begun, Turn
 from chat_gateway.model.tools import ToolsUnavailable
-from chat_gateway.model.turn import AgentConfig, Begun, Message, Tool, Turn, TurnRequest
+from chat_gateway.model.turn import Message, Tool, TurnRequest
 from chat_gateway.ports import Configs, SessionReader, StoredWindow
 from chat_gateway.request_policy import resolved_request
 from chat_gateway.transcripts import new_of_transcript

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import TurnQueueFull
-from chat_gateway.model.turn import AgentConfig
 from servicekit.errors import Draining
 from servicekit.values import value
 

@@ -11,9 +11,9 @@ from chat_gateway.agents.placeholders import Instructions
 from chat_gateway.agents.prompt import prompt_messages
 from chat_gateway.agents.template import Placeholders, Template
 from chat_gateway.agents.tool_loop import run_tool_loop
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import ParametersInvalid, PlaceholderMissing
 from chat_gateway.model.turn import (
-    AgentConfig,
     Answer,
     AnswerDetails,
     AudioPart,

@@ -4,10 +4,12 @@ from dataclasses import replace
 from itertools import dropwhile, takewhile
 from typing import Protocol
 
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import HistoryMismatch
 from chat_gateway.model.history import EMPTY, compare, end_of_history, grown
 from chat_gateway.model.pairing import continues, whole_turns
-from chat_gateway.model.turn import AgentConfig, Begun, Turn, TurnRequest
+from chat_gateway.model.stored_turn import Begun, Turn
+from chat_gateway.model.turn import TurnRequest
 from contract.enums import HistoryPolicy, Role
 from servicekit.values import value
 

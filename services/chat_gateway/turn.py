@@ -15,25 +15,15 @@ from chat_gateway.journal import TurnJournal
 from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
 from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.answers import pending_approvals, visible
 from chat_gateway.model.errors import AgentDepthExceeded, AgentNotFound, SessionFull
 from chat_gateway.model.history import EMPTY, grown, is_transcript
 from chat_gateway.model.journal import TurnBegun
 from chat_gateway.model.pairing import check_results_of_session, continues
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_size, check_tool_choice, check_turn_request
-from chat_gateway.model.turn import (
-    AgentConfig,
-    Answer,
-    Begun,
-    Lease,
-    OnDelta,
-    OnStarted,
-    Turn,
-    TurnLimit,
-    TurnOutcome,
-    TurnRequest,
-    TurnStarted,
-)
+from chat_gateway.model.stored_turn import Begun, Lease, Turn
+from chat_gateway.model.turn import Answer, OnDelta, OnStarted, TurnLimit, TurnOutcome, TurnRequest, TurnStarted
 from chat_gateway.outcomes import outcome_of, replay
 from chat_gateway.ports import Configs, Sessions
 from chat_gateway.request_policy import resolved_request

@@ -8,8 +8,10 @@ from datetime import timedelta
 import msgspec
 
 from chat_gateway.agents.toolbox import ApprovedCall, Toolbox, Toolboxes, ToolCaller
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.answers import open_calls
 from chat_gateway.model.errors import AgentDepthExceeded, ApprovalUnknown
+from chat_gateway.model.stored_turn import Begun
 from chat_gateway.model.tools import (
     AgentCall,
     ClientTool,
@@ -20,7 +22,7 @@ from chat_gateway.model.tools import (
     ToolResult,
     ToolsUnavailable,
 )
-from chat_gateway.model.turn import AgentConfig, Begun, Message, TurnOutcome, TurnRequest
+from chat_gateway.model.turn import Message, TurnOutcome, TurnRequest
 from contract.enums import Role
 from contract.fields import check_request_id, check_session_id
 from servicekit.errors import InvalidArgument, ServiceError, Violations

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.functions import FunctionTool
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.pairing import continues
 from chat_gateway.model.tools import ClientTool, GatewayTool, ListedTools, ToolsUnavailable
-from chat_gateway.model.turn import AgentConfig, Message, Tool, TurnRequest
+from chat_gateway.model.turn import Message, Tool, TurnRequest
 from contract.enums import Role
 from servicekit.errors import Violations
 from servicekit.values import value

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from chat_gateway.agents.agent import Agent
-from chat_gateway.model.turn import AgentConfig
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.providers.provider import Provider
 
 

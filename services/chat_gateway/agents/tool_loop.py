@@ -15,12 +15,13 @@ from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.functions import FunctionTool
 from chat_gateway.agents.offer import Offer, make_offer, with_note
 from chat_gateway.agents.step_events import StepEvents
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.answers import open_calls
 from chat_gateway.model.errors import ProviderBadResponse, ToolCallsRepeated
 from chat_gateway.model.history import canonical_arguments
 from chat_gateway.model.rules import message_size, sizes
 from chat_gateway.model.tools import ToolOutcome, ToolResult
-from chat_gateway.model.turn import AgentConfig, Answer, FinishReason, Message, OnDelta, ToolCall
+from chat_gateway.model.turn import Answer, FinishReason, Message, OnDelta, ToolCall
 from chat_gateway.model.usage import added
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider
 from contract.enums import Role

@@ -11,7 +11,7 @@ from chat_gateway.convert.free_form import exact_json_of
 from chat_gateway.convert.sampling import sampling_from_proto
 from chat_gateway.convert.times import from_duration, from_timestamp, to_duration
 from chat_gateway.convert.tools import policy_from_proto, tools_from_proto
-from chat_gateway.model.turn import NO_POLICY, AgentConfig, Fallback, RequestPolicy
+from chat_gateway.model.agent_config import NO_POLICY, AgentConfig, Fallback, RequestPolicy
 from contract.wire import FALLBACK_TRIGGERS, HISTORY_POLICIES
 from parley.config.v1 import agent_config_pb2, agent_config_service_pb2
 from servicekit.channels import call, stream

@@ -14,24 +14,14 @@ from chat_gateway.clients.turn_calls import ABORT, APPEND, BEGIN, COMMIT, RENEW
 from chat_gateway.convert.journal import committed_to_proto, entry_to_proto, failed_to_proto
 from chat_gateway.convert.messages import messages_from_turns, turn_from_proto, turn_to_proto
 from chat_gateway.convert.times import from_timestamp, to_duration, to_timestamp
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import SessionAgentMismatch
 from chat_gateway.model.history import is_transcript, new_part
 from chat_gateway.model.journal import JournalEntry
 from chat_gateway.model.pairing import continues, whole_turns
 from chat_gateway.model.parts import content_of, media_parts
-from chat_gateway.model.turn import (
-    AgentConfig,
-    Begun,
-    Committed,
-    Kept,
-    Lease,
-    LimitState,
-    Message,
-    Turn,
-    TurnLimit,
-    TurnRequest,
-    begun_stateless,
-)
+from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn, begun_stateless
+from chat_gateway.model.turn import Kept, LimitState, Message, TurnLimit, TurnRequest
 from chat_gateway.ports import StoredWindow
 from contract.enums import BusyPolicy, HistoryPolicy
 from contract.reasons import Reason

@@ -17,8 +17,9 @@ from chat_gateway.convert.messages import (
 from chat_gateway.convert.times import from_duration, from_timestamp, to_duration, to_timestamp
 from chat_gateway.model.answers import agents_part, visible
 from chat_gateway.model.journal import CallRecorded, JournalEntry, JournalEvent, StepCalled, TurnBegun
+from chat_gateway.model.stored_turn import Turn
 from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolOutcome
-from chat_gateway.model.turn import Delta, ToolCallDelta, Turn, TurnOutcome
+from chat_gateway.model.turn import Delta, ToolCallDelta, TurnOutcome
 from parley.session.v1 import message_pb2, turn_event_pb2
 from servicekit.errors import ServiceError
 from servicekit.rpc_status import from_status, to_status

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from chat_gateway.convert.times import from_timestamp, to_timestamp
 from chat_gateway.model.parts import content_of
+from chat_gateway.model.stored_turn import Turn
 from chat_gateway.model.turn import (
     NO_DETAILS,
     AnswerDetails,
@@ -18,7 +19,6 @@ from chat_gateway.model.turn import (
     ProviderData,
     TextPart,
     ToolCall,
-    Turn,
     Usage,
 )
 from contract.enums import Role

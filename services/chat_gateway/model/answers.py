@@ -3,8 +3,9 @@
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from chat_gateway.model.stored_turn import Turn
 from chat_gateway.model.tools import PendingApproval
-from chat_gateway.model.turn import Delta, Message, ToolCall, ToolCallDelta, Turn
+from chat_gateway.model.turn import Delta, Message, ToolCall, ToolCallDelta
 from contract.enums import Role
 
 STEP_BREAK = "\n\n"

@@ -13,15 +13,8 @@ from typing import Any
 
 from chat_gateway.model.answers import said_in
 from chat_gateway.model.parts import MIN_KEPT_CHARACTERS, content_of, identity
-from chat_gateway.model.turn import (
-    AudioPart,
-    ImagePart,
-    MediaPart,
-    Message,
-    TextPart,
-    Turn,
-    TurnRequest,
-)
+from chat_gateway.model.stored_turn import Turn
+from chat_gateway.model.turn import AudioPart, ImagePart, MediaPart, Message, TextPart, TurnRequest
 from contract.enums import HistoryPolicy, Role
 from servicekit.values import value
 

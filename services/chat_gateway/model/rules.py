@@ -6,11 +6,11 @@ What CommitTurn would refuse of a request is refused here: afterwards the model 
 import re
 from collections.abc import Sequence
 
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.history import new_part
 from chat_gateway.model.pairing import check_results
 from chat_gateway.model.parts import media_parts, part_bytes
 from chat_gateway.model.turn import (
-    AgentConfig,
     AudioPart,
     FilePart,
     ImagePart,

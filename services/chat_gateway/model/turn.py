@@ -3,20 +3,17 @@
 import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from chat_gateway.model.tools import (
-    DEFAULT_TOOL_POLICY,
-    AgentTool,
     Approval,
     PendingApproval,
     ToolActivity,
-    ToolPolicy,
     ToolsUnavailable,
 )
 from chat_gateway.model.usage import Usage as Usage
-from contract.enums import BusyPolicy, FallbackTrigger, HistoryPolicy, Role
+from contract.enums import BusyPolicy, HistoryPolicy, Role
 from contract.fields import DEFAULT_PROJECT
 from servicekit.values import value
 
@@ -173,61 +170,6 @@ class Tool:
 
 
 @value
-class Fallback:
-    """Another model to ask where the ones before it can't answer; `also_on`: what it is tried for beyond that."""
-
-    provider: str
-    model: str
-    also_on: frozenset[FallbackTrigger] = frozenset()
-    sampling: Sampling = field(default_factory=Sampling)
-    """In place of the agent's own, not of what a request says."""
-
-
-@value
-class RequestPolicy:
-    """What requests for turns of an agent get where they say nothing, and which fields they may set (None: any)."""
-
-    store: bool = True
-    history: HistoryPolicy | None = None
-    overridable: frozenset[str] | None = None
-
-
-NO_POLICY = RequestPolicy()
-
-
-@value
-class AgentConfig:
-    """What a turn needs of one revision of an agent config."""
-
-    project: str
-    id: str
-    uid: str
-    revision: int
-    template_id: str
-    template_version: str
-    parameters: Mapping[str, Any]
-    instructions: str
-    provider: str
-    model: str
-    sampling: Sampling
-    window_messages: int
-    idle_ttl: timedelta
-    max_lifetime: timedelta
-    max_concurrent_turns: int | None
-    requests_per_minute: int | None
-    turn_timeout: float | None
-    create_time: datetime
-    fallbacks: tuple[Fallback, ...] = ()
-    tools: tuple[AgentTool, ...] = ()
-    tool_policy: ToolPolicy = DEFAULT_TOOL_POLICY
-    requests: RequestPolicy = NO_POLICY
-    extra: Mapping[str, bytes] = field(default_factory=dict)
-    """As `TurnRequest.extra`, for every turn that does not say otherwise."""
-    window_parts: int = 8
-    """Large images, sounds and files of earlier turns that the window sends."""
-
-
-@value
 class TurnLimit:
     """A bound on the turns of `subject`, over all gateways: so many a minute, so many at once; 0 for none.
 
@@ -374,92 +316,6 @@ class TurnOutcome:
     pending: tuple[PendingApproval, ...] = ()
     """The calls that wait for an approval."""
     others: tuple[OtherAnswer, ...] = ()
-
-
-@value
-class Turn:
-    """A turn as it is stored."""
-
-    id: str
-    messages: tuple[Message, ...]
-    agent_revision: int
-    usage: Usage
-    finish_reason: FinishReason
-    begin_time: datetime
-    model: str
-    number: int = 0
-    details: AnswerDetails = NO_DETAILS
-    history_digest: bytes = b""
-    """Of all that was said with this turn; empty where it is not known."""
-    cut_after: int | None = None
-    """The turns of the session behind this number go when the turn is committed."""
-    answer_start: int | None = None
-    """The place of the first message that the agent did; None: the last one is all of it."""
-    awaiting: tuple[str, ...] = ()
-    """The ids of the calls that wait for an approval, which the next turn brings."""
-
-
-@value
-class Lease:
-    """The right to go on with a turn."""
-
-    project: str
-    session_id: str
-    turn_id: str
-    token: int
-    expire_time: datetime
-    limits: tuple[str, ...] = ()
-    """The subjects of the limits in which the turn holds a place; the lease of a stateless turn holds nothing else."""
-    journaled: bool = False
-    """Whether the turn has written to its journal, which its end then ends."""
-
-
-@value
-class Begun:
-    """What BeginTurn answers: a lease with the window, or the stored turn of a repeated request."""
-
-    session_id: str
-    created: bool
-    message_count: int
-    pinned_revision: int
-    metadata: Mapping[str, str]
-    expire_time: datetime | None
-    lease: Lease | None
-    window: tuple[Message, ...]
-    replayed: Turn | None
-    limits: tuple[LimitState, ...] = ()
-    history_digest: bytes = b""
-    """Of all that was said; empty where it is not known."""
-    awaiting: tuple[str, ...] = ()
-    """The ids of the calls of the last turn that wait for an approval."""
-    full_turns: int = 0
-    """As many turns as the session may have, where it has them: it takes none but one that cuts others. 0 otherwise."""
-    part_bytes: int = 0
-    """Of the images, audio and files that the session keeps beside its turns: the window may name some."""
-
-
-def begun_stateless(request: TurnRequest, lease: Lease | None = None, limits: tuple[LimitState, ...] = ()) -> Begun:
-    """Returns what a stateless turn begins with: nothing but what the request and its limits say."""
-    return Begun(
-        session_id="",
-        created=False,
-        message_count=0,
-        pinned_revision=0,
-        metadata=request.metadata,
-        expire_time=None,
-        lease=lease,
-        window=(),
-        replayed=None,
-        limits=limits,
-    )
-
-
-@value
-class Committed:
-    """What CommitTurn answers."""
-
-    turn_number: int
-    expire_time: datetime
 
 
 @value

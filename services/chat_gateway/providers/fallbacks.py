@@ -5,8 +5,9 @@ from dataclasses import fields, replace
 
 import structlog
 
+from chat_gateway.model.agent_config import AgentConfig, Fallback
 from chat_gateway.model.errors import ProviderUnknown
-from chat_gateway.model.turn import AgentConfig, Delta, Fallback, FinishReason, OnDelta, Sampling
+from chat_gateway.model.turn import Delta, FinishReason, OnDelta, Sampling
 from chat_gateway.model.usage import Usage, added
 from chat_gateway.providers.failures import TRIGGERS, Failure, failure_of
 from chat_gateway.providers.observed import ModelMetrics

@@ -7,8 +7,8 @@ from typing import Any
 
 from chat_gateway.agents.agent import Agent
 from chat_gateway.agents.template import Template
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import TemplateNotBuildable
-from chat_gateway.model.turn import AgentConfig
 from chat_gateway.providers.provider import Provider
 from servicekit.errors import StartupError
 

@@ -11,17 +11,9 @@ import pytest
 
 from chat_gateway.clients.session_client import SessionClient
 from chat_gateway.clients.turn_calls import turn_calls
-from chat_gateway.model.turn import (
-    AgentConfig,
-    Begun,
-    FinishReason,
-    Lease,
-    Message,
-    Turn,
-    TurnLimit,
-    TurnRequest,
-    Usage,
-)
+from chat_gateway.model.agent_config import AgentConfig
+from chat_gateway.model.stored_turn import Begun, Lease, Turn
+from chat_gateway.model.turn import FinishReason, Message, TurnLimit, TurnRequest, Usage
 from chat_gateway.ports import Sessions
 from contract.enums import BusyPolicy, Role
 from servicekit.errors import ServiceError

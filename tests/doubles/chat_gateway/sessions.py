@@ -9,20 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from chat_gateway.limits import held
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.journal import JournalEntry
 from chat_gateway.model.pairing import continues
-from chat_gateway.model.turn import (
-    AgentConfig,
-    Begun,
-    Committed,
-    Lease,
-    LimitState,
-    Message,
-    Turn,
-    TurnLimit,
-    TurnRequest,
-    begun_stateless,
-)
+from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn, begun_stateless
+from chat_gateway.model.turn import LimitState, Message, TurnLimit, TurnRequest
 from contract.enums import BusyPolicy
 from servicekit.errors import Code, RemoteError, ServiceError
 from session_svc.model.session import fit_window

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from chat_gateway.leases import HeldLease
-from chat_gateway.model.turn import Committed
+from chat_gateway.model.stored_turn import Committed
 
 DELAY_SECONDS = 0.2
 

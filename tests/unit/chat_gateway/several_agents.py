@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from chat_gateway.model.turn import AgentConfig, Message, OnDelta
+from chat_gateway.model.agent_config import AgentConfig
+from chat_gateway.model.turn import Message, OnDelta
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from tests.unit.chat_gateway.stepping_provider import SteppingProvider
 from tests.unit.chat_gateway.world import FakeConfigs, World, make_config

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from chat_gateway.agents.template import Placeholders
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import TemplateNotBuildable
-from chat_gateway.model.turn import AgentConfig
 from chat_gateway.templates.assistant import AssistantTemplate
 from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.templates.plugins import all_templates

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from chat_gateway.model.agent_config import Fallback
 from chat_gateway.model.errors import (
     ProviderBadResponse,
     ProviderMisconfigured,
@@ -14,7 +15,7 @@ from chat_gateway.model.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from chat_gateway.model.turn import Delta, Fallback, FinishReason, Sampling
+from chat_gateway.model.turn import Delta, FinishReason, Sampling
 from chat_gateway.providers.fallbacks import FallbackProvider, provider_of
 from chat_gateway.providers.observed import ModelMetrics
 from chat_gateway.providers.provider import Providers

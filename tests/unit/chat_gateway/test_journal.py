@@ -11,16 +11,15 @@ from chat_gateway.convert.journal import committed_to_proto, entry_to_proto, eve
 from chat_gateway.journal import merged
 from chat_gateway.model.errors import TurnTimeout
 from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled, TurnBegun
+from chat_gateway.model.stored_turn import Lease, Turn
 from chat_gateway.model.tools import CallFinished, CallStarted, ServerTools, StepFinished, ToolOutcome
 from chat_gateway.model.turn import (
     Delta,
     FinishReason,
-    Lease,
     Message,
     ProviderData,
     ToolCall,
     ToolCallDelta,
-    Turn,
     TurnOutcome,
     TurnStarted,
     Usage,

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from access.caller import NO_REQUESTS, Caller, CallerRequests
+from chat_gateway.model.agent_config import RequestPolicy
 from chat_gateway.model.errors import FieldNotOverridable
 from chat_gateway.model.rules import RequestBounds
-from chat_gateway.model.turn import RequestPolicy, Sampling, Tool, TurnRequest
+from chat_gateway.model.turn import Sampling, Tool, TurnRequest
 from chat_gateway.preview import PromptPreview
 from chat_gateway.request_policy import resolved, resolved_request
 from contract.enums import HistoryPolicy

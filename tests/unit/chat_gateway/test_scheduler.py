@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import TurnQueueFull
-from chat_gateway.model.turn import AgentConfig
 from chat_gateway.scheduler import Scheduler, TurnLimits
 from servicekit.errors import Draining
 from tests.unit.chat_gateway.world import make_config

@@ -8,8 +8,9 @@ import pytest
 
 from chat_gateway.clients.session_client import SessionClient
 from chat_gateway.clients.turn_calls import turn_calls
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.tools import ClientTool
-from chat_gateway.model.turn import AgentConfig, Message, TurnRequest
+from chat_gateway.model.turn import Message, TurnRequest
 from contract.enums import Role
 from parley.session.v1 import message_pb2, turn_service_pb2_grpc
 from parley.session.v1 import turn_service_pb2 as pb

@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import HistoryMismatch, SessionFull
 from chat_gateway.model.history import EMPTY, end_of_history, grown
-from chat_gateway.model.turn import AgentConfig, ImagePart, Message, TextPart, ToolCall, Turn, TurnRequest
+from chat_gateway.model.stored_turn import Turn
+from chat_gateway.model.turn import ImagePart, Message, TextPart, ToolCall, TurnRequest
 from chat_gateway.ports import StoredWindow
 from chat_gateway.preview import PromptPreview
 from contract.enums import HistoryPolicy, Role

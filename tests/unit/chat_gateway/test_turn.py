@@ -8,18 +8,10 @@ import pytest
 
 from chat_gateway.aborts import AbortTimes
 from chat_gateway.leases import LeaseTimes
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import AgentNotFound, CommitCutShort, CommitUnresolved, ProviderUnavailable, TurnTimeout
-from chat_gateway.model.turn import (
-    AgentConfig,
-    Committed,
-    Delta,
-    FinishReason,
-    Lease,
-    Message,
-    Turn,
-    TurnStarted,
-    Usage,
-)
+from chat_gateway.model.stored_turn import Committed, Lease, Turn
+from chat_gateway.model.turn import Delta, FinishReason, Message, TurnStarted, Usage
 from contract.enums import Role
 from servicekit.errors import Code, InvalidArgument, ServiceError, Unavailable
 from tests.doubles.chat_gateway.sessions import FakeSessions, remote

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from chat_gateway.convert.messages import message_from_proto, message_to_proto, turn_from_proto, turn_to_proto
 from chat_gateway.grpc_edge.convert import deltas_to_proto
+from chat_gateway.model.stored_turn import Turn
 from chat_gateway.model.turn import (
     NO_DETAILS,
     AnswerDetails,
@@ -13,7 +14,6 @@ from chat_gateway.model.turn import (
     ProviderData,
     ToolCall,
     ToolCallDelta,
-    Turn,
     Usage,
 )
 from contract.enums import Role
