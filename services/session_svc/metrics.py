@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from servicekit.metrics import DURATION_BUCKETS
-from session_svc.model.session import Begun, Replayed
+from session_svc.model.turn import Begun, Replayed
 
 _WINDOW_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 

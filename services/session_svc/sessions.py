@@ -18,9 +18,8 @@ from session_svc.model.session import (
     SessionKey,
     SessionPage,
     SessionQuery,
-    TurnPage,
-    TurnQuery,
 )
+from session_svc.model.turn import TurnPage, TurnQuery
 from session_svc.ports import AgentStore, SessionStore
 
 EXPORT_PAGE = 50

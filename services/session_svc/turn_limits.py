@@ -7,7 +7,7 @@ from typing import Any
 
 from servicekit.errors import Draining, ServiceError, Unavailable
 from session_svc.model.limits import LimitedTurn, LimitTaken, TurnLimit
-from session_svc.model.session import BeginTurn, Lease
+from session_svc.model.turn import BeginTurn, Lease
 from session_svc.ports import LimitStore
 
 CHECK_IN_MARGIN = 0.02

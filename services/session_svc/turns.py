@@ -7,19 +7,8 @@ from dataclasses import replace
 from servicekit.errors import Code, Draining, ServiceError
 from session_svc.metrics import Metrics
 from session_svc.model.errors import LimitQueueFull, RateLimited, SessionBusy, ToolChainTooLarge
-from session_svc.model.session import (
-    BeginTurn,
-    Begun,
-    Committed,
-    CommitTurn,
-    Lease,
-    Replayed,
-    SessionKey,
-    StatelessTurn,
-    Waiting,
-    new_session_id,
-    session_id_of_request,
-)
+from session_svc.model.session import SessionKey, new_session_id, session_id_of_request
+from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, Lease, Replayed, StatelessTurn, Waiting
 from session_svc.ports import TurnStore
 from session_svc.turn_limits import TurnLimiter
 

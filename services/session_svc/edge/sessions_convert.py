@@ -19,9 +19,9 @@ from session_svc.model.session import (
     SessionChange,
     SessionKey,
     SessionQuery,
-    TurnQuery,
     new_session_id,
 )
+from session_svc.model.turn import TurnQuery
 
 _CHANGEABLE = ("metadata", "idle_ttl", "pinned_revision")
 _DEFAULT_PAGE = 50

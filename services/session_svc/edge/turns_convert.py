@@ -15,9 +15,8 @@ from session_svc.edge.sessions_convert import fill_session
 from session_svc.edge.times import duration, fill_time, milliseconds
 from session_svc.model import rules
 from session_svc.model.limits import LimitState, TurnLimit
-from session_svc.model.session import (
-    DEFAULT_IDLE_MS,
-    DEFAULT_LIFETIME_MS,
+from session_svc.model.session import DEFAULT_IDLE_MS, DEFAULT_LIFETIME_MS, SessionKey, Usage
+from session_svc.model.turn import (
     BeginTurn,
     Begun,
     Committed,
@@ -27,9 +26,7 @@ from session_svc.model.session import (
     PartContent,
     Replayed,
     RequestMark,
-    SessionKey,
     StatelessTurn,
-    Usage,
 )
 
 # Field numbers of BeginTurnResponse that hold stored bytes, as tags of length-delimited fields.

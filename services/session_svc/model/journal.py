@@ -1,7 +1,8 @@
 """The journal of a turn as values: events as they are serialized, never parsed here."""
 
 from servicekit.values import value
-from session_svc.model.session import Lease, SessionKey
+from session_svc.model.session import SessionKey
+from session_svc.model.turn import Lease
 
 
 @value

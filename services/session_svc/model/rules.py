@@ -16,18 +16,8 @@ from contract.fields import (
 from contract.messages import DIGEST_BYTES
 from servicekit.errors import Violations
 from session_svc.model.limits import TurnLimit
-from session_svc.model.session import (
-    LONGEST_LIFETIME_MS,
-    BeginTurn,
-    Fork,
-    KeptContent,
-    Lease,
-    NewSession,
-    Purge,
-    RequestMark,
-    SessionChange,
-    SessionKey,
-)
+from session_svc.model.session import LONGEST_LIFETIME_MS, Fork, NewSession, Purge, SessionChange, SessionKey
+from session_svc.model.turn import BeginTurn, KeptContent, Lease, RequestMark
 
 MAX_MESSAGES = 10_256
 MAX_TURN_BYTES = 1024 * 1024

@@ -9,7 +9,8 @@ from contract.enums import BusyPolicy
 from contract.reasons import Reason
 from servicekit.errors import ServiceError
 from session_svc.model.errors import LeaseLost, SessionAlreadyExists, SessionBusy, SessionFull, SessionNotFound
-from session_svc.model.session import BeginTurn, Begun, Fork, KeptContent, Lease, Session, SessionBounds, SessionKey
+from session_svc.model.session import Fork, Session, SessionBounds, SessionKey
+from session_svc.model.turn import BeginTurn, Begun, KeptContent, Lease
 from session_svc.redis_client.link import RedisUnavailable
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from session_svc.model.errors import SessionNotFound, TurnDamaged
-from session_svc.model.session import KeptContent, PartContent, Session, SessionKey
+from session_svc.model.session import Session, SessionKey
+from session_svc.model.turn import KeptContent, PartContent
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies
 from session_svc.redis_store.keys import parts_key

@@ -28,9 +28,8 @@ from session_svc.model.session import (
     SessionKey,
     SessionPage,
     SessionQuery,
-    TurnPage,
-    TurnQuery,
 )
+from session_svc.model.turn import TurnPage, TurnQuery
 from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies

@@ -17,19 +17,8 @@ from session_svc.model.errors import (
     TurnInterrupted,
     TurnQueueFull,
 )
-from session_svc.model.session import (
-    LONGEST_LIFETIME_MS,
-    BeginTurn,
-    Begun,
-    Committed,
-    CommitTurn,
-    Lease,
-    Replayed,
-    SessionBounds,
-    SessionKey,
-    Waiting,
-    WhenFull,
-)
+from session_svc.model.session import LONGEST_LIFETIME_MS, SessionBounds, SessionKey, WhenFull
+from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, Lease, Replayed, Waiting
 from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies

@@ -6,7 +6,9 @@ from typing import NoReturn
 from cachetools import LRUCache
 
 from session_svc.model.errors import LeaseLost, TurnDamaged, TurnInterrupted
-from session_svc.model.session import BeginTurn, Lease, Session, SessionKey, fit_window
+from session_svc.model.session import Session, SessionKey
+from session_svc.model.turn import BeginTurn, Lease
+from session_svc.model.window import fit_window
 from session_svc.redis_client.link import Command
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies

@@ -8,7 +8,8 @@ import redis
 
 from contract.enums import BusyPolicy
 from session_svc.model.limits import JournalBounds
-from session_svc.model.session import BeginTurn, Begun, Committed, CommitTurn, RequestMark, SessionBounds, SessionKey
+from session_svc.model.session import SessionBounds, SessionKey
+from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, RequestMark
 from session_svc.ports import AgentStore, JournalStore, LimitStore, SessionStore, TurnStore
 from session_svc.redis_client.url import parse_redis_url
 from session_svc.redis_store.agents import RedisAgents

@@ -11,7 +11,8 @@ from session_svc.model.errors import (
     TurnInterrupted,
     TurnQueueFull,
 )
-from session_svc.model.session import BeginTurn, Replayed, RequestMark, SessionKey, Waiting
+from session_svc.model.session import SessionKey
+from session_svc.model.turn import BeginTurn, Replayed, RequestMark, Waiting
 from tests.contract.session_svc.bench import UID, Bench, number_field
 
 KEY = SessionKey("default", "s1")

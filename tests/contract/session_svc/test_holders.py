@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from contract.enums import BusyPolicy
-from session_svc.model.session import Begun, Waiting
+from session_svc.model.turn import Begun, Waiting
 from tests.contract.session_svc.bench import Bench
 
 UNKNOWN = {"token": 0}

@@ -8,7 +8,8 @@ import pytest
 from contract.enums import BusyPolicy
 from session_svc.model.errors import JournalFull, LeaseLost, TurnInterrupted, TurnNotFound
 from session_svc.model.journal import JournalPage, NewEvents, TurnWatch
-from session_svc.model.session import Begun, SessionKey
+from session_svc.model.session import SessionKey
+from session_svc.model.turn import Begun
 from tests.contract.session_svc.bench import JOURNAL, Bench
 
 KEY = SessionKey("default", "s1")

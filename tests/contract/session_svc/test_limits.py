@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from servicekit.errors import ServiceError
 from session_svc.model.errors import LimitQueueFull, RateLimited
 from session_svc.model.limits import LimitedTurn, LimitTaken, LimitWait, TurnLimit
-from session_svc.model.session import BeginTurn, RequestMark, SessionKey
+from session_svc.model.session import SessionKey
+from session_svc.model.turn import BeginTurn, RequestMark
 from tests.contract.session_svc.bench import LIMITS, UID, Bench, memory_bench, redis_bench
 
 MINUTE = 60_000

@@ -18,14 +18,13 @@ from session_svc.model.session import (
     ListPosition,
     NewSession,
     Purge,
-    RequestMark,
     Session,
     SessionChange,
     SessionKey,
     SessionQuery,
-    TurnQuery,
     Usage,
 )
+from session_svc.model.turn import RequestMark, TurnQuery
 from tests.contract.session_svc.bench import UID, Bench
 
 KEY = SessionKey("default", "s1")

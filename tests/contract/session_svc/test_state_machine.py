@@ -22,7 +22,8 @@ from session_svc.model.errors import (
     TurnInterrupted,
     TurnQueueFull,
 )
-from session_svc.model.session import AgentIncarnation, Begun, SessionKey, SessionQuery, TurnQuery, Waiting
+from session_svc.model.session import AgentIncarnation, SessionKey, SessionQuery
+from session_svc.model.turn import Begun, TurnQuery, Waiting
 from tests.contract.session_svc.bench import LIMITS, UID, Bench, memory_bench, redis_bench
 
 SESSIONS = ("s1", "s2")

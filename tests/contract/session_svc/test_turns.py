@@ -10,16 +10,8 @@ from session_svc.model.errors import (
     SessionBusy,
     SessionNotFound,
 )
-from session_svc.model.session import (
-    AgentIncarnation,
-    CommitTurn,
-    Lease,
-    Replayed,
-    RequestMark,
-    SessionKey,
-    TurnQuery,
-    Usage,
-)
+from session_svc.model.session import AgentIncarnation, SessionKey, Usage
+from session_svc.model.turn import CommitTurn, Lease, Replayed, RequestMark, TurnQuery
 from tests.contract.session_svc.bench import UID, Bench, number_field
 
 KEY = SessionKey("default", "s1")

@@ -16,7 +16,7 @@ from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn, begun_
 from chat_gateway.model.turn import LimitState, Message, TurnLimit, TurnRequest
 from contract.enums import BusyPolicy
 from servicekit.errors import Code, RemoteError, ServiceError
-from session_svc.model.session import fit_window
+from session_svc.model.window import fit_window
 
 LEASE = timedelta(seconds=15)
 

@@ -6,16 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from session_svc.model.journal import JournalEvent
-from session_svc.model.session import (
-    AgentIncarnation,
-    BeginTurn,
-    HeadedTurn,
-    Lease,
-    RequestMark,
-    Session,
-    SessionBounds,
-    SessionKey,
-)
+from session_svc.model.session import AgentIncarnation, Session, SessionBounds, SessionKey
+from session_svc.model.turn import BeginTurn, Lease, RequestMark
+from session_svc.model.window import HeadedTurn
 
 
 @dataclass(slots=True)

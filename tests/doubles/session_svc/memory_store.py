@@ -13,7 +13,6 @@ from session_svc.model.errors import (
 )
 from session_svc.model.session import (
     AgentIncarnation,
-    BeginTurn,
     Fork,
     ListPosition,
     NewSession,
@@ -24,10 +23,9 @@ from session_svc.model.session import (
     SessionKey,
     SessionPage,
     SessionQuery,
-    TurnPage,
-    TurnQuery,
     Usage,
 )
+from session_svc.model.turn import BeginTurn, TurnPage, TurnQuery
 from tests.doubles.session_svc.memory_state import MemoryState, Stored
 
 

@@ -18,21 +18,9 @@ from session_svc.model.errors import (
     TurnQueueFull,
 )
 from session_svc.model.journal import JournalEvent
-from session_svc.model.session import (
-    BeginTurn,
-    Begun,
-    Committed,
-    CommitTurn,
-    HeadedTurn,
-    Lease,
-    Replayed,
-    SessionKey,
-    Usage,
-    Waiting,
-    WhenFull,
-    fit_window,
-    same_request,
-)
+from session_svc.model.session import SessionKey, Usage, WhenFull
+from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, Lease, Replayed, Waiting, same_request
+from session_svc.model.window import HeadedTurn, fit_window
 from tests.doubles.session_svc.memory_state import MemoryState, Outcome, Stored, Ticket
 
 _NUMBER_TAG = b"\x10"

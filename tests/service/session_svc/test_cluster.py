@@ -10,15 +10,8 @@ import pytest
 from redis.crc import key_slot
 
 from session_svc.model.errors import AgentDeleted
-from session_svc.model.session import (
-    AgentIncarnation,
-    BeginTurn,
-    Purge,
-    SessionBounds,
-    SessionKey,
-    SessionQuery,
-    Waiting,
-)
+from session_svc.model.session import AgentIncarnation, Purge, SessionBounds, SessionKey, SessionQuery
+from session_svc.model.turn import BeginTurn, Waiting
 from session_svc.redis_client.cluster import ClusterLink, Topology
 from session_svc.redis_client.link import Command, Reply
 from session_svc.redis_client.url import Dial, parse_redis_url

@@ -9,17 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from session_svc.metrics import Metrics
 from session_svc.model.errors import LeaseLost, SessionAlreadyExists, SessionBusy, SessionNotFound
-from session_svc.model.session import (
-    BeginTurn,
-    CommitTurn,
-    Fork,
-    Lease,
-    NewSession,
-    SessionBounds,
-    SessionKey,
-    TurnQuery,
-    Usage,
-)
+from session_svc.model.session import Fork, NewSession, SessionBounds, SessionKey, Usage
+from session_svc.model.turn import BeginTurn, CommitTurn, Lease, TurnQuery
 from session_svc.redis_client.link import Command, RedisFault, RedisUnavailable, Reply
 from session_svc.redis_store.agents import RedisAgents
 from session_svc.redis_store.indexes import IndexAdditions

@@ -8,7 +8,8 @@ from servicekit.errors import Draining
 from session_svc.journal import Journals
 from session_svc.model.errors import LeaseLost
 from session_svc.model.journal import NewEvents, TurnWatch
-from session_svc.model.session import BeginTurn, Begun, SessionBounds, SessionKey
+from session_svc.model.session import SessionBounds, SessionKey
+from session_svc.model.turn import BeginTurn, Begun
 from tests.doubles.session_svc.memory_journals import MemoryJournals
 from tests.doubles.session_svc.memory_state import MemoryState
 from tests.doubles.session_svc.memory_turns import MemoryTurns

@@ -18,16 +18,8 @@ from session_svc.model.errors import (
 )
 from session_svc.model.limits import LimitedTurn, LimitTaken, LimitTimes, LimitWait, TurnLimit
 from session_svc.model.rules import check_begin
-from session_svc.model.session import (
-    BeginTurn,
-    Begun,
-    CommitTurn,
-    Replayed,
-    RequestMark,
-    SessionBounds,
-    SessionKey,
-    Waiting,
-)
+from session_svc.model.session import SessionBounds, SessionKey
+from session_svc.model.turn import BeginTurn, Begun, CommitTurn, Replayed, RequestMark, Waiting
 from session_svc.turn_limits import TurnLimiter
 from session_svc.turns import Turns
 from tests.doubles.session_svc.memory_limits import MemoryLimits

@@ -9,7 +9,8 @@ from contract.enums import BusyPolicy
 from session_svc.metrics import Metrics
 from session_svc.model.errors import SessionBusy
 from session_svc.model.limits import LimitTimes
-from session_svc.model.session import BeginTurn, Begun, Replayed, RequestMark, SessionBounds, SessionKey, Waiting
+from session_svc.model.session import SessionBounds, SessionKey
+from session_svc.model.turn import BeginTurn, Begun, Replayed, RequestMark, Waiting
 from session_svc.turn_limits import TurnLimiter
 from session_svc.turns import Turns
 from tests.doubles.session_svc.memory_limits import MemoryLimits

@@ -1,0 +1,71 @@
+"""Which of a session's turns a window holds."""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol, TypeVar
+
+from session_svc.model.errors import ToolChainTooLarge
+
+
+class HeadedTurn(NamedTuple):
+    """A serialized turn with what a window needs to know of it."""
+
+    message_count: int
+    continues: bool
+    number: int
+    turn: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+        return len(self.turn)
+
+
+class Fitting(Protocol):
+    """What `fit_window` needs to know of a turn."""
+
+    @property
+    def message_count(self) -> int:
+        """Messages in it."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether it can't be shown without the turn before."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of it as it is sent, however it is stored."""
+
+
+_Fitting = TypeVar("_Fitting", bound=Fitting)
+
+
+def fit_window(
+    newest_first: Iterable[_Fitting],
+    max_messages: int,
+    max_bytes: int,
+    *,
+    continues: bool = False,
+    within_chain: bool = False,
+) -> list[_Fitting]:
+    """Returns the newest turns, oldest first, that hold at most so many messages and bytes together.
+
+    Whole turns only. The first is never one that continues another: the tool calls that its results answer would be
+    missing, and a model call with them would fail. For a turn that itself `continues`, the turns of that chain are all
+    in, however many messages they have: without its task no model can go on. Raises `ToolChainTooLarge` where they
+    have more bytes. `within_chain`: of a chain that is longer than the window, its newest turns rather than none.
+    """
+    window: list[_Fitting] = []
+    for turn in newest_first:
+        max_messages -= turn.message_count
+        max_bytes -= turn.size
+        if max_bytes < 0 and continues:
+            raise ToolChainTooLarge
+        if max_bytes < 0 or (max_messages < 0 and not continues):
+            break
+        window.append(turn)
+        continues = continues and turn.continues
+    if not within_chain or not all(turn.continues for turn in window):
+        while window and window[-1].continues:
+            window.pop()
+    window.reverse()
+    return window
