@@ -5,24 +5,20 @@ from collections.abc import Mapping, Sequence
 
 from config_svc.edge.agents_convert import timestamp
 from config_svc.edge.json_objects import object_of, struct
+from config_svc.model.outgoing_http import MAX_HEADERS
 from config_svc.model.rules import MAX_LABELS
 from config_svc.model.tool_server import (
     MAX_CALLS,
-    MAX_HEADERS,
     MAX_SCHEMA_BYTES,
-    MAX_SCOPES,
     NOT_WRITABLE,
-    BearerAuth,
-    HeaderAuth,
     HttpCall,
     HttpService,
     McpServer,
-    OauthClientCredentials,
     ToolServer,
-    ToolServerAuth,
     ToolServerRevision,
     ToolServerSpec,
 )
+from config_svc.model.tool_server_auth import MAX_SCOPES, BearerAuth, HeaderAuth, OauthClientCredentials, ToolServerAuth
 from parley.config.v1 import tool_server_pb2 as pb
 from parley.config.v1 import tool_server_service_pb2 as service_pb
 

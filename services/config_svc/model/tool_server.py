@@ -6,83 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from config_svc.model import rules
 from config_svc.model.json_form import encoded
+from config_svc.model.outgoing_http import MAX_URL, check_headers, check_url
 from config_svc.model.rules import KIB, Json
+from config_svc.model.tool_server_auth import NO_AUTH, ToolServerAuth
 from config_svc.model.tools import check_tool_name
 from servicekit.errors import Violations
 
 MAX_CALLS = 128
 MAX_CALLS_BYTES = 512 * KIB
-MAX_HEADERS = 32
 MAX_OPENAPI_BYTES = 1024 * KIB
 MAX_SCHEMA_BYTES = 64 * KIB
-MAX_SCOPES = 32
-MAX_URL = 2048
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
-_HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,1024}")
-_SECRET = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
-_URL = re.compile(r"[\x21-\x7e]+")
 _PATH = re.compile(r"/[\x21-\x22\x24-\x3e\x40-\x7e]*")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-
-_OF_THE_PROTOCOL = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "keep-alive",
-        "last-event-id",
-        "mcp-method",
-        "mcp-name",
-        "mcp-protocol-version",
-        "mcp-session-id",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""Headers that the gateway sets by itself."""
-
-
-def check_url(found: Violations, path: str, url: str) -> None:
-    """Reports what is no absolute `http:` or `https:` URL without credentials and fragment."""
-    if not url:
-        found.add(path, "is required")
-    elif len(url) > MAX_URL:
-        found.add(path, f"must have at most {MAX_URL} characters")
-    elif not _is_url(url):
-        found.add(path, "must be a URL of http: or https: with a host, without credentials and fragment")
-
-
-def check_headers(found: Violations, path: str, headers: Mapping[str, str]) -> None:
-    """Reports too many headers, names that are none or the gateway's to set, and values that are not printable."""
-    if len(headers) > MAX_HEADERS:
-        found.add(path, f"must have at most {MAX_HEADERS} entries")
-    seen: set[str] = set()
-    for name, value in sorted(headers.items()):
-        _check_header_name(found, path, name)
-        if name.lower() == "authorization":
-            found.add(path, "must not hold Authorization: `auth` says how to authenticate")
-        if name.lower() in seen:
-            found.add(path, f"{name[:80]!r} is a duplicate: names of headers are the same in upper and lower case")
-        seen.add(name.lower())
-        if not _HEADER_VALUE.fullmatch(value):
-            found.add(f"{path}.{name[:80]}", "must have at most 1024 characters, printable ASCII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,72 +100,6 @@ class HttpService:
             names.add(call.name)
         if len(rules.canonical([encoded(call) for call in self.calls]).encode()) > MAX_CALLS_BYTES:
             found.add(f"{path}.calls", f"must have at most {MAX_CALLS_BYTES} bytes as JSON")
-
-
-@dataclass(frozen=True, slots=True)
-class BearerAuth:
-    """A bearer token."""
-
-    secret: str = ""
-
-    def check(self, found: Violations, path: str) -> None:
-        """Reports every broken rule under `path`."""
-        _check_secret(found, f"{path}.secret", self.secret)
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderAuth:
-    """A secret in a header."""
-
-    name: str = ""
-    secret: str = ""
-
-    def check(self, found: Violations, path: str) -> None:
-        """Reports every broken rule under `path`."""
-        _check_header_name(found, f"{path}.name", self.name)
-        _check_secret(found, f"{path}.secret", self.secret)
-
-
-@dataclass(frozen=True, slots=True)
-class OauthClientCredentials:
-    """OAuth 2.0 client credentials."""
-
-    token_url: str = ""
-    client_id: str = ""
-    client_secret: str = ""
-    scopes: tuple[str, ...] = ()
-    resource: str = ""
-
-    def check(self, found: Violations, path: str) -> None:
-        """Reports every broken rule under `path`."""
-        check_url(found, f"{path}.token_url", self.token_url)
-        rules.check_text(found, f"{path}.client_id", self.client_id, maximum=256, required=True)
-        _check_secret(found, f"{path}.client_secret", self.client_secret)
-        if len(self.scopes) > MAX_SCOPES:
-            found.add(f"{path}.scopes", f"must have at most {MAX_SCOPES} entries")
-        for index, scope in enumerate(self.scopes[:MAX_SCOPES]):
-            if not _SCOPE.fullmatch(scope):
-                found.add(f"{path}.scopes[{index}]", "must be a scope of OAuth (RFC 6749 3.3), at most 256 characters")
-        if self.resource:
-            check_url(found, f"{path}.resource", self.resource)
-
-
-@dataclass(frozen=True, slots=True)
-class ToolServerAuth:
-    """How the gateway authenticates: at most one is set."""
-
-    bearer: BearerAuth | None = None
-    header: HeaderAuth | None = None
-    oauth: OauthClientCredentials | None = None
-
-    def check(self, found: Violations, path: str) -> None:
-        """Reports every broken rule under `path`."""
-        for scheme in fields(self):
-            if (one := getattr(self, scheme.name)) is not None:
-                one.check(found, f"{path}.{scheme.name}")
-
-
-NO_AUTH = ToolServerAuth()
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,35 +256,3 @@ def _take(merged: ToolServerSpec, given: ToolServerSpec, path: str) -> ToolServe
 def _with(spec: ToolServerSpec, name: str, value: Any) -> ToolServerSpec:
     changes: dict[str, Any] = {name: value}
     return replace(spec, **changes)
-
-
-def _is_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return (
-            _URL.fullmatch(url) is not None
-            and parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and parts.port != 0
-            and "@" not in parts.netloc
-            and "#" not in url
-            and "\\" not in url
-        )
-    except ValueError:
-        return False
-
-
-def _check_header_name(found: Violations, path: str, name: str) -> None:
-    if not _TOKEN.fullmatch(name):
-        found.add(path, f"{name[:80]!r} is not the name of a header (RFC 9110): 1 to 128 letters, digits and '-'")
-    elif name.lower() in _OF_THE_PROTOCOL:
-        found.add(path, f"{name!r} is set by the gateway itself")
-
-
-def _check_secret(found: Violations, path: str, name: str) -> None:
-    if not _SECRET.fullmatch(name):
-        found.add(
-            path,
-            "must be the name of a secret: letters, digits and '.', '_', '-', with a letter or digit at both ends, "
-            "at most 128 characters; never its value",
-        )

@@ -24,14 +24,8 @@ from config_svc.model.errors import (
     ToolServerNotFound,
 )
 from config_svc.model.note import Note
-from config_svc.model.tool_server import (
-    BearerAuth,
-    HttpCall,
-    HttpService,
-    McpServer,
-    ToolServerAuth,
-    ToolServerSpec,
-)
+from config_svc.model.tool_server import HttpCall, HttpService, McpServer, ToolServerSpec
+from config_svc.model.tool_server_auth import BearerAuth, ToolServerAuth
 from config_svc.model.tools import AgentCall, AgentTool, ServerTools
 from config_svc.ports.store import Store
 from config_svc.tool_servers.servers import ToolServers

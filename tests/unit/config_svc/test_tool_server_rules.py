@@ -9,19 +9,9 @@ from typing import Any
 import pytest
 
 from config_svc.model.json_form import decoded, encoded
-from config_svc.model.tool_server import (
-    BearerAuth,
-    HeaderAuth,
-    HttpCall,
-    HttpService,
-    McpServer,
-    OauthClientCredentials,
-    ToolServer,
-    ToolServerAuth,
-    ToolServerSpec,
-    differences,
-)
+from config_svc.model.tool_server import HttpCall, HttpService, McpServer, ToolServer, ToolServerSpec, differences
 from config_svc.model.tool_server_audit import audited
+from config_svc.model.tool_server_auth import BearerAuth, HeaderAuth, OauthClientCredentials, ToolServerAuth
 from config_svc.tool_servers.openapi_document import MAX_OPERATIONS, openapi_problems
 from servicekit.errors import Violations
 
