@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from servicekit.egress import EgressDenied
 from servicekit.egress_http import GuardedClient, ResponseTooLarge, read_bounded
 from servicekit.errors import Unavailable
+from servicekit.supervision import cancel_and_wait
 
 MAX_DOCUMENT = 256 * 1024
 """Bytes of a document; a longer one counts as unavailable."""
@@ -86,8 +87,7 @@ class Jwks:
     async def close(self) -> None:
         """Cancels the fetch that is under way."""
         if self._fetch is not None:
-            self._fetch.cancel()
-            await asyncio.gather(self._fetch, return_exceptions=True)
+            await cancel_and_wait(self._fetch)
 
     def _find(self, key_id: str) -> jwt.PyJWK | None:
         if not key_id and len(self._keys) == 1:

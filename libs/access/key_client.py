@@ -19,6 +19,7 @@ from parley.config.v1.access_service_pb2_grpc import AccessServiceStub
 from servicekit.backoff import Backoff
 from servicekit.channels import call, stream
 from servicekit.errors import Code, RemoteError, ServiceError, Unavailable
+from servicekit.supervision import cancel_and_wait
 
 if TYPE_CHECKING:
     # The generated type hints know an asyncio kind of each stub; at run time there is one kind.
@@ -90,9 +91,7 @@ class KeyClient:
             if following.done():
                 await following
         finally:
-            following.cancel()
-            ending.cancel()
-            await asyncio.gather(following, ending, return_exceptions=True)
+            await cancel_and_wait(following, ending)
 
     async def _follow_once(self, cache: KeyCache, heartbeat: float, silence: float) -> None:
         interval = Duration()

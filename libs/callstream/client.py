@@ -18,7 +18,7 @@ from servicekit.backoff import Backoff
 from servicekit.channels import call
 from servicekit.errors import DeadlineExceeded, Unavailable
 from servicekit.rpc_status import from_status
-from servicekit.supervision import supervise
+from servicekit.supervision import cancel_and_wait, supervise
 from servicekit.wire import varint
 
 STREAMS = 4
@@ -112,10 +112,7 @@ class CallStreamClient:
         try:
             yield self
         finally:
-            ending = [*keepers, *self._leaving]
-            for task in ending:
-                task.cancel()
-            await asyncio.gather(*ending, return_exceptions=True)
+            await cancel_and_wait(*keepers, *self._leaving)
 
     def _next(self) -> "Stream | None":
         up, now = self._up, asyncio.get_running_loop().time()
@@ -244,8 +241,7 @@ class Stream:
         finally:
             self.retire()
             self._rpc.cancel()
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            await cancel_and_wait(writer)
             self._fail_open()
 
     async def _read(self) -> None:

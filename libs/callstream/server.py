@@ -19,6 +19,7 @@ from servicekit.errors import (
 )
 from servicekit.interceptors import Behavior
 from servicekit.rpc_status import DETAILS_KEY, to_status
+from servicekit.supervision import cancel_and_wait
 from servicekit.wire import varint
 
 MAX_CALLS = 1024
@@ -113,10 +114,7 @@ class _Stream:
             self._ready.set()
             await writer
         finally:
-            left = [writer, *self._calls.values(), *self._cancelled]
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await cancel_and_wait(writer, *self._calls.values(), *self._cancelled)
 
     def drain(self) -> None:
         """Asks the caller to send no more calls."""

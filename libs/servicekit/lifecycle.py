@@ -17,7 +17,7 @@ import uvloop
 from servicekit import logs, traces
 from servicekit.errors import ServiceError, StartupError
 from servicekit.settings import ServiceSettings
-from servicekit.supervision import supervise
+from servicekit.supervision import cancel_and_wait, supervise
 
 __all__ = ["Background", "StartupError", "TaskDied", "run"]
 
@@ -81,10 +81,7 @@ class Background:
         cancelled_by_others = 0
         if death is not None and self._owner is not None:
             cancelled_by_others = self._owner.uncancel()  # what _ended asked for must not reach anybody outside
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*self._tasks)
         interrupted = isinstance(error, asyncio.CancelledError) and not cancelled_by_others
         if death is not None and (error is None or interrupted):
             raise death

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 
-from servicekit.supervision import supervise
+from servicekit.supervision import cancel_and_wait, supervise
 
 SAMPLE_SECONDS = 0.5
 
@@ -22,7 +22,7 @@ async def measuring_lag(registry: CollectorRegistry = REGISTRY) -> AsyncIterator
     try:
         yield
     finally:
-        measuring.cancel()
+        await cancel_and_wait(measuring)
 
 
 _LAGS: WeakKeyDictionary[CollectorRegistry, Histogram] = WeakKeyDictionary()

@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 from servicekit.errors import StartupError
 from servicekit.sites import site_of
-from servicekit.supervision import restarting
+from servicekit.supervision import cancel_and_wait, restarting
 
 Readiness = Callable[[], Awaitable[Mapping[str, bool | str]]]
 """Returns for each part that the service needs whether it is available; the service is ready when all are. A text says
@@ -190,9 +190,7 @@ class _Endpoint:
 
     async def close(self) -> None:
         self._closing = True
-        for task in list(self._open):
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        await cancel_and_wait(*self._open)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

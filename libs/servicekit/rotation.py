@@ -9,7 +9,7 @@ from typing import Any, Self
 import grpc
 import structlog
 
-from servicekit.supervision import supervise
+from servicekit.supervision import cancel_and_wait, supervise
 from servicekit.tls import Certificates, Material
 
 OLD_CALLS_SECONDS = 3600.0
@@ -52,10 +52,7 @@ class RotatingChannel(grpc.aio.Channel):
 
     async def close(self, grace: float | None = None) -> None:
         """Closes it; calls under way get `grace` seconds."""
-        self._following.cancel()
-        for task in self._closing:
-            task.cancel()
-        await asyncio.gather(self._following, *self._closing, return_exceptions=True)
+        await cancel_and_wait(self._following, *self._closing)
         await self._channel.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:

@@ -13,7 +13,7 @@ import grpc
 import structlog
 
 from servicekit.errors import StartupError
-from servicekit.supervision import supervise
+from servicekit.supervision import cancel_and_wait, supervise
 
 CHECK_SECONDS = 1.0
 """How often the files are looked at: a changed certificate is in use this long after it was written, at the latest."""
@@ -143,8 +143,7 @@ async def certificates(files: TlsFiles | None, every: float = CHECK_SECONDS) -> 
     try:
         yield found
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await cancel_and_wait(following)
 
 
 def server_credentials(source: Certificates) -> grpc.ServerCredentials:

@@ -21,6 +21,7 @@ import structlog
 from cachetools import LRUCache
 
 from servicekit.errors import UNREACHABLE, ServiceError, Unavailable
+from servicekit.supervision import cancel_and_wait
 
 RETRY_AFTER_SECONDS = 1.0
 
@@ -214,10 +215,7 @@ class WatchedCache(Generic[K, V]):
 
     async def close(self) -> None:
         """Cancels the reads that are under way."""
-        reads = list(self._reads.values())
-        for read in reads:
-            read.cancel()
-        await asyncio.gather(*reads, return_exceptions=True)
+        await cancel_and_wait(*self._reads.values())
 
     async def _first_read(self, key: K, read: Callable[[], Awaitable[V | None]]) -> V:
         if self._max_reads is not None and key not in self._reads and len(self._reads) >= self._max_reads:

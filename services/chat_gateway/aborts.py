@@ -13,6 +13,7 @@ from chat_gateway.model.stored_turn import Lease
 from chat_gateway.model.turn import TurnLimit, TurnRequest
 from chat_gateway.ports import Sessions
 from servicekit.errors import UNREACHABLE, ServiceError
+from servicekit.supervision import cancel_and_wait
 
 log = structlog.get_logger(__name__)
 
@@ -68,9 +69,7 @@ class Aborts:
         """Waits for the aborts that are under way and cancels those that are not done in time (seconds)."""
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=timeout)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await cancel_and_wait(*late)
 
     async def _abort(self, lease: Lease, error: ServiceError | None) -> None:
         try:

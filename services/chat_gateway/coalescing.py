@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from chat_gateway.model.turn import Delta
+from servicekit.supervision import cancel_and_wait
 
 INTERVAL = 0.015
 """Seconds between messages; the first piece never waits."""
@@ -46,8 +47,7 @@ class CoalescedDeltas:
         """Drops what is left. Idempotent; to be called whatever happened."""
         self._pending.clear()
         if self._flush is not None:
-            self._flush.cancel()
-            await asyncio.gather(self._flush, return_exceptions=True)
+            await cancel_and_wait(self._flush)
 
     async def _send_soon(self) -> None:
         # The end of the answer does not wait for the interval.

@@ -8,6 +8,7 @@ import structlog
 from chat_gateway.model.turn import Delta, OnDelta, OnDisconnect, OnStarted, TurnOutcome, TurnRequest, TurnStarted
 from chat_gateway.turn import TurnRunner
 from servicekit.errors import ServiceError
+from servicekit.supervision import cancel_and_wait
 
 log = structlog.get_logger(__name__)
 
@@ -47,9 +48,7 @@ class FinishingTurns:
 
     async def close(self) -> None:
         """Cancels the turns that still go on alone; after a drain there are none."""
-        for turn in self._alone:
-            turn.cancel()
-        await asyncio.gather(*self._alone, return_exceptions=True)
+        await cancel_and_wait(*self._alone)
 
     def _finished(self, turn: asyncio.Task[TurnOutcome]) -> None:
         self._alone.discard(turn)

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from servicekit.errors import Draining
+from servicekit.supervision import cancel_and_wait
 from session_svc.model.errors import LeaseLost
 from session_svc.model.journal import JournalEvent, NewEvents, TurnWatch
 from session_svc.ports import JournalStore
@@ -65,6 +66,4 @@ class Journals:
         try:
             await asyncio.wait((woken, ended), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (woken, ended):
-                task.cancel()
-            await asyncio.gather(woken, ended, return_exceptions=True)
+            await cancel_and_wait(woken, ended)

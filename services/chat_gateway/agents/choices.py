@@ -6,6 +6,7 @@ from dataclasses import replace
 from chat_gateway.model.turn import Answer, Delta, OnDelta, OtherAnswer
 from chat_gateway.model.usage import added
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider
+from servicekit.supervision import cancel_and_wait
 
 
 async def several_answers(provider: Provider, call: ModelCall, count: int, on_delta: OnDelta | None) -> Answer:
@@ -26,9 +27,7 @@ async def several_answers(provider: Provider, call: ModelCall, count: int, on_de
     try:
         first, *others = await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*tasks)
     usage = first.usage
     for other in others:
         usage = added(usage, other.usage)

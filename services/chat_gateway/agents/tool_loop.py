@@ -27,6 +27,7 @@ from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider
 from contract.enums import Role
 from contract.messages import MAX_TOOL_CALLS
 from servicekit import traces
+from servicekit.supervision import cancel_and_wait
 
 MAX_REPEATS: Final = 3
 """Times running that the same call may be asked for; the last of them is not made."""
@@ -296,9 +297,7 @@ async def all_or_none(running: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
     try:
         return await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*tasks)
 
 
 def cut(text: str, most_bytes: int) -> str:

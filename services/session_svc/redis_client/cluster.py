@@ -15,7 +15,7 @@ from redis.cluster import PRIMARY
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError, TryAgainError
 
-from servicekit.supervision import supervise
+from servicekit.supervision import cancel_and_wait, supervise
 from session_svc.redis_client.link import Command, NotSent, RedisUnavailable, Reply
 from session_svc.redis_client.server import RedisLink
 from session_svc.redis_client.url import Dial, Options, connect
@@ -56,8 +56,10 @@ class Topology:
         return self
 
     async def aclose(self) -> None:
-        self._keeper.cancel()
-        await asyncio.gather(self._keeper, self._nodes.aclose("startup_nodes"), return_exceptions=True)
+        await cancel_and_wait(self._keeper)
+        # Nodes that have left the cluster are closed by tasks of redis-py's.
+        left = tuple(self._nodes._background_tasks)
+        await asyncio.gather(self._nodes.aclose("startup_nodes"), *left, return_exceptions=True)
 
     @property
     def primaries(self) -> dict[str, ClusterNode]:
@@ -125,6 +127,7 @@ class ClusterLink:
         self._topology = topology
         self._links: dict[str, RedisLink] = {}
         self._generations = 0
+        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def generation(self) -> int:
@@ -137,7 +140,7 @@ class ClusterLink:
 
     async def aclose(self) -> None:
         self._topology.listeners.remove(self._follow)
-        await asyncio.gather(*(link.aclose() for link in self._links.values()))
+        await asyncio.gather(*(link.aclose() for link in self._links.values()), *self._closing)
 
     async def send_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
         # A round trip for each stage, to all of its nodes at once.
@@ -181,9 +184,7 @@ class ClusterLink:
                     return await answer
                 self._topology.invalidate()
         finally:
-            for ping in pings:
-                ping.cancel()
-            await asyncio.gather(*pings, return_exceptions=True)
+            await cancel_and_wait(*pings)
         raise RedisUnavailable
 
     def demoted(self) -> None:
@@ -232,7 +233,9 @@ class ClusterLink:
         for name in [name for name in left if not self._links[name].busy]:
             link = self._links.pop(name)
             self._generations += link.generation + 1
-            link.close()
+            closing = asyncio.create_task(link.aclose(), name="close a redis link")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
 
 def _take(answers: Sequence[Reply], replies: list[Reply]) -> RedisError | None:

@@ -11,7 +11,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from servicekit.backoff import Backoff
-from servicekit.supervision import supervise
+from servicekit.supervision import cancel_and_wait, supervise
 from session_svc.redis_client.link import Command, NotSent, RedisUnavailable, Reply
 from session_svc.redis_client.url import Dial
 
@@ -63,14 +63,10 @@ class RedisLink(asyncio.Protocol):
         self._keeper = asyncio.create_task(supervise("redis link", self._keep_up), name="redis link")
         return self
 
-    def close(self) -> None:
-        self._keeper.cancel()
-        self.abort()
-
     async def aclose(self) -> None:
         """Closes, and returns when an attempt to connect that was under way has cleaned up after itself."""
-        self.close()
-        await asyncio.gather(self._keeper, return_exceptions=True)
+        self.abort()
+        await cancel_and_wait(self._keeper)
 
     @property
     def busy(self) -> bool:
@@ -157,11 +153,17 @@ class RedisLink(asyncio.Protocol):
     async def _keep_up(self) -> None:
         while True:
             self._take_over(await self._connect())
-            while self._transport is not None:
-                await asyncio.wait([self._lost], timeout=WATCH_SECONDS)
-                if self._calls and self._loop.time() - self._calls[0].since > REPLY_SECONDS:
-                    log.warning("redis_reply_timeout")
-                    self.abort()
+            try:
+                await self._until_lost()
+            finally:
+                self.abort()  # also where this task ends, and nobody watches the connection any more
+
+    async def _until_lost(self) -> None:
+        while self._transport is not None:
+            await asyncio.wait([self._lost], timeout=WATCH_SECONDS)
+            if self._calls and self._loop.time() - self._calls[0].since > REPLY_SECONDS:
+                log.warning("redis_reply_timeout")
+                self.abort()
 
     def _take_over(self, connection: AbstractConnection) -> None:
         """Makes this what a connection that redis-py has made talks to; that only closes its transport from now on."""

@@ -12,7 +12,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from servicekit.backoff import Backoff
-from servicekit.supervision import supervise
+from servicekit.supervision import cancel_and_wait, supervise
 from session_svc.redis_client.server import CONNECT_SECONDS, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS
 from session_svc.redis_client.url import Dial
 
@@ -61,8 +61,7 @@ class RedisWakes:
         try:
             yield self
         finally:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
+            await cancel_and_wait(listener)
 
     async def _listen(self) -> None:
         backoff = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)

@@ -1,6 +1,7 @@
 """Work that is started again after a fault, where nothing else would notice that it ended."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 
@@ -10,7 +11,7 @@ from structlog.testing import capture_logs
 from callstream.client import CallStreamClient
 from servicekit.channels import open_channel
 from servicekit.lifecycle import Background
-from servicekit.supervision import restarting, supervise
+from servicekit.supervision import cancel_and_wait, restarting, supervise
 from session_svc.redis_client.cluster import Topology
 from session_svc.redis_client.server import RedisLink
 from session_svc.redis_client.url import parse_redis_url
@@ -72,6 +73,47 @@ async def test_pauses_grow_while_faults_follow_on_one_another_and_the_work_is_na
                     await asyncio.sleep(0.01)
             assert not task.done()
     assert [line["pause_seconds"] for line in logs] == [0.01, 0.02, 0.04, 0.05]
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_a_fault_as_any_other() -> None:
+    going, starts = asyncio.Event(), 0
+
+    async def work() -> None:
+        nonlocal starts
+        starts += 1
+        if starts == 1:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+        going.set()
+        await asyncio.Event().wait()
+
+    with capture_logs() as logs:
+        async with Background() as background:
+            task = background.keep("part", lambda: supervise("some work", work, pause_seconds=0.01))
+            await asyncio.wait_for(going.wait(), 30)
+            assert not task.done()
+    assert [(line["task"], type(line["exc_info"])) for line in logs] == [("some work", asyncio.CancelledError)]
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["goes on", "returns"])
+async def test_a_cancellation_that_is_swallowed_ends_the_work_all_the_same(goes_on: bool) -> None:
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        if goes_on:
+            await asyncio.Event().wait()
+
+    with capture_logs() as logs:
+        task = asyncio.create_task(supervise("some work", work, pause_seconds=0.01))
+        await begun.wait()
+        async with asyncio.timeout(30):
+            await cancel_and_wait(task)
+    assert task.cancelled()
+    assert logs == []
 
 
 async def test_a_fault_on_the_way_out_does_not_keep_it_from_ending() -> None:

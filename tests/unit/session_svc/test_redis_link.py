@@ -54,9 +54,8 @@ class SlowServer(asyncio.Protocol):
 async def slow_server(seconds: float) -> AsyncIterator[RedisLink]:
     server = await asyncio.get_running_loop().create_server(lambda: SlowServer(seconds), "127.0.0.1", 0)
     dial = parse_redis_url(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    async with server:
-        with contextlib.closing(RedisLink(cast("Dial", dial)).start()) as link:
-            yield link
+    async with server, contextlib.aclosing(RedisLink(cast("Dial", dial)).start()) as link:
+        yield link
 
 
 async def test_each_call_has_the_bound_to_itself() -> None:
@@ -113,6 +112,7 @@ class Written:
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
+        self.closed = False
         self.transport = self._writer = self
 
     def write(self, data: bytes) -> None:
@@ -131,7 +131,7 @@ class Written:
         """Nothing is open."""
 
     def _close(self) -> None:
-        """Nothing is open."""
+        self.closed = True
 
 
 async def test_a_call_that_is_alone_is_written_at_once_and_others_together() -> None:
@@ -140,7 +140,7 @@ async def test_a_call_that_is_alone_is_written_at_once_and_others_together() -> 
     async def dial() -> Any:
         return written
 
-    with contextlib.closing(RedisLink(dial).start()) as link:
+    async with contextlib.aclosing(RedisLink(dial).start()) as link:
         calls = [asyncio.create_task(link.send(("PING", str(number)))) for number in range(3)]
         while not written.writes:
             await asyncio.sleep(0)
@@ -155,3 +155,36 @@ async def test_a_call_that_is_alone_is_written_at_once_and_others_together() -> 
         link.abort()
         with pytest.raises(RedisUnavailable):
             await again
+
+
+async def test_a_connection_is_closed_where_the_cancellation_of_its_keeper_was_swallowed() -> None:
+    # As `asyncio.wait_for` does, in which redis-py sends its greeting, when that is through at the same moment.
+    written, dialing = Written(), asyncio.Event()
+
+    async def dial() -> Any:
+        dialing.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return written
+
+    link = RedisLink(dial).start()
+    await dialing.wait()
+    async with asyncio.timeout(30):
+        await link.aclose()
+    assert written.closed
+
+
+async def test_a_connection_is_closed_where_its_keeper_ends_by_itself() -> None:
+    written = Written()
+
+    async def dial() -> Any:
+        return written
+
+    link = RedisLink(dial).start()
+    while not link.generation:
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks():  # as a loop does that ends
+        if task.get_name() == "redis link":
+            task.cancel()
+            await asyncio.wait([task])
+    assert written.closed

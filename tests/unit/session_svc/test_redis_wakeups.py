@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 
@@ -33,3 +34,27 @@ async def test_a_channel_that_falls_silent_is_made_again_and_whoever_waits_is_wo
             node.silent = False
             await waiting
         assert len(node.ran) == 2
+
+
+async def test_it_ends_where_the_cancellation_of_its_listener_was_swallowed() -> None:
+    sending, closed = asyncio.Event(), asyncio.Event()
+
+    class Connection:
+        async def send_command(self, *_: str, check_health: bool) -> None:
+            sending.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+        async def read_response(self, timeout: float) -> None:
+            await asyncio.sleep(timeout)
+
+        async def disconnect(self, nowait: bool) -> None:
+            closed.set()
+
+    async def dial() -> Any:
+        return Connection()
+
+    async with asyncio.timeout(30):
+        async with RedisWakes(dial).open():
+            await sending.wait()
+    assert closed.is_set()

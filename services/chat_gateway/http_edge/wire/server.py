@@ -14,7 +14,7 @@ from chat_gateway.http_edge.wire.cors import with_cors
 from chat_gateway.http_edge.wire.errors import encode_error, error_headers, http_status
 from chat_gateway.http_edge.wire.protocol import HEAD_TIMEOUT, WRITE_TIMEOUT, BoundedHttpProtocol, SharedState
 from servicekit.errors import StartupError, Unavailable
-from servicekit.supervision import supervise
+from servicekit.supervision import cancel_and_wait, supervise
 from servicekit.tls import Certificates, server_context
 
 KEEP_ALIVE_SECONDS = 75
@@ -95,8 +95,7 @@ async def http_serving(
         finally:
             running.stop_accepting()
             await _drain(server, drain_timeout)
-            ticker.cancel()
-            await asyncio.gather(ticker, return_exceptions=True)
+            await cancel_and_wait(ticker)
     finally:
         listener.close()
 
