@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import msgspec
 from litestar import Response, Router, delete, get, patch, post, put
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
@@ -23,7 +22,7 @@ from chat_gateway.http_edge.admin.agents.schema import (
     template_json,
     to_agent_config,
 )
-from chat_gateway.http_edge.admin.merge_patch import merge
+from chat_gateway.http_edge.admin.merge_patch import patched, write_patch
 from chat_gateway.http_edge.admin.routing import (
     ETAG_HEADER,
     VERB,
@@ -39,19 +38,15 @@ from chat_gateway.http_edge.admin.routing import (
     with_etag,
 )
 from chat_gateway.http_edge.dependencies import Dependencies
-from chat_gateway.http_edge.wire.bodies import wrong_shape
 from chat_gateway.model.errors import ModelNotFound
 from contract.fields import is_resource_id
-from contract.reasons import Reason
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1.agent_config_pb2 import AgentConfig
 from parley.config.v1.provider_service_pb2 import ListProvidersRequest
 from parley.config.v1.template_service_pb2 import ListTemplatesRequest
-from servicekit.errors import InvalidArgument, ServiceError, Violation
+from servicekit.errors import InvalidArgument, Violation
 
 MODELS_PAGE = 1000
-PATCH_ATTEMPTS = 5
-"""How often a patch without an etag is tried while others write the same agent."""
 
 IdempotencyKey = Annotated[
     str | None,
@@ -148,23 +143,15 @@ async def patch_agent(
     comment: Comment = "",
 ) -> Response[AgentJson]:
     """Changes the fields given, as a JSON merge patch (RFC 7396): objects merge, null clears."""
-    etag_in_body = data.get("etag")
-    if etag_in_body is not None and not isinstance(etag_in_body, str):
-        raise wrong_shape("Expected `str` - at `$.etag`")
-    etag = merged_etag(if_match, etag_in_body)
-    attempt = 0
-    while True:
-        attempt += 1
+
+    async def read_and_write(etag: str) -> Response[AgentJson]:
         config, paths = _patched(await _read(deps, project, agent_id), agent_id, data)
         if not paths:
             return with_etag(agent_json(config), config.etag)
-        if etag:
-            config.etag = etag
-        try:
-            return await _update(deps, project, config, paths, validate_only, comment)
-        except ServiceError as error:
-            if etag or error.reason != Reason.ETAG_MISMATCH or attempt == PATCH_ATTEMPTS:
-                raise
+        config.etag = etag or config.etag
+        return await _update(deps, project, config, paths, validate_only, comment)
+
+    return await write_patch(data, if_match, read_and_write)
 
 
 @delete("/v1/agents/{agent_id:str}", scope=AGENTS_WRITE)
@@ -269,19 +256,13 @@ async def _update(
 
 def _patched(current: AgentConfig, agent_id: str, change: dict[str, Any]) -> tuple[AgentConfig, list[str]]:
     """Returns the agent config with a merge patch applied, and the mask of what the patch names."""
-    unknown = [name for name in change if name not in AgentJson.__struct_fields__]
-    if unknown:
-        raise wrong_shape(f"Object contains unknown field `{unknown[0]}`")
     if change.get("template_id") and "template_version" not in change:
         change = change | {"template_version": None}  # a version of one template means nothing to another
-    try:
-        patched = msgspec.convert(merge(msgspec.to_builtins(agent_json(current)), change), AgentJson)
-    except msgspec.ValidationError as error:
-        raise wrong_shape(str(error)) from None
+    wanted = patched(agent_json(current), change)
     paths = [path for name, path in PATHS.items() if name in change]
     if not paths:
         return current, paths
-    config = to_agent_config(patched)
+    config = to_agent_config(wanted)
     _check_id(config, agent_id)
     config.etag = current.etag
     return config, paths

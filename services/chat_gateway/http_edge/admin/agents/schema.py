@@ -1,12 +1,14 @@
 """Agent configs, their revisions, templates and models: JSON to and from protobuf."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
 from chat_gateway.convert.free_form import exact_json_of
+from chat_gateway.http_edge.admin.agents.fields import durations, given_fields, set_durations, set_fields
+from chat_gateway.http_edge.admin.agents.model import Int32, Int64, ModelJson, model_json, to_model_config
 from chat_gateway.http_edge.admin.agents.tools import (
     ToolJson,
     ToolPolicyJson,
@@ -16,13 +18,11 @@ from chat_gateway.http_edge.admin.agents.tools import (
     tool_json,
 )
 from chat_gateway.http_edge.wire.bodies import check_free_form
-from chat_gateway.http_edge.wire.times import proto_timestamp, seconds_of, to_duration
-from contract.enums import FallbackTrigger, HistoryPolicy
+from chat_gateway.http_edge.wire.times import proto_timestamp
+from contract.enums import HistoryPolicy
 from contract.fields import DEFAULT_PROJECT
-from contract.json_numbers import parsed, text_unless_exact
+from contract.json_numbers import text_unless_exact
 from contract.wire import (
-    FALLBACK_TRIGGER_NUMBERS,
-    FALLBACK_TRIGGERS,
     HISTORY_POLICIES,
     HISTORY_POLICY_NUMBERS,
 )
@@ -31,45 +31,6 @@ from parley.config.v1.agent_config_service_pb2 import CompareAgentConfigRevision
 from parley.config.v1.provider_service_pb2 import Provider
 from parley.config.v1.template_service_pb2 import Template
 from servicekit.errors import RemoteError, ServiceError, Violation
-
-Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
-Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-
-
-class FallbackJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Another model, asked where the ones before it can't answer: unavailable, rate limited, or too slow.
-
-    `also_on` names what else it is tried for.
-    """
-
-    provider: str
-    name: str
-    also_on: list[FallbackTrigger] = []
-    temperature: float | UnsetType | None = UNSET
-    """This and the fields below are sent in place of the agent's own, not in place of what a request says."""
-    top_p: float | UnsetType | None = UNSET
-    max_output_tokens: Int32 | UnsetType | None = UNSET
-    stop: list[str] | UnsetType | None = UNSET
-    seed: Int64 | UnsetType | None = UNSET
-    presence_penalty: float | UnsetType | None = UNSET
-    frequency_penalty: float | UnsetType | None = UNSET
-
-
-class ModelJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Which model answers, and how it samples. Omitted fields are not sent to the provider."""
-
-    provider: str = ""
-    name: str = ""
-    temperature: float | UnsetType | None = UNSET
-    top_p: float | UnsetType | None = UNSET
-    max_output_tokens: Int32 | UnsetType | None = UNSET
-    stop: list[str] | UnsetType | None = UNSET
-    seed: Int64 | UnsetType | None = UNSET
-    presence_penalty: float | UnsetType | None = UNSET
-    frequency_penalty: float | UnsetType | None = UNSET
-    fallbacks: list[FallbackJson] | UnsetType | None = UNSET
-    extra: dict[str, Any] | UnsetType | None = UNSET
-    """Request fields that are the provider's to understand, such as `reasoning_effort`."""
 
 
 class RequestsJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -285,18 +246,18 @@ def to_agent_config(agent: AgentJson) -> pb.AgentConfig:
         config.parameters.update(agent.parameters)
         config.parameters_json = text_unless_exact(agent.parameters)
     if agent.model:
-        config.model.CopyFrom(_to_model_config(agent.model))
+        config.model.CopyFrom(to_model_config(agent.model))
     if agent.memory:
-        config.memory.CopyFrom(pb.MemoryPolicy(**_given_fields(agent.memory)))
+        config.memory.CopyFrom(pb.MemoryPolicy(**given_fields(agent.memory)))
     if agent.session:
         config.session.CopyFrom(pb.SessionPolicy())
-        _set_durations(config.session, agent.session, "session", ("idle_ttl", "max_lifetime"))
+        set_durations(config.session, agent.session, "session", ("idle_ttl", "max_lifetime"))
     if agent.limits:
         config.limits.CopyFrom(pb.AgentLimits())
         for name in _COUNTS:
             if isinstance(count := getattr(agent.limits, name), int):
                 setattr(config.limits, name, count)
-        _set_durations(config.limits, agent.limits, "limits", ("turn_timeout",))
+        set_durations(config.limits, agent.limits, "limits", ("turn_timeout",))
     if agent.tool_policy:
         config.tool_policy.CopyFrom(to_policy(agent.tool_policy))
     if agent.requests:
@@ -313,7 +274,7 @@ def agent_json(config: pb.AgentConfig) -> AgentJson:
         template_version=config.template_version,
         instructions=config.instructions,
         parameters=exact_json_of(config.parameters, config.parameters_json),
-        model=_model_json(config.model) if config.HasField("model") else UNSET,
+        model=model_json(config.model) if config.HasField("model") else UNSET,
         labels=dict(config.labels),
         metadata_keys=list(config.metadata_keys),
         tools=[tool_json(tool) for tool in config.tools],
@@ -322,11 +283,11 @@ def agent_json(config: pb.AgentConfig) -> AgentJson:
         revision=config.revision,
     )
     if config.HasField("memory"):
-        agent.memory = MemoryJson(**_set_fields(config.memory, ("max_messages", "max_parts")))
+        agent.memory = MemoryJson(**set_fields(config.memory, ("max_messages", "max_parts")))
     if config.HasField("session"):
-        agent.session = SessionPolicyJson(**_durations(config.session, ("idle_ttl", "max_lifetime")))
+        agent.session = SessionPolicyJson(**durations(config.session, ("idle_ttl", "max_lifetime")))
     if config.HasField("limits"):
-        limits = _set_fields(config.limits, _COUNTS) | _durations(config.limits, ("turn_timeout",))
+        limits = set_fields(config.limits, _COUNTS) | durations(config.limits, ("turn_timeout",))
         agent.limits = LimitsJson(**limits)
     if config.HasField("tool_policy"):
         agent.tool_policy = policy_json(config.tool_policy)
@@ -393,49 +354,6 @@ def model_card(config: pb.AgentConfig) -> ModelCardJson:
     return ModelCardJson(id=config.id, created=config.create_time.seconds, owned_by=config.project or DEFAULT_PROJECT)
 
 
-def _model_json(model: pb.ModelConfig) -> ModelJson:
-    fields = _sampling_json(model)
-    if model.fallbacks:
-        fields["fallbacks"] = [
-            FallbackJson(
-                provider=one.provider,
-                name=one.name,
-                also_on=[FALLBACK_TRIGGERS[number] for number in one.also_on if number in FALLBACK_TRIGGERS],
-                **_sampling_json(one),
-            )
-            for one in model.fallbacks
-        ]
-    if model.extra:
-        fields["extra"] = {name: parsed(text) for name, text in sorted(model.extra.items())}
-    return ModelJson(provider=model.provider, name=model.name, **fields)
-
-
-def _sampling_json(model: pb.ModelConfig | pb.ModelFallback) -> dict[str, Any]:
-    optional = ("temperature", "top_p", "max_output_tokens", "seed", "presence_penalty", "frequency_penalty")
-    fields = _set_fields(model, optional)
-    return {**fields, "stop": list(model.stop)} if model.stop else fields
-
-
-def _to_model_config(model: ModelJson) -> pb.ModelConfig:
-    fields = _given_fields(model)
-    fallbacks: list[FallbackJson] = fields.pop("fallbacks", [])
-    extra = fields.pop("extra", {})
-    check_free_form(extra, "model.extra")
-    return pb.ModelConfig(
-        **fields,
-        extra={name: msgspec.json.encode(value).decode() for name, value in extra.items()},
-        fallbacks=[
-            pb.ModelFallback(
-                **{
-                    **_given_fields(one),
-                    "also_on": [FALLBACK_TRIGGER_NUMBERS[trigger] for trigger in one.also_on],
-                }
-            )
-            for one in fallbacks
-        ],
-    )
-
-
 def _to_request_policy(requests: RequestsJson) -> pb.RequestPolicy:
     policy = pb.RequestPolicy()
     if isinstance(requests.store, bool):
@@ -453,23 +371,3 @@ def _requests_json(policy: pb.RequestPolicy) -> RequestsJson:
         history=HISTORY_POLICIES.get(policy.history, UNSET),
         overridable=list(policy.overridable.names) if policy.HasField("overridable") else UNSET,
     )
-
-
-def _given_fields(part: msgspec.Struct) -> dict[str, Any]:
-    values = {field: getattr(part, field) for field in part.__struct_fields__}
-    return {field: value for field, value in values.items() if value is not None and value is not UNSET}
-
-
-def _set_fields(message: Any, fields: tuple[str, ...]) -> dict[str, Any]:
-    return {field: getattr(message, field) for field in fields if message.HasField(field)}
-
-
-def _durations(message: Any, fields: tuple[str, ...]) -> dict[str, Any]:
-    return {field: seconds_of(getattr(message, field)) for field in fields if message.HasField(field)}
-
-
-def _set_durations(message: Any, part: msgspec.Struct, name: str, fields: tuple[str, ...]) -> None:
-    for field in fields:
-        text = getattr(part, field)
-        if isinstance(text, str):
-            getattr(message, field).CopyFrom(to_duration(text, f"{name}.{field}"))

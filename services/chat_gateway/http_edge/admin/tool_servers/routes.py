@@ -3,13 +3,12 @@
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import msgspec
 from litestar import Response, Router, delete, get, patch, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from access.caller import AGENTS_READ, TOOLS_WRITE
-from chat_gateway.http_edge.admin.agents.routes import PATCH_ATTEMPTS, IdempotencyKey
-from chat_gateway.http_edge.admin.merge_patch import merge
+from chat_gateway.http_edge.admin.agents.routes import IdempotencyKey
+from chat_gateway.http_edge.admin.merge_patch import patched, write_patch
 from chat_gateway.http_edge.admin.routing import (
     ETAG_HEADER,
     VERB,
@@ -35,11 +34,9 @@ from chat_gateway.http_edge.admin.tool_servers.schema import (
     tool_server_json,
 )
 from chat_gateway.http_edge.dependencies import Dependencies
-from chat_gateway.http_edge.wire.bodies import wrong_shape
-from contract.reasons import Reason
 from parley.config.v1 import tool_server_service_pb2 as pb
 from parley.config.v1.tool_server_pb2 import ToolServer
-from servicekit.errors import InvalidArgument, ServiceError, Violation
+from servicekit.errors import InvalidArgument, Violation
 
 
 @post("/v1/tool_servers", response_headers=ETAG_HEADER, scope=TOOLS_WRITE)
@@ -120,23 +117,15 @@ async def patch_tool_server(
     comment: Comment = "",
 ) -> Response[ToolServerJson]:
     """Changes the fields given, as a JSON merge patch (RFC 7396): objects merge, null clears."""
-    etag_in_body = data.get("etag")
-    if etag_in_body is not None and not isinstance(etag_in_body, str):
-        raise wrong_shape("Expected `str` - at `$.etag`")
-    etag = merged_etag(if_match, etag_in_body)
-    attempt = 0
-    while True:
-        attempt += 1
+
+    async def read_and_write(etag: str) -> Response[ToolServerJson]:
         server, paths = _patched(await _read(deps, project, tool_server_id), tool_server_id, data)
         if not paths:
             return with_etag(tool_server_json(server), server.etag)
-        if etag:
-            server.etag = etag
-        try:
-            return await _update(deps, project, server, paths, validate_only, comment)
-        except ServiceError as error:
-            if etag or error.reason != Reason.ETAG_MISMATCH or attempt == PATCH_ATTEMPTS:
-                raise
+        server.etag = etag or server.etag
+        return await _update(deps, project, server, paths, validate_only, comment)
+
+    return await write_patch(data, if_match, read_and_write)
 
 
 @delete("/v1/tool_servers/{tool_server_id:str}", scope=TOOLS_WRITE)
@@ -201,18 +190,11 @@ async def _update(
 
 def _patched(current: ToolServer, tool_server_id: str, change: dict[str, Any]) -> tuple[ToolServer, list[str]]:
     """Returns the tool server with a merge patch applied, and the mask of what the patch names."""
-    unknown = [name for name in change if name not in ToolServerJson.__struct_fields__]
-    if unknown:
-        raise wrong_shape(f"Object contains unknown field `{unknown[0]}`")
-    try:
-        merged = merge(msgspec.to_builtins(tool_server_json(current)), change)
-        patched = msgspec.convert(merged, ToolServerJson)
-    except msgspec.ValidationError as error:
-        raise wrong_shape(str(error)) from None
+    wanted = patched(tool_server_json(current), change)
     paths = [path for name, path in PATHS.items() if name in change]
     if not paths:
         return current, paths
-    server = to_tool_server(patched)
+    server = to_tool_server(wanted)
     _check_id(server, tool_server_id)
     server.etag = current.etag
     return server, paths
