@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from access.caller import KEY_SCOPES, Caller, current, set_current
+from access.errors import Unauthenticated
 from config_svc.access.api_keys import ApiKeys
 from config_svc.access.key_hashes import KeyHashes
 from config_svc.access.key_uses import KeyUses
@@ -25,6 +26,7 @@ from config_svc.model.template import Template
 from config_svc.ports.store import Store, Transaction
 from config_svc.postgres.store import PostgresStore
 from config_svc.sweep import Sweep
+from servicekit.errors import ServiceError
 from tests.doubles.config_svc.memory_store import MemoryStore
 from tests.servers.databases import migrated_database
 
@@ -153,3 +155,10 @@ def wanted_key(*scopes: str, **fields: Any) -> ApiKey:
 def spec(**fields: Any) -> AgentSpec:
     """The least that an agent config needs, and what is given."""
     return AgentSpec(**{"model": ModelConfig(provider="local", name="small"), **fields})
+
+
+async def refusal(keys: ApiKeys, text: str) -> ServiceError:
+    """Returns what a key that is not good is answered."""
+    with pytest.raises(Unauthenticated) as caught:
+        await keys.check(text)
+    return caught.value

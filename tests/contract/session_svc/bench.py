@@ -8,7 +8,7 @@ import redis
 
 from contract.enums import BusyPolicy
 from session_svc.model.limits import JournalBounds
-from session_svc.model.session import SessionBounds, SessionKey
+from session_svc.model.session import ListPosition, SessionBounds, SessionKey, SessionQuery
 from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, RequestMark
 from session_svc.ports import AgentStore, JournalStore, LimitStore, SessionStore, TurnStore
 from session_svc.redis_client.url import parse_redis_url
@@ -228,3 +228,16 @@ def clients_of(url: str) -> list[redis.Redis]:
     if isinstance(where, list):
         return [redis.Redis(host=seed["host"], port=seed["port"], password=seed["password"]) for seed in where]
     return [redis.Redis.from_url(url)]
+
+
+async def ids(bench: Bench, query: SessionQuery, size: int = 100) -> list[str]:
+    """Returns all session ids of a list, over all pages."""
+    found: list[str] = []
+    position: ListPosition | None = None
+    while True:
+        page = await bench.sessions.list_sessions(query, size, position)
+        assert len(page.sessions) <= size
+        found += [session.key.session_id for session in page.sessions]
+        position = page.next
+        if position is None:
+            return found

@@ -1,123 +1,15 @@
 """The calling end, against servers that do as the test says."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import grpc
 import pytest
 
-from callstream.client import MAX_CALL_BYTES, ROUND_SECONDS, CallStreamClient, NotSent, Stream
-from servicekit.channels import open_channel
-from servicekit.errors import Code, DeadlineExceeded, RemoteError, ServiceError, Unavailable
-from servicekit.rpc_status import to_status
+from callstream.client import MAX_CALL_BYTES, ROUND_SECONDS, Stream
+from servicekit.errors import Code, DeadlineExceeded, RemoteError, Unavailable
 from tests.unit.callstream import echo
 from tests.unit.callstream.echo import COUNT, ECHO, PROTOCOL
-
-
-class Busy(ServiceError):
-    code = Code.ABORTED
-    reason = "SESSION_BUSY"
-
-
-class Server:
-    """A service of few words: answers what `silent` is not, and remembers how it was asked."""
-
-    def __init__(self) -> None:
-        self.streams = 0
-        self.ended = 0
-        self.messages: list[Any] = []
-        self.unary = 0
-        self.left = 0.0
-        self.silent = False
-        self.by_stream: Counter[int] = Counter()
-        self.contexts: list[Any] = []
-        self.port = 0
-
-    @property
-    def calls(self) -> int:
-        return sum(len(message.calls) for message in self.messages)
-
-    async def calls_stream(self, requests: AsyncIterator[Any], context: Any) -> None:
-        self.streams += 1
-        number = self.streams
-        self.contexts.append(context)
-        try:
-            await context.write(echo.Answers())
-            async for message in requests:
-                self.messages.append(message)
-                self.by_stream[number] += len(message.calls)
-                if any(call.echo.text == "break" for call in message.calls):
-                    await context.abort(grpc.StatusCode.INTERNAL, "broken")
-                if not self.silent:
-                    await context.write(echo.Answers(results=[_answer(call) for call in message.calls]))
-        finally:
-            self.ended += 1
-
-    async def echo(self, request: Any, context: Any) -> Any:
-        self.unary += 1
-        self.left = context.time_remaining()
-        return echo.EchoResponse(text="unary")
-
-    async def count(self, request: Any, context: Any) -> Any:
-        self.unary += 1
-        return echo.CountResponse(number=len(request.text))
-
-
-def _answer(call: Any) -> Any:
-    if call.echo.text == "busy":
-        return echo.Result(id=call.id, failure=to_status(Busy("busy", retry_after=2)).SerializeToString())
-    return echo.Result(id=call.id, echo=echo.EchoResponse(text=call.echo.text))
-
-
-@asynccontextmanager
-async def serving(*, with_streams: bool = True) -> AsyncIterator[Server]:
-    made, server = Server(), grpc.aio.server()
-    handlers = {
-        "Echo": grpc.unary_unary_rpc_method_handler(
-            made.echo, echo.EchoRequest.FromString, echo.EchoResponse.SerializeToString
-        ),
-        "Count": grpc.unary_unary_rpc_method_handler(
-            made.count, echo.CountRequest.FromString, echo.CountResponse.SerializeToString
-        ),
-    }
-    if with_streams:
-        handlers["Calls"] = grpc.stream_stream_rpc_method_handler(
-            made.calls_stream, echo.Calls.FromString, echo.Answers.SerializeToString
-        )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(PROTOCOL.service, handlers),))
-    made.port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield made
-    finally:
-        await server.stop(0)
-
-
-@asynccontextmanager
-async def calling(
-    *servers: Server, streams: int = 1, up: int | None = None, age: float = 60
-) -> AsyncIterator[CallStreamClient]:
-    async with AsyncExitStack() as stack:
-        target = ",".join(f"127.0.0.1:{server.port}" for server in servers)
-        channel = await stack.enter_async_context(open_channel(target))
-        opened = await stack.enter_async_context(
-            CallStreamClient(PROTOCOL, (ECHO, COUNT), channel, peer="echo_svc", streams=streams, age_seconds=age).open()
-        )
-        await until(lambda: len(opened.streams) == (streams if up is None else up))
-        yield opened
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-def asking(text: str = "", timeout: float = 5) -> Any:
-    return echo.EchoRequest(text=text), timeout
+from tests.unit.callstream.echo_server import answer_of, asking, calling, serving, until
 
 
 async def test_what_is_asked_for_together_shares_a_message() -> None:
@@ -176,83 +68,6 @@ async def test_a_caller_that_leaves_gives_its_call_up() -> None:
         assert list(server.messages[1].cancelled_ids) == [server.messages[0].calls[0].id]
 
 
-class StuckRpc:
-    """A stream whose first message does not get into the connection until it is let."""
-
-    def __init__(self) -> None:
-        self.let = asyncio.Event()
-        self.messages: list[Any] = []
-        self.cancelled = asyncio.Event()
-
-    async def write(self, data: bytes) -> None:
-        await self.let.wait()
-        self.messages.append(echo.Calls.FromString(data))
-
-    async def read(self) -> None:
-        await asyncio.Event().wait()
-
-    def cancel(self) -> None:
-        self.cancelled.set()
-
-
-async def test_a_call_that_is_given_up_before_it_was_sent_is_not_sent() -> None:
-    rpc = StuckRpc()
-    stream = Stream(PROTOCOL, rpc, "echo_svc")
-    serving_task = asyncio.create_task(stream.serve())
-    first, second = (asyncio.create_task(stream.call(ECHO, b"", 5)) for _ in range(2))
-    await asyncio.sleep(0.01)
-    third = asyncio.create_task(stream.call(ECHO, b"", 5))
-    await asyncio.sleep(0.01)
-    third.cancel()
-    await asyncio.sleep(0.01)
-    rpc.let.set()
-    await asyncio.sleep(0.01)
-    assert [len(message.calls) for message in rpc.messages] == [2]
-    serving_task.cancel()
-    outcomes = await asyncio.gather(first, second, third, serving_task, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes[:3]] == [Unavailable, Unavailable, asyncio.CancelledError]
-
-
-async def test_a_call_that_its_stream_did_not_send_goes_another_way() -> None:
-    rpc = StuckRpc()
-    stream = Stream(PROTOCOL, rpc, "echo_svc")
-    serving_task = asyncio.create_task(stream.serve())
-    sent = asyncio.create_task(stream.call(ECHO, b"", 5))
-    await asyncio.sleep(0.01)
-    unsent = asyncio.create_task(stream.call(ECHO, b"", 5))
-    await asyncio.sleep(0.01)
-    serving_task.cancel()
-    outcomes = await asyncio.gather(sent, unsent, stream.call(ECHO, b"", 5), return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [Unavailable, NotSent, NotSent]
-
-
-async def test_a_call_that_goes_another_way_has_the_time_that_is_left() -> None:
-    async with serving() as server, calling(server, up=1) as calls:
-        stuck = Stream(PROTOCOL, StuckRpc(), "echo_svc")
-        serving_task = asyncio.create_task(stuck.serve())
-        sent = asyncio.create_task(stuck.call(ECHO, b"", 5))
-        await asyncio.sleep(0.01)
-        calls._up.clear()
-        calls._up.append(stuck)
-        unsent = asyncio.create_task(calls.call(ECHO, *asking(timeout=5)))
-        await asyncio.sleep(0.5)
-        serving_task.cancel()
-        await asyncio.gather(sent, unsent, serving_task, return_exceptions=True)
-        assert unsent.result().text == "unary"
-        assert 0 < server.left < 4.7
-
-
-async def test_a_stream_that_takes_nothing_any_more_is_cut_off() -> None:
-    rpc = StuckRpc()
-    stream = Stream(PROTOCOL, rpc, "echo_svc", leave_seconds=0.05)
-    serving_task = asyncio.create_task(stream.serve())
-    with pytest.raises(DeadlineExceeded):
-        await stream.call(ECHO, b"", 0.1)
-    await asyncio.wait_for(rpc.cancelled.wait(), 2)
-    serving_task.cancel()
-    await asyncio.gather(serving_task, return_exceptions=True)
-
-
 async def test_a_silent_peer_costs_the_deadline_and_then_has_another_stream() -> None:
     async with serving() as server, calling(server) as calls:
         server.silent = True
@@ -301,7 +116,7 @@ async def test_a_draining_server_gets_no_more_calls_and_answers_those_it_has() -
         assert server.ended == 0
         server.silent = False
         assert await calls.call(ECHO, *asking())
-        await server.contexts[0].write(echo.Answers(results=[_answer(server.messages[0].calls[0])]))
+        await server.contexts[0].write(echo.Answers(results=[answer_of(server.messages[0].calls[0])]))
         assert (await waiting).text == "new"
         await until(lambda: server.ended == 1)
 
