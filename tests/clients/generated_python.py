@@ -1,23 +1,23 @@
 """What a program does with the client that openapi-python-client generates: python generated_python.py URL KEY AGENT.
 
-Runs in the environment of the clients, where nothing of Parley is; `parley_client` is the generated package.
+Runs in the environment of the clients, where nothing of Parley is; `parley_generated` is the generated package.
 """
 
 import json
 import sys
 
-from parley_client import AuthenticatedClient
-from parley_client.api.agents import create_agent, delete_agent, get_agent, list_agents, patch_agent, replace_agent
-from parley_client.api.agents import list_revisions as revisions_of
-from parley_client.api.api_keys import create_api_key, get_api_key, revoke_api_key
-from parley_client.api.audit import list_audit
-from parley_client.api.chat import create_chat_completion
-from parley_client.api.models import list_models
-from parley_client.api.process import readyz
-from parley_client.api.sessions import delete_session, fork_session, get_session, list_messages, list_sessions
-from parley_client.api.templates import list_templates
-from parley_client.api.users import export_user
-from parley_client.models import (
+from parley_generated import AuthenticatedClient
+from parley_generated.api.agents import create_agent, delete_agent, get_agent, list_agents, patch_agent, replace_agent
+from parley_generated.api.agents import list_revisions as revisions_of
+from parley_generated.api.api_keys import create_api_key, get_api_key, revoke_api_key
+from parley_generated.api.audit import list_audit
+from parley_generated.api.chat import create_chat_completion
+from parley_generated.api.models import list_models
+from parley_generated.api.process import readyz
+from parley_generated.api.sessions import delete_session, fork_session, get_session, list_messages, list_sessions
+from parley_generated.api.templates import list_templates
+from parley_generated.api.users import export_user
+from parley_generated.models import (
     Agent,
     AgentInput,
     AgentInputLabelsType0,

@@ -13,8 +13,8 @@ from tests.servers.system import System
 
 GENERATOR = {
     "post_hooks": [],
-    "package_name_override": "parley_client",
-    "project_name_override": "parley_client",
+    "package_name_override": "parley_generated",
+    "project_name_override": "parley_generated",
     # Lines of JSON are a text to it, as they are to HTTP.
     "content_type_overrides": {"application/x-ndjson": "text/plain"},
 }

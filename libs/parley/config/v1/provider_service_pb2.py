@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from parley.access.v1 import rule_pb2 as parley_dot_access_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'parley/config/v1/provider_service.proto\x12\x10parley.config.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\"(\n\x08Provider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06models\x18\x02 \x03(\t\"\x84\x01\n\x17PublishProvidersRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12-\n\tproviders\x18\x02 \x03(\x0b\x32\x1a.parley.config.v1.Provider\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"K\n\x18PublishProvidersResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x14ListProvidersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x15ListProvidersResponse\x12-\n\tproviders\x18\x01 \x03(\x0b\x32\x1a.parley.config.v1.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x84\x02\n\x0fProviderService\x12z\n\x10PublishProviders\x12).parley.config.v1.PublishProvidersRequest\x1a*.parley.config.v1.PublishProvidersResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x01\x12u\n\rListProviders\x12&.parley.config.v1.ListProvidersRequest\x1a\'.parley.config.v1.ListProvidersResponse\"\x13\xba\xd7\x18\x0f\n\x0b\x61gents:read \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'parley/config/v1/provider_service.proto\x12\x10parley.config.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\"(\n\x08Provider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06models\x18\x02 \x03(\t\"\x84\x01\n\x17PublishProvidersRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12-\n\tproviders\x18\x02 \x03(\x0b\x32\x1a.parley.config.v1.Provider\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"K\n\x18PublishProvidersResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x14ListProvidersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x15ListProvidersResponse\x12-\n\tproviders\x18\x01 \x03(\x0b\x32\x1a.parley.config.v1.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x8a\x02\n\x0fProviderService\x12}\n\x10PublishProviders\x12).parley.config.v1.PublishProvidersRequest\x1a*.parley.config.v1.PublishProvidersResponse\"\x12\x90\x02\x02\xba\xd7\x18\x0b\n\x07service \x01\x12x\n\rListProviders\x12&.parley.config.v1.ListProvidersRequest\x1a\'.parley.config.v1.ListProvidersResponse\"\x16\x90\x02\x01\xba\xd7\x18\x0f\n\x0b\x61gents:read \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,9 +35,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.config.v1.provider_s
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROVIDERSERVICE'].methods_by_name['PublishProviders']._loaded_options = None
-  _globals['_PROVIDERSERVICE'].methods_by_name['PublishProviders']._serialized_options = b'\272\327\030\013\n\007service \001'
+  _globals['_PROVIDERSERVICE'].methods_by_name['PublishProviders']._serialized_options = b'\220\002\002\272\327\030\013\n\007service \001'
   _globals['_PROVIDERSERVICE'].methods_by_name['ListProviders']._loaded_options = None
-  _globals['_PROVIDERSERVICE'].methods_by_name['ListProviders']._serialized_options = b'\272\327\030\017\n\013agents:read \001'
+  _globals['_PROVIDERSERVICE'].methods_by_name['ListProviders']._serialized_options = b'\220\002\001\272\327\030\017\n\013agents:read \001'
   _globals['_PROVIDER']._serialized_start=155
   _globals['_PROVIDER']._serialized_end=195
   _globals['_PUBLISHPROVIDERSREQUEST']._serialized_start=198
@@ -49,5 +49,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPROVIDERSRESPONSE']._serialized_start=472
   _globals['_LISTPROVIDERSRESPONSE']._serialized_end=567
   _globals['_PROVIDERSERVICE']._serialized_start=570
-  _globals['_PROVIDERSERVICE']._serialized_end=830
+  _globals['_PROVIDERSERVICE']._serialized_end=836
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from parley.access.v1 import rule_pb2 as parley_dot_access_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'parley/config/v1/template_service.proto\x12\x10parley.config.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\"\xd7\x01\n\x08Template\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x32\n\x11parameters_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x0cplaceholders\x18\x06 \x01(\x0b\x32\x1e.parley.config.v1.Placeholders\"K\n\x0cPlaceholders\x12\x12\n\nparameters\x18\x01 \x01(\x08\x12\x18\n\x10session_metadata\x18\x02 \x01(\x08\x12\r\n\x05names\x18\x03 \x03(\t\"F\n\x16PublishTemplateRequest\x12,\n\x08template\x18\x01 \x01(\x0b\x32\x1a.parley.config.v1.Template\"G\n\x17PublishTemplateResponse\x12,\n\x08template\x18\x01 \x01(\x0b\x32\x1a.parley.config.v1.Template\"1\n\x12GetTemplateRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"C\n\x13GetTemplateResponse\x12,\n\x08template\x18\x01 \x01(\x0b\x32\x1a.parley.config.v1.Template\"=\n\x14ListTemplatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x15ListTemplatesResponse\x12-\n\ttemplates\x18\x01 \x03(\x0b\x32\x1a.parley.config.v1.Template\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf2\x02\n\x0fTemplateService\x12w\n\x0fPublishTemplate\x12(.parley.config.v1.PublishTemplateRequest\x1a).parley.config.v1.PublishTemplateResponse\"\x0f\xba\xd7\x18\x0b\n\x07service \x02\x12o\n\x0bGetTemplate\x12$.parley.config.v1.GetTemplateRequest\x1a%.parley.config.v1.GetTemplateResponse\"\x13\xba\xd7\x18\x0f\n\x0b\x61gents:read \x01\x12u\n\rListTemplates\x12&.parley.config.v1.ListTemplatesRequest\x1a\'.parley.config.v1.ListTemplatesResponse\"\x13\xba\xd7\x18\x0f\n\x0b\x61gents:read \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'parley/config/v1/template_service.proto\x12\x10parley.config.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bparley/access/v1/rule.proto\"\xd7\x01\n\x08Template\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x32\n\x11parameters_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x0cplaceholders\x18\x06 \x01(\x0b\x32\x1e.parley.config.v1.Placeholders\"K\n\x0cPlaceholders\x12\x12\n\nparameters\x18\x01 \x01(\x08\x12\x18\n\x10session_metadata\x18\x02 \x01(\x08\x12\r\n\x05names\x18\x03 \x03(\t\"F\n\x16PublishTemplateRequest\x12,\n\x08template\x18\x01 \x01(\x0b\x32\x1a.parley.config.v1.Template\"G\n\x17PublishTemplateResponse\x12,\n\x08template\x18\x01 \x01(\x0b\x32\x1a.parley.config.v1.Template\"1\n\x12GetTemplateRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"C\n\x13GetTemplateResponse\x12,\n\x08template\x18\x01 \x01(\x0b\x32\x1a.parley.config.v1.Template\"=\n\x14ListTemplatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x15ListTemplatesResponse\x12-\n\ttemplates\x18\x01 \x03(\x0b\x32\x1a.parley.config.v1.Template\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xfb\x02\n\x0fTemplateService\x12z\n\x0fPublishTemplate\x12(.parley.config.v1.PublishTemplateRequest\x1a).parley.config.v1.PublishTemplateResponse\"\x12\x90\x02\x02\xba\xd7\x18\x0b\n\x07service \x02\x12r\n\x0bGetTemplate\x12$.parley.config.v1.GetTemplateRequest\x1a%.parley.config.v1.GetTemplateResponse\"\x16\x90\x02\x01\xba\xd7\x18\x0f\n\x0b\x61gents:read \x01\x12x\n\rListTemplates\x12&.parley.config.v1.ListTemplatesRequest\x1a\'.parley.config.v1.ListTemplatesResponse\"\x16\x90\x02\x01\xba\xd7\x18\x0f\n\x0b\x61gents:read \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.config.v1.template_s
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TEMPLATESERVICE'].methods_by_name['PublishTemplate']._loaded_options = None
-  _globals['_TEMPLATESERVICE'].methods_by_name['PublishTemplate']._serialized_options = b'\272\327\030\013\n\007service \002'
+  _globals['_TEMPLATESERVICE'].methods_by_name['PublishTemplate']._serialized_options = b'\220\002\002\272\327\030\013\n\007service \002'
   _globals['_TEMPLATESERVICE'].methods_by_name['GetTemplate']._loaded_options = None
-  _globals['_TEMPLATESERVICE'].methods_by_name['GetTemplate']._serialized_options = b'\272\327\030\017\n\013agents:read \001'
+  _globals['_TEMPLATESERVICE'].methods_by_name['GetTemplate']._serialized_options = b'\220\002\001\272\327\030\017\n\013agents:read \001'
   _globals['_TEMPLATESERVICE'].methods_by_name['ListTemplates']._loaded_options = None
-  _globals['_TEMPLATESERVICE'].methods_by_name['ListTemplates']._serialized_options = b'\272\327\030\017\n\013agents:read \001'
+  _globals['_TEMPLATESERVICE'].methods_by_name['ListTemplates']._serialized_options = b'\220\002\001\272\327\030\017\n\013agents:read \001'
   _globals['_TEMPLATE']._serialized_start=154
   _globals['_TEMPLATE']._serialized_end=369
   _globals['_PLACEHOLDERS']._serialized_start=371
@@ -57,5 +57,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTEMPLATESRESPONSE']._serialized_start=776
   _globals['_LISTTEMPLATESRESPONSE']._serialized_end=871
   _globals['_TEMPLATESERVICE']._serialized_start=874
-  _globals['_TEMPLATESERVICE']._serialized_end=1244
+  _globals['_TEMPLATESERVICE']._serialized_end=1253
 # @@protoc_insertion_point(module_scope)

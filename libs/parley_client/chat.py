@@ -1,0 +1,140 @@
+"""What a turn is asked with, what its stream adds up to, and how to go on with a stream that broke."""
+
+import random
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+import grpc
+
+from parley.chat.v1 import chat_service_pb2 as pb
+from parley.session.v1 import message_pb2
+from parley_client.errors import ParleyError, Unavailable
+from parley_client.promises import TURN_SECONDS
+
+MAX_FRUITLESS_TRIES: Final = 6
+"""How often in a row a broken stream is opened again without a single event."""
+FIRST_PAUSE_SECONDS: Final = 0.2
+MAX_PAUSE_SECONDS: Final = 2.0
+
+Messages = str | message_pb2.Message | Iterable[message_pb2.Message]
+
+
+def user(text: str) -> message_pb2.Message:
+    """Returns a message of the user."""
+    return message_pb2.Message(role=message_pb2.ROLE_USER, content=text)
+
+
+def turn_input(agent_id: str, messages: Messages, **fields: Any) -> pb.TurnInput:
+    """Returns what both kinds of completion take; `messages` may be one text, `fields` are TurnInput's."""
+    if isinstance(messages, str):
+        messages = user(messages)
+    given = [messages] if isinstance(messages, message_pb2.Message) else list(messages)
+    return pb.TurnInput(agent_id=agent_id, messages=given, **fields)
+
+
+@dataclass(slots=True)
+class Answer:
+    """The sum of a stream: `add` each event."""
+
+    text: str = ""
+    refusal: str = ""
+    reasoning: str = ""
+    tool_calls: list[message_pb2.ToolCall] = field(default_factory=list)
+    """Those that the caller is to run."""
+    started: pb.TurnStarted | None = None
+    outcome: pb.TurnOutcome | None = None
+    """How the turn ran; None until it is stored."""
+
+    def add(self, event: pb.StreamCompleteResponse) -> None:
+        """Takes the next event of the turn."""
+        match event.WhichOneof("event"):
+            case "started":
+                self.started = event.started
+            case "finished":
+                self.outcome = event.finished
+            case "delta":
+                self.text += event.delta.content
+                self.refusal += event.delta.refusal
+                self.reasoning += event.delta.reasoning
+                for more in event.delta.tool_calls:
+                    self._add_call(more)
+
+    def _add_call(self, more: pb.ToolCallDelta) -> None:
+        while len(self.tool_calls) <= more.index:
+            self.tool_calls.append(message_pb2.ToolCall())
+        call = self.tool_calls[more.index]
+        call.id = call.id or more.id
+        call.name = call.name or more.name
+        call.arguments += more.arguments
+
+
+class FollowedTurn:
+    """One turn's stream over as many calls as it takes: the first call, or its repeat, then watches of the turn.
+
+    A connection that breaks before `started` lets the turn be asked for again, under the request id that it has. Behind
+    that, only a turn with `resumable` can be gone on with.
+    """
+
+    def __init__(self, turn: pb.TurnInput, timeout: float | None) -> None:
+        self._turn = pb.TurnInput()
+        self._turn.CopyFrom(turn)
+        self._turn.request_id = turn.request_id or str(uuid.uuid4())
+        self._watch: pb.WatchTurnRequest | None = None
+        self._ends = time.monotonic() + (TURN_SECONDS if timeout is None else timeout)
+        self._fruitless = 0
+        self.finished = False
+        """Whether the turn's last event was seen."""
+
+    @classmethod
+    def watched(cls, request: pb.WatchTurnRequest, timeout: float | None) -> Self:
+        """Returns the stream of a turn that somebody asked for, to be watched from the beginning."""
+        followed = cls(pb.TurnInput(resumable=True), timeout)
+        followed._watch = request
+        return followed
+
+    def remaining(self) -> float:
+        """Returns the seconds that are left, at least a moment: the call itself then says that there are none."""
+        return max(self._ends - time.monotonic(), 0.001)
+
+    def request(self) -> pb.StreamCompleteRequest | pb.WatchTurnRequest:
+        """Returns what to ask with next."""
+        return self._watch or pb.StreamCompleteRequest(input=self._turn)
+
+    def events(self, response: pb.StreamCompleteResponse | pb.WatchTurnResponse) -> Sequence[pb.StreamCompleteResponse]:
+        """Returns what is new in a response: nothing in one that says that the watch is up."""
+        if isinstance(response, pb.WatchTurnResponse):
+            if not response.HasField("event"):
+                return ()
+            response = response.event
+        if self._watch is None:
+            self._watch = self._watch_of(response.started)
+        self._watch.after_event_id = response.event_id or self._watch.after_event_id
+        self._fruitless = 0
+        self.finished = response.HasField("finished")
+        return (response,)
+
+    def check_end(self) -> None:
+        """Raises the error of a stream that ended before the turn did."""
+        if not self.finished:
+            raise Unavailable("the stream ended before the turn", code=grpc.StatusCode.UNAVAILABLE)
+
+    def pause_after(self, error: ParleyError) -> float:
+        """Returns the seconds to wait before the next call. Raises `error` where there is to be none."""
+        self._fruitless += 1
+        pause = error.retry_delay or min(FIRST_PAUSE_SECONDS * 2 ** (self._fruitless - 1), MAX_PAUSE_SECONDS)
+        pause *= random.uniform(1.0, 1.2)
+        broken = type(error) is Unavailable and (self._watch is None or self._turn.resumable)
+        if not broken or self._fruitless > MAX_FRUITLESS_TRIES or pause > self.remaining():
+            raise error
+        return pause
+
+    def _watch_of(self, started: pb.TurnStarted) -> pb.WatchTurnRequest:
+        return pb.WatchTurnRequest(
+            project=self._turn.project,
+            session_id=started.session_id,
+            user_id=self._turn.user_id,
+            turn_id=started.turn_id,
+        )

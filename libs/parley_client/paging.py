@@ -1,0 +1,45 @@
+"""Lists of any length, page by page (AIP-158)."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from google.protobuf.message import Message
+
+FIRST_FIELD = 1
+"""Where a list's response has its objects."""
+
+
+def objects(method: Callable[..., Any], request: Message, **options: Any) -> Iterator[Any]:
+    """Yields what a stub's `List…` method lists, asking for the next page when it is reached.
+
+    `request` says the page size, and where to begin; it is not changed. `options` are each call's, such as `timeout`.
+    """
+    asked = _copy(request)
+    while True:
+        page = method(asked, **options)
+        yield from _objects(page)
+        if not page.next_page_token:
+            return
+        asked.page_token = page.next_page_token
+
+
+async def async_objects(method: Callable[..., Any], request: Message, **options: Any) -> AsyncIterator[Any]:
+    """As `objects`, for asyncio."""
+    asked = _copy(request)
+    while True:
+        page = await method(asked, **options)
+        for one in _objects(page):
+            yield one
+        if not page.next_page_token:
+            return
+        asked.page_token = page.next_page_token
+
+
+def _copy(request: Message) -> Any:
+    copy = type(request)()
+    copy.CopyFrom(request)
+    return copy
+
+
+def _objects(page: Any) -> Any:
+    return getattr(page, page.DESCRIPTOR.fields_by_number[FIRST_FIELD].name)
