@@ -42,6 +42,21 @@ class OidcIssuer(BaseModel):
     scopes_claim: str | None = Field(
         default=None, description="The claim that names a token's scopes: a list, or words in one text."
     )
+    client_id: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The public client as which the console logs people in (authorization code with PKCE); unset: it "
+        "offers no login with this issuer ([console.md](console.md)).",
+    )
+    login_scopes: tuple[str, ...] = Field(default=("openid",), description="What that login asks for.")
+    authorization_url: str | None = Field(
+        default=None, description="Where people log in; unset: where the issuer's discovery document says."
+    )
+    token_url: str | None = Field(
+        default=None,
+        description="Where the console exchanges the code; unset: where the discovery document says, which has to be "
+        "at the issuer's own origin then.",
+    )
     leeway: Seconds = Field(default=30.0, ge=0, le=300, description="By how much clocks may differ.")
 
     @model_validator(mode="after")
@@ -50,6 +65,9 @@ class OidcIssuer(BaseModel):
         _check_url("issuer", self.issuer)
         if self.jwks_url is not None:
             _check_url("jwks_url", self.jwks_url)
+        for name in ("authorization_url", "token_url"):
+            if (url := getattr(self, name)) is not None:
+                _check_url(name, url)
         if not self.algorithms or not ALGORITHMS.issuperset(self.algorithms):
             raise ValueError(f"algorithms must be some of {', '.join(sorted(ALGORITHMS))}")
         if (self.project is None) == (self.project_claim is None):

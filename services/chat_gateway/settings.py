@@ -170,6 +170,9 @@ class GatewaySettings(AccessSettings):
         description="Origins whose pages may call the HTTP API from browsers (CORS), such as "
         "`https://app.example.com`; `*`: all. None: no page of another origin.",
     )
+    console: bool = Field(
+        default=True, description="Whether the console is served at `/console` ([console.md](console.md))."
+    )
     keep_alive_interval: Seconds = Field(
         default=10.0, gt=0, le=600, description="Time between comments in a stream while the model is silent."
     )

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -32,6 +32,7 @@ from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.chat_servicer import ChatServicer
 from chat_gateway.grpc_edge.runtime_servicer import RuntimeServicer
 from chat_gateway.http_edge.app import build_app
+from chat_gateway.http_edge.console.files import ConsoleFiles, origin_of
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.wire.connections import ConnectionLimits
 from chat_gateway.http_edge.wire.server import HttpServer, http_serving
@@ -145,12 +146,15 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
                 memory=core.memory,
                 request_bounds=settings.request_bounds,
                 keep_alive_interval=settings.keep_alive_interval,
+                issuers=settings.oidc,
                 # Room beyond what the scheduler takes, so that it, and not the edge, says which limit was met.
                 max_requests=settings.max_running_turns + settings.max_queued_turns + 256,
             ),
             authenticator=access.authenticator,
             embeddings=core.embeddings,
+            preview=core.preview,
             tool_servers=tests,
+            console=ConsoleFiles.read(_login_origins(settings)) if settings.console else None,
         )
         http = await stack.enter_async_context(
             http_serving(
@@ -168,6 +172,15 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         background.keep("health", lambda: readiness.publish(grpc_server, SERVICES))
         stack.push_async_callback(_drain, settings, core.scheduler, readiness, http, grpc_server)
         yield {"http_port": http.port, "grpc_port": grpc_server.port, "metrics_port": metrics_port}
+
+
+def _login_origins(settings: GatewaySettings) -> Iterator[str]:
+    """Where the console's page sends requests of a login, beside the gateway itself."""
+    for issuer in settings.oidc:
+        if issuer.client_id is not None:
+            yield origin_of(issuer.issuer)
+            if issuer.token_url is not None:
+                yield origin_of(issuer.token_url)
 
 
 def _metrics_serving(settings: GatewaySettings, readiness: Readiness) -> AbstractAsyncContextManager[int | None]:

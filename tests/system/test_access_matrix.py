@@ -28,6 +28,7 @@ from access.caller import (
     TOOLS_WRITE,
     USER_SCOPES,
 )
+from chat_gateway.http_edge.wire.auth import ANY_CREDENTIALS
 from parley.access.v1 import rule_pb2
 from servicekit.rpc_status import from_rpc_error
 from tests.servers.system import System
@@ -41,6 +42,7 @@ TOOL_SERVER = {"id": "xtool_server_idx", "mcp": {"url": "https://mcp.example/mcp
 CHAT = {"model": "hello", "messages": [{"role": "user", "content": "Hi"}], "store": False}
 BODIES: dict[tuple[str, str], Any] = {
     ("post", "/v1/chat/completions"): CHAT,
+    ("post", "/v1/chat/completions:preview"): CHAT,
     ("post", "/v1/chat/completions/{completion_id}"): {"metadata": {}},
     ("post", "/v1/embeddings"): {"model": "hello", "input": "Hi"},
     ("post", "/v1/agents"): AGENT,
@@ -103,7 +105,7 @@ class Guarded:
         """The reason for which the call is refused; "" for none."""
         if kind in UNAUTHENTICATED:
             return "UNAUTHENTICATED"
-        if kind == "right":
+        if kind == "right" or scope == ANY_CREDENTIALS:
             return ""
         if kind == "missing scope" or scope in (OPERATOR, SERVICE):
             return "SCOPE_MISSING"
@@ -247,7 +249,7 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
     """The table of scopes, by hand: the matrix above goes by what the routes say of themselves."""
     scopes = {route: operation["x-parley-scope"] for route, operation in operations(guarded.system).items()}
     open_paths = {path for (_, path), scope in scopes.items() if scope == ""}
-    assert open_paths == {"/livez", "/health", "/readyz", "/startedz"}
+    assert open_paths == {"/livez", "/health", "/readyz", "/startedz", "/v1/auth"}
     assert {path for (_, path), scope in scopes.items() if scope == OPERATOR} == {
         "/metrics",
         "/v1/projects",
@@ -257,7 +259,7 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
         collection = path.split("/")[2].split(":")[0] if path.startswith("/v1/") else path
         reading = method == "get" or path == "/v1/users:export"
         stored = SESSIONS_READ if reading else "sessions:admin"
-        of_chats = path.endswith("/events") or (method, path) == ("post", "/v1/chat/completions")
+        of_chats = path.endswith(("/events", ":preview")) or (method, path) == ("post", "/v1/chat/completions")
         expected = {
             "chat": "chat" if of_chats else stored,
             "embeddings": "chat",
@@ -270,6 +272,8 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
             "users": SESSIONS_READ if reading else "sessions:admin",
             "instances": "runtime:admin",
             "api_keys": "keys:admin",
+            "auth": "",
+            "caller": ANY_CREDENTIALS,
             "audit": "audit:read",
         }
         assert scope == expected.get(collection, scope), (method, path)

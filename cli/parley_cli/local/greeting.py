@@ -98,8 +98,9 @@ def endpoints(http_url: str, grpc_target: str) -> list[str]:
     message = {"role": "ROLE_USER", "content": "What is your name?"}
     turn = {"input": {"agent_id": AGENT, "session_id": "demo", "messages": [message]}}
     return [
-        f"HTTP   {http_url}   (API documentation at {http_url}/docs)",
-        f"gRPC   {grpc_target}",
+        f"console  {http_url}/console",
+        f"HTTP     {http_url}   (API documentation at {http_url}/docs)",
+        f"gRPC     {grpc_target}",
         "",
         f"curl -s {http_url}/v1/chat/completions {shown}-H 'Content-Type: application/json' "
         f"-d {shlex.quote(json.dumps(chat))}",

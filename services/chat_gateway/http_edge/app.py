@@ -29,11 +29,13 @@ from chat_gateway.deletion import AgentDeletion
 from chat_gateway.embedding import Embeddings
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.admin.access.audit import audit_router
+from chat_gateway.http_edge.admin.access.caller import caller_router
 from chat_gateway.http_edge.admin.access.routes import access_router
 from chat_gateway.http_edge.admin.agents.revisions import revisions_router
 from chat_gateway.http_edge.admin.agents.routes import agents_router
 from chat_gateway.http_edge.admin.agents.schema import with_api_names
 from chat_gateway.http_edge.admin.completions.events import completion_events_router
+from chat_gateway.http_edge.admin.completions.preview import PREVIEW_PATH, ChatPreviews
 from chat_gateway.http_edge.admin.completions.routes import completions_router
 from chat_gateway.http_edge.admin.docs import docs_file, docs_page, openapi_document
 from chat_gateway.http_edge.admin.openapi import CONFIG
@@ -42,6 +44,7 @@ from chat_gateway.http_edge.admin.routing import VERB, JsonRequest
 from chat_gateway.http_edge.admin.sessions.routes import sessions_router
 from chat_gateway.http_edge.admin.sessions.users import users_router
 from chat_gateway.http_edge.admin.tool_servers.routes import tool_servers_router
+from chat_gateway.http_edge.console.files import CONSOLE_PATH, ConsoleFiles
 from chat_gateway.http_edge.dependencies import Dependencies, HttpSettings
 from chat_gateway.http_edge.openai.chat.handler import ChatCompletions
 from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH
@@ -72,6 +75,7 @@ from chat_gateway.http_edge.wire.turn_headers import REQUEST_HEADERS
 from chat_gateway.instances import Instances
 from chat_gateway.model.errors import TurnQueueFull
 from chat_gateway.ports import ToolServerTests
+from chat_gateway.preview import PromptPreview
 from contract.reasons import Reason
 from servicekit import traces
 from servicekit.channels import Peer
@@ -84,6 +88,8 @@ _GIVEN_ONCE = frozenset((*_READ_HEADERS, b"host", b"content-type", b"if-match", 
 """Headers that decide something. Two of one are refused: nobody knows which one others went by."""
 _READS = frozenset({"GET", "HEAD"})
 """Methods with which the stored completions are listed, where POST makes one."""
+_QUIET = frozenset({"/livez", "/readyz", "/startedz", "/metrics", CONSOLE_PATH})
+"""Routes whose requests are worth a line only to who looks for them."""
 _MAX_LINES = 10
 _MAX_REQUEST_ID = 128
 _COLLECTION_DEPTH = 2  # /v1/sessions
@@ -106,19 +112,31 @@ def build_app(
     tool_servers: ToolServerTests,
     authenticator: Authenticator | None = None,
     embeddings: Embeddings | None = None,
+    preview: PromptPreview | None = None,
+    console: ConsoleFiles | None = None,
     registry: CollectorRegistry = REGISTRY,
 ) -> ASGIApp:
     """Returns the gateway's HTTP edge as an ASGI application. It starts no tasks and owns no connections.
 
-    Without an `authenticator` every caller is anonymous and may do everything.
+    Without an `authenticator` every caller is anonymous and may do everything; without a `console` there is none.
     """
     bounds = settings or HttpSettings()
     authorizer = Authorizer(authenticator)
-    config_svc, session_svc = Peer(CONFIG_SVC, bounds.rpc_timeout), Peer(SESSION_SVC, bounds.rpc_timeout)
-    deps = Dependencies(stubs, config_svc, session_svc, deletion, instances, readiness, bounds, registry, tool_servers)
+    deps = Dependencies(
+        stubs=stubs,
+        config_svc=Peer(CONFIG_SVC, bounds.rpc_timeout),
+        session_svc=Peer(SESSION_SVC, bounds.rpc_timeout),
+        deletion=deletion,
+        instances=instances,
+        readiness=readiness,
+        settings=bounds,
+        registry=registry,
+        tool_servers=tool_servers,
+        authenticated=authenticator is not None,
+    )
     agents = (agents_router(), revisions_router(), tool_servers_router())
     sessions = (sessions_router(), users_router(), completions_router(), completion_events_router())
-    routers = (*agents, *sessions, access_router(), audit_router(), process_router())
+    routers = (*agents, *sessions, access_router(), audit_router(), caller_router(), process_router())
     admin = Litestar(
         [*routers, docs_page, openapi_document, docs_file],
         request_class=JsonRequest,
@@ -138,7 +156,9 @@ def build_app(
     turn_routes: dict[str, TurnRoute] = {CHAT_PATH: ChatCompletions(turns, bounds).serve}
     if embeddings is not None:
         turn_routes[EMBEDDINGS_PATH] = EmbeddingsHandler(embeddings, bounds).serve
-    return _Edge(turn_routes, admin, authorizer, bounds, RequestDurations(registry)).serve
+    if preview is not None:
+        turn_routes[PREVIEW_PATH] = ChatPreviews(preview, bounds).serve
+    return _Edge(turn_routes, admin, authorizer, bounds, RequestDurations(registry), console).serve
 
 
 class _Edge:
@@ -151,12 +171,14 @@ class _Edge:
         authorizer: Authorizer,
         settings: HttpSettings,
         durations: RequestDurations,
+        console: ConsoleFiles | None = None,
     ) -> None:
         self._turn_routes = turn_routes
         self._admin = admin
         self._authorizer = authorizer
         self._settings = settings
         self._durations = durations
+        self._console = console
         self._id_prefix = secrets.token_hex(6).encode()
         self._ids = itertools.count(1)
         self._turn_requests = 0
@@ -201,6 +223,8 @@ class _Edge:
                 status = await refuse(too_large(limit), context)
             elif turn_route is not None:
                 status = await self._serve_turn(turn_route, path, method, context)
+            elif self._console is not None and self._console.takes(path):
+                route, status = CONSOLE_PATH, await self._console.serve(scope, context)
             else:
                 route, status = await self._serve_admin(scope, context)
         except BaseException:
@@ -286,7 +310,7 @@ def _given_twice(headers: list[tuple[bytes, bytes]]) -> InvalidArgument:
 def _log_request(
     route: str, method: str, status: int, seconds: float, context: RequestContext, left_out: Mapping[str, int]
 ) -> None:
-    write = log.debug if route in ("/livez", "/readyz", "/startedz", "/metrics") else log.info
+    write = log.debug if route in _QUIET else log.info
     write(
         "request",
         route=route,

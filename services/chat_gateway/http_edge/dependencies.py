@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
+from access.oidc_settings import OidcIssuer
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.stubs import Stubs
 from chat_gateway.deletion import AgentDeletion
@@ -38,6 +39,8 @@ class HttpSettings:
     """Chat completions at once, counted from before their bodies are read; one more is refused."""
     access_log: bool = False
     """Log a line for each chat completion, too."""
+    issuers: tuple[OidcIssuer, ...] = ()
+    """Identity providers whose tokens are accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +56,5 @@ class Dependencies:
     settings: HttpSettings
     registry: CollectorRegistry
     tool_servers: ToolServerTests
+    authenticated: bool = False
+    """Whether credentials are required."""

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from chat_gateway.http_edge.admin.access.caller import AuthJson, CallerJson, IssuerJson
 from chat_gateway.http_edge.admin.access.schema import (
     ApiKeyJson,
     ApiKeyLimitsJson,
@@ -22,6 +23,7 @@ from chat_gateway.http_edge.admin.agents.schema import (
     TemplateJson,
     UndeleteJson,
 )
+from chat_gateway.http_edge.admin.completions.preview import PromptJson, PromptMessage
 from chat_gateway.http_edge.admin.completions.schema import (
     CompletionDeleted,
     CompletionList,
@@ -72,6 +74,8 @@ REQUESTS: Final = [
 ]
 ANSWERS: Final = [
     ChatCompletion,
+    PromptJson,
+    PromptMessage,
     EmbeddingList,
     StoredCompletion,
     CompletionList,
@@ -79,6 +83,9 @@ ANSWERS: Final = [
     StoredMessage,
     MessageList,
     ErrorBody,
+    AuthJson,
+    IssuerJson,
+    CallerJson,
     AgentJson,
     RevisionJson,
     ComparisonJson,

@@ -9,6 +9,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.routes import HTTPRoute
 
 from access.caller import CHAT
+from chat_gateway.http_edge.admin.completions.preview import PREVIEW_PATH, preview_operation
 from chat_gateway.http_edge.admin.described_schemas import (
     ANSWERS,
     BODIES,
@@ -53,7 +54,7 @@ def document(app: Litestar) -> bytes:
     """Returns the JSON document of all routes; that credentials are needed, only where they are."""
     whole = app.openapi_schema.to_schema()
     whole["paths"] = {path.replace(f"/{VERB}", ":"): item for path, item in whole["paths"].items()}
-    openai = {CHAT_PATH: chat_operation(), EMBEDDINGS_PATH: embeddings_operation()}
+    openai = {CHAT_PATH: chat_operation(), PREVIEW_PATH: preview_operation(), EMBEDDINGS_PATH: embeddings_operation()}
     for path, operation in openai.items():
         whole["paths"].setdefault(path, {})["post"] = operation
     _, schemas = msgspec.json.schema_components([*REQUESTS, *ANSWERS], ref_template=SCHEMA_REF)

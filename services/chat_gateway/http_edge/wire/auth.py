@@ -24,6 +24,9 @@ from servicekit.errors import InvalidArgument, StartupError, Violation
 OPEN: Final = ""
 """The scope of routes that need no credentials."""
 
+ANY_CREDENTIALS: Final = "any"
+"""The scope of routes that need credentials, whatever these may do."""
+
 FRAMEWORK_PATH: Final = "/internal-schema"
 """Where the framework would serve its own description of the routes. It is never served."""
 
@@ -53,7 +56,8 @@ class Authorizer:
         caller = self._authenticator.known(credential)
         if caller is None:
             caller = await self._authenticator.caller_of(credential, source)
-        require(caller, scope)
+        if scope != ANY_CREDENTIALS:
+            require(caller, scope)
         set_current(caller)
         note_user_token(caller, credential)
         return caller

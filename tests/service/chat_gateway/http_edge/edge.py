@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from access.authenticator import Authenticator
 from chat_gateway.clients.stubs import make_stubs
 from chat_gateway.http_edge.app import build_app
+from chat_gateway.http_edge.console.files import ConsoleFiles
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.wire.connections import ConnectionLimits
 from chat_gateway.http_edge.wire.protocol import HEAD_TIMEOUT
@@ -242,6 +243,7 @@ async def running_edge(
     limits: ConnectionLimits | None = None,
     authenticator: Authenticator | None = None,
     cors_origins: Sequence[str] = (),
+    console: ConsoleFiles | None = None,
 ) -> AsyncIterator[Edge]:
     """Serves the edge on any free port."""
     async with contextlib.AsyncExitStack() as stack:
@@ -260,6 +262,7 @@ async def running_edge(
             authenticator=authenticator,
             registry=registry,
             tool_servers=tests,
+            console=console,
         )
         serving = http_serving(
             app,

@@ -9,6 +9,7 @@ from tests.service.chat_gateway.http_edge.edge import Edge, running_edge
 
 ROUTES = {
     ("post", "/v1/chat/completions"),
+    ("post", "/v1/chat/completions:preview"),
     ("post", "/v1/agents"),
     ("get", "/v1/agents"),
     ("get", "/v1/agents/{agent_id}"),
@@ -45,6 +46,8 @@ ROUTES = {
     ("post", "/v1/users:export"),
     ("post", "/v1/users:erase"),
     ("post", "/v1/projects"),
+    ("get", "/v1/auth"),
+    ("get", "/v1/caller"),
     ("get", "/v1/projects"),
     ("delete", "/v1/projects/{project_id}"),
     ("post", "/v1/api_keys"),

@@ -32,9 +32,11 @@ class ChatCompletions:
             body = await exchange.body()
             headers = read_turn_headers(context.headers)
             if is_large(body):
-                chat, request = await asyncio.to_thread(_read, body, headers, caller, self._settings.request_bounds)
+                chat, request = await asyncio.to_thread(
+                    read_request, body, headers, caller, self._settings.request_bounds
+                )
             else:
-                chat, request = _read(body, headers, caller, self._settings.request_bounds)
+                chat, request = read_request(body, headers, caller, self._settings.request_bounds)
             if chat.stream:
                 await exchange.stream(request, _chunks(chat))
             else:
@@ -49,9 +51,10 @@ def _chunks(chat: ChatCompletionRequest) -> CompletionChunks:
     return CompletionChunks(chat.model, include_usage=include_usage, choices=chat.n or 1)
 
 
-def _read(
+def read_request(
     body: bytes, headers: TurnHeaders, caller: Caller, bounds: RequestBounds
 ) -> tuple[ChatCompletionRequest, TurnRequest]:
+    """Returns a body, and the turn that it asks for. Raises every violation at once."""
     try:
         chat = decode_request(body)
     except MalformedBody as error:

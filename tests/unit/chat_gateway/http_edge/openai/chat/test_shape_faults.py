@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from access.caller import ANONYMOUS
-from chat_gateway.http_edge.openai.chat.handler import _read
+from chat_gateway.http_edge.openai.chat.handler import read_request
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletionRequest
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model.rules import DEFAULT_BOUNDS
@@ -19,7 +19,7 @@ USER = {"role": "user", "content": "hi"}
 def faults(**body: Any) -> list[str]:
     body = {"model": "support", "messages": [USER]} | body
     with pytest.raises(ServiceError) as refused:
-        _read(json.dumps(body).encode(), TurnHeaders(), ANONYMOUS, DEFAULT_BOUNDS)
+        read_request(json.dumps(body).encode(), TurnHeaders(), ANONYMOUS, DEFAULT_BOUNDS)
     assert refused.value.reason in ("INVALID_FIELD", "MALFORMED_BODY")
     return [violation.field for violation in refused.value.violations]
 
@@ -46,7 +46,7 @@ def test_what_is_required_is_said_beside_the_rest() -> None:
     for missing in body:
         given = {name: value for name, value in body.items() if name != missing} | {"stream": "yes"}
         with pytest.raises(ServiceError) as refused:
-            _read(json.dumps(given).encode(), TurnHeaders(), ANONYMOUS, DEFAULT_BOUNDS)
+            read_request(json.dumps(given).encode(), TurnHeaders(), ANONYMOUS, DEFAULT_BOUNDS)
         assert {violation.field for violation in refused.value.violations} == {missing, "stream"}
 
 
@@ -76,7 +76,7 @@ def test_fields_that_cannot_be_honoured_are_named(body: dict[str, Any], field: s
 def test_null_is_not_said_for_every_field() -> None:
     nulls = dict.fromkeys(OWN_FIELDS - {"model", "messages"})
     body = {"model": "support", "messages": [USER], "reasoning_effort": None} | nulls
-    _, request = _read(json.dumps(body).encode(), TurnHeaders(), ANONYMOUS, DEFAULT_BOUNDS)
+    _, request = read_request(json.dumps(body).encode(), TurnHeaders(), ANONYMOUS, DEFAULT_BOUNDS)
     assert request.extra == {}
     assert request.store is None
 

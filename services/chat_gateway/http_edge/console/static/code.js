@@ -1,0 +1,90 @@
+// @ts-check
+/** The same request as a program: curl, Python, grpcurl. */
+import { hasKey, projectName } from './api.js';
+import { html, useState } from './lib.js';
+import { Copy, Dialog } from './ui.js';
+
+const LONG = 2000;
+
+/** Pictures as the name of a file: a program that holds them can't be read. @param {any} value @returns {any} */
+function readable(value) {
+  if (typeof value === 'string' && value.startsWith('data:') && value.length > LONG) return `${value.slice(0, value.indexOf(',') + 1)}…`;
+  if (Array.isArray(value)) return value.map(readable);
+  if (value && typeof value === 'object') return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, readable(v)]));
+  return value;
+}
+
+/** @param {string} text */
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+/** @param {any} value @param {string} indent @returns {string} */
+function python(value, indent = '') {
+  const more = `${indent}    `;
+  if (value === null || value === undefined) return 'None';
+  if (typeof value === 'boolean') return value ? 'True' : 'False';
+  if (Array.isArray(value)) return `[${value.map((one) => python(one, indent)).join(', ')}]`;
+  if (typeof value === 'object') return `{${Object.entries(value).map(([k, v]) => `${JSON.stringify(k)}: ${python(v, more)}`).join(', ')}}`;
+  return JSON.stringify(value);
+}
+
+/** @param {any} body */
+export function curl(body) {
+  const lines = [`curl -N ${location.origin}/v1/chat/completions`, "-H 'Content-Type: application/json'"];
+  if (hasKey()) lines.push('-H "Authorization: Bearer $PARLEY_API_KEY"');
+  if (projectName()) lines.push(`-H ${quoted(`X-Project-ID: ${projectName()}`)}`);
+  return [...lines, `-d ${quoted(JSON.stringify(readable(body)))}`].join(' \\\n  ');
+}
+
+/** @param {any} body */
+export function openai(body) {
+  const { model, messages = [], stream_options, stream, ...extra } = readable(body);
+  const key = hasKey() ? 'os.environ["PARLEY_API_KEY"]' : '"-"';
+  const more = projectName() ? `, default_headers={"X-Project-ID": ${JSON.stringify(projectName())}}` : '';
+  return `${hasKey() ? 'import os\n\n' : ''}from openai import OpenAI
+
+client = OpenAI(base_url="${location.origin}/v1", api_key=${key}${more})
+stream = client.chat.completions.create(
+    model=${JSON.stringify(model)},
+    messages=${python(messages, '    ')},
+    stream=True,
+    extra_body=${python(extra, '    ')},
+)
+for chunk in stream:
+    if chunk.choices:
+        print(chunk.choices[0].delta.content or "", end="", flush=True)`;
+}
+
+/** @param {any} message */
+function proto({ role, content, tool_call_id }) {
+  const parts = Array.isArray(content)
+    ? { parts: content.map((/** @type {any} */ one) => (one.type === 'text' ? { text: one.text } : { image_url: one.image_url })) }
+    : { content };
+  return { role: `ROLE_${role.toUpperCase()}`, ...parts, ...(tool_call_id ? { tool_call_id } : {}) };
+}
+
+/** @param {any} body */
+export function grpcurl(body) {
+  const { model, messages = [], approvals, session_id, user_id } = readable(body);
+  const [agent_id, revision] = model.split('@');
+  const input = {
+    ...(projectName() ? { project: projectName() } : {}), agent_id, ...(revision ? { agent_revision: revision } : {}),
+    ...(session_id ? { session_id } : {}), ...(user_id ? { user_id } : {}),
+    ...(messages.length ? { messages: messages.map(proto) } : {}), ...(approvals ? { approvals } : {}),
+  };
+  const plain = location.protocol === 'https:' ? '' : ' -plaintext';
+  const key = hasKey() ? ' -H "Authorization: Bearer $PARLEY_API_KEY"' : '';
+  return `grpcurl${plain}${key} \\\n  -d ${quoted(JSON.stringify({ input }))} \\\n  ${location.hostname}:50051 parley.chat.v1.ChatService/StreamComplete`;
+}
+
+const KINDS = { curl, Python: openai, grpcurl };
+
+/** @param {{body: any, onClose: () => void}} props */
+export function Code({ body, onClose }) {
+  const [kind, setKind] = useState(/** @type {keyof typeof KINDS} */ ('curl'));
+  const text = KINDS[kind](body);
+  return html`<${Dialog} title="The same by program" onClose=${onClose}>
+    <div class="row" role="group" aria-label="Language">${Object.keys(KINDS).map((one) => html`
+      <button class=${one === kind ? 'primary' : ''} aria-pressed=${one === kind} onClick=${() => setKind(/** @type {any} */ (one))}>${one}</button>`)}
+      <${Copy} text=${text} /></div>
+    <pre tabindex="0"><code>${text}</code></pre><//>`;
+}

@@ -1,0 +1,108 @@
+// @ts-check
+/** What every component uses: preact with htm, loading, text that is safe to show, times. */
+import { Fragment, h, render } from './vendor/preact.js';
+import { useCallback, useEffect, useMemo, useRef, useState } from './vendor/hooks.js';
+import htm from './vendor/htm.js';
+
+export const html = htm.bind(h);
+export { Fragment, render, useCallback, useEffect, useMemo, useRef, useState };
+
+/**
+ * Loads something when `deps` change; what an earlier load finds is dropped.
+ * @param {(signal: AbortSignal) => Promise<any>} load
+ * @param {any[]} deps
+ */
+export function useLoad(load, deps) {
+  const [state, setState] = useState({ data: undefined, error: undefined, loading: true });
+  const [count, setCount] = useState(0);
+  useEffect(() => {
+    const aborter = new AbortController();
+    setState((old) => ({ ...old, loading: true }));
+    load(aborter.signal).then(
+      (data) => aborter.signal.aborted || setState({ data, error: undefined, loading: false }),
+      (error) => aborter.signal.aborted || setState({ data: undefined, error, loading: false }),
+    );
+    return () => aborter.abort();
+  }, [...deps, count]);
+  return { ...state, reload: () => setCount((n) => n + 1) };
+}
+
+/** Calls back every so many milliseconds while the page is looked at. @param {() => void} act @param {number} ms */
+export function useEvery(act, ms) {
+  const last = useRef(act);
+  last.current = act;
+  useEffect(() => {
+    const timer = setInterval(() => document.hidden || last.current(), ms);
+    return () => clearInterval(timer);
+  }, [ms]);
+}
+
+const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+
+/** Text with control characters (ANSI, overrides of direction) made visible. @param {unknown} value */
+export function clean(value) {
+  return String(value ?? '').replace(CONTROL, (c) => {
+    const code = c.charCodeAt(0);
+    return code < 0x20 ? String.fromCharCode(0x2400 + code) : `[U+${code.toString(16).toUpperCase().padStart(4, '0')}]`;
+  });
+}
+
+/** The same, cut to a length. @param {unknown} value @param {number} max */
+export function short(value, max = 200) {
+  const text = String(value ?? '');
+  return clean(text.length > max ? `${text.slice(0, max)}…` : text);
+}
+
+/** @param {unknown} value */
+export const pretty = (value) => JSON.stringify(value, null, 2);
+
+/** Arguments of a tool as people read them; text that is no JSON as it is. @param {string} text */
+export function prettyJson(text) {
+  try {
+    return text.length < 100_000 ? pretty(JSON.parse(text)) : text;
+  } catch {
+    return text;
+  }
+}
+
+/** @param {number | null | undefined} ms */
+export function duration(ms) {
+  if (ms == null) return '–';
+  return ms < 1000 ? `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
+}
+
+/** @param {string | undefined} text RFC 3339 */
+export function ago(text) {
+  const at = text ? Date.parse(text) : NaN;
+  if (Number.isNaN(at)) return '–';
+  const seconds = Math.round((Date.now() - at) / 1000);
+  const size = Math.abs(seconds);
+  const units = [['day', 86400], ['hour', 3600], ['minute', 60], ['second', 1]];
+  const [unit, length] = /** @type {[Intl.RelativeTimeFormatUnit, number]} */ (units.find(([, n]) => size >= n) ?? units[3]);
+  return new Intl.RelativeTimeFormat('en', { numeric: 'auto' }).format(-Math.trunc(seconds / length), unit);
+}
+
+/** Where the page is: `#/agents/hello?tab=x` is `{parts: ['agents', 'hello'], query}`. */
+export function place() {
+  const [path, query = ''] = location.hash.replace(/^#\/?/, '').split('?');
+  const parts = path.split('/').filter(Boolean).map((part) => {
+    try {
+      return decodeURIComponent(part);
+    } catch {
+      return part;
+    }
+  });
+  return { parts, query: new URLSearchParams(query) };
+}
+
+/** @param {...string} parts */
+export const link = (...parts) => `#/${parts.map(encodeURIComponent).join('/')}`;
+
+/** @param {string} name @param {string} text @param {string} [type] */
+export function download(name, text, type = 'application/json') {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  const anchor = document.createElement('a');
+  Object.assign(anchor, { href: url, download: name });
+  anchor.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}

@@ -1,0 +1,123 @@
+// @ts-check
+/** The parts that pages are made of. */
+import { ago, clean, html, short, useEffect, useRef, useState } from './lib.js';
+
+let ids = 0;
+/** @param {string} prefix */
+const useId = (prefix) => useRef(`${prefix}-${++ids}`).current;
+
+/** @param {{label: string, error?: string, hint?: any, children?: any, wide?: boolean, input: (attributes: any) => any}} props */
+export function Field({ label, error, hint, wide, input }) {
+  const id = useId('field');
+  const describes = [hint && `${id}-hint`, error && `${id}-error`].filter(Boolean).join(' ') || undefined;
+  return html`<div class=${`field${wide ? ' wide' : ''}`}>
+    <label for=${id}>${label}</label>
+    ${input({ id, 'aria-describedby': describes, 'aria-invalid': error ? 'true' : undefined })}
+    ${hint && html`<span class="hint" id=${`${id}-hint`}>${hint}</span>`}
+    ${error && html`<span class="wrong" id=${`${id}-error`}>${clean(error)}</span>`}
+  </div>`;
+}
+
+/** @param {{label: string, value: any, onInput: (value: string) => void, [name: string]: any}} props */
+export function Text({ label, value, onInput, error, hint, wide, lines, ...more }) {
+  return html`<${Field} ...${{ label, error, hint, wide }} input=${(/** @type {any} */ attributes) => (lines
+    ? html`<textarea ...${attributes} ...${more} rows=${lines} dir="auto" value=${value ?? ''} onInput=${(/** @type {any} */ e) => onInput(e.target.value)} />`
+    : html`<input ...${attributes} ...${more} dir="auto" value=${value ?? ''} onInput=${(/** @type {any} */ e) => onInput(e.target.value)} />`)} />`;
+}
+
+/** @param {{label: string, value: any, options: (string | [string, string])[], onInput: (value: string) => void, [name: string]: any}} props */
+export function Select({ label, value, options, onInput, error, hint, wide }) {
+  const pairs = options.map((one) => (Array.isArray(one) ? one : [one, one || '–']));
+  if (value && !pairs.some(([one]) => one === value)) pairs.push([value, value]);
+  return html`<${Field} ...${{ label, error, hint, wide }} input=${(/** @type {any} */ attributes) => html`
+    <select ...${attributes} value=${value ?? ''} onChange=${(/** @type {any} */ e) => onInput(e.target.value)}>
+      ${pairs.map(([one, text]) => html`<option value=${one} selected=${one === (value ?? '')}>${short(text, 80)}</option>`)}
+    </select>`} />`;
+}
+
+/** @param {{label: string, value: boolean, onInput: (value: boolean) => void}} props */
+export const Check = ({ label, value, onInput }) => html`<label class="check">
+  <input type="checkbox" checked=${value} onChange=${(/** @type {any} */ e) => onInput(e.target.checked)} /> ${label}</label>`;
+
+/** @param {{error: any}} props */
+export function Problem({ error }) {
+  if (!error) return null;
+  const fields = (error.violations ?? []).filter((/** @type {any} */ one) => one.field);
+  return html`<div class="notice bad" role="alert"><strong>${short(error.message, 1000)}</strong>
+    ${fields.length > 1 && html`<ul>${fields.map((/** @type {any} */ one) => html`<li><code>${clean(one.field)}</code> ${clean(one.description)}</li>`)}</ul>`}</div>`;
+}
+
+/** @param {{title: string, children?: any, action?: any}} props */
+export const Empty = ({ title, children, action }) => html`<div class="empty"><h2>${title}</h2><p>${children}</p>${action}</div>`;
+
+/** @param {{kind?: string, children?: any}} props */
+export const Badge = ({ kind = '', children }) => html`<span class=${`badge ${kind}`}>${children}</span>`;
+
+/** @param {{value?: string}} props */
+export const Time = ({ value }) => html`<time datetime=${value} title=${value}>${ago(value)}</time>`;
+
+/** Text of somebody else: in its own direction, cut, and whole on request. @param {{value: any, max?: number}} props */
+export function Said({ value, max = 4000 }) {
+  const [whole, setWhole] = useState(false);
+  const text = String(value ?? '');
+  if (text.length <= max) return html`<bdi dir="auto" class="said">${clean(text)}</bdi>`;
+  return html`<bdi dir="auto" class="said">${whole ? clean(text) : short(text, max)}</bdi>
+    <button class="link" onClick=${() => setWhole(!whole)}>${whole ? 'Show less' : `Show all ${text.length.toLocaleString('en')} characters`}</button>`;
+}
+
+/** @param {{head: any[], rows: any[], label: string}} props */
+export const Table = ({ head, rows, label }) => html`<div class="scroll" tabindex="0" role="region" aria-label=${label}><table>
+  <thead><tr>${head.map((one) => html`<th scope="col">${one}</th>`)}</tr></thead>
+  <tbody>${rows}</tbody></table></div>`;
+
+/** @param {{tabs: [string, string][], current: string, label: string}} props */
+export const Tabs = ({ tabs, current, label }) => html`<nav class="tabs" aria-label=${label}>
+  ${tabs.map(([name, href]) => html`<a href=${href} aria-current=${name === current ? 'page' : undefined}>${name}</a>`)}</nav>`;
+
+/** @param {{text: string, label?: string}} props */
+export function Copy({ text, label = 'Copy' }) {
+  const [done, setDone] = useState(false);
+  const copy = async () => {
+    await navigator.clipboard.writeText(text).then(() => setDone(true), () => {});
+    setTimeout(() => setDone(false), 1500);
+  };
+  return html`<button class="quiet" onClick=${copy}><span aria-live="polite">${done ? 'Copied' : label}</span></button>`;
+}
+
+/** @param {{title: string, onClose: () => void, children?: any}} props */
+export function Dialog({ title, onClose, children }) {
+  const element = useRef(/** @type {any} */ (null));
+  const id = useId('dialog');
+  useEffect(() => {
+    const dialog = element.current;
+    dialog.showModal();
+    return () => dialog.close();
+  }, []);
+  return html`<dialog ref=${element} aria-labelledby=${id} onCancel=${(/** @type {Event} */ e) => { e.preventDefault(); onClose(); }}>
+    <header><h2 id=${id}>${title}</h2><button class="quiet" aria-label="Close" onClick=${onClose}>✕</button></header>${children}</dialog>`;
+}
+
+/**
+ * A button that asks before it does something that can't be taken back.
+ * @param {{label: string, question: any, word?: string, act: () => Promise<any>, kind?: string}} props
+ */
+export function Confirm({ label, question, word = label, act, kind = 'quiet' }) {
+  const [open, setOpen] = useState(false);
+  const [error, setError] = useState(/** @type {any} */ (null));
+  const [busy, setBusy] = useState(false);
+  const go = async () => {
+    setBusy(true);
+    try {
+      await act();
+      setOpen(false);
+    } catch (problem) {
+      setError(problem);
+    }
+    setBusy(false);
+  };
+  return html`<button class=${kind} onClick=${() => { setError(null); setOpen(true); }}>${label}</button>
+    ${open && html`<${Dialog} title=${`${label}?`} onClose=${() => setOpen(false)}>
+      <p>${question}</p><${Problem} error=${error} />
+      <footer><button class="quiet" onClick=${() => setOpen(false)}>Cancel</button>
+        <button class="danger" disabled=${busy} onClick=${go}>${word}</button></footer><//>`}`;
+}

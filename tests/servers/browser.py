@@ -1,0 +1,76 @@
+"""Debian's chromium, driven by Playwright, and what a page of the console must never do."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, ViewportSize, sync_playwright
+
+from tests.conftest import NOT_RUN
+
+DESKTOP = ViewportSize(width=1280, height=860)
+PHONE = ViewportSize(width=390, height=844)
+WAIT_MS = 20_000
+# A violation of the policy (CSP) is a message of the console, too; a refused request is often the test's own.
+_EXPECTED = "Failed to load resource: the server responded with a status of"
+
+
+@dataclass
+class Watched:
+    """A page, and what went wrong in it: errors, violations of its policy, requests to elsewhere."""
+
+    page: Page
+    origin: str
+    wrong: list[str] = field(default_factory=list)
+    elsewhere: tuple[str, ...] = ()
+
+    def watch(self) -> None:
+        self.page.on("console", self._said)
+        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        self.page.on("request", self._asked)
+        self.page.on("dialog", lambda dialog: self.wrong.append(f"dialog: {dialog.message}"))
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not message.text.startswith(_EXPECTED):
+            self.wrong.append(f"{message.type}: {message.text}")
+
+    def _asked(self, request: Request) -> None:
+        if not request.url.startswith((self.origin, "data:", "blob:", *self.elsewhere)):
+            self.wrong.append(f"request to {request.url}")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Starts the machine's browser. Skips where there is none."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip(f"{NOT_RUN}there is no chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def console_page(
+    browser: Browser,
+    origin: str,
+    viewport: ViewportSize = DESKTOP,
+    *,
+    dark: bool = False,
+    elsewhere: tuple[str, ...] = (),
+) -> Iterator[Watched]:
+    """Opens a page in a context of its own; what went wrong in it fails the test at the end."""
+    context = browser.new_context(viewport=viewport, color_scheme="dark" if dark else "light", base_url=origin)
+    context.set_default_timeout(WAIT_MS)
+    watched = Watched(context.new_page(), origin, elsewhere=elsewhere)
+    watched.watch()
+    try:
+        yield watched
+        assert watched.wrong == []
+    finally:
+        context.close()

@@ -1,0 +1,43 @@
+"""The console's files: small, vendored as they are pinned, and without anything that its policy would refuse."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[4]
+STATIC = ROOT / "services/chat_gateway/http_edge/console/static"
+MAX_BYTES = 200 * 1000
+MAX_LINES = 200
+OWN = [path for path in STATIC.iterdir() if path.is_file()]
+
+
+def test_all_of_it_is_small() -> None:
+    assert sum(path.stat().st_size for path in STATIC.rglob("*") if path.is_file()) < MAX_BYTES
+    assert {path.name: lines for path in OWN if (lines := path.read_text().count("\n")) > MAX_LINES} == {}
+
+
+def test_libraries_are_the_ones_that_are_pinned_and_say_their_licence() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / ".ci/vendor_console.py", "--check"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    licences = (STATIC / "vendor/LICENSES.txt").read_text()
+    assert {name for name in ("preact", "htm", "uplot") if f"{name} " not in licences} == set()
+
+
+def test_nothing_is_asked_of_others_kept_or_made_into_markup() -> None:
+    forbidden = (
+        r"localStorage|innerHTML|outerHTML|insertAdjacentHTML|dangerouslySet|document\.cookie|\beval\(|new Function"
+    )
+    for path in OWN:
+        text = path.read_text()
+        assert re.findall(forbidden, text) == [], path.name
+        assert re.findall(r"(?:src|href)=[\"']?https?:", text) == [], path.name
+    index = (STATIC / "index.html").read_text()
+    assert re.findall(r"<script(?![^>]* src=)|<style|\son\w+=|\sstyle=", index) == []
+    names = set(re.findall(r"[\"']/console/([^\"']+)", index))
+    for path in OWN:
+        if path.suffix == ".js":
+            names |= set(re.findall(r"(?:from |import\()'\./([^']+)'", path.read_text()))
+    assert {name for name in names if not (STATIC / name).is_file()} == set()
