@@ -33,6 +33,7 @@ class Call:
     meta: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     cancelled: bool = False
+    request_id: object = None
 
 
 class Recorder:
@@ -47,7 +48,8 @@ class Recorder:
     def note(self, context: Context[Any, Any], tool: str, **arguments: Any) -> Call:
         """Records a call."""
         meta = context.request_context.meta or {}
-        call = Call(tool, arguments, dict(meta), {name.lower(): text for name, text in (context.headers or {}).items()})
+        headers = {name.lower(): text for name, text in (context.headers or {}).items()}
+        call = Call(tool, arguments, dict(meta), headers, request_id=context.request_context.request_id)
         self.calls.append(call)
         return call
 
@@ -159,7 +161,7 @@ class McpServerUnderTest:
         self.recorder = Recorder()
         self.port = port
         self._make = make
-        self._modern = modern
+        self.modern = modern
         self._json_response = json_response
         self._stateless = stateless
         self._server: uvicorn.Server | None = None
@@ -177,7 +179,7 @@ class McpServerUnderTest:
         app = _Eras(
             served.streamable_http_app(json_response=self._json_response, stateless_http=self._stateless),
             self.recorder,
-            modern=self._modern,
+            modern=self.modern,
         )
         # Of protocol TCP by name: asyncio leaves Nagle's algorithm on for connections of any other listener.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from chat_gateway.model.tools import ToolOutcome, ToolResult
 from chat_gateway.tools.credentials import Credentials
-from chat_gateway.tools.mcp_results import as_text
 from chat_gateway.tools.offered import Offer, offer, plain_text
 from chat_gateway.tools.results import failed
 from chat_gateway.tools.secrets import Redaction, redaction_of
@@ -158,7 +157,7 @@ class McpClient:
         if answer is None:
             return failed("the tool asks for input while it runs, which nobody here can give"), False
         outcome = ToolOutcome.ERROR if answer.is_error else ToolOutcome.OK
-        return ToolResult(as_text(answer.content, answer.structured_content), outcome), False
+        return ToolResult(answer.text, outcome), False
 
     async def _failure(
         self, sdk: ModuleType, error: Any, exchange: Any, session: "McpSession", options: CallOptions
@@ -171,7 +170,7 @@ class McpClient:
             return failed("the tool server ended the session", ToolOutcome.UNAVAILABLE), True
         if not exchange.received:
             return failed(f"the tool server {exchange.fault}", ToolOutcome.UNAVAILABLE), False
-        if error.code == sdk.types.REQUEST_TIMEOUT:
+        if exchange.late or error.code == sdk.types.REQUEST_TIMEOUT:
             return failed(f"the tool did not answer within {options.seconds:g} s", ToolOutcome.TIMEOUT), False
         if session.ended:
             await self._drop(session)

@@ -4,11 +4,13 @@ import asyncio
 import contextvars
 import json
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import aiohttp
 import httpx2
 
 from chat_gateway.tools.credentials import Credentials, CredentialsRefused
+from chat_gateway.tools.mcp_plain import CallAnswer, PlainCall, answer_of, learned
 from chat_gateway.tools.server import MAX_RESULT_BYTES
 from servicekit.egress import EgressDenied
 from servicekit.egress_http import GuardedClient
@@ -21,7 +23,9 @@ _NOTIFICATION_SECONDS = 2.0
 _HEAD_SECONDS = 30.0
 _DRAIN_SECONDS = 0.2
 _OURS = frozenset({"host", "content-length", "connection", "user-agent", "accept-encoding", "transfer-encoding"})
+_CODED = frozenset({"content-encoding", "transfer-encoding", "content-length"})
 _FAULT_CODE = -32098
+_SESSION_HEADER = "mcp-session-id"
 
 
 class Exchange:
@@ -38,9 +42,17 @@ class Exchange:
         self.refused_session = False
         """Whether it was refused together with its session: some servers say so by 400, and in words of their own."""
         self.fault = ""
+        self.late = False
+        """Whether the fault is that it did not answer within the call's time."""
         self.broken = False
         """Whether the fault is a connection that was lost."""
         self.denied: EgressDenied | None = None
+        self.request_id: int | None = None
+        """The id that the call's request has, where it is not left to the SDK."""
+        self.tool = ""
+        """The tool that is called; empty for a listing."""
+        self.handed_over: httpx2.Response | None = None
+        """The answer to a request that was made without the SDK, for the SDK to read."""
         self._response: aiohttp.ClientResponse | None = None
         self._waiting: asyncio.Timeout | None = None
 
@@ -76,6 +88,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         self._client = client
         self._headers = dict(headers)
         self._credentials = credentials
+        self._plain: dict[str, PlainCall] = {}
         self.fault = ""
         self.denied: EgressDenied | None = None
 
@@ -83,12 +96,72 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         body = await request.aread()
         call = exchange.get()
         asks = b'"id":' in body and b'"method":' in body
+        if call is not None and asks and call.handed_over is not None:
+            answer, call.handed_over = call.handed_over, None
+            answer.request = request
+            return answer
+        protocol = {name: value for name, value in request.headers.items() if name.lower() not in _OURS}
+        url = str(request.url)
+        response = await self._answered(request.method, url, protocol, body, call, asks)
+        if isinstance(response, httpx2.Response):
+            response.request = request
+            return response
+        if call is not None and call.tool and asks:
+            if _is_json(response) and (plain := learned(url, protocol, body)) is not None:
+                self._plain[call.tool] = plain
+            else:
+                self._plain.pop(call.tool, None)
+        return _for_sdk(response, call if asks else None, request, endless=request.method == "GET" and call is None)
+
+    def forget(self) -> None:
+        """Forgets how tools are called: they may have changed."""
+        self._plain.clear()
+
+    async def call_plainly(
+        self, call: Exchange, request_id: int, arguments: Mapping[str, Any], meta: Mapping[str, Any]
+    ) -> CallAnswer | None:
+        """Calls the exchange's tool without the SDK, by the request that it made for an earlier call of the same tool.
+
+        None: no such call was answered in plain JSON, or this one was not. In the latter case the call was made, and
+        its answer or failure is what the SDK gets for the request that it makes next in this exchange. Raises
+        `TimeoutError` at the exchange's deadline.
+        """
+        plain = self._plain.get(call.tool)
+        body = plain.body(request_id, arguments, meta) if plain is not None else None
+        if plain is None or body is None:
+            return None
+        call.request_id = request_id
+        response = await self._answered("POST", plain.url, plain.headers, body, call, asks=True)
+        if call.late:
+            raise TimeoutError
+        if isinstance(response, httpx2.Response):
+            call.handed_over = response
+            return None
+        if not _is_json(response):
+            self._plain.pop(call.tool, None)
+            call.handed_over = _for_sdk(response, call, None)
+            return None
+        try:
+            content = b"".join([part async for part in _Body(response, call, endless=False)])
+        except httpx2.StreamError as error:
+            if call.late:
+                raise TimeoutError from None
+            call.handed_over = httpx2.Response(200, headers=_headers(response), stream=_Broken(str(error)))
+            return None
+        if (answer := answer_of(content, request_id)) is None:
+            call.handed_over = httpx2.Response(200, headers=_headers(response), content=content)
+        return answer
+
+    async def _answered(
+        self, method: str, url: str, protocol: Mapping[str, str], body: bytes, call: Exchange | None, asks: bool
+    ) -> aiohttp.ClientResponse | httpx2.Response:
+        """Returns the head of what was answered, or the failure as an answer."""
         if call is not None:
             call.requests += 1
             if call.requests > MAX_REQUESTS:
                 return self._failed(call, "takes up its answer again and again")
         try:
-            response = await self._send(request, body, call, asks)
+            response = await self._send(method, url, protocol, body, call, asks)
         except CredentialsRefused as error:
             return self._failed(call, str(error), received=False)
         except EgressDenied as error:
@@ -97,37 +170,31 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
                 call.denied = error
             return self._failed(call, error.message, received=False)
         except TimeoutError:
+            if call is not None and asks:
+                call.late = True
             return self._failed(call, "did not answer in time")
         except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError):
             return self._failed(call, "can't be reached", received=False)
         except (aiohttp.ClientError, ValueError, OSError) as error:
             return self._failed(call, f"broke off the connection ({type(error).__name__})", broken=True)
-        self._note(call, response, has_session="mcp-session-id" in request.headers)
+        self._note(call, response, has_session=_SESSION_HEADER in protocol)
         if call is not None and asks:
             call.answers(response)
-        return httpx2.Response(
-            response.status,
-            headers=[(name, value) for name, value in response.headers.items() if name.lower() != "content-encoding"],
-            stream=_Body(response, call if asks else None, endless=request.method == "GET" and call is None),
-            request=request,
-        )
+        return response
 
     async def _send(
-        self, request: httpx2.Request, body: bytes, call: Exchange | None, asks: bool
+        self, method: str, url: str, protocol: Mapping[str, str], body: bytes, call: Exchange | None, asks: bool
     ) -> aiohttp.ClientResponse:
-        protocol = {name: value for name, value in request.headers.items() if name.lower() not in _OURS}
         for attempt in range(2):
             credentials = await self._credentials.headers()
             headers = {**self._headers, **protocol, **credentials, **(call.headers if call is not None else {})}
-            seconds = _HEAD_SECONDS if asks or request.method == "GET" else _NOTIFICATION_SECONDS
+            seconds = _HEAD_SECONDS if asks or method == "GET" else _NOTIFICATION_SECONDS
             async with asyncio.timeout(seconds) as time:
                 if call is not None and asks:
                     time.reschedule(call.deadline)
                     call.waits(time)
                 try:
-                    response = await self._client.send(
-                        request.method, str(request.url), headers=headers, body=body or None
-                    )
+                    response = await self._client.send(method, url, headers=headers, body=body or None)
                 finally:
                     if call is not None and asks:
                         call.waits(None)
@@ -163,6 +230,33 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         return httpx2.Response(503, headers={"content-type": "application/json"}, content=json.dumps(error).encode())
 
 
+def _is_json(response: aiohttp.ClientResponse) -> bool:
+    return response.status == 200 and response.content_type == "application/json"
+
+
+def _headers(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in response.headers.items() if name.lower() not in _CODED]
+
+
+def _for_sdk(
+    response: aiohttp.ClientResponse, call: Exchange | None, request: httpx2.Request | None, *, endless: bool = False
+) -> httpx2.Response:
+    return httpx2.Response(
+        response.status, headers=_headers(response), stream=_Body(response, call, endless=endless), request=request
+    )
+
+
+class _Broken(httpx2.AsyncByteStream):
+    """A body that could not be read."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        raise httpx2.StreamError(self._why)
+        yield b""
+
+
 class _Body(httpx2.AsyncByteStream):
     """A response's body within bounds of bytes and of the call's time. A stream of notifications has neither."""
 
@@ -184,6 +278,8 @@ class _Body(httpx2.AsyncByteStream):
                     self._fault(f"answers with more than {MAX_RESULT_BYTES >> 20} MiB")
                 yield part
         except TimeoutError:
+            if self._call is not None:
+                self._call.late = True
             self._fault("did not answer in time")
         except aiohttp.ClientError:
             if self._call is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,12 +17,17 @@ from mcp.client._transport import TransportStreams
 from mcp.client.session import ClientSession, IncomingMessage
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost, listen
+from mcp.shared.dispatcher import CallOptions
 from mcp.shared.exceptions import MCPError
+from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
+from mcp.shared.transport_context import TransportContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
 
 from chat_gateway.tools.credentials import Credentials
 from chat_gateway.tools.mcp_http import Exchange, GuardedTransport, exchange
+from chat_gateway.tools.mcp_plain import CallAnswer
+from chat_gateway.tools.mcp_results import as_text
 from chat_gateway.tools.offered import MAX_LISTED, OfferedTool
 from chat_gateway.tools.server import MAX_RESULT_BYTES, ServerUnavailable
 from servicekit.backoff import Backoff
@@ -35,6 +41,9 @@ MAX_PAGES = 256
 _CLOSE_SECONDS = 7.0
 """Longer than a command takes to be killed."""
 _REQUEST_SECONDS = 30.0
+_ABANDON_SECONDS = 5.0
+_FIRST_ID = 1 << 30
+"""Of the calls' requests; the SDK numbers its own from 1."""
 
 _RESULT: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAdapter(
     types.CallToolResult | types.InputRequiredResult
@@ -51,6 +60,8 @@ class Faults:
     def __init__(self, on_lost: Callable[[], None]) -> None:
         self.read: Callable[[], str] = str
         self.denied: Callable[[], EgressDenied | None] = lambda: None
+        self.transport: GuardedTransport | None = None
+        """What makes the session's requests, where it is HTTP."""
         self._on_lost = on_lost
 
     def lost(self, why: str) -> None:
@@ -70,6 +81,7 @@ def http_streams(client: GuardedClient, url: str, headers: Mapping[str, str], cr
         transport = GuardedTransport(client, headers, credentials)
         faults.read = lambda: transport.fault
         faults.denied = lambda: transport.denied
+        faults.transport = transport
         async with (
             httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False) as http,
             streamable_http_client(url, http_client=http, max_sse_event_size=2 * MAX_RESULT_BYTES) as opened,
@@ -91,6 +103,18 @@ def exchanging(seconds: float, headers: Mapping[str, str]) -> Iterator[Exchange]
         observed.close()
 
 
+class _Dispatcher(JSONRPCDispatcher[TransportContext]):
+    """The SDK's, whose requests have the id that their exchange says."""
+
+    async def send_raw_request(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None, **more: Any
+    ) -> dict[str, Any]:
+        observed = exchange.get()
+        if observed is not None and observed.request_id is not None and method == "tools/call":
+            opts = {**(opts or {}), "request_id": observed.request_id}
+        return await super().send_raw_request(method, params, opts, **more)
+
+
 class McpSession:
     """A session that one task opens, keeps and closes: cancel scopes must be left by the task that entered them.
 
@@ -103,6 +127,7 @@ class McpSession:
         self._closing = asyncio.Event()
         self._faults = Faults(self._closing.set)
         self._session: ClientSession | None = None
+        self._ids = itertools.count(_FIRST_ID)
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
         # In a context of its own: what one turn opens goes on for others.
@@ -127,6 +152,8 @@ class McpSession:
     async def tools(self) -> list[OfferedTool]:
         """Returns the tools of all pages, as far as they are within the bounds. Raises as the SDK does."""
         session = self._usable()
+        if self._faults.transport is not None:
+            self._faults.transport.forget()
         found: list[OfferedTool] = []
         cursor: str | None = None
         seen: set[str] = set()
@@ -141,16 +168,47 @@ class McpSession:
 
     async def call(
         self, name: str, arguments: Mapping[str, Any], meta: Mapping[str, Any], seconds: float
-    ) -> types.CallToolResult | None:
+    ) -> CallAnswer | None:
         """Calls a tool; None: it wants input while it runs. Raises as the SDK does; cancelling it tells the server."""
+        session, transport, exchanged = self._usable(), self._faults.transport, exchange.get()
+        if transport is not None and exchanged is not None:
+            exchanged.tool = name
+            request_id = next(self._ids)
+            try:
+                answer = await transport.call_plainly(exchanged, request_id, arguments, meta)
+            except asyncio.CancelledError:
+                await self._abandon(session, request_id)
+                raise
+            except TimeoutError:
+                await self._abandon(session, request_id)
+                raise MCPError(code=types.REQUEST_TIMEOUT, message="timed out") from None
+            if answer is not None:
+                return answer
+            seconds = max(exchanged.deadline - asyncio.get_running_loop().time(), 0.001)
+        return await self._call_by_sdk(session, name, arguments, meta, seconds)
+
+    async def _call_by_sdk(
+        self, session: ClientSession, name: str, arguments: Mapping[str, Any], meta: Mapping[str, Any], seconds: float
+    ) -> CallAnswer | None:
         # Not `call_tool`, which checks results against the server's own schemas, at a cost that they decide on.
         params = types.CallToolRequestParams(
             name=name, arguments=dict(arguments), _meta=cast("types.RequestParamsMeta", dict(meta))
         )
-        answer = await self._usable().send_request(
+        answer = await session.send_request(
             types.CallToolRequest(params=params), _RESULT, request_read_timeout_seconds=seconds
         )
-        return None if isinstance(answer, types.InputRequiredResult) else answer
+        if isinstance(answer, types.InputRequiredResult):
+            return None
+        return CallAnswer(as_text(answer.content, answer.structured_content), bool(answer.is_error))
+
+    async def _abandon(self, session: ClientSession, request_id: int) -> None:
+        """Tells a server of an older protocol that nobody waits; for one of a newer, the closed connection says so."""
+        if session.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            return
+        params = types.CancelledNotificationParams(request_id=request_id)
+        with contextlib.suppress(TimeoutError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async with asyncio.timeout(_ABANDON_SECONDS):
+                await session.send_notification(types.CancelledNotification(params=params))
 
     async def close(self) -> None:
         """Ends the session, within a bound of time. Idempotent."""
@@ -171,8 +229,7 @@ class McpSession:
             async with (
                 streams(faults) as (read, write),
                 ClientSession(
-                    read,
-                    write,
+                    dispatcher=_Dispatcher(read, write),
                     read_timeout_seconds=_REQUEST_SECONDS,
                     message_handler=self._heard,
                     client_info=types.Implementation(name="parley", version=release() or "0"),

@@ -4,8 +4,7 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,69 +19,9 @@ from chat_gateway.tools.toolbox import MAX_TOOLS
 from servicekit import traces
 from tests.servers.otlp_receiver import OtlpReceiver
 from tests.unit.chat_gateway.tools.opened import Room, opened_room
+from tests.unit.chat_gateway.tools.raw_server import Answer, RawServer, raw_server, result, tool
 
 SECRET = "planted-S3cret/with+odd&characters"
-Answer = Callable[[web.BaseRequest, dict[str, Any]], Awaitable[web.StreamResponse]]
-
-
-def result(message: dict[str, Any], value: Any) -> web.Response:
-    return web.json_response({"jsonrpc": "2.0", "id": message["id"], "result": value})
-
-
-def tool(name: str = "t", **fields: Any) -> dict[str, Any]:
-    return {"name": name, "inputSchema": {"type": "object"}, **fields}
-
-
-class RawServer:
-    """Speaks just as much MCP (2025-11-25) as a test gives it; `listing` and `calling` answer, `requests` are kept."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.requests: list[tuple[dict[str, Any], dict[str, str]]] = []
-        self.tools: list[Any] = [tool()]
-        self.listing: Answer = self._list
-        self.calling: Answer = self._call
-
-    def methods(self) -> list[str]:
-        return [str(message.get("method")) for message, _ in self.requests]
-
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.method != "POST":
-            return web.Response(status=405)
-        message = json.loads(await request.text())
-        self.requests.append((message, dict(request.headers)))
-        match message.get("method"):
-            case "server/discover":
-                error = {"code": -32601, "message": "Method not found"}
-                return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error})
-            case "initialize":
-                info = {"name": "raw", "version": "1"}
-                value = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
-                return result(message, value)
-            case "tools/list":
-                return await self.listing(request, message)
-            case "tools/call":
-                return await self.calling(request, message)
-        return web.Response(status=202)
-
-    async def _list(self, request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
-        return result(message, {"tools": self.tools})
-
-    async def _call(self, request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
-        return result(message, {"content": [{"type": "text", "text": "fine"}]})
-
-
-@asynccontextmanager
-async def raw_server() -> AsyncIterator[RawServer]:
-    served = RawServer()
-    runner = web.ServerRunner(web.Server(served.handle))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    served.url = f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
-    try:
-        yield served
-    finally:
-        await runner.cleanup()
 
 
 @pytest.fixture
@@ -96,6 +35,14 @@ async def room(server: RawServer) -> AsyncIterator[Room]:
     async with opened_room(list_ttl=3600, connect_timeout=30) as opened:
         opened.put("raw", server.url)
         yield opened
+
+
+@pytest.fixture(params=["by the SDK", "without the SDK"])
+async def calling(server: RawServer, room: Room, request: pytest.FixtureRequest) -> Room:
+    """The first call of a tool is made by the SDK; those that follow a plain answer are made without it."""
+    if request.param == "without the SDK":
+        await room.call("raw", "t")
+    return room
 
 
 def text_response(text: str, content_type: str = "application/json") -> Answer:
@@ -120,15 +67,15 @@ def text_response(text: str, content_type: str = "application/json") -> Answer:
         text_response("id: 1\nretry: 0\n\n", "text/event-stream"),
     ],
 )
-async def test_answers_that_are_no_mcp_are_errors_of_the_call(server: RawServer, room: Room, answer: Answer) -> None:
+async def test_answers_that_are_no_mcp_are_errors_of_the_call(server: RawServer, calling: Room, answer: Answer) -> None:
     server.calling = answer
-    got = await room.call("raw", "t", seconds=10)
+    got = await calling.call("raw", "t", seconds=10)
     assert got.outcome in (ToolOutcome.ERROR, ToolOutcome.UNKNOWN), got
     server.calling = server._call
-    assert (await room.call("raw", "t")).text == "fine"
+    assert (await calling.call("raw", "t")).text == "fine"
 
 
-async def test_an_endless_stream_is_cut(server: RawServer, room: Room) -> None:
+async def test_an_endless_stream_is_cut(server: RawServer, calling: Room) -> None:
     async def endless(request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
@@ -137,7 +84,7 @@ async def test_an_endless_stream_is_cut(server: RawServer, room: Room) -> None:
             await response.write(f"data: {json.dumps(event)}\n\n".encode())
 
     server.calling = endless
-    got = await room.call("raw", "t", seconds=30)
+    got = await calling.call("raw", "t", seconds=30)
     assert got.outcome is ToolOutcome.ERROR
     assert "more than 10 MiB" in got.text
 
@@ -190,13 +137,13 @@ async def test_one_server_s_names_are_told_from_another_s(server: RawServer, roo
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 502, 503])
-async def test_refusals_are_named_and_never_quoted(server: RawServer, room: Room, status: int) -> None:
+async def test_refusals_are_named_and_never_quoted(server: RawServer, calling: Room, status: int) -> None:
     async def refusing(request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
         return web.Response(status=status, text="a page about internals")
 
-    await room.listed(ServerTools("raw"))
+    await calling.listed(ServerTools("raw"))
     server.calling = refusing
-    got = await room.call("raw", "t")
+    got = await calling.call("raw", "t")
     assert got.outcome in (ToolOutcome.ERROR, ToolOutcome.UNKNOWN, ToolOutcome.UNAVAILABLE)
     assert "internals" not in got.text
 
@@ -253,14 +200,20 @@ async def test_a_planted_secret_is_in_no_output(
         for name, text in environment.items():
             monkeypatch.setenv(name, text)
         with traces.exporting("test"), capture_logs() as logged:
+            for list_ttl in (3600, 0):  # what is listed for every call is always called by the SDK
+                async with opened_room(secrets_dir=str(tmp_path), list_ttl=list_ttl) as room:
+                    room.put("raw", server.url, BearerAuth("key"))
+                    server.calling = server._call
+                    outputs.append(repr(await room.call("raw", "t")))
+                    for where in ("result", "failed", "error", "invalid", "wrong", "status", "redirect"):
+                        for form in FORMS:
+                            server.calling = echoing(form, where)
+                            with traces.span("execute_tool t"):
+                                outputs.append(repr(await room.call("raw", "t", max_result_bytes=1024)))
+                    outputs.append(generate_latest(room.registry).decode())
             async with opened_room(secrets_dir=str(tmp_path), list_ttl=0) as room:
                 room.put("raw", server.url, BearerAuth("key"))
                 await room.listed(ServerTools("raw"))
-                for where in ("result", "failed", "error", "invalid", "wrong", "status", "redirect"):
-                    for form in FORMS:
-                        server.calling = echoing(form, where)
-                        with traces.span("execute_tool t"):
-                            outputs.append(repr(await room.call("raw", "t", max_result_bytes=1024)))
                 for where in ("error", "invalid", "wrong", "status", "redirect"):
                     server.listing = echoing(str, where)
                     outputs.append(repr(await room.listed(ServerTools("raw"))))
@@ -295,17 +248,17 @@ async def test_a_call_carries_the_trace_that_it_is_part_of(server: RawServer, mo
     assert trace in headers["traceparent"]
 
 
-async def test_one_call_that_hangs_holds_up_no_other(server: RawServer, room: Room) -> None:
+async def test_one_call_that_hangs_holds_up_no_other(server: RawServer, calling: Room) -> None:
     async def hanging(request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
         if message["params"]["arguments"].get("hang"):
             await asyncio.sleep(60)
         return await server._call(request, message)
 
     server.calling = hanging
-    hung = [asyncio.create_task(room.call("raw", "t", '{"hang": true}', seconds=20)) for _ in range(20)]
+    hung = [asyncio.create_task(calling.call("raw", "t", '{"hang": true}', seconds=20)) for _ in range(20)]
     await asyncio.sleep(0)
-    assert (await room.call("raw", "t", seconds=15)).text == "fine"
+    assert (await calling.call("raw", "t", seconds=15)).text == "fine"
     for one in hung:
         one.cancel()
     await asyncio.gather(*hung, return_exceptions=True)
-    assert (await room.call("raw", "t", seconds=15)).text == "fine"
+    assert (await calling.call("raw", "t", seconds=15)).text == "fine"
