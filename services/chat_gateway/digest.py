@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from chat_gateway.model.parts import content_of
-from chat_gateway.model.turn import AudioPart, ImagePart, Message, Part, TextPart, TurnRequest
+from chat_gateway.model.turn import AudioPart, ImagePart, Message, Part, TextPart, Tool, TurnRequest
 from contract.enums import HistoryPolicy
 
 _LARGE_PART_BYTES = 64 * 1024
@@ -29,7 +29,7 @@ def request_digest(request: TurnRequest) -> bytes:
         msgspec.Raw(_encode_in_order([_message(message) for message in request.messages])),
         request.agent_revision,
         request.sampling,
-        request.tools,
+        [_tool(tool) for tool in request.tools],
         request.tool_choice,
         request.response_format,
     )
@@ -46,6 +46,12 @@ def _later(request: TurnRequest) -> dict[str, Any]:
         "extra": {name: value.hex() for name, value in request.extra.items()},
         "history": "" if request.history in (None, HistoryPolicy.MATCH) else request.history,
         "approvals": request.approvals,
+        "extra_of_messages": [
+            (index, message.extra, [part.extra for part in message.parts], [call.extra for call in message.tool_calls])
+            for index, message in enumerate(request.messages)
+            if message.extra or any(one.extra for one in (*message.parts, *message.tool_calls))
+        ],
+        "extra_of_tools": [tool.extra for tool in request.tools] if any(tool.extra for tool in request.tools) else (),
         "messages": [
             (index, message.reasoning, message.provider_data, [call.provider_data for call in message.tool_calls])
             for index, message in enumerate(request.messages)
@@ -67,9 +73,13 @@ def _message(message: Message) -> dict[str, Any]:
     }
 
 
+def _tool(tool: Tool) -> dict[str, Any]:
+    return {"name": tool.name, "description": tool.description, "parameters": tool.parameters, "strict": tool.strict}
+
+
 def _part(part: Part) -> Any:
     if isinstance(part, TextPart):
-        return part
+        return {"text": part.text}
     if part.kept is None or part.kept.size < _LARGE_PART_BYTES:
         content: Any = content_of(part)
     else:

@@ -161,7 +161,8 @@ def stream_message(data: bytes) -> None:
 
 def chat_body(data: bytes) -> None:
     with suppress(ServiceError):
-        to_turn_request(decode_request(data), TurnHeaders(), extra=extra_fields(data))
+        chat, nested = decode_request(data)
+        to_turn_request(chat, TurnHeaders(), extra=extra_fields(data), nested=nested)
 
 
 def stored_openapi(text: str) -> None:

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Iterable
+from itertools import islice
+from typing import Final
 
 from contract.fields import RESOURCE_ID_RULE
 from contract.reasons import Reason
-from servicekit.errors import Code, ServiceError, Violation
+from servicekit.errors import MAX_VIOLATIONS, Code, ServiceError, Violation
 
 _MAX_LISTED = 10
 _MAX_SHOWN = 200
 """Characters of what a caller named."""
+UNKNOWN_FIELD: Final = "is not a field that is understood here"
 
 
 class AgentNotFound(ServiceError):
@@ -229,16 +232,18 @@ class UnsupportedContent(ServiceError):
 
 
 class UnsupportedField(ServiceError):
-    """The provider does not take fields of the request, which would change nothing without a word."""
+    """Fields of the request are not taken, which would change nothing without a word: by the provider, or by Parley."""
 
     code = Code.INVALID_ARGUMENT
     reason = Reason.UNSUPPORTED_FIELD
 
     def __init__(self, provider: str, fields: Iterable[str]) -> None:
-        violations = [Violation(field, f"provider {provider!r} does not take it") for field in fields]
+        """`provider` is empty where the field would be Parley's own to understand."""
+        rule = f"provider {provider!r} does not take it" if provider else UNKNOWN_FIELD
+        violations = [Violation(field, rule) for field in islice(fields, MAX_VIOLATIONS)]
         super().__init__(
             "; ".join(f"{violation.field}: {violation.description}" for violation in violations),
-            metadata={"provider": provider},
+            metadata={"provider": provider} if provider else {},
             violations=violations,
         )
 

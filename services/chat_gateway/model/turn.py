@@ -49,6 +49,21 @@ class ProviderData:
 
 
 @value
+class Extra:
+    """What a caller says of a message, a part, a call or a tool beyond the contract: the provider's to understand.
+
+    It counts in the turn that brings it: no session keeps it, nor do stored turns.
+    """
+
+    json: bytes = b"{}"
+    """A JSON object: its fields beside those of the object, and in `function` and the like beside those of that."""
+    texts: tuple[tuple[str, "Extra | None"], ...] = ()
+    """The content of a message that is no user's, where the caller has it in parts of which one says more."""
+    place: str = field(default="", compare=False)
+    """Where the caller's request has the object, in the caller's words."""
+
+
+@value
 class ToolCall:
     """A call of a tool by the model; `arguments` is the model's JSON text, which may be invalid."""
 
@@ -56,6 +71,7 @@ class ToolCall:
     name: str
     arguments: str
     provider_data: ProviderData | None = None
+    extra: Extra | None = None
 
 
 @value
@@ -63,6 +79,7 @@ class TextPart:
     """Text among other parts."""
 
     text: str
+    extra: Extra | None = None
 
 
 @value
@@ -86,6 +103,7 @@ class ImagePart:
     detail: str = ""
     kept: Kept | None = None
     place: str = field(default="", compare=False)
+    extra: Extra | None = None
 
 
 @value
@@ -96,6 +114,7 @@ class AudioPart:
     format: str
     kept: Kept | None = None
     place: str = field(default="", compare=False)
+    extra: Extra | None = None
 
 
 @value
@@ -107,6 +126,7 @@ class FilePart:
     name: str = ""
     kept: Kept | None = None
     place: str = field(default="", compare=False)
+    extra: Extra | None = None
 
 
 MediaPart: TypeAlias = ImagePart | AudioPart | FilePart
@@ -127,6 +147,7 @@ class Message:
     reasoning: str = ""
     """What the model thought before it answered."""
     provider_data: ProviderData | None = None
+    extra: Extra | None = None
 
 
 @value
@@ -167,6 +188,7 @@ class Tool:
     description: str = ""
     parameters: Mapping[str, Any] | None = None
     strict: bool = False
+    extra: Extra | None = None
 
 
 @value

@@ -1,15 +1,19 @@
 """Fields of a chat completion that have no place of their own in a call, for kinds that have other words for them."""
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import Any, Final
 
 import msgspec
 
 from chat_gateway.model.errors import UnsupportedField
+from chat_gateway.model.turn import Extra
 from chat_gateway.providers.provider import ModelCall
 from servicekit.errors import Violations
 
 _decode = msgspec.json.Decoder().decode
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_INNER: Final = frozenset({"extra_content", "file", "function", "image_url", "input_audio"})
+_MAX_NAME: Final = 100
 
 
 class Extras:
@@ -46,3 +50,50 @@ class Extras:
             self._found.add(name, f"must be one of {', '.join(words)}")
             return ""
         return value
+
+
+class Beside:
+    """What the caller says of messages, parts, calls and tools beyond the contract, written beside what we say of them.
+
+    `unknown` are the places, in the request, of what is not among the known fields; None: all are known.
+    """
+
+    def __init__(self, known: Collection[str] | None = None) -> None:
+        self.unknown: list[str] = []
+        self.used = False
+        """Whether anything was put."""
+        self._known = known
+
+    def put(self, said: dict[str, Any], extra: Extra | None) -> dict[str, Any]:
+        """Returns an object with its other fields; none goes before what it says itself."""
+        return said if extra is None else self._merged(said, extra.json, extra.place)
+
+    def check(self, provider: str, unwritten: ModelCall | None = None) -> None:
+        """Raises `UnsupportedField` with all that is unknown, of what was put and of a call none of which was."""
+        for extra in _extras_of(unwritten) if unwritten is not None else ():
+            self.put({}, extra)
+        if self.unknown:
+            raise UnsupportedField(provider, self.unknown)
+
+    def _merged(self, said: dict[str, Any], fields: bytes, place: str) -> dict[str, Any]:
+        out = dict(said)
+        for name, value in _fields(fields).items():
+            inner = out.get(name, {}) if name in _INNER else None
+            if isinstance(inner, dict) and bytes(value)[:1] == b"{":
+                if more := self._merged(inner, bytes(value), f"{place}.{name}"):
+                    out[name] = more
+            elif self._known is not None and name not in self._known:
+                self.unknown.append(f"{place}.{name[:_MAX_NAME]}")
+            else:
+                out.setdefault(name, value)
+                self.used = True
+        return out
+
+
+def _extras_of(call: ModelCall) -> Iterator[Extra | None]:
+    for message in call.messages:
+        if message.extra is not None:
+            yield message.extra
+            yield from (more for _, more in message.extra.texts)
+        yield from (one.extra for one in (*message.parts, *message.tool_calls))
+    yield from (tool.extra for tool in call.tools)

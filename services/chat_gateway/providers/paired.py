@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Final
 
-from chat_gateway.model.turn import Message, ToolCall
+from chat_gateway.model.turn import Extra, Message, ToolCall
 from contract.enums import Role
 from servicekit.values import value
 
+_BETWEEN_SYSTEM: Final = "\n\n"
 NO_RESULT: Final = "No result: the caller went on without running this tool."
 
 
@@ -31,12 +32,12 @@ class Utterance:
         return self.message is not None and self.message.role is Role.ASSISTANT
 
 
-def pair(messages: Sequence[Message]) -> tuple[list[str], list[Utterance]]:
-    """Returns the texts of the system messages, and everything else with each result right after its call.
+def pair(messages: Sequence[Message]) -> tuple[list[Message], list[Utterance]]:
+    """Returns the system messages, and everything else with each result right after its call.
 
     A result without a call becomes a text of the user, so that nothing that was said is lost.
     """
-    system = [text for message in messages if message.role is Role.SYSTEM and (text := message_text(message)).strip()]
+    system = [message for message in messages if message.role is Role.SYSTEM and message_text(message).strip()]
     out: list[Utterance] = []
     calls: tuple[ToolCall, ...] = ()
     results: dict[str, Message] = {}
@@ -71,11 +72,26 @@ def pair(messages: Sequence[Message]) -> tuple[list[str], list[Utterance]]:
 
 def one_system_message(messages: Sequence[Message]) -> list[Message]:
     """Returns the prompt with all its system messages as one at its head, for models whose template takes no other."""
-    texts = [message.content for message in messages if message.role is Role.SYSTEM]
-    if not texts or (len(texts) == 1 and messages[0].role is Role.SYSTEM):
+    system = [message for message in messages if message.role is Role.SYSTEM]
+    if not system or (len(system) == 1 and messages[0].role is Role.SYSTEM):
         return list(messages)
     rest = [message for message in messages if message.role is not Role.SYSTEM]
-    return [Message(Role.SYSTEM, "\n\n".join(texts)), *rest]
+    text = _BETWEEN_SYSTEM.join([message.content for message in system])
+    return [Message(Role.SYSTEM, text, extra=_joined_extra(system)), *rest]
+
+
+def _joined_extra(system: Sequence[Message]) -> Extra | None:
+    """Returns what callers say beyond the texts of several messages, each beside its own text."""
+    if not any(message.extra for message in system):
+        return None
+    texts: list[tuple[str, Extra | None]] = []
+    for number, message in enumerate(system):
+        own = list((message.extra and message.extra.texts) or ((message.content, None),))
+        own[-1] = (own[-1][0], own[-1][1] or message.extra)
+        if number:
+            own[0] = (_BETWEEN_SYSTEM + own[0][0], own[0][1])
+        texts += own
+    return Extra(texts=tuple(texts))
 
 
 def message_text(message: Message) -> str:

@@ -41,7 +41,7 @@ ADAPTERS: dict[str, Adapter] = {
 def asked(*parts: Any, role: str = "user") -> TurnRequest:
     """What the HTTP edge makes of a message with these parts, once it has passed the rules."""
     body = json.dumps({"model": "a", "messages": [{"role": role, "content": list(parts)}]}).encode()
-    request = to_turn_request(decode_request(body), TurnHeaders())
+    request = to_turn_request(decode_request(body)[0], TurnHeaders())
     check_turn_request(request)
     return request
 

@@ -110,7 +110,7 @@ def test_approvals_are_read_at_both_edges() -> None:
     body = b"""{"model": "a", "messages": [], "session_id": "s", "approvals":
         [{"tool_call_id": "a1", "approve": true}, {"tool_call_id": "a2", "approve": false, "note": "no"}]}"""
     approvals = (Approval("a1", True), Approval("a2", False, "no"))
-    assert to_turn_request(decode_request(body), TurnHeaders()).approvals == approvals
+    assert to_turn_request(decode_request(body)[0], TurnHeaders()).approvals == approvals
     given = [pb.Approval(tool_call_id="a1", approve=True), pb.Approval(tool_call_id="a2", note="no")]
     assert request_from_proto(pb.TurnInput(approvals=given), None).approvals == approvals
 

@@ -43,8 +43,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     Metadata: placeholder.
     """
     REASON_UNSUPPORTED_FIELD: _Reason.ValueType  # 17
-    """INVALID_ARGUMENT. The provider of the agent's model does not take a field of the request; `google.rpc.BadRequest`
-    names it. Metadata: provider.
+    """INVALID_ARGUMENT. A field of the request is not taken: by the provider of the agent's model, or by anybody;
+    `google.rpc.BadRequest` names each. Metadata: provider, where it is the provider's to take.
     """
     REASON_FIELD_NOT_OVERRIDABLE: _Reason.ValueType  # 18
     """INVALID_ARGUMENT. The request sets a field that the agent config does not let requests set (`requests.overridable`);
@@ -232,8 +232,8 @@ REASON_PLACEHOLDER_MISSING: Reason.ValueType  # 7
 Metadata: placeholder.
 """
 REASON_UNSUPPORTED_FIELD: Reason.ValueType  # 17
-"""INVALID_ARGUMENT. The provider of the agent's model does not take a field of the request; `google.rpc.BadRequest`
-names it. Metadata: provider.
+"""INVALID_ARGUMENT. A field of the request is not taken: by the provider of the agent's model, or by anybody;
+`google.rpc.BadRequest` names each. Metadata: provider, where it is the provider's to take.
 """
 REASON_FIELD_NOT_OVERRIDABLE: Reason.ValueType  # 18
 """INVALID_ARGUMENT. The request sets a field that the agent config does not let requests set (`requests.overridable`);

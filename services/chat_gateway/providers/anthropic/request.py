@@ -10,7 +10,7 @@ import msgspec
 from chat_gateway.model.parts import kind_of
 from chat_gateway.model.turn import AudioPart, FilePart, ImagePart, MediaPart, Message, Sampling, TextPart, Tool
 from chat_gateway.providers.anthropic.effort import EFFORTS, add_effort, check_thinking
-from chat_gateway.providers.extras import Extras
+from chat_gateway.providers.extras import Beside, Extras
 from chat_gateway.providers.generous import as_object
 from chat_gateway.providers.media import Untaken, inline
 from chat_gateway.providers.paired import NO_RESULT, Result, Utterance, message_text, pair
@@ -22,6 +22,8 @@ DEFAULT_MAX_TOKENS: Final = 4096
 """The API demands a limit; this is it where nobody says one."""
 
 _CACHED: Final = {"type": "ephemeral"}
+_BESIDE: Final = frozenset({"cache_control"})
+"""What callers may say of messages, parts, calls and tools beyond the contract."""
 _PICTURES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
 _BEGINNING: Final = {"type": "text", "text": "(The conversation began earlier.)"}
@@ -38,16 +40,15 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any], *
     extras = Extras(call, provider, _FIELDS, found)
     system, utterances = pair(call.messages)
     untaken = Untaken(provider)
-    messages = _Messages(provider, untaken)
+    beside = Beside(_BESIDE)
+    messages = _Messages(provider, untaken, beside)
     for utterance in utterances:
         messages.add(utterance)
     body: dict[str, Any] = {"max_tokens": DEFAULT_MAX_TOKENS, **extra_body, "model": call.model}
     body["messages"] = messages.finished()
     if system:
-        body["system"] = [{"type": "text", "text": text} for text in system]
-        # What an agent's prompts begin with is the same in every call: tools, then instructions.
-        body["system"][0]["cache_control"] = _CACHED
-    tools = [_tool(tool) for tool in call.tools]
+        body["system"] = [block for message in system for block in messages.system(message)]
+    tools = [beside.put(_tool(tool), tool.extra) for tool in call.tools]
     choice = _tool_choice(call.tool_choice) if call.tools else None
     if not tools and messages.tools:
         # A history with calls is refused without tools; `none` keeps the model from calling any.
@@ -55,8 +56,13 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any], *
         choice = {"type": "none"}
     if extras.parallel_tool_calls is False and call.tools and choice != {"type": "none"}:
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": True}
+    # What an agent's prompts begin with is the same in every call: tools, then instructions. A caller that says what is
+    # to be cached says all of it: there are four such places in a request.
+    if not beside.used:
+        for first in (body.get("system", ())[:1], tools[-1:]):
+            for block in first:
+                block["cache_control"] = _CACHED
     if tools:
-        tools[-1]["cache_control"] = _CACHED
         body["tools"] = tools
     if choice is not None:
         body["tool_choice"] = choice
@@ -67,15 +73,17 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any], *
         body["stream"] = True
     found.check()
     untaken.check()
+    beside.check(provider)
     return _encode(body)
 
 
 class _Messages:
     """Puts the messages together: roles take turns, ids are unique and of the API's form, no text is blank."""
 
-    def __init__(self, provider: str, untaken: Untaken) -> None:
+    def __init__(self, provider: str, untaken: Untaken, beside: Beside) -> None:
         self._provider = provider
         self._untaken = untaken
+        self._beside = beside
         self._out: list[dict[str, Any]] = []
         self._ids: dict[str, str] = {}
         self._used: set[str] = set()
@@ -110,18 +118,28 @@ class _Messages:
         blocks = self._content(message)
         if message.name and blocks:
             blocks.insert(0, {"type": "text", "text": f"[{message.name}]"})
-        return blocks
+        return self._marked(blocks, message)
+
+    def system(self, message: Message) -> list[dict[str, Any]]:
+        """Returns the blocks of a message that is instructions."""
+        return self._marked(self._texts(message), message)
+
+    def _texts(self, message: Message) -> list[dict[str, Any]]:
+        texts = (message.extra and message.extra.texts) or ((message_text(message), None),)
+        return [self._beside.put(block, more) for text, more in texts for block in _text_blocks(text)]
 
     def _content(self, message: Message) -> list[dict[str, Any]]:
         if not message.parts:
-            return _text_blocks(message_text(message))
+            return self._texts(message)
         blocks: list[dict[str, Any]] = []
         for part in message.parts:
-            if isinstance(part, TextPart):
-                blocks += _text_blocks(part.text)
-            else:
-                blocks.append(self._media(part))
+            of_part = _text_blocks(part.text) if isinstance(part, TextPart) else [self._media(part)]
+            blocks += [self._beside.put(block, part.extra) for block in of_part]
         return blocks
+
+    def _marked(self, blocks: list[dict[str, Any]], message: Message) -> list[dict[str, Any]]:
+        """What is said of a message is said of its last block."""
+        return [*blocks[:-1], self._beside.put(blocks[-1], message.extra)] if blocks else blocks
 
     def _media(self, part: MediaPart) -> dict[str, Any]:
         if isinstance(part, AudioPart):
@@ -150,18 +168,21 @@ class _Messages:
 
     def _result(self, result: Result) -> dict[str, Any]:
         block: dict[str, Any] = {"type": "tool_result", "tool_use_id": self._ids[result.call.id]}
-        content = _text_blocks(NO_RESULT) if result.message is None else self._content(result.message)
+        message = result.message
+        content = _text_blocks(NO_RESULT) if message is None else self._marked(self._content(message), message)
         return {**block, "content": content} if content else block
 
     def _model_blocks(self, message: Message) -> list[dict[str, Any]]:
         self._ids = {}
-        calls = [self._call(call.id, call.name, call.arguments) for call in message.tool_calls]
+        calls = [
+            self._beside.put(self._call(call.id, call.name, call.arguments), call.extra) for call in message.tool_calls
+        ]
         data = message.provider_data
         if data is not None and (data.kind, data.provider) == (KIND, self._provider):
             kept = _in_order(data.json, message_text(message), calls)
             if kept is not None:
-                return kept
-        return [*self._content(message), *calls]
+                return self._marked(kept, message)
+        return self._marked([*self._content(message), *calls], message)
 
     def _call(self, call_id: str, name: str, arguments: str) -> dict[str, Any]:
         plain = _NOT_IN_NAMES.sub("_", call_id)[:200] or "call"

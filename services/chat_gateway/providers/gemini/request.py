@@ -19,7 +19,7 @@ from chat_gateway.model.turn import (
     Tool,
     ToolCall,
 )
-from chat_gateway.providers.extras import Extras
+from chat_gateway.providers.extras import Beside, Extras
 from chat_gateway.providers.gemini.schema import translate
 from chat_gateway.providers.generous import as_object
 from chat_gateway.providers.media import Untaken, inline
@@ -58,7 +58,7 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any]) -
         contents.add(utterance, current=number > newest)
     body: dict[str, Any] = {**extra_body, "contents": contents.finished()}
     if system:
-        body["systemInstruction"] = {"parts": [{"text": text} for text in system]}
+        body["systemInstruction"] = {"parts": [{"text": message_text(message)} for message in system]}
     if extras.parallel_tool_calls is False and call.tools:
         found.add("parallel_tool_calls", f"can't be false for providers of kind {KIND}")
     if call.tools:
@@ -77,6 +77,7 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any]) -
         body["generationConfig"] = config
     found.check()
     untaken.check()
+    Beside(frozenset()).check(provider, call)
     return _encode(body)
 
 

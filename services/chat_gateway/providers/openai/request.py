@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from chat_gateway.model.errors import UnsupportedField
-from chat_gateway.model.turn import AudioPart, ImagePart, Message, Part, ProviderData, TextPart, Tool, ToolCall
+from chat_gateway.model.turn import AudioPart, Extra, ImagePart, Message, Part, ProviderData, TextPart, Tool, ToolCall
+from chat_gateway.providers.extras import Beside
 from chat_gateway.providers.openai.dialect import Dialect
 from chat_gateway.providers.paired import one_system_message
 from chat_gateway.providers.provider import ModelCall
@@ -47,7 +48,8 @@ _SHORT_ID_LENGTH = 9
 def encode_call(call: ModelCall, dialect: Dialect, provider: str, *, stream: bool) -> bytes:
     """Returns the request body of a call to the provider of that name."""
     messages = one_system_message(call.messages) if dialect.single_system else call.messages
-    write = _Writer(dialect, provider)
+    beside = Beside() if dialect.extra_fields else Beside(frozenset())
+    write = _Writer(dialect, provider, beside)
     body: dict[str, Any] = {"model": call.model, "messages": list(map(write.message, messages))}
     if stream:
         body["stream"] = True
@@ -55,35 +57,36 @@ def encode_call(call: ModelCall, dialect: Dialect, provider: str, *, stream: boo
             body["stream_options"] = {"include_usage": True}
     _add_sampling(body, call, dialect)
     if call.tools:
-        body["tools"] = [_tool_json(tool) for tool in call.tools]
+        body["tools"] = [_tool_json(tool, beside) for tool in call.tools]
         if call.tool_choice:
             body["tool_choice"] = _tool_choice_json(call.tool_choice)
         if call.parallel_tool_calls is not None:
             body["parallel_tool_calls"] = call.parallel_tool_calls
     if call.response_format is not None:
         body["response_format"] = call.response_format
-    if call.extra:
-        body.update(_extra(call, dialect, provider))
+    if call.extra or beside.unknown:
+        body.update(_extra(call, dialect, provider, beside))
     if dialect.extra_body:
         body = {**dialect.extra_body, **body}
     return _encode(body)
 
 
-def _extra(call: ModelCall, dialect: Dialect, provider: str) -> dict[str, msgspec.Raw]:
+def _extra(call: ModelCall, dialect: Dialect, provider: str, beside: Beside) -> dict[str, msgspec.Raw]:
     unknown = [] if dialect.extra_fields else [name for name in call.extra if name not in OPTIONAL_FIELDS]
-    if unknown:
-        raise UnsupportedField(provider, unknown)
+    if unknown or beside.unknown:
+        raise UnsupportedField(provider, unknown + beside.unknown)
     return {name: msgspec.Raw(value) for name, value in call.extra.items()}
 
 
 class _Writer:
     """Writes messages for one provider."""
 
-    __slots__ = ("_dialect", "_provider")
+    __slots__ = ("_beside", "_dialect", "_provider")
 
-    def __init__(self, dialect: Dialect, provider: str) -> None:
+    def __init__(self, dialect: Dialect, provider: str, beside: Beside) -> None:
         self._dialect = dialect
         self._provider = provider
+        self._beside = beside
 
     def message(self, message: Message) -> dict[str, Any]:
         role = message.role
@@ -91,14 +94,20 @@ class _Writer:
         if role is Role.SYSTEM:
             out["role"] = self._dialect.system_role
         if message.parts:
-            out["content"] = [_part_json(part) for part in message.parts]
+            out["content"] = [self._beside.put(_part_json(part), part.extra) for part in message.parts]
         if role is Role.ASSISTANT:
             self._add_answer(out, message)
         if message.tool_call_id:
             out["tool_call_id"] = self._call_id(message.tool_call_id)
         if message.name and self._dialect.names:
             out["name"] = message.name
-        return out
+        return out if message.extra is None else self._with_extra(out, message.extra)
+
+    def _with_extra(self, out: dict[str, Any], extra: Extra) -> dict[str, Any]:
+        texts = [self._beside.put({"type": "text", "text": text}, more) for text, more in extra.texts if text.strip()]
+        if texts:
+            out["content"] = texts
+        return self._beside.put(out, extra)
 
     def _add_answer(self, out: dict[str, Any], message: Message) -> None:
         if message.tool_calls:
@@ -120,7 +129,7 @@ class _Writer:
         }
         if call.provider_data is not None:
             out.update(self._kept(call.provider_data))
-        return out
+        return self._beside.put(out, call.extra)
 
     def _kept(self, data: ProviderData) -> dict[str, Any]:
         if data.kind != KIND or data.provider != self._provider:
@@ -150,7 +159,7 @@ def _part_json(part: Part) -> dict[str, Any]:
     return {"type": "file", "file": {name: value for name, value in said.items() if value}}
 
 
-def _tool_json(tool: Tool) -> dict[str, Any]:
+def _tool_json(tool: Tool, beside: Beside) -> dict[str, Any]:
     function: dict[str, Any] = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
@@ -158,7 +167,7 @@ def _tool_json(tool: Tool) -> dict[str, Any]:
         function["parameters"] = tool.parameters
     if tool.strict:
         function["strict"] = True
-    return {"type": "function", "function": function}
+    return beside.put({"type": "function", "function": function}, tool.extra)
 
 
 def _tool_choice_json(choice: str) -> Any:

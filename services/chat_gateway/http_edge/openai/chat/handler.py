@@ -56,7 +56,7 @@ def read_request(
 ) -> tuple[ChatCompletionRequest, TurnRequest]:
     """Returns a body, and the turn that it asks for. Raises every violation at once."""
     try:
-        chat = decode_request(body)
+        chat, nested = decode_request(body)
     except MalformedBody as error:
         raise all_faults(error, body, headers, caller, bounds) from None
-    return chat, to_turn_request(chat, headers, caller, extra_fields(body), bounds)
+    return chat, to_turn_request(chat, headers, caller, extra_fields(body), bounds, nested)

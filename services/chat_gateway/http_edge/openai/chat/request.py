@@ -9,51 +9,57 @@ import msgspec
 
 from access.binding import bound_user
 from access.caller import ANONYMOUS, Caller
+from chat_gateway.http_edge.openai.chat.messages import PART_FIELDS, to_message
+from chat_gateway.http_edge.openai.chat.nested_fields import (
+    NO_NESTED,
+    NestedFields,
+    extra_of,
+    strict_within,
+    unknown_to_all,
+    without_unknown,
+)
 from chat_gateway.http_edge.openai.chat.schema import (
     ChatCompletionRequest,
-    ChatMessage,
-    ContentPart,
-    ExtraContent,
-    InputFile,
     Tool,
-    ToolCall,
     ToolChoice,
 )
 from chat_gateway.http_edge.wire.auth import named_project
 from chat_gateway.http_edge.wire.bodies import check_free_form, check_width, decode
+from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
-from chat_gateway.model.errors import ModelNotFound
-from chat_gateway.model.parts import BASE64_RULE, known, wrong_base64
+from chat_gateway.model.errors import UNKNOWN_FIELD, ModelNotFound, UnsupportedField
 from chat_gateway.model.rules import DEFAULT_BOUNDS, MAX_CHOICES, RequestBounds, check_turn_request
 from chat_gateway.model.tools import Approval
-from contract.enums import BusyPolicy, HistoryPolicy, Role
+from contract.enums import BusyPolicy, HistoryPolicy
 from contract.fields import is_resource_id, is_user_id
 from servicekit.errors import InvalidArgument, MessageTooLarge, Violations
 
 MAX_USER_CHARACTERS: Final = 256
 
-_decoder = msgspec.json.Decoder(ChatCompletionRequest)
+_decoder = msgspec.json.Decoder(strict_within(ChatCompletionRequest))
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _KNOWN = frozenset(ChatCompletionRequest.__struct_fields__)
 _NO_EXTRA: Mapping[str, bytes] = {}
 
-_ROLES = {role.value: role for role in Role} | {"developer": Role.SYSTEM}
 _BUSY = {policy.value: policy for policy in BusyPolicy}
 _HISTORY = {policy.value: policy for policy in HistoryPolicy}
 _ON_DISCONNECT = {choice.value: choice for choice in model.OnDisconnect}
-_TEXT_PARTS: Final = ("text",)
-_PARTS: Final = {Role.USER: ("text", "image_url", "input_audio", "file"), Role.ASSISTANT: ("text", "refusal")}
-_MAX_SHOWN: Final = 100
 _DIGESTED_USER = re.compile("user-[0-9a-f]{64}")
 _DEFAULT_SAMPLING = model.Sampling()
 _NOTHING = (None,) * 7
 
 
-def decode_request(body: bytes) -> ChatCompletionRequest:
-    """Returns the body as a request. Raises `MalformedBody`."""
+def decode_request(body: bytes) -> tuple[ChatCompletionRequest, NestedFields]:
+    """Returns the body as a request, and what its objects say beyond their shapes. Raises `MalformedBody`."""
     check_width(body)
-    return decode(_decoder.decode, body)
+    try:
+        return decode(_decoder.decode, body), NO_NESTED
+    except MalformedBody as error:
+        known, nested = without_unknown(body, ChatCompletionRequest) if error.violations else (body, NO_NESTED)
+        if known is body:
+            raise
+        return decode(_decoder.decode, known), nested
 
 
 def extra_fields(body: bytes) -> Mapping[str, bytes]:
@@ -69,11 +75,13 @@ def to_turn_request(
     caller: Caller = ANONYMOUS,
     extra: Mapping[str, bytes] = {},
     bounds: RequestBounds = DEFAULT_BOUNDS,
+    nested: NestedFields = NO_NESTED,
 ) -> model.TurnRequest:
-    """Returns the requested turn, bound to `caller`, with what `extra_fields` returned.
+    """Returns the requested turn, bound to `caller`, with what `extra_fields` and `decode_request` returned.
 
     Raises `InvalidArgument` with every violation: of what can't be honoured, and of fields that contradict headers;
-    `ModelNotFound` where nothing but the model is wrong; `ProjectDenied` and `UserDenied`.
+    `ModelNotFound` where nothing but the model is wrong, and `UnsupportedField` where nothing is but fields that nobody
+    knows; `ProjectDenied` and `UserDenied`.
     """
     project = named_project(caller, headers.project)
     found = Violations()
@@ -95,7 +103,7 @@ def to_turn_request(
         project=project,
         agent_id=agent_id,
         agent_revision=revision,
-        messages=tuple([_message(message, i, found) for i, message in enumerate(chat.messages)]),
+        messages=tuple([to_message(message, i, found, nested) for i, message in enumerate(chat.messages)]),
         session_id=_agreed("session_id", chat.session_id, headers.session_id, found),
         user_id=bound_user(caller, _agreed("user_id", chat.user_id, headers.user_id, found) or opaque),
         session_must_exist=chat.session_must_exist is True,
@@ -106,7 +114,7 @@ def to_turn_request(
         request_id=headers.request_id,
         choices=chat.n or 1,
         sampling=_sampling(chat),
-        tools=_tools(chat.tools, found) if chat.tools else (),
+        tools=_tools(chat.tools, found, nested) if chat.tools else (),
         tool_choice=_tool_choice(chat.tool_choice, found) if chat.tool_choice else "",
         response_format=chat.response_format,
         extra=extra,
@@ -115,11 +123,16 @@ def to_turn_request(
         resumable=chat.resumable is True,
         approvals=tuple([Approval(one.tool_call_id, one.approve, one.note) for one in chat.approvals or ()]),
     )
+    unknown = unknown_to_all(nested) if nested else []
+    for path in unknown:
+        found.add(path, UNKNOWN_FIELD)
     is_no_agent = bool(agent_id) and not is_resource_id(agent_id)
     if found or is_no_agent:
         _check_the_rest(request, bounds, found)
     if is_no_agent and found.fields() == {"model"}:
         raise ModelNotFound(chat.model)
+    if unknown and found.fields() <= {*unknown}:
+        raise UnsupportedField("", unknown)
     found.check()
     if chat.response_format:
         check_free_form(chat.response_format, "response_format")
@@ -144,7 +157,6 @@ _SAMPLING = {"sampling.max_output_tokens": "max_completion_tokens"}
 _ITEM = re.compile(
     r"(?P<list>messages\[\d+\]\.(?:parts|tool_calls)|tools)(?P<index>\[\d+\])(?P<rest>(?:\.name|\.text|\.image_url|\.input_audio|\.file).*)"
 )
-_PART_FIELDS = {"file.data": "file.file_data", "file.id": "file.file_id", "file.name": "file.filename"}
 
 
 def param_of(field: str) -> str:
@@ -163,7 +175,7 @@ def param_of(field: str) -> str:
     if item["list"].endswith(("tools", "tool_calls")):
         return f"{item['list']}{item['index']}.function{item['rest']}"
     rest = item["rest"].removeprefix(".")
-    return f"{item['list'].removesuffix('parts')}content{item['index']}.{_PART_FIELDS.get(rest, rest)}"
+    return f"{item['list'].removesuffix('parts')}content{item['index']}.{PART_FIELDS.get(rest, rest)}"
 
 
 def named_agent(name: str, found: Violations) -> tuple[str, int]:
@@ -202,6 +214,8 @@ def _refuse_unsupported(chat: ChatCompletionRequest, found: Violations) -> None:
     _check_numbers(chat, found)
     if chat.stream_options is not None and not chat.stream:
         found.add("stream_options", "needs stream")
+    elif chat.stream_options is not None and chat.stream_options.include_obfuscation:
+        found.add("stream_options.include_obfuscation", "is not supported: chunks are not padded")
     for field in ("functions", "function_call"):
         if getattr(chat, field) is not None:
             found.add(field, "is not supported: use tools and tool_choice")
@@ -248,88 +262,7 @@ def _sampling(chat: ChatCompletionRequest) -> model.Sampling:
     )
 
 
-def _message(message: ChatMessage, index: int, found: Violations) -> model.Message:
-    role = _ROLES.get(message.role)
-    if role is None:
-        found.add(f"messages[{index}].role", "must be system, developer, user, assistant or tool")
-        role = Role.USER
-    content = message.content
-    if type(content) is str and not (message.tool_calls or message.reasoning_content or message.extra_content):
-        return model.Message(
-            role=role,
-            content=content,
-            tool_call_id=message.tool_call_id or "",
-            name=message.name or "",
-            refusal=message.refusal or "",
-        )
-    text, parts, refusal = _content(content, role, index, found)
-    return model.Message(
-        role=role,
-        content=text,
-        parts=parts,
-        tool_calls=tuple([_tool_call(call, index, i, found) for i, call in enumerate(message.tool_calls or ())]),
-        tool_call_id=message.tool_call_id or "",
-        name=message.name or "",
-        refusal=message.refusal or refusal,
-        reasoning=(message.reasoning_content or "") if role is Role.ASSISTANT else "",
-        provider_data=_provider_data(message.extra_content) if role is Role.ASSISTANT else None,
-    )
-
-
-def _provider_data(extra: ExtraContent | msgspec.UnsetType | None) -> model.ProviderData | None:
-    if not extra or extra.parley is None:
-        return None
-    kept = extra.parley
-    return model.ProviderData(kept.kind, kept.provider, bytes(kept.data))
-
-
-def _content(
-    content: str | list[ContentPart] | None, role: Role, index: int, found: Violations
-) -> tuple[str, tuple[model.Part, ...], str]:
-    """Text, parts and refusal of a message. Only users have parts; parts of others are joined to one text."""
-    if content is None or isinstance(content, str):
-        return content or "", (), ""
-    parts: list[model.Part] = []
-    refusal = ""
-    for number, part in enumerate(content):
-        where = f"messages[{index}].content[{number}]"
-        if part.type not in _PARTS.get(role, _TEXT_PARTS):
-            known = part.type[:_MAX_SHOWN]
-            found.add(f"{where}.type", f"{known!r} is not a part that a {role.value} message can have")
-        elif getattr(part, part.type) is None:
-            found.add(f"{where}.{part.type}", "is required")
-        elif part.text is not None and part.type == "text":
-            parts.append(model.TextPart(part.text))
-        elif part.refusal is not None and part.type == "refusal":
-            refusal += part.refusal
-        else:
-            parts.append(_media_part(part, where, found))
-    if role is Role.USER:
-        return "", tuple(parts), refusal
-    return "".join(part.text for part in parts if isinstance(part, model.TextPart)), (), refusal
-
-
-def _media_part(part: ContentPart, where: str, found: Violations) -> model.MediaPart:
-    said: model.MediaPart
-    if part.type == "image_url" and part.image_url is not None:
-        said = model.ImagePart(part.image_url.url, part.image_url.detail or "", place=where)
-    elif part.type == "input_audio" and part.input_audio is not None:
-        said = model.AudioPart(part.input_audio.data, part.input_audio.format, place=where)
-    else:
-        file = part.file or InputFile()
-        said = model.FilePart(file.file_data or "", file.file_id or "", file.filename or "", place=where)
-    if field := wrong_base64(said):
-        found.add(f"{where}.{_PART_FIELDS.get(field, field)}", BASE64_RULE)
-    return known(said)
-
-
-def _tool_call(call: ToolCall, index: int, number: int, found: Violations) -> model.ToolCall:
-    if call.type != "function":
-        found.add(f"messages[{index}].tool_calls[{number}].type", "must be function")
-    return model.ToolCall(call.id, call.function.name, call.function.arguments, _provider_data(call.extra_content))
-
-
-def _tools(tools: list[Tool], found: Violations) -> tuple[model.Tool, ...]:
+def _tools(tools: list[Tool], found: Violations, nested: NestedFields) -> tuple[model.Tool, ...]:
     converted = []
     for index, tool in enumerate(tools):
         function = tool.function
@@ -347,6 +280,7 @@ def _tools(tools: list[Tool], found: Violations) -> tuple[model.Tool, ...]:
                 description=function.description or "",
                 parameters=function.parameters,
                 strict=function.strict is True,
+                extra=extra_of(nested, f"tools[{index}]", ("function",)),
             )
         )
     return tuple(converted)

@@ -2,6 +2,7 @@
 
 Request fields that are not here are the provider's: they are passed on where its dialect takes them, and refused by
 name where it does not. Those that no turn can honour are here, so that using them is an error that names them.
+The same goes for fields within messages, parts, calls and tools; other objects have no fields of others.
 """
 
 from typing import Annotated, Any
@@ -132,9 +133,10 @@ class ToolApproval(msgspec.Struct):
 
 
 class StreamOptions(msgspec.Struct):
-    """How to stream."""
+    """How to stream. Chunks are never padded (`include_obfuscation`)."""
 
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class ChatCompletionRequest(msgspec.Struct):

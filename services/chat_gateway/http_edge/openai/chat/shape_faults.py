@@ -5,12 +5,13 @@ from typing import Any, Final
 import msgspec
 
 from access.caller import Caller
+from chat_gateway.http_edge.openai.chat.nested_fields import without_unknown
 from chat_gateway.http_edge.openai.chat.request import to_turn_request
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletionRequest, ChatMessage
 from chat_gateway.http_edge.wire.bodies import decode, wrong_shape
 from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
-from chat_gateway.model.errors import ModelNotFound
+from chat_gateway.model.errors import ModelNotFound, UnsupportedField
 from chat_gateway.model.rules import RequestBounds
 from servicekit.errors import InvalidArgument, Violations
 
@@ -32,7 +33,8 @@ def all_faults(
     if not first.violations:
         return first
     try:
-        said = decode(_fields, body)
+        known, nested = without_unknown(body, ChatCompletionRequest)
+        said = decode(_fields, known)
     except MalformedBody:
         return first
     found = Violations()
@@ -47,8 +49,8 @@ def all_faults(
         elif (value := _decoded(found, name, decoder, said[name])) is not None:
             good[name] = value
     try:
-        to_turn_request(ChatCompletionRequest(**good), headers, caller, bounds=bounds)
-    except (InvalidArgument, MalformedBody, ModelNotFound) as error:
+        to_turn_request(ChatCompletionRequest(**good), headers, caller, bounds=bounds, nested=nested)
+    except (InvalidArgument, MalformedBody, ModelNotFound, UnsupportedField) as error:
         for violation in error.violations:
             if violation.field not in found.fields():
                 found.add(violation.field, violation.description)

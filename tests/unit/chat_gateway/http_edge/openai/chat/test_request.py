@@ -24,7 +24,8 @@ USER = {"role": "user", "content": "Hi"}
 
 def turn(headers: dict[str, str] | None = None, **fields: Any) -> model.TurnRequest:
     body = {"model": "hello", "messages": [USER]} | fields
-    return to_turn_request(decode_request(json.dumps(body).encode()), TurnHeaders(**(headers or {})))
+    chat, nested = decode_request(json.dumps(body).encode())
+    return to_turn_request(chat, TurnHeaders(**(headers or {})), nested=nested)
 
 
 def violations(headers: dict[str, str] | None = None, **fields: Any) -> list[str]:
@@ -136,7 +137,7 @@ def test_openais_user_has_a_bound_and_binds_like_any() -> None:
     for other in ("bob", "Ada Lovelace"):
         body = json.dumps({"model": "a", "messages": [USER], "user": other}).encode()
         with pytest.raises(UserDenied):
-            to_turn_request(decode_request(body), TurnHeaders(), bound)
+            to_turn_request(decode_request(body)[0], TurnHeaders(), bound)
 
 
 @pytest.mark.parametrize("name", ["gpt-4.1", "Support", "openai/gpt-4o", "@cf/meta/llama", "Support@3", "gpt-4.1@x"])
@@ -158,7 +159,7 @@ def test_bounds_that_are_set_count_beside_other_faults() -> None:
     def fields(bounds: RequestBounds) -> list[str]:
         body = json.dumps({"model": "a", "messages": [USER] * 3, "n": 2}).encode()
         with pytest.raises(InvalidArgument) as caught:
-            to_turn_request(decode_request(body), TurnHeaders(), bounds=bounds)
+            to_turn_request(decode_request(body)[0], TurnHeaders(), bounds=bounds)
         return [violation.field for violation in caught.value.violations]
 
     assert fields(RequestBounds(2)) == ["n", "messages"]
@@ -181,7 +182,7 @@ def test_other_fields_are_the_providers_word_for_word() -> None:
     body = b'{"model": "a", "messages": [], "top_k": 4, "min_p":null, "thinking": {"type": "on"}, "logprobs": true}'
     extra = extra_fields(body)
     assert extra == {"logprobs": b"true", "thinking": b'{"type": "on"}', "top_k": b"4"}
-    chat = decode_request(body)
+    chat, _ = decode_request(body)
     assert to_turn_request(chat, TurnHeaders(), extra=extra).extra == extra
     assert extra_fields(b'{"model": "a", "messages": [], "seed": 1}') == {}
 
@@ -262,7 +263,7 @@ FIELDS = ["model", "messages", "stream", "stop", "tools", "tool_choice", "metada
 def test_no_json_is_anything_but_a_turn_or_a_named_error(fields: dict[str, Any]) -> None:
     body = json.dumps({"model": "hello", "messages": [USER]} | fields).encode()
     with contextlib.suppress(InvalidArgument, MalformedBody, ModelNotFound):
-        assert isinstance(to_turn_request(decode_request(body), TurnHeaders()), model.TurnRequest)
+        assert isinstance(to_turn_request(decode_request(body)[0], TurnHeaders()), model.TurnRequest)
 
 
 @given(st.binary(max_size=40))
@@ -273,10 +274,10 @@ def test_no_bytes_are_anything_but_a_request_or_a_named_error(body: bytes) -> No
 
 def test_messages_may_be_left_out_with_approvals_only() -> None:
     said = {"model": "hello", "session_id": "s", "approvals": [{"tool_call_id": "c1", "approve": True}]}
-    approving = to_turn_request(decode_request(json.dumps(said).encode()), TurnHeaders())
+    approving = to_turn_request(decode_request(json.dumps(said).encode())[0], TurnHeaders())
     check_turn_request(approving)
     assert (approving.messages, len(approving.approvals)) == ((), 1)
-    silent = to_turn_request(decode_request(b'{"model": "hello"}'), TurnHeaders())
+    silent = to_turn_request(decode_request(b'{"model": "hello"}')[0], TurnHeaders())
     with pytest.raises(InvalidArgument) as caught:
         check_turn_request(silent)
     assert [violation.field for violation in caught.value.violations] == ["messages"]
