@@ -8,7 +8,7 @@ import pytest
 
 from access.caller import ANONYMOUS
 from chat_gateway.digest import request_digest
-from chat_gateway.http_edge.openai.chat.handler import _read
+from chat_gateway.http_edge.openai.chat.handler import read_request
 from chat_gateway.http_edge.openai.chat.nested_fields import MAX_NESTED_BYTES
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model.errors import UnsupportedField
@@ -32,7 +32,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 def asked(messages: list[Any], **body: Any) -> TurnRequest:
     said = {"model": "support", "messages": messages} | body
-    return _read(json.dumps(said).encode(), TurnHeaders(), ANONYMOUS, DEFAULT_BOUNDS)[1]
+    return read_request(json.dumps(said).encode(), TurnHeaders(), ANONYMOUS, DEFAULT_BOUNDS)[1]
 
 
 def called(request: TurnRequest) -> ModelCall:
@@ -189,7 +189,7 @@ def test_they_are_bounded() -> None:
     assert refused.value.reason == "MALFORMED_BODY"
     deep = b'{"model": "a", "messages": [{"role": "user", "content": "x", "y": ' + b"[" * 5000 + b"]" * 5000 + b"}]}"
     with pytest.raises(ServiceError, match="JSON"):
-        _read(deep, TurnHeaders(), ANONYMOUS, DEFAULT_BOUNDS)
+        read_request(deep, TurnHeaders(), ANONYMOUS, DEFAULT_BOUNDS)
 
 
 @pytest.mark.parametrize("other", ["image_url", "input_audio", "file", "refusal"])
