@@ -8,7 +8,7 @@ from access.caller import ANONYMOUS, current, user_token
 from chat_gateway.aborts import Aborts
 from chat_gateway.admission import Admission, bounded, new_turn_id
 from chat_gateway.agents.agent import TurnContext
-from chat_gateway.agents.toolbox import StepSink, Toolbox, Toolboxes, ToolCaller
+from chat_gateway.agents.toolbox import CallMetrics, StepSink, Toolbox, Toolboxes, ToolCaller
 from chat_gateway.digest import request_digest
 from chat_gateway.instances import Instances
 from chat_gateway.journal import TurnJournal
@@ -70,6 +70,7 @@ class TurnRunner:
         toolboxes: Toolboxes | None = None,
         bounds: RequestBounds = DEFAULT_BOUNDS,
         parts: WindowParts | None = None,
+        call_metrics: CallMetrics | None = None,
     ) -> None:
         self._configs = configs
         self._instances = instances
@@ -80,7 +81,8 @@ class TurnRunner:
         self._admission = Admission(sessions, aborts, lease_times)
         self._metrics = metrics
         self._turn_timeout = turn_timeout
-        self._tools = ToolsOfTurns(toolboxes, self._run_called)
+        self._tools = ToolsOfTurns(toolboxes, self._run_called, call_metrics)
+        self._call_metrics = call_metrics
         self._bounds = bounds
         self._parts = parts
 
@@ -264,6 +266,7 @@ class TurnRunner:
             toolbox,
             sink=turn.sink,
             hand_over=partial(self._hand_over, turn, begun, 1),
+            calls=self._call_metrics,
         )
         if begun.awaiting or turn.request.approvals:
             context = replace(context, approvals=approved_calls(turn.request, begun))

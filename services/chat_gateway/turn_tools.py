@@ -1,13 +1,14 @@
 """The tools of one turn: those of tool servers, and the agents that it may call, as one toolbox."""
 
 import hashlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import msgspec
 
-from chat_gateway.agents.toolbox import ApprovedCall, Toolbox, Toolboxes, ToolCaller
+from chat_gateway.agents.toolbox import ApprovedCall, CallMetrics, Toolbox, Toolboxes, ToolCaller
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.answers import open_calls
 from chat_gateway.model.errors import AgentDepthExceeded, ApprovalUnknown
@@ -18,6 +19,7 @@ from chat_gateway.model.tools import (
     GatewayTool,
     ListedTools,
     ServerTools,
+    ToolKind,
     ToolOutcome,
     ToolResult,
     ToolsUnavailable,
@@ -58,8 +60,14 @@ RunCalled = Callable[[TurnRequest, CallChain], Awaitable[TurnOutcome]]
 class ToolsOfTurns:
     """Opens the tools of turns. `run_called` runs the turns of agents that turns call; without it nobody is called."""
 
-    def __init__(self, toolboxes: Toolboxes | None, run_called: RunCalled | None = None) -> None:
+    def __init__(
+        self,
+        toolboxes: Toolboxes | None,
+        run_called: RunCalled | None = None,
+        call_metrics: CallMetrics | None = None,
+    ) -> None:
         self._toolboxes = toolboxes
+        self._call_metrics = call_metrics
         self._run_called = run_called
 
     @asynccontextmanager
@@ -71,7 +79,9 @@ class ToolsOfTurns:
         servers = [tool for tool in config.tools if isinstance(tool, ServerTools)]
         uids = (*above.uids, config.uid) if above is not None else (config.uid,)
         chain = CallChain(uids, config.idle_ttl, config.max_lifetime)
-        called = _AgentTools(agents, self._run_called, config, caller, metadata, chain) if agents else None
+        called = None
+        if agents:
+            called = _AgentTools(agents, self._run_called, config, caller, metadata, chain, self._call_metrics)
         if not servers:
             yield _TurnToolbox(None, called)
         elif self._toolboxes is None:
@@ -169,6 +179,7 @@ class _AgentTools:
         caller: ToolCaller,
         metadata: Mapping[str, str],
         chain: CallChain,
+        call_metrics: CallMetrics | None,
     ) -> None:
         self.names = {agent.name or agent.agent_id: agent for agent in agents}
         self._run_called = run_called
@@ -176,6 +187,7 @@ class _AgentTools:
         self._caller = caller
         self._metadata = metadata
         self._chain = chain
+        self._call_metrics = call_metrics
 
     @property
     def listed(self) -> tuple[GatewayTool, ...]:
@@ -194,6 +206,17 @@ class _AgentTools:
 
     async def call(self, name: str, arguments: str, call_id: str) -> ToolResult:
         """Runs the agent's turn; what it fails with is a result. Raises `AgentDepthExceeded`: no answer helps there."""
+        begin, outcome = time.perf_counter(), ToolOutcome.UNKNOWN
+        try:
+            result = await self._call(name, arguments, call_id)
+            outcome = result.outcome
+            return result
+        finally:
+            if self._call_metrics is not None:
+                seconds = time.perf_counter() - begin
+                self._call_metrics.observe(ToolKind.AGENT, self.names[name].agent_id, outcome, seconds)
+
+    async def _call(self, name: str, arguments: str, call_id: str) -> ToolResult:
         assert self._run_called is not None, "only a turn calls"
         agent = self.names[name]
         try:

@@ -15,7 +15,7 @@ from access.peer_channel import as_service
 from access.rules import rules_of
 from chat_gateway.aborts import Aborts, AbortTimes
 from chat_gateway.admission import Admission
-from chat_gateway.agents.toolbox import Toolboxes
+from chat_gateway.agents.toolbox import CallMetrics, Toolboxes
 from chat_gateway.clients.config_client import ConfigClient
 from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.provider_publisher import ProviderPublisher
@@ -121,7 +121,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         tool_servers = _tool_servers(stack, settings, stubs)
         toolboxes = await stack.enter_async_context(_toolboxes(settings, tool_servers, background))
         tests = ToolServerProbe(tool_servers, toolboxes.servers)
-        core = await _core(stack, settings, stubs, session_channel, templates, toolboxes)
+        core = await _core(stack, settings, stubs, session_channel, templates, toolboxes, toolboxes.metrics)
         health = ProvidersHealth(core.providers)
         readiness = Readiness(config_channel, session_channel, core.configs, access.keys, health.report)
 
@@ -269,6 +269,7 @@ async def _core(
     session_channel: grpc.aio.Channel,
     templates: TemplateCatalog,
     toolboxes: Toolboxes,
+    call_metrics: CallMetrics,
 ) -> _Core:
     models = ModelMetrics()
     providers = await _providers(stack, settings, models)
@@ -308,6 +309,7 @@ async def _core(
         bounds=settings.request_bounds,
         toolboxes=toolboxes,
         parts=parts,
+        call_metrics=call_metrics,
     )
     turns = FinishingTurns(runner)
     stack.push_async_callback(turns.close)

@@ -22,7 +22,13 @@ from tests.servers.system import System
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "observability"
-NOT_METRICS = {"by", "le", "sum", "rate", "max", "min_over_time", "histogram_quantile", "label_values", "on"}
+NOT_METRICS = {"by", "le", "sum", "rate", "increase"} | {
+    "max",
+    "min_over_time",
+    "histogram_quantile",
+    "on",
+    "label_values",
+}
 OF_PROMETHEUS = {"up"}
 
 RULES = [rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from chat_gateway.agents.toolbox import NO_STEPS, ApprovedCall, Steps, StepSink, Toolbox
+from chat_gateway.agents.toolbox import NO_STEPS, ApprovedCall, CallMetrics, Steps, StepSink, Toolbox
 from chat_gateway.model.turn import Answer, Message, OnDelta, TurnRequest
 from servicekit.values import value
 
@@ -36,6 +36,8 @@ class TurnContext:
     sink: StepSink | None = None
     hand_over: HandOver | None = None
     """None in a preview, which calls no model."""
+    calls: CallMetrics | None = None
+    """What counts calls of a template's functions."""
 
 
 class Agent(Protocol):

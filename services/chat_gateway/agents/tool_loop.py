@@ -20,7 +20,7 @@ from chat_gateway.model.answers import open_calls
 from chat_gateway.model.errors import ProviderBadResponse, ToolCallsRepeated
 from chat_gateway.model.history import canonical_arguments
 from chat_gateway.model.rules import message_size, sizes
-from chat_gateway.model.tools import ToolOutcome, ToolResult
+from chat_gateway.model.tools import ToolKind, ToolOutcome, ToolResult
 from chat_gateway.model.turn import Answer, FinishReason, Message, OnDelta, ToolCall
 from chat_gateway.model.usage import added
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider
@@ -230,6 +230,8 @@ class _Loop:
                 span.set("error.type", found.outcome.value)
         message = Message(Role.TOOL, cut(found.text, most_bytes), tool_call_id=call.id)
         seconds = time.monotonic() - begin
+        if call.name in self._offer.functions and self._context.calls is not None:
+            self._context.calls.observe(ToolKind.FUNCTION, server, found.outcome, seconds)
         await self._events.ended(step, call, server, found.outcome, seconds, message, ends_step=ends_step)
         return message, found
 

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from chat_gateway.model.tools import CallFinished, CallStarted, ListedTools, ServerTools, ToolPolicy, ToolResult
+from chat_gateway.model.tools import (
+    CallFinished,
+    CallStarted,
+    ListedTools,
+    ServerTools,
+    ToolKind,
+    ToolOutcome,
+    ToolPolicy,
+    ToolResult,
+)
 from chat_gateway.model.turn import Message, ToolCall
 from chat_gateway.model.usage import NO_USAGE, Usage
 from servicekit.values import value
@@ -40,6 +49,14 @@ class Toolbox(Protocol):
         or the tool is idempotent. `call_id` goes with the call where its protocol has a place for it, so that a server
         can recognise a repeat. Raises nothing but cancellation, which also stops the call at the server where it can.
         """
+        ...
+
+
+class CallMetrics(Protocol):
+    """Counts calls of tools."""
+
+    def observe(self, kind: ToolKind, server: str, outcome: ToolOutcome, seconds: float) -> None:
+        """Records one call; `server` is the tool server or the agent."""
         ...
 
 

@@ -99,6 +99,15 @@ class ListedTools:
     unavailable: tuple[ToolsUnavailable, ...] = ()
 
 
+class ToolKind(enum.StrEnum):
+    """Who runs a tool, as metrics name it."""
+
+    SERVER = "server"
+    AGENT = "agent"
+    FUNCTION = "function"
+    """A template's own code."""
+
+
 class ToolOutcome(enum.StrEnum):
     """How a call of a tool ended; what metrics and events name."""
 

@@ -15,6 +15,7 @@ from chat_gateway.model.tools import (
     GatewayTool,
     ListedTools,
     ServerTools,
+    ToolKind,
     ToolOutcome,
     ToolPolicy,
     ToolResult,
@@ -63,14 +64,14 @@ class ServerToolboxes:
 
     def __init__(self, servers: ServerClients, metrics: ToolMetrics) -> None:
         self.servers = servers
-        self._metrics = metrics
+        self.metrics = metrics
 
     @asynccontextmanager
     async def open(
         self, servers: Sequence[ServerTools], policy: ToolPolicy, caller: ToolCaller
     ) -> AsyncIterator["ServerToolbox"]:
         async with AsyncExitStack() as used:
-            yield ServerToolbox(self.servers, self._metrics, servers, policy, caller, used)
+            yield ServerToolbox(self.servers, self.metrics, servers, policy, caller, used)
 
 
 class ServerToolbox:
@@ -113,7 +114,7 @@ class ServerToolbox:
             outcome = result.outcome
             return finish(result, bound.client.redaction, self._policy.max_result_bytes)
         finally:
-            self._metrics.observe(bound.tool.server, outcome, time.perf_counter() - start)
+            self._metrics.observe(ToolKind.SERVER, bound.tool.server, outcome, time.perf_counter() - start)
 
     async def _call(self, bound: _Bound, arguments: str, call_id: str) -> ToolResult:
         given = _arguments(arguments)

@@ -38,6 +38,7 @@ async def test_an_agent_answers_in_a_session_of_its_own_that_hangs_on_the_caller
     assert [turn.messages[0].content for turn in world.sessions.turns["s:helper"]] == ["what is it?"] * 2
     assert models.calls[-1][1].messages[-1].content == "4 messages", "it remembers"
     assert len(world.sessions.turns["s"]) == 2
+    assert world.called("agent", "helper", "ok") == 2
 
 
 async def test_a_stateless_turn_calls_agents_stateless() -> None:
@@ -67,6 +68,7 @@ async def test_what_a_called_agent_fails_with_is_a_result() -> None:
     world = make_world(models, agent("boss", HELPER), agent("helper"))
     outcome = await world.runner.run(asks(agent_id="boss", session_id="s"))
     assert outcome.message.content == "helper says: The agent failed (INTERNAL): the model is gone"
+    assert world.called("agent", "helper", "error") == 1
     missing = make_world(Models(boss=asks_helper), agent("boss", HELPER))
     outcome = await missing.runner.run(asks(agent_id="boss"))
     assert outcome.message.content == "helper says: The agent failed (AGENT_NOT_FOUND): there is no agent 'helper'"
@@ -134,6 +136,7 @@ async def test_a_caller_that_leaves_ends_the_agents_below_it() -> None:
     turn.cancel()
     await asyncio.gather(turn, return_exceptions=True)
     await world.aborts.close(5)
+    assert world.called("agent", "helper", "unknown") == 1
     assert len(world.sessions.aborted) == 2
     assert world.sessions.turns == {}
 

@@ -45,6 +45,8 @@ async def test_the_template_of_the_documents_calls_its_functions() -> None:
     assert results[0] == "2"
     assert results[1].startswith("The arguments are not valid: Expected `str`")
     assert (outcome.finish_reason, outcome.pending[0].name) == (FinishReason.REQUIRES_APPROVAL, "shout")
+    assert world.called("function", "template", "ok") == 1
+    assert world.called("function", "template", "invalid_arguments") == 1
 
 
 class Point(msgspec.Struct):

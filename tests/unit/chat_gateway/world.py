@@ -20,6 +20,7 @@ from chat_gateway.scheduler import Scheduler, TurnLimits
 from chat_gateway.templates.assistant import AssistantTemplate, AssistantTemplate1
 from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.templates.router import RouterTemplate
+from chat_gateway.tools.metrics import ToolMetrics
 from chat_gateway.turn import TurnRunner
 from contract.enums import Role
 from servicekit.errors import Code
@@ -136,7 +137,13 @@ class World:
             metrics=TurnMetrics(self.registry),
             turn_timeout=turn_timeout,
             toolboxes=self.toolboxes,
+            call_metrics=ToolMetrics(lambda: 0.0, self.registry),
         )
+
+    def called(self, kind: str, server: str, outcome: str) -> float:
+        """Returns how many calls of tools were counted so."""
+        labels = {"kind": kind, "tool_server": server, "outcome": outcome}
+        return self.registry.get_sample_value("gen_ai_execute_tool_duration_seconds_count", labels) or 0.0
 
     def count(self, outcome: str) -> float:
         return self.registry.get_sample_value("parley_turns_total", {"outcome": outcome}) or 0.0

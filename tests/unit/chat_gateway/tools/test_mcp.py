@@ -191,7 +191,7 @@ async def test_turns_share_connections_which_are_closed_when_idle(server: McpSer
         assert room.registry.get_sample_value("parley_tool_connections") == 1
         room.toolboxes.servers.clients.close_idle()
         await until(lambda: room.registry.get_sample_value("parley_tool_connections") == 0)
-        labels = {"tool_server": "calc", "outcome": "ok"}
+        labels = {"kind": "server", "tool_server": "calc", "outcome": "ok"}
         assert room.registry.get_sample_value("gen_ai_execute_tool_duration_seconds_count", labels) == 8
 
 
