@@ -69,6 +69,8 @@ class ServiceError(Exception):
 
     code: Code = Code.INTERNAL
     reason: str = "INTERNAL"
+    domain: str = DOMAIN
+    """Whose reason it is: ours, or that of a protocol that names its own."""
 
     def __init__(
         self,

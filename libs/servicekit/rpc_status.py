@@ -43,7 +43,7 @@ def to_status(error: ServiceError) -> status_pb2.Status:
     `retry_after` is.
     """
     status = status_pb2.Status(code=error.code.value, message=_cut(error.message, _MESSAGE_BYTES))
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=error.domain)
     for key, value in error.metadata.items():
         info.metadata[key] = _cut(value, _DESCRIPTION_BYTES)
     status.details.add().Pack(info)

@@ -53,3 +53,22 @@ def outcome_of(
         details=stored.details,
         pending=pending_approvals(stored.messages, stored.awaiting),
     )
+
+
+def stored_outcome(stored: Turn, session_id: str) -> TurnOutcome:
+    """Returns how a turn of a session ended, as it is read from there."""
+    return TurnOutcome(
+        turn_id=stored.id,
+        session_id=session_id,
+        session_created=False,
+        turn_number=stored.number,
+        session_expire_time=None,
+        agent_revision=stored.agent_revision,
+        message=visible(agents_part(stored), stored.awaiting),
+        finish_reason=stored.finish_reason,
+        usage=stored.usage,
+        model=stored.model,
+        begin_time=stored.begin_time,
+        details=stored.details,
+        pending=pending_approvals(stored.messages, stored.awaiting),
+    )

@@ -30,12 +30,15 @@ class Journals:
         return await self._store.append(new)
 
     async def watch(self, watch: TurnWatch) -> AsyncGenerator[tuple[JournalEvent, ...], None]:
-        """Yields what the journal has behind an event and what comes, until the turn's end; nothing once in a while.
+        """Yields what the journal has behind an event and what comes, until the turn's end.
+
+        Yields nothing once all that is there was yielded, and once in a while.
 
         Raises `TurnNotFound`, `LeaseLost` where nobody has run the turn for `patience` seconds, and `Draining`.
         """
         loop = asyncio.get_running_loop()
         waiter_id, abandoned_at = self._store.new_waiter_id(), loop.time() + self._patience
+        caught_up = False
         while True:
             page = await self._store.read(watch, waiter_id)
             if page.held or page.events:
@@ -51,6 +54,9 @@ class Journals:
                 continue
             if loop.time() >= abandoned_at:
                 raise LeaseLost(watch.key.session_id)
+            if not caught_up:
+                caught_up = True
+                yield ()
             await self._wait(waiter_id)
             yield ()
 

@@ -9,8 +9,8 @@ from chat_gateway.http_edge.admin.sessions.schema import content_json
 from chat_gateway.http_edge.openai.chat.answer import completion_object
 from chat_gateway.http_edge.openai.chat.ids import completion_id
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletion, ContentPart, FunctionCall, ToolCall
-from chat_gateway.model.answers import agents_part, pending_approvals, visible
 from chat_gateway.model.turn import TurnOutcome
+from chat_gateway.outcomes import stored_outcome
 from contract.wire import ROLES
 from parley.session.v1 import message_pb2 as pb
 from parley.session.v1.session_service_pb2 import Session
@@ -80,22 +80,7 @@ def stored_completion(turn: pb.Turn, session: Session) -> StoredCompletion:
 
 def outcome_of(turn: pb.Turn, session: Session) -> TurnOutcome:
     """Returns how a turn of a session ended."""
-    stored = turn_from_proto(turn)
-    return TurnOutcome(
-        turn_id=stored.id,
-        session_id=session.id,
-        session_created=False,
-        turn_number=stored.number,
-        session_expire_time=None,
-        agent_revision=stored.agent_revision,
-        message=visible(agents_part(stored), stored.awaiting),
-        finish_reason=stored.finish_reason,
-        usage=stored.usage,
-        model=stored.model,
-        begin_time=stored.begin_time,
-        details=stored.details,
-        pending=pending_approvals(stored.messages, stored.awaiting),
-    )
+    return stored_outcome(turn_from_proto(turn), session.id)
 
 
 def stored_messages(turn: pb.Turn, session: Session) -> list[StoredMessage]:

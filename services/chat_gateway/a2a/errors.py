@@ -1,0 +1,120 @@
+"""The errors that A2A has names for (specification, 3.3.2 and 5.4), and how each binding writes an error."""
+
+from typing import Any, Final
+
+from google.protobuf.json_format import MessageToDict
+
+from servicekit.errors import Code, InvalidArgument, ServiceError
+from servicekit.rpc_status import to_status
+
+DOMAIN: Final = "a2a-protocol.org"
+
+
+class A2AError(ServiceError):
+    """An error of the protocol; `json_rpc` is its code in the JSON-RPC binding."""
+
+    code = Code.FAILED_PRECONDITION
+    domain = DOMAIN
+    json_rpc: int = -32603
+
+
+class TaskNotFound(A2AError):
+    """There is no such task, or not for this caller."""
+
+    code = Code.NOT_FOUND
+    reason = "TASK_NOT_FOUND"
+    json_rpc = -32001
+
+    def __init__(self) -> None:
+        super().__init__("there is no such task")
+
+
+class TaskNotCancelable(A2AError):
+    """The task has ended."""
+
+    reason = "TASK_NOT_CANCELABLE"
+    json_rpc = -32002
+
+    def __init__(self) -> None:
+        super().__init__("the task has ended")
+
+
+class PushNotificationNotSupported(A2AError):
+    """No push notifications."""
+
+    reason = "PUSH_NOTIFICATION_NOT_SUPPORTED"
+    json_rpc = -32003
+
+    def __init__(self) -> None:
+        super().__init__("push notifications are not supported")
+
+
+class UnsupportedOperation(A2AError):
+    """The operation, or this use of it, is not supported."""
+
+    reason = "UNSUPPORTED_OPERATION"
+    json_rpc = -32004
+
+
+class ContentTypeNotSupported(A2AError):
+    """A media type that agents do not take, or do not answer with."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "CONTENT_TYPE_NOT_SUPPORTED"
+    json_rpc = -32005
+
+
+class ExtendedCardNotConfigured(A2AError):
+    """There is no extended card for this caller."""
+
+    reason = "EXTENDED_AGENT_CARD_NOT_CONFIGURED"
+    json_rpc = -32007
+
+
+class VersionNotSupported(A2AError):
+    """The caller speaks another version of the protocol."""
+
+    reason = "VERSION_NOT_SUPPORTED"
+    json_rpc = -32009
+
+
+class MalformedJson(A2AError):
+    """The body is not JSON."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "INVALID_REQUEST"
+    json_rpc = -32700
+
+
+class InvalidRequest(A2AError):
+    """The body is JSON, but no request of JSON-RPC 2.0."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "INVALID_REQUEST"
+    json_rpc = -32600
+
+
+class MethodNotFound(A2AError):
+    """The protocol has no such method."""
+
+    code = Code.NOT_FOUND
+    reason = "METHOD_NOT_FOUND"
+    json_rpc = -32601
+
+
+def json_rpc_code(error: ServiceError) -> int:
+    """Returns the code of an error in the JSON-RPC binding."""
+    if isinstance(error, A2AError):
+        return error.json_rpc
+    return -32602 if isinstance(error, InvalidArgument) or error.code is Code.INVALID_ARGUMENT else -32603
+
+
+def details(error: ServiceError) -> list[dict[str, Any]]:
+    """Returns the details of an error's `google.rpc.Status` as JSON: ErrorInfo first, then BadRequest, RetryInfo …"""
+    return [MessageToDict(one) for one in to_status(error).details]
+
+
+def rest_error(error: ServiceError, status: int) -> dict[str, Any]:
+    """Returns the body of an error in the REST binding (AIP-193)."""
+    body = {"code": status, "status": error.code.name, "message": error.message, "details": details(error)}
+    return {"error": body}

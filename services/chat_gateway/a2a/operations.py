@@ -1,0 +1,300 @@
+"""The operations of A2A over the agents of a project: what all three bindings call."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from a2a.types import a2a_pb2 as pb
+
+from chat_gateway.a2a.calls import A2ACall
+from chat_gateway.a2a.errors import PushNotificationNotSupported, TaskNotFound, UnsupportedOperation
+from chat_gateway.a2a.events import TaskEvents
+from chat_gateway.a2a.ids import parse_task_id
+from chat_gateway.a2a.listing import TaskListing
+from chat_gateway.a2a.requests import answering_turn, check_history_length, check_message, history_length, new_turn
+from chat_gateway.a2a.stored import GONE, StoredTask, StoredTasks
+from chat_gateway.a2a.tasks import finished_task, is_waiting, with_history
+from chat_gateway.finishing import FinishingTurns
+from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled, TurnBegun
+from chat_gateway.model.turn import Delta, TurnOutcome, TurnRequest, TurnStarted
+from chat_gateway.ports import Journals
+from contract.reasons import Reason
+from servicekit.errors import InvalidArgument, ServiceError, Violation, Violations
+from servicekit.values import value
+
+Emit = Callable[[pb.StreamResponse], Awaitable[None]]
+"""Takes the next event of a stream, and may wait: that is the back-pressure of a slow reader."""
+
+Entry = JournalEntry | TurnOutcome | ServiceError | None
+
+CAUGHT_UP_SECONDS: Final = 2.0
+"""A journal that says nothing for so long has said all that it has at present; session_svc says it at once."""
+
+
+@value
+class _Asked:
+    """What a message asks for."""
+
+    turn: TurnRequest
+    task_id: str
+    """The task that it goes on with; empty where it begins one."""
+    history: tuple[pb.Message, ...]
+    """What was said in the task before, without the message."""
+
+
+class A2AOperations:
+    """Runs messages as turns, and reads tasks from sessions and journals. Errors are those of the protocol, or ours."""
+
+    def __init__(self, turns: FinishingTurns, journals: Journals, stored: StoredTasks) -> None:
+        self._turns = turns
+        self._journals = journals
+        self._stored = stored
+        self._listing = TaskListing(stored)
+
+    async def send(self, call: A2ACall, request: pb.SendMessageRequest) -> pb.SendMessageResponse:
+        """Runs a message; returns its task once it has ended or waits, or, where that is asked for, at once.
+
+        The task outlives its caller. What fails before the task has begun is raised, and a later failure its state.
+        """
+        asked = await self._asked(call, request)
+        length = history_length(request.configuration)
+        if request.configuration.return_immediately:
+            task = await self._begin(asked, request.message)
+        else:
+            task = await self._whole(asked, request.message)
+        return pb.SendMessageResponse(task=with_history(task, length))
+
+    async def stream(self, call: A2ACall, request: pb.SendMessageRequest, emit: Emit) -> None:
+        """Runs a message, and emits the task's events: the task first, its end last. Raises as `send`."""
+        asked = await self._asked(call, request)
+        length = history_length(request.configuration)
+        events: TaskEvents | None = None
+
+        async def on_started(started: TurnStarted) -> None:
+            nonlocal events
+            events = _events(asked, started)
+            history = _history(asked, request.message, events)
+            await emit(pb.StreamResponse(task=with_history(events.working(history), length)))
+
+        async def on_delta(delta: Delta) -> None:
+            if events is not None and (event := events.delta(delta)) is not None:
+                await emit(event)
+
+        try:
+            outcome = await self._turns.run(asked.turn, on_started, on_delta)
+        except ServiceError as error:
+            if events is None:
+                raise
+            await emit(events.fail(error))
+            return
+        assert events is not None, "a turn that has ended has started"
+        for event in events.finish(outcome):
+            await emit(event)
+
+    async def get(self, call: A2ACall, request: pb.GetTaskRequest) -> pb.Task:
+        """Returns a task as it is now. Raises `TaskNotFound`."""
+        found = Violations()
+        check_history_length(request, "history_length", found)
+        found.check()
+        return with_history(await self._task(call, request.id), history_length(request))
+
+    async def list(self, call: A2ACall, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
+        """Lists tasks, the last one that changed first."""
+        return await self._listing.page(call, request)
+
+    async def subscribe(self, call: A2ACall, request: pb.SubscribeToTaskRequest, emit: Emit) -> None:
+        """Emits a running task, all of its events so far and those that come, until its end.
+
+        A task that waits is emitted as it is. Raises `TaskNotFound`, and `UnsupportedOperation` for one that has ended.
+        """
+        turn_id, session_id = _ids(request.id)
+        stored = await self._stored.find(call, turn_id, session_id)
+        if stored is not None:
+            await emit(pb.StreamResponse(task=_still_open(stored)))
+            return
+        async with contextlib.aclosing(self._journal(call, turn_id, session_id)) as journal:
+            known, ended = await _caught_up(journal)
+            if ended:
+                raise _task_ended()
+            events = _events_of(known, turn_id, session_id)
+            await emit(pb.StreamResponse(task=events.working()))
+            for entry in known:
+                await self._emit(call, events, entry, emit)
+            async for entry in journal:
+                await self._emit(call, events, entry, emit)
+
+    async def cancel(self, call: A2ACall, request: pb.CancelTaskRequest) -> pb.Task:
+        """Cancels a task."""
+        await self._task(call, request.id)
+        raise UnsupportedOperation("tasks can't be cancelled")
+
+    async def push_config(self, call: A2ACall, request: object) -> None:
+        """Refuses what is about push notifications."""
+        raise PushNotificationNotSupported
+
+    async def _emit(self, call: A2ACall, events: TaskEvents, entry: Entry, emit: Emit) -> None:
+        match entry:
+            case None | TurnBegun() | StepCalled():
+                return
+            case TurnOutcome():
+                # What waits for an approval is in the stored turn only.
+                stored = await self._stored.find(call, entry.turn_id, entry.session_id) if is_waiting(entry) else None
+                for event in events.finish(entry if stored is None else stored.outcome):
+                    await emit(event)
+                return
+            case ServiceError():
+                await emit(events.fail(entry))
+                return
+        activity = entry.event if isinstance(entry, CallRecorded) else entry
+        delta = activity if isinstance(activity, Delta) else Delta(activity=activity)
+        if (event := events.delta(delta)) is not None:
+            await emit(event)
+
+    async def _task(self, call: A2ACall, named: str) -> pb.Task:
+        turn_id, session_id = _ids(named)
+        stored = await self._stored.find(call, turn_id, session_id)
+        if stored is not None:
+            return stored.task()
+        async with contextlib.aclosing(self._journal(call, turn_id, session_id)) as journal:
+            known, _ = await _caught_up(journal)
+        events = _events_of(known, turn_id, session_id)
+        match known[-1] if known else None:
+            case ServiceError() as error:
+                return events.failed(error)
+            case TurnOutcome():
+                stored = await self._stored.find(call, turn_id, session_id)
+                if stored is None:
+                    raise TaskNotFound
+                return stored.task()
+        return events.working()
+
+    async def _journal(self, call: A2ACall, turn_id: str, session_id: str) -> AsyncGenerator[Entry, None]:
+        """Yields what the journal of a running turn has; raises `TaskNotFound` where there is none."""
+        session = await self._stored.session(call, session_id)
+        if session is None:
+            raise TaskNotFound
+        events = self._journals.watch(call.project, session_id, session.user_id, turn_id, "")
+        try:
+            async with contextlib.aclosing(events):
+                async for one in events:
+                    yield None if one is None else one.entry
+        except ServiceError as error:
+            if error.reason in GONE:
+                raise TaskNotFound from None
+            if error.reason != Reason.LEASE_LOST:
+                raise
+            yield error
+
+    async def _asked(self, call: A2ACall, request: pb.SendMessageRequest) -> _Asked:
+        check_message(request)
+        if request.configuration.HasField("task_push_notification_config"):
+            raise PushNotificationNotSupported
+        message = request.message
+        if not message.task_id:
+            if not call.agent_id:
+                raise InvalidArgument([Violation("tenant", "is required: the id of the agent")])
+            return _Asked(new_turn(call, call.agent_id, request), "", ())
+        turn_id, session_id = _ids(message.task_id)
+        if message.context_id not in ("", session_id):
+            raise InvalidArgument([Violation("message.context_id", "must be that of the task, or empty")])
+        stored = await self._stored.find(call, turn_id, session_id)
+        if stored is None:
+            await self._task(call, message.task_id)
+            raise UnsupportedOperation("the task takes a message only while it waits for one")
+        if not stored.waiting:
+            raise UnsupportedOperation("the task has ended: send the message with its context_id, without its task_id")
+        turn = answering_turn(call, stored.session.agent_id, request, stored.outcome)
+        return _Asked(turn, stored.id, tuple(stored.task().history))
+
+    async def _whole(self, asked: _Asked, message: pb.Message) -> pb.Task:
+        events: TaskEvents | None = None
+
+        async def on_started(started: TurnStarted) -> None:
+            nonlocal events
+            events = _events(asked, started)
+
+        try:
+            outcome = await self._turns.run(asked.turn, on_started, _take)
+        except ServiceError as error:
+            if events is None:
+                raise
+            task = events.failed(error)
+            task.history.extend(_history(asked, message, events))
+            return task
+        assert events is not None, "a turn that has ended has started"
+        history = _history(asked, message, events)
+        return finished_task(outcome, history, id=events.task_id, time=datetime.now(UTC))
+
+    async def _begin(self, asked: _Asked, message: pb.Message) -> pb.Task:
+        """Returns the task once its turn has begun; the turn goes on alone."""
+        begun: asyncio.Future[TurnStarted] = asyncio.get_running_loop().create_future()
+
+        async def on_started(started: TurnStarted) -> None:
+            if not begun.done():
+                begun.set_result(started)
+
+        turn = asyncio.create_task(self._turns.run(asked.turn, on_started, _take), name="task that was begun")
+        try:
+            await asyncio.wait((turn, begun), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if begun.done():
+                turn.cancel()  # it is shielded, and finishes without a caller
+        if turn.done() and not turn.cancelled() and turn.exception() is not None and not begun.done():
+            raise turn.exception() or AssertionError
+        events = _events(asked, begun.result())
+        history = _history(asked, message, events)
+        if turn.done() and not turn.cancelled() and turn.exception() is None:
+            return finished_task(turn.result(), history, id=events.task_id, time=datetime.now(UTC))
+        return events.working(history)
+
+
+async def _take(delta: Delta) -> None:
+    """Takes a piece of an answer that nobody waits for: it is in the turn's journal by then."""
+
+
+async def _caught_up(journal: AsyncGenerator[Entry, None]) -> tuple[list[Entry], bool]:
+    """Returns all that a journal has at present, and whether the turn has ended."""
+    known: list[Entry] = []
+    with contextlib.suppress(StopAsyncIteration, TimeoutError):
+        while True:
+            async with asyncio.timeout(CAUGHT_UP_SECONDS):
+                entry = await anext(journal)
+            if entry is None:
+                break
+            known.append(entry)
+    return known, bool(known) and isinstance(known[-1], TurnOutcome | ServiceError)
+
+
+def _events_of(known: list[Entry], turn_id: str, session_id: str) -> TaskEvents:
+    begun = next((entry.begin_time for entry in known if isinstance(entry, TurnBegun)), datetime.now(UTC))
+    return TaskEvents(turn_id, session_id, begun)
+
+
+def _ids(named: str) -> tuple[str, str]:
+    ids = parse_task_id(named)
+    if ids is None:
+        raise TaskNotFound
+    return ids
+
+
+def _still_open(stored: StoredTask) -> pb.Task:
+    if not stored.waiting:
+        raise _task_ended()
+    return stored.task()
+
+
+def _task_ended() -> UnsupportedOperation:
+    return UnsupportedOperation("the task has ended: get it instead")
+
+
+def _events(asked: _Asked, started: TurnStarted) -> TaskEvents:
+    return TaskEvents(started.turn_id, started.session_id, started.begin_time, id=asked.task_id)
+
+
+def _history(asked: _Asked, message: pb.Message, events: TaskEvents) -> list[pb.Message]:
+    said = pb.Message()
+    said.CopyFrom(message)
+    said.task_id, said.context_id = events.task_id, events.context_id
+    return [*asked.history, said]
