@@ -1,6 +1,6 @@
 """What controls access of one service: put together from its settings, once, for every edge that it has."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,7 +8,7 @@ from access.api_key import mark_secret_of
 from access.authenticator import Authenticator, TokenVerifier, fixed_callers, peer_credential
 from access.interceptor import AccessInterceptor, Origin, by_certificate, no_identity
 from access.key_cache import KeyCache, KeyChecker, KeyTimes
-from access.rules import rules_of
+from access.rules import MethodRule, rules_of
 from access.settings import AccessSettings
 from servicekit.errors import StartupError
 from servicekit.interceptors import HandlerInterceptor
@@ -42,14 +42,16 @@ def build_access_control(
     checker: KeyChecker,
     peers: Collection[str] = (),
     record_origin: bool = True,
+    more_rules: Mapping[str, MethodRule] | None = None,
 ) -> AccessControl:
     """Returns the access control of a process that serves `services`; calls of `peers` count as of other services.
 
     Where the services use mutual TLS, their certificates identify them, and `PARLEY_TLS_PEERS` says whose calls are
     accepted; what is derived from the operator key is then worth nothing. `record_origin` false leaves calls
-    untouched where authentication is off. Raises `StartupError` for a method that states no rule.
+    untouched where authentication is off. `more_rules` are those of methods whose protos are not ours to write in.
+    Raises `StartupError` for a method that states no rule.
     """
-    rules = rules_of(services)
+    rules = {**rules_of(services), **(more_rules or {})}
     if settings.auth == "off":
         return AccessControl(None, None, None, (Origin(rules),) if record_origin else ())
     keys = KeyCache(checker, key_times(settings), limit=settings.max_known_keys, mark_secret=mark_secret(settings))

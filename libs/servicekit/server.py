@@ -127,6 +127,7 @@ async def serving(
     tls: Certificates | None = None,
     max_streams: int | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
+    generic: Sequence[grpc.GenericRpcHandler] = (),
 ) -> AsyncIterator[GrpcServer]:
     """Serves the servicers in `add` on `settings.host:settings.grpc_port` while open.
 
@@ -137,7 +138,7 @@ async def serving(
     from the handlers they wrap (`HandlerInterceptor`). With `ready` false every service starts as NOT_SERVING, until
     `set_serving`. With `tls` the port serves TLS; where that has authorities, clients must show a certificate of
     theirs, and while authentication is off it must be one of `settings.tls_peers`.
-    A message that arrives may have `max_message_bytes`.
+    A message that arrives may have `max_message_bytes`. `generic` serve methods that no servicer in `add` does.
     `settings.health_port` reports the same health on a port of its own, without TLS. The health service itself serves
     until the drain, whatever the others do: that the process answers is what a liveness probe may ask. `STARTED`
     does so from the first time that a service serves: that is what a readiness probe may ask.
@@ -167,6 +168,7 @@ async def serving(
     )
     for add_to_server, servicer in add:
         add_to_server(servicer, server)
+    server.add_generic_rpc_handlers(tuple(generic))
     health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined, unused-ignore]
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     names = [*service_names, health.SERVICE_NAME]

@@ -62,6 +62,19 @@ class GatewaySettings(AccessSettings):
         description="Whether spans carry what was said. OpenTelemetry's own switch.",
     )
 
+    a2a_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s/?#]+(/[^\s?#]*)?)?$",
+        description="Where callers reach the HTTP API, as [agent cards](a2a.md) have it, such as "
+        "`https://api.example`; without, the host that a card is asked of.",
+    )
+    a2a_grpc_url: str = Field(
+        default="",
+        max_length=256,
+        description="Where callers reach the gRPC API, as agent cards have it, such as `api.example:443`; without, "
+        "cards leave gRPC out.",
+    )
+
     turn_timeout: Seconds = Field(
         default=600.0, gt=0, le=3600, description="How long a turn may take, unless its agent says otherwise."
     )

@@ -13,6 +13,7 @@ from access.access_control import CHAT_GATEWAY, AccessControl, build_access_cont
 from access.key_client import KeyClient
 from access.peer_channel import as_service
 from access.rules import rules_of
+from chat_gateway.a2a_edges import A2A_RULES, A2AEdges
 from chat_gateway.aborts import Aborts, AbortTimes
 from chat_gateway.admission import Admission
 from chat_gateway.agents.toolbox import CallMetrics, Toolboxes
@@ -29,6 +30,7 @@ from chat_gateway.config_directory import ConfigDirectory, WatchTimes
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.embedding import Embeddings
 from chat_gateway.finishing import FinishingTurns
+from chat_gateway.grpc_edge.a2a.lazy import LazyHandlers
 from chat_gateway.grpc_edge.chat_servicer import ChatServicer
 from chat_gateway.grpc_edge.runtime_servicer import RuntimeServicer
 from chat_gateway.http_edge.app import build_app
@@ -135,6 +137,16 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         stack.push_async_callback(providers.withdraw)
         background.keep("publication", functools.partial(_publication, stubs, templates, providers, readiness))
 
+        a2a = A2AEdges(
+            stubs,
+            core.turns,
+            core.journals,
+            core.memory,
+            settings.a2a_url,
+            settings.a2a_grpc_url,
+            settings.peer_timeout,
+            guarded=access.authenticator is not None,
+        )
         app = build_app(
             turns=core.turns,
             stubs=stubs,
@@ -155,6 +167,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             preview=core.preview,
             tool_servers=tests,
             console=ConsoleFiles.read(_login_origins(settings)) if settings.console else None,
+            a2a=a2a.http_route,
         )
         http = await stack.enter_async_context(
             http_serving(
@@ -167,7 +180,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
                 cors_origins=settings.cors_origins,
             )
         )
-        grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, tests, access, edge_tls))
+        grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, tests, access, edge_tls, a2a))
         metrics_port = await stack.enter_async_context(_metrics_serving(settings, readiness))
         background.keep("health", lambda: readiness.publish(grpc_server, SERVICES))
         stack.push_async_callback(_drain, settings, core.scheduler, readiness, http, grpc_server)
@@ -208,7 +221,8 @@ async def _channels(
 
 def _access_control(settings: GatewaySettings, config_channel: grpc.aio.Channel) -> tuple[AccessControl, KeyClient]:
     keys = KeyClient(config_channel)
-    return build_access_control(settings, services=SERVICES, checker=keys, record_origin=False), keys
+    control = build_access_control(settings, services=SERVICES, checker=keys, record_origin=False, more_rules=A2A_RULES)
+    return control, keys
 
 
 async def _drain(
@@ -244,6 +258,7 @@ def _grpc_serving(
     tests: ToolServerTests,
     access: AccessControl,
     tls: Certificates | None,
+    a2a: A2AEdges,
 ) -> AbstractAsyncContextManager[GrpcServer]:
     chat = ChatServicer(core.turns, core.preview, core.journals, core.memory)
     runtime = RuntimeServicer(core.instances, core.scheduler, tests)
@@ -259,6 +274,7 @@ def _grpc_serving(
         tls=tls,
         max_streams=settings.max_streams_per_connection,
         max_message_bytes=max(settings.max_body_bytes, MAX_MESSAGE_BYTES),
+        generic=[LazyHandlers(a2a.grpc_handlers)],
     )
 
 

@@ -102,11 +102,26 @@ class MethodNotFound(A2AError):
     json_rpc = -32601
 
 
+class InvalidParams(A2AError):
+    """Fields break their rules: as ours, in the words of the protocol."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "INVALID_PARAMS"
+    json_rpc = -32602
+
+
+def in_words_of_protocol(error: ServiceError) -> ServiceError:
+    """Returns the error with the reason that the protocol's clients know, where there is one."""
+    if isinstance(error, InvalidArgument):
+        return InvalidParams(error.message, violations=error.violations)
+    return error
+
+
 def json_rpc_code(error: ServiceError) -> int:
     """Returns the code of an error in the JSON-RPC binding."""
     if isinstance(error, A2AError):
         return error.json_rpc
-    return -32602 if isinstance(error, InvalidArgument) or error.code is Code.INVALID_ARGUMENT else -32603
+    return -32602 if error.code in (Code.INVALID_ARGUMENT, Code.NOT_FOUND) else -32603
 
 
 def details(error: ServiceError) -> list[dict[str, Any]]:

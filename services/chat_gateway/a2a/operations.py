@@ -141,8 +141,8 @@ class A2AOperations:
             case TurnOutcome():
                 # What waits for an approval is in the stored turn only.
                 stored = await self._stored.find(call, entry.turn_id, entry.session_id) if is_waiting(entry) else None
-                for event in events.finish(entry if stored is None else stored.outcome):
-                    await emit(event)
+                for end in events.finish(entry if stored is None else stored.outcome):
+                    await emit(end)
                 return
             case ServiceError():
                 await emit(events.fail(entry))
@@ -172,16 +172,16 @@ class A2AOperations:
 
     async def _journal(self, call: A2ACall, turn_id: str, session_id: str) -> AsyncGenerator[Entry, None]:
         """Yields what the journal of a running turn has; raises `TaskNotFound` where there is none."""
-        session = await self._stored.session(call, session_id)
-        if session is None:
-            raise TaskNotFound
-        events = self._journals.watch(call.project, session_id, session.user_id, turn_id, "")
+        events = self._journals.watch(call.project, session_id, call.user_id, turn_id, "")
         try:
             async with contextlib.aclosing(events):
                 async for one in events:
-                    yield None if one is None else one.entry
+                    entry = None if one is None else one.entry
+                    if isinstance(entry, TurnBegun) and call.agent_id not in ("", entry.agent_id):
+                        raise TaskNotFound
+                    yield entry
         except ServiceError as error:
-            if error.reason in GONE:
+            if isinstance(error, TaskNotFound) or error.reason in GONE:
                 raise TaskNotFound from None
             if error.reason != Reason.LEASE_LOST:
                 raise

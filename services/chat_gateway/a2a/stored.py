@@ -15,7 +15,8 @@ from chat_gateway.a2a.tasks import finished_task, history_of, is_waiting, status
 from chat_gateway.clients.stubs import Stubs
 from chat_gateway.convert.messages import turn_from_proto
 from chat_gateway.convert.times import from_timestamp, to_timestamp
-from chat_gateway.model.turn import Turn, TurnOutcome
+from chat_gateway.model.stored_turn import Turn
+from chat_gateway.model.turn import TurnOutcome
 from chat_gateway.outcomes import stored_outcome
 from contract.enums import Role
 from contract.reasons import Reason

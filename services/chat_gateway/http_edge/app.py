@@ -84,12 +84,13 @@ from servicekit.logs import SampledLines
 
 _TRACE_CONTEXT = frozenset({traces.TRACEPARENT.encode(), traces.TRACESTATE.encode()})
 _READ_HEADERS = frozenset((*REQUEST_HEADERS, b"authorization", b"content-length", b"content-encoding", b"x-request-id"))
-_GIVEN_ONCE = frozenset((*_READ_HEADERS, b"host", b"content-type", b"if-match", b"origin"))
+_GIVEN_ONCE = frozenset((*_READ_HEADERS, b"a2a-version", b"host", b"content-type", b"if-match", b"origin"))
 """Headers that decide something. Two of one are refused: nobody knows which one others went by."""
 _READS = frozenset({"GET", "HEAD"})
 """Methods with which the stored completions are listed, where POST makes one."""
 _QUIET = frozenset({"/livez", "/readyz", "/startedz", "/metrics", CONSOLE_PATH})
 """Routes whose requests are worth a line only to who looks for them."""
+A2A_PREFIX = "/a2a/"
 _MAX_LINES = 10
 _MAX_REQUEST_ID = 128
 _COLLECTION_DEPTH = 2  # /v1/sessions
@@ -97,6 +98,9 @@ _RETRY_AFTER = 1.0
 
 TurnRoute = Callable[[RequestContext, Caller], Awaitable[int]]
 """Serves a POST that asks for a model, and returns the status that it was answered with."""
+
+A2ARoute = Callable[[Scope, RequestContext], Awaitable[tuple[str, int]]]
+"""Serves what is under `A2A_PREFIX`, and returns the route and the status that it was answered with."""
 
 log = structlog.get_logger("chat_gateway.http")
 
@@ -114,6 +118,7 @@ def build_app(
     embeddings: Embeddings | None = None,
     preview: PromptPreview | None = None,
     console: ConsoleFiles | None = None,
+    a2a: Callable[[Authorizer, HttpSettings], A2ARoute] | None = None,
     registry: CollectorRegistry = REGISTRY,
 ) -> ASGIApp:
     """Returns the gateway's HTTP edge as an ASGI application. It starts no tasks and owns no connections.
@@ -158,7 +163,8 @@ def build_app(
         turn_routes[EMBEDDINGS_PATH] = EmbeddingsHandler(embeddings, bounds).serve
     if preview is not None:
         turn_routes[PREVIEW_PATH] = ChatPreviews(preview, bounds).serve
-    return _Edge(turn_routes, admin, authorizer, bounds, RequestDurations(registry), console).serve
+    a2a_route = None if a2a is None else a2a(authorizer, bounds)
+    return _Edge(turn_routes, admin, authorizer, bounds, RequestDurations(registry), console, a2a_route).serve
 
 
 class _Edge:
@@ -172,6 +178,7 @@ class _Edge:
         settings: HttpSettings,
         durations: RequestDurations,
         console: ConsoleFiles | None = None,
+        a2a: A2ARoute | None = None,
     ) -> None:
         self._turn_routes = turn_routes
         self._admin = admin
@@ -179,6 +186,7 @@ class _Edge:
         self._settings = settings
         self._durations = durations
         self._console = console
+        self._a2a = a2a
         self._id_prefix = secrets.token_hex(6).encode()
         self._ids = itertools.count(1)
         self._turn_requests = 0
@@ -214,7 +222,9 @@ class _Edge:
         listed = path == CHAT_PATH and method in _READS
         turn_route = None if listed else self._turn_routes.get(path)
         route = "unknown" if turn_route is None else path
-        limit = self._settings.max_admin_body_bytes if turn_route is None else self._settings.max_body_bytes
+        a2a = self._a2a if turn_route is None and path.startswith(A2A_PREFIX) else None
+        is_admin = turn_route is None and a2a is None
+        limit = self._settings.max_admin_body_bytes if is_admin else self._settings.max_body_bytes
         try:
             length = headers.get(b"content-length")
             if len(headers) < len(given):
@@ -225,6 +235,8 @@ class _Edge:
                 status = await self._serve_turn(turn_route, path, method, context)
             elif self._console is not None and self._console.takes(path):
                 route, status = CONSOLE_PATH, await self._console.serve(scope, context)
+            elif a2a is not None:
+                route, status = await self._serve_a2a(a2a, scope, context)
             else:
                 route, status = await self._serve_admin(scope, context)
         except BaseException:
@@ -261,6 +273,16 @@ class _Edge:
         self._turn_requests += 1
         try:
             return await serve(context, caller)
+        finally:
+            self._turn_requests -= 1
+
+    async def _serve_a2a(self, serve: A2ARoute, scope: Any, context: RequestContext) -> tuple[str, int]:
+        limit = self._settings.max_requests
+        if self._turn_requests >= limit:
+            return A2A_PREFIX, await refuse(TurnQueueFull("gateway", limit, _RETRY_AFTER), context)
+        self._turn_requests += 1
+        try:
+            return await serve(scope, context)
         finally:
             self._turn_requests -= 1
 

@@ -1,0 +1,33 @@
+"""The handlers of `lf.a2a.v1.A2AService`, made with its first call: a gateway without A2A loads nothing of it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import grpc
+import structlog
+
+SERVICE: Final = "lf.a2a.v1.A2AService"
+
+log = structlog.get_logger("chat_gateway.a2a")
+
+
+class LazyHandlers(grpc.GenericRpcHandler):
+    """Serves the methods that `load` makes handlers for; none where what they need is not installed."""
+
+    def __init__(self, load: Callable[[], Mapping[str, Any]]) -> None:
+        self._load = load
+        self._handlers: Mapping[str, Any] | None = None
+
+    def service(self, handler_call_details: Any) -> Any:
+        """Returns the handler of a method; None for one of another service."""
+        service, _, method = handler_call_details.method.removeprefix("/").partition("/")
+        return self._all().get(method) if service == SERVICE else None
+
+    def _all(self) -> Mapping[str, Any]:
+        if self._handlers is None:
+            try:
+                self._handlers = self._load()
+            except ImportError as error:
+                log.warning("a2a_not_installed", error=str(error))
+                self._handlers = {}
+        return self._handlers
