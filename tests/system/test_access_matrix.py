@@ -7,13 +7,18 @@ without anybody's doing.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import grpc
 import httpx
 import pytest
+from a2a.types import a2a_pb2
+from google.api import annotations_pb2
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from access.api_key import new_api_key
 from access.authenticator import peer_credential
@@ -28,6 +33,7 @@ from access.caller import (
     TOOLS_WRITE,
     USER_SCOPES,
 )
+from chat_gateway.a2a.calls import SCOPES as A2A_SCOPES
 from chat_gateway.http_edge.wire.auth import ANY_CREDENTIALS
 from parley.access.v1 import rule_pb2
 from servicekit.rpc_status import from_rpc_error
@@ -278,3 +284,67 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
         }
         assert scope == expected.get(collection, scope), (method, path)
         assert collection in expected or scope in ("", OPERATOR), (method, path)
+
+
+def test_every_operation_of_a2a_with_every_kind_of_credentials(guarded: Guarded) -> None:
+    """A2A's proto has no place for our rules: the table of scopes, over its three bindings."""
+    service = a2a_pb2.DESCRIPTOR.services_by_name["A2AService"]
+    assert {method.name for method in service.methods} == set(A2A_SCOPES)
+    wrong = []
+    with (
+        httpx.Client(base_url=guarded.system.http_url, timeout=30, trust_env=False) as client,
+        grpc.insecure_channel(guarded.system.grpc_target) as channel,
+    ):
+        for method, kind in product(service.methods, KINDS):
+            scope = A2A_SCOPES[method.name]
+            expected = guarded.expected(kind, scope, names_project=True, names_user=True)
+            sent = {"a2a-version": "1.0"}
+            if (credential := guarded.credential(kind, scope)) is not None:
+                sent["authorization"] = f"Bearer {credential}"
+            sent |= {"other project": {"x-project-id": "acme"}, "other user": {"x-user-id": "bob"}}.get(kind, {})
+            seen = [grpc_reason(channel, method, sent)]
+            body = {"jsonrpc": "2.0", "id": 1, "method": method.name}
+            answers = [client.post("/a2a/hello", json=body, headers=sent)]
+            for verb, path in a2a_paths(method):
+                answers.append(client.request(verb, f"/a2a/hello{path}", headers=sent))
+            for answer in answers:
+                refused = answer.json().get("error", {})
+                details = refused.get("details", refused.get("data", []))
+                seen.append(details[0].get("reason", "") if details else "")
+                wrong += [(method.name, kind, answer.status_code)] if answer.status_code >= 500 else []
+            if any(reason != expected if expected else reason in DENIED for reason in seen):
+                wrong.append((method.name, kind, seen))
+        for kind in KINDS:
+            credential = guarded.credential(kind, "chat")
+            sent = {} if credential is None else {"authorization": f"Bearer {credential}"}
+            answer = client.get("/a2a/hello/.well-known/agent-card.json", headers=sent)
+            refused = answer.json().get("error", {}).get("details", [{}])[0].get("reason", "")
+            expected = guarded.expected(kind, "chat", names_project=False, names_user=False)
+            if refused != expected and (expected or refused in DENIED):
+                wrong.append(("card", kind, refused))
+    assert wrong == []
+
+
+def grpc_reason(channel: grpc.Channel, method: MethodDescriptor, metadata: dict[str, str]) -> str:
+    request = message_factory.GetMessageClass(method.input_type)()
+    answer = message_factory.GetMessageClass(method.output_type)
+    kind = "unary_stream" if method.server_streaming else "unary_unary"
+    call = getattr(channel, kind)(
+        f"/lf.a2a.v1.A2AService/{method.name}", type(request).SerializeToString, answer.FromString
+    )
+    try:
+        called = call(request, timeout=10, metadata=tuple(metadata.items()))
+        _ = list(called) if method.server_streaming else called
+    except grpc.RpcError as error:
+        for one in rpc_status.from_call(error).details:  # type: ignore[arg-type, union-attr]
+            info = error_details_pb2.ErrorInfo()
+            if one.Unpack(info):
+                return str(info.reason)
+        return error.code().name  # type: ignore[attr-defined, no-any-return]
+    return ""
+
+
+def a2a_paths(method: MethodDescriptor) -> Iterator[tuple[str, str]]:
+    rule = method.GetOptions().Extensions[annotations_pb2.http]
+    verb = rule.WhichOneof("pattern") or ""
+    yield verb.upper(), getattr(rule, verb).replace("{id=*}", "x.y").replace("{task_id=*}", "x.y")

@@ -23,7 +23,7 @@ def table() -> dict[str, list[str]]:
     """The cells of each line by its variable."""
     found: dict[str, list[str]] = {}
     for line in PAGE.read_text().splitlines():
-        if match := re.match(r"\| `([A-Z_]+)` \|", line):
+        if match := re.match(r"\| `([A-Z0-9_]+)` \|", line):
             assert match[1] not in found, match[1]
             found[match[1]] = [cell.strip() for cell in line.split(" | ")]
     return found
