@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "services/chat_gateway/http_edge/console/static/vendor"
-LIST = FOLDER / "vendored.json"
+LIST = FOLDER.parents[1] / "vendored.json"
+LICENCES = FOLDER.parents[1] / "LICENSES.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def fetch() -> None:
                         listed.append(_entry(file, content))
     LIST.write_text(json.dumps(listed, indent=1) + "\n")
     texts = [f"{name}\n{'=' * len(name)}\n\n{text.strip()}\n" for name, text in licences.items()]
-    (FOLDER / "LICENSES.txt").write_text("\n\n".join(texts))
+    LICENCES.write_text("\n\n".join(texts))
 
 
 def problems() -> list[str]:
@@ -108,8 +109,7 @@ def problems() -> list[str]:
     for name, entry in listed.items():
         if hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() != entry["sha256"]:
             found.append(f"{name} is not what was vendored")
-    known = {*listed, LIST.name, "LICENSES.txt"}
-    return found + [f"{path.name} is not listed" for path in FOLDER.iterdir() if path.name not in known]
+    return found + [f"{path.name} is not listed" for path in FOLDER.iterdir() if path.name not in listed]
 
 
 def _read(archive: tarfile.TarFile, path: str) -> bytes:

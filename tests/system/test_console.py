@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+import yaml
 from playwright.sync_api import Browser, Page, expect
 
 from tests.servers.browser import chromium, console_page
-from tests.servers.system import System
+from tests.servers.mock_model import MODEL
+from tests.servers.system import PROVIDER, System
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -86,3 +88,89 @@ def test_an_agent_is_tried_with_a_picture_its_prompt_and_the_same_by_program(bro
         message.press("Enter")
         expect(page.get_by_text("Both of you", exact=True)).to_have_count(2)
         expect(page.locator(".turnfacts")).to_have_count(3)
+
+
+def test_an_agent_is_written_as_form_and_yaml_compared_and_rolled_back(browser: Browser, system: System) -> None:
+    with console_page(browser, system.http_url) as watched:
+        page = watched.page
+        sign_in(page, system.operator_key, "#/agents/~new")
+        create = page.get_by_role("button", name="Create agent")
+        page.get_by_label("Id", exact=True).fill("Not an id")
+        page.get_by_label("Provider").select_option(PROVIDER)
+        page.get_by_label("Model", exact=True).fill(MODEL)
+        expect(page.locator(".field", has_text="Id").locator(".wrong").first).to_be_visible()
+        expect(create).to_be_disabled()
+        page.get_by_label("Id", exact=True).fill("helper")
+        text = page.get_by_label("The whole of it")
+        written = text.input_value().replace("You are a friendly assistant.", "You answer for {{company}}.")
+        text.fill(written + 'parameters: {"company": "Acme"}\n')
+        expect(page.get_by_label("company")).to_have_value("Acme")
+        page.get_by_label("Temperature").fill("9")
+        expect(page.get_by_text("must be at least 0 and at most 2")).to_have_count(2)
+        page.get_by_label("Temperature").fill("1.5")
+        expect(page.get_by_text("valid", exact=True)).to_be_visible()
+        create.click()
+        page.get_by_role("heading", name="helper").wait_for()
+        page.get_by_label("Instructions").fill("Be brief.")
+        page.get_by_label("Comment").fill("shorter")
+        page.get_by_role("button", name="Save as new revision").click()
+        expect(page.get_by_text("Revision 2 is used from now on.")).to_be_visible()
+        page.get_by_role("link", name="Revisions").click()
+        expect(page.get_by_role("region", name="Revision 1 and 2")).to_contain_text("You answer for {{company}}.")
+        page.get_by_role("button", name="Roll back").click()
+        page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+        expect(page.get_by_text("Revision 3 is used from now on.")).to_be_visible()
+        page.get_by_role("button", name="Delete").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        page.get_by_label("Show deleted").check()
+        page.get_by_label("Filter").fill("helper")
+        page.get_by_role("button", name="Undelete").click()
+        page.get_by_role("dialog").get_by_role("button", name="Undelete").click()
+        expect(page.get_by_role("link", name="helper", exact=True)).to_be_visible()
+    with system.client() as client:
+        stored = client.get("/v1/agents/helper").json()
+        assert (stored["revision"], stored["instructions"]) == (3, "You answer for {{company}}.")
+        assert stored["parameters"] == {"company": "Acme"}
+        assert client.delete("/v1/agents/helper").status_code == 204
+
+
+def test_a_tool_server_is_made_tested_and_deleted(browser: Browser, system: System) -> None:
+    with console_page(browser, system.http_url) as watched:
+        page = watched.page
+        sign_in(page, system.operator_key, "#/agents/~tools")
+        page.get_by_role("link", name="New tool server").click()
+        page.get_by_label("The whole of it").fill("id: crm\nmcp:\n  url: https://10.0.0.1/mcp\n")
+        page.get_by_role("button", name="Create tool server").click()
+        page.get_by_role("button", name="Test connection").click()
+        expect(page.locator("section[aria-label=Test] .notice.bad")).to_be_visible()
+        page.get_by_role("button", name="Delete").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        expect(page.get_by_role("heading", name="No tool servers yet")).to_be_visible()
+
+
+def test_yaml_is_read_and_written_as_others_do(browser: Browser, system: System) -> None:
+    values = {
+        "text": "a: b # c",
+        "lines": "one\n\n two\nthree\n",
+        "open": "no\nend",
+        "yes": "yes",
+        "number": "1.0",
+        "odd": "\x1b[31m\u2028é",
+        "list": [1, -0.5, None, True, [], {}, [["x"]], {"a": {"b": ["c", {"d": "e"}]}}],
+        'quoted "key"': " space ",
+        "dash": "- x",
+    }
+    texts = ["a: 1\nb:\n- x\n- y: 'it''s'\n  z: >-\n    one\n    two\n", "# c\na: |+\n  x\n\nb: [1, 2]  # d\nc: ~\n"]
+    refused = ["a: &x 1", "a: b: c", "a:\n\tb: 1", "a: 1\na: 2", "---\na: 1\n---\nb: 2", "a: [1, x]", "a: !!int 3"]
+    with console_page(browser, system.http_url) as watched:
+        watched.page.goto("/console")
+        written, back, read, wrong = watched.page.evaluate(
+            """async ([values, texts, refused]) => { const { dump, load } = await import('/console/yaml.js');
+            const fails = text => { try { load(text); return 'taken'; } catch (error) { return error.message; } };
+            return [dump(values), load(dump(values)), texts.map(load), refused.map(fails)]; }""",
+            [values, texts, refused],
+        )
+    assert back == values
+    assert yaml.safe_load(written) == values
+    assert read == [yaml.safe_load(text) for text in texts]
+    assert [text for text in wrong if not text.startswith("Line ")] == []

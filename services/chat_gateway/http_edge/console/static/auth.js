@@ -43,7 +43,7 @@ export async function comeBack(auth) {
   sessionStorage.removeItem(KEPT);
   if (!said.has('state')) return '';
   history.replaceState(null, '', `/console${kept?.hash ?? ''}`);
-  const issuer = auth.issuers.find((/** @type {any} */ one) => one.issuer === kept?.issuer);
+  const issuer = auth.issuers.find((one) => one.issuer === kept?.issuer);
   if (!issuer || said.get('state') !== kept.state || (said.get('iss') ?? issuer.issuer) !== issuer.issuer) {
     throw new Error('This login was not begun in this tab. Please try again.');
   }
@@ -78,7 +78,7 @@ export function SignIn({ auth, problem, onCaller }) {
   const [key, setText] = useState('');
   const [error, setError] = useState(problem);
   const [busy, setBusy] = useState(false);
-  const submit = async (/** @type {Event} */ event) => {
+  const submit = async (event) => {
     event.preventDefault();
     setBusy(true);
     await identify(key.trim()).then(onCaller, setError);
@@ -88,7 +88,7 @@ export function SignIn({ auth, problem, onCaller }) {
     <img src="/console/icon.svg" alt="" width="44" height="44" />
     <h1>Sign in to Parley</h1>
     <${Problem} error=${error} />
-    ${auth.issuers.map((/** @type {any} */ one) => html`<button type="button" class="primary" onClick=${() => leave(one).catch(setError)}>
+    ${auth.issuers.map((one) => html`<button type="button" class="primary" onClick=${() => leave(one).catch(setError)}>
       Continue with ${new URL(one.issuer).host}</button>`)}
     ${auth.issuers.length > 0 && html`<p class="or">or</p>`}
     <${Text} label="API key" type="password" value=${key} onInput=${setText} autocomplete="off" spellcheck=${false}

@@ -9,10 +9,10 @@ import { Empty, Problem, Text } from './ui.js';
 /** @param {{turn: any, onAnswer: (approvals: any[]) => void}} props */
 function Approvals({ turn, onAnswer }) {
   const [note, setNote] = useState('');
-  const answer = (/** @type {boolean} */ approve) => onAnswer(turn.pending.map((/** @type {any} */ one) => ({
+  const answer = (approve) => onAnswer(turn.pending.map((one) => ({
     tool_call_id: one.tool_call_id, approve, ...(approve || !note ? {} : { note }) })));
   return html`<div class="ask"><h3>Waits for your approval</h3>
-    ${turn.pending.map((/** @type {any} */ one) => html`<div><code>${short(one.name, 80)}</code><pre tabindex="0"><code>${short(prettyJson(one.arguments), 20_000)}</code></pre></div>`)}
+    ${turn.pending.map((one) => html`<div><code>${short(one.name, 80)}</code><pre tabindex="0"><code>${short(prettyJson(one.arguments), 20_000)}</code></pre></div>`)}
     <div class="row"><button class="primary" onClick=${() => answer(true)}>Approve</button><button onClick=${() => answer(false)}>Reject</button>
       <${Text} label="Why not (optional)" value=${note} onInput=${setNote} /></div></div>`;
 }
@@ -21,22 +21,22 @@ function Approvals({ turn, onAnswer }) {
 function Results({ calls, onResults }) {
   const [given, setGiven] = useState(/** @type {Record<string, string>} */ ({}));
   return html`<div class="ask"><h3>Your tools were called: what do they give?</h3>
-    ${calls.map((one) => html`<${Text} label=${one.name} lines="2" value=${given[one.id] ?? ''} onInput=${(/** @type {string} */ value) => setGiven({ ...given, [one.id]: value })} />`)}
+    ${calls.map((one) => html`<${Text} label=${one.name} lines="2" value=${given[one.id] ?? ''} onInput=${(value) => setGiven({ ...given, [one.id]: value })} />`)}
     <div><button class="primary" onClick=${() => onResults(calls.map((one) => ({ role: 'tool', tool_call_id: one.id, content: given[one.id] ?? '' })))}>Send results</button></div></div>`;
 }
 
 /** @param {{turn: any, last: boolean, onAnswer: (approvals: any[]) => void, onResults: (messages: any[]) => void}} props */
 function Turn({ turn, last, onAnswer, onResults }) {
   const [code, setCode] = useState(false);
-  const open = turn.calls.filter((/** @type {any} */ one) => !one.outcome);
+  const open = turn.calls.filter((one) => !one.outcome);
   const waits = last && !turn.busy && !turn.error;
   return html`<article class="turn">
-    ${turn.asked.map((/** @type {any} */ one) => html`<div class=${`said-by ${one.role}`}><${Content} content=${one.content} /></div>`)}
+    ${turn.asked.map((one) => html`<div class=${`said-by ${one.role}`}><${Content} content=${one.content} /></div>`)}
     <${Reasoning} text=${turn.reasoning} open=${turn.busy && !turn.text} />
-    ${turn.calls.map((/** @type {any} */ call) => html`<${ToolCall} key=${call.id} call=${call} />`)}
+    ${turn.calls.map((call) => html`<${ToolCall} key=${call.id} call=${call} />`)}
     ${(turn.text || turn.busy) && html`<${Answer} text=${turn.text} busy=${turn.busy} />`}
     ${turn.refusal && html`<p class="notice">${short(turn.refusal, 5000)}</p>`}
-    ${turn.missing.map((/** @type {any} */ one) => html`<p class="notice">Without ${short(one.tool_server)}: ${short(one.reason)}</p>`)}
+    ${turn.missing.map((one) => html`<p class="notice">Without ${short(one.tool_server)}: ${short(one.reason)}</p>`)}
     <${Problem} error=${turn.error} />
     ${waits && turn.pending.length > 0 && html`<${Approvals} turn=${turn} onAnswer=${onAnswer} />`}
     ${waits && !turn.pending.length && turn.finish === 'tool_calls' && open.length > 0 && html`<${Results} calls=${open} onResults=${onResults} />`}
@@ -53,7 +53,7 @@ export function Column({ target, handle, onSession, onBusy }) {
   latest.current = target;
   useEffect(() => () => aborter.current?.abort(), []);
 
-  const start = async (/** @type {any} */ what) => {
+  const start = async (what) => {
     const mine = new AbortController();
     aborter.current = mine;
     const turn = newTurn(what.messages ?? [], bodyOf(latest.current, what));
@@ -66,11 +66,11 @@ export function Column({ target, handle, onSession, onBusy }) {
     if (turn.session && aborter.current === mine) onSession(turn.session);
   };
   handle({
-    say: (/** @type {any} */ content) => start({ messages: [{ role: 'user', content }] }),
+    say: (content) => start({ messages: [{ role: 'user', content }] }),
     stop: () => aborter.current?.abort(),
     clear: () => { aborter.current?.abort(); aborter.current = null; setTurns([]); },
   });
   if (!turns.length) return html`<${Empty} title=${target.agent ? `Talk to ${short(target.agent, 60)}` : 'Name an agent'}>Answers are streamed, with reasoning, tool calls, the exact prompt, tokens and times.<//>`;
   return html`<div class="turns" aria-live="polite" aria-busy=${turns.at(-1).busy}>${turns.map((turn, i) => html`<${Turn} key=${i} turn=${turn} last=${i === turns.length - 1}
-    onAnswer=${(/** @type {any[]} */ approvals) => start({ approvals })} onResults=${(/** @type {any[]} */ messages) => start({ messages })} />`)}</div>`;
+    onAnswer=${(approvals) => start({ approvals })} onResults=${(messages) => start({ messages })} />`)}</div>`;
 }

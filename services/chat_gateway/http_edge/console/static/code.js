@@ -57,7 +57,7 @@ for chunk in stream:
 /** @param {any} message */
 function proto({ role, content, tool_call_id }) {
   const parts = Array.isArray(content)
-    ? { parts: content.map((/** @type {any} */ one) => (one.type === 'text' ? { text: one.text } : { image_url: one.image_url })) }
+    ? { parts: content.map((one) => (one.type === 'text' ? { text: one.text } : { image_url: one.image_url })) }
     : { content };
   return { role: `ROLE_${role.toUpperCase()}`, ...parts, ...(tool_call_id ? { tool_call_id } : {}) };
 }
@@ -84,7 +84,7 @@ export function Code({ body, onClose }) {
   const text = KINDS[kind](body);
   return html`<${Dialog} title="The same by program" onClose=${onClose}>
     <div class="row" role="group" aria-label="Language">${Object.keys(KINDS).map((one) => html`
-      <button class=${one === kind ? 'primary' : ''} aria-pressed=${one === kind} onClick=${() => setKind(/** @type {any} */ (one))}>${one}</button>`)}
+      <button class=${one === kind ? 'primary' : ''} aria-pressed=${one === kind} onClick=${() => setKind((one))}>${one}</button>`)}
       <${Copy} text=${text} /></div>
     <pre tabindex="0"><code>${text}</code></pre><//>`;
 }

@@ -36,7 +36,7 @@ export function take(turn, event) {
   turn.id ||= event.id ?? '';
   if (event.usage) turn.usage = event.usage;
   const note = event.parley;
-  const known = (/** @type {string} */ id) => turn.calls.find((one) => one.id === id);
+  const known = (id) => turn.calls.find((one) => one.id === id);
   if (note?.event === 'tool_call_started' && !known(note.tool_call_id)) {
     turn.calls.push({ id: note.tool_call_id, name: note.name, arguments: note.arguments, server: note.server });
   } else if (note?.event === 'tool_call_finished') {
@@ -64,7 +64,7 @@ export async function run(turn, changed, signal) {
     turn.prompt = await preview(turn.body, signal).catch(() => null);
     const start = performance.now();
     const response = await send('POST', '/v1/chat/completions', { body: turn.body, signal });
-    const header = (/** @type {string} */ name) => response.headers.get(name) ?? '';
+    const header = (name) => response.headers.get(name) ?? '';
     Object.assign(turn, {
       session: header('X-Session-ID'), revision: header('X-Agent-Revision'), expires: header('X-Session-Expires'), provider: header('X-Parley-Provider'),
     });

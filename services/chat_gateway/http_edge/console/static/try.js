@@ -27,10 +27,10 @@ const Pictures = ({ pictures, setPictures }) => (pictures.length ? html`<div cla
 function Composer({ busy, onSend, onStop, onPrompt }) {
   const [text, setText] = useState('');
   const [pictures, setPictures] = useState(/** @type {string[]} */ ([]));
-  const [error, setError] = useState(/** @type {any} */ (null));
+  const [error, setError] = useState((null));
   const [over, setOver] = useState(false);
-  const files = useRef(/** @type {any} */ (null));
-  const add = async (/** @type {FileList} */ list) => {
+  const files = useRef((null));
+  const add = async (list) => {
     const wrong = [...list].find((one) => !PICTURES.includes(one.type) || one.size > MOST_BYTES);
     setError(wrong && { message: `${wrong.name} is no PNG, JPEG, GIF or WebP picture of at most 8 MB.` });
     if (!wrong) setPictures([...pictures, ...await Promise.all([...list].map(asUrl))]);
@@ -43,14 +43,14 @@ function Composer({ busy, onSend, onStop, onPrompt }) {
     setText('');
     setPictures([]);
   };
-  const drop = (/** @type {DragEvent} */ e) => { e.preventDefault(); setOver(false); if (e.dataTransfer) add(e.dataTransfer.files); };
-  return html`<form class=${`composer card${over ? ' over' : ''}`} onSubmit=${(/** @type {Event} */ e) => { e.preventDefault(); submit(); }}
-      onDragOver=${(/** @type {Event} */ e) => { e.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${drop}>
+  const drop = (e) => { e.preventDefault(); setOver(false); if (e.dataTransfer) add(e.dataTransfer.files); };
+  return html`<form class=${`composer card${over ? ' over' : ''}`} onSubmit=${(e) => { e.preventDefault(); submit(); }}
+      onDragOver=${(e) => { e.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${drop}>
     <${Problem} error=${error} /><${Pictures} ...${{ pictures, setPictures }} />
     <textarea aria-label="Message" rows="2" dir="auto" placeholder="Write a message, or drop a picture here" value=${text}
-      onInput=${(/** @type {any} */ e) => setText(e.target.value)}
-      onKeyDown=${(/** @type {KeyboardEvent} */ e) => { if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) { e.preventDefault(); submit(); } }} />
-    <div class="row"><input type="file" hidden multiple ref=${files} accept=${PICTURES.join()} onChange=${(/** @type {any} */ e) => { add(e.target.files); e.target.value = ''; }} />
+      onInput=${(e) => setText(e.target.value)}
+      onKeyDown=${(e) => { if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) { e.preventDefault(); submit(); } }} />
+    <div class="row"><input type="file" hidden multiple ref=${files} accept=${PICTURES.join()} onChange=${(e) => { add(e.target.files); e.target.value = ''; }} />
       <button type="button" class="quiet" onClick=${() => files.current.click()}>Add picture</button>
       <button type="button" class="quiet" onClick=${() => onPrompt(content())}>Show prompt</button>
       <span class="right">${busy ? html`<button type="button" onClick=${onStop}>Stop</button>`
@@ -63,10 +63,10 @@ function Target({ label, agents, target, onChange }) {
   const revisions = Array.from({ length: Math.min(known?.revision ?? 0, 200) }, (_, i) => String(known.revision - i));
   return html`<fieldset class="row target"><legend class="hidden">${label}</legend>
     ${agents.length ? html`<${Select} label="Agent" value=${target.agent} options=${agents.map((one) => [one.id, one.name || one.id])}
-        onInput=${(/** @type {string} */ agent) => onChange({ ...target, agent, revision: '', session: '' })} />`
-    : html`<${Text} label="Agent" value=${target.agent} onInput=${(/** @type {string} */ agent) => onChange({ ...target, agent, session: '' })} />`}
+        onInput=${(agent) => onChange({ ...target, agent, revision: '', session: '' })} />`
+    : html`<${Text} label="Agent" value=${target.agent} onInput=${(agent) => onChange({ ...target, agent, session: '' })} />`}
     <${Select} label="Revision" value=${target.revision} options=${[['', 'Current'], ...revisions.map((one) => [one, one])]}
-      onInput=${(/** @type {string} */ revision) => onChange({ ...target, revision })} /></fieldset>`;
+      onInput=${(revision) => onChange({ ...target, revision })} /></fieldset>`;
 }
 
 /** @param {{where: any, caller: any, may: (scope: string) => boolean}} props */
@@ -76,8 +76,8 @@ export default function Try({ where, caller, may }) {
   const first = { agent: where.parts[1] ?? '', revision: asked.get('revision') ?? '', session: asked.get('session') ?? '' };
   const [targets, setTargets] = useState([first]);
   const [user, setUser] = useState(asked.get('user') ?? '');
-  const [draft, setDraft] = useState(/** @type {any} */ (null));
-  const [problem, setProblem] = useState(/** @type {any} */ (null));
+  const [draft, setDraft] = useState((null));
+  const [problem, setProblem] = useState((null));
   const [busy, setBusy] = useState(0);
   const columns = useRef(/** @type {any[]} */ ([]));
   if (error) return html`<${Problem} error=${error} />`;
@@ -86,8 +86,8 @@ export default function Try({ where, caller, may }) {
     return html`<${Empty} title="No agents yet" action=${html`<a class="button primary" href="#/agents/new">Create an agent</a>`}>An agent is a model with instructions. Create one, and talk to it here.<//>`;
   }
   const whole = targets.map((one) => ({ ...one, agent: one.agent || agents[0]?.id || '', user: caller.user_id ?? user }));
-  const change = (/** @type {number} */ i, /** @type {any} */ target) => setTargets((old) => old.map((one, n) => (n === i ? { ...one, ...target } : one)));
-  const show = (/** @type {any} */ content) => preview(bodyOf(whole[0], { messages: [{ role: 'user', content: content || '…' }] })).then(setDraft, setProblem);
+  const change = (i, target) => setTargets((old) => old.map((one, n) => (n === i ? { ...one, ...target } : one)));
+  const show = (content) => preview(bodyOf(whole[0], { messages: [{ role: 'user', content: content || '…' }] })).then(setDraft, setProblem);
   return html`<div class="head"><h1>Try</h1>
       ${!caller.user_id && html`<${Text} label="User (optional)" value=${user} onInput=${setUser} placeholder="nobody in particular" />`}
       <button onClick=${() => setTargets(targets.length > 1 ? targets.slice(0, 1) : [...targets, { ...whole[0], session: '' }])}>
@@ -95,11 +95,11 @@ export default function Try({ where, caller, may }) {
       <button onClick=${() => { setTargets(targets.map((one) => ({ ...one, session: '' }))); columns.current.forEach((one) => one?.clear()); }}>New session</button></div>
     <${Problem} error=${problem} />
     <div class=${targets.length > 1 ? 'two' : ''}>${whole.map((target, i) => html`<section class="column" aria-label=${`Conversation ${i + 1}`} key=${i}>
-      <div class="row"><${Target} label=${`Conversation ${i + 1}`} ...${{ agents, target }} onChange=${(/** @type {any} */ one) => { change(i, one); columns.current[i]?.clear(); }} />
+      <div class="row"><${Target} label=${`Conversation ${i + 1}`} ...${{ agents, target }} onChange=${(one) => { change(i, one); columns.current[i]?.clear(); }} />
         ${target.session && html`<${Badge}>session <bdi>${target.session}</bdi><//>`}</div>
-      <${Column} target=${target} handle=${(/** @type {any} */ one) => { columns.current[i] = one; }} onSession=${(/** @type {string} */ session) => change(i, { session })}
-        onBusy=${(/** @type {boolean} */ on) => setBusy((n) => n + (on ? 1 : -1))} /></section>`)}</div>
+      <${Column} target=${target} handle=${(one) => { columns.current[i] = one; }} onSession=${(session) => change(i, { session })}
+        onBusy=${(on) => setBusy((n) => n + (on ? 1 : -1))} /></section>`)}</div>
     <${Composer} busy=${busy > 0} onPrompt=${show} onStop=${() => columns.current.forEach((one) => one?.stop())}
-      onSend=${(/** @type {any} */ content) => columns.current.slice(0, targets.length).forEach((one) => one?.say(content))} />
+      onSend=${(content) => columns.current.slice(0, targets.length).forEach((one) => one?.say(content))} />
     ${draft && html`<${Prompt} prompt=${draft} onClose=${() => setDraft(null)} />`}`;
 }

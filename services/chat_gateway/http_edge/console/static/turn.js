@@ -46,10 +46,10 @@ export function Prompt({ prompt, onClose }) {
   return html`<${Dialog} title="Exact prompt" onClose=${onClose}>
     <p class="dim">${prompt.messages.length} messages of revision ${prompt.agent_revision}. ${prompt.omitted_message_count
       ? html`<strong>The window leaves out ${prompt.omitted_message_count} earlier messages.</strong>` : 'The window leaves nothing out.'}</p>
-    ${prompt.messages.map((/** @type {any} */ one) => html`<section class="prompt"><h3>${one.role}</h3><${Content} content=${one.content} />
-      ${(one.tool_calls ?? []).map((/** @type {any} */ call) => html`<${ToolCall} call=${{ name: call.function.name, arguments: call.function.arguments }} />`)}</section>`)}
+    ${prompt.messages.map((one) => html`<section class="prompt"><h3>${one.role}</h3><${Content} content=${one.content} />
+      ${(one.tool_calls ?? []).map((call) => html`<${ToolCall} call=${{ name: call.function.name, arguments: call.function.arguments }} />`)}</section>`)}
     ${prompt.tools.length > 0 && html`<details><summary>${prompt.tools.length} tools</summary><pre tabindex="0"><code>${short(pretty(prompt.tools), 50_000)}</code></pre></details>`}
-    ${prompt.unavailable_tool_servers.map((/** @type {any} */ one) => html`<p class="notice">${short(one.tool_server)}: ${short(one.reason)}</p>`)}<//>`;
+    ${prompt.unavailable_tool_servers.map((one) => html`<p class="notice">${short(one.tool_server)}: ${short(one.reason)}</p>`)}<//>`;
 }
 
 /** What is known of a turn that ran here. @param {{turn: any, onCode: () => void}} props */

@@ -20,31 +20,31 @@ export function Field({ label, error, hint, wide, input }) {
 
 /** @param {{label: string, value: any, onInput: (value: string) => void, [name: string]: any}} props */
 export function Text({ label, value, onInput, error, hint, wide, lines, ...more }) {
-  return html`<${Field} ...${{ label, error, hint, wide }} input=${(/** @type {any} */ attributes) => (lines
-    ? html`<textarea ...${attributes} ...${more} rows=${lines} dir="auto" value=${value ?? ''} onInput=${(/** @type {any} */ e) => onInput(e.target.value)} />`
-    : html`<input ...${attributes} ...${more} dir="auto" value=${value ?? ''} onInput=${(/** @type {any} */ e) => onInput(e.target.value)} />`)} />`;
+  return html`<${Field} ...${{ label, error, hint, wide }} input=${(attributes) => (lines
+    ? html`<textarea ...${attributes} ...${more} rows=${lines} dir="auto" value=${value ?? ''} onInput=${(e) => onInput(e.target.value)} />`
+    : html`<input ...${attributes} ...${more} dir="auto" value=${value ?? ''} onInput=${(e) => onInput(e.target.value)} />`)} />`;
 }
 
 /** @param {{label: string, value: any, options: (string | [string, string])[], onInput: (value: string) => void, [name: string]: any}} props */
 export function Select({ label, value, options, onInput, error, hint, wide }) {
   const pairs = options.map((one) => (Array.isArray(one) ? one : [one, one || '–']));
   if (value && !pairs.some(([one]) => one === value)) pairs.push([value, value]);
-  return html`<${Field} ...${{ label, error, hint, wide }} input=${(/** @type {any} */ attributes) => html`
-    <select ...${attributes} value=${value ?? ''} onChange=${(/** @type {any} */ e) => onInput(e.target.value)}>
+  return html`<${Field} ...${{ label, error, hint, wide }} input=${(attributes) => html`
+    <select ...${attributes} value=${value ?? ''} onChange=${(e) => onInput(e.target.value)}>
       ${pairs.map(([one, text]) => html`<option value=${one} selected=${one === (value ?? '')}>${short(text, 80)}</option>`)}
     </select>`} />`;
 }
 
 /** @param {{label: string, value: boolean, onInput: (value: boolean) => void}} props */
 export const Check = ({ label, value, onInput }) => html`<label class="check">
-  <input type="checkbox" checked=${value} onChange=${(/** @type {any} */ e) => onInput(e.target.checked)} /> ${label}</label>`;
+  <input type="checkbox" checked=${value} onChange=${(e) => onInput(e.target.checked)} /> ${label}</label>`;
 
 /** @param {{error: any}} props */
 export function Problem({ error }) {
   if (!error) return null;
-  const fields = (error.violations ?? []).filter((/** @type {any} */ one) => one.field);
+  const fields = (error.violations ?? []).filter((one) => one.field);
   return html`<div class="notice bad" role="alert"><strong>${short(error.message, 1000)}</strong>
-    ${fields.length > 1 && html`<ul>${fields.map((/** @type {any} */ one) => html`<li><code>${clean(one.field)}</code> ${clean(one.description)}</li>`)}</ul>`}</div>`;
+    ${fields.length > 1 && html`<ul>${fields.map((one) => html`<li><code>${clean(one.field)}</code> ${clean(one.description)}</li>`)}</ul>`}</div>`;
 }
 
 /** @param {{title: string, children?: any, action?: any}} props */
@@ -86,14 +86,14 @@ export function Copy({ text, label = 'Copy' }) {
 
 /** @param {{title: string, onClose: () => void, children?: any}} props */
 export function Dialog({ title, onClose, children }) {
-  const element = useRef(/** @type {any} */ (null));
+  const element = useRef((null));
   const id = useId('dialog');
   useEffect(() => {
     const dialog = element.current;
     dialog.showModal();
     return () => dialog.close();
   }, []);
-  return html`<dialog ref=${element} aria-labelledby=${id} onCancel=${(/** @type {Event} */ e) => { e.preventDefault(); onClose(); }}>
+  return html`<dialog ref=${element} aria-labelledby=${id} onCancel=${(e) => { e.preventDefault(); onClose(); }}>
     <header><h2 id=${id}>${title}</h2><button class="quiet" aria-label="Close" onClick=${onClose}>✕</button></header>${children}</dialog>`;
 }
 
@@ -103,7 +103,7 @@ export function Dialog({ title, onClose, children }) {
  */
 export function Confirm({ label, question, word = label, act, kind = 'quiet' }) {
   const [open, setOpen] = useState(false);
-  const [error, setError] = useState(/** @type {any} */ (null));
+  const [error, setError] = useState((null));
   const [busy, setBusy] = useState(false);
   const go = async () => {
     setBusy(true);

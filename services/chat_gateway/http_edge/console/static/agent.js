@@ -1,0 +1,107 @@
+// @ts-check
+/** One agent: form and YAML side by side, and its revisions. */
+import { all, call, send } from './api.js';
+import { useDraft, writable, Yaml } from './draft.js';
+import { clean, html, link, short, useLoad, useState } from './lib.js';
+import { Revisions } from './revisions.js';
+import { SchemaForm } from './schema_form.js';
+import { Badge, Confirm, Problem, Select, Tabs, Text } from './ui.js';
+
+const NUMBERS = [
+  ['model.temperature', 'Temperature', 'any'], ['model.max_output_tokens', 'Most tokens of an answer', 1], ['model.top_p', 'Top p', 'any'],
+  ['memory.max_messages', 'Messages of history', 1], ['limits.max_concurrent_turns', 'Turns at once', 1], ['limits.requests_per_minute', 'Turns a minute', 1],
+];
+const TIMES = [['session.idle_ttl', 'Session ends when idle for'], ['session.max_lifetime', 'Session ends after'], ['limits.turn_timeout', 'Turn times out after']];
+
+/** @param {any} value @param {string} path */
+const at = (value, path) => path.split('.').reduce((one, name) => one?.[name], value);
+
+/** What an agent may name. @param {AbortSignal} signal */
+const choices = async (signal) => {
+  const [templates, providers, servers, agents] = await Promise.all(['templates', 'providers', 'tool_servers', 'agents'].map((one) => all(`/v1/${one}`, { page_size: 200 }, signal)));
+  return { templates, providers, servers, agents };
+};
+
+/** @param {{draft: any, known: any, id: string}} props */
+function Tools({ draft, known, id }) {
+  const tools = draft.value.tools ?? [];
+  const add = (choice) => {
+    const [kind, name] = choice.split(' ');
+    if (name) draft.set('tools', [...tools, { [kind]: kind === 'agent' ? { agent_id: name } : name }]);
+  };
+  const label = (tool) => Object.entries(tool).map(([kind, one]) => `${kind}: ${typeof one === 'string' ? one : one?.tool_server ?? one?.operator_tool_server ?? one?.agent_id ?? one?.name ?? ''}`).join();
+  return html`<div class="field wide"><strong class="label">Tools</strong>${tools.map((tool, i) => html`<div class="row"><${Badge}>${short(label(tool), 80)}<//>
+      <button type="button" class="quiet" aria-label=${`Remove ${label(tool)}`} onClick=${() => draft.set('tools', tools.length > 1 ? tools.filter((_, n) => n !== i) : undefined)}>✕</button>
+      <span class="wrong">${draft.wrong(`tools[${i}]`) ?? ''}</span></div>`)}
+    <${Select} label="Add a tool server or an agent" value="" onInput=${add} options=${[['', 'Choose…'], ...known.servers.map((one) => [`${one.http ? 'http' : 'mcp'} ${one.id}`, `Tool server ${one.id}`]),
+      ...known.agents.filter((one) => one.id !== id).map((one) => [`agent ${one.id}`, `Agent ${one.id}`])]} /></div>`;
+}
+
+/** @param {{draft: any, known: any, isNew: boolean}} props */
+function Form({ draft, known, isNew }) {
+  const { value, set, wrong } = draft;
+  const text = (path, label, more = {}) => html`<${Text} label=${label} value=${at(value, path)} error=${wrong(path)} onInput=${(to) => set(path, to)} ...${more} />`;
+  const provider = known.providers.find((one) => one.name === value.model?.provider);
+  const template = known.templates.find((one) => one.id === (value.template_id || 'assistant'));
+  return html`<section class="card" aria-label="Form"><header><h2>Form</h2></header><div class="fields">
+    ${isNew && text('id', 'Id', { hint: 'Lower case letters, digits and dashes. Applications name it.' })}${text('name', 'Name')}
+    <${Select} label="Template" value=${value.template_id ?? ''} error=${wrong('template_id')} options=${['', ...new Set(known.templates.map((one) => one.id))]} onInput=${(to) => set('template_id', to)} />
+    ${text('instructions', 'Instructions', { lines: 6, wide: true })}
+    <${Select} label="Provider" value=${value.model?.provider ?? ''} error=${wrong('model.provider') ?? wrong('model')} options=${['', ...known.providers.map((one) => one.name)]} onInput=${(to) => set('model.provider', to)} />
+    ${provider?.models.length ? html`<${Select} label="Model" value=${value.model?.name ?? ''} error=${wrong('model.name')} options=${['', ...provider.models]} onInput=${(to) => set('model.name', to)} />` : text('model.name', 'Model')}
+    ${NUMBERS.map(([path, label, step]) => html`<${Text} key=${path} label=${label} type="number" step=${step} value=${at(value, String(path))} error=${wrong(String(path))} onInput=${(to) => set(String(path), to === '' ? undefined : Number(to))} />`)}
+    ${TIMES.map(([path, label]) => text(path, label, { placeholder: '1800s' }))}
+    <${Tools} draft=${draft} known=${known} id=${value.id ?? ''} /></div>
+    ${template && html`<h3>Parameters of ${template.id}</h3><p class="hint">${clean(template.description)}</p><div class="fields"><${SchemaForm} schema=${template.parameters_schema} value=${value.parameters} path="parameters" wrong=${wrong} set=${set} /></div>`}</section>`;
+}
+
+/** @param {{agent: any, isNew?: boolean, onSaved: (agent: any) => void, readOnly?: boolean}} props */
+function Editor({ agent, isNew = false, onSaved, readOnly = false }) {
+  const { data: known, error } = useLoad(choices, []);
+  const [comment, setComment] = useState('');
+  const [problem, setProblem] = useState((null));
+  const [method, path] = isNew ? ['POST', '/v1/agents'] : ['PUT', `/v1/agents/${agent.id}`];
+  const draft = useDraft(isNew ? agent : writable(agent), (body, signal) => (readOnly ? Promise.resolve() : call(method, path, { body, query: { validate_only: true }, signal })));
+  const save = async () => {
+    try {
+      const headers = isNew ? undefined : { 'If-Match': `"${agent.etag}"` };
+      onSaved(await call(method, path, { body: draft.value, query: { comment }, headers }));
+    } catch (failure) {
+      setProblem(failure);
+    }
+  };
+  if (error) return html`<${Problem} error=${error} />`;
+  if (!known) return null;
+  return html`<${Problem} error=${problem} /><div class="two"><${Form} draft=${draft} known=${known} isNew=${isNew} /><${Yaml} draft=${draft} /></div>
+    ${!readOnly && html`<div class="savebar card"><div class="row"><${Text} label="Comment (optional)" value=${comment} onInput=${setComment} placeholder="What changes, and why" />
+      <button class="primary" disabled=${!draft.ready} onClick=${save}>${isNew ? 'Create agent' : 'Save as new revision'}</button></div></div>`}`;
+}
+
+export function NewAgent() {
+  const first = { id: '', name: '', template_id: 'assistant', instructions: 'You are a friendly assistant.', model: { provider: '', name: '' } };
+  const { data: providers } = useLoad((signal) => all('/v1/providers', {}, signal), []);
+  if (!providers) return null;
+  const [one] = providers;
+  const model = one ? { provider: one.name, name: one.models[0] ?? '' } : first.model;
+  return html`<div class="head"><h1>New agent</h1><a class="back" href="#/agents">All agents</a></div>
+    <${Editor} isNew agent=${{ ...first, model }} onSaved=${(made) => { location.hash = link('agents', made.id); }} />`;
+}
+
+/** @param {{id: string, tab: string, may: (scope: string) => boolean}} props */
+export function Agent({ id, tab, may }) {
+  const { data: agent, error, reload } = useLoad(async (signal) => (await send('GET', `/v1/agents/${encodeURIComponent(id)}`, { signal })).json(), [id]);
+  const [saved, setSaved] = useState('');
+  const done = (made) => { setSaved(`Revision ${made.revision} is used from now on.`); reload(); };
+  const remove = async () => {
+    await call('DELETE', `/v1/agents/${id}`);
+    location.hash = '#/agents';
+  };
+  if (error) return html`<${Problem} error=${error} /><a href="#/agents">All agents</a>`;
+  if (!agent) return null;
+  return html`<div class="head"><h1><bdi dir="auto">${clean(agent.name || agent.id)}</bdi></h1><${Badge}>${agent.id}<//><${Badge} kind="accent">revision ${agent.revision}<//>
+      ${may('chat') && html`<a class="button" href=${link('try', id)}>Try</a>`}${may('sessions:read') && html`<a class="button" href=${`#/sessions?agent=${id}`}>Sessions</a>`}
+      ${may('agents:write') && html`<${Confirm} label="Delete" question=${`${id} answers nobody any more, and its sessions are removed. The agent can be undeleted for a while; its sessions can’t.`} act=${remove} />`}</div>
+    <${Tabs} label="Agent" current=${tab === 'revisions' ? 'Revisions' : 'Configuration'} tabs=${[['Configuration', link('agents', id)], ['Revisions', link('agents', id, 'revisions')]]} />
+    <div role="status">${saved && html`<p class="notice good">${saved}</p>`}</div>
+    ${tab === 'revisions' ? html`<${Revisions} agent=${agent} may=${may} onChange=${done} />` : html`<${Editor} key=${agent.etag} agent=${agent} onSaved=${done} readOnly=${!may('agents:write')} />`}`;
+}

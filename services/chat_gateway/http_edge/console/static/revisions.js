@@ -1,0 +1,37 @@
+// @ts-check
+/** Revisions of an agent: what changed, and back to it. */
+import { all, call, get } from './api.js';
+import { clean, html, link, pretty, short, useLoad, useState } from './lib.js';
+import { Badge, Confirm, Problem, Select, Table, Time } from './ui.js';
+
+/** @param {any} value */
+const shown = (value) => (value === undefined ? html`<span class="dim">not set</span>` : html`<pre tabindex="0"><code>${short(typeof value === 'string' ? value : pretty(value), 20_000)}</code></pre>`);
+
+/** @param {{id: string, from: number, to: number}} props */
+function Difference({ id, from, to }) {
+  const { data, error } = useLoad((signal) => get(`/v1/agents/${id}/compare`, { from_revision: from, to_revision: to }, signal), [id, from, to]);
+  if (error) return html`<${Problem} error=${error} />`;
+  if (!data) return null;
+  if (!data.differences.length) return html`<p class="dim">Both are the same.</p>`;
+  return html`<${Table} label=${`Revision ${from} and ${to}`} head=${['Field', `Revision ${from}`, `Revision ${to}`]} rows=${data.differences.map((one) => html`<tr><td><code>${clean(one.path)}</code></td><td>${shown(one.from)}</td><td>${shown(one.to)}</td></tr>`)} />`;
+}
+
+/** @param {{agent: any, may: (scope: string) => boolean, onChange: (agent: any) => void}} props */
+export function Revisions({ agent, may, onChange }) {
+  const { data, error } = useLoad((signal) => all(`/v1/agents/${agent.id}/revisions`, { page_size: 100 }, signal, 500), [agent.revision]);
+  const [pair, setPair] = useState([Math.max(agent.revision - 1, 1), agent.revision]);
+  if (error) return html`<${Problem} error=${error} />`;
+  if (!data) return null;
+  const numbers = data.map((one) => String(one.revision));
+  const rollback = (revision) => call('POST', `/v1/agents/${agent.id}:rollback`, { body: { revision, etag: agent.etag, comment: `Back to revision ${revision}` } }).then(onChange);
+  return html`<div class="card"><header><h2>Differences</h2></header><div class="row">
+      <${Select} label="From" value=${String(pair[0])} options=${numbers} onInput=${(n) => setPair([Number(n), pair[1]])} />
+      <${Select} label="To" value=${String(pair[1])} options=${numbers} onInput=${(n) => setPair([pair[0], Number(n)])} /></div>
+      <${Difference} id=${agent.id} from=${pair[0]} to=${pair[1]} /></div>
+    <div class="card"><${Table} label="Revisions" head=${['Revision', 'Made', 'By', 'Changed', 'Comment', '']} rows=${data.map((one) => html`<tr key=${one.revision}>
+      <td>${one.revision} ${one.revision === agent.revision && html`<${Badge} kind="accent">current<//>`}</td><td><${Time} value=${one.create_time} /></td><td><bdi>${short(one.author || '–', 60)}</bdi></td>
+      <td>${one.changed_fields.map((field) => html`<code>${clean(field)}</code> `)}</td><td><bdi dir="auto">${short(one.comment)}</bdi></td>
+      <td><span class="row">${may('chat') && html`<a class="button" href=${`${link('try', agent.id)}?revision=${one.revision}`} aria-label=${`Try revision ${one.revision}`}>Try</a>`}
+        <button aria-label=${`What revision ${one.revision} changed`} onClick=${() => setPair([Math.max(one.revision - 1, 1), one.revision])}>Diff</button>
+        ${may('agents:write') && one.revision !== agent.revision && html`<${Confirm} label="Roll back" kind="" question=${`A new revision gets the content of revision ${one.revision}.`} act=${() => rollback(one.revision)} />`}</span></td></tr>`)} /></div>`;
+}

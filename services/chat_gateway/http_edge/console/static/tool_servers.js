@@ -1,0 +1,58 @@
+// @ts-check
+/** Tool servers of the project: where tools are, and whether they can be had. */
+import { all, call, get } from './api.js';
+import { AgentTabs } from './agents.js';
+import { useDraft, writable, Yaml } from './draft.js';
+import { html, link, pretty, short, useLoad, useState } from './lib.js';
+import { Badge, Confirm, Empty, Problem, Table, Time } from './ui.js';
+
+const TOOLS = '~tools';
+
+/** @param {{may: (scope: string) => boolean}} props */
+export function ToolServers({ may }) {
+  const { data, error } = useLoad((signal) => all('/v1/tool_servers', { page_size: 200 }, signal), []);
+  const action = may('tools:write') && html`<a class="button primary" href=${link('agents', TOOLS, '~new')}>New tool server</a>`;
+  return html`<div class="head"><h1>Tool servers</h1>${data?.length ? action : ''}</div><${AgentTabs} current="Tool servers" /><${Problem} error=${error} />
+    ${data && (data.length ? html`<div class="card"><${Table} label="Tool servers" head=${['Tool server', 'Kind', 'Address', 'Revision', 'Changed']} rows=${data.map((one) => html`<tr key=${one.id}>
+      <td><a href=${link('agents', TOOLS, one.id)}>${one.id}</a><div class="dim"><bdi dir="auto">${short(one.name, 80)}</bdi></div></td><td>${one.mcp ? 'MCP' : 'HTTP'}</td>
+      <td><code>${short(one.mcp?.url ?? one.http?.base_url, 120)}</code></td><td class="number">${one.revision}</td><td><${Time} value=${one.update_time} /></td></tr>`)} /></div>`
+    : html`<${Empty} title="No tool servers yet" action=${action}>A tool server is an MCP server or an HTTP service whose operations agents may call.<//>`)}`;
+}
+
+/** @param {{id: string}} props */
+function Test({ id }) {
+  const [found, setFound] = useState((null));
+  const [busy, setBusy] = useState(false);
+  const test = async () => {
+    setBusy(true);
+    setFound(await call('POST', `/v1/tool_servers/${id}:test`).catch((error) => ({ ok: false, problem: error.message, tools: [] })));
+    setBusy(false);
+  };
+  return html`<section class="card" aria-label="Test"><header><h2>Test</h2><button disabled=${busy} onClick=${test}>${busy ? 'Connecting…' : 'Test connection'}</button></header>
+    <div role="status">${found && (found.ok ? html`<p class="notice good">It offers ${found.tools.length + found.left_out_count} tools.</p>` : html`<p class="notice bad">${short(found.problem, 1000)}</p>`)}</div>
+    ${(found?.tools ?? []).map((tool) => html`<details><summary><code>${short(tool.name, 80)}</code> ${tool.idempotent && html`<${Badge}>idempotent<//>`}</summary>
+      <p class="dim"><bdi dir="auto">${short(tool.description, 2000)}</bdi></p><pre tabindex="0"><code>${short(pretty(tool.parameters), 20_000)}</code></pre></details>`)}</section>`;
+}
+
+/** @param {{server: any, isNew: boolean, may: (scope: string) => boolean, onSaved: (server: any) => void}} props */
+function Editor({ server, isNew, may, onSaved }) {
+  const [method, path] = isNew ? ['POST', '/v1/tool_servers'] : ['PUT', `/v1/tool_servers/${server.id}`];
+  const [problem, setProblem] = useState((null));
+  const write = may('tools:write');
+  const draft = useDraft(isNew ? server : writable(server), (body, signal) => (write ? call(method, path, { body, query: { validate_only: true }, signal }) : Promise.resolve()));
+  const save = () => call(method, path, { body: draft.value, headers: isNew ? undefined : { 'If-Match': `"${server.etag}"` } }).then(onSaved, setProblem);
+  return html`<${Problem} error=${problem} /><div class="two"><${Yaml} draft=${draft} />${isNew ? html`<p class="dim">Secrets stand by name; their values are files of the gateways. Where tool servers may be is the operator’s to say.</p>` : write && html`<${Test} id=${server.id} />`}</div>
+    ${write && html`<div class="savebar card"><div><button class="primary" disabled=${!draft.ready} onClick=${save}>${isNew ? 'Create tool server' : 'Save'}</button></div></div>`}`;
+}
+
+/** @param {{id: string, may: (scope: string) => boolean}} props */
+export function ToolServer({ id, may }) {
+  const isNew = id === '~new';
+  const { data, error, reload } = useLoad((signal) => (isNew ? Promise.resolve({ id: 'tools', name: '', mcp: { url: 'https://' } }) : get(`/v1/tool_servers/${encodeURIComponent(id)}`, {}, signal)), [id]);
+  const all_ = link('agents', TOOLS);
+  if (error) return html`<${Problem} error=${error} /><a href=${all_}>All tool servers</a>`;
+  if (!data) return null;
+  return html`<div class="head"><h1>${isNew ? 'New tool server' : html`<bdi dir="auto">${short(data.name || id, 80)}</bdi>`}</h1><a class="back" href=${all_}>All tool servers</a>
+      ${!isNew && may('tools:write') && html`<${Confirm} label="Delete" question=${`No gateway uses ${id} any more.`} act=${async () => { await call('DELETE', `/v1/tool_servers/${id}`); location.hash = all_; }} />`}</div>
+    <${Editor} key=${data.etag} server=${data} isNew=${isNew} may=${may} onSaved=${(made) => (isNew ? location.assign(link('agents', TOOLS, made.id)) : reload())} />`;
+}
