@@ -1,13 +1,15 @@
 """The console in a real browser, on the whole system. Errors, violations of its policy and foreign requests fail."""
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
 from playwright.sync_api import Browser, Page, expect
 
 from tests.servers.browser import chromium, console_page
-from tests.servers.mock_model import MODEL
+from tests.servers.mock_model import MODEL, Behaviour
 from tests.servers.system import PROVIDER, System
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -174,3 +176,45 @@ def test_yaml_is_read_and_written_as_others_do(browser: Browser, system: System)
     assert yaml.safe_load(written) == values
     assert read == [yaml.safe_load(text) for text in texts]
     assert [text for text in wrong if not text.startswith("Line ")] == []
+
+
+def test_a_conversation_is_looked_into_watched_forked_and_a_user_erased(browser: Browser, system: System) -> None:
+    def ask(text: str, **fields: object) -> None:
+        answer = system.chat("hello", text, session_id="case-1", user_id="ben", **fields)
+        assert answer.status_code == 200, answer.text
+
+    ask("My order is late")
+    ask("Still?")
+    with console_page(browser, system.http_url) as watched, ThreadPoolExecutor(1) as pool:
+        page = watched.page
+        sign_in(page, system.operator_key, "#/sessions")
+        page.get_by_label("User", exact=True).fill("ben")
+        page.get_by_role("link", name="case-1").click()
+        expect(page.get_by_role("article", name="Turn 1")).to_contain_text("echo:2:My order is late")
+        expect(page.get_by_role("article", name="Turn 2")).to_contain_text(MODEL)
+        expect(page.get_by_role("article", name="Turn 2")).to_contain_text("in, ")
+        system.model.script(Behaviour(text="slowly it comes", hold_after_chunks=2))
+        running = pool.submit(ask, "Watch me", resumable=True, stream=True)
+        expect(page.get_by_role("article", name="Running turn")).to_contain_text("slowly")
+        system.model.release()
+        expect(page.get_by_role("article", name="Turn 3")).to_contain_text("slowly it comes")
+        running.result(30)
+        page.get_by_role("article", name="Turn 1").get_by_role("button", name="Fork here").click()
+        page.get_by_role("dialog").get_by_role("button", name="Fork here").click()
+        expect(page.get_by_role("heading", name="case-1")).not_to_be_visible()
+        expect(page.get_by_role("article", name="Turn 1")).to_be_visible()
+        expect(page.get_by_role("article", name="Turn 2")).not_to_be_visible()
+        page.get_by_role("button", name="Delete").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        page.get_by_role("button", name="Export or erase a user").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("User id").fill("ben")
+        with page.expect_download() as download:
+            dialog.get_by_role("button", name="Export").click()
+        lines = download.value.path().read_text().splitlines()
+        assert json.loads(lines[0])["id"] == "case-1"
+        dialog.get_by_role("button", name="Erase…").click()
+        dialog.get_by_role("button", name="Erase for good").click()
+        expect(dialog).to_contain_text('"deleted_sessions": 1')
+    with system.client() as client:
+        assert client.get("/v1/sessions/case-1").status_code == 404

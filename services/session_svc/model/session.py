@@ -71,6 +71,8 @@ class Session:
     """What the commit of the newest turn gave; empty where it gave none."""
     part_bytes: int = 0
     """Of the contents that it keeps beside its turns."""
+    running_turn_id: str = ""
+    """The turn that holds the lease; empty while none does."""
 
     @property
     def turn_count(self) -> int:

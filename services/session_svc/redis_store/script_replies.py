@@ -50,6 +50,7 @@ class SessionFields(NamedTuple):
     reasoning: bytes | None
     cache_write: bytes | None
     parts: bytes | None
+    turn: bytes | None
 
 
 class BeginOk(NamedTuple):

@@ -48,6 +48,7 @@ def _session_of(key: SessionKey, fields: SessionFields) -> Session:
         json.loads(fields.metadata) if fields.metadata else {},
         _history_digest(fields),
         int(fields.parts or 0),
+        fields.turn.decode() if fields.turn else "",
     )
 
 

@@ -10,6 +10,7 @@ from tests.service.chat_gateway.http_edge.samples import TIME, session
 
 SESSION = {
     "object": "session",
+    "running_completion_id": None,
     "id": "s:1",
     "agent_id": "support",
     "agent_uid": "u1",

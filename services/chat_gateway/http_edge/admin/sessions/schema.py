@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from chat_gateway.http_edge.openai.chat.ids import completion_id
 from chat_gateway.http_edge.openai.chat.schema import (
     ContentPart,
     FunctionCall,
@@ -20,7 +21,7 @@ from parley.session.v1.session_service_pb2 import EraseUserResponse, Session
 
 
 class UsageJson(msgspec.Struct, kw_only=True):
-    """Tokens of all turns."""
+    """Tokens of a turn, or of all turns of a session."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -50,6 +51,8 @@ class SessionJson(msgspec.Struct, kw_only=True):
     expire_time: str
     idle_ttl: str
     max_lifetime: str
+    running_completion_id: str | None = None
+    """The chat completion that runs now, whose events can be followed; null while none does."""
     object: str = "session"
 
 
@@ -70,7 +73,10 @@ class SessionMessageJson(msgspec.Struct, kw_only=True):
     reasoning_content: str | UnsetType = UNSET
     """What the model thought before it answered."""
     finish_reason: str | UnsetType = UNSET
-    """The turn's; on its answer only."""
+    """The turn's; on its answer only, as are the two below."""
+    model: str | UnsetType = UNSET
+    """The provider's model that answered."""
+    usage: UsageJson | UnsetType = UNSET
     object: str = "session.message"
 
 
@@ -138,19 +144,24 @@ def session_json(session: Session) -> SessionJson:
         pinned_revision=session.pinned_revision,
         turn_count=session.turn_count,
         message_count=session.message_count,
-        usage=UsageJson(
-            prompt_tokens=session.usage.prompt_tokens,
-            completion_tokens=session.usage.completion_tokens,
-            cached_tokens=session.usage.cached_tokens,
-            reasoning_tokens=session.usage.reasoning_tokens,
-            cache_write_tokens=session.usage.cache_write_tokens,
-        ),
+        usage=_usage_json(session.usage),
         metadata=dict(session.metadata),
         create_time=proto_timestamp(session.create_time),
         last_activity_time=proto_timestamp(session.last_activity_time),
         expire_time=proto_timestamp(session.expire_time),
         idle_ttl=seconds_of(session.idle_ttl),
         max_lifetime=seconds_of(session.max_lifetime),
+        running_completion_id=completion_id(session.running_turn_id, session.id) if session.running_turn_id else None,
+    )
+
+
+def _usage_json(usage: pb.Usage) -> UsageJson:
+    return UsageJson(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
     )
 
 
@@ -158,6 +169,8 @@ def messages_json(turn: pb.Turn) -> list[SessionMessageJson]:
     """Returns a turn's messages in order."""
     begun = proto_timestamp(turn.begin_time)
     messages = [_message_json(message, turn, begun) for message in turn.messages]
+    if messages and turn.HasField("usage"):
+        messages[-1].model, messages[-1].usage = turn.model or UNSET, _usage_json(turn.usage)
     if messages and turn.finish_reason:
         messages[-1].finish_reason = pb.FinishReason.Name(turn.finish_reason).removeprefix("FINISH_REASON_").lower()
     return messages

@@ -9,6 +9,7 @@ import { Empty, Problem, Select } from './ui.js';
 const PAGES = [
   ['try', 'Try', ['chat'], () => import('./try.js')],
   ['agents', 'Agents', ['agents:read'], () => import('./agents.js')],
+  ['sessions', 'Sessions', ['sessions:read'], () => import('./sessions.js')],
 ];
 
 /** @param {any} caller @param {string[]} scopes */
@@ -18,7 +19,7 @@ const mayAny = (caller, scopes) => scopes.some((scope) => caller.scopes.includes
 function Page({ page, caller, where }) {
   const [name, title, , load] = page;
   const { data, error } = useLoad(load, [name]);
-  const main = useRef((null));
+  const main = useRef(/** @type {any} */ (null));
   const first = useRef(true);
   const path = where.parts.join('/');
   useEffect(() => {
@@ -26,7 +27,7 @@ function Page({ page, caller, where }) {
     if (!first.current) main.current?.focus({ preventScroll: true });
     first.current = false;
   }, [path]);
-  const may = (scope) => caller.scopes.includes(scope);
+  const may = (/** @type {string} */ scope) => caller.scopes.includes(scope);
   return html`<main ref=${main} tabindex="-1" key=${name} class=${`page ${name}`}>
     <${Problem} error=${error} />${data && html`<${data.default} where=${where} caller=${caller} may=${may} />`}</main>`;
 }
@@ -36,8 +37,8 @@ function Project({ caller, onChange }) {
   const { data } = useLoad(async (signal) => (caller.project ? [] : (await get('/v1/projects', { page_size: 1000 }, signal)).data), [caller.id]);
   if (caller.project) return html`<span class="project">Project <bdi>${short(caller.project, 40)}</bdi></span>`;
   if (!data || data.length < 2) return null;
-  return html`<${Select} label="Project" value=${projectName() || 'default'} options=${data.map((one) => [one.id, one.id])}
-    onInput=${(id) => { setProject(id); onChange(); }} />`;
+  return html`<${Select} label="Project" value=${projectName() || 'default'} options=${data.map((/** @type {any} */ one) => [one.id, one.id])}
+    onInput=${(/** @type {string} */ id) => { setProject(id); onChange(); }} />`;
 }
 
 /** @param {{caller: any, signOut: (() => void) | null}} props */
@@ -51,7 +52,7 @@ function Shell({ caller, signOut }) {
   }, []);
   const pages = PAGES.filter(([, , scopes]) => mayAny(caller, scopes));
   const page = pages.find(([name]) => name === where.parts[0]) ?? (where.parts.length ? undefined : pages[0]);
-  return html`<a class="skip" href="#main" onClick=${(e) => { e.preventDefault(); document.querySelector('main')?.focus(); }}>Skip to content</a>
+  return html`<a class="skip" href="#main" onClick=${(/** @type {Event} */ e) => { e.preventDefault(); document.querySelector('main')?.focus(); }}>Skip to content</a>
     <header class="side">
       <a class="brand" href="#/"><img src="/console/icon.svg" alt="" width="26" height="26" />Parley</a>
       <nav aria-label="Main">${pages.map(([name, title]) => html`
@@ -66,7 +67,7 @@ function Shell({ caller, signOut }) {
 }
 
 function App() {
-  const [caller, setCaller] = useState((null));
+  const [caller, setCaller] = useState(/** @type {any} */ (null));
   const { data: auth, error } = useLoad(async () => {
     const found = await readAuth();
     let problem = null;

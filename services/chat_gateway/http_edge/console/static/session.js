@@ -1,0 +1,81 @@
+// @ts-check
+/** One session: its turns, and the one that runs while it runs. */
+import { all, call, events, get, send } from './api.js';
+import { newTurn, take } from './conversation.js';
+import { download, html, link, pretty, short, useEffect, useEvery, useLoad, useState } from './lib.js';
+import { Answer, Content, Reasoning, tokens, ToolCall } from './turn.js';
+import { Badge, Confirm, Problem, Time } from './ui.js';
+
+const LOOK_MS = 2000;
+
+/** Messages of a page as turns. @param {any[]} messages */
+function turnsOf(messages) {
+  /** @type {Map<number, any[]>} */
+  const turns = new Map();
+  for (const one of messages) turns.set(one.turn_number, [...(turns.get(one.turn_number) ?? []), one]);
+  return [...turns.values()];
+}
+
+/** @param {{messages: any[], session: any, may: (scope: string) => boolean}} props */
+function Turn({ messages, session, may }) {
+  const last = messages.at(-1);
+  const results = new Map(messages.filter((one) => one.role === 'tool').map((one) => [one.tool_call_id, one.content]));
+  const fork = async () => {
+    const made = await call('POST', `/v1/sessions/${encodeURIComponent(session.id)}:fork`, { body: { up_to_turn: last.turn_number } });
+    location.hash = link('sessions', made.id);
+  };
+  return html`<article class="turn" aria-label=${`Turn ${last.turn_number}`}><header class="row"><h3>Turn ${last.turn_number}</h3><${Time} value=${last.create_time} /><${Badge}>revision ${last.agent_revision}<//>
+      ${last.model && html`<${Badge}><bdi>${short(last.model, 60)}</bdi><//>`}<span class="dim">${last.usage ? `${tokens(last.usage)} tokens` : ''}</span>${last.finish_reason && last.finish_reason !== 'stop' && html`<${Badge} kind="warn">${last.finish_reason}<//>`}
+      ${may('sessions:admin') && html`<span class="right"><${Confirm} label="Fork here" question=${`A new session begins with turns 1 to ${last.turn_number}.`} act=${fork} /></span>`}</header>
+    ${messages.map((one) => (one.role === 'assistant' ? html`<${Reasoning} text=${one.reasoning_content} />${(one.tool_calls ?? []).map((made) => html`<${ToolCall} key=${made.id}
+        call=${{ name: made.function.name, arguments: made.function.arguments }} result=${results.get(made.id)} />`)}
+        ${one.content && html`<${Answer} text=${typeof one.content === 'string' ? one.content : pretty(one.content)} />`}${one.refusal && html`<p class="notice">${short(one.refusal, 5000)}</p>`}`
+    : one.role === 'tool' && messages.some((other) => other.tool_calls?.some((made) => made.id === one.tool_call_id)) ? null
+      : html`<div class=${`said-by ${one.role}`}><${Content} content=${one.content} /></div>`))}</article>`;
+}
+
+/** The turn that runs, as its journal has it. @param {{session: any, onEnd: () => void}} props */
+function Live({ session, onEnd }) {
+  const [turn, setTurn] = useState(() => newTurn([], null));
+  useEffect(() => {
+    const aborter = new AbortController();
+    const headers = { 'X-Session-ID': session.id, ...(session.user_id ? { 'X-User-ID': session.user_id } : {}) };
+    const follow = async () => {
+      const response = await send('GET', `/v1/chat/completions/${encodeURIComponent(session.running_completion_id)}/events`, { headers, signal: aborter.signal });
+      for await (const event of events(response)) {
+        take(turn, event);
+        setTurn({ ...turn });
+      }
+      onEnd();
+    };
+    // A turn that calls no tool and is not resumable has no journal to watch: it shows when it is stored.
+    follow().catch(() => {});
+    return () => aborter.abort();
+  }, []);
+  return html`<article class="turn" aria-label="Running turn" aria-live="polite"><header class="row"><h3>Now</h3><${Badge} kind="good">running<//></header>
+    <${Reasoning} text=${turn.reasoning} open />${turn.calls.map((one) => html`<${ToolCall} key=${one.id} call=${one} />`)}<${Answer} text=${turn.text} busy /></article>`;
+}
+
+/** @param {{id: string, may: (scope: string) => boolean}} props */
+export function Session({ id, may }) {
+  const path = `/v1/sessions/${encodeURIComponent(id)}`;
+  const { data: session, error, reload } = useLoad((signal) => get(path, {}, signal), [id]);
+  const stored = `${session?.turn_count} ${session?.message_count}`;
+  const messages = useLoad((signal) => (session ? all(`${path}/messages`, { page_size: 100 }, signal, 2000) : Promise.resolve([])), [id, stored]);
+  useEvery(reload, LOOK_MS);
+  if (error) return html`<${Problem} error=${error} /><a href="#/sessions">All sessions</a>`;
+  if (!session) return null;
+  const facts = [['Agent', html`<a href=${link('agents', session.agent_id)}>${session.agent_id}</a>`], ['User', html`<bdi>${short(session.user_id || '–', 80)}</bdi>`], ['Turns', session.turn_count], ['Tokens', tokens(session.usage)],
+    ['Revision', session.pinned_revision ? `pinned to ${session.pinned_revision}` : session.agent_revision || '–'], ['Begun', html`<${Time} value=${session.create_time} />`],
+    ['Active', html`<${Time} value=${session.last_activity_time} />`], ['Expires', html`<${Time} value=${session.expire_time} />`]];
+  const go = `${link('try', session.agent_id)}?${new URLSearchParams({ session: id, user: session.user_id })}`;
+  const remove = async () => { await call('DELETE', path); location.hash = '#/sessions'; };
+  return html`<div class="head"><h1><bdi>${short(id, 80)}</bdi></h1><a class="back" href="#/sessions">All sessions</a>${may('chat') && html`<a class="button" href=${go}>Continue in Try</a>`}
+      <button onClick=${() => download(`session-${id}.json`, pretty({ session, messages: messages.data }))}>Export</button>
+      ${may('sessions:admin') && html`<${Confirm} label="Delete" question="The session is removed with its whole history." act=${remove} />`}</div>
+    <div class="card"><dl class="facts">${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
+      ${Object.keys(session.metadata).length > 0 && html`<details><summary>Metadata</summary><pre tabindex="0"><code>${short(pretty(session.metadata), 20_000)}</code></pre></details>`}</div>
+    <${Problem} error=${messages.error} />
+    <div class="turns">${turnsOf(messages.data ?? []).map((one) => html`<${Turn} key=${one[0].turn_number} messages=${one} session=${session} may=${may} />`)}
+      ${session.running_completion_id && html`<${Live} key=${session.running_completion_id} session=${session} onEnd=${reload} />`}</div>`;
+}

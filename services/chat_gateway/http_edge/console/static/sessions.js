@@ -1,0 +1,66 @@
+// @ts-check
+/** Sessions: by agent and user; what is stored of a user, exported and erased. */
+import { call, get, send } from './api.js';
+import { download, html, link, short, useEffect, useLoad, useState } from './lib.js';
+import { Session } from './session.js';
+import { tokens } from './turn.js';
+import { Badge, Dialog, Empty, Problem, Table, Text, Time } from './ui.js';
+
+/** @param {{caller: any, given: string, may: (scope: string) => boolean, onClose: () => void, onErased: () => void}} props */
+function User({ caller, given, may, onClose, onErased }) {
+  const [user, setUser] = useState(caller.user_id ?? given);
+  const [receipt, setReceipt] = useState(/** @type {any} */ (null));
+  const [error, setError] = useState(/** @type {any} */ (null));
+  const [sure, setSure] = useState(false);
+  const body = { user_id: user };
+  const save = async () => download(`user-${user}.jsonl`, await (await send('POST', '/v1/users:export', { body })).text(), 'application/x-ndjson');
+  const erase = async () => {
+    setReceipt(await call('POST', '/v1/users:erase', { body }));
+    onErased();
+  };
+  const run = (act) => act().then(() => setError(null), setError);
+  return html`<${Dialog} title="A user’s data" onClose=${onClose}><${Problem} error=${error} />
+    ${receipt ? html`<div class="notice good" role="status"><strong>Erased. This is the receipt:</strong><pre tabindex="0"><code>${JSON.stringify(receipt, null, 2)}</code></pre></div>
+      <footer><button onClick=${() => download(`erasure-${user}.json`, JSON.stringify(receipt, null, 2))}>Download receipt</button></footer>`
+    : html`<p class="dim">Everything that is stored about one user: their sessions, with every message.</p>
+      <${Text} label="User id" value=${user} disabled=${Boolean(caller.user_id)} onInput=${(value) => { setUser(value); setSure(false); }} />
+      ${sure && html`<p class="notice">This removes all sessions of <bdi>${short(user)}</bdi>, revokes keys that are bound to them, and puts a pseudonym into the audit log. It can’t be taken back.</p>`}
+      <footer><button disabled=${!user} onClick=${() => run(save)}>Export</button>
+        ${may('sessions:admin') && html`<button class="danger" disabled=${!user} onClick=${() => (sure ? run(erase) : setSure(true))}>${sure ? 'Erase for good' : 'Erase…'}</button>`}</footer>`}<//>`;
+}
+
+/** @param {{where: any, caller: any, may: (scope: string) => boolean}} props */
+function List({ where, caller, may }) {
+  const [agent, setAgent] = useState(where.query.get('agent') ?? '');
+  const [user, setUser] = useState(where.query.get('user') ?? '');
+  const [id, setId] = useState('');
+  const [more, setMore] = useState(/** @type {any[]} */ ([]));
+  const [token, setToken] = useState('');
+  const [dialog, setDialog] = useState(false);
+  const query = { agent_id: agent, user_id: user, page_size: 50 };
+  const { data, error, reload } = useLoad((signal) => get('/v1/sessions', query, signal), [agent, user]);
+  useEffect(() => { setMore([]); setToken(data?.next_page_token ?? ''); }, [data]);
+  const next = async () => {
+    const page = await get('/v1/sessions', { ...query, page_token: token });
+    setMore([...more, ...page.data]);
+    setToken(page.next_page_token);
+  };
+  const shown = [...(data?.data ?? []), ...more];
+  return html`<div class="head"><h1>Sessions</h1><button onClick=${() => setDialog(true)}>Export or erase a user</button></div>
+    <form class="row" onSubmit=${(e) => { e.preventDefault(); if (id) location.hash = link('sessions', id); }}>
+      <${Text} label="Agent" value=${agent} onInput=${setAgent} placeholder="any" />${!caller.user_id && html`<${Text} label="User" value=${user} onInput=${setUser} placeholder="any" />`}
+      <${Text} label="Session id" value=${id} onInput=${setId} placeholder="open one by its id" /><button disabled=${!id}>Open</button><button type="button" onClick=${reload}>Refresh</button></form>
+    <${Problem} error=${error} />
+    ${data && (shown.length ? html`<div class="card"><${Table} label="Sessions" head=${['Session', 'User', 'Agent', 'Turns', 'Tokens', 'Active', 'Expires']} rows=${shown.map((one) => html`<tr key=${one.id}>
+      <td><a href=${link('sessions', one.id)}><bdi>${short(one.id, 60)}</bdi></a> ${one.running_completion_id && html`<${Badge} kind="good">running<//>`}</td><td><bdi>${short(one.user_id || '–', 60)}</bdi></td>
+      <td>${short(one.agent_id)} <span class="dim">@${one.agent_revision}</span></td><td class="number">${one.turn_count}</td><td>${tokens(one.usage)}</td><td><${Time} value=${one.last_activity_time} /></td><td><${Time} value=${one.expire_time} /></td></tr>`)} />
+      ${token && html`<div><button onClick=${next}>Show more</button></div>`}</div>`
+    : html`<${Empty} title="No sessions">${agent || user ? 'None fits, or those that did have expired.' : 'A session begins with the first turn of a user, and ends by itself.'}<//>`)}
+    ${dialog && html`<${User} ...${{ caller, may }} given=${user} onClose=${() => setDialog(false)} onErased=${reload} />`}`;
+}
+
+/** @param {{where: any, caller: any, may: (scope: string) => boolean}} props */
+export default function Sessions({ where, caller, may }) {
+  const id = where.parts[1];
+  return id ? html`<${Session} key=${id} id=${id} may=${may} />` : html`<${List} ...${{ where, caller, may }} />`;
+}
