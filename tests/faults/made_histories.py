@@ -7,6 +7,8 @@ from tests.faults.history.records import Attempt, Call, Ending, Fork, History, M
 
 SESSION = "s"
 FORK = "k"
+OF_TOOLS = {kind for kind in Kind if kind.name.startswith("CALL_")} | {Kind.CHILD}
+"""The kinds that `test_checker_tools` shows."""
 
 
 def clean(turns: int = 4, window: int = 40) -> History:

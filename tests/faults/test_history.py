@@ -12,7 +12,9 @@ from tests.faults.history.checker import Kind
 from tests.faults.history.decisions import DECIDED, decisions
 from tests.faults.history.records import Ending
 from tests.faults.history.run import Result, Scenario, run
+from tests.faults.history.slots import TOOLED_AGENT
 from tests.faults.history.story import report
+from tests.faults.history.tool_server import CHARGE, READ
 
 SECONDS = 20.0
 
@@ -37,6 +39,8 @@ async def test_no_fault_makes_an_anomaly(tmp_path: Path, capsys: pytest.CaptureF
     forks = {fork.id for fork in result.history.forks if fork.ending is Ending.ACKNOWLEDGED}
     assert any(operation.session in forks for operation in acknowledged)
     assert any(operation.transcript for operation in acknowledged)
+    assert any(operation.agent == TOOLED_AGENT for operation in acknowledged)
+    assert {execution.tool for execution in result.history.executions} >= {READ, CHARGE}
     decided = decisions(result.history)
     assert sum(decided[what] for what in DECIDED) >= len(result.history.operations) / 2, decided
 
@@ -47,6 +51,14 @@ async def test_the_checker_notices_that_fencing_is_off(tmp_path: Path) -> None:
     result = await run_and_print(scenario, tmp_path)
     found = {anomaly.kind for anomaly in result.anomalies}
     assert found & {Kind.OTHER_HISTORY, Kind.DOUBLED, Kind.REFUSED_BUT_STORED}, found
+
+
+async def test_the_checker_notices_calls_of_tools_that_are_made_again(tmp_path: Path) -> None:
+    entry = ["tests.faults.history.repeats_calls"]
+    scenario = Scenario(seed=1, seconds=6, pace=0, gateway_entry=entry, quiet_phases=False)
+    result = await run_and_print(scenario, tmp_path)
+    found = {anomaly.kind for anomaly in result.anomalies}
+    assert found == {Kind.CALL_REPEATED}, found
 
 
 async def test_the_checker_notices_sessions_that_are_neither_deleted_nor_expire(tmp_path: Path) -> None:

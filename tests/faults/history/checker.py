@@ -16,7 +16,8 @@ What must hold (DESIGN.md, invariants 1 to 3):
 - a turn that is to be finished without its caller is;
 - nothing is stuck, and every error is one that a caller can act on.
 
-The rules about the lives of sessions are in `lifetimes`, those about forks in `forks`.
+The rules about the lives of sessions are in `lifetimes`, those about forks in `forks`, those about tools in `tooling`:
+what is judged here of a turn with tools is what its users said and were answered.
 """
 
 from collections import Counter, defaultdict
@@ -26,8 +27,20 @@ from enum import StrEnum
 
 from tests.faults.history.forks import Forks
 from tests.faults.history.lifetimes import Lifetimes
-from tests.faults.history.records import DEFINITE, GONE, MISMATCH, UNDECIDED, Call, Ending, History, Message, Operation
-from tests.faults.history.slots import MORTAL_AGENT
+from tests.faults.history.records import (
+    DECIDED_ALREADY,
+    DEFINITE,
+    GONE,
+    MISMATCH,
+    UNDECIDED,
+    Call,
+    Ending,
+    History,
+    Message,
+    Operation,
+)
+from tests.faults.history.slots import MORTAL_AGENT, TOOLED_AGENT
+from tests.faults.history.tooling import Tooling, plain
 
 
 class Kind(StrEnum):
@@ -56,6 +69,12 @@ class Kind(StrEnum):
     UNFINISHED = "a turn that was to be finished is not stored"
     STUCK = "a session takes no turn"
     UNRECOVERED = "a part did not come back"
+    CALL_REPEATED = "a call of a tool that is not idempotent was made again"
+    CALL_MADE_AGAIN = "a call of a tool was made again whose result was known"
+    CALL_UNAPPROVED = "a call of a tool was made without its approval"
+    CALL_ORPHAN = "a call of a tool has no result, or a result no call"
+    CALL_OTHER_RESULT = "a call of a tool has another result"
+    CHILD = "the turn of a called agent is not stored as its caller was told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +124,12 @@ def _of_lifetimes(history: History, lifetimes: Lifetimes) -> list[Anomaly]:
         (Kind.DEAD_LISTED, lifetimes.dead_listed()),
         (Kind.UNFINISHED, lifetimes.unfinished(stored)),
         (Kind.FORKED_OTHERWISE, Forks(history).wrong()),
+        (Kind.CALL_REPEATED, (tooling := Tooling(history)).repeated()),
+        (Kind.CALL_MADE_AGAIN, tooling.made_again()),
+        (Kind.CALL_UNAPPROVED, tooling.unapproved()),
+        (Kind.CALL_ORPHAN, tooling.orphans()),
+        (Kind.CALL_OTHER_RESULT, tooling.other_results()),
+        (Kind.CHILD, tooling.children()),
     )
     return [Anomaly(kind, session, text) for kind, findings in rules for session, text in findings]
 
@@ -124,6 +149,8 @@ class _Index:
 
 def _errors(operation: Operation) -> Iterator[Anomaly]:
     known = DEFINITE | GONE if operation.agent == MORTAL_AGENT else DEFINITE
+    if operation.approvals:
+        known |= {DECIDED_ALREADY}
     if operation.transcript:
         known |= {MISMATCH}
     for attempt in operation.attempts:
@@ -150,7 +177,7 @@ class _Session:
         self._name = session
         self._origins = index.forks.origins(session)
         self._operations = operations
-        self._stored = history.stored.get(session, [])
+        self._stored = plain(history.stored.get(session, []))
         self._found: list[Anomaly] = []
 
     def check(self) -> list[Anomaly]:
@@ -250,8 +277,9 @@ class _Session:
 
     def _window(self, before: Sequence[StoredTurn]) -> tuple[str, ...]:
         window: tuple[str, ...] = ()
+        most = float("inf") if any(turn.operation.agent == TOOLED_AGENT for turn in before) else self._history.window
         for turn in reversed(before):
-            if len(window) + len(turn.texts) > self._history.window:
+            if len(window) + len(turn.texts) > most:
                 break
             window = turn.texts + window
         return window

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
@@ -16,9 +17,13 @@ from parley.session.v1 import message_pb2, turn_service_pb2
 from servicekit.rpc_status import from_rpc_error
 from tests.faults.history.records import DEFINITE, GONE, MISMATCH, UNDECIDED, Attempt, Ending, Message, Operation
 from tests.faults.history.slots import Sessions
+from tests.faults.history.tooling import CALL
 
 PATIENCE_SECONDS = 12.0
 MAX_ATTEMPTS = 6
+DECIDED, APPROVED = 0.7, 0.8
+"""How often a caller decides on calls that wait, and approves one."""
+WAITING = re.compile(rf"{CALL}\S+")
 RESENT = 0.4
 """How often a caller of a lasting session reads its history and sends it along."""
 READ_SECONDS = 3.0
@@ -107,7 +112,15 @@ class Edges:
                 if response.status != 200:
                     return [] if response.status == 404 else None
                 page = await response.json()
-            messages += [Message(message["role"], message["content"]) for message in page["data"]]
+            messages += [
+                Message(
+                    message["role"],
+                    message["content"] or "",
+                    tuple(call["id"] for call in message.get("tool_calls", ())),
+                    message.get("tool_call_id", ""),
+                )
+                for message in page["data"]
+            ]
             token = page.get("next_page_token") or ""
             if not token:
                 return messages
@@ -121,6 +134,9 @@ class Edges:
             "busy": operation.busy,
             "on_disconnect": "finish" if operation.finish else "cancel",
         }
+        if operation.approvals:
+            decided = [{"tool_call_id": call_id, "approve": approve} for call_id, approve in operation.approvals]
+            body["approvals"] = decided
         headers = {"Idempotency-Key": operation.key} if operation.key else {}
         url = self.url(gateway, "/v1/chat/completions")
         async with self.http.post(url, json=body, headers=headers) as response:
@@ -221,6 +237,7 @@ class Client:
     def _operation(self, number: int) -> Operation:
         draw, name = self._random, f"{self._name}.{number}"
         session, agent = self._sessions.pick(draw)
+        approvals = self._decided(session)
         return Operation(
             id=name,
             session=session,
@@ -229,9 +246,17 @@ class Client:
             key=f"key-{name}" if draw.random() < 0.5 else "",
             busy=draw.choices(("wait", "reject", "interrupt"), (7, 2, 1))[0],
             streamed=draw.random() < 0.5,
-            edge="http" if draw.random() < 0.6 else "grpc",
+            edge="http" if draw.random() < 0.6 or approvals else "grpc",
             finish=draw.random() < 0.25,
+            approvals=approvals,
         )
+
+    def _decided(self, session: str) -> tuple[tuple[str, bool], ...]:
+        """Return what is said of the calls that wait in a session, as far as anybody knows: often nothing."""
+        waiting = self._sessions.waiting.get(session, ())
+        if not waiting or self._random.random() > DECIDED:
+            return ()
+        return tuple((call_id, self._random.random() < APPROVED) for call_id in waiting)
 
     async def _history(self, session: str) -> tuple[Message, ...]:
         try:
@@ -246,6 +271,9 @@ class Client:
         for _ in range(MAX_ATTEMPTS if operation.key or operation.transcript else 1):
             patience = draw.uniform(0.0, 0.4) if draw.random() < 0.08 else PATIENCE_SECONDS
             attempt = await self._edges.attempt(operation, draw.randrange(len(self._edges)), patience)
-            if attempt.ending is Ending.ACKNOWLEDGED or attempt.detail == MISMATCH:
+            if attempt.ending is Ending.ACKNOWLEDGED:
+                self._sessions.waiting[operation.session] = tuple(WAITING.findall(attempt.answer))
+                return
+            if attempt.detail == MISMATCH:
                 return
             await asyncio.sleep(draw.uniform(0.05, 0.6))

@@ -17,6 +17,7 @@ from tests.servers.stores import Choice, PostgresServer, RedisServer
 from tests.servers.system import PROVIDER
 
 LEASE_SECONDS = 2.0
+TOOL_SERVER = "counting"
 REPOSITORY = Path(__file__).parents[3]
 
 SESSION_SETTINGS = {"PARLEY_SESSION_LEASE": str(LEASE_SECONDS), "PARLEY_SESSION_CLAIM": "0.3"}
@@ -56,6 +57,7 @@ class Cluster:
         folder: Path,
         proxies: Proxies,
         model_address: str,
+        tools_address: str = "",
         *,
         gateways: int = 3,
         session_svcs: int = 2,
@@ -71,6 +73,7 @@ class Cluster:
         self._folder = folder
         self._proxies = proxies
         self._model_address = model_address
+        self._tools_address = tools_address
         self._counts = gateways, session_svcs
         self._entries = session_entry, gateway_entry
         self._settings = (
@@ -187,4 +190,7 @@ class Cluster:
             "PARLEY_PROVIDERS": json.dumps({PROVIDER: {"base_url": f"http://{model}/v1"}}),
             **self._settings[1],
         }
+        if self._tools_address:
+            tools = self._link(f"{name}>tools", self._tools_address)
+            settings["PARLEY_TOOL_SERVERS"] = json.dumps({TOOL_SERVER: {"url": f"http://{tools}/mcp"}})
         return Service("chat_gateway", settings, logs=self._folder, name=name, entry=self._entries[1])

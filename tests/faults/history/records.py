@@ -37,6 +37,9 @@ UNDECIDED = frozenset({"peer_unavailable", "deadline_exceeded", "draining"})
 """Reasons that may follow a commit whose reply was lost. Any reason in neither set is an anomaly by itself."""
 
 
+DECIDED_ALREADY = "approval_unknown"
+"""As definite, where calls were decided on that waited no more by then."""
+
 MISMATCH = "history_mismatch"
 """As definite, where a transcript was sent: the session's history was another one by then."""
 
@@ -47,6 +50,10 @@ class Message:
 
     role: str
     text: str
+    calls: tuple[str, ...] = ()
+    """The ids of the tool calls that it asks for."""
+    call_id: str = ""
+    """The call that it is the result of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,8 @@ class Operation:
     agent: str = "history"
     finish: bool = False
     """`on_disconnect: finish`."""
+    approvals: tuple[tuple[str, bool], ...] = ()
+    """What it says of calls that wait for an approval: their ids, and whether they are approved."""
     attempts: list[Attempt] = field(default_factory=list)
 
     @property
@@ -137,6 +146,18 @@ class Call:
     answer: str
     saw: tuple[str, ...]
     at: float
+    full: tuple[Message, ...] = ()
+    """All that it was sent, calls of tools and their results among it, where there are any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One call that the tool server carried out: `mark` says which the model asked for, `result` is unique."""
+
+    tool: str
+    mark: str
+    result: str
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,5 +211,10 @@ class History:
     """Turns to be finished whose callers left when nothing was broken."""
     idle_since: float = float("inf")
     """From when on no turn ran in any gateway but those that this phase made."""
+    executions: list[Execution] = field(default_factory=list)
+    tools: dict[str, str] = field(default_factory=dict)
+    """By mark: which tool the model called."""
+    children: dict[str, list[Message]] = field(default_factory=dict)
+    """What is stored of the sessions of agents that were called as tools."""
     quiet_since: float = float("inf")
     """When every fault was healed and no client ran: from here on only known keys are repeated."""

@@ -15,15 +15,25 @@ import aiohttp
 from tests.faults.history.admin import Admin
 from tests.faults.history.checker import Anomaly, check
 from tests.faults.history.clients import Client, Edges
-from tests.faults.history.cluster import LEASE_SECONDS, Cluster
+from tests.faults.history.cluster import LEASE_SECONDS, TOOL_SERVER, Cluster
 from tests.faults.history.lifetimes import Lifetimes
 from tests.faults.history.nemesis import Nemesis
 from tests.faults.history.records import Ending, History, Operation
-from tests.faults.history.slots import AGENT, BRIEF_AGENT, BRIEF_TTL_SECONDS, MORTAL_AGENT, Sessions
-from tests.faults.history.upstream import RecordingModel
+from tests.faults.history.slots import (
+    AGENT,
+    BRIEF_AGENT,
+    BRIEF_TTL_SECONDS,
+    MORTAL_AGENT,
+    TOOLED_AGENT,
+    Sessions,
+)
+from tests.faults.history.tool_server import GUARDED, CountingToolServer
+from tests.faults.history.upstream import HELPER, RecordingModel
 from tests.faults.proxy import Proxies
 
 WINDOW = 24
+TOOLED_WINDOW = 400
+"""All that a session with tools ever has: the checker does not count what calls and results take of a window."""
 RECOVERY_SECONDS = 60.0
 PROBE_SLACK_SECONDS = 10.0
 """On top of one lease: for a machine whose processors are busy with other tests."""
@@ -59,21 +69,22 @@ class Result:
     history: History
     anomalies: list[Anomaly]
     model_faults: Mapping[str, int]
+    tool_faults: Mapping[str, int] = field(default_factory=dict)
 
 
 async def run(scenario: Scenario, folder: Path) -> Result:
     """Run a scenario on a system of its own, whose logs go to `folder`, and judge it."""
     history = History(window=WINDOW, brief_agent=BRIEF_AGENT, brief_ttl=BRIEF_TTL_SECONDS)
-    async with _system(scenario, folder) as (cluster, edges, model):
+    async with _system(scenario, folder) as (cluster, edges, model, tools):
         mortal = await _create_agents(cluster, edges)
         admin = Admin(scenario.seed, edges, history, mortal)
         sessions = Sessions(scenario.sessions, scenario.turns_a_session)
         nemesis = Nemesis(cluster, scenario.seed, scenario.pace)
-        await _under_faults(scenario, nemesis, model, edges, sessions, admin, history)
+        await _under_faults(scenario, nemesis, model, tools, edges, sessions, admin, history)
         history.faults = nemesis.faults
         history.unrecovered += nemesis.complaints
         history.unrecovered += await _recovered(edges)
-        history.calls = model.calls
+        history.calls, history.tools, history.executions = model.calls, model.tools, tools.executions
         if scenario.quiet_phases:
             await _probe(edges, sessions, history)
             await _leave(edges, model, history)
@@ -86,18 +97,25 @@ async def run(scenario: Scenario, folder: Path) -> Result:
             stored = await edges.stored(session, 0)
             assert stored is not None, f"session {session} cannot be read, and nothing is broken any more"
             history.stored[session] = stored
-        return Result(scenario, history, check(history), model.faults)
+        for session in sessions.of(TOOLED_AGENT):
+            child = f"{session}:{HELPER}"
+            history.children[child] = await edges.stored(child, 0) or []
+        return Result(scenario, history, check(history), model.faults, tools.faults)
 
 
 @asynccontextmanager
-async def _system(scenario: Scenario, folder: Path) -> AsyncIterator[tuple[Cluster, Edges, RecordingModel]]:
-    model = RecordingModel(scenario.seed)
+async def _system(
+    scenario: Scenario, folder: Path
+) -> AsyncIterator[tuple[Cluster, Edges, RecordingModel, CountingToolServer]]:
+    model, tools = RecordingModel(scenario.seed), CountingToolServer(scenario.seed)
     await model.start()
+    await tools.start()
     with Proxies() as proxies:
         cluster = Cluster(
             folder,
             proxies,
             model.address,
+            tools.address,
             session_entry=scenario.session_entry,
             gateway_entry=scenario.gateway_entry,
             session_settings=scenario.session_settings,
@@ -107,35 +125,46 @@ async def _system(scenario: Scenario, folder: Path) -> AsyncIterator[tuple[Clust
             await asyncio.to_thread(cluster.start)
             edges = Edges([g.http_url for g in cluster.gateways], [g.grpc_target for g in cluster.gateways])
             try:
-                yield cluster, edges, model
+                yield cluster, edges, model, tools
             finally:
                 await edges.close()
         finally:
             await asyncio.to_thread(cluster.close)
             await model.close()
+            await tools.close()
 
 
 async def _create_agents(cluster: Cluster, edges: Edges) -> dict[str, Any]:
     """Create the agents; return the body that makes the mortal one again."""
     mortal = cluster.agent(MORTAL_AGENT, WINDOW)
     brief = cluster.agent(BRIEF_AGENT, WINDOW, session={"idle_ttl": f"{BRIEF_TTL_SECONDS:g}s"})
-    for body in (cluster.agent(AGENT, WINDOW), mortal, brief):
+    for body in (cluster.agent(AGENT, WINDOW), mortal, brief, cluster.agent(HELPER, WINDOW), _tooled(cluster)):
         async with edges.http.post(edges.url(0, "/v1/agents"), json=body) as response:
             assert response.status == 201, await response.text()
     return mortal
+
+
+def _tooled(cluster: Cluster) -> dict[str, Any]:
+    tools = [
+        {"mcp": {"operator_tool_server": TOOL_SERVER, "approval": [GUARDED]}},
+        {"agent": {"agent_id": HELPER, "name": HELPER, "description": "Helps."}},
+    ]
+    policy = {"call_timeout": "3s", "max_steps": 6}
+    return cluster.agent(TOOLED_AGENT, TOOLED_WINDOW, tools=tools, tool_policy=policy)
 
 
 async def _under_faults(
     scenario: Scenario,
     nemesis: Nemesis,
     model: RecordingModel,
+    tools: CountingToolServer,
     edges: Edges,
     sessions: Sessions,
     admin: Admin,
     history: History,
 ) -> None:
     until = time.monotonic() + scenario.seconds
-    model.faulty, model.slow = scenario.pace > 0, True
+    model.faulty, model.slow, tools.faulty = scenario.pace > 0, True, scenario.pace > 0
     async with asyncio.TaskGroup() as group:
         for number in range(scenario.clients):
             client = Client(scenario.seed, number, edges, sessions, history.operations.append)
@@ -149,7 +178,7 @@ async def _under_faults(
             group.create_task(work)
         if scenario.pace > 0:
             group.create_task(nemesis.run(until))
-    model.faulty = model.slow = False
+    model.faulty = model.slow = tools.faulty = False
 
 
 async def _recovered(edges: Edges) -> list[str]:

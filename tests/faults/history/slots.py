@@ -9,6 +9,10 @@ MORTAL_AGENT = "mortal"
 BRIEF_AGENT = "brief"
 """Its sessions end when they have been idle for `BRIEF_TTL_SECONDS`."""
 BRIEF_TTL_SECONDS = 2.0
+TOOLED_AGENT = "tooled"
+"""Calls tools of a server, and another agent."""
+TOOLED = 0.25
+"""How often a turn is one of its."""
 FORKED = 0.25
 """How often a caller of lasting sessions goes on with a fork."""
 REVISIT = 0.3
@@ -25,15 +29,21 @@ class Sessions:
     mortal: int = 2
     brief: int = 2
     brief_turns_each: int = 6
+    tooled: int = 2
+    tooled_turns_each: int = 8
     all: list[tuple[str, str]] = field(default_factory=list)
     """Every session that was picked so far, with its agent, in the order of first use."""
     forks: list[str] = field(default_factory=list)
     """Sessions that were made of lasting ones, or of forks; they last as well."""
+    waiting: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The calls of tools that wait for an approval, by session, as the last answer said."""
     _used: dict[str, int] = field(default_factory=dict)
     _past: list[str] = field(default_factory=list)
 
     def pick(self, draw: random.Random) -> tuple[str, str]:
-        """Return session and agent of the next turn: every second turn is on a lasting session."""
+        """Return session and agent of the next turn: of those without tools, every second is on a lasting session."""
+        if draw.random() < TOOLED:
+            return self._note(self._of_slot(f"t{draw.randrange(self.tooled)}", self.tooled_turns_each), TOOLED_AGENT)
         if draw.random() < 0.5:
             if self.forks and draw.random() < FORKED:
                 return draw.choice(self.forks[-3:]), AGENT

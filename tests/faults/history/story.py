@@ -7,6 +7,7 @@ from tests.faults.history.checker import Anomaly
 from tests.faults.history.decisions import DECIDED, UNDECIDED, decisions
 from tests.faults.history.records import MISMATCH, Ending, History, Operation
 from tests.faults.history.run import Result
+from tests.faults.history.tooling import counted
 
 MAX_STORIES = 5
 
@@ -43,12 +44,18 @@ def _lines(result: Result) -> Iterator[str]:
     yield _counted("turns by edge", Counter(operation.edge for operation in history.operations))
     yield f"turns to be finished without their caller: {sum(o.finish for o in history.operations)}"
     yield f"model calls: {len(history.calls)}"
+    yield _counted("calls of tools asked for", Counter(history.tools.values()))
+    yield _counted("calls of tools made", counted(history))
+    decided = Counter(approve for operation in history.operations for _, approve in operation.approvals)
+    yield f"calls approved: {decided[True]}, rejected: {decided[False]}"
+    yield f"messages of called agents: {sum(map(len, history.children.values()))}"
     yield _counted("faults", Counter(f"{_kind(fault.target)} {fault.kind}" for fault in history.faults))
     replicas = Counter(
         f"{fault.kind} of {fault.target}" for fault in history.faults if _kind(fault.target) == "session"
     )
     yield _counted("  session_svc replicas", replicas)
     yield _counted("faults of the model", result.model_faults)
+    yield _counted("faults of the tool server", result.tool_faults)
     yield _counted("anomalies", Counter(str(anomaly.kind) for anomaly in result.anomalies))
     for anomaly in result.anomalies[:40]:
         yield f"  {anomaly.session}: {anomaly.kind}: {anomaly.text}"

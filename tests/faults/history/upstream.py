@@ -12,10 +12,16 @@ from typing import Any
 from aiohttp import web
 
 from parley_cli.processes.ports import LOOPBACK
-from tests.faults.history.records import Call
+from tests.faults.history.records import Call, Message
+from tests.faults.history.tool_server import GUARDED
+from tests.faults.history.tooling import ASKED, CALL, plain
 from tests.servers.mock_model import MODEL
 
 HANG_SECONDS = 30.0
+HELPER = "helper"
+"""The agent that is called as a tool, by the name that its tool has."""
+MORE_STEPS = 0.3
+MAX_CALLING_STEPS = 3
 
 
 class RecordingModel:
@@ -26,6 +32,8 @@ class RecordingModel:
 
     def __init__(self, seed: int) -> None:
         self.calls: list[Call] = []
+        self.tools: dict[str, str] = {}
+        """By mark: which tool was called."""
         self.faults: Counter[str] = Counter()
         self.faulty = False
         self.slow = False
@@ -66,10 +74,17 @@ class RecordingModel:
             self.running -= 1
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        texts = tuple(message["content"] for message in body["messages"] if message["role"] != "system")
+        full = tuple(_message(message) for message in body["messages"] if message["role"] != "system")
+        texts = tuple(message.text for message in plain(full))
         seen = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:8]
-        answer = f"a{next(self._numbers)} saw {len(texts)} as {seen}"
-        self.calls.append(Call(answer, texts, time.monotonic()))
+        number = next(self._numbers)
+        letter = ASKED if texts[-1].startswith(f"{HELPER} ") else "a"
+        answer, asked = f"{letter}{number} saw {len(texts)} as {seen}", self._asks(number, body, full)
+        if asked:
+            waits = " ".join(call["id"] for call in asked if call["function"]["name"].endswith(GUARDED))
+            answer = f"{answer}, waits for {waits}" if waits else ""
+        with_tools = any(message.calls or message.call_id for message in full)
+        self.calls.append(Call(answer or f"(step {number})", texts, time.monotonic(), full if with_tools else ()))
         fault = self._fault(bool(body.get("stream")))
         pause = max(self._pause(), self.pause)
         if fault == "error status":
@@ -80,8 +95,24 @@ class RecordingModel:
             pause = HANG_SECONDS
         await asyncio.sleep(pause)
         if body.get("stream"):
-            return await self._stream(request, answer, fault)
-        return web.json_response(_completion(answer))
+            return await self._stream(request, answer, fault, asked)
+        return web.json_response(_completion(answer, asked))
+
+    def _asks(self, number: int, body: dict[str, Any], full: tuple[Message, ...]) -> list[dict[str, Any]]:
+        """Return the calls of tools that the answer asks for, each with a mark that the run has once."""
+        offered = [tool["function"]["name"] for tool in body.get("tools", ())]
+        behind = full[max((n for n, one in enumerate(full) if one.role == "user"), default=0) :]
+        steps = sum(bool(message.calls) for message in behind)
+        if not offered or steps >= MAX_CALLING_STEPS or self._random.random() > (MORE_STEPS if steps else 0.75):
+            return []
+        asked = []
+        for part in range(self._random.choice((1, 1, 2, 3))):
+            name, mark = self._random.choice(offered), f"t{number}.{part}"
+            self.tools[mark] = name.rpartition("__")[2]
+            arguments = {"message": f"{HELPER} {mark}"} if name == HELPER else {"mark": mark}
+            function = {"name": name, "arguments": json.dumps(arguments)}
+            asked.append({"id": f"{CALL}{mark}", "type": "function", "function": function})
+        return asked
 
     def _fault(self, streamed: bool) -> str:
         kinds = ("error status", "no JSON", "silence", *(("cut", "stops") if streamed else ()))
@@ -99,11 +130,14 @@ class RecordingModel:
             return draw * 0.04
         return draw * 0.5 if draw < 0.98 else draw * 3
 
-    async def _stream(self, request: web.Request, answer: str, fault: str) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.Request, answer: str, fault: str, asked: list[dict[str, Any]]
+    ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        pieces = [f"{word} " for word in answer.split(" ")]
-        pieces[-1] = pieces[-1].rstrip()
+        pieces = [f"{word} " for word in answer.split(" ")] if answer else []
+        if pieces:
+            pieces[-1] = pieces[-1].rstrip()
         for number, piece in enumerate(pieces):
             if fault == "cut" and number == 2:
                 if request.transport is not None:
@@ -113,12 +147,19 @@ class RecordingModel:
                 await asyncio.sleep(HANG_SECONDS)
             await response.write(_event({"content": piece}, None))
             await asyncio.sleep(0.005 if self.slow else 0)
-        await response.write(_event({}, "stop") + b"data: [DONE]\n\n")
+        for index, call in enumerate(asked):
+            await response.write(_event({"tool_calls": [{"index": index, **call}]}, None))
+        await response.write(_event({}, "tool_calls" if asked else "stop") + b"data: [DONE]\n\n")
         await response.write_eof()
         return response
 
 
-def _event(delta: dict[str, str], reason: str | None) -> bytes:
+def _message(message: dict[str, Any]) -> Message:
+    calls = tuple(call["id"] for call in message.get("tool_calls") or ())
+    return Message(message["role"], message.get("content") or "", calls, message.get("tool_call_id", ""))
+
+
+def _event(delta: dict[str, Any], reason: str | None) -> bytes:
     chunk = {
         "id": "x",
         "object": "chat.completion.chunk",
@@ -129,12 +170,15 @@ def _event(delta: dict[str, str], reason: str | None) -> bytes:
     return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
-def _completion(answer: str) -> dict[str, Any]:
+def _completion(answer: str, asked: list[dict[str, Any]]) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer or None}
+    if asked:
+        message["tool_calls"] = asked
     return {
         "id": "x",
         "object": "chat.completion",
         "created": 1,
         "model": MODEL,
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}],
+        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if asked else "stop"}],
         "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
     }
