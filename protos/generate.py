@@ -1,12 +1,13 @@
-"""Generates the Python stubs of every proto into libs/parley, or checks that they are current.
+"""Generates the Python stubs of every proto into libs/parley, and the service configs of clients, or checks both.
 
-python protos/generate.py           write libs/parley
+python protos/generate.py           write libs/parley and protos/service_config
 python protos/generate.py --check   exit 1 and name the files that differ
 """
 
 import filecmp
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from importlib.resources import files
@@ -16,6 +17,14 @@ from grpc_tools import protoc
 
 PROTOS = Path(__file__).resolve().parent
 STUBS = PROTOS.parent / "libs"
+CONFIGS = "service_config"
+# In a process of its own, which imports the stubs that were just made.
+WRITE_CONFIGS = """
+import json, pathlib, sys
+from parley_client.channels import SERVICES, service_config
+for server in SERVICES:
+    pathlib.Path(sys.argv[1], f"{server}.json").write_text(json.dumps(service_config(server), indent=2) + "\\n")
+"""
 
 
 def generate(target: Path) -> None:
@@ -33,6 +42,11 @@ def generate(target: Path) -> None:
     for folder in [package, *(d for d in package.rglob("*") if d.is_dir())]:
         (folder / "__init__.py").write_text("")
     (package / "py.typed").write_text("")
+    configs = target / CONFIGS
+    configs.mkdir()
+    paths = os.pathsep.join([str(target), str(STUBS)])
+    command = [sys.executable, "-c", WRITE_CONFIGS, str(configs)]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=True, timeout=60)
 
 
 def differing(fresh: Path, committed: Path) -> list[str]:
@@ -50,14 +64,15 @@ def main() -> None:
     """Generates, or checks with --check."""
     with tempfile.TemporaryDirectory() as scratch:
         generate(Path(scratch))
-        fresh, committed = Path(scratch) / "parley", STUBS / "parley"
+        kept = {Path(scratch, "parley"): STUBS / "parley", Path(scratch, CONFIGS): PROTOS / CONFIGS}
         if "--check" in sys.argv:
-            stale = differing(fresh, committed)
+            stale = [name for fresh, committed in kept.items() for name in differing(fresh, committed)]
             if stale:
                 raise SystemExit("stubs are not current, run `make gen`: " + ", ".join(stale))
             return
-        shutil.rmtree(committed, ignore_errors=True)
-        shutil.copytree(fresh, committed)
+        for fresh, committed in kept.items():
+            shutil.rmtree(committed, ignore_errors=True)
+            shutil.copytree(fresh, committed)
 
 
 if __name__ == "__main__":

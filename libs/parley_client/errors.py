@@ -19,7 +19,7 @@ class FieldViolation:
     """One field of the request that breaks a rule."""
 
     field: str
-    """Its path, such as `input.messages[0].content`."""
+    """Its path in what is asked for, such as `messages[0].content`."""
     description: str
     """What is right."""
 
