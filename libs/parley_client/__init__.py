@@ -22,6 +22,7 @@ from parley_client.errors import (
     Unavailable,
     UpstreamError,
 )
+from parley_client.health import is_serving, is_serving_async
 from parley_client.paging import async_objects, objects
 from parley_client.servers import Servers
 
@@ -45,6 +46,8 @@ __all__ = [
     "Unavailable",
     "UpstreamError",
     "async_objects",
+    "is_serving",
+    "is_serving_async",
     "objects",
     "open_async_channel",
     "open_channel",

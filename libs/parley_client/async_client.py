@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from parley.chat.v1 import chat_service_pb2 as pb
 from parley_client.channels import open_async_channel
 from parley_client.chat import FollowedTurn, Messages, turn_input
 from parley_client.errors import ParleyError
+from parley_client.health import ASK_SECONDS, is_serving_async
 from parley_client.servers import DEFAULT_GATEWAY, Connected, Servers
 
 if TYPE_CHECKING:  # these classes are in the stubs' type hints only
@@ -82,14 +82,9 @@ class AsyncClient(Connected[grpc.aio.Channel]):
                     yield event
         followed.check_end()
 
-    async def is_serving(self, server: str = "gateway", service: str = "", *, timeout: float = 5.0) -> bool:
+    async def is_serving(self, server: str = "gateway", service: str = "", *, timeout: float = ASK_SECONDS) -> bool:
         """As `Client.is_serving`."""
-        health: Any = health_pb2_grpc.HealthStub(self.channel(server))
-        try:
-            answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout)
-        except ParleyError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        return await is_serving_async(self.channel(server), service, timeout=timeout)
 
     async def close(self) -> None:
         """Ends the calls that are open."""

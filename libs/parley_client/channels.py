@@ -91,7 +91,7 @@ def target_uri(target: str) -> str:
 
 def open_channel(
     target: str,
-    server: str = "gateway",
+    server: str | None = "gateway",
     *,
     tls: Tls | None = None,
     api_key: ApiKey = "",
@@ -100,7 +100,8 @@ def open_channel(
 ) -> grpc.Channel:
     """Returns a channel that any generated stub takes; `with` closes it.
 
-    `server` says whose replicas `target` names: `gateway`, `config` or `session`. Every call has a deadline, its own or
+    `server` says whose replicas `target` names: `gateway`, `config` or `session`; None for a single one that is asked
+    whatever its health. Every call has a deadline, its own or
     that of `promises`; shows the API key; and raises `ParleyError`. Requests that a request id makes repeatable get one
     unless `retry` is off. `options` of gRPC override ours.
     """
@@ -114,7 +115,7 @@ def open_channel(
 
 def open_async_channel(
     target: str,
-    server: str = "gateway",
+    server: str | None = "gateway",
     *,
     tls: Tls | None = None,
     api_key: ApiKey = "",
@@ -130,9 +131,8 @@ def open_async_channel(
     return async_calls.Channel(inner, calls.Rules(api_key, keyed=retry))
 
 
-def _options(target: str, server: str, tls: Tls | None, retry: bool, given: Options) -> list[tuple[str, Any]]:
+def _options(target: str, server: str | None, tls: Tls | None, retry: bool, given: Options) -> list[tuple[str, Any]]:
     chosen: dict[str, Any] = {
-        "grpc.service_config": json.dumps(service_config(server, retry=retry)),
         "grpc.enable_retries": int(retry),
         # A server takes a ping every 10 s; a connection that died unseen is found within 25.
         "grpc.keepalive_time_ms": 20_000,
@@ -145,6 +145,8 @@ def _options(target: str, server: str, tls: Tls | None, retry: bool, given: Opti
         "grpc.max_reconnect_backoff_ms": 2_000,
         "grpc.dns_min_time_between_resolutions_ms": 1_000,
     }
+    if server is not None:
+        chosen["grpc.service_config"] = json.dumps(service_config(server, retry=retry))
     if _is_this_machine(target):
         chosen["grpc.enable_http_proxy"] = 0
     if tls is not None and tls.server_name:

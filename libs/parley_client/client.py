@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from parley.chat.v1 import chat_service_pb2 as pb
 from parley.chat.v1.chat_service_pb2_grpc import ChatServiceStub
@@ -21,6 +20,7 @@ from parley.session.v1.turn_service_pb2_grpc import TurnServiceStub
 from parley_client.channels import open_channel
 from parley_client.chat import FollowedTurn, Messages, turn_input
 from parley_client.errors import ParleyError
+from parley_client.health import ASK_SECONDS, is_serving
 from parley_client.servers import DEFAULT_GATEWAY, Connected, Servers
 
 
@@ -83,14 +83,9 @@ class Client(Connected[grpc.Channel]):
                 yield from followed.events(response)
         followed.check_end()
 
-    def is_serving(self, server: str = "gateway", service: str = "", *, timeout: float = 5.0) -> bool:
+    def is_serving(self, server: str = "gateway", service: str = "", *, timeout: float = ASK_SECONDS) -> bool:
         """Returns whether a replica of a server answers that a service of it serves; "" is the whole server."""
-        health: Any = health_pb2_grpc.HealthStub(self.channel(server))
-        try:
-            answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout)
-        except ParleyError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        return is_serving(self.channel(server), service, timeout=timeout)
 
     def close(self) -> None:
         """Ends the calls that are open."""

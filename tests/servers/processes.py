@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import grpc
 import psutil
 
 from parley_cli.processes.child import Child
 from parley_cli.processes.ports import LOOPBACK
 from parley_cli.processes.readiness import grpc_serves
+from parley_client import Tls
 from tests.servers.ports import free_port
 
 READY_SECONDS = 30.0
@@ -119,15 +119,14 @@ class ServiceProcess:
 
     def serves(self) -> bool:
         """Whether the health check says SERVING now."""
-        return grpc_serves(self.grpc_target, credentials=self._credentials())
+        return grpc_serves(self.grpc_target, tls=self._tls())
 
-    def _credentials(self) -> grpc.ChannelCredentials | None:
+    def _tls(self) -> Tls | None:
         """Return the service's own certificates, with which it tells its health where it speaks mutual TLS."""
-        files = [self.settings.get(f"PARLEY_TLS_{part}_FILE") for part in ("CA", "KEY", "CERT")]
-        contents = [Path(file).read_bytes() for file in files if file]
+        ca, certificate, key = (self.settings.get(f"PARLEY_TLS_{part}_FILE") for part in ("CA", "CERT", "KEY"))
         if self.module == "chat_gateway":
-            return grpc.ssl_channel_credentials(contents[0]) if EDGE_CERTIFICATE in self.settings else None
-        return grpc.ssl_channel_credentials(*contents) if contents else None
+            return Tls(ca) if EDGE_CERTIFICATE in self.settings else None
+        return Tls(ca, certificate, key) if ca else None
 
     def stop(self) -> None:
         """End it by SIGTERM; it must drain and leave with exit code 0."""

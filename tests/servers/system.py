@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 
 import httpx
 
+from parley_client import Client, Servers
 from tests.servers.databases import is_migrated
 from tests.servers.mock_model import MODEL, MockModel
 from tests.servers.processes import READY_SECONDS, ServiceProcess, migrate
@@ -87,6 +88,18 @@ class System:
         """Return a new HTTP client of one gateway, with the operator key if there is one; the caller closes it."""
         url = self.gateways[gateway].http_url
         return httpx.Client(base_url=url, headers=self._headers, timeout=30, trust_env=False)
+
+    def grpc_client(self, gateway: int = 0) -> Client:
+        """Return a new gRPC client of one gateway and the other services, each call made once; `with` closes it."""
+        return Client(
+            Servers(
+                self.gateways[gateway].grpc_target,
+                config=self.config.grpc_target,
+                session=self.session.grpc_target,
+                api_key=self.operator_key,
+                retry=False,
+            )
+        )
 
     def create_agent(self, agent_id: str, **fields: Any) -> dict[str, Any]:
         """Create an agent of the mock model over HTTP; `fields` replace or add to its body."""

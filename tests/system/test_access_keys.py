@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-import grpc
 import httpx
 import openai
 import pytest
 
 from access.api_key import is_made_here, mark_secret_of
-from parley.session.v1 import session_service_pb2, session_service_pb2_grpc
+from parley.session.v1 import session_service_pb2
+from parley_client import AccessDenied, Client, Servers
 from tests.servers.mock_model import MODEL
 from tests.servers.system import PROVIDER, System
 
@@ -199,11 +199,10 @@ def test_who_may_not_delete_an_agent_can_not_fence_it_off(
 ) -> None:
     key = new_key(operator, project, "sessions:admin")["key"]
     request = session_service_pb2.DeleteSessionsRequest(agent_id="hello", agent_uid="u", fence_agent=True)
-    with grpc.insecure_channel(guarded_system.session.grpc_target) as channel:
-        stub = session_service_pb2_grpc.SessionServiceStub(channel)
-        with pytest.raises(grpc.RpcError) as refused:
-            stub.DeleteSessions(request, timeout=5, metadata=(("authorization", f"Bearer {key}"),))
-    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    servers = Servers(session=guarded_system.session.grpc_target, api_key=key)
+    with Client(servers) as client, pytest.raises(AccessDenied) as refused:
+        client.sessions.DeleteSessions(request, timeout=5)
+    assert refused.value.reason == "SCOPE_MISSING"
 
 
 def test_every_write_stands_in_the_audit_log_with_who_made_it(

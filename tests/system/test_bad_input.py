@@ -13,13 +13,12 @@ from uuid import uuid4
 import grpc
 import httpx
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
-from parley.chat.v1 import chat_service_pb2, chat_service_pb2_grpc
-from parley.config.v1 import provider_service_pb2, provider_service_pb2_grpc
+from parley.chat.v1 import chat_service_pb2
+from parley.config.v1 import provider_service_pb2
 from parley.errors.v1 import reason_pb2
 from parley.session.v1 import message_pb2
+from parley_client import ParleyError
 from tests.servers.databases import migrated_database
 from tests.servers.mock_model import MODEL, Behaviour
 from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
@@ -63,8 +62,8 @@ def _publish_elsewhere(system: System, provider: str) -> None:
     """Says that another gateway has a provider, as while providers are renamed by a rolling upgrade."""
     request = provider_service_pb2.PublishProvidersRequest(gateway_id=str(uuid4()))
     request.providers.add(name=provider)
-    with grpc.insecure_channel(system.config.grpc_target) as channel:
-        provider_service_pb2_grpc.ProviderServiceStub(channel).PublishProviders(request, timeout=5)
+    with system.grpc_client() as client:
+        client.providers.PublishProviders(request, timeout=5)
 
 
 def _free_port() -> int:
@@ -154,20 +153,6 @@ def _streamed_error(response: httpx.Response) -> dict[str, Any]:
     return error
 
 
-def _stub(system: System) -> tuple[grpc.Channel, chat_service_pb2_grpc.ChatServiceStub]:
-    channel = grpc.insecure_channel(system.grpc_target)
-    return channel, chat_service_pb2_grpc.ChatServiceStub(channel)
-
-
-def _reason_of(error: grpc.RpcError) -> str:
-    status = rpc_status.from_call(error)
-    assert status is not None, error
-    info = error_details_pb2.ErrorInfo()
-    assert any(detail.Unpack(info) for detail in status.details)
-    assert info.domain == "parley"
-    return info.reason
-
-
 GRPC_STATUS = {
     400: {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION},
     413: {grpc.StatusCode.INVALID_ARGUMENT},
@@ -203,14 +188,13 @@ def test_the_same_over_grpc(system: System, name: str, stream: bool) -> None:
         session_id=case.body.get("session_id", "over-grpc"),
         session_must_exist=case.body.get("session_must_exist", False),
     )
-    channel, stub = _stub(system)
-    with channel, pytest.raises(grpc.RpcError) as caught:
+    with system.grpc_client() as client, pytest.raises(ParleyError) as caught:
         if stream:
-            list(stub.StreamComplete(chat_service_pb2.StreamCompleteRequest(input=asked), timeout=10))
+            list(client.chat.StreamComplete(chat_service_pb2.StreamCompleteRequest(input=asked), timeout=10))
         else:
-            stub.Complete(chat_service_pb2.CompleteRequest(input=asked), timeout=10)
-    assert _reason_of(caught.value) == case.reason
-    assert caught.value.code() in GRPC_STATUS[case.status]
+            client.chat.Complete(chat_service_pb2.CompleteRequest(input=asked), timeout=10)
+    assert caught.value.reason == case.reason
+    assert caught.value.code in GRPC_STATUS[case.status]
     with system.client() as client:
         assert client.get("/v1/sessions/over-grpc").status_code == 404
 

@@ -10,12 +10,10 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from parley.chat.v1 import chat_service_pb2 as pb
-from parley.chat.v1 import chat_service_pb2_grpc
 from parley.session.v1 import message_pb2
+from parley_client import ParleyError
 from tests.servers.databases import migrated_database
 from tests.servers.mock_model import Behaviour
 from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
@@ -133,34 +131,26 @@ def test_a_bound_names_itself_over_http(system: System, name: str, bound: Bound)
     free_again(system, session)
 
 
-def over_grpc(
-    system: System, bound: Bound, session: str, timeout: float
-) -> tuple[grpc.StatusCode, error_details_pb2.ErrorInfo]:
-    """Ask, and return the status and the details of the error that comes."""
+def over_grpc(system: System, bound: Bound, session: str, timeout: float) -> ParleyError:
+    """Ask, and return the error that comes."""
     said = message_pb2.Message(role=message_pb2.ROLE_USER, content="hi")
     asked = pb.TurnInput(agent_id=bound.agent, session_id=session, messages=[said])
-    with grpc.insecure_channel(system.gateways[bound.gateway].grpc_target) as channel:
-        stub = chat_service_pb2_grpc.ChatServiceStub(channel)
-        with pytest.raises(grpc.RpcError) as caught:
-            if bound.streamed:
-                list(stub.StreamComplete(pb.StreamCompleteRequest(input=asked), timeout=timeout))
-            else:
-                stub.Complete(pb.CompleteRequest(input=asked), timeout=timeout)
-        status = rpc_status.from_call(caught.value)
-        assert status is not None, caught.value
-    info = error_details_pb2.ErrorInfo()
-    assert any(detail.Unpack(info) for detail in status.details)
-    return caught.value.code(), info
+    with system.grpc_client(bound.gateway) as client, pytest.raises(ParleyError) as caught:
+        if bound.streamed:
+            list(client.chat.StreamComplete(pb.StreamCompleteRequest(input=asked), timeout=timeout))
+        else:
+            client.chat.Complete(pb.CompleteRequest(input=asked), timeout=timeout)
+    return caught.value
 
 
 @pytest.mark.parametrize(("name", "bound"), BOUNDS, ids=IDS)
 def test_a_bound_names_itself_over_grpc(system: System, name: str, bound: Bound) -> None:
     session = prepare(system, bound)
     began = time.monotonic()
-    code, info = over_grpc(system, bound, session, timeout=10)
+    error = over_grpc(system, bound, session, timeout=10)
     assert time.monotonic() - began < IN_TIME
-    assert (code, info.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, bound.reason)
-    assert info.metadata["bound"] == name
+    assert (error.code, error.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, bound.reason)
+    assert error.metadata["bound"] == name
     free_again(system, session)
 
 
@@ -168,8 +158,8 @@ def test_a_bound_names_itself_over_grpc(system: System, name: str, bound: Bound)
 def test_the_callers_deadline_bounds_the_turn_and_names_itself(system: System, streamed: bool) -> None:
     bound = Bound("DEADLINE_EXCEEDED", streamed, gateway=1, behaviour=HOLD)
     session = prepare(system, bound)
-    code, info = over_grpc(system, bound, session, timeout=1.0)
-    assert (code, info.reason, info.metadata["bound"]) == (
+    error = over_grpc(system, bound, session, timeout=1.0)
+    assert (error.code, error.reason, error.metadata["bound"]) == (
         grpc.StatusCode.DEADLINE_EXCEEDED,
         "DEADLINE_EXCEEDED",
         "deadline",
@@ -186,14 +176,13 @@ def test_the_callers_deadline_bounds_the_wait_for_a_busy_session(system: System,
     session = prepare(system, Bound("", streamed, behaviour=HOLD))
     said = message_pb2.Message(role=message_pb2.ROLE_USER, content="first")
     first = pb.TurnInput(agent_id="plain", session_id=session, messages=[said])
-    with grpc.insecure_channel(system.gateways[1].grpc_target) as channel:
-        stub = chat_service_pb2_grpc.ChatServiceStub(channel)
-        running = stub.Complete.future(pb.CompleteRequest(input=first), timeout=20)
+    with system.grpc_client(1) as client:
+        running = client.chat.Complete.future(pb.CompleteRequest(input=first), timeout=20)
         system.model.wait_for_requests(1)
         began = time.monotonic()
-        code, info = over_grpc(system, Bound("", streamed, gateway=1), session, timeout=1.0)
+        error = over_grpc(system, Bound("", streamed, gateway=1), session, timeout=1.0)
         assert time.monotonic() - began < IN_TIME
-        assert (code, info.reason) in (
+        assert (error.code, error.reason) in (
             (grpc.StatusCode.ABORTED, "SESSION_BUSY"),
             (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
         )

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from parley.chat.v1 import chat_service_pb2 as pb
-from parley.chat.v1.chat_service_pb2_grpc import ChatServiceStub
 from parley.session.v1 import message_pb2
+from parley_client import ParleyError
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
@@ -151,13 +151,12 @@ def test_a_picture_of_ten_megabytes_goes_over_grpc_too(parley_system: System) ->
     agent = str(parley_system.create_agent(f"agent-{uuid4().hex[:8]}")["id"])
     part = message_pb2.ContentPart(image_url=message_pb2.ImageUrl(url=png(b"a")))
     message = message_pb2.Message(role=message_pb2.ROLE_USER, parts=[part])
-    options = [("grpc.max_send_message_length", 64 * MB)]
-    with grpc.insecure_channel(parley_system.grpc_target, options=options) as channel:
-        stub = ChatServiceStub(channel)
+    with parley_system.grpc_client() as client:
+        stub = client.chat
         asked = pb.TurnInput(agent_id=agent, session_id=f"grpc-{uuid4().hex[:8]}", messages=[message])
         answer = stub.Complete(pb.CompleteRequest(input=asked), timeout=60)
         assert answer.outcome.turn_number == 1
         asked.messages[0].parts[0].image_url.url += "A" * (12 * MB)
-        with pytest.raises(grpc.RpcError) as caught:
+        with pytest.raises(ParleyError) as caught:
             stub.Complete(pb.CompleteRequest(input=asked), timeout=60)
-        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import httpx
 import pytest
 
-from parley.session.v1 import session_service_pb2, session_service_pb2_grpc
+from parley.session.v1 import session_service_pb2
+from parley_client import AccessDenied, Client, Servers, Tls, Unavailable
 from tests.servers.certificates import Authority, CertificateFolder
 from tests.servers.databases import migrated_database
 from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
@@ -85,17 +85,12 @@ def test_turns_run_over_mutual_tls(system: System) -> None:
 
 def test_a_service_takes_no_calls_of_others(system: System, certified: Certified) -> None:
     files = certified.files["config"]  # of the right authority, but config_svc calls nobody
-    credentials = grpc.ssl_channel_credentials(files.ca.read_bytes(), files.key.read_bytes(), files.cert.read_bytes())
-    with grpc.secure_channel(system.session.grpc_target, credentials) as channel:
-        stub = session_service_pb2_grpc.SessionServiceStub(channel)
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.GetSession(session_service_pb2.GetSessionRequest(id="secret"), timeout=5)
-    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
-    with grpc.insecure_channel(system.session.grpc_target) as channel:
-        stub = session_service_pb2_grpc.SessionServiceStub(channel)
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.GetSession(session_service_pb2.GetSessionRequest(id="secret"), timeout=5)
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+    request, target = session_service_pb2.GetSessionRequest(id="secret"), system.session.grpc_target
+    certified_otherwise = Servers(session=target, tls=Tls(files.ca, files.cert, files.key), retry=False)
+    with Client(certified_otherwise) as client, pytest.raises(AccessDenied):
+        client.sessions.GetSession(request, timeout=5)
+    with Client(Servers(session=target, retry=False)) as client, pytest.raises(Unavailable):
+        client.sessions.GetSession(request, timeout=5)
 
 
 def test_the_edges_speak_tls_where_they_have_certificates(system: System, certified: Certified) -> None:
@@ -129,7 +124,7 @@ def test_all_certificates_change_under_load_without_a_failed_turn(system: System
         finally:
             stop.set()
         statuses = [status for end in running for status in end.result(timeout=30)]
-    assert len(statuses) > 20
+    assert len(statuses) > 6
     assert set(statuses) == {200}
     system.session.restart()  # with nothing but the new ones, and its peers know them
     deadline = time.monotonic() + 20

@@ -4,12 +4,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
-import grpc
 import httpx
 import pytest
 
 from parley.chat.v1 import chat_service_pb2 as pb
-from parley.chat.v1 import chat_service_pb2_grpc
 from parley.session.v1 import message_pb2
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
@@ -42,8 +40,8 @@ def ask_grpc(system: System, agent: str, session: str, key: str, *, stream: bool
     """Run the turn over gRPC."""
     said = message_pb2.Message(role=message_pb2.ROLE_USER, content="once")
     asked = pb.TurnInput(agent_id=agent, session_id=session, messages=[said], request_id=key)
-    with grpc.insecure_channel(system.gateways[1].grpc_target) as channel:
-        stub = chat_service_pb2_grpc.ChatServiceStub(channel)
+    with system.grpc_client(1) as client:
+        stub = client.chat
         if not stream:
             whole = stub.Complete(pb.CompleteRequest(input=asked), timeout=20)
             return whole.message.content, whole.outcome.replayed

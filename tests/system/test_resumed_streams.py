@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-import grpc
 import httpx
 import pytest
 
 from parley.chat.v1 import chat_service_pb2 as pb
-from parley.chat.v1 import chat_service_pb2_grpc
 from parley.session.v1 import message_pb2
+from parley_client import NotFound
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
@@ -146,8 +145,8 @@ def test_over_grpc(parley_system: System) -> None:
     session = f"s-{uuid4().hex}"
     message = message_pb2.Message(role=message_pb2.ROLE_USER, content="hi")
     turn = pb.TurnInput(agent_id="resumable", messages=[message], session_id=session, resumable=True)
-    with grpc.insecure_channel(parley_system.gateways[-1].grpc_target) as channel:
-        stub = chat_service_pb2_grpc.ChatServiceStub(channel)
+    with parley_system.grpc_client(-1) as client:
+        stub = client.chat
         sent = list(stub.StreamComplete(pb.StreamCompleteRequest(input=turn), timeout=30))
         started = sent[0].started
         watch = pb.WatchTurnRequest(session_id=started.session_id, turn_id=started.turn_id)
@@ -158,6 +157,6 @@ def test_over_grpc(parley_system: System) -> None:
         watch.after_event_id = watched[-2].event_id
         assert [one.event for one in stub.WatchTurn(watch, timeout=30)] == watched[-1:]
         watch.turn_id = "unknown"
-        with pytest.raises(grpc.RpcError) as raised:
+        with pytest.raises(NotFound) as raised:
             list(stub.WatchTurn(watch, timeout=30))
-    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+    assert raised.value.reason == "TURN_NOT_FOUND"

@@ -19,7 +19,7 @@ import pytest
 from parley.chat.v1 import chat_service_pb2 as pb
 from parley.chat.v1 import chat_service_pb2_grpc
 from parley.session.v1 import message_pb2
-from servicekit.channels import open_channel
+from parley_client import open_async_channel
 from tests.servers.mock_model import MODEL, Behaviour, MockModel
 from tests.servers.processes import ServiceProcess
 from tests.servers.replicas import Replicas, targets
@@ -42,15 +42,6 @@ SETTINGS = {
 
 
 ANSWERED_OVER_GRPC = 'rpc_server_call_duration_seconds_count{rpc_method="parley.chat.v1.ChatService/'
-
-HEALTHY_REPLICAS = [
-    (
-        "grpc.service_config",
-        json.dumps({"healthCheckConfig": {"serviceName": "parley.chat.v1.ChatService"}}),
-    )
-]
-"""gRPC's way to follow readiness (gRFC A17). A client without it can lose a call that comes as the door closes: grpcio
-answers CANCELLED to what waits to be accepted at that moment."""
 
 Ask = Callable[[str, str], Awaitable[str]]
 
@@ -197,7 +188,7 @@ async def load_on(replicas: Replicas) -> AsyncIterator[Load]:
     """Loads the replicas while open; afterwards every caller has had its answer."""
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), trust_env=False) as http,
-        open_channel(targets(replicas.gateways), options=HEALTHY_REPLICAS) as channel,
+        open_async_channel(targets(replicas.gateways), retry=False) as channel,
         asyncio.TaskGroup() as group,
     ):
         url = replicas.gateways[0].http_url

@@ -5,12 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-import grpc
 import pytest
 
 from parley.chat.v1 import chat_service_pb2 as pb
-from parley.chat.v1 import chat_service_pb2_grpc
-from parley.session.v1 import message_pb2, session_service_pb2, session_service_pb2_grpc
+from parley.session.v1 import message_pb2, session_service_pb2
 from tests.servers.system import System
 
 IDLE = timedelta(seconds=600)
@@ -64,8 +62,8 @@ def test_over_grpc(parley_system: System, agent: str) -> None:
     session = f"s-{uuid4().hex}"
     said = message_pb2.Message(role=message_pb2.ROLE_USER, content="hi")
     asked = pb.TurnInput(agent_id=agent, session_id=session, messages=[said], request_id="again")
-    with grpc.insecure_channel(parley_system.grpc_target) as channel:
-        chat = chat_service_pb2_grpc.ChatServiceStub(channel)
+    with parley_system.grpc_client() as client:
+        chat = client.chat
         times = [chat.Complete(pb.CompleteRequest(input=asked), timeout=10).outcome.session_expire_time]
         asked.request_id = ""
         for event in chat.StreamComplete(pb.StreamCompleteRequest(input=asked), timeout=10):
@@ -75,8 +73,8 @@ def test_over_grpc(parley_system: System, agent: str) -> None:
         preview = chat.PreviewPrompt(pb.PreviewPromptRequest(input=asked), timeout=10)
         times += [replayed.session_expire_time, preview.session_expire_time]
     assert replayed.replayed
-    with grpc.insecure_channel(parley_system.session.grpc_target) as channel:
-        sessions = session_service_pb2_grpc.SessionServiceStub(channel)
+    with parley_system.grpc_client() as client:
+        sessions = client.sessions
         one = session_service_pb2.Session(id=session, metadata={"a": "b"})
         update = session_service_pb2.UpdateSessionRequest(session=one)
         update.update_mask.paths.append("metadata")
@@ -95,8 +93,8 @@ def test_over_grpc(parley_system: System, agent: str) -> None:
 def test_a_streams_last_word_on_the_end_is_that_of_the_commit(parley_system: System, agent: str) -> None:
     said = message_pb2.Message(role=message_pb2.ROLE_USER, content="hi")
     asked = pb.TurnInput(agent_id=agent, messages=[said])
-    with grpc.insecure_channel(parley_system.grpc_target) as channel:
-        chat = chat_service_pb2_grpc.ChatServiceStub(channel)
+    with parley_system.grpc_client() as client:
+        chat = client.chat
         events = list(chat.StreamComplete(pb.StreamCompleteRequest(input=asked), timeout=10))
     last = events[-1].finished
     with parley_system.client() as client:

@@ -6,13 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
-import grpc
 import httpx
 import openai
 import pytest
 
 from parley.chat.v1 import chat_service_pb2 as chat_pb
-from parley.chat.v1 import chat_service_pb2_grpc
 from parley.session.v1 import message_pb2
 from tests.servers.databases import migrated_database
 from tests.servers.mcp_server import McpServerUnderTest
@@ -128,10 +126,9 @@ def test_the_official_client_streams_over_what_it_does_not_know(system: System, 
 def test_grpc_callers_see_events_and_previews_show_the_tools(system: System, agent: str) -> None:
     system.model.script(calls(("c1", "add", '{"a": 1, "b": 1}')), Behaviour(text="Two."))
     said = chat_pb.TurnInput(agent_id=agent, messages=[message_pb2.Message(role=message_pb2.ROLE_USER, content="1+1")])
-    with grpc.insecure_channel(system.grpc_target) as channel:
-        stub = chat_service_pb2_grpc.ChatServiceStub(channel)
-        events = list(stub.StreamComplete(chat_pb.StreamCompleteRequest(input=said), timeout=30))
-        shown = stub.PreviewPrompt(chat_pb.PreviewPromptRequest(input=said), timeout=30)
+    with system.grpc_client() as client:
+        events = list(client.chat.StreamComplete(chat_pb.StreamCompleteRequest(input=said), timeout=30))
+        shown = client.chat.PreviewPrompt(chat_pb.PreviewPromptRequest(input=said), timeout=30)
     kinds = [event.WhichOneof("event") for event in events]
     assert kinds[:4] == ["started", "tool_call_started", "tool_call_finished", "step_finished"]
     assert kinds[-1] == "finished"

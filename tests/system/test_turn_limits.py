@@ -12,12 +12,10 @@ import httpx
 import openai
 import pytest
 import redis
-from google.rpc import code_pb2, error_details_pb2
-from grpc_status import rpc_status
 
 from parley.chat.v1 import chat_service_pb2 as chat_pb
-from parley.chat.v1 import chat_service_pb2_grpc
 from parley.session.v1 import message_pb2
+from parley_client import LimitExceeded
 from tests.servers.databases import migrated_database
 from tests.servers.mock_model import Behaviour
 from tests.servers.processes import ServiceProcess
@@ -162,23 +160,19 @@ def test_grpc_says_whose_limit_it_is_and_when_to_ask_again(system: System) -> No
     agent = agent_of(system, requests_per_minute=1)
     said = message_pb2.Message(role=message_pb2.ROLE_USER, content="hi")
     request = chat_pb.CompleteRequest(input=chat_pb.TurnInput(agent_id=agent, messages=[said]))
-    with grpc.insecure_channel(system.grpc_target) as channel:
-        stub = chat_service_pb2_grpc.ChatServiceStub(channel)
-        metadata = (("authorization", f"Bearer {OPERATOR_KEY}"),)
-        stub.Complete(request, timeout=10, metadata=metadata)
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.Complete(request, timeout=10, metadata=metadata)
-    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
-    assert status is not None
-    assert status.code == code_pb2.RESOURCE_EXHAUSTED
-    info, retry, quota = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo(), error_details_pb2.QuotaFailure()
-    for detail in status.details:
-        for into in (info, retry, quota):
-            if detail.Is(into.DESCRIPTOR):
-                detail.Unpack(into)
-    assert (info.reason, info.metadata["bound"], info.metadata["limit"]) == ("RATE_LIMITED", "requests_per_minute", "1")
-    assert 30 < retry.retry_delay.seconds <= 60
-    assert quota.violations[0].subject.startswith("agent:")
+    with system.grpc_client() as client:
+        client.chat.Complete(request, timeout=10)
+        with pytest.raises(LimitExceeded) as caught:
+            client.chat.Complete(request, timeout=10)
+    error = caught.value
+    assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (error.reason, error.metadata["bound"], error.metadata["limit"]) == (
+        "RATE_LIMITED",
+        "requests_per_minute",
+        "1",
+    )
+    assert 30 < (error.retry_delay or 0) <= 60
+    assert error.quota_subject.startswith("agent:")
 
 
 def test_a_repeated_request_is_not_counted_again(system: System) -> None:

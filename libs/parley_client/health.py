@@ -1,0 +1,32 @@
+"""Whether a server says that it serves (`grpc.health.v1`)."""
+
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from parley_client.errors import ParleyError
+
+ASK_SECONDS = 5.0
+
+
+def is_serving(channel: grpc.Channel, service: str = "", *, timeout: float = ASK_SECONDS) -> bool:
+    """Returns whether a channel of ours leads to a server that serves; "" is the whole of it."""
+    health: Any = health_pb2_grpc.HealthStub(channel)
+    try:
+        return _serves(health.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout))
+    except ParleyError:
+        return False
+
+
+async def is_serving_async(channel: grpc.aio.Channel, service: str = "", *, timeout: float = ASK_SECONDS) -> bool:
+    """As `is_serving`, for asyncio."""
+    health: Any = health_pb2_grpc.HealthStub(channel)
+    try:
+        return _serves(await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout))
+    except ParleyError:
+        return False
+
+
+def _serves(answer: Any) -> bool:
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
