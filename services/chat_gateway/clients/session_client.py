@@ -18,7 +18,7 @@ from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import SessionAgentMismatch
 from chat_gateway.model.history import is_transcript, new_part
 from chat_gateway.model.journal import JournalEntry
-from chat_gateway.model.pairing import continues, whole_turns
+from chat_gateway.model.pairing import continues, task_of, whole_turns
 from chat_gateway.model.parts import content_of, media_parts
 from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn, begun_stateless
 from chat_gateway.model.turn import Kept, LimitState, Message, TurnLimit, TurnRequest
@@ -39,6 +39,8 @@ _READ_FOR_TOOLS = 4
 """Messages that are read of the history of an agent with tools, for each one of its window."""
 MAX_READ_PAGES = 50
 """Pages of a hundred turns that are read to compare a transcript without a turn's lease, and so without its digest."""
+MAX_PAGE = 100
+"""Turns that session_svc lists at a time."""
 MAX_LARGE_CALLS = 2
 """Calls with large contents at a time: each is several times its size in memory, at both ends."""
 _BYTES_A_SECOND = 8 * 1024 * 1024
@@ -241,13 +243,18 @@ class SessionReaderClient:
             session_id=request.session_id,
             user_id=request.user_id,
             # Every turn has at least two messages: what was asked, and the answer.
-            page_size=100 if goes_on else min(max(config.window_messages // 2, 1), 100),
+            page_size=MAX_PAGE if goes_on else min(max(config.window_messages // 2, 1), MAX_PAGE),
             order=session_service_pb2.ORDER_NEWEST_FIRST,
             omit_parts=True,
         )
         listed = await call(self._sessions.ListMessages, newest, timeout=self._timeout, peer=SESSION_SVC)
+        window = _window(listed.turns[::-1], config, goes_on=goes_on)
+        if continues(window) and newest.page_size < MAX_PAGE:
+            newest.page_size = MAX_PAGE  # the chain of tool calls that it begins in has its task further back
+            listed = await call(self._sessions.ListMessages, newest, timeout=self._timeout, peer=SESSION_SVC)
+            window = _window(listed.turns[::-1], config, goes_on=goes_on)
         return StoredWindow(
-            _window(listed.turns[::-1], config, goes_on=goes_on),
+            window,
             session.message_count,
             dict(session.metadata),
             session.pinned_revision,
@@ -262,7 +269,7 @@ class SessionReaderClient:
             project=request.project,
             session_id=request.session_id,
             user_id=request.user_id,
-            page_size=100,
+            page_size=MAX_PAGE,
             omit_parts=True,
         )
         for _ in range(MAX_READ_PAGES):
@@ -312,7 +319,20 @@ def _window(turns: Sequence[message_pb2.Turn], config: AgentConfig, *, goes_on: 
     newest_first = turns[::-1]
     counts = [turn.answer_start + 1 if turn.HasField("answer_start") else len(turn.messages) for turn in newest_first]
     messages = [messages_from_turns((turn,)) for turn in newest_first]
+    if _begins_apart(turns):
+        messages[-1], counts[-1] = task_of(messages[-1]), 0
     return whole_turns(messages, config.window_messages, goes_on, counts)
+
+
+def _messages(turns: Sequence[message_pb2.Turn]) -> tuple[Message, ...]:
+    if _begins_apart(turns):
+        return task_of(messages_from_turns(turns[:1])) + messages_from_turns(turns[1:])
+    return messages_from_turns(turns)
+
+
+def _begins_apart(turns: Sequence[message_pb2.Turn]) -> bool:
+    """Whether turns are left out behind the first: it is there for the task of a chain of tool calls."""
+    return len(turns) > 1 and turns[1].number > turns[0].number + 1
 
 
 def _begun(response: pb.BeginTurnResponse, config: AgentConfig, *, goes_on: bool) -> Begun:
@@ -326,9 +346,7 @@ def _begun(response: pb.BeginTurnResponse, config: AgentConfig, *, goes_on: bool
         metadata=dict(session.metadata),
         expire_time=from_timestamp(session.expire_time),
         lease=_lease_from_proto(response.lease) if replayed is None else None,
-        window=_window(response.window, config, goes_on=goes_on)
-        if config.tools
-        else messages_from_turns(response.window),
+        window=_window(response.window, config, goes_on=goes_on) if config.tools else _messages(response.window),
         replayed=replayed,
         limits=_limit_states(response),
         history_digest=response.history_digest,

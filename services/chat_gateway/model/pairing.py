@@ -1,6 +1,7 @@
 """Which results of tool calls belong to which calls."""
 
 from collections.abc import Iterable, Sequence, Set
+from itertools import takewhile
 
 from chat_gateway.model.turn import Message
 from contract.enums import Role
@@ -39,17 +40,22 @@ def whole_turns(
     """
     kept: list[tuple[Message, ...]] = []
     for turn, count in zip(newest_first, map(len, newest_first) if counts is None else counts, strict=True):
-        limit -= count
-        if limit < 0 and not goes_on:
+        if count > limit and not goes_on:
             break
+        limit -= count
         kept.append(turn)
         goes_on = goes_on and continues(turn)
-    # Of a chain that is longer than the window, its newest steps are better than nothing: the prompt has the results
-    # whose calls are out of sight as text.
-    if not all(map(continues, kept)):
-        while continues(kept[-1]):
-            kept.pop()
+    # Of a chain that is longer than the window, its task and its newest steps are better than nothing: the prompt has
+    # the results whose calls are out of sight as text.
+    if kept and continues(kept[-1]):
+        head = next((turn for turn in newest_first[len(kept) :] if not continues(turn)), ())
+        kept.append(task_of(head))
     return tuple(message for turn in reversed(kept) for message in turn)
+
+
+def task_of(turn: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Returns what was said in a turn before its agent spoke."""
+    return tuple(takewhile(lambda message: message.role is not Role.ASSISTANT, turn))
 
 
 def check_results(messages: Sequence[Message], known: Set[str] | None, found: Violations, first: int = 0) -> None:

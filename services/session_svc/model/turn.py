@@ -63,7 +63,7 @@ class BeginTurn:
     may_cut: bool = False
     """Its commit may remove turns: a full session lets it begin."""
     within_chain: bool = False
-    """Its window may begin with results whose calls are out of sight, rather than be empty."""
+    """Its window may begin in the midst of a chain of tool calls, behind the turn that the chain began with."""
 
 
 @value

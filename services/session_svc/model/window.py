@@ -52,19 +52,28 @@ def fit_window(
     Whole turns only. The first is never one that continues another: the tool calls that its results answer would be
     missing, and a model call with them would fail. For a turn that itself `continues`, the turns of that chain are all
     in, however many messages they have: without its task no model can go on. Raises `ToolChainTooLarge` where they
-    have more bytes. `within_chain`: of a chain that is longer than the window, its newest turns rather than none.
+    have more bytes. `within_chain`: of a chain that is longer than the window, its newest turns rather than none, and
+    before them, where it is among these turns and its bytes fit, the turn that the chain began with.
     """
     window: list[_Fitting] = []
-    for turn in newest_first:
+    older = iter(newest_first)
+    head: _Fitting | None = None
+    for turn in older:
+        if turn.size > max_bytes and continues:
+            raise ToolChainTooLarge
+        if turn.size > max_bytes or (turn.message_count > max_messages and not continues):
+            head = turn
+            break
         max_messages -= turn.message_count
         max_bytes -= turn.size
-        if max_bytes < 0 and continues:
-            raise ToolChainTooLarge
-        if max_bytes < 0 or (max_messages < 0 and not continues):
-            break
         window.append(turn)
         continues = continues and turn.continues
-    if not within_chain or not all(turn.continues for turn in window):
+    if within_chain and window and window[-1].continues:
+        while head is not None and head.continues:
+            head = next(older, None)
+        if head is not None and head.size <= max_bytes:
+            window.append(head)
+    elif not within_chain:
         while window and window[-1].continues:
             window.pop()
     window.reverse()

@@ -1,5 +1,6 @@
 """Reading the window of a turn from the end of the stored turns, without reading much more than it will hold."""
 
+import functools
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -18,6 +19,8 @@ from session_svc.redis_store.session_codec import session_of
 from session_svc.redis_store.turn_codec import IsTurn, StoredTurn, number_of, stored_turn, token_of
 
 MAX_TURNS_A_READ = 32
+MAX_TURNS_TO_HEAD = 256
+"""As far back the turn is looked for that a chain of tool calls began with."""
 LARGE_TURN_BYTES = 64 * 1024
 MAX_LARGE_SESSIONS = 10_000
 
@@ -62,10 +65,23 @@ class Windows:
             [elements] = await self._scripts.run(("LRANGE", turns_key(turn.key), -read - wanted, -read - 1))
             turns += [stored_turn(element) for element in reversed(elements)]
         self._remember(turn.key, turns)
-        fitting = fit_window(
-            turns, max_messages, self._max_bytes, continues=turn.continues, within_chain=turn.within_chain
-        )
+        fit = functools.partial(fit_window, continues=turn.continues, within_chain=turn.within_chain)
+        fitting = fit(turns, max_messages, self._max_bytes)
+        if turn.within_chain and fitting and fitting[0].continues:
+            turns += await self._back_to_head(turn.key, len(turns))
+            fitting = fit(turns, max_messages, self._max_bytes)
         return [stored.turn(self._is_turn) for stored in fitting]
+
+    async def _back_to_head(self, key: SessionKey, read: int) -> list[StoredTurn]:
+        """Returns the turns before those that were read, newest first, back to one that goes on with no chain."""
+        found: list[StoredTurn] = []
+        while read + len(found) < MAX_TURNS_TO_HEAD:
+            newest = read + len(found) + 1
+            [elements] = await self._scripts.run(("LRANGE", turns_key(key), -newest - MAX_TURNS_A_READ + 1, -newest))
+            found += [stored_turn(element) for element in reversed(elements)]
+            if len(elements) < MAX_TURNS_A_READ or not all(stored.continues for stored in found):
+                break
+        return found
 
     async def _raise_lost(self, lease: Lease) -> NoReturn:
         renew = calls.Renew(token=lease.token, turn_id=lease.turn_id, lease_ms=1000, waiter_id="")

@@ -67,20 +67,27 @@ async def test_window_never_starts_with_a_result_whose_call_is_cut_off(bench: Be
     assert len((await bench.begun("t4", window=6)).window) == 3
 
 
-async def test_of_a_chain_that_is_longer_than_the_window_its_newest_turns_are_there_for_who_wants_them(
-    bench: Bench,
+@pytest.mark.parametrize("steps", [5, 40])
+async def test_of_a_chain_that_is_longer_than_the_window_task_and_newest_turns_are_there_for_who_wants_them(
+    bench: Bench, steps: int
 ) -> None:
+    def named(*names: tuple[str, int]) -> list[bytes]:
+        return [name.encode() + number_field(number) for name, number in names]
+
+    await bench.turn("before")
     await bench.turn("task")
-    for n in range(5):
+    for n in range(steps):
         await bench.commit(await bench.begun(f"step{n}"), continues=True)
     assert (await bench.begun("t1", window=4)).window == []
     await bench.turns.abort((await bench.begun("t1", window=4)).lease)
     begun = await bench.begun("t2", window=4, within_chain=True)
-    assert begun.window == [f"step{n}".encode() + number_field(n + 2) for n in (3, 4)]
+    last = (f"step{steps - 1}", steps + 2)
+    assert begun.window == named(("task", 2), (f"step{steps - 2}", steps + 1), last)
     await bench.commit(begun)
-    assert len((await bench.begun("t3", window=4, within_chain=True)).window) == 1
-    await bench.turns.abort((await bench.begun("t3", window=4, within_chain=True)).lease)
-    assert len((await bench.begun("t4", window=1000, within_chain=True)).window) == 7
+    after = await bench.begun("t3", window=4, within_chain=True)
+    assert after.window == named(("task", 2), last, ("t2", steps + 3))
+    await bench.turns.abort(after.lease)
+    assert len((await bench.begun("t4", window=1000, within_chain=True)).window) == steps + 3
 
 
 @pytest.mark.parametrize("window", [0, 4, 1000])

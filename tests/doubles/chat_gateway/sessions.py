@@ -11,7 +11,7 @@ from typing import NamedTuple
 from chat_gateway.limits import held
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.journal import JournalEntry
-from chat_gateway.model.pairing import continues
+from chat_gateway.model.pairing import continues, task_of
 from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn, begun_stateless
 from chat_gateway.model.turn import LimitState, Message, TurnLimit, TurnRequest
 from contract.enums import BusyPolicy
@@ -41,6 +41,7 @@ class _Session:
 class _Fitting(NamedTuple):
     messages: tuple[Message, ...]
     continues: bool
+    number: int
     size: int = 0
 
     @property
@@ -109,14 +110,16 @@ class FakeSessions:
                 self._release(session, lease)
                 lease = None
         stored_turns = self.turns.get(session_id, [])
-        newest_first = [_Fitting(turn.messages, continues(turn.messages)) for turn in reversed(stored_turns)]
+        numbered = [_Fitting(turn.messages, continues(turn.messages), n) for n, turn in enumerate(stored_turns)]
         fitting = fit_window(
-            newest_first,
+            numbered[::-1],
             config.window_messages,
             sys.maxsize,
             continues=bool(request.approvals) or continues(request.messages),
             within_chain=True,
         )
+        if len(fitting) > 1 and fitting[0].number + 1 != fitting[1].number:
+            fitting[0] = fitting[0]._replace(messages=task_of(fitting[0].messages))
         window = tuple(message for turn in fitting for message in turn.messages)
         return Begun(
             session_id=session_id,

@@ -150,20 +150,31 @@ async def test_a_chain_of_tool_calls_that_goes_on_keeps_its_task(window: int) ->
         assert [m.content for m in prompt if m.role is Role.TOOL] == [str(i) for i in range(n + 1)]
 
 
-async def test_of_a_chain_that_is_done_and_longer_than_the_window_the_newest_steps_are_in_the_prompt() -> None:
-    answers = [calling(f"c{n}") for n in range(30)] + [Message(Role.ASSISTANT, "done"), Message(Role.ASSISTANT, "bye")]
+async def test_of_a_chain_that_is_done_and_longer_than_the_window_the_task_and_the_newest_steps_are_in_the_prompt() -> (
+    None
+):
+    answers = [calling(f"c{n}") for n in range(30)] + [Message(Role.ASSISTANT, said) for said in ("done", "it", "bye")]
     world, provider = world_of(answers, 4)
     await world.runner.run(asks("the task", session_id="s"))
     for n in range(30):
         await world.runner.run(asks(messages=(result(f"c{n}", str(n)),), session_id="s"))
     await world.runner.run(asks("what was it?", session_id="s"))
-    assert provider.calls[-1].messages[2:] == [
+    assert provider.calls[-1].messages[3:] == [
         calling("c29"),
         result("c29", "29"),
         Message(Role.ASSISTANT, "done"),
         user("what was it?"),
     ]
-    assert provider.calls[-1].messages[1] == user(LATE_RESULT.format(id="c28", text="28"))
+    assert provider.calls[-1].messages[1:3] == [user("the task"), user(LATE_RESULT.format(id="c28", text="28"))]
+    await world.runner.run(asks("and then?", session_id="s"))
+    assert provider.calls[-1].messages[1:] == [
+        user("the task"),
+        user(LATE_RESULT.format(id="c29", text="29")),
+        Message(Role.ASSISTANT, "done"),
+        user("what was it?"),
+        Message(Role.ASSISTANT, "it"),
+        user("and then?"),
+    ]
 
 
 async def test_results_of_parallel_calls_in_two_requests_are_both_read() -> None:

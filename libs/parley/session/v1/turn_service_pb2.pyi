@@ -259,8 +259,10 @@ class BeginTurnRequest(_message.Message):
     answered with `full`.
     """
     within_chain: _builtins.bool
-    """Optional. Where all turns that fit go on with a chain of tool calls whose head does not fit, return them all the same,
-    so that the window begins with results whose calls are out of sight; no turns otherwise.
+    """Optional. Where the oldest turns that fit go on with a chain of tool calls whose head does not fit, return them all the
+    same, so that results are in the window whose calls are out of sight; without it they are left out. The turn that the
+    chain began with, which has its task, then stands before them, unless that is more than 256 turns back or over the
+    bytes of a window; its number shows that turns in between are left out.
     """
     @_builtins.property
     def idle_ttl(self) -> _duration_pb2.Duration:
