@@ -11,6 +11,7 @@ from access.settings import AccessSettings
 from chat_gateway.model.parts import MIN_KEPT_CHARACTERS
 from chat_gateway.model.rules import LARGE_PART_BYTES, MAX_MESSAGES_BYTES, MAX_PARTS_BYTES, RequestBounds
 from chat_gateway.operator_tool_servers import OperatorToolServer, problems_of
+from chat_gateway.providers.resilience_settings import ProviderTimeouts
 from chat_gateway.providers.settings import ProviderSettings
 from contract.fields import RESOURCE_ID_RULE, is_resource_id
 from servicekit.egress import PUBLIC, EgressRules
@@ -20,7 +21,7 @@ from servicekit.tls import TlsFiles
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
-class GatewaySettings(AccessSettings):
+class GatewaySettings(AccessSettings, ProviderTimeouts):
     """Settings of one chat_gateway process, from `PARLEY_GATEWAY_…`.
 
     With the `edge_` files both edges, HTTP and gRPC, speak TLS to the clients; without, what stands before them does
@@ -89,18 +90,6 @@ class GatewaySettings(AccessSettings):
     )
     config_max_age: Seconds = Field(
         default=900.0, ge=0, description="How old an agent config may be that is used while config_svc is unavailable."
-    )
-    connect_timeout: Seconds = Field(
-        default=5.0, gt=0, le=60, description="How long connecting to a provider may take."
-    )
-    first_token_timeout: Seconds = Field(
-        default=120.0, gt=0, le=3600, description="How long a streamed answer of a provider may take to begin."
-    )
-    between_tokens_timeout: Seconds = Field(
-        default=60.0, gt=0, le=3600, description="How long a provider may be silent in a streamed answer."
-    )
-    answer_timeout: Seconds = Field(
-        default=600.0, gt=0, le=3600, description="How long an answer of a provider that is not streamed may take."
     )
     max_running_turns: int = Field(default=256, ge=1, le=100_000, description="Turns that use a model at a time.")
     max_queued_turns: int = Field(default=512, ge=0, le=100_000, description="Turns that may wait for that.")

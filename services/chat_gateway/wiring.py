@@ -5,7 +5,7 @@ import functools
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import grpc
 
@@ -370,18 +370,12 @@ def _tool_servers(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs
 async def _providers(
     stack: AsyncExitStack, settings: GatewaySettings, metrics: ModelMetrics
 ) -> dict[str, ResilientProvider]:
-    bounds = ProviderBounds(
-        connect=settings.connect_timeout,
-        first_token=settings.first_token_timeout,
-        between_tokens=settings.between_tokens_timeout,
-        answer=settings.answer_timeout,
-    )
+    bounds = ProviderBounds(**settings.timeouts())
     session = await stack.enter_async_context(open_client(bounds.connect))
 
     def resilient(name: str, provider: ProviderSettings) -> ResilientProvider:
         def with_key(key: str | None) -> ObservedProvider:
-            own = replace(bounds, **provider.own_bounds)
-            made = make_provider(name, provider, own, session, key=key, show_errors=settings.show_provider_errors)
+            made = make_provider(name, provider, bounds, session, key=key, show_errors=settings.show_provider_errors)
             return ObservedProvider(made, metrics, content=settings.traces_content)
 
         keys = Keys(name, with_key, provider.api_key(), provider.api_key_files)

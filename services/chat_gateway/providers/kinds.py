@@ -1,6 +1,7 @@
 """The kinds of providers: where an adapter plugs in."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -55,13 +56,14 @@ def make_provider(
 ) -> HttpProvider:
     """Returns the provider that the settings describe, over a session that it shares with others.
 
-    `key` goes before the one that the settings name.
+    `key` goes before the one that the settings name, and their own timeouts before the `bounds`.
 
     Raises `StartupError` for what can't be used: a URL, a header, a key, a file of certificates.
     """
     if settings.kind not in KINDS:
         raise StartupError(f"provider {name!r}: its kind {settings.kind!r} is not built in")
     adapter = KINDS[settings.kind](name, settings)
+    bounds = replace(bounds, **settings.timeouts(own=True))
     try:
         key = key or settings.api_key()
         endpoint = Endpoint(
@@ -71,7 +73,7 @@ def make_provider(
             query=settings.extra_query,
             ca_file=settings.ca_file,
             proxy=settings.proxy,
-            connect_timeout=settings.connect_timeout,
+            connect_timeout=bounds.connect,
         )
     except (ValueError, OSError) as error:
         raise StartupError(f"provider {name!r}: {error}") from None

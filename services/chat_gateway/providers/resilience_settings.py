@@ -1,36 +1,54 @@
 """What the environment says of a provider's bad moments."""
 
-from pydantic import BaseModel, Field
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, Field, model_validator
 
 from chat_gateway.providers.breaker import BreakerBounds
 from chat_gateway.providers.resilient import ResilienceBounds
+from servicekit.settings import Seconds
 
 
-class ResilienceSettings(BaseModel):
-    """The part of a provider's settings that says how it is spared, and what it is granted; times are in seconds."""
+class ProviderTimeouts(BaseModel):
+    """How long to wait for a provider: the gateway's settings, and those of each provider that says otherwise."""
+
+    connect_timeout: Seconds = Field(
+        default=5.0,
+        gt=0,
+        le=60,
+        description="How long connecting to a provider may take. Where a provider has no bound of its own, here and for"
+        " the next three, it has the gateway's.",
+    )
+    first_token_timeout: Seconds = Field(
+        default=120.0, gt=0, le=3600, description="How long a streamed answer of a provider may take to begin."
+    )
+    between_tokens_timeout: Seconds = Field(
+        default=60.0, gt=0, le=3600, description="How long a provider may be silent in a streamed answer."
+    )
+    answer_timeout: Seconds = Field(
+        default=600.0, gt=0, le=3600, description="How long an answer of a provider that is not streamed may take."
+    )
+
+    def timeouts(self, *, own: bool = False) -> dict[str, float]:
+        """Returns the timeouts as the fields of `ProviderBounds`; of its `own` only those that were set."""
+        names = {name: f"{name}_timeout" for name in ("connect", "first_token", "between_tokens", "answer")}
+        return {name: getattr(self, one) for name, one in names.items() if not own or one in self.model_fields_set}
+
+
+_TIMEOUTS = frozenset(ProviderTimeouts.model_fields)
+
+
+class ResilienceSettings(ProviderTimeouts):
+    """The part of a provider's settings that says how it is spared, and what it is granted; times are in seconds.
+
+    Timeouts that are unset, or null, are the gateway's.
+    """
 
     api_key_files: tuple[str, ...] = Field(
         default=(),
         description="Files with the provider's keys, one a line, in place of `api_key_env`; used in turn, read again "
         "when they change. A key that is refused (401, 403, 429) is set aside for a while.",
-    )
-    connect_timeout: float | None = Field(
-        default=None, gt=0, le=60, description="Seconds that connecting may take; unset: the gateway's."
-    )
-    first_token_timeout: float | None = Field(
-        default=None,
-        gt=0,
-        le=3600,
-        description="Seconds until a streamed answer begins, at most; unset: the gateway's.",
-    )
-    between_tokens_timeout: float | None = Field(
-        default=None, gt=0, le=3600, description="Seconds of silence in a streamed answer; unset: the gateway's."
-    )
-    answer_timeout: float | None = Field(
-        default=None,
-        gt=0,
-        le=3600,
-        description="Seconds for an answer that is not streamed; unset: the gateway's.",
     )
     max_retries: int = Field(
         default=2,
@@ -63,16 +81,12 @@ class ResilienceSettings(BaseModel):
     )
     breaker_open: float = Field(default=10.0, gt=0, le=600, description="Seconds for which it is left alone.")
 
-    @property
-    def own_bounds(self) -> dict[str, float]:
-        """The fields of `ProviderBounds` that the provider has values of its own for."""
-        own = {
-            "connect": self.connect_timeout,
-            "first_token": self.first_token_timeout,
-            "between_tokens": self.between_tokens_timeout,
-            "answer": self.answer_timeout,
-        }
-        return {name: bound for name, bound in own.items() if bound is not None}
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_unset(cls, said: Any) -> Any:
+        if not isinstance(said, Mapping):
+            return said
+        return {name: value for name, value in said.items() if value is not None or name not in _TIMEOUTS}
 
     @property
     def resilience(self) -> ResilienceBounds:

@@ -39,7 +39,8 @@ def test_a_provider_has_bounds_of_its_own() -> None:
     settings = ProviderSettings(
         base_url="http://p/v1", first_token_timeout=3, max_retries=0, max_concurrent_calls=5, breaker_failures=7
     )
-    assert settings.own_bounds == {"first_token": 3}
+    assert settings.timeouts(own=True) == {"first_token": 3}
+    assert ProviderSettings(base_url="http://p/v1", connect_timeout=None).timeouts(own=True) == {}
     resilience = settings.resilience
     assert (resilience.max_retries, resilience.max_concurrent_calls, resilience.breaker.min_failures) == (0, 5, 7)
 
