@@ -111,6 +111,8 @@ class EmbeddedRedis:
             "appendfsync": "everysec",
             "save": '""',
             "daemonize": "no",
+            # Whoever copies it, a backup or a restore, is alone.
+            "repl-diskless-sync-delay": 0,
             # Sessions leave by their TTL alone; at a memory bound a write must fail rather than drop another's history.
             "maxmemory-policy": "noeviction",
         }

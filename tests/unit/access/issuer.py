@@ -72,7 +72,7 @@ async def serving_issuer() -> AsyncIterator[Issuer]:
     app = web.Application()
     app.router.add_get("/jwks", issuer.serve)
     app.router.add_get("/.well-known/openid-configuration", issuer.serve)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.05)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -62,7 +62,7 @@ class Server:
 @asynccontextmanager
 async def serving() -> AsyncIterator[Server]:
     served = Server()
-    runner = web.ServerRunner(web.Server(served.handle))
+    runner = web.ServerRunner(web.Server(served.handle), shutdown_timeout=0.05)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -20,7 +20,7 @@ trap stop EXIT
 # A server that holds the saved keys for as long as it takes to hand them on.
 serve() {
   cp "$1" "$scratch/dump.rdb"
-  redis-server --port "$scratch_port" --dir "$scratch" --save '' --appendonly no --protected-mode no \
+  redis-server --port "$scratch_port" --dir "$scratch" --save '' --appendonly no --protected-mode no --repl-diskless-sync-delay 0 \
     ${password:+--requirepass "$password"} >"$scratch/log" 2>&1 &
   tries=0
   until [ "$(saved PING 2>/dev/null)" = PONG ]; do

@@ -60,7 +60,7 @@ class RawServer:
 @asynccontextmanager
 async def raw_server() -> AsyncIterator[RawServer]:
     served = RawServer()
-    runner = web.ServerRunner(web.Server(served.handle))
+    runner = web.ServerRunner(web.Server(served.handle), shutdown_timeout=0.05)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     served.url = f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"

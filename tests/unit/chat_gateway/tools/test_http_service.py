@@ -138,7 +138,7 @@ class Recorded:
 @pytest.fixture
 async def recorded() -> AsyncIterator[Recorded]:
     served = Recorded()
-    runner = web.ServerRunner(web.Server(served.handle))
+    runner = web.ServerRunner(web.Server(served.handle), shutdown_timeout=0.05)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     served.url = f"http://127.0.0.1:{runner.addresses[0][1]}"

@@ -189,8 +189,12 @@ async def test_turns_share_connections_which_are_closed_when_idle(server: McpSer
         room.put("calc", server.url)
         await asyncio.gather(*(room.call("calc", "add", '{"a": 1, "b": 1}') for _ in range(8)))
         assert room.registry.get_sample_value("parley_tool_connections") == 1
-        room.toolboxes.servers.clients.close_idle()
-        await until(lambda: room.registry.get_sample_value("parley_tool_connections") == 0)
+
+        def closed() -> bool:
+            room.toolboxes.servers.clients.close_idle()
+            return room.registry.get_sample_value("parley_tool_connections") == 0
+
+        await until(closed)
         labels = {"kind": "server", "tool_server": "calc", "outcome": "ok"}
         assert room.registry.get_sample_value("gen_ai_execute_tool_duration_seconds_count", labels) == 8
 
