@@ -127,6 +127,8 @@ class McpSession:
         self._closing = asyncio.Event()
         self._faults = Faults(self._closing.set)
         self._session: ClientSession | None = None
+        # Its cancellation, unlike the task's, leaves a command the time to be ended.
+        self._negotiating = anyio.CancelScope()
         self._ids = itertools.count(_FIRST_ID)
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
@@ -211,8 +213,9 @@ class McpSession:
                 await session.send_notification(types.CancelledNotification(params=params))
 
     async def close(self) -> None:
-        """Ends the session, within a bound of time. Idempotent."""
+        """Ends the session, within a bound of time; one that is not open yet, at once. Idempotent."""
         self._closing.set()
+        self._negotiating.cancel()
         done, _ = await asyncio.wait([self._owner], timeout=_CLOSE_SECONDS)
         if not done:
             self._owner.cancel()
@@ -235,8 +238,11 @@ class McpSession:
                     client_info=types.Implementation(name="parley", version=release() or "0"),
                 ) as session,
             ):
-                with anyio.fail_after(self._connect_seconds):
+                self._negotiating.deadline = anyio.current_time() + self._connect_seconds
+                with self._negotiating:
                     await negotiate_auto(session)
+                if self._negotiating.cancelled_caught:
+                    raise TimeoutError
                 self._session = session
                 self._ready.set_result(None)
                 await self._keep(session)
