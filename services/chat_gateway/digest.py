@@ -52,6 +52,7 @@ def _later(request: TurnRequest) -> dict[str, Any]:
             if message.extra or any(one.extra for one in (*message.parts, *message.tool_calls))
         ],
         "extra_of_tools": [tool.extra for tool in request.tools] if any(tool.extra for tool in request.tools) else (),
+        "instructions": request.instructions,
         "messages": [
             (index, message.reasoning, message.provider_data, [call.provider_data for call in message.tool_calls])
             for index, message in enumerate(request.messages)

@@ -52,6 +52,10 @@ def outcome_of(
         limits=begun.limits,
         details=stored.details,
         pending=pending_approvals(stored.messages, stored.awaiting),
+        said=agents_part(stored),
+        runs=stored.runs,
+        notes=stored.notes,
+        end_time=stored.end_time,
     )
 
 
@@ -71,4 +75,8 @@ def stored_outcome(stored: Turn, session_id: str) -> TurnOutcome:
         begin_time=stored.begin_time,
         details=stored.details,
         pending=pending_approvals(stored.messages, stored.awaiting),
+        said=agents_part(stored),
+        runs=stored.runs,
+        notes=stored.notes,
+        end_time=stored.end_time,
     )

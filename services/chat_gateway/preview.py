@@ -8,6 +8,7 @@ from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.offer import Offer, make_offer, with_note
 from chat_gateway.agents.toolbox import Toolboxes, ToolCaller
 from chat_gateway.instances import Instances
+from chat_gateway.instructions import with_instructions
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.history import is_transcript
 from chat_gateway.model.pairing import check_results_of_session, continues
@@ -91,7 +92,7 @@ class PromptPreview:
 
     async def _prompt(self, request: TurnRequest, config: AgentConfig, stored: StoredWindow) -> Prompt:
         agent = self._instances.get(config)
-        context = TurnContext(request, stored.messages, stored.metadata)
+        context = TurnContext(request, with_instructions(request, stored.messages), stored.metadata)
         messages, offer = agent.prompt(context), None
         if config.tools:
             offer = await self._offer(config, context)

@@ -72,6 +72,7 @@ def _overridden(request: TurnRequest, config: AgentConfig) -> Iterator[str]:
     }
     yield from (name for name, (value, kept) in pairs.items() if value is not None and value != kept)
     for name, given in (
+        ("instructions", request.instructions),
         ("tools", request.tools),
         ("tool_choice", request.tool_choice),
         ("response_format", request.response_format is not None),

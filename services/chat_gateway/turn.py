@@ -11,6 +11,7 @@ from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.toolbox import CallMetrics, StepSink, Toolbox, Toolboxes, ToolCaller
 from chat_gateway.digest import request_digest
 from chat_gateway.instances import Instances
+from chat_gateway.instructions import with_instructions
 from chat_gateway.journal import TurnJournal
 from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
 from chat_gateway.limits import turn_limits
@@ -219,6 +220,9 @@ class TurnRunner:
             unavailable=answer.unavailable,
             pending=pending_approvals(answer.messages, answer.awaiting),
             others=answer.others,
+            said=answer.messages,
+            runs=answer.runs,
+            notes=turn.request.notes,
         )
 
     async def _answer_with_journal(self, turn: _Started, config: AgentConfig, begun: Begun, lease: HeldLease) -> Answer:
@@ -261,7 +265,7 @@ class TurnRunner:
         agent = self._instances.get(config)
         context = TurnContext(
             turn.request,
-            begun.window,
+            with_instructions(turn.request, begun.window),
             begun.metadata,
             toolbox,
             sink=turn.sink,
@@ -322,6 +326,9 @@ def _stored(turn: _Started, config: AgentConfig, begun: Begun, answer: Answer, c
         cut_after=cut_after,
         answer_start=None if plain else len(turn.request.messages),
         awaiting=answer.awaiting,
+        runs=answer.runs,
+        notes=turn.request.notes,
+        end_time=datetime.now(UTC) if turn.request.notes else None,
     )
 
 

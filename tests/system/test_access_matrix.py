@@ -50,6 +50,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", "/v1/chat/completions"): CHAT,
     ("post", "/v1/chat/completions:preview"): CHAT,
     ("post", "/v1/chat/completions/{completion_id}"): {"metadata": {}},
+    ("post", "/v1/responses"): {"model": "hello", "input": "Hi", "store": False},
     ("post", "/v1/embeddings"): {"model": "hello", "input": "Hi"},
     ("post", "/v1/agents"): AGENT,
     ("put", "/v1/agents/{agent_id}"): AGENT,
@@ -265,9 +266,11 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
         collection = path.split("/")[2].split(":")[0] if path.startswith("/v1/") else path
         reading = method == "get" or path == "/v1/users:export"
         stored = SESSIONS_READ if reading else "sessions:admin"
-        of_chats = path.endswith(("/events", ":preview")) or (method, path) == ("post", "/v1/chat/completions")
+        asks = ("post", "/v1/chat/completions"), ("post", "/v1/responses")
+        of_chats = path.endswith(("/events", ":preview")) or (method, path) in asks
         expected = {
             "chat": "chat" if of_chats else stored,
+            "responses": "chat" if of_chats else stored,
             "embeddings": "chat",
             "agents": AGENTS_READ if reading else AGENTS_WRITE,
             "tool_servers": AGENTS_READ if reading else TOOLS_WRITE,

@@ -71,7 +71,7 @@ class StepEvents:
         """A call has its result; with `ends_step`, `finished` follows at once."""
         if self._sink is None and self._on_delta is None:
             return
-        event = CallFinished(step, call.id, call.name, server, outcome, seconds)
+        event = CallFinished(step, call.id, call.name, server, outcome, seconds, result.content)
         async with self._one_at_a_time:
             if self._sink is not None:
                 await self._sink.call_finished(event, result, ends_step=ends_step)

@@ -20,7 +20,7 @@ from chat_gateway.model.answers import open_calls
 from chat_gateway.model.errors import ProviderBadResponse, ToolCallsRepeated
 from chat_gateway.model.history import canonical_arguments
 from chat_gateway.model.rules import message_size, sizes
-from chat_gateway.model.tools import ToolKind, ToolOutcome, ToolResult
+from chat_gateway.model.tools import ToolKind, ToolOutcome, ToolResult, ToolRun
 from chat_gateway.model.turn import Answer, FinishReason, Message, OnDelta, ToolCall
 from chat_gateway.model.usage import added
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider
@@ -86,6 +86,7 @@ class _Loop:
         self._call = replace(call, parallel_tool_calls=None if said_by_caller else self._policy.parallel_tool_calls)
         self._steps = context.steps
         self._events = StepEvents(on_delta, context.sink, offer.callers, context.steps)
+        self._runs = list(context.steps.runs)
         self._repeats: dict[tuple[str, str], int] = {}
         self._left = MAX_TURN_BYTES - ANSWER_BYTES - sizes(context.request.messages)[0]
         for message in context.steps.messages:
@@ -112,7 +113,7 @@ class _Loop:
             await self._run(running, self._result, ends_step=goes_on)
             if not goes_on:
                 await self._events.answered()
-                return self._answer(answer, tuple(call.id for call in waiting))
+                return self._answer(answer, waiting)
             await self._events.finished(self._steps)
 
     async def _decided(self) -> None:
@@ -145,7 +146,7 @@ class _Loop:
             return None
         said = next(one for one in reversed(self._steps.messages) if one.role is Role.ASSISTANT)
         answer = ModelAnswer(said, FinishReason.TOOL_CALLS, self._steps.usage, self._call.model)
-        return self._answer(answer, tuple(call.id for call in waiting))
+        return self._answer(answer, waiting)
 
     async def _ask(self, last: bool) -> ModelAnswer:
         context, steps, offer = self._context, self._steps, self._offer
@@ -171,6 +172,10 @@ class _Loop:
     def _needs_approval(self, call: ToolCall) -> bool:
         tool = self._offer.runs(call.name)
         return tool is not None and tool.needs_approval
+
+    def _server(self, call: ToolCall) -> str:
+        tool = self._offer.runs(call.name)
+        return tool.server if tool is not None else ""
 
     def _count_repeats(self, calls: Sequence[ToolCall]) -> None:
         now: dict[tuple[str, str], int] = {}
@@ -219,9 +224,12 @@ class _Loop:
         result: Callable[[ToolCall], Coroutine[Any, Any, tuple[ToolResult, bool]]],
         most_bytes: int,
     ) -> tuple[Message, ToolResult]:
-        tool = self._offer.runs(call.name)
-        server = tool.server if tool is not None else ""
+        server = self._server(call)
         step = self._steps.count
+        # A call of this turn stands in its messages; one of the turn before does not.
+        own = (call.name, call.arguments) if not step else ("", "")
+        place = len(self._runs)
+        self._runs.append(ToolRun(call.id, server, ToolOutcome.UNKNOWN, *own))
         await self._events.started(step, call, server)
         begin = time.monotonic()
         with _span(call, server) as span:
@@ -229,6 +237,7 @@ class _Loop:
             if found.outcome is not ToolOutcome.OK:
                 span.set("error.type", found.outcome.value)
         message = Message(Role.TOOL, cut(found.text, most_bytes), tool_call_id=call.id)
+        self._runs[place] = replace(self._runs[place], outcome=found.outcome)
         seconds = time.monotonic() - begin
         if call.name in self._offer.functions and self._context.calls is not None:
             self._context.calls.observe(ToolKind.FUNCTION, server, found.outcome, seconds)
@@ -274,17 +283,18 @@ class _Loop:
         self._steps = replace(self._steps, messages=(*self._steps.messages, answer.message))
         return self._answer(answer, ())
 
-    def _answer(self, answer: ModelAnswer, awaiting: tuple[str, ...]) -> Answer:
-        ends_with_calls = self._steps.messages[-1].role is Role.TOOL or bool(awaiting)
+    def _answer(self, answer: ModelAnswer, waiting: Sequence[ToolCall]) -> Answer:
+        ends_with_calls = self._steps.messages[-1].role is Role.TOOL or bool(waiting)
         reason = FinishReason.TOOL_CALLS if ends_with_calls else answer.finish_reason
         return Answer(
             messages=self._steps.messages,
-            finish_reason=FinishReason.REQUIRES_APPROVAL if awaiting else reason,
+            finish_reason=FinishReason.REQUIRES_APPROVAL if waiting else reason,
             usage=self._steps.usage,
             model=answer.model,
             details=answer.details,
             unavailable=self._offer.unavailable,
-            awaiting=awaiting,
+            awaiting=tuple(call.id for call in waiting),
+            runs=(*self._runs, *[ToolRun(call.id, self._server(call), ToolOutcome.UNKNOWN) for call in waiting]),
         )
 
 

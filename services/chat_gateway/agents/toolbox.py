@@ -13,6 +13,7 @@ from chat_gateway.model.tools import (
     ToolOutcome,
     ToolPolicy,
     ToolResult,
+    ToolRun,
 )
 from chat_gateway.model.turn import Message, ToolCall
 from chat_gateway.model.usage import NO_USAGE, Usage
@@ -82,6 +83,8 @@ class Steps:
     count: int = 0
     """Model calls that were made."""
     usage: Usage = NO_USAGE
+    runs: tuple[ToolRun, ...] = ()
+    """Of the messages' calls, those that the gateway ran."""
 
 
 NO_STEPS = Steps()

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from chat_gateway.convert.messages import (
     FINISH_REASONS,
+    TOOL_OUTCOMES,
     details_from_proto,
     details_to_proto,
     finish_reason_from_proto,
@@ -23,8 +24,6 @@ from chat_gateway.model.turn import Delta, ToolCallDelta, TurnOutcome
 from parley.session.v1 import message_pb2, turn_event_pb2
 from servicekit.errors import ServiceError
 from servicekit.rpc_status import from_status, to_status
-
-_OUTCOMES = {outcome.value: outcome for outcome in ToolOutcome}
 
 
 def entry_to_proto(entry: JournalEntry) -> turn_event_pb2.TurnEvent:
@@ -142,7 +141,7 @@ def _delta(delta: turn_event_pb2.AnswerDelta) -> Delta:
 
 def _recorded(event: turn_event_pb2.TurnEvent) -> CallRecorded:
     one = event.tool_call_finished
-    outcome = _OUTCOMES.get(one.outcome, ToolOutcome.UNKNOWN)
+    outcome = TOOL_OUTCOMES.get(one.outcome, ToolOutcome.UNKNOWN)
     seconds = from_duration(one.duration).total_seconds()
     return CallRecorded(CallFinished(event.step, one.tool_call_id, one.name, one.server, outcome, seconds), one.content)
 

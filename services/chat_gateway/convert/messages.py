@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from chat_gateway.convert.times import from_timestamp, to_timestamp
 from chat_gateway.model.parts import content_of
 from chat_gateway.model.stored_turn import Turn
+from chat_gateway.model.tools import ToolOutcome, ToolRun
 from chat_gateway.model.turn import (
     NO_DETAILS,
     AnswerDetails,
@@ -32,6 +33,7 @@ FINISH_REASONS = {
     FinishReason.CONTENT_FILTER: pb.FINISH_REASON_CONTENT_FILTER,
     FinishReason.REQUIRES_APPROVAL: pb.FINISH_REASON_REQUIRES_APPROVAL,
 }
+TOOL_OUTCOMES = {outcome.value: outcome for outcome in ToolOutcome}
 _FINISH_REASONS_BACK = {number: reason for reason, number in FINISH_REASONS.items()}
 
 
@@ -135,7 +137,26 @@ def turn_to_proto(turn: Turn, keep_from: int | None = None) -> pb.Turn:
     if turn.answer_start is not None:
         out.answer_start = turn.answer_start
         out.awaiting_approval.extend(turn.awaiting)
+    if turn.runs:
+        out.tool_runs.extend(map(_run_to_proto, turn.runs))
+    if turn.notes:
+        out.request_notes = turn.notes
+    if turn.end_time is not None:
+        out.end_time.CopyFrom(to_timestamp(turn.end_time))
     return out
+
+
+def _run_to_proto(run: ToolRun) -> pb.ToolRun:
+    outcome = "" if run.outcome is ToolOutcome.OK else run.outcome.value
+    out = pb.ToolRun(tool_call_id=run.call_id, server=run.server, outcome=outcome)
+    if run.name:
+        out.call.name, out.call.arguments = run.name, run.arguments
+    return out
+
+
+def _run_from_proto(run: pb.ToolRun) -> ToolRun:
+    outcome = TOOL_OUTCOMES.get(run.outcome, ToolOutcome.UNKNOWN) if run.outcome else ToolOutcome.OK
+    return ToolRun(run.tool_call_id, run.server, outcome, run.call.name, run.call.arguments)
 
 
 def turn_from_proto(turn: pb.Turn) -> Turn:
@@ -152,6 +173,9 @@ def turn_from_proto(turn: pb.Turn) -> Turn:
         details=details_from_proto(turn.details) if turn.HasField("details") else NO_DETAILS,
         answer_start=turn.answer_start if turn.HasField("answer_start") else None,
         awaiting=tuple(turn.awaiting_approval),
+        runs=tuple(map(_run_from_proto, turn.tool_runs)) if turn.tool_runs else (),
+        notes=turn.request_notes,
+        end_time=from_timestamp(turn.end_time) if turn.HasField("end_time") else None,
     )
 
 

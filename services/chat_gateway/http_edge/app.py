@@ -40,6 +40,7 @@ from chat_gateway.http_edge.admin.completions.routes import completions_router
 from chat_gateway.http_edge.admin.docs import docs_file, docs_page, openapi_document
 from chat_gateway.http_edge.admin.openapi import CONFIG
 from chat_gateway.http_edge.admin.process import process_router
+from chat_gateway.http_edge.admin.responses.routes import responses_router
 from chat_gateway.http_edge.admin.routing import VERB, JsonRequest
 from chat_gateway.http_edge.admin.sessions.routes import sessions_router
 from chat_gateway.http_edge.admin.sessions.users import users_router
@@ -50,6 +51,8 @@ from chat_gateway.http_edge.openai.chat.handler import ChatCompletions
 from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH
 from chat_gateway.http_edge.openai.embeddings.handler import EmbeddingsHandler
 from chat_gateway.http_edge.openai.embeddings.operation import EMBEDDINGS_PATH
+from chat_gateway.http_edge.openai.responses.handler import Responses
+from chat_gateway.http_edge.openai.responses.operation import RESPONSES_PATH
 from chat_gateway.http_edge.wire.auth import (
     Authorizer,
     note_query_parameters,
@@ -141,7 +144,8 @@ def build_app(
     )
     agents = (agents_router(), revisions_router(), tool_servers_router())
     sessions = (sessions_router(), users_router(), completions_router(), completion_events_router())
-    routers = (*agents, *sessions, access_router(), audit_router(), caller_router(), process_router())
+    access = (access_router(), audit_router(), caller_router())
+    routers = (*agents, *sessions, responses_router(), *access, process_router())
     admin = Litestar(
         [*routers, docs_page, openapi_document, docs_file],
         request_class=JsonRequest,
@@ -158,7 +162,10 @@ def build_app(
     )
     require_scopes(admin)
     note_query_parameters(admin)
-    turn_routes: dict[str, TurnRoute] = {CHAT_PATH: ChatCompletions(turns, bounds).serve}
+    turn_routes: dict[str, TurnRoute] = {
+        CHAT_PATH: ChatCompletions(turns, bounds).serve,
+        RESPONSES_PATH: Responses(turns, bounds).serve,
+    }
     if embeddings is not None:
         turn_routes[EMBEDDINGS_PATH] = EmbeddingsHandler(embeddings, bounds).serve
     if preview is not None:

@@ -16,7 +16,13 @@ from chat_gateway.http_edge.wire.limit_headers import Headers
 from chat_gateway.http_edge.wire.refusal import refuse
 from chat_gateway.http_edge.wire.sse import EventStream, event, with_id
 from chat_gateway.http_edge.wire.turn_headers import PROVIDER_HEADER, answer_headers
-from chat_gateway.model.errors import CommitCutShort, CommitUnresolved, TurnQueueFull
+from chat_gateway.model.errors import (
+    CommitCutShort,
+    CommitUnresolved,
+    FieldNotOverridable,
+    TurnQueueFull,
+    UnsupportedField,
+)
 from chat_gateway.model.turn import Delta, TurnOutcome, TurnRequest, TurnStarted
 from servicekit.errors import Draining, Internal, InvalidArgument, MessageTooLarge, ServiceError, Violation
 
@@ -36,6 +42,9 @@ class TurnEvents(Protocol):
 
     def finish(self, outcome: TurnOutcome) -> bytes:
         """Returns the end of the answer; called once, after the turn was stored."""
+
+    def fail(self, error: ServiceError) -> bytes:
+        """Returns the end of an answer that has begun and fails; called once, in place of `finish`."""
 
 
 class Exchange:
@@ -141,6 +150,8 @@ class Exchange:
             case InvalidArgument():
                 violations = [Violation(self._param_of(one.field), one.description) for one in error.violations]
                 await self._answer_error(InvalidArgument(violations))
+            case UnsupportedField() | FieldNotOverridable():
+                await self._answer_error(error.renamed(self._param_of))
             case ServiceError():
                 await self._answer_error(error)
             case CommitCutShort():
@@ -158,11 +169,14 @@ class Exchange:
     async def _answer_error(self, error: ServiceError) -> None:
         """Sends the error: as the answer, or, where a stream has begun, as its last event."""
         self.status = http_status(error)
-        body = encode_error(error)
         if self._stream is not None and self._stream.begun:
-            await self._stream.end(event(body))
+            await self._stream.end(self._end_of(error))
         else:
-            await self._context.respond(self.status, body, error_headers(error))
+            await self._context.respond(self.status, encode_error(error), error_headers(error))
+
+    def _end_of(self, error: ServiceError) -> bytes:
+        """Returns the last event of a stream that has begun."""
+        return event(encode_error(error))
 
     def _take_cancellation(self) -> None:
         """Decides what a cancellation of this task means: raises `ClientGone`, or takes it as the server's drain."""
@@ -186,7 +200,7 @@ class Exchange:
 class TurnExchange(Exchange):
     """One request for a turn, and its answer."""
 
-    __slots__ = ("_turns",)
+    __slots__ = ("_events", "_turns")
 
     def __init__(
         self,
@@ -197,6 +211,7 @@ class TurnExchange(Exchange):
     ) -> None:
         super().__init__(context, settings, param_of)
         self._turns = turns
+        self._events: TurnEvents | None = None
 
     async def run(self, request: TurnRequest) -> TurnOutcome:
         """Runs a turn that is answered whole, and returns its outcome once it is stored."""
@@ -208,7 +223,7 @@ class TurnExchange(Exchange):
 
     async def stream(self, request: TurnRequest, events: TurnEvents) -> None:
         """Runs a turn and sends its answer as it grows; the end only once the turn is stored."""
-        settings = self._settings
+        settings, self._events = self._settings, events
         stream = EventStream(self._context, settings.keep_alive_interval, settings.write_timeout, self._leave)
         self._stream = stream
 
@@ -224,3 +239,6 @@ class TurnExchange(Exchange):
         self._unwatch()
         await stream.end(events.finish(outcome))
         self.status = 200
+
+    def _end_of(self, error: ServiceError) -> bytes:
+        return super()._end_of(error) if self._events is None else self._events.fail(error)

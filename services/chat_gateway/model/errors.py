@@ -1,7 +1,7 @@
 """The domain errors of chat_gateway. Reasons are documented in parley.errors.v1.Reason."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -61,6 +61,17 @@ class CompletionNotFound(ServiceError):
     def __init__(self, completion_id: str) -> None:
         shown = completion_id[:_MAX_SHOWN]
         super().__init__(f"there is no stored chat completion {shown!r}", metadata={"completion_id": shown})
+
+
+class ResponseNotFound(ServiceError):
+    """No such response is stored: it never was, it is another user's, or its session has ended."""
+
+    code = Code.NOT_FOUND
+    reason = Reason.TURN_NOT_FOUND
+
+    def __init__(self, response_id: str) -> None:
+        shown = response_id[:_MAX_SHOWN]
+        super().__init__(f"there is no stored response {shown!r}", metadata={"response_id": shown})
 
 
 class HistoryMismatch(ServiceError):
@@ -231,36 +242,43 @@ class UnsupportedContent(ServiceError):
         )
 
 
-class UnsupportedField(ServiceError):
-    """Fields of the request are not taken, which would change nothing without a word: by the provider, or by Parley."""
+class _RefusedFields(ServiceError):
+    """Fields of the request that are refused, by their names in chat completions."""
 
     code = Code.INVALID_ARGUMENT
+
+    def __init__(self, violations: Sequence[Violation], metadata: Mapping[str, str]) -> None:
+        message = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
+        super().__init__(message, metadata=metadata, violations=violations)
+
+    def renamed(self, name_of: Callable[[str], str]) -> "_RefusedFields":
+        """Returns the error with the names that the fields have in another protocol."""
+        violations = [Violation(name_of(one.field), one.description) for one in self.violations]
+        renamed = _RefusedFields(violations, self.metadata)
+        renamed.reason = self.reason
+        return renamed
+
+
+class UnsupportedField(_RefusedFields):
+    """Fields of the request are not taken, which would change nothing without a word: by the provider, or by Parley."""
+
     reason = Reason.UNSUPPORTED_FIELD
 
     def __init__(self, provider: str, fields: Iterable[str]) -> None:
         """`provider` is empty where the field would be Parley's own to understand."""
         rule = f"provider {provider!r} does not take it" if provider else UNKNOWN_FIELD
         violations = [Violation(field, rule) for field in islice(fields, MAX_VIOLATIONS)]
-        super().__init__(
-            "; ".join(f"{violation.field}: {violation.description}" for violation in violations),
-            metadata={"provider": provider} if provider else {},
-            violations=violations,
-        )
+        super().__init__(violations, {"provider": provider} if provider else {})
 
 
-class FieldNotOverridable(ServiceError):
+class FieldNotOverridable(_RefusedFields):
     """The request sets what the agent config keeps to itself. Fields have their names in chat completions."""
 
-    code = Code.INVALID_ARGUMENT
     reason = Reason.FIELD_NOT_OVERRIDABLE
 
     def __init__(self, agent_id: str, fields: Iterable[str]) -> None:
         violations = [Violation(field, f"agent {agent_id!r} does not let requests set it") for field in fields]
-        super().__init__(
-            "; ".join(f"{violation.field}: {violation.description}" for violation in violations),
-            metadata={"agent_id": agent_id},
-            violations=violations,
-        )
+        super().__init__(violations, {"agent_id": agent_id})
 
 
 class EmbeddingsUnsupported(ServiceError):

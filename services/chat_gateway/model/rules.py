@@ -35,6 +35,8 @@ MAX_TOOLS = 128
 MAX_NOTE_CHARACTERS = 1000
 """What a user says about a call that is rejected."""
 
+MAX_INSTRUCTIONS_BYTES = 256 * 1024
+MAX_NOTES_BYTES = 16 * 1024
 MAX_CHOICES = 8
 ONE_CHOICE = "must be 1 for a turn in a session, which has one answer: set store to false"
 
@@ -92,6 +94,8 @@ def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOU
         _check_approvals(request, found)
     # What a session's calls wait for is known once the turn has begun.
     check_results(request.messages, None if request.session_id else frozenset(), found)
+    if request.instructions and len(request.instructions.encode("utf-8", "replace")) > MAX_INSTRUCTIONS_BYTES:
+        found.add("instructions", f"must have at most {MAX_INSTRUCTIONS_BYTES} bytes")
     _check_sampling(request.sampling, found)
     _check_tools(request, found)
     check_metadata(found, "metadata", request.metadata, name_pairs=False)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 
+from chat_gateway.model.tools import ToolRun
 from chat_gateway.model.turn import (
     NO_DETAILS,
     AnswerDetails,
@@ -36,6 +37,12 @@ class Turn:
     """The place of the first message that the agent did; None: the last one is all of it."""
     awaiting: tuple[str, ...] = ()
     """The ids of the calls that wait for an approval, which the next turn brings."""
+    runs: tuple[ToolRun, ...] = ()
+    """The calls that the gateway ran."""
+    notes: bytes = b""
+    """As `TurnRequest.notes`."""
+    end_time: datetime | None = None
+    """When the answer was complete, of a turn that has notes."""
 
 
 @value

@@ -154,6 +154,8 @@ class CallFinished:
     server: str
     outcome: ToolOutcome
     seconds: float
+    content: str = ""
+    """What the model is told."""
 
 
 @value
@@ -163,6 +165,20 @@ class StepFinished:
     step: int
     usage: Usage
     """Of the whole turn so far."""
+
+
+@value
+class ToolRun:
+    """A call that the gateway ran, or that waits for an approval to be run.
+
+    `name` and `arguments` are set where the call is of the turn before, which waited for an approval.
+    """
+
+    call_id: str
+    server: str
+    outcome: ToolOutcome = ToolOutcome.OK
+    name: str = ""
+    arguments: str = ""
 
 
 ToolActivity = CallStarted | CallFinished | StepFinished

@@ -10,6 +10,7 @@ from chat_gateway.model.tools import (
     Approval,
     PendingApproval,
     ToolActivity,
+    ToolRun,
     ToolsUnavailable,
 )
 from chat_gateway.model.usage import Usage as Usage
@@ -235,6 +236,10 @@ class TurnRequest:
     tools: tuple[Tool, ...] = ()
     tool_choice: str = ""
     response_format: Mapping[str, Any] | None = None
+    instructions: str = ""
+    """Behind the agent's own, for this turn only: not stored."""
+    notes: bytes = b""
+    """What the protocol wants kept with the turn, in a form of its own, at most `MAX_NOTES_BYTES`."""
     extra: Mapping[str, bytes] = field(default_factory=dict)
     """Fields that are the provider's to understand, each as JSON: passed on, or refused by name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -338,6 +343,14 @@ class TurnOutcome:
     pending: tuple[PendingApproval, ...] = ()
     """The calls that wait for an approval."""
     others: tuple[OtherAnswer, ...] = ()
+    said: tuple[Message, ...] = ()
+    """What the agent did, step by step, of which `message` is what callers see; empty where it is not known."""
+    runs: tuple[ToolRun, ...] = ()
+    """The calls that the gateway ran."""
+    notes: bytes = b""
+    """As the turn's request gave them."""
+    end_time: datetime | None = None
+    """When the answer was complete, of a turn that has notes."""
 
 
 @value
@@ -353,6 +366,8 @@ class Answer:
     awaiting: tuple[str, ...] = ()
     """The ids of the calls of the last step that wait for an approval."""
     others: tuple[OtherAnswer, ...] = ()
+    runs: tuple[ToolRun, ...] = ()
+    """The calls that the gateway ran, in the order of their starts."""
 
 
 OnStarted = Callable[[TurnStarted], Awaitable[None]]

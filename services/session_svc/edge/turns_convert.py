@@ -193,6 +193,10 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
         found.add("history_digest", f"must be at most {rules.MAX_DIGEST_BYTES} bytes")
     if request.cut_after_turn < 0:
         found.add("cut_after_turn", "must be 0 or more")
+    if len(turn.request_notes) > rules.MAX_NOTES_BYTES:
+        found.add("turn.request_notes", f"must have at most {rules.MAX_NOTES_BYTES} bytes")
+    if len(turn.tool_runs) > rules.MAX_TOOL_RUNS:
+        found.add("turn.tool_runs", f"must have at most {rules.MAX_TOOL_RUNS} runs")
     if turn.HasField("metadata"):
         rules.check_turn_metadata(found, _as_json(turn.metadata))
     end_event = _end_event(found, request) if request.HasField("end_event") else b""

@@ -28,6 +28,8 @@ MAX_TURN_METADATA_DEPTH = 16
 """Objects and lists in each other. Each is up to three messages of protobuf, which reads at most a hundred. Deeper,
 a turn that came in by itself could not be read where it stands within other messages, as in an answer of `Turns`."""
 MAX_TOKENS = 2**31
+MAX_NOTES_BYTES = 16 * 1024
+MAX_TOOL_RUNS = 4096
 MAX_WINDOW_MESSAGES = 1000
 MAX_DIGEST_BYTES = 64
 MAX_LIMITS = 8

@@ -497,6 +497,9 @@ class Turn(_message.Message):
     DETAILS_FIELD_NUMBER: _builtins.int
     ANSWER_START_FIELD_NUMBER: _builtins.int
     AWAITING_APPROVAL_FIELD_NUMBER: _builtins.int
+    REQUEST_NOTES_FIELD_NUMBER: _builtins.int
+    TOOL_RUNS_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Made by BeginTurn; unique within the session."""
     number: _builtins.int
@@ -510,6 +513,10 @@ class Turn(_message.Message):
     answer_start: _builtins.int
     """Where the agent did more than say its last message: the place of its first one. What stands from there on are its
     model's messages and the results of tools that the gateway ran.
+    """
+    request_notes: _builtins.bytes
+    """What the gateway that ran the turn wants kept of its request beside the messages, in a form of the gateways' own, at
+    most 16 KiB.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
@@ -535,6 +542,16 @@ class Turn(_message.Message):
     def awaiting_approval(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The ids of the last message's tool calls that wait for an approval, at most 128."""
 
+    @_builtins.property
+    def tool_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolRun]:
+        """The calls of tools that the gateway ran, in the order of their starts, and those that wait for an approval; at most
+        4096.
+        """
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When its answer was complete."""
+
     def __init__(
         self,
         *,
@@ -550,13 +567,52 @@ class Turn(_message.Message):
         details: Global___AnswerDetails | None = ...,
         answer_start: _builtins.int | None = ...,
         awaiting_approval: _abc.Iterable[_builtins.str] | None = ...,
+        request_notes: _builtins.bytes = ...,
+        tool_runs: _abc.Iterable[Global___ToolRun] | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "answer_start", b"answer_start", "begin_time", b"begin_time", "details", b"details", "metadata", b"metadata", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "answer_start", b"answer_start", "begin_time", b"begin_time", "details", b"details", "end_time", b"end_time", "metadata", b"metadata", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "agent_revision", b"agent_revision", "answer_start", b"answer_start", "awaiting_approval", b"awaiting_approval", "begin_time", b"begin_time", "details", b"details", "finish_reason", b"finish_reason", "id", b"id", "messages", b"messages", "metadata", b"metadata", "model", b"model", "number", b"number", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "agent_revision", b"agent_revision", "answer_start", b"answer_start", "awaiting_approval", b"awaiting_approval", "begin_time", b"begin_time", "details", b"details", "end_time", b"end_time", "finish_reason", b"finish_reason", "id", b"id", "messages", b"messages", "metadata", b"metadata", "model", b"model", "number", b"number", "request_notes", b"request_notes", "tool_runs", b"tool_runs", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__answer_start: _TypeAlias = _typing.Literal["answer_start"]  # noqa: Y015
     _WhichOneofArgType__answer_start: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__answer_start) -> _WhichOneofReturnType__answer_start | None: ...
 
 Global___Turn: _TypeAlias = Turn  # noqa: Y015
+
+@_typing.final
+class ToolRun(_message.Message):
+    """Who ran a call of a tool, and how it ended; its result is a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    SERVER_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    tool_call_id: _builtins.str
+    """The call."""
+    server: _builtins.str
+    """A tool server's id, or an agent's; empty for a template's own function, and for a tool that nobody knows."""
+    outcome: _builtins.str
+    """As ToolCallFinished.outcome; empty is `ok`."""
+    @_builtins.property
+    def call(self) -> Global___ToolCall:
+        """The tool and its arguments, where the call itself is of the turn before: it waited for an approval."""
+
+    def __init__(
+        self,
+        *,
+        tool_call_id: _builtins.str = ...,
+        server: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        call: Global___ToolCall | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "outcome", b"outcome", "server", b"server", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolRun: _TypeAlias = ToolRun  # noqa: Y015

@@ -52,6 +52,8 @@ from chat_gateway.http_edge.admin.tool_servers.schema import (
 )
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletion, ChatCompletionRequest
 from chat_gateway.http_edge.openai.embeddings.schema import EmbeddingList, EmbeddingsRequest
+from chat_gateway.http_edge.openai.responses.answer_schema import ItemList, Response, ResponseDeleted
+from chat_gateway.http_edge.openai.responses.request_schema import ResponseRequest
 from chat_gateway.http_edge.wire.errors import ErrorBody
 
 Schema = dict[str, Any]
@@ -59,6 +61,7 @@ Schema = dict[str, Any]
 REQUESTS: Final = [
     ChatCompletionRequest,
     EmbeddingsRequest,
+    ResponseRequest,
     CompletionPatch,
     RollbackJson,
     UndeleteJson,
@@ -77,6 +80,9 @@ ANSWERS: Final = [
     PromptJson,
     PromptMessage,
     EmbeddingList,
+    Response,
+    ItemList,
+    ResponseDeleted,
     StoredCompletion,
     CompletionList,
     CompletionDeleted,

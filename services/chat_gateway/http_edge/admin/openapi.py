@@ -20,6 +20,7 @@ from chat_gateway.http_edge.admin.described_schemas import (
 from chat_gateway.http_edge.admin.routing import JSON_LINES, VERB, JsonLines
 from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH, chat_operation
 from chat_gateway.http_edge.openai.embeddings.operation import EMBEDDINGS_PATH, embeddings_operation
+from chat_gateway.http_edge.openai.responses.operation import RESPONSES_PATH, responses_operation
 from chat_gateway.http_edge.wire.auth import FRAMEWORK_PATH, OPEN
 from chat_gateway.http_edge.wire.openapi import SCHEMA_REF, error_response
 
@@ -54,7 +55,12 @@ def document(app: Litestar) -> bytes:
     """Returns the JSON document of all routes; that credentials are needed, only where they are."""
     whole = app.openapi_schema.to_schema()
     whole["paths"] = {path.replace(f"/{VERB}", ":"): item for path, item in whole["paths"].items()}
-    openai = {CHAT_PATH: chat_operation(), PREVIEW_PATH: preview_operation(), EMBEDDINGS_PATH: embeddings_operation()}
+    openai = {
+        CHAT_PATH: chat_operation(),
+        PREVIEW_PATH: preview_operation(),
+        RESPONSES_PATH: responses_operation(),
+        EMBEDDINGS_PATH: embeddings_operation(),
+    }
     for path, operation in openai.items():
         whole["paths"].setdefault(path, {})["post"] = operation
     _, schemas = msgspec.json.schema_components([*REQUESTS, *ANSWERS], ref_template=SCHEMA_REF)

@@ -102,18 +102,18 @@ def unpack(body: bytes, encoding: bytes, limit: int) -> bytes:
     return bytes(unpacked)
 
 
-def check_width(body: bytes, *, unbounded: str = "") -> None:
+def check_width(body: bytes, *, unbounded: str = "", items: str = _MESSAGES) -> None:
     """Raises `MalformedBody` for JSON that would take long to decode: fields or lists of them with too many values.
 
-    Texts are not bounded here, nor is the field `unbounded`. Costs nothing for small bodies, and little for large ones
-    of few values.
+    Texts are not bounded here, nor is the field `unbounded`; `items` is that of messages. Costs nothing for small
+    bodies, and little for large ones of few values.
     """
     if len(body) <= SMALL_BODY or body.count(b",") + body.count(b"{") + body.count(b"[") <= _SIMPLE:
         return
     fields = decode(_FIELDS.decode, body)
     for name, raw in fields.items():
-        if name == _MESSAGES:
-            _check_items(raw)
+        if name == items:
+            _check_items(name, raw)
         elif name != unbounded and len(data := bytes(raw)) > _MAX_STRUCTURE_BYTES and data[:1] in (b"{", b"["):
             raise _violated(name[:64], f"must have at most {_MAX_STRUCTURE_BYTES} bytes as JSON")
 
@@ -130,23 +130,26 @@ _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 class _Items(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw()
     tool_calls: msgspec.Raw = msgspec.Raw()
+    output: msgspec.Raw = msgspec.Raw()
 
 
 _ITEMS = msgspec.json.Decoder(_Items)
 
 
-def _check_items(raw: msgspec.Raw) -> None:
+def _check_items(name: str, raw: msgspec.Raw) -> None:
+    if bytes(raw)[:1] != b"[":
+        return
     messages = decode(_LIST.decode, bytes(raw))
     if len(messages) > MAX_ITEMS:
-        raise _violated(_MESSAGES, f"must have at most {MAX_ITEMS} messages")
+        raise _violated(name, f"must have at most {MAX_ITEMS} messages")
     left = MAX_ITEMS
     for message in messages:
         items = decode(_ITEMS.decode, bytes(message))
-        for part in (items.content, items.tool_calls):
+        for part in (items.content, items.tool_calls, items.output):
             if (data := bytes(part))[:1] == b"[":
                 left -= len(decode(_LIST.decode, data))
         if left < 0:
-            raise _violated(_MESSAGES, f"must have at most {MAX_ITEMS} parts and tool calls")
+            raise _violated(name, f"must have at most {MAX_ITEMS} parts and tool calls")
 
 
 def _violated(field: str, rule: str) -> MalformedBody:

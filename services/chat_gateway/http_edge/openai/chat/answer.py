@@ -21,6 +21,7 @@ from chat_gateway.http_edge.openai.chat.schema import (
     TurnNotes,
     UnavailableToolServer,
 )
+from chat_gateway.http_edge.wire.errors import encode_error
 from chat_gateway.http_edge.wire.sse import event
 from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity
 from chat_gateway.model.turn import (
@@ -36,6 +37,7 @@ from chat_gateway.model.turn import (
     TurnStarted,
     Usage,
 )
+from servicekit.errors import ServiceError
 
 DONE = event(b"[DONE]")
 
@@ -151,6 +153,10 @@ class CompletionChunks:
         if not self._include_usage:
             return finish + DONE
         return b"%b%b%b}\n\n%b" % (finish, self._usage_head, _encode(_usage(outcome.usage)), DONE)
+
+    def fail(self, error: ServiceError) -> bytes:
+        """Returns the error as the last event; no `[DONE]` follows."""
+        return event(encode_error(error))
 
     def _with(self, name: bytes, value: bytes) -> bytes:
         return b'%b,"%b":%b}\n\n' % (self._tail.removesuffix(b"}\n\n"), name, value)

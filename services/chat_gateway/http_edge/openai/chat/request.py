@@ -98,7 +98,7 @@ def to_turn_request(
         found.add("on_disconnect", "must be cancel or finish")
     elif chat.resumable and on_disconnect == "cancel":
         found.add("on_disconnect", "must be finish with resumable")
-    opaque = _opaque_user(chat.user, found) if chat.user else ""
+    opaque = opaque_user(chat.user, found) if chat.user else ""
     request = model.TurnRequest(
         project=project,
         agent_id=agent_id,
@@ -191,7 +191,7 @@ def named_agent(name: str, found: Violations) -> tuple[str, int]:
     return agent_id, int(number)
 
 
-def _opaque_user(user: str, found: Violations) -> str:
+def opaque_user(user: str, found: Violations) -> str:
     """Returns the user id that OpenAI's `user` stands for: the text itself where it can be one, a digest otherwise.
 
     Different texts are different users: a text that reads like such a digest is digested, too.

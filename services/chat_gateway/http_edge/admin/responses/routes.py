@@ -1,0 +1,104 @@
+"""Stored responses: turns of sessions, by the ids that callers were given."""
+
+from typing import Annotated, Any, Literal
+
+from litestar import Request, Router, delete, get
+from litestar.params import FromPath, QueryParameter
+
+from access.caller import SESSIONS_ADMIN, SESSIONS_READ
+from chat_gateway.convert.messages import turn_from_proto
+from chat_gateway.http_edge.admin.completions.schema import outcome_of
+from chat_gateway.http_edge.admin.responses.pages import INCLUDE, includes_of, page_of
+from chat_gateway.http_edge.admin.routing import Injected, Project, UserId
+from chat_gateway.http_edge.dependencies import Dependencies
+from chat_gateway.http_edge.openai.responses.answer import whole_response
+from chat_gateway.http_edge.openai.responses.answer_schema import ItemList, ResponseDeleted
+from chat_gateway.http_edge.openai.responses.answer_schema import Response as ResponseJson
+from chat_gateway.http_edge.openai.responses.echo import echo_of
+from chat_gateway.http_edge.openai.responses.ids import TurnRef, parse_response_id
+from chat_gateway.http_edge.openai.responses.stored_items import input_items
+from chat_gateway.http_edge.wire.auth import acting_user
+from chat_gateway.model.errors import ResponseNotFound
+from contract.reasons import Reason
+from parley.session.v1 import session_service_pb2 as pb
+from servicekit.errors import ServiceError
+
+After = Annotated[str, QueryParameter(description="The id of the last item of the page before.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many to return.")]
+Order = Annotated[Literal["asc", "desc"], QueryParameter(description="Oldest or newest first.")]
+_GONE = (Reason.SESSION_NOT_FOUND, Reason.TURN_NOT_FOUND, Reason.INVALID_FIELD)
+
+
+@get("/v1/responses/{response_id:str}", scope=SESSIONS_READ, maps=INCLUDE)
+async def get_response(
+    response_id: FromPath[str],
+    deps: Injected,
+    project: Project,
+    request: Request[Any, Any, Any],
+    include: Annotated[str | None, QueryParameter(description="What to show, as `include[]`.")] = None,
+    user: UserId = None,
+) -> ResponseJson:
+    """Reads a stored response. Those with `store: false`, and those whose session has ended, are not there."""
+    found = await read_response(deps, project, response_id, user)
+    outcome = outcome_of(found.turn, found.session)
+    echo = echo_of(outcome.notes, found.session.agent_id)
+    echo.include = sorted({*echo.include, *includes_of(request, include)})
+    return whole_response(outcome, echo)
+
+
+@get("/v1/responses/{response_id:str}/input_items", scope=SESSIONS_READ, maps=INCLUDE)
+async def list_response_input_items(
+    response_id: FromPath[str],
+    deps: Injected,
+    project: Project,
+    request: Request[Any, Any, Any],
+    after: After = "",
+    limit: Limit = 20,
+    order: Order = "desc",
+    include: Annotated[str | None, QueryParameter(description="What to show, as `include[]`.")] = None,
+    user: UserId = None,
+) -> ItemList:
+    """Lists what a stored response answered: the items of its request, not those of responses before it."""
+    includes_of(request, include)
+    found = await read_response(deps, project, response_id, user)
+    items = input_items(turn_from_proto(found.turn), found.session.id)
+    return page_of(items if order == "asc" else items[::-1], after, limit)
+
+
+@delete("/v1/responses/{response_id:str}", status_code=200, scope=SESSIONS_ADMIN)
+async def delete_response(
+    response_id: FromPath[str], deps: Injected, project: Project, user: UserId = None
+) -> ResponseDeleted:
+    """Deletes a stored response with its items: the last one of its conversation; others stand on those before."""
+    turn = turn_of(response_id)
+    request = pb.DeleteTurnRequest(
+        project=project, session_id=turn.session_id, turn_id=turn.turn_id, user_id=acting_user(user)
+    )
+    try:
+        await deps.session_svc.call(deps.stubs.sessions.DeleteTurn, request)
+    except ServiceError as error:
+        raise ResponseNotFound(response_id) if error.reason in _GONE else error from None
+    return ResponseDeleted(id=response_id)
+
+
+def responses_router() -> Router:
+    """Returns the routes of this module."""
+    return Router("/", route_handlers=[get_response, list_response_input_items, delete_response])
+
+
+def turn_of(response_id: str) -> TurnRef:
+    """Returns the turn that a response is. Raises `ResponseNotFound` for what is no id of one that is stored."""
+    turn = parse_response_id(response_id)
+    if turn is None or not turn.session_id:
+        raise ResponseNotFound(response_id)
+    return turn
+
+
+async def read_response(deps: Dependencies, project: str, response_id: str, user: str | None) -> pb.GetTurnResponse:
+    """Returns the turn of a response, and its session. Raises `ResponseNotFound`."""
+    user_id, turn = acting_user(user), turn_of(response_id)
+    request = pb.GetTurnRequest(project=project, session_id=turn.session_id, turn_id=turn.turn_id, user_id=user_id)
+    try:
+        return await deps.session_svc.call(deps.stubs.sessions.GetTurn, request)
+    except ServiceError as error:
+        raise ResponseNotFound(response_id) if error.reason in _GONE else error from None

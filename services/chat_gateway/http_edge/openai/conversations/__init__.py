@@ -1,0 +1,1 @@
+"""Conversations: a session as OpenAI's Conversations API has it."""

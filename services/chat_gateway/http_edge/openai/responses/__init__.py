@@ -1,0 +1,1 @@
+"""Responses: a turn of a session as OpenAI's Responses API has it."""

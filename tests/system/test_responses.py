@@ -1,0 +1,127 @@
+"""The official `openai` client's Responses API, unchanged, against the real system."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import openai
+import pytest
+
+from tests.openai_types import events_of, response_of
+from tests.servers.mock_model import Behaviour
+from tests.servers.system import System
+
+WEATHER: Any = {
+    "type": "function",
+    "name": "weather",
+    "description": "Tells the weather.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "strict": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def _forgetful_model(parley_system: System) -> None:
+    parley_system.model.reset()
+
+
+@pytest.fixture
+def agent(parley_system: System) -> str:
+    return str(parley_system.create_agent(f"agent-{uuid4().hex[:8]}")["id"])
+
+
+@pytest.fixture
+def client(parley_system: System) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{parley_system.http_url}/v1", api_key="none", timeout=20) as opened:
+        yield opened
+
+
+def test_a_response_is_read_as_it_was_made(parley_system: System, client: openai.OpenAI, agent: str) -> None:
+    made = client.responses.create(
+        model=agent, input="Hi there", instructions="Be brief.", tools=[WEATHER], metadata={"a": "b"}, temperature=0.5
+    )
+    assert made.output_text == "echo:3:Hi there"
+    sent = parley_system.model.prompts[-1]
+    assert [message["content"] for message in sent] == ["You are a test.", "Be brief.", "Hi there"]
+    read = client.responses.retrieve(made.id)
+    response_of(read.model_dump(mode="json", exclude_unset=True, by_alias=True))
+    assert read == made
+    items = client.responses.input_items.list(made.id)
+    assert [(item.type, item.role, item.content[0].text) for item in items] == [("message", "user", "Hi there")]
+    assert made.conversation is not None
+    with parley_system.client() as admin:
+        stored = admin.get(f"/v1/sessions/{made.conversation.id}/messages").json()["data"]
+    assert [message["content"] for message in stored] == ["Hi there", "echo:3:Hi there"]
+    deleted = client.delete(f"/responses/{made.id}", cast_to=object)
+    assert deleted == {"id": made.id, "object": "response", "deleted": True}
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(made.id)
+
+
+def test_a_stream_is_parsed_and_stored(client: openai.OpenAI, agent: str) -> None:
+    with client.responses.stream(model=agent, input="Hi there") as stream:
+        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        made = stream.get_final_response()
+    assert text == made.output_text == "echo:2:Hi there"
+    assert client.responses.retrieve(made.id).output_text == text
+
+
+def test_one_session_through_every_protocol(parley_system: System, client: openai.OpenAI, agent: str) -> None:
+    session = f"s-{uuid4().hex}"
+    messages: Any = [{"role": "user", "content": "one"}]
+    client.chat.completions.create(model=agent, messages=messages, extra_body={"session_id": session})
+    second = client.responses.create(model=agent, input="two", conversation=session)
+    assert second.output_text == "echo:4:two"
+    assert second.conversation is not None
+    assert second.conversation.id == session
+    messages = [{"role": "user", "content": "three"}]
+    third = client.chat.completions.create(model=agent, messages=messages, extra_body={"session_id": session})
+    assert third.choices[0].message.content == "echo:6:three"
+
+
+def test_functions_are_called_and_their_results_sent(parley_system: System, client: openai.OpenAI, agent: str) -> None:
+    call = ("call_1", "weather", '{"city":"Berlin"}')
+    parley_system.model.script(Behaviour(text="", tool_calls=(call,), finish_reason="tool_calls"))
+    first = client.responses.create(model=agent, input="How is it in Berlin?", tools=[WEATHER])
+    [item] = first.output
+    assert item.type == "function_call"
+    assert (item.call_id, item.name, item.arguments) == call
+    result: Any = {"type": "function_call_output", "call_id": item.call_id, "output": "wet"}
+    parley_system.model.script(Behaviour(text="It is wet."))
+    second = client.responses.create(model=agent, input=[result], previous_response_id=first.id, tools=[WEATHER])
+    assert (second.output_text, second.previous_response_id) == ("It is wet.", first.id)
+    roles = [message["role"] for message in parley_system.model.prompts[-1]]
+    assert roles == ["system", "user", "assistant", "tool"]
+    [brought] = client.responses.input_items.list(second.id)
+    assert (brought.type, brought.call_id, brought.output) == ("function_call_output", "call_1", "wet")
+
+
+def test_a_stateless_response_is_not_stored(client: openai.OpenAI, agent: str) -> None:
+    made = client.responses.create(model=agent, input="Hi", store=False)
+    assert made.conversation is None
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(made.id)
+
+
+def test_a_busy_conversation_is_409_with_a_time(parley_system: System, client: openai.OpenAI, agent: str) -> None:
+    session = f"s-{uuid4().hex}"
+    parley_system.model.script(Behaviour(text="one two three", hold_after_chunks=3))
+    stream = client.responses.create(model=agent, input="one", conversation=session, stream=True)
+    next(event for event in stream if event.type == "response.output_text.delta")
+    with pytest.raises(openai.ConflictError) as refused:
+        client.with_options(max_retries=0).responses.create(model=agent, input="two", conversation=session)
+    assert refused.value.code == "session_busy"
+    assert int(refused.value.response.headers["retry-after"]) >= 1
+    parley_system.model.release()
+    assert [event.type for event in stream][-1] == "response.completed"
+
+
+def test_a_stream_on_the_wire(parley_system: System, agent: str) -> None:
+    with parley_system.client() as http:
+        answered = http.post("/v1/responses", json={"model": agent, "input": "Hi", "stream": True})
+    events = events_of(answered.text)
+    assert [events[0].type, events[1].type, events[-1].type] == [
+        "response.created",
+        "response.in_progress",
+        "response.completed",
+    ]
