@@ -271,6 +271,15 @@ class UnsupportedField(_RefusedFields):
         super().__init__(violations, {"provider": provider} if provider else {})
 
 
+class FieldsUnsupported(_RefusedFields):
+    """Fields of the request, or what they say, are of the protocol and not taken here; each says so."""
+
+    reason = Reason.UNSUPPORTED_FIELD
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__(violations, {})
+
+
 class FieldNotOverridable(_RefusedFields):
     """The request sets what the agent config keeps to itself. Fields have their names in chat completions."""
 

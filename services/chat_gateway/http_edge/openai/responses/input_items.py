@@ -9,12 +9,11 @@ import msgspec
 from chat_gateway.http_edge.openai.responses import request_schema as shapes
 from chat_gateway.http_edge.openai.responses.ids import approved_call_id
 from chat_gateway.http_edge.openai.responses.kept_data import kept_of_step
-from chat_gateway.http_edge.openai.responses.shapes import MAX_SHOWN, shaped_by_type
+from chat_gateway.http_edge.openai.responses.shapes import MAX_SHOWN, Findings, shaped_by_type
 from chat_gateway.model import turn as model
 from chat_gateway.model.parts import BASE64_RULE, known, wrong_base64
 from chat_gateway.model.tools import Approval
 from contract.enums import Role
-from servicekit.errors import Violations
 
 MAX_ITEMS: Final = 10_000
 _ROLES: Final = {role.value: role for role in (Role.USER, Role.ASSISTANT, Role.SYSTEM)} | {"developer": Role.SYSTEM}
@@ -36,7 +35,7 @@ class InputMessages:
     What a model did in one step is one message: its thoughts, its text and its calls, which are items of their own.
     """
 
-    def __init__(self, found: Violations) -> None:
+    def __init__(self, found: Findings) -> None:
         self._found = found
         self.messages: list[model.Message] = []
         self.places: list[int] = []
@@ -135,13 +134,13 @@ class InputMessages:
         match part:
             case shapes.InputImage():
                 if part.file_id is not None:
-                    self._found.add(f"{place}.file_id", "is not supported: send the image by its image_url")
+                    self._found.refuse(f"{place}.file_id", "is not supported: send the image by its image_url")
                     return None
                 media = model.ImagePart(part.image_url or "", part.detail or "", place=place)
             case shapes.InputFile():
                 for field in ("file_url", "detail"):
                     if getattr(part, field) is not None:
-                        self._found.add(f"{place}.{field}", "is not supported: send file_data or file_id")
+                        self._found.refuse(f"{place}.{field}", "is not supported: send file_data or file_id")
                         return None
                 media = model.FilePart(part.file_data or "", part.file_id or "", part.filename or "", place=place)
             case shapes.InputAudio():

@@ -7,10 +7,9 @@ import msgspec
 
 from chat_gateway.http_edge.openai.responses import request_schema as shapes
 from chat_gateway.http_edge.openai.responses.echo import RequestEcho
-from chat_gateway.http_edge.openai.responses.shapes import MAX_SHOWN, shaped
+from chat_gateway.http_edge.openai.responses.shapes import MAX_SHOWN, Findings, shaped
 from chat_gateway.http_edge.wire.bodies import check_free_form
 from chat_gateway.model import turn as model
-from servicekit.errors import Violations
 
 LOGPROBS: Final = "message.output_text.logprobs"
 ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
@@ -45,7 +44,7 @@ _encode = msgspec.json.Encoder().encode
 class Options:
     """Reads the options of one request, and notes what is wrong with them."""
 
-    def __init__(self, asked: shapes.ResponseRequest, found: Violations) -> None:
+    def __init__(self, asked: shapes.ResponseRequest, found: Findings) -> None:
         self._asked = asked
         self._found = found
         self.include = self._include()
@@ -101,7 +100,7 @@ class Options:
     def _include(self) -> frozenset[str]:
         for index, name in enumerate(self._asked.include or ()):
             if name not in INCLUDES:
-                self._found.add(f"include[{index}]", f"{name[:MAX_SHOWN]!r} is not supported")
+                self._found.refuse(f"include[{index}]", f"{name[:MAX_SHOWN]!r} is not supported")
         return frozenset(self._asked.include or ()) & INCLUDES
 
     def _tools(self) -> tuple[model.Tool, ...]:
@@ -110,7 +109,7 @@ class Options:
             where = f"tools[{index}]"
             if given.get("type") != "function":
                 kind = str(given.get("type"))[:MAX_SHOWN]
-                self._found.add(
+                self._found.refuse(
                     f"{where}.type", f"{kind!r} is not supported: must be function; other tools are the agent's"
                 )
                 continue
@@ -142,7 +141,7 @@ class Options:
             case "allowed_tools":
                 return self._allowed(choice)
             case kind:
-                self._found.add(
+                self._found.refuse(
                     "tool_choice.type",
                     f"{str(kind)[:MAX_SHOWN]!r} is not supported: must be function, mcp or allowed_tools",
                 )

@@ -15,7 +15,7 @@ from chat_gateway.http_edge.openai.responses.ids import TurnRef, parse_response_
 from chat_gateway.http_edge.openai.responses.input_items import InputMessages
 from chat_gateway.http_edge.openai.responses.options import Options
 from chat_gateway.http_edge.openai.responses.request_schema import ResponseRequest
-from chat_gateway.http_edge.openai.responses.shapes import decoded, shaped
+from chat_gateway.http_edge.openai.responses.shapes import Findings, decoded, shaped
 from chat_gateway.http_edge.wire.auth import named_project
 from chat_gateway.http_edge.wire.bodies import check_width, decode
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
@@ -25,7 +25,7 @@ from chat_gateway.model.history import has_answers
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_turn_request
 from contract.enums import BusyPolicy, HistoryPolicy, Role
 from contract.fields import is_resource_id
-from servicekit.errors import InvalidArgument, MessageTooLarge, Violations
+from servicekit.errors import InvalidArgument, MessageTooLarge
 from servicekit.values import value
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -108,18 +108,18 @@ def read_response_request(
     """
     check_width(body, items="input")
     said = decode(_fields, body)
-    found = Violations()
+    found = Findings()
     asked = _request(said, found)
     return _Reader(asked, said.keys(), headers, caller, found, names or FieldNames()).read(bounds)
 
 
-def _request(said: Mapping[str, msgspec.Raw], found: Violations) -> ResponseRequest:
+def _request(said: Mapping[str, msgspec.Raw], found: Findings) -> ResponseRequest:
     good: dict[str, Any] = {"model": ""}
     if "model" not in said:
         found.add("model", "is required")
     for name, raw in said.items():
         if (decoder := _DECODERS.get(name)) is None:
-            found.add(name[:64], "is not a field of this method")
+            found.refuse(name[:64], "is not a field of this method")
         elif (value := decoded(decoder, raw, name, found)) is not None:
             good[name] = value
     return ResponseRequest(**good)
@@ -134,7 +134,7 @@ class _Reader:
         given: Any,
         headers: TurnHeaders,
         caller: Caller,
-        found: Violations,
+        found: Findings,
         names: FieldNames,
     ) -> None:
         self._asked = asked
@@ -191,15 +191,15 @@ class _Reader:
         asked, found = self._asked, self._found
         for field, instead in shapes.UNSUPPORTED.items():
             if getattr(asked, field) is not None:
-                found.add(field, f"is not supported{instead}")
+                found.refuse(field, f"is not supported{instead}")
         if asked.background:
-            found.add("background", "is not supported: stream the response, or wait for it")
+            found.refuse("background", "is not supported: stream the response, or wait for it")
         if asked.stream_options is not None:
             options = shaped(shapes.StreamOptions, asked.stream_options, "stream_options", found)
             if not asked.stream:
                 found.add("stream_options", "needs stream")
             if options is not None and options.include_obfuscation:
-                found.add("stream_options.include_obfuscation", "is not supported: events are not padded")
+                found.refuse("stream_options.include_obfuscation", "is not supported: events are not padded")
 
     def _items(self) -> InputMessages:
         items, given = InputMessages(self._found), self._asked.input
@@ -272,6 +272,8 @@ class _Reader:
             check_turn_request(request, bounds)
         except InvalidArgument as error:
             noted = self._found.fields()
+            if any(field.startswith("input[") for field in noted):
+                noted.add("input")  # what is wrong with an item is said: it is no message
             for violation in error.violations:
                 name = self._names.param_of(violation.field)
                 if name not in noted and not (name == "model" and model_noted):

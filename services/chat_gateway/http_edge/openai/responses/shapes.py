@@ -6,13 +6,39 @@ from typing import Any, TypeVar
 import msgspec
 
 from chat_gateway.http_edge.wire.bodies import wrong_shape
-from servicekit.errors import Violations
+from chat_gateway.model.errors import FieldsUnsupported
+from servicekit.errors import InvalidArgument, Violations
 
 S = TypeVar("S", bound=msgspec.Struct)
 MAX_SHOWN = 64
 
 
-def shaped(kind: type[S], value: Any, path: str, found: Violations) -> S | None:
+_UNKNOWN = "is not a field"
+
+
+class Findings(Violations):
+    """What is wrong with a request: what it must not say, and what is not taken, though it may be right elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._refused: set[str] = set()
+
+    def refuse(self, field: str, description: str) -> None:
+        """Notes what is not taken."""
+        self._refused.add(field)
+        self.add(field, description)
+
+    def check(self) -> None:
+        """Raises `FieldsUnsupported` where nothing is wrong but what is not taken, `InvalidArgument` otherwise."""
+        try:
+            super().check()
+        except InvalidArgument as error:
+            if self.fields() <= self._refused:
+                raise FieldsUnsupported(error.violations) from None
+            raise
+
+
+def shaped(kind: type[S], value: Any, path: str, found: Findings) -> S | None:
     """Returns the value as one of this shape; None, with what is wrong noted, where it is not."""
     try:
         return msgspec.convert(value, kind)
@@ -22,19 +48,22 @@ def shaped(kind: type[S], value: Any, path: str, found: Violations) -> S | None:
 
 
 def shaped_by_type(
-    kinds: Mapping[str, type[msgspec.Struct]], value: Any, path: str, found: Violations, default: str = ""
+    kinds: Mapping[str, type[msgspec.Struct]], value: Any, path: str, found: Findings, default: str = ""
 ) -> msgspec.Struct | None:
     """Returns the value in the shape of its `type`, which may be left out where there is a default."""
     name = value.get("type") or default
     kind = kinds.get(name) if isinstance(name, str) else None
     if kind is None:
-        said = f"{str(name)[:MAX_SHOWN]!r} is not supported" if name else "is required"
-        found.add(f"{path}.type", f"{said}: must be one of {', '.join(kinds)}" if name else said)
+        if name:
+            known = ", ".join(kinds)
+            found.refuse(f"{path}.type", f"{str(name)[:MAX_SHOWN]!r} is not supported: must be one of {known}")
+        else:
+            found.add(f"{path}.type", "is required")
         return None
     return shaped(kind, {**value, "type": name}, path, found)
 
 
-def decoded(decoder: "msgspec.json.Decoder[Any]", raw: msgspec.Raw, path: str, found: Violations) -> Any:
+def decoded(decoder: "msgspec.json.Decoder[Any]", raw: msgspec.Raw, path: str, found: Findings) -> Any:
     """Returns what a decoder makes of JSON; None, with what is wrong noted, where it does not take it."""
     try:
         return decoder.decode(raw)
@@ -45,8 +74,9 @@ def decoded(decoder: "msgspec.json.Decoder[Any]", raw: msgspec.Raw, path: str, f
     return None
 
 
-def _note(error: msgspec.ValidationError, path: str, found: Violations) -> None:
+def _note(error: msgspec.ValidationError, path: str, found: Findings) -> None:
     [violation] = wrong_shape(str(error)).violations
     inner = violation.field
     separator = "" if not inner or inner.startswith("[") else "."
-    found.add(f"{path}{separator}{inner}", violation.description)
+    note = found.refuse if violation.description == _UNKNOWN else found.add
+    note(f"{path}{separator}{inner}", violation.description)
