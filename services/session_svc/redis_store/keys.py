@@ -84,11 +84,6 @@ def children_index(project: str, session_id: str) -> str:
     return f"idx:children:{{{project}:{session_id}}}"
 
 
-def meta_key(key: SessionKey) -> str:
-    """Returns what is there for as long as the session is."""
-    return session_keys(key)[0]
-
-
 def narrowest_index(project: str, agent_id: str, user_id: str) -> str:
     """Returns the smallest index that holds every session of this agent (where given) and user (where given)."""
     if user_id:

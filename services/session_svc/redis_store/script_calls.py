@@ -138,6 +138,16 @@ class Update(NamedTuple):
     pinned: int | str
 
 
+class Adopt(NamedTuple):
+    """adopt.lua."""
+
+
+class Keep(NamedTuple):
+    """keep.lua."""
+
+    expire_ms: int
+
+
 class Cut(NamedTuple):
     """cut.lua. An empty `user` is any user."""
 
@@ -236,6 +246,8 @@ SessionCall: TypeAlias = (
     | Create
     | Read
     | Update
+    | Adopt
+    | Keep
     | Cut
     | Delete
     | Append
@@ -249,7 +261,7 @@ Call: TypeAlias = SessionCall | IndexCall | LimitCall
 
 SESSION_CALLS: tuple[type[SessionCall], ...] = (
     Begin, Renew, Commit, Abort, AppendEvents, ReadEvents, Leave,
-    Create, Read, Update, Cut, Delete, Append, AppendParts, Confirm, Replayed,
+    Create, Read, Update, Adopt, Keep, Cut, Delete, Append, AppendParts, Confirm, Replayed,
 )  # fmt: skip
 OTHER_CALLS: tuple[type[Call], ...] = (Sweep, LimitTake, LimitKeep, LimitFree)
 

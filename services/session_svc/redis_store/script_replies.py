@@ -60,6 +60,7 @@ class BeginOk(NamedTuple):
     expire_ms: int
     created: int
     session: Sequence[bytes | None]
+    children: int
 
 
 class Replay(NamedTuple):
@@ -125,6 +126,7 @@ class CommitOk(NamedTuple):
 
     number: int
     expire_ms: int
+    children: int
 
 
 class Interrupted(NamedTuple):

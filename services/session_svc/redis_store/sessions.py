@@ -33,6 +33,7 @@ from session_svc.model.turn import TurnPage, TurnQuery
 from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies
+from session_svc.redis_store.children import Children
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.forks import PAGE_BYTES, TURNS_A_READ, Forks
 from session_svc.redis_store.indexes import IndexAdditions, KnownAgents, Sample, now_ms
@@ -83,6 +84,7 @@ class RedisSessions:
         self._turns = turns
         self._limits = limits
         self._agents = KnownAgents(scripts)
+        self._children = Children(scripts)
         self._index_additions = index_additions
         self._durability = durability or Durability([scripts])
         self._compressing = compressing
@@ -133,7 +135,10 @@ class RedisSessions:
             pinned="-" if change.pinned_revision is None else change.pinned_revision,
         )
         [answer] = await self._scripts.run(self._scripts.command(change.key, update))
-        return _found(change.key, answer)
+        changed = _found(change.key, answer)
+        if change.idle_ms is not None:
+            await self._children.keep(change.key, changed.expire_ms)
+        return changed
 
     async def delete(self, key: SessionKey, user_id: str = "") -> Removed:
         command = self._delete_command(key, Purge(key.project, user_id=user_id), by_key=True)

@@ -22,9 +22,10 @@ from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, Leas
 from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies
+from session_svc.redis_store.children import Children
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.indexes import IndexAdditions, KnownAgents, now_ms
-from session_svc.redis_store.keys import children_index, fence_key, index_keys, meta_key, turns_key
+from session_svc.redis_store.keys import children_index, fence_key, index_keys, turns_key
 from session_svc.redis_store.script_replies import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import metadata_text, session_of
@@ -56,6 +57,7 @@ class RedisTurns:
         self._wakes = wakes
         self._limits = limits
         self._agents = KnownAgents(scripts)
+        self._children = Children(scripts)
         self._index_additions = index_additions
         self._windows = Windows(scripts, limits.window_bytes, is_turn)
         self._durability = durability or Durability([scripts])
@@ -77,6 +79,8 @@ class RedisTurns:
             if fenced or orphaned:
                 await self._remove_leftovers(turn.key, turn.agent_uid, waiter_id)
                 raise AgentDeleted(turn.agent_id) if fenced else SessionNotFound(turn.parent_id)
+            if type(answer) is replies.BeginOk and answer.children:
+                await self._children.keep(turn.key, session_of(turn.key, answer.session).expire_ms)
             outcome = await self._outcome(turn, answer, elements)
             if outcome is not None:
                 return outcome
@@ -108,7 +112,8 @@ class RedisTurns:
             [("GET", fence_key(turn.key.project, turn.agent_uid))],
         ]
         if turn.parent_id:  # as the fence: who deletes the parent later finds this session in its index
-            rest[1].append(("EXISTS", meta_key(SessionKey(turn.key.project, turn.parent_id))))
+            parent = SessionKey(turn.key.project, turn.parent_id)
+            rest[1].append(self._scripts.command(parent, calls.Adopt()))
         try:
             answered = (await self._run(indexes, *rest))[len(indexes) :]
         except RedisUnavailable as error:
@@ -152,6 +157,8 @@ class RedisTurns:
         if type(reply) is replies.CommitOk:
             if not kept:
                 raise TooFewReplicas
+            if reply.children:
+                await self._children.keep(commit.lease.key, reply.expire_ms)
             return Committed(reply.number, reply.expire_ms)
         match reply:
             case replies.SessionIsFull():

@@ -68,6 +68,30 @@ async def test_no_turn_begins_in_a_session_whose_parent_is_gone(bench: Bench) ->
     assert await left(bench) == {"alone"}
 
 
+async def test_sessions_that_hang_on_one_end_when_it_does(bench: Bench) -> None:
+    """Turns of the one that they hang on keep them alive, from their begin on, and a shorter TTL of it ends them."""
+
+    async def ends() -> list[int]:
+        page = await bench.sessions.list_sessions(PROJECT, 100)
+        assert {session.key.session_id for session in page.sessions} == {"p", "p:a", "p:a:b", "p:c"}
+        return [session.expire_ms for session in page.sessions]
+
+    await family(bench)
+    for number in range(3):
+        await bench.pass_time(50_000)
+        await bench.turn(f"more{number}", "p", user="ann")
+    assert max(await ends()) == min(await ends())
+    await bench.pass_time(50_000)
+    begun = await bench.begun("long", "p", user="ann")
+    await bench.pass_time(5_000)
+    assert max(await ends()) == min(await ends())
+    await bench.commit(begun)
+    await bench.sessions.update(SessionChange(SessionKey("default", "p"), idle_ms=20_000))
+    assert max(await ends()) == min(await ends())
+    await bench.pass_time(20_001)
+    assert await left(bench) == set()
+
+
 @pytest.mark.parametrize(("up_to", "expected"), [(0, 20), (20, 20), (18, 18), (1, 1)])
 async def test_fork_copies_up_to_a_turn(bench: Bench, up_to: int, expected: int) -> None:
     for n in range(1, 21):

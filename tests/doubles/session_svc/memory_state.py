@@ -111,6 +111,15 @@ class MemoryState:
         self.sessions.pop(key, None)
         self.journals.pop(key, None)
 
+    def keep_children(self, parent: SessionKey, expire_ms: int) -> None:
+        """Lets all that hangs on a session, and on that, end at this time."""
+        for key in [key for key, one in self.parents.items() if one == parent]:
+            stored = self.load(key)
+            if stored is not None and not stored.new:
+                session = stored.session
+                self.change(stored, expire_ms=min(expire_ms, session.created_ms + session.lifetime_ms))
+                self.keep_children(key, expire_ms)
+
     def touch(self, key: SessionKey, agent_id: str, agent_uid: str) -> None:
         """Moves a session to the front of the lists, before it exists."""
         self.order[key] = self.now()

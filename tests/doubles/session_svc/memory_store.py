@@ -69,6 +69,7 @@ class MemorySessions:
             session = stored.session
             expire_ms = min(session.activity_ms + change.idle_ms, session.created_ms + session.lifetime_ms)
             self._state.change(stored, idle_ms=change.idle_ms, expire_ms=expire_ms)
+            self._state.keep_children(change.key, expire_ms)
         return self._found(change.key, change.user_id).session
 
     async def delete(self, key: SessionKey, user_id: str = "") -> Removed:

@@ -175,6 +175,7 @@ class MemoryTurns:
             state.change(
                 stored, activity_ms=now, idle_ms=turn.idle_ms, lifetime_ms=turn.lifetime_ms, expire_ms=expire_ms
             )
+            state.keep_children(turn.key, expire_ms)
         stored.token = max(now, stored.token + 1)
         stored.turn_id, stored.waiter_id, stored.request = turn.turn_id, waiter_id, turn.request
         stored.until_ms = now + state.limits.lease_ms
@@ -230,6 +231,7 @@ class MemoryTurns:
         session = stored.session
         state.release(lease.key, stored)
         state.end_journal(lease, JournalEvent("", commit.end_event, session.last_turn, session.expire_ms))
+        state.keep_children(lease.key, session.expire_ms)
         return Committed(session.last_turn, session.expire_ms)
 
     def _cut(self, last: int, stored: Stored) -> None:

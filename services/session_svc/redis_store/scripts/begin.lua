@@ -1,5 +1,5 @@
 -- Takes the turn lease, or says why not. Repeating it with the same turn id changes nothing but the waiter's id.
--- Reply ok: token, expire_ms, created, session
+-- Reply ok: token, expire_ms, created, session, children
 -- Reply replay: number, first, session
 -- Reply wait: ms
 -- Reply busy: ms
@@ -29,7 +29,7 @@ if session then
   if number then return refuse('replay', number, session.first, session.fields) end
   if session.held and session.turn == turn_id then
     redis.call('HSET', META, 'call', waiter_id)
-    return {'ok', session.token, session.lease_until, session.new and 1 or 0, session.fields}
+    return {'ok', session.token, session.lease_until, session.new and 1 or 0, session.fields, session.children and 1 or 0}
   end
   if max_turns > 0 and session.last - session.first + 1 >= max_turns then return refuse('session_full') end
 elseif must_exist then
@@ -118,7 +118,7 @@ redis.call('HSET', META, 'activity', now_text, 'expire', expire_text, 'token', d
            'until', digits(lease_until), 'call', waiter_id)
 if request ~= '' then redis.call('HSET', META, 'request', request, 'digest', digest) end
 keep_until(expire, lease_until, not created and session.parts)
-if created then return {'ok', token, lease_until, 1, load().fields} end
+if created then return {'ok', token, lease_until, 1, load().fields, 0} end
 local fields = session.fields
 fields[ACTIVITY], fields[IDLE], fields[CAP], fields[EXPIRE] = now_text, idle_ms, digits(lifetime_end), expire_text
-return {'ok', token, lease_until, 0, fields}
+return {'ok', token, lease_until, 0, fields, session.children and 1 or 0}

@@ -1,5 +1,5 @@
 -- Stores a turn whole and releases the lease. A turn that is stored already is answered the same again.
--- Reply ok: number, expire_ms
+-- Reply ok: number, expire_ms, children
 -- Reply interrupted
 -- Reply lost
 -- Reply session_full
@@ -13,7 +13,7 @@ max_turns, drop_oldest, claim_ms = tonumber(max_turns), drop_oldest == '1', tonu
 
 -- Only what is looked at: a session with a lease is alive, whatever else it holds.
 local v = redis.call('HMGET', META, 'token', 'turn', 'until', 'cap', 'first', 'last', 'messages', 'prompt',
-                     'completion', 'revision', 'took', 'parts')
+                     'completion', 'revision', 'took', 'parts', 'children')
 if v[2] ~= turn_id or tonumber(v[1]) ~= token or tonumber(v[3]) <= now then
   local session = load()
   if not session then return {lost(token)} end
@@ -27,7 +27,7 @@ if v[2] ~= turn_id or tonumber(v[1]) ~= token or tonumber(v[3]) <= now then
     if stored_token == token and stored_sum == id_sum then
       -- A write, so that a WAIT behind it waits for the turn: WAIT knows only what its own connection wrote.
       redis.call('HSET', META, 'last', digits(session.last))
-      return {'ok', number, session.expire}
+      return {'ok', number, session.expire, session.children and 1 or 0}
     end
     if stored_token <= token then break end
   end
@@ -120,4 +120,4 @@ if request ~= '' then remember(number) end
 release(claim_ms)
 keep_until(expire, 0, kept and kept.any())
 end_journal(turn_id, token, end_event, keep_ms, 'n', number, 'x', digits(expire))
-return {'ok', number, expire}
+return {'ok', number, expire, v[13] and 1 or 0}

@@ -52,7 +52,7 @@ local function load()
     idle = v.idle, cap = v.cap, expire = expire, first = tonumber(v.first or 1), last = tonumber(v.last or 0),
     token = tonumber(v.token or 0), turn = v.turn, lease_until = lease_until, waiter = v.call,
     new = v.new and true or false, request = v.request or '', digest = v.digest, done = v.done, held = held,
-    interrupted = v.interrupted, took = tonumber(v.took or 0), parts = v.parts,
+    interrupted = v.interrupted, took = tonumber(v.took or 0), parts = v.parts, children = v.children,
   }
 end
 
