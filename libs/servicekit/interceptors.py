@@ -56,7 +56,7 @@ class HandlerInterceptor(grpc.aio.ServerInterceptor, metaclass=abc.ABCMeta):  # 
     def _wrap_handler(self, method: str, handler: Any) -> Any:
         shape = {False: "unary", True: "stream"}
         kind = f"{shape[bool(handler.request_streaming)]}_{shape[bool(handler.response_streaming)]}"
-        behavior = _as_coroutine(getattr(handler, kind), handler.response_streaming)
+        behavior = as_coroutine(getattr(handler, kind), handler.response_streaming)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(self.wrap(method, behavior), self.deserializer(handler), handler.response_serializer)
 
@@ -319,7 +319,8 @@ async def _abort(context: Context[Any, Any], error: ServiceError) -> None:
         raise abort from error  # the log reads the reason from the cause
 
 
-def _as_coroutine(behavior: Any, response_streaming: bool) -> Behavior:
+def as_coroutine(behavior: Any, response_streaming: bool) -> Behavior:
+    """Returns a method of whichever kind as a `Behavior`."""
     if inspect.iscoroutinefunction(behavior):
         coroutine_function: Behavior = behavior
         return coroutine_function

@@ -10,6 +10,8 @@ from structlog.typing import EventDict, Processor
 
 from servicekit import traces
 
+_GRPCIO = "grpc._cython.cygrpc"
+
 LogFormat = Literal["json", "console"]
 
 
@@ -41,6 +43,7 @@ def configure(level: str = "info", log_format: LogFormat = "json") -> None:
     )
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(number)
+    logging.getLogger(_GRPCIO).filters[:] = [_CallersFaults()]
 
 
 class SampledLines:
@@ -67,6 +70,25 @@ class SampledLines:
         """Returns the field that counts what was left out since this was asked last; nothing for none."""
         left_out, self._left_out = self._left_out, 0
         return {"left_out": left_out} if left_out else {}
+
+
+class _CallersFaults(logging.Filter):
+    """Samples what grpcio says of calls, which callers can make it say as often as they like.
+
+    Metadata that is not UTF-8 is left out of it: it may be a credential, and of any size.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines = SampledLines(5)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not self._lines.take():
+            return False
+        if str(record.msg).startswith("Invalid encoding on "):
+            record.msg, record.args, record.exc_info = "grpc_metadata_not_utf8", (), None
+        record.__dict__.update(self._lines.left_out())
+        return True
 
 
 def _add_trace(logger: object, method: str, event: EventDict) -> EventDict:

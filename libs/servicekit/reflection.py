@@ -32,7 +32,7 @@ def enable(service_names: Iterable[str], server: grpc.aio.Server) -> None:
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICES[0], {_METHOD: handler}),))
+    server.add_registered_method_handlers(SERVICES[0], {_METHOD: handler})
 
 
 class _Servicer(reflection.aio.ReflectionServicer):  # type: ignore[misc, unused-ignore]

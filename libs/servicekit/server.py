@@ -5,6 +5,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -12,6 +13,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from servicekit import reflection, traces
+from servicekit.bounded_calls import BoundedCalls, CallBounds
+from servicekit.call_acceptor import NamedHandlers, registered_server
 from servicekit.channels import KEEPALIVE_OPTIONS, MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, message_options
 from servicekit.errors import StartupError
 from servicekit.interceptors import (
@@ -31,7 +34,7 @@ from servicekit.peers import AcceptPeers
 from servicekit.settings import ServiceSettings
 from servicekit.tls import Certificates, server_credentials
 
-__all__ = ["STARTED", "GrpcServer", "as_called", "check_port", "remaining", "serving"]
+__all__ = ["STARTED", "CallerBounds", "GrpcServer", "as_called", "check_port", "remaining", "serving"]
 
 STARTED = "started"
 """The name under which the health service says that this process has started and does not drain.
@@ -47,13 +50,28 @@ _NOTICE = 0.05
 """Seconds in which those who watch the health hear of NOT_SERVING before their watch ends."""
 
 _MAX_HEALTH_CALLS = 64
+_CONNECTION_AGE_SECONDS = 1800.0
 
 _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *KEEPALIVE_OPTIONS,
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.so_reuseport", 0),  # a taken port is an error, never shared
+    ("grpc.server_handshake_timeout_ms", 10_000),  # of TLS, and of HTTP/2's first frames
+    ("grpc.max_connection_idle_ms", 600_000),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class CallerBounds:
+    """What callers may do who are no peers, and may mean harm."""
+
+    max_streams: int
+    """Calls of one connection at a time."""
+    max_calls_per_source: int
+    """Calls of one address at a time."""
+    longest_call_seconds: float
+    """How long calls have to end after their connection was asked to, which it is every half hour."""
 
 
 class GrpcServer:
@@ -125,9 +143,9 @@ async def serving(
     on_end: Callable[[], None] = lambda: None,
     registry: CollectorRegistry = REGISTRY,
     tls: Certificates | None = None,
-    max_streams: int | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
-    generic: Sequence[grpc.GenericRpcHandler] = (),
+    generic: Sequence[NamedHandlers] = (),
+    callers: CallerBounds | None = None,
 ) -> AsyncIterator[GrpcServer]:
     """Serves the servicers in `add` on `settings.host:settings.grpc_port` while open.
 
@@ -139,6 +157,7 @@ async def serving(
     `set_serving`. With `tls` the port serves TLS; where that has authorities, clients must show a certificate of
     theirs, and while authentication is off it must be one of `settings.tls_peers`.
     A message that arrives may have `max_message_bytes`. `generic` serve methods that no servicer in `add` does.
+    `callers` bounds what those may do who are no peers.
     `settings.health_port` reports the same health on a port of its own, without TLS. The health service itself serves
     until the drain, whatever the others do: that the process answers is what a liveness probe may ask. `STARTED`
     does so from the first time that a service serves: that is what a readiness probe may ask.
@@ -147,14 +166,21 @@ async def serving(
     called and no new call is taken; running ones get `settings.drain_timeout` seconds, then they are cancelled.
     Raises `StartupError` naming host:port when the port can't be had.
     """
-    on_drain = EndOnDrain({*endless, *(f"/{method}" for method in (_WATCH_HEALTH, *reflection.METHODS))})
+    open_to_all = [f"/{method}" for method in (_WATCH_HEALTH, *reflection.METHODS)]
+    on_drain = EndOnDrain({*endless, *open_to_all})
+    bounds = CallBounds(
+        per_source=None if callers is None else callers.max_calls_per_source,
+        waiting=max(settings.max_concurrent_rpcs // 2, 1),
+        endless=open_to_all,
+    )
     quiet = (*_QUIET_METHODS, *quiet)
     observed = Observed([CallMetrics(call_duration(registry)), CallLog(quiet)])
-    server = grpc.aio.server(
+    server = registered_server(
         interceptors=[
             *((Traced(quiet),) if traces.on() else ()),
             observed,
             ErrorMapping(),
+            BoundedCalls(bounds),
             on_drain,
             *_accepting(settings, tls),
             *interceptors,
@@ -162,7 +188,8 @@ async def serving(
         options=(
             *_SERVER_OPTIONS,
             *message_options(max(max_message_bytes, MAX_ANSWER_BYTES), max_message_bytes),
-            *(() if max_streams is None else _bounded_streams(max_streams)),
+            *_queue_options(settings),
+            *(() if callers is None else _caller_options(callers)),
         ),
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )
@@ -191,9 +218,26 @@ async def serving(
             await running.end(settings.drain_notice, settings.drain_timeout, on_end)
 
 
-def _bounded_streams(count: int) -> tuple[tuple[str, int], ...]:
-    # A ping with each stream that a client resets: the client has to answer before it may reset many more.
-    return (("grpc.max_concurrent_streams", count), ("grpc.http2.ping_on_rst_stream_percent", 100))
+def _queue_options(settings: ServiceSettings) -> tuple[tuple[str, int], ...]:
+    # Calls that were not looked at yet: gRPC ends those beyond the first bound at random, and all beyond the second,
+    # as CANCELLED, which says nothing to their callers. Those taken beyond `max_concurrent_rpcs` get an answer.
+    count = settings.max_concurrent_rpcs
+    return (
+        ("grpc.max_allowed_incoming_connections", settings.max_grpc_connections),
+        ("grpc.server.max_pending_requests", 2 * count),
+        ("grpc.server.max_pending_requests_hard_limit", 4 * count),
+    )
+
+
+def _caller_options(callers: CallerBounds) -> tuple[tuple[str, int], ...]:
+    return (
+        ("grpc.max_concurrent_streams", callers.max_streams),
+        # A ping with each stream that a client resets: the client has to answer before it may reset many more.
+        ("grpc.http2.ping_on_rst_stream_percent", 100),
+        # Nothing else ends a call whose answer is not read.
+        ("grpc.max_connection_age_ms", int(_CONNECTION_AGE_SECONDS * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(callers.longest_call_seconds * 1000)),
+    )
 
 
 @contextlib.asynccontextmanager
@@ -202,7 +246,7 @@ async def _health_listening(settings: ServiceSettings, health_servicer: Any) -> 
     if not settings.health_port:
         yield
         return
-    server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MAX_HEALTH_CALLS)
+    server = registered_server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MAX_HEALTH_CALLS)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     _bind(server, settings.host, settings.health_port, None)
     try:

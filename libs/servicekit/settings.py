@@ -160,6 +160,9 @@ class ServiceSettings(EnvironmentSettings):
     max_concurrent_rpcs: int = Field(
         default=4096, ge=1, description="gRPC calls at a time, watches included; more are refused at once."
     )
+    max_grpc_connections: int = Field(
+        default=1024, ge=8, description="Connections to the gRPC port at a time; more are closed as they come."
+    )
     drain_notice: Seconds = Field(
         default=0.0,
         ge=0,

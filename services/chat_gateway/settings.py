@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from access.settings import AccessSettings
 from chat_gateway.model.parts import MIN_KEPT_CHARACTERS
 from chat_gateway.model.rules import LARGE_PART_BYTES, MAX_MESSAGES_BYTES, MAX_PARTS_BYTES, RequestBounds
+from chat_gateway.open_watches import WatchBounds
 from chat_gateway.operator_tool_servers import OperatorToolServer, problems_of
 from chat_gateway.providers.resilience_settings import ProviderTimeouts
 from chat_gateway.providers.settings import ProviderSettings
@@ -45,6 +46,13 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
         le=100_000,
         description="gRPC calls that one connection of a client has open at a time; further ones wait in the client. "
         "What bounds HTTP/2 rapid reset ([security.md](security.md)).",
+    )
+    max_calls_per_source: int = Field(
+        default=2048,
+        ge=1,
+        le=1_000_000,
+        description="gRPC calls that one address has open at a time, until their answers are read. Behind a load "
+        "balancer, whose address all connections have, as many as `PARLEY_GATEWAY_MAX_CONCURRENT_RPCS`.",
     )
     config_target: str = Field(default="127.0.0.1:50052", description="gRPC address of config_svc.")
     session_target: str = Field(default="127.0.0.1:50053", description="gRPC address of session_svc.")
@@ -167,6 +175,14 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
         description="The same for one address (of IPv6 its first 64 bits). Behind a load balancer, whose address all "
         "connections have, as many as in all.",
     )
+    max_watches: int = Field(
+        default=1000,
+        ge=1,
+        le=100_000,
+        description="Watches of turns (`/v1/chat/completions/{id}/events`, `WatchTurn`) that this gateway has open.",
+    )
+    max_watches_per_project: int = Field(default=500, ge=1, le=100_000, description="The same for one project.")
+    max_watches_per_session: int = Field(default=32, ge=1, le=100_000, description="The same for one session.")
     cors_origins: Words = Field(
         default=(),
         description="Origins whose pages may call the HTTP API from browsers (CORS), such as "
@@ -225,6 +241,11 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
         return RequestBounds(
             self.max_messages_per_request, self.max_messages_bytes, self.max_parts_bytes, self.large_part_bytes
         )
+
+    @property
+    def watch_bounds(self) -> WatchBounds:
+        """How many watches of turns may be open."""
+        return WatchBounds(self.max_watches, self.max_watches_per_project, self.max_watches_per_session)
 
     @property
     def edge_tls_files(self) -> TlsFiles | None:

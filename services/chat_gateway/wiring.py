@@ -42,6 +42,7 @@ from chat_gateway.instances import Instances
 from chat_gateway.leases import LeaseTimes
 from chat_gateway.memory import MemoryBudget
 from chat_gateway.metrics import TurnMetrics, observe_keys, observe_runtime
+from chat_gateway.open_watches import OpenWatches
 from chat_gateway.ports import ToolServerTests
 from chat_gateway.preview import PromptPreview
 from chat_gateway.providers.health import ProvidersHealth
@@ -68,7 +69,7 @@ from parley.chat.v1 import chat_service_pb2_grpc, runtime_service_pb2_grpc
 from servicekit.channels import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, message_options, open_channel
 from servicekit.lifecycle import Background
 from servicekit.metrics import serve_metrics
-from servicekit.server import GrpcServer, serving
+from servicekit.server import CallerBounds, GrpcServer, serving
 from servicekit.tls import Certificates, certificates
 
 _LAST_CALLS = 0.1
@@ -168,6 +169,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             tool_servers=tests,
             console=ConsoleFiles.read(_login_origins(settings)) if settings.console else None,
             a2a=a2a.http_route,
+            journals=core.journals,
         )
         http = await stack.enter_async_context(
             http_serving(
@@ -272,7 +274,11 @@ def _grpc_serving(
         interceptors=access.interceptors,
         ready=False,
         tls=tls,
-        max_streams=settings.max_streams_per_connection,
+        callers=CallerBounds(
+            max_streams=settings.max_streams_per_connection,
+            max_calls_per_source=settings.max_calls_per_source,
+            longest_call_seconds=settings.turn_timeout + 60,
+        ),
         max_message_bytes=max(settings.max_body_bytes, MAX_MESSAGE_BYTES),
         generic=[LazyHandlers(a2a.grpc_handlers)],
     )
@@ -332,6 +338,7 @@ async def _core(
     reader = SessionReaderClient(stubs, timeout=settings.peer_timeout)
     preview = PromptPreview(configs, reader, instances, settings.request_bounds, toolboxes, parts)
     deletion = AgentDeletion(client, SessionAdminClient(stubs, timeout=settings.peer_timeout), configs, instances)
+    journals = JournalClient(stubs, OpenWatches(settings.watch_bounds))
     embeddings = Embeddings(
         configs=configs,
         providers=Providers(providers),
@@ -341,7 +348,16 @@ async def _core(
         timeout=settings.turn_timeout,
     )
     return _Core(
-        turns, preview, JournalClient(stubs), memory, embeddings, instances, scheduler, configs, deletion, providers
+        turns,
+        preview,
+        journals,
+        memory,
+        embeddings,
+        instances,
+        scheduler,
+        configs,
+        deletion,
+        providers,
     )
 
 

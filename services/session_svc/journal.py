@@ -1,17 +1,21 @@
 """The journal of a turn: written by whoever holds its lease, watched by whoever may read its session."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from servicekit.errors import Draining
 from servicekit.supervision import cancel_and_wait
-from session_svc.model.errors import LeaseLost
+from session_svc.model.errors import LeaseLost, TooManyWatches
 from session_svc.model.journal import JournalEvent, NewEvents, TurnWatch
 from session_svc.ports import JournalStore
 
 CHECK_IN_SECONDS = 5.0
 """How often a watch looks by itself, and says that it is up."""
+
+MAX_WATCHES = 2048
+"""Watches that are open at a time, of all gateways."""
 
 PATIENCE_SECONDS = 60.0
 """How long a turn that nobody runs is watched: by then another gateway would have taken it over."""
@@ -20,8 +24,12 @@ PATIENCE_SECONDS = 60.0
 class Journals:
     """Reads and writes journals."""
 
-    def __init__(self, store: JournalStore, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, store: JournalStore, *, patience: float = PATIENCE_SECONDS, max_watches: int = MAX_WATCHES
+    ) -> None:
         self._store = store
+        self._max_watches = max_watches
+        self._watches = 0
         self._patience = patience
         self._ended = asyncio.Event()
 
@@ -34,8 +42,20 @@ class Journals:
 
         Yields nothing once all that is there was yielded, and once in a while.
 
-        Raises `TurnNotFound`, `LeaseLost` where nobody has run the turn for `patience` seconds, and `Draining`.
+        Raises `TurnNotFound`, `LeaseLost` where nobody has run the turn for `patience` seconds, `Draining`, and
+        `TooManyWatches` where as many are open as may be.
         """
+        if self._watches >= self._max_watches:
+            raise TooManyWatches("session_svc", self._max_watches)
+        self._watches += 1
+        try:
+            async with contextlib.aclosing(self._watch(watch)) as pages:
+                async for events in pages:
+                    yield events
+        finally:
+            self._watches -= 1
+
+    async def _watch(self, watch: TurnWatch) -> AsyncGenerator[tuple[JournalEvent, ...], None]:
         loop = asyncio.get_running_loop()
         waiter_id, abandoned_at = self._store.new_waiter_id(), loop.time() + self._patience
         caught_up = False

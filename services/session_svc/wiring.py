@@ -98,7 +98,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         stack.push_async_callback(access.close)
         audited = access.authenticator is not None
         served = AuditedSessions(stores.sessions, stores.agents, metrics, AuditClient(channel)) if audited else sessions
-        journals = Journals(stores.journals)
+        journals = Journals(stores.journals, max_watches=max(settings.max_concurrent_rpcs // 2, 1))
         servicer = TurnServicer(turns, journals, stores.parts)
         streams = make_streams(servicer)
         health = RedisHealth(stores.link, metrics, streams)

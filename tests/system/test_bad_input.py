@@ -342,6 +342,8 @@ ELSEWHERE = {
     "NOT_IMPLEMENTED": "tests/service/session_svc/test_turn_streams.py::test_what_is_no_call_is_refused",
     "TOO_MANY_API_KEYS": "tests/service/config_svc/test_access.py::"
     "test_the_bound_on_keys_is_a_setting_and_its_error_has_a_name",
+    "TOO_MANY_CALLS": "tests/unit/servicekit/test_bounded_calls.py::test_one_address_has_so_many_calls_open",
+    "TOO_MANY_WATCHES": "tests/unit/chat_gateway/test_open_watches.py::test_watches_are_bounded_and_the_bound_is_named",
     "TEMPLATE_NOT_BUILDABLE": "tests/unit/chat_gateway/test_instances.py::test_a_template_that_is_not_here_is_named",
 }
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from chat_gateway.clients.stubs import SESSION_SVC, Stubs
 from chat_gateway.convert.journal import event_from_proto
 from chat_gateway.model.journal import JournalEvent, TurnBegun
+from chat_gateway.open_watches import OpenWatches
 from contract.reasons import Reason
 from parley.session.v1 import turn_service_pb2 as pb
 from servicekit.backoff import Backoff
@@ -22,13 +23,25 @@ _FIRST_PAUSE, _MAX_PAUSE = 0.05, 2.0
 class JournalClient:
     """Watches journals, each over a stream of its own."""
 
-    def __init__(self, stubs: Stubs) -> None:
+    def __init__(self, stubs: Stubs, open_watches: OpenWatches) -> None:
         self._turns = stubs.turns
+        self._open = open_watches
 
     async def watch(
         self, project: str, session_id: str, user_id: str, turn_id: str, after: str
     ) -> AsyncGenerator[JournalEvent | None, None]:
-        """Goes on behind the last event where a replica stops, or can't be reached for a while."""
+        """Goes on behind the last event where a replica stops, or can't be reached for a while.
+
+        Raises `TooManyWatches` before the first event.
+        """
+        with self._open.one_more(project, session_id):
+            async with contextlib.aclosing(self._watch(project, session_id, user_id, turn_id, after)) as events:
+                async for event in events:
+                    yield event
+
+    async def _watch(
+        self, project: str, session_id: str, user_id: str, turn_id: str, after: str
+    ) -> AsyncGenerator[JournalEvent | None, None]:
         request = pb.WatchTurnRequest(
             project=project, session_id=session_id, user_id=user_id, turn_id=turn_id, after_event_id=after
         )

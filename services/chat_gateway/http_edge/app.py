@@ -23,6 +23,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from access.authenticator import Authenticator
 from access.caller import CHAT, Caller
+from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.stubs import CONFIG_SVC, SESSION_SVC, Stubs
 from chat_gateway.deletion import AgentDeletion
@@ -117,6 +118,7 @@ def build_app(
     settings: HttpSettings | None = None,
     *,
     tool_servers: ToolServerTests,
+    journals: JournalClient,
     authenticator: Authenticator | None = None,
     embeddings: Embeddings | None = None,
     preview: PromptPreview | None = None,
@@ -141,6 +143,7 @@ def build_app(
         registry=registry,
         tool_servers=tool_servers,
         authenticated=authenticator is not None,
+        journals=journals,
     )
     agents = (agents_router(), revisions_router(), tool_servers_router())
     sessions = (sessions_router(), users_router(), completions_router(), completion_events_router())

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry
 
 from access.oidc_settings import OidcIssuer
+from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.stubs import Stubs
 from chat_gateway.deletion import AgentDeletion
@@ -56,5 +57,6 @@ class Dependencies:
     settings: HttpSettings
     registry: CollectorRegistry
     tool_servers: ToolServerTests
+    journals: JournalClient
     authenticated: bool = False
     """Whether credentials are required."""

@@ -14,6 +14,8 @@ _MAX_SHOWN = 200
 """Characters of what a caller named."""
 UNKNOWN_FIELD: Final = "is not a field that is understood here"
 
+WATCH_RETRY_SECONDS = 5.0
+
 
 class AgentNotFound(ServiceError):
     """No such agent config in the project."""
@@ -423,4 +425,19 @@ class ApprovalUnknown(ServiceError):
         super().__init__(
             f"no tool call {call_id[:_MAX_SHOWN]!r} of the session waits for an approval",
             metadata={"tool_call_id": call_id[:_MAX_SHOWN]},
+        )
+
+
+class TooManyWatches(ServiceError):
+    """As many watches of turns are open as may be, of a session or project, or in all."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = Reason.TOO_MANY_WATCHES
+
+    def __init__(self, scope: str, limit: int) -> None:
+        super().__init__(
+            f"too many watches of turns are open: at most {limit} (of one {scope})",
+            metadata={"scope": scope, "limit": str(limit)},
+            retry_after=WATCH_RETRY_SECONDS,
+            quota_subject=scope,
         )

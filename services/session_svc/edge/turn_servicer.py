@@ -87,7 +87,7 @@ def make_streams(servicer: TurnServicer) -> CallStreams:
 
 
 def add_turn_servicer_to_server(servicer: tuple[TurnServicer, CallStreams], server: Any) -> None:
-    """Registers both; what the generated function does, but for responses that are bytes."""
+    """Registers both; as the generated function does, but for responses that are bytes."""
     unary, streams = servicer
     handlers = {
         "BeginTurn": _handler(unary.BeginTurn, pb.BeginTurnRequest, None),
@@ -101,7 +101,6 @@ def add_turn_servicer_to_server(servicer: tuple[TurnServicer, CallStreams], serv
         ),
         "Turns": grpc.stream_stream_rpc_method_handler(streams.serve, request_deserializer=TURNS.read_requests),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
     server.add_registered_method_handlers(NAME, handlers)
 
 

@@ -3,6 +3,8 @@
 from contract.reasons import Reason
 from servicekit.errors import Code, MessageTooLarge, ServiceError
 
+WATCH_RETRY_SECONDS = 5.0
+
 
 class SessionNotFound(ServiceError):
     """No such session, or it has expired, or it is another user's: the caller can't tell which."""
@@ -256,3 +258,18 @@ class JournalFull(MessageTooLarge):
 
     def __init__(self, turn_id: str, limit: int) -> None:
         super().__init__(f"the journal of turn {turn_id!r} is full", limit=limit)
+
+
+class TooManyWatches(ServiceError):
+    """As many watches of turns are open as may be, of a session or project, or in all."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = Reason.TOO_MANY_WATCHES
+
+    def __init__(self, scope: str, limit: int) -> None:
+        super().__init__(
+            f"too many watches of turns are open: at most {limit} (of one {scope})",
+            metadata={"scope": scope, "limit": str(limit)},
+            retry_after=WATCH_RETRY_SECONDS,
+            quota_subject=scope,
+        )

@@ -13,7 +13,7 @@ from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.wakeups import RedisWakes
 
 PAGE_EVENTS = 256
-PAGE_BYTES = 1024 * 1024
+PAGE_BYTES = 256 * 1024
 MAX_WATCHERS = 64
 """Those of one session that are woken by what is added; more see it when they look again."""
 

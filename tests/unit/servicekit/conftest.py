@@ -52,7 +52,7 @@ async def serve(
     handlers = {name: handler(kind, behavior) for name, (kind, behavior) in methods.items()}
 
     def add(_: object, server: Any) -> None:
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        server.add_registered_method_handlers(SERVICE, handlers)
 
     registry = CollectorRegistry()
     async with (

@@ -75,3 +75,25 @@ asyncio.run(main())
 def test_grpcs_core_does_not_write_between_our_lines() -> None:
     done = subprocess.run([sys.executable, "-c", GOAWAY], capture_output=True, text=True, timeout=20, check=True)
     assert done.stderr == ""
+
+
+FOREIGN = """
+import grpc
+from grpc._cython import cygrpc
+from servicekit.logs import configure
+configure()
+for _ in range(50):
+    try:
+        raise ValueError
+    except ValueError:
+        cygrpc._LOGGER.exception("Invalid encoding on %s", b"Bearer \\xff")
+"""
+
+
+def test_metadata_that_is_no_text_is_not_in_the_log_and_does_not_fill_it() -> None:
+    done = subprocess.run([sys.executable, "-c", FOREIGN], capture_output=True, text=True, timeout=20, check=True)
+    written = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {line["event"] for line in written} == {"grpc_metadata_not_utf8"}
+    assert 1 <= len(written) < 50
+    assert "Bearer" not in done.stderr
+    assert "exception" not in done.stderr

@@ -44,7 +44,7 @@ async def serve(
     }
 
     def add(_: object, server: Any) -> None:
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
+        server.add_registered_method_handlers("test.Echo", handlers)
 
     settings = ServiceSettings(drain_timeout=1, tls_cert_file="a", tls_key_file="b", tls_ca_file="c", tls_peers=peers)
     async with serving(settings, add=[(add, None)], service_names=["test.Echo"], tls=tls) as server:

@@ -139,6 +139,15 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """RESOURCE_EXHAUSTED. The project has as many API keys that have not ended as it may: revoke some, then retry.
     `google.rpc.QuotaFailure` names the project. Metadata: project, limit.
     """
+    REASON_TOO_MANY_CALLS: _Reason.ValueType  # 103
+    """RESOURCE_EXHAUSTED. As many calls of one address, or of a method that anybody may call, are open as may be. gRPC only.
+    `google.rpc.RetryInfo` says when to retry. Metadata: scope (`address` or `method`), limit.
+    """
+    REASON_TOO_MANY_WATCHES: _Reason.ValueType  # 104
+    """RESOURCE_EXHAUSTED. As many watches of turns are open at this replica as may be: of one session, of its project, or in
+    all. `google.rpc.RetryInfo` says when to retry. Metadata: scope (`session`, `project`, `gateway` or `session_svc`),
+    limit.
+    """
     REASON_PROVIDER_UNAVAILABLE: _Reason.ValueType  # 120
     """UNAVAILABLE. The provider can't be reached, or answered 408 or 5xx. Metadata: provider, status."""
     REASON_PROVIDER_TIMEOUT: _Reason.ValueType  # 121
@@ -327,6 +336,15 @@ bound (`requests_per_minute` or `concurrent_turns`), limit, reset (seconds until
 REASON_TOO_MANY_API_KEYS: Reason.ValueType  # 102
 """RESOURCE_EXHAUSTED. The project has as many API keys that have not ended as it may: revoke some, then retry.
 `google.rpc.QuotaFailure` names the project. Metadata: project, limit.
+"""
+REASON_TOO_MANY_CALLS: Reason.ValueType  # 103
+"""RESOURCE_EXHAUSTED. As many calls of one address, or of a method that anybody may call, are open as may be. gRPC only.
+`google.rpc.RetryInfo` says when to retry. Metadata: scope (`address` or `method`), limit.
+"""
+REASON_TOO_MANY_WATCHES: Reason.ValueType  # 104
+"""RESOURCE_EXHAUSTED. As many watches of turns are open at this replica as may be: of one session, of its project, or in
+all. `google.rpc.RetryInfo` says when to retry. Metadata: scope (`session`, `project`, `gateway` or `session_svc`),
+limit.
 """
 REASON_PROVIDER_UNAVAILABLE: Reason.ValueType  # 120
 """UNAVAILABLE. The provider can't be reached, or answered 408 or 5xx. Metadata: provider, status."""

@@ -1,22 +1,42 @@
 """The handlers of `lf.a2a.v1.A2AService`, made with its first call: a gateway without A2A loads nothing of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import grpc
 import structlog
 
+from servicekit.call_acceptor import NamedHandlers
+
 SERVICE: Final = "lf.a2a.v1.A2AService"
+METHODS: Final = (
+    "SendMessage",
+    "SendStreamingMessage",
+    "GetTask",
+    "ListTasks",
+    "CancelTask",
+    "SubscribeToTask",
+    "CreateTaskPushNotificationConfig",
+    "GetTaskPushNotificationConfig",
+    "ListTaskPushNotificationConfigs",
+    "GetExtendedAgentCard",
+    "DeleteTaskPushNotificationConfig",
+)
+"""Of the service: a server has to know them before it serves."""
 
 log = structlog.get_logger("chat_gateway.a2a")
 
 
-class LazyHandlers(grpc.GenericRpcHandler):
+class LazyHandlers(NamedHandlers):
     """Serves the methods that `load` makes handlers for; none where what they need is not installed."""
 
     def __init__(self, load: Callable[[], Mapping[str, Any]]) -> None:
         self._load = load
         self._handlers: Mapping[str, Any] | None = None
+
+    @property
+    def methods(self) -> Sequence[str]:
+        """The methods of the service."""
+        return [f"/{SERVICE}/{method}" for method in METHODS]
 
     def service(self, handler_call_details: Any) -> Any:
         """Returns the handler of a method; None for one of another service."""

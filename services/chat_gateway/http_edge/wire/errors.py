@@ -37,6 +37,8 @@ RETRY_HELPS = frozenset(
         Reason.LEASE_LOST,
         Reason.TURN_QUEUE_FULL,
         Reason.RATE_LIMITED,
+        Reason.TOO_MANY_CALLS,
+        Reason.TOO_MANY_WATCHES,
         Reason.PEER_UNAVAILABLE,
         Reason.DRAINING,
         Reason.PROVIDER_UNAVAILABLE,

@@ -12,6 +12,7 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from access.authenticator import Authenticator
+from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.stubs import make_stubs
 from chat_gateway.http_edge.app import build_app
 from chat_gateway.http_edge.console.files import ConsoleFiles
@@ -32,6 +33,7 @@ from chat_gateway.model.turn import (
     TurnStarted,
     Usage,
 )
+from chat_gateway.open_watches import OpenWatches, WatchBounds
 from contract.enums import Role
 from parley.config.v1 import (
     agent_config_service_pb2_grpc,
@@ -252,9 +254,10 @@ async def running_edge(
         turns, registry = ScriptedTurns(), CollectorRegistry()
         deletion, instances, readiness = FakeDeletion(), FakeInstances(), FakeReadiness()
         bounds, tests = settings or HttpSettings(), FakeToolServerTests()
+        stubs = make_stubs(channel, channel)
         app = build_app(
             turns,
-            make_stubs(channel, channel),
+            stubs,
             deletion,
             instances,
             readiness,
@@ -263,6 +266,7 @@ async def running_edge(
             registry=registry,
             tool_servers=tests,
             console=console,
+            journals=JournalClient(stubs, OpenWatches(WatchBounds())),
         )
         serving = http_serving(
             app,

@@ -9,7 +9,6 @@ from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from access.caller import CHAT
-from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.http_edge.admin.completions.routes import SessionId, ids_of, read_turn
 from chat_gateway.http_edge.admin.completions.schema import outcome_of
 from chat_gateway.http_edge.admin.routing import Injected, Project, UserId
@@ -52,7 +51,7 @@ async def watch_chat_completion(
     if place is None:
         raise InvalidArgument([Violation("after", "must be the id of an event")])
     turn_id, session_id = ids_of(completion_id, session)
-    journal: Journal = JournalClient(deps.stubs).watch(project, session_id, user_id, turn_id, "")
+    journal: Journal = deps.journals.watch(project, session_id, user_id, turn_id, "")
     try:
         first = await anext(journal)
     except ServiceError as error:

@@ -78,6 +78,8 @@ REASONS: dict[str, tuple[Code, int, str | None]] = {
     "PROJECT_DENIED": (Code.PERMISSION_DENIED, 403, None),
     "USER_DENIED": (Code.PERMISSION_DENIED, 403, None),
     "TOO_MANY_API_KEYS": (Code.RESOURCE_EXHAUSTED, 429, "false"),
+    "TOO_MANY_CALLS": (Code.RESOURCE_EXHAUSTED, 429, "true"),
+    "TOO_MANY_WATCHES": (Code.RESOURCE_EXHAUSTED, 429, "true"),
     "NOT_IMPLEMENTED": (Code.UNIMPLEMENTED, 501, "false"),
     "INTERNAL": (Code.INTERNAL, 500, "false"),
 }

@@ -1,0 +1,47 @@
+"""How many watches of turns a gateway has open: each holds a call to session_svc, and a page of what its turn did."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from chat_gateway.model.errors import TooManyWatches
+
+
+@dataclass(frozen=True, slots=True)
+class WatchBounds:
+    """Watches at a time, of one gateway."""
+
+    in_all: int = 1000
+    per_project: int = 500
+    per_session: int = 32
+
+
+class OpenWatches:
+    """Counts the watches that are open."""
+
+    def __init__(self, bounds: WatchBounds) -> None:
+        self._bounds = bounds
+        self._open: Counter[tuple[str, ...]] = Counter()
+
+    @contextmanager
+    def one_more(self, project: str, session_id: str) -> Iterator[None]:
+        """Counts a watch while open. Raises `TooManyWatches`, which names the bound."""
+        bounds = self._bounds
+        held = (
+            ("session", bounds.per_session, (project, session_id)),
+            ("project", bounds.per_project, (project,)),
+            ("gateway", bounds.in_all, ()),
+        )
+        for scope, limit, key in held:
+            if self._open[key] >= limit:
+                raise TooManyWatches(scope, limit)
+        for _, _, key in held:
+            self._open[key] += 1
+        try:
+            yield
+        finally:
+            for _, _, key in held:
+                self._open[key] -= 1
+                if not self._open[key]:
+                    del self._open[key]
