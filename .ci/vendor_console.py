@@ -72,13 +72,6 @@ FILES = (
         "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
         append="export default uPlot;\n",
     ),
-    File(
-        "uplot",
-        "1.6.32",
-        "dist/uPlot.min.css",
-        "uplot.css",
-        "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
-    ),
 )
 
 

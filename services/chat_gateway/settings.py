@@ -191,6 +191,11 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
     console: bool = Field(
         default=True, description="Whether the console is served at `/console` ([console.md](console.md))."
     )
+    replicas: Words = Field(
+        default=(),
+        description="HTTP addresses of all gateways, such as `http://chat-gateway-http:8080`, for `/v1/replicas` and "
+        "the console; a name is all of its addresses. None: a gateway knows itself alone.",
+    )
     keep_alive_interval: Seconds = Field(
         default=10.0, gt=0, le=600, description="Time between comments in a stream while the model is silent."
     )
@@ -276,10 +281,16 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
                         f"PARLEY_GATEWAY_CORS_ORIGINS: {origin!r} must be an origin, such as https://app.example.com, "
                         "in lower case and without a path, or '*' alone"
                     )
+        yield from self._replica_problems()
         yield from self._size_problems()
         if bool(self.edge_cert_file) != bool(self.edge_key_file):
             missing = "EDGE_KEY_FILE" if self.edge_cert_file else "EDGE_CERT_FILE"
             yield f"TLS of the edges is incomplete: PARLEY_GATEWAY_{missing} missing"
+
+    def _replica_problems(self) -> Iterator[str]:
+        for url in self.replicas:
+            if not re.fullmatch(r"https?://[^/\s?#@]+", url):
+                yield f"PARLEY_GATEWAY_REPLICAS: {url!r} must be an http(s) address without a path, such as http://host:8080"
 
     def _size_problems(self) -> Iterator[str]:
         if 0 < self.large_part_bytes < MIN_KEPT_CHARACTERS:

@@ -21,6 +21,7 @@ from chat_gateway.clients.config_client import ConfigClient
 from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.provider_publisher import ProviderPublisher
 from chat_gateway.clients.readiness import Readiness
+from chat_gateway.clients.replicas import Replicas
 from chat_gateway.clients.session_client import PartClient, SessionAdminClient, SessionClient, SessionReaderClient
 from chat_gateway.clients.stubs import Stubs, make_stubs
 from chat_gateway.clients.template_publisher import publish_templates
@@ -29,6 +30,7 @@ from chat_gateway.clients.turn_calls import turn_calls
 from chat_gateway.config_directory import ConfigDirectory, WatchTimes
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.embedding import Embeddings
+from chat_gateway.figures import Figures
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.a2a.lazy import LazyHandlers
 from chat_gateway.grpc_edge.chat_servicer import ChatServicer
@@ -148,6 +150,8 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             settings.peer_timeout,
             guarded=access.authenticator is not None,
         )
+        figures = Figures()
+        background.keep("figures", figures.follow)
         app = build_app(
             turns=core.turns,
             stubs=stubs,
@@ -166,6 +170,8 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             authenticator=access.authenticator,
             embeddings=core.embeddings,
             preview=core.preview,
+            figures=figures,
+            replicas=Replicas(settings.replicas),
             tool_servers=tests,
             console=ConsoleFiles.read(_login_origins(settings)) if settings.console else None,
             a2a=a2a.http_route,

@@ -259,6 +259,8 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
     assert open_paths == {"/livez", "/health", "/readyz", "/startedz", "/v1/auth"}
     assert {path for (_, path), scope in scopes.items() if scope == OPERATOR} == {
         "/metrics",
+        "/v1/figures",
+        "/v1/replicas",
         "/v1/projects",
         "/v1/projects/{project_id}",
     }

@@ -1,9 +1,11 @@
 """The console in a real browser, on the whole system. Errors, violations of its policy and foreign requests fail."""
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 import yaml
 from playwright.sync_api import Browser, Page, expect
@@ -218,3 +220,43 @@ def test_a_conversation_is_looked_into_watched_forked_and_a_user_erased(browser:
         expect(dialog).to_contain_text('"deleted_sessions": 1')
     with system.client() as client:
         assert client.get("/v1/sessions/case-1").status_code == 404
+
+
+def test_an_installation_is_operated(browser: Browser, system: System) -> None:
+    assert system.chat("hello", "Hi").status_code == 200
+    with console_page(browser, system.http_url) as watched:
+        page = watched.page
+        sign_in(page, system.operator_key, "#/operate")
+        expect(page.get_by_role("status")).to_contain_text("ready")
+        gateways = page.get_by_role("region", name="Gateways")
+        expect(gateways).to_contain_text(f"{PROVIDER}: closed")
+        expect(page.get_by_role("img", name=re.compile("Turns a second over the last hour"))).to_be_visible(
+            timeout=40_000
+        )
+        expect(page.locator(".chart canvas")).to_have_count(6)
+        page.get_by_role("link", name="API keys").click()
+        page.get_by_role("button", name="New API key").click()
+        page.get_by_role("dialog").get_by_label("Name").fill("made in the console")
+        page.get_by_role("dialog").get_by_label("sessions:read").check()
+        page.get_by_role("button", name="Create key").click()
+        key = page.get_by_role("dialog").locator("code").inner_text()
+        page.keyboard.press("Escape")
+        row = page.get_by_role("row", name=re.compile("made in the console"))
+        expect(row).to_contain_text("sessions:read")
+        with httpx.Client(base_url=system.http_url, trust_env=False) as client:
+            caller = client.get("/v1/caller", headers={"Authorization": f"Bearer {key}"}).json()
+            assert (caller["scopes"], caller["project"]) == (["chat", "sessions:read"], "default")
+        row.get_by_role("button", name="Revoke").click()
+        page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+        expect(row).to_contain_text("revoked")
+        page.get_by_role("link", name="Projects").click()
+        page.get_by_label("New project").fill("from-the-console")
+        page.get_by_role("button", name="Create").click()
+        page.get_by_role("row", name=re.compile("from-the-console")).get_by_role("button", name="Delete").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        expect(page.get_by_role("row", name=re.compile("from-the-console"))).to_have_count(0)
+        page.get_by_role("link", name="Audit log").click()
+        page.get_by_label("Who").fill("operator")
+        expect(page.get_by_role("row", name=re.compile("api_keys.revoke")).first).to_be_visible()
+        page.get_by_label("What").fill("no/such")
+        expect(page.get_by_role("heading", name="Nothing recorded")).to_be_visible()

@@ -44,6 +44,7 @@ class LocalSystem:
         self.model = None if settings.providers is not None else self._local_model()
         self.config = self._config()
         self.session = self._session()
+        self._gateway_count = gateways
         self.gateways = [self._gateway(number) for number in range(gateways)]
 
     @property
@@ -168,9 +169,14 @@ class LocalSystem:
                 "PARLEY_GATEWAY_CONFIG_TARGET": self.config.target,
                 "PARLEY_GATEWAY_SESSION_TARGET": self.session.target,
                 "PARLEY_PROVIDERS": self._providers(),
+                "PARLEY_GATEWAY_REPLICAS": ",".join(self._gateway_urls()),
             },
             log=self._data.log(name),
         )
+
+    def _gateway_urls(self) -> list[str]:
+        first = self._settings.gateway_http_port
+        return [f"http://{LOOPBACK}:{first + number}" for number in range(self._gateway_count)]
 
     def _providers(self) -> str:
         if self.model is None:

@@ -25,9 +25,11 @@ from access.authenticator import Authenticator
 from access.caller import CHAT, Caller
 from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.readiness import Readiness
+from chat_gateway.clients.replicas import Replicas
 from chat_gateway.clients.stubs import CONFIG_SVC, SESSION_SVC, Stubs
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.embedding import Embeddings
+from chat_gateway.figures import Figures
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.admin.access.audit import audit_router
 from chat_gateway.http_edge.admin.access.caller import caller_router
@@ -39,6 +41,7 @@ from chat_gateway.http_edge.admin.completions.events import completion_events_ro
 from chat_gateway.http_edge.admin.completions.preview import PREVIEW_PATH, ChatPreviews
 from chat_gateway.http_edge.admin.completions.routes import completions_router
 from chat_gateway.http_edge.admin.docs import docs_file, docs_page, openapi_document
+from chat_gateway.http_edge.admin.figures import figures_router
 from chat_gateway.http_edge.admin.openapi import CONFIG
 from chat_gateway.http_edge.admin.process import process_router
 from chat_gateway.http_edge.admin.responses.routes import responses_router
@@ -122,6 +125,8 @@ def build_app(
     authenticator: Authenticator | None = None,
     embeddings: Embeddings | None = None,
     preview: PromptPreview | None = None,
+    figures: Figures | None = None,
+    replicas: Replicas | None = None,
     console: ConsoleFiles | None = None,
     a2a: Callable[[Authorizer, HttpSettings], A2ARoute] | None = None,
     registry: CollectorRegistry = REGISTRY,
@@ -142,13 +147,15 @@ def build_app(
         settings=bounds,
         registry=registry,
         tool_servers=tool_servers,
+        figures=figures or Figures(registry),
+        replicas=replicas or Replicas(),
         authenticated=authenticator is not None,
         journals=journals,
     )
     agents = (agents_router(), revisions_router(), tool_servers_router())
     sessions = (sessions_router(), users_router(), completions_router(), completion_events_router())
     access = (access_router(), audit_router(), caller_router())
-    routers = (*agents, *sessions, responses_router(), *access, process_router())
+    routers = (*agents, *sessions, responses_router(), *access, figures_router(), process_router())
     admin = Litestar(
         [*routers, docs_page, openapi_document, docs_file],
         request_class=JsonRequest,

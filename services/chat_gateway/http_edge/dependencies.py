@@ -7,8 +7,10 @@ from prometheus_client import CollectorRegistry
 from access.oidc_settings import OidcIssuer
 from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.readiness import Readiness
+from chat_gateway.clients.replicas import Replicas
 from chat_gateway.clients.stubs import Stubs
 from chat_gateway.deletion import AgentDeletion
+from chat_gateway.figures import Figures
 from chat_gateway.instances import Instances
 from chat_gateway.memory import MemoryBudget
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds
@@ -57,6 +59,8 @@ class Dependencies:
     settings: HttpSettings
     registry: CollectorRegistry
     tool_servers: ToolServerTests
+    figures: Figures
+    replicas: Replicas
     journals: JournalClient
     authenticated: bool = False
     """Whether credentials are required."""

@@ -2,12 +2,12 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
-from chat_gateway.model.turn import Message, OnDelta, Sampling, Usage
+from chat_gateway.model.turn import Delta, Message, OnDelta, Sampling, Usage
 from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, ModelAnswer, ModelCall, Provider
 from servicekit import traces
 from servicekit.errors import ServiceError
@@ -42,6 +42,13 @@ class ModelMetrics:
             buckets=_TOKENS,
             registry=registry,
         )
+        self._first = Histogram(
+            "gen_ai_client_operation_time_to_first_chunk_seconds",
+            "Streamed model calls, until the first piece of the answer.",
+            labels[1:],
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self._fallbacks = Counter(
             "parley_provider_fallbacks",
             "Calls that another provider was asked to answer, by who failed, who was asked, and why.",
@@ -64,6 +71,10 @@ class ModelMetrics:
                 _child(self._usage, self._tokens, (operation, provider, model, "output")).observe(
                     usage.completion_tokens
                 )
+
+    def observe_first(self, provider: str, model: str, seconds: float) -> None:
+        """Records how long the first piece of a streamed answer took."""
+        self._first.labels(provider, self._label(provider, model)).observe(seconds)
 
     def fell_back(self, provider: str, fallback: str, failure: str) -> None:
         """Records that one provider is asked for what another one failed to answer."""
@@ -102,6 +113,8 @@ class ObservedProvider:
     async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
         start = time.perf_counter()
         error, usage = "cancelled", None
+        if on_delta is not None:
+            on_delta = self._timed(call, on_delta, start)
         try:
             answer = (
                 await self._traced(call, on_delta) if traces.on() else await self._provider.complete(call, on_delta)
@@ -113,6 +126,19 @@ class ObservedProvider:
             raise
         finally:
             self._metrics.observe(self.name, call.model, time.perf_counter() - start, error, usage)
+
+    def _timed(self, call: ModelCall, on_delta: OnDelta, start: float) -> OnDelta:
+        """Passes the pieces on, and records when the first one came."""
+        waiting = True
+
+        def timed(delta: Delta) -> Awaitable[None]:
+            nonlocal waiting
+            if waiting:
+                waiting = False
+                self._metrics.observe_first(self.name, call.model, time.perf_counter() - start)
+            return on_delta(delta)
+
+        return timed
 
     async def embed(self, call: EmbeddingCall) -> EmbeddingAnswer:
         start = time.perf_counter()

@@ -33,6 +33,13 @@ from chat_gateway.http_edge.admin.completions.schema import (
     StoredMessage,
 )
 from chat_gateway.http_edge.admin.described_rules import PARAMETERS, SCHEMAS, with_rules
+from chat_gateway.http_edge.admin.figures import (
+    FiguresJson,
+    ProviderFiguresJson,
+    ReplicaJson,
+    ReplicaList,
+    SampleJson,
+)
 from chat_gateway.http_edge.admin.process import Alive, EvictBody, Evicted, InstanceJson, Ready
 from chat_gateway.http_edge.admin.sessions.schema import (
     ErasureJson,
@@ -105,6 +112,11 @@ ANSWERS: Final = [
     SessionJson,
     SessionMessageJson,
     Purged,
+    FiguresJson,
+    ProviderFiguresJson,
+    SampleJson,
+    ReplicaJson,
+    ReplicaList,
     InstanceJson,
     Evicted,
     Ready,

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from access.authenticator import Authenticator
 from chat_gateway.clients.journal_client import JournalClient
+from chat_gateway.clients.replicas import Replicas
 from chat_gateway.clients.stubs import make_stubs
 from chat_gateway.http_edge.app import build_app
 from chat_gateway.http_edge.console.files import ConsoleFiles
@@ -246,6 +247,7 @@ async def running_edge(
     authenticator: Authenticator | None = None,
     cors_origins: Sequence[str] = (),
     console: ConsoleFiles | None = None,
+    replicas: Replicas | None = None,
 ) -> AsyncIterator[Edge]:
     """Serves the edge on any free port."""
     async with contextlib.AsyncExitStack() as stack:
@@ -266,6 +268,7 @@ async def running_edge(
             registry=registry,
             tool_servers=tests,
             console=console,
+            replicas=replicas,
             journals=JournalClient(stubs, OpenWatches(WatchBounds())),
         )
         serving = http_serving(

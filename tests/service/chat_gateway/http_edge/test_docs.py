@@ -52,6 +52,8 @@ ROUTES = {
     ("post", "/v1/projects"),
     ("get", "/v1/auth"),
     ("get", "/v1/caller"),
+    ("get", "/v1/figures"),
+    ("get", "/v1/replicas"),
     ("get", "/v1/projects"),
     ("delete", "/v1/projects/{project_id}"),
     ("post", "/v1/api_keys"),

@@ -22,7 +22,6 @@ const choices = async (signal) => {
   return { templates, providers, servers, agents };
 };
 
-/** @param {{draft: any, known: any, id: string}} props */
 function Tools({ draft, known, id }) {
   const tools = draft.value.tools ?? [];
   const add = (choice) => {
@@ -37,7 +36,6 @@ function Tools({ draft, known, id }) {
       ...known.agents.filter((one) => one.id !== id).map((one) => [`agent ${one.id}`, `Agent ${one.id}`])]} /></div>`;
 }
 
-/** @param {{draft: any, known: any, isNew: boolean}} props */
 function Form({ draft, known, isNew }) {
   const { value, set, wrong } = draft;
   const text = (path, label, more = {}) => html`<${Text} label=${label} value=${at(value, path)} error=${wrong(path)} onInput=${(to) => set(path, to)} ...${more} />`;
@@ -55,7 +53,6 @@ function Form({ draft, known, isNew }) {
     ${template && html`<h3>Parameters of ${template.id}</h3><p class="hint">${clean(template.description)}</p><div class="fields"><${SchemaForm} schema=${template.parameters_schema} value=${value.parameters} path="parameters" wrong=${wrong} set=${set} /></div>`}</section>`;
 }
 
-/** @param {{agent: any, isNew?: boolean, onSaved: (agent: any) => void, readOnly?: boolean}} props */
 function Editor({ agent, isNew = false, onSaved, readOnly = false }) {
   const { data: known, error } = useLoad(choices, []);
   const [comment, setComment] = useState('');
@@ -87,7 +84,6 @@ export function NewAgent() {
     <${Editor} isNew agent=${{ ...first, model }} onSaved=${(made) => { location.hash = link('agents', made.id); }} />`;
 }
 
-/** @param {{id: string, tab: string, may: (scope: string) => boolean}} props */
 export function Agent({ id, tab, may }) {
   const { data: agent, error, reload } = useLoad(async (signal) => (await send('GET', `/v1/agents/${encodeURIComponent(id)}`, { signal })).json(), [id]);
   const [saved, setSaved] = useState('');

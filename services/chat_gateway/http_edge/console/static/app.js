@@ -5,17 +5,18 @@ import { comeBack, identify, readAuth, SignIn } from './auth.js';
 import { html, place, render, short, useEffect, useLoad, useRef, useState } from './lib.js';
 import { Empty, Problem, Select } from './ui.js';
 
+const OPERATE = ['operator', 'runtime:admin', 'keys:admin', 'audit:read'];
 /** @type {[string, string, string[], () => Promise<any>][]} */
 const PAGES = [
   ['try', 'Try', ['chat'], () => import('./try.js')],
   ['agents', 'Agents', ['agents:read'], () => import('./agents.js')],
   ['sessions', 'Sessions', ['sessions:read'], () => import('./sessions.js')],
+  ['operate', 'Operate', OPERATE, () => import('./operate.js')],
 ];
 
 /** @param {any} caller @param {string[]} scopes */
 const mayAny = (caller, scopes) => scopes.some((scope) => caller.scopes.includes(scope));
 
-/** @param {{page: any, caller: any, where: any}} props */
 function Page({ page, caller, where }) {
   const [name, title, , load] = page;
   const { data, error } = useLoad(load, [name]);
@@ -32,7 +33,6 @@ function Page({ page, caller, where }) {
     <${Problem} error=${error} />${data && html`<${data.default} where=${where} caller=${caller} may=${may} />`}</main>`;
 }
 
-/** @param {{caller: any, onChange: () => void}} props */
 function Project({ caller, onChange }) {
   const { data } = useLoad(async (signal) => (caller.project ? [] : (await get('/v1/projects', { page_size: 1000 }, signal)).data), [caller.id]);
   if (caller.project) return html`<span class="project">Project <bdi>${short(caller.project, 40)}</bdi></span>`;
@@ -41,7 +41,6 @@ function Project({ caller, onChange }) {
     onInput=${(/** @type {string} */ id) => { setProject(id); onChange(); }} />`;
 }
 
-/** @param {{caller: any, signOut: (() => void) | null}} props */
 function Shell({ caller, signOut }) {
   const [where, setWhere] = useState(place());
   const [project, setCount] = useState(0);

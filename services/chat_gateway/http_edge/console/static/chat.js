@@ -6,7 +6,6 @@ import { html, prettyJson, short, useEffect, useRef, useState } from './lib.js';
 import { Answer, Content, Facts, Reasoning, ToolCall } from './turn.js';
 import { Empty, Problem, Text } from './ui.js';
 
-/** @param {{turn: any, onAnswer: (approvals: any[]) => void}} props */
 function Approvals({ turn, onAnswer }) {
   const [note, setNote] = useState('');
   const answer = (approve) => onAnswer(turn.pending.map((one) => ({
@@ -25,7 +24,6 @@ function Results({ calls, onResults }) {
     <div><button class="primary" onClick=${() => onResults(calls.map((one) => ({ role: 'tool', tool_call_id: one.id, content: given[one.id] ?? '' })))}>Send results</button></div></div>`;
 }
 
-/** @param {{turn: any, last: boolean, onAnswer: (approvals: any[]) => void, onResults: (messages: any[]) => void}} props */
 function Turn({ turn, last, onAnswer, onResults }) {
   const [code, setCode] = useState(false);
   const open = turn.calls.filter((one) => !one.outcome);
@@ -44,7 +42,6 @@ function Turn({ turn, last, onAnswer, onResults }) {
     ${code && html`<${Code} body=${turn.body} onClose=${() => setCode(false)} />`}</article>`;
 }
 
-/** @param {{target: any, handle: (handle: any) => void, onSession: (id: string) => void, onBusy: (busy: boolean) => void}} props */
 export function Column({ target, handle, onSession, onBusy }) {
   const [turns, setTurns] = useState(/** @type {any[]} */ ([]));
   const aborter = useRef(/** @type {AbortController | null} */ (null));

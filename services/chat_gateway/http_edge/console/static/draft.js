@@ -58,7 +58,6 @@ export function useDraft(initial, validate) {
   return { ...draft, ...checked, violations, wrong, set, setText, ready };
 }
 
-/** @param {{draft: any}} props */
 export function Yaml({ draft }) {
   const lines = Math.min(Math.max(draft.text.split('\n').length + 1, 12), 44);
   return html`<section class="card" aria-label="YAML"><header><h2>YAML</h2><${Verdict} draft=${draft} /></header>
@@ -68,6 +67,5 @@ export function Yaml({ draft }) {
     ${draft.error && !draft.violations.length && html`<p class="wrong">${draft.error.message}</p>`}</section>`;
 }
 
-/** @param {{draft: any}} props */
 const Verdict = ({ draft }) => html`<span role="status">${draft.problem || draft.error
   ? html`<${Badge} kind="bad">not valid<//>` : draft.busy ? html`<${Badge}>checking…<//>` : html`<${Badge} kind="good">valid<//>`}</span>`;

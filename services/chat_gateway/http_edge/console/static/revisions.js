@@ -7,7 +7,6 @@ import { Badge, Confirm, Problem, Select, Table, Time } from './ui.js';
 /** @param {any} value */
 const shown = (value) => (value === undefined ? html`<span class="dim">not set</span>` : html`<pre tabindex="0"><code>${short(typeof value === 'string' ? value : pretty(value), 20_000)}</code></pre>`);
 
-/** @param {{id: string, from: number, to: number}} props */
 function Difference({ id, from, to }) {
   const { data, error } = useLoad((signal) => get(`/v1/agents/${id}/compare`, { from_revision: from, to_revision: to }, signal), [id, from, to]);
   if (error) return html`<${Problem} error=${error} />`;
@@ -16,7 +15,6 @@ function Difference({ id, from, to }) {
   return html`<${Table} label=${`Revision ${from} and ${to}`} head=${['Field', `Revision ${from}`, `Revision ${to}`]} rows=${data.differences.map((one) => html`<tr><td><code>${clean(one.path)}</code></td><td>${shown(one.from)}</td><td>${shown(one.to)}</td></tr>`)} />`;
 }
 
-/** @param {{agent: any, may: (scope: string) => boolean, onChange: (agent: any) => void}} props */
 export function Revisions({ agent, may, onChange }) {
   const { data, error } = useLoad((signal) => all(`/v1/agents/${agent.id}/revisions`, { page_size: 100 }, signal, 500), [agent.revision]);
   const [pair, setPair] = useState([Math.max(agent.revision - 1, 1), agent.revision]);

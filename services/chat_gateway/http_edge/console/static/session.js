@@ -16,7 +16,6 @@ function turnsOf(messages) {
   return [...turns.values()];
 }
 
-/** @param {{messages: any[], session: any, may: (scope: string) => boolean}} props */
 function Turn({ messages, session, may }) {
   const last = messages.at(-1);
   const results = new Map(messages.filter((one) => one.role === 'tool').map((one) => [one.tool_call_id, one.content]));
@@ -56,7 +55,6 @@ function Live({ session, onEnd }) {
     <${Reasoning} text=${turn.reasoning} open />${turn.calls.map((one) => html`<${ToolCall} key=${one.id} call=${one} />`)}<${Answer} text=${turn.text} busy /></article>`;
 }
 
-/** @param {{id: string, may: (scope: string) => boolean}} props */
 export function Session({ id, may }) {
   const path = `/v1/sessions/${encodeURIComponent(id)}`;
   const { data: session, error, reload } = useLoad((signal) => get(path, {}, signal), [id]);

@@ -6,7 +6,6 @@ import { Session } from './session.js';
 import { tokens } from './turn.js';
 import { Badge, Dialog, Empty, Problem, Table, Text, Time } from './ui.js';
 
-/** @param {{caller: any, given: string, may: (scope: string) => boolean, onClose: () => void, onErased: () => void}} props */
 function User({ caller, given, may, onClose, onErased }) {
   const [user, setUser] = useState(caller.user_id ?? given);
   const [receipt, setReceipt] = useState(/** @type {any} */ (null));
@@ -29,7 +28,6 @@ function User({ caller, given, may, onClose, onErased }) {
         ${may('sessions:admin') && html`<button class="danger" disabled=${!user} onClick=${() => (sure ? run(erase) : setSure(true))}>${sure ? 'Erase for good' : 'Erase…'}</button>`}</footer>`}<//>`;
 }
 
-/** @param {{where: any, caller: any, may: (scope: string) => boolean}} props */
 function List({ where, caller, may }) {
   const [agent, setAgent] = useState(where.query.get('agent') ?? '');
   const [user, setUser] = useState(where.query.get('user') ?? '');
@@ -59,7 +57,6 @@ function List({ where, caller, may }) {
     ${dialog && html`<${User} ...${{ caller, may }} given=${user} onClose=${() => setDialog(false)} onErased=${reload} />`}`;
 }
 
-/** @param {{where: any, caller: any, may: (scope: string) => boolean}} props */
 export default function Sessions({ where, caller, may }) {
   const id = where.parts[1];
   return id ? html`<${Session} key=${id} id=${id} may=${may} />` : html`<${List} ...${{ where, caller, may }} />`;

@@ -8,7 +8,6 @@ import { Badge, Confirm, Empty, Problem, Table, Time } from './ui.js';
 
 const TOOLS = '~tools';
 
-/** @param {{may: (scope: string) => boolean}} props */
 export function ToolServers({ may }) {
   const { data, error } = useLoad((signal) => all('/v1/tool_servers', { page_size: 200 }, signal), []);
   const action = may('tools:write') && html`<a class="button primary" href=${link('agents', TOOLS, '~new')}>New tool server</a>`;
@@ -19,7 +18,6 @@ export function ToolServers({ may }) {
     : html`<${Empty} title="No tool servers yet" action=${action}>A tool server is an MCP server or an HTTP service whose operations agents may call.<//>`)}`;
 }
 
-/** @param {{id: string}} props */
 function Test({ id }) {
   const [found, setFound] = useState((null));
   const [busy, setBusy] = useState(false);
@@ -34,7 +32,6 @@ function Test({ id }) {
       <p class="dim"><bdi dir="auto">${short(tool.description, 2000)}</bdi></p><pre tabindex="0"><code>${short(pretty(tool.parameters), 20_000)}</code></pre></details>`)}</section>`;
 }
 
-/** @param {{server: any, isNew: boolean, may: (scope: string) => boolean, onSaved: (server: any) => void}} props */
 function Editor({ server, isNew, may, onSaved }) {
   const [method, path] = isNew ? ['POST', '/v1/tool_servers'] : ['PUT', `/v1/tool_servers/${server.id}`];
   const [problem, setProblem] = useState((null));
@@ -45,7 +42,6 @@ function Editor({ server, isNew, may, onSaved }) {
     ${write && html`<div class="savebar card"><div><button class="primary" disabled=${!draft.ready} onClick=${save}>${isNew ? 'Create tool server' : 'Save'}</button></div></div>`}`;
 }
 
-/** @param {{id: string, may: (scope: string) => boolean}} props */
 export function ToolServer({ id, may }) {
   const isNew = id === '~new';
   const { data, error, reload } = useLoad((signal) => (isNew ? Promise.resolve({ id: 'tools', name: '', mcp: { url: 'https://' } }) : get(`/v1/tool_servers/${encodeURIComponent(id)}`, {}, signal)), [id]);

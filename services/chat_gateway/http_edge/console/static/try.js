@@ -18,12 +18,10 @@ const asUrl = (file) => new Promise((resolve, reject) => {
   reader.readAsDataURL(file);
 });
 
-/** @param {{pictures: string[], setPictures: (list: string[]) => void}} props */
 const Pictures = ({ pictures, setPictures }) => (pictures.length ? html`<div class="row">${pictures.map((url, i) => html`<span class="thumb">
   <img src=${url} alt=${`Picture ${i + 1}`} /><button class="quiet" aria-label=${`Remove picture ${i + 1}`}
     onClick=${() => setPictures(pictures.filter((_, n) => n !== i))}>✕</button></span>`)}</div>` : null);
 
-/** @param {{busy: boolean, onSend: (content: any) => void, onStop: () => void, onPrompt: (content: any) => void}} props */
 function Composer({ busy, onSend, onStop, onPrompt }) {
   const [text, setText] = useState('');
   const [pictures, setPictures] = useState(/** @type {string[]} */ ([]));
@@ -57,7 +55,6 @@ function Composer({ busy, onSend, onStop, onPrompt }) {
     : html`<button class="primary" disabled=${!(text.trim() || pictures.length)}>Send</button>`}</span></div></form>`;
 }
 
-/** @param {{label: string, agents: any[], target: any, onChange: (target: any) => void}} props */
 function Target({ label, agents, target, onChange }) {
   const known = agents.find((one) => one.id === target.agent);
   const revisions = Array.from({ length: Math.min(known?.revision ?? 0, 200) }, (_, i) => String(known.revision - i));
@@ -69,7 +66,6 @@ function Target({ label, agents, target, onChange }) {
       onInput=${(revision) => onChange({ ...target, revision })} /></fieldset>`;
 }
 
-/** @param {{where: any, caller: any, may: (scope: string) => boolean}} props */
 export default function Try({ where, caller, may }) {
   const { data: agents, error } = useLoad((signal) => (may('agents:read') ? all('/v1/agents', { page_size: 200 }, signal) : Promise.resolve([])), []);
   const asked = where.query;

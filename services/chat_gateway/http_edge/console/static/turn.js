@@ -15,14 +15,12 @@ export function Content({ content }) {
   });
 }
 
-/** @param {{text: string, open?: boolean}} props */
 export const Reasoning = ({ text, open = false }) => (text ? html`<details class="reasoning" open=${open}>
   <summary>Reasoning</summary><${Said} value=${text} /></details>` : null);
 
 /** @type {Record<string, string>} */
 const OUTCOMES = { ok: 'good', result: 'good', success: 'good' };
 
-/** @param {{call: any, result?: any}} props */
 export function ToolCall({ call, result }) {
   const state = call.outcome ?? (result === undefined ? '' : 'stored');
   return html`<details class="toolcall"><summary><code>${short(call.name, 80)}</code>
@@ -41,7 +39,6 @@ export function tokens(usage) {
   return `${usage.prompt_tokens} in${cached ? ` (${cached} cached)` : ''}, ${usage.completion_tokens} out`;
 }
 
-/** @param {{prompt: any, onClose: () => void}} props */
 export function Prompt({ prompt, onClose }) {
   return html`<${Dialog} title="Exact prompt" onClose=${onClose}>
     <p class="dim">${prompt.messages.length} messages of revision ${prompt.agent_revision}. ${prompt.omitted_message_count
@@ -63,5 +60,4 @@ export function Facts({ turn, onCode }) {
     ${open && html`<${Prompt} prompt=${turn.prompt} onClose=${() => setOpen(false)} />`}</div>`;
 }
 
-/** @param {{text: string, busy?: boolean}} props */
 export const Answer = ({ text, busy }) => html`<div class=${`answer${busy ? ' busy' : ''}`}><${Markdown} text=${text} /></div>`;

@@ -1,0 +1,70 @@
+"""All gateways of the installation, asked over HTTP for their figures with the credentials of whoever asks."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import aiohttp
+
+FIGURES_PATH = "/v1/figures"
+TIMEOUT_SECONDS = 3.0
+MAX_REPLICAS = 64
+MAX_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaAnswer:
+    """What one replica said: its figures as JSON, or the problem that kept them from being had."""
+
+    address: str
+    figures: bytes = b""
+    problem: str = ""
+
+
+class Replicas:
+    """Asks the gateways behind the operator's URLs; a name with several addresses is all of them."""
+
+    def __init__(self, urls: Sequence[str] = ()) -> None:
+        self._urls = urls
+
+    @property
+    def known(self) -> bool:
+        """Whether there are URLs: without, a gateway knows itself alone."""
+        return bool(self._urls)
+
+    async def figures(self, authorization: str | None) -> list[ReplicaAnswer]:
+        """Returns what each replica says within 3 s, at most 64 of them, in order of address."""
+        found = await asyncio.gather(*map(_addresses, self._urls))
+        addresses = sorted({address for some in found for address in some})[:MAX_REPLICAS]
+        headers = {} if authorization is None else {"Authorization": authorization}
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
+            return list(await asyncio.gather(*(_ask(session, address) for address in addresses)))
+
+
+async def _ask(session: aiohttp.ClientSession, address: str) -> ReplicaAnswer:
+    try:
+        async with session.get(f"{address}{FIGURES_PATH}", allow_redirects=False) as response:
+            if response.status != 200:
+                return ReplicaAnswer(address, problem=f"answers {response.status}")
+            body = await response.content.read(MAX_BYTES)
+            while len(body) < MAX_BYTES and (more := await response.content.read(MAX_BYTES)):
+                body += more
+            return ReplicaAnswer(address, body)
+    except (aiohttp.ClientError, TimeoutError):
+        return ReplicaAnswer(address, problem="does not answer")
+
+
+async def _addresses(url: str) -> list[str]:
+    parts = urlsplit(url)
+    if parts.scheme == "https":  # a certificate is for the name
+        return [f"https://{parts.netloc}"]
+    port = parts.port or 80
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return [f"http://{parts.netloc}"]
+    hosts = (str(entry[4][0]) for entry in found)
+    return [f"http://{f'[{host}]' if ':' in host else host}:{port}" for host in hosts]

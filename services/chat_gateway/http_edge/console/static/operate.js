@@ -1,0 +1,79 @@
+// @ts-check
+/** Operate: what the gateways do and did in the last hour; keys, projects, the audit log. */
+import { get } from './api.js';
+import { Audit } from './audit.js';
+import { Chart } from './chart.js';
+import { Keys, Projects } from './keys.js';
+import { ago, clean, html, link, short, useEvery, useLoad } from './lib.js';
+import { Badge, Problem, Table, Tabs } from './ui.js';
+
+const REFRESH_MS = 5000;
+const GOOD = { closed: 'good', half_open: 'warn', open: 'bad' };
+/** @type {[string, string, string][]} */
+const PARTS = [['Overview', '', 'operator'], ['Instances', 'instances', 'runtime:admin'], ['API keys', 'keys', 'keys:admin'], ['Projects', 'projects', 'operator'], ['Audit log', 'audit', 'audit:read']];
+
+/** Samples of all gateways by their ten seconds. @param {any[]} figures */
+function merged(figures) {
+  const [step] = figures.map((one) => one.interval_seconds);
+  /** @type {Map<number, any[]>} */
+  const slots = new Map();
+  for (const sample of figures.flatMap((one) => one.samples)) {
+    const at = Math.round(Date.parse(sample.time) / 1000 / step) * step;
+    slots.set(at, [...(slots.get(at) ?? []), sample]);
+  }
+  const times = [...slots.keys()].sort((a, b) => a - b);
+  const over = (reduce) => times.map((time) => reduce(slots.get(time)));
+  const sum = (name) => over((some) => some.reduce((n, one) => n + one[name], 0));
+  const worst = (name) => over((some) => some.reduce((n, one) => (one[name] == null ? n : Math.max(n ?? 0, one[name])), null));
+  const failed = over((some) => some.reduce((n, one) => n + Object.values(one.errors).reduce((a, b) => a + b, 0), 0) / step);
+  return { times, step, sum, worst, failed };
+}
+
+function Charts({ figures }) {
+  const { times, step, sum, worst, failed } = merged(figures);
+  if (times.length < 2) return html`<p class="notice">Charts begin once two samples are there: a gateway takes one every ${step ?? 10} s.</p>`;
+  return html`<div class="charts"><${Chart} title="Turns a second" times=${times} lines=${[{ label: 'turns', values: sum('turns').map((n) => n / step), tint: '--accent' }]} />
+    <${Chart} title="Failed turns a second" times=${times} lines=${[{ label: 'failed', values: failed, tint: '--bad' }]} />
+    <${Chart} title="Turn time" unit=" ms" times=${times} lines=${[{ label: 'median', values: worst('median_ms'), tint: '--accent' }, { label: 'p95', values: worst('slow_ms'), tint: '--warn' }]} />
+    <${Chart} title="First token" unit=" ms" times=${times} lines=${[{ label: 'median', values: worst('first_token_median_ms'), tint: '--accent' }, { label: 'p95', values: worst('first_token_slow_ms'), tint: '--warn' }]} />
+    <${Chart} title="Turns at once" times=${times} lines=${[{ label: 'running', values: sum('running'), tint: '--accent' }, { label: 'queued', values: sum('queued'), tint: '--warn' }]} />
+    <${Chart} title="Instances" times=${times} lines=${[{ label: 'instances', values: sum('instances'), tint: '--accent' }]} /></div>`;
+}
+
+function Replica({ replica }) {
+  const now = replica.figures;
+  const wrong = Object.entries(now?.parts ?? {}).filter(([, state]) => state !== 'ok');
+  return html`<tr><td><bdi>${short(replica.address, 80)}</bdi>${now && html`<div class="dim">up since ${ago(now.start_time)}</div>`}</td>
+    <td>${now ? html`<${Badge} kind=${now.ready ? 'good' : 'bad'}>${now.ready ? 'ready' : 'not ready'}<//>` : html`<${Badge} kind="bad">${clean(replica.problem)}<//>`}
+      ${wrong.map(([name, state]) => html`<div class="wrong">${clean(name)}: ${short(state, 200)}</div>`)}</td>
+    <td class="number">${now?.running ?? '–'}</td><td class="number">${now?.queued ?? '–'}</td><td class="number">${now?.instances ?? '–'}</td>
+    <td>${(now?.providers ?? []).map((one) => html`<${Badge} kind=${GOOD[one.circuit]}>${short(one.name, 30)}: ${one.circuit.replace('_', ' ')}<//> `)}</td></tr>`;
+}
+
+function Overview() {
+  const { data, error, reload } = useLoad((signal) => get('/v1/replicas', {}, signal), []);
+  useEvery(reload, REFRESH_MS);
+  if (error) return html`<${Problem} error=${error} />`;
+  if (!data) return null;
+  const figures = data.data.map((one) => one.figures).filter(Boolean);
+  const errors = new Map();
+  for (const [code, n] of figures.flatMap((one) => one.samples).flatMap((one) => Object.entries(one.errors))) errors.set(code, (errors.get(code) ?? 0) + n);
+  const ready = figures.filter((one) => one.ready).length;
+  return html`<p class=${`notice ${ready === data.data.length ? 'good' : 'bad'}`} role="status">${ready} of ${data.data.length} gateways ${data.data.length === 1 ? 'is' : 'are'} ready.</p>
+    <${Charts} figures=${figures} />
+    <section class="card"><h2>Gateways</h2><${Table} label="Gateways" head=${['Gateway', 'State', 'Running', 'Queued', 'Instances', 'Providers']} rows=${data.data.map((one) => html`<${Replica} key=${one.address} replica=${one} />`)} /></section>
+    <section class="card"><h2>Errors of the last hour</h2>${errors.size ? html`<${Table} label="Errors" head=${['Code', 'Turns']} rows=${[...errors].sort((a, b) => b[1] - a[1]).map(([code, n]) => html`<tr><td><code>${clean(code)}</code></td><td>${n}</td></tr>`)} />` : html`<p class="dim">None.</p>`}</section>`;
+}
+
+function Instances() {
+  const { data, error } = useLoad((signal) => get('/v1/instances', {}, signal), []);
+  return html`<${Problem} error=${error} /><div class="card"><p class="dim">Agents that this gateway has built. They are made when needed, and dropped at will.</p><${Table} label="Instances" head=${['Agent', 'Revision', 'Template', 'Turns', 'Built', 'Used']} rows=${(data?.data ?? []).map((one) => html`<tr>
+    <td><a href=${link('agents', one.agent_id)}>${one.agent_id}</a></td><td class="number">${one.agent_revision}</td><td>${one.template_id}</td><td class="number">${one.turn_count}</td><td>${ago(one.build_time)}</td><td>${ago(one.last_used_time)}</td></tr>`)} /></div>`;
+}
+
+export default function Operate({ where, caller, may }) {
+  const parts = PARTS.filter(([, , scope]) => may(scope));
+  const [name, path] = parts.find(([, one]) => one === (where.parts[1] ?? '')) ?? parts[0];
+  const shown = { '': Overview, instances: Instances, keys: Keys, projects: Projects, audit: Audit }[path];
+  return html`<div class="head"><h1>Operate</h1></div><${Tabs} label="Operate" current=${name} tabs=${parts.map(([title, one]) => [title, one ? link('operate', one) : '#/operate'])} /><${shown} caller=${caller} />`;
+}
