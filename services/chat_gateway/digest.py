@@ -53,6 +53,7 @@ def _later(request: TurnRequest) -> dict[str, Any]:
         ],
         "extra_of_tools": [tool.extra for tool in request.tools] if any(tool.extra for tool in request.tools) else (),
         "instructions": request.instructions,
+        "after_turn": request.after_turn,
         "messages": [
             (index, message.reasoning, message.provider_data, [call.provider_data for call in message.tool_calls])
             for index, message in enumerate(request.messages)

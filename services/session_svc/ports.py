@@ -169,6 +169,9 @@ class SessionStore(Protocol):
     async def turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> tuple[bytes, Session]:
         """Returns a serialized turn, and the session. Raises `SessionNotFound`, `StoredTurnNotFound`."""
 
+    async def number_of_turn(self, key: SessionKey, turn_id: str) -> tuple[int, Session]:
+        """Returns a turn's number, and the session. Raises `SessionNotFound`, `StoredTurnNotFound`."""
+
     async def delete_turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> Session:
         """Removes the last turn; returns the session as it is then.
 

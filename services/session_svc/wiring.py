@@ -23,6 +23,7 @@ from servicekit.metrics import serve_metrics
 from servicekit.server import GrpcServer, serving
 from servicekit.tls import Certificates, certificates
 from session_svc.audited_sessions import RECORDED, AuditedSessions
+from session_svc.branches import Branches
 from session_svc.clients.audit_log import AuditClient
 from session_svc.clients.config_feed import ConfigClient
 from session_svc.edge import session_servicer, turn_servicer
@@ -99,7 +100,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         audited = access.authenticator is not None
         served = AuditedSessions(stores.sessions, stores.agents, metrics, AuditClient(channel)) if audited else sessions
         journals = Journals(stores.journals, max_watches=max(settings.max_concurrent_rpcs // 2, 1))
-        servicer = TurnServicer(turns, journals, stores.parts)
+        servicer = TurnServicer(turns, Branches(turns, stores.sessions), journals, stores.parts)
         streams = make_streams(servicer)
         health = RedisHealth(stores.link, metrics, streams)
         await health.probe()

@@ -125,3 +125,35 @@ def test_a_stream_on_the_wire(parley_system: System, agent: str) -> None:
         "response.in_progress",
         "response.completed",
     ]
+
+
+def test_an_older_response_is_gone_on_from_in_a_conversation_of_its_own(
+    parley_system: System, client: openai.OpenAI, agent: str
+) -> None:
+    first = client.responses.create(model=agent, input="one")
+    second = client.responses.create(model=agent, input="two", previous_response_id=first.id)
+    assert second.conversation == first.conversation
+    other = client.responses.create(model=agent, input="three", previous_response_id=first.id)
+    assert other.conversation != first.conversation
+    assert [message["content"] for message in parley_system.model.prompts[-1]][1:] == ["one", "echo:2:one", "three"]
+    third = client.responses.create(model=agent, input="four", previous_response_id=other.id)
+    assert (third.conversation, third.output_text) == (other.conversation, "echo:6:four")
+    assert client.responses.retrieve(second.id).output_text == "echo:4:two"
+    elsewhere = str(parley_system.create_agent(f"agent-{uuid4().hex[:8]}")["id"])
+    by_other = client.responses.create(model=elsewhere, input="five", previous_response_id=second.id)
+    assert (by_other.output_text, by_other.conversation == second.conversation) == ("echo:6:five", False)
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.responses.create(model=agent, input="x", previous_response_id="resp_nothing.nowhere")
+    assert "resp_nothing.nowhere" in refused.value.message
+
+
+def test_a_branch_copies_no_more_than_the_window(parley_system: System, client: openai.OpenAI) -> None:
+    agent = str(parley_system.create_agent(f"agent-{uuid4().hex[:8]}", memory={"max_messages": 4})["id"])
+    made = client.responses.create(model=agent, input="0")
+    for number in range(1, 6):
+        before, made = made, client.responses.create(model=agent, input=str(number), previous_response_id=made.id)
+    branch = client.responses.create(model=agent, input="other", previous_response_id=before.id)
+    assert branch.conversation is not None
+    with parley_system.client() as admin:
+        stored = admin.get(f"/v1/sessions/{branch.conversation.id}/messages").json()["data"]
+    assert [message["content"] for message in stored if message["role"] == "user"] == ["3", "4", "other"]

@@ -117,6 +117,7 @@ class SessionClient:
             continues=bool(request.approvals) or continues(new_part(request)),
             parent_session_id=request.parent_session_id,
             within_chain=True,
+            after_turn_id=request.after_turn,
             may_cut=request.history is HistoryPolicy.REPLACE and is_transcript(request),
         )
 

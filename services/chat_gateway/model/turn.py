@@ -225,6 +225,8 @@ class TurnRequest:
     session_id: str = ""
     user_id: str = ""
     session_must_exist: bool = False
+    after_turn: str = ""
+    """The turn of the session that this one follows; where others follow it already, it begins a session of its own."""
     store: bool | None = None
     """Whether the turn is kept in a session, as far as the request says so."""
     stateless: bool = False

@@ -13,6 +13,7 @@ from callstream.server import CallStreams
 from parley.session.v1 import turn_service_pb2 as pb
 from servicekit.interceptors import Behavior
 from servicekit.server import as_called
+from session_svc.branches import Branches
 from session_svc.edge import journal_convert
 from session_svc.edge import turns_convert as convert
 from session_svc.edge.times import seconds, timestamp
@@ -35,8 +36,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TurnServicer:
     """Serves TurnService. BeginTurn and WatchTurn answer bytes, because what is stored is never parsed here."""
 
-    def __init__(self, turns: Turns, journals: Journals, parts: PartStore) -> None:
+    def __init__(self, turns: Turns, branches: Branches, journals: Journals, parts: PartStore) -> None:
         self._turns = turns
+        self._branches = branches
         self._journals = journals
         self._parts = parts
 
@@ -44,7 +46,7 @@ class TurnServicer:
         turn = convert.begin_turn(request)
         if turn.stateless:
             return convert.stateless_on_the_wire(await self._turns.begin_stateless(turn, context.time_remaining()))
-        return convert.begun_on_the_wire(await self._turns.begin(turn, context.time_remaining()))
+        return convert.begun_on_the_wire(await self._branches.begin(turn, context.time_remaining()))
 
     async def ReadParts(self, request: pb.ReadPartsRequest, context: Context) -> bytes:
         key, wanted = convert.read_parts(request)

@@ -83,6 +83,7 @@ def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
         parent_id=request.parent_session_id,
         may_cut=request.may_cut,
         within_chain=request.within_chain,
+        after_turn=request.after_turn_id,
     )
     rules.check_begin(turn)
     return turn

@@ -60,6 +60,10 @@ def check_begin(turn: BeginTurn) -> None:
         check_session_id(found, "session_id", turn.key.session_id)
     elif turn.must_exist:
         found.add("session_id", "must be set with session_must_exist")
+    if turn.after_turn:
+        check_turn_id(found, "after_turn_id", turn.after_turn)
+        if not turn.key.session_id:
+            found.add("session_id", "must be set with after_turn_id")
     if turn.parent_id:
         check_session_id(found, "parent_session_id", turn.parent_id)
         if turn.parent_id == turn.key.session_id:

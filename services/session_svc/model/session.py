@@ -138,6 +138,13 @@ class Fork:
     new_id: str
     up_to: int = 0
     user_id: str = ""
+    window_messages: int = 0
+    """Only the turns that a window of so many messages has; 0: all."""
+    continues: bool = False
+    """That window is of a turn that goes on with calls of the last one."""
+    agent_id: str = ""
+    """Whose the copy is; empty: the source's agent's."""
+    agent_uid: str = ""
 
 
 @value

@@ -64,6 +64,8 @@ class BeginTurn:
     """Its commit may remove turns: a full session lets it begin."""
     within_chain: bool = False
     """Its window may begin in the midst of a chain of tool calls, behind the turn that the chain began with."""
+    after_turn: str = ""
+    """The id of the turn that it follows; empty: the session's last one, whichever that is."""
 
 
 @value

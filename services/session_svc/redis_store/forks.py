@@ -11,6 +11,7 @@ from servicekit.errors import ServiceError
 from session_svc.model.errors import LeaseLost, SessionAlreadyExists, SessionBusy, SessionFull, SessionNotFound
 from session_svc.model.session import Fork, Session, SessionBounds, SessionKey
 from session_svc.model.turn import BeginTurn, Begun, KeptContent, Lease
+from session_svc.model.window import fit_window
 from session_svc.redis_client.link import RedisUnavailable
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies
@@ -18,7 +19,14 @@ from session_svc.redis_store.parts import RedisParts
 from session_svc.redis_store.script_replies import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import session_of
-from session_svc.redis_store.turn_codec import IsTurn, message_count_of, number_of, plain_element, stored_turn
+from session_svc.redis_store.turn_codec import (
+    IsTurn,
+    StoredTurn,
+    message_count_of,
+    number_of,
+    plain_element,
+    stored_turn,
+)
 from session_svc.redis_store.turns import RedisTurns
 
 TURNS_A_READ = 16
@@ -61,7 +69,9 @@ class Forks:
         """Copies the source up to a turn. Raises `SessionAlreadyExists`, `SessionBusy` while somebody makes it."""
         lease = await self._begin(fork, source)
         try:
-            return await self._copy(source, last, lease)
+            first = await self._first_of_window(fork, source, last) if fork.window_messages else source.first_turn
+            own = not fork.agent_uid or fork.agent_uid == source.agent_uid
+            return await self._copy(source, first, last, lease, pinned=source.pinned_revision if own else 0)
         except BaseException:
             await self._turns.abort(lease)
             raise
@@ -70,8 +80,8 @@ class Forks:
         key = SessionKey(fork.source.project, fork.new_id)
         begin = BeginTurn(
             key=key,
-            agent_id=source.agent_id,
-            agent_uid=source.agent_uid,
+            agent_id=fork.agent_id or source.agent_id,
+            agent_uid=fork.agent_uid or source.agent_uid,
             turn_id=f"fork-{secrets.token_hex(8)}",
             user_id=source.user_id,
             idle_ms=source.idle_ms,
@@ -100,8 +110,26 @@ class Forks:
             raise SessionAlreadyExists(fork.new_id)
         return outcome.lease
 
-    async def _copy(self, source: Session, last: int, lease: Lease) -> Session:
-        number = first = source.first_turn
+    async def _first_of_window(self, fork: Fork, source: Session, last: int) -> int:
+        """Returns the number of the first turn of the window that ends with a turn."""
+        found: list[StoredTurn] = []
+        while (high := last - len(found)) >= source.first_turn and (
+            fork.continues or sum(turn.message_count for turn in found) < fork.window_messages
+        ):
+            low = max(high - TURNS_A_READ + 1, source.first_turn)
+            elements = await self._reads.read_turns(source, low, high)
+            if not elements:
+                break
+            found += [stored_turn(element) for element in reversed(elements)]
+            if fork.continues and not all(turn.continues for turn in found):
+                break
+        window = fit_window(
+            found, fork.window_messages, self._limits.window_bytes, continues=fork.continues, within_chain=True
+        )
+        return window[0].number if window else last
+
+    async def _copy(self, source: Session, first: int, last: int, lease: Lease, *, pinned: int) -> Session:
+        number = first
         messages, copied = 0, False
         while True:
             elements = await self._reads.read_turns(source, number, min(number + TURNS_A_READ - 1, last))
@@ -125,7 +153,7 @@ class Forks:
                 last=last,
                 messages=messages,
                 revision=source.agent_revision,
-                pinned=source.pinned_revision,
+                pinned=pinned,
                 complete=int(complete),
             )
             copies = elements if self._compressing else map(plain_element, elements)

@@ -204,15 +204,22 @@ class RedisSessions:
 
     async def turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> tuple[bytes, Session]:
         session = await self.get(key, user_id)
+        turn = stored_turn(await self._element(session, turn_id)).turn(self._is_turn)
+        if session.part_bytes:
+            [turn] = await self._parts.filled(key, [turn])
+        return turn, session
+
+    async def number_of_turn(self, key: SessionKey, turn_id: str) -> tuple[int, Session]:
+        session = await self.get(key)
+        return number_of(await self._element(session, turn_id)), session
+
+    async def _element(self, session: Session, turn_id: str) -> bytes:
         wanted, high = id_sum(turn_id), session.last_turn
         while high >= session.first_turn:
             low = max(high - TURNS_A_READ + 1, session.first_turn)
             for element in reversed(await self.read_turns(session, low, high)):
                 if id_sum_of(element) == wanted:
-                    turn = stored_turn(element).turn(self._is_turn)
-                    if session.part_bytes:
-                        [turn] = await self._parts.filled(key, [turn])
-                    return turn, session
+                    return element
             high = low - 1
         raise StoredTurnNotFound(turn_id)
 

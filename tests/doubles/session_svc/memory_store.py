@@ -26,6 +26,7 @@ from session_svc.model.session import (
     Usage,
 )
 from session_svc.model.turn import BeginTurn, TurnPage, TurnQuery
+from session_svc.model.window import fit_window
 from tests.doubles.session_svc.memory_state import MemoryState, Stored
 
 
@@ -107,6 +108,13 @@ class MemorySessions:
                 return turn.turn, stored.session
         raise StoredTurnNotFound(turn_id)
 
+    async def number_of_turn(self, key: SessionKey, turn_id: str) -> tuple[int, Session]:
+        stored = self._found(key, "")
+        for turn, (_, one) in zip(reversed(stored.turns), reversed(stored.leases), strict=True):
+            if one == turn_id:
+                return turn.number, stored.session
+        raise StoredTurnNotFound(turn_id)
+
     async def delete_turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> Session:
         await self.turn(key, turn_id, user_id)
         stored, state = self._found(key, user_id), self._state
@@ -149,8 +157,8 @@ class MemorySessions:
         await self.create(
             NewSession(
                 key=key,
-                agent_id=source.agent_id,
-                agent_uid=source.agent_uid,
+                agent_id=fork.agent_id or source.agent_id,
+                agent_uid=fork.agent_uid or source.agent_uid,
                 user_id=source.user_id,
                 idle_ms=source.idle_ms,
                 lifetime_ms=source.lifetime_ms,
@@ -159,12 +167,17 @@ class MemorySessions:
             )
         )
         copy = state.sessions[key]
-        copy.turns = [turn for turn in stored.turns if turn.number <= last]
-        copy.leases = [(0, turn_id) for _, turn_id in stored.leases[: len(copy.turns)]]
+        copied = [place for place, turn in enumerate(stored.turns) if turn.number <= last]
+        if fork.window_messages:
+            newest = [stored.turns[place] for place in reversed(copied)]
+            window = fit_window(newest, fork.window_messages, 2**30, continues=fork.continues, within_chain=True)
+            copied = copied[-max(len(window), 1) :]
+        copy.turns = [stored.turns[place] for place in copied]
+        copy.leases = [(0, stored.leases[place][1]) for place in copied]
         copy.done = f"fork-{secrets.token_hex(8)}"
         return state.change(
             copy,
-            first_turn=source.first_turn,
+            first_turn=copy.turns[0].number if copy.turns else source.first_turn,
             last_turn=last,
             message_count=sum(turn.message_count for turn in copy.turns),
             agent_revision=source.agent_revision,

@@ -217,6 +217,7 @@ class BeginTurnRequest(_message.Message):
     PARENT_SESSION_ID_FIELD_NUMBER: _builtins.int
     MAY_CUT_FIELD_NUMBER: _builtins.int
     WITHIN_CHAIN_FIELD_NUMBER: _builtins.int
+    AFTER_TURN_ID_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     session_id: _builtins.str
@@ -264,6 +265,12 @@ class BeginTurnRequest(_message.Message):
     chain began with, which has its task, then stands before them, unless that is more than 256 turns back or over the
     bytes of a window; its number shows that turns in between are left out.
     """
+    after_turn_id: _builtins.str
+    """Optional. The turn that this one follows. Where it is not the last of the session, or the session is busy or another
+    agent's, the turn begins a session under an id that is made, with the turns of the window up to that one (and its
+    chain of tool calls, where the turn continues it): the cost does not grow with the history. TURN_NOT_FOUND where the
+    session has no such turn. A repeat without a request_id may leave a copy that nobody knows of, until its TTL runs out.
+    """
     @_builtins.property
     def idle_ttl(self) -> _duration_pb2.Duration:
         """Optional. The agent's idle TTL: 30 minutes when not set."""
@@ -303,10 +310,11 @@ class BeginTurnRequest(_message.Message):
         parent_session_id: _builtins.str = ...,
         may_cut: _builtins.bool = ...,
         within_chain: _builtins.bool = ...,
+        after_turn_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_ttl", b"idle_ttl", "max_lifetime", b"max_lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "continues", b"continues", "idle_ttl", b"idle_ttl", "limits", b"limits", "max_lifetime", b"max_lifetime", "may_cut", b"may_cut", "metadata", b"metadata", "parent_session_id", b"parent_session_id", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages", "within_chain", b"within_chain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_turn_id", b"after_turn_id", "agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "continues", b"continues", "idle_ttl", b"idle_ttl", "limits", b"limits", "max_lifetime", b"max_lifetime", "may_cut", b"may_cut", "metadata", b"metadata", "parent_session_id", b"parent_session_id", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages", "within_chain", b"within_chain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -38,7 +38,7 @@ class TurnServiceStub:
     Where the request id is known it takes no lease and returns the stored turn instead. Safe to retry with the same
     turn_id: the lease then is the one that the first try took.
     Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_AGENT_MISMATCH, AGENT_DELETED, SESSION_BUSY, TURN_QUEUE_FULL,
-    IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, MESSAGE_TOO_LARGE. A turn that is refused leaves
+    IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, TURN_NOT_FOUND, MESSAGE_TOO_LARGE. A turn that is refused leaves
     nothing behind, in no limit either.
     """
     ReadParts: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.ReadPartsRequest, _turn_service_pb2.ReadPartsResponse]
@@ -83,7 +83,7 @@ class TurnServiceAsyncStub(TurnServiceStub):
     Where the request id is known it takes no lease and returns the stored turn instead. Safe to retry with the same
     turn_id: the lease then is the one that the first try took.
     Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_AGENT_MISMATCH, AGENT_DELETED, SESSION_BUSY, TURN_QUEUE_FULL,
-    IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, MESSAGE_TOO_LARGE. A turn that is refused leaves
+    IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, TURN_NOT_FOUND, MESSAGE_TOO_LARGE. A turn that is refused leaves
     nothing behind, in no limit either.
     """
     ReadParts: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.ReadPartsRequest, _turn_service_pb2.ReadPartsResponse]  # type: ignore[assignment]
@@ -131,7 +131,7 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         Where the request id is known it takes no lease and returns the stored turn instead. Safe to retry with the same
         turn_id: the lease then is the one that the first try took.
         Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_AGENT_MISMATCH, AGENT_DELETED, SESSION_BUSY, TURN_QUEUE_FULL,
-        IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, MESSAGE_TOO_LARGE. A turn that is refused leaves
+        IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, TURN_NOT_FOUND, MESSAGE_TOO_LARGE. A turn that is refused leaves
         nothing behind, in no limit either.
         """
 

@@ -12,6 +12,11 @@ from chat_gateway.http_edge.turn_exchange import TurnExchange
 from chat_gateway.http_edge.wire.bodies import is_large
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.turn_headers import read_turn_headers
+from chat_gateway.model.errors import ResponseNotFound
+from contract.reasons import Reason
+from servicekit.errors import ServiceError
+
+_GONE = (Reason.SESSION_NOT_FOUND, Reason.TURN_NOT_FOUND)
 
 
 class Responses:
@@ -32,9 +37,13 @@ class Responses:
                 asked = await asyncio.to_thread(read_response_request, body, headers, caller, bounds, names)
             else:
                 asked = read_response_request(body, headers, caller, bounds, names)
-            if asked.streamed:
-                await exchange.stream(asked.turn, ResponseEvents(asked.echo))
-            else:
-                outcome = await exchange.run(asked.turn)
-                await exchange.respond(outcome, encode_response(whole_response(outcome, asked.echo)))
+            try:
+                if asked.streamed:
+                    await exchange.stream(asked.turn, ResponseEvents(asked.echo))
+                else:
+                    outcome = await exchange.run(asked.turn)
+                    await exchange.respond(outcome, encode_response(whole_response(outcome, asked.echo)))
+            except ServiceError as error:
+                previous = asked.echo.previous_response_id
+                raise ResponseNotFound(previous) if previous and error.reason in _GONE else error from None
         return exchange.status

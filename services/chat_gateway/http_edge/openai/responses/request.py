@@ -163,6 +163,7 @@ class _Reader:
             messages=messages,
             session_id=session_id,
             session_must_exist=previous is not None or session_id.startswith("conv_"),
+            after_turn=previous.turn_id if previous is not None else "",
             user_id=bound_user(self._caller, headers.user_id or opaque),
             store=asked.store,
             stateless=asked.store is False,

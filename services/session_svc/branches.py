@@ -1,0 +1,70 @@
+"""Beginning a turn behind another one: in its session where that is the last turn, and in a copy of it otherwise."""
+
+import contextlib
+from dataclasses import replace
+
+from contract.enums import BusyPolicy
+from session_svc.model.errors import SessionAgentMismatch, SessionAlreadyExists, SessionBusy, SessionNotFound
+from session_svc.model.session import Fork, SessionKey, new_session_id, session_id_of_request
+from session_svc.model.turn import BeginTurn, Begun, Replayed
+from session_svc.ports import SessionStore
+from session_svc.turns import Turns
+
+
+class Branches:
+    """Begins turns, as `Turns` does, also behind turns that others follow."""
+
+    def __init__(self, turns: Turns, sessions: SessionStore) -> None:
+        self._turns = turns
+        self._sessions = sessions
+
+    async def begin(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed:
+        """Begins the turn; one that names the turn before it is the next one of its session, or begins a session.
+
+        The session that it begins has the window's turns up to that one, so that it costs the same however long the
+        history is. It does so, too, where the session is busy, or another agent's. Raises as `Turns.begin`, and
+        `StoredTurnNotFound`.
+        """
+        if not turn.after_turn:
+            return await self._turns.begin(turn, time_left)
+        with contextlib.suppress(SessionBusy, SessionAgentMismatch):
+            outcome = await self._turns.begin(replace(turn, must_exist=True, busy=BusyPolicy.REJECT), time_left)
+            if isinstance(outcome, Replayed):
+                return outcome
+            try:
+                number, _ = await self._sessions.number_of_turn(turn.key, turn.after_turn)
+                if number == outcome.session.last_turn:
+                    return outcome
+            except BaseException:
+                await self._turns.abort(outcome.lease)
+                raise
+            await self._turns.abort(outcome.lease)
+        return await self._branch(turn, time_left)
+
+    async def _branch(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed:
+        number, source = await self._sessions.number_of_turn(turn.key, turn.after_turn)
+        if source.user_id != turn.user_id:
+            raise SessionNotFound(turn.key.session_id)
+        new_id = new_session_id()
+        if turn.request is not None:
+            of_request = f"{turn.request.request_id}\n{turn.key.session_id}\n{turn.after_turn}"
+            new_id = session_id_of_request(turn.key.project, turn.agent_uid, turn.user_id, of_request)
+        fork = Fork(
+            turn.key,
+            new_id,
+            number,
+            window_messages=max(turn.window_messages, 1),
+            continues=turn.continues,
+            agent_id=turn.agent_id,
+            agent_uid=turn.agent_uid,
+        )
+        try:
+            await self._sessions.fork(fork)
+            created = True
+        except SessionAlreadyExists:
+            if turn.request is None:
+                raise
+            created = False  # by an earlier try
+        key = SessionKey(turn.key.project, new_id)
+        begun = await self._turns.begin(replace(turn, key=key, must_exist=True, after_turn=""), time_left)
+        return replace(begun, created=created) if isinstance(begun, Begun) else begun
