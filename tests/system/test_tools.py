@@ -248,3 +248,36 @@ def test_a_server_that_dies_in_mid_call_is_a_result_and_the_next_turn_has_its_to
         assert time.monotonic() < deadline, "connected again"
         time.sleep(0.5)
     assert system.model.requests[-1]["messages"][-1]["content"] == "2"
+
+
+def test_an_agent_elsewhere_is_a_tool_by_a2a(system: System) -> None:
+    helper = str(system.create_agent(f"helper-{uuid4().hex[:8]}", name="Expert")["id"])
+    server = f"remote-{uuid4().hex[:8]}"
+    with system.client() as client:
+        body = {"id": server, "a2a": {"url": f"{system.http_url}/a2a/{helper}"}}
+        made = client.post("/v1/tool_servers", json=body)
+        assert made.status_code == 201, made.text
+        assert made.json()["a2a"]["url"].endswith(helper)
+        tested = client.post(f"/v1/tool_servers/{server}:test").json()
+        assert (tested["ok"], [tool["name"] for tool in tested["tools"]]) == (True, [server]), tested
+        assert "Expert" in tested["tools"][0]["description"]
+        listed_servers = client.get("/v1/tool_servers", params={"filter": "kind = a2a"}).json()["data"]
+        assert server in [one["id"] for one in listed_servers]
+        wrong = client.post("/v1/agents", json={"id": "wrong", "tools": [{"mcp": server}]})
+        assert wrong.status_code == 400
+    boss = str(system.create_agent(f"boss-{uuid4().hex[:8]}", tools=[{"a2a": server}])["id"])
+    session = f"s-{uuid4().hex}"
+    for number in (1, 2):
+        arguments = f'{{"message": "question {number}"}}'
+        system.model.script(
+            calls(("c1", server, arguments)), Behaviour(text=f"A kettle {number}."), Behaviour(text="It is a kettle.")
+        )
+        answer = chat(system, boss, "ask", session_id=session).json()
+        assert answer["choices"][0]["message"]["content"] == "It is a kettle."
+    results = [one["content"] for one in listed(system, session) if one["role"] == "tool"]
+    assert results == ["A kettle 1.", "A kettle 2."]
+    # Both questions were asked in one context, whose id is no secret of the session's.
+    asked = system.model.requests[-2]["messages"]
+    assert [one["content"] for one in asked if one["role"] == "user"] == ["question 1", "question 2"]
+    with system.client() as client:
+        assert client.delete(f"/v1/tool_servers/{server}").status_code == 400

@@ -20,7 +20,14 @@ tools = typer.Typer(help="Tool servers: where the tools of agents are.", no_args
 
 Id = Annotated[str, typer.Argument(metavar="NAME", help="The tool server's id.")]
 
-COLUMNS = {"id": "id", "name": "name", "mcp": "mcp.url", "http": "http.base_url", "revision": "revision"}
+COLUMNS = {
+    "id": "id",
+    "name": "name",
+    "mcp": "mcp.url",
+    "http": "http.base_url",
+    "a2a": "a2a.url",
+    "revision": "revision",
+}
 
 TESTED = {"tool": "name", "idempotent": "idempotent", "description": "description"}
 

@@ -91,8 +91,8 @@ class AgentFile:
 
     @property
     def kind(self) -> Kind:
-        """What it declares: what the field `kind` says, else a tool server where it has `mcp` or `http`."""
-        by_shape = Kind.TOOL_SERVER if {"mcp", "http"} & self.document.keys() else Kind.AGENT
+        """What it declares: what the field `kind` says, else a tool server where it has `mcp`, `http` or `a2a`."""
+        by_shape = Kind.TOOL_SERVER if {"mcp", "http", "a2a"} & self.document.keys() else Kind.AGENT
         return _KINDS.get(str(self.document.get("kind")), by_shape)
 
     @property

@@ -130,10 +130,10 @@ def _place(step: Step, places: Mapping[str, int]) -> tuple[bool, bool, int, str]
 
 
 def _speaks(file: AgentFile) -> str:
-    """Returns `mcp` or `http` for a tool server, `agent` for an agent."""
+    """Returns `mcp`, `http` or `a2a` for a tool server, `agent` for an agent."""
     if file.kind is Kind.AGENT:
         return "agent"
-    return "mcp" if "mcp" in file.document else "http"
+    return next((kind for kind in ("mcp", "a2a") if kind in file.document), "http")
 
 
 def carry_out(api: Api, step: Step, comment: str) -> Json:

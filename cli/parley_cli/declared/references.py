@@ -7,7 +7,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-_NAMED = re.compile(r"tools\[(\d+)\]\.(mcp|http|agent)(?:\.(?:tool_server|agent_id))?")
+_NAMED = re.compile(r"tools\[(\d+)\]\.(mcp|http|a2a|agent)(?:\.(?:tool_server|agent_id))?")
 _ABSENT = "there is no "
 _CIRCLE = "agents must not call each other in a circle"
 
@@ -20,7 +20,8 @@ def callees(body: Mapping[str, Any]) -> list[str]:
 def resolved(body: Mapping[str, Any], field: str, description: str, declared: Mapping[str, str]) -> int | None:
     """Returns the index of the tool whose violation the files themselves resolve; None for any other violation.
 
-    `declared` says of what kind (`mcp`, `http`, `agent`) things are that are declared, by kind's collection and id.
+    `declared` says of what kind (`mcp`, `http`, `a2a`, `agent`) things are that are declared, by kind's collection
+    and id.
     """
     match = _NAMED.fullmatch(field)
     tools = _tools(body)

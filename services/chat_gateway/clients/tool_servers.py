@@ -9,6 +9,7 @@ from google.protobuf.json_format import MessageToDict
 from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
 from chat_gateway.model.errors import ToolServerNotFound
 from chat_gateway.model.tool_servers import (
+    A2aAgent,
     BearerAuth,
     HeaderAuth,
     HttpCall,
@@ -106,9 +107,18 @@ def tool_server_from_proto(server: tool_server_pb2.ToolServer) -> ToolServer:
         id=server.id,
         uid=server.uid,
         revision=server.revision,
-        kind=_http(server.http) if server.HasField("http") else McpServer(server.mcp.url, dict(server.mcp.headers)),
+        kind=_kind(server),
         auth=_auth(server.auth),
     )
+
+
+def _kind(server: tool_server_pb2.ToolServer) -> McpServer | HttpService | A2aAgent:
+    match server.WhichOneof("kind"):
+        case "http":
+            return _http(server.http)
+        case "a2a":
+            return A2aAgent(server.a2a.url, dict(server.a2a.headers))
+    return McpServer(server.mcp.url, dict(server.mcp.headers))
 
 
 def _http(http: tool_server_pb2.HttpService) -> HttpService:

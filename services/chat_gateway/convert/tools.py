@@ -37,6 +37,8 @@ def _tool(tool: pb.AgentTool) -> AgentTool | None:
             return _server_tools(tool.mcp)
         case "http":
             return _server_tools(tool.http)
+        case "a2a":
+            return _server_tools(tool.a2a)
         case "agent":
             call = tool.agent
             return AgentCall(call.agent_id, call.name or call.agent_id, call.description, call.approval)

@@ -43,6 +43,14 @@ class HttpService:
 
 
 @value
+class A2aAgent:
+    """An agent elsewhere that speaks A2A, by the URL that its card is below. `headers` are no secrets."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@value
 class BearerAuth:
     """`Authorization: Bearer` and the secret of this name."""
 
@@ -83,7 +91,7 @@ class ToolServer:
     id: str
     uid: str
     revision: int
-    kind: McpServer | HttpService
+    kind: McpServer | HttpService | A2aAgent
     auth: ToolServerAuth | None = None
 
 

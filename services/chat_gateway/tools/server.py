@@ -18,11 +18,15 @@ class ServerUnavailable(Exception):
 
 @value
 class CallOptions:
-    """Of one call: `call_id` is the model's, `seconds` bound it, and `idempotent` allows it to be repeated."""
+    """Of one call: `call_id` is the model's, `seconds` bound it, and `idempotent` allows it to be repeated.
+
+    `session_id` is that of the turn, with its project; empty for a stateless one.
+    """
 
     call_id: str
     seconds: float
     idempotent: bool
+    session_id: str = ""
 
 
 class ServerClient(Protocol):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from chat_gateway.agents.toolbox import ToolCaller
 from chat_gateway.model.tool_servers import (
+    A2aAgent,
     BearerAuth,
     HeaderAuth,
     HttpService,
@@ -18,6 +19,7 @@ from chat_gateway.model.tool_servers import (
 from chat_gateway.model.tools import ServerTools
 from chat_gateway.operator_tool_servers import OperatorToolServer, SecretName
 from chat_gateway.ports import ToolServers
+from chat_gateway.tools.a2a.client import A2aAgentClient
 from chat_gateway.tools.clients import Clients, Key
 from chat_gateway.tools.credentials import Credentials, FixedCredentials
 from chat_gateway.tools.http_service import HttpServiceClient
@@ -149,6 +151,9 @@ class ServerClients:
                 return lambda: McpClient(f"{server.project}/{server.id}", streams, credentials, self._times)
             case HttpService():
                 return lambda: HttpServiceClient(kind, http, credentials)
+            case A2aAgent():
+                ttl = self._times.fresh
+                return lambda: A2aAgentClient(kind, server.id, http, credentials, card_ttl=ttl)
 
 
 def _digest(secrets: tuple[str, ...]) -> str:

@@ -124,7 +124,9 @@ class ServerToolbox:
         try:
             async with asyncio.timeout(seconds + _GRACE_SECONDS):
                 # Ids of calls are the model's, and may come again in another turn.
-                options = CallOptions(f"{self._caller.turn_id}/{call_id}", seconds, bound.tool.idempotent)
+                caller = self._caller
+                session = f"{caller.project}/{caller.session_id}" if caller.session_id else ""
+                options = CallOptions(f"{caller.turn_id}/{call_id}", seconds, bound.tool.idempotent, session)
                 return await bound.client.call(bound.own_name, given, options)
         except TimeoutError:
             return failed(f"the tool did not answer within {seconds:g} s", ToolOutcome.TIMEOUT)

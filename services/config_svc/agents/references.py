@@ -97,7 +97,7 @@ def _ways(callers: Mapping[str, Collection[str]], agent_id: str) -> dict[str, tu
 
 def _named(tools: Sequence[AgentTool], path: str) -> Iterator[_Named]:
     for index, tool in enumerate(tools[:MAX_TOOLS]):
-        for kind, server in (("mcp", tool.mcp), ("http", tool.http)):
+        for kind, server in (("mcp", tool.mcp), ("http", tool.http), ("a2a", tool.a2a)):
             if server is not None and server.tool_server:
                 yield _Named(f"{path}.tools[{index}].{kind}", kind, server.tool_server)
         if tool.agent is not None:

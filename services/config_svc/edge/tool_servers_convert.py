@@ -11,6 +11,7 @@ from config_svc.model.tool_server import (
     MAX_CALLS,
     MAX_SCHEMA_BYTES,
     NOT_WRITABLE,
+    A2aAgent,
     HttpCall,
     HttpService,
     McpServer,
@@ -22,7 +23,7 @@ from config_svc.model.tool_server_auth import MAX_SCOPES, BearerAuth, HeaderAuth
 from parley.config.v1 import tool_server_pb2 as pb
 from parley.config.v1 import tool_server_service_pb2 as service_pb
 
-_PARTS = ("mcp", "http")
+_PARTS = ("mcp", "http", "a2a")
 
 
 def spec_of(server: pb.ToolServer) -> ToolServerSpec:
@@ -33,6 +34,7 @@ def spec_of(server: pb.ToolServer) -> ToolServerSpec:
         http=_http_of(server.http) if server.HasField("http") else None,
         auth=_auth_of(server.auth),
         labels=dict(itertools.islice(server.labels.items(), MAX_LABELS + 1)),
+        a2a=A2aAgent(server.a2a.url, _headers(server.a2a.headers)) if server.HasField("a2a") else None,
     )
 
 
@@ -63,6 +65,8 @@ def to_proto(server: ToolServer) -> pb.ToolServer:
         message.mcp.CopyFrom(pb.McpServer(url=spec.mcp.url, headers=spec.mcp.headers))
     if spec.http is not None:
         message.http.CopyFrom(_http_to_proto(spec.http))
+    if spec.a2a is not None:
+        message.a2a.CopyFrom(pb.A2aAgent(url=spec.a2a.url, headers=spec.a2a.headers))
     _fill_auth(message, spec.auth)
     if server.uid:
         message.uid = server.uid

@@ -64,6 +64,8 @@ def _tool_of(tool: pb.AgentTool, path: str) -> AgentTool:
             return AgentTool(mcp=_server_of(tool.mcp))
         case "http":
             return AgentTool(http=_server_of(tool.http))
+        case "a2a":
+            return AgentTool(a2a=_server_of(tool.a2a))
         case "agent":
             call = tool.agent
             return AgentTool(agent=AgentCall(call.agent_id, call.name, call.description, call.approval))
@@ -103,6 +105,8 @@ def _to_proto(tool: AgentTool) -> pb.AgentTool:
         return pb.AgentTool(mcp=_server_to_proto(tool.mcp))
     if tool.http is not None:
         return pb.AgentTool(http=_server_to_proto(tool.http))
+    if tool.a2a is not None:
+        return pb.AgentTool(a2a=_server_to_proto(tool.a2a))
     if tool.agent is not None:
         call = tool.agent
         return pb.AgentTool(

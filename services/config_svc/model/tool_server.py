@@ -21,6 +21,9 @@ MAX_OPENAPI_BYTES = 1024 * KIB
 MAX_SCHEMA_BYTES = 64 * KIB
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
+KINDS = ("mcp", "http", "a2a")
+"""What a tool server may speak."""
+
 _PATH = re.compile(r"/[\x21-\x22\x24-\x3e\x40-\x7e]*")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -28,6 +31,19 @@ _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 @dataclass(frozen=True, slots=True)
 class McpServer:
     """A server that speaks MCP over streamable HTTP."""
+
+    url: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def check(self, found: Violations, path: str) -> None:
+        """Reports every broken rule under `path`."""
+        check_url(found, f"{path}.url", self.url)
+        check_headers(found, f"{path}.headers", self.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class A2aAgent:
+    """An agent elsewhere that speaks A2A."""
 
     url: str = ""
     headers: dict[str, str] = field(default_factory=dict)
@@ -111,11 +127,12 @@ class ToolServerSpec:
     http: HttpService | None = None
     auth: ToolServerAuth = NO_AUTH
     labels: dict[str, str] = field(default_factory=dict)
+    a2a: A2aAgent | None = None
 
     @property
     def kind(self) -> str:
-        """`mcp`, `http`, or empty where neither is set."""
-        return "mcp" if self.mcp is not None else "http" if self.http is not None else ""
+        """`mcp`, `http` or `a2a`; empty where none is set."""
+        return next((name for name in KINDS if getattr(self, name) is not None), "")
 
     @property
     def weight(self) -> int:
@@ -126,11 +143,13 @@ class ToolServerSpec:
     def check(self, found: Violations, path: str) -> None:
         """Reports every broken rule under `path`; what an OpenAPI document says is checked by the use case."""
         rules.check_text(found, f"{path}.display_name", self.display_name, maximum=200)
-        if (self.mcp is None) == (self.http is None):
-            found.add(f"{path}.mcp", "exactly one of mcp and http is required")
-        for server in (self.mcp, self.http):
+        servers = [one for one in (self.mcp, self.http, self.a2a) if one is not None]
+        if len(servers) != 1:
+            found.add(f"{path}.mcp", "exactly one of mcp, http and a2a is required")
+        for name in KINDS:
+            server: McpServer | HttpService | A2aAgent | None = getattr(self, name)
             if server is not None:
-                server.check(found, f"{path}.{self.kind}")
+                server.check(found, f"{path}.{name}")
                 self._check_auth_header(found, path, server.headers)
         self.auth.check(found, f"{path}.auth")
         rules.check_labels(found, f"{path}.labels", self.labels)
@@ -221,7 +240,7 @@ def differences(old: ToolServerSpec, new: ToolServerSpec) -> tuple[str, ...]:
     return tuple(changed)
 
 
-_PARTS: dict[str, type[Any]] = {"mcp": McpServer, "http": HttpService, "auth": ToolServerAuth}
+_PARTS: dict[str, type[Any]] = {"mcp": McpServer, "http": HttpService, "a2a": A2aAgent, "auth": ToolServerAuth}
 
 
 @dataclass(frozen=True, slots=True)

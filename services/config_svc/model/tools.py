@@ -110,6 +110,7 @@ class AgentTool:
     http: ServerTools | None = None
     agent: AgentCall | None = None
     client: ClientTool | None = None
+    a2a: ServerTools | None = None
 
     @property
     def kinds(self) -> list[tuple[str, ServerTools | AgentCall | ClientTool]]:
@@ -127,7 +128,7 @@ class AgentTool:
         """Reports every broken rule under `path`."""
         kinds = self.kinds
         if len(kinds) != 1:
-            found.add(path, "exactly one of mcp, http, agent and client is required")
+            found.add(path, "exactly one of mcp, http, agent, client and a2a is required")
         for kind, tool in kinds:
             tool.check(found, f"{path}.{kind}")
 
@@ -178,7 +179,7 @@ def check_tools(found: Violations, path: str, tools: Sequence[AgentTool], policy
     if tools_bytes(tools) > MAX_TOOLS_BYTES:
         found.add(path, f"must have at most {MAX_TOOLS_BYTES} bytes as JSON")
     policy.check(found, policy_path)
-    served = any(tool.mcp is not None or tool.http is not None for tool in tools)
+    served = any(isinstance(one, ServerTools) for tool in tools for _, one in tool.kinds)
     if policy.tool_choice and policy.tool_choice not in (*TOOL_CHOICES, *names) and not served:
         found.add(
             f"{policy_path}.tool_choice", f"must be one of {', '.join(TOOL_CHOICES)}, or the name of one of the tools"

@@ -28,7 +28,7 @@ from config_svc.model.errors import ToolServerAlreadyExists, ToolServerNotFound
 from config_svc.model.filter import LABEL, TIME_FIELDS
 from config_svc.model.json_form import decoded, encoded
 from config_svc.model.query import After, ToolServerQuery
-from config_svc.model.tool_server import ToolServer, ToolServerRevision, ToolServerSpec
+from config_svc.model.tool_server import KINDS, ToolServer, ToolServerRevision, ToolServerSpec
 from config_svc.ports.claim import Claim
 from config_svc.postgres.claims import take_claim
 from config_svc.postgres.statements import AnyRow, condition, page
@@ -55,11 +55,10 @@ class PostgresToolServerTransaction:
 
     async def tool_server_kinds(self, project: str, ids: Collection[str]) -> Mapping[str, str]:
         table = tool_servers.c
-        is_mcp = table.spec.has_key("mcp").label("is_mcp")
         rows = await self._connection.execute(
-            select(table.id, is_mcp).where(table.project == project, table.id.in_(sorted(ids)))
+            select(table.id, _KIND.label("kind")).where(table.project == project, table.id.in_(sorted(ids)))
         )
-        return {row.id: "mcp" if row.is_mcp else "http" for row in rows}
+        return {row.id: row.kind for row in rows}
 
     async def insert_tool_server(self, server: ToolServer) -> None:
         try:
@@ -105,7 +104,7 @@ class PostgresToolServerTransaction:
     async def agents_naming(self, project: str, tool_server_id: str, limit: int) -> tuple[Sequence[str], int]:
         agents = agent_configs.c
         tools = agents.spec["tools"]
-        naming = or_(*(tools.contains([{kind: {"tool_server": tool_server_id}}]) for kind in ("mcp", "http")))
+        naming = or_(*(tools.contains([{kind: {"tool_server": tool_server_id}}]) for kind in KINDS))
         count = func.count().over().label("agent_count")
         rows = (
             await self._connection.execute(
@@ -159,6 +158,9 @@ class PostgresToolServers(ABC):
         return [_revision_of(row) for row in await self._rows(statement)]
 
 
+_KIND = case(*((tool_servers.c.spec.has_key(kind), kind) for kind in KINDS), else_="")
+
+
 def _one(project: str, tool_server_id: str) -> Select[Any]:
     return select(tool_servers).where(tool_servers.c.project == project, tool_servers.c.id == tool_server_id)
 
@@ -168,7 +170,7 @@ def _filtered(field: str) -> ColumnElement[Any]:
         return tool_servers.c[field]
     if field.startswith(LABEL):
         return collate(tool_servers.c.spec["labels"][field.removeprefix(LABEL)].astext, "C")
-    return collate(case((tool_servers.c.spec.has_key("mcp"), "mcp"), else_="http"), "C")
+    return collate(_KIND, "C")
 
 
 def _columns(server: ToolServer) -> dict[str, Any]:

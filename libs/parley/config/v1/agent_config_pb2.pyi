@@ -258,6 +258,7 @@ class AgentTool(_message.Message):
     HTTP_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    A2A_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def mcp(self) -> Global___ServerTools:
         """Tools of a server that speaks MCP."""
@@ -274,6 +275,10 @@ class AgentTool(_message.Message):
     def client(self) -> Global___ClientTool:
         """A function that the caller runs: the turn ends with the call, and the next one brings its result."""
 
+    @_builtins.property
+    def a2a(self) -> Global___ServerTools:
+        """An agent elsewhere, which is described by a tool server that speaks A2A."""
+
     def __init__(
         self,
         *,
@@ -281,12 +286,13 @@ class AgentTool(_message.Message):
         http: Global___ServerTools | None = ...,
         agent: Global___AgentCall | None = ...,
         client: Global___ClientTool | None = ...,
+        a2a: Global___ServerTools | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "client", b"client", "http", b"http", "kind", b"kind", "mcp", b"mcp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["a2a", b"a2a", "agent", b"agent", "client", b"client", "http", b"http", "kind", b"kind", "mcp", b"mcp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "client", b"client", "http", b"http", "kind", b"kind", "mcp", b"mcp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["a2a", b"a2a", "agent", b"agent", "client", b"client", "http", b"http", "kind", b"kind", "mcp", b"mcp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["mcp", "http", "agent", "client"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["mcp", "http", "agent", "client", "a2a"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"parley/config/v1/tool_server.proto\x12\x10parley.config.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x03\n\nToolServer\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12*\n\x03mcp\x18\x05 \x01(\x0b\x32\x1b.parley.config.v1.McpServerH\x00\x12-\n\x04http\x18\x06 \x01(\x0b\x32\x1d.parley.config.v1.HttpServiceH\x00\x12.\n\x04\x61uth\x18\x07 \x01(\x0b\x32 .parley.config.v1.ToolServerAuth\x12\x38\n\x06labels\x18\x08 \x03(\x0b\x32(.parley.config.v1.ToolServer.LabelsEntry\x12\x10\n\x08revision\x18\t \x01(\x03\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x06\n\x04kind\"\x83\x01\n\tMcpServer\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x39\n\x07headers\x18\x02 \x03(\x0b\x32(.parley.config.v1.McpServer.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc8\x01\n\x0bHttpService\x12\x10\n\x08\x62\x61se_url\x18\x01 \x01(\t\x12;\n\x07headers\x18\x02 \x03(\x0b\x32*.parley.config.v1.HttpService.HeadersEntry\x12\x0f\n\x07openapi\x18\x03 \x01(\t\x12)\n\x05\x63\x61lls\x18\x04 \x03(\x0b\x32\x1a.parley.config.v1.HttpCall\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8c\x01\n\x08HttpCall\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\x12+\n\nparameters\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nidempotent\x18\x06 \x01(\x08\"\xb5\x01\n\x0eToolServerAuth\x12.\n\x06\x62\x65\x61rer\x18\x01 \x01(\x0b\x32\x1c.parley.config.v1.BearerAuthH\x00\x12.\n\x06header\x18\x02 \x01(\x0b\x32\x1c.parley.config.v1.HeaderAuthH\x00\x12\x39\n\x05oauth\x18\x03 \x01(\x0b\x32(.parley.config.v1.OauthClientCredentialsH\x00\x42\x08\n\x06scheme\"\x1c\n\nBearerAuth\x12\x0e\n\x06secret\x18\x01 \x01(\t\"*\n\nHeaderAuth\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\t\"w\n\x16OauthClientCredentials\x12\x11\n\ttoken_url\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x15\n\rclient_secret\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x10\n\x08resource\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"parley/config/v1/tool_server.proto\x12\x10parley.config.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x03\n\nToolServer\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12*\n\x03mcp\x18\x05 \x01(\x0b\x32\x1b.parley.config.v1.McpServerH\x00\x12-\n\x04http\x18\x06 \x01(\x0b\x32\x1d.parley.config.v1.HttpServiceH\x00\x12)\n\x03\x61\x32\x61\x18\r \x01(\x0b\x32\x1a.parley.config.v1.A2aAgentH\x00\x12.\n\x04\x61uth\x18\x07 \x01(\x0b\x32 .parley.config.v1.ToolServerAuth\x12\x38\n\x06labels\x18\x08 \x03(\x0b\x32(.parley.config.v1.ToolServer.LabelsEntry\x12\x10\n\x08revision\x18\t \x01(\x03\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x06\n\x04kind\"\x83\x01\n\tMcpServer\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x39\n\x07headers\x18\x02 \x03(\x0b\x32(.parley.config.v1.McpServer.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x81\x01\n\x08\x41\x32\x61\x41gent\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x38\n\x07headers\x18\x02 \x03(\x0b\x32\'.parley.config.v1.A2aAgent.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc8\x01\n\x0bHttpService\x12\x10\n\x08\x62\x61se_url\x18\x01 \x01(\t\x12;\n\x07headers\x18\x02 \x03(\x0b\x32*.parley.config.v1.HttpService.HeadersEntry\x12\x0f\n\x07openapi\x18\x03 \x01(\t\x12)\n\x05\x63\x61lls\x18\x04 \x03(\x0b\x32\x1a.parley.config.v1.HttpCall\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8c\x01\n\x08HttpCall\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\x12+\n\nparameters\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nidempotent\x18\x06 \x01(\x08\"\xb5\x01\n\x0eToolServerAuth\x12.\n\x06\x62\x65\x61rer\x18\x01 \x01(\x0b\x32\x1c.parley.config.v1.BearerAuthH\x00\x12.\n\x06header\x18\x02 \x01(\x0b\x32\x1c.parley.config.v1.HeaderAuthH\x00\x12\x39\n\x05oauth\x18\x03 \x01(\x0b\x32(.parley.config.v1.OauthClientCredentialsH\x00\x42\x08\n\x06scheme\"\x1c\n\nBearerAuth\x12\x0e\n\x06secret\x18\x01 \x01(\t\"*\n\nHeaderAuth\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\t\"w\n\x16OauthClientCredentials\x12\x11\n\ttoken_url\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x15\n\rclient_secret\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x10\n\x08resource\x18\x05 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,28 +37,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOLSERVER_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_MCPSERVER_HEADERSENTRY']._loaded_options = None
   _globals['_MCPSERVER_HEADERSENTRY']._serialized_options = b'8\001'
+  _globals['_A2AAGENT_HEADERSENTRY']._loaded_options = None
+  _globals['_A2AAGENT_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_HTTPSERVICE_HEADERSENTRY']._loaded_options = None
   _globals['_HTTPSERVICE_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_TOOLSERVER']._serialized_start=120
-  _globals['_TOOLSERVER']._serialized_end=578
-  _globals['_TOOLSERVER_LABELSENTRY']._serialized_start=525
-  _globals['_TOOLSERVER_LABELSENTRY']._serialized_end=570
-  _globals['_MCPSERVER']._serialized_start=581
-  _globals['_MCPSERVER']._serialized_end=712
-  _globals['_MCPSERVER_HEADERSENTRY']._serialized_start=666
-  _globals['_MCPSERVER_HEADERSENTRY']._serialized_end=712
-  _globals['_HTTPSERVICE']._serialized_start=715
-  _globals['_HTTPSERVICE']._serialized_end=915
-  _globals['_HTTPSERVICE_HEADERSENTRY']._serialized_start=666
-  _globals['_HTTPSERVICE_HEADERSENTRY']._serialized_end=712
-  _globals['_HTTPCALL']._serialized_start=918
-  _globals['_HTTPCALL']._serialized_end=1058
-  _globals['_TOOLSERVERAUTH']._serialized_start=1061
-  _globals['_TOOLSERVERAUTH']._serialized_end=1242
-  _globals['_BEARERAUTH']._serialized_start=1244
-  _globals['_BEARERAUTH']._serialized_end=1272
-  _globals['_HEADERAUTH']._serialized_start=1274
-  _globals['_HEADERAUTH']._serialized_end=1316
-  _globals['_OAUTHCLIENTCREDENTIALS']._serialized_start=1318
-  _globals['_OAUTHCLIENTCREDENTIALS']._serialized_end=1437
+  _globals['_TOOLSERVER']._serialized_end=621
+  _globals['_TOOLSERVER_LABELSENTRY']._serialized_start=568
+  _globals['_TOOLSERVER_LABELSENTRY']._serialized_end=613
+  _globals['_MCPSERVER']._serialized_start=624
+  _globals['_MCPSERVER']._serialized_end=755
+  _globals['_MCPSERVER_HEADERSENTRY']._serialized_start=709
+  _globals['_MCPSERVER_HEADERSENTRY']._serialized_end=755
+  _globals['_A2AAGENT']._serialized_start=758
+  _globals['_A2AAGENT']._serialized_end=887
+  _globals['_A2AAGENT_HEADERSENTRY']._serialized_start=709
+  _globals['_A2AAGENT_HEADERSENTRY']._serialized_end=755
+  _globals['_HTTPSERVICE']._serialized_start=890
+  _globals['_HTTPSERVICE']._serialized_end=1090
+  _globals['_HTTPSERVICE_HEADERSENTRY']._serialized_start=709
+  _globals['_HTTPSERVICE_HEADERSENTRY']._serialized_end=755
+  _globals['_HTTPCALL']._serialized_start=1093
+  _globals['_HTTPCALL']._serialized_end=1233
+  _globals['_TOOLSERVERAUTH']._serialized_start=1236
+  _globals['_TOOLSERVERAUTH']._serialized_end=1417
+  _globals['_BEARERAUTH']._serialized_start=1419
+  _globals['_BEARERAUTH']._serialized_end=1447
+  _globals['_HEADERAUTH']._serialized_start=1449
+  _globals['_HEADERAUTH']._serialized_end=1491
+  _globals['_OAUTHCLIENTCREDENTIALS']._serialized_start=1493
+  _globals['_OAUTHCLIENTCREDENTIALS']._serialized_end=1612
 # @@protoc_insertion_point(module_scope)

@@ -22,8 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ToolServer(_message.Message):
-    """Where tools are and how to reach them: a server that speaks MCP, or a service over HTTP. Agent configs name it, and
-    gateways connect to it when a turn needs it.
+    """Where tools are and how to reach them: a server that speaks MCP, a service over HTTP, or an agent that speaks A2A.
+    Agent configs name it, and gateways connect to it when a turn needs it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -54,6 +54,7 @@ class ToolServer(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     MCP_FIELD_NUMBER: _builtins.int
     HTTP_FIELD_NUMBER: _builtins.int
+    A2A_FIELD_NUMBER: _builtins.int
     AUTH_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
@@ -81,6 +82,10 @@ class ToolServer(_message.Message):
         """HTTP calls, described by OpenAPI or one by one."""
 
     @_builtins.property
+    def a2a(self) -> Global___A2aAgent:
+        """An agent elsewhere that speaks A2A."""
+
+    @_builtins.property
     def auth(self) -> Global___ToolServerAuth:
         """Optional. How the gateway authenticates; by secrets' names, never by their values."""
 
@@ -105,6 +110,7 @@ class ToolServer(_message.Message):
         display_name: _builtins.str = ...,
         mcp: Global___McpServer | None = ...,
         http: Global___HttpService | None = ...,
+        a2a: Global___A2aAgent | None = ...,
         auth: Global___ToolServerAuth | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         revision: _builtins.int = ...,
@@ -112,11 +118,11 @@ class ToolServer(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "create_time", b"create_time", "http", b"http", "kind", b"kind", "mcp", b"mcp", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["a2a", b"a2a", "auth", b"auth", "create_time", b"create_time", "http", b"http", "kind", b"kind", "mcp", b"mcp", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "http", b"http", "id", b"id", "kind", b"kind", "labels", b"labels", "mcp", b"mcp", "project", b"project", "revision", b"revision", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["a2a", b"a2a", "auth", b"auth", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "http", b"http", "id", b"id", "kind", b"kind", "labels", b"labels", "mcp", b"mcp", "project", b"project", "revision", b"revision", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["mcp", "http"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["mcp", "http", "a2a"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -171,6 +177,56 @@ class McpServer(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___McpServer: _TypeAlias = McpServer  # noqa: Y015
+
+@_typing.final
+class A2aAgent(_message.Message):
+    """An agent elsewhere that speaks A2A 1.0: one tool, under the tool server's id, which sends it a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    URL_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Required. What `/.well-known/agent-card.json` is resolved against, as McpServer.url. The card's address of JSON-RPC
+    or REST has the same scheme, host and port.
+    """
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Optional. As McpServer.headers."""
+
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___A2aAgent: _TypeAlias = A2aAgent  # noqa: Y015
 
 @_typing.final
 class HttpService(_message.Message):

@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from chat_gateway.agents.toolbox import ToolCaller
-from chat_gateway.model.tool_servers import HttpService, McpServer, ToolServerAuth
+from chat_gateway.model.tool_servers import A2aAgent, HttpService, McpServer, ToolServerAuth
 from chat_gateway.model.tools import DEFAULT_TOOL_POLICY, ListedTools, ServerTools, ToolPolicy, ToolResult
 from chat_gateway.tools.opening import ToolsConfig, open_toolboxes
 from chat_gateway.tools.toolbox import ServerToolbox, ServerToolboxes
@@ -55,7 +55,9 @@ class Room:
         async with self.box(ServerTools(server, **named), policy=policy, caller=caller) as box:
             return await box.call(tool, arguments, call_id="call-1")
 
-    def put(self, server: str, kind: McpServer | HttpService | str, auth: ToolServerAuth | None = None) -> None:
+    def put(
+        self, server: str, kind: McpServer | HttpService | A2aAgent | str, auth: ToolServerAuth | None = None
+    ) -> None:
         """Stores a tool server; a text is the URL of an MCP server."""
         self.servers.put(server, McpServer(kind) if isinstance(kind, str) else kind, auth)
 

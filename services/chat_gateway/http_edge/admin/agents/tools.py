@@ -53,12 +53,13 @@ class ClientToolJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, o
 
 
 class ToolJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the model may call: exactly one of the four. A text in place of the first two is a tool server's id."""
+    """What the model may call: exactly one. A text in place of the tools of a server is the tool server's id."""
 
     mcp: ServerToolsJson | str | UnsetType | None = UNSET
     http: ServerToolsJson | str | UnsetType | None = UNSET
     agent: AgentCallJson | UnsetType | None = UNSET
     client: ClientToolJson | UnsetType | None = UNSET
+    a2a: ServerToolsJson | str | UnsetType | None = UNSET
 
 
 class ToolPolicyJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -79,7 +80,7 @@ def to_tools(tools: list[ToolJson]) -> list[pb.AgentTool]:
         path = f"tools[{index}]"
         given = [name for name in tool.__struct_fields__ if getattr(tool, name) not in (None, UNSET)]
         if len(given) > 1:
-            raise InvalidArgument([Violation(path, "exactly one of mcp, http, agent and client is required")])
+            raise InvalidArgument([Violation(path, "exactly one of mcp, http, agent, client and a2a is required")])
         found.append(_to_tool(tool, f"{path}.client.parameters"))
     return found
 
@@ -91,6 +92,8 @@ def tool_json(tool: pb.AgentTool) -> ToolJson:
             return ToolJson(mcp=_server_json(tool.mcp))
         case "http":
             return ToolJson(http=_server_json(tool.http))
+        case "a2a":
+            return ToolJson(a2a=_server_json(tool.a2a))
         case "agent":
             call = tool.agent
             approval: Literal["always", "never"] = "always" if call.approval else "never"
@@ -135,6 +138,8 @@ def _to_tool(tool: ToolJson, parameters_path: str) -> pb.AgentTool:
         return pb.AgentTool(mcp=_to_server(tool.mcp))
     if tool.http not in (None, UNSET):
         return pb.AgentTool(http=_to_server(tool.http))
+    if tool.a2a not in (None, UNSET):
+        return pb.AgentTool(a2a=_to_server(tool.a2a))
     message = pb.AgentTool()
     if tool.agent:
         call = tool.agent

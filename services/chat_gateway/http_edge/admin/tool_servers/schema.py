@@ -25,6 +25,13 @@ class McpServerJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, om
     headers: dict[str, str] = {}
 
 
+class A2aAgentJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An agent elsewhere that speaks A2A, by where its card is below. `headers` are no secrets."""
+
+    url: str = ""
+    headers: dict[str, str] = {}
+
+
 class HttpCallJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One HTTP call that is a tool; `{name}` in `path` is filled from the arguments, which `parameters` describes."""
 
@@ -80,7 +87,7 @@ class ToolServerAuthJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ToolServerJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A tool server: exactly one of `mcp` and `http`.
+    """A tool server: exactly one of `mcp`, `http` and `a2a`.
 
     The fields from `object` on are output only and ignored in requests (AIP-203).
     """
@@ -89,6 +96,7 @@ class ToolServerJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     name: str | None = ""
     mcp: McpServerJson | UnsetType | None = UNSET
     http: HttpServiceJson | UnsetType | None = UNSET
+    a2a: A2aAgentJson | UnsetType | None = UNSET
     auth: ToolServerAuthJson | UnsetType | None = UNSET
     labels: dict[str, str] | None = {}
     etag: str | None = ""
@@ -135,6 +143,7 @@ PATHS: Mapping[str, str] = {
     "name": "display_name",
     "mcp": "mcp",
     "http": "http",
+    "a2a": "a2a",
     "auth": "auth",
     "labels": "labels",
 }
@@ -146,12 +155,14 @@ def to_tool_server(server: ToolServerJson) -> pb.ToolServer:
     message = pb.ToolServer(
         id=server.id, display_name=server.name or "", labels=server.labels or {}, etag=server.etag or ""
     )
-    if server.mcp and server.http:
-        raise InvalidArgument([Violation("mcp", "exactly one of mcp and http is required")])
+    if sum(map(bool, (server.mcp, server.http, server.a2a))) > 1:
+        raise InvalidArgument([Violation("mcp", "exactly one of mcp, http and a2a is required")])
     if server.mcp:
         message.mcp.CopyFrom(pb.McpServer(url=server.mcp.url, headers=server.mcp.headers))
     if server.http:
         message.http.CopyFrom(_to_http(server.http))
+    if server.a2a:
+        message.a2a.CopyFrom(pb.A2aAgent(url=server.a2a.url, headers=server.a2a.headers))
     if server.auth:
         message.auth.CopyFrom(_to_auth(server.auth))
     return message
@@ -171,6 +182,8 @@ def tool_server_json(message: pb.ToolServer) -> ToolServerJson:
         server.mcp = McpServerJson(url=message.mcp.url, headers=dict(message.mcp.headers))
     if message.HasField("http"):
         server.http = _http_json(message.http)
+    if message.HasField("a2a"):
+        server.a2a = A2aAgentJson(url=message.a2a.url, headers=dict(message.a2a.headers))
     if message.auth.WhichOneof("scheme") is not None:
         server.auth = _auth_json(message.auth)
     if message.HasField("create_time"):

@@ -1,0 +1,1 @@
+"""Tool servers that are agents elsewhere, by A2A."""
