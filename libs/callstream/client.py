@@ -92,7 +92,9 @@ class CallStreamClient:
         `timeout` is in seconds. A call that a stream did not send before it ended is made as an RPC, in the time left.
         """
         stream, give_up = self._next(), asyncio.get_running_loop().time() + timeout
-        data = _serialized(request) if stream is not None else b""
+        data = b""
+        if stream is not None:
+            data = request if type(request) is bytes else request.SerializeToString()  # type: ignore[union-attr]
         if stream is not None and len(data) <= MAX_CALL_BYTES:
             with suppress(NotSent):
                 if not traces.on():

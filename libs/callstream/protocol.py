@@ -25,7 +25,7 @@ The messages are the service's own, and bear these fields, whatever their number
     }
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -72,23 +72,27 @@ class Protocol:
         self.results_tag = bytes_tag(results.number)
         self.result_id_tag = number_tag(self._result_fields["id"].number)
         self.failure_tag = bytes_tag(self._result_fields["failure"].number)
-
-    def read_requests(self, data: bytes) -> Any:
+        self.read_requests = self._reader(self.requests, "calls", {})
         """Returns a message from the caller. A call in it that can't be read is one without a method.
 
         Raises `DecodeError` where it is no message at all.
         """
-        return self._read(self.requests, "calls", data, {})
-
-    def read_responses(self, data: bytes) -> Any:
+        self.read_responses = self._reader(self.responses, "results", {"failure": _UNREADABLE})
         """Returns a message to the caller. A result in it that can't be read is a failure, and alone in that."""
-        return self._read(self.responses, "results", data, {"failure": _UNREADABLE})
 
-    def _read(self, kind: Any, parts: str, data: bytes, instead: Mapping[str, bytes]) -> Any:
-        try:
-            return kind.FromString(data)
-        except DecodeError:
-            message = kind()
+    def _reader(self, kind: Any, parts: str, instead: Mapping[str, bytes]) -> Callable[[bytes], Any]:
+        whole = kind.FromString
+
+        def read(data: bytes) -> Any:
+            try:
+                return whole(data)
+            except DecodeError:
+                return self._read_parts(kind, parts, data, instead)
+
+        return read
+
+    def _read_parts(self, kind: Any, parts: str, data: bytes, instead: Mapping[str, bytes]) -> Any:
+        message = kind()
         field = kind.DESCRIPTOR.fields_by_name[parts]
         try:
             for number, value, whole in fields(data):

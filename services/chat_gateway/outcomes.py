@@ -36,6 +36,7 @@ def outcome_of(
     stored: Turn, begun: Begun, revision: int, *, number: int, expire_time: datetime | None, replayed: bool = False
 ) -> TurnOutcome:
     """Returns how a stored turn ended, with the time at which its session ends."""
+    said = agents_part(stored)
     return TurnOutcome(
         turn_id=stored.id,
         session_id=begun.session_id,
@@ -43,7 +44,7 @@ def outcome_of(
         turn_number=number,
         session_expire_time=expire_time,
         agent_revision=revision,
-        message=visible(agents_part(stored), stored.awaiting),
+        message=visible(said, stored.awaiting),
         finish_reason=stored.finish_reason,
         usage=stored.usage,
         model=stored.model,
@@ -51,8 +52,8 @@ def outcome_of(
         replayed=replayed,
         limits=begun.limits,
         details=stored.details,
-        pending=pending_approvals(stored.messages, stored.awaiting),
-        said=agents_part(stored),
+        pending=pending_approvals(stored.messages, stored.awaiting) if stored.awaiting else (),
+        said=said,
         runs=stored.runs,
         notes=stored.notes,
         end_time=stored.end_time,
@@ -61,6 +62,7 @@ def outcome_of(
 
 def stored_outcome(stored: Turn, session_id: str) -> TurnOutcome:
     """Returns how a turn of a session ended, as it is read from there."""
+    said = agents_part(stored)
     return TurnOutcome(
         turn_id=stored.id,
         session_id=session_id,
@@ -68,14 +70,14 @@ def stored_outcome(stored: Turn, session_id: str) -> TurnOutcome:
         turn_number=stored.number,
         session_expire_time=None,
         agent_revision=stored.agent_revision,
-        message=visible(agents_part(stored), stored.awaiting),
+        message=visible(said, stored.awaiting),
         finish_reason=stored.finish_reason,
         usage=stored.usage,
         model=stored.model,
         begin_time=stored.begin_time,
         details=stored.details,
-        pending=pending_approvals(stored.messages, stored.awaiting),
-        said=agents_part(stored),
+        pending=pending_approvals(stored.messages, stored.awaiting) if stored.awaiting else (),
+        said=said,
         runs=stored.runs,
         notes=stored.notes,
         end_time=stored.end_time,

@@ -107,7 +107,7 @@ class SessionClient:
             agent_uid=config.uid,
             user_id=request.user_id,
             turn_id=turn_id,
-            window_messages=_messages_to_read(config),
+            window_messages=_messages_to_read(config) if config.tools else config.window_messages,
             idle_ttl=to_duration(config.idle_ttl),
             max_lifetime=to_duration(config.max_lifetime),
             busy=BUSY_POLICY_NUMBERS[request.busy],
@@ -170,6 +170,11 @@ class SessionClient:
     def _contents(self, turn: Turn) -> dict[bytes, str]:
         """Returns what is given beside the turn, by digest."""
         least = self._keep_from
+        for message in turn.messages:
+            if message.parts:
+                break
+        else:
+            return {}
         return {
             part.kept.digest: content_of(part)
             for part in media_parts(turn.messages)
@@ -309,8 +314,8 @@ def _with_contents(commit: bytes, contents: Mapping[bytes, str]) -> bytes:
 
 def _messages_to_read(config: AgentConfig) -> int:
     # The steps of a turn with tools are no messages to their caller: they take no place of the window from others.
-    if not config.tools or not config.window_messages:
-        return config.window_messages
+    if not config.window_messages:
+        return 0
     steps = 2 * config.tool_policy.max_steps
     return min(_READ_FOR_TOOLS * config.window_messages + steps, MAX_COMPARED_MESSAGES)
 

@@ -202,13 +202,14 @@ def check_tool_choice(request: TurnRequest, config: AgentConfig) -> None:
 
 def sizes(messages: Sequence[Message], bounds: RequestBounds = DEFAULT_BOUNDS) -> tuple[int, int]:
     """Returns the bytes that messages take of their turn, and those of their parts that are kept apart from it."""
-    size = sum(message_size(message) for message in messages)
-    apart = 0
-    for part in media_parts(messages):
-        if bounds.is_large(part):
-            apart += part_bytes(part)
-        else:
-            size += part_bytes(part)
+    size = apart = 0
+    for message in messages:
+        size += message_size(message)
+        for part in media_parts((message,)) if message.parts else ():
+            if bounds.is_large(part):
+                apart += part_bytes(part)
+            else:
+                size += part_bytes(part)
     return size, apart
 
 

@@ -282,6 +282,12 @@ def _kept(turn: message_pb2.Turn) -> list[message_pb2.ContentPart]:
 
 def _parts(turn: message_pb2.Turn, given: Sequence[message_pb2.PartContent]) -> tuple[PartContent, ...]:
     """Returns the contents that come with a turn. Raises `InvalidArgument` unless they are those that it names."""
+    if not given:
+        for message in turn.messages:
+            if message.parts:
+                break
+        else:
+            return ()
     named = {part.kept.digest: part.kept.size for part in _kept(turn)}
     if not (named or given):
         return ()
@@ -292,7 +298,7 @@ def _parts(turn: message_pb2.Turn, given: Sequence[message_pb2.PartContent]) -> 
 
 
 def _tokens(count: int) -> int:
-    return min(max(count, 0), rules.MAX_TOKENS)
+    return min(max(count, 0), rules.MAX_TOKENS) if count else 0
 
 
 def _fill_lease(message: turn_service_pb2.TurnLease, held: Lease) -> None:
