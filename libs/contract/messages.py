@@ -94,7 +94,7 @@ def check_messages(
     messages are `one_turn`.
     """
     if not 1 <= len(messages) <= max_messages:
-        found.add(field, f"must have 1 to {max_messages} messages")
+        found.add(field, f"must have 1 to {max_messages} messages" if max_messages > 1 else "must not be empty")
         return False
     calls: set[str] = set()
     continues = spoken = False

@@ -1,13 +1,14 @@
 """What a session's history is, as one digest that grows with it, and what a caller's transcript adds to it.
 
-Compared are messages in a canonical form, for clients write the same message in many ways: role, text (parts joined,
-white space around it aside) with the addresses of pictures and what other parts hold, calls by name and parsed
-arguments. Ids of calls, names, reasoning and refusals are aside, so are system messages before anything else was said,
-and messages without content.
+Compared are messages in a canonical form, for clients write the same message in many ways: role, text (parts joined;
+white space around it, line ends and forms of Unicode aside) with the addresses of pictures and what other parts hold,
+calls by name and parsed arguments. Ids of calls, names, reasoning and refusals are aside, so are system messages before
+anything else was said, and messages without content.
 """
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -106,6 +107,10 @@ def _canonical(message: Message) -> bytes:
         text = "".join([part.text for part in message.parts if isinstance(part, TextPart)])
         media = [_content(part) for part in message.parts if not isinstance(part, TextPart)]
     text = text.strip()
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n")
     if not (text or calls or media or message.role is Role.TOOL):
         return b""
     form = f"{message.role.value}\0{text}"

@@ -39,6 +39,10 @@ class DialectSwitches(BaseModel):
         default=None, description="With which of the model's messages their reasoning is sent back."
     )
     names: bool | None = Field(default=None, description="Whether the names of speakers are sent.")
+    plain_names: bool | None = Field(
+        default=None,
+        description="Whether `_` stands for what OpenAI refuses in the names of speakers, such as white space.",
+    )
     seed_field: str | None = Field(default=None, description="The name of the seed.")
     short_call_ids: bool | None = Field(
         default=None, description="Whether ids of tool calls must be nine letters and digits."

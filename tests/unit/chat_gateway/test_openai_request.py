@@ -62,6 +62,13 @@ def test_what_one_provider_wrote_is_not_shown_to_another() -> None:
     assert "extra_content" not in message["tool_calls"][0]
 
 
+@pytest.mark.parametrize("preset", ["openai", "azure"])
+def test_names_that_openai_refuses_are_written_in_its_way(preset: str) -> None:
+    call = replace(CALL, messages=(Message(Role.USER, "hi", name="Ada L/<x>"),))
+    assert sent(preset, call)["messages"][0]["name"] == "Ada_L__x_"
+    assert sent("compatible", call)["messages"][0]["name"] == "Ada L/<x>"
+
+
 def test_mistral() -> None:
     body = sent("mistral", stream=True)
     assert (body["max_tokens"], body["random_seed"], "stream_options" in body) == (5, 1, False)

@@ -138,6 +138,8 @@ def calling(arguments: str, call_id: str = "c") -> Message:
     [
         (user("a b"), Message(Role.USER, parts=(TextPart("a "), TextPart("b")))),
         (user("a"), user("a\n")),
+        (user("caf\u00e9"), user("cafe\u0301")),
+        (user("a\r\nb"), user("a\nb")),
         (calling('{"b": 1.0, "a": [1, 2]}'), calling('{"a":[1,2],"b":1}', "other")),
         (calling(""), calling("{}")),
         (calling("no json"), calling(" no json")),

@@ -114,7 +114,10 @@ class _Answer:
         self._counts.update({name: tokens for name, tokens in counts.items() if tokens is not None})
         candidates = said.get("candidates")
         if isinstance(candidates, list) and candidates:
-            self._candidate(mapping(candidates[0]), added)
+            for candidate in map(mapping, candidates):
+                if not count(candidate.get("index")):  # others are answers that nobody asked for
+                    self._candidate(candidate, added)
+                    break
         elif mapping(said.get("promptFeedback")).get("blockReason"):
             self.reason = FinishReason.CONTENT_FILTER
 

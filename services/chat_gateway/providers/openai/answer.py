@@ -27,6 +27,7 @@ from chat_gateway.providers.openai.wire import (
     UpstreamCompletion,
     UpstreamMessage,
     decode_completion,
+    one_choice,
     said,
     to_usage,
 )
@@ -45,7 +46,7 @@ _encode = msgspec.json.Encoder().encode
 def read_answer(body: bytes, model: str, dialect: Dialect, provider: str) -> ModelAnswer:
     """Returns the answer of a completion that was not streamed. Raises `BadAnswer` and `ReportedError`."""
     completion = _checked(body)
-    choice = completion.choices[0] if completion.choices else None
+    choice = one_choice(completion.choices or (), None)
     message = (choice.message or choice.delta) if choice is not None else None
     if choice is None or message is None:
         raise BadAnswer("a completion without a choice")
@@ -78,6 +79,8 @@ class CompletionStream:
         "_dialect",
         "_extra",
         "_finish_reason",
+        "_halves",
+        "_index",
         "_logprobs",
         "_logprobs_size",
         "_model",
@@ -109,6 +112,8 @@ class CompletionStream:
         self._logprobs_size = 0
         self._details = NO_DETAILS
         self._finish_reason = ""
+        self._index: int | None = None
+        self._halves: dict[str, str] = {}
         self._usage = Usage()
         self._tags = ThinkTags() if dialect.think_tags else None
         self.size = 0
@@ -125,7 +130,7 @@ class CompletionStream:
                 if event == _DONE:
                     self.ended = True
                 else:
-                    self._chunk(_checked(event), added)
+                    self._chunk(_checked(event, self._halves), added)
         if self._tags is not None and (self.finished or self.ended):
             thought, text = self._tags.close()
             self._keep_text(added, text, thought)
@@ -162,7 +167,11 @@ class CompletionStream:
             )
         if not chunk.choices:
             return
-        choice = chunk.choices[0]
+        choice = one_choice(chunk.choices, self._index)
+        if choice is None:
+            return  # more of an answer that nobody asked for
+        if self._index is None:
+            self._index = choice.index
         delta = choice.delta or choice.message
         if delta is not None:
             self._message(delta, added)
@@ -276,8 +285,8 @@ def joined_logprobs(pieces: list[bytes]) -> bytes:
     return _encode(joined)
 
 
-def _checked(text: bytes) -> UpstreamCompletion:
-    completion = decode_completion(text)
+def _checked(text: bytes, halves: dict[str, str] | None = None) -> UpstreamCompletion:
+    completion = decode_completion(text, halves)
     if said(completion.error):
         raise ReportedError(text)
     return completion

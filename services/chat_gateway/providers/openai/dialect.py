@@ -31,6 +31,8 @@ class Dialect:
     """With which of its messages the model's reasoning is sent back."""
     names: bool = True
     """Whether the speaker's name may be sent."""
+    plain_names: bool = False
+    """Whether names must have no white space and none of `<|\\/>`: `_` stands for these."""
     seed_field: str = "seed"
     short_call_ids: bool = False
     """Whether ids of tool calls must be nine letters and digits: others are replaced, the same by the same."""
@@ -46,8 +48,8 @@ class Dialect:
 
 PRESETS: Final[Mapping[str, Dialect]] = {
     "compatible": Dialect(),
-    "openai": Dialect(token_limit="max_completion_tokens", extra_fields=False, base64_vectors=True),
-    "azure": Dialect(token_limit="max_completion_tokens", extra_fields=False, base64_vectors=True),
+    "openai": Dialect(token_limit="max_completion_tokens", plain_names=True, extra_fields=False, base64_vectors=True),
+    "azure": Dialect(token_limit="max_completion_tokens", plain_names=True, extra_fields=False, base64_vectors=True),
     "vllm": Dialect(single_system=True, base64_vectors=True),
     "ollama": Dialect(reasoning_field="reasoning"),
     "llama.cpp": Dialect(single_system=True, base64_vectors=True),

@@ -1,6 +1,7 @@
 """A model call as the JSON of OpenAI's chat completions."""
 
 import hashlib
+import re
 import string
 from typing import Any
 
@@ -43,6 +44,8 @@ _decode = msgspec.json.Decoder().decode
 _ROLES = {role: role.value for role in Role}  # `value` is a property in Python: three times a look-up
 _SHORT_ID = frozenset(string.ascii_letters + string.digits)
 _SHORT_ID_LENGTH = 9
+_NOT_IN_NAMES = re.compile(r"[\s<|\\/>]")
+"""What OpenAI refuses in the name of a speaker."""
 
 
 def encode_call(call: ModelCall, dialect: Dialect, provider: str, *, stream: bool) -> bytes:
@@ -100,7 +103,7 @@ class _Writer:
         if message.tool_call_id:
             out["tool_call_id"] = self._call_id(message.tool_call_id)
         if message.name and self._dialect.names:
-            out["name"] = message.name
+            out["name"] = _NOT_IN_NAMES.sub("_", message.name) if self._dialect.plain_names else message.name
         return out if message.extra is None else self._with_extra(out, message.extra)
 
     def _with_extra(self, out: dict[str, Any], extra: Extra) -> dict[str, Any]:

@@ -6,7 +6,7 @@ that are text, lists for texts, `index: null`, NaN, broken UTF-8.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +16,9 @@ from chat_gateway.providers.adapter import BadAnswer
 
 MAX_TOKENS: Final = 2**31
 """No model call counts more tokens than this: what a provider says beyond it is not true."""
+
+Halves = dict[str, str]
+"""Halves of surrogate pairs, by what they are of."""
 
 _ABSENT = msgspec.Raw()
 _NULL = (b"", b"null", b"[]", b"{}", b'""', b"false", b"0")
@@ -58,6 +61,7 @@ class UpstreamChoice(msgspec.Struct):
     delta: UpstreamMessage | None = None
     finish_reason: str | None = None
     logprobs: msgspec.Raw = _ABSENT
+    index: int | None = None
 
 
 class PromptDetails(msgspec.Struct):
@@ -102,12 +106,24 @@ class UpstreamCompletion(msgspec.Struct):
 _decode = msgspec.json.Decoder(UpstreamCompletion).decode
 
 
-def decode_completion(text: bytes) -> UpstreamCompletion:
-    """Returns a completion or a chunk. Raises `BadAnswer` for what is not JSON, or no object."""
+def decode_completion(text: bytes, halves: Halves | None = None) -> UpstreamCompletion:
+    """Returns a completion or a chunk. Raises `BadAnswer` for what is not JSON, or no object.
+
+    `halves` has what the chunks before ended with, of characters that are cut in two.
+    """
     try:
         return _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _mended(text)
+        return _mended(text, halves)
+
+
+def one_choice(choices: Sequence[UpstreamChoice], index: int | None) -> UpstreamChoice | None:
+    """Returns the choice of this index, the first one where that is not known yet; None where it is not among them."""
+    if len(choices) == 1 and (index is None or choices[0].index in (None, index)):
+        return choices[0]
+    if index is None:
+        return min(choices, key=lambda choice: choice.index or 0, default=None)
+    return next((choice for choice in choices if choice.index == index), None)
 
 
 def said(raw: msgspec.Raw) -> bytes:
@@ -139,7 +155,7 @@ def _tokens(count: int | None) -> int:
     return min(max(count or 0, 0), MAX_TOKENS)
 
 
-def _mended(text: bytes) -> UpstreamCompletion:
+def _mended(text: bytes, halves: Halves | None) -> UpstreamCompletion:
     try:
         body = json.loads(text.decode("utf-8", "replace"), parse_constant=lambda _: None, parse_int=_integer)
     except (ValueError, RecursionError):
@@ -148,7 +164,7 @@ def _mended(text: bytes) -> UpstreamCompletion:
         raise BadAnswer("not a chat completion")
     try:
         return UpstreamCompletion(
-            choices=[_choice(choice) for choice in _objects(body.get("choices"))],
+            choices=[_choice(choice, halves) for choice in _objects(body.get("choices"))],
             model=_text(body.get("model")),
             usage=_usage(body.get("usage")),
             system_fingerprint=_text(body.get("system_fingerprint")),
@@ -159,24 +175,25 @@ def _mended(text: bytes) -> UpstreamCompletion:
         raise BadAnswer("not a chat completion") from None
 
 
-def _choice(choice: Mapping[str, Any]) -> UpstreamChoice:
+def _choice(choice: Mapping[str, Any], halves: Halves | None) -> UpstreamChoice:
     return UpstreamChoice(
-        message=_message(choice.get("message")),
-        delta=_message(choice.get("delta")),
+        message=_message(choice.get("message"), None),
+        delta=_message(choice.get("delta"), halves),
         finish_reason=_text(choice.get("finish_reason")),
         logprobs=_raw(choice.get("logprobs")),
+        index=_count(choice.get("index")),
     )
 
 
-def _message(message: object) -> UpstreamMessage | None:
+def _message(message: object, halves: Halves | None) -> UpstreamMessage | None:
     if not isinstance(message, dict):
         return None
-    content, thought = _content(message.get("content"))
+    content, thought = _content(_whole(message.get("content"), halves, "content"))
     return UpstreamMessage(
         content=content,
         refusal=_text(message.get("refusal")),
-        tool_calls=[_tool_call(call) for call in _objects(message.get("tool_calls"))],
-        reasoning_content=_text(message.get("reasoning_content")) or thought or None,
+        tool_calls=[_tool_call(call, halves) for call in _objects(message.get("tool_calls"))],
+        reasoning_content=_text(_whole(message.get("reasoning_content"), halves, "reasoning")) or thought or None,
         reasoning=_text(message.get("reasoning")),
         reasoning_details=_raw(message.get("reasoning_details")),
         extra_content=_raw(message.get("extra_content")),
@@ -186,6 +203,8 @@ def _message(message: object) -> UpstreamMessage | None:
 
 def _content(content: object) -> tuple[str | None, str]:
     """Returns the text of content that may be a list of parts, and what its parts of type `thinking` hold."""
+    if isinstance(content, dict):
+        content = [content]
     if not isinstance(content, list):
         return _text(content), ""
     texts: list[str] = []
@@ -200,13 +219,14 @@ def _content(content: object) -> tuple[str | None, str]:
     return "".join(texts), "".join(thoughts)
 
 
-def _tool_call(call: Mapping[str, Any]) -> UpstreamToolCall:
+def _tool_call(call: Mapping[str, Any], halves: Halves | None) -> UpstreamToolCall:
     function = call.get("function")
     found = None
     if isinstance(function, dict):
         arguments = function.get("arguments")
         if arguments is not None and not isinstance(arguments, str):
             arguments = _encode(arguments).decode()
+        arguments = _whole(arguments, halves, f"arguments {call.get('index')}")
         found = UpstreamFunction(_text(function.get("name")), _text(arguments))
     index = _count(call.get("index")) if call.get("index") is not None else None
     return UpstreamToolCall(index, _text(call.get("id")), found, _raw(call.get("extra_content")))
@@ -244,6 +264,17 @@ def _count(number: object) -> int | None:
 
 def _integer(digits: str) -> int:
     return int(digits) if len(digits) < 20 else MAX_TOKENS
+
+
+def _whole(said: object, halves: Halves | None, of: str) -> object:
+    """Returns a piece of text with the half of a character that the one before it ended with, and without its own."""
+    if halves is None or not isinstance(said, str):
+        return said
+    said = halves.pop(of, "") + said
+    if said and "\ud800" <= said[-1] <= "\udbff":
+        halves[of] = said[-1]
+        return said[:-1]
+    return said
 
 
 def _text(said: object) -> str | None:

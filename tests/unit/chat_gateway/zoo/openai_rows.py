@@ -42,6 +42,12 @@ def both(
     ]
 
 
+def indexed(*said: tuple[int, str, str | None]) -> bytes:
+    return json.dumps(
+        {"choices": [{"index": n, "delta": {"content": c}, "finish_reason": f} for n, c, f in said]}
+    ).encode()
+
+
 def call(name: str, arguments: Any, **more: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "arguments": arguments}, **more}
 
@@ -55,7 +61,40 @@ def streamed_calls(name: str, *deltas: dict[str, Any], right: Answered = TWO) ->
     return Row(name, events(*[chunk({"tool_calls": [one]}) for one in deltas], END), right, stream=True)
 
 
+def escaped(*texts: str, arguments: bool = False) -> bytes:
+    """Chunks whose texts end in half a character."""
+    if arguments:
+        pieces = [{"index": 0, "function": {"arguments": text}} for text in texts]
+        deltas = [{"tool_calls": [{**piece, **({"id": "a"} if not n else {})}]} for n, piece in enumerate(pieces)]
+        deltas[0]["tool_calls"][0]["function"]["name"] = "f"  # type: ignore[index]
+        return events(*[chunk(delta) for delta in deltas], END)
+    return events(*[chunk({"content": text}) for text in texts], chunk({}, "stop"))
+
+
 TOOL_CALLS = [
+    Row("a character in two pieces", escaped("o\ud83d", "\ude00k"), Answered("o\U0001f600k", STOP), stream=True),
+    Row("half a character, and more", escaped("o\ud83d", "k\ud83d"), Answered("o\ufffdk", STOP), stream=True),
+    Row(
+        "a character of arguments in two pieces",
+        escaped('{"x":"\ud83d', '\ude00"}', arguments=True),
+        Answered(finish_reason=CALLS, calls=(("f", '{"x":"\U0001f600"}'),)),
+        stream=True,
+    ),
+    Row("more answers than asked for", events(indexed((1, "x", "stop"), (0, "ok", "stop"))), OK, stream=True),
+    Row(
+        "other answers in between",
+        events(indexed((0, "o", None)), indexed((1, "x", "length")), indexed((0, "k", "stop"))),
+        OK,
+        stream=True,
+    ),
+    Row("an only answer of index 1", events(indexed((1, "ok", "stop"))), OK, stream=True),
+    Row(
+        "more whole answers than asked for",
+        b'{"choices": [{"index": 1, "message": {"content": "x"}, "finish_reason": "stop"},'
+        b' {"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}]}',
+        OK,
+    ),
+    Row("content as one part", completion({"content": {"type": "text", "text": "ok"}}), OK),
     streamed_calls("no index", call("f", F, id="a"), call("g", G, id="b")),
     streamed_calls("both index 0", call("f", F, id="a", index=0), call("g", G, id="b", index=0)),
     streamed_calls("both index 0, without ids", call("f", F, index=0), call("g", G, index=0)),

@@ -77,7 +77,7 @@ def _content(
     refusal = ""
     for number, part in enumerate(content):
         where = f"messages[{index}].content[{number}]"
-        for other in _PART_KINDS:
+        for other in _PART_KINDS if part.type in _PART_KINDS else ():
             if other != part.type and getattr(part, other) is not None:
                 found.add(f"{where}.{other}", f"does not belong to a part of type {part.type[:_MAX_SHOWN]!r}")
         if part.type not in _PARTS.get(role, _TEXT_PARTS):
