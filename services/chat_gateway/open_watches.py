@@ -3,18 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from chat_gateway.model.errors import TooManyWatches
-
-
-@dataclass(frozen=True, slots=True)
-class WatchBounds:
-    """Watches at a time, of one gateway."""
-
-    in_all: int = 1000
-    per_project: int = 500
-    per_session: int = 32
+from chat_gateway.model.watches import WatchBounds
 
 
 class OpenWatches:

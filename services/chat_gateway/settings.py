@@ -10,7 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from access.settings import AccessSettings
 from chat_gateway.model.parts import MIN_KEPT_CHARACTERS
 from chat_gateway.model.rules import LARGE_PART_BYTES, MAX_MESSAGES_BYTES, MAX_PARTS_BYTES, RequestBounds
-from chat_gateway.open_watches import WatchBounds
+from chat_gateway.model.watches import WatchBounds
 from chat_gateway.operator_tool_servers import OperatorToolServer, problems_of
 from chat_gateway.providers.resilience_settings import ProviderTimeouts
 from chat_gateway.providers.settings import ProviderSettings

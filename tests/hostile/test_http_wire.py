@@ -312,3 +312,39 @@ async def test_a_client_that_does_not_read_is_cut_off_whatever_it_asked_for(path
                     await asyncio.sleep(0.1)
         else:  # what they do hold is answered
             assert [await wires[0].status() for _ in range(MAX_PIPELINED)] == [200] * MAX_PIPELINED
+
+
+@pytest.mark.parametrize(
+    ("line", "hosts", "right"),
+    [
+        (b"GET /livez HTTP/1.1", (), 400),
+        (b"GET /livez HTTP/1.0", (), 200),
+        (b"GET /livez HTTP/1.1", (b"x", b"x"), 400),
+        (b"GET /livez HTTP/1.1", (b"x", b"y"), 400),
+        (b"GET /livez HTTP/1.0", (b"x", b"y"), 400),
+        (b"GET /livez HTTP/1.1", (b"",), 200),
+        (b"GET /livez HTTP/1.1", (b"x.example:8080",), 200),
+        (b"GET /livez HTTP/1.1", (b"[::1]:8080",), 200),
+        (b"GET /livez HTTP/1.1", (b"x y",), 400),
+        (b"GET /livez HTTP/1.1", (b"x/y",), 400),
+        (b"GET /livez HTTP/1.1", (b"x@y",), 400),
+        (b"GET /livez HTTP/1.1", (b"x:80:80",), 400),
+        (b"GET /livez HTTP/1.1", (b"x, y/",), 400),
+        (b"GET http://x/livez HTTP/1.1", (b"x",), 200),
+        (b"GET http://X:80/livez HTTP/1.1", (b"x",), 200),
+        (b"GET http://y/livez HTTP/1.1", (b"x",), 400),
+        (b"GET http://x@y/livez HTTP/1.1", (b"y",), 400),
+        (b"GET ftp://x/livez HTTP/1.1", (b"x",), 400),
+        (b"GET http:///livez HTTP/1.1", (b"",), 400),
+        (b"GET x:80 HTTP/1.1", (b"x",), 400),
+        (b"GET livez HTTP/1.1", (b"x",), 400),
+        (b"GET * HTTP/1.1", (b"x",), 400),
+        (b"GET /livez#a HTTP/1.1", (b"x",), 400),
+    ],
+)
+async def test_a_request_says_once_whom_it_is_for(
+    line: bytes, hosts: tuple[bytes, ...], right: int, edge: Edge
+) -> None:
+    wire = await Wire.open(edge)
+    wire.send(line + b"\r\n" + b"".join(b"Host: %b\r\n" % host for host in hosts) + b"\r\n")
+    assert int((await wire.head()).split(b" ")[1]) == right

@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 
 from chat_gateway.http_edge.wire.connections import Admission, ConnectionLimits, Connections, Source
 from chat_gateway.http_edge.wire.errors import MalformedBody, encode_error
+from chat_gateway.http_edge.wire.targets import target_fault
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 128
@@ -300,6 +301,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise _TOO_MANY_REQUESTS
         version = self.parser.get_http_version()
         self._check_framing(version)
+        fault = target_fault(self.parser.get_method(), self.url, self.headers, version)
+        if fault is not None:
+            raise _Refused(400, fault)
         self._stop_timer()
         super().on_headers_complete()
         self._in_head = False

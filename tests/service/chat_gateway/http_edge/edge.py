@@ -34,7 +34,8 @@ from chat_gateway.model.turn import (
     TurnStarted,
     Usage,
 )
-from chat_gateway.open_watches import OpenWatches, WatchBounds
+from chat_gateway.model.watches import WatchBounds
+from chat_gateway.open_watches import OpenWatches
 from contract.enums import Role
 from parley.config.v1 import (
     agent_config_service_pb2_grpc,
