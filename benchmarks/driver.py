@@ -32,6 +32,8 @@ class Target(msgspec.Struct):
     profile: str
     agent: str = ""
     direct: bool = False
+    resumable: bool = False
+    """Each turn keeps a journal of its stream."""
 
 
 class Step(msgspec.Struct):
@@ -213,6 +215,8 @@ class Player:
             headers = b"x-session-id: bench-%08d\r\nx-user-id: bench\r\n" % session
         if self._plan.stream:
             body["stream"] = True
+        if target.resumable:
+            body["resumable"] = True
         data = _encode(body)
         return (
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"

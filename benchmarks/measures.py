@@ -110,17 +110,24 @@ class Bench:
         """Return the first of a million unused session numbers."""
         return next(self._blocks) % 100_000_000
 
-    def point(self, case: Case, effort: Effort, *, floor: bool = False) -> Result:
+    def point(self, case: Case, effort: Effort, *, floor: bool = False, resumable: bool = False) -> Result:
         """Measure a case on the system, or straight at the mock."""
         step = Step(case.name, case.concurrency, TURNS, self.block(), warm=effort.warm, seconds=effort.seconds)
-        return self.run(case.agent, [step], stream=case.stream, floor=floor)[0]
+        return self.run(case.agent, [step], stream=case.stream, floor=floor, resumable=resumable)[0]
 
     def run(
-        self, agent: Agent, steps: list[Step], *, stream: bool = False, floor: bool = False, user_bytes: int = 110
+        self,
+        agent: Agent,
+        steps: list[Step],
+        *,
+        stream: bool = False,
+        floor: bool = False,
+        resumable: bool = False,
+        user_bytes: int = 110,
     ) -> list[Result]:
         """Drive steps and check that every prompt was right."""
         port = self.mock.port if floor else self.system.http_port
-        target = Target(port, agent.profile.name, agent.id, direct=floor)
+        target = Target(port, agent.profile.name, agent.id, direct=floor, resumable=resumable)
         pids = {**self.system.pids, "mock": self.mock.pid}
         results = drive(Plan(target, stream, steps, pids, user_bytes))
         self.mock.check()
@@ -158,6 +165,16 @@ def tool_steps(bench: Bench, effort: Effort, url: str) -> list[float]:
     bench.point(with_tool, effort)  # the connection is made once
     return [
         turn_cpu(bench.point(with_tool, effort)) - turn_cpu(bench.point(without, effort))
+        for _ in range(effort.min_repeats)
+    ]
+
+
+def journals(bench: Bench, effort: Effort) -> list[float]:
+    """Return the CPU of a streamed turn that keeps a journal over that of one that keeps none: 8 turns at once."""
+    case = Case("journal", FAST, 8, stream=True)
+    bench.point(case, effort, resumable=True)
+    return [
+        turn_cpu(bench.point(case, effort, resumable=True)) / turn_cpu(bench.point(case, effort))
         for _ in range(effort.min_repeats)
     ]
 

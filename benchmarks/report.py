@@ -81,9 +81,12 @@ def rows_of_growth(growth: Growth) -> list[Row]:
     ]
 
 
-def rows_of_tools(steps: list[float]) -> list[Row]:
-    """Return what a call of a tool costs, with the model call that reads its result."""
-    return [Row("CPU a tool step, 8 at once", "ms", steps, 3.0)]
+def rows_of_tools(steps: list[float], journals: list[float]) -> list[Row]:
+    """Return what a call of a tool costs, with the model call that reads its result, and what a journal does."""
+    return [
+        Row("CPU a tool step, 8 at once", "ms", steps, 3.0),
+        Row("turn with a journal : without, CPU, streamed", "times", journals, 1.5),
+    ]
 
 
 def rows_of_memory(

@@ -62,12 +62,14 @@ def measure(effort: Effort) -> tuple[list[report.Row], report.Pairs, measures.Gr
         growth = measures.growth(bench, effort)
         _tell("tool steps")
         steps = measures.tool_steps(bench, effort, server.url)
+        _tell("turns with a journal")
+        kept = measures.journals(bench, effort)
         _tell("memory")
         idle = measures.idle_session(bench, effort)
         resident = measures.resident_memory(bench.system)
         starts = {name: service.start_seconds for name, service in bench.system.services.items()}
     memory = report.rows_of_memory(idle, resident, measures.instance_bytes(), starts)
-    rows = report.rows_of_turns(pairs) + report.rows_of_growth(growth) + report.rows_of_tools(steps) + memory
+    rows = report.rows_of_turns(pairs) + report.rows_of_growth(growth) + report.rows_of_tools(steps, kept) + memory
     return rows, pairs, growth
 
 
