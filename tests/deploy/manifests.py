@@ -131,17 +131,15 @@ def _secret(overlay: str, name: str, key: str) -> str:
     return f"<{name}/{key}>"
 
 
-def references(value: Any) -> set[str]:
-    """Return the names of the ConfigMaps and Secrets that a pod wants."""
+def references(value: Any, *, optional: bool = False) -> set[str]:
+    """Return the names of the ConfigMaps and Secrets that a pod wants, or of those that it may do without."""
     if isinstance(value, list):
-        return set().union(*map(references, value))
+        return set().union(*(references(one, optional=optional) for one in value))
     if not isinstance(value, dict):
         return set()
-    found = {
-        value[kind]["name"]
-        for kind in ("configMapRef", "secretRef", "configMapKeyRef", "secretKeyRef")
-        if kind in value
-    }
-    found |= {value["secretName"]} if "secretName" in value else set()
-    found |= {value["configMap"]["name"]} if isinstance(value.get("configMap"), dict) else set()
-    return found | set().union(*map(references, value.values()))
+    kinds = ("configMapRef", "secretRef", "configMapKeyRef", "secretKeyRef")
+    named = [value[kind] for kind in kinds if kind in value]
+    named += [value["configMap"]] if isinstance(value.get("configMap"), dict) else []
+    named += [value] if "secretName" in value else []
+    found = {one.get("secretName") or one["name"] for one in named if one.get("optional", False) is optional}
+    return found | set().union(*(references(one, optional=optional) for one in value.values()))

@@ -7,6 +7,7 @@ import kubernetes_validate
 import pytest
 
 from chat_gateway.settings import GatewaySettings
+from chat_gateway.tools.secrets import OPERATOR
 from servicekit import channels
 from servicekit.lifecycle import CLEANUP_MARGIN
 from servicekit.server import STARTED
@@ -197,24 +198,27 @@ def test_every_container_says_what_it_needs_at_least_and_at_most(overlay: str) -
                 assert set(container["resources"][bound]) == {"cpu", "memory"}, (one.name, container["name"])
 
 
-@pytest.mark.parametrize("overlay", ["small", "production"])
+@every_overlay
 def test_every_pod_is_restricted(overlay: str) -> None:
     (namespace,) = of_kind(overlay, "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     for one in workloads(overlay):
         pod = one.spec["securityContext"]
         assert pod["runAsNonRoot"] is True
-        assert pod["runAsUser"] > 0
         assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
         # The setup of `small` makes secrets, and may do nothing else.
         assert one.spec["automountServiceAccountToken"] is (one.name == "setup")
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(one.spec)
         for container in one.containers:
-            assert container["securityContext"] == {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            }, (one.name, container["name"])
+            # The one pod of dev has several users.
+            effective = pod | container["securityContext"]
+            assert effective["runAsUser"] > 0, (one.name, container["name"])
+            assert effective["runAsNonRoot"] is True
+            expected = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
+            assert effective | expected | {"capabilities": {"drop": ["ALL"]}} == effective, (
+                one.name,
+                container["name"],
+            )
         kinds = {next(iter(set(volume) - {"name"})) for volume in one.spec.get("volumes", [])}
         assert kinds <= {"configMap", "secret", "emptyDir", "persistentVolumeClaim"}
 
@@ -234,17 +238,28 @@ def test_settings_and_secrets_come_from_something_that_is_there(overlay: str) ->
     made |= {found["spec"]["secretName"] for found in of_kind(overlay, "Certificate")}
     made |= {f"{found['metadata']['name']}-app" for found in of_kind(overlay, "Cluster")}
     if overlay == "small":
-        made |= (
-            set(make_secrets().plain_secrets())
-            | set(make_secrets().certificates("parley-small"))
-            | {"parley-providers"}
-        )
+        made |= set(make_secrets().plain_secrets()) | set(make_secrets().certificates("parley-small"))
     wanted = {name for one in workloads(overlay) for name in references(one.spec)}
     by_hand = set(re.findall(r"create secret generic (\S+)", (ROOT / "docs/operations/upgrade.md").read_text()))
     assert wanted - made == (
         {"parley-operator", "parley-redis", "parley-providers"} if overlay == "production" else set()
     )
     assert wanted - made <= by_hand, "the runbook must say how to make it"
+
+
+@pytest.mark.parametrize("overlay", ["small", "production"])
+def test_secrets_of_tool_servers_are_files_that_may_be_absent(overlay: str) -> None:
+    gateway = workload(overlay, "chat-gateway")
+    folder = environment(overlay, gateway.containers[0])["PARLEY_GATEWAY_SECRETS_DIR"]
+    volumes = {one["name"]: one["secret"] for one in gateway.spec["volumes"] if "secret" in one}
+    mounted = {one["mountPath"]: volumes[one["name"]]["secretName"] for one in gateway.containers[0]["volumeMounts"]}
+    expected = {"default": "parley-tools-default", OPERATOR: "parley-tools-operator"}
+    assert {path: name for path, name in mounted.items() if path.startswith(folder)} == {
+        f"{folder}/{project}": name for project, name in expected.items()
+    }
+    assert set(expected.values()) <= references(gateway.spec, optional=True)
+    pages = "".join((ROOT / "docs" / page).read_text() for page in ("tools.md", "operations/upgrade.md"))
+    assert all(name in pages for name in expected.values())
 
 
 def test_production_holds_no_secret() -> None:

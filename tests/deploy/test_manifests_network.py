@@ -7,6 +7,7 @@ from chat_gateway.settings import GatewaySettings
 from config_svc.settings import ConfigSettings
 from servicekit.settings import ServiceSettings
 from session_svc.settings import SessionSettings
+from tests.deploy.engine import ROOT
 from tests.deploy.manifests import Object, of_kind, selects, workload, workloads
 
 SETTINGS: dict[str, type[ServiceSettings]] = {
@@ -15,6 +16,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "chat-gateway": GatewaySettings,
 }
 STORES = {"database_url": ("postgres", 5432), "redis_url": ("redis", 6379)}
+TOOLS = {"namespaceSelector": {"matchLabels": {"parley.dev/tools": "true"}}}
 AMONG_THEMSELVES = {
     ("redis", "redis", 6379),
     ("redis", "redis", 16379),
@@ -151,6 +153,16 @@ def test_only_the_gateway_goes_out_into_the_world() -> None:
         assert bool(blocks) is (name == "chat-gateway"), name
         for block in blocks:
             assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"} <= set(block["except"])
+
+
+def test_tool_servers_of_the_cluster_are_reached_in_namespaces_that_the_operator_labels() -> None:
+    reaches = {}
+    for name, labels in pods().items():
+        rules_out = [rule for rule in rules("egress", labels) or [] for peer in rule.get("to", []) if peer == TOOLS]
+        reaches[name] = [(port["port"], port["endPort"]) for rule in rules_out for port in rule["ports"]]
+    assert reaches.pop("chat-gateway") == [(1, 65535)]  # the gateway's own egress rules say which of them
+    assert not any(reaches.values())
+    assert "parley.dev/tools=true" in (ROOT / "docs/operations/upgrade.md").read_text()
 
 
 def test_everybody_may_ask_for_names() -> None:

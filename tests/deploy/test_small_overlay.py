@@ -24,6 +24,8 @@ class FakeApi:
 
     def __init__(self, folder: Path) -> None:
         self.secrets: dict[str, Any] = {}
+        self.failing = 0
+        """How many requests more are answered by 503."""
         api = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -32,8 +34,12 @@ class FakeApi:
                 assert self.path == "/api/v1/namespaces/parley-small/secrets"
                 assert self.headers["Authorization"] == "Bearer a-token"
                 there = asked["metadata"]["name"] in api.secrets
-                api.secrets.setdefault(asked["metadata"]["name"], asked)
-                self.send_response(409 if there else 201)
+                if api.failing:
+                    api.failing -= 1
+                    self.send_response(503)
+                else:
+                    api.secrets.setdefault(asked["metadata"]["name"], asked)
+                    self.send_response(409 if there else 201)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -93,6 +99,12 @@ def test_secrets_are_made_once_and_are_those_that_the_pods_want(
     make_secrets().main()
     assert json.dumps(api.secrets) == before
     assert capsys.readouterr().out.splitlines()[1] == "made: nothing, all is there"
+
+
+def test_an_api_that_fails_for_a_while_leaves_no_half_of_the_certificates(api: FakeApi) -> None:
+    api.failing = 2
+    make_secrets().main()
+    assert len({content(api.secrets[f"{name}-tls"])["ca.crt"] for name in SERVICES}) == 1
 
 
 def test_certificates_are_of_one_authority_and_name_the_service() -> None:

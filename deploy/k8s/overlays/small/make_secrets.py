@@ -27,6 +27,7 @@ LIFETIME = datetime.timedelta(days=3650)
 ACCOUNT = Path(os.environ.get("ACCOUNT_FOLDER", "/var/run/secrets/kubernetes.io/serviceaccount"))
 WAIT_SECONDS = 60.0
 HTTP_CONFLICT = 409
+HTTP_PASSING = (429, 500, 502, 503, 504)
 
 
 def plain_secrets() -> dict[str, dict[str, str]]:
@@ -114,13 +115,17 @@ class Api:
         )
 
     def create(self, name: str, content: dict[str, str], labels: dict[str, str]) -> bool:
-        """Make a secret; returns whether it was not there. Waits a minute for an API that can't be reached."""
+        """Make a secret; returns whether it was not there. Waits a minute for an API that is unreachable, or fails."""
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
             try:
                 return self._create(name, content, labels)
             except urllib.error.HTTPError as error:
-                raise SystemExit(f"secret {name}: {error.code} {error.read(500).decode(errors='replace')}") from None
+                passing = error.code in HTTP_PASSING and time.monotonic() < deadline
+                if not passing:
+                    said = error.read(500).decode(errors="replace")
+                    raise SystemExit(f"secret {name}: {error.code} {said}") from None
+                time.sleep(1)
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise SystemExit(f"secret {name}: {error}") from None
