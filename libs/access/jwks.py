@@ -19,6 +19,10 @@ from servicekit.supervision import cancel_and_wait
 
 MAX_DOCUMENT = 256 * 1024
 """Bytes of a document; a longer one counts as unavailable."""
+MAX_KEYS = 64
+"""Keys of an issuer; what it lists behind them is left out."""
+MAX_WAITING = 256
+"""Tokens that wait for a fetch; with more, those whose key is not known are answered at once."""
 
 log = structlog.get_logger("access.oidc")
 
@@ -63,11 +67,13 @@ class Jwks:
         self._fetched = float("-inf")
         self._tried = float("-inf")
         self._fetch: asyncio.Task[None] | None = None
+        self._waiting = 0
 
     async def key(self, key_id: str) -> jwt.PyJWK | None:
         """Returns the key with this id, "" for the only one; None when the issuer has none such.
 
-        Raises `Unavailable` when no keys are known, or only ones that are too old, and the issuer can't be reached.
+        Raises `Unavailable` when no keys are known, or only too old ones, and the issuer can't be reached; also
+        while more than `MAX_WAITING` others wait for it.
         """
         age = self._clock() - self._fetched
         if age > self._times.stale:
@@ -79,7 +85,7 @@ class Jwks:
             return found
         fetch = self._start_fetch()
         if fetch is not None:
-            await asyncio.shield(fetch)
+            await self._fetched_by(fetch)
         if not self._keys:
             raise Unavailable("the identity provider", retry_after=self._times.pause)
         return self._find(key_id)
@@ -88,6 +94,15 @@ class Jwks:
         """Cancels the fetch that is under way."""
         if self._fetch is not None:
             await cancel_and_wait(self._fetch)
+
+    async def _fetched_by(self, fetch: asyncio.Task[None]) -> None:
+        if self._waiting >= MAX_WAITING:
+            raise Unavailable("the identity provider", retry_after=self._times.pause)
+        self._waiting += 1
+        try:
+            await asyncio.wait([fetch])  # another's cancellation does not end it, nor its end whoever waits
+        finally:
+            self._waiting -= 1
 
     def _find(self, key_id: str) -> jwt.PyJWK | None:
         if not key_id and len(self._keys) == 1:
@@ -111,7 +126,7 @@ class Jwks:
         except (TimeoutError, FetchFailed, EgressDenied, aiohttp.ClientError) as error:
             log.warning("jwks_not_fetched", issuer=self._issuer, error=str(error) or type(error).__name__)
             return
-        keys = usable_keys(document)
+        keys = await asyncio.to_thread(usable_keys, document)
         if not keys:
             log.warning("jwks_without_usable_keys", issuer=self._issuer)
             return
@@ -152,7 +167,7 @@ def usable_keys(document: Mapping[str, Any]) -> Mapping[str, jwt.PyJWK]:
     """Returns the keys of a JWKS that signatures can be verified with, by their ids; others are left out."""
     keys: dict[str, jwt.PyJWK] = {}
     listed = document.get("keys")
-    for entry in listed if isinstance(listed, list) else ():
+    for entry in listed[:MAX_KEYS] if isinstance(listed, list) else ():
         if not isinstance(entry, dict) or entry.get("kty") not in ("RSA", "EC", "OKP") or entry.get("use") == "enc":
             continue
         try:

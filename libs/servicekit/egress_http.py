@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -16,6 +16,7 @@ from aiohttp.client_reqrep import ClientRequest
 from yarl import URL
 
 from servicekit.egress import EgressDenied, EgressRules, Target
+from servicekit.proxies import proxy_for
 from servicekit.version import release
 
 MAX_REDIRECTS = 5
@@ -23,6 +24,8 @@ MAX_REDIRECTS = 5
 _IDLE_SECONDS = 4.0
 """Many servers close connections that are idle for 5 s: one about to close must not be used."""
 _READ_BYTES = 64 * 1024
+_HOST_SHARE, _MIN_PER_HOST = 8, 4
+"""Of all connections one host has an eighth: one that answers nothing leaves the others theirs."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPS_METHOD = frozenset({307, 308})
 
@@ -123,10 +126,8 @@ class GuardedClient:
         return await self.send(method, url, headers=headers, body=body)
 
     def _proxy_for(self, target: Target) -> URL | None:
-        proxy = self._proxies.get(target.scheme) or self._proxies.get("all")
-        if not proxy or _is_loopback(target.host) or proxy_bypass(f"{target.host}:{target.port}", self._proxies):
-            return None
-        return URL(proxy if "://" in proxy else f"http://{proxy}")
+        proxy = proxy_for(target.scheme, target.host, target.port, self._proxies)
+        return None if proxy is None else URL(proxy)
 
     def _open(self) -> "tuple[aiohttp.ClientSession, _GuardedConnector]":
         if self._opened is None:
@@ -178,6 +179,7 @@ class _GuardedConnector(aiohttp.TCPConnector):
     def __init__(self, rules: EgressRules, max_connections: int, resolver: AbstractResolver | None) -> None:
         super().__init__(
             limit=max_connections,
+            limit_per_host=max(max_connections // _HOST_SHARE, _MIN_PER_HOST),
             keepalive_timeout=_IDLE_SECONDS,
             ssl=ssl.create_default_context(),
             resolver=_Resolver() if resolver is None else resolver,
@@ -219,10 +221,3 @@ class _Resolver(aiohttp.ThreadedResolver):
     ) -> list[ResolveResult]:
         async with asyncio.timeout(5.0):
             return await super().resolve(host, port, family)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

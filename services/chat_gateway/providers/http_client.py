@@ -1,15 +1,13 @@
 """The HTTP client that all providers share: its settings, and what its errors mean to a caller."""
 
 import asyncio
-import contextlib
 import contextvars
 import functools
 import io
-import ipaddress
 import ssl
 from collections.abc import Mapping
 from typing import Any
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -21,6 +19,7 @@ from yarl import URL
 
 from chat_gateway.model.errors import ProviderBadResponse, ProviderUnavailable
 from servicekit.errors import ServiceError
+from servicekit.proxies import proxy_for
 from servicekit.version import release
 
 IDLE_SECONDS = 4.0
@@ -239,25 +238,8 @@ def transport_error(provider: str, error: aiohttp.ClientError) -> ServiceError:
 
 
 def _proxy_for(url: URL) -> URL | None:
-    proxies = getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    host = url.host or ""
-    if not proxy or _is_loopback(host) or proxy_bypass(f"{host}:{url.port}", proxies) or _in_network(host, proxies):
-        return None
-    return _proxy_url(proxy)
-
-
-def _in_network(host: str, proxies: Mapping[str, str]) -> bool:
-    """Whether `NO_PROXY` has a network (`10.0.0.0/8`) that the host, an address, is in."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    for entry in proxies.get("no", "").split(","):
-        with contextlib.suppress(ValueError):
-            if address in ipaddress.ip_network(entry.strip(), strict=False):
-                return True
-    return False
+    proxy = proxy_for(url.scheme, url.host or "", url.port, getproxies())
+    return None if proxy is None else _proxy_url(proxy)
 
 
 def _proxy_url(proxy: str) -> URL | None:
@@ -267,10 +249,3 @@ def _proxy_url(proxy: str) -> URL | None:
     if found.scheme not in ("http", "https") or not found.host:
         raise ValueError("its proxy must have an http or https URL")
     return found
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

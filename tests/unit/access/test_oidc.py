@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from access.api_key import digest_of
 from access.errors import Unauthenticated
-from access.jwks import MAX_DOCUMENT, JwksTimes
+from access.jwks import MAX_DOCUMENT, MAX_KEYS, MAX_WAITING, JwksTimes
 from access.oidc import OidcTokens
 from access.oidc_settings import OidcIssuer
 from access.settings import AccessSettings
@@ -202,6 +202,34 @@ async def test_a_document_that_is_too_long_or_elsewhere_is_not_taken(issuer: Iss
             with pytest.raises(Unavailable):
                 await tokens.caller_of(issuer.token())
     assert "/moved" not in issuer.asked
+
+
+async def test_keys_are_bounded_in_number_and_read_beside_the_loop(issuer: Issuer) -> None:
+    keys = issuer.jwks()["keys"]
+    many = [{**keys[0], "kid": f"{'k' * 20}{number}"} for number in range(400)]
+    issuer.instead = lambda: web.Response(text=json.dumps({"keys": [*keys, *keys, *many]}))
+    async with verifier(issuer) as tokens:
+        assert await tokens.caller_of(issuer.token())
+        [known] = tokens._keys.values()
+        assert len(known._keys) <= MAX_KEYS
+
+
+async def test_others_are_checked_while_an_issuer_is_slow_and_tokens_name_keys_that_are_none(issuer: Issuer) -> None:
+    clock = Clock()
+    async with verifier(issuer, clock) as tokens:
+        await tokens.caller_of(issuer.token())
+        [keys] = tokens._keys.values()
+        never = asyncio.get_running_loop().create_future()
+        keys._fetch = asyncio.ensure_future(never)  # type: ignore[assignment]
+        flood = [asyncio.create_task(keys.key(f"none{number}")) for number in range(MAX_WAITING + 50)]
+        while sum(task.done() for task in flood) < 50:
+            await asyncio.sleep(0)
+        assert await tokens.caller_of(issuer.token(sub="somebody else"))
+        refused = [task.exception() for task in flood if task.done()]
+        assert {type(error) for error in refused} == {Unavailable}
+        never.cancel()
+        waited = [task for task in flood if task not in {one for one in flood if one.done()}]
+        assert await asyncio.gather(*waited) == [None] * MAX_WAITING, "no key of that id, and nobody was cancelled"
 
 
 @pytest.mark.parametrize("exp", [float("nan"), float("inf"), 10**400, -(10**400), "soon", [1], {}])
