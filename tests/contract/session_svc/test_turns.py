@@ -9,9 +9,11 @@ from session_svc.model.errors import (
     SessionAgentMismatch,
     SessionBusy,
     SessionNotFound,
+    ToolChainTooLarge,
 )
 from session_svc.model.session import AgentIncarnation, SessionKey, Usage
 from session_svc.model.turn import CommitTurn, Lease, Replayed, RequestMark, TurnQuery
+from session_svc.model.window import HeadedTurn, fit_window
 from tests.contract.session_svc.bench import UID, Bench, number_field
 
 KEY = SessionKey("default", "s1")
@@ -350,3 +352,13 @@ async def test_the_oldest_turns_go_beyond_the_cap(bench: Bench) -> None:
     assert stored.message_count == 2 * most
     page = await bench.sessions.turns(TurnQuery(KEY, size=2))
     assert page.turns == [b"t3" + number_field(4), b"t4" + number_field(5)]
+
+
+def test_a_chain_that_goes_on_and_that_no_window_holds_is_refused_and_one_that_is_done_is_cut() -> None:
+    chain = [HeadedTurn(2, n > 1, n, b"x" * 10) for n in (3, 2, 1)]
+    with pytest.raises(ToolChainTooLarge) as refused:
+        fit_window(chain, 2, 25, continues=True)
+    assert refused.value.metadata["code"] == "context_length_exceeded"
+    assert [turn.number for turn in fit_window(chain, 2, 30, continues=True)] == [1, 2, 3]
+    assert [turn.number for turn in fit_window(chain, 2, 25, within_chain=True)] == [1, 3]
+    assert [turn.number for turn in fit_window(chain, 2, 15, within_chain=True)] == [3]

@@ -121,7 +121,10 @@ Global___ToolOutcome: _TypeAlias = ToolOutcome  # noqa: Y015
 
 @_typing.final
 class TurnInput(_message.Message):
-    """What both kinds of completion are asked with."""
+    """What both kinds of completion are asked with. A turn has one answer: what OpenAI's `n` asks for is so many stateless
+    turns, which callers make at once. A call beyond what the gateway receives (`PARLEY_GATEWAY_MAX_BODY_BYTES`, 8 MiB at
+    least) is refused by gRPC itself, before any of it is read: RESOURCE_EXHAUSTED without ErrorInfo, which no repeat helps.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from chat_gateway.http_edge.dependencies import HttpSettings
+from chat_gateway.memory import MemoryBudget
 from chat_gateway.model.errors import ProviderMisconfigured, ProviderRateLimited, ProviderRejected
 from chat_gateway.model.turn import (
     AnswerDetails,
@@ -15,7 +17,9 @@ from chat_gateway.model.turn import (
     Usage,
 )
 from contract.enums import Role
-from tests.service.chat_gateway.http_edge.edge import Edge, failing, pieces, whole
+from servicekit.errors import RemoteError
+from session_svc.model.errors import ToolChainTooLarge
+from tests.service.chat_gateway.http_edge.edge import Edge, failing, pieces, running_edge, whole
 
 SIGNED = ProviderData("anthropic", "claude", b'{"signature":"s"}')
 KEPT = {"parley": {"kind": "anthropic", "provider": "claude", "data": {"signature": "s"}}}
@@ -93,6 +97,35 @@ async def test_a_providers_refusal_keeps_its_code(edge: Edge) -> None:
     assert answer.status_code == 400
     assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
     assert "8192 tokens at most" in error["message"]
+
+
+async def test_what_no_window_holds_is_the_contexts_length(edge: Edge) -> None:
+    too_large = ToolChainTooLarge()
+    edge.turns.script = failing(
+        RemoteError(too_large.message, code=too_large.code, reason=too_large.reason, metadata=too_large.metadata)
+    )
+    answer = await edge.chat()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+    assert answer.headers.get("x-should-retry") != "true"
+
+
+async def test_large_requests_have_a_budget_of_memory_and_small_ones_do_not_wait_for_it() -> None:
+    size = 200 * 1024
+    memory = MemoryBudget(2 * size, patience=0.1)
+    picture = {"url": "data:image/png;base64," + "A" * (size - 1024)}
+    large = [{"role": "user", "content": [{"type": "image_url", "image_url": picture}]}]
+    async with running_edge(HttpSettings(memory=memory)) as edge:
+        async with memory.held(size):
+            assert (await edge.chat(messages=large)).status_code == 200
+            async with memory.held(size):
+                refused = await edge.chat(messages=large)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (429, "turn_queue_full")
+                assert refused.headers["x-should-retry"] == "true"
+                assert (await edge.chat()).status_code == 200
+        assert memory.used == 0
+        edge.turns.script = failing(ProviderRateLimited("p", retry_after=None))
+        await edge.chat(messages=large)
+        assert memory.used == 0
 
 
 async def test_what_the_operator_has_to_mend_is_502(edge: Edge) -> None:
