@@ -11,7 +11,7 @@ import structlog
 from chat_gateway.limits import held
 from chat_gateway.model.stored_turn import Lease
 from chat_gateway.model.turn import TurnLimit, TurnRequest
-from chat_gateway.ports import Sessions
+from chat_gateway.ports import Claims, Sessions
 from servicekit.errors import UNREACHABLE, ServiceError
 from servicekit.supervision import cancel_and_wait
 
@@ -34,9 +34,12 @@ class AbortTimes:
 class Aborts:
     """The aborts that are under way; they outlive their turns. `close` it when no turn runs any more."""
 
-    def __init__(self, sessions: Sessions, times: AbortTimes) -> None:
+    def __init__(self, sessions: Sessions, times: AbortTimes, claims: Claims | None = None) -> None:
         self._sessions = sessions
         self._times = times
+        self._claims = claims
+        self.stopping = False
+        """Whether the process stops: turns that others can go on with are handed over from now on."""
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, lease: Lease, error: ServiceError | None = None) -> asyncio.Task[None] | None:
@@ -48,6 +51,15 @@ class Aborts:
         if len(self._running) >= self._times.max_aborts:
             return None
         task = asyncio.get_running_loop().create_task(self._abort(lease, error))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    def hand_over(self, lease: Lease) -> asyncio.Task[None] | None:
+        """Leaves the turn to another gateway; as `start`."""
+        if len(self._running) >= self._times.max_aborts:
+            return None
+        task = asyncio.get_running_loop().create_task(self._hand_over(lease))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
@@ -70,6 +82,16 @@ class Aborts:
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=timeout)
             await cancel_and_wait(*late)
+
+    async def _hand_over(self, lease: Lease) -> None:
+        assert self._claims is not None, "only what was written for other gateways is left to them"
+        try:
+            await self._claims.hand_over(lease, queued=False)
+        except ServiceError as error:
+            # Its lease runs out by itself, and then another gateway takes it over.
+            log.info("turn_not_handed_over", turn_id=lease.turn_id, reason=error.reason)
+        else:
+            log.info("turn_handed_over", turn_id=lease.turn_id, session_id=lease.session_id)
 
     async def _abort(self, lease: Lease, error: ServiceError | None) -> None:
         try:

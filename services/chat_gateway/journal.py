@@ -9,7 +9,7 @@ from chat_gateway.agents.toolbox import Steps
 from chat_gateway.coalescing import CoalescedDeltas
 from chat_gateway.leases import HeldLease
 from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled, TurnBegun
-from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished
+from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, TurnResumed
 from chat_gateway.model.turn import Delta, Message, OnDelta, OnStarted, TurnStarted
 from chat_gateway.model.usage import Usage
 
@@ -19,13 +19,14 @@ class TurnJournal:
 
     It begins with the first thing that is worth going on from: the first call of a tool, or, where the turn is
     resumable, its start. Then each piece of the answer is written before it goes to the caller, with the id of its
-    event. What can't be written ends the turn. Entries that follow one another at once are written together.
+    event. What can't be written ends the turn. Entries that follow one another at once are written together. That of a
+    turn which this gateway has taken over goes on, with an entry that says so.
     """
 
     def __init__(
         self,
         lease: HeldLease,
-        begun: Callable[[], TurnBegun],
+        begun: Callable[[], TurnBegun | TurnResumed],
         on_started: OnStarted | None,
         on_delta: OnDelta | None,
         *,
@@ -50,6 +51,10 @@ class TurnJournal:
     def on_delta(self) -> OnDelta | None:
         """What takes the pieces of the answer."""
         return self._on_delta if self._pieces is None else self._pieces
+
+    async def go_on(self) -> None:
+        """Writes that this gateway goes on with the turn."""
+        await self._append()
 
     async def finish(self) -> None:
         """Writes what is held, and writes and passes on what is left of the answer."""
@@ -108,6 +113,8 @@ class TurnJournal:
             first, begun = self._count + 1, () if self._count else (self._begun(),)
             held, self._held = self._held, []
             written = (*begun, *held, *entries)
+            if not written:
+                return ""
             last = await self._lease.append(first, written)
             self._count += len(written)
             return last

@@ -11,11 +11,21 @@ import structlog
 
 from chat_gateway.aborts import Aborts
 from chat_gateway.model.agent_config import AgentConfig
-from chat_gateway.model.errors import CommitCutShort, CommitUnresolved, TurnTimeout
-from chat_gateway.model.journal import JournalEntry
+from chat_gateway.model.errors import (
+    CommitCutShort,
+    CommitUnresolved,
+    TurnCutShort,
+    TurnHandedOver,
+    TurnQueueFull,
+    TurnTimeout,
+)
+from chat_gateway.model.journal import JournalEntry, TurnBegun
 from chat_gateway.model.stored_turn import Committed, Lease, Turn
 from chat_gateway.ports import Sessions
+from contract.reasons import Reason
 from servicekit.errors import UNREACHABLE, Cancelled, Internal, ServiceError
+
+_OTHERS_MAY = frozenset({Reason.DRAINING, Reason.PEER_UNAVAILABLE})
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +65,11 @@ class TurnStop:
             self.error = error
             self._scope.reschedule(asyncio.get_running_loop().time())
 
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the turn ends by this, or at its bound."""
+        return self.error is not None or self._scope.expired()
+
     def reason_of(self, error: BaseException | None) -> ServiceError:
         """Returns what a turn that ended with this exception failed with, as its journal says it."""
         if isinstance(error, ServiceError):
@@ -64,6 +79,11 @@ class TurnStop:
                 return self.error
             return TurnTimeout("turn") if self._scope.expired() else Cancelled("the turn was cancelled")
         return Internal()
+
+    def end_in(self, seconds: float) -> None:
+        """Gives the turn so many seconds from now."""
+        if self._armed and not self.has_stopped:
+            self._scope.reschedule(asyncio.get_running_loop().time() + seconds)
 
     async def disarm(self) -> None:
         """Lets the turn run on without its bound: what a commit has begun, only its answer may end.
@@ -102,14 +122,56 @@ class HeldLease:
         self._stop_renewing()
         if self._released:
             return
+        if self._lease.goes_on and error is not None:
+            self._leave_to_others(error)
         abort = self._aborts.start(self._lease, self._stop.reason_of(error) if self._lease.journaled else None)
         if abort is not None and isinstance(error, Exception):
             await asyncio.wait((abort,), timeout=self._times.abort_wait)
 
+    @property
+    def attempt(self) -> int:
+        """Which gateway this is that runs the turn, from 1."""
+        return self._lease.attempt
+
     async def append(self, first: int, entries: Sequence[JournalEntry]) -> str:
-        """Adds entries to the turn's journal, as `Sessions.append`; whatever ends the turn then ends the journal."""
+        """Adds entries to the turn's journal, as `Sessions.append`; whatever ends the turn then ends the journal.
+
+        Asked again while session_svc can't be reached, as long as the lease lasts.
+        """
+        goes_on = self._lease.goes_on or any(isinstance(one, TurnBegun) and one.request for one in entries)
         self._lease = replace(self._lease, journaled=True)
-        return await self._sessions.append(self._lease, first, entries)
+        while True:
+            try:
+                event_id = await self._sessions.append(self._lease, first, entries)
+            except ServiceError as error:
+                if error.code not in UNREACHABLE:
+                    raise
+                self._lease = replace(self._lease, goes_on=goes_on)  # for all that is known
+                if datetime.now(UTC) >= self._lease.expire_time:
+                    raise
+            else:
+                if goes_on is not self._lease.goes_on:
+                    self._lease = replace(self._lease, goes_on=goes_on)
+                return event_id
+            await asyncio.sleep(self._times.retry_pause)
+
+    def took(self, lease: Lease) -> None:
+        """Notes the places in limits that the turn has come to hold under the same lease."""
+        self._lease = replace(self._lease, limits=lease.limits, expire_time=lease.expire_time)
+
+    def _leave_to_others(self, error: BaseException) -> None:
+        """Raises `TurnHandedOver` or `TurnCutShort` where another gateway goes on with the turn; returns otherwise."""
+        reason, handed_over = self._stop.reason_of(error), TurnHandedOver(self._lease.turn_id, self._lease.session_id)
+        if isinstance(error, asyncio.CancelledError) and self._aborts.stopping and not self._stop.has_stopped:
+            self._aborts.hand_over(self._lease)
+            raise TurnCutShort(handed_over) from error
+        if isinstance(error, TurnQueueFull | CommitUnresolved) or reason.reason in _OTHERS_MAY:
+            self._aborts.hand_over(self._lease)
+            raise handed_over from error
+        # The lease has run out: whoever takes the turn over ends it, and the journal is that one's.
+        ran_out = reason.code in UNREACHABLE and datetime.now(UTC) >= self._lease.expire_time
+        if reason.reason == Reason.LEASE_LOST or ran_out:
+            raise handed_over from error
 
     async def release(self) -> None:
         """Ends a turn that has nothing to commit; waits a little for its places in limits to be free."""

@@ -18,6 +18,29 @@ from servicekit.errors import ServiceError
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
+class PickupMetrics:
+    """Counts turns that this gateway took over, or took from the queue, by how they ended here."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._ended = Counter(
+            "parley_turns_taken_over",
+            "Turns without a caller that were run here, background turns among them: finished, failed, handed_over.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._running = Gauge(
+            "parley_turns_taken_over_running", "Turns without a caller that run here now.", registry=registry
+        )
+
+    def ended(self, outcome: str) -> None:
+        """Counts a turn that has ended here."""
+        self._ended.labels(outcome).inc()
+
+    def running(self, count: Callable[[], int]) -> None:
+        """Sets where to read how many run, whenever the metrics are read."""
+        self._running.set_function(count)
+
+
 class TurnMetrics:
     """Counts turns by how they ended. Label children are made once and kept."""
 

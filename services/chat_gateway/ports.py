@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Protocol
 
 from chat_gateway.model.agent_config import AgentConfig
+from chat_gateway.model.background import ClaimedTurn, TurnProgress
 from chat_gateway.model.journal import JournalEntry, JournalEvent
 from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn
 from chat_gateway.model.tool_servers import ToolServer, ToolServerTest
-from chat_gateway.model.turn import Kept, Message, TurnLimit, TurnRequest
+from chat_gateway.model.turn import Kept, Message, TurnLimit, TurnOutcome, TurnRequest
 from servicekit.errors import ServiceError
 
 
@@ -123,14 +124,55 @@ class Sessions(Protocol):
         ...
 
 
+class Claims(Protocol):
+    """Turns that one gateway leaves to another."""
+
+    async def claim(self) -> ClaimedTurn | None:
+        """Takes over a turn that nobody runs; None where there is none now."""
+        ...
+
+    async def hand_over(self, lease: Lease, *, queued: bool) -> None:
+        """Leaves the turn to whichever gateway takes it first, or queues it. Safe to repeat.
+
+        Raises `RemoteError` (LEASE_LOST, TURN_INTERRUPTED, TURN_CANCELLED, TURN_QUEUE_FULL).
+        """
+        ...
+
+    async def cancel(self, project: str, session_id: str, user_id: str, turn_id: str, timeout: float | None) -> None:
+        """Ends the turn and returns once it has ended, however. Raises `RemoteError` (TURN_NOT_FOUND)."""
+        ...
+
+    async def progress(self, project: str, session_id: str, user_id: str, turn_id: str) -> TurnProgress:
+        """Returns how far the turn is. Raises `RemoteError` (TURN_NOT_FOUND)."""
+        ...
+
+
+class StoredTurns(Protocol):
+    """The turns that sessions keep."""
+
+    async def outcome(
+        self, project: str, session_id: str, user_id: str, turn_id: str
+    ) -> tuple[TurnOutcome, str] | None:
+        """Returns how the turn ended, and its agent's id; None where the user's session has no such turn."""
+        ...
+
+
 class Journals(Protocol):
     """Journals of turns, as their sessions' users may read them."""
 
     def watch(
-        self, project: str, session_id: str, user_id: str, turn_id: str, after: str
+        self,
+        project: str,
+        session_id: str,
+        user_id: str,
+        turn_id: str,
+        after: str,
+        *,
+        present_only: bool = False,
     ) -> AsyncGenerator[JournalEvent | None, None]:
         """Yields what comes behind an event (empty: all), and goes on until the turn's end; None once in a while.
 
+        With `present_only` it ends with what is there now.
         Goes on at another replica where one stops. Raises `RemoteError` (TURN_NOT_FOUND, LEASE_LOST), `Unavailable`.
         """
         ...

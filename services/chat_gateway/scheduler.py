@@ -79,6 +79,16 @@ class Scheduler:
         """How busy this process is right now."""
         return Load(self._running, self._entered - self._running, self._limits)
 
+    @property
+    def draining(self) -> bool:
+        """Whether no turn is let in any more."""
+        return self._draining
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a turn that came in now would not have to wait for others."""
+        return not self._draining and self._entered < self._limits.running
+
     @contextmanager
     def entered(self, config: AgentConfig | None) -> Iterator[EnteredTurn]:
         """Counts a turn in, at once. Raises `TurnQueueFull` or `Draining`.

@@ -103,6 +103,13 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
     max_queued_turns: int = Field(default=512, ge=0, le=100_000, description="Turns that may wait for that.")
     max_running_turns_per_agent: int = Field(default=128, ge=1, le=100_000, description="The same for one agent.")
     max_queued_turns_per_agent: int = Field(default=256, ge=0, le=100_000, description="The same for one agent.")
+    max_background_turns: int = Field(
+        default=64,
+        ge=1,
+        le=100_000,
+        description="Turns without a caller that this gateway runs at a time: background turns, and those of "
+        "gateways that were lost.",
+    )
     max_instances: int = Field(default=10_000, ge=1, description="Agent instances that are kept in memory.")
     max_known_configs: int = Field(default=50_000, ge=1, description="Agent configs that are kept in memory.")
     lease_renew_interval: Seconds = Field(

@@ -8,7 +8,7 @@ from access.caller import ANONYMOUS, current, user_token
 from chat_gateway.aborts import Aborts
 from chat_gateway.admission import Admission, bounded, new_turn_id
 from chat_gateway.agents.agent import TurnContext
-from chat_gateway.agents.toolbox import CallMetrics, StepSink, Toolbox, Toolboxes, ToolCaller
+from chat_gateway.agents.toolbox import NO_STEPS, CallMetrics, Steps, StepSink, Toolbox, Toolboxes, ToolCaller
 from chat_gateway.digest import request_digest
 from chat_gateway.instances import Instances
 from chat_gateway.instructions import with_instructions
@@ -18,16 +18,19 @@ from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.answers import pending_approvals, visible
+from chat_gateway.model.background import ResumableTurn
 from chat_gateway.model.errors import AgentDepthExceeded, AgentNotFound, SessionFull
 from chat_gateway.model.history import EMPTY, grown, is_transcript
 from chat_gateway.model.journal import TurnBegun
 from chat_gateway.model.pairing import check_results_of_session, continues
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_size, check_tool_choice, check_turn_request
 from chat_gateway.model.stored_turn import Begun, Lease, Turn
+from chat_gateway.model.tools import TurnResumed
 from chat_gateway.model.turn import Answer, OnDelta, OnStarted, TurnLimit, TurnOutcome, TurnRequest, TurnStarted
 from chat_gateway.outcomes import outcome_of, replay
 from chat_gateway.ports import Configs, Sessions
 from chat_gateway.request_policy import resolved_request
+from chat_gateway.resumption import resumption_of, time_left, unheard, with_session
 from chat_gateway.scheduler import EnteredTurn, Scheduler
 from chat_gateway.transcripts import new_of_transcript
 from chat_gateway.turn_tools import MAX_AGENT_DEPTH, CallChain, ToolsOfTurns, approved_calls, has_gateway_tools
@@ -52,6 +55,10 @@ class _Started:
     """None for the turn of an agent that another one calls: it runs in that one's slot."""
     called_by: CallChain | None = None
     sink: StepSink | None = None
+    steps: Steps = NO_STEPS
+    """What other gateways have done of the turn."""
+    resumed: bool = False
+    """Whether this gateway has taken the turn over, whose journal has begun then."""
 
 
 class TurnRunner:
@@ -111,6 +118,30 @@ class TurnRunner:
             _record(span, outcome)
             return outcome
 
+    async def go_on(self, lease: Lease, asked: ResumableTurn, steps: Steps) -> TurnOutcome:
+        """Goes on with a turn that another gateway began or queued, in the caller's task; returns once it is stored.
+
+        Raises as `run`, and `TurnHandedOver` for what another gateway may be able to run now, and is left to it.
+        """
+        request = with_session(asked.request, lease.session_id)
+        with self._metrics.turn(streamed=request.resumable) as observed, _span(request) as span:
+            async with bounded(self._turn_timeout, None) as stop, self._held(lease, stop) as held:
+                config = await self._configs.current(request.project, request.agent_id)
+                config = await self._at_revision(config, asked.agent_revision)
+                stop.end_in(time_left(asked, config.turn_timeout or self._turn_timeout))
+                with self._scheduler.entered(config) as entered:
+                    on_delta = unheard if request.resumable else None
+                    turn = _Started(lease.turn_id, asked.begin_time, asked.digest, request, None, on_delta, entered)
+                    turn = replace(turn, steps=steps, resumed=True)
+                    begun = await self._begin_with(turn, config)
+                    if begun.lease is None:
+                        return await replay(begun, None, None)
+                    held.took(begun.lease)
+                    outcome = await self._run_held(turn, config, begun, held)
+            observed.ended(outcome)
+            _record(span, outcome)
+            return outcome
+
     async def _run_called(self, request: TurnRequest, chain: CallChain) -> TurnOutcome:
         """Runs the turn of an agent that another one calls, whose turn has entered and holds a slot for both."""
         check_turn_request(request, self._bounds)
@@ -136,8 +167,11 @@ class TurnRunner:
             return replace(config, idle_ttl=called_by.idle_ttl, max_lifetime=called_by.max_lifetime)
         if not request.agent_revision:
             return config
+        return await self._at_revision(config, request.agent_revision)
+
+    async def _at_revision(self, config: AgentConfig, revision: int) -> AgentConfig:
         # The agent's limits, and what requests may say, are those of now: an older revision is no way round them.
-        chosen = await self._configs.at_revision(config, request.agent_revision)
+        chosen = await self._configs.at_revision(config, revision)
         return replace(
             chosen,
             max_concurrent_turns=config.max_concurrent_turns,
@@ -152,23 +186,26 @@ class TurnRunner:
         async with self._held(begun.lease, stop) as lease:
             if begun.pinned_revision and not turn.request.agent_revision:
                 config = await self._configs.at_revision(config, begun.pinned_revision)
-            first, cut_after = 0, None
-            transcript = is_transcript(turn.request)
-            if transcript and not begun.created:
-                new = await new_of_transcript(self._sessions, turn.request, begun, config, turn.digest)
-                turn, begun, first, cut_after = replace(turn, request=new.request), new.begun, new.first, new.cut_after
-            if begun.full_turns and cut_after is None:
-                raise SessionFull(begun.session_id, begun.full_turns)
-            if transcript:
-                check_size(turn.request.messages, self._bounds)
-            if continues(turn.request.messages):
-                check_results_of_session(turn.request.messages, begun.window, first)
-            if turn.request.resumable or _keeps_journal(turn, config):
-                answer = await self._answer_with_journal(turn, config, begun, lease)
-            else:
-                answer = await self._answer(turn, config, begun)
-            stored = _stored(turn, config, begun, answer, cut_after)
-            committed = await lease.commit(stored, config, turn.request.request_id, turn.digest)
+            return await self._run_held(turn, config, begun, lease)
+
+    async def _run_held(self, turn: _Started, config: AgentConfig, begun: Begun, lease: HeldLease) -> TurnOutcome:
+        asked, first, cut_after = turn.request, 0, None
+        transcript = is_transcript(turn.request)
+        if transcript and not begun.created:
+            new = await new_of_transcript(self._sessions, turn.request, begun, config, turn.digest)
+            turn, begun, first, cut_after = replace(turn, request=new.request), new.begun, new.first, new.cut_after
+        if begun.full_turns and cut_after is None:
+            raise SessionFull(begun.session_id, begun.full_turns)
+        if transcript:
+            check_size(turn.request.messages, self._bounds)
+        if continues(turn.request.messages):
+            check_results_of_session(turn.request.messages, begun.window, first)
+        if turn.request.resumable or turn.resumed or _keeps_journal(turn, config):
+            answer = await self._answer_with_journal(turn, config, begun, lease, asked)
+        else:
+            answer = await self._answer(turn, config, begun)
+        stored = _stored(turn, config, begun, answer, cut_after)
+        committed = await lease.commit(stored, config, turn.request.request_id, turn.digest)
         outcome = outcome_of(
             stored, begun, config.revision, number=committed.turn_number, expire_time=committed.expire_time
         )
@@ -225,16 +262,26 @@ class TurnRunner:
             notes=turn.request.notes,
         )
 
-    async def _answer_with_journal(self, turn: _Started, config: AgentConfig, begun: Begun, lease: HeldLease) -> Answer:
+    async def _answer_with_journal(
+        self, turn: _Started, config: AgentConfig, begun: Begun, lease: HeldLease, asked: TurnRequest
+    ) -> Answer:
+        def first_entry() -> TurnBegun | TurnResumed:
+            if turn.resumed:
+                return TurnResumed(turn.steps.count + 1, lease.attempt)
+            request = resumption_of(asked, config, turn.digest, turn.time)
+            return TurnBegun(config.id, config.revision, begun.created, turn.time, request)
+
         journal = TurnJournal(
             lease,
-            lambda: TurnBegun(config.id, config.revision, begun.created, turn.time),
+            first_entry,
             turn.on_started,
             turn.on_delta,
             resumable=turn.request.resumable,
         )
         turn = replace(turn, on_started=journal.on_started, on_delta=journal.on_delta, sink=journal)
         try:
+            if turn.resumed:
+                await journal.go_on()
             answer = await self._answer(turn, config, begun)
             await journal.finish()
             return answer
@@ -268,6 +315,7 @@ class TurnRunner:
             with_instructions(turn.request, begun.window),
             begun.metadata,
             toolbox,
+            steps=turn.steps,
             sink=turn.sink,
             hand_over=partial(self._hand_over, turn, begun, 1),
             calls=self._call_metrics,

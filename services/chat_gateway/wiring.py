@@ -17,6 +17,8 @@ from chat_gateway.a2a_edges import A2A_RULES, A2AEdges
 from chat_gateway.aborts import Aborts, AbortTimes
 from chat_gateway.admission import Admission
 from chat_gateway.agents.toolbox import CallMetrics, Toolboxes
+from chat_gateway.background import BackgroundTurns
+from chat_gateway.clients.claim_client import ClaimClient, StoredTurnClient
 from chat_gateway.clients.config_client import ConfigClient
 from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.provider_publisher import ProviderPublisher
@@ -43,8 +45,9 @@ from chat_gateway.http_edge.wire.server import HttpServer, http_serving
 from chat_gateway.instances import Instances
 from chat_gateway.leases import LeaseTimes
 from chat_gateway.memory import MemoryBudget
-from chat_gateway.metrics import TurnMetrics, observe_keys, observe_runtime
+from chat_gateway.metrics import PickupMetrics, TurnMetrics, observe_keys, observe_runtime
 from chat_gateway.open_watches import OpenWatches
+from chat_gateway.pickup import Pickups, PickupTimes
 from chat_gateway.ports import ToolServerTests
 from chat_gateway.preview import PromptPreview
 from chat_gateway.providers.health import ProvidersHealth
@@ -97,6 +100,9 @@ class _Core:
     """What the edges serve."""
 
     turns: FinishingTurns
+    background: BackgroundTurns
+    pickups: Pickups
+    aborts: Aborts
     preview: PromptPreview
     journals: JournalClient
     memory: MemoryBudget
@@ -135,6 +141,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
                 background.keep(f"keys of provider {name}", made.keys.follow)
         background.keep("config watch", core.configs.follow)
         background.keep("readiness", readiness.follow)
+        background.keep("pick-up of turns", core.pickups.follow)
         models = {name: provider.models for name, provider in settings.providers.items()}
         providers = ProviderPublisher(stubs, models, settings.providers_ttl)
         stack.push_async_callback(providers.withdraw)
@@ -154,6 +161,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         background.keep("figures", figures.follow)
         app = build_app(
             turns=core.turns,
+            background=core.background,
             stubs=stubs,
             deletion=core.deletion,
             instances=core.instances,
@@ -191,7 +199,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, tests, access, edge_tls, a2a))
         metrics_port = await stack.enter_async_context(_metrics_serving(settings, readiness))
         background.keep("health", lambda: readiness.publish(grpc_server, SERVICES))
-        stack.push_async_callback(_drain, settings, core.scheduler, readiness, http, grpc_server)
+        stack.push_async_callback(_drain, settings, core, readiness, http, grpc_server)
         yield {"http_port": http.port, "grpc_port": grpc_server.port, "metrics_port": metrics_port}
 
 
@@ -234,7 +242,7 @@ def _access_control(settings: GatewaySettings, config_channel: grpc.aio.Channel)
 
 
 async def _drain(
-    settings: GatewaySettings, scheduler: Scheduler, readiness: Readiness, http: HttpServer, grpc_server: GrpcServer
+    settings: GatewaySettings, core: _Core, readiness: Readiness, http: HttpServer, grpc_server: GrpcServer
 ) -> None:
     readiness.drain()
     http.retire()
@@ -243,7 +251,10 @@ async def _drain(
     http.stop_accepting()
     grpc_server.stop_accepting(settings.drain_timeout + _edge_drain(settings))
     await asyncio.sleep(_LAST_CALLS)
-    await scheduler.drain(settings.drain_timeout)
+    await core.scheduler.drain(settings.drain_timeout)
+    # Whatever still runs is cancelled by the edges next, or handed over.
+    core.aborts.stopping = True
+    await core.pickups.close()
 
 
 async def _publication(
@@ -268,7 +279,7 @@ def _grpc_serving(
     tls: Certificates | None,
     a2a: A2AEdges,
 ) -> AbstractAsyncContextManager[GrpcServer]:
-    chat = ChatServicer(core.turns, core.preview, core.journals, core.memory)
+    chat = ChatServicer(core.turns, core.background, core.preview, core.journals, core.memory)
     runtime = RuntimeServicer(core.instances, core.scheduler, tests)
     return serving(
         settings.model_copy(update={"drain_notice": 0.0, "drain_timeout": _edge_drain(settings)}),
@@ -320,7 +331,8 @@ async def _core(
     stored = PartClient(session_channel, timeout=settings.peer_timeout)
     parts = WindowParts(stored, settings.window_parts_bytes, MemoryBudget(settings.max_large_bytes))
     memory = MemoryBudget(settings.max_large_bytes)
-    aborts = Aborts(sessions, AbortTimes())
+    claims = ClaimClient(stubs, timeout=settings.peer_timeout)
+    aborts = Aborts(sessions, AbortTimes(), claims)
     stack.push_async_callback(aborts.close, settings.peer_timeout)
     scheduler = Scheduler(_turn_limits(settings))
     observe_runtime(scheduler, instances, configs, lambda: len(calls.streams))
@@ -341,10 +353,29 @@ async def _core(
     )
     turns = FinishingTurns(runner)
     stack.push_async_callback(turns.close)
+    journals = JournalClient(stubs, OpenWatches(settings.watch_bounds))
+    pickups = Pickups(
+        runner,
+        claims,
+        journals,
+        scheduler,
+        PickupTimes(most=settings.max_background_turns),
+        PickupMetrics(),
+    )
+    stack.push_async_callback(pickups.close)
+    background = BackgroundTurns(
+        configs=configs,
+        sessions=sessions,
+        claims=claims,
+        stored=StoredTurnClient(stubs, timeout=settings.peer_timeout),
+        aborts=aborts,
+        scheduler=scheduler,
+        pickups=pickups,
+        bounds=settings.request_bounds,
+    )
     reader = SessionReaderClient(stubs, timeout=settings.peer_timeout)
     preview = PromptPreview(configs, reader, instances, settings.request_bounds, toolboxes, parts)
     deletion = AgentDeletion(client, SessionAdminClient(stubs, timeout=settings.peer_timeout), configs, instances)
-    journals = JournalClient(stubs, OpenWatches(settings.watch_bounds))
     embeddings = Embeddings(
         configs=configs,
         providers=Providers(providers),
@@ -354,16 +385,19 @@ async def _core(
         timeout=settings.turn_timeout,
     )
     return _Core(
-        turns,
-        preview,
-        journals,
-        memory,
-        embeddings,
-        instances,
-        scheduler,
-        configs,
-        deletion,
-        providers,
+        turns=turns,
+        background=background,
+        pickups=pickups,
+        aborts=aborts,
+        preview=preview,
+        journals=journals,
+        memory=memory,
+        embeddings=embeddings,
+        instances=instances,
+        scheduler=scheduler,
+        configs=configs,
+        deletion=deletion,
+        providers=providers,
     )
 
 

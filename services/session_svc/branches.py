@@ -6,7 +6,7 @@ from dataclasses import replace
 from contract.enums import BusyPolicy
 from session_svc.model.errors import SessionAgentMismatch, SessionAlreadyExists, SessionBusy, SessionNotFound
 from session_svc.model.session import Fork, SessionKey, new_session_id, session_id_of_request
-from session_svc.model.turn import BeginTurn, Begun, Replayed
+from session_svc.model.turn import BeginTurn, Begun, Joined, Replayed
 from session_svc.ports import SessionStore
 from session_svc.turns import Turns
 
@@ -18,7 +18,7 @@ class Branches:
         self._turns = turns
         self._sessions = sessions
 
-    async def begin(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed:
+    async def begin(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed | Joined:
         """Begins the turn; one that names the turn before it is the next one of its session, or begins a session.
 
         The session that it begins has the window's turns up to that one, so that it costs the same however long the
@@ -29,7 +29,7 @@ class Branches:
             return await self._turns.begin(turn, time_left)
         with contextlib.suppress(SessionBusy, SessionAgentMismatch):
             outcome = await self._turns.begin(replace(turn, must_exist=True, busy=BusyPolicy.REJECT), time_left)
-            if isinstance(outcome, Replayed):
+            if isinstance(outcome, Replayed | Joined):
                 return outcome
             try:
                 number, _ = await self._sessions.number_of_turn(turn.key, turn.after_turn)
@@ -41,7 +41,7 @@ class Branches:
             await self._turns.abort(outcome.lease)
         return await self._branch(turn, time_left)
 
-    async def _branch(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed:
+    async def _branch(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed | Joined:
         number, source = await self._sessions.number_of_turn(turn.key, turn.after_turn)
         if source.user_id != turn.user_id:
             raise SessionNotFound(turn.key.session_id)

@@ -72,6 +72,8 @@ class Journals:
                 raise Draining
             if page.events:
                 continue
+            if watch.present_only:
+                return
             if loop.time() >= abandoned_at:
                 raise LeaseLost(watch.key.session_id)
             if not caught_up:

@@ -62,6 +62,21 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self._handed_over = Counter(
+            "parley_session_turns_handed_over",
+            "Turns that were queued, or whose gateway released them for another one.",
+            ["kind"],
+            registry=registry,
+        )
+        self._claimed = Counter(
+            "parley_session_turns_claimed",
+            "Turns that a gateway took from the queue (first) or went on with (again).",
+            ["kind"],
+            registry=registry,
+        )
+        self._queued = Gauge(
+            "parley_session_turns_queued", "Background turns that have not run yet, of all projects.", registry=registry
+        )
         self._begun = self._turns.labels("begun")
         self._committed = self._turns.labels("committed")
         self._aborted = self._turns.labels("aborted")
@@ -85,6 +100,18 @@ class Metrics:
     def aborted(self) -> None:
         """Counts an aborted turn."""
         self._aborted.inc()
+
+    def handed_over(self, *, queued: bool) -> None:
+        """Counts a turn that waits for a gateway."""
+        self._handed_over.labels("queued" if queued else "released").inc()
+
+    def claimed(self, *, again: bool) -> None:
+        """Counts a turn that a gateway took."""
+        self._claimed.labels("again" if again else "first").inc()
+
+    def queued_turns(self, queued: Callable[[], int]) -> None:
+        """Sets where to read how many turns are queued, whenever the metrics are read."""
+        self._queued.set_function(queued)
 
     def refused(self, reason: str) -> None:
         """Counts a turn that was refused."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from session_svc.model.journal import JournalPage, NewEvents, TurnWatch
+from session_svc.model.journal import ClaimedTurn, JournalPage, NewEvents, TurnProgress, TurnWatch
 from session_svc.model.limits import LimitedTurn, LimitTaken, LimitWait
 from session_svc.model.session import (
     AgentIncarnation,
@@ -29,6 +29,7 @@ from session_svc.model.turn import (
     Begun,
     Committed,
     CommitTurn,
+    Joined,
     KeptContent,
     Lease,
     PartContent,
@@ -45,7 +46,7 @@ class TurnStore(Protocol):
     def new_waiter_id(self) -> str:
         """Returns an id for one call of BeginTurn that may wait, by which it is woken, and what it got released."""
 
-    async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Waiting:
+    async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Joined | Waiting:
         """Takes the lease, or a place in the session's queue for `wait_ms` (`BusyPolicy.WAIT`, and over 0).
 
         A repeat with the same turn id gets the lease or the place that the first try got. Makes the session when it
@@ -65,7 +66,7 @@ class TurnStore(Protocol):
     async def renew(self, lease: Lease, waiter_id: str = "") -> Lease:
         """Extends the lease; `waiter_id`, where given, is woken when it is taken away.
 
-        Raises `LeaseLost`, `TurnInterrupted`.
+        Raises `LeaseLost`, `TurnInterrupted`, `TurnCancelled`.
         """
 
     async def commit(self, commit: CommitTurn) -> Committed:
@@ -101,7 +102,7 @@ class JournalStore(Protocol):
     async def append(self, new: NewEvents) -> str:
         """Adds the events in order and returns the id of the last; those that are there already are not added again.
 
-        Raises `LeaseLost`, `TurnInterrupted`, `JournalFull`: none is added then.
+        Raises `LeaseLost`, `TurnInterrupted`, `TurnCancelled`, `JournalFull`: none is added then.
         """
 
     async def read(self, watch: TurnWatch, waiter_id: str) -> JournalPage:
@@ -112,6 +113,28 @@ class JournalStore(Protocol):
 
     async def wait_for_wakeup(self, waiter_id: str, timeout: float) -> None:
         """As `TurnStore.wait_for_wakeup`."""
+
+
+class ClaimStore(Protocol):
+    """Turns that another gateway may go on with, and how far turns are."""
+
+    async def hand_over(self, lease: Lease, *, queued: bool) -> None:
+        """Releases the lease for another gateway; the session stays the turn's. Idempotent.
+
+        Raises `LeaseLost`, `TurnInterrupted`, `TurnCancelled`; `ProjectQueueFull` where it is to be queued.
+        """
+
+    async def claim(self) -> ClaimedTurn | None:
+        """Takes over a turn that nobody runs; None where none was found at once."""
+
+    async def cancel(self, watch: TurnWatch) -> bool:
+        """Ends the turn, or has whoever runs it end it; returns whether it has ended. Raises `TurnNotFound`."""
+
+    async def progress(self, watch: TurnWatch) -> TurnProgress:
+        """Returns how far the turn is. Raises `TurnNotFound`."""
+
+    async def keep_up(self) -> None:
+        """Writes what was noted of turns that run and end, as far as nobody waits for it."""
 
 
 class LimitStore(Protocol):

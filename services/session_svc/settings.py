@@ -7,7 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from access.settings import AccessSettings
 from servicekit.settings import Bytes, Port, Seconds, variables_after
-from session_svc.model.limits import JournalBounds
+from session_svc.model.limits import JournalBounds, PickupBounds
 from session_svc.model.session import SessionBounds, WhenFull
 
 
@@ -73,6 +73,22 @@ class SessionSettings(AccessSettings):
         le=64 * 1024 * 1024,
         description="The most that the journals of one session may have; those of ended turns make room first.",
     )
+    pickup_wait: Seconds = Field(
+        default=60.0,
+        ge=1,
+        le=600,
+        description="How long a session waits, once the gateway of a turn with a journal is lost, for another one to "
+        "go on with the turn, before others may begin; a turn that interrupts need not wait.",
+    )
+    pickup_attempts: int = Field(
+        default=3, ge=1, le=100, description="Gateways that one turn may lose before it is given up."
+    )
+    queued_turns_per_project: int = Field(
+        default=1000, ge=0, le=100_000, description="Background turns of a project that may wait for a gateway."
+    )
+    queued_turn_wait: Seconds = Field(
+        default=3600.0, ge=1, le=86_400, description="How long a background turn may wait for a gateway."
+    )
     wait_replicas: int = Field(
         default=0,
         ge=0,
@@ -95,4 +111,10 @@ class SessionSettings(AccessSettings):
             part_bytes=self.part_bytes_per_session,
             replays_per_session=self.replays_per_session,
             journal=JournalBounds(keep_ms=int(self.journal_keep * 1000), max_bytes=self.journal_bytes),
+            pickup=PickupBounds(
+                wait_ms=int(self.pickup_wait * 1000),
+                queue_ms=int(self.queued_turn_wait * 1000),
+                max_lost=self.pickup_attempts,
+                queued=self.queued_turns_per_project,
+            ),
         )

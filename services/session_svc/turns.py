@@ -8,7 +8,17 @@ from servicekit.errors import Code, Draining, ServiceError
 from session_svc.metrics import Metrics
 from session_svc.model.errors import LimitQueueFull, RateLimited, SessionBusy, ToolChainTooLarge
 from session_svc.model.session import SessionKey, new_session_id, session_id_of_request
-from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, Lease, Replayed, StatelessTurn, Waiting
+from session_svc.model.turn import (
+    BeginTurn,
+    Begun,
+    Committed,
+    CommitTurn,
+    Joined,
+    Lease,
+    Replayed,
+    StatelessTurn,
+    Waiting,
+)
 from session_svc.ports import TurnStore
 from session_svc.turn_limits import TurnLimiter
 
@@ -32,7 +42,7 @@ class Turns:
         self._held: set[asyncio.Timeout] = set()
         self._draining = False
 
-    async def begin(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed:
+    async def begin(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed | Joined:
         """Takes the lease, after a wait where the policy is to wait; a session id is made where none is given.
 
         `time_left` is what the caller gives, in seconds. Raises what `TurnStore.begin` does; `SessionBusy` also when
@@ -60,7 +70,8 @@ class Turns:
                 self._leave(turn, waiter_id)  # it may have got the lease, and the caller will not learn of it
             await self._limits.roll_back(turn, error)
             raise
-        self._metrics.begun(outcome)
+        if not isinstance(outcome, Joined):
+            self._metrics.begun(outcome)
         return outcome
 
     async def begin_stateless(self, turn: BeginTurn, time_left: float | None) -> StatelessTurn:
@@ -81,7 +92,7 @@ class Turns:
 
     async def _attempt(
         self, turn: BeginTurn, waiter_id: str, give_up: float, *, again: bool = False
-    ) -> Begun | Replayed | Waiting:
+    ) -> Begun | Replayed | Joined | Waiting:
         loop = asyncio.get_running_loop()
         if not turn.limits:
             return await self._store.begin(turn, waiter_id, _milliseconds(give_up - loop.time()))
@@ -97,13 +108,13 @@ class Turns:
         if isinstance(outcome, Begun):
             lease = replace(outcome.lease, limits=self._limits.held(turn))
             return replace(outcome, lease=lease, limits=taken.states)
-        if isinstance(outcome, Replayed):
+        if isinstance(outcome, Replayed | Joined):
             await self._limits.roll_back(turn)
         else:
             await self._limits.step_aside(turn)
         return outcome
 
-    async def _wait(self, turn: BeginTurn, waiter_id: str, place: Waiting, give_up: float) -> Begun | Replayed:
+    async def _wait(self, turn: BeginTurn, waiter_id: str, place: Waiting, give_up: float) -> Begun | Replayed | Joined:
         loop = asyncio.get_running_loop()
         while True:
             check_in = place.check_in_ms / 1000

@@ -24,6 +24,7 @@ from servicekit.server import GrpcServer, serving
 from servicekit.tls import Certificates, certificates
 from session_svc.audited_sessions import RECORDED, AuditedSessions
 from session_svc.branches import Branches
+from session_svc.claims import Claims
 from session_svc.clients.audit_log import AuditClient
 from session_svc.clients.config_feed import ConfigClient
 from session_svc.edge import session_servicer, turn_servicer
@@ -39,6 +40,7 @@ from session_svc.redis_client.link import Link
 from session_svc.redis_client.server import RedisLink
 from session_svc.redis_client.url import Dial, parse_redis_url
 from session_svc.redis_store.agents import RedisAgents
+from session_svc.redis_store.claims import RedisClaims
 from session_svc.redis_store.durability import Durability
 from session_svc.redis_store.indexes import IndexAdditions
 from session_svc.redis_store.journal import RedisJournals
@@ -48,6 +50,7 @@ from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.sweeper import Sweeper
 from session_svc.redis_store.turns import RedisTurns
+from session_svc.redis_store.waiting_turns import WaitingTurns
 from session_svc.redis_store.wakeups import RedisWakes
 from session_svc.sessions import Sessions
 from session_svc.settings import SessionSettings
@@ -77,6 +80,7 @@ class _Stores:
     parts: RedisParts
     agents: RedisAgents
     limits: RedisLimits
+    claims: RedisClaims
 
 
 @contextlib.asynccontextmanager
@@ -100,7 +104,8 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         audited = access.authenticator is not None
         served = AuditedSessions(stores.sessions, stores.agents, metrics, AuditClient(channel)) if audited else sessions
         journals = Journals(stores.journals, max_watches=max(settings.max_concurrent_rpcs // 2, 1))
-        servicer = TurnServicer(turns, Branches(turns, stores.sessions), journals, stores.parts)
+        claims = Claims(stores.claims, turn_limits, metrics)
+        servicer = TurnServicer(turns, Branches(turns, stores.sessions), journals, stores.parts, claims)
         streams = make_streams(servicer)
         health = RedisHealth(stores.link, metrics, streams)
         await health.probe()
@@ -115,7 +120,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
                 interceptors=access.interceptors,
                 quiet=(f"{turn_servicer.NAME}/Turns",),  # its calls have lines and spans of their own
                 ready=health.up,
-                on_end=lambda: _end(streams, turns, journals),
+                on_end=lambda: _end(streams, turns, journals, claims),
                 tls=tls,
                 max_message_bytes=settings.max_message_bytes,
             )
@@ -125,6 +130,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         background.keep("follower", Follower(ConfigClient(channel), sessions, stores.agents, metrics).run)
         if access.keys is not None:
             background.keep("access watch", functools.partial(keys.follow, access.keys, key_times(settings)))
+        background.keep("waiting turns", claims.keep_up)
         background.keep("index sweeper", Sweeper(stores.sessions, stores.index_additions, metrics).run)
         metrics_port = await stack.enter_async_context(
             serve_metrics(
@@ -149,14 +155,26 @@ async def _stores(
     )
     large = Durability([parts.scripts], settings.wait_replicas, int(settings.wait_timeout * 1000))
     compressing = settings.compress_turns
+    waiting_turns = WaitingTurns(scripts, limits)
+    claims = RedisClaims(scripts, limits, waiting_turns)
+    metrics.queued_turns(lambda: claims.queued)
     turns = RedisTurns(
-        scripts, wakes, limits, index_additions, durability, compressing=compressing, is_turn=is_turn, large=large
+        scripts,
+        wakes,
+        limits,
+        index_additions,
+        durability,
+        compressing=compressing,
+        is_turn=is_turn,
+        large=large,
+        waiting=waiting_turns,
     )
     return _Stores(
         link=link,
         index_additions=index_additions,
         turns=turns,
-        journals=RedisJournals(scripts, wakes, limits.journal),
+        journals=RedisJournals(scripts, wakes, limits, waiting_turns),
+        claims=claims,
         sessions=RedisSessions(
             scripts,
             turns,
@@ -197,10 +215,11 @@ async def open_redis(url: str, links: int) -> AsyncIterator[tuple[list[Link], Di
         yield [*opened], where
 
 
-def _end(streams: CallStreams, turns: Turns, journals: Journals) -> None:
+def _end(streams: CallStreams, turns: Turns, journals: Journals, claims: Claims) -> None:
     streams.set_serving(False)
     turns.drain()
     journals.drain()
+    claims.drain()
 
 
 class RedisHealth:

@@ -40,6 +40,10 @@ MIN_STEP_BYTES: Final = 4096
 TIMEOUT_MARGIN: Final = 1.0
 """Seconds beyond a call's own bound at which it is cut here: its toolbox has the better words for it."""
 
+_UNKNOWN_OUTCOME: Final = (
+    "The outcome of this call is unknown: whoever made it was lost before the answer came. It may have taken effect or "
+    "not, and is not made again."
+)
 _CUT_SHORT: Final = (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
 
 
@@ -124,7 +128,7 @@ class _Loop:
 
         async def result(call: ToolCall) -> ToolResult:
             if call.id not in rejected:
-                return await self._result(call)
+                return await self._result_again(call)
             note = f": {rejected[call.id]}" if rejected[call.id] else "."
             return ToolResult(f"Not run: the user rejected this call{note}", ToolOutcome.DENIED)
 
@@ -140,7 +144,7 @@ class _Loop:
             return None
         waiting = [call for call in owed if self._needs_approval(call)]
         own = [call for call in owed if call.name not in self._offer.callers and call not in waiting]
-        await self._run(own, self._result, ends_step=len(own) == len(owed))
+        await self._run(own, self._result_again, ends_step=len(own) == len(owed))
         if len(own) == len(owed):
             await self._events.finished(self._steps)
             return None
@@ -243,6 +247,14 @@ class _Loop:
             self._context.calls.observe(ToolKind.FUNCTION, server, found.outcome, seconds)
         await self._events.ended(step, call, server, found.outcome, seconds, message, ends_step=ends_step)
         return message, found
+
+    async def _result_again(self, call: ToolCall) -> ToolResult:
+        """As `_result`, for a call that an earlier attempt may have made: repeated only where that does no harm."""
+        if call.id in self._context.steps.unrecorded:
+            tool = self._offer.runs(call.name)
+            if tool is None or not tool.idempotent:
+                return ToolResult(_UNKNOWN_OUTCOME, ToolOutcome.UNKNOWN)
+        return await self._result(call)
 
     async def _result(self, call: ToolCall) -> ToolResult:
         """Calls one tool. Whatever comes of it is a result, but for errors that say that the turn can't go on."""

@@ -85,6 +85,8 @@ class Steps:
     usage: Usage = NO_USAGE
     runs: tuple[ToolRun, ...] = ()
     """Of the messages' calls, those that the gateway ran."""
+    unrecorded: frozenset[str] = frozenset()
+    """Of those calls, the ids of the ones that may have been made."""
 
 
 NO_STEPS = Steps()

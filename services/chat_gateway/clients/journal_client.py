@@ -28,22 +28,37 @@ class JournalClient:
         self._open = open_watches
 
     async def watch(
-        self, project: str, session_id: str, user_id: str, turn_id: str, after: str
+        self,
+        project: str,
+        session_id: str,
+        user_id: str,
+        turn_id: str,
+        after: str,
+        *,
+        present_only: bool = False,
     ) -> AsyncGenerator[JournalEvent | None, None]:
         """Goes on behind the last event where a replica stops, or can't be reached for a while.
 
         Raises `TooManyWatches` before the first event.
         """
-        with self._open.one_more(project, session_id):
-            async with contextlib.aclosing(self._watch(project, session_id, user_id, turn_id, after)) as events:
+        # What is there is read at once: nobody holds it open.
+        counted = contextlib.nullcontext() if present_only else self._open.one_more(project, session_id)
+        with counted:
+            watched = self._watch(project, session_id, user_id, turn_id, after, present_only)
+            async with contextlib.aclosing(watched) as events:
                 async for event in events:
                     yield event
 
     async def _watch(
-        self, project: str, session_id: str, user_id: str, turn_id: str, after: str
+        self, project: str, session_id: str, user_id: str, turn_id: str, after: str, present_only: bool
     ) -> AsyncGenerator[JournalEvent | None, None]:
         request = pb.WatchTurnRequest(
-            project=project, session_id=session_id, user_id=user_id, turn_id=turn_id, after_event_id=after
+            project=project,
+            session_id=session_id,
+            user_id=user_id,
+            turn_id=turn_id,
+            after_event_id=after,
+            present_only=present_only,
         )
         begun: TurnBegun | None = None
         backoff, failures = Backoff(_FIRST_PAUSE, _MAX_PAUSE), 0

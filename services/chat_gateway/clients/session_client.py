@@ -119,6 +119,7 @@ class SessionClient:
             within_chain=True,
             after_turn_id=request.after_turn,
             may_cut=request.history is HistoryPolicy.REPLACE and is_transcript(request),
+            join_repeat=request.background,
         )
 
     async def take_limits(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
@@ -127,7 +128,7 @@ class SessionClient:
             project=request.project, turn_id=turn_id, stateless=True, limits=map(_limit_to_proto, limits)
         )
         response = await self._begin(begin, waits)
-        return begun_stateless(request, _lease_from_proto(response.lease), _limit_states(response))
+        return begun_stateless(request, lease_from_proto(response.lease), _limit_states(response))
 
     async def _begin(self, begin: pb.BeginTurnRequest, timeout: float) -> pb.BeginTurnResponse:
         clock = asyncio.get_running_loop().time
@@ -142,13 +143,13 @@ class SessionClient:
         return await self._turns.call(BEGIN, begin, timeout=max(give_up - clock(), 0.0))
 
     async def renew(self, lease: Lease, hold: float) -> Lease:
-        request = pb.RenewTurnRequest(lease=_lease_to_proto(lease), hold=to_duration(timedelta(seconds=hold)))
+        request = pb.RenewTurnRequest(lease=lease_to_proto(lease), hold=to_duration(timedelta(seconds=hold)))
         response = await self._turns.call(RENEW, request, timeout=self._timeout + hold)
         return replace(lease, expire_time=from_timestamp(response.expire_time))
 
     async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
         request = pb.CommitTurnRequest(
-            lease=_lease_to_proto(lease),
+            lease=lease_to_proto(lease),
             turn=turn_to_proto(turn, self._keep_from),
             request_id=request_id,
             request_digest=digest,
@@ -189,15 +190,18 @@ class SessionClient:
             return await self._turns.call(COMMIT, data, timeout=self._timeout + len(data) / _BYTES_A_SECOND)
 
     async def abort(self, lease: Lease, error: ServiceError | None = None) -> None:
-        request = pb.AbortTurnRequest(lease=_lease_to_proto(lease))
+        request = pb.AbortTurnRequest(lease=lease_to_proto(lease))
         if lease.journaled and error is not None:
             request.end_event.CopyFrom(failed_to_proto(error))
         await self._turns.call(ABORT, request, timeout=self._timeout)
 
     async def append(self, lease: Lease, first: int, entries: Sequence[JournalEntry]) -> str:
         request = pb.AppendTurnEventsRequest(
-            lease=_lease_to_proto(lease), first_sequence=first, events=map(entry_to_proto, entries)
+            lease=lease_to_proto(lease), first_sequence=first, events=map(entry_to_proto, entries)
         )
+        if lease.attempt > 1:
+            for event in request.events:
+                event.attempt = lease.attempt
         return (await self._turns.call(APPEND, request, timeout=self._timeout)).last_event_id
 
 
@@ -351,7 +355,8 @@ def _begun(response: pb.BeginTurnResponse, config: AgentConfig, *, goes_on: bool
         pinned_revision=session.pinned_revision,
         metadata=dict(session.metadata),
         expire_time=from_timestamp(session.expire_time),
-        lease=_lease_from_proto(response.lease) if replayed is None else None,
+        lease=lease_from_proto(response.lease) if response.HasField("lease") else None,
+        joined_turn_id=response.joined_turn_id,
         window=_window(response.window, config, goes_on=goes_on) if config.tools else _messages(response.window),
         replayed=replayed,
         limits=_limit_states(response),
@@ -378,12 +383,14 @@ def _limit_states(response: pb.BeginTurnResponse) -> tuple[LimitState, ...]:
     )
 
 
-def _lease_from_proto(lease: pb.TurnLease) -> Lease:
+def lease_from_proto(lease: pb.TurnLease) -> Lease:
+    """Returns the lease."""
     expire_time = from_timestamp(lease.expire_time)
     return Lease(lease.project, lease.session_id, lease.turn_id, lease.token, expire_time, tuple(lease.limits))
 
 
-def _lease_to_proto(lease: Lease) -> pb.TurnLease:
+def lease_to_proto(lease: Lease) -> pb.TurnLease:
+    """Returns the lease as session_svc gave it."""
     return pb.TurnLease(
         project=lease.project,
         session_id=lease.session_id,

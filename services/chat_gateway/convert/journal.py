@@ -19,7 +19,7 @@ from chat_gateway.convert.times import from_duration, from_timestamp, to_duratio
 from chat_gateway.model.answers import agents_part, visible
 from chat_gateway.model.journal import CallRecorded, JournalEntry, JournalEvent, StepCalled, TurnBegun
 from chat_gateway.model.stored_turn import Turn
-from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolOutcome
+from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolOutcome, TurnResumed
 from chat_gateway.model.turn import Delta, ToolCallDelta, TurnOutcome
 from parley.session.v1 import message_pb2, turn_event_pb2
 from servicekit.errors import ServiceError
@@ -35,6 +35,9 @@ def entry_to_proto(entry: JournalEntry) -> turn_event_pb2.TurnEvent:
             begun = out.begun
             begun.agent_id, begun.agent_revision = entry.agent_id, entry.agent_revision
             begun.session_created, begun.request = entry.session_created, entry.request
+        case TurnResumed():
+            out.step, out.attempt = entry.step, entry.attempt
+            out.resumed.SetInParent()
         case Delta():
             _fill_delta(out.delta, entry)
         case CallStarted():
@@ -105,6 +108,8 @@ def event_from_proto(
             return JournalEvent(event.id, StepCalled(event.step, message, usage))
         case "step_finished":
             return JournalEvent(event.id, StepFinished(event.step, usage_from_proto(event.step_finished.usage)))
+        case "resumed":
+            return JournalEvent(event.id, TurnResumed(event.step, event.attempt))
         case "ended":
             return JournalEvent(event.id, _ended(event.ended, begun, turn_id, session_id))
     return None

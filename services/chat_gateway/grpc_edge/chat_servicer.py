@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from chat_gateway.background import BackgroundTurns
 from chat_gateway.coalescing import CoalescedDeltas
 from chat_gateway.convert.messages import message_to_proto
 from chat_gateway.convert.times import to_timestamp
 from chat_gateway.finishing import FinishingTurns
+from chat_gateway.grpc_edge.background import state_to_proto, turn_named
 from chat_gateway.grpc_edge.convert import (
     events_to_proto,
     large_parts_bytes,
@@ -37,8 +39,16 @@ _ANSWER_MARGIN = 0.05
 class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
     """Serves `parley.chat.v1.ChatService`."""
 
-    def __init__(self, turns: FinishingTurns, preview: PromptPreview, journals: Journals, memory: MemoryBudget) -> None:
+    def __init__(
+        self,
+        turns: FinishingTurns,
+        background: BackgroundTurns,
+        preview: PromptPreview,
+        journals: Journals,
+        memory: MemoryBudget,
+    ) -> None:
         self._turns = turns
+        self._background = background
         self._preview = preview
         self._journals = journals
         self._memory = memory
@@ -79,6 +89,20 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
             async for one in events:
                 for response in watched.responses(one):
                     yield response
+
+    async def SubmitTurn(self, request: pb.SubmitTurnRequest, context: Any) -> pb.SubmitTurnResponse:  # noqa: N802
+        """Queues a turn; see the proto."""
+        async with self._asked(request.input, context) as turn:
+            return pb.SubmitTurnResponse(turn=state_to_proto(await self._background.submit(turn)))
+
+    async def GetTurn(self, request: pb.GetTurnRequest, context: Any) -> pb.GetTurnResponse:  # noqa: N802
+        """Returns how far a turn is; see the proto."""
+        return pb.GetTurnResponse(turn=state_to_proto(await self._background.state(*turn_named(request))))
+
+    async def CancelTurn(self, request: pb.CancelTurnRequest, context: Any) -> pb.CancelTurnResponse:  # noqa: N802
+        """Ends a turn; see the proto."""
+        ended = await self._background.cancel(*turn_named(request), timeout=_time_for(context))
+        return pb.CancelTurnResponse(turn=state_to_proto(ended))
 
     async def PreviewPrompt(self, request: pb.PreviewPromptRequest, context: Any) -> pb.PreviewPromptResponse:  # noqa: N802
         """Shows a prompt; see the proto."""

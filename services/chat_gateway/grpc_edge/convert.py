@@ -29,6 +29,7 @@ from chat_gateway.model.tools import (
     ToolActivity,
     ToolOutcome,
     ToolsUnavailable,
+    TurnResumed,
 )
 from chat_gateway.model.turn import (
     Delta,
@@ -160,6 +161,8 @@ def activity_to_proto(activity: ToolActivity) -> pb.StreamCompleteResponse:
         case StepFinished():
             step = pb.StepFinished(step=activity.step, usage=usage_to_proto(activity.usage))
             return pb.StreamCompleteResponse(step_finished=step)
+        case TurnResumed():
+            return pb.StreamCompleteResponse(turn_resumed=pb.TurnResumed(step=activity.step, attempt=activity.attempt))
 
 
 def deltas_to_proto(deltas: list[Delta]) -> pb.MessageDelta:

@@ -23,6 +23,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from access.authenticator import Authenticator
 from access.caller import CHAT, Caller
+from chat_gateway.background import BackgroundTurns
 from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.replicas import Replicas
@@ -129,6 +130,7 @@ def build_app(
     replicas: Replicas | None = None,
     console: ConsoleFiles | None = None,
     a2a: Callable[[Authorizer, HttpSettings], A2ARoute] | None = None,
+    background: BackgroundTurns | None = None,
     registry: CollectorRegistry = REGISTRY,
 ) -> ASGIApp:
     """Returns the gateway's HTTP edge as an ASGI application. It starts no tasks and owns no connections.
@@ -151,6 +153,7 @@ def build_app(
         replicas=replicas or Replicas(),
         authenticated=authenticator is not None,
         journals=journals,
+        background=background,
     )
     agents = (agents_router(), revisions_router(), tool_servers_router())
     sessions = (sessions_router(), users_router(), completions_router(), completion_events_router())
@@ -173,7 +176,7 @@ def build_app(
     require_scopes(admin)
     note_query_parameters(admin)
     turn_routes: dict[str, TurnRoute] = {
-        CHAT_PATH: ChatCompletions(turns, bounds).serve,
+        CHAT_PATH: ChatCompletions(turns, bounds, background).serve,
         RESPONSES_PATH: Responses(turns, bounds).serve,
     }
     if embeddings is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry
 
 from access.oidc_settings import OidcIssuer
+from chat_gateway.background import BackgroundTurns
 from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.replicas import Replicas
@@ -64,3 +65,5 @@ class Dependencies:
     journals: JournalClient
     authenticated: bool = False
     """Whether credentials are required."""
+    background: BackgroundTurns | None = None
+    """Of turns that run; without it only what is stored is known."""

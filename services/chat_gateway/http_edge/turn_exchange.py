@@ -20,6 +20,7 @@ from chat_gateway.model.errors import (
     CommitCutShort,
     CommitUnresolved,
     FieldNotOverridable,
+    TurnCutShort,
     TurnQueueFull,
     UnsupportedField,
 )
@@ -125,10 +126,10 @@ class Exchange:
         self._unwatch()
         return outcome
 
-    async def answer(self, body: bytes, headers: Headers) -> None:
-        """Answers with 200."""
-        self.status = 200
-        await self._context.respond(200, body, headers)
+    async def answer(self, body: bytes, headers: Headers, *, status: int = 200) -> None:
+        """Answers with what came of the request."""
+        self.status = status
+        await self._context.respond(status, body, headers)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -157,6 +158,9 @@ class Exchange:
             case CommitCutShort():
                 self._take_cancellation()
                 await self._answer_error(CommitUnresolved())
+            case TurnCutShort():
+                self._take_cancellation()
+                await self._answer_error(error.error)
             case asyncio.CancelledError():
                 self._take_cancellation()
                 await self._answer_error(Draining())

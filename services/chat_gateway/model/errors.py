@@ -369,6 +369,30 @@ class CommitUnresolved(ServiceError):
         )
 
 
+class TurnHandedOver(ServiceError):
+    """Another gateway goes on with the turn: a repeat would be another turn, and its id says how this one ends."""
+
+    code = Code.ABORTED
+    reason = Reason.TURN_HANDED_OVER
+
+    def __init__(self, turn_id: str, session_id: str) -> None:
+        super().__init__(
+            f"another gateway goes on with turn {turn_id!r} of session {session_id!r}: watch its events",
+            metadata={"turn_id": turn_id, "session_id": session_id},
+        )
+
+
+class TurnCutShort(asyncio.CancelledError):
+    """The task was cancelled because its process stops, and another gateway goes on with the turn.
+
+    Whoever takes the cancellation for an error of its own answers `error`.
+    """
+
+    def __init__(self, error: TurnHandedOver) -> None:
+        super().__init__()
+        self.error = error
+
+
 class CommitCutShort(asyncio.CancelledError):
     """The task was cancelled while its commit was under way: whether the turn is stored is not known.
 

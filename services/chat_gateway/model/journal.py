@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 
-from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished
+from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, TurnResumed
 from chat_gateway.model.turn import Delta, Message, TurnOutcome
 from chat_gateway.model.usage import Usage
 from servicekit.errors import ServiceError
@@ -21,7 +21,7 @@ class TurnBegun:
     session_created: bool
     begin_time: datetime
     request: bytes = b""
-    """What another gateway needs to go on with the turn."""
+    """What another gateway needs to go on with the turn; empty where none can."""
 
 
 @value
@@ -41,7 +41,7 @@ class CallRecorded:
     content: str
 
 
-JournalEntry = TurnBegun | Delta | CallStarted | CallRecorded | StepCalled | StepFinished
+JournalEntry = TurnBegun | TurnResumed | Delta | CallStarted | CallRecorded | StepCalled | StepFinished
 """What is written while the turn runs; its end comes with the commit or the abort."""
 
 

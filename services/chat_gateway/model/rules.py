@@ -101,8 +101,8 @@ def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOU
     check_metadata(found, "metadata", request.metadata, name_pairs=False)
     if request.choices > 1 and in_session:
         found.add("choices", ONE_CHOICE)
-    if request.resumable and request.stateless:
-        found.add("resumable", "needs a session, which has the turn's journal")
+    if (request.resumable or request.background) and request.stateless:
+        found.add("background" if request.background else "resumable", "needs a session, which has the turn's journal")
     found.check()
     if in_session:
         # How much of a transcript is new beyond what certainly is, is known once the turn has begun.

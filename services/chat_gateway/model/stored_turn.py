@@ -58,6 +58,10 @@ class Lease:
     """The subjects of the limits in which the turn holds a place; the lease of a stateless turn holds nothing else."""
     journaled: bool = False
     """Whether the turn has written to its journal, which its end then ends."""
+    goes_on: bool = False
+    """Whether another gateway can go on with the turn: its journal has what that takes."""
+    attempt: int = 1
+    """Which gateway this is that runs the turn."""
 
 
 @value
@@ -80,6 +84,8 @@ class Begun:
     """The ids of the calls of the last turn that wait for an approval."""
     full_turns: int = 0
     """As many turns as the session may have, where it has them: it takes none but one that cuts others. 0 otherwise."""
+    joined_turn_id: str = ""
+    """A turn of the same request that is queued or under way, where the request is for a background turn."""
     part_bytes: int = 0
     """Of the images, audio and files that the session keeps beside its turns: the window may name some."""
 

@@ -181,7 +181,15 @@ class ToolRun:
     arguments: str = ""
 
 
-ToolActivity = CallStarted | CallFinished | StepFinished
+@value
+class TurnResumed:
+    """Another gateway goes on with the turn: what the model had said of this step does not count any more."""
+
+    step: int
+    attempt: int
+
+
+ToolActivity = CallStarted | CallFinished | StepFinished | TurnResumed
 """What a turn does beside its answer, as callers see it while it happens."""
 
 

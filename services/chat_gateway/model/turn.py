@@ -248,6 +248,8 @@ class TurnRequest:
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
     resumable: bool = False
     """Whether each piece of the answer goes into the turn's journal before it goes to the caller."""
+    background: bool = False
+    """Whether the turn is queued, and goes on without its caller."""
     history: HistoryPolicy | None = None
     """None is `MATCH` where neither key nor agent config say otherwise."""
     choices: int = 1

@@ -1,19 +1,42 @@
 """Between the journal's messages of TurnService and session_svc's own values. Requests are checked here."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from contract.fields import DEFAULT_PROJECT, check_resource_id, check_session_id, check_turn_id, check_user_id
 from parley.session.v1 import turn_event_pb2, turn_service_pb2
 from servicekit.errors import Violations
+from servicekit.rpc_status import to_status
 from servicekit.wire import bytes_tag, varint
 from session_svc.edge import turns_convert
 from session_svc.edge.times import fill_time
 from session_svc.model import rules
-from session_svc.model.journal import JournalEvent, NewEvents, TurnWatch
+from session_svc.model.errors import LeaseLost, TurnCancelled, TurnGivenUp, TurnInterrupted
+from session_svc.model.journal import (
+    ClaimedTurn,
+    JournalEvent,
+    NewEvents,
+    TurnProgress,
+    TurnStage,
+    TurnWatch,
+    UnheardEnd,
+)
 from session_svc.model.session import SessionKey
 
 _EVENTS_TAG = bytes_tag(turn_service_pb2.WatchTurnResponse.EVENTS_FIELD_NUMBER)
+_BEGUN_TAG = bytes_tag(turn_service_pb2.GetTurnStateResponse.BEGUN_FIELD_NUMBER)
+_ENDED_TAG = bytes_tag(turn_service_pb2.GetTurnStateResponse.ENDED_FIELD_NUMBER)
+_STATES = {
+    TurnStage.QUEUED: turn_service_pb2.TURN_STATE_QUEUED,
+    TurnStage.RUNNING: turn_service_pb2.TURN_STATE_RUNNING,
+    TurnStage.ENDED: turn_service_pb2.TURN_STATE_ENDED,
+}
+_UNHEARD: Mapping[UnheardEnd, type[LeaseLost] | type[TurnInterrupted] | type[TurnCancelled] | type[TurnGivenUp]] = {
+    UnheardEnd.LOST: LeaseLost,
+    UnheardEnd.INTERRUPTED: TurnInterrupted,
+    UnheardEnd.CANCELLED: TurnCancelled,
+    UnheardEnd.GIVEN_UP: TurnGivenUp,
+}
 _EVENT_ID = re.compile(r"[0-9]{1,16}-[0-9]{1,16}")
 
 
@@ -27,27 +50,41 @@ def new_events(request: turn_service_pb2.AppendTurnEventsRequest) -> NewEvents:
     for index, event in enumerate(request.events[: rules.MAX_EVENTS]):
         if event.WhichOneof("event") in (None, "ended"):
             found.add(f"events[{index}]", "must be an event other than the end, which CommitTurn and AbortTurn bring")
+    to_go_on_with = b""
+    if not found and request.events[0].HasField("begun"):
+        # Kept apart: whoever watches the turn is not to get it.
+        to_go_on_with = request.events[0].begun.request
+        request.events[0].begun.ClearField("request")
     events = tuple(map(turns_convert.stored_event, request.events)) if not found else ()
+    if len(to_go_on_with) > rules.MAX_EVENTS_BYTES:
+        found.add("events[0].begun.request", f"must have at most {rules.MAX_EVENTS_BYTES} bytes")
     if sum(map(len, events)) > rules.MAX_EVENTS_BYTES:
         found.add("events", f"must have at most {rules.MAX_EVENTS_BYTES} bytes")
     found.check()
-    return NewEvents(held, request.first_sequence, events)
+    return NewEvents(held, request.first_sequence, events, to_go_on_with)
 
 
-def turn_watch(request: turn_service_pb2.WatchTurnRequest) -> TurnWatch:
-    """Returns what is watched. Raises `InvalidArgument`."""
+def turn_watch(
+    request: turn_service_pb2.WatchTurnRequest
+    | turn_service_pb2.CancelTurnRequest
+    | turn_service_pb2.GetTurnStateRequest,
+    after_event_id: str = "",
+    *,
+    present_only: bool = False,
+) -> TurnWatch:
+    """Returns which turn is meant, and behind which event. Raises `InvalidArgument`."""
     key, found = SessionKey(request.project or DEFAULT_PROJECT, request.session_id), Violations()
     check_resource_id(found, "project", key.project)
     check_session_id(found, "session_id", key.session_id)
     check_user_id(found, "user_id", request.user_id)
     check_turn_id(found, "turn_id", request.turn_id)
-    if request.after_event_id and not _EVENT_ID.fullmatch(request.after_event_id):
+    if after_event_id and not _EVENT_ID.fullmatch(after_event_id):
         found.add("after_event_id", "must be the id of an event")
     found.check()
-    return TurnWatch(key, request.user_id, request.turn_id, request.after_event_id)
+    return TurnWatch(key, request.user_id, request.turn_id, after_event_id, present_only)
 
 
-def events_on_the_wire(events: Sequence[JournalEvent]) -> bytes:
+def events_on_the_wire(events: Sequence[JournalEvent], session_id: str) -> bytes:
     """Returns a serialized WatchTurnResponse. Stored events go into it as they are, never parsed.
 
     Protobuf messages written one after the other are one message with the fields of all: the id, and what only the
@@ -55,13 +92,45 @@ def events_on_the_wire(events: Sequence[JournalEvent]) -> bytes:
     """
     pieces: list[bytes] = []
     for event in events:
-        data = event.data + _known_later(event).SerializeToString()
+        data = _on_the_wire(event, session_id)
         pieces += (_EVENTS_TAG, varint(len(data)), data)
     return b"".join(pieces)
 
 
-def _known_later(event: JournalEvent) -> turn_event_pb2.TurnEvent:
+def nothing_claimed() -> bytes:
+    """Returns a serialized ClaimTurnResponse without a turn."""
+    return b""
+
+
+def claimed_on_the_wire(claimed: ClaimedTurn) -> bytes:
+    """Returns a serialized ClaimTurnResponse."""
+    return turn_service_pb2.ClaimTurnResponse(
+        lease=turns_convert.lease_message(claimed.lease), request=claimed.request, attempt=claimed.attempt
+    ).SerializeToString()
+
+
+def progress_on_the_wire(progress: TurnProgress, session_id: str) -> bytes:
+    """Returns a serialized GetTurnStateResponse."""
+    pieces = [
+        turn_service_pb2.GetTurnStateResponse(
+            state=_STATES[progress.stage], attempt=progress.attempt
+        ).SerializeToString()
+    ]
+    for tag, event in ((_BEGUN_TAG, progress.begun), (_ENDED_TAG, progress.ended)):
+        if event is not None:
+            data = _on_the_wire(event, session_id)
+            pieces += (tag, varint(len(data)), data)
+    return b"".join(pieces)
+
+
+def _on_the_wire(event: JournalEvent, session_id: str) -> bytes:
+    return event.data + _known_later(event, session_id).SerializeToString()
+
+
+def _known_later(event: JournalEvent, session_id: str) -> turn_event_pb2.TurnEvent:
     message = turn_event_pb2.TurnEvent(id=event.id)
+    if event.unheard is not None:
+        message.ended.failure = to_status(_UNHEARD[event.unheard](session_id)).SerializeToString()
     if event.turn_number:
         committed = message.ended.committed
         committed.turn_number = event.turn_number

@@ -14,6 +14,7 @@ from parley.session.v1 import turn_service_pb2 as pb
 from servicekit.interceptors import Behavior
 from servicekit.server import as_called
 from session_svc.branches import Branches
+from session_svc.claims import Claims
 from session_svc.edge import journal_convert
 from session_svc.edge import turns_convert as convert
 from session_svc.edge.times import seconds, timestamp
@@ -36,9 +37,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TurnServicer:
     """Serves TurnService. BeginTurn and WatchTurn answer bytes, because what is stored is never parsed here."""
 
-    def __init__(self, turns: Turns, branches: Branches, journals: Journals, parts: PartStore) -> None:
+    def __init__(self, turns: Turns, branches: Branches, journals: Journals, parts: PartStore, claims: Claims) -> None:
         self._turns = turns
         self._branches = branches
+        self._claims = claims
         self._journals = journals
         self._parts = parts
 
@@ -69,10 +71,27 @@ class TurnServicer:
         last = await self._journals.append(journal_convert.new_events(request))
         return pb.AppendTurnEventsResponse(last_event_id=last)
 
+    async def HandOverTurn(self, request: pb.HandOverTurnRequest, context: Context) -> pb.HandOverTurnResponse:
+        await self._claims.hand_over(convert.lease(request.lease), queued=request.queued)
+        return pb.HandOverTurnResponse()
+
+    async def ClaimTurn(self, request: pb.ClaimTurnRequest, context: Context) -> bytes:
+        claimed = await self._claims.claim()
+        return journal_convert.nothing_claimed() if claimed is None else journal_convert.claimed_on_the_wire(claimed)
+
+    async def CancelTurn(self, request: pb.CancelTurnRequest, context: Context) -> pb.CancelTurnResponse:
+        await self._claims.cancel(journal_convert.turn_watch(request), context.time_remaining())
+        return pb.CancelTurnResponse()
+
+    async def GetTurnState(self, request: pb.GetTurnStateRequest, context: Context) -> bytes:
+        watch = journal_convert.turn_watch(request)
+        return journal_convert.progress_on_the_wire(await self._claims.progress(watch), watch.key.session_id)
+
     async def WatchTurn(self, request: pb.WatchTurnRequest, context: Context) -> AsyncIterator[bytes]:
-        async with contextlib.aclosing(self._journals.watch(journal_convert.turn_watch(request))) as pages:
+        watch = journal_convert.turn_watch(request, request.after_event_id, present_only=request.present_only)
+        async with contextlib.aclosing(self._journals.watch(watch)) as pages:
             async for events in pages:
-                yield journal_convert.events_on_the_wire(events)
+                yield journal_convert.events_on_the_wire(events, watch.key.session_id)
 
 
 def make_streams(servicer: TurnServicer) -> CallStreams:
@@ -98,6 +117,10 @@ def add_turn_servicer_to_server(servicer: tuple[TurnServicer, CallStreams], serv
         "CommitTurn": _handler(unary.CommitTurn, pb.CommitTurnRequest, pb.CommitTurnResponse),
         "AbortTurn": _handler(unary.AbortTurn, pb.AbortTurnRequest, pb.AbortTurnResponse),
         "AppendTurnEvents": _handler(unary.AppendTurnEvents, pb.AppendTurnEventsRequest, pb.AppendTurnEventsResponse),
+        "HandOverTurn": _handler(unary.HandOverTurn, pb.HandOverTurnRequest, pb.HandOverTurnResponse),
+        "ClaimTurn": _handler(unary.ClaimTurn, pb.ClaimTurnRequest, None),
+        "CancelTurn": _handler(unary.CancelTurn, pb.CancelTurnRequest, pb.CancelTurnResponse),
+        "GetTurnState": _handler(unary.GetTurnState, pb.GetTurnStateRequest, None),
         "WatchTurn": grpc.unary_stream_rpc_method_handler(
             unary.WatchTurn, request_deserializer=pb.WatchTurnRequest.FromString
         ),

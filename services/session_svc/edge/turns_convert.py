@@ -21,6 +21,7 @@ from session_svc.model.turn import (
     Begun,
     Committed,
     CommitTurn,
+    Joined,
     KeptContent,
     Lease,
     PartContent,
@@ -84,6 +85,7 @@ def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
         may_cut=request.may_cut,
         within_chain=request.within_chain,
         after_turn=request.after_turn_id,
+        join_repeat=request.join_repeat,
     )
     rules.check_begin(turn)
     return turn
@@ -98,12 +100,16 @@ def is_turn(data: bytes) -> bool:
     return True
 
 
-def begun_on_the_wire(outcome: Begun | Replayed) -> bytes:
+def begun_on_the_wire(outcome: Begun | Replayed | Joined) -> bytes:
     """Returns a serialized BeginTurnResponse. Stored turns go into it as they are, never parsed.
 
     Protobuf messages written one after the other are one message with the fields of all.
     """
     response = turn_service_pb2.BeginTurnResponse()
+    if isinstance(outcome, Joined):
+        response.session.project, response.session.id = outcome.key.project, outcome.key.session_id
+        response.joined_turn_id = outcome.turn_id
+        return response.SerializeToString()
     fill_session(response.session, outcome.session)
     if isinstance(outcome, Replayed):
         return response.SerializeToString() + _REPLAYED_TAG + varint(len(outcome.turn)) + outcome.turn

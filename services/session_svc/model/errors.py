@@ -161,6 +161,44 @@ class TurnInterrupted(ServiceError):
         )
 
 
+class TurnCancelled(ServiceError):
+    """The turn was cancelled by its user: nothing of it is stored."""
+
+    code = Code.ABORTED
+    reason = Reason.TURN_CANCELLED
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"this turn of session {session_id!r} was cancelled", metadata={"session_id": session_id})
+
+
+class TurnGivenUp(ServiceError):
+    """Several gateways were lost while they ran the turn: nothing of it is stored."""
+
+    code = Code.ABORTED
+    reason = Reason.TURN_GIVEN_UP
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"this turn of session {session_id!r} was given up: several gateways were lost while they ran it",
+            metadata={"session_id": session_id},
+        )
+
+
+class ProjectQueueFull(ServiceError):
+    """As many turns of the project as may be have yet to run."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = Reason.TURN_QUEUE_FULL
+
+    def __init__(self, project: str, limit: int) -> None:
+        super().__init__(
+            f"{limit} turns of project {project!r} are queued already",
+            metadata={"scope": "project", "limit": str(limit)},
+            retry_after=1.0,
+            quota_subject=f"project:{project}",
+        )
+
+
 class ToolChainTooLarge(MessageTooLarge):
     """The tool calls that a turn goes on with are more than a window holds, and none of them may be left out."""
 

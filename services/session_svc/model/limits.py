@@ -68,3 +68,17 @@ class JournalBounds:
 
     keep_ms: int = 5 * 60 * 1000
     max_bytes: int = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PickupBounds:
+    """How turns are taken over whose gateway is lost.
+
+    Their session waits `wait_ms` for that behind their lease, `queue_ms` for one that has not run yet; one that has
+    lost `max_lost` gateways is given up. A project has at most `queued` turns that have not run yet.
+    """
+
+    wait_ms: int = 60_000
+    queue_ms: int = 60 * 60 * 1000
+    max_lost: int = 3
+    queued: int = 1000

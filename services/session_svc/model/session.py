@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 
 from servicekit.values import value
-from session_svc.model.limits import JournalBounds, LimitTimes
+from session_svc.model.limits import JournalBounds, LimitTimes, PickupBounds
 
 DEFAULT_IDLE_MS = 30 * 60 * 1000
 DEFAULT_LIFETIME_MS = 24 * 60 * 60 * 1000
@@ -205,6 +205,7 @@ class SessionBounds:
     replays_per_session: int = 1_000
     replay_ms: int = 24 * 60 * 60 * 1000
     journal: JournalBounds = field(default_factory=JournalBounds)
+    pickup: PickupBounds = field(default_factory=PickupBounds)
     part_bytes: int = 256 * 1024 * 1024
     """Of the contents that a session keeps beside its turns."""
 

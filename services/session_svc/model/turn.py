@@ -66,6 +66,8 @@ class BeginTurn:
     """Its window may begin in the midst of a chain of tool calls, behind the turn that the chain began with."""
     after_turn: str = ""
     """The id of the turn that it follows; empty: the session's last one, whichever that is."""
+    join_repeat: bool = False
+    """Where a turn of the same request is under way, it does not wait for that, but hears which one it is."""
 
 
 @value
@@ -95,6 +97,14 @@ class Replayed:
 
     session: Session
     turn: bytes
+
+
+@value
+class Joined:
+    """A turn of the same request is queued or under way."""
+
+    key: SessionKey
+    turn_id: str
 
 
 @value

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
-from session_svc.model.errors import JournalFull, LeaseLost, TurnInterrupted, TurnNotFound
-from session_svc.model.journal import JournalEvent, JournalPage, NewEvents, TurnWatch
-from session_svc.model.limits import JournalBounds
+from session_svc.model.errors import JournalFull, LeaseLost, TurnCancelled, TurnInterrupted, TurnNotFound
+from session_svc.model.journal import JournalEvent, JournalPage, NewEvents, TurnWatch, UnheardEnd
+from session_svc.model.session import SessionBounds
 from session_svc.redis_client.link import RedisUnavailable
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies
 from session_svc.redis_store.script_replies import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
+from session_svc.redis_store.waiting_turns import WaitingTurns
 from session_svc.redis_store.wakeups import RedisWakes
 
 PAGE_EVENTS = 256
@@ -21,10 +22,12 @@ MAX_WATCHERS = 64
 class RedisJournals:
     """The `JournalStore` on Redis."""
 
-    def __init__(self, scripts: RedisScripts, wakes: RedisWakes, bounds: JournalBounds) -> None:
+    def __init__(self, scripts: RedisScripts, wakes: RedisWakes, bounds: SessionBounds, waiting: WaitingTurns) -> None:
         self._scripts = scripts
         self._wakes = wakes
-        self._bounds = bounds
+        self._bounds = bounds.journal
+        self._pickup_ms = bounds.pickup.wait_ms
+        self._waiting = waiting
 
     def new_waiter_id(self) -> str:
         return self._wakes.new_waiter_id()
@@ -40,8 +43,12 @@ class RedisJournals:
             first=new.first,
             keep_ms=bounds.keep_ms,
             max_bytes=bounds.max_bytes,
+            pickup_ms=self._pickup_ms,
+            request=new.request,
         )
         command = self._scripts.command(lease.key, call, *new.events)
+        if new.request:
+            await self._waiting.note_now(lease)
         try:
             [answer] = await self._scripts.run(command)
         except RedisUnavailable:
@@ -53,6 +60,8 @@ class RedisJournals:
                 raise JournalFull(lease.turn_id, bounds.max_bytes)
             case replies.Interrupted():
                 raise TurnInterrupted(lease.key.session_id)
+            case replies.Cancelled():
+                raise TurnCancelled(lease.key.session_id)
         raise LeaseLost(lease.key.session_id)
 
     async def read(self, watch: TurnWatch, waiter_id: str) -> JournalPage:
@@ -69,9 +78,11 @@ class RedisJournals:
         reply = reply_of(calls.ReadEvents, answer)
         if type(reply) is not replies.EventsRead:
             raise TurnNotFound(watch.turn_id)
-        return JournalPage(tuple(_event(*entry) for entry in reply.entries), bool(reply.ended), bool(reply.held))
+        return JournalPage(tuple(event_of(*entry) for entry in reply.entries), bool(reply.ended), bool(reply.held))
 
 
-def _event(entry_id: bytes, fields: Sequence[bytes]) -> JournalEvent:
+def event_of(entry_id: bytes, fields: Sequence[bytes]) -> JournalEvent:
+    """Returns an entry of the stream."""
     held = dict(zip(fields[::2], fields[1::2], strict=True))
-    return JournalEvent(entry_id.decode(), held[b"e"], int(held.get(b"n", 0)), int(held.get(b"x", 0)))
+    why = UnheardEnd(held[b"w"].decode()) if b"w" in held else None
+    return JournalEvent(entry_id.decode(), held[b"e"], int(held.get(b"n", 0)), int(held.get(b"x", 0)), why)

@@ -1,7 +1,7 @@
 """The names of Redis keys.
 
 All keys of one session share a hash tag, so they live in one slot and one script sees them together; so do those of one
-limit. Indexes, fences and the feed's cursor live in other slots.
+limit, and those of the turns that wait for a gateway. Indexes, fences and the feed's cursor live in other slots.
 """
 
 from session_svc.model.session import SessionKey
@@ -10,6 +10,10 @@ AGENTS_KEY = "agents"
 CURSOR_KEY = "follower:cursor"
 SESSION_KEYS = 6
 """The keys of one session."""
+
+
+WAITING_KEYS = ("{turns}:running", "{turns}:queued", "{turns}:shares")
+"""The keys of the turns that may wait for a gateway, in the order in which their scripts take them."""
 
 
 def session_keys(key: SessionKey) -> tuple[str, ...]:
@@ -43,6 +47,9 @@ _REBUILT_PARTS = dict.fromkeys(("begun", "held", "since", "till"), ("limit", "zs
     "calls": ("limit", "hash"),
     "queue": ("queue", "list"),
     "journal": ("journal", "stream"),
+    "running": ("running turns", "zset"),
+    "queued": ("queued turns", "zset"),
+    "shares": ("queued turns", "hash"),
 }
 
 

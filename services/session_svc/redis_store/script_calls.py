@@ -28,6 +28,8 @@ class Begin(NamedTuple):
     digest: bytes
     metadata: str
     max_turns: int
+    joins: int
+    keep_ms: int
 
 
 class Renew(NamedTuple):
@@ -90,6 +92,44 @@ class AppendEvents(NamedTuple):
     first: int
     keep_ms: int
     max_bytes: int
+    pickup_ms: int
+    request: bytes
+
+
+class HandOver(NamedTuple):
+    """hand_over.lua."""
+
+    token: int
+    turn_id: str
+    wait_ms: int
+    queued: int
+
+
+class Claim(NamedTuple):
+    """claim.lua."""
+
+    turn_id: str
+    lease_ms: int
+    pickup_ms: int
+    max_lost: int
+    keep_ms: int
+    claim_ms: int
+
+
+class Cancel(NamedTuple):
+    """cancel.lua."""
+
+    turn_id: str
+    user: str
+    keep_ms: int
+    claim_ms: int
+
+
+class TurnState(NamedTuple):
+    """turn_state.lua."""
+
+    turn_id: str
+    user: str
 
 
 class ReadEvents(NamedTuple):
@@ -208,6 +248,27 @@ class Sweep(NamedTuple):
     grace_ms: int
 
 
+class TakeDue(NamedTuple):
+    """take_due.lua."""
+
+    again_ms: int
+
+
+class Enqueue(NamedTuple):
+    """enqueue.lua."""
+
+    member: str
+    project: str
+    most: int
+
+
+class LookAgain(NamedTuple):
+    """look_again.lua; -1 ms is never."""
+
+    member: str
+    ms: int
+
+
 class LimitTake(NamedTuple):
     """limit_take.lua."""
 
@@ -242,6 +303,10 @@ SessionCall: TypeAlias = (
     | Abort
     | AppendEvents
     | ReadEvents
+    | HandOver
+    | Claim
+    | Cancel
+    | TurnState
     | Leave
     | Create
     | Read
@@ -257,13 +322,14 @@ SessionCall: TypeAlias = (
 )
 IndexCall: TypeAlias = Sweep
 LimitCall: TypeAlias = LimitTake | LimitKeep | LimitFree
-Call: TypeAlias = SessionCall | IndexCall | LimitCall
+WaitingCall: TypeAlias = TakeDue | Enqueue | LookAgain
+Call: TypeAlias = SessionCall | IndexCall | LimitCall | WaitingCall
 
 SESSION_CALLS: tuple[type[SessionCall], ...] = (
-    Begin, Renew, Commit, Abort, AppendEvents, ReadEvents, Leave,
+    Begin, Renew, Commit, Abort, AppendEvents, ReadEvents, HandOver, Claim, Cancel, TurnState, Leave,
     Create, Read, Update, Adopt, Keep, Cut, Delete, Append, AppendParts, Confirm, Replayed,
 )  # fmt: skip
-OTHER_CALLS: tuple[type[Call], ...] = (Sweep, LimitTake, LimitKeep, LimitFree)
+OTHER_CALLS: tuple[type[Call], ...] = (Sweep, LimitTake, LimitKeep, LimitFree, TakeDue, Enqueue, LookAgain)
 
 
 def script_of(call: type[Call]) -> str:

@@ -14,14 +14,20 @@ from session_svc.redis_store.script_calls import (
     AppendParts,
     Begin,
     Call,
+    Cancel,
+    Claim,
     Commit,
     Create,
     Cut,
+    Enqueue,
+    HandOver,
     LimitTake,
     Read,
     ReadEvents,
     Renew,
     Replayed,
+    TakeDue,
+    TurnState,
     Update,
 )
 
@@ -61,6 +67,12 @@ class BeginOk(NamedTuple):
     created: int
     session: Sequence[bytes | None]
     children: int
+
+
+class Joined(NamedTuple):
+    """The turn of the request is queued or under way."""
+
+    turn_id: bytes
 
 
 class Replay(NamedTuple):
@@ -116,9 +128,10 @@ class PartsFull(NamedTuple):
 
 
 class RenewOk(NamedTuple):
-    """The lease is extended."""
+    """The lease is extended; `picked_up`: another gateway may take the turn over."""
 
     expire_ms: int
+    picked_up: int
 
 
 class CommitOk(NamedTuple):
@@ -131,6 +144,64 @@ class CommitOk(NamedTuple):
 
 class Interrupted(NamedTuple):
     """The lease was taken away by a later request."""
+
+
+class Cancelled(NamedTuple):
+    """The turn is to end."""
+
+
+class HandedOver(NamedTuple):
+    """The lease is free for another gateway."""
+
+
+class Claimed(NamedTuple):
+    """The lease is taken; what another gateway wrote to go on with."""
+
+    token: int
+    expire_ms: int
+    attempt: int
+    request: bytes
+
+
+class StillHeld(NamedTuple):
+    """A gateway has the lease for so long."""
+
+    ms: int
+
+
+class Gone(NamedTuple):
+    """Nobody has to go on with the turn."""
+
+
+class Ended(NamedTuple):
+    """The turn has ended."""
+
+
+class Cancelling(NamedTuple):
+    """Whoever runs the turn is about to end it."""
+
+
+class StateRead(NamedTuple):
+    """How far a turn is (1 queued, 2 running, 3 ended), with the first and the last entry of its journal."""
+
+    state: int
+    attempt: int
+    entries: Sequence[tuple[bytes, Sequence[bytes]]]
+
+
+class Due(NamedTuple):
+    """A turn that waits for a gateway, or empty; `queued` is how many have not run yet."""
+
+    member: bytes
+    queued: int
+
+
+class Enqueued(NamedTuple):
+    """The turn is in the queue."""
+
+
+class QueueIsFull(NamedTuple):
+    """The project has as many turns in the queue as it may."""
 
 
 class Lost(NamedTuple):
@@ -211,6 +282,7 @@ class LimitIsFull(NamedTuple):
 REPLIES: Mapping[type[Call], Mapping[bytes, Any]] = {
     Begin: {
         b"ok": BeginOk,
+        b"joined": Joined,
         b"replay": Replay,
         b"wait": Wait,
         b"busy": Busy,
@@ -220,7 +292,7 @@ REPLIES: Mapping[type[Call], Mapping[bytes, Any]] = {
         b"reused": Reused,
         b"session_full": SessionIsFull,
     },
-    Renew: {b"ok": RenewOk, b"interrupted": Interrupted, b"lost": Lost},
+    Renew: {b"ok": RenewOk, b"interrupted": Interrupted, b"cancelled": Cancelled, b"lost": Lost},
     Commit: {
         b"ok": CommitOk,
         b"interrupted": Interrupted,
@@ -228,7 +300,19 @@ REPLIES: Mapping[type[Call], Mapping[bytes, Any]] = {
         b"session_full": SessionIsFull,
         b"parts_full": PartsFull,
     },
-    AppendEvents: {b"ok": EventsAdded, b"interrupted": Interrupted, b"lost": Lost, b"full": JournalFull},
+    AppendEvents: {
+        b"ok": EventsAdded,
+        b"interrupted": Interrupted,
+        b"cancelled": Cancelled,
+        b"lost": Lost,
+        b"full": JournalFull,
+    },
+    HandOver: {b"ok": HandedOver, b"interrupted": Interrupted, b"cancelled": Cancelled, b"lost": Lost},
+    Claim: {b"ok": Claimed, b"held": StillHeld, b"gone": Gone},
+    Cancel: {b"ended": Ended, b"cancelling": Cancelling, b"missing": Missing},
+    TurnState: {b"ok": StateRead, b"missing": Missing},
+    TakeDue: {b"ok": Due},
+    Enqueue: {b"ok": Enqueued, b"full": QueueIsFull},
     ReadEvents: {b"ok": EventsRead, b"missing": Missing},
     Create: {b"ok": SessionOk, b"exists": Exists},
     Read: {b"ok": SessionOk, b"missing": Missing},

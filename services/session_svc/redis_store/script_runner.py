@@ -13,13 +13,14 @@ from servicekit import traces
 from session_svc.model.errors import SessionDamaged
 from session_svc.model.session import SessionKey
 from session_svc.redis_client.link import Argument, Command, Link, RedisFault, RedisUnavailable, Reply
-from session_svc.redis_store.keys import SESSION_KEYS, aside_key, limit_keys, rebuilt_as, session_keys
+from session_svc.redis_store.keys import SESSION_KEYS, WAITING_KEYS, aside_key, limit_keys, rebuilt_as, session_keys
 from session_svc.redis_store.script_calls import (
     OTHER_CALLS,
     SESSION_CALLS,
     IndexCall,
     LimitCall,
     SessionCall,
+    WaitingCall,
     script_of,
 )
 
@@ -40,6 +41,8 @@ _DEMOTED = ("READONLY", "UNBLOCKED", "ERR WAIT cannot be used with replica")
 # A key of a wrong type, or a value in it that is none of those that scripts write.
 _DAMAGE = re.compile(r"WRONGTYPE|user_script.*(attempt to |bad argument|data string too short)|hash value is not an? ")
 _TRIES = 4
+SHARED_SOURCES = ("prelude", "journal")
+"""What stands in front of every script of a session."""
 ASIDE_MS = 30 * 24 * 60 * 60 * 1000
 """How long a key of a wrong type is kept where it was put."""
 
@@ -66,7 +69,7 @@ class RedisScripts:
         """Calls that wait for Redis now."""
         self._measure = measure or (lambda seconds: None)
         folder = resources.files("session_svc.redis_store") / "scripts"
-        prelude = (folder / "prelude.lua").read_text("utf-8")
+        prelude = "".join((folder / f"{name}.lua").read_text("utf-8") for name in SHARED_SOURCES)
         sources = {
             call: (folder / f"{script_of(call)}.lua").read_text("utf-8") for call in (*SESSION_CALLS, *OTHER_CALLS)
         }
@@ -88,6 +91,10 @@ class RedisScripts:
     def limit_command(self, project: str, subject: str, call: LimitCall) -> Command:
         """Returns the call of a script on one limit."""
         return ("EVALSHA", self._hashes[type(call)], 5, *limit_keys(project, subject), *call)
+
+    def waiting_command(self, call: WaitingCall) -> Command:
+        """Returns the call of a script on the turns that wait for a gateway."""
+        return ("EVALSHA", self._hashes[type(call)], len(WAITING_KEYS), *WAITING_KEYS, *call)
 
     @property
     def generation(self) -> int:

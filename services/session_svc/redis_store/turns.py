@@ -13,12 +13,13 @@ from session_svc.model.errors import (
     SessionFull,
     SessionNotFound,
     SessionPartsFull,
+    TurnCancelled,
     TurnDamaged,
     TurnInterrupted,
     TurnQueueFull,
 )
 from session_svc.model.session import LONGEST_LIFETIME_MS, SessionBounds, SessionKey, WhenFull
-from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, Lease, Replayed, Waiting
+from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, Joined, Lease, Replayed, Waiting
 from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies
@@ -30,6 +31,7 @@ from session_svc.redis_store.script_replies import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import metadata_text, session_of
 from session_svc.redis_store.turn_codec import IsTurn, body_of, id_sum, stored_turn
+from session_svc.redis_store.waiting_turns import WaitingTurns
 from session_svc.redis_store.wakeups import RedisWakes
 from session_svc.redis_store.window import Windows
 
@@ -50,6 +52,7 @@ class RedisTurns:
         compressing: bool = True,
         is_turn: IsTurn = lambda data: True,
         large: Durability | None = None,
+        waiting: WaitingTurns | None = None,
     ) -> None:
         """Commits with contents of parts go by `large`."""
         self._scripts = scripts
@@ -63,6 +66,7 @@ class RedisTurns:
         self._durability = durability or Durability([scripts])
         self._large = large or self._durability
         self._compressing = compressing
+        self._waiting = waiting or WaitingTurns(scripts, limits)
 
     def new_waiter_id(self) -> str:
         return self._wakes.new_waiter_id()
@@ -70,7 +74,7 @@ class RedisTurns:
     async def wait_for_wakeup(self, waiter_id: str, timeout: float) -> None:
         await self._wakes.wait(waiter_id, timeout)
 
-    async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Waiting:
+    async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Joined | Waiting:
         for _ in range(MAX_TRIES):
             answer, elements, fenced, orphaned = await self._begin(turn, waiter_id, wait_ms)
             if not turn.must_exist and (type(answer) is not replies.BeginOk or answer.created):
@@ -138,8 +142,12 @@ class RedisTurns:
         )
         [answer] = await self._run([self._scripts.command(lease.key, call)])
         match reply_of(calls.Renew, answer):
-            case replies.RenewOk(expire_ms):
+            case replies.RenewOk(expire_ms, picked_up):
+                if picked_up:
+                    self._waiting.note(lease)
                 return Lease(lease.key, lease.turn_id, lease.token, expire_ms)
+            case replies.Cancelled():
+                raise TurnCancelled(lease.key.session_id)
             case replies.Interrupted():
                 raise TurnInterrupted(lease.key.session_id)
         raise LeaseLost(lease.key.session_id)
@@ -159,6 +167,8 @@ class RedisTurns:
                 raise TooFewReplicas
             if reply.children:
                 await self._children.keep(commit.lease.key, reply.expire_ms)
+            if commit.end_event:
+                self._waiting.forget(commit.lease)
             return Committed(reply.number, reply.expire_ms)
         match reply:
             case replies.SessionIsFull():
@@ -178,6 +188,8 @@ class RedisTurns:
             keep_ms=self._limits.journal.keep_ms,
         )
         await self._run([self._scripts.command(lease.key, call)])
+        if end_event:
+            self._waiting.forget(lease)
 
     async def _run(self, *stages: Sequence[Command]) -> list[Reply]:
         # Once more after a connection broke: each operation repeated is what it was the first time, so that the second
@@ -225,6 +237,8 @@ class RedisTurns:
             digest=request.digest if request else b"",
             metadata=metadata_text(turn.metadata),
             max_turns=limits.turns_per_session if limits.when_full is WhenFull.REFUSE and not turn.may_cut else 0,
+            joins=int(turn.join_repeat),
+            keep_ms=limits.journal.keep_ms,
         )
         return self._scripts.command(turn.key, call)
 
@@ -262,7 +276,9 @@ class RedisTurns:
         contents = [one for part in commit.parts for one in (part.digest, part.content)] if commit.parts else ()
         return self._scripts.command(commit.lease.key, call, *contents)
 
-    async def _outcome(self, turn: BeginTurn, answer: Any, elements: list[bytes]) -> Begun | Replayed | Waiting | None:
+    async def _outcome(
+        self, turn: BeginTurn, answer: Any, elements: list[bytes]
+    ) -> Begun | Replayed | Joined | Waiting | None:
         """Returns what a script's answer means, None to ask again; raises what it refused with."""
         key = turn.key
         if type(answer) is replies.BeginOk:
@@ -276,6 +292,8 @@ class RedisTurns:
                 return await self._replayed(key, answer)
             case replies.Wait(ms):
                 return Waiting(ms)
+            case replies.Joined(turn_id):
+                return Joined(key, turn_id.decode())
             case replies.Mismatch(agent_uid):
                 if await self._belongs_to_deleted(key, agent_uid.decode()):
                     return None

@@ -13,12 +13,14 @@ from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, Requ
 from session_svc.ports import AgentStore, JournalStore, LimitStore, SessionStore, TurnStore
 from session_svc.redis_client.url import parse_redis_url
 from session_svc.redis_store.agents import RedisAgents
+from session_svc.redis_store.claims import RedisClaims
 from session_svc.redis_store.indexes import IndexAdditions
 from session_svc.redis_store.journal import RedisJournals
 from session_svc.redis_store.limits import RedisLimits
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.turns import RedisTurns
+from session_svc.redis_store.waiting_turns import WaitingTurns
 from session_svc.redis_store.wakeups import RedisWakes
 from session_svc.wiring import open_redis
 from tests.doubles.session_svc.memory_journals import MemoryJournals
@@ -66,7 +68,8 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
       if reserved > 0 then reserved = reserved - ms end
       redis.call('LSET', key, i - 1, table.concat({turn, who, digits(tonumber(deadline) - ms), digits(reserved)}, '|'))
     end
-  elseif string.match(key, '^idx:') or (string.match(key, '^{limit:') and redis.call('TYPE', key).ok == 'zset') then
+  elseif string.match(key, '^idx:') or key == '{turns}:running'
+    or (string.match(key, '^{limit:') and redis.call('TYPE', key).ok == 'zset') then
     for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do redis.call('ZINCRBY', key, -ms, member) end
   end
   if at > 0 then ends[key] = at - ms end
@@ -92,6 +95,8 @@ class Bench:
     journals: JournalStore
     pass_time: Callable[[int], Coroutine[object, object, None]]
     limits: SessionBounds = LIMITS
+    claims: RedisClaims | None = None
+    """Of Redis alone."""
 
     async def begin(
         self,
@@ -114,6 +119,7 @@ class Bench:
         parent: str = "",
         may_cut: bool = False,
         within_chain: bool = False,
+        join_repeat: bool = False,
     ) -> object:
         """Calls `TurnStore.begin` with what a test does not care about filled in."""
         turn = BeginTurn(
@@ -133,6 +139,7 @@ class Bench:
             parent_id=parent,
             may_cut=may_cut,
             within_chain=within_chain,
+            join_repeat=join_repeat,
         )
         return await self.turns.begin(turn, self.turns.new_waiter_id(), wait_ms)
 
@@ -209,7 +216,8 @@ async def redis_bench(url: str, limits: SessionBounds = LIMITS, *, compressing: 
         await wakes.wait("listening", 5)  # whoever waits when the channel is subscribed is woken
         scripts = RedisScripts(link)
         index_additions = IndexAdditions()
-        turns = RedisTurns(scripts, wakes, limits, index_additions, compressing=compressing)
+        waiting = WaitingTurns(scripts, limits)
+        turns = RedisTurns(scripts, wakes, limits, index_additions, compressing=compressing, waiting=waiting)
 
         async def pass_time(ms: int) -> None:
             for client in clients_of(url):
@@ -218,8 +226,9 @@ async def redis_bench(url: str, limits: SessionBounds = LIMITS, *, compressing: 
 
         turn_limits = RedisLimits(scripts, wakes, limits.limit_times())
         sessions = RedisSessions(scripts, turns, limits, index_additions, compressing=compressing)
-        journals = RedisJournals(scripts, wakes, limits.journal)
-        yield Bench(turns, sessions, RedisAgents(scripts), turn_limits, journals, pass_time, limits)
+        journals = RedisJournals(scripts, wakes, limits, waiting)
+        claims = RedisClaims(scripts, limits, waiting)
+        yield Bench(turns, sessions, RedisAgents(scripts), turn_limits, journals, pass_time, limits, claims)
 
 
 def clients_of(url: str) -> list[redis.Redis]:

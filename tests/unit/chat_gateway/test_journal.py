@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from chat_gateway.convert.journal import committed_to_proto, entry_to_proto, event_from_proto, failed_to_proto
+from chat_gateway.convert.resumption import resumable_from_bytes
 from chat_gateway.journal import merged
 from chat_gateway.model.errors import TurnTimeout
 from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled, TurnBegun
@@ -72,7 +73,11 @@ async def test_a_resumable_turn_writes_each_piece_before_its_caller_gets_it() ->
     world, caller = World(provider=FakeProvider("a", "b", "c")), Caller()
     outcome = await world.runner.run(asks(session_id="s", resumable=True), caller.on_started, caller.on_delta)
     [journal] = world.sessions.journals.values()
-    assert journal[0] == TurnBegun("support", 1, True, outcome.begin_time)
+    assert isinstance(journal[0], TurnBegun)
+    assert replace(journal[0], request=b"") == TurnBegun("support", 1, True, outcome.begin_time)
+    asked = resumable_from_bytes(journal[0].request)
+    assert asked is not None
+    assert asked.request == asks(session_id="s", resumable=True)
     assert caller.started[0].event_id == "1-1"
     assert [replace(delta, event_id="") for delta in caller.deltas] == journal[1:]
     assert [delta.event_id for delta in caller.deltas] == [f"1-{n}" for n in range(2, len(journal) + 1)]

@@ -8,6 +8,7 @@ import pytest
 
 from session_svc.redis_store.script_calls import OTHER_CALLS, SESSION_CALLS, Begin, Call, script_of
 from session_svc.redis_store.script_replies import REPLIES, BeginOk, SessionFields, reply_of
+from session_svc.redis_store.script_runner import SHARED_SOURCES
 
 FOLDER = resources.files("session_svc.redis_store") / "scripts"
 CALLS = (*SESSION_CALLS, *OTHER_CALLS)
@@ -26,7 +27,7 @@ def names(text: str | None) -> list[str]:
 
 def test_every_script_has_its_arguments_in_the_table() -> None:
     files = {entry.name for entry in FOLDER.iterdir()}
-    assert files == {f"{script_of(call)}.lua" for call in CALLS} | {"prelude.lua"}
+    assert files == {f"{script_of(call)}.lua" for call in CALLS} | {f"{name}.lua" for name in SHARED_SOURCES}
 
 
 @pytest.mark.parametrize("call", CALLS, ids=script_of)

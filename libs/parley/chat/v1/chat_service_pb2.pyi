@@ -119,6 +119,46 @@ TOOL_OUTCOME_UNKNOWN: ToolOutcome.ValueType  # 7
 """It may have run or not: the gateway that made it was lost."""
 Global___ToolOutcome: _TypeAlias = ToolOutcome  # noqa: Y015
 
+class _TurnStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TurnStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TurnStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TURN_STATUS_UNSPECIFIED: _TurnStatus.ValueType  # 0
+    """Not known to this release."""
+    TURN_STATUS_QUEUED: _TurnStatus.ValueType  # 1
+    """It waits for a gateway."""
+    TURN_STATUS_RUNNING: _TurnStatus.ValueType  # 2
+    """A gateway runs it; or its gateway is lost, and another one is about to go on with it."""
+    TURN_STATUS_FINISHED: _TurnStatus.ValueType  # 3
+    """It is stored."""
+    TURN_STATUS_REQUIRES_APPROVAL: _TurnStatus.ValueType  # 4
+    """It is stored, and the next turn is to approve or reject tool calls."""
+    TURN_STATUS_FAILED: _TurnStatus.ValueType  # 5
+    """It has failed, and nothing of it is stored."""
+    TURN_STATUS_CANCELLED: _TurnStatus.ValueType  # 6
+    """It was cancelled, and nothing of it is stored."""
+
+class TurnStatus(_TurnStatus, metaclass=_TurnStatusEnumTypeWrapper):
+    """How far a turn is."""
+
+TURN_STATUS_UNSPECIFIED: TurnStatus.ValueType  # 0
+"""Not known to this release."""
+TURN_STATUS_QUEUED: TurnStatus.ValueType  # 1
+"""It waits for a gateway."""
+TURN_STATUS_RUNNING: TurnStatus.ValueType  # 2
+"""A gateway runs it; or its gateway is lost, and another one is about to go on with it."""
+TURN_STATUS_FINISHED: TurnStatus.ValueType  # 3
+"""It is stored."""
+TURN_STATUS_REQUIRES_APPROVAL: TurnStatus.ValueType  # 4
+"""It is stored, and the next turn is to approve or reject tool calls."""
+TURN_STATUS_FAILED: TurnStatus.ValueType  # 5
+"""It has failed, and nothing of it is stored."""
+TURN_STATUS_CANCELLED: TurnStatus.ValueType  # 6
+"""It was cancelled, and nothing of it is stored."""
+Global___TurnStatus: _TypeAlias = TurnStatus  # noqa: Y015
+
 @_typing.final
 class TurnInput(_message.Message):
     """What both kinds of completion are asked with. A turn has one answer: what OpenAI's `n` asks for is so many stateless
@@ -656,6 +696,7 @@ class StreamCompleteResponse(_message.Message):
     TOOL_CALL_STARTED_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FINISHED_FIELD_NUMBER: _builtins.int
     STEP_FINISHED_FIELD_NUMBER: _builtins.int
+    TURN_RESUMED_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Where a resumable turn's event stands in its journal; empty elsewhere."""
@@ -683,6 +724,10 @@ class StreamCompleteResponse(_message.Message):
     def step_finished(self) -> Global___StepFinished:
         """A model call is over with all tool calls that it asked for, and another one follows."""
 
+    @_builtins.property
+    def turn_resumed(self) -> Global___TurnResumed:
+        """Another gateway goes on with the turn; only where a turn is watched."""
+
     def __init__(
         self,
         *,
@@ -692,13 +737,14 @@ class StreamCompleteResponse(_message.Message):
         tool_call_started: Global___ToolCallStarted | None = ...,
         tool_call_finished: Global___ToolCallFinished | None = ...,
         step_finished: Global___StepFinished | None = ...,
+        turn_resumed: Global___TurnResumed | None = ...,
         event_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started", "step_finished", b"step_finished", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started", "step_finished", b"step_finished", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "turn_resumed", b"turn_resumed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "event_id", b"event_id", "finished", b"finished", "started", b"started", "step_finished", b"step_finished", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "event_id", b"event_id", "finished", b"finished", "started", b"started", "step_finished", b"step_finished", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "turn_resumed", b"turn_resumed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "finished", "tool_call_started", "tool_call_finished", "step_finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "finished", "tool_call_started", "tool_call_finished", "step_finished", "turn_resumed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -783,6 +829,34 @@ class ToolCallFinished(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ToolCallFinished: _TypeAlias = ToolCallFinished  # noqa: Y015
+
+@_typing.final
+class TurnResumed(_message.Message):
+    """Another gateway goes on with the turn, whose own was lost or stops. The model is asked for the step again: what deltas
+    brought of it before does not count any more. Finished tool calls are not made again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """The step that is asked for, from 1."""
+    attempt: _builtins.int
+    """Which gateway this is that runs the turn, from 1."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TurnResumed: _TypeAlias = TurnResumed  # noqa: Y015
 
 @_typing.final
 class StepFinished(_message.Message):
@@ -1001,6 +1075,234 @@ class WatchTurnResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchTurnResponse: _TypeAlias = WatchTurnResponse  # noqa: Y015
+
+@_typing.final
+class TurnState(_message.Message):
+    """A turn, as far as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    AGENT_REVISION_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    turn_id: _builtins.str
+    """The turn's id."""
+    session_id: _builtins.str
+    """Its session."""
+    status: Global___TurnStatus.ValueType
+    """How far it is."""
+    agent_id: _builtins.str
+    """The agent; empty for a turn that runs without a journal."""
+    agent_revision: _builtins.int
+    """The revision of the agent config that it runs on; 0 where agent_id is empty."""
+    attempt: _builtins.int
+    """How many gateways have run it."""
+    failure: _builtins.bytes
+    """Once it has failed or was cancelled: a serialized google.rpc.Status."""
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for; not set where agent_id is empty."""
+
+    @_builtins.property
+    def message(self) -> _message_pb2.Message:
+        """Once it is stored: the agent's answer."""
+
+    @_builtins.property
+    def outcome(self) -> Global___TurnOutcome:
+        """Once it is stored: how it ran."""
+
+    def __init__(
+        self,
+        *,
+        turn_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        status: Global___TurnStatus.ValueType = ...,
+        agent_id: _builtins.str = ...,
+        agent_revision: _builtins.int = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+        attempt: _builtins.int = ...,
+        message: _message_pb2.Message | None = ...,
+        outcome: Global___TurnOutcome | None = ...,
+        failure: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "message", b"message", "outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "attempt", b"attempt", "begin_time", b"begin_time", "failure", b"failure", "message", b"message", "outcome", b"outcome", "session_id", b"session_id", "status", b"status", "turn_id", b"turn_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TurnState: _TypeAlias = TurnState  # noqa: Y015
+
+@_typing.final
+class SubmitTurnRequest(_message.Message):
+    """Request of SubmitTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def input(self) -> Global___TurnInput:
+        """Required. It needs a session, and at most 1 MiB with its images, audio and files."""
+
+    def __init__(
+        self,
+        *,
+        input: Global___TurnInput | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitTurnRequest: _TypeAlias = SubmitTurnRequest  # noqa: Y015
+
+@_typing.final
+class SubmitTurnResponse(_message.Message):
+    """Response of SubmitTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def turn(self) -> Global___TurnState:
+        """The turn."""
+
+    def __init__(
+        self,
+        *,
+        turn: Global___TurnState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitTurnResponse: _TypeAlias = SubmitTurnResponse  # noqa: Y015
+
+@_typing.final
+class GetTurnRequest(_message.Message):
+    """Request of GetTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Optional. The project; `default` when empty."""
+    session_id: _builtins.str
+    """Required. The turn's session."""
+    user_id: _builtins.str
+    """Optional. The user that the session belongs to."""
+    turn_id: _builtins.str
+    """Required. The turn's id."""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTurnRequest: _TypeAlias = GetTurnRequest  # noqa: Y015
+
+@_typing.final
+class GetTurnResponse(_message.Message):
+    """Response of GetTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def turn(self) -> Global___TurnState:
+        """The turn."""
+
+    def __init__(
+        self,
+        *,
+        turn: Global___TurnState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTurnResponse: _TypeAlias = GetTurnResponse  # noqa: Y015
+
+@_typing.final
+class CancelTurnRequest(_message.Message):
+    """Request of CancelTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Optional. The project; `default` when empty."""
+    session_id: _builtins.str
+    """Required. The turn's session."""
+    user_id: _builtins.str
+    """Optional. The user that the session belongs to."""
+    turn_id: _builtins.str
+    """Required. The turn's id."""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTurnRequest: _TypeAlias = CancelTurnRequest  # noqa: Y015
+
+@_typing.final
+class CancelTurnResponse(_message.Message):
+    """Response of CancelTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def turn(self) -> Global___TurnState:
+        """The turn, which has ended."""
+
+    def __init__(
+        self,
+        *,
+        turn: Global___TurnState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTurnResponse: _TypeAlias = CancelTurnResponse  # noqa: Y015
 
 @_typing.final
 class PreviewPromptRequest(_message.Message):

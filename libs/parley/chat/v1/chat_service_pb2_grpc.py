@@ -50,6 +50,21 @@ class ChatServiceStub:
                 request_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.WatchTurnRequest.SerializeToString,
                 response_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.WatchTurnResponse.FromString,
                 _registered_method=True)
+        self.SubmitTurn = channel.unary_unary(
+                '/parley.chat.v1.ChatService/SubmitTurn',
+                request_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.SubmitTurnRequest.SerializeToString,
+                response_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.SubmitTurnResponse.FromString,
+                _registered_method=True)
+        self.GetTurn = channel.unary_unary(
+                '/parley.chat.v1.ChatService/GetTurn',
+                request_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.GetTurnRequest.SerializeToString,
+                response_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.GetTurnResponse.FromString,
+                _registered_method=True)
+        self.CancelTurn = channel.unary_unary(
+                '/parley.chat.v1.ChatService/CancelTurn',
+                request_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.CancelTurnRequest.SerializeToString,
+                response_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.CancelTurnResponse.FromString,
+                _registered_method=True)
         self.PreviewPrompt = channel.unary_unary(
                 '/parley.chat.v1.ChatService/PreviewPrompt',
                 request_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.PreviewPromptRequest.SerializeToString,
@@ -91,6 +106,31 @@ class ChatServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubmitTurn(self, request, context):
+        """Queues a turn that runs without its caller, and answers at once; the turn takes its session until it has ended. Watch
+        it by WatchTurn. Safe to retry with a request_id: the turn of the first is returned, however far it is. Fails: as
+        Complete where it fails before the model is asked, and TURN_QUEUE_FULL (scope `project`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTurn(self, request, context):
+        """Returns how far a turn is: one that is queued or under way, that the session keeps, or that has failed minutes ago.
+        Safe to retry. Fails: INVALID_FIELD, TURN_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelTurn(self, request, context):
+        """Cancels a turn that is queued or under way, and answers once it has ended, whatever ended it; a turn that has ended
+        stays as it is. Safe to retry. Fails: as GetTurn, DEADLINE_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PreviewPrompt(self, request, context):
         """Shows the prompt that a turn would send and what the window leaves out, without calling the model and without a
         lease. Safe to retry. Fails: as Complete, without PROVIDER_*.
@@ -116,6 +156,21 @@ def add_ChatServiceServicer_to_server(servicer, server):
                     servicer.WatchTurn,
                     request_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.WatchTurnRequest.FromString,
                     response_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.WatchTurnResponse.SerializeToString,
+            ),
+            'SubmitTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitTurn,
+                    request_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.SubmitTurnRequest.FromString,
+                    response_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.SubmitTurnResponse.SerializeToString,
+            ),
+            'GetTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTurn,
+                    request_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.GetTurnRequest.FromString,
+                    response_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.GetTurnResponse.SerializeToString,
+            ),
+            'CancelTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTurn,
+                    request_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.CancelTurnRequest.FromString,
+                    response_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.CancelTurnResponse.SerializeToString,
             ),
             'PreviewPrompt': grpc.unary_unary_rpc_method_handler(
                     servicer.PreviewPrompt,
@@ -205,6 +260,87 @@ class ChatService:
             '/parley.chat.v1.ChatService/WatchTurn',
             parley_dot_chat_dot_v1_dot_chat__service__pb2.WatchTurnRequest.SerializeToString,
             parley_dot_chat_dot_v1_dot_chat__service__pb2.WatchTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.chat.v1.ChatService/SubmitTurn',
+            parley_dot_chat_dot_v1_dot_chat__service__pb2.SubmitTurnRequest.SerializeToString,
+            parley_dot_chat_dot_v1_dot_chat__service__pb2.SubmitTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.chat.v1.ChatService/GetTurn',
+            parley_dot_chat_dot_v1_dot_chat__service__pb2.GetTurnRequest.SerializeToString,
+            parley_dot_chat_dot_v1_dot_chat__service__pb2.GetTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.chat.v1.ChatService/CancelTurn',
+            parley_dot_chat_dot_v1_dot_chat__service__pb2.CancelTurnRequest.SerializeToString,
+            parley_dot_chat_dot_v1_dot_chat__service__pb2.CancelTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,

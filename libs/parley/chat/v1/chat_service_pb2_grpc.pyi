@@ -51,6 +51,19 @@ class ChatServiceStub:
     INVALID_FIELD, TURN_NOT_FOUND (minutes after its end, too), LEASE_LOST (whoever ran it is gone), PEER_UNAVAILABLE,
     and as Complete.
     """
+    SubmitTurn: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.SubmitTurnRequest, _chat_service_pb2.SubmitTurnResponse]
+    """Queues a turn that runs without its caller, and answers at once; the turn takes its session until it has ended. Watch
+    it by WatchTurn. Safe to retry with a request_id: the turn of the first is returned, however far it is. Fails: as
+    Complete where it fails before the model is asked, and TURN_QUEUE_FULL (scope `project`).
+    """
+    GetTurn: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.GetTurnRequest, _chat_service_pb2.GetTurnResponse]
+    """Returns how far a turn is: one that is queued or under way, that the session keeps, or that has failed minutes ago.
+    Safe to retry. Fails: INVALID_FIELD, TURN_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    CancelTurn: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.CancelTurnRequest, _chat_service_pb2.CancelTurnResponse]
+    """Cancels a turn that is queued or under way, and answers once it has ended, whatever ended it; a turn that has ended
+    stays as it is. Safe to retry. Fails: as GetTurn, DEADLINE_EXCEEDED.
+    """
     PreviewPrompt: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.PreviewPromptRequest, _chat_service_pb2.PreviewPromptResponse]
     """Shows the prompt that a turn would send and what the window leaves out, without calling the model and without a
     lease. Safe to retry. Fails: as Complete, without PROVIDER_*.
@@ -78,6 +91,19 @@ class ChatServiceAsyncStub(ChatServiceStub):
     what comes, and its end. Ends with the error of a turn that failed. Safe to retry behind the last event seen. Fails:
     INVALID_FIELD, TURN_NOT_FOUND (minutes after its end, too), LEASE_LOST (whoever ran it is gone), PEER_UNAVAILABLE,
     and as Complete.
+    """
+    SubmitTurn: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.SubmitTurnRequest, _chat_service_pb2.SubmitTurnResponse]  # type: ignore[assignment]
+    """Queues a turn that runs without its caller, and answers at once; the turn takes its session until it has ended. Watch
+    it by WatchTurn. Safe to retry with a request_id: the turn of the first is returned, however far it is. Fails: as
+    Complete where it fails before the model is asked, and TURN_QUEUE_FULL (scope `project`).
+    """
+    GetTurn: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.GetTurnRequest, _chat_service_pb2.GetTurnResponse]  # type: ignore[assignment]
+    """Returns how far a turn is: one that is queued or under way, that the session keeps, or that has failed minutes ago.
+    Safe to retry. Fails: INVALID_FIELD, TURN_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    CancelTurn: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.CancelTurnRequest, _chat_service_pb2.CancelTurnResponse]  # type: ignore[assignment]
+    """Cancels a turn that is queued or under way, and answers once it has ended, whatever ended it; a turn that has ended
+    stays as it is. Safe to retry. Fails: as GetTurn, DEADLINE_EXCEEDED.
     """
     PreviewPrompt: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.PreviewPromptRequest, _chat_service_pb2.PreviewPromptResponse]  # type: ignore[assignment]
     """Shows the prompt that a turn would send and what the window leaves out, without calling the model and without a
@@ -121,6 +147,37 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         what comes, and its end. Ends with the error of a turn that failed. Safe to retry behind the last event seen. Fails:
         INVALID_FIELD, TURN_NOT_FOUND (minutes after its end, too), LEASE_LOST (whoever ran it is gone), PEER_UNAVAILABLE,
         and as Complete.
+        """
+
+    @_abc_1.abstractmethod
+    def SubmitTurn(
+        self,
+        request: _chat_service_pb2.SubmitTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_chat_service_pb2.SubmitTurnResponse, _abc.Awaitable[_chat_service_pb2.SubmitTurnResponse]]:
+        """Queues a turn that runs without its caller, and answers at once; the turn takes its session until it has ended. Watch
+        it by WatchTurn. Safe to retry with a request_id: the turn of the first is returned, however far it is. Fails: as
+        Complete where it fails before the model is asked, and TURN_QUEUE_FULL (scope `project`).
+        """
+
+    @_abc_1.abstractmethod
+    def GetTurn(
+        self,
+        request: _chat_service_pb2.GetTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_chat_service_pb2.GetTurnResponse, _abc.Awaitable[_chat_service_pb2.GetTurnResponse]]:
+        """Returns how far a turn is: one that is queued or under way, that the session keeps, or that has failed minutes ago.
+        Safe to retry. Fails: INVALID_FIELD, TURN_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelTurn(
+        self,
+        request: _chat_service_pb2.CancelTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_chat_service_pb2.CancelTurnResponse, _abc.Awaitable[_chat_service_pb2.CancelTurnResponse]]:
+        """Cancels a turn that is queued or under way, and answers once it has ended, whatever ended it; a turn that has ended
+        stays as it is. Safe to retry. Fails: as GetTurn, DEADLINE_EXCEEDED.
         """
 
     @_abc_1.abstractmethod

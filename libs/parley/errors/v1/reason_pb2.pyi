@@ -94,6 +94,16 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """ABORTED. A later request of the same session interrupted the turn: nothing of it was stored. Metadata: session_id."""
     REASON_IDEMPOTENCY_KEY_REUSED: _Reason.ValueType  # 64
     """ABORTED. The same request id came with another body. Metadata: request_id."""
+    REASON_TURN_CANCELLED: _Reason.ValueType  # 65
+    """ABORTED. The turn was cancelled by CancelTurn; nothing of it is stored. Metadata: session_id."""
+    REASON_TURN_GIVEN_UP: _Reason.ValueType  # 66
+    """ABORTED. Several gateways were lost while they ran the turn, so that no other tries; nothing of it is stored. Metadata:
+    session_id.
+    """
+    REASON_TURN_HANDED_OVER: _Reason.ValueType  # 67
+    """ABORTED. The gateway stops, and another one goes on with the turn: a repeat would be another turn. Watch it by its id.
+    Metadata: turn_id, session_id.
+    """
     REASON_HISTORY_MISMATCH: _Reason.ValueType  # 69
     """ABORTED. The request is a transcript that contradicts the session's history, and its `history` is not `replace` or
     `append`. Metadata: session_id, first_difference (an index of its messages; their number where it ends too early).
@@ -292,6 +302,16 @@ REASON_TURN_INTERRUPTED: Reason.ValueType  # 63
 """ABORTED. A later request of the same session interrupted the turn: nothing of it was stored. Metadata: session_id."""
 REASON_IDEMPOTENCY_KEY_REUSED: Reason.ValueType  # 64
 """ABORTED. The same request id came with another body. Metadata: request_id."""
+REASON_TURN_CANCELLED: Reason.ValueType  # 65
+"""ABORTED. The turn was cancelled by CancelTurn; nothing of it is stored. Metadata: session_id."""
+REASON_TURN_GIVEN_UP: Reason.ValueType  # 66
+"""ABORTED. Several gateways were lost while they ran the turn, so that no other tries; nothing of it is stored. Metadata:
+session_id.
+"""
+REASON_TURN_HANDED_OVER: Reason.ValueType  # 67
+"""ABORTED. The gateway stops, and another one goes on with the turn: a repeat would be another turn. Watch it by its id.
+Metadata: turn_id, session_id.
+"""
 REASON_HISTORY_MISMATCH: Reason.ValueType  # 69
 """ABORTED. The request is a transcript that contradicts the session's history, and its `history` is not `replace` or
 `append`. Metadata: session_id, first_difference (an index of its messages; their number where it ends too early).

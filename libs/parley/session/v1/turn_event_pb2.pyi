@@ -38,6 +38,7 @@ class TurnEvent(_message.Message):
     STEP_FINISHED_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     STEP_CALLED_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Where the event stands, `[0-9]{1,16}-[0-9]{1,16}`: WatchTurn goes on behind it. Ids of one turn grow."""
     step: _builtins.int
@@ -78,6 +79,10 @@ class TurnEvent(_message.Message):
     def step_called(self) -> Global___StepCalled:
         """The model has asked for calls of tools."""
 
+    @_builtins.property
+    def resumed(self) -> Global___TurnResumed:
+        """Another gateway goes on with the turn."""
+
     def __init__(
         self,
         *,
@@ -92,12 +97,13 @@ class TurnEvent(_message.Message):
         step_finished: Global___StepFinished | None = ...,
         ended: Global___TurnEnded | None = ...,
         step_called: Global___StepCalled | None = ...,
+        resumed: Global___TurnResumed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "step_called", b"step_called", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "resumed", b"resumed", "step_called", b"step_called", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "id", b"id", "step", b"step", "step_called", b"step_called", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "id", b"id", "resumed", b"resumed", "step", b"step", "step_called", b"step_called", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["begun", "delta", "tool_call_started", "tool_call_finished", "step_finished", "ended", "step_called"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["begun", "delta", "tool_call_started", "tool_call_finished", "step_finished", "ended", "step_called", "resumed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -120,7 +126,9 @@ class TurnBegun(_message.Message):
     session_created: _builtins.bool
     """Whether the turn made the session."""
     request: _builtins.bytes
-    """What a gateway needs to go on with the turn, in a form of the gateways' own, at most 1 MiB."""
+    """Input only, with the turn's first event. What another gateway needs to go on with the turn, in a form of the gateways'
+    own, at most 1 MiB: with it the turn can be taken over (ClaimTurn), and its session waits for that.
+    """
     def __init__(
         self,
         *,
@@ -136,6 +144,25 @@ class TurnBegun(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TurnBegun: _TypeAlias = TurnBegun  # noqa: Y015
+
+@_typing.final
+class TurnResumed(_message.Message):
+    """Another gateway goes on with the turn, from the calls that have their results. What the model had said of the step that
+    was under way, `TurnEvent.step`, does not count any more: it is asked again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TurnResumed: _TypeAlias = TurnResumed  # noqa: Y015
 
 @_typing.final
 class AnswerDelta(_message.Message):

@@ -52,6 +52,34 @@ BUSY_POLICY_INTERRUPT: BusyPolicy.ValueType  # 3
 """Interrupt it: it fails with TURN_INTERRUPTED and stores nothing."""
 Global___BusyPolicy: _TypeAlias = BusyPolicy  # noqa: Y015
 
+class _TurnState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TurnStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TurnState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TURN_STATE_UNSPECIFIED: _TurnState.ValueType  # 0
+    """Not known to this release."""
+    TURN_STATE_QUEUED: _TurnState.ValueType  # 1
+    """It waits for a gateway that runs it."""
+    TURN_STATE_RUNNING: _TurnState.ValueType  # 2
+    """A gateway runs it, or has been lost, and another one is about to take it over."""
+    TURN_STATE_ENDED: _TurnState.ValueType  # 3
+    """It has ended."""
+
+class TurnState(_TurnState, metaclass=_TurnStateEnumTypeWrapper):
+    """How far a turn is."""
+
+TURN_STATE_UNSPECIFIED: TurnState.ValueType  # 0
+"""Not known to this release."""
+TURN_STATE_QUEUED: TurnState.ValueType  # 1
+"""It waits for a gateway that runs it."""
+TURN_STATE_RUNNING: TurnState.ValueType  # 2
+"""A gateway runs it, or has been lost, and another one is about to take it over."""
+TURN_STATE_ENDED: TurnState.ValueType  # 3
+"""It has ended."""
+Global___TurnState: _TypeAlias = TurnState  # noqa: Y015
+
 @_typing.final
 class TurnLease(_message.Message):
     """The right to go on with a turn."""
@@ -218,6 +246,7 @@ class BeginTurnRequest(_message.Message):
     MAY_CUT_FIELD_NUMBER: _builtins.int
     WITHIN_CHAIN_FIELD_NUMBER: _builtins.int
     AFTER_TURN_ID_FIELD_NUMBER: _builtins.int
+    JOIN_REPEAT_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     session_id: _builtins.str
@@ -271,6 +300,8 @@ class BeginTurnRequest(_message.Message):
     chain of tool calls, where the turn continues it): the cost does not grow with the history. TURN_NOT_FOUND where the
     session has no such turn. A repeat without a request_id may leave a copy that nobody knows of, until its TTL runs out.
     """
+    join_repeat: _builtins.bool
+    """Optional. Where a turn of the same request_id is under way, do not wait for it, but answer with `joined_turn_id`."""
     @_builtins.property
     def idle_ttl(self) -> _duration_pb2.Duration:
         """Optional. The agent's idle TTL: 30 minutes when not set."""
@@ -311,10 +342,11 @@ class BeginTurnRequest(_message.Message):
         may_cut: _builtins.bool = ...,
         within_chain: _builtins.bool = ...,
         after_turn_id: _builtins.str = ...,
+        join_repeat: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_ttl", b"idle_ttl", "max_lifetime", b"max_lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_turn_id", b"after_turn_id", "agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "continues", b"continues", "idle_ttl", b"idle_ttl", "limits", b"limits", "max_lifetime", b"max_lifetime", "may_cut", b"may_cut", "metadata", b"metadata", "parent_session_id", b"parent_session_id", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages", "within_chain", b"within_chain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_turn_id", b"after_turn_id", "agent_id", b"agent_id", "agent_uid", b"agent_uid", "busy", b"busy", "continues", b"continues", "idle_ttl", b"idle_ttl", "join_repeat", b"join_repeat", "limits", b"limits", "max_lifetime", b"max_lifetime", "may_cut", b"may_cut", "metadata", b"metadata", "parent_session_id", b"parent_session_id", "project", b"project", "request_digest", b"request_digest", "request_id", b"request_id", "session_id", b"session_id", "session_must_exist", b"session_must_exist", "stateless", b"stateless", "turn_id", b"turn_id", "user_id", b"user_id", "window_messages", b"window_messages", "within_chain", b"within_chain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -334,12 +366,15 @@ class BeginTurnResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     HISTORY_DIGEST_FIELD_NUMBER: _builtins.int
     FULL_FIELD_NUMBER: _builtins.int
+    JOINED_TURN_ID_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
     """Whether this call made the session."""
     history_digest: _builtins.bytes
     """What the last commit gave as history_digest; empty where it gave none, and before the first."""
     full: _builtins.bool
     """The session has as many turns as it may have, and refuses a commit that removes none."""
+    joined_turn_id: _builtins.str
+    """The turn of this request id that is queued or under way. Neither a lease nor a turn is set then."""
     @_builtins.property
     def session(self) -> _session_service_pb2.Session:
         """The session."""
@@ -373,10 +408,11 @@ class BeginTurnResponse(_message.Message):
         limits: _abc.Iterable[Global___TurnLimitState] | None = ...,
         history_digest: _builtins.bytes = ...,
         full: _builtins.bool = ...,
+        joined_turn_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "replayed_turn", b"replayed_turn", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "full", b"full", "history_digest", b"history_digest", "lease", b"lease", "limits", b"limits", "replayed_turn", b"replayed_turn", "session", b"session", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "full", b"full", "history_digest", b"history_digest", "joined_turn_id", b"joined_turn_id", "lease", b"lease", "limits", b"limits", "replayed_turn", b"replayed_turn", "session", b"session", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -708,6 +744,7 @@ class WatchTurnRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     TURN_ID_FIELD_NUMBER: _builtins.int
     AFTER_EVENT_ID_FIELD_NUMBER: _builtins.int
+    PRESENT_ONLY_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     session_id: _builtins.str
@@ -718,6 +755,8 @@ class WatchTurnRequest(_message.Message):
     """Required."""
     after_event_id: _builtins.str
     """Optional. Only what comes behind this event; all when empty."""
+    present_only: _builtins.bool
+    """Optional. End with what is there now."""
     def __init__(
         self,
         *,
@@ -726,10 +765,11 @@ class WatchTurnRequest(_message.Message):
         user_id: _builtins.str = ...,
         turn_id: _builtins.str = ...,
         after_event_id: _builtins.str = ...,
+        present_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_event_id", b"after_event_id", "project", b"project", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_event_id", b"after_event_id", "present_only", b"present_only", "project", b"project", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -758,6 +798,223 @@ class WatchTurnResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchTurnResponse: _TypeAlias = WatchTurnResponse  # noqa: Y015
+
+@_typing.final
+class HandOverTurnRequest(_message.Message):
+    """Request of HandOverTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    queued: _builtins.bool
+    """Optional. The turn has not run yet: it waits for its project's turn, and not forever."""
+    @_builtins.property
+    def lease(self) -> Global___TurnLease:
+        """Required. The lease as BeginTurn or ClaimTurn gave it."""
+
+    def __init__(
+        self,
+        *,
+        lease: Global___TurnLease | None = ...,
+        queued: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "queued", b"queued"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandOverTurnRequest: _TypeAlias = HandOverTurnRequest  # noqa: Y015
+
+@_typing.final
+class HandOverTurnResponse(_message.Message):
+    """Response of HandOverTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandOverTurnResponse: _TypeAlias = HandOverTurnResponse  # noqa: Y015
+
+@_typing.final
+class ClaimTurnRequest(_message.Message):
+    """Request of ClaimTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimTurnRequest: _TypeAlias = ClaimTurnRequest  # noqa: Y015
+
+@_typing.final
+class ClaimTurnResponse(_message.Message):
+    """Response of ClaimTurn. What the turn has done so far is in its journal: WatchTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    request: _builtins.bytes
+    """What the gateway that began it wrote (`TurnBegun.request`)."""
+    attempt: _builtins.int
+    """Which try of the turn this is, from 1."""
+    @_builtins.property
+    def lease(self) -> Global___TurnLease:
+        """Not set where no turn waits for a gateway."""
+
+    def __init__(
+        self,
+        *,
+        lease: Global___TurnLease | None = ...,
+        request: _builtins.bytes = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "lease", b"lease", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimTurnResponse: _TypeAlias = ClaimTurnResponse  # noqa: Y015
+
+@_typing.final
+class CancelTurnRequest(_message.Message):
+    """Request of CancelTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Optional. The project; `default` when empty."""
+    session_id: _builtins.str
+    """Required."""
+    user_id: _builtins.str
+    """Optional. The user that the session belongs to; empty where it belongs to none."""
+    turn_id: _builtins.str
+    """Required."""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTurnRequest: _TypeAlias = CancelTurnRequest  # noqa: Y015
+
+@_typing.final
+class CancelTurnResponse(_message.Message):
+    """Response of CancelTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTurnResponse: _TypeAlias = CancelTurnResponse  # noqa: Y015
+
+@_typing.final
+class GetTurnStateRequest(_message.Message):
+    """Request of GetTurnState."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Optional. The project; `default` when empty."""
+    session_id: _builtins.str
+    """Required."""
+    user_id: _builtins.str
+    """Optional. The user that the session belongs to; empty where it belongs to none."""
+    turn_id: _builtins.str
+    """Required."""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTurnStateRequest: _TypeAlias = GetTurnStateRequest  # noqa: Y015
+
+@_typing.final
+class GetTurnStateResponse(_message.Message):
+    """Response of GetTurnState."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    BEGUN_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    state: Global___TurnState.ValueType
+    """How far it is."""
+    attempt: _builtins.int
+    """How many gateways have run it."""
+    @_builtins.property
+    def begun(self) -> _turn_event_pb2.TurnEvent:
+        """Its first event; not set for a turn without a journal."""
+
+    @_builtins.property
+    def ended(self) -> _turn_event_pb2.TurnEvent:
+        """With TURN_STATE_ENDED: its last event."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___TurnState.ValueType = ...,
+        attempt: _builtins.int = ...,
+        begun: _turn_event_pb2.TurnEvent | None = ...,
+        ended: _turn_event_pb2.TurnEvent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "ended", b"ended"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "begun", b"begun", "ended", b"ended", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTurnStateResponse: _TypeAlias = GetTurnStateResponse  # noqa: Y015
 
 @_typing.final
 class TurnsRequest(_message.Message):

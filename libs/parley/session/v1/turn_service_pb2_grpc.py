@@ -70,6 +70,26 @@ class TurnServiceStub:
                 request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.WatchTurnRequest.SerializeToString,
                 response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.WatchTurnResponse.FromString,
                 _registered_method=True)
+        self.HandOverTurn = channel.unary_unary(
+                '/parley.session.v1.TurnService/HandOverTurn',
+                request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.HandOverTurnRequest.SerializeToString,
+                response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.HandOverTurnResponse.FromString,
+                _registered_method=True)
+        self.ClaimTurn = channel.unary_unary(
+                '/parley.session.v1.TurnService/ClaimTurn',
+                request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.ClaimTurnRequest.SerializeToString,
+                response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.ClaimTurnResponse.FromString,
+                _registered_method=True)
+        self.CancelTurn = channel.unary_unary(
+                '/parley.session.v1.TurnService/CancelTurn',
+                request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.CancelTurnRequest.SerializeToString,
+                response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.CancelTurnResponse.FromString,
+                _registered_method=True)
+        self.GetTurnState = channel.unary_unary(
+                '/parley.session.v1.TurnService/GetTurnState',
+                request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.GetTurnStateRequest.SerializeToString,
+                response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.GetTurnStateResponse.FromString,
+                _registered_method=True)
         self.Turns = channel.stream_stream(
                 '/parley.session.v1.TurnService/Turns',
                 request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.TurnsRequest.SerializeToString,
@@ -102,7 +122,7 @@ class TurnServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenewTurn(self, request, context):
-        """Extends the lease. Safe to retry. Fails: LEASE_LOST, TURN_INTERRUPTED.
+        """Extends the lease. Safe to retry. Fails: LEASE_LOST, TURN_INTERRUPTED, TURN_CANCELLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,7 +146,8 @@ class TurnServiceServicer:
 
     def AppendTurnEvents(self, request, context):
         """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence exists is
-        not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED.
+        not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED,
+        TURN_CANCELLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,7 +157,43 @@ class TurnServiceServicer:
         """Streams the journal of a turn, from its beginning or behind an event, and goes on with what is added, until its
         end. A turn that has ended gives what is left and its end at once. Safe to retry behind the last event seen.
         Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or journal, or another user's), LEASE_LOST (whoever ran the
-        turn is gone, and nobody has taken it over), DRAINING.
+        turn is gone, and nobody has taken it over in a minute or two), DRAINING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HandOverTurn(self, request, context):
+        """Releases the lease of a turn whose journal has the request (`TurnBegun.request`), so that another gateway takes it
+        over at once; with `queued` it waits among the turns of its project that nobody runs yet. Its session stays taken, and
+        the lease is of no use any more. Safe to retry. Fails: INVALID_FIELD, LEASE_LOST (also for a turn that nobody else
+        could go on with), TURN_INTERRUPTED, TURN_CANCELLED, TURN_QUEUE_FULL (the lease is kept then).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClaimTurn(self, request, context):
+        """Takes over a turn that nobody runs: one whose lease has run out or was handed over, or one that was queued, of the
+        projects by turns. Answers at once, without a lease where there is none. A turn that has lost its gateway too often
+        is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over again a lease later.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelTurn(self, request, context):
+        """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended. Safe to
+        retry. Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or turn, or another user's; also a turn that ended long
+        ago), DEADLINE_EXCEEDED, DRAINING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTurnState(self, request, context):
+        """Returns how far a turn is that is queued, under way, or has ended minutes ago. Safe to retry. Fails: INVALID_FIELD,
+        TURN_NOT_FOUND (as CancelTurn).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,6 +247,26 @@ def add_TurnServiceServicer_to_server(servicer, server):
                     servicer.WatchTurn,
                     request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.WatchTurnRequest.FromString,
                     response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.WatchTurnResponse.SerializeToString,
+            ),
+            'HandOverTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.HandOverTurn,
+                    request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.HandOverTurnRequest.FromString,
+                    response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.HandOverTurnResponse.SerializeToString,
+            ),
+            'ClaimTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClaimTurn,
+                    request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.ClaimTurnRequest.FromString,
+                    response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.ClaimTurnResponse.SerializeToString,
+            ),
+            'CancelTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTurn,
+                    request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.CancelTurnRequest.FromString,
+                    response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.CancelTurnResponse.SerializeToString,
+            ),
+            'GetTurnState': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTurnState,
+                    request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.GetTurnStateRequest.FromString,
+                    response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.GetTurnStateResponse.SerializeToString,
             ),
             'Turns': grpc.stream_stream_rpc_method_handler(
                     servicer.Turns,
@@ -387,6 +464,114 @@ class TurnService:
             '/parley.session.v1.TurnService/WatchTurn',
             parley_dot_session_dot_v1_dot_turn__service__pb2.WatchTurnRequest.SerializeToString,
             parley_dot_session_dot_v1_dot_turn__service__pb2.WatchTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HandOverTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.session.v1.TurnService/HandOverTurn',
+            parley_dot_session_dot_v1_dot_turn__service__pb2.HandOverTurnRequest.SerializeToString,
+            parley_dot_session_dot_v1_dot_turn__service__pb2.HandOverTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClaimTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.session.v1.TurnService/ClaimTurn',
+            parley_dot_session_dot_v1_dot_turn__service__pb2.ClaimTurnRequest.SerializeToString,
+            parley_dot_session_dot_v1_dot_turn__service__pb2.ClaimTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.session.v1.TurnService/CancelTurn',
+            parley_dot_session_dot_v1_dot_turn__service__pb2.CancelTurnRequest.SerializeToString,
+            parley_dot_session_dot_v1_dot_turn__service__pb2.CancelTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTurnState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.session.v1.TurnService/GetTurnState',
+            parley_dot_session_dot_v1_dot_turn__service__pb2.GetTurnStateRequest.SerializeToString,
+            parley_dot_session_dot_v1_dot_turn__service__pb2.GetTurnStateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,7 +46,7 @@ class TurnServiceStub:
     out. Safe to retry. Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_DAMAGED.
     """
     RenewTurn: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.RenewTurnRequest, _turn_service_pb2.RenewTurnResponse]
-    """Extends the lease. Safe to retry. Fails: LEASE_LOST, TURN_INTERRUPTED."""
+    """Extends the lease. Safe to retry. Fails: LEASE_LOST, TURN_INTERRUPTED, TURN_CANCELLED."""
     CommitTurn: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.CommitTurnRequest, _turn_service_pb2.CommitTurnResponse]
     """Stores the turn whole and releases the lease. Safe to retry: a turn_id that is committed answers the same again.
     Fails: INVALID_FIELD, MESSAGE_TOO_LARGE, LEASE_LOST, TURN_INTERRUPTED, SESSION_FULL.
@@ -57,13 +57,34 @@ class TurnServiceStub:
     """
     AppendTurnEvents: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.AppendTurnEventsRequest, _turn_service_pb2.AppendTurnEventsResponse]
     """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence exists is
-    not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED.
+    not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED,
+    TURN_CANCELLED.
     """
     WatchTurn: _grpc.UnaryStreamMultiCallable[_turn_service_pb2.WatchTurnRequest, _turn_service_pb2.WatchTurnResponse]
     """Streams the journal of a turn, from its beginning or behind an event, and goes on with what is added, until its
     end. A turn that has ended gives what is left and its end at once. Safe to retry behind the last event seen.
     Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or journal, or another user's), LEASE_LOST (whoever ran the
-    turn is gone, and nobody has taken it over), DRAINING.
+    turn is gone, and nobody has taken it over in a minute or two), DRAINING.
+    """
+    HandOverTurn: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.HandOverTurnRequest, _turn_service_pb2.HandOverTurnResponse]
+    """Releases the lease of a turn whose journal has the request (`TurnBegun.request`), so that another gateway takes it
+    over at once; with `queued` it waits among the turns of its project that nobody runs yet. Its session stays taken, and
+    the lease is of no use any more. Safe to retry. Fails: INVALID_FIELD, LEASE_LOST (also for a turn that nobody else
+    could go on with), TURN_INTERRUPTED, TURN_CANCELLED, TURN_QUEUE_FULL (the lease is kept then).
+    """
+    ClaimTurn: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.ClaimTurnRequest, _turn_service_pb2.ClaimTurnResponse]
+    """Takes over a turn that nobody runs: one whose lease has run out or was handed over, or one that was queued, of the
+    projects by turns. Answers at once, without a lease where there is none. A turn that has lost its gateway too often
+    is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over again a lease later.
+    """
+    CancelTurn: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.CancelTurnRequest, _turn_service_pb2.CancelTurnResponse]
+    """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended. Safe to
+    retry. Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or turn, or another user's; also a turn that ended long
+    ago), DEADLINE_EXCEEDED, DRAINING.
+    """
+    GetTurnState: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.GetTurnStateRequest, _turn_service_pb2.GetTurnStateResponse]
+    """Returns how far a turn is that is queued, under way, or has ended minutes ago. Safe to retry. Fails: INVALID_FIELD,
+    TURN_NOT_FOUND (as CancelTurn).
     """
     Turns: _grpc.StreamStreamMultiCallable[_turn_service_pb2.TurnsRequest, _turn_service_pb2.TurnsResponse]
     """The unary methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
@@ -91,7 +112,7 @@ class TurnServiceAsyncStub(TurnServiceStub):
     out. Safe to retry. Fails: INVALID_FIELD, SESSION_NOT_FOUND, TURN_DAMAGED.
     """
     RenewTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.RenewTurnRequest, _turn_service_pb2.RenewTurnResponse]  # type: ignore[assignment]
-    """Extends the lease. Safe to retry. Fails: LEASE_LOST, TURN_INTERRUPTED."""
+    """Extends the lease. Safe to retry. Fails: LEASE_LOST, TURN_INTERRUPTED, TURN_CANCELLED."""
     CommitTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.CommitTurnRequest, _turn_service_pb2.CommitTurnResponse]  # type: ignore[assignment]
     """Stores the turn whole and releases the lease. Safe to retry: a turn_id that is committed answers the same again.
     Fails: INVALID_FIELD, MESSAGE_TOO_LARGE, LEASE_LOST, TURN_INTERRUPTED, SESSION_FULL.
@@ -102,13 +123,34 @@ class TurnServiceAsyncStub(TurnServiceStub):
     """
     AppendTurnEvents: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.AppendTurnEventsRequest, _turn_service_pb2.AppendTurnEventsResponse]  # type: ignore[assignment]
     """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence exists is
-    not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED.
+    not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED,
+    TURN_CANCELLED.
     """
     WatchTurn: _aio.UnaryStreamMultiCallable[_turn_service_pb2.WatchTurnRequest, _turn_service_pb2.WatchTurnResponse]  # type: ignore[assignment]
     """Streams the journal of a turn, from its beginning or behind an event, and goes on with what is added, until its
     end. A turn that has ended gives what is left and its end at once. Safe to retry behind the last event seen.
     Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or journal, or another user's), LEASE_LOST (whoever ran the
-    turn is gone, and nobody has taken it over), DRAINING.
+    turn is gone, and nobody has taken it over in a minute or two), DRAINING.
+    """
+    HandOverTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.HandOverTurnRequest, _turn_service_pb2.HandOverTurnResponse]  # type: ignore[assignment]
+    """Releases the lease of a turn whose journal has the request (`TurnBegun.request`), so that another gateway takes it
+    over at once; with `queued` it waits among the turns of its project that nobody runs yet. Its session stays taken, and
+    the lease is of no use any more. Safe to retry. Fails: INVALID_FIELD, LEASE_LOST (also for a turn that nobody else
+    could go on with), TURN_INTERRUPTED, TURN_CANCELLED, TURN_QUEUE_FULL (the lease is kept then).
+    """
+    ClaimTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.ClaimTurnRequest, _turn_service_pb2.ClaimTurnResponse]  # type: ignore[assignment]
+    """Takes over a turn that nobody runs: one whose lease has run out or was handed over, or one that was queued, of the
+    projects by turns. Answers at once, without a lease where there is none. A turn that has lost its gateway too often
+    is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over again a lease later.
+    """
+    CancelTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.CancelTurnRequest, _turn_service_pb2.CancelTurnResponse]  # type: ignore[assignment]
+    """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended. Safe to
+    retry. Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or turn, or another user's; also a turn that ended long
+    ago), DEADLINE_EXCEEDED, DRAINING.
+    """
+    GetTurnState: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.GetTurnStateRequest, _turn_service_pb2.GetTurnStateResponse]  # type: ignore[assignment]
+    """Returns how far a turn is that is queued, under way, or has ended minutes ago. Safe to retry. Fails: INVALID_FIELD,
+    TURN_NOT_FOUND (as CancelTurn).
     """
     Turns: _aio.StreamStreamMultiCallable[_turn_service_pb2.TurnsRequest, _turn_service_pb2.TurnsResponse]  # type: ignore[assignment]
     """The unary methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
@@ -151,7 +193,7 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _turn_service_pb2.RenewTurnRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_turn_service_pb2.RenewTurnResponse, _abc.Awaitable[_turn_service_pb2.RenewTurnResponse]]:
-        """Extends the lease. Safe to retry. Fails: LEASE_LOST, TURN_INTERRUPTED."""
+        """Extends the lease. Safe to retry. Fails: LEASE_LOST, TURN_INTERRUPTED, TURN_CANCELLED."""
 
     @_abc_1.abstractmethod
     def CommitTurn(
@@ -180,7 +222,8 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_turn_service_pb2.AppendTurnEventsResponse, _abc.Awaitable[_turn_service_pb2.AppendTurnEventsResponse]]:
         """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence exists is
-        not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED.
+        not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED,
+        TURN_CANCELLED.
         """
 
     @_abc_1.abstractmethod
@@ -192,7 +235,51 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the journal of a turn, from its beginning or behind an event, and goes on with what is added, until its
         end. A turn that has ended gives what is left and its end at once. Safe to retry behind the last event seen.
         Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or journal, or another user's), LEASE_LOST (whoever ran the
-        turn is gone, and nobody has taken it over), DRAINING.
+        turn is gone, and nobody has taken it over in a minute or two), DRAINING.
+        """
+
+    @_abc_1.abstractmethod
+    def HandOverTurn(
+        self,
+        request: _turn_service_pb2.HandOverTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_turn_service_pb2.HandOverTurnResponse, _abc.Awaitable[_turn_service_pb2.HandOverTurnResponse]]:
+        """Releases the lease of a turn whose journal has the request (`TurnBegun.request`), so that another gateway takes it
+        over at once; with `queued` it waits among the turns of its project that nobody runs yet. Its session stays taken, and
+        the lease is of no use any more. Safe to retry. Fails: INVALID_FIELD, LEASE_LOST (also for a turn that nobody else
+        could go on with), TURN_INTERRUPTED, TURN_CANCELLED, TURN_QUEUE_FULL (the lease is kept then).
+        """
+
+    @_abc_1.abstractmethod
+    def ClaimTurn(
+        self,
+        request: _turn_service_pb2.ClaimTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_turn_service_pb2.ClaimTurnResponse, _abc.Awaitable[_turn_service_pb2.ClaimTurnResponse]]:
+        """Takes over a turn that nobody runs: one whose lease has run out or was handed over, or one that was queued, of the
+        projects by turns. Answers at once, without a lease where there is none. A turn that has lost its gateway too often
+        is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over again a lease later.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelTurn(
+        self,
+        request: _turn_service_pb2.CancelTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_turn_service_pb2.CancelTurnResponse, _abc.Awaitable[_turn_service_pb2.CancelTurnResponse]]:
+        """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended. Safe to
+        retry. Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or turn, or another user's; also a turn that ended long
+        ago), DEADLINE_EXCEEDED, DRAINING.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTurnState(
+        self,
+        request: _turn_service_pb2.GetTurnStateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_turn_service_pb2.GetTurnStateResponse, _abc.Awaitable[_turn_service_pb2.GetTurnStateResponse]]:
+        """Returns how far a turn is that is queued, under way, or has ended minutes ago. Safe to retry. Fails: INVALID_FIELD,
+        TURN_NOT_FOUND (as CancelTurn).
         """
 
     @_abc_1.abstractmethod

@@ -5,6 +5,7 @@ from typing import Final
 
 from chat_gateway.http_edge.wire.limit_headers import Headers, limit_headers
 from chat_gateway.http_edge.wire.times import timestamp
+from chat_gateway.model.background import TurnState
 from chat_gateway.model.turn import TurnOutcome, TurnStarted
 from servicekit.values import value
 
@@ -37,6 +38,14 @@ def read_turn_headers(headers: Mapping[bytes, bytes]) -> TurnHeaders:
     """Returns what the headers of a request say about its turn."""
     sent = {field: headers[name].decode("latin-1") for name, field in REQUEST_HEADERS.items() if name in headers}
     return TurnHeaders(**sent)
+
+
+def state_headers(state: TurnState) -> Headers:
+    """Returns the headers of an answer about a turn that has not ended."""
+    headers: Headers = [(b"x-session-id", state.session_id.encode("latin-1"))]
+    if state.agent_revision:
+        headers.append((b"x-agent-revision", b"%d" % state.agent_revision))
+    return headers
 
 
 def answer_headers(turn: TurnStarted | TurnOutcome) -> Headers:

@@ -8,7 +8,11 @@ if token == 0 then
   session = load()
   if session then token = session.token end
 end
-end_journal(turn_id, token, end_event, keep_ms)
-if not holds(session, token, turn_id) then return 0 end
+local is_held = holds(session, token, turn_id)
+-- Another gateway goes on with it, or is about to: its journal does.
+if is_held or not session or session.turn ~= turn_id or not session.pickup then
+  end_journal(is_held, turn_id, token, end_event, keep_ms)
+end
+if not is_held then return 0 end
 undo(session, claim_ms)
 return 1

@@ -1,18 +1,27 @@
--- Adds events to the journal of a turn that holds its lease; those that were added before are not added again.
+-- Adds events to the journal of a turn that holds its lease; those that were added before are not added again. With the
+-- first, `request` lets another gateway take the turn over, for which its session waits `pickup_ms` behind its lease.
 -- Reply ok: event_id
 -- Reply interrupted
+-- Reply cancelled
 -- Reply lost
 -- Reply full
-local token, turn_id, first, keep_ms, max_bytes = unpack(ARGV, 1, 5)
+local token, turn_id, first, keep_ms, max_bytes, pickup_ms, request = unpack(ARGV, 1, 7)
 token, first, keep_ms = tonumber(token), tonumber(first), tonumber(keep_ms)
 local session = load()
 if not holds(session, token, turn_id) then return {lost(token)} end
+if is_cancelled(session) then return {'cancelled'} end
 local functions = journal()
 local record = functions.begun(turn_id, token, keep_ms)
 local known = record.token == token and record.sequence or 0
-local from, bytes = 6 + math.max(known - first + 1, 0), 0
+local from, begins = 8 + math.max(known - first + 1, 0), not record.first and request ~= ''
+local bytes = begins and #request + ENTRY_OVERHEAD or 0
 for index = from, #ARGV do bytes = bytes + #ARGV[index] + ENTRY_OVERHEAD end
 if not functions.room(record, bytes, tonumber(max_bytes)) then return {'full'} end
+if begins then
+  functions.hold_request(record, request)
+  save_pickup({ms = tonumber(pickup_ms), attempt = 1, lost = 0})
+  keep_until(session.expire, session.lease_until + pickup_ms, session.parts)
+end
 for index = from, #ARGV do functions.add(record, token, ARGV[index]) end
 functions.save()
 redis.call('PEXPIREAT', JOURNAL, digits(redis.call('PEXPIRETIME', META)))

@@ -1,5 +1,6 @@
 -- Takes the turn lease, or says why not. Repeating it with the same turn id changes nothing but the waiter's id.
 -- Reply ok: token, expire_ms, created, session, children
+-- Reply joined: turn_id
 -- Reply replay: number, first, session
 -- Reply wait: ms
 -- Reply busy: ms
@@ -9,7 +10,7 @@
 -- Reply reused
 -- Reply session_full
 local turn_id, waiter_id, wait_ms, policy, max_waiters, lease_ms, claim_ms, agent_id, agent_uid, user, must_exist, idle_ms,
-  lifetime_ms, request, digest, metadata, max_turns = unpack(ARGV)
+  lifetime_ms, request, digest, metadata, max_turns, joins, keep_ms = unpack(ARGV)
 wait_ms, claim_ms, max_turns, must_exist = tonumber(wait_ms), tonumber(claim_ms), tonumber(max_turns), must_exist == '1'
 
 local session = load()
@@ -27,7 +28,7 @@ if session then
   if not number then number, known = stored_turn_of(session, request) end
   if number and not same_request(known, digest) then return refuse('reused') end
   if number then return refuse('replay', number, session.first, session.fields) end
-  if session.held and session.turn == turn_id then
+  if session.turn == turn_id and session.lease_until > now then
     redis.call('HSET', META, 'call', waiter_id)
     return {'ok', session.token, session.lease_until, session.new and 1 or 0, session.fields, session.children and 1 or 0}
   end
@@ -39,6 +40,7 @@ end
 local repeated = session and session.held and request ~= '' and session.request == request
 if repeated then
   if not same_request(session.digest, digest) then return refuse('reused') end
+  if joins == '1' then return refuse('joined', session.turn) end
   policy = 'wait'
 end
 
@@ -49,9 +51,9 @@ if session and session.held then
   if policy == 'interrupt' then
     interrupted = with_interrupted(interrupted, session.token)
     redis.call('HSET', META, 'interrupted', interrupted)
-    waiters().wake(session.waiter)
+    if session.waiter then waiters().wake(session.waiter) end
   else
-    free_at, retry_ms = session.lease_until, ends_in(session)
+    free_at, retry_ms = session.busy_until, ends_in(session)
   end
 else
   local first = redis.call('LINDEX', QUEUE, 0) and waiters().first()
@@ -99,11 +101,24 @@ end
 local token, lease_until = math.max(now, (session and session.token or 0) + 1), now + lease_ms
 -- What an interrupted first turn made goes with it, but who was interrupted still learns of it.
 local created = not session or session.new
+local journals = nil
+if session and session.pickup then -- a turn that another gateway could have gone on with, and does not any more
+  if session.turn and session.lease_until <= now then
+    end_unheard(session.turn, session.held and 'interrupted' or 'lost', tonumber(keep_ms))
+  end
+  journals = redis.call('HGET', META, 'journals')
+  redis.call('HDEL', META, 'pickup')
+end
 local lifetime_end = (created and now or session.created) + lifetime_ms
 local expire = math.min(now + idle_ms, lifetime_end)
 local now_text, expire_text = digits(now), digits(expire)
 if created then
-  remove()
+  if journals then -- whoever watches that turn is still to learn how it ended
+    redis.call('DEL', META, TURNS, REPLAY, PARTS)
+    redis.call('HSET', META, 'journals', journals)
+  else
+    remove()
+  end
   redis.call('HSET', META, 'agent_id', agent_id, 'agent_uid', agent_uid, 'created', now_text, 'new', '1')
   if user ~= '' then redis.call('HSET', META, 'user_id', user) end
   if metadata ~= '' then redis.call('HSET', META, 'metadata', metadata) end

@@ -119,5 +119,5 @@ if revision ~= '0' and revision ~= v[10] then redis.call('HSET', META, 'revision
 if request ~= '' then remember(number) end
 release(claim_ms)
 keep_until(expire, 0, kept and kept.any())
-end_journal(turn_id, token, end_event, keep_ms, 'n', number, 'x', digits(expire))
+end_journal(true, turn_id, token, end_event, keep_ms, 'n', number, 'x', digits(expire))
 return {'ok', number, expire, v[13] and 1 or 0}

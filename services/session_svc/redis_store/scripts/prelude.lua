@@ -1,10 +1,10 @@
--- What every script of a session shares; put in front of each of them.
+-- What every script of a session shares; put in front of each of them, with `journal.lua` behind it.
 --
 -- KEYS  1 meta    hash: the session's fields and its lease (field names below)
 --       2 turns   list: one element a turn, a header (`HEADER`) and the serialized Turn, maybe compressed (turn_codec.py)
 --       3 replay  hash: 'r' .. request -> number|expiry|sequence|digest, 'n' .. sequence -> request; first and last sequence
 --       4 queue   list of tickets, turn|waiter|deadline|reserved_until: who waits for the lease, in order
---       5 journal stream: what turns that keep a journal have done (`journal` below)
+--       5 journal stream: what turns that keep a journal have done (`journal.lua`)
 --       6 parts   hash: 'c' .. digest -> a content that turns name and do not hold; index -> all of them (`parts` below)
 -- Each script names its arguments in one `unpack(ARGV)`, and its replies in lines that begin with `-- Reply`; the tables of
 -- both in `script_calls.py` are checked against them.
@@ -27,7 +27,7 @@ end
 -- Where `fields` has what a turn changes as it begins.
 local ACTIVITY, IDLE, CAP, EXPIRE = 5, 6, 7, 8
 
--- Returns the session as it stands, or nil when it is dead. `held` says whether somebody has the lease; `fields` is
+-- Returns the session as it stands, or nil when it is dead. `held` says whether a turn has the session; `fields` is
 -- what callers of the scripts get, in the order of `session_codec.SessionFields`. One HGETALL takes half of what an HMGET
 -- of all these fields does.
 local function load()
@@ -39,7 +39,9 @@ local function load()
   end
   if not v.agent_uid then damaged('a field of the session is gone') end
   local expire, lease_until = tonumber(v.expire), tonumber(v['until'] or 0)
-  local held = lease_until > now
+  -- A turn that another gateway may take over keeps its session beyond its lease: `pickup_of`.
+  local busy_until = lease_until + (v.pickup and tonumber(string.match(v.pickup, '^%d+')) or 0)
+  local held = busy_until > now
   if not held and (v.new or expire <= now) then return nil end
   return {
     fields = {
@@ -53,6 +55,7 @@ local function load()
     token = tonumber(v.token or 0), turn = v.turn, lease_until = lease_until, waiter = v.call,
     new = v.new and true or false, request = v.request or '', digest = v.digest, done = v.done, held = held,
     interrupted = v.interrupted, took = tonumber(v.took or 0), parts = v.parts, children = v.children,
+    busy_until = busy_until, pickup = v.pickup,
   }
 end
 
@@ -173,7 +176,7 @@ end
 
 -- Frees the lease and lets the next one have it. The session must still be there.
 local function release(claim_ms)
-  redis.call('HDEL', META, 'turn', 'until', 'call', 'request', 'digest', 'new')
+  redis.call('HDEL', META, 'turn', 'until', 'call', 'request', 'digest', 'new', 'pickup')
   hand_over(claim_ms)
 end
 
@@ -283,87 +286,6 @@ local function parts()
   end
 
   return {cut = cut, forget = forget, add = add, fit = fit, save = save, any = function() return #entries > 0 end}
-end
-
--- Returns the functions of the journal. An entry's field `t` is the turn, `e` the event, and `n` and `x` the number of a
--- committed turn and the session's end. META's `journals` lists the turns that the stream has, oldest first: turn, fencing
--- token of the newest entry, its sequence under that token, ids of the first and the newest entry, bytes of all, and when
--- the turn ended (0: not yet). `watchers` are those who wait for an entry.
-local MAX_JOURNALS, ENTRY_OVERHEAD = 16, 64
-local function journal()
-  local records = {}
-  for turn, token, sequence, first, last, bytes, ended in string.gmatch(
-    redis.call('HGET', META, 'journals') or '', '([^,;]+),(%d+),(%d+),([%d-]+),([%d-]+),(%d+),(%d+)') do
-    records[#records + 1] = {
-      turn = turn, token = tonumber(token), sequence = tonumber(sequence), first = first, last = last,
-      bytes = tonumber(bytes), ended = tonumber(ended),
-    }
-  end
-
-  local function of(turn_id)
-    for _, record in ipairs(records) do
-      if record.turn == turn_id then return record end
-    end
-    return nil
-  end
-
-  -- Returns the record of a turn, made where there is none: old journals then make room.
-  local function begun(turn_id, token, keep_ms)
-    local record = of(turn_id)
-    if record then return record end
-    while records[1] and (#records >= MAX_JOURNALS or records[1].ended > 0 and records[1].ended <= now - keep_ms) do
-      table.remove(records, 1)
-    end
-    record = {turn = turn_id, token = token, sequence = 0, bytes = 0, ended = 0}
-    records[#records + 1] = record
-    return record
-  end
-
-  -- Whether there is room for so many bytes more of a turn, after older journals have gone.
-  local function room(record, bytes, max_bytes)
-    local total = bytes
-    for _, other in ipairs(records) do total = total + other.bytes end
-    while total > max_bytes and records[1] ~= record do total = total - table.remove(records, 1).bytes end
-    return total <= max_bytes
-  end
-
-  local function add(record, token, event, ...)
-    if record.token ~= token then record.token, record.sequence = token, 0 end
-    record.last = redis.call('XADD', JOURNAL, '*', 't', record.turn, 'e', event, ...)
-    record.first = record.first or record.last
-    record.sequence, record.bytes = record.sequence + 1, record.bytes + #event + ENTRY_OVERHEAD
-  end
-
-  local function save()
-    local texts = {}
-    for index, one in ipairs(records) do
-      texts[index] = table.concat({
-        one.turn, digits(one.token), digits(one.sequence), one.first, one.last, digits(one.bytes), digits(one.ended),
-      }, ',')
-    end
-    redis.call('HSET', META, 'journals', table.concat(texts, ';'))
-    redis.call('XTRIM', JOURNAL, 'MINID', records[1].first)
-    local watchers = redis.call('HGET', META, 'watchers')
-    if not watchers then return end
-    redis.call('HDEL', META, 'watchers')
-    local wake = waiters().wake
-    for waiter in string.gmatch(watchers, '[^;]+') do wake(waiter) end
-  end
-
-  return {of = of, begun = begun, room = room, add = add, save = save}
-end
-
--- Ends the journal of a turn that `token` has written to; without one does nothing. Nothing that is wrong with a journal
--- may keep a turn from its end.
-local function end_journal(turn_id, token, event, keep_ms, ...)
-  if event == '' then return end
-  local functions = journal()
-  local record = functions.of(turn_id)
-  if not record or record.token ~= token or record.ended > 0 then return end
-  if not pcall(functions.add, record, token, event, ...) then return end
-  record.ended = now
-  functions.save()
-  redis.call('PEXPIREAT', JOURNAL, digits(math.min(now + keep_ms, redis.call('PEXPIRETIME', META))))
 end
 
 -- The tokens of leases that were taken away, newest first: in digits the first, then how much smaller each is than the one

@@ -3,8 +3,9 @@
 -- Reply missing
 local turn_id, user, after, waiter_id, max_events, max_bytes, max_watchers = unpack(ARGV)
 max_events, max_bytes, max_watchers = tonumber(max_events), tonumber(max_bytes), tonumber(max_watchers)
-local v = redis.call('HMGET', META, 'user_id', 'expire', 'until', 'turn', 'watchers', 'agent_id')
-local held = tonumber(v[3] or 0) > now and v[4] == turn_id
+local v = redis.call('HMGET', META, 'user_id', 'expire', 'until', 'turn', 'watchers', 'agent_id', 'pickup')
+local busy_until = tonumber(v[3] or 0) + (v[7] and tonumber(string.match(v[7], '^%d+')) or 0)
+local held = busy_until > now and v[4] == turn_id
 local alive = held or not v[6] or tonumber(v[2] or 0) > now
 local record = alive and (v[1] or '') == user and journal().of(turn_id)
 if not record then return {'missing'} end

@@ -13,7 +13,7 @@ end
 if idle_ms ~= '-' then
   local expire = math.min(session.activity + tonumber(idle_ms), session.cap)
   redis.call('HSET', META, 'idle', idle_ms, 'expire', digits(expire))
-  keep_until(expire, session.lease_until, session.parts)
+  keep_until(expire, session.held and session.busy_until or 0, session.parts)
 end
 local changed = load() -- nothing is left when its time is up by the new idle TTL
 if not changed then return {'missing'} end

@@ -26,6 +26,7 @@ ROUTES = {
     ("get", "/v1/chat/completions/{completion_id}/messages"),
     ("get", "/v1/chat/completions/{completion_id}/events"),
     ("post", "/v1/chat/completions/{completion_id}"),
+    ("post", "/v1/chat/completions/{completion_id}:cancel"),
     ("delete", "/v1/chat/completions/{completion_id}"),
     ("get", "/v1/templates"),
     ("post", "/v1/responses"),

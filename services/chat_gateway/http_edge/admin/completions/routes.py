@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from litestar import Request, Router, delete, get, post
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
-from access.caller import SESSIONS_ADMIN, SESSIONS_READ
+from access.caller import CHAT, SESSIONS_ADMIN, SESSIONS_READ
 from chat_gateway.http_edge.admin.completions.listing import CompletionQuery, Listing
 from chat_gateway.http_edge.admin.completions.schema import (
     CompletionDeleted,
@@ -14,10 +14,11 @@ from chat_gateway.http_edge.admin.completions.schema import (
     CompletionPatch,
     MessageList,
     StoredCompletion,
+    state_of_completion,
     stored_completion,
     stored_messages,
 )
-from chat_gateway.http_edge.admin.routing import Injected, Project, UserId
+from chat_gateway.http_edge.admin.routing import VERB, Injected, Project, UserId
 from chat_gateway.http_edge.dependencies import Dependencies
 from chat_gateway.http_edge.openai.chat.ids import parse_completion_id
 from chat_gateway.http_edge.wire.auth import acting_user
@@ -79,9 +80,35 @@ async def list_chat_completions(
 async def get_chat_completion(
     completion_id: FromPath[str], deps: Injected, project: Project, user: UserId = None, session: SessionId = None
 ) -> StoredCompletion:
-    """Reads a stored completion. Those with `store: false`, and those whose session has ended, are not there."""
-    found = await read_turn(deps, project, completion_id, user, session)
+    """Reads a completion: a stored one, or how far one is that runs, or has failed minutes ago.
+
+    Those with `store: false`, and those whose session has ended, are not there.
+    """
+    try:
+        found = await read_turn(deps, project, completion_id, user, session)
+    except CompletionNotFound as gone:
+        state = await _state(deps, project, completion_id, user, session)
+        if state is None:
+            raise gone from None
+        return state
     return stored_completion(found.turn, found.session)
+
+
+@post(f"/v1/chat/completions/{{completion_id:str}}/{VERB}cancel", status_code=200, scope=CHAT)
+async def cancel_chat_completion(
+    completion_id: FromPath[str], deps: Injected, project: Project, user: UserId = None, session: SessionId = None
+) -> StoredCompletion:
+    """Cancels a completion that is queued or under way, and answers once it has ended, whatever ended it."""
+    user_id = acting_user(user)
+    turn_id, session_id = ids_of(completion_id, session)
+    if deps.background is None:
+        raise CompletionNotFound(completion_id)
+    timeout = deps.settings.purge_timeout
+    try:
+        ended = await deps.background.cancel(project, session_id, user_id, turn_id, timeout)
+    except ServiceError as error:
+        raise CompletionNotFound(completion_id) if error.reason in _GONE else error from None
+    return state_of_completion(ended)
 
 
 @get("/v1/chat/completions/{completion_id:str}/messages", scope=SESSIONS_READ)
@@ -150,7 +177,9 @@ async def delete_chat_completion(
 def completions_router() -> Router:
     """Returns the routes of this module."""
     reading = [list_chat_completions, get_chat_completion, list_chat_completion_messages]
-    return Router("/", route_handlers=[*reading, update_chat_completion, delete_chat_completion])
+    return Router(
+        "/", route_handlers=[*reading, update_chat_completion, delete_chat_completion, cancel_chat_completion]
+    )
 
 
 def ids_of(completion_id: str, session: str | None) -> tuple[str, str]:
@@ -173,6 +202,21 @@ async def read_turn(
         return await deps.session_svc.call(deps.stubs.sessions.GetTurn, request)
     except ServiceError as error:
         raise CompletionNotFound(completion_id) if error.reason in _GONE else error from None
+
+
+async def _state(
+    deps: Dependencies, project: str, completion_id: str, user: str | None, session: str | None
+) -> StoredCompletion | None:
+    """Returns how far a completion is that is not stored."""
+    if deps.background is None:
+        return None
+    turn_id, session_id = ids_of(completion_id, session)
+    try:
+        return state_of_completion(await deps.background.state(project, session_id, acting_user(user), turn_id))
+    except ServiceError as error:
+        if error.reason in _GONE:
+            return None
+        raise
 
 
 def _pairs(request: Request[Any, Any, Any]) -> dict[str, str]:

@@ -6,9 +6,10 @@ import msgspec
 
 from chat_gateway.convert.messages import turn_from_proto
 from chat_gateway.http_edge.admin.sessions.schema import content_json
-from chat_gateway.http_edge.openai.chat.answer import completion_object
+from chat_gateway.http_edge.openai.chat.answer import completion_object, completion_state
 from chat_gateway.http_edge.openai.chat.ids import completion_id
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletion, ContentPart, FunctionCall, ToolCall
+from chat_gateway.model.background import TurnState
 from chat_gateway.model.turn import TurnOutcome
 from chat_gateway.outcomes import stored_outcome
 from contract.wire import ROLES
@@ -74,8 +75,15 @@ class MessageList(msgspec.Struct, kw_only=True):
 def stored_completion(turn: pb.Turn, session: Session) -> StoredCompletion:
     """Returns a turn of a session as the completion that answered it."""
     whole = completion_object(outcome_of(turn, session), session.agent_id)
+    whole.status = "requires_approval" if turn.awaiting_approval else "completed"
     fields = {name: getattr(whole, name) for name in whole.__struct_fields__}
     return StoredCompletion(**fields, metadata=dict(session.metadata))
+
+
+def state_of_completion(state: TurnState) -> StoredCompletion:
+    """Returns a turn, as far as it is."""
+    whole = completion_state(state)
+    return StoredCompletion(**{name: getattr(whole, name) for name in whole.__struct_fields__})
 
 
 def outcome_of(turn: pb.Turn, session: Session) -> TurnOutcome:

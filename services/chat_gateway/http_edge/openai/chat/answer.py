@@ -21,9 +21,10 @@ from chat_gateway.http_edge.openai.chat.schema import (
     TurnNotes,
     UnavailableToolServer,
 )
-from chat_gateway.http_edge.wire.errors import encode_error
+from chat_gateway.http_edge.wire.errors import encode_error, error_body
 from chat_gateway.http_edge.wire.sse import event
-from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity
+from chat_gateway.model.background import TurnState, TurnStatus
+from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity, TurnResumed
 from chat_gateway.model.turn import (
     NO_DETAILS,
     AnswerDetails,
@@ -37,6 +38,7 @@ from chat_gateway.model.turn import (
     TurnStarted,
     Usage,
 )
+from chat_gateway.model.usage import NO_USAGE
 from servicekit.errors import ServiceError
 
 DONE = event(b"[DONE]")
@@ -71,6 +73,35 @@ def completion_object(outcome: TurnOutcome, model_name: str) -> ChatCompletion:
         service_tier=details.service_tier or msgspec.UNSET,
         parley=_notes(outcome) or msgspec.UNSET,
     )
+
+
+_STATUSES = {
+    TurnStatus.QUEUED: "queued",
+    TurnStatus.RUNNING: "in_progress",
+    TurnStatus.FINISHED: "completed",
+    TurnStatus.REQUIRES_APPROVAL: "requires_approval",
+    TurnStatus.FAILED: "failed",
+    TurnStatus.CANCELLED: "cancelled",
+}
+
+
+def completion_state(state: TurnState) -> ChatCompletion:
+    """Returns a turn, as far as it is, as a completion."""
+    if state.outcome is not None:
+        whole = completion_object(state.outcome, state.agent_id)
+    else:
+        created = int(state.begin_time.timestamp()) if state.begin_time is not None else 0
+        name = completion_id(state.turn_id, state.session_id)
+        whole = ChatCompletion(name, "chat.completion", created, state.agent_id, [], _usage(NO_USAGE))
+    whole.status = _STATUSES[state.status]
+    if state.error is not None:
+        whole.error = error_body(state.error).error
+    return whole
+
+
+def encode_state(state: TurnState) -> bytes:
+    """Returns a turn, as far as it is, as the JSON of a completion."""
+    return _encode(completion_state(state))
 
 
 def _other_choice(index: int, answer: OtherAnswer) -> Choice:
@@ -212,6 +243,8 @@ def _activity(activity: ToolActivity) -> dict[str, Any]:
             }
         case StepFinished():
             return {"event": "step_finished", "step": activity.step, "usage": _usage(activity.usage)}
+        case TurnResumed():
+            return {"event": "turn_resumed", "step": activity.step, "attempt": activity.attempt}
 
 
 def extra_content(data: ProviderData) -> ExtraContent:

@@ -3,9 +3,10 @@
 import asyncio
 
 from access.caller import Caller
+from chat_gateway.background import BackgroundTurns
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.dependencies import HttpSettings
-from chat_gateway.http_edge.openai.chat.answer import CompletionChunks, completion
+from chat_gateway.http_edge.openai.chat.answer import CompletionChunks, completion, encode_state
 from chat_gateway.http_edge.openai.chat.request import decode_request, extra_fields, param_of, to_turn_request
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletionRequest
 from chat_gateway.http_edge.openai.chat.shape_faults import all_faults
@@ -13,7 +14,7 @@ from chat_gateway.http_edge.turn_exchange import TurnExchange
 from chat_gateway.http_edge.wire.bodies import is_large
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.errors import MalformedBody
-from chat_gateway.http_edge.wire.turn_headers import TurnHeaders, read_turn_headers
+from chat_gateway.http_edge.wire.turn_headers import TurnHeaders, read_turn_headers, state_headers
 from chat_gateway.model.rules import RequestBounds
 from chat_gateway.model.turn import TurnRequest
 
@@ -21,8 +22,11 @@ from chat_gateway.model.turn import TurnRequest
 class ChatCompletions:
     """Answers chat completions. Every request is served in its own task, which a client that leaves cancels."""
 
-    def __init__(self, turns: FinishingTurns, settings: HttpSettings) -> None:
+    def __init__(
+        self, turns: FinishingTurns, settings: HttpSettings, background: BackgroundTurns | None = None
+    ) -> None:
         self._turns = turns
+        self._background = background
         self._settings = settings
 
     async def serve(self, context: RequestContext, caller: Caller) -> int:
@@ -37,7 +41,10 @@ class ChatCompletions:
                 )
             else:
                 chat, request = read_request(body, headers, caller, self._settings.request_bounds)
-            if chat.stream:
+            if chat.background and self._background is not None:
+                state = await exchange.watched(self._background.submit(request))
+                await exchange.answer(encode_state(state), state_headers(state), status=202)
+            elif chat.stream:
                 await exchange.stream(request, _chunks(chat))
             else:
                 outcome = await exchange.run(request)

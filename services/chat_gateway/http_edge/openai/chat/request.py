@@ -93,11 +93,13 @@ def to_turn_request(
     history = _agreed("history", chat.history, headers.history, found)
     if history and history not in _HISTORY:
         found.add("history", "must be match, replace or append")
-    on_disconnect = chat.on_disconnect or ("finish" if chat.resumable else "cancel")
+    on_disconnect = chat.on_disconnect or ("finish" if chat.resumable or chat.background else "cancel")
     if on_disconnect not in _ON_DISCONNECT:
         found.add("on_disconnect", "must be cancel or finish")
-    elif chat.resumable and on_disconnect == "cancel":
-        found.add("on_disconnect", "must be finish with resumable")
+    elif (chat.resumable or chat.background) and on_disconnect == "cancel":
+        found.add("on_disconnect", "must be finish with resumable and background")
+    if chat.background and chat.stream:
+        found.add("stream", "must be false with background: the events of the completion are a stream")
     opaque = opaque_user(chat.user, found) if chat.user else ""
     request = model.TurnRequest(
         project=project,
@@ -120,7 +122,8 @@ def to_turn_request(
         extra=extra,
         metadata=chat.metadata or {},
         on_disconnect=_ON_DISCONNECT.get(on_disconnect, model.OnDisconnect.CANCEL),
-        resumable=chat.resumable is True,
+        resumable=chat.resumable is True or chat.background is True,
+        background=chat.background is True,
         approvals=tuple([Approval(one.tool_call_id, one.approve, one.note) for one in chat.approvals or ()]),
     )
     unknown = unknown_to_all(nested) if nested else []

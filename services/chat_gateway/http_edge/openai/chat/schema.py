@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from chat_gateway.http_edge.wire.errors import ErrorObject
+
 _USER = (
     "OpenAI's opaque name of an end user: any text of at most 256 characters. Where no user_id is given, the session "
     "belongs to this user. A text that can't be a user id (it has spaces or is not ASCII) is the user `user-` and its "
@@ -182,6 +184,9 @@ class ChatCompletionRequest(msgspec.Struct):
     """When the client leaves before the end: `cancel` (default), or `finish` the turn and store it."""
     resumable: bool | None = None
     """True: the turn finishes without its client, and `/v1/chat/completions/{id}/events` goes on with its stream."""
+    background: bool | None = None
+    """True: answer with 202 and the id at once, and go on without the client. The completion says how far it is, its
+    `/events` what happens, and `:cancel` ends it. The session is the turn's until then."""
     functions: Any = None
     function_call: Any = None
     modalities: list[str] | None = None
@@ -268,3 +273,8 @@ class ChatCompletion(msgspec.Struct):
     system_fingerprint: str | msgspec.UnsetType = msgspec.UNSET
     service_tier: str | msgspec.UnsetType = msgspec.UNSET
     parley: TurnNotes | msgspec.UnsetType = msgspec.UNSET
+    status: str | msgspec.UnsetType = msgspec.UNSET
+    """Of a completion that is read, or runs in the background: `queued`, `in_progress`, `completed`, `failed`,
+    `cancelled`, or `requires_approval`, which is stored, too. Without an answer there are no choices."""
+    error: ErrorObject | msgspec.UnsetType = msgspec.UNSET
+    """Why it failed."""

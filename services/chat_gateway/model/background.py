@@ -1,0 +1,79 @@
+"""Turns that go on without their callers, as values."""
+
+import enum
+from datetime import datetime
+
+from access.caller import Caller
+from chat_gateway.model.stored_turn import Lease
+from chat_gateway.model.turn import TurnOutcome, TurnRequest
+from servicekit.errors import ServiceError
+from servicekit.values import value
+
+
+@value
+class ResumableTurn:
+    """What a gateway needs to go on with a turn that another one began; resolved, so that it means the same later.
+
+    Whoever called is known by what counts for the turn, and not by a credential.
+    """
+
+    request: TurnRequest
+    caller: Caller
+    agent_revision: int
+    digest: bytes
+    begin_time: datetime
+
+
+@value
+class ClaimedTurn:
+    """A turn that this gateway has taken over; `turn` is None for one of a form that only later releases know."""
+
+    lease: Lease
+    turn: ResumableTurn | None
+
+
+class TurnStatus(enum.StrEnum):
+    """How far a turn is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    """Also while its gateway is lost, and another one is about to take it over."""
+    FINISHED = "finished"
+    REQUIRES_APPROVAL = "requires_approval"
+    """It has ended, and the next turn of the session is to approve calls."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = frozenset({TurnStatus.FINISHED, TurnStatus.REQUIRES_APPROVAL, TurnStatus.FAILED, TurnStatus.CANCELLED})
+
+
+@value
+class TurnState:
+    """A turn as its user sees it. `outcome` is there once it is stored, `error` once it has failed or was cancelled.
+
+    `agent_id`, `agent_revision` and `begin_time` are not known of a turn that runs without a journal.
+    """
+
+    turn_id: str
+    session_id: str
+    status: TurnStatus
+    agent_id: str = ""
+    agent_revision: int = 0
+    begin_time: datetime | None = None
+    attempt: int = 1
+    """How many gateways have run it."""
+    outcome: TurnOutcome | None = None
+    error: ServiceError | None = None
+
+
+@value
+class TurnProgress:
+    """What session_svc knows of a turn that is under way, or has ended minutes ago."""
+
+    status: TurnStatus
+    attempt: int
+    agent_id: str = ""
+    agent_revision: int = 0
+    begin_time: datetime | None = None
+    ended: TurnOutcome | ServiceError | None = None

@@ -1,0 +1,86 @@
+"""Turns that go on without whoever began them: handed over, taken over, cancelled."""
+
+import asyncio
+
+import structlog
+
+from contract.reasons import Reason
+from servicekit.errors import DeadlineExceeded, Draining, ServiceError
+from session_svc.metrics import Metrics
+from session_svc.model.journal import ClaimedTurn, TurnProgress, TurnWatch
+from session_svc.model.turn import Lease
+from session_svc.ports import ClaimStore
+from session_svc.turn_limits import TurnLimiter
+
+LONGEST_CANCEL = 60.0
+"""Seconds that a cancellation waits at most: by then the lease of a gateway that is lost has run out."""
+FIRST_LOOK, MAX_PAUSE = 0.02, 0.5
+KEEP_UP_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+class Claims:
+    """What becomes of turns that no gateway runs, or that are to end."""
+
+    def __init__(self, store: ClaimStore, limits: TurnLimiter, metrics: Metrics) -> None:
+        self._store = store
+        self._limits = limits
+        self._metrics = metrics
+        self._draining = asyncio.Event()
+
+    async def hand_over(self, lease: Lease, *, queued: bool) -> None:
+        """Releases the lease for another gateway; places in limits are taken again by it. Raises as the store does."""
+        await self._store.hand_over(lease, queued=queued)
+        if lease.limits:
+            await self._limits.free(lease)
+        self._metrics.handed_over(queued=queued)
+
+    async def claim(self) -> ClaimedTurn | None:
+        """Takes over a turn that nobody runs, where there is one."""
+        claimed = await self._store.claim()
+        if claimed is not None:
+            self._metrics.claimed(again=claimed.attempt > 1)
+        return claimed
+
+    async def cancel(self, watch: TurnWatch, time_left: float | None) -> None:
+        """Ends a turn and returns once it has ended.
+
+        Raises `TurnNotFound`, `DeadlineExceeded` after `time_left` seconds, and `Draining`.
+        """
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + (LONGEST_CANCEL if time_left is None else min(time_left, LONGEST_CANCEL))
+        pause = FIRST_LOOK
+        ended = await self._store.cancel(watch)
+        while not ended:
+            if loop.time() + pause >= give_up:
+                raise DeadlineExceeded("the turn has not ended yet", bound="cancel")
+            try:
+                async with asyncio.timeout(pause):
+                    await self._draining.wait()
+                raise Draining
+            except TimeoutError:
+                pause = min(2 * pause, MAX_PAUSE)
+            try:
+                ended = await self._store.cancel(watch)
+            except ServiceError as error:
+                if error.reason != Reason.TURN_NOT_FOUND:
+                    raise
+                return  # it was there: it has ended, and left nothing
+
+    async def progress(self, watch: TurnWatch) -> TurnProgress:
+        """Returns how far a turn is. Raises `TurnNotFound`."""
+        return await self._store.progress(watch)
+
+    async def keep_up(self) -> None:
+        """Writes what the store has noted, until cancelled."""
+        while True:
+            await asyncio.sleep(KEEP_UP_SECONDS)
+            try:
+                await self._store.keep_up()
+            except ServiceError as error:
+                log.info("turns_not_noted", reason=error.reason)
+
+    def drain(self) -> None:
+        """Ends every wait: each is asked for again at another replica."""
+        self._draining.set()

@@ -1,0 +1,108 @@
+"""Turns that another gateway goes on with, in Redis."""
+
+from session_svc.model.errors import LeaseLost, TurnCancelled, TurnInterrupted, TurnNotFound
+from session_svc.model.journal import ClaimedTurn, TurnProgress, TurnStage, TurnWatch
+from session_svc.model.session import SessionBounds, SessionKey
+from session_svc.model.turn import Lease
+from session_svc.redis_client.link import RedisUnavailable, Reply
+from session_svc.redis_store import script_calls as calls
+from session_svc.redis_store import script_replies as replies
+from session_svc.redis_store.journal import event_of
+from session_svc.redis_store.script_replies import reply_of
+from session_svc.redis_store.script_runner import RedisScripts
+from session_svc.redis_store.waiting_turns import NEVER, WaitingTurns, member_of, turn_of
+
+MAX_LOOKS = 20
+"""Turns that one claim looks at; those that it does not find to go on with come up again."""
+
+
+class RedisClaims:
+    """The `ClaimStore` on Redis."""
+
+    def __init__(self, scripts: RedisScripts, bounds: SessionBounds, waiting: WaitingTurns) -> None:
+        self._scripts = scripts
+        self._bounds = bounds
+        self._waiting = waiting
+        self.queued = 0
+        """Turns that had not run yet when a turn was last claimed here."""
+
+    async def hand_over(self, lease: Lease, *, queued: bool) -> None:
+        if queued:
+            await self._waiting.enqueue(lease)
+        pickup = self._bounds.pickup
+        call = calls.HandOver(
+            token=lease.token,
+            turn_id=lease.turn_id,
+            wait_ms=pickup.queue_ms if queued else pickup.wait_ms,
+            queued=int(queued),
+        )
+        answer = await self._run(lease.key, call)
+        match reply_of(calls.HandOver, answer):
+            case replies.HandedOver():
+                # A queued turn keeps its place, unless it was looked at before its lease was free.
+                await self._waiting.look_again(member_of(lease), 0)
+                return
+            case replies.Interrupted():
+                raise TurnInterrupted(lease.key.session_id)
+            case replies.Cancelled():
+                raise TurnCancelled(lease.key.session_id)
+        await self._waiting.look_again(member_of(lease), NEVER)
+        raise LeaseLost(lease.key.session_id)
+
+    async def claim(self) -> ClaimedTurn | None:
+        for _ in range(MAX_LOOKS):
+            member, self.queued = await self._waiting.take()
+            if not member:
+                return None
+            key, turn_id = turn_of(member)
+            # Not repeated: a lease that was taken without an answer runs out.
+            [answer] = await self._scripts.run(self._scripts.command(key, self._claim(turn_id)))
+            match reply_of(calls.Claim, answer):
+                case replies.Claimed(token, expire_ms, attempt, request):
+                    return ClaimedTurn(Lease(key, turn_id, token, expire_ms), request, attempt)
+                case replies.StillHeld(ms):
+                    await self._waiting.look_again(member, ms)
+                case _:
+                    await self._waiting.look_again(member, NEVER)
+        return None
+
+    async def cancel(self, watch: TurnWatch) -> bool:
+        journal, limits = self._bounds.journal, self._bounds
+        call = calls.Cancel(watch.turn_id, watch.user_id, journal.keep_ms, limits.claim_ms)
+        reply = reply_of(calls.Cancel, await self._run(watch.key, call))
+        if type(reply) is replies.Missing:
+            raise TurnNotFound(watch.turn_id)
+        ended = type(reply) is replies.Ended
+        if ended:
+            await self._waiting.look_again(member_of(Lease(watch.key, watch.turn_id, 0)), NEVER)
+        return ended
+
+    async def progress(self, watch: TurnWatch) -> TurnProgress:
+        reply = reply_of(calls.TurnState, await self._run(watch.key, calls.TurnState(watch.turn_id, watch.user_id)))
+        if type(reply) is not replies.StateRead:
+            raise TurnNotFound(watch.turn_id)
+        stage, events = TurnStage(reply.state), [event_of(*entry) for entry in reply.entries]
+        ended = events.pop() if stage is TurnStage.ENDED and len(events) > 1 else None
+        return TurnProgress(stage, reply.attempt, events[0] if events else None, ended)
+
+    async def keep_up(self) -> None:
+        await self._waiting.flush()
+
+    def _claim(self, turn_id: str) -> calls.Claim:
+        bounds = self._bounds
+        return calls.Claim(
+            turn_id=turn_id,
+            lease_ms=bounds.lease_ms,
+            pickup_ms=bounds.pickup.wait_ms,
+            max_lost=bounds.pickup.max_lost,
+            keep_ms=bounds.journal.keep_ms,
+            claim_ms=bounds.claim_ms,
+        )
+
+    async def _run(self, key: SessionKey, call: calls.SessionCall) -> Reply:
+        command = self._scripts.command(key, call)
+        try:
+            [answer] = await self._scripts.run(command)
+        except RedisUnavailable:
+            [answer] = await self._scripts.run(command)
+        return answer

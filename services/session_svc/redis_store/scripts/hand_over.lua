@@ -1,0 +1,22 @@
+-- Releases the lease of a turn that another gateway may take over, which the session waits `wait_ms` for.
+-- Reply ok
+-- Reply interrupted
+-- Reply cancelled
+-- Reply lost
+local token, turn_id, wait_ms, queued = unpack(ARGV)
+token, wait_ms = tonumber(token), tonumber(wait_ms)
+local session = load()
+if session and session.turn == turn_id and session.token == token + 1 and pickup_of(session).released then return {'ok'} end
+if not holds(session, token, turn_id) or not session.pickup then return {lost(token)} end
+local pickup = pickup_of(session)
+if pickup.ms == 0 then return {'lost'} end
+if pickup.cancelled then return {'cancelled'} end
+pickup.ms, pickup.released = wait_ms, true
+if queued == '1' then pickup.attempt = 0 end
+save_pickup(pickup)
+-- Another token: who had the lease writes nothing any more.
+redis.call('HSET', META, 'until', digits(now), 'token', digits(token + 1))
+redis.call('HDEL', META, 'call')
+keep_until(session.expire, now + wait_ms, session.parts)
+redis.call('PEXPIREAT', JOURNAL, digits(redis.call('PEXPIRETIME', META)))
+return {'ok'}

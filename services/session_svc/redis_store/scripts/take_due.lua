@@ -1,0 +1,28 @@
+-- Takes the next turn that waits for a gateway: one that may have lost its own, else one that is queued, of the projects by
+-- turns. It is looked at again after `again_ms`, unless somebody says otherwise. `queued` is how many still are.
+-- KEYS 1 running: when to look at each turn; 2 queued: turns by their place; 3 shares: counts and last places of projects
+-- Reply ok: member, queued
+local again_ms = unpack(ARGV)
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local again = string.format('%d', now + tonumber(again_ms))
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%d', now), 'LIMIT', 0, 1)[1]
+if due then
+  redis.call('ZADD', KEYS[1], again, due)
+  return {'ok', due, redis.call('ZCARD', KEYS[2])}
+end
+local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+if not first[1] then return {'ok', '', 0} end
+local project = string.match(first[1], '^[^|]*')
+redis.call('ZREM', KEYS[2], first[1])
+redis.call('ZADD', KEYS[1], again, first[1])
+local queued = redis.call('ZCARD', KEYS[2])
+if queued == 0 then
+  redis.call('DEL', KEYS[3])
+else
+  redis.call('HSET', KEYS[3], 'now', first[2])
+  if redis.call('HINCRBY', KEYS[3], 'count:' .. project, -1) <= 0 then
+    redis.call('HDEL', KEYS[3], 'count:' .. project, 'last:' .. project)
+  end
+end
+return {'ok', first[1], queued}

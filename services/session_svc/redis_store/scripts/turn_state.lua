@@ -1,0 +1,28 @@
+-- Returns how far a turn is: 1 queued, 2 running, 3 ended; how many gateways have run it; the first entry of its journal,
+-- where it has one, and its last once it has ended.
+-- Reply ok: state, attempt, entries
+-- Reply missing
+local turn_id, user = unpack(ARGV)
+local session, record = load(), journal().of(turn_id)
+if (redis.call('HGET', META, 'user_id') or '') ~= user then return {'missing'} end
+local running = session and session.turn == turn_id and session.held
+if not record and not running then return {'missing'} end
+local pickup, state, entries = session and pickup_of(session) or {attempt = 1}, 2, {}
+if record then
+  for _, entry in ipairs(redis.call('XRANGE', JOURNAL, record.first, '+', 'COUNT', 2)) do
+    if entry[2][2] == turn_id then
+      entries[1] = {entry[1], entry[2]}
+      break
+    end
+  end
+  if record.ended > 0 then
+    state = 3
+    local last = redis.call('XRANGE', JOURNAL, record.last, record.last)[1]
+    if last then entries[#entries + 1] = {last[1], last[2]} end
+  elseif not running and not session then
+    state = 3
+  elseif pickup.attempt == 0 then
+    state = 1
+  end
+end
+return {'ok', state, running and pickup.attempt or 1, entries}

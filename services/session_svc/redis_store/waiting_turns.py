@@ -1,0 +1,103 @@
+"""The turns that a gateway may have to take over, in a slot of their own: when to look at each, and who is queued.
+
+As other indexes, this one may be late, or have turns that need nobody: the session's own keys say what is so.
+"""
+
+from collections.abc import Iterable
+
+from session_svc.model.errors import ProjectQueueFull
+from session_svc.model.session import SessionBounds, SessionKey
+from session_svc.model.turn import Lease
+from session_svc.redis_client.link import Command, RedisFault, RedisUnavailable
+from session_svc.redis_store import script_calls as calls
+from session_svc.redis_store import script_replies as replies
+from session_svc.redis_store.indexes import now_ms
+from session_svc.redis_store.keys import WAITING_KEYS
+from session_svc.redis_store.script_replies import reply_of
+from session_svc.redis_store.script_runner import RedisScripts
+
+MAX_NOTED = 10_000
+"""Turns that are noted before they are written; more are found a lease later, or end by their time."""
+NEVER = -1
+
+
+class WaitingTurns:
+    """Which turns to look at, and when."""
+
+    def __init__(self, scripts: RedisScripts, bounds: SessionBounds) -> None:
+        self._scripts = scripts
+        self._bounds = bounds
+        self._running: dict[str, int] = {}
+        self._ended: set[str] = set()
+
+    async def note_now(self, lease: Lease) -> None:
+        """Has the turn looked at when its lease should have ended; where that can't be written, its renewals do."""
+        try:
+            await self._scripts.run(("ZADD", WAITING_KEYS[0], now_ms() + self._bounds.lease_ms, member_of(lease)))
+        except (RedisUnavailable, RedisFault):
+            self.note(lease)
+
+    def note(self, lease: Lease) -> None:
+        """As `note_now`, soon."""
+        if len(self._running) < MAX_NOTED:
+            self._running[member_of(lease)] = now_ms() + self._bounds.lease_ms
+
+    def forget(self, lease: Lease) -> None:
+        """The turn has ended, and is not looked at any more, soon."""
+        member = member_of(lease)
+        self._running.pop(member, None)
+        if len(self._ended) < MAX_NOTED:
+            self._ended.add(member)
+
+    async def flush(self) -> None:
+        """Writes what was noted. Raises `RedisUnavailable`: what was noted is still to be written."""
+        running, ended = self._running, self._ended
+        self._running, self._ended = {}, set()
+        commands: list[Command] = []
+        if running:
+            commands.append(("ZADD", WAITING_KEYS[0], *_pairs(running)))
+        if ended:
+            commands.append(("ZREM", WAITING_KEYS[0], *ended))
+        if not commands:
+            return
+        try:
+            await self._scripts.run(*commands)
+        except RedisUnavailable:
+            self._running, self._ended = {**running, **self._running}, ended | self._ended
+            raise
+
+    async def enqueue(self, lease: Lease) -> None:
+        """Puts the turn into its project's queue. Idempotent. Raises `ProjectQueueFull`."""
+        project, most = lease.key.project, self._bounds.pickup.queued
+        call = calls.Enqueue(member_of(lease), project, most)
+        [answer] = await self._scripts.run(self._scripts.waiting_command(call))
+        if type(reply_of(calls.Enqueue, answer)) is replies.QueueIsFull:
+            raise ProjectQueueFull(project, most)
+
+    async def take(self) -> tuple[str, int]:
+        """Returns the next turn to look at, or nothing, and how many are queued; it comes again a lease later."""
+        call = calls.TakeDue(self._bounds.lease_ms)
+        [answer] = await self._scripts.run(self._scripts.waiting_command(call))
+        due: replies.Due = reply_of(calls.TakeDue, answer)
+        return due.member.decode(), due.queued
+
+    async def look_again(self, member: str, ms: int) -> None:
+        """Has the turn looked at in `ms`, or, with `NEVER`, not any more."""
+        await self._scripts.run(self._scripts.waiting_command(calls.LookAgain(member, ms)))
+
+
+def member_of(lease: Lease) -> str:
+    """Returns how the turn of a lease is written."""
+    return f"{lease.key.project}|{lease.key.session_id}|{lease.turn_id}"
+
+
+def turn_of(member: str) -> tuple[SessionKey, str]:
+    """Returns the session and the id of a turn."""
+    project, session_id, turn_id = member.split("|")
+    return SessionKey(project, session_id), turn_id
+
+
+def _pairs(scores: dict[str, int]) -> Iterable[int | str]:
+    for member, score in scores.items():
+        yield score
+        yield member

@@ -1,0 +1,296 @@
+"""Turns that another gateway goes on with: what Redis holds of them, on one server and on a cluster."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from contract.enums import BusyPolicy
+from session_svc.model.errors import (
+    IdempotencyKeyReused,
+    LeaseLost,
+    ProjectQueueFull,
+    SessionBusy,
+    TurnCancelled,
+    TurnInterrupted,
+    TurnNotFound,
+)
+from session_svc.model.journal import ClaimedTurn, NewEvents, TurnProgress, TurnStage, TurnWatch, UnheardEnd
+from session_svc.model.limits import PickupBounds
+from session_svc.model.session import SessionKey
+from session_svc.model.turn import Begun, Joined, Lease, RequestMark, Waiting
+from session_svc.redis_store.claims import RedisClaims
+from tests.contract.session_svc.bench import LIMITS, Bench, redis_bench
+
+BOUNDS = replace(LIMITS, pickup=PickupBounds(wait_ms=60_000, queue_ms=600_000, max_lost=2, queued=3))
+URLS = {"redis": "redis_url", "cluster": "cluster_url"}
+
+
+@pytest.fixture(params=list(URLS))
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    async with redis_bench(request.getfixturevalue(URLS[request.param]), BOUNDS) as made:
+        yield made
+
+
+def claims(bench: Bench) -> RedisClaims:
+    assert bench.claims is not None
+    return bench.claims
+
+
+def watch(turn_id: str = "t1", session: str = "s1", user: str = "", project: str = "default") -> TurnWatch:
+    return TurnWatch(SessionKey(project, session), user, turn_id)
+
+
+async def begun(bench: Bench, turn_id: str = "t1", session: str = "s1", **more: object) -> Begun:
+    """Begins a turn whose journal has what another gateway needs."""
+    turn = await bench.begun(turn_id, session, **more)
+    await bench.journals.append(NewEvents(turn.lease, 1, (b"begun",), b"request of " + turn_id.encode()))
+    return turn
+
+
+async def queued(bench: Bench, turn_id: str = "t1", session: str = "s1", **more: object) -> None:
+    turn = await begun(bench, turn_id, session, **more)
+    await claims(bench).hand_over(turn.lease, queued=True)
+
+
+async def claimed(bench: Bench) -> ClaimedTurn:
+    found = await claims(bench).claim()
+    assert found is not None
+    return found
+
+
+async def lose_gateway(bench: Bench) -> None:
+    await bench.pass_time(BOUNDS.lease_ms + 1)
+
+
+async def progress(bench: Bench, *which: str) -> TurnProgress:
+    return await claims(bench).progress(watch(*which))
+
+
+async def end_of(bench: Bench, *which: str) -> UnheardEnd | None:
+    found = await progress(bench, *which)
+    assert found.stage is TurnStage.ENDED
+    assert found.ended is not None
+    return found.ended.unheard
+
+
+async def test_a_turn_whose_gateway_is_lost_is_taken_over_with_its_request(bench: Bench) -> None:
+    await bench.turn("t0")
+    first = await begun(bench)
+    assert await claims(bench).claim() is None
+    await lose_gateway(bench)
+    found = await claimed(bench)
+    assert (found.lease.key, found.lease.turn_id) == (first.lease.key, "t1")
+    assert (found.request, found.attempt) == (b"request of t1", 2)
+    assert found.lease.token > first.lease.token
+    assert await claims(bench).claim() is None
+    with pytest.raises(LeaseLost):
+        await bench.journals.append(NewEvents(first.lease, 2, (b"late",)))
+    await bench.turns.abort(first.lease, b"late end")
+    with pytest.raises(LeaseLost):
+        await bench.commit(first)
+    again = await bench.begun("t1")
+    assert again.lease.token == found.lease.token
+    assert len(again.window) == 1
+    await bench.journals.append(NewEvents(found.lease, 1, (b"resumed",)))
+    page = await bench.journals.read(watch(), "w.1")
+    assert [event.data for event in page.events] == [b"begun", b"resumed"]
+    await bench.commit(again, end_event=b"end")
+    await lose_gateway(bench)
+    assert await claims(bench).claim() is None
+
+
+async def test_the_first_turn_of_a_session_is_taken_over_too(bench: Bench) -> None:
+    await begun(bench)
+    await lose_gateway(bench)
+    await claimed(bench)
+    again = await bench.begun("t1")
+    assert again.created
+    assert (await bench.commit(again)).turn_number == 1
+
+
+async def test_renewals_keep_a_turn_from_being_taken_over(bench: Bench) -> None:
+    turn = await begun(bench)
+    for _ in range(3):
+        await bench.pass_time(BOUNDS.lease_ms - 1)
+        await bench.turns.renew(turn.lease)
+        await claims(bench).keep_up()
+        await bench.pass_time(2)
+        assert await claims(bench).claim() is None
+    await lose_gateway(bench)
+    await claimed(bench)
+
+
+async def test_a_turn_that_the_index_has_lost_is_found_again_by_its_renewal(bench: Bench) -> None:
+    turn = await begun(bench)
+    await claims(bench)._waiting.look_again("default|s1|t1", -1)
+    await bench.turns.renew(turn.lease)
+    await claims(bench).keep_up()
+    await lose_gateway(bench)
+    await claimed(bench)
+
+
+async def test_a_holder_that_nobody_has_replaced_goes_on(bench: Bench) -> None:
+    turn = await begun(bench)
+    await lose_gateway(bench)
+    await bench.turns.renew(turn.lease)
+    assert await claims(bench).claim() is None
+    await bench.commit(turn)
+
+
+async def test_others_wait_for_the_turn_that_is_to_be_taken_over_but_not_forever(bench: Bench) -> None:
+    await bench.turn("t0")
+    await begun(bench, idle_ms=600_000)
+    await lose_gateway(bench)
+    with pytest.raises(SessionBusy):
+        await bench.begin("t2", busy=BusyPolicy.REJECT)
+    assert isinstance(await bench.begin("t2", wait_ms=1_000), Waiting)
+    await bench.pass_time(BOUNDS.pickup.wait_ms)
+    await bench.begun("t2", idle_ms=600_000)
+    assert await end_of(bench) is UnheardEnd.LOST
+    assert await claims(bench).claim() is None
+
+
+@pytest.mark.parametrize("before", ["t0", ""])
+async def test_another_turn_may_interrupt_one_that_nobody_runs(bench: Bench, before: str) -> None:
+    if before:
+        await bench.turn(before)
+    await queued(bench)
+    turn = await bench.begun("t2", busy=BusyPolicy.INTERRUPT)
+    assert await end_of(bench) is UnheardEnd.INTERRUPTED
+    assert await claims(bench).claim() is None
+    await bench.commit(turn)
+
+
+async def test_a_turn_that_was_interrupted_while_its_gateway_was_lost_ends(bench: Bench) -> None:
+    await bench.turn("t0")
+    first = await begun(bench)
+    await bench.begun("t2", busy=BusyPolicy.INTERRUPT)
+    await lose_gateway(bench)
+    assert await claims(bench).claim() is None
+    assert await end_of(bench) is UnheardEnd.INTERRUPTED
+    with pytest.raises(TurnInterrupted):
+        await bench.turns.renew(first.lease)
+
+
+async def test_a_turn_that_is_handed_over_is_taken_over_at_once_and_counts_no_loss(bench: Bench) -> None:
+    await bench.turn("t0")
+    lease = (await begun(bench)).lease
+    for number in range(4):
+        await claims(bench).hand_over(lease, queued=False)
+        await claims(bench).hand_over(lease, queued=False)
+        with pytest.raises(LeaseLost):
+            await bench.turns.renew(lease)
+        found = await claimed(bench)
+        lease, attempt = found.lease, found.attempt
+        assert attempt == number + 2
+
+
+async def test_a_turn_without_a_request_is_not_handed_over(bench: Bench) -> None:
+    turn = await bench.begun()
+    with pytest.raises(LeaseLost):
+        await claims(bench).hand_over(turn.lease, queued=False)
+    await bench.turns.renew(turn.lease)
+
+
+async def test_a_turn_that_loses_one_gateway_after_the_other_is_given_up(bench: Bench) -> None:
+    await bench.turn("t0")
+    await begun(bench)
+    await lose_gateway(bench)
+    await claimed(bench)
+    await lose_gateway(bench)
+    assert await claims(bench).claim() is None
+    assert await end_of(bench) is UnheardEnd.GIVEN_UP
+    await bench.turn("t2")
+
+
+async def test_queued_turns_of_several_projects_take_turns(bench: Bench) -> None:
+    for number in range(3):
+        await queued(bench, f"a{number}", f"s{number}", project="a")
+    await queued(bench, "b0", project="b")
+    assert (await progress(bench, "b0", "s1", "", "b")).stage is TurnStage.QUEUED
+    found = [await claimed(bench) for _ in range(4)]
+    assert [one.lease.turn_id for one in found] == ["a0", "b0", "a1", "a2"]
+    assert {one.attempt for one in found} == {1}
+    assert (await progress(bench, "b0", "s1", "", "b")).stage is TurnStage.RUNNING
+    assert await claims(bench).claim() is None
+
+
+async def test_the_queue_of_a_project_is_bounded(bench: Bench) -> None:
+    for number in range(BOUNDS.pickup.queued):
+        await queued(bench, f"t{number}", f"s{number}")
+    turn = await begun(bench, "more", "other")
+    with pytest.raises(ProjectQueueFull):
+        await claims(bench).hand_over(turn.lease, queued=True)
+    await bench.turns.abort(turn.lease, b"end")
+    await queued(bench, "b0", project="b")
+    await claimed(bench)
+    await claimed(bench)
+    assert claims(bench).queued == BOUNDS.pickup.queued - 1
+    await queued(bench, "more", "other")
+
+
+async def test_a_queued_turn_is_cancelled_at_once(bench: Bench) -> None:
+    await queued(bench, user="ann")
+    with pytest.raises(TurnNotFound):
+        await claims(bench).cancel(watch(user="bob"))
+    assert await claims(bench).cancel(watch(user="ann"))
+    assert await claims(bench).cancel(watch(user="ann"))
+    assert await end_of(bench, "t1", "s1", "ann") is UnheardEnd.CANCELLED
+    assert await claims(bench).claim() is None
+    await bench.turn("t2", user="ann")
+
+
+async def test_a_running_turn_is_ended_by_whoever_runs_it(bench: Bench) -> None:
+    await bench.turn("t0")
+    turn = await begun(bench)
+    assert not await claims(bench).cancel(watch())
+    with pytest.raises(TurnCancelled):
+        await bench.turns.renew(turn.lease)
+    with pytest.raises(TurnCancelled):
+        await bench.journals.append(NewEvents(turn.lease, 2, (b"more",)))
+    assert not await claims(bench).cancel(watch())
+    await bench.turns.abort(turn.lease, b"cancelled")
+    assert await claims(bench).cancel(watch())
+    await bench.turn("t2")
+
+
+async def test_a_cancelled_turn_whose_gateway_is_lost_is_not_taken_over(bench: Bench) -> None:
+    await bench.turn("t0")
+    await begun(bench)
+    await claims(bench).cancel(watch())
+    await lose_gateway(bench)
+    assert await claims(bench).claim() is None
+    assert await end_of(bench) is UnheardEnd.CANCELLED
+
+
+async def test_a_plain_turn_is_cancelled_too(bench: Bench) -> None:
+    await bench.turn("t0")
+    turn = await bench.begun()
+    assert (await progress(bench)).stage is TurnStage.RUNNING
+    assert not await claims(bench).cancel(watch())
+    with pytest.raises(TurnCancelled):
+        await bench.turns.renew(turn.lease)
+    await bench.turns.abort(turn.lease)
+    with pytest.raises(TurnNotFound):
+        await claims(bench).cancel(watch())
+    await bench.turn("t2")
+
+
+async def test_a_repeat_joins_the_turn_of_its_request(bench: Bench) -> None:
+    mark = RequestMark("r1", b"d" * 32)
+    await queued(bench, request=mark)
+    assert await bench.begin("t2", request=mark, join_repeat=True) == Joined(SessionKey("default", "s1"), "t1")
+    with pytest.raises(IdempotencyKeyReused):
+        await bench.begin("t3", request=RequestMark("r1", b"e" * 32), join_repeat=True)
+    assert isinstance(await bench.begin("t4", request=mark, wait_ms=1_000), Waiting)
+
+
+async def test_a_turn_of_a_session_that_is_deleted_is_forgotten(bench: Bench) -> None:
+    await queued(bench)
+    await bench.sessions.delete(SessionKey("default", "s1"))
+    assert await claims(bench).claim() is None
+    with pytest.raises(TurnNotFound):
+        await progress(bench)
+    with pytest.raises(LeaseLost):
+        await claims(bench).hand_over(Lease(SessionKey("default", "s1"), "t1", 1), queued=False)
