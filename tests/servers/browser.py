@@ -1,9 +1,14 @@
 """Debian's chromium, driven by Playwright, and what a page of the console must never do."""
 
+import hashlib
 import shutil
+import subprocess
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, ViewportSize, sync_playwright
@@ -13,6 +18,8 @@ from tests.conftest import NOT_RUN
 DESKTOP = ViewportSize(width=1280, height=860)
 PHONE = ViewportSize(width=390, height=844)
 WAIT_MS = 20_000
+AXE = ("4.14.1", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c")
+CACHE = Path(__file__).parents[2] / ".cache"
 # A violation of the policy (CSP) is a message of the console, too; a refused request is often the test's own.
 _EXPECTED = "Failed to load resource: the server responded with a status of"
 
@@ -74,3 +81,24 @@ def console_page(
         assert watched.wrong == []
     finally:
         context.close()
+
+
+def axe() -> str:
+    """Returns axe-core as a program for a page, from npm once and then from a cache. Skips where it can't be had."""
+    cached = CACHE / f"axe-core-{AXE[0]}.js"
+    if not cached.exists():
+        if shutil.which("npm") is None:
+            pytest.skip(f"{NOT_RUN}there is no npm to fetch axe-core with")
+        with tempfile.TemporaryDirectory() as scratch:
+            command = ["npm", "pack", f"axe-core@{AXE[0]}", "--silent", "--pack-destination", scratch]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+            if done.returncode:
+                pytest.skip(f"{NOT_RUN}npm can't fetch axe-core")
+            with tarfile.open(Path(scratch) / f"axe-core-{AXE[0]}.tgz") as archive:
+                source = archive.extractfile("package/axe.min.js")
+                assert source is not None
+                content = source.read()
+        assert hashlib.sha256(content).hexdigest() == AXE[1]
+        CACHE.mkdir(parents=True, exist_ok=True)
+        cached.write_bytes(content)
+    return cached.read_text()

@@ -29,7 +29,7 @@ function Page({ page, caller, where }) {
     first.current = false;
   }, [path]);
   const may = (/** @type {string} */ scope) => caller.scopes.includes(scope);
-  return html`<main ref=${main} tabindex="-1" key=${name} class=${`page ${name}`}>
+  return html`<main id="main" ref=${main} tabindex="-1" key=${name} class=${`page ${name}`}>
     <${Problem} error=${error} />${data && html`<${data.default} where=${where} caller=${caller} may=${may} />`}</main>`;
 }
 
@@ -61,7 +61,7 @@ function Shell({ caller, signOut }) {
         ${signOut && html`<button class="quiet" onClick=${signOut}>Sign out</button>`}</div>
     </header>
     ${page ? html`<${Page} key=${`${page[0]} ${project}`} page=${page} caller=${caller} where=${where} />`
-    : html`<main class="page" tabindex="-1"><${Empty} title=${pages.length ? 'There is no such page' : 'Nothing to see with this key'}>
+    : html`<main id="main" class="page" tabindex="-1"><${Empty} title=${pages.length ? 'There is no such page' : 'Nothing to see with this key'}>
         ${pages.length ? html`<a href="#/">Back to the start</a>` : 'Its scopes allow nothing that the console shows.'}<//></main>`}`;
 }
 

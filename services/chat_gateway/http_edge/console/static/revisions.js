@@ -30,6 +30,6 @@ export function Revisions({ agent, may, onChange }) {
       <td>${one.revision} ${one.revision === agent.revision && html`<${Badge} kind="accent">current<//>`}</td><td><${Time} value=${one.create_time} /></td><td><bdi>${short(one.author || '–', 60)}</bdi></td>
       <td>${one.changed_fields.map((field) => html`<code>${clean(field)}</code> `)}</td><td><bdi dir="auto">${short(one.comment)}</bdi></td>
       <td><span class="row">${may('chat') && html`<a class="button" href=${`${link('try', agent.id)}?revision=${one.revision}`} aria-label=${`Try revision ${one.revision}`}>Try</a>`}
-        <button aria-label=${`What revision ${one.revision} changed`} onClick=${() => setPair([Math.max(one.revision - 1, 1), one.revision])}>Diff</button>
+        <button aria-label=${`Diff of revision ${one.revision}`} onClick=${() => setPair([Math.max(one.revision - 1, 1), one.revision])}>Diff</button>
         ${may('agents:write') && one.revision !== agent.revision && html`<${Confirm} label="Roll back" kind="" question=${`A new revision gets the content of revision ${one.revision}.`} act=${() => rollback(one.revision)} />`}</span></td></tr>`)} /></div>`;
 }

@@ -23,7 +23,7 @@ function Turn({ messages, session, may }) {
     const made = await call('POST', `/v1/sessions/${encodeURIComponent(session.id)}:fork`, { body: { up_to_turn: last.turn_number } });
     location.hash = link('sessions', made.id);
   };
-  return html`<article class="turn" aria-label=${`Turn ${last.turn_number}`}><header class="row"><h3>Turn ${last.turn_number}</h3><${Time} value=${last.create_time} /><${Badge}>revision ${last.agent_revision}<//>
+  return html`<article class="turn" aria-label=${`Turn ${last.turn_number}`}><header class="row"><h2>Turn ${last.turn_number}</h2><${Time} value=${last.create_time} /><${Badge}>revision ${last.agent_revision}<//>
       ${last.model && html`<${Badge}><bdi>${short(last.model, 60)}</bdi><//>`}<span class="dim">${last.usage ? `${tokens(last.usage)} tokens` : ''}</span>${last.finish_reason && last.finish_reason !== 'stop' && html`<${Badge} kind="warn">${last.finish_reason}<//>`}
       ${may('sessions:admin') && html`<span class="right"><${Confirm} label="Fork here" question=${`A new session begins with turns 1 to ${last.turn_number}.`} act=${fork} /></span>`}</header>
     ${messages.map((one) => (one.role === 'assistant' ? html`<${Reasoning} text=${one.reasoning_content} />${(one.tool_calls ?? []).map((made) => html`<${ToolCall} key=${made.id}
@@ -51,7 +51,7 @@ function Live({ session, onEnd }) {
     follow().catch(() => {});
     return () => aborter.abort();
   }, []);
-  return html`<article class="turn" aria-label="Running turn" aria-live="polite"><header class="row"><h3>Now</h3><${Badge} kind="good">running<//></header>
+  return html`<article class="turn" aria-label="Running turn" aria-live="polite"><header class="row"><h2>Now</h2><${Badge} kind="good">running<//></header>
     <${Reasoning} text=${turn.reasoning} open />${turn.calls.map((one) => html`<${ToolCall} key=${one.id} call=${one} />`)}<${Answer} text=${turn.text} busy /></article>`;
 }
 

@@ -67,7 +67,7 @@ export function Said({ value, max = 4000 }) {
 
 /** @param {{head: any[], rows: any[], label: string}} props */
 export const Table = ({ head, rows, label }) => html`<div class="scroll" tabindex="0" role="region" aria-label=${label}><table>
-  <thead><tr>${head.map((one) => html`<th scope="col">${one}</th>`)}</tr></thead>
+  <thead><tr>${head.map((one) => (one ? html`<th scope="col">${one}</th>` : html`<td></td>`))}</tr></thead>
   <tbody>${rows}</tbody></table></div>`;
 
 /** @param {{tabs: [string, string][], current: string, label: string}} props */
