@@ -1,19 +1,23 @@
 """The console in a real browser, on the whole system. Errors, violations of its policy and foreign requests fail."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 import yaml
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from tests.servers.browser import chromium, console_page
 from tests.servers.mock_model import MODEL, Behaviour
 from tests.servers.system import PROVIDER, System
 
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs/images"
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
@@ -260,3 +264,27 @@ def test_an_installation_is_operated(browser: Browser, system: System) -> None:
         expect(page.get_by_role("row", name=re.compile("api_keys.revoke")).first).to_be_visible()
         page.get_by_label("What").fill("no/such")
         expect(page.get_by_role("heading", name="Nothing recorded")).to_be_visible()
+
+
+def test_pictures_of_it_are_in_the_readme(browser: Browser, system: System, tmp_path: Path) -> None:
+    """Writes them with PARLEY_PICTURES=1, where README.md shows them."""
+    folder = IMAGES if os.environ.get("PARLEY_PICTURES") else tmp_path
+    answer = "Your order **A-1042** left our warehouse today.\n\n1. It travels by `express`\n2. It arrives *tomorrow*"
+    agent = {"instructions": "You answer for {{company}}.", "parameters": {"company": "Acme"}}
+    system.create_agent("support", **agent)
+    with console_page(browser, system.http_url, ViewportSize(width=1100, height=640)) as watched:
+        page = watched.page
+        sign_in(page, system.operator_key, "#/try/support")
+        system.model.script(Behaviour(text=answer))
+        page.get_by_label("Message").fill("Where is my order?")
+        page.get_by_label("Message").press("Enter")
+        page.locator(".turnfacts").wait_for()
+        page.screenshot(path=folder / "console-try.png")
+        page.evaluate("location.hash = '#/agents/support'")
+        page.get_by_text("valid", exact=True).wait_for()
+        page.screenshot(path=folder / "console-agent.png")
+    with system.client() as client:
+        assert client.delete("/v1/agents/support").status_code == 204
+    shown = re.findall(r"\((docs/images/[^)]+)\)", (ROOT / "README.md").read_text())
+    assert sorted(shown) == sorted(f"docs/images/{path.name}" for path in folder.iterdir())
+    assert all((ROOT / path).stat().st_size < 150_000 for path in shown)
