@@ -46,6 +46,7 @@ from session_svc.edge.page_tokens import make_token, read_token
 from session_svc.model.errors import InvalidPageToken, TurnDamaged
 from session_svc.redis_client.url import parse_redis_url
 from session_svc.redis_store.turn_codec import body_of, number_of, plain_element, stored_turn
+from tests.fuzz import answers
 from tests.fuzz.inputs import damaged, deep_json, foreign, json_values, text_of, with_foreign_members
 
 
@@ -344,5 +345,8 @@ TARGETS = {
         (foreign(json.dumps(_STORED_OPENAPI).encode()) | with_foreign_members(_STORED_OPENAPI)).map(text_of),
         stored_openapi,
     ),
+    "anthropic_answer": Target(answers.anthropic_pieces, answers.anthropic),
+    "gemini_answer": Target(answers.gemini_pieces, answers.gemini),
+    "request_target": Target(answers.heads, answers.request_target),
     "api_key": Target(damaged(new_api_key().encode()).map(text_of), api_key),
 }
