@@ -269,7 +269,7 @@ class TurnRunner:
             if turn.resumed:
                 return TurnResumed(turn.steps.count + 1, lease.attempt)
             request = resumption_of(asked, config, turn.digest, turn.time)
-            return TurnBegun(config.id, config.revision, begun.created, turn.time, request)
+            return TurnBegun(config.id, config.revision, begun.created, turn.time, request, turn.request.notes)
 
         journal = TurnJournal(
             lease,

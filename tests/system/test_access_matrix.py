@@ -50,6 +50,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", "/v1/chat/completions"): CHAT,
     ("post", "/v1/chat/completions:preview"): CHAT,
     ("post", "/v1/chat/completions/{completion_id}"): {"metadata": {}},
+    ("post", "/v1/conversations"): {},
+    ("post", "/v1/conversations/{conversation_id}"): {"metadata": {}},
+    ("post", "/v1/conversations/{conversation_id}/items"): {"items": [{"role": "user", "content": "Hi"}]},
     ("post", "/v1/responses"): {"model": "hello", "input": "Hi", "store": False},
     ("post", "/v1/embeddings"): {"model": "hello", "input": "Hi"},
     ("post", "/v1/agents"): AGENT,
@@ -273,6 +276,7 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
         expected = {
             "chat": "chat" if of_chats else stored,
             "responses": "chat" if of_chats else stored,
+            "conversations": stored,
             "embeddings": "chat",
             "agents": AGENTS_READ if reading else AGENTS_WRITE,
             "tool_servers": AGENTS_READ if reading else TOOLS_WRITE,

@@ -5,12 +5,15 @@ from typing import Any
 from uuid import uuid4
 
 import openai
+import pydantic
 import pytest
+from openai.types.conversations import Conversation, ConversationItem, ConversationItemList
 
-from tests.openai_types import events_of, response_of
+from tests.openai_types import events_of, response_of, strictly
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
+CONVERSATION_ITEM: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(ConversationItem)
 WEATHER: Any = {
     "type": "function",
     "name": "weather",
@@ -157,3 +160,59 @@ def test_a_branch_copies_no_more_than_the_window(parley_system: System, client: 
     with parley_system.client() as admin:
         stored = admin.get(f"/v1/sessions/{branch.conversation.id}/messages").json()["data"]
     assert [message["content"] for message in stored if message["role"] == "user"] == ["3", "4", "other"]
+
+
+def test_conversations(parley_system: System, client: openai.OpenAI, agent: str) -> None:
+    said: Any = [{"role": "user", "content": "I am Ann."}, {"role": "assistant", "content": "Hello Ann."}]
+    made = client.conversations.create(metadata={"a": "b"}, items=said)
+    strictly(Conversation, made.model_dump(mode="json"))
+    assert made.id.startswith("conv_")
+    answered = client.responses.create(model=agent, input="Who am I?", conversation=made.id)
+    assert [message["content"] for message in parley_system.model.prompts[-1]][1:] == [
+        "I am Ann.",
+        "Hello Ann.",
+        "Who am I?",
+    ]
+    added = client.conversations.items.create(made.id, items=[{"role": "user", "content": "By the way."}])
+    strictly(ConversationItemList, added.model_dump(mode="json", exclude_unset=True))
+    items = list(client.conversations.items.list(made.id, order="asc", limit=2))
+    for item in items:
+        strictly(CONVERSATION_ITEM, item.model_dump(mode="json", exclude_unset=True))
+    texts = [item.content[0].text for item in items]
+    assert texts == ["I am Ann.", "Hello Ann.", "Who am I?", answered.output_text, "By the way."]
+    assert [item.id for item in client.conversations.items.list(made.id)] == [item.id for item in reversed(items)]
+    assert items[3].id == answered.output[0].id
+    for item in items:
+        assert client.conversations.items.retrieve(item.id, conversation_id=made.id) == item
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.conversations.items.delete(items[0].id, conversation_id=made.id)
+    assert refused.value.code == "turn_not_last"
+    changed = client.conversations.update(made.id, metadata={"c": "d"})
+    assert client.conversations.retrieve(made.id) == changed
+    assert changed.metadata == {"c": "d"}
+    after = client.responses.create(model=agent, input="Bye", conversation={"id": made.id})
+    assert after.output_text == "echo:7:Bye"
+    with parley_system.client() as admin:
+        assert admin.get(f"/v1/sessions/{made.id}").json()["agent_id"] == agent
+        assert made.id in [one["id"] for one in admin.get("/v1/sessions", params={"agent_id": agent}).json()["data"]]
+        completions = admin.get("/v1/chat/completions", params={"model": agent})
+        assert completions.status_code == 200, completions.text
+    assert client.conversations.delete(made.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.conversations.retrieve(made.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.create(model=agent, input="Hi", conversation=made.id)
+
+
+def test_a_stream_is_read_again_with_the_same_numbers(parley_system: System, client: openai.OpenAI, agent: str) -> None:
+    parley_system.model.script(Behaviour(text="one two three four"))
+    asked: Any = {"resumable": True}
+    made = list(client.responses.create(model=agent, input="Hi", stream=True, instructions="x", extra_body=asked))
+    response_id = made[0].response.id
+    assert list(client.responses.retrieve(response_id, stream=True)) == made
+    assert list(client.responses.retrieve(response_id, stream=True, starting_after=3)) == made[4:]
+    plain = client.responses.create(model=agent, input="Hi")
+    [end] = client.responses.retrieve(plain.id, stream=True, starting_after=3)
+    assert (end.type, end.sequence_number, end.response) == ("response.completed", 4, plain)
+    again = list(client.responses.retrieve(plain.id, stream=True))
+    assert "".join(event.delta for event in again if event.type == "response.output_text.delta") == plain.output_text

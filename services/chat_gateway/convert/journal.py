@@ -35,6 +35,7 @@ def entry_to_proto(entry: JournalEntry) -> turn_event_pb2.TurnEvent:
             begun = out.begun
             begun.agent_id, begun.agent_revision = entry.agent_id, entry.agent_revision
             begun.session_created, begun.request = entry.session_created, entry.request
+            begun.request_notes = entry.notes
         case TurnResumed():
             out.step, out.attempt = entry.step, entry.attempt
             out.resumed.SetInParent()
@@ -91,7 +92,12 @@ def event_from_proto(
             return JournalEvent(
                 event.id,
                 TurnBegun(
-                    one.agent_id, one.agent_revision, one.session_created, from_timestamp(event.time), one.request
+                    one.agent_id,
+                    one.agent_revision,
+                    one.session_created,
+                    from_timestamp(event.time),
+                    one.request,
+                    one.request_notes,
                 ),
             )
         case "delta":

@@ -41,6 +41,7 @@ from chat_gateway.http_edge.admin.agents.schema import with_api_names
 from chat_gateway.http_edge.admin.completions.events import completion_events_router
 from chat_gateway.http_edge.admin.completions.preview import PREVIEW_PATH, ChatPreviews
 from chat_gateway.http_edge.admin.completions.routes import completions_router
+from chat_gateway.http_edge.admin.conversations.routes import conversations_router
 from chat_gateway.http_edge.admin.docs import docs_file, docs_page, openapi_document
 from chat_gateway.http_edge.admin.figures import figures_router
 from chat_gateway.http_edge.admin.openapi import CONFIG
@@ -158,7 +159,15 @@ def build_app(
     agents = (agents_router(), revisions_router(), tool_servers_router())
     sessions = (sessions_router(), users_router(), completions_router(), completion_events_router())
     access = (access_router(), audit_router(), caller_router())
-    routers = (*agents, *sessions, responses_router(), *access, figures_router(), process_router())
+    routers = (
+        *agents,
+        *sessions,
+        responses_router(),
+        conversations_router(),
+        *access,
+        figures_router(),
+        process_router(),
+    )
     admin = Litestar(
         [*routers, docs_page, openapi_document, docs_file],
         request_class=JsonRequest,

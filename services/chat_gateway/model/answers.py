@@ -20,6 +20,8 @@ def visible(messages: Sequence[Message], awaiting: Collection[str] = ()) -> Mess
     """
     if len(messages) == 1 and not awaiting:
         return messages[0]
+    if not messages:  # others have said what the turn holds
+        return Message(Role.ASSISTANT)
     said = [message for message in messages if message.role is Role.ASSISTANT]
     return replace(
         said[-1],

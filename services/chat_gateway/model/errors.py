@@ -76,6 +76,41 @@ class ResponseNotFound(ServiceError):
         super().__init__(f"there is no stored response {shown!r}", metadata={"response_id": shown})
 
 
+class ConversationNotFound(ServiceError):
+    """No such conversation: it never was, it is another user's, or it has ended."""
+
+    code = Code.NOT_FOUND
+    reason = Reason.SESSION_NOT_FOUND
+
+    def __init__(self, conversation_id: str) -> None:
+        shown = conversation_id[:_MAX_SHOWN]
+        super().__init__(f"there is no conversation {shown!r}", metadata={"session_id": shown})
+
+
+class ConversationItemNotFound(ServiceError):
+    """The conversation has no such item."""
+
+    code = Code.NOT_FOUND
+    reason = Reason.TURN_NOT_FOUND
+
+    def __init__(self, item_id: str) -> None:
+        shown = item_id[:_MAX_SHOWN]
+        super().__init__(f"there is no item {shown!r} in the conversation", metadata={"item_id": shown})
+
+
+class ConversationItemKept(ServiceError):
+    """An item can't be taken out of a conversation: later answers were given with it in view."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = Reason.TURN_NOT_LAST
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(
+            "an item can't be taken out of its conversation: delete the last response, or the conversation",
+            metadata={"item_id": item_id[:_MAX_SHOWN]},
+        )
+
+
 class HistoryMismatch(ServiceError):
     """The transcript contradicts what is stored. `first` is the place of the first message that differs."""
 

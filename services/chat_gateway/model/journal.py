@@ -22,6 +22,8 @@ class TurnBegun:
     begin_time: datetime
     request: bytes = b""
     """What another gateway needs to go on with the turn; empty where none can."""
+    notes: bytes = b""
+    """As `TurnRequest.notes`."""
 
 
 @value

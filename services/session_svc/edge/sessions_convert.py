@@ -79,6 +79,7 @@ def new_session(request: session_service_pb2.CreateSessionRequest) -> NewSession
         lifetime_ms=milliseconds(given.max_lifetime) if given.HasField("max_lifetime") else DEFAULT_LIFETIME_MS,
         pinned_revision=given.pinned_revision,
         metadata=dict(given.metadata),
+        for_any_agent=request.for_any_agent,
     )
     rules.check_new(wanted)
     return wanted
@@ -150,7 +151,7 @@ def turn_query(request: session_service_pb2.ListMessagesRequest) -> TurnQuery:
     rules.check_key(key, request.user_id, "session_id")
     rules.check_scope(key.project, page_size=request.page_size)
     newest_first = request.order == session_service_pb2.ORDER_NEWEST_FIRST
-    start = None
+    start = request.from_turn if request.from_turn > 0 else None
     if request.page_token:
         match read_token(request.page_token, query_digest(key, request.user_id, newest_first)):
             case [int(number)]:

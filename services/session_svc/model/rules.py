@@ -68,7 +68,8 @@ def check_begin(turn: BeginTurn) -> None:
         check_session_id(found, "parent_session_id", turn.parent_id)
         if turn.parent_id == turn.key.session_id:
             found.add("parent_session_id", "must be another session")
-    _check_owner(found, "", turn.agent_id, turn.agent_uid, turn.user_id)
+    without_agent = turn.must_exist and not (turn.agent_id or turn.agent_uid)
+    _check_owner(found, "", turn.agent_id, turn.agent_uid, turn.user_id, without_agent=without_agent)
     check_turn_id(found, "turn_id", turn.turn_id)
     if not 0 <= turn.window_messages <= MAX_WINDOW_MESSAGES:
         found.add("window_messages", f"must be 0 to {MAX_WINDOW_MESSAGES}")
@@ -163,7 +164,8 @@ def check_new(session: NewSession) -> None:
     found = Violations()
     check_resource_id(found, "project", session.key.project)
     check_session_id(found, "session.id", session.key.session_id)
-    _check_owner(found, "session.", session.agent_id, session.agent_uid, session.user_id)
+    without_agent = session.for_any_agent and not (session.agent_id or session.agent_uid or session.pinned_revision)
+    _check_owner(found, "session.", session.agent_id, session.agent_uid, session.user_id, without_agent=without_agent)
     _check_idle(found, "session.idle_ttl", session.idle_ms)
     _check_lifetime(found, "session.max_lifetime", session.lifetime_ms)
     check_metadata(found, "session.metadata", session.metadata)
@@ -256,9 +258,12 @@ def check_kept(wanted: Sequence[KeptContent]) -> None:
     found.check()
 
 
-def _check_owner(found: Violations, prefix: str, agent_id: str, agent_uid: str, user_id: str) -> None:
-    check_resource_id(found, f"{prefix}agent_id", agent_id)
-    check_agent_uid(found, f"{prefix}agent_uid", agent_uid)
+def _check_owner(
+    found: Violations, prefix: str, agent_id: str, agent_uid: str, user_id: str, *, without_agent: bool
+) -> None:
+    if not without_agent:
+        check_resource_id(found, f"{prefix}agent_id", agent_id)
+        check_agent_uid(found, f"{prefix}agent_uid", agent_uid)
     check_user_id(found, f"{prefix}user_id", user_id)
 
 

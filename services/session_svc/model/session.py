@@ -92,6 +92,8 @@ class NewSession:
     lifetime_ms: int = DEFAULT_LIFETIME_MS
     pinned_revision: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
+    for_any_agent: bool = False
+    """It names no agent, and becomes that of its first turn."""
 
 
 @value

@@ -94,7 +94,9 @@ class RedisSessions:
     async def create(self, session: NewSession) -> Session:
         key, score = session.key, now_ms()
         indexes = index_keys(key.project, session.agent_id, session.user_id)
-        agent = self._agents.command(key.project, session.agent_id, session.agent_uid)
+        agent = None
+        if session.agent_uid:
+            agent = self._agents.command(key.project, session.agent_id, session.agent_uid)
         create = calls.Create(
             agent_id=session.agent_id,
             agent_uid=session.agent_uid,

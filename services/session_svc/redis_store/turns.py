@@ -36,6 +36,8 @@ from session_svc.redis_store.wakeups import RedisWakes
 from session_svc.redis_store.window import Windows
 
 MAX_TRIES = 3
+_ADOPTED = 2
+"""What the script answers as `created` where the session was made without an agent, and now is the turn's."""
 
 
 class RedisTurns:
@@ -85,10 +87,28 @@ class RedisTurns:
                 raise AgentDeleted(turn.agent_id) if fenced else SessionNotFound(turn.parent_id)
             if type(answer) is replies.BeginOk and answer.children:
                 await self._children.keep(turn.key, session_of(turn.key, answer.session).expire_ms)
+            if type(answer) is replies.BeginOk and answer.created == _ADOPTED:
+                answer = answer._replace(created=0)
+                await self._adopt(turn, waiter_id)
             outcome = await self._outcome(turn, answer, elements)
             if outcome is not None:
                 return outcome
         raise RedisUnavailable
+
+    async def _adopt(self, turn: BeginTurn, waiter_id: str) -> None:
+        """Puts a session that was made without an agent among those of the turn's. Raises `AgentDeleted`."""
+        score = now_ms()
+        indexes = index_keys(turn.key.project, turn.agent_id, turn.user_id)
+        agent = self._agents.command(turn.key.project, turn.agent_id, turn.agent_uid)
+        *_, fenced = await self._run(
+            [*(("ZADD", key, score, turn.key.session_id) for key in indexes), *((agent,) if agent else ())],
+            # After the indexes: whoever sets it later finds the session there.
+            [("GET", fence_key(turn.key.project, turn.agent_uid))],
+        )
+        self._index_additions.note(turn.key.project, indexes)
+        if fenced:
+            await self._remove_leftovers(turn.key, turn.agent_uid, waiter_id)
+            raise AgentDeleted(turn.agent_id)
 
     async def replayed(self, turn: BeginTurn) -> Replayed | None:
         request = turn.request

@@ -94,7 +94,7 @@ class MemoryTurns:
             return None
         if stored.session.user_id != turn.user_id:
             raise SessionNotFound(key.session_id)
-        if stored.session.agent_uid != turn.agent_uid:
+        if stored.session.agent_uid not in ("", turn.agent_uid) and turn.agent_uid:
             raise SessionAgentMismatch(key.session_id, turn.agent_id)
         number = self._number_of_request(turn, stored)
         if number is not None:
@@ -171,6 +171,8 @@ class MemoryTurns:
             before, stored = stored, state.add(turn.key, turn)
             stored.token, stored.interrupted = before.token, before.interrupted
         else:
+            if turn.agent_uid and not stored.session.agent_uid:
+                state.change(stored, agent_id=turn.agent_id, agent_uid=turn.agent_uid)
             expire_ms = min(now + turn.idle_ms, stored.session.created_ms + turn.lifetime_ms)
             state.change(
                 stored, activity_ms=now, idle_ms=turn.idle_ms, lifetime_ms=turn.lifetime_ms, expire_ms=expire_ms

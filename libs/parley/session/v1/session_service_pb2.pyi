@@ -96,9 +96,9 @@ class Session(_message.Message):
     id: _builtins.str
     """Optional, immutable. `[A-Za-z0-9._:-]{1,128}`; made when empty."""
     agent_id: _builtins.str
-    """Required, immutable. The agent's id."""
+    """Required, immutable. The agent's id. Empty where the session was made for any agent, and no turn has begun."""
     agent_uid: _builtins.str
-    """Required, immutable. The agent's uid: a session belongs to one life of an agent id."""
+    """Required, immutable. The agent's uid: a session belongs to one life of an agent id. Empty as agent_id."""
     user_id: _builtins.str
     """Optional, immutable. The user's id, `[\\x21-\\x7e]{1,256}`. A session without one belongs to no user."""
     agent_revision: _builtins.int
@@ -183,8 +183,11 @@ class CreateSessionRequest(_message.Message):
 
     PROJECT_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    FOR_ANY_AGENT_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
+    for_any_agent: _builtins.bool
+    """Optional. The session names no agent, and becomes that of its first turn."""
     @_builtins.property
     def session(self) -> Global___Session:
         """Required. What to create."""
@@ -194,10 +197,11 @@ class CreateSessionRequest(_message.Message):
         *,
         project: _builtins.str = ...,
         session: Global___Session | None = ...,
+        for_any_agent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["for_any_agent", b"for_any_agent", "project", b"project", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -539,6 +543,7 @@ class ListMessagesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
     OMIT_PARTS_FIELD_NUMBER: _builtins.int
+    FROM_TURN_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     session_id: _builtins.str
@@ -556,6 +561,8 @@ class ListMessagesRequest(_message.Message):
     page ends before it is larger than 4 MiB with them, unless it has one turn only; parts whose content the session
     keeps no more have `kept`.
     """
+    from_turn: _builtins.int
+    """Optional. Begin with the turn of this number; ignored with a page_token. 0: the first in the order asked for."""
     def __init__(
         self,
         *,
@@ -566,10 +573,11 @@ class ListMessagesRequest(_message.Message):
         page_token: _builtins.str = ...,
         order: Global___Order.ValueType = ...,
         omit_parts: _builtins.bool = ...,
+        from_turn: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["omit_parts", b"omit_parts", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "project", b"project", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_turn", b"from_turn", "omit_parts", b"omit_parts", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "project", b"project", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

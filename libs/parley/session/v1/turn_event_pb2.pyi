@@ -119,6 +119,7 @@ class TurnBegun(_message.Message):
     AGENT_REVISION_FIELD_NUMBER: _builtins.int
     SESSION_CREATED_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
+    REQUEST_NOTES_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's id."""
     agent_revision: _builtins.int
@@ -129,6 +130,8 @@ class TurnBegun(_message.Message):
     """Input only, with the turn's first event. What another gateway needs to go on with the turn, in a form of the gateways'
     own, at most 1 MiB: with it the turn can be taken over (ClaimTurn), and its session waits for that.
     """
+    request_notes: _builtins.bytes
+    """As Turn.request_notes."""
     def __init__(
         self,
         *,
@@ -136,10 +139,11 @@ class TurnBegun(_message.Message):
         agent_revision: _builtins.int = ...,
         session_created: _builtins.bool = ...,
         request: _builtins.bytes = ...,
+        request_notes: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "request", b"request", "session_created", b"session_created"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "request", b"request", "request_notes", b"request_notes", "session_created", b"session_created"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -254,9 +254,11 @@ class BeginTurnRequest(_message.Message):
     session_must_exist: _builtins.bool
     """Optional. SESSION_NOT_FOUND rather than a new session, when session_id is not there."""
     agent_id: _builtins.str
-    """Required. The agent's id."""
+    """Required. The agent's id. May be empty, with the uid, where session_must_exist is set: whichever agent's session it
+    is, what is committed then is what others have said.
+    """
     agent_uid: _builtins.str
-    """Required. The agent's uid."""
+    """Required. The agent's uid. As agent_id."""
     user_id: _builtins.str
     """Optional. The user; must be the session's own where it has one."""
     turn_id: _builtins.str

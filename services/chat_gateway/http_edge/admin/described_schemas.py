@@ -58,6 +58,13 @@ from chat_gateway.http_edge.admin.tool_servers.schema import (
     ToolServerTestJson,
 )
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletion, ChatCompletionRequest
+from chat_gateway.http_edge.openai.conversations.schema import (
+    Conversation,
+    ConversationDeleted,
+    ConversationPatch,
+    NewConversation,
+    NewItems,
+)
 from chat_gateway.http_edge.openai.embeddings.schema import EmbeddingList, EmbeddingsRequest
 from chat_gateway.http_edge.openai.responses.answer_schema import ItemList, Response, ResponseDeleted
 from chat_gateway.http_edge.openai.responses.request_schema import ResponseRequest
@@ -69,6 +76,9 @@ REQUESTS: Final = [
     ChatCompletionRequest,
     EmbeddingsRequest,
     ResponseRequest,
+    NewConversation,
+    ConversationPatch,
+    NewItems,
     CompletionPatch,
     RollbackJson,
     UndeleteJson,
@@ -90,6 +100,8 @@ ANSWERS: Final = [
     Response,
     ItemList,
     ResponseDeleted,
+    Conversation,
+    ConversationDeleted,
     StoredCompletion,
     CompletionList,
     CompletionDeleted,

@@ -22,7 +22,7 @@ end
 
 if session then
   if session.user ~= user then return refuse('missing') end
-  if session.uid ~= agent_uid then return refuse('mismatch', session.uid) end
+  if session.uid ~= agent_uid and session.uid ~= '' and agent_uid ~= '' then return refuse('mismatch', session.uid) end
   -- The stored outcome of this turn or request, if it has one.
   local number, known = session.done == turn_id and session.last, digest
   if not number then number, known = stored_turn_of(session, request) end
@@ -134,6 +134,10 @@ redis.call('HSET', META, 'activity', now_text, 'expire', expire_text, 'token', d
 if request ~= '' then redis.call('HSET', META, 'request', request, 'digest', digest) end
 keep_until(expire, lease_until, not created and session.parts)
 if created then return {'ok', token, lease_until, 1, load().fields, 0} end
-local fields = session.fields
+local fields, adopted = session.fields, session.uid == '' and agent_uid ~= ''
+if adopted then -- it was made without an agent, and is this one's from now on
+  redis.call('HSET', META, 'agent_id', agent_id, 'agent_uid', agent_uid)
+  fields[1], fields[2] = agent_id, agent_uid
+end
 fields[ACTIVITY], fields[IDLE], fields[CAP], fields[EXPIRE] = now_text, idle_ms, digits(lifetime_end), expire_text
-return {'ok', token, lease_until, 0, fields, session.children and 1 or 0}
+return {'ok', token, lease_until, adopted and 2 or 0, fields, session.children and 1 or 0}

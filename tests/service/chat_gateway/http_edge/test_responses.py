@@ -350,6 +350,7 @@ async def test_options_reach_the_turn(edge: Edge) -> None:
         ),
         ({"input": [{"role": "user", "content": "x", "name": "n"}]}, "input[0].name"),
         ({"input": [{"type": "function_call_output", "call_id": "c", "output": 3}]}, "input[0].output"),
+        ({"input": [{"type": "item_reference", "id": "msg_1.t.s"}], "conversation": "other"}, "input[0].id"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
         ({"input": []}, "input"),
         ({"conversation": "a", "previous_response_id": "resp_t.s"}, "previous_response_id"),

@@ -2,12 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from litestar import Request, Router, delete, get
+from litestar import Request, Response, Router, delete, get
 from litestar.params import FromPath, QueryParameter
+from litestar.response import Stream
 
 from access.caller import SESSIONS_ADMIN, SESSIONS_READ
 from chat_gateway.convert.messages import turn_from_proto
 from chat_gateway.http_edge.admin.completions.schema import outcome_of
+from chat_gateway.http_edge.admin.responses.events import response_events
 from chat_gateway.http_edge.admin.responses.pages import INCLUDE, includes_of, page_of
 from chat_gateway.http_edge.admin.routing import Injected, Project, UserId
 from chat_gateway.http_edge.dependencies import Dependencies
@@ -18,14 +20,15 @@ from chat_gateway.http_edge.openai.responses.echo import echo_of
 from chat_gateway.http_edge.openai.responses.ids import TurnRef, parse_response_id
 from chat_gateway.http_edge.openai.responses.stored_items import input_items
 from chat_gateway.http_edge.wire.auth import acting_user
-from chat_gateway.model.errors import ResponseNotFound
+from chat_gateway.model.errors import FieldsUnsupported, ResponseNotFound
 from contract.reasons import Reason
 from parley.session.v1 import session_service_pb2 as pb
-from servicekit.errors import ServiceError
+from servicekit.errors import InvalidArgument, ServiceError, Violation
 
 After = Annotated[str, QueryParameter(description="The id of the last item of the page before.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many to return.")]
 Order = Annotated[Literal["asc", "desc"], QueryParameter(description="Oldest or newest first.")]
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _GONE = (Reason.SESSION_NOT_FOUND, Reason.TURN_NOT_FOUND, Reason.INVALID_FIELD)
 
 
@@ -36,14 +39,33 @@ async def get_response(
     project: Project,
     request: Request[Any, Any, Any],
     include: Annotated[str | None, QueryParameter(description="What to show, as `include[]`.")] = None,
+    stream: Annotated[bool, QueryParameter(description="As its events, what is there and what comes.")] = False,
+    starting_after: Annotated[
+        int | None, QueryParameter(ge=0, le=2**31 - 1, description="With `stream`: only events behind this number.")
+    ] = None,
+    include_obfuscation: Annotated[bool, QueryParameter(description="Must be false: events are not padded.")] = False,
     user: UserId = None,
-) -> ResponseJson:
-    """Reads a stored response. Those with `store: false`, and those whose session has ended, are not there."""
+) -> Response[ResponseJson]:
+    """Reads a stored response. Those with `store: false`, and those whose session has ended, are not there.
+
+    The stream of one that was asked for with `resumable` has the same events as when it was made. Of any other, and
+    minutes after its end, what is left is its end, which has all of it.
+    """
+    if include_obfuscation:
+        raise FieldsUnsupported([Violation("include_obfuscation", "is not supported: events are not padded")])
+    if stream:
+        includes_of(request, include)
+        after = -1 if starting_after is None else starting_after
+        events = await response_events(deps, project, turn_of(response_id), acting_user(user), after)
+        streamed: Any = Stream(events, media_type="text/event-stream", headers=_HEADERS)
+        return streamed  # type: ignore[no-any-return]
+    if starting_after is not None:
+        raise InvalidArgument([Violation("starting_after", "needs stream")])
     found = await read_response(deps, project, response_id, user)
     outcome = outcome_of(found.turn, found.session)
     echo = echo_of(outcome.notes, found.session.agent_id)
     echo.include = sorted({*echo.include, *includes_of(request, include)})
-    return whole_response(outcome, echo)
+    return Response(whole_response(outcome, echo))
 
 
 @get("/v1/responses/{response_id:str}/input_items", scope=SESSIONS_READ, maps=INCLUDE)

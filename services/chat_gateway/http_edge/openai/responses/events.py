@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chat_gateway.http_edge.openai.responses.answer import CUT, ResponseMaker, items_of
+from chat_gateway.http_edge.openai.responses.answer import CUT, ResponseMaker, items_of, whole_response
 from chat_gateway.http_edge.openai.responses.answer_schema import Item
 from chat_gateway.http_edge.openai.responses.echo import RequestEcho
 from chat_gateway.http_edge.openai.responses.ids import TurnRef
@@ -37,12 +37,14 @@ _encode = msgspec.json.Encoder().encode
 class ResponseEvents:
     """Writes one response as events. Each has the next number, from 0."""
 
-    def __init__(self, echo: RequestEcho, *, background: bool = False) -> None:
+    def __init__(self, echo: RequestEcho, *, background: bool = False, first: int = 0, after: int = -1) -> None:
+        """`first` is the number of the first event; events up to `after` are counted, and left out."""
         self._echo = echo
         self._background = background
         self._keeps = ENCRYPTED_REASONING in echo.include
         self._logprobs = LOGPROBS in echo.include
-        self._number = 0
+        self._number = first
+        self._after = after
         self._out: list[bytes] = []
         self._turn = TurnRef("", "")
         self._make: ResponseMaker | None = None
@@ -117,6 +119,12 @@ class ResponseEvents:
             if kept.get(item["id"]):
                 item["encrypted_content"] = kept[item["id"]]
         response = self._make.ended(outcome, self._items)
+        self._emit(_ENDS[response.status], response=response)
+        return self._flushed() + DONE
+
+    def whole(self, outcome: TurnOutcome) -> bytes:
+        """Returns the end of a stored turn alone: its response has all that the turn did."""
+        response = whole_response(outcome, self._echo)
         self._emit(_ENDS[response.status], response=response)
         return self._flushed() + DONE
 
@@ -245,6 +253,8 @@ class ResponseEvents:
     def _emit(self, kind: str, **fields: Any) -> None:
         data = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
+        if self._number - 1 <= self._after:
+            return
         self._out.append(b"event: %b\ndata: %b\n\n" % (kind.encode(), _encode(data)))
 
     def _flushed(self) -> bytes:

@@ -35,15 +35,17 @@ class InputMessages:
     What a model did in one step is one message: its thoughts, its text and its calls, which are items of their own.
     """
 
-    def __init__(self, found: Findings) -> None:
+    def __init__(self, found: Findings, field: str = "input") -> None:
+        """`field` is what the request calls the list."""
         self._found = found
+        self._field = field
         self.messages: list[model.Message] = []
         self.places: list[int] = []
         """Which item each message comes from."""
         self.approvals: list[Approval] = []
         self.approval_places: list[int] = []
-        self.references: list[str] = []
-        """The ids of the items that are named and not given."""
+        self.references: dict[int, str] = {}
+        """The ids of the items that are named and not given, by their places."""
         self._step = False
         """Whether the last message is a step of the model's that goes on."""
         self._kept_of_calls: dict[str, model.ProviderData] = {}
@@ -51,16 +53,16 @@ class InputMessages:
     def add_all(self, items: Sequence[Any]) -> None:
         """Takes the items in order; notes what is wrong with each."""
         if len(items) > MAX_ITEMS:
-            self._found.add("input", f"must have at most {MAX_ITEMS} items")
+            self._found.add(self._field, f"must have at most {MAX_ITEMS} items")
             return
         for number, item in enumerate(items):
             if isinstance(item, dict):
                 self._add(item, number)
             else:
-                self._found.add(f"input[{number}]", "must be an object")
+                self._found.add(f"{self._field}[{number}]", "must be an object")
 
     def _add(self, given: dict[str, Any], number: int) -> None:
-        where = f"input[{number}]"
+        where = f"{self._field}[{number}]"
         default = "message" if "role" in given else "item_reference" if given.keys() == {"id"} else ""
         item = shaped_by_type(shapes.ITEMS, given, where, self._found, default)
         if getattr(item, "status", None) not in _STATUSES:
@@ -76,7 +78,7 @@ class InputMessages:
             case shapes.ReasoningItem():
                 self._reasoning(item, number, where)
             case shapes.ItemReference():
-                self.references.append(item.id)
+                self.references[number] = item.id
                 self._step = False
             case shapes.McpApprovalResponse():
                 self._approval(item, number, where)

@@ -11,7 +11,7 @@ from access.caller import Caller
 from chat_gateway.http_edge.openai.chat.request import named_agent, opaque_user
 from chat_gateway.http_edge.openai.responses import request_schema as shapes
 from chat_gateway.http_edge.openai.responses.echo import RequestEcho
-from chat_gateway.http_edge.openai.responses.ids import TurnRef, parse_response_id
+from chat_gateway.http_edge.openai.responses.ids import TurnRef, parse_item_id, parse_response_id
 from chat_gateway.http_edge.openai.responses.input_items import InputMessages
 from chat_gateway.http_edge.openai.responses.options import Options
 from chat_gateway.http_edge.openai.responses.request_schema import ResponseRequest
@@ -38,7 +38,8 @@ _CONVERSATION_RULE: Final = "must be the id of a conversation, or an object with
 class FieldNames:
     """Gives the fields of a turn the names that they have in a request for a response, once it is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, field: str = "input") -> None:
+        self._field = field
         self.session = "conversation"
         self.items: InputMessages | None = None
         """None where the input is a text."""
@@ -49,6 +50,8 @@ class FieldNames:
             return self._of_item(item["list"], int(item["index"]), item["rest"])
         if field == "session_id":
             return self.session
+        if field in ("messages", "approvals"):
+            return self._field
         return _NAMES.get(field, field.removeprefix("sampling."))
 
     def _of_item(self, name: str, index: int, rest: str) -> str:
@@ -56,14 +59,14 @@ class FieldNames:
             return f"tools[{index}]{rest}"
         items = self.items
         if items is None:
-            return "input"
+            return self._field
         places = items.places if name == "messages" else items.approval_places
         place = places[index] if index < len(places) else len(places)
         if name == "approvals":
-            return f"input[{place}]{_APPROVAL_FIELDS.get(rest, rest)}"
+            return f"{self._field}[{place}]{_APPROVAL_FIELDS.get(rest, rest)}"
         call = _CALL.fullmatch(rest)
         rest = f".{call['field']}" if call else rest.replace(".parts", ".content")
-        return f"input[{place}]{_MESSAGE_FIELDS.get(rest, rest)}"
+        return f"{self._field}[{place}]{_MESSAGE_FIELDS.get(rest, rest)}"
 
 
 _ITEM: Final = re.compile(r"(?P<list>messages|approvals|tools)\[(?P<index>\d+)\](?P<rest>.*)", re.DOTALL)
@@ -73,8 +76,6 @@ _APPROVAL_FIELDS: Final = {".tool_call_id": ".approval_request_id", ".note": ".r
 _NAMES: Final = {
     "agent_id": "model",
     "agent_revision": "model",
-    "messages": "input",
-    "approvals": "input",
     "request_id": "Idempotency-Key",
     "sampling.max_output_tokens": "max_output_tokens",
     "max_completion_tokens": "max_output_tokens",
@@ -152,6 +153,7 @@ class _Reader:
         self._refuse_unsupported()
         items = self._items()
         session_id, previous = self._session()
+        self._check_references(items, session_id)
         options = Options(asked, found)
         opaque = opaque_user(asked.user, found) if asked.user else ""
         messages = tuple(items.messages)
@@ -170,6 +172,8 @@ class _Reader:
             busy=self._busy(),
             history=self._history(messages, session_id),
             request_id=headers.request_id,
+            resumable=asked.resumable is True,
+            on_disconnect=model.OnDisconnect.FINISH if asked.resumable else model.OnDisconnect.CANCEL,
             sampling=options.sampling,
             tools=options.tools,
             tool_choice=options.tool_choice,
@@ -217,6 +221,14 @@ class _Reader:
         elif not (items.messages or items.approvals or items.references or self._found):
             self._found.add("input", "must have an item that the model is shown")
         return items
+
+    def _check_references(self, items: InputMessages, session_id: str) -> None:
+        """What the session has, its agent is shown anyway; no other item is looked up."""
+        for number, item_id in items.references.items():
+            ref = parse_item_id(item_id)
+            if ref is None or not session_id or ref.turn.session_id != session_id:
+                rule = "is not supported for an item that the conversation does not have: give the item itself"
+                self._found.refuse(f"input[{number}].id", rule)
 
     def _session(self) -> tuple[str, TurnRef | None]:
         """Returns the session to continue, and the turn to go on from."""

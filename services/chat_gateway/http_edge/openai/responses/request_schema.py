@@ -30,6 +30,8 @@ class ResponseRequest(msgspec.Struct):
     stream: bool | None = None
     stream_options: Json | None = None
     background: bool | None = None
+    resumable: bool | None = None
+    """Parley's own: the turn finishes without its client, and its stream is read on with `starting_after`."""
     max_output_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
