@@ -42,7 +42,9 @@ def count(said: object) -> int | None:
             said = float(said)
         except ValueError:
             return None
-    if isinstance(said, bool) or not isinstance(said, int | float) or not math.isfinite(said):
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        return None
+    if isinstance(said, float) and not math.isfinite(said):  # an integer may be larger than any float
         return None
     return min(max(round(said), 0), MAX_COUNT)
 

@@ -257,7 +257,9 @@ def _count(number: object) -> int | None:
             number = float(number)
         except ValueError:
             return None
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return None
+    if isinstance(number, float) and not math.isfinite(number):  # an integer may be larger than any float
         return None
     return math.floor(min(max(number, -1.0), float(MAX_TOKENS)) + 0.5)
 
