@@ -22,6 +22,10 @@ class NamedHandlers(grpc.GenericRpcHandler):
     def methods(self) -> Sequence[str]:
         """The paths of the methods (`/package.Service/Method`)."""
 
+    @abc.abstractmethod
+    def load(self) -> None:
+        """Loads what describes the methods, where it is installed. Idempotent."""
+
 
 def registered_server(
     *, interceptors: Sequence[Any] = (), options: Sequence[tuple[str, Any]], maximum_concurrent_rpcs: int

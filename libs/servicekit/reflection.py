@@ -3,7 +3,7 @@
 grpcio has v1alpha only, and its descriptor pool finds the file of a method by no name.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -21,10 +21,15 @@ METHODS: Final = tuple(f"{service}/{_METHOD}" for service in SERVICES)
 """Their methods: streams that never end by themselves."""
 
 
-def enable(service_names: Iterable[str], server: grpc.aio.Server) -> None:
-    """Adds both services to a server; they list these services and themselves, and describe all that is loaded."""
+def enable(
+    service_names: Iterable[str], server: grpc.aio.Server, lazy: Mapping[str, Callable[[], object]] | None = None
+) -> None:
+    """Adds both services to a server; they list these services and themselves, and describe all that is loaded.
+
+    `lazy` names services that are listed, too, and loads what describes them, once that is asked for.
+    """
     _describe_stable()
-    servicer = _Servicer([*service_names, *SERVICES])
+    servicer = _Servicer([*service_names, *SERVICES], lazy or {})
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     # The messages of v1 are those of v1alpha under other names: on the wire they are the same.
     handler = grpc.stream_stream_rpc_method_handler(
@@ -36,7 +41,13 @@ def enable(service_names: Iterable[str], server: grpc.aio.Server) -> None:
 
 
 class _Servicer(reflection.aio.ReflectionServicer):  # type: ignore[misc, unused-ignore]
+    def __init__(self, service_names: Iterable[str], lazy: Mapping[str, Callable[[], object]]) -> None:
+        super().__init__([*service_names, *lazy])
+        self._lazy = dict(lazy)
+
     def _file_containing_symbol(self, request: Any, fully_qualified_name: str) -> Any:
+        for service in [one for one in self._lazy if fully_qualified_name.startswith(one.rpartition(".")[0] + ".")]:
+            self._lazy.pop(service)()
         found = _file_of(fully_qualified_name)
         return super()._file_by_filename(request, fully_qualified_name if found is None else found.name)
 

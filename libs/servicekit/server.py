@@ -200,7 +200,8 @@ async def serving(
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     names = [*service_names, health.SERVICE_NAME]
     if settings.reflection:
-        reflection.enable(names, server)
+        lazy = {method.split("/")[1]: handlers.load for handlers in generic for method in handlers.methods}
+        reflection.enable(names, server, lazy)
     port = _bind(server, settings.host, settings.grpc_port, tls)
     running = GrpcServer(server, port, health_servicer, on_drain)
     observe_tasks(registry)

@@ -46,7 +46,11 @@ def answers(text: str) -> list[dict[str, Any]]:
 
 def test_services_are_listed_by_reflection(parley_system: System) -> None:
     expected = {
-        parley_system.grpc_target: {"parley.chat.v1.ChatService", "parley.chat.v1.RuntimeService"},
+        parley_system.grpc_target: {
+            "parley.chat.v1.ChatService",
+            "parley.chat.v1.RuntimeService",
+            "lf.a2a.v1.A2AService",
+        },
         parley_system.config.grpc_target: {
             "parley.config.v1.AgentConfigService",
             "parley.config.v1.TemplateService",
@@ -97,6 +101,7 @@ def test_every_element_is_described(parley_system: System, version: str) -> None
         ("parley.errors.v1.Reason", "enum"),
         ("parley.access.v1.rule", "extension"),
         ("grpc.reflection.v1.ServerReflection.ServerReflectionInfo", "method"),
+        ("lf.a2a.v1.AgentCard", "message"),
     ],
 )
 def test_each_kind_of_element_is_described(parley_system: System, symbol: str, kind: str) -> None:

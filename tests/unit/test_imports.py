@@ -14,7 +14,7 @@ SQLAlchemy's ORM is not among them: `sqlalchemy.ext.asyncio` imports it, and con
 NOT_OURS = {
     "config_svc": {"aiohttp", "opentelemetry", "redis", "hiredis", "litestar", "uvicorn", "httptools"},
     "session_svc": {"aiohttp", "sqlalchemy", "psycopg", "jsonschema", "re2", "litestar", "uvicorn", "httptools"},
-    "chat_gateway": {"opentelemetry", "sqlalchemy", "psycopg", "jsonschema", "re2", "redis", "hiredis"},
+    "chat_gateway": {"opentelemetry", "sqlalchemy", "psycopg", "jsonschema", "re2", "redis", "hiredis", "a2a"},
 }
 """Traces until they are configured, but for session_svc: redis-py imports OpenTelemetry where it is installed."""
 

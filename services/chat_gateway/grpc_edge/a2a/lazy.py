@@ -30,7 +30,7 @@ class LazyHandlers(NamedHandlers):
     """Serves the methods that `load` makes handlers for; none where what they need is not installed."""
 
     def __init__(self, load: Callable[[], Mapping[str, Any]]) -> None:
-        self._load = load
+        self._make = load
         self._handlers: Mapping[str, Any] | None = None
 
     @property
@@ -43,10 +43,14 @@ class LazyHandlers(NamedHandlers):
         service, _, method = handler_call_details.method.removeprefix("/").partition("/")
         return self._all().get(method) if service == SERVICE else None
 
+    def load(self) -> None:
+        """Makes the handlers."""
+        self._all()
+
     def _all(self) -> Mapping[str, Any]:
         if self._handlers is None:
             try:
-                self._handlers = self._load()
+                self._handlers = self._make()
             except ImportError as error:
                 log.warning("a2a_not_installed", error=str(error))
                 self._handlers = {}
