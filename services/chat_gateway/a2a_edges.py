@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from access.rules import MethodRule
 from chat_gateway.a2a.calls import SCOPES
+from chat_gateway.background import BackgroundTurns
 from chat_gateway.clients.stubs import CONFIG_SVC, SESSION_SVC, Stubs
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.a2a.lazy import SERVICE
@@ -34,6 +35,7 @@ class A2AEdges:
 
     stubs: Stubs
     turns: FinishingTurns
+    background: BackgroundTurns
     journals: Journals
     memory: MemoryBudget
     http_url: str
@@ -51,7 +53,7 @@ class A2AEdges:
         stored = StoredTasks(self.stubs, Peer(SESSION_SVC, self.timeout))
         addresses = A2AAddresses(self.http_url, self.grpc_url)
         cards = AgentCards(self.stubs, Peer(CONFIG_SVC, self.timeout), addresses, guarded=self.guarded)
-        return Methods(A2AOperations(self.turns, self.journals, stored), cards)
+        return Methods(A2AOperations(self.turns, self.background, self.journals, stored), cards)
 
     def grpc_handlers(self) -> Mapping[str, Any]:
         """Returns the handlers of A2AService, by the names of their methods. Raises `ImportError` without the SDK."""

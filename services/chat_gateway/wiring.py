@@ -150,6 +150,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         a2a = A2AEdges(
             stubs,
             core.turns,
+            core.background,
             core.journals,
             core.memory,
             settings.a2a_url,

@@ -156,7 +156,8 @@ async def test_a_task_is_returned_at_once_and_watched_from_another_gateway(parle
         client_of(parley_system, agent, binding, gateway=last, streaming=True) as other,
     ):
         task = await task_of(client, message("hello", configuration=at_once))
-        assert task.status.state == pb.TASK_STATE_WORKING
+        assert task.status.state in (pb.TASK_STATE_SUBMITTED, pb.TASK_STATE_WORKING)
+        assert [part.text for part in task.history[0].parts] == ["hello"]
         await parley_system.model.received(1)
         running = await other.get_task(pb.GetTaskRequest(id=task.id))
         assert running.status.state == pb.TASK_STATE_WORKING
@@ -172,6 +173,30 @@ async def test_a_task_is_returned_at_once_and_watched_from_another_gateway(parle
         assert answer_of(done) == TEXT
         with pytest.raises(errors.UnsupportedOperationError):
             _ = [event async for event in other.subscribe(pb.SubscribeToTaskRequest(id=task.id))]
+
+
+async def test_a_task_is_cancelled_from_another_gateway(parley_system: System, binding: str) -> None:
+    agent = made(parley_system)
+    parley_system.model.script(Behaviour(text=TEXT, hold_after_chunks=2))
+    at_once = pb.SendMessageConfiguration(return_immediately=True)
+    last = len(parley_system.gateways) - 1
+    async with (
+        client_of(parley_system, agent, binding) as client,
+        client_of(parley_system, agent, binding, gateway=last) as other,
+    ):
+        task = await task_of(client, message("hello", configuration=at_once))
+        await parley_system.model.received(1)
+        ended = await other.cancel_task(pb.CancelTaskRequest(id=task.id))
+        assert (ended.id, ended.status.state) == (task.id, pb.TASK_STATE_CANCELED)
+        parley_system.model.release()
+        read = await client.get_task(pb.GetTaskRequest(id=task.id))
+        assert read.status.state == pb.TASK_STATE_CANCELED
+        done = await task_of(client, message("hello"))
+        for named in (task.id, done.id):
+            with pytest.raises(errors.TaskNotCancelableError):
+                await client.cancel_task(pb.CancelTaskRequest(id=named))
+        with pytest.raises(errors.TaskNotFoundError):
+            await client.cancel_task(pb.CancelTaskRequest(id="nothing.here"))
 
 
 async def test_a_task_waits_for_the_callers_tools(parley_system: System, binding: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import a2a.types.a2a_pb2  # noqa: F401
 import grpc
 import pytest
 from google.protobuf import descriptor_pool

@@ -10,7 +10,7 @@ from google.protobuf.json_format import ParseDict
 from chat_gateway.a2a.ids import task_id
 from chat_gateway.a2a.tasks import ANSWER, artifact_of, failure_of, is_waiting, metadata_of, status_of
 from chat_gateway.convert.times import to_timestamp
-from chat_gateway.model.tools import CallFinished, CallStarted, ToolActivity
+from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity, TurnResumed
 from chat_gateway.model.turn import Delta, TurnOutcome
 from servicekit.errors import ServiceError
 
@@ -24,20 +24,19 @@ class TaskEvents:
         self.context_id = session_id
         self._begin_time = begin_time
         self._answered = False
+        self._said = self._kept = ""
+        """The answer so far, and what of it no try of a step takes back."""
 
     def working(self, history: Sequence[pb.Message] = ()) -> pb.Task:
         """Returns the task as it runs; what begins every stream."""
         return pb.Task(id=self.task_id, context_id=self.context_id, status=self._working(), history=history)
-
-    def start_again(self) -> None:
-        """The next piece begins the answer anew: another gateway asks the model again."""
-        self._answered = False
 
     def delta(self, delta: Delta) -> pb.StreamResponse | None:
         """Returns one more piece of the answer, or what a tool does; None for what callers do not see."""
         if delta.activity is not None:
             return self._activity(delta.activity)
         text = delta.content or delta.refusal
+        self._said += text
         return self._piece([pb.Part(text=text)], last=False) if text else None
 
     def finish(self, outcome: TurnOutcome) -> list[pb.StreamResponse]:
@@ -81,9 +80,20 @@ class TaskEvents:
             case CallFinished():
                 outcome = activity.outcome.value
                 done = {"tool_call_finished": {"id": activity.call_id, "name": activity.name, "outcome": outcome}}
-            case _:
+            case StepFinished():
+                self._kept = self._said
                 return None
+            case TurnResumed():
+                return self._again()
         return self._status(self._working(), {"parley": done})
+
+    def _again(self) -> pb.StreamResponse | None:
+        """Another gateway asks the model again: what was said in the step that it had begun does not count."""
+        taken_back, self._said = self._said != self._kept, self._kept
+        if not taken_back:
+            return None
+        self._answered = False
+        return self._piece([pb.Part(text=self._kept)], last=False) if self._kept else None
 
     def _status(self, status: pb.TaskStatus, metadata: dict[str, Any] | None = None) -> pb.StreamResponse:
         event = pb.TaskStatusUpdateEvent(task_id=self.task_id, context_id=self.context_id, status=status)

@@ -9,14 +9,21 @@ from typing import Final
 from a2a.types import a2a_pb2 as pb
 
 from chat_gateway.a2a.calls import A2ACall
-from chat_gateway.a2a.errors import PushNotificationNotSupported, TaskNotFound, UnsupportedOperation
+from chat_gateway.a2a.errors import (
+    PushNotificationNotSupported,
+    TaskNotCancelable,
+    TaskNotFound,
+    UnsupportedOperation,
+)
 from chat_gateway.a2a.events import TaskEvents
 from chat_gateway.a2a.ids import parse_task_id
 from chat_gateway.a2a.listing import TaskListing
 from chat_gateway.a2a.requests import answering_turn, check_history_length, check_message, history_length, new_turn
 from chat_gateway.a2a.stored import GONE, StoredTask, StoredTasks
 from chat_gateway.a2a.tasks import finished_task, is_waiting, with_history
+from chat_gateway.background import BackgroundTurns
 from chat_gateway.finishing import FinishingTurns
+from chat_gateway.model.background import ENDED, TurnState, TurnStatus
 from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled, TurnBegun
 from chat_gateway.model.turn import Delta, TurnOutcome, TurnRequest, TurnStarted
 from chat_gateway.ports import Journals
@@ -26,6 +33,9 @@ from servicekit.values import value
 
 Emit = Callable[[pb.StreamResponse], Awaitable[None]]
 """Takes the next event of a stream, and may wait: that is the back-pressure of a slow reader."""
+
+CANCEL_SECONDS: Final = 30.0
+"""How long the end of a task that is cancelled is waited for."""
 
 Entry = JournalEntry | TurnOutcome | ServiceError | None
 
@@ -47,8 +57,11 @@ class _Asked:
 class A2AOperations:
     """Runs messages as turns, and reads tasks from sessions and journals. Errors are those of the protocol, or ours."""
 
-    def __init__(self, turns: FinishingTurns, journals: Journals, stored: StoredTasks) -> None:
+    def __init__(
+        self, turns: FinishingTurns, background: BackgroundTurns, journals: Journals, stored: StoredTasks
+    ) -> None:
         self._turns = turns
+        self._background = background
         self._journals = journals
         self._stored = stored
         self._listing = TaskListing(stored)
@@ -126,9 +139,24 @@ class A2AOperations:
                 await self._emit(call, events, entry, emit)
 
     async def cancel(self, call: A2ACall, request: pb.CancelTaskRequest) -> pb.Task:
-        """Cancels a task."""
-        await self._task(call, request.id)
-        raise UnsupportedOperation("tasks can't be cancelled")
+        """Cancels a task that is queued or runs, on whichever gateway; returns it once it has ended.
+
+        Raises `TaskNotFound`, `TaskNotCancelable` for one that had ended or ends by itself first, and
+        `UnsupportedOperation` for one that waits.
+        """
+        turn_id, session_id = _ids(request.id)
+        stored = await self._stored.find(call, turn_id, session_id)
+        if stored is not None:
+            if stored.waiting:
+                raise UnsupportedOperation("a task that waits is left by another message with its context_id")
+            raise TaskNotCancelable
+        state = await self._state(call, turn_id, session_id)
+        if state.status in ENDED:
+            raise TaskNotCancelable
+        ended = await self._background.cancel(call.project, session_id, call.user_id, turn_id, CANCEL_SECONDS)
+        if ended.status is not TurnStatus.CANCELLED:
+            raise TaskNotCancelable
+        return _task_of(ended)
 
     async def push_config(self, call: A2ACall, request: object) -> None:
         """Refuses what is about push notifications."""
@@ -157,18 +185,24 @@ class A2AOperations:
         stored = await self._stored.find(call, turn_id, session_id)
         if stored is not None:
             return stored.task()
-        async with contextlib.aclosing(self._journal(call, turn_id, session_id)) as journal:
-            known, _ = await _caught_up(journal)
-        events = _events_of(known, turn_id, session_id)
-        match known[-1] if known else None:
-            case ServiceError() as error:
-                return events.failed(error)
-            case TurnOutcome():
-                stored = await self._stored.find(call, turn_id, session_id)
-                if stored is None:
-                    raise TaskNotFound
-                return stored.task()
-        return events.working()
+        state = await self._state(call, turn_id, session_id)
+        if state.outcome is not None:
+            stored = await self._stored.find(call, turn_id, session_id)
+            if stored is None:
+                raise TaskNotFound
+            return stored.task()
+        return _task_of(state)
+
+    async def _state(self, call: A2ACall, turn_id: str, session_id: str) -> TurnState:
+        try:
+            state = await self._background.state(call.project, session_id, call.user_id, turn_id)
+        except ServiceError as error:
+            if error.reason in GONE:
+                raise TaskNotFound from None
+            raise
+        if call.agent_id and state.agent_id and state.agent_id != call.agent_id:
+            raise TaskNotFound
+        return state
 
     async def _journal(self, call: A2ACall, turn_id: str, session_id: str) -> AsyncGenerator[Entry, None]:
         """Yields what the journal of a running turn has; raises `TaskNotFound` where there is none."""
@@ -228,26 +262,21 @@ class A2AOperations:
         return finished_task(outcome, history, id=events.task_id, time=datetime.now(UTC))
 
     async def _begin(self, asked: _Asked, message: pb.Message) -> pb.Task:
-        """Returns the task once its turn has begun; the turn goes on alone."""
-        begun: asyncio.Future[TurnStarted] = asyncio.get_running_loop().create_future()
-
-        async def on_started(started: TurnStarted) -> None:
-            if not begun.done():
-                begun.set_result(started)
-
-        turn = asyncio.create_task(self._turns.run(asked.turn, on_started, _take), name="task that was begun")
+        """Queues a turn, which any gateway runs, and another one where that is lost."""
         try:
-            await asyncio.wait((turn, begun), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if begun.done():
-                turn.cancel()  # it is shielded, and finishes without a caller
-        if turn.done() and not turn.cancelled() and turn.exception() is not None and not begun.done():
-            raise turn.exception() or AssertionError
-        events = _events(asked, begun.result())
+            state = await self._background.submit(asked.turn)
+        except InvalidArgument as error:
+            if error.violations and error.violations[0].field == "background":
+                problem = "the agent passes its user's token on, and can't run without its caller"
+                raise UnsupportedOperation(problem) from None
+            raise
+        task = _task_of(state, asked.task_id)
+        events = TaskEvents(state.turn_id, state.session_id, state.begin_time or datetime.now(UTC), id=asked.task_id)
         history = _history(asked, message, events)
-        if turn.done() and not turn.cancelled() and turn.exception() is None:
-            return finished_task(turn.result(), history, id=events.task_id, time=datetime.now(UTC))
-        return events.working(history)
+        if state.outcome is not None:
+            return finished_task(state.outcome, history, id=events.task_id, time=datetime.now(UTC))
+        task.history.extend(history)
+        return task
 
 
 async def _take(delta: Delta) -> None:
@@ -298,3 +327,14 @@ def _history(asked: _Asked, message: pb.Message, events: TaskEvents) -> list[pb.
     said.CopyFrom(message)
     said.task_id, said.context_id = events.task_id, events.context_id
     return [*asked.history, said]
+
+
+def _task_of(state: TurnState, id: str = "") -> pb.Task:
+    """Returns a task that is not stored."""
+    events = TaskEvents(state.turn_id, state.session_id, state.begin_time or datetime.now(UTC), id=id)
+    if state.error is not None:
+        return events.failed(state.error)
+    task = events.working()
+    if state.status is TurnStatus.QUEUED:
+        task.status.state = pb.TASK_STATE_SUBMITTED
+    return task

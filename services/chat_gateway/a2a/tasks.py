@@ -26,7 +26,7 @@ ENDED: Final = frozenset(
     {pb.TASK_STATE_COMPLETED, pb.TASK_STATE_FAILED, pb.TASK_STATE_CANCELED, pb.TASK_STATE_REJECTED}
 )
 
-_STOPPED = frozenset({Reason.TURN_INTERRUPTED, Reason.CANCELLED})
+_STOPPED = frozenset({Reason.TURN_INTERRUPTED, Reason.TURN_CANCELLED, Reason.CANCELLED})
 _CUT = "The answer was cut at its limit of tokens."
 _FILTERED = "The provider's content filter ended the answer."
 
