@@ -1,17 +1,22 @@
 """Tokens of an identity provider on a running system, over HTTP and gRPC."""
 
 import asyncio
+import hashlib
 import json
 import subprocess
 import sys
 import threading
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
+from playwright.sync_api import Route, expect
 
+from tests.servers.browser import chromium, console_page
 from tests.servers.databases import migrated_database
 from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
 from tests.servers.system import System
@@ -51,6 +56,8 @@ def system(
 ) -> Iterator[System]:
     trusted = {"issuer": issuer.url, "audience": AUDIENCE, "project_claim": "tenant"}
     trusted |= {"user_claim": "sub", "scopes_claim": "scope"}
+    trusted |= {"client_id": "console", "authorization_url": f"{issuer.url}/authorize"}
+    trusted |= {"token_url": f"{issuer.url}/token"}
     env = {
         "PARLEY_AUTH": "required",
         "PARLEY_OPERATOR_KEY": OPERATOR_KEY,
@@ -129,3 +136,33 @@ def test_a_token_counts_on_every_service_s_grpc_port(system: System, issuer: Iss
             check=False,
         )
         assert expected in done.stdout + done.stderr
+
+
+def test_people_log_in_to_the_console_by_code_with_pkce(system: System, issuer: Issuer) -> None:
+    """The issuer's pages are answered for by the browser's driver; the token is checked by the gateway."""
+    asked: dict[str, str] = {}
+
+    def authorize(route: Route) -> None:
+        asked.update(parse_qsl(urlsplit(route.request.url).query))
+        back = f"{asked['redirect_uri']}?{urlencode({'code': 'c0de', 'state': asked['state'], 'iss': issuer.url})}"
+        route.fulfill(status=302, headers={"Location": back})
+
+    def exchange(route: Route) -> None:
+        sent = dict(parse_qsl(route.request.post_data or ""))
+        digest = urlsafe_b64encode(hashlib.sha256(sent["code_verifier"].encode()).digest()).rstrip(b"=").decode()
+        good = sent["code"] == "c0de" and sent["client_id"] == "console" and digest == asked["code_challenge"]
+        answer = {"access_token": issuer.token(sub="carla")} if good else {"error": "invalid_grant"}
+        route.fulfill(status=200 if good else 400, json=answer, headers={"Access-Control-Allow-Origin": "*"})
+
+    with chromium() as browser, console_page(browser, system.http_url, elsewhere=(issuer.url,)) as watched:
+        page = watched.page
+        page.route(f"{issuer.url}/authorize*", authorize)
+        page.route(f"{issuer.url}/token", exchange)
+        page.goto("/console#/sessions")
+        page.get_by_role("button", name="Continue with").click()
+        expect(page.get_by_text("carla")).to_be_visible()
+        expect(page.get_by_role("heading", name="Sessions", exact=True)).to_be_visible()
+        assert (asked["response_type"], asked["code_challenge_method"]) == ("code", "S256")
+        assert page.evaluate("[JSON.stringify({...localStorage, ...sessionStorage}), location.search]") == ["{}", ""]
+        page.goto("/console?code=stolen&state=made-up")
+        expect(page.get_by_role("alert")).to_contain_text("not begun in this tab")

@@ -1,12 +1,19 @@
 """The console's files: small, vendored as they are pinned, and without anything that its policy would refuse."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.conftest import NOT_RUN
+
 ROOT = Path(__file__).parents[4]
 STATIC = ROOT / "services/chat_gateway/http_edge/console/static"
+DOM = ("dom", "dom.iterable", "dom.asynciterable")
 MAX_BYTES = 200 * 1000
 MAX_LINES = 200
 OWN = [path for path in STATIC.iterdir() if path.is_file()]
@@ -41,3 +48,16 @@ def test_nothing_is_asked_of_others_kept_or_made_into_markup() -> None:
         if path.suffix == ".js":
             names |= set(re.findall(r"(?:from |import\()'\./([^']+)'", path.read_text()))
     assert {name for name in names if not (STATIC / name).is_file()} == set()
+
+
+def test_types_are_right(tmp_path: Path) -> None:
+    found = shutil.which("tsc") or str(ROOT / "tests/clients/node_modules/.bin/tsc")
+    if not Path(found).exists() or shutil.which("node") is None:
+        pytest.skip(f"{NOT_RUN}there is no TypeScript compiler (`make test-clients` installs one)")
+    options = {"checkJs": True, "allowJs": True, "noEmit": True, "strict": True, "noImplicitAny": False, "types": []}
+    options |= {"target": "es2022", "module": "es2022", "moduleResolution": "bundler", "lib": ["es2023", *DOM]}
+    project = tmp_path / "tsconfig.json"
+    project.write_text(json.dumps({"compilerOptions": options, "files": [str(STATIC / "app.js")]}))
+    done = subprocess.run([found, "-p", project], capture_output=True, text=True, timeout=120)
+    wrong = [line for line in done.stdout.splitlines() if "/static/" in line and "/vendor/" not in line]
+    assert wrong == []

@@ -54,6 +54,7 @@ export async function send(method, path, options = {}) {
   }
   const text = query.toString();
   const body = options.body === undefined ? undefined : JSON.stringify(options.body);
+  /** @type {Record<string, string>} */
   const type = body === undefined ? {} : { 'Content-Type': 'application/json' };
   let response;
   try {

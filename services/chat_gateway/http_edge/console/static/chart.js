@@ -21,7 +21,7 @@ export function Chart({ title, times, lines, unit = '' }) {
       if (gone) return;
       const axis = { stroke: color('--dim'), grid: { stroke: color('--line'), width: 1 }, ticks: { show: false }, font: '11px system-ui' };
       const series = lines.map(({ label, tint }) => ({ label, stroke: color(tint), width: 2, points: { show: false }, fill: lines.length === 1 ? `${color(tint)}22` : undefined }));
-      plot.current = new Plot({ ...size(), legend: { show: false }, cursor: { show: false }, series: [{}, ...series],
+      plot.current = new /** @type {any} */ (Plot)({ ...size(), legend: { show: false }, cursor: { show: false }, series: [{}, ...series],
         axes: [axis, { ...axis, size: 52, values: (_, ticks) => ticks.map(show) }], scales: { y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.1] } } }, data, element);
     });
     const watch = new ResizeObserver(() => plot.current?.setSize(size()));

@@ -77,8 +77,9 @@ export function ago(text) {
   if (Number.isNaN(at)) return '–';
   const seconds = Math.round((Date.now() - at) / 1000);
   const size = Math.abs(seconds);
+  /** @type {[Intl.RelativeTimeFormatUnit, number][]} */
   const units = [['day', 86400], ['hour', 3600], ['minute', 60], ['second', 1]];
-  const [unit, length] = /** @type {[Intl.RelativeTimeFormatUnit, number]} */ (units.find(([, n]) => size >= n) ?? units[3]);
+  const [unit, length] = units.find(([, n]) => size >= n) ?? units[3];
   return new Intl.RelativeTimeFormat('en', { numeric: 'auto' }).format(-Math.trunc(seconds / length), unit);
 }
 
