@@ -131,7 +131,7 @@ class BackgroundTurns:
                 config = await self._configs.at_revision(config, begun.pinned_revision)
             begin_time = datetime.now(UTC)
             written = resumption_of(request, config, digest, begin_time)
-            first = TurnBegun(config.id, config.revision, begun.created, begin_time, written)
+            first = TurnBegun(config.id, config.revision, begun.created, begin_time, written, request.notes)
             lease = replace(lease, journaled=True)
             await self._sessions.append(lease, 1, [first])
             await self._claims.hand_over(lease, queued=True)

@@ -272,7 +272,7 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
         reading = method == "get" or path == "/v1/users:export"
         stored = SESSIONS_READ if reading else "sessions:admin"
         asks = ("post", "/v1/chat/completions"), ("post", "/v1/responses")
-        of_chats = path.endswith(("/events", ":preview", ":cancel")) or (method, path) in asks
+        of_chats = path.endswith(("/events", ":preview", ":cancel", "/cancel")) or (method, path) in asks
         expected = {
             "chat": "chat" if of_chats else stored,
             "responses": "chat" if of_chats else stored,

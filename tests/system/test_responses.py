@@ -8,6 +8,7 @@ import openai
 import pydantic
 import pytest
 from openai.types.conversations import Conversation, ConversationItem, ConversationItemList
+from openai.types.responses import ResponseStreamEvent
 
 from tests.openai_types import events_of, response_of, strictly
 from tests.servers.mock_model import Behaviour
@@ -216,3 +217,32 @@ def test_a_stream_is_read_again_with_the_same_numbers(parley_system: System, cli
     assert (end.type, end.sequence_number, end.response) == ("response.completed", 4, plain)
     again = list(client.responses.retrieve(plain.id, stream=True))
     assert "".join(event.delta for event in again if event.type == "response.output_text.delta") == plain.output_text
+
+
+def test_a_background_response(parley_system: System, client: openai.OpenAI, agent: str) -> None:
+    parley_system.model.script(Behaviour(text="one two three", hold_after_chunks=3))
+    made = client.responses.create(model=agent, input="Hi", background=True, instructions="x")
+    assert (made.status, made.background, made.instructions) == ("queued", True, "x")
+    parley_system.model.wait_for_requests(1)
+    running = client.responses.retrieve(made.id)
+    assert (running.status, running.instructions) == ("in_progress", "x")
+    parley_system.model.release()
+    events = list(client.responses.retrieve(made.id, stream=True))
+    for event in events:
+        strictly(pydantic.TypeAdapter(ResponseStreamEvent), event.model_dump(mode="json", exclude_unset=True))
+    kinds = [event.type for event in events]
+    assert kinds[:3] == ["response.created", "response.queued", "response.in_progress"]
+    assert (kinds[-1], events[-1].response.output_text) == ("response.completed", "one two three")
+    assert client.responses.retrieve(made.id) == events[-1].response
+    assert list(client.responses.retrieve(made.id, stream=True, starting_after=4)) == events[5:]
+
+
+def test_a_background_stream_and_its_cancellation(parley_system: System, client: openai.OpenAI, agent: str) -> None:
+    parley_system.model.script(Behaviour(text="one two three", hold_after_chunks=3))
+    stream = client.responses.create(model=agent, input="Hi", background=True, stream=True)
+    created = next(iter(stream))
+    parley_system.model.wait_for_requests(1)
+    cancelled = client.responses.cancel(created.response.id)
+    assert cancelled.status == "cancelled"
+    assert [event.type for event in stream][-1] == "response.failed"
+    assert client.responses.retrieve(created.response.id).status == "cancelled"

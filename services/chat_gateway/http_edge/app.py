@@ -186,7 +186,7 @@ def build_app(
     note_query_parameters(admin)
     turn_routes: dict[str, TurnRoute] = {
         CHAT_PATH: ChatCompletions(turns, bounds, background).serve,
-        RESPONSES_PATH: Responses(turns, bounds).serve,
+        RESPONSES_PATH: Responses(turns, bounds, background, journals).serve,
     }
     if embeddings is not None:
         turn_routes[EMBEDDINGS_PATH] = EmbeddingsHandler(embeddings, bounds).serve

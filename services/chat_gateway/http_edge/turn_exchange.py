@@ -1,7 +1,7 @@
 """One request over HTTP that asks for a model, whatever the protocol: what is read, its answer, its errors."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -224,6 +224,20 @@ class TurnExchange(Exchange):
     async def respond(self, outcome: TurnOutcome, body: bytes) -> None:
         """Answers with `body`, which says what came of the turn."""
         await self.answer(body, answer_headers(outcome))
+
+    async def relay(self, headers: Headers, events: AsyncIterator[bytes]) -> None:
+        """Sends the events of a turn that another task, or another gateway, runs."""
+        settings = self._settings
+        self._stream = stream = EventStream(
+            self._context, settings.keep_alive_interval, settings.write_timeout, self._leave
+        )
+        stream.open(headers, b"")
+        async for data in events:
+            if data:
+                await stream.write(data)
+        self._unwatch()
+        await stream.end(b"")
+        self.status = 200
 
     async def stream(self, request: TurnRequest, events: TurnEvents) -> None:
         """Runs a turn and sends its answer as it grows; the end only once the turn is stored."""

@@ -36,6 +36,7 @@ ROUTES = {
     *((method, "/v1/conversations/{conversation_id}/items/{item_id}") for method in ("get", "delete")),
     ("get", "/v1/responses/{response_id}"),
     ("delete", "/v1/responses/{response_id}"),
+    ("post", "/v1/responses/{response_id}/cancel"),
     ("get", "/v1/responses/{response_id}/input_items"),
     ("get", "/v1/tool_servers"),
     ("post", "/v1/tool_servers"),

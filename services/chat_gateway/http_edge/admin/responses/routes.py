@@ -2,25 +2,27 @@
 
 from typing import Annotated, Any, Literal
 
-from litestar import Request, Response, Router, delete, get
+from litestar import Request, Response, Router, delete, get, post
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
-from access.caller import SESSIONS_ADMIN, SESSIONS_READ
+from access.caller import CHAT, SESSIONS_ADMIN, SESSIONS_READ
 from chat_gateway.convert.messages import turn_from_proto
 from chat_gateway.http_edge.admin.completions.schema import outcome_of
-from chat_gateway.http_edge.admin.responses.events import response_events
 from chat_gateway.http_edge.admin.responses.pages import INCLUDE, includes_of, page_of
 from chat_gateway.http_edge.admin.routing import Injected, Project, UserId
 from chat_gateway.http_edge.dependencies import Dependencies
-from chat_gateway.http_edge.openai.responses.answer import whole_response
+from chat_gateway.http_edge.openai.responses.answer import state_response, whole_response
 from chat_gateway.http_edge.openai.responses.answer_schema import ItemList, ResponseDeleted
 from chat_gateway.http_edge.openai.responses.answer_schema import Response as ResponseJson
-from chat_gateway.http_edge.openai.responses.echo import echo_of
+from chat_gateway.http_edge.openai.responses.echo import RequestEcho, echo_of
 from chat_gateway.http_edge.openai.responses.ids import TurnRef, parse_response_id
+from chat_gateway.http_edge.openai.responses.journal_events import echo_of_running, response_events
 from chat_gateway.http_edge.openai.responses.stored_items import input_items
 from chat_gateway.http_edge.wire.auth import acting_user
+from chat_gateway.model.background import TurnState
 from chat_gateway.model.errors import FieldsUnsupported, ResponseNotFound
+from chat_gateway.model.turn import TurnOutcome
 from contract.reasons import Reason
 from parley.session.v1 import session_service_pb2 as pb
 from servicekit.errors import InvalidArgument, ServiceError, Violation
@@ -56,12 +58,24 @@ async def get_response(
     if stream:
         includes_of(request, include)
         after = -1 if starting_after is None else starting_after
-        events = await response_events(deps, project, turn_of(response_id), acting_user(user), after)
+        user_id, turn = acting_user(user), turn_of(response_id)
+
+        async def read() -> tuple[TurnOutcome, str]:
+            found = await read_response(deps, project, response_id, user)
+            return outcome_of(found.turn, found.session), found.session.agent_id
+
+        events = await response_events(deps.journals, project, turn, user_id, read, after)
         streamed: Any = Stream(events, media_type="text/event-stream", headers=_HEADERS)
         return streamed  # type: ignore[no-any-return]
     if starting_after is not None:
         raise InvalidArgument([Violation("starting_after", "needs stream")])
-    found = await read_response(deps, project, response_id, user)
+    try:
+        found = await read_response(deps, project, response_id, user)
+    except ResponseNotFound as gone:
+        state = await _state(deps, project, response_id, user)
+        if state is None:
+            raise gone from None
+        return Response(await _response_of(deps, project, state, user))
     outcome = outcome_of(found.turn, found.session)
     echo = echo_of(outcome.notes, found.session.agent_id)
     echo.include = sorted({*echo.include, *includes_of(request, include)})
@@ -103,9 +117,25 @@ async def delete_response(
     return ResponseDeleted(id=response_id)
 
 
+@post("/v1/responses/{response_id:str}/cancel", status_code=200, scope=CHAT)
+async def cancel_response(
+    response_id: FromPath[str], deps: Injected, project: Project, user: UserId = None
+) -> ResponseJson:
+    """Cancels a response that is queued or under way, and answers once it has ended, whatever ended it."""
+    user_id, turn = acting_user(user), turn_of(response_id)
+    if deps.background is None:
+        raise ResponseNotFound(response_id)
+    timeout = deps.settings.purge_timeout
+    try:
+        ended = await deps.background.cancel(project, turn.session_id, user_id, turn.turn_id, timeout)
+    except ServiceError as error:
+        raise ResponseNotFound(response_id) if error.reason in _GONE else error from None
+    return await _response_of(deps, project, ended, user)
+
+
 def responses_router() -> Router:
     """Returns the routes of this module."""
-    return Router("/", route_handlers=[get_response, list_response_input_items, delete_response])
+    return Router("/", route_handlers=[get_response, list_response_input_items, cancel_response, delete_response])
 
 
 def turn_of(response_id: str) -> TurnRef:
@@ -124,3 +154,24 @@ async def read_response(deps: Dependencies, project: str, response_id: str, user
         return await deps.session_svc.call(deps.stubs.sessions.GetTurn, request)
     except ServiceError as error:
         raise ResponseNotFound(response_id) if error.reason in _GONE else error from None
+
+
+async def _state(deps: Dependencies, project: str, response_id: str, user: str | None) -> TurnState | None:
+    """Returns how far a response is that is not stored."""
+    if deps.background is None:
+        return None
+    turn = turn_of(response_id)
+    try:
+        return await deps.background.state(project, turn.session_id, acting_user(user), turn.turn_id)
+    except ServiceError as error:
+        if error.reason in _GONE:
+            return None
+        raise
+
+
+async def _response_of(deps: Dependencies, project: str, state: TurnState, user: str | None) -> ResponseJson:
+    if state.outcome is not None and state.outcome.notes:
+        return state_response(state, echo_of(state.outcome.notes, state.agent_id))
+    turn = TurnRef(state.turn_id, state.session_id)
+    echo = await echo_of_running(deps.journals, project, turn, acting_user(user))
+    return state_response(state, echo or RequestEcho(model=state.agent_id))

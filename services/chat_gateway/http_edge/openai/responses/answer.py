@@ -21,6 +21,7 @@ from chat_gateway.http_edge.openai.responses.ids import TurnRef
 from chat_gateway.http_edge.openai.responses.options import ENCRYPTED_REASONING
 from chat_gateway.http_edge.openai.responses.output_items import output_items
 from chat_gateway.http_edge.wire.errors import error_body
+from chat_gateway.model.background import TurnState, TurnStatus
 from chat_gateway.model.turn import FinishReason, TurnOutcome
 from chat_gateway.model.usage import Usage
 from contract.reasons import Reason
@@ -32,6 +33,14 @@ IN_PROGRESS: Final = "in_progress"
 FAILED: Final = "failed"
 CUT: Final = {FinishReason.LENGTH: "max_output_tokens", FinishReason.CONTENT_FILTER: "content_filter"}
 """Why an answer is incomplete, by how it ended."""
+_STATUSES: Final = {
+    TurnStatus.QUEUED: "queued",
+    TurnStatus.RUNNING: IN_PROGRESS,
+    TurnStatus.FINISHED: COMPLETED,
+    TurnStatus.REQUIRES_APPROVAL: COMPLETED,
+    TurnStatus.FAILED: FAILED,
+    TurnStatus.CANCELLED: "cancelled",
+}
 _SERVICE_TIERS: Final = frozenset({"auto", "default", "flex", "scale", "priority", "fast", "ultrafast"})
 _RATE_LIMITED: Final = frozenset({Reason.RATE_LIMITED, Reason.PROVIDER_RATE_LIMITED, Reason.TURN_QUEUE_FULL})
 
@@ -44,11 +53,10 @@ def encode_response(response: Response) -> bytes:
 class ResponseMaker:
     """Makes the response of one turn, as it stands now and then."""
 
-    def __init__(self, turn: TurnRef, echo: RequestEcho, begin_time: datetime, *, background: bool = False) -> None:
+    def __init__(self, turn: TurnRef, echo: RequestEcho, begin_time: datetime) -> None:
         self._turn = turn
         self._echo = echo
         self._created = int(begin_time.timestamp())
-        self._background = background
 
     def running(self, status: str = IN_PROGRESS) -> Response:
         """Returns the response of a turn that runs."""
@@ -91,7 +99,7 @@ class ResponseMaker:
             created_at=self._created,
             completed_at=completed_at,
             status=status,
-            background=self._background,
+            background=echo.background,
             error=error,
             incomplete_details=incomplete_details,
             instructions=echo.instructions,
@@ -120,6 +128,17 @@ class ResponseMaker:
             user=echo.user,
             metadata=echo.metadata,
         )
+
+
+def state_response(state: TurnState, echo: RequestEcho) -> Response:
+    """Returns the response of a turn, as far as it is."""
+    if state.outcome is not None:
+        return whole_response(state.outcome, echo)
+    begin_time = state.begin_time or datetime.fromtimestamp(0, UTC)
+    make = ResponseMaker(TurnRef(state.turn_id, state.session_id), echo, begin_time)
+    if state.error is not None and state.status is not TurnStatus.CANCELLED:
+        return make.failed(state.error)
+    return make.running(_STATUSES[state.status])
 
 
 def whole_response(outcome: TurnOutcome, echo: RequestEcho) -> Response:

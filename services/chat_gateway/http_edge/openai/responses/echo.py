@@ -37,6 +37,7 @@ class RequestEcho(msgspec.Struct, omit_defaults=True):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     service_tier: str | None = None
+    background: bool = False
 
     def encoded(self) -> bytes:
         """Returns what is kept with the turn. Of what is too large, schemas are left out, and instructions are cut."""

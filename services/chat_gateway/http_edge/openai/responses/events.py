@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chat_gateway.http_edge.openai.responses.answer import CUT, ResponseMaker, items_of, whole_response
+from chat_gateway.http_edge.openai.responses.answer import CUT, IN_PROGRESS, ResponseMaker, items_of, whole_response
 from chat_gateway.http_edge.openai.responses.answer_schema import Item
 from chat_gateway.http_edge.openai.responses.echo import RequestEcho
 from chat_gateway.http_edge.openai.responses.ids import TurnRef
@@ -24,7 +24,7 @@ from chat_gateway.http_edge.openai.responses.output_items import (
 )
 from chat_gateway.http_edge.wire.sse import event
 from chat_gateway.model.answers import STEP_BREAK
-from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity
+from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity, TurnResumed
 from chat_gateway.model.turn import Delta, ToolCallDelta, TurnOutcome, TurnStarted
 from servicekit.errors import ServiceError
 
@@ -37,10 +37,13 @@ _encode = msgspec.json.Encoder().encode
 class ResponseEvents:
     """Writes one response as events. Each has the next number, from 0."""
 
-    def __init__(self, echo: RequestEcho, *, background: bool = False, first: int = 0, after: int = -1) -> None:
+    def __init__(self, echo: RequestEcho, *, first: int = 0, after: int = -1) -> None:
         """`first` is the number of the first event; events up to `after` are counted, and left out."""
         self._echo = echo
-        self._background = background
+        self._queued = echo.background
+        """Whether the turn waits to be run."""
+        self._torn = False
+        """Whether another gateway went on with the turn in the midst of a step: its answer is not all that was said."""
         self._keeps = ENCRYPTED_REASONING in echo.include
         self._logprobs = LOGPROBS in echo.include
         self._number = first
@@ -72,14 +75,23 @@ class ResponseEvents:
         """Returns what comes before the first piece of the answer."""
         self._turn = TurnRef(started.turn_id, started.session_id)
         self._ids = StepItems(self._turn, 1)
-        self._make = ResponseMaker(self._turn, self._echo, started.begin_time, background=self._background)
-        response = self._make.running()
+        self._make = ResponseMaker(self._turn, self._echo, started.begin_time)
+        response = self._make.running("queued" if self._queued else IN_PROGRESS)
         self._emit("response.created", response=response)
-        self._emit("response.in_progress", response=response)
+        if self._queued:
+            self._emit("response.queued", response=response)
+        else:
+            self._emit("response.in_progress", response=response)
         return self._flushed()
+
+    def _run(self) -> None:
+        if self._queued and self._make is not None:
+            self._queued = False
+            self._emit("response.in_progress", response=self._make.running())
 
     def delta(self, delta: Delta) -> bytes:
         """Returns the events of one more piece of the answer."""
+        self._run()
         if delta.activity is not None:
             self._activity(delta.activity)
             return self._flushed()
@@ -100,6 +112,7 @@ class ResponseEvents:
     def finish(self, outcome: TurnOutcome) -> bytes:
         """Returns the end of a stored turn, whose response is whole."""
         assert self._make is not None, "it has started"
+        self._run()
         cut = outcome.finish_reason in CUT
         if self._message is not None:
             self._message.annotate(self._emit, annotations_of(outcome.details.annotations))
@@ -118,12 +131,13 @@ class ResponseEvents:
         for item in self._items:
             if kept.get(item["id"]):
                 item["encrypted_content"] = kept[item["id"]]
-        response = self._make.ended(outcome, self._items)
+        response = self._make.ended(outcome, whole if self._torn and whole else self._items)
         self._emit(_ENDS[response.status], response=response)
         return self._flushed() + DONE
 
     def whole(self, outcome: TurnOutcome) -> bytes:
         """Returns the end of a stored turn alone: its response has all that the turn did."""
+        self._run()
         response = whole_response(outcome, self._echo)
         self._emit(_ENDS[response.status], response=response)
         return self._flushed() + DONE
@@ -169,6 +183,11 @@ class ResponseEvents:
                 end = "response.mcp_call.completed" if item["error"] is None else "response.mcp_call.failed"
                 self._emit(end, item_id=item["id"], output_index=index)
                 self._done(index, item)
+            case TurnResumed():
+                # What the model said of the step before does not count: it is asked again.
+                self._torn = self._torn or any((self._message, self._reasoning, self._calls))
+                self._end_step(INCOMPLETE)
+                self._broken = set()
             case StepFinished():
                 self._end_step(None)
                 self._steps = activity.step

@@ -3,18 +3,24 @@
 import asyncio
 
 from access.caller import Caller
+from chat_gateway.background import BackgroundTurns
+from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.dependencies import HttpSettings
-from chat_gateway.http_edge.openai.responses.answer import encode_response, whole_response
+from chat_gateway.http_edge.openai.responses.answer import encode_response, state_response, whole_response
+from chat_gateway.http_edge.openai.responses.echo import echo_of
 from chat_gateway.http_edge.openai.responses.events import ResponseEvents
-from chat_gateway.http_edge.openai.responses.request import FieldNames, read_response_request
+from chat_gateway.http_edge.openai.responses.ids import TurnRef
+from chat_gateway.http_edge.openai.responses.journal_events import response_events
+from chat_gateway.http_edge.openai.responses.request import AskedResponse, FieldNames, read_response_request
 from chat_gateway.http_edge.turn_exchange import TurnExchange
 from chat_gateway.http_edge.wire.bodies import is_large
 from chat_gateway.http_edge.wire.context import RequestContext
-from chat_gateway.http_edge.wire.turn_headers import read_turn_headers
-from chat_gateway.model.errors import ResponseNotFound
+from chat_gateway.http_edge.wire.turn_headers import read_turn_headers, state_headers
+from chat_gateway.model.errors import FieldsUnsupported, ResponseNotFound
+from chat_gateway.model.turn import TurnOutcome
 from contract.reasons import Reason
-from servicekit.errors import ServiceError
+from servicekit.errors import ServiceError, Violation
 
 _GONE = (Reason.SESSION_NOT_FOUND, Reason.TURN_NOT_FOUND)
 
@@ -22,7 +28,15 @@ _GONE = (Reason.SESSION_NOT_FOUND, Reason.TURN_NOT_FOUND)
 class Responses:
     """Makes responses. Every request is served in its own task, which a client that leaves cancels."""
 
-    def __init__(self, turns: FinishingTurns, settings: HttpSettings) -> None:
+    def __init__(
+        self,
+        turns: FinishingTurns,
+        settings: HttpSettings,
+        background: BackgroundTurns | None = None,
+        journals: JournalClient | None = None,
+    ) -> None:
+        self._background = background
+        self._journals = journals
         self._turns = turns
         self._settings = settings
 
@@ -38,7 +52,9 @@ class Responses:
             else:
                 asked = read_response_request(body, headers, caller, bounds, names)
             try:
-                if asked.streamed:
+                if asked.turn.background:
+                    await self._submit(exchange, asked)
+                elif asked.streamed:
                     await exchange.stream(asked.turn, ResponseEvents(asked.echo))
                 else:
                     outcome = await exchange.run(asked.turn)
@@ -47,3 +63,24 @@ class Responses:
                 previous = asked.echo.previous_response_id
                 raise ResponseNotFound(previous) if previous and error.reason in _GONE else error from None
         return exchange.status
+
+    async def _submit(self, exchange: TurnExchange, asked: AskedResponse) -> None:
+        """Queues a turn, and answers with how far it is, or with its events until it has ended."""
+        background, journals = self._background, self._journals
+        if background is None or journals is None:
+            raise FieldsUnsupported([Violation("background", "is not supported by this gateway")])
+        state = await exchange.watched(background.submit(asked.turn))
+        if not asked.streamed:
+            echo = asked.echo if state.outcome is None else echo_of(state.outcome.notes, state.agent_id)
+            await exchange.answer(encode_response(state_response(state, echo)), state_headers(state))
+            return
+        turn, user_id, project = TurnRef(state.turn_id, state.session_id), asked.turn.user_id, asked.turn.project
+
+        async def read() -> tuple[TurnOutcome, str]:
+            ended = await background.state(project, turn.session_id, user_id, turn.turn_id)
+            if ended.outcome is None:
+                raise ended.error or ResponseNotFound(turn.response_id)
+            return ended.outcome, ended.agent_id
+
+        events = await response_events(journals, project, turn, user_id, read)
+        await exchange.relay(state_headers(state), events)

@@ -95,6 +95,7 @@ class Options:
             prompt_cache_key=asked.prompt_cache_key,
             prompt_cache_retention=asked.prompt_cache_retention,
             service_tier=asked.service_tier,
+            background=asked.background is True,
         )
 
     def _include(self) -> frozenset[str]:

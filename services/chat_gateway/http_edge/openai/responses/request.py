@@ -172,8 +172,11 @@ class _Reader:
             busy=self._busy(),
             history=self._history(messages, session_id),
             request_id=headers.request_id,
-            resumable=asked.resumable is True,
-            on_disconnect=model.OnDisconnect.FINISH if asked.resumable else model.OnDisconnect.CANCEL,
+            resumable=asked.resumable is True or asked.background is True,
+            background=asked.background is True,
+            on_disconnect=(
+                model.OnDisconnect.FINISH if asked.resumable or asked.background else model.OnDisconnect.CANCEL
+            ),
             sampling=options.sampling,
             tools=options.tools,
             tool_choice=options.tool_choice,
@@ -197,8 +200,8 @@ class _Reader:
         for field, instead in shapes.UNSUPPORTED.items():
             if getattr(asked, field) is not None:
                 found.refuse(field, f"is not supported{instead}")
-        if asked.background:
-            found.refuse("background", "is not supported: stream the response, or wait for it")
+        if asked.background and asked.store is False:
+            found.add("background", "needs store: the response is read later")
         if asked.stream_options is not None:
             options = shaped(shapes.StreamOptions, asked.stream_options, "stream_options", found)
             if not asked.stream:
