@@ -87,7 +87,7 @@ def test_selectors_take_the_pods_they_mean(overlay: str) -> None:
     ]
     for found, selector in taking:
         taken = [one.name for one in workloads(overlay) if selects(selector, one.labels)]
-        assert taken == [found["metadata"]["name"].removesuffix("-grpc")], title(found)
+        assert taken == [re.sub("-(grpc|http)$", "", found["metadata"]["name"])], title(found)
     for one in workloads(overlay):
         for spread in one.spec.get("topologySpreadConstraints", []):
             assert selects(spread["labelSelector"], one.labels), one.name
@@ -315,6 +315,15 @@ def test_a_repeated_apply_finds_no_difference(overlay: str) -> None:
 
 def seconds(duration: str) -> int:
     return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
+
+
+@pytest.mark.parametrize("overlay", ["small", "production"])
+def test_gateways_find_each_other_one_by_one(overlay: str) -> None:
+    url = environment(overlay, workload(overlay, "chat-gateway").containers[0])["PARLEY_GATEWAY_REPLICAS"]
+    host, _, port = url.removeprefix("http://").partition(":")
+    service = named(overlay, "Service", host)
+    assert service["spec"]["clusterIP"] == "None"
+    assert [str(one["port"]) for one in service["spec"]["ports"]] == [port]
 
 
 def test_replicas_are_found_one_by_one_by_clients_that_go_round_them() -> None:

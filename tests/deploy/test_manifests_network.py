@@ -18,6 +18,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
 STORES = {"database_url": ("postgres", 5432), "redis_url": ("redis", 6379)}
 TOOLS = {"namespaceSelector": {"matchLabels": {"parley.dev/tools": "true"}}}
 AMONG_THEMSELVES = {
+    ("chat-gateway", "chat-gateway", 8080),
     ("redis", "redis", 6379),
     ("redis", "redis", 16379),
     *(("postgres", "postgres", port) for port in (5432, 8000)),
