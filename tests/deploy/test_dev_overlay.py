@@ -1,6 +1,7 @@
 """The dev overlay, run for real by podman, as it stands: it chats, and needs nothing."""
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,17 @@ print(json.dumps([{"text": text, "asked": asked} for text, asked in said]))
 """
 
 
+# What the official images give to their user. A volume takes it over from there, where a kubelet has fsGroup.
+DATA = {"postgres:18": "/var/lib/postgresql", "redis:8": "/data"}
+
+
+def writable(image: str, folder: str) -> bool:
+    """Whether the image's own user, without root's rights, may write where its data are."""
+    options = ("--rm", "--network=none", "--user=999:999", "--entrypoint=sh")
+    command = [build_script().docker_client(), "run", *options, image, "-c", f"test -w {folder}"]
+    return subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 0
+
+
 def renamed(found: Object, tag: str) -> Object:
     """The same object under names that are this test's, and without ports, which old podmans take on the host as well.
 
@@ -51,6 +63,9 @@ def renamed(found: Object, tag: str) -> Object:
 
 @pytest.fixture
 def podman(stores: None, images: dict[str, str], tmp_path: Path) -> Iterator[tuple[Podman, str]]:
+    for image, folder in DATA.items():
+        if not writable(image, folder):
+            not_run(f"the image {image} here is not the official one: its user 999 may not write to {folder}")
     running = Podman(tmp_path)
     if why := running.missing():
         not_run(why)
