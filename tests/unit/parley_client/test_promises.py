@@ -44,6 +44,7 @@ def test_request_ids_are_filled_in_where_they_make_a_repeat_safe() -> None:
     assert filled == {
         "/parley.chat.v1.ChatService/Complete": ("input", "request_id"),
         "/parley.chat.v1.ChatService/StreamComplete": ("input", "request_id"),
+        "/parley.chat.v1.ChatService/SubmitTurn": ("input", "request_id"),
         "/parley.config.v1.AgentConfigService/CreateAgentConfig": ("request_id",),
         "/parley.config.v1.ToolServerService/CreateToolServer": ("request_id",),
     }
