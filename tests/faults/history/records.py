@@ -33,7 +33,7 @@ DEFINITE = frozenset(
 GONE = frozenset({"agent_not_found", "agent_deleted", "session_agent_mismatch"})
 """As definite, where the agent is deleted and made again while turns are run on it."""
 
-UNDECIDED = frozenset({"peer_unavailable", "deadline_exceeded", "draining"})
+UNDECIDED = frozenset({"peer_unavailable", "deadline_exceeded", "draining", "turn_handed_over"})
 """Reasons that may follow a commit whose reply was lost. Any reason in neither set is an anomaly by itself."""
 
 
