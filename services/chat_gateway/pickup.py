@@ -63,15 +63,13 @@ class Pickups:
     async def follow(self) -> None:
         """Looks for turns until cancelled; takes none while this gateway stops, or has no room."""
         pause = 0.0
-        while not self._scheduler.draining:
+        while True:
             self._woken.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
-            if self._scheduler.draining:
-                return
             pause = self._times.interval * random.uniform(0.5, 1.5)
-            if len(self._running) >= self._times.most or not self._scheduler.has_room:
+            if len(self._running) >= self._times.most or not self._scheduler.has_room:  # none while this stops
                 continue
             try:
                 claimed = await self._claims.claim()
