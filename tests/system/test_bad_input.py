@@ -303,7 +303,7 @@ ELSEWHERE = {
     "PROJECT_ALREADY_EXISTS": "tests/service/config_svc/test_errors.py::test_each_reason",
     "EGRESS_DENIED": "tests/unit/chat_gateway/tools/test_mcp.py::"
     "test_what_the_operator_does_not_allow_is_denied_by_name",
-    "TOOL_SERVER_UNAVAILABLE": "tests/unit/chat_gateway/test_tool_loop.py::"
+    "TOOL_SERVER_UNAVAILABLE": "tests/unit/chat_gateway/test_tool_loop_ends.py::"
     "test_a_required_server_that_is_unavailable_fails_the_turn",
     "TOOL_CALLS_REPEATED": "tests/unit/chat_gateway/test_tool_loop.py::"
     "test_the_same_call_three_times_running_ends_the_turn",
