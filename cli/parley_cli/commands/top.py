@@ -13,6 +13,9 @@ from parley_cli.terminal import console, is_terminal
 from parley_cli.top.replicas import Replicas
 from parley_cli.top.screen import render
 
+HOUR_SECONDS = 10.0
+"""Between readings of the last hour: gateways take a sample as often."""
+
 Urls = Annotated[
     list[str] | None,
     typer.Argument(
@@ -38,12 +41,15 @@ def top(urls: Urls = None, interval: Interval = 1.0, once: Once = False) -> None
         time.sleep(interval)
         if once or not is_terminal(sys.stdout):
             replicas.look()
-            console().print(render(replicas.all))
+            console().print(render(replicas.all, replicas.hour()))
             return
-        with Live(render(replicas.all), console=console(), screen=True, auto_refresh=False) as live:
+        hour, read_at = replicas.hour(), time.monotonic()
+        with Live(render(replicas.all, hour), console=console(), screen=True, auto_refresh=False) as live:
             while True:
                 replicas.look()
-                live.update(render(replicas.all), refresh=True)
+                if time.monotonic() - read_at >= HOUR_SECONDS:
+                    hour, read_at = replicas.hour(), time.monotonic()
+                live.update(render(replicas.all, hour), refresh=True)
                 time.sleep(interval)
     except KeyboardInterrupt:
         pass

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parley_cli.terminal import in_a_line
+from parley_cli.top.hour import line
 from parley_cli.top.reading import Activity
 from parley_cli.top.replicas import Replica
 
@@ -29,14 +30,17 @@ _ORDER = {"gateway": 0, "session_svc": 1, "config_svc": 2}
 _LATE_LOOP = 0.05
 
 
-def render(replicas: Sequence[Replica]) -> RenderableType:
-    """Returns the whole screen: the sums, and one line a replica."""
+def render(replicas: Sequence[Replica], hour: Sequence[float] = ()) -> RenderableType:
+    """Returns the whole screen: the sums, the last hour in turns a second, and one line a replica."""
     table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
     for number, heading in enumerate(COLUMNS):
         table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=True)
     for replica in sorted(replicas, key=_place):
         table.add_row(*_line(replica))
-    return Group(_sums(replicas), Text(), table)
+    past = (
+        Text.assemble(("last hour ", "dim"), line(hour), ("  most ", "dim"), f"{max(hour):.1f}/s") if hour else Text()
+    )
+    return Group(_sums(replicas), past, Text(), table)
 
 
 def _place(replica: Replica) -> tuple[int, str]:
