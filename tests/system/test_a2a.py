@@ -370,3 +370,16 @@ def test_json_rpc_and_rest_refuse_in_their_own_words(parley_system: System) -> N
         assert client.get(f"/a2a/{agent}/tasks?pageSize=2&A2A-Version=1.0").json()["nextPageToken"] == ""
         for path, status in (("/tasks?page_size=2", 400), ("/nothing", 404), ("/message:send", 405)):
             assert client.get(f"/a2a/{agent}{path}", headers=version).status_code == status
+
+
+async def test_images_are_parts_of_the_turn(parley_system: System, binding: str) -> None:
+    agent = made(parley_system)
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(96 * 1024)
+    parts = [pb.Part(text="what is it?"), pb.Part(raw=picture, media_type="image/png"), data(size=3)]
+    async with client_of(parley_system, agent, binding) as client:
+        task = await task_of(client, message(parts=parts))
+    assert task.status.state == pb.TASK_STATE_COMPLETED
+    asked = parley_system.model.prompts[0][-1]["content"]
+    assert [part["type"] for part in asked] == ["text", "image_url", "text"]
+    assert asked[1]["image_url"]["url"].startswith("data:image/png;base64,")
+    assert asked[2]["text"] == '{"size":3}'

@@ -34,6 +34,8 @@ from servicekit.values import value
 Emit = Callable[[pb.StreamResponse], Awaitable[None]]
 """Takes the next event of a stream, and may wait: that is the back-pressure of a slow reader."""
 
+_ON_LOOP_BYTES: Final = 64 * 1024
+
 CANCEL_SECONDS: Final = 30.0
 """How long the end of a task that is cancelled is waited for."""
 
@@ -229,7 +231,11 @@ class A2AOperations:
         if not message.task_id:
             if not call.agent_id:
                 raise InvalidArgument([Violation("tenant", "is required: the id of the agent")])
-            return _Asked(new_turn(call, call.agent_id, request), "", ())
+            if request.ByteSize() <= _ON_LOOP_BYTES:
+                turn = new_turn(call, call.agent_id, request)
+            else:  # contents are turned into base64, and digested
+                turn = await asyncio.to_thread(new_turn, call, call.agent_id, request)
+            return _Asked(turn, "", ())
         turn_id, session_id = _ids(message.task_id)
         if message.context_id not in ("", session_id):
             raise InvalidArgument([Violation("message.context_id", "must be that of the task, or empty")])
