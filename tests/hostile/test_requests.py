@@ -135,6 +135,9 @@ async def test_unknown_query_parameters_are_refused_by_name(edge: Edge) -> None:
     answer = await edge.client.delete("/v1/api_keys/k1?project=p1&x=1")
     assert answer.status_code == 400
     assert [violation["field"] for violation in answer.json()["error"]["violations"]] == ["project", "x"]
+    twice = await edge.client.get("/v1/sessions?page_size=1&page_size=2&x=1")
+    found = {one["field"]: one["description"] for one in twice.json()["error"]["violations"]}
+    assert found == {"page_size": "must be given once", "x": "is not a query parameter of this method"}
     assert (await edge.client.get("/readyz?verbose=1")).status_code == 200, "probes may say what they like"
 
 

@@ -19,7 +19,7 @@ from access.errors import Unauthenticated
 from chat_gateway.http_edge.wire.context import current_request
 from chat_gateway.http_edge.wire.errors import RouteNotFound
 from contract.fields import DEFAULT_PROJECT, RESOURCE_ID_RULE, is_resource_id
-from servicekit.errors import InvalidArgument, StartupError, Violation
+from servicekit.errors import InvalidArgument, StartupError, Violation, Violations
 
 OPEN: Final = ""
 """The scope of routes that need no credentials."""
@@ -74,9 +74,13 @@ class Authorizer:
         set_current(replace(caller, request_id=request.id.decode("latin-1"), source="http"))
         known = handler.opt[_QUERY]
         maps = handler.opt.get("maps", ())
-        unknown = [name for name in connection.query_params if name not in known and _map_of(name) not in maps]
-        if unknown:
-            raise InvalidArgument([Violation(name, "is not a query parameter of this method") for name in unknown])
+        found = Violations()
+        for name in connection.query_params:
+            if name not in known and _map_of(name) not in maps:
+                found.add(name, "is not a query parameter of this method")
+            elif len(connection.query_params.getall(name)) > 1:
+                found.add(name, "must be given once")
+        found.check()
 
 
 def _map_of(name: str) -> str:
