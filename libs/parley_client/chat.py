@@ -48,13 +48,20 @@ class Answer:
     outcome: pb.TurnOutcome | None = None
     """How the turn ran; None until it is stored."""
 
+    _before_step: tuple[str, str, str] = ("", "", "")
+
     def add(self, event: pb.StreamCompleteResponse) -> None:
-        """Takes the next event of the turn."""
+        """Takes the next event of the turn. What was said in a step that is asked for again does not count."""
         match event.WhichOneof("event"):
             case "started":
                 self.started = event.started
             case "finished":
                 self.outcome = event.finished
+            case "step_finished":
+                self._before_step = (self.text, self.refusal, self.reasoning)
+            case "turn_resumed":
+                self.text, self.refusal, self.reasoning = self._before_step
+                self.tool_calls = []
             case "delta":
                 self.text += event.delta.content
                 self.refusal += event.delta.refusal

@@ -173,3 +173,14 @@ def test_calls_of_tools_are_put_together() -> None:
         answer.add(pb.StreamCompleteResponse(delta=pb.MessageDelta(tool_calls=[delta])))
     calls = [(call.id, call.name, call.arguments) for call in answer.tool_calls]
     assert calls == [("a", "first", '{"x": 1}'), ("b", "second", "{}")]
+
+
+def test_a_step_that_another_gateway_asks_for_again_counts_once() -> None:
+    answer = Answer()
+    resumed = pb.StreamCompleteResponse(turn_resumed=pb.TurnResumed(step=2, attempt=2))
+    step = pb.StreamCompleteResponse(step_finished=pb.StepFinished(step=1))
+    called = pb.MessageDelta(content="Half an", tool_calls=[pb.ToolCallDelta(id="c", name="n")])
+    half = pb.StreamCompleteResponse(delta=called)
+    for event in (started(), said("Looking. ", 2), step, half, resumed, said("Found.", 3), FINISHED):
+        answer.add(event)
+    assert (answer.text, answer.tool_calls) == ("Looking. Found.", [])
