@@ -258,7 +258,8 @@ async def _idle(edges: Edges, model: RecordingModel, history: History) -> None:
 
 async def _running(edges: Edges, gateway: int) -> bool:
     async with edges.http.get(edges.url(gateway, "/metrics")) as response:
-        found = re.findall(r"^parley_turns_(?:running|queued|taken_over_running)\S* (\S+)$", await response.text(), re.MULTILINE)
+        gauges = r"^parley_turns_(?:running|queued|taken_over_running)\S* (\S+)$"
+        found = re.findall(gauges, await response.text(), re.MULTILINE)
     assert found, "the gateway shows no gauges of turns"
     return any(float(value) for value in found)
 
