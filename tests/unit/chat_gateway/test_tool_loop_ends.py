@@ -1,4 +1,4 @@
-"""How a turn with tools ends before its answer: unavailable servers, callers that leave, bounds, lost leases."""
+"""How a turn with tools ends before its answer: unavailable servers, callers that leave, bounds, leases."""
 
 import asyncio
 
