@@ -106,10 +106,8 @@ async def delete_response(
     response_id: FromPath[str], deps: Injected, project: Project, user: UserId = None
 ) -> ResponseDeleted:
     """Deletes a stored response with its items: the last one of its conversation; others stand on those before."""
-    turn = turn_of(response_id)
-    request = pb.DeleteTurnRequest(
-        project=project, session_id=turn.session_id, turn_id=turn.turn_id, user_id=acting_user(user)
-    )
+    user_id, turn = acting_user(user), turn_of(response_id)
+    request = pb.DeleteTurnRequest(project=project, session_id=turn.session_id, turn_id=turn.turn_id, user_id=user_id)
     try:
         await deps.session_svc.call(deps.stubs.sessions.DeleteTurn, request)
     except ServiceError as error:
