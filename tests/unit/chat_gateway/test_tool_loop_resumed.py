@@ -103,3 +103,13 @@ async def test_a_step_that_ended_its_turn_ends_it_again() -> None:
     assert provider.calls == []
     assert [call_id for _, _, call_id in boxes.calls] == ["c1"]
     assert (answer.finish_reason, answer.awaiting) == (FinishReason.REQUIRES_APPROVAL, ("a1",))
+
+
+async def test_a_call_that_may_have_been_made_is_not_made_again_and_the_model_is_told() -> None:
+    half = Steps((TWO,), 1, Usage(7, 1), unrecorded=frozenset({"c1"}))
+    boxes = FakeToolboxes({"read": says("x")})
+    answer = await run(SteppingProvider(text("Red.")), boxes, steps=half)
+    assert [call_id for _, _, call_id in boxes.calls] == ["c2"]
+    results = {one.tool_call_id: one.content for one in answer.messages if one.role is Role.TOOL}
+    assert "unknown" in results["c1"]
+    assert results["c2"] == "x"
