@@ -7,6 +7,7 @@ OWN_FIELDS: Final = frozenset(
     {
         "approvals",
         "audio",
+        "background",
         "busy",
         "frequency_penalty",
         "function_call",

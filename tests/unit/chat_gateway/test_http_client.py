@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from chat_gateway.providers.http_client import open_client
 from tests.servers.certificates import Authority, CertificateFolder
 from tests.unit.chat_gateway.raw_provider import (
     BODY,
+    BOUNDS,
     CALL,
     CHUNKED,
     ENDLESS,
@@ -282,7 +284,8 @@ async def test_a_server_that_takes_no_connection_in_time() -> None:
         address = full.getsockname()
         with socket.create_connection(address):
             async with open_client(0.2) as client:
-                provider = provider_at(f"http://127.0.0.1:{address[1]}", client)
+                bounds = replace(BOUNDS, connect=0.2)
+                provider = provider_at(f"http://127.0.0.1:{address[1]}", client, bounds=bounds)
                 with pytest.raises(ProviderTimeout) as caught:
                     await ask(provider)
     assert caught.value.metadata["bound"] == "connect"
