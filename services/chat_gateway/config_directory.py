@@ -12,7 +12,7 @@ from cachetools import LRUCache
 from chat_gateway.clients.config_client import ChangeKind, ConfigChange, ConfigClient
 from chat_gateway.clients.stubs import CONFIG_SVC
 from chat_gateway.model.agent_config import AgentConfig
-from chat_gateway.model.errors import AgentNotFound
+from chat_gateway.model.not_found import AgentNotFound
 from contract.reasons import Reason
 from servicekit.backoff import Backoff
 from servicekit.errors import ServiceError

@@ -9,7 +9,8 @@ from access.caller import current
 from chat_gateway.admission import Admission, bounded, new_turn_id
 from chat_gateway.limits import turn_limits
 from chat_gateway.model.agent_config import AgentConfig
-from chat_gateway.model.errors import ModelNotFound, ProviderUnknown
+from chat_gateway.model.errors import ProviderUnknown
+from chat_gateway.model.not_found import ModelNotFound
 from chat_gateway.model.turn import LimitState, TurnRequest, Usage
 from chat_gateway.ports import Configs
 from chat_gateway.providers.provider import EmbeddingCall, Providers, VectorFormat

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from access.caller import NO_REQUESTS, Caller
 from chat_gateway.model.agent_config import NO_POLICY, AgentConfig
-from chat_gateway.model.errors import FieldNotOverridable
+from chat_gateway.model.provider_errors import FieldNotOverridable
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_session_bounds, is_undecided
 from chat_gateway.model.turn import TurnRequest
 from contract.enums import HistoryPolicy

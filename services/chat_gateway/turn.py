@@ -19,9 +19,10 @@ from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.answers import pending_approvals, visible
 from chat_gateway.model.background import ResumableTurn
-from chat_gateway.model.errors import AgentDepthExceeded, AgentNotFound, SessionFull
+from chat_gateway.model.errors import AgentDepthExceeded, SessionFull
 from chat_gateway.model.history import EMPTY, grown, is_transcript
 from chat_gateway.model.journal import TurnBegun
+from chat_gateway.model.not_found import AgentNotFound
 from chat_gateway.model.pairing import check_results_of_session, continues
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_size, check_tool_choice, check_turn_request
 from chat_gateway.model.stored_turn import Begun, Lease, Turn

@@ -17,8 +17,9 @@ from chat_gateway.agents.offer import Offer, make_offer, with_note
 from chat_gateway.agents.step_events import StepEvents
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.answers import open_calls
-from chat_gateway.model.errors import ProviderBadResponse, ToolCallsRepeated
+from chat_gateway.model.errors import ToolCallsRepeated
 from chat_gateway.model.history import canonical_arguments
+from chat_gateway.model.provider_errors import ProviderBadResponse
 from chat_gateway.model.rules import message_size, sizes
 from chat_gateway.model.tools import ToolKind, ToolOutcome, ToolResult, ToolRun
 from chat_gateway.model.turn import Answer, FinishReason, Message, OnDelta, ToolCall

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from google.protobuf.json_format import MessageToDict
 
 from chat_gateway.clients.stubs import CONFIG_SVC, Stubs
-from chat_gateway.model.errors import ToolServerNotFound
+from chat_gateway.model.not_found import ToolServerNotFound
 from chat_gateway.model.tool_servers import (
     A2aAgent,
     BearerAuth,

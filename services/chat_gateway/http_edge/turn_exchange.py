@@ -16,14 +16,8 @@ from chat_gateway.http_edge.wire.limit_headers import Headers
 from chat_gateway.http_edge.wire.refusal import refuse
 from chat_gateway.http_edge.wire.sse import EventStream, event, with_id
 from chat_gateway.http_edge.wire.turn_headers import PROVIDER_HEADER, answer_headers
-from chat_gateway.model.errors import (
-    CommitCutShort,
-    CommitUnresolved,
-    FieldNotOverridable,
-    TurnCutShort,
-    TurnQueueFull,
-    UnsupportedField,
-)
+from chat_gateway.model.errors import CommitCutShort, CommitUnresolved, TurnCutShort, TurnQueueFull
+from chat_gateway.model.provider_errors import FieldNotOverridable, UnsupportedField
 from chat_gateway.model.turn import Delta, TurnOutcome, TurnRequest, TurnStarted
 from servicekit.errors import Draining, Internal, InvalidArgument, MessageTooLarge, ServiceError, Violation
 

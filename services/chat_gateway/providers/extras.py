@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chat_gateway.model.errors import UnsupportedField
+from chat_gateway.model.provider_errors import UnsupportedField
 from chat_gateway.model.turn import Extra
 from chat_gateway.providers.provider import ModelCall
 from servicekit.errors import Violations

@@ -17,7 +17,7 @@ from aiohttp.http_exceptions import ContentLengthError, TransferEncodingError
 from cachetools import LRUCache
 from yarl import URL
 
-from chat_gateway.model.errors import ProviderBadResponse, ProviderUnavailable
+from chat_gateway.model.provider_errors import ProviderBadResponse, ProviderUnavailable
 from servicekit.errors import ServiceError
 from servicekit.proxies import proxy_for
 from servicekit.version import release

@@ -7,7 +7,7 @@ from typing import Final, NoReturn, Self
 
 from aiohttp import ClientError, ClientResponse, ConnectionTimeoutError
 
-from chat_gateway.model.errors import ProviderBadResponse, ProviderTimeout
+from chat_gateway.model.provider_errors import ProviderBadResponse, ProviderTimeout
 from chat_gateway.model.turn import Delta, Message, OnDelta, ToolCallDelta, Usage
 from chat_gateway.providers.adapter import Adapter, AnswerStream, BadAnswer, ReportedError, WireRequest
 from chat_gateway.providers.http_client import Endpoint, transport_error

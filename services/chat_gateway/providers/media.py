@@ -3,8 +3,8 @@
 import mimetypes
 from typing import Final
 
-from chat_gateway.model.errors import UnsupportedContent
 from chat_gateway.model.parts import shown
+from chat_gateway.model.provider_errors import UnsupportedContent
 from chat_gateway.model.turn import AudioPart, FilePart, ImagePart, MediaPart, TextPart
 from chat_gateway.providers.generous import picture
 from servicekit.errors import MAX_VIOLATIONS, Violation

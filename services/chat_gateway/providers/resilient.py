@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import structlog
 
-from chat_gateway.model.errors import ProviderUnavailable, TurnQueueFull
+from chat_gateway.model.errors import TurnQueueFull
+from chat_gateway.model.provider_errors import ProviderUnavailable
 from chat_gateway.model.turn import NO_DETAILS, AnswerDetails, OnDelta
 from chat_gateway.providers.breaker import BreakerBounds, CircuitBreaker, CircuitState
 from chat_gateway.providers.failures import Failure, asked_wait, failure_of, is_of_key, is_worth_a_retry, status_of

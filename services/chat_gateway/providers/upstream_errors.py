@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from chat_gateway.model.errors import (
+from chat_gateway.model.provider_errors import (
     ProviderBadResponse,
     ProviderMisconfigured,
     ProviderRateLimited,

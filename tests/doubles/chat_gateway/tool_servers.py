@@ -1,6 +1,6 @@
 """The port `ToolServers` in memory."""
 
-from chat_gateway.model.errors import ToolServerNotFound
+from chat_gateway.model.not_found import ToolServerNotFound
 from chat_gateway.model.tool_servers import HttpService, McpServer, ToolServer, ToolServerAuth
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from chat_gateway.http_edge.openai.chat.answer import CompletionChunks, completion
 from chat_gateway.model.agent_config import RequestPolicy
-from chat_gateway.model.errors import ProviderUnavailable
+from chat_gateway.model.provider_errors import ProviderUnavailable
 from chat_gateway.model.rules import check_turn_request
 from chat_gateway.model.turn import Delta, OnDelta, TurnStarted
 from chat_gateway.providers.provider import ModelAnswer, ModelCall

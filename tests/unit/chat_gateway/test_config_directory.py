@@ -9,7 +9,7 @@ import pytest
 from chat_gateway.clients.config_client import ChangeKind, ConfigChange
 from chat_gateway.config_directory import ConfigDirectory, WatchTimes
 from chat_gateway.model.agent_config import AgentConfig
-from chat_gateway.model.errors import AgentNotFound
+from chat_gateway.model.not_found import AgentNotFound
 from servicekit.errors import Code, RemoteError, ServiceError, Unavailable
 from tests.unit.chat_gateway.world import make_config, remote
 

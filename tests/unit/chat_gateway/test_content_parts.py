@@ -12,9 +12,9 @@ from chat_gateway.digest import request_digest
 from chat_gateway.grpc_edge.convert import request_from_proto
 from chat_gateway.http_edge.openai.chat.request import decode_request, to_turn_request
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
-from chat_gateway.model.errors import UnsupportedContent
 from chat_gateway.model.history import EMPTY, end_of_history, grown
 from chat_gateway.model.parts import MIN_KEPT_CHARACTERS, identity, is_base64, known
+from chat_gateway.model.provider_errors import UnsupportedContent
 from chat_gateway.model.rules import RequestBounds, check_turn_request
 from chat_gateway.model.turn import AudioPart, FilePart, ImagePart, MediaPart, Message, Sampling, TextPart, TurnRequest
 from chat_gateway.providers.adapter import Adapter

@@ -9,7 +9,8 @@ from access.caller import ANONYMOUS, CHAT, Caller, CallerLimits, set_current
 from chat_gateway.admission import Admission
 from chat_gateway.embedding import EmbeddingRequest, Embeddings
 from chat_gateway.leases import LeaseTimes
-from chat_gateway.model.errors import AgentNotFound, ModelNotFound, TurnQueueFull, TurnTimeout
+from chat_gateway.model.errors import TurnQueueFull, TurnTimeout
+from chat_gateway.model.not_found import AgentNotFound, ModelNotFound
 from chat_gateway.model.turn import LimitState, TurnLimit, Usage
 from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, Providers
 from chat_gateway.scheduler import Scheduler, TurnLimits

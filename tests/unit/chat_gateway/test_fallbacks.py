@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from chat_gateway.model.agent_config import Fallback
-from chat_gateway.model.errors import (
+from chat_gateway.model.provider_errors import (
     ProviderBadResponse,
     ProviderMisconfigured,
     ProviderRateLimited,

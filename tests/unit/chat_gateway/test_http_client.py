@@ -13,7 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from chat_gateway.model.errors import ProviderBadResponse, ProviderMisconfigured, ProviderTimeout, ProviderUnavailable
+from chat_gateway.model.provider_errors import (
+    ProviderBadResponse,
+    ProviderMisconfigured,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
 from chat_gateway.model.turn import Delta
 from chat_gateway.providers.http_client import open_client
 from tests.servers.certificates import Authority, CertificateFolder

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from chat_gateway.model.errors import ProviderTimeout
+from chat_gateway.model.provider_errors import ProviderTimeout
 from chat_gateway.providers.http_client import open_client
 from tests.unit.chat_gateway.raw_provider import OK, Server, ask, listening, provider_at
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from chat_gateway.model.errors import (
+from chat_gateway.model.provider_errors import (
     ProviderBadResponse,
     ProviderMisconfigured,
     ProviderRateLimited,

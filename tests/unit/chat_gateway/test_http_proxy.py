@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chat_gateway.model.errors import ProviderUnavailable
+from chat_gateway.model.provider_errors import ProviderUnavailable
 from chat_gateway.providers.http_client import Endpoint, open_client
 from chat_gateway.providers.http_provider import HttpProvider
 from servicekit.errors import ServiceError, StartupError

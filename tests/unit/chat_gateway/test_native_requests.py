@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from chat_gateway.model.errors import UnsupportedField
+from chat_gateway.model.provider_errors import UnsupportedField
 from chat_gateway.model.turn import ImagePart, Message, ProviderData, Sampling, TextPart, Tool, ToolCall
 from chat_gateway.providers.adapter import Adapter
 from chat_gateway.providers.anthropic.adapter import AnthropicAdapter

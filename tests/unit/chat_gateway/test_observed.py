@@ -5,7 +5,7 @@ import json
 import pytest
 from prometheus_client import CollectorRegistry
 
-from chat_gateway.model.errors import ProviderUnavailable
+from chat_gateway.model.provider_errors import ProviderUnavailable
 from chat_gateway.model.turn import FinishReason, Message, OnDelta, Sampling, Usage
 from chat_gateway.providers.observed import MAX_MODELS, ModelMetrics, ObservedProvider
 from chat_gateway.providers.provider import ModelAnswer, ModelCall

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chat_gateway.model.errors import UnsupportedField
+from chat_gateway.model.provider_errors import UnsupportedField
 from chat_gateway.model.turn import Message, ProviderData, Sampling, ToolCall
 from chat_gateway.providers.openai.dialect import PRESETS, Dialects, preset_for
 from chat_gateway.providers.openai.request import encode_call

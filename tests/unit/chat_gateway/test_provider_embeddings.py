@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chat_gateway.model.errors import (
+from chat_gateway.model.provider_errors import (
     EmbeddingsUnsupported,
     ProviderBadResponse,
     ProviderRateLimited,

@@ -6,7 +6,7 @@ import pytest
 
 from access.caller import NO_REQUESTS, Caller, CallerRequests
 from chat_gateway.model.agent_config import RequestPolicy
-from chat_gateway.model.errors import FieldNotOverridable
+from chat_gateway.model.provider_errors import FieldNotOverridable
 from chat_gateway.model.rules import RequestBounds
 from chat_gateway.model.turn import Sampling, Tool, TurnRequest
 from chat_gateway.preview import PromptPreview

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from chat_gateway.model.errors import (
+from chat_gateway.model.errors import TurnQueueFull
+from chat_gateway.model.provider_errors import (
     ProviderBadResponse,
     ProviderMisconfigured,
     ProviderRateLimited,
     ProviderRejected,
     ProviderTimeout,
     ProviderUnavailable,
-    TurnQueueFull,
 )
 from chat_gateway.model.turn import Delta
 from chat_gateway.providers.breaker import BreakerBounds, CircuitBreaker, CircuitState

@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 
 from chat_gateway.clients.tool_servers import ToolServerDirectory, ToolServerTimes, tool_server_from_proto
-from chat_gateway.model.errors import ToolServerNotFound
+from chat_gateway.model.not_found import ToolServerNotFound
 from chat_gateway.model.tool_servers import (
     BearerAuth,
     HeaderAuth,

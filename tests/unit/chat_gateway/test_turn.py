@@ -9,7 +9,9 @@ import pytest
 from chat_gateway.aborts import AbortTimes
 from chat_gateway.leases import LeaseTimes
 from chat_gateway.model.agent_config import AgentConfig
-from chat_gateway.model.errors import AgentNotFound, CommitCutShort, CommitUnresolved, ProviderUnavailable, TurnTimeout
+from chat_gateway.model.errors import CommitCutShort, CommitUnresolved, TurnTimeout
+from chat_gateway.model.not_found import AgentNotFound
+from chat_gateway.model.provider_errors import ProviderUnavailable
 from chat_gateway.model.stored_turn import Committed, Lease, Turn
 from chat_gateway.model.turn import Delta, FinishReason, Message, TurnStarted, Usage
 from contract.enums import Role

@@ -8,7 +8,7 @@ import pytest
 from access.caller import ANONYMOUS, CHAT, Caller, CallerLimits, set_current
 from chat_gateway.leases import LeaseTimes
 from chat_gateway.limits import held, turn_limits
-from chat_gateway.model.errors import ProviderUnavailable
+from chat_gateway.model.provider_errors import ProviderUnavailable
 from chat_gateway.model.turn import LimitState, TurnLimit, TurnStarted
 from servicekit.errors import Code, ServiceError, Unavailable
 from tests.doubles.chat_gateway.sessions import remote

@@ -13,7 +13,7 @@ from chat_gateway.instances import Instances
 from chat_gateway.leases import LeaseTimes
 from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model.agent_config import AgentConfig
-from chat_gateway.model.errors import AgentNotFound
+from chat_gateway.model.not_found import AgentNotFound
 from chat_gateway.model.turn import Delta, FinishReason, Message, OnDelta, Sampling, TurnRequest, Usage
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider, Providers
 from chat_gateway.scheduler import Scheduler, TurnLimits

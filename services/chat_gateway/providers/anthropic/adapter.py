@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from chat_gateway.model.errors import EmbeddingsUnsupported
+from chat_gateway.model.provider_errors import EmbeddingsUnsupported
 from chat_gateway.providers.adapter import AnswerStream, WireRequest
 from chat_gateway.providers.anthropic.answer import MessageStream, read_message
 from chat_gateway.providers.anthropic.request import KIND, encode_call

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from chat_gateway.model.errors import UnsupportedField
+from chat_gateway.model.provider_errors import UnsupportedField
 from chat_gateway.model.turn import Usage
 from chat_gateway.providers.adapter import BadAnswer, ReportedError
 from chat_gateway.providers.generous import count, decode, mapping, text

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from chat_gateway.model.errors import UnsupportedField
+from chat_gateway.model.provider_errors import UnsupportedField
 from chat_gateway.model.turn import AudioPart, Extra, ImagePart, Message, Part, ProviderData, TextPart, Tool, ToolCall
 from chat_gateway.providers.extras import Beside
 from chat_gateway.providers.openai.dialect import Dialect

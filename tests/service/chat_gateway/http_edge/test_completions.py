@@ -7,7 +7,8 @@ import time
 import httpx
 import pytest
 
-from chat_gateway.model.errors import AgentNotFound, ProviderUnavailable
+from chat_gateway.model.not_found import AgentNotFound
+from chat_gateway.model.provider_errors import ProviderUnavailable
 from chat_gateway.model.turn import Delta, FinishReason, Message, ToolCall
 from contract.enums import BusyPolicy, Role
 from servicekit.errors import Code, InvalidArgument, RemoteError, Violation

@@ -5,7 +5,7 @@ from typing import Any
 
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.memory import MemoryBudget
-from chat_gateway.model.errors import ProviderMisconfigured, ProviderRateLimited, ProviderRejected
+from chat_gateway.model.provider_errors import ProviderMisconfigured, ProviderRateLimited, ProviderRejected
 from chat_gateway.model.turn import (
     AnswerDetails,
     Delta,

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from chat_gateway.http_edge.dependencies import HttpSettings
-from chat_gateway.model.errors import AgentNotFound, ProviderTimeout
+from chat_gateway.model.not_found import AgentNotFound
+from chat_gateway.model.provider_errors import ProviderTimeout
 from chat_gateway.model.turn import Delta, FinishReason, ToolCallDelta
 from tests.service.chat_gateway.http_edge.edge import (
     STARTED,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chat_gateway.model.errors import ProviderTimeout, UnsupportedField
+from chat_gateway.model.provider_errors import ProviderTimeout, UnsupportedField
 from chat_gateway.model.tools import (
     Approval,
     CallFinished,

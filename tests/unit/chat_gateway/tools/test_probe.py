@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chat_gateway.model.errors import ToolServerNotFound
+from chat_gateway.model.not_found import ToolServerNotFound
 from chat_gateway.model.tool_servers import BearerAuth, HttpCall, HttpService
 from chat_gateway.model.tools import ServerTools
 from chat_gateway.tools.probe import ToolServerProbe

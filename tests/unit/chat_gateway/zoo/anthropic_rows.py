@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from chat_gateway.model.errors import (
+from chat_gateway.model.provider_errors import (
     ProviderBadResponse,
     ProviderMisconfigured,
     ProviderRateLimited,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from chat_gateway.model.errors import ProviderBadResponse
+from chat_gateway.model.provider_errors import ProviderBadResponse
 from chat_gateway.model.turn import FinishReason, Usage
 from chat_gateway.providers.provider import ModelAnswer
 from servicekit.errors import ServiceError

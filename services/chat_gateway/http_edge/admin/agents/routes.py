@@ -38,7 +38,7 @@ from chat_gateway.http_edge.admin.routing import (
     with_etag,
 )
 from chat_gateway.http_edge.dependencies import Dependencies
-from chat_gateway.model.errors import ModelNotFound
+from chat_gateway.model.not_found import ModelNotFound
 from contract.fields import is_resource_id
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1.agent_config_pb2 import AgentConfig

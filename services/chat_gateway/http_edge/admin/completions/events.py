@@ -17,8 +17,8 @@ from chat_gateway.http_edge.wire.auth import acting_user
 from chat_gateway.http_edge.wire.errors import encode_error
 from chat_gateway.http_edge.wire.sse import KEEP_ALIVE, event, with_id
 from chat_gateway.model.answers import whole_delta
-from chat_gateway.model.errors import CompletionNotFound
 from chat_gateway.model.journal import CallRecorded, JournalEvent, StepCalled, TurnBegun, event_place
+from chat_gateway.model.not_found import CompletionNotFound
 from chat_gateway.model.turn import Delta, TurnOutcome, TurnStarted
 from contract.reasons import Reason
 from servicekit.errors import InvalidArgument, ServiceError, Violation

@@ -22,7 +22,7 @@ from chat_gateway.http_edge.admin.routing import VERB, Injected, Project, UserId
 from chat_gateway.http_edge.dependencies import Dependencies
 from chat_gateway.http_edge.openai.chat.ids import parse_completion_id
 from chat_gateway.http_edge.wire.auth import acting_user
-from chat_gateway.model.errors import CompletionNotFound
+from chat_gateway.model.not_found import CompletionNotFound
 from contract.fields import is_resource_id
 from contract.reasons import Reason
 from parley.session.v1 import session_service_pb2 as pb

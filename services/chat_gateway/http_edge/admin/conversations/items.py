@@ -15,8 +15,8 @@ from chat_gateway.http_edge.openai.responses.input_items import InputMessages
 from chat_gateway.http_edge.openai.responses.request import FieldNames
 from chat_gateway.http_edge.openai.responses.shapes import Findings
 from chat_gateway.http_edge.openai.responses.stored_items import input_items, turn_items
-from chat_gateway.model.errors import ConversationItemNotFound, ConversationNotFound
 from chat_gateway.model.history import EMPTY, grown
+from chat_gateway.model.not_found import ConversationItemNotFound, ConversationNotFound
 from chat_gateway.model.rules import check_turn_request
 from chat_gateway.model.turn import Message, TurnRequest
 from contract.reasons import Reason

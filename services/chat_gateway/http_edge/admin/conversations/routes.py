@@ -21,7 +21,7 @@ from chat_gateway.http_edge.openai.conversations.schema import (
 from chat_gateway.http_edge.openai.responses.answer_schema import ItemList
 from chat_gateway.http_edge.openai.responses.options import ENCRYPTED_REASONING
 from chat_gateway.http_edge.wire.auth import acting_user
-from chat_gateway.model.errors import ConversationItemKept, ConversationNotFound
+from chat_gateway.model.not_found import ConversationItemKept, ConversationNotFound
 from contract.reasons import Reason
 from parley.session.v1 import session_service_pb2 as pb
 from servicekit.errors import ServiceError

@@ -21,7 +21,8 @@ from chat_gateway.http_edge.openai.responses.journal_events import echo_of_runni
 from chat_gateway.http_edge.openai.responses.stored_items import input_items
 from chat_gateway.http_edge.wire.auth import acting_user
 from chat_gateway.model.background import TurnState
-from chat_gateway.model.errors import FieldsUnsupported, ResponseNotFound
+from chat_gateway.model.not_found import ResponseNotFound
+from chat_gateway.model.provider_errors import FieldsUnsupported
 from chat_gateway.model.turn import TurnOutcome
 from contract.reasons import Reason
 from parley.session.v1 import session_service_pb2 as pb

@@ -8,8 +8,8 @@ import msgspec
 from chat_gateway.http_edge.openai.chat.nested_fields import NestedFields, extra_of
 from chat_gateway.http_edge.openai.chat.schema import ChatMessage, ContentPart, ExtraContent, InputFile, ToolCall
 from chat_gateway.model import turn as model
-from chat_gateway.model.errors import UNKNOWN_FIELD
 from chat_gateway.model.parts import BASE64_RULE, known, wrong_base64
+from chat_gateway.model.provider_errors import UNKNOWN_FIELD
 from contract.enums import Role
 from servicekit.errors import Violations
 

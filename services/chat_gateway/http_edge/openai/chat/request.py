@@ -28,7 +28,8 @@ from chat_gateway.http_edge.wire.bodies import check_free_form, check_width, dec
 from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
-from chat_gateway.model.errors import UNKNOWN_FIELD, ModelNotFound, UnsupportedField
+from chat_gateway.model.not_found import ModelNotFound
+from chat_gateway.model.provider_errors import UNKNOWN_FIELD, UnsupportedField
 from chat_gateway.model.rules import DEFAULT_BOUNDS, MAX_CHOICES, RequestBounds, check_turn_request
 from chat_gateway.model.tools import Approval
 from contract.enums import BusyPolicy, HistoryPolicy

@@ -11,7 +11,8 @@ from chat_gateway.http_edge.openai.chat.schema import ChatCompletionRequest, Cha
 from chat_gateway.http_edge.wire.bodies import decode, wrong_shape
 from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
-from chat_gateway.model.errors import ModelNotFound, UnsupportedField
+from chat_gateway.model.not_found import ModelNotFound
+from chat_gateway.model.provider_errors import UnsupportedField
 from chat_gateway.model.rules import RequestBounds
 from servicekit.errors import InvalidArgument, Violations
 

@@ -13,7 +13,7 @@ from chat_gateway.http_edge.openai.embeddings.schema import MAX_INPUTS, MAX_TOKE
 from chat_gateway.http_edge.wire.auth import named_project
 from chat_gateway.http_edge.wire.bodies import check_width, decode
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
-from chat_gateway.model.errors import ModelNotFound
+from chat_gateway.model.not_found import ModelNotFound
 from chat_gateway.providers.provider import VectorFormat
 from contract.fields import is_resource_id
 from servicekit.errors import Violations

@@ -17,7 +17,8 @@ from chat_gateway.http_edge.turn_exchange import TurnExchange
 from chat_gateway.http_edge.wire.bodies import is_large
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.turn_headers import read_turn_headers, state_headers
-from chat_gateway.model.errors import FieldsUnsupported, ResponseNotFound
+from chat_gateway.model.not_found import ResponseNotFound
+from chat_gateway.model.provider_errors import FieldsUnsupported
 from chat_gateway.model.turn import TurnOutcome
 from contract.reasons import Reason
 from servicekit.errors import ServiceError, Violation

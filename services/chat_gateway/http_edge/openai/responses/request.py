@@ -20,8 +20,8 @@ from chat_gateway.http_edge.wire.auth import named_project
 from chat_gateway.http_edge.wire.bodies import check_width, decode
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
-from chat_gateway.model.errors import ModelNotFound
 from chat_gateway.model.history import has_answers
+from chat_gateway.model.not_found import ModelNotFound
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_turn_request
 from contract.enums import BusyPolicy, HistoryPolicy, Role
 from contract.fields import is_resource_id

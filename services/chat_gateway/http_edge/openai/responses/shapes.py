@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from chat_gateway.http_edge.wire.bodies import wrong_shape
-from chat_gateway.model.errors import FieldsUnsupported
+from chat_gateway.model.provider_errors import FieldsUnsupported
 from servicekit.errors import InvalidArgument, Violations
 
 S = TypeVar("S", bound=msgspec.Struct)

@@ -11,7 +11,7 @@ from chat_gateway.digest import request_digest
 from chat_gateway.http_edge.openai.chat.handler import read_request
 from chat_gateway.http_edge.openai.chat.nested_fields import MAX_NESTED_BYTES
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
-from chat_gateway.model.errors import UnsupportedField
+from chat_gateway.model.provider_errors import UnsupportedField
 from chat_gateway.model.rules import DEFAULT_BOUNDS
 from chat_gateway.model.turn import Sampling, TurnRequest
 from chat_gateway.providers.anthropic.request import encode_call as anthropic_call

@@ -14,7 +14,7 @@ from chat_gateway.http_edge.openai.chat.request import decode_request, extra_fie
 from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
-from chat_gateway.model.errors import ModelNotFound
+from chat_gateway.model.not_found import ModelNotFound
 from chat_gateway.model.rules import RequestBounds, check_turn_request
 from contract.fields import is_user_id
 from servicekit.errors import InvalidArgument

@@ -11,7 +11,7 @@ from chat_gateway.http_edge.openai.embeddings.request import read_request
 from chat_gateway.http_edge.openai.embeddings.schema import MAX_INPUTS, MAX_TOKENS
 from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
-from chat_gateway.model.errors import ModelNotFound
+from chat_gateway.model.not_found import ModelNotFound
 from chat_gateway.providers.provider import VectorFormat
 from servicekit.errors import InvalidArgument
 
