@@ -146,9 +146,11 @@ def test_the_turns_that_could_be_decided_on_are_counted() -> None:
         "acknowledged, must be stored": 3,
         "found stored": 1,
         "refused, must not be stored": 1,
-        "of unknown outcome, not stored": 1,
+        "of unknown outcome, the model never asked": 1,
         "gone with its session": 1,
     }
+    history.calls.append(Call("a9", ("u9",), at=9))
+    assert decisions(history)["of unknown outcome, not stored"] == 1
     history.operations.append(Operation("later", "b", ("u11",), agent="brief", attempts=[unheard]))
     history.calls.append(Call("a11", ("u10", "a10", "u11"), at=9.5))
     assert decisions(history)["seen by a later turn"] == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.history.checker import Kind
-from tests.faults.history.decisions import DECIDED, decisions
+from tests.faults.history.decisions import DECIDED, UNDECIDED, decisions
 from tests.faults.history.records import Ending
 from tests.faults.history.run import Result, Scenario, run
 from tests.faults.history.slots import TOOLED_AGENT
@@ -42,7 +42,7 @@ async def test_no_fault_makes_an_anomaly(tmp_path: Path, capsys: pytest.CaptureF
     assert any(operation.agent == TOOLED_AGENT for operation in acknowledged)
     assert {execution.tool for execution in result.history.executions} >= {READ, CHARGE}
     decided = decisions(result.history)
-    assert sum(decided[what] for what in DECIDED) >= len(result.history.operations) / 2, decided
+    assert sum(decided[what] for what in DECIDED) >= sum(decided[what] for what in UNDECIDED), decided
 
 
 async def test_the_checker_notices_that_fencing_is_off(tmp_path: Path) -> None:

@@ -7,10 +7,14 @@ from tests.faults.history.records import Ending, History, Operation
 
 DECIDED = ("acknowledged, must be stored", "refused, must not be stored", "found stored", "seen by a later turn")
 UNDECIDED = ("of unknown outcome, not stored", "gone with its session")
+UNASKED = "of unknown outcome, the model never asked"
+"""How many there are says how long parts were down and how fast callers came back, not how much the checker judges. One
+that is stored all the same is an anomaly: it has no answer of the model's."""
 
 
 def decisions(history: History) -> Counter[str]:
-    """Return how many turns there are of each of `DECIDED` and `UNDECIDED`."""
+    """Return how many turns there are of each of `DECIDED` and `UNDECIDED`, and of `UNASKED`."""
+    asked = {text for call in history.calls for text in call.saw}
     stored = {message.text for messages in history.stored.values() for message in messages}
     sender = {text: operation.id for operation in history.operations for text in operation.texts}
     seen = {
@@ -31,6 +35,8 @@ def decisions(history: History) -> Counter[str]:
             return DECIDED[2]
         if texts & seen:
             return DECIDED[3]
-        return UNDECIDED[0] if acknowledgement is None else UNDECIDED[1]
+        if acknowledgement is not None:
+            return UNDECIDED[1]
+        return UNDECIDED[0] if texts & asked else UNASKED
 
     return Counter(of(operation) for operation in history.operations)

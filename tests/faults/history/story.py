@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from tests.faults.history.checker import Anomaly
-from tests.faults.history.decisions import DECIDED, UNDECIDED, decisions
+from tests.faults.history.decisions import DECIDED, UNASKED, UNDECIDED, decisions
 from tests.faults.history.records import MISMATCH, Ending, History, Operation
 from tests.faults.history.run import Result
 from tests.faults.history.tooling import counted
@@ -24,7 +24,7 @@ def _lines(result: Result) -> Iterator[str]:
     yield _counted("turns", Counter(str(operation.ending) for operation in history.operations))
     decided = decisions(history)
     yield _counted("decided on", {what: decided[what] for what in DECIDED})
-    yield _counted("not decided on", {what: decided[what] for what in UNDECIDED})
+    yield _counted("not decided on", {what: decided[what] for what in (*UNDECIDED, UNASKED)})
     yield _counted("turns sent with their whole history", Counter(map(_resent, _with_transcripts(history))))
     yield _counted("requests", Counter(str(attempt.ending) for attempt in attempts))
     yield _counted("  refused", Counter(a.detail for a in attempts if a.ending is Ending.REFUSED))
