@@ -24,10 +24,12 @@ class PickupMetrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._ended = Counter(
             "parley_turns_taken_over",
-            "Turns without a caller that were run here, background turns among them: finished, failed, handed_over.",
+            "Turns without a caller that were run here, background turns among them, by how they ended here.",
             ["outcome"],
             registry=registry,
         )
+        for outcome in ("finished", "failed", "cancelled", "handed_over"):
+            self._ended.labels(outcome)  # served from the start: a rate of what appears at 1 misses the first
         self._running = Gauge(
             "parley_turns_taken_over_running", "Turns without a caller that run here now.", registry=registry
         )

@@ -113,6 +113,7 @@ class Pickups:
             outcome = "handed_over"
             await asyncio.sleep(self._times.interval)  # it would come back here at once
         except ServiceError as error:
+            outcome = "cancelled" if error.reason == Reason.TURN_CANCELLED else "failed"
             log.info("turn_taken_over_failed", reason=error.reason, **fields)
         except asyncio.CancelledError:
             outcome = "handed_over"

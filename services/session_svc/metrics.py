@@ -77,6 +77,10 @@ class Metrics:
         self._queued = Gauge(
             "parley_session_turns_queued", "Background turns that have not run yet, of all projects.", registry=registry
         )
+        for kind in ("queued", "released"):  # served from the start: an increase misses what appears at 1
+            self._handed_over.labels(kind)
+        for kind in ("first", "again"):
+            self._claimed.labels(kind)
         self._begun = self._turns.labels("begun")
         self._committed = self._turns.labels("committed")
         self._aborted = self._turns.labels("aborted")

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "observability"
 NOT_METRICS = {"by", "le", "sum", "rate", "increase"} | {
     "max",
+    "min",
     "min_over_time",
     "histogram_quantile",
     "on",
