@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from access.caller import IMPLIED, KEY_SCOPES, OPERATOR, SERVICE, USER_SCOPES, Caller
+from access.caller import IMPLIED, KEY_SCOPES, OPERATOR, SERVICE, SESSIONS_READ, USER_SCOPES, Caller
 from access.errors import ProjectDenied, ScopeMissing, UserDenied
 
 
@@ -34,6 +34,14 @@ def bound_user(caller: Caller, named: str) -> str:
     if named:
         raise UserDenied
     return caller.user_id
+
+
+def may_read_turns(caller: Caller, named: str, owner: str) -> bool:
+    """Returns whether turns of the user `owner` ("" for none) can be read by a caller who names the user `named`.
+
+    Who names no user reads turns of none, and with the right to read sessions all.
+    """
+    return named == owner or (not named and caller.may(SESSIONS_READ))
 
 
 def scopes_of(given: Iterable[str], *, user_bound: bool) -> frozenset[str]:

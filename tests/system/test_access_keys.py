@@ -194,6 +194,42 @@ def test_a_user_s_key_acts_for_that_user_alone(guarded_system: System, operator:
         assert backend.get("/v1/sessions/his").status_code == 200
 
 
+def test_who_may_chat_reads_the_turns_of_its_user_by_their_ids(
+    guarded_system: System, operator: httpx.Client, project: str
+) -> None:
+    ann = new_key(operator, project, "chat", user_id="ann")["key"]
+    backend = new_key(operator, project, "chat")["key"]
+    reader = new_key(operator, project, "sessions:read")["key"]
+    stranger = new_key(operator, project, "agents:read")["key"]
+
+    def read(key: str, path: str, **headers: str) -> httpx.Response:
+        with using(guarded_system, key) as client:
+            return client.get(path, headers=headers)
+
+    with using(guarded_system, ann) as client:
+        made = client.post("/v1/responses", json={"model": "hello", "input": "Hi", "background": True}).json()
+        path = f"/v1/responses/{made['id']}"
+        events = client.get(path, params={"stream": "true"}).text  # until its end
+        assert "response.completed" in events
+        assert client.get(path).json()["status"] == "completed"
+        completion = chat(client).json()["id"]
+    readable = path, f"{path}/input_items", *(f"/v1/chat/completions/{completion}{end}" for end in ("", "/messages"))
+    for one in readable:
+        assert read(ann, one).status_code == 200, one
+        assert read(backend, one, **{"X-User-ID": "ann"}).status_code == 200, one
+        assert read(reader, one).status_code == 200, one
+        assert read(backend, one).status_code == 404, one
+        assert read(backend, one, **{"X-User-ID": "bob"}).status_code == 404, one
+        assert code(read(ann, one, **{"X-User-ID": "bob"})) == (403, "user_denied"), one
+        assert code(read(stranger, one)) == (403, "scope_missing"), one
+    for one in (path, f"/v1/chat/completions/{completion}"):
+        with using(guarded_system, ann) as client:
+            assert code(client.delete(one)) == (403, "scope_missing")
+    with using(guarded_system, backend) as client:
+        nobodys = chat(client).json()["id"]
+        assert client.get(f"/v1/chat/completions/{nobodys}").status_code == 200
+
+
 def test_who_may_not_delete_an_agent_can_not_fence_it_off(
     guarded_system: System, operator: httpx.Client, project: str
 ) -> None:

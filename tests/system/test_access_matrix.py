@@ -138,6 +138,7 @@ def guarded(guarded_system: System) -> Iterator[Guarded]:
         for scope in KEY_SCOPES:
             implying = {other for other, implied in IMPLIED.items() if scope in implied}
             world.make(f"without {scope}", KEY_SCOPES - {scope} - implying)
+        world.make("without chat or sessions:read", KEY_SCOPES - {"chat", SESSIONS_READ, "sessions:admin"})
         world.make("revoked", KEY_SCOPES)
         soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
         world.make("expired", KEY_SCOPES, expire_time=soon)
@@ -220,12 +221,14 @@ def test_every_route_with_every_kind_of_credentials(guarded: Guarded) -> None:
     wrong = []
     with httpx.Client(base_url=guarded.system.http_url, timeout=30, trust_env=False) as client:
         for (method, path), operation in routes.items():
-            scope = operation["x-parley-scope"]
+            scope, or_scope = operation["x-parley-scope"], operation.get("x-parley-or-scope", "")
             assert operation["security"] == ([{"api_key": []}] if scope else [])
             headers = {parameter["name"] for parameter in operation.get("parameters", [])}
             for kind in KINDS:
                 sent = {}
                 credential = guarded.credential(kind, scope)
+                if kind == "missing scope" and or_scope:
+                    credential = guarded.keys[f"without {scope} or {or_scope}"]
                 if credential is not None:
                     sent["Authorization"] = f"Bearer {credential}"
                 if kind == "other project":
@@ -257,7 +260,16 @@ def test_every_route_with_every_kind_of_credentials(guarded: Guarded) -> None:
 
 def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
     """The table of scopes, by hand: the matrix above goes by what the routes say of themselves."""
-    scopes = {route: operation["x-parley-scope"] for route, operation in operations(guarded.system).items()}
+    routes = operations(guarded.system)
+    scopes = {route: operation["x-parley-scope"] for route, operation in routes.items()}
+    read_by_id = {
+        ("get", "/v1/responses/{response_id}"),
+        ("get", "/v1/responses/{response_id}/input_items"),
+        ("get", "/v1/chat/completions/{completion_id}"),
+        ("get", "/v1/chat/completions/{completion_id}/messages"),
+    }
+    others = {route: operation.get("x-parley-or-scope") for route, operation in routes.items()}
+    assert {route: scope for route, scope in others.items() if scope} == dict.fromkeys(read_by_id, SESSIONS_READ)
     open_paths = {path for (_, path), scope in scopes.items() if scope == ""}
     assert open_paths == {"/livez", "/health", "/readyz", "/startedz", "/v1/auth"}
     assert {path for (_, path), scope in scopes.items() if scope == OPERATOR} == {
@@ -271,8 +283,8 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
         collection = path.split("/")[2].split(":")[0] if path.startswith("/v1/") else path
         reading = method == "get" or path == "/v1/users:export"
         stored = SESSIONS_READ if reading else "sessions:admin"
-        asks = ("post", "/v1/chat/completions"), ("post", "/v1/responses")
-        of_chats = path.endswith(("/events", ":preview", ":cancel", "/cancel")) or (method, path) in asks
+        of_chat = {("post", "/v1/chat/completions"), ("post", "/v1/responses"), *read_by_id}
+        of_chats = path.endswith(("/events", ":preview", ":cancel", "/cancel")) or (method, path) in of_chat
         expected = {
             "chat": "chat" if of_chats else stored,
             "responses": "chat" if of_chats else stored,

@@ -7,7 +7,8 @@ from typing import Final
 
 from a2a.types import a2a_pb2 as pb
 
-from access.caller import SESSIONS_READ, current
+from access.binding import may_read_turns
+from access.caller import current
 from chat_gateway.a2a.calls import A2ACall
 from chat_gateway.a2a.content import data_part
 from chat_gateway.a2a.ids import task_id
@@ -186,13 +187,10 @@ class StoredTasks:
 
 
 def may_see(call: A2ACall, session: Session) -> bool:
-    """Whether a session is the caller's to see: of the agent that is called, and of the user that is named.
-
-    Who names no user sees sessions of none, and with the right to read sessions all.
-    """
+    """Whether a session is the caller's to see: of the agent that is called, and of the user that is named."""
     if call.agent_id and session.agent_id != call.agent_id:
         return False
-    return session.user_id == call.user_id or (not call.user_id and current().may(SESSIONS_READ))
+    return may_read_turns(current(), call.user_id, session.user_id)
 
 
 def answers(turn: Turn) -> bool:

@@ -75,7 +75,7 @@ def document(app: Litestar) -> bytes:
             if (path, method) not in {(path, "post") for path in openai}:
                 _describe_errors(operation, path)
             _describe_operation(operation, path, option.get("json_lines"))
-            _describe_access(operation, option["scope"], authenticated=authenticated)
+            _describe_access(operation, option["scope"], option.get("or_scope", ""), authenticated=authenticated)
     describe_schemas(whole["components"]["schemas"])
     if authenticated:
         whole["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
@@ -115,10 +115,14 @@ def _describe_operation(operation: dict[str, Any], path: str, json_lines: JsonLi
         content[JSON_LINES] = {"schema": {"type": "string", "description": "One JSON value a line."}}
 
 
-def _describe_access(operation: dict[str, Any], scope: str, *, authenticated: bool) -> None:
+def _describe_access(operation: dict[str, Any], scope: str, or_scope: str, *, authenticated: bool) -> None:
     operation["x-parley-scope"] = scope
+    scopes = f"`{scope}`"
+    if or_scope:
+        operation["x-parley-or-scope"] = or_scope
+        scopes = f"{scopes} or `{or_scope}`"
     if scope != OPEN:
-        operation["description"] = f"{operation.get('description', '')}\n\nScope: `{scope}`.".strip()
+        operation["description"] = f"{operation.get('description', '')}\n\nScope: {scopes}.".strip()
     if not authenticated:
         return
     operation["security"] = [] if scope == OPEN else [{"api_key": []}]

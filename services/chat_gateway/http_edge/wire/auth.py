@@ -1,6 +1,7 @@
 """Who may use which route: credentials, scopes, and the project and user that a request is bound to.
 
-Every route states the scope that it needs as its option `scope`; the application does not start with one that does not.
+Every route states the scope that it needs as its option `scope`, and one that is as good as `or_scope`; the application
+does not start with a route that states none.
 """
 
 from dataclasses import replace
@@ -43,8 +44,8 @@ class Authorizer:
     def __init__(self, authenticator: Authenticator | None) -> None:
         self._authenticator = authenticator
 
-    async def authorize(self, authorization: str | None, scope: str, source: str) -> Caller:
-        """Returns the caller of a request from the address `source`, who has the scope, and makes it `current()`.
+    async def authorize(self, authorization: str | None, scope: str, source: str, or_scope: str = "") -> Caller:
+        """Returns the caller of a request from the address `source`, who has a scope, and makes it `current()`.
 
         Raises `Unauthenticated`, `ScopeMissing`, or `Unavailable` when the credentials can't be checked.
         """
@@ -56,7 +57,7 @@ class Authorizer:
         caller = self._authenticator.known(credential)
         if caller is None:
             caller = await self._authenticator.caller_of(credential, source)
-        if scope != ANY_CREDENTIALS:
+        if scope != ANY_CREDENTIALS and not (or_scope and caller.may(or_scope)):
             require(caller, scope)
         set_current(caller)
         note_user_token(caller, credential)
@@ -70,7 +71,9 @@ class Authorizer:
         if scope == OPEN:
             return
         request = current_request()
-        caller = await self.authorize(connection.headers.get("authorization"), scope, request.source)
+        caller = await self.authorize(
+            connection.headers.get("authorization"), scope, request.source, handler.opt.get("or_scope", "")
+        )
         set_current(replace(caller, request_id=request.id.decode("latin-1"), source="http"))
         known = handler.opt[_QUERY]
         maps = handler.opt.get("maps", ())

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from litestar import Request, Router, delete, get, post
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
-from access.caller import CHAT, SESSIONS_ADMIN, SESSIONS_READ
+from access.binding import may_read_turns
+from access.caller import CHAT, SESSIONS_ADMIN, SESSIONS_READ, current
 from chat_gateway.http_edge.admin.completions.listing import CompletionQuery, Listing
 from chat_gateway.http_edge.admin.completions.schema import (
     CompletionDeleted,
@@ -76,7 +77,7 @@ async def list_chat_completions(
     )
 
 
-@get("/v1/chat/completions/{completion_id:str}", scope=SESSIONS_READ)
+@get("/v1/chat/completions/{completion_id:str}", scope=CHAT, or_scope=SESSIONS_READ)
 async def get_chat_completion(
     completion_id: FromPath[str], deps: Injected, project: Project, user: UserId = None, session: SessionId = None
 ) -> StoredCompletion:
@@ -111,7 +112,7 @@ async def cancel_chat_completion(
     return state_of_completion(ended)
 
 
-@get("/v1/chat/completions/{completion_id:str}/messages", scope=SESSIONS_READ)
+@get("/v1/chat/completions/{completion_id:str}/messages", scope=CHAT, or_scope=SESSIONS_READ)
 async def list_chat_completion_messages(
     completion_id: FromPath[str],
     deps: Injected,
@@ -199,9 +200,12 @@ async def read_turn(
     turn_id, session_id = ids_of(completion_id, session)
     request = pb.GetTurnRequest(project=project, session_id=session_id, turn_id=turn_id, user_id=user_id)
     try:
-        return await deps.session_svc.call(deps.stubs.sessions.GetTurn, request)
+        found = await deps.session_svc.call(deps.stubs.sessions.GetTurn, request)
     except ServiceError as error:
         raise CompletionNotFound(completion_id) if error.reason in _GONE else error from None
+    if not may_read_turns(current(), user_id, found.session.user_id):
+        raise CompletionNotFound(completion_id)
+    return found
 
 
 async def _state(

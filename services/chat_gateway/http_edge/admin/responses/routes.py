@@ -6,7 +6,8 @@ from litestar import Request, Response, Router, delete, get, post
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
-from access.caller import CHAT, SESSIONS_ADMIN, SESSIONS_READ
+from access.binding import may_read_turns
+from access.caller import CHAT, SESSIONS_ADMIN, SESSIONS_READ, current
 from chat_gateway.convert.messages import turn_from_proto
 from chat_gateway.http_edge.admin.completions.schema import outcome_of
 from chat_gateway.http_edge.admin.responses.pages import INCLUDE, includes_of, page_of
@@ -35,7 +36,7 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _GONE = (Reason.SESSION_NOT_FOUND, Reason.TURN_NOT_FOUND, Reason.INVALID_FIELD)
 
 
-@get("/v1/responses/{response_id:str}", scope=SESSIONS_READ, maps=INCLUDE)
+@get("/v1/responses/{response_id:str}", scope=CHAT, or_scope=SESSIONS_READ, maps=INCLUDE)
 async def get_response(
     response_id: FromPath[str],
     deps: Injected,
@@ -83,7 +84,7 @@ async def get_response(
     return Response(whole_response(outcome, echo))
 
 
-@get("/v1/responses/{response_id:str}/input_items", scope=SESSIONS_READ, maps=INCLUDE)
+@get("/v1/responses/{response_id:str}/input_items", scope=CHAT, or_scope=SESSIONS_READ, maps=INCLUDE)
 async def list_response_input_items(
     response_id: FromPath[str],
     deps: Injected,
@@ -150,9 +151,12 @@ async def read_response(deps: Dependencies, project: str, response_id: str, user
     user_id, turn = acting_user(user), turn_of(response_id)
     request = pb.GetTurnRequest(project=project, session_id=turn.session_id, turn_id=turn.turn_id, user_id=user_id)
     try:
-        return await deps.session_svc.call(deps.stubs.sessions.GetTurn, request)
+        found = await deps.session_svc.call(deps.stubs.sessions.GetTurn, request)
     except ServiceError as error:
         raise ResponseNotFound(response_id) if error.reason in _GONE else error from None
+    if not may_read_turns(current(), user_id, found.session.user_id):
+        raise ResponseNotFound(response_id)
+    return found
 
 
 async def _state(deps: Dependencies, project: str, response_id: str, user: str | None) -> TurnState | None:
