@@ -8,16 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
-from litestar import Litestar, Request, Response
+from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.enums import ScopeType
-from litestar.exceptions import (
-    HTTPException,
-    MethodNotAllowedException,
-    NotFoundException,
-    ValidationException,
-)
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import REGISTRY, CollectorRegistry
 
@@ -37,7 +31,6 @@ from chat_gateway.http_edge.admin.access.caller import caller_router
 from chat_gateway.http_edge.admin.access.routes import access_router
 from chat_gateway.http_edge.admin.agents.revisions import revisions_router
 from chat_gateway.http_edge.admin.agents.routes import agents_router
-from chat_gateway.http_edge.admin.agents.schema import with_api_names
 from chat_gateway.http_edge.admin.completions.events import completion_events_router
 from chat_gateway.http_edge.admin.completions.preview import PREVIEW_PATH, ChatPreviews
 from chat_gateway.http_edge.admin.completions.routes import completions_router
@@ -59,6 +52,7 @@ from chat_gateway.http_edge.openai.embeddings.handler import EmbeddingsHandler
 from chat_gateway.http_edge.openai.embeddings.operation import EMBEDDINGS_PATH
 from chat_gateway.http_edge.openai.responses.handler import Responses
 from chat_gateway.http_edge.openai.responses.operation import RESPONSES_PATH
+from chat_gateway.http_edge.route_errors import answer_error
 from chat_gateway.http_edge.wire.auth import (
     Authorizer,
     note_query_parameters,
@@ -66,16 +60,10 @@ from chat_gateway.http_edge.wire.auth import (
     project_of_request,
     require_scopes,
 )
-from chat_gateway.http_edge.wire.bodies import ClientGone, too_large
-from chat_gateway.http_edge.wire.context import CLIENT_GONE, RequestContext, current_request, set_current_request
+from chat_gateway.http_edge.wire.bodies import too_large
+from chat_gateway.http_edge.wire.context import CLIENT_GONE, RequestContext, set_current_request
 from chat_gateway.http_edge.wire.errors import (
-    ErrorBody,
-    MalformedBody,
     MethodNotAllowed,
-    RouteNotFound,
-    error_body,
-    error_headers,
-    http_status,
 )
 from chat_gateway.http_edge.wire.metrics import RequestDurations
 from chat_gateway.http_edge.wire.protocol import connection_of
@@ -85,10 +73,9 @@ from chat_gateway.instances import Instances
 from chat_gateway.model.errors import TurnQueueFull
 from chat_gateway.ports import ToolServerTests
 from chat_gateway.preview import PromptPreview
-from contract.reasons import Reason
 from servicekit import traces
 from servicekit.channels import Peer
-from servicekit.errors import Cancelled, Internal, InvalidArgument, ServiceError, Violation
+from servicekit.errors import InvalidArgument, ServiceError, Violation
 from servicekit.logs import SampledLines
 
 _TRACE_CONTEXT = frozenset({traces.TRACEPARENT.encode(), traces.TRACESTATE.encode()})
@@ -177,7 +164,7 @@ def build_app(
             "key_project": Provide(project_of_key),
         },
         guards=[authorizer.guard],
-        exception_handlers={Exception: _answer_error},
+        exception_handlers={Exception: answer_error},
         openapi_config=CONFIG,
         state=State({"settings": bounds, "authenticated": authenticator is not None}),
         logging_config=None,
@@ -371,42 +358,3 @@ def _log_request(
         request_id=context.id.decode("latin-1"),
         **left_out,
     )
-
-
-def _answer_error(request: Request[Any, Any, Any], exception: Exception) -> Response[ErrorBody]:
-    """Answers an exception of a route with our error body."""
-    error = _as_service_error(request, exception)
-    headers = {name.decode(): value.decode("latin-1") for name, value in error_headers(error)}
-    if error.reason == Reason.MESSAGE_TOO_LARGE:
-        headers["connection"] = "close"
-    return Response(error_body(error), status_code=http_status(error), headers=headers, media_type="application/json")
-
-
-def _as_service_error(request: Request[Any, Any, Any], exception: Exception) -> ServiceError:
-    match exception:
-        case ServiceError():
-            return with_api_names(exception)
-        case ValidationException():
-            return _invalid(exception)
-        case MethodNotAllowedException():
-            allowed = (exception.headers or {}).get("allow", "")
-            return MethodNotAllowed(request.method, request.url.path, allowed)
-        case NotFoundException():
-            return RouteNotFound(request.method, request.url.path)
-        case ClientGone():
-            return Cancelled("the client left")
-        case HTTPException() if exception.status_code < 500:
-            return InvalidArgument(message=exception.detail)
-        case _:
-            request_id = current_request().id.decode("latin-1")
-            log.error("unexpected_exception", request_id=request_id, exc_info=exception)
-            return Internal()
-
-
-def _invalid(exception: ValidationException) -> ServiceError:
-    """Turns the framework's validation errors of parameters, or a missing body, into violations."""
-    extra = exception.extra if isinstance(exception.extra, list) else []
-    if any(item.get("source") == "body" for item in extra):
-        return MalformedBody("a JSON body is required")
-    violations = [Violation(item.get("key", ""), item.get("message", "is not valid")) for item in extra]
-    return InvalidArgument(violations or [Violation("", exception.detail)])

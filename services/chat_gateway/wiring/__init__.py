@@ -5,7 +5,6 @@ import functools
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 
 import grpc
 
@@ -14,26 +13,12 @@ from access.key_client import KeyClient
 from access.peer_channel import as_service
 from access.rules import rules_of
 from chat_gateway.a2a_edges import A2A_RULES, A2AEdges
-from chat_gateway.aborts import Aborts, AbortTimes
-from chat_gateway.admission import Admission
-from chat_gateway.agents.toolbox import CallMetrics, Toolboxes
-from chat_gateway.background import BackgroundTurns
-from chat_gateway.clients.claim_client import ClaimClient, StoredTurnClient
-from chat_gateway.clients.config_client import ConfigClient
-from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.provider_publisher import ProviderPublisher
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.replicas import Replicas
-from chat_gateway.clients.session_client import PartClient, SessionAdminClient, SessionClient, SessionReaderClient
 from chat_gateway.clients.stubs import Stubs, make_stubs
 from chat_gateway.clients.template_publisher import publish_templates
-from chat_gateway.clients.tool_servers import ToolServerDirectory, ToolServerTimes
-from chat_gateway.clients.turn_calls import turn_calls
-from chat_gateway.config_directory import ConfigDirectory, WatchTimes
-from chat_gateway.deletion import AgentDeletion
-from chat_gateway.embedding import Embeddings
 from chat_gateway.figures import Figures
-from chat_gateway.finishing import FinishingTurns
 from chat_gateway.grpc_edge.a2a.lazy import LazyHandlers
 from chat_gateway.grpc_edge.chat_servicer import ChatServicer
 from chat_gateway.grpc_edge.runtime_servicer import RuntimeServicer
@@ -42,34 +27,16 @@ from chat_gateway.http_edge.console.files import ConsoleFiles, origin_of
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.wire.connections import ConnectionLimits
 from chat_gateway.http_edge.wire.server import HttpServer, http_serving
-from chat_gateway.instances import Instances
-from chat_gateway.leases import LeaseTimes
-from chat_gateway.memory import MemoryBudget
-from chat_gateway.metrics import PickupMetrics, TurnMetrics, observe_keys, observe_runtime
-from chat_gateway.open_watches import OpenWatches
-from chat_gateway.pickup import Pickups, PickupTimes
+from chat_gateway.metrics import observe_keys
 from chat_gateway.ports import ToolServerTests
-from chat_gateway.preview import PromptPreview
 from chat_gateway.providers.health import ProvidersHealth
-from chat_gateway.providers.http_client import open_client
-from chat_gateway.providers.http_provider import ProviderBounds
-from chat_gateway.providers.keys import Keys
-from chat_gateway.providers.kinds import make_provider
-from chat_gateway.providers.observed import ModelMetrics, ObservedProvider
-from chat_gateway.providers.provider import Providers
-from chat_gateway.providers.resilient import ResilientProvider
-from chat_gateway.providers.settings import ProviderSettings
-from chat_gateway.scheduler import Scheduler, TurnLimits
 from chat_gateway.settings import GatewaySettings
 from chat_gateway.templates.assistant import AssistantTemplate, AssistantTemplate1
 from chat_gateway.templates.catalog import TemplateCatalog
 from chat_gateway.templates.plugins import all_templates
 from chat_gateway.templates.router import RouterTemplate
-from chat_gateway.tools.opening import ToolsConfig, open_toolboxes
 from chat_gateway.tools.probe import ToolServerProbe
-from chat_gateway.tools.toolbox import ServerToolboxes
-from chat_gateway.turn import TurnRunner
-from chat_gateway.window_parts import WindowParts
+from chat_gateway.wiring.core import Core, open_core, tool_servers_of, toolboxes_of
 from parley.chat.v1 import chat_service_pb2_grpc, runtime_service_pb2_grpc
 from servicekit.channels import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, message_options, open_channel
 from servicekit.lifecycle import Background
@@ -95,25 +62,6 @@ def _healthy_replicas(service: str) -> list[tuple[str, str]]:
     return [("grpc.service_config", json.dumps({"healthCheckConfig": {"serviceName": service}}))]
 
 
-@dataclass(frozen=True, slots=True)
-class _Core:
-    """What the edges serve."""
-
-    turns: FinishingTurns
-    background: BackgroundTurns
-    pickups: Pickups
-    aborts: Aborts
-    preview: PromptPreview
-    journals: JournalClient
-    memory: MemoryBudget
-    embeddings: Embeddings
-    instances: Instances
-    scheduler: Scheduler
-    configs: ConfigDirectory
-    deletion: AgentDeletion
-    providers: Mapping[str, ResilientProvider]
-
-
 @asynccontextmanager
 async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]]:
     """Serves while open, and yields the bound ports. Leaving drains: no new turns, then those that run are finished."""
@@ -129,10 +77,10 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             background.keep("access watch", functools.partial(keys.follow, access.keys, key_times(settings)))
         stubs = make_stubs(config_channel, session_channel)
         templates = TemplateCatalog(all_templates([AssistantTemplate(), AssistantTemplate1(), RouterTemplate()]))
-        tool_servers = _tool_servers(stack, settings, stubs)
-        toolboxes = await stack.enter_async_context(_toolboxes(settings, tool_servers, background))
+        tool_servers = tool_servers_of(stack, settings, stubs)
+        toolboxes = await stack.enter_async_context(toolboxes_of(settings, tool_servers, background))
         tests = ToolServerProbe(tool_servers, toolboxes.servers)
-        core = await _core(stack, settings, stubs, session_channel, templates, toolboxes, toolboxes.metrics)
+        core = await open_core(stack, settings, stubs, session_channel, templates, toolboxes, toolboxes.metrics)
         health = ProvidersHealth(core.providers)
         readiness = Readiness(config_channel, session_channel, core.configs, access.keys, health.report)
 
@@ -243,7 +191,7 @@ def _access_control(settings: GatewaySettings, config_channel: grpc.aio.Channel)
 
 
 async def _drain(
-    settings: GatewaySettings, core: _Core, readiness: Readiness, http: HttpServer, grpc_server: GrpcServer
+    settings: GatewaySettings, core: Core, readiness: Readiness, http: HttpServer, grpc_server: GrpcServer
 ) -> None:
     readiness.drain()
     http.retire()
@@ -274,7 +222,7 @@ def _edge_drain(settings: GatewaySettings) -> float:
 
 def _grpc_serving(
     settings: GatewaySettings,
-    core: _Core,
+    core: Core,
     tests: ToolServerTests,
     access: AccessControl,
     tls: Certificates | None,
@@ -299,152 +247,4 @@ def _grpc_serving(
         ),
         max_message_bytes=max(settings.max_body_bytes, MAX_MESSAGE_BYTES),
         generic=[LazyHandlers(a2a.grpc_handlers)],
-    )
-
-
-async def _core(
-    stack: AsyncExitStack,
-    settings: GatewaySettings,
-    stubs: Stubs,
-    session_channel: grpc.aio.Channel,
-    templates: TemplateCatalog,
-    toolboxes: Toolboxes,
-    call_metrics: CallMetrics,
-) -> _Core:
-    models = ModelMetrics()
-    providers = await _providers(stack, settings, models)
-    instances = Instances(templates, Providers(providers), limit=settings.max_instances, metrics=models)
-    client = ConfigClient(stubs, read_timeout=settings.config_read_timeout, write_timeout=settings.peer_timeout)
-    configs = ConfigDirectory(
-        client,
-        WatchTimes(max_age=settings.config_max_age),
-        limit=settings.max_known_configs,
-        on_deleted=lambda config: instances.evict_uid(config.uid),
-    )
-    stack.push_async_callback(configs.close)
-    calls = await stack.enter_async_context(turn_calls(session_channel).open())
-    sessions = SessionClient(
-        calls,
-        timeout=settings.peer_timeout,
-        wait_timeout=settings.session_wait_timeout,
-        large_part_bytes=settings.large_part_bytes,
-    )
-    stored = PartClient(session_channel, timeout=settings.peer_timeout)
-    parts = WindowParts(stored, settings.window_parts_bytes, MemoryBudget(settings.max_large_bytes))
-    memory = MemoryBudget(settings.max_large_bytes)
-    claims = ClaimClient(stubs, timeout=settings.peer_timeout)
-    aborts = Aborts(sessions, AbortTimes(), claims)
-    stack.push_async_callback(aborts.close, settings.peer_timeout)
-    scheduler = Scheduler(_turn_limits(settings))
-    observe_runtime(scheduler, instances, configs, lambda: len(calls.streams))
-    lease_times = LeaseTimes(renew_interval=settings.lease_renew_interval)
-    runner = TurnRunner(
-        configs=configs,
-        instances=instances,
-        scheduler=scheduler,
-        sessions=sessions,
-        aborts=aborts,
-        lease_times=lease_times,
-        metrics=TurnMetrics(),
-        turn_timeout=settings.turn_timeout,
-        bounds=settings.request_bounds,
-        toolboxes=toolboxes,
-        parts=parts,
-        call_metrics=call_metrics,
-    )
-    turns = FinishingTurns(runner)
-    stack.push_async_callback(turns.close)
-    journals = JournalClient(stubs, OpenWatches(settings.watch_bounds))
-    pickups = Pickups(
-        runner,
-        claims,
-        journals,
-        scheduler,
-        PickupTimes(most=settings.max_background_turns),
-        PickupMetrics(),
-    )
-    stack.push_async_callback(pickups.close)
-    background = BackgroundTurns(
-        configs=configs,
-        sessions=sessions,
-        claims=claims,
-        stored=StoredTurnClient(stubs, timeout=settings.peer_timeout),
-        aborts=aborts,
-        scheduler=scheduler,
-        pickups=pickups,
-        bounds=settings.request_bounds,
-    )
-    reader = SessionReaderClient(stubs, timeout=settings.peer_timeout)
-    preview = PromptPreview(configs, reader, instances, settings.request_bounds, toolboxes, parts)
-    deletion = AgentDeletion(client, SessionAdminClient(stubs, timeout=settings.peer_timeout), configs, instances)
-    embeddings = Embeddings(
-        configs=configs,
-        providers=Providers(providers),
-        models={name: provider.models for name, provider in settings.providers.items()},
-        scheduler=scheduler,
-        admission=Admission(sessions, aborts, lease_times),
-        timeout=settings.turn_timeout,
-    )
-    return _Core(
-        turns=turns,
-        background=background,
-        pickups=pickups,
-        aborts=aborts,
-        preview=preview,
-        journals=journals,
-        memory=memory,
-        embeddings=embeddings,
-        instances=instances,
-        scheduler=scheduler,
-        configs=configs,
-        deletion=deletion,
-        providers=providers,
-    )
-
-
-def _toolboxes(
-    settings: GatewaySettings, servers: ToolServerDirectory, background: Background
-) -> AbstractAsyncContextManager[ServerToolboxes]:
-    config = ToolsConfig(
-        egress_allow=settings.egress_allow,
-        secrets_dir=settings.secrets_dir,
-        connect_timeout=settings.tools_connect_timeout,
-        list_ttl=settings.tools_list_ttl,
-        max_connections=settings.max_tool_connections,
-        idle_timeout=settings.tools_idle_timeout,
-        operators=settings.tool_servers,
-    )
-    return open_toolboxes(config, servers, background)
-
-
-def _tool_servers(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs) -> ToolServerDirectory:
-    times = ToolServerTimes(max_age=settings.config_max_age)
-    servers = ToolServerDirectory(stubs, times, timeout=settings.config_read_timeout)
-    stack.push_async_callback(servers.close)
-    return servers
-
-
-async def _providers(
-    stack: AsyncExitStack, settings: GatewaySettings, metrics: ModelMetrics
-) -> dict[str, ResilientProvider]:
-    bounds = ProviderBounds(**settings.timeouts())
-    session = await stack.enter_async_context(open_client(bounds.connect))
-
-    def resilient(name: str, provider: ProviderSettings) -> ResilientProvider:
-        def with_key(key: str | None) -> ObservedProvider:
-            made = make_provider(name, provider, bounds, session, key=key, show_errors=settings.show_provider_errors)
-            return ObservedProvider(made, metrics, content=settings.traces_content)
-
-        keys = Keys(name, with_key, provider.api_key(), provider.api_key_files)
-        return ResilientProvider(name, keys, provider.resilience)
-
-    return {name: resilient(name, provider) for name, provider in settings.providers.items()}
-
-
-def _turn_limits(settings: GatewaySettings) -> TurnLimits:
-    return TurnLimits(
-        running=settings.max_running_turns,
-        queued=settings.max_queued_turns,
-        agent_running=settings.max_running_turns_per_agent,
-        agent_queued=settings.max_queued_turns_per_agent,
     )
