@@ -11,7 +11,7 @@ import pytest
 
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.wire.connections import RESERVED, ConnectionLimits
-from chat_gateway.http_edge.wire.protocol import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED
+from chat_gateway.http_edge.wire.refused_requests import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED
 from tests.service.chat_gateway.http_edge.edge import Edge, hanging, running_edge, whole
 
 BODY = json.dumps({"model": "hello", "messages": [{"role": "user", "content": "Hi"}]}).encode()

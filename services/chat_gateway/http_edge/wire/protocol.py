@@ -9,18 +9,15 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import httptools
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from chat_gateway.http_edge.wire import refused_requests as refused
 from chat_gateway.http_edge.wire.connections import Admission, ConnectionLimits, Connections, Source
-from chat_gateway.http_edge.wire.errors import MalformedBody, encode_error
 from chat_gateway.http_edge.wire.targets import target_fault
+from chat_gateway.http_edge.wire.unframed import without_chunks
 
-MAX_HEAD_BYTES = 32 * 1024
-MAX_HEADERS = 128
-MAX_PIPELINED = 16
-"""Requests of one connection that wait for the answer to the one before them."""
 HEAD_TIMEOUT = 30.0
 """Seconds for a request's line and headers to arrive, unless the server says otherwise. Counted from the connection or
 the first byte; an idle connection between requests has uvicorn's keep-alive timeout instead."""
@@ -41,12 +38,6 @@ _SLOWEST_WRITE = 10
 _FRAMING_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
 _CONNECTION: Final = "parley.connection"
-
-_STATUS_LINES = {
-    400: b"HTTP/1.1 400 Bad Request\r\n",
-    408: b"HTTP/1.1 408 Request Timeout\r\n",
-    431: b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
-}
 
 
 class SharedState(ServerState):
@@ -110,46 +101,6 @@ def connection_of(scope: Any) -> ConnectionHandle:
     return handle
 
 
-def _without_chunks(app: Any, cycle: RequestResponseCycle) -> Any:
-    """Returns the application for a client that knows no chunks: the connection's end is that of an open answer."""
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        unframed = False
-
-        async def send_unframed(message: Message) -> None:
-            nonlocal unframed
-            if message["type"] == "http.response.start":
-                unframed = all(name.lower() != b"content-length" for name, _ in message["headers"])
-                if unframed:
-                    cycle.chunked_encoding = False
-            elif unframed and message["type"] == "http.response.body":
-                cycle.expected_content_length = len(message["body"])
-            await send(message)
-
-        await app(scope, receive, send_unframed)
-
-    return serve
-
-
-class _Refused(Exception):
-    """The request that is being read is beyond a bound."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-
-_NOT_HTTP = _Refused(400, "the request is not HTTP/1.1 that can be read")
-_HEAD_TOO_LARGE = _Refused(431, f"the request's headers are larger than {MAX_HEAD_BYTES} bytes")
-_TOO_MANY_HEADERS = _Refused(431, f"the request has more than {MAX_HEADERS} headers")
-_UNKNOWN_VERSION = _Refused(400, "the request is neither HTTP/1.1 nor HTTP/1.0")
-_UNKNOWN_CODING = _Refused(400, "the request's Transfer-Encoding is not chunked alone, by HTTP/1.1")
-_TOO_MUCH_FRAMING = _Refused(431, f"the body's framing and trailers are larger than {MAX_HEAD_BYTES} bytes")
-_TOO_MANY_REQUESTS = _Refused(400, f"more than {MAX_PIPELINED} requests wait for their answers on this connection")
-_HEAD_TOO_SLOW = _Refused(408, "the request's headers took too long")
-
-
 class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection. What can't be read any further is refused, once everything before it is answered.
 
@@ -172,7 +123,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Of the head that arrives, or of the rest of a request that is answered."""
         self._deaf = False
         """Whether nothing that arrives is read any more."""
-        self._refusal: _Refused | None = None
+        self._refusal: refused.RefusedRequest | None = None
         """What the client is answered once the requests before are."""
         self._serving: RequestResponseCycle | None = None
         self._stalled: tuple[float, float, int] | None = None
@@ -232,23 +183,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._parse(data)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
-            self._refuse(cause if isinstance(cause, _Refused) else _NOT_HTTP)
+            self._refuse(cause if isinstance(cause, refused.RefusedRequest) else refused.NOT_HTTP)
             return
         except httptools.HttpParserError:
-            self._refuse(_NOT_HTTP)
+            self._refuse(refused.NOT_HTTP)
             return
         if self._in_head:
             begun = self._messages - messages
             if begun == 0 or (begun == 1 and not was_in_body):  # else the most of it belongs to messages before
                 self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(_HEAD_TOO_LARGE)
+            if self._head_bytes > refused.MAX_HEAD_BYTES:
+                self._refuse(refused.HEAD_TOO_LARGE)
             elif self._timer is None:
                 self._start_timer(self._head_timeout(), self._on_slow_head)
         elif self._in_body:
             self._framing_bytes += max(0, len(data) - max(0, self._body_bytes - body_bytes))
-            if self._framing_bytes > MAX_HEAD_BYTES + _FRAMING_SHARE * self._body_bytes:
-                self._refuse(_TOO_MUCH_FRAMING)
+            if self._framing_bytes > refused.MAX_HEAD_BYTES + _FRAMING_SHARE * self._body_bytes:
+                self._refuse(refused.TOO_MUCH_FRAMING)
 
     def _parse(self, data: bytes | memoryview) -> None:
         while True:
@@ -289,21 +240,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Takes a header; a trailer is none."""
         if self._replaying or not self._in_head:
             return
-        if len(self.headers) >= MAX_HEADERS:
-            raise _TOO_MANY_HEADERS
+        if len(self.headers) >= refused.MAX_HEADERS:
+            raise refused.TOO_MANY_HEADERS
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
         if self._replaying:
             return
-        if len(self.pipeline) >= MAX_PIPELINED:
-            raise _TOO_MANY_REQUESTS
+        if len(self.pipeline) >= refused.MAX_PIPELINED:
+            raise refused.TOO_MANY_REQUESTS
         version = self.parser.get_http_version()
         self._check_framing(version)
         fault = target_fault(self.parser.get_method(), self.url, self.headers, version)
         if fault is not None:
-            raise _Refused(400, fault)
+            raise refused.RefusedRequest(400, fault)
         self._stop_timer()
         super().on_headers_complete()
         self._in_head = False
@@ -317,10 +268,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _check_framing(self, version: str) -> None:
         """Refuses what a proxy may have read another body in (RFC 9112, 6.1), before anything is served."""
         if version not in ("1.1", "1.0"):
-            raise _UNKNOWN_VERSION
+            raise refused.UNKNOWN_VERSION
         for name, value in self.headers:
             if name == b"transfer-encoding" and (version == "1.0" or value.lower() != b"chunked"):
-                raise _UNKNOWN_CODING
+                raise refused.UNKNOWN_CODING
 
     def on_body(self, body: bytes) -> None:
         """Takes a part of a body; one that was answered already is dropped."""
@@ -342,7 +293,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._serving = cycle
-        super()._start_asgi_task(cycle, _without_chunks(app, cycle) if cycle.scope["http_version"] == "1.0" else app)
+        super()._start_asgi_task(cycle, without_chunks(app, cycle) if cycle.scope["http_version"] == "1.0" else app)
 
     def on_response_complete(self) -> None:
         """Goes on with the next request; what is left of an answered one has to arrive soon."""
@@ -377,7 +328,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         idle = self._serving is None or self._serving.response_complete
         return idle or self.flow.write_paused or self.transport.is_closing()
 
-    def _refuse(self, refusal: _Refused) -> None:
+    def _refuse(self, refusal: refused.RefusedRequest) -> None:
         """Reads nothing more, and refuses the request that is being read once those before it are answered."""
         self._stop_timer()
         self._deaf = True
@@ -401,10 +352,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             self._write_refusal(refusal)
 
-    def _write_refusal(self, refusal: _Refused) -> None:
-        body = encode_error(MalformedBody(refusal.message))
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(_STATUS_LINES[refusal.status] + head + body)
+    def _write_refusal(self, refusal: refused.RefusedRequest) -> None:
+        self.transport.write(refusal.answer())
         self._finish_sending()
 
     def _finish_sending(self) -> None:
@@ -453,4 +402,4 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _on_slow_head(self) -> None:
         self._timer = None
         if self._in_head:
-            self._refuse(_HEAD_TOO_SLOW)
+            self._refuse(refused.HEAD_TOO_SLOW)

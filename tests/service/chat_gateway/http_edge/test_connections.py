@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from chat_gateway.http_edge.dependencies import HttpSettings
-from chat_gateway.http_edge.wire.protocol import MAX_HEAD_BYTES
+from chat_gateway.http_edge.wire.refused_requests import MAX_HEAD_BYTES
 from chat_gateway.http_edge.wire.server import http_serving
 from chat_gateway.model.turn import Delta
 from servicekit.errors import StartupError
