@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import jwt
@@ -16,7 +16,7 @@ AUDIENCE = "parley"
 class Issuer:
     """Signs tokens, publishes its keys; `broken` makes it answer 500, `asked` counts what it was asked.
 
-    `instead` makes what it answers to a request for its keys.
+    `instead` makes what it answers to a request for its keys, `streamed` writes it.
     """
 
     def __init__(self) -> None:
@@ -24,6 +24,7 @@ class Issuer:
         self.broken = False
         self.jwks_uri = ""
         self.instead: Callable[[], web.Response] | None = None
+        self.streamed: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
         self.asked: list[str] = []
         self.keys: dict[str, Any] = {}
         self.add_rsa("first")
@@ -55,10 +56,12 @@ class Issuer:
             keys.append(json.loads(kind.to_jwk(key.public_key())) | {"kid": key_id, "use": "sig"})
         return {"keys": [{"kty": "oct", "kid": "shared", "k": "c2VjcmV0"}, *keys]}
 
-    async def serve(self, request: web.Request) -> web.Response:
+    async def serve(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request.path)
         if self.broken:
             return web.Response(status=500)
+        if request.path == "/jwks" and self.streamed is not None:
+            return await self.streamed(request)
         if request.path == "/jwks" and self.instead is not None:
             return self.instead()
         if request.path in ("/jwks", "/moved"):

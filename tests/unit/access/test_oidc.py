@@ -32,9 +32,11 @@ async def issuer() -> AsyncIterator[Issuer]:
 
 
 @contextlib.asynccontextmanager
-async def verifier(issuer: Issuer, clock: Clock | None = None, **fields: Any) -> AsyncIterator[OidcTokens]:
+async def verifier(
+    issuer: Issuer, clock: Clock | None = None, times: JwksTimes | None = None, **fields: Any
+) -> AsyncIterator[OidcTokens]:
     values = {"issuer": issuer.url, "audience": AUDIENCE, "project_claim": "tenant", "scopes_claim": "scope"} | fields
-    tokens = OidcTokens([OidcIssuer(**values)], JwksTimes(), clock=clock or time.monotonic)
+    tokens = OidcTokens([OidcIssuer(**values)], times or JwksTimes(), clock=clock or time.monotonic)
     try:
         yield tokens
     finally:
@@ -202,6 +204,57 @@ async def test_a_document_that_is_too_long_or_elsewhere_is_not_taken(issuer: Iss
             with pytest.raises(Unavailable):
                 await tokens.caller_of(issuer.token())
     assert "/moved" not in issuer.asked
+
+
+async def test_a_document_that_never_ends_is_given_up_within_bounds(issuer: Issuer) -> None:
+    """Fast, it ends by its bytes; slow, by the time of a fetch; who waits is answered, and the connection closed."""
+    for pieces, pause in ((4 * 1024 * 1024 // 65536, 0.0), (10_000, 0.05)):
+        written = 0
+
+        async def endless(request: web.Request, pieces: int = pieces, pause: float = pause) -> web.StreamResponse:
+            nonlocal written
+            response = web.StreamResponse()
+            await response.prepare(request)
+            for _ in range(pieces):
+                await response.write(b" " * (1024 if pause else 65536))
+                written += 1
+                await asyncio.sleep(pause)
+            return response
+
+        issuer.streamed = endless
+        async with verifier(issuer, times=JwksTimes(timeout=1.0)) as tokens:
+            async with asyncio.timeout(30):
+                with pytest.raises(Unavailable):
+                    await tokens.caller_of(issuer.token())
+        assert written < pieces
+
+
+async def test_keys_that_change_with_each_fetch_cost_one_fetch_a_while(issuer: Issuer) -> None:
+    """Whose keys are gone is refused, whose keys are there is let in, and nobody makes the gateway fetch more."""
+    clock = Clock()
+    versions = [Issuer() for _ in range(4)]
+    for number, version in enumerate(versions):
+        version.url = issuer.url
+        version.keys[f"v{number}"] = version.keys.pop("first")
+    fetches = 0
+
+    def rotated() -> web.Response:
+        nonlocal fetches
+        fetches += 1
+        return web.json_response(versions[fetches - 1].jwks())
+
+    issuer.instead = rotated
+    async with verifier(issuer, clock) as tokens:
+        for number, version in enumerate(versions):
+            for _ in range(20):
+                assert (await tokens.caller_of(version.token(f"v{number}"))).project == "acme"
+                for other in set(range(len(versions))) - {number}:
+                    with pytest.raises(Unauthenticated):
+                        await tokens.caller_of(versions[other].token(f"v{other}"))
+                [known] = tokens._keys.values()
+                assert len(known._keys) == 1, "nothing is kept of keys that the issuer has no more"
+            assert fetches == number + 1
+            clock.now += JwksTimes().pause + 1
 
 
 async def test_keys_are_bounded_in_number_and_read_beside_the_loop(issuer: Issuer) -> None:

@@ -1,6 +1,7 @@
 """Requests within egress rules: what a name resolves to when it is connected to, redirects, proxies, bounds."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -216,3 +217,42 @@ async def test_a_body_is_read_up_to_its_bound(stack: AsyncExitStack) -> None:
     async with await guarded.send("GET", url, headers={}) as response:
         with pytest.raises(ResponseTooLarge):
             await read_bounded(response, 299_999)
+
+
+async def test_a_host_that_answers_nothing_leaves_the_others_their_connections(stack: AsyncExitStack) -> None:
+    connected = asyncio.Semaphore(0)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_ones.append(writer)
+        connected.release()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    open_ones: list[asyncio.StreamWriter] = []
+    hung = await asyncio.start_server(silent, "127.0.0.1", 0)
+    stack.push_async_callback(_closed, hung)
+    server = await stack.enter_async_context(serving())
+    guarded = GuardedClient(EgressRules(["http://127.0.0.1:*"]), connect_timeout=1, max_connections=48, proxies={})
+    stack.push_async_callback(guarded.close)
+    url = f"http://127.0.0.1:{hung.sockets[0].getsockname()[1]}/"
+    asked = [asyncio.create_task(guarded.send("GET", url, headers={})) for _ in range(60)]
+    async with asyncio.timeout(30):
+        for _ in range(6):
+            await connected.acquire()
+        for _ in range(20):
+            async with await guarded.send("GET", f"http://127.0.0.1:{server.port}/", headers={}) as response:
+                assert response.status == 200
+        done: set[asyncio.Task[aiohttp.ClientResponse]] = set()
+        while len(done) < 54:  # for those beyond an eighth the time to connect ends
+            done |= (await asyncio.wait(asked, timeout=0.1))[0]
+    assert {type(one.exception()) for one in done} <= {aiohttp.ConnectionTimeoutError}
+    assert len(open_ones) == 6
+    for one in asked:
+        one.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def _closed(server: asyncio.Server) -> None:
+    server.close()
+    await server.wait_closed()

@@ -1,13 +1,15 @@
-"""Watching a journal: how a watch ends where the turn does not."""
+"""Watching a journal: how a watch ends where the turn does not, how many there are, and what a slow reader holds."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
 
 import pytest
 
 from servicekit.errors import Draining
 from session_svc.journal import Journals
-from session_svc.model.errors import LeaseLost
-from session_svc.model.journal import NewEvents, TurnWatch
+from session_svc.model.errors import LeaseLost, TooManyWatches, TurnNotFound
+from session_svc.model.journal import JournalEvent, JournalPage, NewEvents, TurnWatch
 from session_svc.model.session import SessionBounds, SessionKey
 from session_svc.model.turn import BeginTurn, Begun
 from tests.doubles.session_svc.memory_journals import MemoryJournals
@@ -49,3 +51,57 @@ async def test_a_turn_that_nobody_runs_any_more_is_not_watched_for_ever() -> Non
         async with asyncio.timeout(10):
             async for _ in Journals(MemoryJournals(state, turns), patience=0.1).watch(TurnWatch(KEY, "", "t1")):
                 pass
+
+
+async def test_watches_are_bounded_and_each_that_ends_makes_room() -> None:
+    state = MemoryState(SessionBounds())
+    turns = MemoryTurns(state)
+    await begun_with_an_event(state, turns)
+    journals = Journals(MemoryJournals(state, turns), max_watches=3)
+    open_ones = [journals.watch(TurnWatch(KEY, "", "t1")) for _ in range(4)]
+    for pages in open_ones[:3]:
+        assert await anext(pages)
+    for refused in (open_ones[3], journals.watch(TurnWatch(KEY, "", "t1", present_only=True))):
+        with pytest.raises(TooManyWatches) as refusal:
+            await anext(refused)
+        assert refusal.value.metadata == {"scope": "session_svc", "limit": "3"}
+        assert refusal.value.retry_after
+    gone = asyncio.create_task(_all_of(open_ones[0]))  # a caller that leaves while it waits
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    with pytest.raises(TurnNotFound):
+        await anext(journals.watch(TurnWatch(KEY, "", "none")))
+    async with contextlib.aclosing(journals.watch(TurnWatch(KEY, "", "t1"))) as pages:
+        assert await anext(pages)
+    for pages in open_ones[1:3]:
+        await pages.aclose()
+    assert not journals._watches
+
+
+async def _all_of(pages: AsyncGenerator[tuple[JournalEvent, ...], None]) -> None:
+    async with contextlib.aclosing(pages):
+        async for _ in pages:
+            pass
+
+
+async def test_nothing_is_read_ahead_for_a_reader_that_is_slow() -> None:
+    state = MemoryState(SessionBounds())
+    turns = MemoryTurns(state)
+    begun = await begun_with_an_event(state, turns)
+    store = MemoryJournals(state, turns)
+    reads: list[JournalPage] = []
+    read = store.read
+
+    async def counted(watch: TurnWatch, waiter_id: str) -> JournalPage:
+        reads.append(await read(watch, waiter_id))
+        return reads[-1]
+
+    store.read = counted  # type: ignore[method-assign]
+    async with contextlib.aclosing(Journals(store).watch(TurnWatch(KEY, "", "t1"))) as pages:
+        assert len(await anext(pages)) == 1
+        for number in range(2, 102):
+            await store.append(NewEvents(begun.lease, number, (b"x" * 1000,)))
+            await asyncio.sleep(0)
+        assert len(reads) == 1
+        assert len(await anext(pages)) == 100
