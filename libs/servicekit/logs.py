@@ -3,7 +3,8 @@
 import logging
 import sys
 import time
-from typing import Literal
+from io import StringIO
+from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -100,5 +101,25 @@ def _add_trace(logger: object, method: str, event: EventDict) -> EventDict:
 
 def _last_processors(log_format: LogFormat) -> list[Processor]:
     if log_format == "console":
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        colors = sys.stderr.isatty()
+        return [_harmless, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_harmless_traceback)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+
+def _harmless(logger: object, method: str, event: EventDict) -> EventDict:
+    """Escapes what would begin a line of its own or command the terminal; JSON has no such characters."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = _escaped(value, "")
+    return event
+
+
+def _escaped(text: str, kept: str) -> str:
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
+
+
+def _harmless_traceback(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    text = StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    # Indented: a line of its text is none of the log's.
+    stream.write(_escaped(text.getvalue(), "\n\t").replace("\n", "\n    "))

@@ -53,6 +53,8 @@ class EndpointLimits:
 
 
 DEFAULT_LIMITS = EndpointLimits()
+_EXPOSITION_PAUSE = 9
+"""How many times as long as an exposition took the next one is waited for: a tenth of the loop's time is theirs."""
 
 
 def call_duration(registry: CollectorRegistry = REGISTRY) -> Histogram:
@@ -164,6 +166,12 @@ class _Endpoint:
         self._open: dict[asyncio.Task[None], str] = {}
         """The connections with their sources."""
         self._closing = False
+        self._check: asyncio.Task[Mapping[str, bool | str]] | None = None
+        """The readiness check that is under way, for all who ask meanwhile."""
+        self._writing = asyncio.Lock()
+        self._written: dict[str, tuple[float, tuple[bytes, str]]] = {}
+        """By what is asked for: the last exposition, and when it was begun."""
+        self._next_at = 0.0
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -190,7 +198,7 @@ class _Endpoint:
 
     async def close(self) -> None:
         self._closing = True
-        await cancel_and_wait(*self._open)
+        await cancel_and_wait(*self._open, *([self._check] if self._check is not None else ()))
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -216,7 +224,7 @@ class _Endpoint:
             return HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", b"only GET\n"
         match path:
             case "/metrics":
-                body, content_type = exposition(self._registry, accept)
+                body, content_type = await self._exposition(accept)
                 return HTTPStatus.OK, content_type, body
             case "/livez":
                 return HTTPStatus.OK, "text/plain", b"ok\n"
@@ -229,13 +237,33 @@ class _Endpoint:
             case _:
                 return HTTPStatus.NOT_FOUND, "text/plain", b"not found\n"
 
-    async def _ready(self) -> tuple[HTTPStatus, str, bytes]:
+    async def _exposition(self, accept: str) -> tuple[bytes, str]:
+        """Returns one that was begun after it was asked for: together with whoever else has waited for it."""
+        loop = asyncio.get_running_loop()
+        asked_at, kind = loop.time(), str("application/openmetrics-text" in accept)
+        async with self._writing:
+            known = self._written.get(kind)
+            if known is not None and known[0] > asked_at:
+                return known[1]
+            await asyncio.sleep(self._next_at - loop.time())
+            began = loop.time()
+            made = exposition(self._registry, accept)
+            self._next_at = loop.time() + _EXPOSITION_PAUSE * (loop.time() - began)
+            self._written[kind] = began, made
+            return made
+
+    async def _parts(self) -> Mapping[str, bool | str]:
         try:
             async with asyncio.timeout(self._limits.check_seconds):
-                parts = await self._readiness()
+                return await self._readiness()
         except Exception as error:
             log.error("readiness_check_failed", exc_info=error)
-            parts = {"readiness check": False}
+            return {"readiness check": False}
+
+    async def _ready(self) -> tuple[HTTPStatus, str, bytes]:
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(self._parts(), name="readiness check")
+        parts = await asyncio.shield(self._check)
         warnings = {name: state for name, state in parts.items() if isinstance(state, str)}
         warnings |= {name: f"restarts after a fault ({fault})" for name, fault in restarting().items()}
         ready = all(state is not False for state in parts.values())

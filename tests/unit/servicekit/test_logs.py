@@ -44,6 +44,33 @@ def test_the_console_format_is_for_reading() -> None:
     assert not lines("info", "console")[0].startswith("{")
 
 
+HOSTILE = """
+import logging, structlog
+from servicekit.logs import configure
+configure("info", {log_format!r})
+text = "\\x1b[2J\\nforged\\r\\u202e\\x9b\\u2028end"
+structlog.get_logger("a").info("said", user_id=text, more=[text])
+structlog.get_logger("a").info(text)
+logging.getLogger("aiohttp").warning("odd %s", text)
+try:
+    raise ValueError(text)
+except ValueError:
+    structlog.get_logger("a").exception("oops")
+    logging.getLogger("asyncio").exception("oops")
+"""
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_what_callers_sent_neither_begins_a_line_nor_commands_a_terminal(log_format: str) -> None:
+    script = HOSTILE.format(log_format=log_format)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=20, check=True)
+    text = done.stderr.decode()
+    assert set(text) & set("\x1b\r\u202e\x9b\u2028") == set()
+    assert text.count("end") >= 6
+    assert [line for line in text.splitlines() if line.startswith("forged")] == []
+    assert text.count("said") == 1
+
+
 GOAWAY = """
 import asyncio, servicekit, grpc
 

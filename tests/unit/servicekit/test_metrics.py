@@ -1,11 +1,12 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Mapping
 
 import aiohttp
 import pytest
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from structlog.testing import capture_logs
 
 from servicekit.errors import StartupError
@@ -85,6 +86,53 @@ async def test_a_check_that_fails_is_not_ready(free_port: int, behaviour: str) -
         async with serve_metrics("127.0.0.1", free_port, readiness=check, limits=limits):
             assert (await fetch(free_port, "/readyz"))[0] == 503
     assert [line["event"] for line in logs] == ["readiness_check_failed"]
+
+
+async def test_a_flood_of_probes_makes_one_check_at_a_time(free_port: int) -> None:
+    checks = under_way = most = 0
+    released = asyncio.Event()
+
+    async def check() -> Mapping[str, bool]:
+        nonlocal checks, under_way, most
+        checks, under_way = checks + 1, under_way + 1
+        most = max(most, under_way)
+        await released.wait()
+        under_way -= 1
+        return {"postgres": True}
+
+    limits = EndpointLimits(check_seconds=30, request_seconds=30)
+    async with serve_metrics("127.0.0.1", free_port, readiness=check, limits=limits), asyncio.timeout(30):
+        flood = [await asyncio.open_connection("127.0.0.1", free_port) for _ in range(20)]
+        for _, writer in flood:
+            writer.write(b"GET /readyz HTTP/1.1\r\n\r\n")
+        flood[0][1].transport.abort()  # whoever began it leaves
+        assert (await fetch(free_port, "/livez"))[0] == 200
+        released.set()
+        answers = await asyncio.gather(*(reader.read() for reader, _ in flood[1:]))
+        assert {answer[:12] for answer in answers} == {b"HTTP/1.1 200"}
+        assert most == 1
+        assert checks < 20
+        for _, writer in flood:
+            writer.close()
+
+
+async def test_a_flood_of_scrapes_takes_little_of_the_loop(free_port: int, registry: CollectorRegistry) -> None:
+    """Nobody gets an old exposition, and those who wait get one together."""
+    labelled, writes = Gauge("wide", "w", ["x"], registry=registry), 0
+    labelled.labels("x").set_function(lambda: slow())
+
+    def slow() -> float:
+        nonlocal writes
+        writes += 1
+        time.sleep(0.02)
+        return writes
+
+    async with serve_metrics("127.0.0.1", free_port, registry=registry), asyncio.timeout(30):
+        answers = await asyncio.gather(*(fetch(free_port, "/metrics") for _ in range(20)))
+        assert {status for status, _, _ in answers} == {200}
+        assert writes < 10
+        before = writes
+        assert f"{before + 1}.0" in (await fetch(free_port, "/metrics"))[2]
 
 
 async def test_started_is_not_ready(free_port: int) -> None:
