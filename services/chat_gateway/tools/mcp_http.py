@@ -20,6 +20,10 @@ MAX_REQUESTS = 16
 
 _NOTIFICATION_SECONDS = 2.0
 """For whatever has no answer: the SDK makes these one after the other, so one that hangs holds up all that follow."""
+_UNASKED_BYTES_A_SECOND, _UNASKED_AHEAD_BYTES = 32 * 1024, 256 * 1024
+"""What is read of a stream that belongs to no call, and how much at once: notifications cost the gateway's time."""
+_STREAM_PAUSE_SECONDS = 1.0
+"""Between two streams of notifications, whatever the server says of when to come back."""
 _HEAD_SECONDS = 30.0
 _DRAIN_SECONDS = 0.2
 _OURS = frozenset({"host", "content-length", "connection", "user-agent", "accept-encoding", "transfer-encoding"})
@@ -89,6 +93,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         self._headers = dict(headers)
         self._credentials = credentials
         self._plain: dict[str, PlainCall] = {}
+        self._next_stream_at = 0.0
         self.fault = ""
         self.denied: EgressDenied | None = None
 
@@ -100,6 +105,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             answer, call.handed_over = call.handed_over, None
             answer.request = request
             return answer
+        if call is None and request.method == "GET":
+            await self._pace_stream()
         protocol = {name: value for name, value in request.headers.items() if name.lower() not in _OURS}
         url = str(request.url)
         response = await self._answered(request.method, url, protocol, body, call, asks)
@@ -112,6 +119,12 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             else:
                 self._plain.pop(call.tool, None)
         return _for_sdk(response, call if asks else None, request, endless=request.method == "GET" and call is None)
+
+    async def _pace_stream(self) -> None:
+        now = asyncio.get_running_loop().time()
+        begins_at = max(now, self._next_stream_at)
+        self._next_stream_at = begins_at + _STREAM_PAUSE_SECONDS
+        await asyncio.sleep(begins_at - now)
 
     def forget(self) -> None:
         """Forgets how tools are called: they may have changed."""
@@ -258,7 +271,10 @@ class _Broken(httpx2.AsyncByteStream):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """A response's body within bounds of bytes and of the call's time. A stream of notifications has neither."""
+    """A response's body within bounds of bytes and of the call's time. A stream of notifications has neither.
+
+    What belongs to no call is read slowly, beyond its first bytes: the server waits, not the gateway.
+    """
 
     def __init__(self, response: aiohttp.ClientResponse, call: Exchange | None, *, endless: bool) -> None:
         self._response = response
@@ -266,7 +282,8 @@ class _Body(httpx2.AsyncByteStream):
         self._left: float = float("inf") if endless else MAX_RESULT_BYTES
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        content = self._response.content
+        content, loop = self._response.content, asyncio.get_running_loop()
+        paid_until = loop.time()
         try:
             while True:
                 async with asyncio.timeout_at(self._call.deadline if self._call is not None else None):
@@ -277,6 +294,9 @@ class _Body(httpx2.AsyncByteStream):
                 if self._left < 0:
                     self._fault(f"answers with more than {MAX_RESULT_BYTES >> 20} MiB")
                 yield part
+                if self._call is None:
+                    paid_until = max(paid_until, loop.time()) + len(part) / _UNASKED_BYTES_A_SECOND
+                    await asyncio.sleep(paid_until - loop.time() - _UNASKED_AHEAD_BYTES / _UNASKED_BYTES_A_SECOND)
         except TimeoutError:
             if self._call is not None:
                 self._call.late = True

@@ -27,11 +27,15 @@ class RawServer:
         self.tools: list[Any] = [tool()]
         self.listing: Answer = self._list
         self.calling: Answer = self._call
+        self.unasked: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] | None = None
+        """Answers the request for a stream of notifications; it has none where this is not given."""
 
     def methods(self) -> list[str]:
         return [str(message.get("method")) for message, _ in self.requests]
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "GET" and self.unasked is not None:
+            return await self.unasked(request)
         if request.method != "POST":
             return web.Response(status=405)
         message = json.loads(await request.text())
@@ -43,7 +47,10 @@ class RawServer:
             case "initialize":
                 info = {"name": "raw", "version": "1"}
                 value = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
-                return result(message, value)
+                answer = result(message, value)
+                if self.unasked is not None:
+                    answer.headers["Mcp-Session-Id"] = "s"
+                return answer
             case "tools/list":
                 return await self.listing(request, message)
             case "tools/call":

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,53 @@ async def test_an_endless_stream_is_cut(server: RawServer, calling: Room) -> Non
     got = await calling.call("raw", "t", seconds=30)
     assert got.outcome is ToolOutcome.ERROR
     assert "more than 10 MiB" in got.text
+
+
+async def test_a_flood_of_notifications_outside_a_call_is_read_slowly(server: RawServer, room: Room) -> None:
+    written, opened = 0, asyncio.Event()
+    message = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x" * 200}}
+    piece = f"data: {json.dumps(message)}\n\n".encode() * 100
+    piece += b'data: {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}\n\n'
+
+    async def flood(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal written
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        assert request.transport is not None
+        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        opened.set()
+        while True:
+            await response.write(piece)
+            written += len(piece)
+
+    server.unasked = flood
+    async with asyncio.timeout(60):
+        assert (await room.call("raw", "t")).text == "fine"
+        await opened.wait()
+        with pytest.raises(TimeoutError):  # some 1.2 MB are what sockets between them hold, and what is read at once
+            async with asyncio.timeout(2):
+                while written < 2_000_000:
+                    await asyncio.sleep(0.05)
+        calls = [await room.call("raw", "t") for _ in range(20)]
+    assert {call.text for call in calls} == {"fine"}
+    assert server.methods().count("tools/list") <= len(calls) + 2
+
+
+async def test_a_stream_of_notifications_that_ends_at_once_is_not_asked_for_again_and_again(
+    server: RawServer, room: Room
+) -> None:
+    asked: list[float] = []
+
+    async def ends(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(asyncio.get_running_loop().time())
+        return web.Response(text="id: 1\nretry: 0\ndata:\n\n", content_type="text/event-stream")
+
+    server.unasked = ends
+    async with asyncio.timeout(60):
+        assert (await room.call("raw", "t")).text == "fine"
+        while len(asked) < 3:
+            await asyncio.sleep(0.05)
+    assert asked[2] - asked[0] > 1.5, "the server says 0 ms"
 
 
 async def test_pages_without_end_and_ten_thousand_tools_are_bounded(server: RawServer, room: Room) -> None:
