@@ -203,13 +203,12 @@ class _Endpoint:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(self._limits.request_seconds):
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                request = _REQUEST_LINE.match(head)
-                method = request["method"] if request else ""
-                if request is None or not all(map(_HEADER_LINE.fullmatch, head.split("\r\n")[1:-2])):
+                request = read_request(await reader.readuntil(b"\r\n\r\n"))
+                method = request[0] if request is not None else ""
+                if request is None:
                     answer = HTTPStatus.BAD_REQUEST, "text/plain", _NOT_HTTP
                 else:
-                    answer = await self._respond(method, request["path"], _header(head, "accept"))
+                    answer = await self._respond(*request)
         except asyncio.LimitOverrunError:
             method, answer = "", (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "text/plain", _TOO_LARGE)
         except asyncio.IncompleteReadError as error:
@@ -273,6 +272,15 @@ class _Endpoint:
             body["warnings"] = warnings
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return status, "application/json", json.dumps(body).encode() + b"\n"
+
+
+def read_request(data: bytes) -> tuple[str, str, str] | None:
+    """Returns the method, the path without its query, and the `Accept` of a request; None where it is not HTTP/1.1."""
+    head = data.decode("latin-1")
+    line = _REQUEST_LINE.match(head)
+    if line is None or not all(map(_HEADER_LINE.fullmatch, head.split("\r\n")[1:-2])):
+        return None
+    return line["method"], line["path"], _header(head, "accept")
 
 
 async def _write(writer: asyncio.StreamWriter, method: str, status: HTTPStatus, content_type: str, body: bytes) -> None:

@@ -46,7 +46,7 @@ from session_svc.edge.page_tokens import make_token, read_token
 from session_svc.model.errors import InvalidPageToken, TurnDamaged
 from session_svc.redis_client.url import parse_redis_url
 from session_svc.redis_store.turn_codec import body_of, number_of, plain_element, stored_turn
-from tests.fuzz import answers
+from tests.fuzz import answers, http
 from tests.fuzz.inputs import damaged, deep_json, foreign, json_values, text_of, with_foreign_members
 
 
@@ -348,5 +348,7 @@ TARGETS = {
     "anthropic_answer": Target(answers.anthropic_pieces, answers.anthropic),
     "gemini_answer": Target(answers.gemini_pieces, answers.gemini),
     "request_target": Target(answers.heads, answers.request_target),
+    "metrics_head": Target(http.metrics_heads, http.metrics_head),
+    "chunked_body": Target(http.chunked_bodies, http.chunked_body),
     "api_key": Target(damaged(new_api_key().encode()).map(text_of), api_key),
 }
