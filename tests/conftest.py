@@ -41,6 +41,7 @@ LONG_FILES = (
 FOLDERS = ("faults", "deploy", "system", "hostile", "service", "contract", "fuzz", "unit", "clients")
 """By how long their files take, the longest first."""
 SERVERS = {"server_choice", "postgres_server", "redis_server", "redis_cluster"}
+LOCAL_TOOLS = {"PARLEY_GATEWAY_EGRESS_ALLOW": "public,http://127.0.0.1:*"}
 NOT_RUN = "not run on this machine: "
 """What the reason of a skip begins with that is the machine's fault, and that the end of the run lists by name."""
 
@@ -180,14 +181,19 @@ def guarded_system(
     logical_databases: list[int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[System]:
-    """The whole system with authentication required, and an agent `hello`; its helpers show the operator key."""
+    """The whole system with authentication required, and an agent `hello`; its helpers show the operator key.
+
+    Tool servers may be on this machine.
+    """
     key = secrets.token_urlsafe(32)
     env = {"PARLEY_AUTH": "required", "PARLEY_OPERATOR_KEY": key}
     folder = tmp_path_factory.mktemp("guarded")
     with (
         migrated_database(postgres_server) as postgres_url,
         fresh_redis(redis_server, logical_databases) as redis_url,
-        System(postgres_url, redis_url, folder=folder, gateways=2, env=env, operator_key=key) as system,
+        System(
+            postgres_url, redis_url, folder=folder, gateways=2, env=env, gateway_env=LOCAL_TOOLS, operator_key=key
+        ) as system,
     ):
         system.create_agent("hello")
         yield system

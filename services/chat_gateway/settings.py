@@ -80,8 +80,8 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
     a2a_grpc_url: str = Field(
         default="",
         max_length=256,
-        description="Where callers reach the gRPC API, as agent cards have it, such as `api.example:443`; without, "
-        "cards leave gRPC out.",
+        description="Where callers reach the gRPC API, as agent cards and `/v1/auth` have it, such as "
+        "`api.example:443`; without, cards leave gRPC out.",
     )
 
     turn_timeout: Seconds = Field(

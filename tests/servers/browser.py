@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, ViewportSize, expect, sync_playwright
 
 from tests.conftest import NOT_RUN
 
@@ -54,6 +54,7 @@ def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip(f"{NOT_RUN}there is no chromium")
+    expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
@@ -81,6 +82,14 @@ def console_page(
         assert watched.wrong == []
     finally:
         context.close()
+
+
+def sign_in(page: Page, key: str, to: str = "") -> None:
+    """Opens the console at `to` (`#/try`), and signs in there."""
+    page.goto(f"/console{to}")
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("navigation", name="Main").wait_for()
 
 
 def axe() -> str:

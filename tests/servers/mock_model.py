@@ -38,6 +38,7 @@ class Behaviour:
     hold: bool = False  # nothing is answered before `release`
     hold_after_chunks: int | None = None  # the stream stands still after so many chunks, until `release`
     tool_calls: tuple[tuple[str, str, str], ...] = ()  # (id, name, arguments as JSON text)
+    reasoning: str = ""  # streamed before the answer, as `reasoning_content`
 
 
 def _text_of(content: object) -> str:
@@ -278,6 +279,8 @@ async def _chunks(body: dict[str, Any], behaviour: Behaviour, text: str) -> Asyn
         "model": body.get("model", MODEL),
     }
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    if behaviour.reasoning:
+        deltas.append({"reasoning_content": behaviour.reasoning})
     if behaviour.tool_calls:
         deltas += [{"tool_calls": [{"index": n, **call}]} for n, call in enumerate(_calls(behaviour))]
     else:

@@ -3,7 +3,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
+from tests.servers.browser import chromium
 from tests.servers.mock_model import MockModel
 from tests.servers.parley_up import Parley
 
@@ -12,6 +14,13 @@ from tests.servers.parley_up import Parley
 def mock_model() -> Iterator[MockModel]:
     with MockModel() as model:
         yield model
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The machine's browser. A module's own: Playwright's event loop would be in the way of other modules' tests."""
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.servers.browser import DESKTOP, PHONE, axe, chromium, console_page
+from tests.servers.browser import DESKTOP, PHONE, axe, console_page, sign_in
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
@@ -21,6 +21,7 @@ PAGES = (
     "#/agents",
     "#/agents/hostile",
     "#/agents/hostile/revisions",
+    "#/agents/hostile/later",
     "#/agents/~new",
     "#/agents/~tools",
     "#/agents/~tools/hostile",
@@ -32,12 +33,6 @@ PAGES = (
     "#/operate/projects",
     "#/operate/audit",
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +57,7 @@ def hostile(guarded_system: System) -> Iterator[System]:
 
 
 def open_pages(page: Page, system: System, paths: tuple[str, ...] = PAGES) -> Iterator[str]:
-    page.goto("/console")
-    page.get_by_label("API key").fill(system.operator_key)
-    page.get_by_role("button", name="Sign in").click()
+    sign_in(page, system.operator_key)
     for path in paths:
         page.evaluate("path => { location.hash = path; }", path)
         page.locator("main h1").wait_for()

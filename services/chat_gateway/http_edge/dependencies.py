@@ -45,6 +45,9 @@ class HttpSettings:
     """Log a line for each chat completion, too."""
     issuers: tuple[OidcIssuer, ...] = ()
     """Identity providers whose tokens are accepted."""
+    grpc_target: str = ""
+    """Where callers reach the gRPC API, where that is not at the port below of the host that they ask."""
+    grpc_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,8 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
                 request_bounds=settings.request_bounds,
                 keep_alive_interval=settings.keep_alive_interval,
                 issuers=settings.oidc,
+                grpc_target=settings.a2a_grpc_url,
+                grpc_port=settings.grpc_port,
                 # Room beyond what the scheduler takes, so that it, and not the edge, says which limit was met.
                 max_requests=settings.max_running_turns + settings.max_queued_turns + 256,
             ),

@@ -3,6 +3,7 @@
 import pytest
 
 from chat_gateway.http_edge.console.files import ConsoleFiles
+from chat_gateway.http_edge.dependencies import HttpSettings
 from tests.service.chat_gateway.http_edge.edge import Edge, running_edge
 
 
@@ -59,3 +60,13 @@ async def test_it_is_only_read() -> None:
 
 async def test_a_gateway_without_a_console_has_no_such_path(edge: Edge) -> None:
     assert (await edge.client.get("/console")).status_code == 404
+
+
+async def test_callers_learn_where_grpc_is(edge: Edge) -> None:
+    async def where(edge: Edge) -> tuple[object, object]:
+        auth = (await edge.client.get("/v1/auth")).json()
+        return auth["grpc_target"], auth["grpc_port"]
+
+    assert await where(edge) == (None, None)
+    async with running_edge(HttpSettings(grpc_target="api.example:443", grpc_port=50051)) as named:
+        assert await where(named) == ("api.example:443", 50051)

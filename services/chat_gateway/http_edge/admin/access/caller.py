@@ -1,4 +1,4 @@
-"""/v1/auth and /v1/caller: how to sign in, and what the credentials of a request may do."""
+"""/v1/auth and /v1/caller: how to sign in, where the gRPC API is, and what the credentials of a request may do."""
 
 import msgspec
 from litestar import Response, Router, get
@@ -27,6 +27,10 @@ class AuthJson(msgspec.Struct, kw_only=True):
     required: bool
     """False: everybody may do everything, without credentials."""
     issuers: list[IssuerJson]
+    grpc_target: str | None
+    """Where callers reach the gRPC API, `host:port`, where the operator names it (`PARLEY_GATEWAY_A2A_GRPC_URL`)."""
+    grpc_port: int | None
+    """The port of the gRPC API at the gateway itself; null when it took any free one."""
     object: str = "auth"
 
 
@@ -46,7 +50,7 @@ class CallerJson(msgspec.Struct, kw_only=True):
 
 @get("/v1/auth", scope=OPEN)
 async def get_auth(deps: Injected) -> AuthJson:
-    """Reports whether credentials are required, and which identity providers people can log in with."""
+    """Reports whether credentials are required, which identity providers people can log in with, and where gRPC is."""
     issuers = [
         IssuerJson(
             issuer=one.issuer,
@@ -60,7 +64,12 @@ async def get_auth(deps: Injected) -> AuthJson:
         for one in deps.settings.issuers
         if one.client_id is not None
     ]
-    return AuthJson(required=deps.authenticated, issuers=issuers if deps.authenticated else [])
+    return AuthJson(
+        required=deps.authenticated,
+        issuers=issuers if deps.authenticated else [],
+        grpc_target=deps.settings.grpc_target or None,
+        grpc_port=deps.settings.grpc_port or None,
+    )
 
 
 @get("/v1/caller", scope=ANY_CREDENTIALS)

@@ -5,7 +5,7 @@ import { useDraft, writable, Yaml } from './draft.js';
 import { clean, html, link, short, useLoad, useState } from './lib.js';
 import { Revisions } from './revisions.js';
 import { SchemaForm } from './schema_form.js';
-import { Badge, Confirm, Problem, Select, Tabs, Text } from './ui.js';
+import { Badge, Confirm, Empty, Problem, Select, Tabs, Text } from './ui.js';
 
 const NUMBERS = [
   ['model.temperature', 'Temperature', 'any'], ['model.max_output_tokens', 'Most tokens of an answer', 1], ['model.top_p', 'Top p', 'any'],
@@ -56,7 +56,7 @@ function Form({ draft, known, isNew }) {
 function Editor({ agent, isNew = false, onSaved, readOnly = false }) {
   const { data: known, error } = useLoad(choices, []);
   const [comment, setComment] = useState('');
-  const [problem, setProblem] = useState((null));
+  const [problem, setProblem] = useState(null);
   const [method, path] = isNew ? ['POST', '/v1/agents'] : ['PUT', `/v1/agents/${agent.id}`];
   const draft = useDraft(isNew ? agent : writable(agent), (body, signal) => (readOnly ? Promise.resolve() : call(method, path, { body, query: { validate_only: true }, signal })));
   const save = async () => {
@@ -84,6 +84,10 @@ export function NewAgent() {
     <${Editor} isNew agent=${{ ...first, model }} onSaved=${(made) => { location.hash = link('agents', made.id); }} />`;
 }
 
+/** The place of what Parley does not have yet, and what there is in its stead. @param {{agent: any}} props */
+const Later = ({ agent }) => html`<${Empty} title="Releases, budgets and usage">They will stand here. Until then, applications name a revision as <code>${agent.id}@${agent.revision}</code>,
+  limits are part of the <a href=${link('agents', agent.id)}>configuration</a>, and <a href=${`#/sessions?agent=${agent.id}`}>sessions</a> have their tokens.<//>`;
+
 export function Agent({ id, tab, may }) {
   const { data: agent, error, reload } = useLoad(async (signal) => (await send('GET', `/v1/agents/${encodeURIComponent(id)}`, { signal })).json(), [id]);
   const [saved, setSaved] = useState('');
@@ -94,10 +98,11 @@ export function Agent({ id, tab, may }) {
   };
   if (error) return html`<${Problem} error=${error} /><a href="#/agents">All agents</a>`;
   if (!agent) return null;
+  const tabs = [['Configuration', ''], ['Revisions', 'revisions'], ['Releases and usage', 'later']];
   return html`<div class="head"><h1><bdi dir="auto">${clean(agent.name || agent.id)}</bdi></h1><${Badge}>${agent.id}<//><${Badge} kind="accent">revision ${agent.revision}<//>
       ${may('chat') && html`<a class="button" href=${link('try', id)}>Try</a>`}${may('sessions:read') && html`<a class="button" href=${`#/sessions?agent=${id}`}>Sessions</a>`}
       ${may('agents:write') && html`<${Confirm} label="Delete" question=${`${id} answers nobody any more, and its sessions are removed. The agent can be undeleted for a while; its sessions can’t.`} act=${remove} />`}</div>
-    <${Tabs} label="Agent" current=${tab === 'revisions' ? 'Revisions' : 'Configuration'} tabs=${[['Configuration', link('agents', id)], ['Revisions', link('agents', id, 'revisions')]]} />
+    <${Tabs} label="Agent" current=${(tabs.find(([, path]) => path === tab) ?? tabs[0])[0]} tabs=${tabs.map(([name, path]) => [name, link('agents', id, ...path ? [path] : [])])} />
     <div role="status">${saved && html`<p class="notice good">${saved}</p>`}</div>
-    ${tab === 'revisions' ? html`<${Revisions} agent=${agent} may=${may} onChange=${done} />` : html`<${Editor} key=${agent.etag} agent=${agent} onSaved=${done} readOnly=${!may('agents:write')} />`}`;
+    ${tab === 'revisions' ? html`<${Revisions} agent=${agent} may=${may} onChange=${done} />` : tab === 'later' ? html`<${Later} agent=${agent} />` : html`<${Editor} key=${agent.etag} agent=${agent} onSaved=${done} readOnly=${!may('agents:write')} />`}`;
 }

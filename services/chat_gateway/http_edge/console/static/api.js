@@ -3,6 +3,7 @@
 
 let key = '';
 let project = '';
+let grpc = '';
 let gone = () => {};
 
 /** @param {string} value */
@@ -13,6 +14,9 @@ export const setProject = (value) => { project = value; };
 export const onUnauthenticated = (act) => { gone = act; };
 export const hasKey = () => key !== '';
 export const projectName = () => project;
+export const grpcTarget = () => grpc;
+/** @param {string} value host:port */
+export const setGrpcTarget = (value) => { grpc = value; };
 
 /** An error of the API: its code, and every field that is wrong. */
 export class ApiError extends Error {

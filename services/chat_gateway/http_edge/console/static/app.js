@@ -20,7 +20,7 @@ const mayAny = (caller, scopes) => scopes.some((scope) => caller.scopes.includes
 function Page({ page, caller, where }) {
   const [name, title, , load] = page;
   const { data, error } = useLoad(load, [name]);
-  const main = useRef(/** @type {any} */ (null));
+  const main = useRef(null);
   const first = useRef(true);
   const path = where.parts.join('/');
   useEffect(() => {
@@ -66,7 +66,7 @@ function Shell({ caller, signOut }) {
 }
 
 function App() {
-  const [caller, setCaller] = useState(/** @type {any} */ (null));
+  const [caller, setCaller] = useState(null);
   const { data: auth, error } = useLoad(async () => {
     const found = await readAuth();
     let problem = null;

@@ -1,8 +1,8 @@
 // @ts-check
 /** The audit log, filtered. */
 import { get } from './api.js';
-import { clean, html, pretty, short, useEffect, useLoad, useState } from './lib.js';
-import { Empty, Problem, Table, Text, Time } from './ui.js';
+import { clean, html, short, useEffect, useLoad, useState } from './lib.js';
+import { Empty, Pre, Problem, Table, Text, Time } from './ui.js';
 
 export function Audit() {
   const [asked, setAsked] = useState({ actor: '', resource: '', start: '', end: '' });
@@ -21,6 +21,6 @@ export function Audit() {
   const shown = [...(data?.data ?? []), ...older];
   return html`<div class="row">${field('actor', 'Who', { placeholder: 'operator' })}${field('resource', 'What', { placeholder: 'agent_configs/support' })}${field('start', 'From', { type: 'datetime-local' })}${field('end', 'To', { type: 'datetime-local' })}</div><${Problem} error=${error} />
     ${data && (shown.length ? html`<div class="card"><${Table} label="Audit log" head=${['When', 'Who', 'Did', 'To', 'Change']} rows=${shown.map((one) => html`<tr key=${one.id}><td><${Time} value=${one.time} /></td><td><bdi>${short(one.actor, 60)}</bdi></td><td>${clean(one.action)}</td><td><bdi>${short(one.resource, 100)}</bdi></td>
-      <td><details><summary>Before and after</summary><pre tabindex="0"><code>${short(pretty({ before: one.before, after: one.after, request_id: one.request_id, source: one.source }), 20_000)}</code></pre></details></td></tr>`)} />${token && html`<div><button onClick=${more}>Show more</button></div>`}</div>`
+      <td><details><summary>Before and after</summary><${Pre} value=${{ before: one.before, after: one.after, request_id: one.request_id, source: one.source }} /></details></td></tr>`)} />${token && html`<div><button onClick=${more}>Show more</button></div>`}</div>`
     : html`<${Empty} title="Nothing recorded">No write fits these filters.<//>`)}`;
 }

@@ -1,6 +1,6 @@
 // @ts-check
 /** Signing in: with an API key, or with an identity provider (authorization code with PKCE, RFC 7636). */
-import { call, get, setKey } from './api.js';
+import { get, setGrpcTarget, setKey } from './api.js';
 import { html, useState } from './lib.js';
 import { Problem, Text } from './ui.js';
 
@@ -97,4 +97,9 @@ export function SignIn({ auth, problem, onCaller }) {
   </form></main>`;
 }
 
-export const readAuth = () => call('GET', '/v1/auth');
+/** How to sign in; and where the gRPC API is, which examples of code name. */
+export async function readAuth() {
+  const auth = await get('/v1/auth');
+  setGrpcTarget(auth.grpc_target ?? `${location.hostname}:${auth.grpc_port ?? 'PORT'}`);
+  return auth;
+}

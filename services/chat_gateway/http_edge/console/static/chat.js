@@ -4,14 +4,14 @@ import { Code } from './code.js';
 import { bodyOf, newTurn, run } from './conversation.js';
 import { html, prettyJson, short, useEffect, useRef, useState } from './lib.js';
 import { Answer, Content, Facts, Reasoning, ToolCall } from './turn.js';
-import { Empty, Problem, Text } from './ui.js';
+import { Empty, Pre, Problem, Text } from './ui.js';
 
 function Approvals({ turn, onAnswer }) {
   const [note, setNote] = useState('');
   const answer = (approve) => onAnswer(turn.pending.map((one) => ({
     tool_call_id: one.tool_call_id, approve, ...(approve || !note ? {} : { note }) })));
   return html`<div class="ask"><h3>Waits for your approval</h3>
-    ${turn.pending.map((one) => html`<div><code>${short(one.name, 80)}</code><pre tabindex="0"><code>${short(prettyJson(one.arguments), 20_000)}</code></pre></div>`)}
+    ${turn.pending.map((one) => html`<div><code>${short(one.name, 80)}</code><${Pre} value=${prettyJson(one.arguments)} /></div>`)}
     <div class="row"><button class="primary" onClick=${() => answer(true)}>Approve</button><button onClick=${() => answer(false)}>Reject</button>
       <${Text} label="Why not (optional)" value=${note} onInput=${setNote} /></div></div>`;
 }

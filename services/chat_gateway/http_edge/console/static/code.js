@@ -1,6 +1,6 @@
 // @ts-check
 /** The same request as a program: curl, Python, grpcurl. */
-import { hasKey, projectName } from './api.js';
+import { grpcTarget, hasKey, projectName } from './api.js';
 import { html, useState } from './lib.js';
 import { Copy, Dialog } from './ui.js';
 
@@ -73,7 +73,7 @@ export function grpcurl(body) {
   };
   const plain = location.protocol === 'https:' ? '' : ' -plaintext';
   const key = hasKey() ? ' -H "Authorization: Bearer $PARLEY_API_KEY"' : '';
-  return `grpcurl${plain}${key} \\\n  -d ${quoted(JSON.stringify({ input }))} \\\n  ${location.hostname}:50051 parley.chat.v1.ChatService/StreamComplete`;
+  return `grpcurl${plain}${key} \\\n  -d ${quoted(JSON.stringify({ input }))} \\\n  ${grpcTarget()} parley.chat.v1.ChatService/StreamComplete`;
 }
 
 const KINDS = { curl, Python: openai, grpcurl };
@@ -84,7 +84,7 @@ export function Code({ body, onClose }) {
   const text = KINDS[kind](body);
   return html`<${Dialog} title="The same by program" onClose=${onClose}>
     <div class="row" role="group" aria-label="Language">${Object.keys(KINDS).map((one) => html`
-      <button class=${one === kind ? 'primary' : ''} aria-pressed=${one === kind} onClick=${() => setKind((one))}>${one}</button>`)}
+      <button class=${one === kind ? 'primary' : ''} aria-pressed=${one === kind} onClick=${() => setKind(one)}>${one}</button>`)}
       <${Copy} text=${text} /></div>
     <pre tabindex="0"><code>${text}</code></pre><//>`;
 }

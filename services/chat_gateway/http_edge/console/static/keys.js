@@ -2,7 +2,7 @@
 /** API keys with their scopes and limits, and projects. */
 import { all, call } from './api.js';
 import { clean, html, short, useLoad, useState } from './lib.js';
-import { Badge, Check, Confirm, Copy, Dialog, Empty, Problem, Table, Text, Time } from './ui.js';
+import { Badge, Check, Confirm, Copy, Dialog, Empty, Pre, Problem, Table, Text, Time } from './ui.js';
 
 const SCOPES = ['chat', 'agents:read', 'agents:write', 'tools:write', 'sessions:read', 'sessions:admin', 'runtime:admin', 'keys:admin', 'audit:read'];
 
@@ -17,7 +17,7 @@ function NewKey({ caller, onClose, onMade }) {
     await call('POST', '/v1/api_keys', { body }).then((one) => { setMade(one); onMade(); }, setError);
   };
   const wrong = (field) => error?.violations?.find((one) => one.field === field)?.description;
-  if (made) return html`<${Dialog} title="The key, this once" onClose=${onClose}><p class="notice">It is not shown again.</p><pre tabindex="0"><code>${made.key}</code></pre><footer><${Copy} text=${made.key} /></footer><//>`;
+  if (made) return html`<${Dialog} title="The key, this once" onClose=${onClose}><p class="notice">It is not shown again.</p><${Pre} value=${made.key} /><footer><${Copy} text=${made.key} /></footer><//>`;
   return html`<${Dialog} title="New API key" onClose=${onClose}><${Problem} error=${error} /><div class="fields"><${Text} label="Name" value=${key.display_name} error=${wrong('display_name')} onInput=${set('display_name')} />
     <${Text} label="Only for this user" value=${key.user_id} error=${wrong('user_id')} onInput=${set('user_id')} placeholder="any" />
     <${Text} label="Turns a minute" type="number" min="0" value=${key.requests_per_minute} onInput=${set('requests_per_minute')} placeholder="no limit" /><${Text} label="Turns at once" type="number" min="0" value=${key.concurrent_turns} onInput=${set('concurrent_turns')} placeholder="no limit" /></div>

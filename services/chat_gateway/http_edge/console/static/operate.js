@@ -32,12 +32,13 @@ function merged(figures) {
 function Charts({ figures }) {
   const { times, step, sum, worst, failed } = merged(figures);
   if (times.length < 2) return html`<p class="notice">Charts begin once two samples are there: a gateway takes one every ${step ?? 10} s.</p>`;
-  return html`<div class="charts"><${Chart} title="Turns a second" times=${times} lines=${[{ label: 'turns', values: sum('turns').map((n) => n / step), tint: '--accent' }]} />
-    <${Chart} title="Failed turns a second" times=${times} lines=${[{ label: 'failed', values: failed, tint: '--bad' }]} />
-    <${Chart} title="Turn time" unit=" ms" times=${times} lines=${[{ label: 'median', values: worst('median_ms'), tint: '--accent' }, { label: 'p95', values: worst('slow_ms'), tint: '--warn' }]} />
-    <${Chart} title="First token" unit=" ms" times=${times} lines=${[{ label: 'median', values: worst('first_token_median_ms'), tint: '--accent' }, { label: 'p95', values: worst('first_token_slow_ms'), tint: '--warn' }]} />
-    <${Chart} title="Turns at once" times=${times} lines=${[{ label: 'running', values: sum('running'), tint: '--accent' }, { label: 'queued', values: sum('queued'), tint: '--warn' }]} />
-    <${Chart} title="Instances" times=${times} lines=${[{ label: 'instances', values: sum('instances'), tint: '--accent' }]} /></div>`;
+  const chart = (title, lines, unit) => html`<${Chart} ...${{ title, unit, times }} lines=${lines.map(([label, values, tint = '--accent']) => ({ label, values, tint }))} />`;
+  return html`<div class="charts">${[chart('Turns a second', [['turns', sum('turns').map((n) => n / step)]]),
+    chart('Failed turns a second', [['failed', failed, '--bad']]),
+    chart('Turn time', [['median', worst('median_ms')], ['p95', worst('slow_ms'), '--warn']], ' ms'),
+    chart('First token', [['median', worst('first_token_median_ms')], ['p95', worst('first_token_slow_ms'), '--warn']], ' ms'),
+    chart('Turns at once', [['running', sum('running')], ['queued', sum('queued'), '--warn']]),
+    chart('Instances', [['instances', sum('instances')]])]}</div>`;
 }
 
 function Replica({ replica }) {

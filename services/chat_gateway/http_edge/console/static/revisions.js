@@ -1,11 +1,11 @@
 // @ts-check
 /** Revisions of an agent: what changed, and back to it. */
 import { all, call, get } from './api.js';
-import { clean, html, link, pretty, short, useLoad, useState } from './lib.js';
-import { Badge, Confirm, Problem, Select, Table, Time } from './ui.js';
+import { clean, html, link, short, useLoad, useState } from './lib.js';
+import { Badge, Confirm, Pre, Problem, Select, Table, Time } from './ui.js';
 
 /** @param {any} value */
-const shown = (value) => (value === undefined ? html`<span class="dim">not set</span>` : html`<pre tabindex="0"><code>${short(typeof value === 'string' ? value : pretty(value), 20_000)}</code></pre>`);
+const shown = (value) => (value === undefined ? html`<span class="dim">not set</span>` : html`<${Pre} value=${value} />`);
 
 function Difference({ id, from, to }) {
   const { data, error } = useLoad((signal) => get(`/v1/agents/${id}/compare`, { from_revision: from, to_revision: to }, signal), [id, from, to]);

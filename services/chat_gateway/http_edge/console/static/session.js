@@ -4,7 +4,7 @@ import { all, call, events, get, send } from './api.js';
 import { newTurn, take } from './conversation.js';
 import { download, html, link, pretty, short, useEffect, useEvery, useLoad, useState } from './lib.js';
 import { Answer, Content, Reasoning, tokens, ToolCall } from './turn.js';
-import { Badge, Confirm, Problem, Time } from './ui.js';
+import { Badge, Confirm, Pre, Problem, Time } from './ui.js';
 
 const LOOK_MS = 2000;
 
@@ -72,7 +72,7 @@ export function Session({ id, may }) {
       <button onClick=${() => download(`session-${id}.json`, pretty({ session, messages: messages.data }))}>Export</button>
       ${may('sessions:admin') && html`<${Confirm} label="Delete" question="The session is removed with its whole history." act=${remove} />`}</div>
     <div class="card"><dl class="facts">${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
-      ${Object.keys(session.metadata).length > 0 && html`<details><summary>Metadata</summary><pre tabindex="0"><code>${short(pretty(session.metadata), 20_000)}</code></pre></details>`}</div>
+      ${Object.keys(session.metadata).length > 0 && html`<details><summary>Metadata</summary><${Pre} value=${session.metadata} /></details>`}</div>
     <${Problem} error=${messages.error} />
     <div class="turns">${turnsOf(messages.data ?? []).map((one) => html`<${Turn} key=${one[0].turn_number} messages=${one} session=${session} may=${may} />`)}
       ${session.running_completion_id && html`<${Live} key=${session.running_completion_id} session=${session} onEnd=${reload} />`}</div>`;

@@ -1,15 +1,15 @@
 // @ts-check
 /** Sessions: by agent and user; what is stored of a user, exported and erased. */
 import { call, get, send } from './api.js';
-import { download, html, link, short, useEffect, useLoad, useState } from './lib.js';
+import { download, html, link, pretty, short, useEffect, useLoad, useState } from './lib.js';
 import { Session } from './session.js';
 import { tokens } from './turn.js';
-import { Badge, Dialog, Empty, Problem, Table, Text, Time } from './ui.js';
+import { Badge, Dialog, Empty, Pre, Problem, Table, Text, Time } from './ui.js';
 
 function User({ caller, given, may, onClose, onErased }) {
   const [user, setUser] = useState(caller.user_id ?? given);
-  const [receipt, setReceipt] = useState(/** @type {any} */ (null));
-  const [error, setError] = useState(/** @type {any} */ (null));
+  const [receipt, setReceipt] = useState(null);
+  const [error, setError] = useState(null);
   const [sure, setSure] = useState(false);
   const body = { user_id: user };
   const save = async () => download(`user-${user}.jsonl`, await (await send('POST', '/v1/users:export', { body })).text(), 'application/x-ndjson');
@@ -19,8 +19,8 @@ function User({ caller, given, may, onClose, onErased }) {
   };
   const run = (act) => act().then(() => setError(null), setError);
   return html`<${Dialog} title="A user’s data" onClose=${onClose}><${Problem} error=${error} />
-    ${receipt ? html`<div class="notice good" role="status"><strong>Erased. This is the receipt:</strong><pre tabindex="0"><code>${JSON.stringify(receipt, null, 2)}</code></pre></div>
-      <footer><button onClick=${() => download(`erasure-${user}.json`, JSON.stringify(receipt, null, 2))}>Download receipt</button></footer>`
+    ${receipt ? html`<div class="notice good" role="status"><strong>Erased. This is the receipt:</strong><${Pre} value=${receipt} /></div>
+      <footer><button onClick=${() => download(`erasure-${user}.json`, pretty(receipt))}>Download receipt</button></footer>`
     : html`<p class="dim">Everything that is stored about one user: their sessions, with every message.</p>
       <${Text} label="User id" value=${user} disabled=${Boolean(caller.user_id)} onInput=${(value) => { setUser(value); setSure(false); }} />
       ${sure && html`<p class="notice">This removes all sessions of <bdi>${short(user)}</bdi>, revokes keys that are bound to them, and puts a pseudonym into the audit log. It can’t be taken back.</p>`}

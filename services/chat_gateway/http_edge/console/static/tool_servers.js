@@ -3,8 +3,8 @@
 import { all, call, get } from './api.js';
 import { AgentTabs } from './agents.js';
 import { useDraft, writable, Yaml } from './draft.js';
-import { html, link, pretty, short, useLoad, useState } from './lib.js';
-import { Badge, Confirm, Empty, Problem, Table, Time } from './ui.js';
+import { html, link, short, useLoad, useState } from './lib.js';
+import { Badge, Confirm, Empty, Pre, Problem, Table, Time } from './ui.js';
 
 const TOOLS = '~tools';
 
@@ -19,7 +19,7 @@ export function ToolServers({ may }) {
 }
 
 function Test({ id }) {
-  const [found, setFound] = useState((null));
+  const [found, setFound] = useState(null);
   const [busy, setBusy] = useState(false);
   const test = async () => {
     setBusy(true);
@@ -29,12 +29,12 @@ function Test({ id }) {
   return html`<section class="card" aria-label="Test"><header><h2>Test</h2><button disabled=${busy} onClick=${test}>${busy ? 'Connecting…' : 'Test connection'}</button></header>
     <div role="status">${found && (found.ok ? html`<p class="notice good">It offers ${found.tools.length + found.left_out_count} tools.</p>` : html`<p class="notice bad">${short(found.problem, 1000)}</p>`)}</div>
     ${(found?.tools ?? []).map((tool) => html`<details><summary><code>${short(tool.name, 80)}</code> ${tool.idempotent && html`<${Badge}>idempotent<//>`}</summary>
-      <p class="dim"><bdi dir="auto">${short(tool.description, 2000)}</bdi></p><pre tabindex="0"><code>${short(pretty(tool.parameters), 20_000)}</code></pre></details>`)}</section>`;
+      <p class="dim"><bdi dir="auto">${short(tool.description, 2000)}</bdi></p><${Pre} value=${tool.parameters} /></details>`)}</section>`;
 }
 
 function Editor({ server, isNew, may, onSaved }) {
   const [method, path] = isNew ? ['POST', '/v1/tool_servers'] : ['PUT', `/v1/tool_servers/${server.id}`];
-  const [problem, setProblem] = useState((null));
+  const [problem, setProblem] = useState(null);
   const write = may('tools:write');
   const draft = useDraft(isNew ? server : writable(server), (body, signal) => (write ? call(method, path, { body, query: { validate_only: true }, signal }) : Promise.resolve()));
   const save = () => call(method, path, { body: draft.value, headers: isNew ? undefined : { 'If-Match': `"${server.etag}"` } }).then(onSaved, setProblem);

@@ -25,9 +25,9 @@ const Pictures = ({ pictures, setPictures }) => (pictures.length ? html`<div cla
 function Composer({ busy, onSend, onStop, onPrompt }) {
   const [text, setText] = useState('');
   const [pictures, setPictures] = useState(/** @type {string[]} */ ([]));
-  const [error, setError] = useState((null));
+  const [error, setError] = useState(null);
   const [over, setOver] = useState(false);
-  const files = useRef((null));
+  const files = useRef(null);
   const add = async (list) => {
     const wrong = [...list].find((one) => !PICTURES.includes(one.type) || one.size > MOST_BYTES);
     setError(wrong && { message: `${wrong.name} is no PNG, JPEG, GIF or WebP picture of at most 8 MB.` });
@@ -72,14 +72,14 @@ export default function Try({ where, caller, may }) {
   const first = { agent: where.parts[1] ?? '', revision: asked.get('revision') ?? '', session: asked.get('session') ?? '' };
   const [targets, setTargets] = useState([first]);
   const [user, setUser] = useState(asked.get('user') ?? '');
-  const [draft, setDraft] = useState((null));
-  const [problem, setProblem] = useState((null));
+  const [draft, setDraft] = useState(null);
+  const [problem, setProblem] = useState(null);
   const [busy, setBusy] = useState(0);
   const columns = useRef(/** @type {any[]} */ ([]));
   if (error) return html`<${Problem} error=${error} />`;
   if (!agents) return null;
   if (!agents.length && may('agents:read')) {
-    return html`<${Empty} title="No agents yet" action=${html`<a class="button primary" href="#/agents/new">Create an agent</a>`}>An agent is a model with instructions. Create one, and talk to it here.<//>`;
+    return html`<${Empty} title="No agents yet" action=${html`<a class="button primary" href="#/agents/~new">Create an agent</a>`}>An agent is a model with instructions. Create one, and talk to it here.<//>`;
   }
   const whole = targets.map((one) => ({ ...one, agent: one.agent || agents[0]?.id || '', user: caller.user_id ?? user }));
   const change = (i, target) => setTargets((old) => old.map((one, n) => (n === i ? { ...one, ...target } : one)));

@@ -1,8 +1,8 @@
 // @ts-check
 /** How turns look, live and stored. */
-import { clean, duration, html, pretty, prettyJson, short, useState } from './lib.js';
+import { clean, duration, html, prettyJson, short, useState } from './lib.js';
 import { Markdown } from './markdown.js';
-import { Badge, Dialog, Said } from './ui.js';
+import { Badge, Dialog, Pre, Said } from './ui.js';
 
 /** Content of a message: text, and pictures where they are in it; nothing is loaded from elsewhere. @param {{content: any}} props */
 export function Content({ content }) {
@@ -27,8 +27,8 @@ export function ToolCall({ call, result }) {
       ${call.server && html`<span class="dim"> at ${short(call.server, 60)}</span>`}
       <span class="right">${call.ms != null && html`<span class="dim">${duration(call.ms)} </span>`}
       ${state && html`<${Badge} kind=${OUTCOMES[state] ?? (state === 'stored' ? '' : 'warn')}>${clean(state)}<//>`}</span></summary>
-    <pre tabindex="0"><code>${short(prettyJson(call.arguments ?? ''), 20_000)}</code></pre>
-    ${result !== undefined && html`<h3>Result</h3><pre tabindex="0"><code>${short(typeof result === 'string' ? result : pretty(result), 20_000)}</code></pre>`}
+    <${Pre} value=${prettyJson(call.arguments ?? '')} />
+    ${result !== undefined && html`<h3>Result</h3><${Pre} value=${result} />`}
   </details>`;
 }
 
@@ -45,7 +45,7 @@ export function Prompt({ prompt, onClose }) {
       ? html`<strong>The window leaves out ${prompt.omitted_message_count} earlier messages.</strong>` : 'The window leaves nothing out.'}</p>
     ${prompt.messages.map((one) => html`<section class="prompt"><h3>${one.role}</h3><${Content} content=${one.content} />
       ${(one.tool_calls ?? []).map((call) => html`<${ToolCall} call=${{ name: call.function.name, arguments: call.function.arguments }} />`)}</section>`)}
-    ${prompt.tools.length > 0 && html`<details><summary>${prompt.tools.length} tools</summary><pre tabindex="0"><code>${short(pretty(prompt.tools), 50_000)}</code></pre></details>`}
+    ${prompt.tools.length > 0 && html`<details><summary>${prompt.tools.length} tools</summary><${Pre} value=${prompt.tools} max=${50_000} /></details>`}
     ${prompt.unavailable_tool_servers.map((one) => html`<p class="notice">${short(one.tool_server)}: ${short(one.reason)}</p>`)}<//>`;
 }
 

@@ -1,6 +1,6 @@
 // @ts-check
 /** The parts that pages are made of. */
-import { ago, clean, html, short, useEffect, useRef, useState } from './lib.js';
+import { ago, clean, html, pretty, short, useEffect, useRef, useState } from './lib.js';
 
 let ids = 0;
 /** @param {string} prefix */
@@ -65,6 +65,9 @@ export function Said({ value, max = 4000 }) {
     <button class="link" onClick=${() => setWhole(!whole)}>${whole ? 'Show less' : `Show all ${text.length.toLocaleString('en')} characters`}</button>`;
 }
 
+/** Text as it is, and anything else as JSON. @param {{value: any, max?: number}} props */
+export const Pre = ({ value, max = 20_000 }) => html`<pre tabindex="0"><code>${short(typeof value === 'string' ? value : pretty(value), max)}</code></pre>`;
+
 /** @param {{head: any[], rows: any[], label: string}} props */
 export const Table = ({ head, rows, label }) => html`<div class="scroll" tabindex="0" role="region" aria-label=${label}><table>
   <thead><tr>${head.map((one) => (one ? html`<th scope="col">${one}</th>` : html`<td></td>`))}</tr></thead>
@@ -86,7 +89,7 @@ export function Copy({ text, label = 'Copy' }) {
 
 /** @param {{title: string, onClose: () => void, children?: any}} props */
 export function Dialog({ title, onClose, children }) {
-  const element = useRef((null));
+  const element = useRef(null);
   const id = useId('dialog');
   useEffect(() => {
     const dialog = element.current;
@@ -103,7 +106,7 @@ export function Dialog({ title, onClose, children }) {
  */
 export function Confirm({ label, question, word = label, act, kind = 'quiet' }) {
   const [open, setOpen] = useState(false);
-  const [error, setError] = useState((null));
+  const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
   const go = async () => {
     setBusy(true);

@@ -1,5 +1,5 @@
 // @ts-check
-/** YAML as agents are written in it: mappings, lists, texts (also `|` and `>`), JSON inside. The rest of YAML is refused by name. */
+/** YAML as agents are written in it: mappings, lists, texts (also `|` and `>`), brackets. The rest of YAML is refused by name. */
 
 const PLAIN = /^[^\s\-?:,[\]{}#&*!|>'"%@`\u0000-\u001f][^#:\u0000-\u001f\u007f-\u009f\u2028\u2029\ufeff]*$/;
 const WORD = /^(?:~|null|true|false|yes|no|on|off|y|n|[-+.]?(?:\d|\.inf|\.nan).*|=|<<)$/i;
@@ -31,14 +31,16 @@ export function dump(value, indent = '') {
   }).join('\n');
 }
 
-/** What can't be read, and where. */
-export class YamlError extends Error {
-  /** @param {string} message @param {number} line from 1 */
-  constructor(message, line) {
-    super(`Line ${line}: ${message}`);
-    this.line = line;
-  }
+/** What a text without quotes is. @param {string} text */
+function plain(text) {
+  if (/^(?:null|~|)$/i.test(text)) return null;
+  if (/^(?:true|false)$/i.test(text)) return text.toLowerCase() === 'true';
+  return /^[-+]?(?:0|[1-9]\d*)(?:\.\d*)?(?:e[-+]?\d+)?$/i.test(text) ? Number(text) : text;
 }
+
+/** What is in brackets, as JSON: its texts may have no quotes, or single ones. @param {string} text */
+const flow = (text) => text.replace(/"(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|[^\s,:[\]{}"'&*!|>%@`#](?:[^,:[\]{}\n]|:(?=\S))*/g, (one) => (one[0] === '"' ? one
+  : JSON.stringify(one[0] === "'" ? one.slice(1, -1).replaceAll("''", "'") : plain(one.trim()))));
 
 const KEY = /^("(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|[^\s"'\-?[\]{}#&*!|>%@`,][^:#]*?|-[^\s:#][^:#]*?)\s*:(?:\s+(.*)|)$/s;
 
@@ -51,7 +53,7 @@ class Reader {
 
   /** @param {string} message @returns {never} */
   fail(message) {
-    throw new YamlError(message, this.at + 1);
+    throw new Error(`Line ${this.at + 1}: ${message}`);
   }
 
   /** The indent of the next line that says something, -1 at the end. */
@@ -129,21 +131,18 @@ class Reader {
     if (/^[[{]/.test(whole)) {
       for (;;) {
         try {
-          return JSON.parse(whole);
+          return JSON.parse(flow(whole));
         } catch {
-          if (this.next() <= indent && !/^\s*[\]}]/.test(this.lines[this.at] ?? '')) { this.at = from; this.fail('what is in brackets must be JSON'); }
-          whole += `\n${this.lines[this.at]}`;
+          if (this.next() <= indent && !/^\s*[\]}]/.test(this.lines[this.at] ?? '')) { this.at = from; this.fail('these brackets can’t be read'); }
+          whole += `\n${uncomment(this.lines[this.at])}`;
           this.at += 1;
         }
       }
     }
     if (/^["']/.test(whole)) { this.at = from; const found = this.quoted(whole); this.at = from + 1; return found; }
     while (this.next() > indent) { whole += ` ${uncomment(this.lines[this.at]).trim()}`; this.at += 1; }
-    if (/^(?:null|~|)$/i.test(whole)) return null;
-    if (/^(?:true|false)$/i.test(whole)) return whole.toLowerCase() === 'true';
-    if (/^[-+]?(?:0|[1-9]\d*)(?:\.\d*)?(?:e[-+]?\d+)?$/i.test(whole)) return Number(whole);
     if (/:(\s|$)/.test(whole)) { this.at = from; this.fail('a text with a colon needs quotes'); }
-    return whole;
+    return plain(whole);
   }
 
   /** @param {string} text */
