@@ -52,6 +52,7 @@ def _later(request: TurnRequest) -> dict[str, Any]:
             if message.extra or any(one.extra for one in (*message.parts, *message.tool_calls))
         ],
         "extra_of_tools": [tool.extra for tool in request.tools] if any(tool.extra for tool in request.tools) else (),
+        "allowed_tools": sorted(request.allowed_tools),
         "instructions": request.instructions,
         "after_turn": request.after_turn,
         "messages": [

@@ -6,6 +6,7 @@ from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.functions import FunctionTool
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.pairing import continues
+from chat_gateway.model.rules import check_allowed_tools
 from chat_gateway.model.tools import ClientTool, GatewayTool, ListedTools, ToolsUnavailable
 from chat_gateway.model.turn import Message, Tool, TurnRequest
 from contract.enums import Role
@@ -56,8 +57,17 @@ async def make_offer(config: AgentConfig, context: TurnContext, functions: Seque
         if one.name in taken
     ]
     _check(request, own.keys() | listed.keys(), {tool.name for tool in declared})
+    if request.allowed_tools:
+        check_allowed_tools(request, own.keys() | listed.keys() | {tool.name for tool in declared} | brought)
+        # What the user has approved runs, whatever else the model is offered now.
+        approved = {one.call.name for one in context.approvals}
+        own = {name: one for name, one in own.items() if name in request.allowed_tools | approved}
+        listed = {name: one for name, one in listed.items() if name in request.allowed_tools | approved}
+        callers = [tool for tool in callers if tool.name in request.allowed_tools]
     gateway = [tool for name in own for tool in (own[name].tool,)] + list(listed.values())
     tools = [Tool(tool.name, tool.description, tool.parameters) for tool in gateway] + callers + list(request.tools)
+    if request.allowed_tools:
+        tools = [tool for tool in tools if tool.name in request.allowed_tools]
     return Offer(
         tools=tuple(tools),
         listed=listed,

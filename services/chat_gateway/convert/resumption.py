@@ -18,6 +18,8 @@ from parley.session.v1 import message_pb2
 from servicekit.errors import MessageTooLarge
 
 FORM: Final = 1
+FORM_OF_ALLOWED_TOOLS: Final = 2
+"""That of a request with `allowed_tools`, of which earlier releases would offer all."""
 MAX_REQUEST_BYTES: Final = 1024 * 1024
 
 
@@ -63,7 +65,7 @@ def resumable_to_bytes(turn: ResumableTurn) -> bytes:
     request = _REQUEST(**{name: getattr(turn.request, name) for name in _REQUEST.__struct_fields__})
     data = _encode(
         _Stored(
-            FORM,
+            FORM_OF_ALLOWED_TOOLS if turn.request.allowed_tools else FORM,
             msgspec.Raw(_encode(request)),
             [message_to_proto(message).SerializeToString() for message in turn.request.messages],
             turn.caller,
@@ -81,7 +83,7 @@ def resumable_to_bytes(turn: ResumableTurn) -> bytes:
 
 def resumable_from_bytes(data: bytes) -> ResumableTurn | None:
     """Returns the turn; None where a later release wrote it, in a form that this one does not know."""
-    if msgspec.msgpack.decode(data, type=_Head).form != FORM:
+    if msgspec.msgpack.decode(data, type=_Head).form not in (FORM, FORM_OF_ALLOWED_TOOLS):
         return None
     stored = msgspec.msgpack.decode(data, type=_Stored)
     messages = tuple([message_from_proto(message_pb2.Message.FromString(one)) for one in stored.messages])

@@ -4,7 +4,7 @@ What CommitTurn would refuse of a request is refused here: afterwards the model 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.history import new_part
@@ -190,6 +190,8 @@ def _check_tools(request: TurnRequest, found: Violations) -> None:
 def check_tool_choice(request: TurnRequest, config: AgentConfig) -> None:
     """Raises `InvalidArgument` for the choice of a tool that is not there; an agent with tools lists them later."""
     choice = request.tool_choice
+    if request.allowed_tools and not config.tools:
+        check_allowed_tools(request, {tool.name for tool in request.tools})
     if not choice or config.tools or any(tool.name == choice for tool in request.tools):
         return
     if choice in _CHOICES and (request.tools or choice != "required"):
@@ -198,6 +200,13 @@ def check_tool_choice(request: TurnRequest, config: AgentConfig) -> None:
         "needs tools" if choice == "required" else "must be auto, none, required, or the name of a tool of this request"
     )
     raise InvalidArgument([Violation("tool_choice", problem)])
+
+
+def check_allowed_tools(request: TurnRequest, known: Set[str]) -> None:
+    """Raises `InvalidArgument` for allowed tools that are not among the tools of the turn."""
+    if unknown := sorted(request.allowed_tools - known):
+        named = ", ".join(name[:64] for name in unknown[:8])
+        raise InvalidArgument([Violation("tool_choice", f"allows tools that are not there: {named}")])
 
 
 def sizes(messages: Sequence[Message], bounds: RequestBounds = DEFAULT_BOUNDS) -> tuple[int, int]:

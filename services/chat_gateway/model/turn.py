@@ -236,6 +236,8 @@ class TurnRequest:
     agent_revision: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     tools: tuple[Tool, ...] = ()
+    allowed_tools: frozenset[str] = frozenset()
+    """The only tools that the model is offered, the request's and the agent's, by their names; empty: all."""
     tool_choice: str = ""
     response_format: Mapping[str, Any] | None = None
     instructions: str = ""

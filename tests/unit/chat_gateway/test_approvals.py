@@ -1,6 +1,7 @@
 """Calls that wait for an approval: how a turn ends with them, and what the next one makes of them."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def make_world(*script: Message, **policy: str) -> World:
     return World(provider=SteppingProvider(*script), toolboxes=boxes, configs=FakeConfigs(config))
 
 
-def approves(*approvals: Approval, messages: tuple[Message, ...] = (), **changes: str) -> TurnRequest:
+def approves(*approvals: Approval, messages: tuple[Message, ...] = (), **changes: Any) -> TurnRequest:
     return replace(asks(session_id="s"), messages=messages, approvals=approvals, **changes)
 
 
@@ -89,6 +90,14 @@ async def test_approvals_alone_are_a_turn_and_the_policys_choice_is_not_made_aga
     again = await world.runner.run(approves(Approval("a1", True), request_id="r"))
     assert (again.replayed, again.message.content) == (True, "gone")
     assert len(world.toolboxes.calls) == 2
+
+
+async def test_what_is_approved_runs_whatever_else_is_allowed_now() -> None:
+    world = make_world(ASKS, text("gone"))
+    await world.runner.run(asks(session_id="s"))
+    await world.runner.run(approves(Approval("a1", True), allowed_tools=frozenset({"read"}), tool_choice="auto"))
+    assert "a1" in [call_id for _, _, call_id in world.toolboxes.calls]
+    assert [tool.name for tool in world.provider.calls[1].tools] == ["read"]
 
 
 async def test_another_message_rejects_what_waits_and_the_session_goes_on() -> None:

@@ -50,6 +50,7 @@ FULL = TurnRequest(
     agent_revision=3,
     sampling=Sampling(temperature=0.5, stop=("x",), seed=7),
     tools=(Tool("t", "d", {"type": "object"}, strict=True),),
+    allowed_tools=frozenset({"t", "u"}),
     tool_choice="auto",
     response_format={"type": "json_object"},
     extra={"top_k": b"4"},
@@ -94,7 +95,17 @@ def test_every_field_of_a_request_is_tried() -> None:
 def test_a_form_of_a_later_release_is_left_to_it() -> None:
     import msgspec
 
-    assert resumable_from_bytes(msgspec.msgpack.encode({"form": 2, "whatever": 1})) is None
+    assert resumable_from_bytes(msgspec.msgpack.encode({"form": 3, "whatever": 1})) is None
+
+
+def test_what_an_earlier_release_would_get_wrong_is_not_left_to_it() -> None:
+    import msgspec
+
+    forms = [
+        msgspec.msgpack.decode(resumable_to_bytes(ResumableTurn(one, ANONYMOUS, 1, b"", BEGIN)))["form"]
+        for one in (asks(), asks(tools=(Tool("t"),), allowed_tools=frozenset({"t"})))
+    ]
+    assert forms == [1, 2]
 
 
 def test_what_is_too_large_is_not_taken_over_and_not_queued() -> None:

@@ -161,5 +161,13 @@ def test_the_choice_of_a_tool_names_one_of_the_request_or_the_agent() -> None:
     check_tool_choice(asks(tool_choice="g"), make_config(tools=(ClientTool("g"),)))
 
 
+def test_allowed_tools_are_those_of_the_request_or_the_agent() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        check_tool_choice(asks(allowed_tools=frozenset({"f", "g"}), tools=(Tool("f"),)), make_config())
+    assert [violation.field for violation in caught.value.violations] == ["tool_choice"]
+    check_tool_choice(asks(allowed_tools=frozenset({"f"}), tools=(Tool("f"),)), make_config())
+    check_tool_choice(asks(allowed_tools=frozenset({"g"})), make_config(tools=(ClientTool("g"),)))
+
+
 def test_approvals_need_no_message() -> None:
     check_turn_request(replace(asks(session_id="s", approvals=(Approval("c", True),)), messages=()))

@@ -124,6 +124,19 @@ async def test_the_choice_of_a_tool_is_for_the_first_step() -> None:
         await world.runner.run(asks(tool_choice="nothing"))
 
 
+async def test_no_other_tools_than_those_allowed_are_offered_or_run() -> None:
+    calls_both = calling(("r1", "read", "{}"), ("w1", "write", "{}"))
+    provider = SteppingProvider(calls_both, text("ok"))
+    toolboxes = FakeToolboxes({"read": says("x"), "write": says("y")})
+    world = world_of(provider, toolboxes, tools=(*TOOLS, ClientTool("locate", "old")))
+    await world.runner.run(asks(allowed_tools=frozenset({"read", "locate"}), tool_choice="required"))
+    assert [[tool.name for tool in call.tools] for call in provider.calls] == [["read", "locate"]] * 2
+    assert [call.tool_choice for call in provider.calls] == ["required", ""]
+    assert [name for name, _, _ in toolboxes.calls] == ["read"]
+    with pytest.raises(InvalidArgument, match="tool_choice: allows tools that are not there: nothing"):
+        await world.runner.run(asks(allowed_tools=frozenset({"read", "nothing"}), tool_choice="auto"))
+
+
 async def test_whether_calls_may_be_parallel_is_the_policys_unless_the_request_says() -> None:
     provider = SteppingProvider(text("ok"))
     world = world_of(provider, FakeToolboxes({"read": says("x")}), config={"parallel_tool_calls": False})

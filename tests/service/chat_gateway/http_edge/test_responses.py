@@ -316,6 +316,7 @@ async def test_options_reach_the_turn(edge: Edge) -> None:
         "prompt_cache_key": "k",
     }
     assert ([tool.name for tool in asked.tools], asked.tool_choice) == (["weather"], "required")
+    assert asked.allowed_tools == {"weather"}
     assert (asked.sampling.max_output_tokens, asked.user_id, asked.session_id) == (50, "ann", "c")
 
 
@@ -329,6 +330,7 @@ async def test_options_reach_the_turn(edge: Edge) -> None:
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [WEATHER | {"defer_loading": True}]}, "tools[0].defer_loading"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice.type"),
+        ({"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}, "tool_choice.tools"),
         ({"include": ["everything"]}, "include[0]"),
         ({"reasoning": {"summary": "concise"}}, "reasoning.summary"),
         ({"reasoning": {"context": "auto"}}, "reasoning.context"),

@@ -102,11 +102,14 @@ def to_turn_request(
     if chat.background and chat.stream:
         found.add("stream", "must be false with background: the events of the completion are a stream")
     opaque = opaque_user(chat.user, found) if chat.user else ""
+    messages = tuple([to_message(message, i, found, nested) for i, message in enumerate(chat.messages)])
+    tools = _tools(chat.tools, found, nested) if chat.tools else ()
+    allowed = _allowed_tools(chat.tool_choice, found)
     request = model.TurnRequest(
         project=project,
         agent_id=agent_id,
         agent_revision=revision,
-        messages=tuple([to_message(message, i, found, nested) for i, message in enumerate(chat.messages)]),
+        messages=messages,
         session_id=_agreed("session_id", chat.session_id, headers.session_id, found),
         user_id=bound_user(caller, _agreed("user_id", chat.user_id, headers.user_id, found) or opaque),
         session_must_exist=chat.session_must_exist is True,
@@ -117,7 +120,8 @@ def to_turn_request(
         request_id=headers.request_id,
         choices=chat.n or 1,
         sampling=_sampling(chat),
-        tools=_tools(chat.tools, found, nested) if chat.tools else (),
+        tools=tuple([tool for tool in tools if tool.name in allowed]) if allowed else tools,
+        allowed_tools=allowed,
         tool_choice=_tool_choice(chat.tool_choice, found) if chat.tool_choice else "",
         response_format=chat.response_format,
         extra=extra,
@@ -295,9 +299,25 @@ def _tool_choice(choice: str | ToolChoice, found: Violations) -> str:
         if choice not in ("auto", "none", "required"):
             found.add("tool_choice", "must be auto, none, required, or an object that names a function")
         return choice
+    if choice.type == "allowed_tools" and choice.allowed_tools is not None:
+        return choice.allowed_tools.mode
     if choice.type != "function" or choice.function is None:
-        found.add("tool_choice", "must name a function")
+        found.add("tool_choice", "must name a function, or the allowed tools")
         return ""
     if choice.function.name in ("auto", "none", "required"):
         found.add("tool_choice.function.name", "is a reserved word: give the tool another name")
     return choice.function.name
+
+
+def _allowed_tools(choice: str | ToolChoice | None, found: Violations) -> frozenset[str]:
+    if not isinstance(choice, ToolChoice) or choice.type != "allowed_tools" or choice.allowed_tools is None:
+        return frozenset()
+    allowed = choice.allowed_tools
+    if allowed.mode not in ("auto", "required"):
+        found.add("tool_choice.allowed_tools.mode", "must be auto or required")
+    if not allowed.tools:
+        found.add("tool_choice.allowed_tools.tools", "must not be empty: tool_choice none allows none")
+    for index, tool in enumerate(allowed.tools):
+        if tool.type != "function":
+            found.add(f"tool_choice.allowed_tools.tools[{index}].type", "must be function")
+    return frozenset([tool.function.name for tool in allowed.tools])

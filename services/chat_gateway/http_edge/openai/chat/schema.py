@@ -119,11 +119,26 @@ class FunctionName(msgspec.Struct):
     name: str
 
 
+class AllowedTool(msgspec.Struct):
+    """A tool of the request's, or of the agent's."""
+
+    type: str
+    function: FunctionName
+
+
+class AllowedTools(msgspec.Struct):
+    """The only tools that may be called; `mode` is auto or required."""
+
+    mode: str
+    tools: list[AllowedTool]
+
+
 class ToolChoice(msgspec.Struct):
-    """Asks for one tool by name."""
+    """Asks for one tool by name, or allows some alone."""
 
     type: str
     function: FunctionName | None = None
+    allowed_tools: AllowedTools | None = None
 
 
 class ToolApproval(msgspec.Struct):

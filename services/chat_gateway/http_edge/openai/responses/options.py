@@ -49,6 +49,7 @@ class Options:
         self._found = found
         self.include = self._include()
         self.tools = self._tools()
+        self.allowed_tools: frozenset[str] = frozenset()
         self.tool_choice = self._tool_choice()
         self._text = self._text_options()
         self.response_format = self._response_format()
@@ -159,12 +160,19 @@ class Options:
             return ""
         if allowed.mode not in _MODES:
             self._found.add("tool_choice.mode", "must be auto, none or required")
-        names = {tool.name for tool in self.tools}
+        if not allowed.tools:
+            self._found.add("tool_choice.tools", "must not be empty: the choice none allows none")
+        names = set()
         for index, tool in enumerate(allowed.tools):
-            if tool.get("type") != "function" or tool.get("name") not in names:
-                self._found.add(f"tool_choice.tools[{index}]", "must name a function among the request's tools")
-        kept = {tool.get("name") for tool in allowed.tools}
-        self.tools = tuple(tool for tool in self.tools if tool.name in kept)
+            name = tool.get("name")
+            if tool.get("type") in ("function", "mcp") and isinstance(name, str):
+                names.add(name)
+            else:
+                self._found.add(
+                    f"tool_choice.tools[{index}]", "must be a function, or a tool of type mcp, with its name"
+                )
+        self.allowed_tools = frozenset(names)
+        self.tools = tuple(tool for tool in self.tools if tool.name in names)
         return allowed.mode
 
     def _text_options(self) -> shapes.TextOptions:

@@ -179,6 +179,7 @@ class _Reader:
             ),
             sampling=options.sampling,
             tools=options.tools,
+            allowed_tools=options.allowed_tools,
             tool_choice=options.tool_choice,
             response_format=options.response_format,
             instructions=asked.instructions or "",

@@ -222,6 +222,23 @@ def test_a_tool_named_like_a_reserved_word_can_not_be_chosen(name: str) -> None:
     assert violations(tool_choice=choice) == ["tool_choice.function.name"]
 
 
+def test_some_of_the_tools_are_allowed() -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in ("weather", "locate")]
+    allowed = {"mode": "required", "tools": [tools[0], {"type": "function", "function": {"name": "agents_own"}}]}
+    asked = turn(tools=tools, tool_choice={"type": "allowed_tools", "allowed_tools": allowed})
+    assert [tool.name for tool in asked.tools] == ["weather"]
+    assert (asked.allowed_tools, asked.tool_choice) == (frozenset({"weather", "agents_own"}), "required")
+    wrong = {"mode": "none", "tools": [{"type": "mcp", "function": {"name": "x"}}]}
+    assert violations(tools=tools, tool_choice={"type": "allowed_tools", "allowed_tools": wrong}) == [
+        "tool_choice.allowed_tools.mode",
+        "tool_choice.allowed_tools.tools[0].type",
+    ]
+    nothing = {"mode": "auto", "tools": []}
+    assert violations(tools=tools, tool_choice={"type": "allowed_tools", "allowed_tools": nothing}) == [
+        "tool_choice.allowed_tools.tools"
+    ]
+
+
 def test_pictures_are_for_users() -> None:
     part = {"type": "image_url", "image_url": {"url": "https://x"}}
     assert violations(messages=[{"role": "system", "content": [part]}]) == ["messages[0].content[0].type"]
