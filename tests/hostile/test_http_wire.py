@@ -170,6 +170,21 @@ async def test_empty_lines_do_not_hold_a_connection(edge: Edge) -> None:
     assert b"HTTP/1.1 431 " in await other.everything()
 
 
+@pytest.mark.parametrize("excess", [-2000, 1, 12_000])
+@pytest.mark.parametrize("where", [b"/livez?%b", b"/livez HTTP/1.1\r\nx: %b"])
+async def test_the_bound_of_a_head_is_the_same_whether_it_comes_in_one_piece(
+    edge: Edge, where: bytes, excess: int
+) -> None:
+    """After a request on its connection, too."""
+    target = where % (b"a" * (MAX_HEAD_BYTES + excess))
+    request = b"GET " + target + (b"" if b"HTTP" in target else b" HTTP/1.1") + b"\r\nhost: x\r\n\r\n"
+    for before in (b"", LIVEZ):
+        wire = await Wire.open(edge)
+        wire.send(before + request + LIVEZ[:-2] + b"connection: close\r\n\r\n")
+        statuses = STATUS.findall(await wire.everything())
+        assert statuses[bool(before) :] == ([b"431"] if excess > 0 else [b"200", b"200"])
+
+
 async def test_bad_chunking_is_answered(edge: Edge) -> None:
     wire = await Wire.open(edge)
     wire.send(HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\nabcde\r\nzz\r\n")

@@ -9,6 +9,7 @@ import json
 import resource
 import secrets
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -24,6 +26,7 @@ from access.api_key import new_api_key
 from tests.hostile.bystander import Bystander
 from tests.hostile.provider import ATTACKS, GOOD, hostile_provider
 from tests.servers.databases import migrated_database
+from tests.servers.ports import free_port
 from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
 from tests.servers.system import PROVIDER, System
 
@@ -32,6 +35,9 @@ SECONDS = 1.0
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 ELSEWHERE = "127.0.0.2"
 """The source of the attacks: the bystander has another."""
+
+METRICS_PORTS: list[int] = []
+"""Of config_svc, once it runs."""
 
 pytestmark = pytest.mark.timing
 
@@ -44,6 +50,7 @@ def system(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[System]:
     key = secrets.token_urlsafe(32)
+    METRICS_PORTS.append(free_port())
     with (
         hostile_provider() as url,
         migrated_database(postgres_server) as postgres_url,
@@ -53,6 +60,7 @@ def system(
             redis_url,
             folder=tmp_path_factory.mktemp("hostile"),
             operator_key=key,
+            config_env={"PARLEY_CONFIG_METRICS_PORT": str(METRICS_PORTS[0])},
             env={"PARLEY_AUTH": "required", "PARLEY_OPERATOR_KEY": key},
             gateway_env={
                 "PARLEY_PROVIDERS": json.dumps({PROVIDER: {"base_url": url, "max_retries": 0, "breaker_failures": 0}}),
@@ -82,14 +90,14 @@ class Attacker:
         self._port = int(system.http_url.rpartition(":")[2])
         self._open: list[socket.socket] = []
 
-    def connect(self) -> socket.socket:
-        made = socket.create_connection(("127.0.0.1", self._port), timeout=10, source_address=(ELSEWHERE, 0))
+    def connect(self, port: int = 0) -> socket.socket:
+        made = socket.create_connection(("127.0.0.1", port or self._port), timeout=10, source_address=(ELSEWHERE, 0))
         self._open.append(made)
         return made
 
-    def send(self, data: bytes) -> socket.socket:
-        """Send what the gateway takes of it, over a new connection."""
-        made = self.connect()
+    def send(self, data: bytes, port: int = 0) -> socket.socket:
+        """Send what the gateway, or who else has the port, takes of it, over a new connection."""
+        made = self.connect(port)
         with contextlib.suppress(OSError):
             made.sendall(data)
         return made
@@ -184,9 +192,74 @@ def grpc_metadata(attacker: Attacker) -> None:
                 stub.Check(health_pb2.HealthCheckRequest(), metadata=metadata, timeout=10)
 
 
+def ends_at_each_phase(attacker: Attacker) -> None:
+    """Half-closed and reset, after nothing, in mid-head, mid-body, behind the request, while it is answered."""
+    whole = attacker.authorized(chat())
+    for sent in (b"", HEAD[:20], HEAD, whole[:-5], whole, whole * 3, attacker.authorized(chat(stream=True)), CHUNKED):
+        for _ in range(10):
+            half = attacker.send(sent)
+            with contextlib.suppress(OSError):
+                half.shutdown(socket.SHUT_WR)
+            reset = attacker.send(sent)
+            reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset.close()
+
+
+def odd_requests(attacker: Attacker) -> None:
+    """Ranges, upgrades, queries of any size: each has its own answer, and no upgrade is taken."""
+    ranges = b"range: bytes=" + b"0-1," * 5000 + b"0-1\r\n"
+    upgrade = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: AAAA\r\nsec-websocket-version: 13\r\n"
+    h2c = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAAA\r\n"
+    key = b"authorization: Bearer %b\r\n" % attacker.key.encode()
+    for target, headers, statuses in (
+        (b"/docs/swagger-ui-bundle.js", ranges, (200,)),
+        (b"/v1/agents", key + upgrade, (200,)),
+        (b"/console", h2c, (200, 307, 308)),
+        (b"/v1/agents?" + b"a=b&" * 7000, key, (400,)),
+        (b"/v1/agents?filter=" + b"(" * 30_000, key, (400,)),
+        (b"/livez?" + b"%00" * 9000, b"", (200,)),
+        (b"/livez?" + b"a" * 40_000, b"", (431,)),
+    ):
+        for _ in range(5):
+            made = attacker.send(b"GET %b HTTP/1.1\r\nhost: x\r\n%b\r\n" % (target, headers))
+            status = int(made.recv(12)[9:12])
+            assert status in statuses, (target[:40], status)
+
+
+def lines_for_the_log(attacker: Attacker) -> None:
+    """What is sent in headers, ids and names of models begins no line, and is not logged at any length."""
+    log = attacker.system.gateways[0].log
+    before = log.stat().st_size
+    key = b"authorization: Bearer %b\r\n" % attacker.key.encode()
+    for text in (b"\x1b[2J\xe2\x80\xae", b"a" * 20_000, b'"}{"event": "forged"}'):
+        head = b"x-request-id: %b\r\nx-user-id: %b\r\nuser-agent: %b\r\n" % (text, text[:200], text)
+        attacker.send(b"GET /v1/sessions/%b HTTP/1.1\r\nhost: x\r\n%b%b\r\n" % (b"%1b%0a" + text[:9], key, head)).recv(
+            12
+        )
+    for text in ("\x1b[2J\nforged", "m" * 100_000):
+        for body in (chat(model=text), chat(session_id=text), chat(user=text)):
+            attacker.send(attacker.authorized(body)).recv(12)
+    lines = log.read_bytes()[before:].splitlines()
+    assert all(isinstance(json.loads(line), dict) for line in lines)
+    assert max(map(len, lines), default=0) < 4000
+    assert not any(b"forged" in json.dumps(json.loads(line).get("event")).encode() for line in lines)
+
+
+def probes_without_number(attacker: Attacker) -> None:
+    """Of the gateway, and of the port of metrics of another service, which answers others meanwhile."""
+    attacker.flood(attacker.connect(), b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n" * 10, 0.5)
+    port = METRICS_PORTS[0]
+    for path in (b"/readyz", b"/metrics"):
+        for _ in range(150):
+            with contextlib.suppress(OSError):
+                attacker.send(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path, port)
+    assert httpx.get(f"http://127.0.0.1:{port}/livez", timeout=10, trust_env=False).status_code == 200
+
+
 WITHOUT_CREDENTIALS: list[Callable[[Attacker], None]] = [
     trailers, bodies_that_do_not_come, heads_that_do_not_end, nothing_said, long_heads, pipelined,
-    keys_that_nobody_made, refused_without_end, tiny_chunks, grpc_metadata,
+    keys_that_nobody_made, refused_without_end, tiny_chunks, grpc_metadata, ends_at_each_phase, odd_requests,
+    lines_for_the_log, probes_without_number,
 ]  # fmt: skip
 
 

@@ -250,6 +250,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         if len(self.pipeline) >= refused.MAX_PIPELINED:
             raise refused.TOO_MANY_REQUESTS
+        if self._head_bytes and refused.is_too_large(self.url, self.headers):  # its last bytes came with its end
+            raise refused.HEAD_TOO_LARGE
         version = self.parser.get_http_version()
         self._check_framing(version)
         fault = target_fault(self.parser.get_method(), self.url, self.headers, version)

@@ -1,5 +1,7 @@
 """What the protocol refuses before there is a request, and how."""
 
+from collections.abc import Sequence
+
 from chat_gateway.http_edge.wire.errors import MalformedBody, encode_error
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -37,3 +39,8 @@ UNKNOWN_CODING = RefusedRequest(400, "the request's Transfer-Encoding is not chu
 TOO_MUCH_FRAMING = RefusedRequest(431, f"the body's framing and trailers are larger than {MAX_HEAD_BYTES} bytes")
 TOO_MANY_REQUESTS = RefusedRequest(400, f"more than {MAX_PIPELINED} requests wait for their answers on this connection")
 HEAD_TOO_SLOW = RefusedRequest(408, "the request's headers took too long")
+
+
+def is_too_large(target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Returns whether a head is larger than `MAX_HEAD_BYTES`, however it arrived."""
+    return len(target) + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD_BYTES
