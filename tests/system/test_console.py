@@ -222,6 +222,8 @@ def test_an_installation_is_operated(browser: Browser, system: System) -> None:
         expect(page.get_by_role("status")).to_contain_text("ready")
         gateways = page.get_by_role("region", name="Gateways")
         expect(gateways).to_contain_text(f"{PROVIDER}: closed")
+        for peer in ("config_svc", "session_svc"):
+            expect(gateways).to_contain_text(f"{peer}: ok")
         expect(page.get_by_role("img", name=re.compile("Turns a second over the last hour"))).to_be_visible(
             timeout=40_000
         )

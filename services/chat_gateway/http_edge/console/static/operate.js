@@ -43,10 +43,9 @@ function Charts({ figures }) {
 
 function Replica({ replica }) {
   const now = replica.figures;
-  const wrong = Object.entries(now?.parts ?? {}).filter(([, state]) => state !== 'ok');
   return html`<tr><td><bdi>${short(replica.address, 80)}</bdi>${now && html`<div class="dim">up since ${ago(now.start_time)}</div>`}</td>
     <td>${now ? html`<${Badge} kind=${now.ready ? 'good' : 'bad'}>${now.ready ? 'ready' : 'not ready'}<//>` : html`<${Badge} kind="bad">${clean(replica.problem)}<//>`}
-      ${wrong.map(([name, state]) => html`<div class="wrong">${clean(name)}: ${short(state, 200)}</div>`)}</td>
+      ${Object.entries(now?.parts ?? {}).map(([name, state]) => html`<div class=${state === 'ok' ? 'hint' : 'wrong'}>${clean(name)}: ${short(state, 200)}</div>`)}</td>
     <td class="number">${now?.running ?? '–'}</td><td class="number">${now?.queued ?? '–'}</td><td class="number">${now?.instances ?? '–'}</td>
     <td>${(now?.providers ?? []).map((one) => html`<${Badge} kind=${GOOD[one.circuit]}>${short(one.name, 30)}: ${one.circuit.replace('_', ' ')}<//> `)}</td></tr>`;
 }
