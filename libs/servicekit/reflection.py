@@ -46,9 +46,11 @@ class _Servicer(reflection.aio.ReflectionServicer):  # type: ignore[misc, unused
         self._lazy = dict(lazy)
 
     def _file_containing_symbol(self, request: Any, fully_qualified_name: str) -> Any:
-        for service in [one for one in self._lazy if fully_qualified_name.startswith(one.rpartition(".")[0] + ".")]:
-            self._lazy.pop(service)()
         found = _file_of(fully_qualified_name)
+        if found is None and self._lazy:
+            while self._lazy:  # an element of theirs, or of what they import
+                self._lazy.popitem()[1]()
+            found = _file_of(fully_qualified_name)
         return super()._file_by_filename(request, fully_qualified_name if found is None else found.name)
 
 

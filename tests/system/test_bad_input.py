@@ -256,11 +256,15 @@ def test_an_admin_request_that_fails_is_named_and_leaves_nothing(system: System,
 def _holding(system: System, session: str, work: Callable[[], None]) -> None:
     """Does `work` while a turn of `session` is running, and lets that turn finish."""
     system.model.reset()
-    system.model.script(Behaviour(delay=0.4))
+    system.model.hold_again()
+    system.model.script(Behaviour(hold=True))
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(system.chat, AGENT, "slow", session_id=session)
-        system.model.wait_for_requests(1)
-        work()
+        try:
+            system.model.wait_for_requests(1)
+            work()
+        finally:
+            system.model.release()
         assert running.result().status_code == 200
 
 

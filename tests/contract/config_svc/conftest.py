@@ -71,7 +71,7 @@ async def store(database: str | None, clock: Clock) -> AsyncIterator[Store]:
         await _furnish(memory, clock, template)
         yield memory
         return
-    postgres = PostgresStore(database)
+    postgres = PostgresStore(database, answer_seconds=30)
     await _furnish(postgres, clock, template)
     yield postgres
     await postgres.close()
