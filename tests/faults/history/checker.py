@@ -25,9 +25,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tests.faults.history.background import NOT_QUEUED
 from tests.faults.history.forks import Forks
 from tests.faults.history.lifetimes import Lifetimes
 from tests.faults.history.records import (
+    CANCELLED,
     DECIDED_ALREADY,
     DEFINITE,
     GONE,
@@ -153,6 +155,10 @@ def _errors(operation: Operation) -> Iterator[Anomaly]:
         known |= {DECIDED_ALREADY}
     if operation.transcript:
         known |= {MISMATCH}
+    if operation.background:
+        known |= {NOT_QUEUED}
+    if operation.cancel_after is not None:
+        known |= {CANCELLED}
     for attempt in operation.attempts:
         reason = attempt.detail
         refused = attempt.ending is Ending.REFUSED

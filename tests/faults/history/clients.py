@@ -6,7 +6,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import aiohttp
 import grpc
@@ -15,8 +15,9 @@ from parley.chat.v1 import chat_service_pb2 as pb
 from parley.chat.v1 import chat_service_pb2_grpc
 from parley.session.v1 import message_pb2, turn_service_pb2
 from servicekit.rpc_status import from_rpc_error
-from tests.faults.history.records import DEFINITE, GONE, MISMATCH, UNDECIDED, Attempt, Ending, Message, Operation
-from tests.faults.history.slots import Sessions
+from tests.faults.history.background import Submissions, Told, refused
+from tests.faults.history.records import MISMATCH, Attempt, Ending, Message, Operation
+from tests.faults.history.slots import AGENT, TOOLED_AGENT, Sessions
 from tests.faults.history.tooling import CALL
 
 PATIENCE_SECONDS = 12.0
@@ -24,6 +25,8 @@ MAX_ATTEMPTS = 6
 DECIDED, APPROVED = 0.7, 0.8
 """How often a caller decides on calls that wait, and approves one."""
 WAITING = re.compile(rf"{CALL}\S+")
+BACKGROUND, CANCELLED_AFTER = 0.3, 0.2
+"""How often a turn is submitted and not waited for, and how often such a one is cancelled."""
 RESENT = 0.4
 """How often a caller of a lasting session reads its history and sends it along."""
 READ_SECONDS = 3.0
@@ -34,23 +37,6 @@ BUSY = {
 }
 
 ROLES = {"user": message_pb2.ROLE_USER, "assistant": message_pb2.ROLE_ASSISTANT}
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """How an attempt ended, as the caller knows it."""
-
-    ending: Ending
-    detail: str = ""
-    answer: str = ""
-    replayed: bool = False
-    said: str = ""
-
-
-def refused(reason: str, status: int, said: str) -> Told:
-    """Return what an error with a reason tells: only some of them promise that nothing was stored."""
-    undecided = reason in UNDECIDED or (status >= 500 and reason not in DEFINITE | GONE | {MISMATCH})
-    return Told(Ending.UNKNOWN if undecided else Ending.REFUSED, reason, said=said)
 
 
 class Edges:
@@ -64,6 +50,7 @@ class Edges:
         self.http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None), trust_env=False
         )
+        self.submissions = Submissions(self.http, urls=http_urls)
 
     def __len__(self) -> int:
         return len(self._urls)
@@ -86,7 +73,7 @@ class Edges:
         A gRPC call's `deadline` is half a second before the caller leaves, so that its error is heard, unless told.
         """
         deadline = max(patience - 0.5, 0.05) if deadline is None else deadline
-        send = self._by_http if operation.edge == "http" else self._by_grpc
+        send = self._by_http if operation.edge == "http" or operation.background else self._by_grpc
         began = time.monotonic()
         try:
             async with asyncio.timeout(patience):
@@ -139,6 +126,8 @@ class Edges:
             body["approvals"] = decided
         headers = {"Idempotency-Key": operation.key} if operation.key else {}
         url = self.url(gateway, "/v1/chat/completions")
+        if operation.background:
+            return await self.submissions.run(operation, gateway, body | {"background": True}, headers)
         async with self.http.post(url, json=body, headers=headers) as response:
             if response.status != 200:
                 error = (await response.json())["error"]
@@ -238,6 +227,8 @@ class Client:
         draw, name = self._random, f"{self._name}.{number}"
         session, agent = self._sessions.pick(draw)
         approvals = self._decided(session)
+        # Of those alone that nobody deletes with their agent, and that do not expire while they are looked at.
+        background = agent in (AGENT, TOOLED_AGENT) and draw.random() < BACKGROUND
         return Operation(
             id=name,
             session=session,
@@ -247,7 +238,9 @@ class Client:
             busy=draw.choices(("wait", "reject", "interrupt"), (7, 2, 1))[0],
             streamed=draw.random() < 0.5,
             edge="http" if draw.random() < 0.6 or approvals else "grpc",
-            finish=draw.random() < 0.25,
+            finish=draw.random() < 0.25 or background,
+            background=background,
+            cancel_after=draw.uniform(0.0, 0.5) if background and draw.random() < CANCELLED_AFTER else None,
             approvals=approvals,
         )
 

@@ -1,5 +1,6 @@
 """What a run of the history checker writes down, for the checker to judge afterwards."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -26,6 +27,7 @@ DEFINITE = frozenset(
         "provider_rejected",
         "provider_rate_limited",
         "provider_misconfigured",
+        "turn_given_up",
     }
 )
 """Reasons that promise that nothing was stored."""
@@ -39,6 +41,9 @@ UNDECIDED = frozenset({"peer_unavailable", "deadline_exceeded", "draining", "tur
 
 DECIDED_ALREADY = "approval_unknown"
 """As definite, where calls were decided on that waited no more by then."""
+
+CANCELLED = "turn_cancelled"
+"""As definite, where the turn was cancelled by whoever submitted it."""
 
 MISMATCH = "history_mismatch"
 """As definite, where a transcript was sent: the session's history was another one by then."""
@@ -89,6 +94,12 @@ class Operation:
     agent: str = "history"
     finish: bool = False
     """`on_disconnect: finish`."""
+    background: bool = False
+    """Whether it is submitted, and then looked at until it has ended."""
+    cancel_after: float | None = None
+    """How many seconds after it was submitted it is cancelled."""
+    submitted: list[str] = field(default_factory=list)
+    """The completions that it was told to look at."""
     approvals: tuple[tuple[str, bool], ...] = ()
     """What it says of calls that wait for an approval: their ids, and whether they are approved."""
     attempts: list[Attempt] = field(default_factory=list)
@@ -216,5 +227,7 @@ class History:
     """By mark: which tool the model called."""
     children: dict[str, list[Message]] = field(default_factory=dict)
     """What is stored of the sessions of agents that were called as tools."""
+    taken_over: Counter[str] = field(default_factory=Counter)
+    """Turns that gateways took, by why: as their logs say."""
     quiet_since: float = float("inf")
     """When every fault was healed and no client ran: from here on only known keys are repeated."""

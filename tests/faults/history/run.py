@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 
 from tests.faults.history.admin import Admin
+from tests.faults.history.background import taken_over
 from tests.faults.history.checker import Anomaly, check
 from tests.faults.history.clients import Client, Edges
 from tests.faults.history.cluster import LEASE_SECONDS, TOOL_SERVER, Cluster
@@ -89,6 +90,8 @@ async def run(scenario: Scenario, folder: Path) -> Result:
             await _probe(edges, sessions, history)
             await _leave(edges, model, history)
         await _idle(edges, model, history)
+        history.taken_over = taken_over(folder)
+        await edges.submissions.settle(history)
         if scenario.quiet_phases:
             await _repeat_keys(edges, history)
             await _outlive(edges, sessions, admin, history)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from tests.faults.history.checker import Anomaly
 from tests.faults.history.decisions import DECIDED, UNASKED, UNDECIDED, decisions
-from tests.faults.history.records import MISMATCH, Ending, History, Operation
+from tests.faults.history.records import CANCELLED, MISMATCH, Ending, History, Operation
 from tests.faults.history.run import Result
 from tests.faults.history.tooling import counted
 
@@ -43,6 +43,11 @@ def _lines(result: Result) -> Iterator[str]:
     yield _counted("turns by agent", Counter(operation.agent for operation in history.operations))
     yield _counted("turns by edge", Counter(operation.edge for operation in history.operations))
     yield f"turns to be finished without their caller: {sum(o.finish for o in history.operations)}"
+    submitted = [operation for operation in history.operations if operation.background]
+    yield _counted("turns in the background", Counter(str(operation.ending) for operation in submitted))
+    cancelled = [operation for operation in submitted if operation.cancel_after is not None]
+    yield _counted("  of them to be cancelled", Counter(_ends(operation) for operation in cancelled))
+    yield _counted("turns taken over", history.taken_over)
     yield f"model calls: {len(history.calls)}"
     yield _counted("calls of tools asked for", Counter(history.tools.values()))
     yield _counted("calls of tools made", counted(history))
@@ -72,6 +77,11 @@ def _with_transcripts(history: History) -> list[Operation]:
 def _resent(operation: Operation) -> str:
     mismatch = any(attempt.detail == MISMATCH for attempt in operation.attempts)
     return MISMATCH if mismatch else str(operation.ending)
+
+
+def _ends(operation: Operation) -> str:
+    cancelled = any(attempt.detail == CANCELLED for attempt in operation.attempts)
+    return CANCELLED if cancelled else str(operation.ending)
 
 
 def _kind(target: str) -> str:
