@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import psutil
 import pytest
 
 from tests.servers.databases import migrated_database
@@ -18,6 +19,7 @@ from tests.servers.system import System
 
 pytestmark = pytest.mark.servers
 WAIT_SECONDS = 40.0
+LEASE_SECONDS = 2
 GATEWAY = {
     "PARLEY_GATEWAY_EGRESS_ALLOW": "public,http://127.0.0.1:*",
     "PARLEY_GATEWAY_LEASE_RENEW_INTERVAL": "0.5",
@@ -49,7 +51,7 @@ def whole(
             folder=tmp_path_factory.mktemp("pickup"),
             gateways=2,
             gateway_env=GATEWAY,
-            session_env={"PARLEY_SESSION_LEASE": "2"},
+            session_env={"PARLEY_SESSION_LEASE": str(LEASE_SECONDS)},
         ) as started,
     ):
         with started.client() as client:
@@ -225,4 +227,51 @@ def test_a_repeat_while_a_turn_is_taken_over_gets_that_turn(system: System, mcp:
         answer = client.post("/v1/chat/completions", json=body, headers=headers, timeout=WAIT_SECONDS)
     assert (answer.status_code, answer.headers["idempotent-replayed"]) == (200, "true"), answer.text
     assert answer.json()["choices"][0]["message"]["content"] == "Once."
+    assert len(mcp.recorder.calls) == 1
+
+
+@pytest.mark.parametrize(("agent", "made"), [("careful", 1), ("bold", 2)])
+def test_a_gateway_that_stands_still_for_longer_than_its_lease(
+    system: System, mcp: McpServerUnderTest, agent: str, made: int
+) -> None:
+    system.model.script(calls(("c1", "hang", "{}")), Behaviour(text="Well."), Behaviour(text="Never."))
+    turn = Turn(system, agent)
+    until(lambda: mcp.recorder.calls, "the tool was not called")
+    paused = system.gateways[0]
+    paused.pause()
+    try:
+        until(lambda: f'"{turn.session}"' in system.gateways[1].log.read_text(), "nobody took the turn over")
+        mcp.recorder.release.set()
+        events = turn.events()
+    finally:
+        paused.resume()
+    turn.leave()
+    assert events[-1]["choices"][0]["finish_reason"] == "stop"
+    stored = turn.stored()
+    assert [one["role"] for one in stored] == ["user", "assistant", "tool", "assistant"]
+    # The one that stood still has its answer now, and writes nothing any more.
+    with system.client(0) as client:
+        assert client.get(f"/v1/sessions/{turn.session}/messages", timeout=WAIT_SECONDS).json()["data"] == stored
+    assert len(mcp.recorder.calls) == made
+
+
+def test_a_redis_that_stands_still_for_longer_than_a_lease(
+    system: System, redis_server: RedisServer, mcp: McpServerUnderTest
+) -> None:
+    pid = getattr(redis_server, "pid", None)
+    if pid is None:
+        pytest.skip("only an embedded Redis is stopped by its process")
+    system.model.script(calls(("c1", "hang", "{}")), Behaviour(text="Well."), Behaviour(text="Well."))
+    turn = Turn(system, "careful")
+    until(lambda: mcp.recorder.calls, "the tool was not called")
+    server = psutil.Process(pid)
+    server.suspend()
+    try:
+        time.sleep(LEASE_SECONDS + 0.5)
+    finally:
+        server.resume()
+    mcp.recorder.release.set()
+    turn.leave()
+    until(lambda: len(turn.stored()) == 4, "nobody went on with the turn")
+    assert [one["role"] for one in turn.stored()] == ["user", "assistant", "tool", "assistant"]
     assert len(mcp.recorder.calls) == 1
