@@ -286,6 +286,18 @@ async def test_a_repeat_joins_the_turn_of_its_request(bench: Bench) -> None:
     assert isinstance(await bench.begin("t4", request=mark, wait_ms=1_000), Waiting)
 
 
+async def test_a_turn_that_the_index_has_lost_is_found_again_by_a_repeat_that_joins_it(bench: Bench) -> None:
+    mark = RequestMark("r1", b"d" * 32)
+    await begun(bench, request=mark)
+    await claims(bench)._waiting.look_again("default|s1|t1", -1)
+    await lose_gateway(bench)
+    assert await claims(bench).claim() is None
+    assert isinstance(await bench.begin("t2", request=mark, join_repeat=True), Joined)
+    await claims(bench).keep_up()
+    await lose_gateway(bench)
+    assert (await claimed(bench)).lease.turn_id == "t1"
+
+
 async def test_a_turn_of_a_session_that_is_deleted_is_forgotten(bench: Bench) -> None:
     await queued(bench)
     await bench.sessions.delete(SessionKey("default", "s1"))
