@@ -167,8 +167,8 @@ class UnknownMethod(ServiceError):
     code = Code.UNIMPLEMENTED
     reason = "NOT_IMPLEMENTED"
 
-    def __init__(self) -> None:
-        super().__init__("this server does not know the method that is called")
+    def __init__(self, server: str = "this server") -> None:
+        super().__init__(f"{server} does not know the method that is called")
 
 
 class RemoteError(ServiceError):

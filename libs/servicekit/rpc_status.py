@@ -19,6 +19,7 @@ from servicekit.errors import (
     RemoteError,
     ServiceError,
     Unavailable,
+    UnknownMethod,
     Violation,
 )
 
@@ -72,7 +73,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, peer: str = "the peer") -> Servi
     """Returns what a failed call means to the caller; `peer` is the name the error will use for the other side.
 
     An error that Parley made comes back whole, as `RemoteError`. Anything else was made on the way: `Unavailable`,
-    `DeadlineExceeded`, `MessageTooLarge`, or `Internal` without the foreign text.
+    `DeadlineExceeded`, `MessageTooLarge`, `UnknownMethod`, or `Internal` without the foreign text.
     """
     remote = _remote_error(error)
     if remote is not None:
@@ -87,6 +88,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError, peer: str = "the peer") -> Servi
             return Unavailable(peer)  # it was ended by a peer that stops: another replica may take it
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return _exhausted(error.details() or "", peer)
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return UnknownMethod(peer)  # grpcio's own answer: the peer is of another release
         case _:
             return Internal(f"{peer} answered {code.name}")
 

@@ -12,6 +12,7 @@ from chat_gateway.limits import held
 from chat_gateway.model.stored_turn import Lease
 from chat_gateway.model.turn import TurnLimit, TurnRequest
 from chat_gateway.ports import Claims, Sessions
+from contract.reasons import Reason
 from servicekit.errors import UNREACHABLE, ServiceError
 from servicekit.supervision import cancel_and_wait
 
@@ -63,6 +64,16 @@ class Aborts:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
+
+    async def goes_on(self, lease: Lease, user_id: str) -> bool:
+        """Whether a turn that lost its lease is known still: not where its session is gone, or has begun anew."""
+        if self._claims is None:
+            return True
+        try:
+            await self._claims.progress(lease.project, lease.session_id, user_id, lease.turn_id)
+        except ServiceError as error:
+            return error.reason != Reason.TURN_NOT_FOUND
+        return True
 
     @contextmanager
     def unless_answered(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Iterator[None]:

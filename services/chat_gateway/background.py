@@ -26,7 +26,7 @@ from chat_gateway.request_policy import resolved_request
 from chat_gateway.resumption import needs_user_token, resumption_of
 from chat_gateway.scheduler import Scheduler
 from contract.reasons import Reason
-from servicekit.errors import Draining, InvalidArgument, ServiceError, Violation
+from servicekit.errors import Cancelled, Draining, InvalidArgument, ServiceError, Violation
 
 
 class BackgroundTurns:
@@ -136,7 +136,7 @@ class BackgroundTurns:
             await self._sessions.append(lease, 1, [first])
             await self._claims.hand_over(lease, queued=True)
         except BaseException as error:
-            self._aborts.start(lease, error if isinstance(error, ServiceError) else None)
+            self._aborts.start(lease, error if isinstance(error, ServiceError) else Cancelled("it was not queued"))
             raise
         self._pickups.wake()
         return TurnState(lease.turn_id, begun.session_id, TurnStatus.QUEUED, config.id, config.revision, begin_time, 0)

@@ -25,7 +25,8 @@ from chat_gateway.ports import Sessions
 from contract.reasons import Reason
 from servicekit.errors import UNREACHABLE, Cancelled, Internal, ServiceError
 
-_OTHERS_MAY = frozenset({Reason.DRAINING, Reason.PEER_UNAVAILABLE})
+_OTHERS_MAY = frozenset({Reason.DRAINING, Reason.PEER_UNAVAILABLE, Reason.SESSION_BUSY})
+"""Busy is the session of a turn that was taken over and whose lease has run out since: it waits for a gateway."""
 
 log = structlog.get_logger(__name__)
 
@@ -100,8 +101,17 @@ class TurnStop:
 class HeldLease:
     """A lease in use, as a context manager: renewed within. Leaving it without a commit aborts the turn."""
 
-    def __init__(self, lease: Lease, stop: TurnStop, sessions: Sessions, aborts: Aborts, times: LeaseTimes) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        stop: TurnStop,
+        sessions: Sessions,
+        aborts: Aborts,
+        times: LeaseTimes,
+        user_id: str = "",
+    ) -> None:
         self._lease = lease
+        self._user_id = user_id
         self._sessions = sessions
         self._aborts = aborts
         self._times = times
@@ -123,7 +133,7 @@ class HeldLease:
         if self._released:
             return
         if self._lease.goes_on and error is not None:
-            self._leave_to_others(error)
+            await self._leave_to_others(error)
         abort = self._aborts.start(self._lease, self._stop.reason_of(error) if self._lease.journaled else None)
         if abort is not None and isinstance(error, Exception):
             await asyncio.wait((abort,), timeout=self._times.abort_wait)
@@ -159,7 +169,7 @@ class HeldLease:
         """Notes the places in limits that the turn has come to hold under the same lease."""
         self._lease = replace(self._lease, limits=lease.limits, expire_time=lease.expire_time)
 
-    def _leave_to_others(self, error: BaseException) -> None:
+    async def _leave_to_others(self, error: BaseException) -> None:
         """Raises `TurnHandedOver` or `TurnCutShort` where another gateway goes on with the turn; returns otherwise."""
         reason, handed_over = self._stop.reason_of(error), TurnHandedOver(self._lease.turn_id, self._lease.session_id)
         if isinstance(error, asyncio.CancelledError) and self._aborts.stopping and not self._stop.has_stopped:
@@ -170,7 +180,7 @@ class HeldLease:
             raise handed_over from error
         # The lease has run out: whoever takes the turn over ends it, and the journal is that one's.
         ran_out = reason.code in UNREACHABLE and datetime.now(UTC) >= self._lease.expire_time
-        if reason.reason == Reason.LEASE_LOST or ran_out:
+        if ran_out or (reason.reason == Reason.LEASE_LOST and await self._aborts.goes_on(self._lease, self._user_id)):
             raise handed_over from error
 
     async def release(self) -> None:

@@ -126,7 +126,7 @@ class TurnRunner:
         """
         request = with_session(asked.request, lease.session_id)
         with self._metrics.turn(streamed=request.resumable) as observed, _span(request) as span:
-            async with bounded(self._turn_timeout, None) as stop, self._held(lease, stop) as held:
+            async with bounded(self._turn_timeout, None) as stop, self._held(lease, stop, request.user_id) as held:
                 config = await self._configs.current(request.project, request.agent_id)
                 config = await self._at_revision(config, asked.agent_revision)
                 stop.end_in(time_left(asked, config.turn_timeout or self._turn_timeout))
@@ -184,7 +184,7 @@ class TurnRunner:
         begun, config = await self._begin(turn, config)
         if begun.lease is None:
             return await replay(begun, turn.on_started, turn.on_delta)
-        async with self._held(begun.lease, stop) as lease:
+        async with self._held(begun.lease, stop, turn.request.user_id) as lease:
             if begun.pinned_revision and not turn.request.agent_revision:
                 config = await self._configs.at_revision(config, begun.pinned_revision)
             return await self._run_held(turn, config, begun, lease)
@@ -231,8 +231,8 @@ class TurnRunner:
         with self._aborts.unless_answered(turn.request, turn.turn_id, limits):
             return await self._sessions.begin(turn.request, config, turn.turn_id, turn.digest, limits)
 
-    def _held(self, lease: Lease, stop: TurnStop) -> HeldLease:
-        return HeldLease(lease, stop, self._sessions, self._aborts, self._lease_times)
+    def _held(self, lease: Lease, stop: TurnStop, user_id: str) -> HeldLease:
+        return HeldLease(lease, stop, self._sessions, self._aborts, self._lease_times, user_id)
 
     async def _stateless(self, turn: _Started, config: AgentConfig, stop: TurnStop) -> TurnOutcome:
         limits = _limits(turn, config)

@@ -15,6 +15,7 @@ from servicekit.errors import (
     RemoteError,
     ServiceError,
     Unavailable,
+    UnknownMethod,
     Violation,
 )
 from servicekit.rpc_status import DETAILS_KEY, STATUS_CODES, from_rpc_error, to_grpc_status, to_status
@@ -139,7 +140,7 @@ def test_no_retry_delay_is_made_up() -> None:
         ("RESOURCE_EXHAUSTED", "Concurrent RPC limit exceeded!", Unavailable, "PEER_UNAVAILABLE"),
         ("RESOURCE_EXHAUSTED", "out of secret memory", Internal, "INTERNAL"),
         ("UNKNOWN", "psycopg.Error: secret", Internal, "INTERNAL"),
-        ("UNIMPLEMENTED", "secret", Internal, "INTERNAL"),
+        ("UNIMPLEMENTED", "secret", UnknownMethod, "NOT_IMPLEMENTED"),
     ],
 )
 def test_a_failure_on_the_way_is_named_without_its_text(
