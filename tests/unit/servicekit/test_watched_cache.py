@@ -45,7 +45,7 @@ class Peer(RuleBasedStateMachine):
         self.superseded: dict[int, float] = {}
         self.absent_since: dict[str, float] = {}
         self.last_absent: dict[str, float] = {"a": self.now, "b": self.now, "c": self.now}
-        self.log: list[tuple[str, int, bool]] = []
+        self.log: list[tuple[str, int, bool, float]] = []
         self.delivered = 0
         self.removals: dict[str, int] = {}
         """The version of the newest removal of each key that the cache was told of."""
@@ -92,7 +92,7 @@ class Peer(RuleBasedStateMachine):
         else:
             self.last_absent[key] = self.now
         self.kept[key] = self.version
-        self.log.append((key, self.version, False))
+        self.log.append((key, self.version, False, self.now))
 
     @precondition(lambda self: self.kept)
     @rule(data=st.data())
@@ -100,7 +100,7 @@ class Peer(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(self.kept)))
         self.version += 1
         self.superseded[self.kept.pop(key)] = self.now
-        self.log.append((key, self.version, True))
+        self.log.append((key, self.version, True, self.now))
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.9, 4.0, 6.0, 30.0, 70.0]))
     def wait(self, seconds: float) -> None:
@@ -137,16 +137,22 @@ class Peer(RuleBasedStateMachine):
             self.caught_up = True
             self.cache.watch_resumed()
             return
-        key, version, removed = self.log[self.delivered]
+        self.deliver()
+        # A stream that stood still brings all that it held up at once.
+        while self.delivered < len(self.log) and self.now - self.log[self.delivered][3] > FRESHNESS.silence:
+            self.deliver()
+        if self.caught_up:
+            self.cache.heard()
+        self.settle()
+
+    def deliver(self) -> None:
+        key, version, removed, _ = self.log[self.delivered]
         self.delivered += 1
         if removed:
             self.removals[key] = version
             self.cache.remove(f"name of {key}", only_if=lambda value: value[1] < version)
         else:
             self.cache.update(f"name of {key}", (key, version), newer_than=lambda value: value[1] <= version)
-        if self.caught_up:
-            self.cache.heard()
-        self.settle()
 
     @rule(key=KEYS)
     def get(self, key: str) -> None:
