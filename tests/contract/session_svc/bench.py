@@ -52,6 +52,10 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
       redis.call('HSET', key, 'journals', (string.gsub(journals, '(,)([1-9]%d+)([;]?)$', function(before, ended, behind)
         return tonumber(ended) > 1e12 and before .. digits(tonumber(ended) - ms) .. behind or nil
       end)))
+      journals = redis.call('HGET', key, 'journals')
+      redis.call('HSET', key, 'journals', (string.gsub(journals, '(%d+)(%-%d+,%d+,0)', function(last, behind)
+        return digits(tonumber(last) - ms) .. behind
+      end)))
     end
   elseif string.match(key, ':replay$') then
     local records = redis.call('HGETALL', key)

@@ -306,3 +306,14 @@ async def test_a_turn_of_a_session_that_is_deleted_is_forgotten(bench: Bench) ->
         await progress(bench)
     with pytest.raises(LeaseLost):
         await claims(bench).hand_over(Lease(SessionKey("default", "s1"), "t1", 1), queued=False)
+
+
+async def test_a_turn_that_left_its_session_without_a_word_has_ended_after_a_while(bench: Bench) -> None:
+    idle = {"idle_ms": 600_000}
+    await bench.commit(await bench.begun("t0", **idle), **idle)
+    turn = await begun(bench, **idle)
+    await bench.turns.abort(turn.lease, b"")
+    assert (await progress(bench)).stage is TurnStage.RUNNING, "who had it may be about to say how it ended"
+    await bench.pass_time(61_000)
+    found = await progress(bench)
+    assert (found.stage, found.ended) == (TurnStage.ENDED, None)

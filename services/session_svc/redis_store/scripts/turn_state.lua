@@ -2,6 +2,11 @@
 -- where it has one, and its last once it has ended.
 -- Reply ok: state, attempt, entries
 -- Reply missing
+
+-- Whoever had the turn when it lost its session has had the time to say how it ended: as long as watches wait for that.
+local QUIET_MS = 60000
+local function quiet(record) return now - tonumber(string.match(record.last, '^%d+')) > QUIET_MS end
+
 local turn_id, user = unpack(ARGV)
 local session, record = load(), journal().of(turn_id)
 if (redis.call('HGET', META, 'user_id') or '') ~= user then return {'missing'} end
@@ -19,7 +24,7 @@ if record then
     state = 3
     local last = redis.call('XRANGE', JOURNAL, record.last, record.last)[1]
     if last then entries[#entries + 1] = {last[1], last[2]} end
-  elseif not running and not session then
+  elseif not running and (not session or session.turn ~= turn_id and quiet(record)) then
     state = 3
   elseif pickup.attempt == 0 then
     state = 1
