@@ -120,7 +120,8 @@ class Turn:
 
     def stored(self, gateway: int = 1) -> list[Any]:
         with self._system.client(gateway) as client:
-            return list(client.get(f"/v1/sessions/{self.session}/messages").json()["data"])
+            answer = client.get(f"/v1/sessions/{self.session}/messages").json()
+            return list(answer.get("data", []))  # a store that was stopped may take a while to be found again
 
 
 def activity(events: list[Any]) -> list[str]:

@@ -78,13 +78,11 @@ async def test_calls_that_wait_for_their_requests_leave_room_for_others() -> Non
 
 async def test_one_address_has_so_many_calls_open() -> None:
     async with echoing(max_calls_per_source=8) as peer:
-        calls = [asyncio.create_task(says(peer, "slow")) for _ in range(8)]
-        while sum(task.done() for task in calls) == 0:
-            try:
-                await says(peer)
-            except grpc.aio.AioRpcError as error:
-                refusal = from_rpc_error(error)
-                break
+        calls = [asyncio.create_task(says(peer, "slow")) for _ in range(9)]
+        [ninth], _ = await asyncio.wait(calls, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        error = ninth.exception()
+        assert isinstance(error, grpc.aio.AioRpcError)
+        refusal = from_rpc_error(error)
         assert isinstance(refusal, ServiceError)
         assert (refusal.reason, refusal.metadata) == ("TOO_MANY_CALLS", {"scope": "address", "limit": "8"})
         for task in calls:
