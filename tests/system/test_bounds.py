@@ -157,8 +157,11 @@ def test_a_bound_names_itself_over_grpc(system: System, name: str, bound: Bound)
 @pytest.mark.parametrize("streamed", [WHOLE, STREAMED], ids=["whole", "streamed"])
 def test_the_callers_deadline_bounds_the_turn_and_names_itself(system: System, streamed: bool) -> None:
     bound = Bound("DEADLINE_EXCEEDED", streamed, gateway=1, behaviour=HOLD)
-    session = prepare(system, bound)
-    error = over_grpc(system, bound, session, timeout=1.0)
+    for seconds in (1.0, 4.0, 10.0):
+        session = prepare(system, bound)
+        error = over_grpc(system, bound, session, timeout=seconds)
+        if error.metadata:  # else the caller's own clock was first: on a busy machine the answer comes too late
+            break
     assert (error.code, error.reason, error.metadata["bound"]) == (
         grpc.StatusCode.DEADLINE_EXCEEDED,
         "DEADLINE_EXCEEDED",
