@@ -126,7 +126,7 @@ def _add_odd_tools(server: MCPServer[Any], add: Callable[..., Any]) -> None:
 
 
 class _Eras:
-    """Refuses the protocol of 2026-07-28 where it is told to, as older servers do; records requests."""
+    """Refuses the protocol of 2026-07-28 where a test asks for it, as older servers do; records requests."""
 
     def __init__(self, app: Any, recorder: Recorder, *, modern: bool) -> None:
         self._app = app

@@ -99,7 +99,7 @@ class Operation:
     cancel_after: float | None = None
     """How many seconds after it was submitted it is cancelled."""
     submitted: list[str] = field(default_factory=list)
-    """The completions that it was told to look at."""
+    """The ids of completions that its submissions were answered with."""
     approvals: tuple[tuple[str, bool], ...] = ()
     """What it says of calls that wait for an approval: their ids, and whether they are approved."""
     attempts: list[Attempt] = field(default_factory=list)
