@@ -4,7 +4,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ PROBE_SLACK_SECONDS = 10.0
 """On top of one lease: for a machine whose processors are busy with other tests."""
 PROBES_AT_ONCE = 8
 MAX_REPLAYS = 300
+MAX_ROUNDS = 6
 LEAVERS = 8
 REVISITED = 12
 
@@ -60,6 +61,8 @@ class Scenario:
     gateway_entry: list[str] | None = None
     session_settings: Mapping[str, str] = field(default_factory=dict)
     gateway_settings: Mapping[str, str] = field(default_factory=dict)
+    enough: Callable[[History], bool] = lambda _: True
+    """Whether a run has seen what it is for; clients and faults go on until then, for `MAX_ROUNDS` times `seconds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,14 @@ async def run(scenario: Scenario, folder: Path) -> Result:
         admin = Admin(scenario.seed, edges, history, mortal)
         sessions = Sessions(scenario.sessions, scenario.turns_a_session)
         nemesis = Nemesis(cluster, scenario.seed, scenario.pace)
-        await _under_faults(scenario, nemesis, model, tools, edges, sessions, admin, history)
-        history.faults = nemesis.faults
+        history.faults, history.calls, history.tools = nemesis.faults, model.calls, model.tools
+        history.executions = tools.executions
+        for number in range(MAX_ROUNDS):
+            await _under_faults(scenario, number, nemesis, model, tools, edges, sessions, admin, history)
+            if scenario.enough(history):
+                break
         history.unrecovered += nemesis.complaints
         history.unrecovered += await _recovered(edges)
-        history.calls, history.tools, history.executions = model.calls, model.tools, tools.executions
         if scenario.quiet_phases:
             await _probe(edges, sessions, history)
             await _leave(edges, model, history)
@@ -158,6 +164,7 @@ def _tooled(cluster: Cluster) -> dict[str, Any]:
 
 async def _under_faults(
     scenario: Scenario,
+    round_number: int,
     nemesis: Nemesis,
     model: RecordingModel,
     tools: CountingToolServer,
@@ -169,7 +176,7 @@ async def _under_faults(
     until = time.monotonic() + scenario.seconds
     model.faulty, model.slow, tools.faulty = scenario.pace > 0, True, scenario.pace > 0
     async with asyncio.TaskGroup() as group:
-        for number in range(scenario.clients):
+        for number in range(round_number * scenario.clients, (round_number + 1) * scenario.clients):
             client = Client(scenario.seed, number, edges, sessions, history.operations.append)
             group.create_task(client.run(until))
         for work in (
