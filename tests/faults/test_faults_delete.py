@@ -28,15 +28,16 @@ async def populate(lab: Lab, agent: str) -> list[str]:
     return sessions
 
 
+BEFORE_THE_DELETION = "the config is being deleted"
 STEPS = {
-    "the config is being deleted": ("gateway0>config",),
+    BEFORE_THE_DELETION: ("gateway0>config",),
     "the config is deleted": ("gateway0>session0", "gateway0>session1"),
     "sessions are being removed": ("session0>redis", "session1>redis"),
 }
 
 
 SERVICES = [(step, victim) for step in STEPS for victim in ("gateway0", "session0", "config")]
-STORES = [("the config is being deleted", "postgres"), ("sessions are being removed", "redis")]
+STORES = [(BEFORE_THE_DELETION, "postgres"), ("sessions are being removed", "redis")]
 """Each at the steps that use it."""
 
 
@@ -48,14 +49,15 @@ async def test_a_deletion_survives_a_kill(lab: Lab, step: str, victim: str) -> N
     for link in links:
         link.blackhole()
     asked = asyncio.create_task(delete(lab, agent))
-    await asyncio.sleep(0.3)
+    if step != BEFORE_THE_DELETION:
+        await eventually(lambda: config_is_gone(lab, agent))
     killed = _victim(lab, victim)
     await asyncio.to_thread(killed.kill)
     for link in links:
         link.heal()
     await asked
     await asyncio.to_thread(lab.cluster.start_redis if victim == "redis" else killed.start)
-    if step == "the config is being deleted":
+    if step == BEFORE_THE_DELETION:
         # It may not have been: the caller, who was not told that it was, asks again.
         await eventually(lambda: deleted(lab, agent))
 
@@ -81,6 +83,10 @@ def _victim(lab: Lab, name: str) -> Service | PostgresServer | RedisServer:
     if name == "redis":
         return lab.cluster.redis
     return lab.cluster.postgres if name == "postgres" else lab.cluster.services[name]
+
+
+async def config_is_gone(lab: Lab, agent: str) -> bool:
+    return (await lab.get(f"/v1/agents/{agent}", gateway=1)).status_code == 404
 
 
 async def deleted(lab: Lab, agent: str) -> bool:
