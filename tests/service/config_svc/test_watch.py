@@ -88,7 +88,7 @@ async def test_a_strangers_long_transaction_delays_nothing(service: Running, dat
         begun = time.monotonic()
         await create(service, "a")
         assert await next_ids(watch, 1) == ["a"]
-        assert time.monotonic() - begun < 3, "less than any bound of ours would have let pass"
+        assert time.monotonic() - begun < 9, "less than any bound of ours would have let pass"
         await stranger.rollback()
     watch.cancel()
 
