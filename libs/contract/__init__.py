@@ -1,6 +1,6 @@
 """The rules of Parley's contract that several services apply, each written once.
 
-`enums`, `reasons` and `chat_fields` hold its words, `fields` and `messages` its field rules, `placeholders` and
-`json_numbers` how texts and numbers are read; they import the standard library and `servicekit.errors` only, so that
-every domain model may import them. `wire` alone knows the generated stubs.
+`enums`, `reasons`, `errors` and `chat_fields` hold its terms, `fields` and `messages` its field rules; `placeholders`
+and `json_numbers` read text and numbers. They import only the standard library and `servicekit.errors`, so every domain
+model may import them. Only `wire` uses the generated stubs.
 """

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from chat_gateway.model.errors import TooManyWatches
 from chat_gateway.model.watches import WatchBounds
+from contract.errors import TooManyWatches
 
 
 class OpenWatches:

@@ -4,7 +4,8 @@ import contextlib
 from dataclasses import replace
 
 from contract.enums import BusyPolicy
-from session_svc.model.errors import SessionAgentMismatch, SessionAlreadyExists, SessionBusy, SessionNotFound
+from contract.errors import SessionAgentMismatch
+from session_svc.model.errors import SessionAlreadyExists, SessionBusy, SessionNotFound
 from session_svc.model.session import Fork, SessionKey, new_session_id, session_id_of_request
 from session_svc.model.turn import BeginTurn, Begun, Joined, Replayed
 from session_svc.ports import SessionStore

@@ -5,9 +5,10 @@ import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
+from contract.errors import TooManyWatches
 from servicekit.errors import Draining
 from servicekit.supervision import cancel_and_wait
-from session_svc.model.errors import LeaseLost, TooManyWatches
+from session_svc.model.errors import LeaseLost
 from session_svc.model.journal import JournalEvent, NewEvents, TurnWatch
 from session_svc.ports import JournalStore
 

@@ -15,7 +15,6 @@ from chat_gateway.convert.journal import committed_to_proto, entry_to_proto, fai
 from chat_gateway.convert.messages import messages_from_turns, turn_from_proto, turn_to_proto
 from chat_gateway.convert.times import from_timestamp, to_duration, to_timestamp
 from chat_gateway.model.agent_config import AgentConfig
-from chat_gateway.model.errors import SessionAgentMismatch
 from chat_gateway.model.history import is_transcript, new_part
 from chat_gateway.model.journal import JournalEntry
 from chat_gateway.model.pairing import continues, task_of, whole_turns
@@ -24,6 +23,7 @@ from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn, begun_
 from chat_gateway.model.turn import Kept, LimitState, Message, TurnLimit, TurnRequest
 from chat_gateway.ports import StoredWindow
 from contract.enums import BusyPolicy, HistoryPolicy
+from contract.errors import SessionAgentMismatch
 from contract.reasons import Reason
 from contract.wire import BUSY_POLICY_NUMBERS
 from parley.session.v1 import message_pb2, session_service_pb2

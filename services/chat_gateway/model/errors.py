@@ -8,8 +8,6 @@ from servicekit.errors import Code, ServiceError, Violation
 MAX_SHOWN = 200
 """Characters of what a caller named."""
 
-WATCH_RETRY_SECONDS = 5.0
-
 
 class HistoryMismatch(ServiceError):
     """The transcript contradicts what is stored. `first` is the place of the first message that differs."""
@@ -173,19 +171,6 @@ class CommitCutShort(asyncio.CancelledError):
     """
 
 
-class SessionAgentMismatch(ServiceError):
-    """The session belongs to another agent."""
-
-    code = Code.FAILED_PRECONDITION
-    reason = Reason.SESSION_AGENT_MISMATCH
-
-    def __init__(self, session_id: str, agent_id: str) -> None:
-        super().__init__(
-            f"session {session_id!r} belongs to another agent than {agent_id!r}",
-            metadata={"session_id": session_id, "agent_id": agent_id},
-        )
-
-
 class ToolCallsRepeated(ServiceError):
     """The model has asked for the same call with the same arguments again and again."""
 
@@ -222,19 +207,4 @@ class ApprovalUnknown(ServiceError):
         super().__init__(
             f"no tool call {call_id[:MAX_SHOWN]!r} of the session waits for an approval",
             metadata={"tool_call_id": call_id[:MAX_SHOWN]},
-        )
-
-
-class TooManyWatches(ServiceError):
-    """As many watches of turns are open as may be, of a session or project, or in all."""
-
-    code = Code.RESOURCE_EXHAUSTED
-    reason = Reason.TOO_MANY_WATCHES
-
-    def __init__(self, scope: str, limit: int) -> None:
-        super().__init__(
-            f"too many watches of turns are open: at most {limit} (of one {scope})",
-            metadata={"scope": scope, "limit": str(limit)},
-            retry_after=WATCH_RETRY_SECONDS,
-            quota_subject=scope,
         )

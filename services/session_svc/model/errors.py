@@ -3,8 +3,6 @@
 from contract.reasons import Reason
 from servicekit.errors import Code, MessageTooLarge, ServiceError
 
-WATCH_RETRY_SECONDS = 5.0
-
 
 class SessionNotFound(ServiceError):
     """No such session, or it has expired, or it is another user's: the caller can't tell which."""
@@ -24,19 +22,6 @@ class SessionAlreadyExists(ServiceError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"session {session_id!r} already exists", metadata={"session_id": session_id})
-
-
-class SessionAgentMismatch(ServiceError):
-    """The session belongs to another agent, or to another incarnation of this agent's id."""
-
-    code = Code.FAILED_PRECONDITION
-    reason = Reason.SESSION_AGENT_MISMATCH
-
-    def __init__(self, session_id: str, agent_id: str) -> None:
-        super().__init__(
-            f"session {session_id!r} belongs to another agent than {agent_id!r}",
-            metadata={"session_id": session_id, "agent_id": agent_id},
-        )
 
 
 class AgentDeleted(ServiceError):
@@ -296,18 +281,3 @@ class JournalFull(MessageTooLarge):
 
     def __init__(self, turn_id: str, limit: int) -> None:
         super().__init__(f"the journal of turn {turn_id!r} is full", limit=limit)
-
-
-class TooManyWatches(ServiceError):
-    """As many watches of turns are open as may be, of a session or project, or in all."""
-
-    code = Code.RESOURCE_EXHAUSTED
-    reason = Reason.TOO_MANY_WATCHES
-
-    def __init__(self, scope: str, limit: int) -> None:
-        super().__init__(
-            f"too many watches of turns are open: at most {limit} (of one {scope})",
-            metadata={"scope": scope, "limit": str(limit)},
-            retry_after=WATCH_RETRY_SECONDS,
-            quota_subject=scope,
-        )

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from contract.errors import SessionAgentMismatch
 from session_svc.model.errors import (
     AgentDeleted,
     IdempotencyKeyReused,
     LeaseLost,
-    SessionAgentMismatch,
     SessionBusy,
     SessionFull,
     SessionNotFound,

@@ -3,14 +3,8 @@
 import pytest
 
 from contract.enums import BusyPolicy
-from session_svc.model.errors import (
-    AgentDeleted,
-    LeaseLost,
-    SessionAgentMismatch,
-    SessionBusy,
-    SessionNotFound,
-    ToolChainTooLarge,
-)
+from contract.errors import SessionAgentMismatch
+from session_svc.model.errors import AgentDeleted, LeaseLost, SessionBusy, SessionNotFound, ToolChainTooLarge
 from session_svc.model.session import AgentIncarnation, SessionKey, Usage
 from session_svc.model.turn import CommitTurn, Lease, Replayed, RequestMark, TurnQuery
 from session_svc.model.window import HeadedTurn, fit_window

@@ -6,11 +6,11 @@ import itertools
 from dataclasses import replace
 
 from contract.enums import BusyPolicy
+from contract.errors import SessionAgentMismatch
 from session_svc.model.errors import (
     AgentDeleted,
     IdempotencyKeyReused,
     LeaseLost,
-    SessionAgentMismatch,
     SessionBusy,
     SessionFull,
     SessionNotFound,

@@ -4,9 +4,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from chat_gateway.model.errors import TooManyWatches
 from chat_gateway.model.watches import WatchBounds
 from chat_gateway.open_watches import OpenWatches
+from contract.errors import TooManyWatches
 
 
 def test_watches_are_bounded_and_the_bound_is_named() -> None:

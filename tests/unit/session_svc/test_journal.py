@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from contract.errors import TooManyWatches
 from servicekit.errors import Draining
 from session_svc.journal import Journals
-from session_svc.model.errors import LeaseLost, TooManyWatches, TurnNotFound
+from session_svc.model.errors import LeaseLost, TurnNotFound
 from session_svc.model.journal import JournalEvent, JournalPage, NewEvents, TurnWatch
 from session_svc.model.session import SessionBounds, SessionKey
 from session_svc.model.turn import BeginTurn, Begun

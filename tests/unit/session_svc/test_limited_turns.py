@@ -7,15 +7,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from contract.enums import BusyPolicy
+from contract.errors import SessionAgentMismatch
 from servicekit.errors import Draining, InvalidArgument, ServiceError, Unavailable
 from session_svc.metrics import Metrics
-from session_svc.model.errors import (
-    IdempotencyKeyReused,
-    LimitQueueFull,
-    RateLimited,
-    SessionAgentMismatch,
-    SessionBusy,
-)
+from session_svc.model.errors import IdempotencyKeyReused, LimitQueueFull, RateLimited, SessionBusy
 from session_svc.model.limits import LimitedTurn, LimitTaken, LimitTimes, LimitWait, TurnLimit
 from session_svc.model.rules import check_begin
 from session_svc.model.session import SessionBounds, SessionKey
