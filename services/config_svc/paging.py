@@ -1,4 +1,4 @@
-"""Page tokens: opaque, and bound to the query that they continue (AIP-158)."""
+"""Pages of lists. Their tokens are opaque, and bound to the query that they continue (AIP-158)."""
 
 import base64
 import binascii
@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from config_svc.model.errors import InvalidPageToken
 from config_svc.model.query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
@@ -19,6 +19,7 @@ PAGE_BYTES = 4 * 1024 * 1024
 CHUNK = 64
 
 T = TypeVar("T")
+Place: TypeAlias = tuple[Any, ...]
 
 _CHECKSUM_BYTES = 8
 _MAX_TOKEN_CHARACTERS = 4096
@@ -29,6 +30,31 @@ def page_size(asked: int) -> int:
     if asked < 0:
         raise InvalidArgument([Violation("page_size", "must not be negative")])
     return min(asked or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+async def read_page(
+    fetch: Callable[[Place | None, int], Awaitable[Sequence[T]]],
+    query: Sequence[str],
+    *,
+    size: int,
+    token: str,
+    types: Sequence[type[Any]],
+    place_of: Callable[[T], Place],
+    weigh: Callable[[T], int],
+) -> tuple[list[T], str]:
+    """Returns a page of the list that `query` describes, and the token of the next page, empty on the last.
+
+    `fetch(place, count)` reads the next `count` entries after a place, or the first ones for None. `place_of` returns
+    an entry's place, whose members have these `types`. Raises InvalidArgument for the size, and InvalidPageToken.
+    """
+    limit = page_size(size)
+    start = tuple(read_token(query, token, types)) if token else None
+
+    async def following(last: T | None, count: int) -> Sequence[T]:
+        return await fetch(start if last is None else place_of(last), count)
+
+    page, more = await filled(following, limit, weigh)
+    return page, make_token(query, place_of(page[-1])) if more else ""
 
 
 async def filled(

@@ -97,18 +97,19 @@ class ApiKeys:
         found = Violations()
         check_resource_id(found, "project", project)
         found.check()
-        limit = paging.page_size(size)
-        bound = ("api_keys", project)
-        start = None
-        if token:
-            time, key_id = paging.read_token(bound, token, [datetime, str])
-            start = (time, key_id)
 
-        async def fetch(last: ApiKey | None, count: int) -> Sequence[ApiKey]:
-            return await self._store.keys(project, start if last is None else (last.create_time, last.id), count)
+        async def fetch(place: paging.Place | None, count: int) -> Sequence[ApiKey]:
+            return await self._store.keys(project, (place[0], place[1]) if place else None, count)
 
-        page, more = await paging.filled(fetch, limit, lambda key: _KEY_WEIGHT)
-        return page, paging.make_token(bound, (page[-1].create_time, page[-1].id)) if more else ""
+        return await paging.read_page(
+            fetch,
+            ("api_keys", project),
+            size=size,
+            token=token,
+            types=[datetime, str],
+            place_of=lambda key: (key.create_time, key.id),
+            weigh=lambda _: _KEY_WEIGHT,
+        )
 
     async def revoke(self, project: str, key_id: str) -> ApiKey:
         """Ends a key for good; one that is revoked stays as it is. Raises ApiKeyNotFound."""

@@ -62,15 +62,19 @@ class Projects:
 
     async def list(self, *, size: int, token: str) -> tuple[Sequence[Project], str]:
         """Reads one page, in order of id, and the token of the next, which is empty on the last."""
-        limit = paging.page_size(size)
-        bound = ("projects",)
-        start = paging.read_token(bound, token, [str])[0] if token else ""
 
-        async def fetch(last: Project | None, count: int) -> Sequence[Project]:
-            return await self._store.projects(last.id if last else start, count)
+        async def fetch(place: paging.Place | None, count: int) -> Sequence[Project]:
+            return await self._store.projects(place[0] if place else "", count)
 
-        page, more = await paging.filled(fetch, limit, lambda project: _PROJECT_WEIGHT)
-        return page, paging.make_token(bound, (page[-1].id,)) if more else ""
+        return await paging.read_page(
+            fetch,
+            ("projects",),
+            size=size,
+            token=token,
+            types=[str],
+            place_of=lambda project: (project.id,),
+            weigh=lambda _: _PROJECT_WEIGHT,
+        )
 
     async def delete(self, project_id: str) -> None:
         """Deletes a project with its agent configs and keys; returns when it is gone. Raises ProjectNotFound."""

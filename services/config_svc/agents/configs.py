@@ -24,7 +24,7 @@ from config_svc.model.errors import (
 from config_svc.model.fields import Difference
 from config_svc.model.filter import parse_filter
 from config_svc.model.note import Note
-from config_svc.model.query import After, AgentQuery, OrderField, parse_order, sort_value
+from config_svc.model.query import After, AgentQuery, parse_order, place_of, place_types
 from config_svc.model.spec_json import EncodedAgent, encode_spec, fingerprint, with_template
 from config_svc.ports.claim import Claim
 from config_svc.ports.store import Store, Transaction
@@ -116,20 +116,20 @@ class AgentConfigs:
         order = parse_order(found, order_by)
         wanted = parse_filter(found, filter_text)
         found.check()
-        limit = paging.page_size(size)
         query = AgentQuery(project, self._clock(), order, show_deleted, wanted)
-        bound = ("agents", project, filter_text, order.field.value, str(order.descending), str(show_deleted))
-        start = None
-        if token:
-            value, uid = paging.read_token(bound, token, [str if order.field is OrderField.ID else datetime, uuid.UUID])
-            start = After(value, uid)
 
-        async def fetch(last: AgentConfig | None, count: int) -> Sequence[AgentConfig]:
-            after = start if last is None else After(sort_value(last, order), last.uid)
-            return await self._store.agents(query, after, count)
+        async def fetch(place: paging.Place | None, count: int) -> Sequence[AgentConfig]:
+            return await self._store.agents(query, After(*place) if place else None, count)
 
-        page, more = await paging.filled(fetch, limit, lambda agent: agent.spec.weight)
-        return page, paging.make_token(bound, (sort_value(page[-1], order), page[-1].uid)) if more else ""
+        return await paging.read_page(
+            fetch,
+            ("agents", project, filter_text, order.field.value, str(order.descending), str(show_deleted)),
+            size=size,
+            token=token,
+            types=place_types(order),
+            place_of=lambda agent: place_of(agent, order),
+            weigh=lambda agent: agent.spec.weight,
+        )
 
     async def update(
         self,
@@ -263,17 +263,22 @@ class AgentConfigs:
         found = Violations()
         _check_name(found, project, agent_id)
         found.check()
-        limit = paging.page_size(size)
         _check_possible(agent_id)
         agent = await self._store.agent(project, agent_id)
-        bound = ("revisions", agent.uid)
-        start = paging.read_token(bound, token, [int])[0] if token else None
 
-        async def fetch(last: Revision | None, count: int) -> Sequence[Revision]:
-            return await self._store.revisions(agent.uid, last.number if last else start, count)
+        async def fetch(place: paging.Place | None, count: int) -> Sequence[Revision]:
+            return await self._store.revisions(agent.uid, place[0] if place else None, count)
 
-        page, more = await paging.filled(fetch, limit, lambda revision: revision.spec.weight)
-        return agent, page, paging.make_token(bound, (page[-1].number,)) if more else ""
+        page, next_token = await paging.read_page(
+            fetch,
+            ("revisions", agent.uid),
+            size=size,
+            token=token,
+            types=[int],
+            place_of=lambda revision: (revision.number,),
+            weigh=lambda revision: revision.spec.weight,
+        )
+        return agent, page, next_token
 
     async def compare(
         self, project: str, agent_id: str, *, before: int = 0, after: int = 0

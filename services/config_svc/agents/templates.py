@@ -61,15 +61,19 @@ class Templates:
 
     async def list(self, *, size: int, token: str) -> tuple[Sequence[Template], str]:
         """Reads one page of the newest versions, and the token of the next page, which is empty on the last."""
-        limit = paging.page_size(size)
-        bound = ("templates",)
-        start = paging.read_token(bound, token, [str])[0] if token else ""
 
-        async def fetch(last: Template | None, count: int) -> Sequence[Template]:
-            return await self._store.templates(last.id if last else start, count)
+        async def fetch(place: paging.Place | None, count: int) -> Sequence[Template]:
+            return await self._store.templates(place[0] if place else "", count)
 
-        page, more = await paging.filled(fetch, limit, lambda template: template.weight)
-        return page, paging.make_token(bound, (page[-1].id,)) if more else ""
+        return await paging.read_page(
+            fetch,
+            ("templates",),
+            size=size,
+            token=token,
+            types=[str],
+            place_of=lambda template: (template.id,),
+            weigh=lambda template: template.weight,
+        )
 
 
 def _unfit_defaults(template: Template, path: str) -> list[Violation]:

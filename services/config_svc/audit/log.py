@@ -44,21 +44,24 @@ class AuditLog:
         rules.check_text(found, "actor", query.actor, maximum=512)
         rules.check_text(found, "resource", query.resource, maximum=512)
         found.check()
-        limit = paging.page_size(size)
-        bound = ("audit", query.project, query.actor, query.resource, str(query.start), str(query.end))
-        start = tuple(paging.read_token(bound, token, [datetime, int])) if token else None
         if not current().may(OPERATOR):
             project = await self._store.project(query.project)
             if project is None:
                 return [], ""
             query = replace(query, project_uid=project.uid)
 
-        async def fetch(last: AuditEvent | None, count: int) -> Sequence[AuditEvent]:
-            before = (last.time, last.sequence) if last is not None else start
-            return await self._store.audit_events(query, before, count)
+        async def fetch(place: paging.Place | None, count: int) -> Sequence[AuditEvent]:
+            return await self._store.audit_events(query, (place[0], place[1]) if place else None, count)
 
-        page, more = await paging.filled(fetch, limit, lambda event: event.weight)
-        return page, paging.make_token(bound, (page[-1].time, page[-1].sequence)) if more else ""
+        return await paging.read_page(
+            fetch,
+            ("audit", query.project, query.actor, query.resource, str(query.start), str(query.end)),
+            size=size,
+            token=token,
+            types=[datetime, int],
+            place_of=lambda event: (event.time, event.sequence),
+            weigh=lambda event: event.weight,
+        )
 
     async def erase(self, project: str, user_id: str) -> int:
         """Puts a pseudonym where the user occurs in the project's log, and as author of revisions; returns how often.

@@ -1,6 +1,7 @@
 """What a list call asks for."""
 
 import enum
+import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
@@ -72,6 +73,16 @@ def sort_value(one: AgentConfig | ToolServer, order: Order) -> SortValue:
             return one.create_time
         case OrderField.UPDATE_TIME:
             return one.update_time
+
+
+def place_of(one: AgentConfig | ToolServer, order: Order) -> tuple[SortValue, str]:
+    """Returns where an agent config, or a tool server, is in a list of that order."""
+    return sort_value(one, order), one.uid
+
+
+def place_types(order: Order) -> tuple[type[str | datetime], type[uuid.UUID]]:
+    """Returns the types of the members of a place in a list of that order."""
+    return (str if order.field is OrderField.ID else datetime), uuid.UUID
 
 
 def parse_order(found: Violations, text: str) -> Order:

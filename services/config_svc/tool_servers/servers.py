@@ -22,7 +22,7 @@ from config_svc.model.errors import (
 from config_svc.model.filter import TOOL_SERVER_FIELDS, parse_filter
 from config_svc.model.json_form import encoded
 from config_svc.model.note import Note
-from config_svc.model.query import After, OrderField, ToolServerQuery, parse_order, sort_value
+from config_svc.model.query import After, ToolServerQuery, parse_order, place_of, place_types
 from config_svc.model.spec_json import fingerprint
 from config_svc.model.tool_server import (
     MAX_CALLS,
@@ -114,20 +114,20 @@ class ToolServers:
         order = parse_order(found, order_by)
         wanted = parse_filter(found, filter_text, TOOL_SERVER_FIELDS)
         found.check()
-        limit = paging.page_size(size)
         query = ToolServerQuery(project, order, wanted)
-        bound = ("tool_servers", project, filter_text, order.field.value, str(order.descending))
-        start = None
-        if token:
-            value, uid = paging.read_token(bound, token, [str if order.field is OrderField.ID else datetime, uuid.UUID])
-            start = After(value, uid)
 
-        async def fetch(last: ToolServer | None, count: int) -> Sequence[ToolServer]:
-            after = start if last is None else After(sort_value(last, order), last.uid)
-            return await self._store.tool_servers(query, after, count)
+        async def fetch(place: paging.Place | None, count: int) -> Sequence[ToolServer]:
+            return await self._store.tool_servers(query, After(*place) if place else None, count)
 
-        page, more = await paging.filled(fetch, limit, lambda server: server.spec.weight)
-        return page, paging.make_token(bound, (sort_value(page[-1], order), page[-1].uid)) if more else ""
+        return await paging.read_page(
+            fetch,
+            ("tool_servers", project, filter_text, order.field.value, str(order.descending)),
+            size=size,
+            token=token,
+            types=place_types(order),
+            place_of=lambda server: place_of(server, order),
+            weigh=lambda server: server.spec.weight,
+        )
 
     async def update(
         self,
@@ -200,15 +200,20 @@ class ToolServers:
     ) -> tuple[ToolServer, Sequence[ToolServerRevision], str]:
         """Reads one page of revisions, newest first, and the token of the next, which is empty on the last."""
         server = await self.get(project, server_id)
-        limit = paging.page_size(size)
-        bound = ("tool_server_revisions", server.uid)
-        start = paging.read_token(bound, token, [int])[0] if token else None
 
-        async def fetch(last: ToolServerRevision | None, count: int) -> Sequence[ToolServerRevision]:
-            return await self._store.tool_server_revisions(server.uid, last.number if last else start, count)
+        async def fetch(place: paging.Place | None, count: int) -> Sequence[ToolServerRevision]:
+            return await self._store.tool_server_revisions(server.uid, place[0] if place else None, count)
 
-        page, more = await paging.filled(fetch, limit, lambda revision: revision.spec.weight)
-        return server, page, paging.make_token(bound, (page[-1].number,)) if more else ""
+        page, next_token = await paging.read_page(
+            fetch,
+            ("tool_server_revisions", server.uid),
+            size=size,
+            token=token,
+            types=[int],
+            place_of=lambda revision: (revision.number,),
+            weigh=lambda revision: revision.spec.weight,
+        )
+        return server, page, next_token
 
 
 async def _check_spec(found: Violations, spec: ToolServerSpec) -> None:
