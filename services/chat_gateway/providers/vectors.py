@@ -4,18 +4,47 @@ import base64
 import binascii
 import math
 import struct
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from chat_gateway.providers.adapter import BadAnswer
+from chat_gateway.providers.adapter import BadAnswer, ReportedError
+from chat_gateway.providers.generous import decode
 from chat_gateway.providers.provider import VectorFormat
 
 _FLOAT_BYTES: Final = 4
 _encode = msgspec.json.Encoder().encode
 _floats = msgspec.json.Decoder(list[float]).decode
 _text = msgspec.json.Decoder(str).decode
+
+
+class _Response(Protocol):
+    """A response that may hold an error instead of embeddings."""
+
+    error: msgspec.Raw
+
+
+_R = TypeVar("_R", bound=_Response)
+
+
+def read_response(body: bytes, decoder: Callable[[bytes], _R]) -> _R:
+    """Returns a response to an embedding call. Raises `BadAnswer`, and `ReportedError` for one that is an error."""
+    try:
+        response = decoder(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        if decode(body).get("error"):
+            raise ReportedError(body) from None
+        raise BadAnswer("not embeddings") from None
+    if bytes(response.error) not in (b"", b"null"):
+        raise ReportedError(body)
+    return response
+
+
+def check_count(vectors: Sequence[object], inputs: Sequence[object]) -> None:
+    """Raises `BadAnswer` unless there is one embedding for each input."""
+    if len(vectors) != len(inputs):
+        raise BadAnswer(f"{len(vectors)} embeddings of {len(inputs)} inputs")
 
 
 def as_asked(vector: msgspec.Raw, asked: VectorFormat) -> bytes:

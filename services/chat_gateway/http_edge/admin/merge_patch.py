@@ -1,20 +1,30 @@
 """JSON merge patch (RFC 7396) of a resource with an etag."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from chat_gateway.http_edge.admin.routing import merged_etag
 from chat_gateway.http_edge.wire.bodies import wrong_shape
 from contract.reasons import Reason
-from servicekit.errors import ServiceError
+from servicekit.errors import InvalidArgument, ServiceError, Violation
 
 PATCH_ATTEMPTS = 5
 """How often a patch without an etag is tried while others write the same resource."""
 
 J = TypeVar("J", bound=msgspec.Struct)
 R = TypeVar("R")
+
+
+class Identified(Protocol):
+    """The message of a resource with an id and an etag."""
+
+    id: str
+    etag: str
+
+
+M = TypeVar("M", bound=Identified)
 
 
 def merge(target: Any, patch: Any) -> Any:
@@ -39,6 +49,36 @@ def patched(current: J, change: Mapping[str, Any]) -> J:
         return msgspec.convert(merge(msgspec.to_builtins(current), change), type(current))
     except msgspec.ValidationError as error:
         raise wrong_shape(str(error)) from None
+
+
+def patched_message(
+    current: M,
+    resource_id: str,
+    change: Mapping[str, Any],
+    to_json: Callable[[M], J],
+    to_message: Callable[[J], M],
+    paths: Mapping[str, str],
+) -> tuple[M, list[str]]:
+    """Returns the resource with `change` applied, with its etag, and the mask of the fields that `change` names.
+
+    `paths` maps the names of fields in JSON to their paths. Raises `MalformedBody`, and `InvalidArgument` for
+    another id.
+    """
+    wanted = patched(to_json(current), change)
+    mask = [path for name, path in paths.items() if name in change]
+    if not mask:
+        return current, mask
+    message = to_message(wanted)
+    set_id(message, resource_id)
+    message.etag = current.etag
+    return message, mask
+
+
+def set_id(message: Identified, resource_id: str) -> None:
+    """Sets the id from the request's path. Raises `InvalidArgument` where the body has another."""
+    if message.id and message.id != resource_id:
+        raise InvalidArgument([Violation("id", "can't be changed")])
+    message.id = resource_id
 
 
 async def write_patch(

@@ -29,6 +29,17 @@ PageSize = Annotated[
 ]
 PageToken = Annotated[str, QueryParameter(description="The next_page_token of the previous page.")]
 IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The etag that must be current.")]
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key", description="A UUID: a repeat within 24 hours returns the result of the first request."
+    ),
+]
+Filter = Annotated[str, QueryParameter(description="A subset of AIP-160.")]
+OrderBy = Annotated[
+    str, QueryParameter(description="`id`, `create_time` or `update_time`; ` desc` reverses the order.")
+]
+Etag = Annotated[str, QueryParameter(description="The etag that must be the current one.")]
 UserId = Annotated[
     str | None, HeaderParameter(name="X-User-ID", description="If given, only this user's sessions are visible.")
 ]

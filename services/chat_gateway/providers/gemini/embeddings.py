@@ -5,11 +5,10 @@ from typing import Any, Final
 import msgspec
 
 from chat_gateway.model.turn import Usage
-from chat_gateway.providers.adapter import BadAnswer, ReportedError
 from chat_gateway.providers.gemini.request import KIND
-from chat_gateway.providers.generous import count, decode, mapping
+from chat_gateway.providers.generous import count, mapping
 from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall
-from chat_gateway.providers.vectors import as_asked
+from chat_gateway.providers.vectors import as_asked, check_count, read_response
 from servicekit.errors import Violations
 
 OWN_FIELDS: Final = {"task_type": "taskType", "title": "title"}
@@ -32,7 +31,7 @@ _decode = msgspec.json.Decoder(_Embeddings).decode
 
 
 def encode_embedding_call(call: EmbeddingCall, resource: str) -> bytes:
-    """Returns the body of a call of the model at `resource`. Raises `InvalidArgument` with all that has no word."""
+    """Returns the body of a call of the model at `resource`. Raises `InvalidArgument` for what it cannot express."""
     found = Violations()
     if not all(isinstance(one, str) for one in call.inputs):
         found.add("input", f"must be texts for providers of kind {KIND}, which take no tokens")
@@ -52,17 +51,9 @@ def encode_embedding_call(call: EmbeddingCall, resource: str) -> bytes:
 
 def read_embeddings(body: bytes, call: EmbeddingCall, provider: str) -> EmbeddingAnswer:
     """Returns a vector for each input. Raises `BadAnswer` and `ReportedError`."""
-    try:
-        said = _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        if decode(body).get("error"):
-            raise ReportedError(body) from None
-        raise BadAnswer("not embeddings") from None
-    if bytes(said.error) not in (b"", b"null"):
-        raise ReportedError(body)
+    said = read_response(body, _decode)
     vectors = said.embeddings or []
-    if len(vectors) != len(call.inputs):
-        raise BadAnswer(f"{len(vectors)} embeddings of {len(call.inputs)} inputs")
+    check_count(vectors, call.inputs)
     usage = mapping(said.usage)
     tokens = count(usage.get("promptTokenCount")) or count(usage.get("totalTokenCount")) or 0
     return EmbeddingAnswer(

@@ -6,11 +6,10 @@ import msgspec
 
 from chat_gateway.model.provider_errors import UnsupportedField
 from chat_gateway.model.turn import Usage
-from chat_gateway.providers.adapter import BadAnswer, ReportedError
-from chat_gateway.providers.generous import count, decode, mapping, text
+from chat_gateway.providers.generous import count, mapping, text
 from chat_gateway.providers.openai.dialect import Dialect
 from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, VectorFormat
-from chat_gateway.providers.vectors import as_asked
+from chat_gateway.providers.vectors import as_asked, check_count, read_response
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,17 +46,9 @@ def encode_embedding_call(call: EmbeddingCall, dialect: Dialect, provider: str) 
 
 def read_embeddings(body: bytes, call: EmbeddingCall, provider: str) -> EmbeddingAnswer:
     """Returns a vector for each input, whatever their order and form. Raises `BadAnswer` and `ReportedError`."""
-    try:
-        said = _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        if decode(body).get("error"):
-            raise ReportedError(body) from None
-        raise BadAnswer("not embeddings") from None
-    if bytes(said.error) not in (b"", b"null"):
-        raise ReportedError(body)
+    said = read_response(body, _decode)
     vectors = said.data or []
-    if len(vectors) != len(call.inputs):
-        raise BadAnswer(f"{len(vectors)} embeddings of {len(call.inputs)} inputs")
+    check_count(vectors, call.inputs)
     places = [count(vector.index) for vector in vectors]
     # Indices count only where they are all there: some servers number none, or all of them 0.
     if sorted(place for place in places if place is not None) == list(range(len(vectors))):

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from litestar import Response, Router, delete, get, patch, post, put
-from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from access.caller import AGENTS_READ, AGENTS_WRITE
 from chat_gateway.http_edge.admin.agents.schema import (
@@ -22,13 +22,17 @@ from chat_gateway.http_edge.admin.agents.schema import (
     template_json,
     to_agent_config,
 )
-from chat_gateway.http_edge.admin.merge_patch import patched, write_patch
+from chat_gateway.http_edge.admin.merge_patch import patched_message, set_id, write_patch
 from chat_gateway.http_edge.admin.routing import (
     ETAG_HEADER,
     VERB,
     Comment,
+    Etag,
+    Filter,
+    IdempotencyKey,
     IfMatch,
     Injected,
+    OrderBy,
     Page,
     PageSize,
     PageToken,
@@ -44,16 +48,9 @@ from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1.agent_config_pb2 import AgentConfig
 from parley.config.v1.provider_service_pb2 import ListProvidersRequest
 from parley.config.v1.template_service_pb2 import ListTemplatesRequest
-from servicekit.errors import InvalidArgument, Violation
 
 MODELS_PAGE = 1000
 
-IdempotencyKey = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Idempotency-Key", description="A UUID: a repeat within 24 hours returns the result of the first request."
-    ),
-]
 Revision = Annotated[int, QueryParameter(ge=0, le=2**63 - 1, description="A revision instead of the current one.")]
 
 
@@ -87,10 +84,8 @@ async def list_agents(
     project: Project,
     page_size: PageSize = 0,
     page_token: PageToken = "",
-    filter: Annotated[str, QueryParameter(description="A subset of AIP-160.")] = "",
-    order_by: Annotated[
-        str, QueryParameter(description="`id`, `create_time` or `update_time`; ` desc` reverses the order.")
-    ] = "",
+    filter: Filter = "",
+    order_by: OrderBy = "",
     show_deleted: Annotated[bool, QueryParameter(description="Include deleted ones, until they are purged.")] = False,
 ) -> Page[AgentJson]:
     """Lists agent configs in pages, in order of id."""
@@ -128,7 +123,7 @@ async def replace_agent(
     """Replaces every writable field; omitted fields return to their defaults."""
     config = to_agent_config(data)
     config.etag = merged_etag(if_match, data.etag)
-    _check_id(config, agent_id)
+    set_id(config, agent_id)
     return await _update(deps, project, config, ["*"], validate_only, comment)
 
 
@@ -159,7 +154,7 @@ async def delete_agent(
     agent_id: FromPath[str],
     deps: Injected,
     project: Project,
-    etag: Annotated[str, QueryParameter(description="The etag that must be the current one.")] = "",
+    etag: Etag = "",
     if_match: IfMatch = None,
 ) -> None:
     """Deletes the agent config, its sessions and its instances. Once this returns, no new turn starts on it."""
@@ -258,17 +253,4 @@ def _patched(current: AgentConfig, agent_id: str, change: dict[str, Any]) -> tup
     """Returns the agent config with a merge patch applied, and the mask of what the patch names."""
     if change.get("template_id") and "template_version" not in change:
         change = change | {"template_version": None}  # a version of one template means nothing to another
-    wanted = patched(agent_json(current), change)
-    paths = [path for name, path in PATHS.items() if name in change]
-    if not paths:
-        return current, paths
-    config = to_agent_config(wanted)
-    _check_id(config, agent_id)
-    config.etag = current.etag
-    return config, paths
-
-
-def _check_id(config: AgentConfig, agent_id: str) -> None:
-    if config.id and config.id != agent_id:
-        raise InvalidArgument([Violation("id", "can't be changed")])
-    config.id = agent_id
+    return patched_message(current, agent_id, change, agent_json, to_agent_config, PATHS)

@@ -1,20 +1,23 @@
 """/v1/tool_servers."""
 
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
 from litestar import Response, Router, delete, get, patch, post, put
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody
 
 from access.caller import AGENTS_READ, TOOLS_WRITE
-from chat_gateway.http_edge.admin.agents.routes import IdempotencyKey
-from chat_gateway.http_edge.admin.merge_patch import patched, write_patch
+from chat_gateway.http_edge.admin.merge_patch import patched_message, set_id, write_patch
 from chat_gateway.http_edge.admin.routing import (
     ETAG_HEADER,
     VERB,
     Comment,
+    Etag,
+    Filter,
+    IdempotencyKey,
     IfMatch,
     Injected,
+    OrderBy,
     Page,
     PageSize,
     PageToken,
@@ -36,7 +39,6 @@ from chat_gateway.http_edge.admin.tool_servers.schema import (
 from chat_gateway.http_edge.dependencies import Dependencies
 from parley.config.v1 import tool_server_service_pb2 as pb
 from parley.config.v1.tool_server_pb2 import ToolServer
-from servicekit.errors import InvalidArgument, Violation
 
 
 @post("/v1/tool_servers", response_headers=ETAG_HEADER, scope=TOOLS_WRITE)
@@ -69,10 +71,8 @@ async def list_tool_servers(
     project: Project,
     page_size: PageSize = 0,
     page_token: PageToken = "",
-    filter: Annotated[str, QueryParameter(description="A subset of AIP-160.")] = "",
-    order_by: Annotated[
-        str, QueryParameter(description="`id`, `create_time` or `update_time`; ` desc` reverses the order.")
-    ] = "",
+    filter: Filter = "",
+    order_by: OrderBy = "",
 ) -> Page[ToolServerJson]:
     """Lists tool servers in pages, in order of id."""
     request = pb.ListToolServersRequest(
@@ -102,7 +102,7 @@ async def replace_tool_server(
     """Replaces every writable field; omitted fields return to their defaults. The kind can't be changed."""
     server = to_tool_server(data)
     server.etag = merged_etag(if_match, data.etag)
-    _check_id(server, tool_server_id)
+    set_id(server, tool_server_id)
     return await _update(deps, project, server, ["*"], validate_only, comment)
 
 
@@ -119,7 +119,8 @@ async def patch_tool_server(
     """Changes the fields given, as a JSON merge patch (RFC 7396): objects merge, null clears."""
 
     async def read_and_write(etag: str) -> Response[ToolServerJson]:
-        server, paths = _patched(await _read(deps, project, tool_server_id), tool_server_id, data)
+        current = await _read(deps, project, tool_server_id)
+        server, paths = patched_message(current, tool_server_id, data, tool_server_json, to_tool_server, PATHS)
         if not paths:
             return with_etag(tool_server_json(server), server.etag)
         server.etag = etag or server.etag
@@ -133,7 +134,7 @@ async def delete_tool_server(
     tool_server_id: FromPath[str],
     deps: Injected,
     project: Project,
-    etag: Annotated[str, QueryParameter(description="The etag that must be the current one.")] = "",
+    etag: Etag = "",
     if_match: IfMatch = None,
 ) -> None:
     """Deletes a tool server that no agent names. No gateway uses it 5 s later."""
@@ -159,7 +160,7 @@ async def list_tool_server_revisions(
 
 @post(f"/v1/tool_servers/{{tool_server_id:str}}/{VERB}test", status_code=200, scope=TOOLS_WRITE)
 async def test_tool_server(tool_server_id: FromPath[str], deps: Injected, project: Project) -> ToolServerTestJson:
-    """Connects to the tool server and lists its tools. What keeps them from being had is in the answer."""
+    """Connects to the tool server and lists its tools. The response says why they are unavailable, if they are."""
     return outcome_json(await deps.tool_servers.test(project, tool_server_id))
 
 
@@ -186,21 +187,3 @@ async def _update(
     if validate_only:
         return Response(tool_server_json(stored))
     return with_etag(tool_server_json(stored), stored.etag)
-
-
-def _patched(current: ToolServer, tool_server_id: str, change: dict[str, Any]) -> tuple[ToolServer, list[str]]:
-    """Returns the tool server with a merge patch applied, and the mask of what the patch names."""
-    wanted = patched(tool_server_json(current), change)
-    paths = [path for name, path in PATHS.items() if name in change]
-    if not paths:
-        return current, paths
-    server = to_tool_server(wanted)
-    _check_id(server, tool_server_id)
-    server.etag = current.etag
-    return server, paths
-
-
-def _check_id(server: ToolServer, tool_server_id: str) -> None:
-    if server.id and server.id != tool_server_id:
-        raise InvalidArgument([Violation("id", "can't be changed")])
-    server.id = tool_server_id
