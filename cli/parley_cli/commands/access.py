@@ -6,15 +6,14 @@ import typer
 
 from parley_cli.api import Api, path_of
 from parley_cli.commands.confirm import Yes, confirm_deletion
-from parley_cli.commands.output import print_fields, print_json, print_table
+from parley_cli.commands.output import print_fields, print_json
 from parley_cli.commands.project import Project
+from parley_cli.commands.resource import AsJson, Limit, delete, print_rows, show
 from parley_cli.terminal import echo
 
 projects = typer.Typer(help="Projects: what keeps agents, sessions and keys apart.", no_args_is_help=True)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")]
 KeyId = Annotated[str, typer.Argument(metavar="KEY", help="The key's id.")]
 
 _KEY_COLUMNS = {
@@ -56,7 +55,8 @@ def list_projects(limit: Limit = 100, as_json: AsJson = False) -> None:
     """List projects."""
     with Api() as api:
         rows = api.list_all("/v1/projects", limit)
-    _print(rows, {"id": "id", "name": "display_name", "created": "create_time"}, "no projects", as_json)
+    columns = {"id": "id", "name": "display_name", "created": "create_time"}
+    print_rows(rows, columns, nothing="no projects", as_json=as_json)
 
 
 @projects.command("delete")
@@ -112,9 +112,7 @@ def create_key(
 @keys.command("get")
 def get_key(key_id: KeyId, project: Project = None, as_json: AsJson = False) -> None:
     """Show an API key, without the key itself."""
-    with Api(project=project) as api:
-        key = api.get(path_of("api_keys", key_id))
-    print_json(key) if as_json else print_fields(key)
+    show("api_keys", key_id, project, as_json=as_json)
 
 
 @keys.command("list")
@@ -122,16 +120,13 @@ def list_keys(project: Project = None, limit: Limit = 100, as_json: AsJson = Fal
     """List API keys, without the keys themselves."""
     with Api(project=project) as api:
         rows = api.list_all("/v1/api_keys", limit)
-    _print(rows, _KEY_COLUMNS, "no API keys", as_json)
+    print_rows(rows, _KEY_COLUMNS, nothing="no API keys", as_json=as_json)
 
 
 @keys.command("revoke")
 def revoke_key(key_id: KeyId, project: Project = None, yes: Yes = False) -> None:
     """Revoke an API key at once."""
-    confirm_deletion(f"API key {key_id}", yes=yes, verb="revoke", unasked=True)
-    with Api(project=project) as api:
-        api.send("DELETE", path_of("api_keys", key_id))
-    echo(f"revoked {key_id}")
+    delete("api_keys", key_id, f"API key {key_id}", project, yes=yes, verb="revoke")
 
 
 @keys.command("rotate")
@@ -160,11 +155,4 @@ def audit(
     """Show who changed what, newest first."""
     with Api(project=project) as api:
         rows = api.list_all("/v1/audit", limit, actor=actor, resource=resource)
-    _print(rows, _AUDIT_COLUMNS, "nothing was changed", as_json)
-
-
-def _print(rows: list[dict[str, Any]], columns: dict[str, str], nothing: str, as_json: bool) -> None:
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(rows, columns, nothing=nothing)
+    print_rows(rows, _AUDIT_COLUMNS, nothing="nothing was changed", as_json=as_json)

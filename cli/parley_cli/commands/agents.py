@@ -11,9 +11,10 @@ from ruamel.yaml.error import YAMLError
 from parley_cli.api import Api, path_of
 from parley_cli.commands.apply import apply, export
 from parley_cli.commands.completion import agent_ids
-from parley_cli.commands.confirm import Yes, confirm_deletion
-from parley_cli.commands.output import print_fields, print_json, print_table
+from parley_cli.commands.confirm import Yes
+from parley_cli.commands.output import print_json
 from parley_cli.commands.project import Project
+from parley_cli.commands.resource import AsJson, Limit, delete, print_rows, show
 from parley_cli.commands.revisions import diff, list_revisions, rollback, undelete
 from parley_cli.errors import LocalError
 from parley_cli.terminal import echo, standard_input
@@ -23,8 +24,6 @@ agents = typer.Typer(help="Agent configs: what agents are.", no_args_is_help=Tru
 Id = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's id.", autocompletion=agent_ids)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Have it checked only, and change nothing.")]
 File = Annotated[Path, typer.Option("--file", "-f", help="YAML or JSON; - is standard input.", allow_dash=True)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")]
 
 COLUMNS = {
     "id": "id",
@@ -70,18 +69,13 @@ def list_agents(
     """List agents."""
     with Api(project=project) as api:
         rows = api.list_all("/v1/agents", limit, filter=filter_text, show_deleted="true" if deleted else None)
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(rows, COLUMNS | (DELETED if deleted else {}), nothing="no agents")
+    print_rows(rows, COLUMNS | (DELETED if deleted else {}), nothing="no agents", as_json=as_json)
 
 
 @agents.command("get")
 def get_agent(agent_id: Id, project: Project = None, as_json: AsJson = False) -> None:
     """Show one agent."""
-    with Api(project=project) as api:
-        agent = api.get(path_of("agents", agent_id))
-    print_json(agent) if as_json else print_fields(agent)
+    show("agents", agent_id, project, as_json=as_json)
 
 
 @agents.command("create")
@@ -105,10 +99,7 @@ def update_agent(
 @agents.command("delete")
 def delete_agent(agent_id: Id, project: Project = None, yes: Yes = False) -> None:
     """Delete an agent, with its sessions."""
-    confirm_deletion(f"agent {agent_id}, with its sessions", yes=yes, unasked=True)
-    with Api(project=project) as api:
-        api.send("DELETE", path_of("agents", agent_id))
-    echo(f"deleted {agent_id}")
+    delete("agents", agent_id, f"agent {agent_id}, with its sessions", project, yes=yes)
 
 
 def _params(dry_run: bool) -> dict[str, str | int]:

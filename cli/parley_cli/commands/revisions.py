@@ -9,11 +9,11 @@ from parley_cli.commands.apply import change_lines
 from parley_cli.commands.completion import agent_ids
 from parley_cli.commands.output import print_json, print_table
 from parley_cli.commands.project import Project
+from parley_cli.commands.resource import AsJson
 from parley_cli.declared.plan import FieldChange
 from parley_cli.terminal import echo
 
 Id = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's id.", autocompletion=agent_ids)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 COLUMNS = {
     "revision": "revision",

@@ -7,16 +7,15 @@ from rich.text import Text
 
 from parley_cli.api import Api, path_of
 from parley_cli.commands.completion import agent_ids
-from parley_cli.commands.confirm import Yes, confirm_deletion
-from parley_cli.commands.output import print_fields, print_json, print_table
+from parley_cli.commands.confirm import Yes
+from parley_cli.commands.output import print_fields, print_json
 from parley_cli.commands.project import Project
+from parley_cli.commands.resource import AsJson, Limit, delete, print_rows
 from parley_cli.terminal import console, echo, in_a_line
 
 sessions = typer.Typer(help="Sessions: what was said.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")]
 Agent = Annotated[str | None, typer.Option("--agent", help="Only sessions of this agent.", autocompletion=agent_ids)]
 User = Annotated[str | None, typer.Option("--user", help="Only sessions of this user.")]
 
@@ -37,10 +36,7 @@ def list_sessions(
     """List sessions."""
     with Api(project=project) as api:
         rows = api.list_all("/v1/sessions", limit, agent_id=agent, user_id=user)
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(rows, COLUMNS, nothing="no sessions")
+    print_rows(rows, COLUMNS, nothing="no sessions", as_json=as_json)
 
 
 @sessions.command("show")
@@ -72,7 +68,4 @@ def message_text(message: dict[str, Any]) -> str:
 @sessions.command("delete")
 def delete_session(session_id: Id, project: Project = None, yes: Yes = False) -> None:
     """Delete a session with its history."""
-    confirm_deletion(f"session {session_id}, with its history", yes=yes, unasked=True)
-    with Api(project=project) as api:
-        api.send("DELETE", path_of("sessions", session_id))
-    echo(f"deleted {session_id}")
+    delete("sessions", session_id, f"session {session_id}, with its history", project, yes=yes)

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from parley_cli.api import Api, path_of
-from parley_cli.commands.agents import AsJson, Limit
 from parley_cli.commands.apply import Output, carry_out_plan, require_good
-from parley_cli.commands.confirm import Yes, confirm_deletion
-from parley_cli.commands.output import print_fields, print_json, print_table
+from parley_cli.commands.confirm import Yes
+from parley_cli.commands.output import print_json, print_table
 from parley_cli.commands.project import Project
+from parley_cli.commands.resource import AsJson, Limit, delete, print_rows, show
 from parley_cli.declared.agent_file import Kind, agent_files
 from parley_cli.declared.plan import DEFAULT_OWNER, make_plan
 from parley_cli.errors import LocalError
@@ -42,15 +42,13 @@ def list_tool_servers(
     """List tool servers."""
     with Api(project=project) as api:
         rows = api.list_all("/v1/tool_servers", limit, filter=filter_text)
-    print_json(rows) if as_json else print_table(rows, COLUMNS, nothing="no tool servers")
+    print_rows(rows, COLUMNS, nothing="no tool servers", as_json=as_json)
 
 
 @tools.command("get")
 def get_tool_server(tool_server_id: Id, project: Project = None, as_json: AsJson = False) -> None:
     """Show one tool server."""
-    with Api(project=project) as api:
-        server = api.get(path_of("tool_servers", tool_server_id))
-    print_json(server) if as_json else print_fields(server)
+    show("tool_servers", tool_server_id, project, as_json=as_json)
 
 
 @tools.command("apply")
@@ -91,7 +89,4 @@ def try_tool_server(tool_server_id: Id, project: Project = None, as_json: AsJson
 @tools.command("delete")
 def delete_tool_server(tool_server_id: Id, project: Project = None, yes: Yes = False) -> None:
     """Delete a tool server that no agent names."""
-    confirm_deletion(f"tool server {tool_server_id}", yes=yes, unasked=True)
-    with Api(project=project) as api:
-        api.send("DELETE", path_of("tool_servers", tool_server_id))
-    echo(f"deleted {tool_server_id}")
+    delete("tool_servers", tool_server_id, f"tool server {tool_server_id}", project, yes=yes)
