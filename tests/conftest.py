@@ -4,7 +4,7 @@ import os
 import secrets
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from tests.servers.databases import migrated_database
 from tests.servers.redis_nodes import RedisCluster
 from tests.servers.stores import Choice, PostgresServer, RedisServer, fresh_database, fresh_redis
-from tests.servers.system import BreakableSystem, StartSystem, System
+from tests.servers.system import BreakableSystem, OpenSystem, StartSystem, System
 
 CHOICE = pytest.StashKey[Choice]()
 LOGICAL_DATABASES = 16
@@ -151,19 +151,30 @@ def redis_url(redis_server: RedisServer, logical_databases: list[int]) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def shared_system(
+def open_system(
     postgres_server: PostgresServer,
     redis_server: RedisServer,
     logical_databases: list[int],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[System]:
-    """The whole system: two gateways on stores of its own in the session's servers."""
-    folder = tmp_path_factory.mktemp("system")
-    with (
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(postgres_url, redis_url, folder=folder, gateways=2) as system,
-    ):
+) -> OpenSystem:
+    """Opens whole systems, each on stores of its own in the session's servers."""
+
+    @contextmanager
+    def opened(name: str, **options: Any) -> Iterator[System]:
+        with (
+            migrated_database(postgres_server) as postgres_url,
+            fresh_redis(redis_server, logical_databases) as redis_url,
+            System(postgres_url, redis_url, folder=tmp_path_factory.mktemp(name), **options) as system,
+        ):
+            yield system
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def shared_system(open_system: OpenSystem) -> Iterator[System]:
+    """The whole system, with two gateways."""
+    with open_system("system", gateways=2) as system:
         yield system
 
 
@@ -175,26 +186,14 @@ def parley_system(shared_system: System) -> Iterator[System]:
 
 
 @pytest.fixture(scope="session")
-def guarded_system(
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[System]:
+def guarded_system(open_system: OpenSystem) -> Iterator[System]:
     """The whole system with authentication required, and an agent `hello`; its helpers show the operator key.
 
     Tool servers may be on this machine.
     """
     key = secrets.token_urlsafe(32)
     env = {"PARLEY_AUTH": "required", "PARLEY_OPERATOR_KEY": key}
-    folder = tmp_path_factory.mktemp("guarded")
-    with (
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(
-            postgres_url, redis_url, folder=folder, gateways=2, env=env, gateway_env=LOCAL_TOOLS, operator_key=key
-        ) as system,
-    ):
+    with open_system("guarded", gateways=2, env=env, gateway_env=LOCAL_TOOLS, operator_key=key) as system:
         system.create_agent("hello")
         yield system
 

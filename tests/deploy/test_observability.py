@@ -13,12 +13,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.servers.databases import migrated_database
 from tests.servers.mcp_server import McpServerUnderTest
 from tests.servers.mock_model import Behaviour
 from tests.servers.ports import free_port
-from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
-from tests.servers.system import System
+from tests.servers.system import OpenSystem
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "observability"
@@ -46,22 +44,13 @@ def metrics_in(expression: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def served(
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[dict[str, set[str]]]:
+def served(open_system: OpenSystem) -> Iterator[dict[str, set[str]]]:
     """The series that the three services serve after a turn that called a tool, with their labels."""
     config_port, session_port = free_port(), free_port()
     with (
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
         McpServerUnderTest() as tools,
-        System(
-            postgres_url,
-            redis_url,
-            folder=tmp_path_factory.mktemp("observed"),
+        open_system(
+            "observed",
             config_env={"PARLEY_CONFIG_METRICS_PORT": str(config_port)},
             session_env={"PARLEY_SESSION_METRICS_PORT": str(session_port)},
             gateway_env={"PARLEY_TOOL_SERVERS": json.dumps({"own": {"url": tools.url}})},

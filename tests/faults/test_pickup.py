@@ -10,12 +10,11 @@ import httpx
 import psutil
 import pytest
 
-from tests.servers.databases import migrated_database
 from tests.servers.mcp_server import McpServerUnderTest
 from tests.servers.mock_model import Behaviour
 from tests.servers.processes import ServiceProcess
-from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
-from tests.servers.system import System
+from tests.servers.stores import RedisServer
+from tests.servers.system import OpenSystem, System
 
 pytestmark = pytest.mark.servers
 WAIT_SECONDS = 40.0
@@ -35,25 +34,13 @@ def mcp() -> Iterator[McpServerUnderTest]:
 
 
 @pytest.fixture(scope="module")
-def whole(
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-    mcp: McpServerUnderTest,
-) -> Iterator[System]:
-    with (
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(
-            postgres_url,
-            redis_url,
-            folder=tmp_path_factory.mktemp("pickup"),
-            gateways=2,
-            gateway_env=GATEWAY,
-            session_env={"PARLEY_SESSION_LEASE": str(LEASE_SECONDS)},
-        ) as started,
-    ):
+def whole(open_system: OpenSystem, mcp: McpServerUnderTest) -> Iterator[System]:
+    with open_system(
+        "pickup",
+        gateways=2,
+        gateway_env=GATEWAY,
+        session_env={"PARLEY_SESSION_LEASE": str(LEASE_SECONDS)},
+    ) as started:
         with started.client() as client:
             body = {"id": "numbers", "name": "Numbers", "mcp": {"url": mcp.url}}
             assert client.post("/v1/tool_servers", json=body).status_code == 201

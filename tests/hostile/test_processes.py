@@ -25,10 +25,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from access.api_key import new_api_key
 from tests.hostile.bystander import MAX_GROWTH_BYTES, Bystander
 from tests.hostile.provider import ATTACKS, GOOD, hostile_provider
-from tests.servers.databases import migrated_database
 from tests.servers.ports import free_port
-from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
-from tests.servers.system import PROVIDER, System
+from tests.servers.system import PROVIDER, OpenSystem, System
 
 DESCRIPTORS = 512
 SECONDS = 1.0
@@ -43,22 +41,13 @@ pytestmark = pytest.mark.timing
 
 
 @pytest.fixture(scope="module")
-def system(
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[System]:
+def system(open_system: OpenSystem) -> Iterator[System]:
     key = secrets.token_urlsafe(32)
     METRICS_PORTS.append(free_port())
     with (
         hostile_provider() as url,
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(
-            postgres_url,
-            redis_url,
-            folder=tmp_path_factory.mktemp("hostile"),
+        open_system(
+            "hostile",
             operator_key=key,
             config_env={"PARLEY_CONFIG_METRICS_PORT": str(METRICS_PORTS[0])},
             env={"PARLEY_AUTH": "required", "PARLEY_OPERATOR_KEY": key},

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -198,3 +199,10 @@ class StartSystem(Protocol):
     """The fixture `start_system`: options are those of System (gateways, env, config_env, session_env, gateway_env)."""
 
     def __call__(self, **options: Any) -> BreakableSystem: ...
+
+
+class OpenSystem(Protocol):
+    """Opens a system on stores of its own in the session's servers."""
+
+    def __call__(self, name: str, **options: Any) -> AbstractContextManager[System]:
+        """Return the system, whose logs are in a folder of that name; `options` are those of `System`."""

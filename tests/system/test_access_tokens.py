@@ -17,9 +17,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from tests.servers.browser import chromium, console_page
-from tests.servers.databases import migrated_database
-from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
-from tests.servers.system import System
+from tests.servers.system import OpenSystem, System
 from tests.unit.access.issuer import AUDIENCE, Issuer, serving_issuer
 
 JWKS_PAUSE = 10.0
@@ -47,13 +45,7 @@ def issuer() -> Iterator[Issuer]:
 
 
 @pytest.fixture(scope="module")
-def system(
-    issuer: Issuer,
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[System]:
+def system(issuer: Issuer, open_system: OpenSystem) -> Iterator[System]:
     trusted = {"issuer": issuer.url, "audience": AUDIENCE, "project_claim": "tenant"}
     trusted |= {"user_claim": "sub", "scopes_claim": "scope"}
     trusted |= {"client_id": "console", "authorization_url": f"{issuer.url}/authorize"}
@@ -63,12 +55,7 @@ def system(
         "PARLEY_OPERATOR_KEY": OPERATOR_KEY,
         "PARLEY_OIDC": json.dumps([trusted]),
     }
-    folder = tmp_path_factory.mktemp("tokens")
-    with (
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(postgres_url, redis_url, folder=folder, env=env, operator_key=OPERATOR_KEY) as system,
-    ):
+    with open_system("tokens", env=env, operator_key=OPERATOR_KEY) as system:
         with system.client() as operator:
             operator.post("/v1/projects", json={"id": "acme"}).raise_for_status()
             operator.headers["X-Project-ID"] = "acme"

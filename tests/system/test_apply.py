@@ -2,20 +2,18 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from parley_cli.__main__ import main
 from parley_cli.api import Api
 from parley_cli.declared import plan as planning
+from tests.servers.command import Run, command
 from tests.servers.mock_model import MODEL
 from tests.servers.system import PROVIDER, System
-
-Run = Callable[..., tuple[int, str, str]]
 
 SUPPORT = f"""\
 # Who answers customers.
@@ -39,18 +37,7 @@ def http(parley_system: System) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def run(parley_system: System, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["parley", *arguments])
-        monkeypatch.setenv("PARLEY_URL", parley_system.http_url)
-        try:
-            main()
-            code: int | str | None = 0
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return (1, out, err + code) if isinstance(code, str) else (code or 0, out, err)
-
-    return run
+    return command(monkeypatch, capsys, {"PARLEY_URL": parley_system.http_url})
 
 
 @pytest.fixture

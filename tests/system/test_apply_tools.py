@@ -1,17 +1,15 @@
 """`parley agents apply` and `export` with tool servers, and `parley tools`: the command against a running system."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from parley_cli.__main__ import main
+from tests.servers.command import Run, command
 from tests.servers.mock_model import MODEL
 from tests.servers.system import PROVIDER, System
-
-Run = Callable[..., tuple[int, str, str]]
 
 CONFIG = f"model: {{provider: {PROVIDER}, name: {MODEL}}}\n"
 GITHUB = """\
@@ -46,18 +44,7 @@ def http(parley_system: System) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def run(parley_system: System, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["parley", *arguments])
-        monkeypatch.setenv("PARLEY_URL", parley_system.http_url)
-        try:
-            main()
-            code: int | str | None = 0
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return (1, out, err + code) if isinstance(code, str) else (code or 0, out, err)
-
-    return run
+    return command(monkeypatch, capsys, {"PARLEY_URL": parley_system.http_url})
 
 
 @pytest.fixture

@@ -19,28 +19,17 @@ from parley.config.v1 import provider_service_pb2
 from parley.errors.v1 import reason_pb2
 from parley.session.v1 import message_pb2
 from parley_client import ParleyError
-from tests.servers.databases import migrated_database
 from tests.servers.mock_model import MODEL, Behaviour
-from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
-from tests.servers.system import PROVIDER, System
+from tests.servers.system import PROVIDER, OpenSystem, System
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = "support"
 
 
 @pytest.fixture(scope="module")
-def system(
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[System]:
+def system(open_system: OpenSystem) -> Iterator[System]:
     """One gateway with short bounds, room for one turn, and a provider that is not there."""
-    with (
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(postgres_url, redis_url, folder=tmp_path_factory.mktemp("bad-input"), gateways=0) as started,
-    ):
+    with open_system("bad-input", gateways=0) as started:
         providers = {
             PROVIDER: {"base_url": started.model.url, "max_retries": 0, "breaker_failures": 0},
             "down": {"base_url": f"http://127.0.0.1:{_free_port()}/v1"},

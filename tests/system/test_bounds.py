@@ -14,10 +14,8 @@ import pytest
 from parley.chat.v1 import chat_service_pb2 as pb
 from parley.session.v1 import message_pb2
 from parley_client import ParleyError
-from tests.servers.databases import migrated_database
 from tests.servers.mock_model import Behaviour
-from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
-from tests.servers.system import PROVIDER, System
+from tests.servers.system import PROVIDER, OpenSystem, System
 
 SECONDS = 0.5
 """Of each bound on the provider."""
@@ -44,17 +42,10 @@ def nobody_accepts() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def system(
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[System]:
+def system(open_system: OpenSystem) -> Iterator[System]:
     """Gateway 0 has short bounds on the provider, gateway 1 none that a test would meet."""
     with (
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(postgres_url, redis_url, folder=tmp_path_factory.mktemp("bounds"), gateways=0) as started,
+        open_system("bounds", gateways=0) as started,
         nobody_accepts() as full,
     ):
         providers = {

@@ -6,26 +6,15 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.servers.databases import migrated_database
-from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
-from tests.servers.system import PROVIDER, System
+from tests.servers.system import PROVIDER, OpenSystem, System
 
 AGENT = "falls-back"
 DOWN = {"base_url": "http://127.0.0.1:9/v1", "max_retries": 0, "breaker_failures": 1, "breaker_open": 600}
 
 
 @pytest.fixture(scope="module")
-def system(
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[System]:
-    with (
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(postgres_url, redis_url, folder=tmp_path_factory.mktemp("fallbacks"), gateways=0) as started,
-    ):
+def system(open_system: OpenSystem) -> Iterator[System]:
+    with open_system("fallbacks", gateways=0) as started:
         providers = {"down": DOWN, PROVIDER: {"base_url": started.model.url}}
         started.new_gateway({"PARLEY_PROVIDERS": json.dumps(providers)}).start()
         fallbacks = [{"provider": PROVIDER, "name": "spare", "also_on": ["content_filter"]}]

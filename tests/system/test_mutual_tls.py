@@ -14,9 +14,7 @@ import pytest
 from parley.session.v1 import session_service_pb2
 from parley_client import AccessDenied, Client, Servers, Tls, Unavailable
 from tests.servers.certificates import Authority, CertificateFolder
-from tests.servers.databases import migrated_database
-from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
-from tests.servers.system import System
+from tests.servers.system import OpenSystem, System
 
 GATEWAY, SESSION = "spiffe://parley.test/gateway", "spiffe://parley.test/session"
 OPERATOR_KEY = secrets.token_urlsafe(32)
@@ -45,32 +43,20 @@ def certified(tmp_path_factory: pytest.TempPathFactory) -> Certified:
 
 
 @pytest.fixture(scope="module")
-def system(
-    certified: Certified,
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[System]:
+def system(certified: Certified, open_system: OpenSystem, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     files = certified.files
     edge = {
         "PARLEY_GATEWAY_EDGE_CERT_FILE": str(files["edge"].cert),
         "PARLEY_GATEWAY_EDGE_KEY_FILE": str(files["edge"].key),
     }
-    with (
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(
-            postgres_url,
-            redis_url,
-            folder=tmp_path_factory.mktemp("system"),
-            env={"PARLEY_AUTH": "required", "PARLEY_OPERATOR_KEY": OPERATOR_KEY},
-            operator_key=OPERATOR_KEY,
-            config_env=files["config"].env(GATEWAY, SESSION),
-            session_env=files["session"].env(GATEWAY),
-            gateway_env=files["gateway"].env(),
-        ) as running,
-    ):
+    with open_system(
+        "system",
+        env={"PARLEY_AUTH": "required", "PARLEY_OPERATOR_KEY": OPERATOR_KEY},
+        operator_key=OPERATOR_KEY,
+        config_env=files["config"].env(GATEWAY, SESSION),
+        session_env=files["session"].env(GATEWAY),
+        gateway_env=files["gateway"].env(),
+    ) as running:
         running.new_gateway(edge).start()
         running.create_agent("tls-agent")
         yield running

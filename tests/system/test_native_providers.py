@@ -14,9 +14,7 @@ from uuid import uuid4
 import openai
 import pytest
 
-from tests.servers.databases import migrated_database
-from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
-from tests.servers.system import System
+from tests.servers.system import OpenSystem, System
 
 GOLDEN = Path(__file__).parents[1] / "unit" / "chat_gateway" / "golden"
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
@@ -62,21 +60,11 @@ def model() -> Iterator[_Model]:
 
 
 @pytest.fixture(scope="module")
-def system(
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    model: _Model,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[System]:
+def system(open_system: OpenSystem, model: _Model) -> Iterator[System]:
     kinds = ("anthropic", "gemini")
     url = f"http://127.0.0.1:{model.server_port}"
     providers = {kind: {"kind": kind, "base_url": f"{url}/{kind}"} for kind in kinds}
-    with (
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(postgres_url, redis_url, folder=tmp_path_factory.mktemp("native"), gateways=0) as started,
-    ):
+    with open_system("native", gateways=0) as started:
         started.new_gateway({"PARLEY_PROVIDERS": json.dumps(providers)}).start()
         for kind in kinds:
             started.create_agent(kind, model={"provider": kind, "name": f"{kind}-3"})

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.databases import migrated_database
 from tests.servers.processes import ServiceProcess
-from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
-from tests.servers.system import System
+from tests.servers.system import OpenSystem, System
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "parley-second-opinion"
 AGENT = "reviewer"
@@ -47,18 +45,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def system(
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-    sources: tuple[Path, Path],
+    open_system: OpenSystem, tmp_path_factory: pytest.TempPathFactory, sources: tuple[Path, Path]
 ) -> Iterator[System]:
     """Three gateways: with the plug-in, with its next version, and without."""
-    with (
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(postgres_url, redis_url, folder=tmp_path_factory.mktemp("system"), gateways=0) as started,
-    ):
+    with open_system("system", gateways=0) as started:
         for number, source in enumerate((*sources, None)):
             env = installed(source, tmp_path_factory.mktemp(f"site{number}")) if source is not None else {}
             gateway = started.new_gateway(env)

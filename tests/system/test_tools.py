@@ -12,28 +12,17 @@ import pytest
 
 from parley.chat.v1 import chat_service_pb2 as chat_pb
 from parley.session.v1 import message_pb2
-from tests.servers.databases import migrated_database
 from tests.servers.mcp_server import McpServerUnderTest
 from tests.servers.mock_model import Behaviour
-from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
-from tests.servers.system import System
+from tests.servers.system import OpenSystem, System
 
 pytestmark = pytest.mark.servers
 EGRESS = {"PARLEY_GATEWAY_EGRESS_ALLOW": "public,http://127.0.0.1:*"}
 
 
 @pytest.fixture(scope="module")
-def system(
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[System]:
-    with (
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(postgres_url, redis_url, folder=tmp_path_factory.mktemp("tools"), gateway_env=EGRESS) as started,
-    ):
+def system(open_system: OpenSystem) -> Iterator[System]:
+    with open_system("tools", gateway_env=EGRESS) as started:
         yield started
 
 

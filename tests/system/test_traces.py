@@ -9,12 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.servers.databases import migrated_database
 from tests.servers.mock_model import Behaviour
 from tests.servers.otlp_receiver import OtlpReceiver, ReceivedSpan
 from tests.servers.processes import ServiceProcess
-from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
-from tests.servers.system import System
+from tests.servers.system import OpenSystem, System
 
 SECRET = "the-secret-word-nobody-may-see"
 INTERNAL, SERVER, CLIENT = 1, 2, 3
@@ -28,23 +26,11 @@ def receiver() -> Iterator[OtlpReceiver]:
 
 
 @pytest.fixture(scope="module")
-def traced(
-    receiver: OtlpReceiver,
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    logical_databases: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[System]:
-    with (
-        migrated_database(postgres_server) as postgres_url,
-        fresh_redis(redis_server, logical_databases) as redis_url,
-        System(
-            postgres_url,
-            redis_url,
-            folder=tmp_path_factory.mktemp("traced"),
-            env={"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_BSP_SCHEDULE_DELAY": "100"},
-        ) as system,
-    ):
+def traced(receiver: OtlpReceiver, open_system: OpenSystem) -> Iterator[System]:
+    with open_system(
+        "traced",
+        env={"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_BSP_SCHEDULE_DELAY": "100"},
+    ) as system:
         system.create_agent("tracer", instructions=f"Never say {SECRET}.")
         yield system
 

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from parley_cli.__main__ import main
+from tests.servers.command import Run, command
 from tests.unit.cli.api_server import Server
 
 
@@ -19,16 +19,5 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["parley", *arguments])
-        monkeypatch.setenv("COLUMNS", "40")  # of a terminal that there is not
-        try:
-            main()
-            code: int | str | None = 0
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return (1, out, err + code) if isinstance(code, str) else (code or 0, out, err)
-
-    return run
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return command(monkeypatch, capsys, {"COLUMNS": "40"})  # there is no terminal with a width
