@@ -173,12 +173,9 @@ async def serving(
         waiting=max(settings.max_concurrent_rpcs // 2, 1),
         endless=open_to_all,
     )
-    quiet = (*_QUIET_METHODS, *quiet)
-    observed = Observed([CallMetrics(call_duration(registry)), CallLog(quiet)])
     server = registered_server(
         interceptors=[
-            *((Traced(quiet),) if traces.on() else ()),
-            observed,
+            *_observing((*_QUIET_METHODS, *quiet), registry),
             ErrorMapping(),
             BoundedCalls(bounds),
             on_drain,
@@ -198,18 +195,13 @@ async def serving(
     server.add_generic_rpc_handlers(tuple(generic))
     health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined, unused-ignore]
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    names = [*service_names, health.SERVICE_NAME]
     if settings.reflection:
         lazy = {method.split("/")[1]: handlers.load for handlers in generic for method in handlers.methods}
-        reflection.enable(names, server, lazy)
+        reflection.enable([*service_names, health.SERVICE_NAME], server, lazy)
     port = _bind(server, settings.host, settings.grpc_port, tls)
     running = GrpcServer(server, port, health_servicer, on_drain)
     observe_tasks(registry)
-    for name in ("", *service_names):
-        await running.set_serving(name, ready)
-    await health_servicer.set(health.SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
-    if not running.started:
-        await health_servicer.set(STARTED, health_pb2.HealthCheckResponse.NOT_SERVING)
+    await _set_first_health(running, health_servicer, service_names, ready=ready)
     async with _health_listening(settings, health_servicer):
         try:
             await server.start()
@@ -217,6 +209,21 @@ async def serving(
                 yield running
         finally:
             await running.end(settings.drain_notice, settings.drain_timeout, on_end)
+
+
+def _observing(quiet: Collection[str], registry: CollectorRegistry) -> Sequence[HandlerInterceptor]:
+    observed = Observed([CallMetrics(call_duration(registry)), CallLog(quiet)])
+    return (Traced(quiet), observed) if traces.on() else (observed,)
+
+
+async def _set_first_health(
+    running: GrpcServer, health_servicer: Any, service_names: Sequence[str], *, ready: bool
+) -> None:
+    for name in ("", *service_names):
+        await running.set_serving(name, ready)
+    await health_servicer.set(health.SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+    if not running.started:
+        await health_servicer.set(STARTED, health_pb2.HealthCheckResponse.NOT_SERVING)
 
 
 def _queue_options(settings: ServiceSettings) -> tuple[tuple[str, int], ...]:

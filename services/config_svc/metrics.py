@@ -14,6 +14,17 @@ class Metrics:
     """The instruments of one process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._add_writes(registry)
+        self._add_access(registry)
+        self._add_feed(registry)
+        self.connections = Gauge(
+            "parley_config_database_connections_in_use", "Connections of the pool in use.", registry=registry
+        )
+        self.removed = Counter(
+            "parley_config_removed_rows", "Rows removed by the sweep, by kind.", ["kind"], registry=registry
+        )
+
+    def _add_writes(self, registry: CollectorRegistry) -> None:
         self._writes = Counter(
             "parley_config_agent_config_writes",
             "Writes of agent configs by operation and outcome (ok, or the error's reason).",
@@ -32,6 +43,8 @@ class Metrics:
             ["operation", "outcome"],
             registry=registry,
         )
+
+    def _add_access(self, registry: CollectorRegistry) -> None:
         self.key_checks = Counter(
             "parley_config_api_key_checks",
             "Checks of API keys by outcome (ok, malformed, unknown, ended).",
@@ -44,24 +57,20 @@ class Metrics:
         )
         self.access_delay = Histogram(
             "parley_config_access_feed_delay_seconds",
-            "From the writing of an API key's end to its reading from the outbox.",
+            "Delay from writing the end of an API key to reading it from the outbox.",
             buckets=_DELAYS,
             registry=registry,
         )
+
+    def _add_feed(self, registry: CollectorRegistry) -> None:
         self.watches = Gauge("parley_config_watch_streams", "Watch streams open.", registry=registry)
         self.feed_delay = Histogram(
             "parley_config_feed_delay_seconds",
-            "From the writing of a change to its reading from the outbox.",
+            "Delay from writing a change to reading it from the outbox.",
             buckets=_DELAYS,
             registry=registry,
         )
         self.feed_up = Gauge("parley_config_feed_up", "1 while the feed follows the database.", registry=registry)
-        self.connections = Gauge(
-            "parley_config_database_connections_in_use", "Connections of the pool in use.", registry=registry
-        )
-        self.removed = Counter(
-            "parley_config_removed_rows", "Rows removed by the sweep, by kind.", ["kind"], registry=registry
-        )
 
     def write(self, operation: str) -> AbstractContextManager[None]:
         """Counts one write of agent configs by how the block ends."""

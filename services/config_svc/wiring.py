@@ -96,13 +96,7 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         metrics = Metrics(registry)
-        store = PostgresStore(
-            settings.sqlalchemy_url,
-            pool_size=settings.database_pool_size,
-            answer_seconds=settings.database_timeout,
-            by_transaction=settings.database_pooling == "transaction",
-            direct_url=settings.direct_url,
-        )
+        store = _store(settings)
         stack.push_async_callback(store.close)
         metrics.connections.set_function(lambda: store.connections_in_use)
         health = _Health()
@@ -115,21 +109,11 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
             buffer=settings.watch_buffer,
             on_health=health.set,
         )
-
-        async def readiness() -> Mapping[str, bool | str]:
-            if not feed.healthy:
-                return {PEER: False}
-            try:
-                # What reads is of use: gateways go on by its watch.
-                return {PEER: await store.takes_writes() or "is read-only: writes fail until there is a primary"}
-            except Unavailable:
-                return {PEER: False}
-
         metrics_port = await stack.enter_async_context(
             serve_metrics(
                 settings.host,
                 settings.metrics_port,
-                readiness=readiness,
+                readiness=functools.partial(_readiness, store, feed),
                 started=lambda: health.started,
                 registry=registry,
             )
@@ -154,6 +138,26 @@ async def build(settings: ConfigSettings) -> AsyncIterator[Mapping[str, object]]
         )
         await health.report_to(server)
         yield {"grpc_port": server.port, "metrics_port": metrics_port}
+
+
+def _store(settings: ConfigSettings) -> PostgresStore:
+    return PostgresStore(
+        settings.sqlalchemy_url,
+        pool_size=settings.database_pool_size,
+        answer_seconds=settings.database_timeout,
+        by_transaction=settings.database_pooling == "transaction",
+        direct_url=settings.direct_url,
+    )
+
+
+async def _readiness(store: PostgresStore, feed: ChangeFeed) -> Mapping[str, bool | str]:
+    if not feed.healthy:
+        return {PEER: False}
+    try:
+        # A read-only replica is still useful: gateways follow its watch.
+        return {PEER: await store.takes_writes() or "is read-only: writes fail until there is a primary"}
+    except Unavailable:
+        return {PEER: False}
 
 
 def _server(

@@ -15,6 +15,18 @@ class Metrics:
     """The counters of one process. Nothing that was said is ever a label."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._add_sessions(registry)
+        self._add_turns(registry)
+        self._add_background_turns(registry)
+        self._add_follower(registry)
+        self._add_redis(registry)
+        self._begun = self._turns.labels("begun")
+        self._committed = self._turns.labels("committed")
+        self._aborted = self._turns.labels("aborted")
+        self._replayed = self._turns.labels("replayed")
+        self.redis_call = self._redis.observe
+
+    def _add_sessions(self, registry: CollectorRegistry) -> None:
         self._created = Counter("parley_sessions_created", "Sessions created.", registry=registry)
         self._deleted = Counter("parley_sessions_deleted", "Sessions deleted.", ["by"], registry=registry)
         self._alive = Gauge("parley_sessions_alive", "Live sessions, estimated by sampling.", registry=registry)
@@ -23,6 +35,8 @@ class Metrics:
             "Sessions that an index still had after they expired or were deleted.",
             registry=registry,
         )
+
+    def _add_turns(self, registry: CollectorRegistry) -> None:
         self._turns = Counter("parley_session_turns", "Turns by outcome.", ["outcome"], registry=registry)
         self._waits = Histogram(
             "parley_turn_lease_wait_seconds",
@@ -39,12 +53,16 @@ class Metrics:
         self._waiting = Gauge(
             "parley_turns_waiting", "Turns waiting in this process for a busy session.", registry=registry
         )
+
+    def _add_follower(self, registry: CollectorRegistry) -> None:
         self._connected = Gauge("parley_follower_connected", "1 while the config feed is followed.", registry=registry)
         self._followed = Gauge(
             "parley_follower_last_message_timestamp_seconds",
             "Time of the last message of the config feed.",
             registry=registry,
         )
+
+    def _add_redis(self, registry: CollectorRegistry) -> None:
         self._redis_up = Gauge("parley_redis_up", "1 while Redis answers.", registry=registry)
         self._redis = Histogram(
             "parley_redis_call_seconds",
@@ -58,34 +76,31 @@ class Metrics:
         )
         self._damaged = Counter(
             "parley_redis_damaged_keys",
-            "Keys of a wrong type that were put aside, by what they were, and reads of damaged sessions.",
+            "Keys of the wrong type that were moved aside, by kind, and reads of damaged sessions.",
             ["kind"],
             registry=registry,
         )
+
+    def _add_background_turns(self, registry: CollectorRegistry) -> None:
         self._handed_over = Counter(
             "parley_session_turns_handed_over",
-            "Turns that were queued, or whose gateway released them for another one.",
+            "Turns that were queued, or released by their gateway for another one.",
             ["kind"],
             registry=registry,
         )
         self._claimed = Counter(
             "parley_session_turns_claimed",
-            "Turns that a gateway took from the queue (first) or went on with (again).",
+            "Turns that a gateway took from the queue (first) or took over (again).",
             ["kind"],
             registry=registry,
         )
         self._queued = Gauge(
-            "parley_session_turns_queued", "Background turns that have not run yet, of all projects.", registry=registry
+            "parley_session_turns_queued", "Background turns that have not run yet, across projects.", registry=registry
         )
-        for kind in ("queued", "released"):  # served from the start: an increase misses what appears at 1
+        for kind in ("queued", "released"):  # exported from the start, or `increase` would miss the first one
             self._handed_over.labels(kind)
         for kind in ("first", "again"):
             self._claimed.labels(kind)
-        self._begun = self._turns.labels("begun")
-        self._committed = self._turns.labels("committed")
-        self._aborted = self._turns.labels("aborted")
-        self._replayed = self._turns.labels("replayed")
-        self.redis_call = self._redis.observe
 
     def begun(self, outcome: Begun | Replayed) -> None:
         """Counts a turn that was begun, or answered from what is stored."""

@@ -132,12 +132,16 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
             background.keep("access watch", functools.partial(keys.follow, access.keys, key_times(settings)))
         background.keep("waiting turns", claims.keep_up)
         background.keep("index sweeper", Sweeper(stores.sessions, stores.index_additions, metrics).run)
-        metrics_port = await stack.enter_async_context(
-            serve_metrics(
-                settings.host, settings.metrics_port, readiness=health.readiness, started=lambda: server.started
-            )
-        )
+        metrics_port = await stack.enter_async_context(_metrics_serving(settings, health, server))
         yield {"grpc_port": server.port, "metrics_port": metrics_port or 0}
+
+
+def _metrics_serving(
+    settings: SessionSettings, health: "RedisHealth", server: GrpcServer
+) -> contextlib.AbstractAsyncContextManager[int | None]:
+    return serve_metrics(
+        settings.host, settings.metrics_port, readiness=health.readiness, started=lambda: server.started
+    )
 
 
 async def _stores(
@@ -150,11 +154,9 @@ async def _stores(
     metrics.redis_waiting(lambda: scripts.under_way)
     waiting = [RedisScripts(other, metrics.redis_call, metrics.damaged) for other in more] or [scripts]
     durability = Durability(waiting, settings.wait_replicas, int(settings.wait_timeout * 1000))
-    parts = RedisParts(
-        RedisScripts(large_link, metrics.redis_call, metrics.damaged), TurnParts(named_parts, filled_turn)
-    )
+    large_scripts = RedisScripts(large_link, metrics.redis_call, metrics.damaged)
+    parts = RedisParts(large_scripts, TurnParts(named_parts, filled_turn))
     large = Durability([parts.scripts], settings.wait_replicas, int(settings.wait_timeout * 1000))
-    compressing = settings.compress_turns
     waiting_turns = WaitingTurns(scripts, limits)
     claims = RedisClaims(scripts, limits, waiting_turns)
     metrics.queued_turns(lambda: claims.queued)
@@ -164,7 +166,7 @@ async def _stores(
         limits,
         index_additions,
         durability,
-        compressing=compressing,
+        compressing=settings.compress_turns,
         is_turn=is_turn,
         large=large,
         waiting=waiting_turns,
@@ -181,7 +183,7 @@ async def _stores(
             limits,
             index_additions,
             durability,
-            compressing=compressing,
+            compressing=settings.compress_turns,
             is_turn=is_turn,
             parts=parts,
         ),

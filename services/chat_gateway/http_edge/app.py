@@ -143,34 +143,6 @@ def build_app(
         journals=journals,
         background=background,
     )
-    agents = (agents_router(), revisions_router(), tool_servers_router())
-    sessions = (sessions_router(), users_router(), completions_router(), completion_events_router())
-    access = (access_router(), audit_router(), caller_router())
-    routers = (
-        *agents,
-        *sessions,
-        responses_router(),
-        conversations_router(),
-        *access,
-        figures_router(),
-        process_router(),
-    )
-    admin = Litestar(
-        [*routers, docs_page, openapi_document, docs_file],
-        request_class=JsonRequest,
-        dependencies={
-            "deps": Provide(lambda: deps, sync_to_thread=False, use_cache=True),
-            "project": Provide(project_of_request),
-            "key_project": Provide(project_of_key),
-        },
-        guards=[authorizer.guard],
-        exception_handlers={Exception: answer_error},
-        openapi_config=CONFIG,
-        state=State({"settings": bounds, "authenticated": authenticator is not None}),
-        logging_config=None,
-    )
-    require_scopes(admin)
-    note_query_parameters(admin)
     turn_routes: dict[str, TurnRoute] = {
         CHAT_PATH: ChatCompletions(turns, bounds, background).serve,
         RESPONSES_PATH: Responses(turns, bounds, background, journals).serve,
@@ -180,7 +152,34 @@ def build_app(
     if preview is not None:
         turn_routes[PREVIEW_PATH] = ChatPreviews(preview, bounds).serve
     a2a_route = None if a2a is None else a2a(authorizer, bounds)
+    admin = _admin(deps, authorizer)
     return _Edge(turn_routes, admin, authorizer, bounds, RequestDurations(registry), console, a2a_route).serve
+
+
+def _admin(deps: Dependencies, authorizer: Authorizer) -> Litestar:
+    """Returns the application of all routes that do not run a turn."""
+    agents = (agents_router(), revisions_router(), tool_servers_router())
+    sessions = (sessions_router(), users_router(), completions_router(), completion_events_router())
+    stored = (responses_router(), conversations_router())
+    access = (access_router(), audit_router(), caller_router())
+    process = (figures_router(), process_router())
+    admin = Litestar(
+        [*agents, *sessions, *stored, *access, *process, docs_page, openapi_document, docs_file],
+        request_class=JsonRequest,
+        dependencies={
+            "deps": Provide(lambda: deps, sync_to_thread=False, use_cache=True),
+            "project": Provide(project_of_request),
+            "key_project": Provide(project_of_key),
+        },
+        guards=[authorizer.guard],
+        exception_handlers={Exception: answer_error},
+        openapi_config=CONFIG,
+        state=State({"settings": deps.settings, "authenticated": deps.authenticated}),
+        logging_config=None,
+    )
+    require_scopes(admin)
+    note_query_parameters(admin)
+    return admin
 
 
 class _Edge:

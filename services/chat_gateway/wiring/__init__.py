@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import grpc
+from litestar.types import ASGIApp
 
 from access.access_control import CHAT_GATEWAY, AccessControl, build_access_control, key_times, own_credential
 from access.key_client import KeyClient
@@ -84,12 +85,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         health = ProvidersHealth(core.providers)
         readiness = Readiness(config_channel, session_channel, core.configs, access.keys, health.report)
 
-        for name, made in core.providers.items():
-            if settings.providers[name].api_key_files:
-                background.keep(f"keys of provider {name}", made.keys.follow)
-        background.keep("config watch", core.configs.follow)
-        background.keep("readiness", readiness.follow)
-        background.keep("pick-up of turns", core.pickups.follow)
+        _keep_following(background, settings, core, readiness)
         models = {name: provider.models for name, provider in settings.providers.items()}
         providers = ProviderPublisher(stubs, models, settings.providers_ttl)
         stack.push_async_callback(providers.withdraw)
@@ -115,17 +111,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             deletion=core.deletion,
             instances=core.instances,
             readiness=readiness,
-            settings=HttpSettings(
-                max_body_bytes=settings.max_body_bytes,
-                memory=core.memory,
-                request_bounds=settings.request_bounds,
-                keep_alive_interval=settings.keep_alive_interval,
-                issuers=settings.oidc,
-                grpc_target=settings.a2a_grpc_url,
-                grpc_port=settings.grpc_port,
-                # Room beyond what the scheduler takes, so that it, and not the edge, says which limit was met.
-                max_requests=settings.max_running_turns + settings.max_queued_turns + 256,
-            ),
+            settings=_http_settings(settings, core),
             authenticator=access.authenticator,
             embeddings=core.embeddings,
             preview=core.preview,
@@ -136,22 +122,49 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             a2a=a2a.http_route,
             journals=core.journals,
         )
-        http = await stack.enter_async_context(
-            http_serving(
-                app,
-                settings.host,
-                settings.http_port,
-                _edge_drain(settings),
-                tls=edge_tls,
-                limits=ConnectionLimits(settings.max_connections, settings.max_connections_per_source),
-                cors_origins=settings.cors_origins,
-            )
-        )
+        http = await stack.enter_async_context(_http_serving(settings, app, edge_tls))
         grpc_server = await stack.enter_async_context(_grpc_serving(settings, core, tests, access, edge_tls, a2a))
         metrics_port = await stack.enter_async_context(_metrics_serving(settings, readiness))
         background.keep("health", lambda: readiness.publish(grpc_server, SERVICES))
         stack.push_async_callback(_drain, settings, core, readiness, http, grpc_server)
         yield {"http_port": http.port, "grpc_port": grpc_server.port, "metrics_port": metrics_port}
+
+
+def _keep_following(background: Background, settings: GatewaySettings, core: Core, readiness: Readiness) -> None:
+    for name, provider in core.providers.items():
+        if settings.providers[name].api_key_files:
+            background.keep(f"keys of provider {name}", provider.keys.follow)
+    background.keep("config watch", core.configs.follow)
+    background.keep("readiness", readiness.follow)
+    background.keep("pick-up of turns", core.pickups.follow)
+
+
+def _http_settings(settings: GatewaySettings, core: Core) -> HttpSettings:
+    return HttpSettings(
+        max_body_bytes=settings.max_body_bytes,
+        memory=core.memory,
+        request_bounds=settings.request_bounds,
+        keep_alive_interval=settings.keep_alive_interval,
+        issuers=settings.oidc,
+        grpc_target=settings.a2a_grpc_url,
+        grpc_port=settings.grpc_port,
+        # More than the scheduler admits, so that the scheduler, not the edge, reports which limit was reached.
+        max_requests=settings.max_running_turns + settings.max_queued_turns + 256,
+    )
+
+
+def _http_serving(
+    settings: GatewaySettings, app: ASGIApp, tls: Certificates | None
+) -> AbstractAsyncContextManager[HttpServer]:
+    return http_serving(
+        app,
+        settings.host,
+        settings.http_port,
+        _edge_drain(settings),
+        tls=tls,
+        limits=ConnectionLimits(settings.max_connections, settings.max_connections_per_source),
+        cors_origins=settings.cors_origins,
+    )
 
 
 def _login_origins(settings: GatewaySettings) -> Iterator[str]:

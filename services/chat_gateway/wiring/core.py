@@ -79,13 +79,7 @@ async def open_core(
     providers = await _providers(stack, settings, models)
     instances = Instances(templates, Providers(providers), limit=settings.max_instances, metrics=models)
     client = ConfigClient(stubs, read_timeout=settings.config_read_timeout, write_timeout=settings.peer_timeout)
-    configs = ConfigDirectory(
-        client,
-        WatchTimes(max_age=settings.config_max_age),
-        limit=settings.max_known_configs,
-        on_deleted=lambda config: instances.evict_uid(config.uid),
-    )
-    stack.push_async_callback(configs.close)
+    configs = _configs(stack, settings, client, instances)
     calls = await stack.enter_async_context(turn_calls(session_channel).open())
     sessions = SessionClient(
         calls,
@@ -95,7 +89,6 @@ async def open_core(
     )
     stored = PartClient(session_channel, timeout=settings.peer_timeout)
     parts = WindowParts(stored, settings.window_parts_bytes, MemoryBudget(settings.max_large_bytes))
-    memory = MemoryBudget(settings.max_large_bytes)
     claims = ClaimClient(stubs, timeout=settings.peer_timeout)
     aborts = Aborts(sessions, AbortTimes(), claims)
     stack.push_async_callback(aborts.close, settings.peer_timeout)
@@ -119,51 +112,54 @@ async def open_core(
     turns = FinishingTurns(runner)
     stack.push_async_callback(turns.close)
     journals = JournalClient(stubs, OpenWatches(settings.watch_bounds))
-    pickups = Pickups(
-        runner,
-        claims,
-        journals,
-        scheduler,
-        PickupTimes(most=settings.max_background_turns),
-        PickupMetrics(),
-    )
+    times = PickupTimes(most=settings.max_background_turns)
+    pickups = Pickups(runner, claims, journals, scheduler, times, PickupMetrics())
     stack.push_async_callback(pickups.close)
-    background = BackgroundTurns(
-        configs=configs,
-        sessions=sessions,
-        claims=claims,
-        stored=StoredTurnClient(stubs, timeout=settings.peer_timeout),
-        aborts=aborts,
-        scheduler=scheduler,
-        pickups=pickups,
-        bounds=settings.request_bounds,
-    )
     reader = SessionReaderClient(stubs, timeout=settings.peer_timeout)
-    preview = PromptPreview(configs, reader, instances, settings.request_bounds, toolboxes, parts)
-    deletion = AgentDeletion(client, SessionAdminClient(stubs, timeout=settings.peer_timeout), configs, instances)
-    embeddings = Embeddings(
-        configs=configs,
-        providers=Providers(providers),
-        models={name: provider.models for name, provider in settings.providers.items()},
-        scheduler=scheduler,
-        admission=Admission(sessions, aborts, lease_times),
-        timeout=settings.turn_timeout,
-    )
     return Core(
         turns=turns,
-        background=background,
+        background=BackgroundTurns(
+            configs=configs,
+            sessions=sessions,
+            claims=claims,
+            stored=StoredTurnClient(stubs, timeout=settings.peer_timeout),
+            aborts=aborts,
+            scheduler=scheduler,
+            pickups=pickups,
+            bounds=settings.request_bounds,
+        ),
         pickups=pickups,
         aborts=aborts,
-        preview=preview,
+        preview=PromptPreview(configs, reader, instances, settings.request_bounds, toolboxes, parts),
         journals=journals,
-        memory=memory,
-        embeddings=embeddings,
+        memory=MemoryBudget(settings.max_large_bytes),
+        embeddings=Embeddings(
+            configs=configs,
+            providers=Providers(providers),
+            models={name: provider.models for name, provider in settings.providers.items()},
+            scheduler=scheduler,
+            admission=Admission(sessions, aborts, lease_times),
+            timeout=settings.turn_timeout,
+        ),
         instances=instances,
         scheduler=scheduler,
         configs=configs,
-        deletion=deletion,
+        deletion=AgentDeletion(client, SessionAdminClient(stubs, timeout=settings.peer_timeout), configs, instances),
         providers=providers,
     )
+
+
+def _configs(
+    stack: AsyncExitStack, settings: GatewaySettings, client: ConfigClient, instances: Instances
+) -> ConfigDirectory:
+    configs = ConfigDirectory(
+        client,
+        WatchTimes(max_age=settings.config_max_age),
+        limit=settings.max_known_configs,
+        on_deleted=lambda config: instances.evict_uid(config.uid),
+    )
+    stack.push_async_callback(configs.close)
+    return configs
 
 
 def toolboxes_of(

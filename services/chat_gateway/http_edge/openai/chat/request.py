@@ -88,19 +88,7 @@ def to_turn_request(
     found = Violations()
     agent_id, revision = named_agent(chat.model, found)
     _refuse_unsupported(chat, found)
-    busy = _agreed("busy", chat.busy, headers.busy, found) or "wait"
-    if busy not in _BUSY:
-        found.add("busy", "must be wait, reject or interrupt")
-    history = _agreed("history", chat.history, headers.history, found)
-    if history and history not in _HISTORY:
-        found.add("history", "must be match, replace or append")
-    on_disconnect = chat.on_disconnect or ("finish" if chat.resumable or chat.background else "cancel")
-    if on_disconnect not in _ON_DISCONNECT:
-        found.add("on_disconnect", "must be cancel or finish")
-    elif (chat.resumable or chat.background) and on_disconnect == "cancel":
-        found.add("on_disconnect", "must be finish with resumable and background")
-    if chat.background and chat.stream:
-        found.add("stream", "must be false with background: the events of the completion are a stream")
+    busy, history, on_disconnect = _policies(chat, headers, found)
     opaque = opaque_user(chat.user, found) if chat.user else ""
     messages = tuple([to_message(message, i, found, nested) for i, message in enumerate(chat.messages)])
     tools = _tools(chat.tools, found, nested) if chat.tools else ()
@@ -115,8 +103,8 @@ def to_turn_request(
         session_must_exist=chat.session_must_exist is True,
         store=chat.store,
         stateless=chat.store is False,
-        busy=_BUSY.get(busy, BusyPolicy.WAIT),
-        history=_HISTORY.get(history),
+        busy=busy,
+        history=history,
         request_id=headers.request_id,
         choices=chat.n or 1,
         sampling=_sampling(chat),
@@ -126,25 +114,54 @@ def to_turn_request(
         response_format=chat.response_format,
         extra=extra,
         metadata=chat.metadata or {},
-        on_disconnect=_ON_DISCONNECT.get(on_disconnect, model.OnDisconnect.CANCEL),
+        on_disconnect=on_disconnect,
         resumable=chat.resumable is True or chat.background is True,
         background=chat.background is True,
         approvals=tuple([Approval(one.tool_call_id, one.approve, one.note) for one in chat.approvals or ()]),
     )
-    unknown = unknown_to_all(nested) if nested else []
-    for path in unknown:
-        found.add(path, UNKNOWN_FIELD)
-    is_no_agent = bool(agent_id) and not is_resource_id(agent_id)
-    if found or is_no_agent:
-        _check_the_rest(request, bounds, found)
-    if is_no_agent and found.fields() == {"model"}:
-        raise ModelNotFound(chat.model)
-    if unknown and found.fields() <= {*unknown}:
-        raise UnsupportedField("", unknown)
-    found.check()
+    _check(request, chat.model, unknown_to_all(nested) if nested else [], bounds, found)
     if chat.response_format:
         check_free_form(chat.response_format, "response_format")
     return request
+
+
+def _policies(
+    chat: ChatCompletionRequest, headers: TurnHeaders, found: Violations
+) -> tuple[BusyPolicy, HistoryPolicy | None, model.OnDisconnect]:
+    busy = _agreed("busy", chat.busy, headers.busy, found) or "wait"
+    if busy not in _BUSY:
+        found.add("busy", "must be wait, reject or interrupt")
+    history = _agreed("history", chat.history, headers.history, found)
+    if history and history not in _HISTORY:
+        found.add("history", "must be match, replace or append")
+    on_disconnect = chat.on_disconnect or ("finish" if chat.resumable or chat.background else "cancel")
+    if on_disconnect not in _ON_DISCONNECT:
+        found.add("on_disconnect", "must be cancel or finish")
+    elif (chat.resumable or chat.background) and on_disconnect == "cancel":
+        found.add("on_disconnect", "must be finish with resumable and background")
+    if chat.background and chat.stream:
+        found.add("stream", "must be false with background: the events of the completion are a stream")
+    return (
+        _BUSY.get(busy, BusyPolicy.WAIT),
+        _HISTORY.get(history),
+        _ON_DISCONNECT.get(on_disconnect, model.OnDisconnect.CANCEL),
+    )
+
+
+def _check(
+    request: model.TurnRequest, model_name: str, unknown: list[str], bounds: RequestBounds, found: Violations
+) -> None:
+    """Raises for everything found so far, and for `unknown`, the fields of messages that nobody knows."""
+    for path in unknown:
+        found.add(path, UNKNOWN_FIELD)
+    is_no_agent = bool(request.agent_id) and not is_resource_id(request.agent_id)
+    if found or is_no_agent:
+        _check_the_rest(request, bounds, found)
+    if is_no_agent and found.fields() == {"model"}:
+        raise ModelNotFound(model_name)
+    if unknown and found.fields() <= {*unknown}:
+        raise UnsupportedField("", unknown)
+    found.check()
 
 
 def _check_the_rest(request: model.TurnRequest, bounds: RequestBounds, found: Violations) -> None:
