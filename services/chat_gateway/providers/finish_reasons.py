@@ -5,7 +5,9 @@ from typing import Final
 from chat_gateway.model.turn import FinishReason
 
 FINISH_REASONS: Final = {
-    **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "completed"), FinishReason.STOP),
+    **dict.fromkeys(
+        ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), FinishReason.STOP
+    ),
     **dict.fromkeys(
         ("length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"),
         FinishReason.LENGTH,
@@ -23,6 +25,8 @@ FINISH_REASONS: Final = {
             "image_safety",
             "refusal",
             "guardrail_intervened",
+            "sensitive",
+            "error_toxic",
         ),
         FinishReason.CONTENT_FILTER,
     ),
@@ -32,4 +36,4 @@ FINISH_REASONS: Final = {
 
 def finish_reason(said: str) -> FinishReason | None:
     """Returns what a provider's word means, in whatever case it is written; None for a failure and for any other."""
-    return FINISH_REASONS.get(said) or FINISH_REASONS.get(said.strip().lower())
+    return FINISH_REASONS.get(said) or FINISH_REASONS.get(said.strip().lower().replace("-", "_"))

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import json
 import math
 import re
 from typing import Any, Final
@@ -14,6 +15,7 @@ from chat_gateway.providers.adapter import BadAnswer
 MAX_COUNT: Final = 2**31
 """No model call counts more tokens than this: what a provider says beyond it is not true."""
 
+_MAX_DIGITS: Final = 20
 _ANYTHING: Final = msgspec.json.Decoder()
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -23,15 +25,41 @@ _DATA_URL: Final = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;(?!base64,)
 
 
 def decode(text: bytes) -> dict[str, Any]:
-    """Returns a JSON object. Raises `BadAnswer`, also for NaN and for nesting that is too deep."""
+    """Returns a JSON object. Raises `BadAnswer`, also for nesting that is too deep.
+
+    What is odd in form is mended: NaN is null, and what is no text stands as U+FFFD.
+    """
     try:
-        said = _ANYTHING.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        try:
+            said = _ANYTHING.decode(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            said = _mended(text)
+    except ValueError:
         raise BadAnswer("not JSON") from None
     except RecursionError:
         raise BadAnswer("JSON that is nested too deep") from None
     if not isinstance(said, dict):
         raise BadAnswer("not a JSON object")
+    return said
+
+
+def _mended(text: bytes) -> Any:
+    plain = text.decode("utf-8-sig", "replace")
+    return _sendable(json.loads(plain, parse_constant=lambda _: None, parse_int=_bounded))
+
+
+def _bounded(digits: str) -> int:
+    return int(digits) if len(digits) < _MAX_DIGITS else MAX_COUNT
+
+
+def _sendable(said: Any) -> Any:
+    """Returns JSON without halves of surrogate pairs, which can't be sent on."""
+    if isinstance(said, str):
+        return said if said.isascii() else said.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(said, list):
+        return [_sendable(one) for one in said]
+    if isinstance(said, dict):
+        return {_sendable(name): _sendable(one) for name, one in said.items()}
     return said
 
 
@@ -57,6 +85,19 @@ def text(said: object) -> str:
 def mapping(said: object) -> dict[str, Any]:
     """Returns a JSON object; empty for what is none."""
     return said if isinstance(said, dict) else {}
+
+
+def listed(said: object) -> list[Any]:
+    """Returns a list; what is an object or a text alone as one of it, and nothing for anything else."""
+    if isinstance(said, list):
+        return said
+    return [said] if isinstance(said, dict | str) else []
+
+
+def add_counts(counts: dict[str, int], usage: dict[str, Any]) -> None:
+    """Adds a report of token counts to those before it: what it does not count stands."""
+    found = {name: count(said) for name, said in usage.items()}
+    counts.update({name: tokens for name, tokens in found.items() if tokens or (tokens == 0 and name not in counts)})
 
 
 def arguments(said: object) -> str:

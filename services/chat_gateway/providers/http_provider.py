@@ -12,7 +12,7 @@ from chat_gateway.model.turn import Delta, Message, OnDelta, ToolCallDelta, Usag
 from chat_gateway.providers.adapter import Adapter, AnswerStream, BadAnswer, ReportedError, WireRequest
 from chat_gateway.providers.http_client import Endpoint, transport_error
 from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, ModelAnswer, ModelCall
-from chat_gateway.providers.sse import EventTooLarge, SseParser
+from chat_gateway.providers.sse import BOM, EventTooLarge, SseParser
 from chat_gateway.providers.upstream_errors import MAX_ERROR_BYTES, ErrorReader
 from servicekit import traces
 from servicekit.errors import ServiceError
@@ -132,13 +132,15 @@ class HttpProvider:
     ) -> ModelAnswer:
         parser, answer, begun = SseParser(), self._adapter.stream(call), False
         while chunk := await response.content.readany():
-            if not begun and chunk.lstrip()[:1] == b"{":
-                # It was asked for a stream, and answers whole: no line of a stream begins so.
-                rest = await _body(response, _MAX_BODY_BYTES)
-                whole = self._bounded(self._adapter.read(chunk + rest, call))
-                await on_delta(_whole(whole))
-                return whole
-            begun = True
+            if not begun:
+                start = chunk.removeprefix(BOM).lstrip()
+                if start[:1] == b"{":
+                    # It was asked for a stream, and answers whole: no line of a stream begins so.
+                    rest = await _body(response, _MAX_BODY_BYTES)
+                    whole = self._bounded(self._adapter.read(start + rest, call))
+                    await on_delta(_whole(whole))
+                    return whole
+                begun = bool(start)  # some send blank lines while the model thinks
             # What came together goes on together: each delta of its own would be a write to the caller of its own.
             await self._take(answer, parser.feed(chunk), on_delta, silence, phase)
             if answer.ended:
@@ -177,7 +179,7 @@ class HttpProvider:
                 return
             if answer.size > size:
                 # Some name the reason with every piece: what goes on is not cut short.
-                deadline = asyncio.get_running_loop().time() + self._bounds.usage_grace
+                deadline = asyncio.get_running_loop().time() + self._bounds.between_tokens
             if not chunk:
                 return
 

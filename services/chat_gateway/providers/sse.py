@@ -3,7 +3,8 @@
 MAX_EVENT_BYTES = 1024 * 1024
 MAX_EVENT_LINES = 16 * 1024
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+"""A byte order mark, which streams may begin with."""
 
 
 class EventTooLarge(Exception):
@@ -86,11 +87,11 @@ class SseParser:
     def _without_bom(self, chunk: bytes) -> bytes:
         """Returns the stream's first bytes without a byte order mark; nothing while they may still become one."""
         start = b"".join(self._rest) + chunk
-        if len(start) < len(_BOM) and _BOM.startswith(start):
+        if len(start) < len(BOM) and BOM.startswith(start):
             self._rest, self._rest_bytes = [start], len(start)
             return b""
         self._rest, self._rest_bytes, self._begun = [], 0, True
-        return start.removeprefix(_BOM)
+        return start.removeprefix(BOM)
 
 
 def _whole_events(chunk: bytes) -> list[bytes] | None:

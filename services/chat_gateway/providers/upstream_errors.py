@@ -36,10 +36,16 @@ _KEYS = re.compile(
 _DELAY = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?s")
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _CONTEXT_LENGTH = re.compile(
-    r"(?i)maximum context length|context (?:length|window|size)|prompt is too long|exceeds? the (?:maximum|available) "
-    r"(?:number of tokens|context)|input token count|too many (?:input )?tokens"
+    r"(?i)context[ _](?:length|window|size|limit)|(?:prompt|input) is too long|exceeds? the (?:maximum|available) "
+    r"(?:number of tokens|context)|input token count|too many (?:input )?tokens|maximum (?:prompt|input) length"
+    r"|range of input length|(?:model|prompt) token limit|prompt token count|max_prompt_tokens"
+    r"|reduce the length of (?:the|your) (?:messages|prompt|input)"
+    r"|`inputs` (?:tokens \+ `max_new_tokens`|must have less)"
 )
-_CONTENT_FILTER = re.compile(r"(?i)content[ _]?(?:filter|management policy)|responsible_?ai_?policy|moderation")
+_CONTENT_FILTER = re.compile(
+    r"(?i)content[ _]?(?:filter|management policy|policy[ _]violation)|responsible_?ai_?policy|moderation"
+    r"|data_?inspection|content exists risk|(?:safety|usage) (?:system|policy)|inappropriate content"
+)
 _STATUSES = {
     "overloaded_error": 529,
     "rate_limit_error": 429,
@@ -129,7 +135,7 @@ class ErrorReader:
         after = error.retry_after if after is None else after
         if status == 429:
             return ProviderRateLimited(self._provider, retry_after=after)
-        if status == 408 or status >= 500:
+        if status == 408 or (status >= 500 and (status > 500 or code != "context_length_exceeded")):
             return ProviderUnavailable(self._provider, why, status=status, retry_after=1.0 if after is None else after)
         if (status in _OPERATORS_FAULT or error.status == 401) and code != "content_filter":
             return ProviderMisconfigured(self._provider, why, status=status)
@@ -191,7 +197,7 @@ def _known_code(error: UpstreamError) -> str:
     """OpenAI's code for what agents and fallbacks look at; the provider's own for everything else."""
     if error.code in ("context_length_exceeded", "content_filter"):
         return error.code
-    if _CONTEXT_LENGTH.search(error.message):
+    if _CONTEXT_LENGTH.search(error.code) or _CONTEXT_LENGTH.search(error.message):
         return "context_length_exceeded"
     if _CONTENT_FILTER.search(error.code) or _CONTENT_FILTER.search(error.message):
         return "content_filter"

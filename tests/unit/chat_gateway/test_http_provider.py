@@ -341,6 +341,14 @@ async def test_a_comment_a_ping_and_an_empty_chunk_are_no_signs_of_life(said: by
     assert caught.value.metadata["bound"] == "first_token"
 
 
+async def test_blank_lines_while_the_model_thinks_do_not_hide_an_answer_that_is_no_stream() -> None:
+    said = b'{"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}]}'
+    server = Server(STREAM + (b"\n" + LATER) * 3 + said, closes=True)
+    async with calling(server) as provider:
+        deltas, answer = await streamed(provider)
+    assert (deltas, answer.message.content) == ([Delta("ok")], "ok")
+
+
 async def test_reasoning_that_is_too_long_to_store_costs_no_answer() -> None:
     server = Server(
         STREAM + event(b'{"reasoning": "%b"}' % (b"x" * 100)) + event(b'{"content": "ok"}', b'"stop"') + DONE

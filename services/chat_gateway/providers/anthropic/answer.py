@@ -20,7 +20,7 @@ from chat_gateway.model.turn import (
 from chat_gateway.providers.adapter import BadAnswer, ReportedError
 from chat_gateway.providers.anthropic.request import KIND
 from chat_gateway.providers.finish_reasons import finish_reason
-from chat_gateway.providers.generous import arguments, count, decode, mapping, text
+from chat_gateway.providers.generous import add_counts, arguments, count, decode, listed, mapping, text
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from contract.enums import Role
 
@@ -42,16 +42,12 @@ def read_message(body: bytes, call: ModelCall, provider: str) -> ModelAnswer:
     said = decode(body)
     if said.get("type") == "error" or said.get("error"):
         raise ReportedError(body)
-    content = said.get("content")
-    if isinstance(content, str):
-        content = [{"type": "text", "text": content}]
-    if not isinstance(content, list):
+    if said.get("content") is None:
         raise BadAnswer("a message without content")
     answer = _Answer(call, provider)
     answer.start(said)
-    for block in content:
-        if isinstance(block, dict):
-            answer.open(block)
+    for block in _blocks(said):
+        answer.open(block)
     answer.stop(said)
     return answer.whole()
 
@@ -92,7 +88,12 @@ class MessageStream:
             block = self._by_index.get(_key(said)) or self._answer.last(mapping(said.get("delta")), added)
             self._answer.more(block, mapping(said.get("delta")), added)
         elif kind == "message_start":
-            self._answer.start(mapping(said.get("message")))
+            message = mapping(said.get("message"))
+            self._answer.start(message)
+            for said_already in _blocks(message):
+                self.alive = True
+                self._answer.close(self._answer.open(said_already, added), added)
+            self._stop(message, added)
         elif kind == "content_block_stop":
             key = _key(said)
             if key in self._by_index:
@@ -138,7 +139,12 @@ class _Block:
             return "call"
         if self.type == "thinking":
             return {**self.said, "thinking": "".join(self.texts)}
-        return {**self.said, "input": decode("".join(self.json).encode())} if self.json else self.said
+        if not self.json:
+            return self.said
+        try:
+            return {**self.said, "input": decode("".join(self.json).encode())}
+        except BadAnswer:
+            return self.said  # it was cut off
 
 
 class _Added:
@@ -183,8 +189,7 @@ class _Answer:
     def usage(self, said: object) -> None:
         # Cumulative, and each report holds those counts only that it is about.
         usage = mapping(said)
-        found = {name: count(value) for name, value in usage.items()}
-        self._counts.update({name: tokens for name, tokens in found.items() if tokens is not None})
+        add_counts(self._counts, usage)
         thinking = count(mapping(usage.get("output_tokens_details")).get("thinking_tokens"))
         if thinking is not None:
             self._counts["thinking_tokens"] = thinking
@@ -246,6 +251,8 @@ class _Answer:
         if reason is None:
             paused = word == "pause_turn"
             raise BadAnswer(f"an answer that {'paused (pause_turn)' if paused else 'ended for an unknown reason'}")
+        if reason is FinishReason.STOP and self._reason is not None:
+            return  # what was cut off, or refused, was not ended by being said to have ended
         if reason is FinishReason.STOP and self._calls:
             reason = FinishReason.TOOL_CALLS
         if reason is FinishReason.TOOL_CALLS and not self._calls:
@@ -313,6 +320,11 @@ class _Answer:
         added.size += len(piece.encode())
         if block.call >= 0:
             added.calls.append(ToolCallDelta(block.call, arguments=piece))
+
+
+def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = listed(message.get("content"))
+    return [{"type": "text", "text": one} if isinstance(one, str) else one for one in content if one and one != []]
 
 
 def _key(said: dict[str, Any]) -> object:

@@ -9,7 +9,7 @@ import msgspec
 from chat_gateway.model.turn import Delta, FinishReason, Message, ProviderData, ToolCall, ToolCallDelta, Usage
 from chat_gateway.providers.adapter import BadAnswer, ReportedError
 from chat_gateway.providers.gemini.request import KIND
-from chat_gateway.providers.generous import arguments, count, decode, mapping, text
+from chat_gateway.providers.generous import add_counts, arguments, count, decode, listed, mapping, text
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from contract.enums import Role
 
@@ -110,15 +110,12 @@ class _Answer:
         if said.get("error"):
             raise ReportedError(body)
         self._model = text(said.get("modelVersion")) or self._model
-        counts = {name: count(value) for name, value in mapping(said.get("usageMetadata")).items()}
-        self._counts.update({name: tokens for name, tokens in counts.items() if tokens is not None})
-        candidates = said.get("candidates")
-        if isinstance(candidates, list) and candidates:
-            for candidate in map(mapping, candidates):
-                if not count(candidate.get("index")):  # others are answers that nobody asked for
-                    self._candidate(candidate, added)
-                    break
-        elif mapping(said.get("promptFeedback")).get("blockReason"):
+        add_counts(self._counts, mapping(said.get("usageMetadata")))
+        for candidate in map(mapping, listed(said.get("candidates"))):
+            if not count(candidate.get("index")):  # others are answers that nobody asked for
+                self._candidate(candidate, added)
+                break
+        if self.reason is None and mapping(said.get("promptFeedback")).get("blockReason"):
             self.reason = FinishReason.CONTENT_FILTER
 
     def provider_data(self) -> ProviderData | None:
@@ -149,15 +146,18 @@ class _Answer:
         return Usage(prompt, of("candidatesTokenCount", 0) + thoughts, of("cachedContentTokenCount", 0), thoughts)
 
     def _candidate(self, candidate: dict[str, Any], added: _Added) -> None:
-        parts = mapping(candidate.get("content")).get("parts")
-        for part in parts if isinstance(parts, list) else ():
+        for part in listed(mapping(candidate.get("content")).get("parts")):
             if isinstance(part, dict):
                 self._part(part, added)
         word = text(candidate.get("finishReason"))
         if word and word.upper() != _UNSAID:
-            self.reason = _REASONS.get(word.upper())
-            if self.reason is None:
+            reason = _REASONS.get(word.upper())
+            if reason is None:
+                self.reason = None
                 raise BadAnswer("an answer that ended for a reason that is a failure, or unknown")
+            # What was cut off, or filtered, was not ended by being said to have ended.
+            if self.reason is None or reason is not FinishReason.STOP:
+                self.reason = reason
 
     def _part(self, part: dict[str, Any], added: _Added) -> None:
         signature = text(part.get("thoughtSignature"))

@@ -39,7 +39,7 @@ class OpenAIAdapter:
         return read_answer(body, call.model, self._dialects.of(call.model), self._provider)
 
     def stream(self, call: ModelCall) -> AnswerStream:
-        return CompletionStream(call.model, self._dialects.of(call.model), self._provider)
+        return CompletionStream(call.model, self._dialects.of(call.model), self._provider, call.tools)
 
     def embedding_request(self, call: EmbeddingCall) -> WireRequest:
         return WireRequest(

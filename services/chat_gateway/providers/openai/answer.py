@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import msgspec
-
 from chat_gateway.model.turn import (
     NO_DETAILS,
     AnswerDetails,
@@ -12,23 +10,29 @@ from chat_gateway.model.turn import (
     FinishReason,
     Message,
     ProviderData,
+    Tool,
     ToolCall,
-    ToolCallDelta,
     Usage,
 )
 from chat_gateway.providers.adapter import BadAnswer, ReportedError
 from chat_gateway.providers.finish_reasons import finish_reason
 from chat_gateway.providers.openai.dialect import Dialect
-from chat_gateway.providers.openai.request import KIND
+from chat_gateway.providers.openai.pieces import Added, joined_logprobs
+from chat_gateway.providers.openai.reasoning_blocks import joined_blocks
+from chat_gateway.providers.openai.request import KEPT_FIELDS, KIND
 from chat_gateway.providers.openai.think_tags import ThinkTags
 from chat_gateway.providers.openai.tool_calls import ToolCalls, whole_calls
 from chat_gateway.providers.openai.wire import (
     UpstreamChoice,
     UpstreamCompletion,
     UpstreamMessage,
+    calls_of,
     decode_completion,
+    grown,
     one_choice,
+    reported_usage,
     said,
+    thought,
     to_usage,
 )
 from chat_gateway.providers.provider import ModelAnswer
@@ -38,9 +42,8 @@ _DONE = b"[DONE]"
 _MAX_REASONING_CHARACTERS = 256 * 1024
 """What is kept of reasoning; the caller of a stream gets all of it."""
 _MAX_TEXT = 128
+_UNSAID = frozenset({"", "null", "none"})
 _MAX_LOGPROBS_BYTES = 8 * 1024 * 1024
-_decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
 
 
 def read_answer(body: bytes, model: str, dialect: Dialect, provider: str) -> ModelAnswer:
@@ -50,23 +53,29 @@ def read_answer(body: bytes, model: str, dialect: Dialect, provider: str) -> Mod
     message = (choice.message or choice.delta) if choice is not None else None
     if choice is None or message is None:
         raise BadAnswer("a completion without a choice")
-    content, reasoning = message.content or "", message.reasoning_content or message.reasoning or ""
+    if said(choice.error):
+        raise _reported(choice)
+    content, reasoning = message.content or "", thought(message)
     if dialect.think_tags:
-        thought, content = _parted(content)
-        reasoning += thought
-    calls = whole_calls(message.tool_calls, provider)
+        tagged, content = _parted(content)
+        reasoning += tagged
+    calls = whole_calls(calls_of(message), provider) if message.tool_calls or message.function_call else ()
     answer = Message(
         Role.ASSISTANT,
         content,
         tool_calls=calls,
         refusal=message.refusal or "",
         reasoning=reasoning,
-        provider_data=_kept(said(message.reasoning_details), said(message.extra_content), provider),
+        provider_data=_kept(
+            said(message.reasoning_details), said(message.thinking_blocks), said(message.extra_content), provider
+        ),
     )
-    _check_said_why(choice.finish_reason or "", dialect, whole=bool(content or calls))
-    reason = _reason(choice.finish_reason or "stop", calls)
+    why = _word(choice.finish_reason)
+    _check_said_why(why, dialect, whole=bool(content or calls))
+    reason = _reason(why or "stop", calls)
     details = _details(completion, said(message.annotations), said(choice.logprobs))
-    return ModelAnswer(answer, reason, to_usage(completion.usage), _short(completion.model) or model, details)
+    usage = to_usage(reported_usage(completion, choice))
+    return ModelAnswer(answer, reason, usage, _short(completion.model) or model, details)
 
 
 class CompletionStream:
@@ -90,6 +99,8 @@ class CompletionStream:
         "_reasoning_size",
         "_refusal",
         "_tags",
+        "_thinking_blocks",
+        "_tools",
         "_usage",
         "alive",
         "ended",
@@ -97,8 +108,9 @@ class CompletionStream:
         "size",
     )
 
-    def __init__(self, model: str, dialect: Dialect, provider: str) -> None:
+    def __init__(self, model: str, dialect: Dialect, provider: str, tools: Sequence[Tool] = ()) -> None:
         self._model = model
+        self._tools = tools
         self._dialect = dialect
         self._provider = provider
         self._content: list[str] = []
@@ -106,6 +118,7 @@ class CompletionStream:
         self._reasoning: list[str] = []
         self._reasoning_size = 0
         self._reasoning_details: list[bytes] = []
+        self._thinking_blocks: list[bytes] = []
         self._extra = b""
         self._calls: ToolCalls | None = None
         self._logprobs: list[bytes] = []
@@ -122,7 +135,7 @@ class CompletionStream:
         self.ended = False
 
     def add(self, events: Sequence[bytes]) -> Delta | None:
-        added = _Added()
+        added = Added()
         for event in events:
             if self.ended:
                 break
@@ -130,23 +143,29 @@ class CompletionStream:
                 if event == _DONE:
                     self.ended = True
                 else:
-                    self._chunk(_checked(event, self._halves), added)
+                    self._event(event, added)
+        if self._calls is not None and (self.finished or self.ended):
+            added.calls += self._calls.close()
         if self._tags is not None and (self.finished or self.ended):
-            thought, text = self._tags.close()
-            self._keep_text(added, text, thought)
+            tagged, text = self._tags.close()
+            self._keep_text(added, text, tagged)
         return added.delta()
 
     def answer(self) -> ModelAnswer:
         calls = self._calls.calls() if self._calls is not None else ()
         _check_said_why(self._finish_reason, self._dialect, whole=bool(self._content or calls))
-        details = b"[%b]" % b",".join(self._reasoning_details) if self._reasoning_details else b""
         message = Message(
             Role.ASSISTANT,
             "".join(self._content),
             tool_calls=calls,
             refusal="".join(self._refusal),
             reasoning="".join(self._reasoning),
-            provider_data=_kept(details, self._extra, self._provider),
+            provider_data=_kept(
+                joined_blocks(self._reasoning_details),
+                joined_blocks(self._thinking_blocks),
+                self._extra,
+                self._provider,
+            ),
         )
         reason = _reason(self._finish_reason or "stop", calls)
         answered = self._details
@@ -154,9 +173,23 @@ class CompletionStream:
             answered = replace(answered, logprobs=joined_logprobs(self._logprobs))
         return ModelAnswer(message, reason, self._usage, self._model, answered)
 
-    def _chunk(self, chunk: UpstreamCompletion, added: "_Added") -> None:
-        if chunk.usage is not None:
-            self._usage = to_usage(chunk.usage)
+    def _event(self, event: bytes, added: Added) -> None:
+        try:
+            chunk = _checked(event, self._halves)
+        except BadAnswer:
+            lines = event.splitlines()
+            if len(lines) < 2:
+                raise
+            # Some end lines, and not events: every line is one.
+            delta = self.add(lines)
+            if delta is not None:
+                added.take(delta)
+        else:
+            self._chunk(chunk, added)
+
+    def _chunk(self, chunk: UpstreamCompletion, added: Added) -> None:
+        if chunk.usage is not None or chunk.x_groq is not None:
+            self._usage = grown(self._usage, to_usage(reported_usage(chunk, None)))
         if chunk.model:
             self._model = _short(chunk.model)
         if chunk.system_fingerprint or chunk.service_tier:
@@ -172,33 +205,54 @@ class CompletionStream:
             return  # more of an answer that nobody asked for
         if self._index is None:
             self._index = choice.index
-        delta = choice.delta or choice.message
+        self._choice(choice, added)
+
+    def _choice(self, choice: UpstreamChoice, added: Added) -> None:
+        if choice.error and said(choice.error):
+            raise _reported(choice)
+        if choice.usage is not None:
+            self._usage = grown(self._usage, to_usage(choice.usage))
+        delta = choice.delta
+        if delta is None and choice.message is not None:
+            delta = self._beyond(choice.message)
         if delta is not None:
             self._message(delta, added)
         if choice.logprobs:
             self._keep_logprobs(choice, added)
-        if choice.finish_reason:
-            self._finish_reason = choice.finish_reason
+        if choice.finish_reason and (why := _word(choice.finish_reason)):
+            # What is said first of an answer that was cut off, or failed, stands: an end for itself says no more.
+            if not self._finish_reason or finish_reason(why) is not FinishReason.STOP:
+                self._finish_reason = why
             self.finished = self.alive = True
 
-    def _message(self, delta: UpstreamMessage, added: "_Added") -> None:
-        content, reasoning = delta.content or "", delta.reasoning_content or delta.reasoning or ""
+    def _beyond(self, whole: UpstreamMessage) -> UpstreamMessage:
+        """Returns what a message that some send at the end of its pieces has beyond them."""
+        content, reasoning = "".join(self._content), "".join(self._reasoning)
+        if whole.content and whole.content.startswith(content):
+            whole.content = whole.content[len(content) :]
+        if (thoughts := thought(whole)) and thoughts.startswith(reasoning):
+            whole.thinking = whole.reasoning = whole.reasoning_text = None
+            whole.reasoning_content = thoughts[len(reasoning) :]
+        return whole
+
+    def _message(self, delta: UpstreamMessage, added: Added) -> None:
+        content, reasoning = delta.content or "", thought(delta)
         if self._tags is not None and content:
             self.alive = True
-            thought, content = self._tags.feed(content)
-            reasoning += thought
+            tagged, content = self._tags.feed(content)
+            reasoning += tagged
         self._keep_text(added, content, reasoning)
         if delta.refusal:
             self.alive = True
             added.refusal.append(delta.refusal)
             self._refusal.append(delta.refusal)
             self.size += _size(delta.refusal)
-        if delta.tool_calls:
+        if delta.tool_calls or delta.function_call:
             self._keep_calls(delta, added)
-        if delta.reasoning_details or delta.extra_content or delta.annotations:
+        if delta.reasoning_details or delta.thinking_blocks or delta.extra_content or delta.annotations:
             self._keep_opaque(delta)
 
-    def _keep_text(self, added: "_Added", content: str, reasoning: str) -> None:
+    def _keep_text(self, added: Added, content: str, reasoning: str) -> None:
         if content:
             self.alive = True
             added.content.append(content)
@@ -211,31 +265,34 @@ class CompletionStream:
             if self._reasoning_size <= _MAX_REASONING_CHARACTERS:
                 self._reasoning.append(reasoning)
 
-    def _keep_calls(self, delta: UpstreamMessage, added: "_Added") -> None:
+    def _keep_calls(self, delta: UpstreamMessage, added: Added) -> None:
         self.alive = True
         if self._calls is None:
-            self._calls = ToolCalls(self._provider)
+            names = [tool.name for tool in self._tools]
+            self._calls = ToolCalls(self._provider, names, hold=self._dialect.finish_reason)
         before = self._calls.size
-        for call in delta.tool_calls or ():
-            piece = self._calls.add(call)
-            if piece is not None:
-                added.calls.append(piece)
+        for call in calls_of(delta):
+            added.calls += self._calls.add(call)
         self.size += self._calls.size - before
 
     def _keep_opaque(self, delta: UpstreamMessage) -> None:
         details, extra, annotations = map(said, (delta.reasoning_details, delta.extra_content, delta.annotations))
+        blocks = said(delta.thinking_blocks)
         if details.startswith(b"["):
             self.alive = True
-            self._reasoning_details.append(details[1:-1])
+            self._reasoning_details.append(details)
+        if blocks.startswith(b"["):
+            self.alive = True
+            self._thinking_blocks.append(blocks)
         self._extra = extra or self._extra
         if annotations.startswith(b"["):
             before = self._details.annotations
             self._details = replace(
                 self._details, annotations=b"%b,%b" % (before[:-1], annotations[1:]) if before else annotations
             )
-        self.size += len(details) + len(extra) + len(annotations)
+        self.size += len(details) + len(blocks) + len(extra) + len(annotations)
 
-    def _keep_logprobs(self, choice: UpstreamChoice, added: "_Added") -> None:
+    def _keep_logprobs(self, choice: UpstreamChoice, added: Added) -> None:
         logprobs = said(choice.logprobs)
         if logprobs:
             self._logprobs_size += len(logprobs)
@@ -245,51 +302,20 @@ class CompletionStream:
             added.logprobs.append(logprobs)
 
 
-class _Added:
-    """What events that came together add."""
-
-    __slots__ = ("calls", "content", "logprobs", "reasoning", "refusal")
-
-    def __init__(self) -> None:
-        self.content: list[str] = []
-        self.reasoning: list[str] = []
-        self.refusal: list[str] = []
-        self.calls: list[ToolCallDelta] = []
-        self.logprobs: list[bytes] = []
-
-    def delta(self) -> Delta | None:
-        if not (self.content or self.reasoning or self.calls or self.refusal or self.logprobs):
-            return None
-        return Delta(
-            "".join(self.content),
-            tuple(self.calls),
-            "".join(self.refusal),
-            "".join(self.reasoning),
-            logprobs=joined_logprobs(self.logprobs) if self.logprobs else b"",
-        )
-
-
-def joined_logprobs(pieces: list[bytes]) -> bytes:
-    """Returns the `logprobs` of several pieces of an answer as one."""
-    if len(pieces) == 1:
-        return pieces[0]
-    joined: dict[str, list[object]] = {}
-    for piece in pieces:
-        try:
-            found = _decode(piece)
-        except (msgspec.MsgspecError, RecursionError):
-            continue
-        for name, tokens in found.items() if isinstance(found, dict) else ():
-            if isinstance(tokens, list):
-                joined.setdefault(name, []).extend(tokens)
-    return _encode(joined)
-
-
 def _checked(text: bytes, halves: dict[str, str] | None = None) -> UpstreamCompletion:
     completion = decode_completion(text, halves)
-    if said(completion.error):
+    if said(completion.error) or completion.object == "error" or completion.type == "error":
         raise ReportedError(text)
     return completion
+
+
+def _reported(choice: UpstreamChoice) -> ReportedError:
+    return ReportedError(b'{"error":%b}' % said(choice.error))
+
+
+def _word(why: str | None) -> str:
+    """Returns why an answer ended; nothing where it did not, which some put into words."""
+    return "" if why is None or why.strip().lower() in _UNSAID else why
 
 
 def _check_said_why(word: str, dialect: Dialect, *, whole: bool) -> None:
@@ -307,8 +333,8 @@ def _reason(word: str, calls: tuple[ToolCall, ...]) -> FinishReason:
     return FinishReason.TOOL_CALLS if calls and reason is FinishReason.STOP else reason
 
 
-def _kept(reasoning_details: bytes, extra_content: bytes, provider: str) -> ProviderData | None:
-    fields = [("reasoning_details", reasoning_details), ("extra_content", extra_content)]
+def _kept(reasoning_details: bytes, thinking_blocks: bytes, extra_content: bytes, provider: str) -> ProviderData | None:
+    fields = zip(KEPT_FIELDS, (reasoning_details, thinking_blocks, extra_content), strict=True)
     text = b",".join(b'"%b":%b' % (name.encode(), value) for name, value in fields if value)
     return ProviderData(KIND, provider, b"{%b}" % text) if text else None
 
@@ -323,8 +349,8 @@ def _details(completion: UpstreamCompletion, annotations: bytes, logprobs: bytes
 
 def _parted(content: str) -> tuple[str, str]:
     tags = ThinkTags()
-    (thought, text), (more_thought, more_text) = tags.feed(content), tags.close()
-    return thought + more_thought, text + more_text
+    (tagged, text), (more_tagged, more_text) = tags.feed(content), tags.close()
+    return tagged + more_tagged, text + more_text
 
 
 def _short(text: str | None) -> str:

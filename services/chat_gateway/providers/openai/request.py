@@ -16,7 +16,7 @@ from chat_gateway.providers.provider import ModelCall
 from contract.enums import Role
 
 KIND = "openai"
-KEPT_FIELDS = ("reasoning_details", "extra_content")
+KEPT_FIELDS = ("reasoning_details", "thinking_blocks", "extra_content")
 """What providers of this kind want back with a message or a tool call, word for word."""
 OPTIONAL_FIELDS = frozenset(
     {

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Iterable
 
 import msgspec
 
@@ -11,6 +12,7 @@ from chat_gateway.providers.openai.request import KIND
 from chat_gateway.providers.openai.wire import UpstreamFunction, UpstreamToolCall, said
 
 _NO_FUNCTION = UpstreamFunction()
+_EMPTY = "{}"
 _CALL_BYTES = 64
 """What an empty call counts for: it takes memory too."""
 
@@ -18,7 +20,7 @@ _CALL_BYTES = 64
 class _Call:
     """One call as far as it is known."""
 
-    __slots__ = ("arguments", "given_id", "id", "name", "position", "provider_data")
+    __slots__ = ("arguments", "given_id", "id", "name", "placeholder", "position", "provider_data", "shown")
 
     def __init__(self, position: int, given_id: str, call_id: str) -> None:
         self.position = position
@@ -26,20 +28,60 @@ class _Call:
         self.id = call_id
         self.name = ""
         self.arguments: list[str] = []
+        self.placeholder = ""
+        """An empty object that arguments began with: some send one first, and then the arguments."""
         self.provider_data: ProviderData | None = None
+        self.shown = False
+
+    def said(self) -> str:
+        """Returns the arguments so far."""
+        return "".join(self.arguments) or self.placeholder
+
+    def named(self, name: str) -> str:
+        """Takes a name, or a piece of one; returns what it adds."""
+        before = self.name
+        if name == before or (before and (self.arguments or self.placeholder)):
+            return ""  # some repeat the name with every piece
+        # Clients put pieces together; some servers say all that there is of it each time.
+        self.name = name if name.startswith(before) else before + name
+        return self.name[len(before) :]
+
+    def argued(self, piece: str) -> str:
+        """Takes a piece of the arguments; returns what it adds."""
+        if not piece:
+            return ""
+        empty = piece.strip() == _EMPTY
+        if not self.arguments and (empty or not piece.strip()):
+            if empty:
+                self.placeholder = piece
+            return ""
+        if piece[:1] == "{" and self.arguments and self.arguments[-1].endswith("}"):
+            said = "".join(self.arguments)
+            if (empty or piece == said) and _is_json(said):
+                return ""  # all of it once more, behind its pieces
+        self.arguments.append(piece)
+        return piece
+
+    def first(self) -> ToolCallDelta:
+        """Returns what is shown of it first."""
+        self.shown = True
+        return ToolCallDelta(self.position, self.id, self.name, "".join(self.arguments), self.provider_data)
 
 
 class ToolCalls:
     """Collects calls in the order in which they were begun, whatever their indices; each has an id of its own.
 
     A new id on an index that is in use begins a call, and so does a name where neither id nor index tells. An id that
-    is missing, or another call's, is made here.
+    is missing, or another call's, is made here. `tools` are the names that the model was offered: they tell two calls
+    from two pieces of one name. With `hold`, what is not known to be whole is not shown before what follows it.
     """
 
-    __slots__ = ("_by_index", "_calls", "_ids", "_provider", "size")
+    __slots__ = ("_by_index", "_calls", "_hold", "_ids", "_provider", "_tools", "size")
 
-    def __init__(self, provider: str) -> None:
+    def __init__(self, provider: str, tools: Iterable[str] = (), *, hold: bool = True) -> None:
         self._provider = provider
+        self._tools = frozenset(tools)
+        self._hold = hold
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._ids: set[str] = set()
@@ -48,38 +90,50 @@ class ToolCalls:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def add(self, piece: UpstreamToolCall) -> ToolCallDelta | None:
-        """Returns what the piece adds, by the call's own number; None while the call has no name yet."""
+    def add(self, piece: UpstreamToolCall) -> list[ToolCallDelta]:
+        """Returns what the piece adds to what is shown, by the calls' own numbers."""
         function = piece.function or _NO_FUNCTION
-        given_id, name, arguments = piece.id or "", function.name or "", function.arguments or ""
-        call = self._call_of(piece.index, given_id, name, arguments)
+        given_id = piece.id or ""
+        name, arguments = function.name or piece.name or "", function.arguments or piece.arguments or ""
+        call = self._call_of(piece.index, given_id, name)
+        # Calls are shown in their order: clients put them together by their places.
+        shown = [one.first() for one in self._calls[:-1] if one.name and not one.shown]
         self.size += len(arguments.encode("utf-8", "replace")) + len(name)
         kept = self._keep(call, piece)
-        if arguments:
-            call.arguments.append(arguments)
-        if call.name:
-            return ToolCallDelta(call.position, "", "", arguments, kept) if arguments or kept is not None else None
-        if not name:
-            return None
-        call.name = name
-        return ToolCallDelta(call.position, call.id, name, "".join(call.arguments), call.provider_data)
+        more_name, more = call.named(name), call.argued(arguments)
+        if call.shown:
+            if more_name or more or kept is not None:
+                shown.append(ToolCallDelta(call.position, "", more_name, more, kept))
+        elif call.name and (call.arguments or call.name in self._tools):
+            shown.append(call.first())
+        return shown if self._hold else shown + self.close()
+
+    def close(self) -> list[ToolCallDelta]:
+        """Returns what was held: nothing is to follow."""
+        held = []
+        for call in self._calls:
+            if call.placeholder and not call.arguments:
+                call.arguments.append(call.placeholder)
+                if call.shown:
+                    held.append(ToolCallDelta(call.position, arguments=call.placeholder))
+            if call.name and not call.shown:
+                held.append(call.first())
+        return held
 
     def calls(self) -> tuple[ToolCall, ...]:
         """Returns the calls. Raises `BadAnswer` for one without a name."""
         if any(not call.name for call in self._calls):
             raise BadAnswer("a tool call without a name")
-        return tuple(
-            [ToolCall(call.id, call.name, "".join(call.arguments), call.provider_data) for call in self._calls]
-        )
+        return tuple([ToolCall(call.id, call.name, call.said(), call.provider_data) for call in self._calls])
 
-    def _call_of(self, index: int | None, given_id: str, name: str, arguments: str) -> _Call:
+    def _call_of(self, index: int | None, given_id: str, name: str) -> _Call:
         if index is None:
             current = next((call for call in self._calls if given_id and call.given_id == given_id), None)
             if current is None and not given_id and self._calls:
                 current = self._calls[-1]
         else:
             current = self._by_index.get(index)
-        if current is not None and not _begins(current, given_id, name, arguments):
+        if current is not None and not self._begins(current, given_id, name):
             if given_id and not current.given_id:
                 current.given_id = given_id
             return current
@@ -89,6 +143,25 @@ class ToolCalls:
         if index is not None:
             self._by_index[index] = call
         return call
+
+    def _begins(self, current: _Call, given_id: str, name: str) -> bool:
+        """Whether a piece on the place of a call begins another one."""
+        said = current.said()
+        if given_id and current.given_id and given_id != current.given_id:
+            # Some servers give each piece an id of its own: without a name it goes on, unless the call is complete.
+            return bool(name) or _is_json(said)
+        if not name or not current.name or (given_id and given_id == current.given_id):
+            return False
+        if not said:
+            return self._are_two(current.name, name)
+        # Some repeat the name with every piece.
+        return name != current.name or _is_json(said)
+
+    def _are_two(self, name: str, other: str) -> bool:
+        """Whether these are names of two calls, and not pieces of one name."""
+        if name == other or not self._tools.issuperset((name, other)):
+            return False
+        return name + other not in self._tools and not other.startswith(name)
 
     def _id(self, given: str) -> str:
         made = given if given and given not in self._ids else f"call_{secrets.token_hex(12)}"
@@ -104,29 +177,16 @@ class ToolCalls:
         return call.provider_data
 
 
-def _begins(current: _Call, given_id: str, name: str, arguments: str) -> bool:
-    """Whether a piece on the place of a call begins another one."""
-    if given_id and current.given_id and given_id != current.given_id:
-        # Some servers give each piece an id of its own: without a name it goes on, unless the call is complete.
-        return bool(name) or _complete(current)
-    if not name or not current.name or (given_id and given_id == current.given_id):
-        return False
-    # Some repeat the name with every piece.
-    return bool(current.arguments) and (name != current.name or _complete(current))
-
-
-def _complete(call: _Call) -> bool:
+def _is_json(text: str) -> bool:
     try:
-        json.loads("".join(call.arguments))
+        json.loads(text)
     except (ValueError, RecursionError):
         return False
     return True
 
 
-def whole_calls(pieces: list[UpstreamToolCall] | None, provider: str) -> tuple[ToolCall, ...]:
+def whole_calls(pieces: Iterable[UpstreamToolCall], provider: str) -> tuple[ToolCall, ...]:
     """Returns the calls of an answer that was not streamed: one each, whatever their ids. Raises `BadAnswer`."""
-    if not pieces:
-        return ()
     calls = ToolCalls(provider)
     for number, piece in enumerate(pieces):
         calls.add(msgspec.structs.replace(piece, index=number))

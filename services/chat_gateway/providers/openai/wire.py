@@ -39,6 +39,9 @@ class UpstreamToolCall(msgspec.Struct):
     id: str | None = None
     function: UpstreamFunction | None = None
     extra_content: msgspec.Raw = _ABSENT
+    name: str | None = None
+    arguments: str | None = None
+    """Beside the function's where a server has none."""
 
 
 class UpstreamMessage(msgspec.Struct):
@@ -49,19 +52,14 @@ class UpstreamMessage(msgspec.Struct):
     tool_calls: list[UpstreamToolCall] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    thinking: str | None = None
+    reasoning_text: str | None = None
+    function_call: UpstreamFunction | None = None
+    """What one call was before there were several."""
     reasoning_details: msgspec.Raw = _ABSENT
     extra_content: msgspec.Raw = _ABSENT
+    thinking_blocks: msgspec.Raw = _ABSENT
     annotations: msgspec.Raw = _ABSENT
-
-
-class UpstreamChoice(msgspec.Struct):
-    """A choice; we ask for one."""
-
-    message: UpstreamMessage | None = None
-    delta: UpstreamMessage | None = None
-    finish_reason: str | None = None
-    logprobs: msgspec.Raw = _ABSENT
-    index: int | None = None
 
 
 class PromptDetails(msgspec.Struct):
@@ -92,6 +90,24 @@ class UpstreamUsage(msgspec.Struct):
     """Names of OpenAI's other API, which some servers have in this one."""
 
 
+class UpstreamChoice(msgspec.Struct):
+    """A choice; we ask for one."""
+
+    message: UpstreamMessage | None = None
+    delta: UpstreamMessage | None = None
+    finish_reason: str | None = None
+    logprobs: msgspec.Raw = _ABSENT
+    index: int | None = None
+    usage: UpstreamUsage | None = None
+    error: msgspec.Raw = _ABSENT
+
+
+class UpstreamGroq(msgspec.Struct):
+    """What Groq says of a stream at its end."""
+
+    usage: UpstreamUsage | None = None
+
+
 class UpstreamCompletion(msgspec.Struct):
     """A completion, or one chunk of a streamed one."""
 
@@ -101,6 +117,10 @@ class UpstreamCompletion(msgspec.Struct):
     system_fingerprint: str | None = None
     service_tier: str | None = None
     error: msgspec.Raw = _ABSENT
+    x_groq: UpstreamGroq | None = None
+    object: str | None = None
+    type: str | None = None
+    """Either is `error` where some servers report one."""
 
 
 _decode = msgspec.json.Decoder(UpstreamCompletion).decode
@@ -151,13 +171,45 @@ def to_usage(usage: UpstreamUsage | None) -> Usage:
     )
 
 
+def grown(usage: Usage, more: Usage) -> Usage:
+    """Returns the counts of a report after those of the ones before it: what it does not count stands."""
+    return Usage(
+        more.prompt_tokens or usage.prompt_tokens,
+        more.completion_tokens or usage.completion_tokens,
+        more.cached_tokens or usage.cached_tokens,
+        more.reasoning_tokens or usage.reasoning_tokens,
+        more.cache_write_tokens or usage.cache_write_tokens,
+    )
+
+
+def reported_usage(completion: UpstreamCompletion, choice: UpstreamChoice | None) -> UpstreamUsage | None:
+    """Returns the counts of a completion or a chunk, wherever in it they are."""
+    if completion.usage is not None:
+        return completion.usage
+    if completion.x_groq is not None and completion.x_groq.usage is not None:
+        return completion.x_groq.usage
+    return choice.usage if choice is not None else None
+
+
+def calls_of(message: UpstreamMessage) -> Sequence[UpstreamToolCall]:
+    """Returns the tool calls of a message, or of a piece of one."""
+    if message.function_call is not None and not message.tool_calls:
+        return (UpstreamToolCall(index=0, function=message.function_call),)
+    return message.tool_calls or ()
+
+
+def thought(message: UpstreamMessage) -> str:
+    """Returns the reasoning of a message, by whichever name it goes."""
+    return message.reasoning_content or message.reasoning or message.thinking or message.reasoning_text or ""
+
+
 def _tokens(count: int | None) -> int:
     return min(max(count or 0, 0), MAX_TOKENS)
 
 
 def _mended(text: bytes, halves: Halves | None) -> UpstreamCompletion:
     try:
-        body = json.loads(text.decode("utf-8", "replace"), parse_constant=lambda _: None, parse_int=_integer)
+        body = json.loads(text.decode("utf-8-sig", "replace"), parse_constant=lambda _: None, parse_int=_integer)
     except (ValueError, RecursionError):
         raise BadAnswer("not a chat completion") from None
     if not isinstance(body, dict):
@@ -170,6 +222,9 @@ def _mended(text: bytes, halves: Halves | None) -> UpstreamCompletion:
             system_fingerprint=_text(body.get("system_fingerprint")),
             service_tier=_text(body.get("service_tier")),
             error=_raw(body.get("error")),
+            x_groq=_groq(body.get("x_groq")),
+            object=_text(body.get("object")),
+            type=_text(body.get("type")),
         )
     except RecursionError:
         raise BadAnswer("not a chat completion") from None
@@ -182,6 +237,8 @@ def _choice(choice: Mapping[str, Any], halves: Halves | None) -> UpstreamChoice:
         finish_reason=_text(choice.get("finish_reason")),
         logprobs=_raw(choice.get("logprobs")),
         index=_count(choice.get("index")),
+        usage=_usage(choice.get("usage")),
+        error=_raw(choice.get("error")),
     )
 
 
@@ -195,8 +252,12 @@ def _message(message: object, halves: Halves | None) -> UpstreamMessage | None:
         tool_calls=[_tool_call(call, halves) for call in _objects(message.get("tool_calls"))],
         reasoning_content=_text(_whole(message.get("reasoning_content"), halves, "reasoning")) or thought or None,
         reasoning=_text(message.get("reasoning")),
+        thinking=_content(message.get("thinking"))[0],
+        reasoning_text=_text(message.get("reasoning_text")),
+        function_call=_function(message.get("function_call"), halves, "function_call"),
         reasoning_details=_raw(message.get("reasoning_details")),
         extra_content=_raw(message.get("extra_content")),
+        thinking_blocks=_raw(message.get("thinking_blocks")),
         annotations=_raw(message.get("annotations")),
     )
 
@@ -204,7 +265,8 @@ def _message(message: object, halves: Halves | None) -> UpstreamMessage | None:
 def _content(content: object) -> tuple[str | None, str]:
     """Returns the text of content that may be a list of parts, and what its parts of type `thinking` hold."""
     if isinstance(content, dict):
-        content = [content]
+        # What is no part is the JSON that was asked for.
+        content = [content] if content.keys() & {"type", "text"} else _encode(content).decode()
     if not isinstance(content, list):
         return _text(content), ""
     texts: list[str] = []
@@ -220,16 +282,29 @@ def _content(content: object) -> tuple[str | None, str]:
 
 
 def _tool_call(call: Mapping[str, Any], halves: Halves | None) -> UpstreamToolCall:
-    function = call.get("function")
-    found = None
-    if isinstance(function, dict):
-        arguments = function.get("arguments")
-        if arguments is not None and not isinstance(arguments, str):
-            arguments = _encode(arguments).decode()
-        arguments = _whole(arguments, halves, f"arguments {call.get('index')}")
-        found = UpstreamFunction(_text(function.get("name")), _text(arguments))
     index = _count(call.get("index")) if call.get("index") is not None else None
-    return UpstreamToolCall(index, _text(call.get("id")), found, _raw(call.get("extra_content")))
+    of = f"arguments {call.get('index')}"
+    found = _function(call.get("function"), halves, of)
+    beside = _function(call, halves, of) if found is None else None
+    return UpstreamToolCall(
+        index,
+        _text(call.get("id")),
+        found or beside,
+        _raw(call.get("extra_content")),
+    )
+
+
+def _function(function: object, halves: Halves | None, of: str) -> UpstreamFunction | None:
+    if not isinstance(function, dict):
+        return None
+    arguments = function.get("arguments")
+    if arguments is not None and not isinstance(arguments, str):
+        arguments = _encode(arguments).decode()
+    return UpstreamFunction(_text(function.get("name")), _text(_whole(arguments, halves, of)))
+
+
+def _groq(said: object) -> UpstreamGroq | None:
+    return UpstreamGroq(_usage(said.get("usage"))) if isinstance(said, dict) else None
 
 
 def _usage(usage: object) -> UpstreamUsage | None:
@@ -296,4 +371,6 @@ def _raw(said: object) -> msgspec.Raw:
 
 
 def _objects(listed: object) -> Iterable[dict[str, Any]]:
+    if isinstance(listed, dict):
+        return [listed]
     return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []

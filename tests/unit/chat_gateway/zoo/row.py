@@ -48,7 +48,10 @@ BAD = Fails(ProviderBadResponse)
 
 @dataclass(frozen=True)
 class Row:
-    """One oddity. `cut`: the connection is reset after the body, in place of its end; `open`: it stays open."""
+    """One oddity. `cut`: the connection is reset after the body, in place of its end; `open`: it stays open.
+
+    `tools` are those that the model is offered.
+    """
 
     name: str
     body: bytes
@@ -59,6 +62,7 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     cut: bool = False
     stays_open: bool = False
+    tools: tuple[str, ...] = ()
 
     def wire(self) -> bytes:
         """The response. One that stays open or is cut has no length."""

@@ -7,11 +7,12 @@ import asyncio
 import socket
 import struct
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from chat_gateway.model.turn import Delta
+from chat_gateway.model.turn import Delta, Tool
 from chat_gateway.providers.http_client import open_client
 from chat_gateway.providers.http_provider import HttpProvider, ProviderBounds
 from chat_gateway.providers.kinds import make_provider
@@ -20,11 +21,11 @@ from chat_gateway.providers.settings import ProviderSettings
 from servicekit.errors import ServiceError
 from servicekit.rpc_status import to_status
 from tests.unit.chat_gateway.raw_provider import CALL
-from tests.unit.chat_gateway.zoo import anthropic_rows, gemini_rows, openai_rows
+from tests.unit.chat_gateway.zoo import anthropic_rows, gemini_rows, openai_piece_rows, openai_rows
 from tests.unit.chat_gateway.zoo.row import Answered, Fails, Row
 
 KINDS: dict[str, list[Row]] = {
-    "openai": openai_rows.ROWS,
+    "openai": openai_rows.ROWS + openai_piece_rows.ROWS,
     "anthropic": anthropic_rows.ROWS,
     "gemini": gemini_rows.ROWS,
 }
@@ -54,7 +55,8 @@ async def ask(provider: HttpProvider, row: Row) -> tuple[ModelAnswer, list[Delta
     async def note(delta: Delta) -> None:
         deltas.append(delta)
 
-    return await provider.complete(CALL, note if row.stream else None), deltas
+    call = replace(CALL, tools=tuple(map(Tool, row.tools)))
+    return await provider.complete(call, note if row.stream else None), deltas
 
 
 async def run(kind: str, row: Row) -> tuple[ModelAnswer, list[Delta]]:
@@ -128,5 +130,5 @@ def check_deltas(answer: ModelAnswer, deltas: list[Delta]) -> None:
     calls: dict[int, list[str]] = {}
     for piece in [call for delta in deltas for call in delta.tool_calls]:
         call = calls.setdefault(piece.index, ["", "", ""])
-        call[0], call[1], call[2] = call[0] or piece.id, call[1] or piece.name, call[2] + piece.arguments
+        call[0], call[1], call[2] = call[0] or piece.id, call[1] + piece.name, call[2] + piece.arguments
     assert [calls[index] for index in sorted(calls)] == [[c.id, c.name, c.arguments] for c in message.tool_calls]
