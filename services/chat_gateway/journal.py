@@ -10,6 +10,7 @@ from chat_gateway.coalescing import CoalescedDeltas
 from chat_gateway.leases import HeldLease
 from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled, TurnBegun
 from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, TurnResumed
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, Message, OnDelta, OnStarted, TurnStarted
 from chat_gateway.model.usage import Usage
 
@@ -67,6 +68,11 @@ class TurnJournal:
         """Drops what is left. Idempotent; to be called whatever happened."""
         if self._pieces is not None:
             await self._pieces.close()
+
+    async def tools_listed(self, event: ToolsListed) -> None:
+        """Writes which tools there are, where the stream can be read again: nothing else follows from it."""
+        if self._pieces is not None:
+            await self._record(event)
 
     async def call_started(self, event: CallStarted) -> None:
         """Writes that a call is about to be made."""

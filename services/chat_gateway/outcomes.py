@@ -85,4 +85,5 @@ def _outcome(
         runs=stored.runs,
         notes=stored.notes,
         end_time=stored.end_time,
+        listed=stored.listed,
     )

@@ -11,6 +11,7 @@ from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.background import ResumableTurn
 from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled
 from chat_gateway.model.tools import CallStarted, ServerTools, StepFinished, ToolRun
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, Message, TurnRequest
 from chat_gateway.model.usage import NO_USAGE
 from contract.enums import HistoryPolicy, Role
@@ -62,6 +63,7 @@ def steps_of(entries: Iterable[JournalEntry]) -> Steps:
     started: dict[str, CallStarted] = {}
     runs: list[ToolRun] = []
     count, usage = 0, NO_USAGE
+    listed: ToolsListed | None = None
     for entry in entries:
         match entry:
             case StepCalled():
@@ -77,9 +79,11 @@ def steps_of(entries: Iterable[JournalEntry]) -> Steps:
                 runs.append(ToolRun(event.call_id, event.server, event.outcome, *own))
             case StepFinished():
                 usage = entry.usage
+            case ToolsListed():
+                listed = entry
     done += _of_step(step, results)
     unrecorded = frozenset(started.keys() - results.keys())
-    return Steps(tuple(done), count, usage, runs=tuple(runs), unrecorded=unrecorded)
+    return Steps(tuple(done), count, usage, runs=tuple(runs), unrecorded=unrecorded, listed=listed)
 
 
 def _of_step(step: Message | None, results: dict[str, Message]) -> list[Message]:

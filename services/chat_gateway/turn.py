@@ -261,6 +261,7 @@ class TurnRunner:
             said=answer.messages,
             runs=answer.runs,
             notes=turn.request.notes,
+            listed=answer.listed,
         )
 
     async def _answer_with_journal(
@@ -378,6 +379,7 @@ def _stored(turn: _Started, config: AgentConfig, begun: Begun, answer: Answer, c
         runs=answer.runs,
         notes=turn.request.notes,
         end_time=datetime.now(UTC) if turn.request.notes else None,
+        listed=answer.listed,
     )
 
 

@@ -149,6 +149,34 @@ def test_a_call_waits_for_its_approval(system: System, mcp: McpServerUnderTest, 
     assert [one["content"] for one in sent] == ["charged 5", "Not run: the user rejected this call: no"]
 
 
+def test_a_response_says_which_tools_there_are_once(system: System, agent: str) -> None:
+    add = ("c1", "add", '{"a": 2, "b": 3}')
+    system.model.script(calls(add), Behaviour(text="It is 5."), Behaviour(text="Yes."))
+    with openai.OpenAI(base_url=f"{system.http_url}/v1", api_key="none", timeout=20) as client:
+        stream = list(client.responses.create(model=agent, input="2 + 3?", stream=True))
+        made = stream[-1].response  # type: ignore[union-attr]
+        offered, called, message = made.output
+        assert (offered.type, offered.server_label, called.type, message.type) == (
+            "mcp_list_tools",
+            "numbers",
+            "mcp_call",
+            "message",
+        )
+        assert {tool.name for tool in offered.tools} == {"add", "charge"}
+        assert offered.tools[0].input_schema["type"] == "object"
+        assert "response.mcp_list_tools.completed" in [event.type for event in stream]
+        assert client.responses.retrieve(made.id).output == made.output
+        items = client.conversations.items
+        kept = items.retrieve(offered.id, conversation_id=made.conversation.id)
+        assert kept.model_dump() == offered.model_dump()
+        again = client.responses.create(model=agent, input="Sure?", previous_response_id=made.id)
+        assert [item.type for item in again.output] == ["message"]
+        taken_back: Any = [item.model_dump(exclude_none=True) for item in made.output]
+        system.model.script(Behaviour(text="So it is."))
+        sent_again = client.responses.create(model=agent, input=taken_back, store=False)
+        assert [item.type for item in sent_again.output] == ["message"]
+
+
 def test_another_message_goes_on_without_what_waits(system: System, mcp: McpServerUnderTest, agent: str) -> None:
     system.model.script(calls(("c1", "charge", '{"amount": 5}')), Behaviour(text="Never mind."))
     session = f"s-{uuid4().hex}"

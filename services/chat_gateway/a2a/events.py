@@ -11,6 +11,7 @@ from chat_gateway.a2a.ids import task_id
 from chat_gateway.a2a.tasks import ANSWER, artifact_of, failure_of, is_waiting, metadata_of, status_of
 from chat_gateway.convert.times import to_timestamp
 from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity, TurnResumed
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, TurnOutcome
 from servicekit.errors import ServiceError
 
@@ -82,6 +83,8 @@ class TaskEvents:
                 done = {"tool_call_finished": {"id": activity.call_id, "name": activity.name, "outcome": outcome}}
             case StepFinished():
                 self._kept = self._said
+                return None
+            case ToolsListed():
                 return None
             case TurnResumed():
                 return self._again()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from chat_gateway.agents.toolbox import Steps, StepSink
 from chat_gateway.model.answers import STEP_BREAK
 from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity, ToolOutcome
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, Message, OnDelta, ProviderData, ToolCall, ToolCallDelta
 from chat_gateway.model.usage import Usage
 
@@ -41,6 +42,12 @@ class StepEvents:
             self._said = {name: said or name in self._step.said for name, said in self._said.items()}
         self._step = _StepPieces(self._on_delta, self._callers if shows_calls else (), self._said)
         return self._step
+
+    async def listed(self, event: ToolsListed) -> None:
+        """The model is offered these tools."""
+        if self._sink is not None:
+            await self._sink.tools_listed(event)
+        await self._pass_on(event)
 
     async def answered(self) -> None:
         """The step was the last: passes on what only the answer has."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.functions import FunctionTool
+from chat_gateway.agents.listing import tools_to_list
 from chat_gateway.agents.offer import Offer, make_offer, with_note
 from chat_gateway.agents.step_events import StepEvents
 from chat_gateway.model.agent_config import AgentConfig
@@ -22,6 +23,7 @@ from chat_gateway.model.history import canonical_arguments
 from chat_gateway.model.provider_errors import ProviderBadResponse
 from chat_gateway.model.rules import message_size, sizes
 from chat_gateway.model.tools import ToolKind, ToolOutcome, ToolResult, ToolRun
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Answer, FinishReason, Message, OnDelta, ToolCall
 from chat_gateway.model.usage import added
 from chat_gateway.providers.provider import ModelAnswer, ModelCall, Provider
@@ -65,8 +67,9 @@ async def run_tool_loop(
     from `context.steps`. Raises what the provider and `Toolbox.tools` raise, and `ToolCallsRepeated`; a tool's own
     failure is a result that the model reads. Cancelled, it cancels the calls that run, and awaits them.
     """
-    loop = _Loop(config, provider, context, on_delta, call, prompt, await make_offer(config, context, functions))
-    return await loop.run()
+    offer = await make_offer(config, context, functions)
+    loop = _Loop(config, provider, context, on_delta, call, prompt, offer)
+    return await loop.run(tools_to_list(context, offer))
 
 
 class _Loop:
@@ -99,7 +102,10 @@ class _Loop:
             if message.tool_calls:
                 self._count_repeats(self._gateways(message))
 
-    async def run(self) -> Answer:
+    async def run(self, listed: ToolsListed | None) -> Answer:
+        if listed is not None:
+            self._steps = replace(self._steps, listed=listed)
+            await self._events.listed(listed)
         await self._decided()
         if (ended := await self._unfinished()) is not None:
             return ended
@@ -308,6 +314,7 @@ class _Loop:
             unavailable=self._offer.unavailable,
             awaiting=tuple(call.id for call in waiting),
             runs=(*self._runs, *[ToolRun(call.id, self._server(call), ToolOutcome.UNKNOWN) for call in waiting]),
+            listed=self._steps.listed,
         )
 
 

@@ -15,6 +15,7 @@ from chat_gateway.model.tools import (
     ToolResult,
     ToolRun,
 )
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Message, ToolCall
 from chat_gateway.model.usage import NO_USAGE, Usage
 from servicekit.values import value
@@ -87,6 +88,8 @@ class Steps:
     """Of the messages' calls, those that the gateway ran."""
     unrecorded: frozenset[str] = frozenset()
     """Of those calls, the ids of the ones that may have been made."""
+    listed: ToolsListed | None = None
+    """The tools that the caller was told of."""
 
 
 NO_STEPS = Steps()
@@ -94,6 +97,10 @@ NO_STEPS = Steps()
 
 class StepSink(Protocol):
     """Learns what the tool loop does, before anything follows from it. What it raises ends the turn."""
+
+    async def tools_listed(self, event: ToolsListed) -> None:
+        """The model is offered these tools."""
+        ...
 
     async def call_started(self, event: CallStarted) -> None:
         """A call is about to be made."""

@@ -16,10 +16,12 @@ from chat_gateway.convert.messages import (
     usage_to_proto,
 )
 from chat_gateway.convert.times import from_duration, from_timestamp, to_duration, to_timestamp
+from chat_gateway.convert.tools_listed import tools_listed_from_bytes, tools_listed_to_bytes
 from chat_gateway.model.answers import agents_part, visible
 from chat_gateway.model.journal import CallRecorded, JournalEntry, JournalEvent, StepCalled, TurnBegun
 from chat_gateway.model.stored_turn import Turn
 from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolOutcome, TurnResumed
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, ToolCallDelta, TurnOutcome
 from parley.session.v1 import message_pb2, turn_event_pb2
 from servicekit.errors import ServiceError
@@ -39,6 +41,8 @@ def entry_to_proto(entry: JournalEntry) -> turn_event_pb2.TurnEvent:
         case TurnResumed():
             out.step, out.attempt = entry.step, entry.attempt
             out.resumed.SetInParent()
+        case ToolsListed():
+            out.tools_listed.tools = tools_listed_to_bytes(entry)
         case Delta():
             _fill_delta(out.delta, entry)
         case CallStarted():
@@ -100,6 +104,9 @@ def event_from_proto(
                     one.request_notes,
                 ),
             )
+        case "tools_listed":
+            listed = tools_listed_from_bytes(event.tools_listed.tools)
+            return None if listed is None else JournalEvent(event.id, listed)
         case "delta":
             return JournalEvent(event.id, _delta(event.delta))
         case "tool_call_started":

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from chat_gateway.convert.times import from_timestamp, to_timestamp
+from chat_gateway.convert.tools_listed import tools_listed_from_bytes, tools_listed_to_bytes
 from chat_gateway.model.parts import content_of
 from chat_gateway.model.stored_turn import Turn
 from chat_gateway.model.tools import ToolOutcome, ToolRun
@@ -141,6 +142,8 @@ def turn_to_proto(turn: Turn, keep_from: int | None = None) -> pb.Turn:
         out.tool_runs.extend(map(_run_to_proto, turn.runs))
     if turn.notes:
         out.request_notes = turn.notes
+    if turn.listed is not None:
+        out.tools_listed = tools_listed_to_bytes(turn.listed)
     if turn.end_time is not None:
         out.end_time.CopyFrom(to_timestamp(turn.end_time))
     return out
@@ -176,6 +179,7 @@ def turn_from_proto(turn: pb.Turn) -> Turn:
         runs=tuple(map(_run_from_proto, turn.tool_runs)) if turn.tool_runs else (),
         notes=turn.request_notes,
         end_time=from_timestamp(turn.end_time) if turn.HasField("end_time") else None,
+        listed=tools_listed_from_bytes(turn.tools_listed),
     )
 
 

@@ -31,6 +31,7 @@ from chat_gateway.model.tools import (
     ToolsUnavailable,
     TurnResumed,
 )
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import (
     Delta,
     Message,
@@ -129,15 +130,16 @@ def events_to_proto(deltas: list[Delta]) -> list[pb.StreamCompleteResponse]:
     events = []
     for is_activity, pieces in groupby(deltas, lambda delta: delta.activity is not None):
         if is_activity:
-            events += [activity_to_proto(delta.activity) for delta in pieces if delta.activity is not None]
+            shown = [activity_to_proto(delta.activity) for delta in pieces if delta.activity is not None]
+            events += [event for event in shown if event is not None]
         else:
             joined = list(pieces)
             events.append(pb.StreamCompleteResponse(delta=deltas_to_proto(joined), event_id=joined[-1].event_id))
     return events
 
 
-def activity_to_proto(activity: ToolActivity) -> pb.StreamCompleteResponse:
-    """Returns what a turn does between the pieces of its answer."""
+def activity_to_proto(activity: ToolActivity) -> pb.StreamCompleteResponse | None:
+    """Returns what a turn does between the pieces of its answer; None for what this API has no event for."""
     match activity:
         case CallStarted():
             started = pb.ToolCallStarted(
@@ -161,6 +163,8 @@ def activity_to_proto(activity: ToolActivity) -> pb.StreamCompleteResponse:
         case StepFinished():
             step = pb.StepFinished(step=activity.step, usage=usage_to_proto(activity.usage))
             return pb.StreamCompleteResponse(step_finished=step)
+        case ToolsListed():
+            return None
         case TurnResumed():
             return pb.StreamCompleteResponse(turn_resumed=pb.TurnResumed(step=activity.step, attempt=activity.attempt))
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from chat_gateway.grpc_edge.convert import activity_to_proto, deltas_to_proto, outcome_to_proto, started_to_proto
 from chat_gateway.model.answers import whole_delta
 from chat_gateway.model.journal import CallRecorded, JournalEvent, StepCalled, TurnBegun, event_place
+from chat_gateway.model.tools import ToolActivity
 from chat_gateway.model.turn import Delta, TurnOutcome, TurnStarted
 from contract.fields import check_resource_id, check_session_id, check_turn_id, check_user_id
 from parley.chat.v1 import chat_service_pb2 as pb
@@ -55,7 +56,7 @@ class WatchedTurn:
             case StepCalled():
                 return
             case CallRecorded():
-                yield activity_to_proto(entry.event)
+                yield from _activity(entry.event)
             case TurnOutcome():
                 if not self._answered:
                     yield pb.StreamCompleteResponse(delta=deltas_to_proto([whole_delta(entry.message)]))
@@ -63,9 +64,14 @@ class WatchedTurn:
             case ServiceError():
                 raise entry
             case _:
-                yield activity_to_proto(entry)
+                yield from _activity(entry)
 
     def _started(self, begun: TurnBegun) -> TurnStarted:
         return TurnStarted(
             self._turn_id, self._session_id, begun.session_created, None, begun.agent_revision, begun.begin_time
         )
+
+
+def _activity(activity: ToolActivity) -> Iterator[pb.StreamCompleteResponse]:
+    if (event := activity_to_proto(activity)) is not None:
+        yield event

@@ -4,6 +4,7 @@ import re
 from datetime import datetime
 
 from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, TurnResumed
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, Message, TurnOutcome
 from chat_gateway.model.usage import Usage
 from servicekit.errors import ServiceError
@@ -43,7 +44,7 @@ class CallRecorded:
     content: str
 
 
-JournalEntry = TurnBegun | TurnResumed | Delta | CallStarted | CallRecorded | StepCalled | StepFinished
+JournalEntry = TurnBegun | TurnResumed | ToolsListed | Delta | CallStarted | CallRecorded | StepCalled | StepFinished
 """What is written while the turn runs; its end comes with the commit or the abort."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from chat_gateway.model.tools import ToolRun
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import (
     NO_DETAILS,
     AnswerDetails,
@@ -43,6 +44,8 @@ class Turn:
     """As `TurnRequest.notes`."""
     end_time: datetime | None = None
     """When the answer was complete, of a turn that has notes."""
+    listed: ToolsListed | None = None
+    """The tools that the model was offered; None where nobody asked."""
 
 
 @value

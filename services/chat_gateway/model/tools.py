@@ -4,6 +4,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.usage import NO_USAGE, Usage
 from servicekit.values import value
 
@@ -189,7 +190,7 @@ class TurnResumed:
     attempt: int
 
 
-ToolActivity = CallStarted | CallFinished | StepFinished | TurnResumed
+ToolActivity = CallStarted | CallFinished | StepFinished | TurnResumed | ToolsListed
 """What a turn does beside its answer, as callers see it while it happens."""
 
 

@@ -13,6 +13,7 @@ from chat_gateway.model.tools import (
     ToolRun,
     ToolsUnavailable,
 )
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.usage import Usage as Usage
 from contract.enums import BusyPolicy, HistoryPolicy, Role
 from contract.fields import DEFAULT_PROJECT
@@ -244,6 +245,8 @@ class TurnRequest:
     """Behind the agent's own, for this turn only: not stored."""
     notes: bytes = b""
     """What the protocol wants kept with the turn, in a form of its own, at most `MAX_NOTES_BYTES`."""
+    lists_tools: bool = False
+    """Whether the caller is told which tools the model is offered, until the agent has spoken in the session."""
     extra: Mapping[str, bytes] = field(default_factory=dict)
     """Fields that are the provider's to understand, each as JSON: passed on, or refused by name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -357,6 +360,8 @@ class TurnOutcome:
     """As the turn's request gave them."""
     end_time: datetime | None = None
     """When the answer was complete, of a turn that has notes."""
+    listed: ToolsListed | None = None
+    """The tools that the model was offered; None where nobody asked."""
 
 
 @value
@@ -374,6 +379,8 @@ class Answer:
     others: tuple[OtherAnswer, ...] = ()
     runs: tuple[ToolRun, ...] = ()
     """The calls that the gateway ran, in the order of their starts."""
+    listed: ToolsListed | None = None
+    """The tools that the model was offered; None where nobody asked."""
 
 
 OnStarted = Callable[[TurnStarted], Awaitable[None]]

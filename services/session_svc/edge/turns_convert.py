@@ -202,6 +202,8 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
         found.add("cut_after_turn", "must be 0 or more")
     if len(turn.request_notes) > rules.MAX_NOTES_BYTES:
         found.add("turn.request_notes", f"must have at most {rules.MAX_NOTES_BYTES} bytes")
+    if len(turn.tools_listed) > rules.MAX_TOOLS_LISTED_BYTES:
+        found.add("turn.tools_listed", f"must have at most {rules.MAX_TOOLS_LISTED_BYTES} bytes")
     if len(turn.tool_runs) > rules.MAX_TOOL_RUNS:
         found.add("turn.tool_runs", f"must have at most {rules.MAX_TOOL_RUNS} runs")
     if turn.HasField("metadata"):

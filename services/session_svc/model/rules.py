@@ -29,6 +29,7 @@ MAX_TURN_METADATA_DEPTH = 16
 a turn that came in by itself could not be read where it stands within other messages, as in an answer of `Turns`."""
 MAX_TOKENS = 2**31
 MAX_NOTES_BYTES = 16 * 1024
+MAX_TOOLS_LISTED_BYTES = 16 * 1024
 MAX_TOOL_RUNS = 4096
 MAX_WINDOW_MESSAGES = 1000
 MAX_DIGEST_BYTES = 64

@@ -62,6 +62,7 @@ FULL = TurnRequest(
     timeout=12.5,
     instructions="Be brief.",
     notes=b"notes",
+    lists_tools=True,
     after_turn="t7",
     approvals=(Approval("c9", True, "fine"),),
 )

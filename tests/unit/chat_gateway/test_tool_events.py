@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from chat_gateway.a2a.events import TaskEvents
 from chat_gateway.grpc_edge.convert import events_to_proto, outcome_to_proto, request_from_proto, tools_to_proto
+from chat_gateway.grpc_edge.watch import WatchedTurn
 from chat_gateway.http_edge.admin.completions.schema import stored_completion, stored_messages
 from chat_gateway.http_edge.openai.chat.answer import CompletionChunks, completion
 from chat_gateway.http_edge.openai.chat.request import decode_request, to_turn_request
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
+from chat_gateway.model.journal import JournalEvent
 from chat_gateway.model.tools import (
     Approval,
     CallFinished,
@@ -20,6 +23,7 @@ from chat_gateway.model.tools import (
     ToolOutcome,
     ToolsUnavailable,
 )
+from chat_gateway.model.tools_listed import ListedServer, ListedTool, ToolsListed
 from chat_gateway.model.turn import Delta, FinishReason, Message, Tool, TurnOutcome, TurnStarted, Usage
 from contract.enums import Role
 from parley.chat.v1 import chat_service_pb2 as pb
@@ -91,6 +95,15 @@ def test_what_a_turn_does_is_an_empty_chunk_with_a_parley_object(include_usage: 
     assert [one["parley"]["event"] for one in seen] == ["tool_call_started", "tool_call_finished", "step_finished"]
     assert seen[1]["parley"]["outcome"] == "timeout"
     assert seen[2]["parley"]["usage"]["total_tokens"] == 12
+
+
+def test_the_tools_of_a_turn_are_shown_by_responses_only() -> None:
+    listed = ToolsListed((ListedServer("files", (ListedTool("read"),)),))
+    assert [event.WhichOneof("event") for event in events_to_proto([Delta("a"), Delta(activity=listed)])] == ["delta"]
+    assert make_chunks().delta(Delta(activity=listed)) == b""
+    assert TaskEvents("t", "s", TIME).delta(Delta(activity=listed)) is None
+    watched = WatchedTurn(pb.WatchTurnRequest(turn_id="t", session_id="s"))
+    assert list(watched.responses(JournalEvent("1-2", listed))) == []
 
 
 def test_an_answer_that_waits_for_approvals_says_so() -> None:

@@ -500,6 +500,7 @@ class Turn(_message.Message):
     REQUEST_NOTES_FIELD_NUMBER: _builtins.int
     TOOL_RUNS_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    TOOLS_LISTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Made by BeginTurn; unique within the session."""
     number: _builtins.int
@@ -516,6 +517,10 @@ class Turn(_message.Message):
     """
     request_notes: _builtins.bytes
     """What the gateway that ran the turn wants kept of its request beside the messages, in a form of the gateways' own, at
+    most 16 KiB.
+    """
+    tools_listed: _builtins.bytes
+    """The tools that the turn's model was offered, where its request asked for them, in a form of the gateways' own, at
     most 16 KiB.
     """
     @_builtins.property
@@ -570,10 +575,11 @@ class Turn(_message.Message):
         request_notes: _builtins.bytes = ...,
         tool_runs: _abc.Iterable[Global___ToolRun] | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        tools_listed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "answer_start", b"answer_start", "begin_time", b"begin_time", "details", b"details", "end_time", b"end_time", "metadata", b"metadata", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "agent_revision", b"agent_revision", "answer_start", b"answer_start", "awaiting_approval", b"awaiting_approval", "begin_time", b"begin_time", "details", b"details", "end_time", b"end_time", "finish_reason", b"finish_reason", "id", b"id", "messages", b"messages", "metadata", b"metadata", "model", b"model", "number", b"number", "request_notes", b"request_notes", "tool_runs", b"tool_runs", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "agent_revision", b"agent_revision", "answer_start", b"answer_start", "awaiting_approval", b"awaiting_approval", "begin_time", b"begin_time", "details", b"details", "end_time", b"end_time", "finish_reason", b"finish_reason", "id", b"id", "messages", b"messages", "metadata", b"metadata", "model", b"model", "number", b"number", "request_notes", b"request_notes", "tool_runs", b"tool_runs", "tools_listed", b"tools_listed", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__answer_start: _TypeAlias = _typing.Literal["answer_start"]  # noqa: Y015
     _WhichOneofArgType__answer_start: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start"]  # noqa: Y015

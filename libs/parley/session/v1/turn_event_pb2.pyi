@@ -39,6 +39,7 @@ class TurnEvent(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     STEP_CALLED_FIELD_NUMBER: _builtins.int
     RESUMED_FIELD_NUMBER: _builtins.int
+    TOOLS_LISTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Where the event stands, `[0-9]{1,16}-[0-9]{1,16}`: WatchTurn goes on behind it. Ids of one turn grow."""
     step: _builtins.int
@@ -83,6 +84,10 @@ class TurnEvent(_message.Message):
     def resumed(self) -> Global___TurnResumed:
         """Another gateway goes on with the turn."""
 
+    @_builtins.property
+    def tools_listed(self) -> Global___ToolsListed:
+        """The tools that the turn's model is offered."""
+
     def __init__(
         self,
         *,
@@ -98,12 +103,13 @@ class TurnEvent(_message.Message):
         ended: Global___TurnEnded | None = ...,
         step_called: Global___StepCalled | None = ...,
         resumed: Global___TurnResumed | None = ...,
+        tools_listed: Global___ToolsListed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "resumed", b"resumed", "step_called", b"step_called", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "resumed", b"resumed", "step_called", b"step_called", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "tools_listed", b"tools_listed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "id", b"id", "resumed", b"resumed", "step", b"step", "step_called", b"step_called", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "id", b"id", "resumed", b"resumed", "step", b"step", "step_called", b"step_called", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "tools_listed", b"tools_listed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["begun", "delta", "tool_call_started", "tool_call_finished", "step_finished", "ended", "step_called", "resumed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["begun", "delta", "tool_call_started", "tool_call_finished", "step_finished", "ended", "step_called", "resumed", "tools_listed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -167,6 +173,28 @@ class TurnResumed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TurnResumed: _TypeAlias = TurnResumed  # noqa: Y015
+
+@_typing.final
+class ToolsListed(_message.Message):
+    """The tools that the turn's model is offered, where its request asked for them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOLS_FIELD_NUMBER: _builtins.int
+    tools: _builtins.bytes
+    """As Turn.tools_listed."""
+    def __init__(
+        self,
+        *,
+        tools: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolsListed: _TypeAlias = ToolsListed  # noqa: Y015
 
 @_typing.final
 class AnswerDelta(_message.Message):

@@ -25,6 +25,7 @@ from chat_gateway.http_edge.wire.errors import encode_error, error_body
 from chat_gateway.http_edge.wire.sse import event
 from chat_gateway.model.background import TurnState, TurnStatus
 from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity, TurnResumed
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import (
     NO_DETAILS,
     AnswerDetails,
@@ -152,7 +153,9 @@ class CompletionChunks:
                 self._tail,
             )
         if delta.activity is not None:
-            end = self._with(b"parley", _encode(_activity(delta.activity)))
+            if (said := _activity(delta.activity)) is None:
+                return b""
+            end = self._with(b"parley", _encode(said))
             return b'%b{},"logprobs":null,"finish_reason":null%b' % (self._head, end)
         fields: dict[str, Any] = {}
         if delta.content:
@@ -220,7 +223,7 @@ def _notes(outcome: TurnOutcome) -> TurnNotes | None:
     )
 
 
-def _activity(activity: ToolActivity) -> dict[str, Any]:
+def _activity(activity: ToolActivity) -> dict[str, Any] | None:
     match activity:
         case CallStarted():
             return {
@@ -241,6 +244,8 @@ def _activity(activity: ToolActivity) -> dict[str, Any]:
                 "outcome": activity.outcome.value,
                 "duration_ms": round(activity.seconds * 1000),
             }
+        case ToolsListed():
+            return None
         case StepFinished():
             return {"event": "step_finished", "step": activity.step, "usage": _usage(activity.usage)}
         case TurnResumed():

@@ -157,6 +157,7 @@ def items_of(outcome: TurnOutcome, turn: TurnRef, echo: RequestEcho) -> list[Ite
         cut=outcome.finish_reason in CUT,
         keep=ENCRYPTED_REASONING in echo.include,
         annotations=outcome.details.annotations,
+        listed=outcome.listed,
     )
 
 

@@ -20,11 +20,13 @@ from chat_gateway.http_edge.openai.responses.output_items import (
     annotations_of,
     approval_item,
     ended_call,
+    list_items,
     mcp_call_item,
 )
 from chat_gateway.http_edge.wire.sse import event
 from chat_gateway.model.answers import STEP_BREAK
 from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity, TurnResumed
+from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, ToolCallDelta, TurnOutcome, TurnStarted
 from servicekit.errors import ServiceError
 
@@ -183,6 +185,9 @@ class ResponseEvents:
                 end = "response.mcp_call.completed" if item["error"] is None else "response.mcp_call.failed"
                 self._emit(end, item_id=item["id"], output_index=index)
                 self._done(index, item)
+            case ToolsListed():
+                for item in list_items(self._turn, activity):
+                    self._listed(item)
             case TurnResumed():
                 # What the model said of the step before does not count: it is asked again.
                 self._torn = self._torn or any((self._message, self._reasoning, self._calls))
@@ -194,6 +199,14 @@ class ResponseEvents:
                 self._ids = StepItems(self._turn, activity.step + 1)
                 self._said |= self._broken
                 self._broken = set()
+
+    def _listed(self, item: Item) -> None:
+        index = self._add(item | {"tools": [], "error": None})
+        place = {"item_id": item["id"], "output_index": index}
+        self._emit("response.mcp_list_tools.in_progress", **place)
+        failed = item["error"] is not None and not item["tools"]
+        self._emit("response.mcp_list_tools.failed" if failed else "response.mcp_list_tools.completed", **place)
+        self._done(index, item)
 
     def _text(self, kind: str, text: str) -> str:
         """Returns a piece of text without the break that stands before the first of a step."""

@@ -46,6 +46,8 @@ class InputMessages:
         self.approval_places: list[int] = []
         self.references: dict[int, str] = {}
         """The ids of the items that are named and not given, by their places."""
+        self.knows_tools = False
+        """Whether the caller knows already which tools there are."""
         self._step = False
         """Whether the last message is a step of the model's that goes on."""
         self._kept_of_calls: dict[str, model.ProviderData] = {}
@@ -82,6 +84,8 @@ class InputMessages:
                 self._step = False
             case shapes.McpApprovalResponse():
                 self._approval(item, number, where)
+            case shapes.McpListTools():
+                self.knows_tools = True
             case shapes.McpCall():
                 call_id = f"mcp-{number}"
                 self._call(model.ToolCall(call_id, item.name, item.arguments), number)

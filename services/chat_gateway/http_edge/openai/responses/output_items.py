@@ -10,6 +10,7 @@ from chat_gateway.http_edge.openai.responses.answer_schema import Item
 from chat_gateway.http_edge.openai.responses.ids import TurnRef
 from chat_gateway.http_edge.openai.responses.kept_data import encrypted_content
 from chat_gateway.model.tools import ToolOutcome, ToolRun
+from chat_gateway.model.tools_listed import ListedServer, ToolsListed
 from chat_gateway.model.turn import Message, ToolCall
 from contract.enums import Role
 
@@ -54,6 +55,31 @@ def function_call_item(item_id: str, call: ToolCall, status: str) -> Item:
         "arguments": call.arguments,
         "status": status,
     }
+
+
+def list_item(item_id: str, listed: ListedServer) -> Item:
+    """Returns the tools of one server, as the model is offered them."""
+    return {
+        "type": "mcp_list_tools",
+        "id": item_id,
+        "server_label": listed.server or OWN_FUNCTIONS,
+        "tools": [
+            {
+                "name": one.name,
+                "description": one.description or None,
+                "input_schema": {"type": "object"} if one.parameters is None else one.parameters,
+                "annotations": None,
+            }
+            for one in listed.tools
+        ],
+        "error": listed.error or None,
+    }
+
+
+def list_items(turn: TurnRef, listed: ToolsListed | None) -> list[Item]:
+    """Returns the tools that the model was offered: an item for each server."""
+    servers = () if listed is None else listed.servers
+    return [list_item(turn.item_id("mcpl", str(place)), one) for place, one in enumerate(servers)]
 
 
 def mcp_call_item(item_id: str, server: str, name: str, arguments: str, *, approval_id: str | None = None) -> Item:
@@ -155,6 +181,7 @@ def output_items(
     cut: bool = False,
     keep: bool = False,
     annotations: bytes = b"",
+    listed: ToolsListed | None = None,
 ) -> list[Item]:
     """Returns what an agent did in a turn.
 
@@ -167,7 +194,7 @@ def output_items(
                 part["annotations"] = annotations_of(annotations)
     if cut and items and "status" in items[-1]:
         items[-1] = items[-1] | {"status": INCOMPLETE}
-    return items
+    return [*list_items(turn, listed), *items]
 
 
 class _Items:

@@ -187,6 +187,7 @@ class _Reader:
             metadata=asked.metadata or {},
             approvals=tuple(items.approvals),
             notes=echo.encoded(),
+            lists_tools=not items.knows_tools,
         )
         is_no_agent = bool(agent_id) and not is_resource_id(agent_id)
         if found or is_no_agent:

@@ -35,6 +35,7 @@ def turn_items(turn: Turn, session_id: str, *, keep: bool = False) -> list[Item]
         cut=turn.finish_reason in (FinishReason.LENGTH, FinishReason.CONTENT_FILTER),
         keep=keep,
         annotations=turn.details.annotations,
+        listed=turn.listed,
     )
     return [*input_items(turn, session_id), *output]
 
