@@ -14,7 +14,7 @@ import pytest
 from access.api_key import is_made_here, mark_secret_of
 from parley.session.v1 import session_service_pb2
 from parley_client import AccessDenied, Client, Servers
-from tests.servers.mock_model import MODEL
+from tests.servers.mock_model import MODEL, Behaviour
 from tests.servers.system import PROVIDER, System
 
 
@@ -213,7 +213,8 @@ def test_who_may_chat_reads_the_turns_of_its_user_by_their_ids(
         assert "response.completed" in events
         assert client.get(path).json()["status"] == "completed"
         completion = chat(client).json()["id"]
-    readable = path, f"{path}/input_items", *(f"/v1/chat/completions/{completion}{end}" for end in ("", "/messages"))
+    of_completion = [f"/v1/chat/completions/{completion}{end}" for end in ("", "/messages", "/events")]
+    readable = (path, f"{path}?stream=true", f"{path}/input_items", *of_completion)
     for one in readable:
         assert read(ann, one).status_code == 200, one
         assert read(backend, one, **{"X-User-ID": "ann"}).status_code == 200, one
@@ -228,6 +229,30 @@ def test_who_may_chat_reads_the_turns_of_its_user_by_their_ids(
     with using(guarded_system, backend) as client:
         nobodys = chat(client).json()["id"]
         assert client.get(f"/v1/chat/completions/{nobodys}").status_code == 200
+
+
+def test_who_may_read_sessions_reads_turns_of_others_while_they_run(
+    guarded_system: System, operator: httpx.Client, project: str
+) -> None:
+    ann = new_key(operator, project, "chat", user_id="ann")["key"]
+    reader = new_key(operator, project, "sessions:read")["key"]
+    backend = new_key(operator, project, "chat")["key"]
+    guarded_system.model.reset()
+    guarded_system.model.script(Behaviour(text="one two three", hold_after_chunks=3))
+    with using(guarded_system, ann) as client:
+        made = client.post("/v1/responses", json={"model": "hello", "input": "Hi", "background": True}).json()
+    guarded_system.model.wait_for_requests(1)
+    path, completion = f"/v1/responses/{made['id']}", made["id"].replace("resp_", "/v1/chat/completions/chatcmpl-")
+    with using(guarded_system, backend) as client:
+        assert [client.get(one).status_code for one in (path, completion)] == [404, 404]
+    with using(guarded_system, reader) as client:
+        assert [client.get(one).json()["status"] for one in (path, completion)] == ["in_progress", "in_progress"]
+        watched = client.stream("GET", f"{completion}/events")
+        with client.stream("GET", f"{path}?stream=true") as events, watched as chunks:
+            assert (events.status_code, chunks.status_code) == (200, 200)
+            guarded_system.model.release()
+            assert "response.completed" in events.read().decode()
+            assert "[DONE]" in chunks.read().decode()
 
 
 def test_who_may_not_delete_an_agent_can_not_fence_it_off(

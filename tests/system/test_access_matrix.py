@@ -267,6 +267,7 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
         ("get", "/v1/responses/{response_id}/input_items"),
         ("get", "/v1/chat/completions/{completion_id}"),
         ("get", "/v1/chat/completions/{completion_id}/messages"),
+        ("get", "/v1/chat/completions/{completion_id}/events"),
     }
     others = {route: operation.get("x-parley-or-scope") for route, operation in routes.items()}
     assert {route: scope for route, scope in others.items() if scope} == dict.fromkeys(read_by_id, SESSIONS_READ)

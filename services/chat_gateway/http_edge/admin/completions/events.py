@@ -8,9 +8,10 @@ from litestar import Router, get
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
-from access.caller import CHAT
+from access.caller import CHAT, SESSIONS_READ
 from chat_gateway.http_edge.admin.completions.routes import SessionId, ids_of, read_turn
 from chat_gateway.http_edge.admin.completions.schema import outcome_of
+from chat_gateway.http_edge.admin.reading import reading_user
 from chat_gateway.http_edge.admin.routing import Injected, Project, UserId
 from chat_gateway.http_edge.openai.chat.answer import CompletionChunks
 from chat_gateway.http_edge.wire.auth import acting_user
@@ -18,7 +19,6 @@ from chat_gateway.http_edge.wire.errors import encode_error
 from chat_gateway.http_edge.wire.sse import KEEP_ALIVE, event, with_id
 from chat_gateway.model.answers import whole_delta
 from chat_gateway.model.journal import CallRecorded, JournalEvent, StepCalled, TurnBegun, event_place
-from chat_gateway.model.not_found import CompletionNotFound
 from chat_gateway.model.turn import Delta, TurnOutcome, TurnStarted
 from contract.reasons import Reason
 from servicekit.errors import InvalidArgument, ServiceError, Violation
@@ -28,7 +28,7 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 Journal = AsyncGenerator[JournalEvent | None, None]
 
 
-@get("/v1/chat/completions/{completion_id:str}/events", scope=CHAT)
+@get("/v1/chat/completions/{completion_id:str}/events", scope=CHAT, or_scope=SESSIONS_READ)
 async def watch_chat_completion(
     completion_id: FromPath[str],
     deps: Injected,
@@ -46,11 +46,12 @@ async def watch_chat_completion(
     The events are the chunks of the stream itself, with ids. One that has ended gives what is left at once; minutes
     after its end the stored answer comes in one piece.
     """
-    user_id = acting_user(user) or ""
+    user_id = acting_user(user)
     place = event_place(after or last_event_id or "")
     if place is None:
         raise InvalidArgument([Violation("after", "must be the id of an event")])
     turn_id, session_id = ids_of(completion_id, session)
+    user_id = await reading_user(deps, project, session_id, user_id)
     journal: Journal = deps.journals.watch(project, session_id, user_id, turn_id, "")
     try:
         first = await anext(journal)
@@ -58,8 +59,6 @@ async def watch_chat_completion(
         if error.reason != Reason.TURN_NOT_FOUND:
             raise
         found = await read_turn(deps, project, completion_id, user, session)
-        if found.session.user_id != user_id:
-            raise CompletionNotFound(completion_id) from None
         events = _whole(outcome_of(found.turn, found.session), found.session.agent_id, include_usage)
     else:
         events = _Chunks(turn_id, session_id, place, include_usage).of(first, journal)

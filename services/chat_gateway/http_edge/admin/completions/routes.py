@@ -19,6 +19,7 @@ from chat_gateway.http_edge.admin.completions.schema import (
     stored_completion,
     stored_messages,
 )
+from chat_gateway.http_edge.admin.reading import reading_user
 from chat_gateway.http_edge.admin.routing import VERB, Injected, Project, UserId
 from chat_gateway.http_edge.dependencies import Dependencies
 from chat_gateway.http_edge.openai.chat.ids import parse_completion_id
@@ -215,8 +216,9 @@ async def _state(
     if deps.background is None:
         return None
     turn_id, session_id = ids_of(completion_id, session)
+    user_id = await reading_user(deps, project, session_id, acting_user(user))
     try:
-        return state_of_completion(await deps.background.state(project, session_id, acting_user(user), turn_id))
+        return state_of_completion(await deps.background.state(project, session_id, user_id, turn_id))
     except ServiceError as error:
         if error.reason in _GONE:
             return None

@@ -10,6 +10,7 @@ from access.binding import may_read_turns
 from access.caller import CHAT, SESSIONS_ADMIN, SESSIONS_READ, current
 from chat_gateway.convert.messages import turn_from_proto
 from chat_gateway.http_edge.admin.completions.schema import outcome_of
+from chat_gateway.http_edge.admin.reading import reading_user
 from chat_gateway.http_edge.admin.responses.pages import INCLUDE, includes_of, page_of
 from chat_gateway.http_edge.admin.routing import Injected, Project, UserId
 from chat_gateway.http_edge.dependencies import Dependencies
@@ -61,6 +62,7 @@ async def get_response(
         includes_of(request, include)
         after = -1 if starting_after is None else starting_after
         user_id, turn = acting_user(user), turn_of(response_id)
+        user_id = await reading_user(deps, project, turn.session_id, user_id)
 
         async def read() -> tuple[TurnOutcome, str]:
             found = await read_response(deps, project, response_id, user)
@@ -74,10 +76,11 @@ async def get_response(
     try:
         found = await read_response(deps, project, response_id, user)
     except ResponseNotFound as gone:
-        state = await _state(deps, project, response_id, user)
+        user_id = await reading_user(deps, project, turn_of(response_id).session_id, acting_user(user))
+        state = await _state(deps, project, response_id, user_id)
         if state is None:
             raise gone from None
-        return Response(await _response_of(deps, project, state, user))
+        return Response(await _response_of(deps, project, state, user_id))
     outcome = outcome_of(found.turn, found.session)
     echo = echo_of(outcome.notes, found.session.agent_id)
     echo.include = sorted({*echo.include, *includes_of(request, include)})
@@ -130,7 +133,7 @@ async def cancel_response(
         ended = await deps.background.cancel(project, turn.session_id, user_id, turn.turn_id, timeout)
     except ServiceError as error:
         raise ResponseNotFound(response_id) if error.reason in _GONE else error from None
-    return await _response_of(deps, project, ended, user)
+    return await _response_of(deps, project, ended, user_id)
 
 
 def responses_router() -> Router:
@@ -159,22 +162,22 @@ async def read_response(deps: Dependencies, project: str, response_id: str, user
     return found
 
 
-async def _state(deps: Dependencies, project: str, response_id: str, user: str | None) -> TurnState | None:
+async def _state(deps: Dependencies, project: str, response_id: str, user_id: str) -> TurnState | None:
     """Returns how far a response is that is not stored."""
     if deps.background is None:
         return None
     turn = turn_of(response_id)
     try:
-        return await deps.background.state(project, turn.session_id, acting_user(user), turn.turn_id)
+        return await deps.background.state(project, turn.session_id, user_id, turn.turn_id)
     except ServiceError as error:
         if error.reason in _GONE:
             return None
         raise
 
 
-async def _response_of(deps: Dependencies, project: str, state: TurnState, user: str | None) -> ResponseJson:
+async def _response_of(deps: Dependencies, project: str, state: TurnState, user_id: str) -> ResponseJson:
     if state.outcome is not None and state.outcome.notes:
         return state_response(state, echo_of(state.outcome.notes, state.agent_id))
     turn = TurnRef(state.turn_id, state.session_id)
-    echo = await echo_of_running(deps.journals, project, turn, acting_user(user))
+    echo = await echo_of_running(deps.journals, project, turn, user_id)
     return state_response(state, echo or RequestEcho(model=state.agent_id))
