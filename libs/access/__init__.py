@@ -1,1 +1,1 @@
-"""Who calls, and what they may do: the same for every service and every edge."""
+"""Authentication and authorization of callers, shared by every service and edge."""

@@ -1,4 +1,4 @@
-"""What controls access of one service: put together from its settings, once, for every edge that it has."""
+"""The access control of one service, built once from its settings for all of its edges."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ SESSION_SVC: Final = "session_svc"
 
 @dataclass(frozen=True, slots=True)
 class AccessControl:
-    """Where authentication is off, there is no `authenticator` and there are no `keys`."""
+    """With authentication off, `authenticator` and `keys` are None."""
 
     authenticator: Authenticator | None
     keys: KeyCache | None
@@ -28,7 +28,7 @@ class AccessControl:
     """What the gRPC server needs."""
 
     async def close(self) -> None:
-        """Ends what is under way. Idempotent."""
+        """Cancels running checks. Idempotent."""
         if self.keys is not None:
             await self.keys.close()
         if self.tokens is not None:
@@ -44,12 +44,12 @@ def build_access_control(
     record_origin: bool = True,
     more_rules: Mapping[str, MethodRule] | None = None,
 ) -> AccessControl:
-    """Returns the access control of a process that serves `services`; calls of `peers` count as of other services.
+    """Returns the access control of a process that serves `services` and is called by the services `peers`.
 
     Where the services use mutual TLS, their certificates identify them, and `PARLEY_TLS_PEERS` says whose calls are
-    accepted; what is derived from the operator key is then worth nothing. `record_origin` false leaves calls
-    untouched where authentication is off. `more_rules` are those of methods whose protos are not ours to write in.
-    Raises `StartupError` for a method that states no rule.
+    accepted; credentials derived from the operator key are then not accepted. With `record_origin` false, calls are not
+    intercepted while authentication is off. `more_rules` are for methods of third-party protos. Raises `StartupError`
+    for a method without a rule.
     """
     rules = {**rules_of(services), **(more_rules or {})}
     if settings.auth == "off":
@@ -67,19 +67,19 @@ def _tokens(settings: AccessSettings) -> TokenVerifier | None:
     if not settings.oidc:
         return None
     try:
-        from access.oidc import OidcTokens  # what it needs is installed where it is used
+        from access.oidc import OidcTokens  # imported only if used: it is an optional dependency
     except ModuleNotFoundError as error:
         raise StartupError(f"PARLEY_OIDC needs {error.name}: install parley[oidc]") from None
     return OidcTokens(settings.oidc, limit=settings.max_known_keys)
 
 
 def key_times(settings: AccessSettings) -> KeyTimes:
-    """Returns how long what is known of keys is good."""
+    """Returns for how long cached keys may be used."""
     return KeyTimes(max_age=settings.key_max_age)
 
 
 def mark_secret(settings: AccessSettings) -> bytes | None:
-    """Returns the secret of this installation's marks on API keys; None where there is no operator key."""
+    """Returns the secret of this installation's marks on API keys; None without an operator key."""
     try:
         return mark_secret_of(settings.read_operator_key())
     except ValueError:
@@ -87,9 +87,8 @@ def mark_secret(settings: AccessSettings) -> bytes | None:
 
 
 def own_credential(settings: AccessSettings, name: str) -> str | None:
-    """Returns what the service `name` presents to the others.
-
-    None where authentication is off, and where its certificate says who it is.
+    """Returns the credential that the service `name` presents to other services. None while authentication is off, and
+    with mutual TLS.
     """
     if settings.auth == "off" or settings.tls_files is not None:
         return None

@@ -1,10 +1,10 @@
-"""What an API key looks like: `parley_sk_`, 35 characters of secret, 8 of mark, 6 of checksum.
+"""The format of API keys: `parley_sk_`, 35 characters of secret, 8 of mark, 6 of checksum.
 
-The checksum (CRC-32 of all before it) protects nothing: it distinguishes a typo, or a key that was cut off, from a key
-that is not valid any more, and refuses garbage without a look-up. Anybody can compute it. The mark (HMAC-SHA256 of all
-before it, under a secret of the installation) nobody else can: a key that carries it was made here, whether or not it
-is still valid. Keys of releases before the mark, and those that were made under another secret, have a secret of 43
-characters and no mark: they are as valid, but look like what a stranger can make up.
+The checksum (CRC-32 of everything before it) is no protection, since anybody can compute it: it distinguishes typos and
+truncated keys from invalid ones, and rejects garbage without a look-up. The mark (HMAC-SHA256 of everything before it,
+under a secret of the installation) proves that a key was created here, whether or not it is still valid. Keys of
+releases before the mark, and those created under another secret, have a secret of 43 characters and no mark: they may
+be valid, but cannot be told from made-up keys.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import zlib
 from typing import Final
 
 PREFIX: Final = "parley_sk_"
-"""Every key begins with it, so that scanners of repositories and logs can know one."""
+"""The prefix of every key, so that secret scanners can recognise it."""
 
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET: Final = 35  # 62**35 is more than 2**208
@@ -25,24 +25,24 @@ _FORM: Final = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_SECRET + _MARK + _CHECKSUM}}
 
 
 def mark_secret_of(operator_key: str) -> bytes:
-    """Returns the secret of an installation's marks: derived from what all of its services share already."""
+    """Returns the secret for an installation's marks, derived from the operator key that all services share."""
     return hmac.new(operator_key.encode(), b"parley api key mark v1", hashlib.sha256).digest()
 
 
 def new_api_key(mark_secret: bytes | None = None) -> str:
-    """Returns a fresh key of at least 208 bits of chance; without a secret its mark is chance, too."""
+    """Returns a new key with at least 208 random bits; without a secret its mark is random, too."""
     body = PREFIX + "".join(secrets.choice(_DIGITS) for _ in range(_SECRET))
     body += _in_digits(secrets.randbits(64), _MARK) if mark_secret is None else _mark(body, mark_secret)
     return body + _checksum(body)
 
 
 def is_api_key(text: str) -> bool:
-    """Returns whether `text` has the form of a key and its checksum is right; not whether there is such a key."""
+    """Returns whether `text` has the format and checksum of a key, not whether such a key exists."""
     return _FORM.fullmatch(text) is not None and text[-_CHECKSUM:] == _checksum(text[:-_CHECKSUM])
 
 
 def is_made_here(key: str, mark_secret: bytes) -> bool:
-    """Returns whether a text that has the form of a key carries the mark of this installation."""
+    """Returns whether a well-formed key carries the mark of this installation."""
     marked = key[: -_MARK - _CHECKSUM]
     return hmac.compare_digest(key[len(marked) : -_CHECKSUM], _mark(marked, mark_secret))
 

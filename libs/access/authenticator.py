@@ -1,4 +1,4 @@
-"""Who calls: the credentials of a request, whatever kind they are of."""
+"""Authentication of callers by any kind of credential."""
 
 import hashlib
 import hmac
@@ -11,24 +11,24 @@ from access.errors import Unauthenticated
 from access.key_cache import KeyCache
 
 MAX_CREDENTIAL: Final = 8 * 1024
-"""The longest credential that is looked at, in characters; a token that carries more than that carries too much."""
+"""The longest credential that is accepted, in characters."""
 
 
 class TokenVerifier(Protocol):
     """Verifies the tokens of identity providers."""
 
     def known(self, digest: bytes) -> Caller | None:
-        """Returns the caller of a token that was verified before and has not ended; else None."""
+        """Returns the caller of a token that was verified before and has not expired, else None."""
 
     async def caller_of(self, token: str) -> Caller:
-        """Returns the caller of a token. Raises `Unauthenticated`; `Unavailable` when that can't be decided now."""
+        """Returns the caller of a token. Raises `Unauthenticated`, or `Unavailable` if that can't be determined now."""
 
     async def close(self) -> None:
-        """Ends what is under way. Idempotent."""
+        """Cancels running checks. Idempotent."""
 
 
 class Authenticator:
-    """Knows the operator, the other services, API keys and tokens by what they present after `Bearer `."""
+    """Authenticates the operator, other services, API keys and tokens by the credential after `Bearer `."""
 
     def __init__(
         self, fixed: Mapping[str, Caller], keys: KeyCache | None = None, tokens: TokenVerifier | None = None
@@ -38,7 +38,7 @@ class Authenticator:
         self._tokens = tokens
 
     def known(self, credential: str) -> Caller | None:
-        """Returns the caller where that needs no waiting, else None. Raises `Unauthenticated` for a key that ended."""
+        """Returns the caller if that needs no I/O, else None. Raises `Unauthenticated` for a key that has ended."""
         if len(credential) > MAX_CREDENTIAL:
             raise Unauthenticated
         digest = digest_of(credential.encode("utf-8", "replace"))
@@ -50,7 +50,7 @@ class Authenticator:
         return caller
 
     async def caller_of(self, credential: str, source: str = "") -> Caller:
-        """Returns the caller. Raises `Unauthenticated`, or `Unavailable` when that can't be decided now.
+        """Returns the caller. Raises `Unauthenticated`, or `Unavailable` if that can't be determined now.
 
         `source` is the address that the credential comes from, as far as the connection shows it.
         """
@@ -76,7 +76,7 @@ def bearer(header: str) -> str:
 
 
 def peer_credential(operator_key: str, service: str) -> str:
-    """Returns what a service presents to the others where no TLS identifies it.
+    """Returns the credential that a service presents to other services without mutual TLS.
 
     It is derived (HMAC-SHA256) from the operator key, so that the key itself never travels between services, and
     differs for every service, so that each can be configured whose calls it accepts.
@@ -95,5 +95,5 @@ def service(name: str) -> Caller:
 
 
 def fixed_callers(operator_key: str, services: Iterable[str]) -> Mapping[str, Caller]:
-    """Returns the callers that the operator key alone makes known, by what they present."""
+    """Returns the callers whose credentials derive from the operator key, by credential."""
     return {operator_key: operator(), **{peer_credential(operator_key, name): service(name) for name in services}}

@@ -1,4 +1,4 @@
-"""What a caller may name: its own project and, where it is bound to one, its own user."""
+"""Binds requests to the caller's project and, if the caller is bound to one, its user."""
 
 from collections.abc import Iterable
 
@@ -13,9 +13,9 @@ def require(caller: Caller, scope: str) -> None:
 
 
 def bound_project(caller: Caller, named: str) -> str:
-    """Returns the project that a request is about; what was named stays for a caller who may name any.
+    """Returns the project of a request: the caller's, or the one named by a caller who may name any.
 
-    Raises `ProjectDenied` where another project than the caller's is named.
+    Raises `ProjectDenied` if a project other than the caller's is named.
     """
     if not caller.project or named == caller.project:
         return named
@@ -25,9 +25,9 @@ def bound_project(caller: Caller, named: str) -> str:
 
 
 def bound_user(caller: Caller, named: str) -> str:
-    """Returns the user that a request is about; what was named stays for a caller who is bound to none.
+    """Returns the user of a request: the caller's, or the one named by a caller who is not bound to a user.
 
-    Raises `UserDenied` where another user than the caller's is named.
+    Raises `UserDenied` if a user other than the caller's is named.
     """
     if not caller.user_id or named == caller.user_id or _is_trusted(caller):
         return named
@@ -39,15 +39,14 @@ def bound_user(caller: Caller, named: str) -> str:
 def may_read_turns(caller: Caller, named: str, owner: str) -> bool:
     """Returns whether turns of the user `owner` ("" for none) can be read by a caller who names the user `named`.
 
-    Who names no user reads turns of none, and with the right to read sessions all.
+    A caller who names no user can read turns without a user, and all turns with the right to read sessions.
     """
     return named == owner or (not named and caller.may(SESSIONS_READ))
 
 
 def scopes_of(given: Iterable[str], *, user_bound: bool) -> frozenset[str]:
-    """Returns what credentials of a project may do: what they carry, with what that implies.
-
-    What no such credentials can carry is left out: a token that claims `operator` is none.
+    """Returns the scopes of a project's credentials, with the scopes that they imply. Scopes that such credentials
+    can't have, such as `operator` in a token, are dropped.
     """
     carried = frozenset(given) & (USER_SCOPES if user_bound else KEY_SCOPES)
     return carried.union(*(IMPLIED[scope] for scope in carried if scope in IMPLIED))

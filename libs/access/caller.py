@@ -1,4 +1,4 @@
-"""The caller of a request, once it is known who that is."""
+"""The authenticated caller of a request."""
 
 import contextvars
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ AUDIT_READ: Final = "audit:read"
 OPERATOR: Final = "operator"
 """Everything, in every project. Only the operator key has it."""
 SERVICE: Final = "service"
-"""Everything, in every project, and on behalf of whoever the peer names. Only Parley's own services have it."""
+"""Everything, in every project, and on behalf of any caller. Only Parley's own services have it."""
 
 KEY_SCOPES: Final = frozenset(
     {CHAT, AGENTS_READ, AGENTS_WRITE, TOOLS_WRITE, SESSIONS_READ, SESSIONS_ADMIN, RUNTIME_ADMIN, KEYS_ADMIN, AUDIT_READ}
@@ -26,19 +26,19 @@ KEY_SCOPES: Final = frozenset(
 """The scopes that an API key or a token of a project can carry."""
 
 USER_SCOPES: Final = frozenset({CHAT, AGENTS_READ, SESSIONS_READ, SESSIONS_ADMIN})
-"""Those of them that credentials bound to one user can carry: the others reach beyond any user."""
+"""The scopes that credentials bound to a user can carry: the others reach beyond one user."""
 
 IMPLIED: Final = {
     AGENTS_WRITE: frozenset({AGENTS_READ}),
     TOOLS_WRITE: frozenset({AGENTS_READ}),
     SESSIONS_ADMIN: frozenset({SESSIONS_READ}),
 }
-"""Who may write may read."""
+"""Write scopes imply read scopes."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallerLimits:
-    """How much a caller may do over all gateways together; 0 means no limit."""
+    """A caller's limits across all gateways; 0 means no limit."""
 
     requests_per_minute: int = 0
     concurrent_turns: int = 0
@@ -46,7 +46,7 @@ class CallerLimits:
 
 @dataclass(frozen=True, slots=True)
 class CallerRequests:
-    """What a caller's requests for turns get where they say nothing; None: what the agent config says."""
+    """Defaults for a caller's turns; None leaves the agent config's."""
 
     store: bool | None = None
     history: HistoryPolicy | None = None
@@ -57,10 +57,10 @@ NO_REQUESTS: Final = CallerRequests()
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls. `scopes` holds what they imply, too."""
+    """A caller. `scopes` includes implied scopes."""
 
     id: str
-    """Stands in the audit log: an API key's id, `token:` and a user or subject, `operator`, `service:` and a name,
+    """The actor in the audit log: an API key's id, `token:` and a user or subject, `operator`, `service:` and a name,
     or `anonymous` where authentication is off."""
     project: str
     """The only project that it may name; empty for any."""
@@ -79,30 +79,30 @@ class Caller:
 
 
 ANONYMOUS: Final = Caller("anonymous", "", frozenset({OPERATOR, SERVICE}))
-"""Everybody, where authentication is off: then only this machine can connect."""
+"""Every caller while authentication is off, when only this machine can connect."""
 
 TOKEN_PREFIX: Final = "token:"
-"""What ids of callers begin with that came with a token of an identity provider."""
+"""The prefix of caller ids that come from tokens of an identity provider."""
 
 _current: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller", default=ANONYMOUS)
 _user_token: contextvars.ContextVar[str] = contextvars.ContextVar("user_token", default="")
 
 
 def current() -> Caller:
-    """Returns the caller of the request that the running task serves, on whose behalf a peer calls where it says so."""
+    """Returns the caller of the running task's request: the one that a peer service calls for, if it names one."""
     return _current.get()
 
 
 def set_current(caller: Caller) -> contextvars.Token[Caller]:
-    """Makes `caller` the running task's; the edge does, once a request."""
+    """Sets the running task's caller; called by the edge, once per request."""
     return _current.set(caller)
 
 
 def note_user_token(caller: Caller, credential: str) -> None:
-    """Keeps the token that `caller` came with for the running task; a credential of any other kind is not kept."""
+    """Keeps the caller's token for the running task; other credentials are not kept."""
     _user_token.set(credential if caller.id.startswith(TOKEN_PREFIX) else "")
 
 
 def user_token() -> str:
-    """Returns the identity provider's token that the running task's request came with; empty where it had another."""
+    """Returns the identity provider's token of the running task's request; empty if it had another credential."""
     return _user_token.get()

@@ -1,4 +1,4 @@
-"""Why a caller is refused. Reasons are documented in parley.errors.v1.Reason."""
+"""The errors for refused callers. Reasons are documented in parley.errors.v1.Reason."""
 
 from typing import Final
 
@@ -6,14 +6,13 @@ from contract.reasons import Reason
 from servicekit.errors import Code, ServiceError
 
 CALL_CREDENTIALS: Final = "authorization"
-"""In the metadata of `Unauthenticated`: the credentials that the call itself came with are meant."""
+"""In the metadata of `Unauthenticated`: the error is about the credentials of the call itself."""
 
 
 class Unauthenticated(ServiceError):
-    """No credentials, or none that are valid. The reason is not disclosed.
+    """Credentials are missing or invalid. The reason is not disclosed.
 
-    Metadata `credentials` distinguishes those that came with the call itself from those that it asks about
-    (CheckApiKey).
+    Metadata `credentials` distinguishes the call's own credentials from those that it asks about (CheckApiKey).
     """
 
     code = Code.UNAUTHENTICATED
@@ -34,7 +33,7 @@ class ScopeMissing(ServiceError):
 
 
 class ProjectDenied(ServiceError):
-    """The request names another project than the credentials are for, whether or not there is one."""
+    """The request names a project other than that of the credentials, existing or not."""
 
     code = Code.PERMISSION_DENIED
     reason = Reason.PROJECT_DENIED
@@ -44,7 +43,7 @@ class ProjectDenied(ServiceError):
 
 
 class UserDenied(ServiceError):
-    """The request names another user than the credentials are bound to."""
+    """The request names a user other than the one that the credentials are bound to."""
 
     code = Code.PERMISSION_DENIED
     reason = Reason.USER_DENIED

@@ -1,4 +1,4 @@
-"""The one place where calls are authorized: who calls, whether they may, and what the request is bound to."""
+"""The one place where gRPC calls are authenticated, authorized and bound to the caller."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -23,16 +23,16 @@ _MAX_ID = 256
 _GIVEN = KEY_SCOPES | {OPERATOR}
 
 Identify = Callable[[Context[Any, Any]], str]
-"""Names the service that the connection's own security (mutual TLS) proves the peer to be; "" for none."""
+"""Returns the service that the connection (mutual TLS) proves the peer to be; "" for none."""
 
 
 def no_identity(context: Context[Any, Any]) -> str:
-    """An `Identify` that proves nothing: connections without TLS."""
+    """The `Identify` of connections without TLS."""
     return ""
 
 
 def by_certificate(accepted: Collection[str]) -> Identify:
-    """Returns an `Identify` that goes by the names in the peer's verified certificate, compared as a whole."""
+    """Returns an `Identify` that compares the names in the peer's verified certificate exactly."""
     names = frozenset(accepted)
 
     def identify(context: Context[Any, Any]) -> str:
@@ -42,11 +42,9 @@ def by_certificate(accepted: Collection[str]) -> Identify:
 
 
 class AccessInterceptor(HandlerInterceptor):
-    """Admits callers with valid credentials that may call the method, bound to what they may name, as `current()`.
-
-    A method without a rule is refused, but for those that are open to all (`rules.OPEN`). Metadata that names another
-    caller on whose behalf a call is made is accepted from services only: `current()` is then that caller, with its own
-    rights and no others.
+    """Admits callers with valid credentials and the scope of the method, and makes them `current()`. A method without a
+    rule is refused, unless it is open to all (`rules.OPEN`). Only services may name another caller for whom they call:
+    `current()` is then that caller, with its rights only.
     """
 
     def __init__(
@@ -90,9 +88,8 @@ class AccessInterceptor(HandlerInterceptor):
 
 
 class Origin(HandlerInterceptor):
-    """Where authentication is off: every caller is anonymous, and only where a request came from is known.
-
-    Methods that only services call are not touched.
+    """For authentication off: every caller is anonymous, and only the origin of a request is recorded. Methods that
+    only services call are not intercepted.
     """
 
     def __init__(self, rules: Mapping[str, MethodRule]) -> None:
@@ -115,7 +112,7 @@ def _wanted(context: Context[Any, Any]) -> dict[str, str]:
     metadata = context.invocation_metadata() or ()
     given = [(key, value) for key, value in metadata if key in _WANTED and isinstance(value, str)]
     wanted = dict(given)
-    if len(wanted) < len(given):  # nobody knows which one others went by
+    if len(wanted) < len(given):  # other parties may have used either of them
         twice = [key for key in wanted if sum(key == other for other, _ in given) > 1]
         raise InvalidArgument([Violation(key, "must be given once") for key in twice])
     return wanted

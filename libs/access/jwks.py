@@ -1,4 +1,4 @@
-"""The public keys of one issuer: fetched, kept, and fetched again when they change (JWKS, RFC 7517)."""
+"""A cache of the public keys of one issuer (JWKS, RFC 7517)."""
 
 import asyncio
 import json
@@ -20,9 +20,9 @@ from servicekit.supervision import cancel_and_wait
 MAX_DOCUMENT = 256 * 1024
 """Bytes of a document; a longer one counts as unavailable."""
 MAX_KEYS = 64
-"""Keys of an issuer; what it lists behind them is left out."""
+"""Keys of an issuer; further ones are ignored."""
 MAX_WAITING = 256
-"""Tokens that wait for a fetch; with more, those whose key is not known are answered at once."""
+"""Tokens that may wait for a fetch; beyond that, tokens with unknown keys fail at once."""
 
 log = structlog.get_logger("access.oidc")
 
@@ -34,20 +34,20 @@ class JwksTimes:
     fresh: float = 600.0
     """Keys fetched longer ago are fetched again, in the background, when a token comes."""
     stale: float = 86_400.0
-    """While the issuer can't be reached, keys fetched longer ago are not used any more."""
+    """While the issuer is unreachable, older keys are no longer used."""
     pause: float = 10.0
-    """Between two fetches, whatever tokens come: anybody can make up a key id."""
+    """Minimum time between two fetches, since anybody can make up a key id."""
     timeout: float = 5.0
 
 
 class FetchFailed(Exception):
-    """The document is not available now."""
+    """The document is unavailable."""
 
 
 class Jwks:
     """The keys of one issuer, at `jwks_url` or where its discovery document says.
 
-    One request at a time, which no caller's cancellation ends; redirects are not followed.
+    One request runs at a time, regardless of cancelled callers; redirects are not followed.
     """
 
     def __init__(
@@ -70,10 +70,9 @@ class Jwks:
         self._waiting = 0
 
     async def key(self, key_id: str) -> jwt.PyJWK | None:
-        """Returns the key with this id, "" for the only one; None when the issuer has none such.
-
-        Raises `Unavailable` when no keys are known, or only too old ones, and the issuer can't be reached; also
-        while more than `MAX_WAITING` others wait for it.
+        """Returns the key with this id, "" for the only one; None if the issuer has no such key. Raises `Unavailable`
+        if the issuer is unreachable and no sufficiently recent keys are cached, or if more than `MAX_WAITING` others
+        are waiting.
         """
         age = self._clock() - self._fetched
         if age > self._times.stale:
@@ -91,7 +90,7 @@ class Jwks:
         return self._find(key_id)
 
     async def close(self) -> None:
-        """Cancels the fetch that is under way."""
+        """Cancels the running fetch."""
         if self._fetch is not None:
             await cancel_and_wait(self._fetch)
 
@@ -153,7 +152,7 @@ class Jwks:
 
 
 def read_document(body: bytes, url: str) -> dict[str, Any]:
-    """Returns the JSON object that an identity provider sent. Raises FetchFailed for anything else."""
+    """Returns the JSON object in an identity provider's response. Raises FetchFailed for anything else."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -164,7 +163,7 @@ def read_document(body: bytes, url: str) -> dict[str, Any]:
 
 
 def usable_keys(document: Mapping[str, Any]) -> Mapping[str, jwt.PyJWK]:
-    """Returns the keys of a JWKS that signatures can be verified with, by their ids; others are left out."""
+    """Returns the keys of a JWKS that can verify signatures, by id."""
     keys: dict[str, jwt.PyJWK] = {}
     listed = document.get("keys")
     for entry in listed[:MAX_KEYS] if isinstance(listed, list) else ():
@@ -181,5 +180,5 @@ def usable_keys(document: Mapping[str, Any]) -> Mapping[str, jwt.PyJWK]:
             ArithmeticError,
             UnsupportedAlgorithm,
         ):
-            continue  # of a kind that is not known here, or not a key at all
+            continue  # an unsupported kind of key, or not a key
     return keys

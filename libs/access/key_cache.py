@@ -1,4 +1,4 @@
-"""API keys as this process knows them: checked once, kept while they are known to be good, dropped when revoked."""
+"""The cache of API keys: checked once, kept while known to be valid, dropped when revoked."""
 
 import asyncio
 import time
@@ -27,12 +27,11 @@ class CheckedKey:
 
 
 class KeyChecker(Protocol):
-    """Those who know the keys."""
+    """Checks API keys at their source."""
 
     async def check(self, key: str) -> CheckedKey:
-        """Returns what the key may do. Raises `Unauthenticated` for one that is not, or no longer, good.
-
-        Any other `ServiceError` means that it is not known whether it is.
+        """Returns the rights of a key. Raises `Unauthenticated` for an invalid key. Any other `ServiceError` means that
+        its validity is unknown.
         """
 
 
@@ -41,22 +40,22 @@ class KeyTimes:
     """In seconds."""
 
     silence: float = 0.75
-    """A watch that says nothing for this long counts as down."""
+    """A watch that is silent for this long counts as down."""
     recheck_after: float = 0.5
     """While the watch is down, a key confirmed longer ago is checked again before use."""
     patience: float = 0.5
-    """How long a request waits for such a check before config_svc counts as unreachable."""
+    """How long a request waits for this check before config_svc counts as unreachable."""
     unreachable_pause: float = 0.5
     """After a check that found config_svc unreachable, known keys are not checked again for this long."""
     max_age: float = 900.0
-    """While config_svc is unreachable, a key confirmed longer ago is not good any more."""
+    """While config_svc is unreachable, a key confirmed longer ago is refused."""
     refusal: float = 5.0
     """How long a key that was refused is refused without being checked again."""
     refresh_after: float = 60.0
-    """A key in use is checked again this often, unnoticed, so that config_svc knows when it was last used."""
+    """A key in use is checked again this often in the background, so that config_svc knows its last use."""
 
     def freshness(self) -> Freshness:
-        """Returns those that a cache goes by."""
+        """Returns the times of a cache."""
         return Freshness(
             silence=self.silence,
             recheck_after=self.recheck_after,
@@ -68,7 +67,7 @@ class KeyTimes:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A key that was good when it was last checked."""
+    """A key that was valid when last checked."""
 
     key: str
     caller: Caller
@@ -77,15 +76,15 @@ class _Known:
 
 
 class KeyCache:
-    """Says who an API key is, in a dictionary look-up while that is known, and by a check otherwise.
+    """Returns the caller of an API key: by a dictionary look-up if it is cached, otherwise by a check.
 
-    While the watch is up (`watch_began`, then `heard` at least every `silence` seconds) a known key is good until it is
-    revoked or ends; what was known before it began is checked again before use. While it is down, keys confirmed longer
-    ago than `recheck_after` are checked first. While config_svc is unreachable, known keys go on for `max_age` (static
-    stability). A revocation is so seen within a second while config_svc can be reached, and a key is never taken after
-    it was seen. At most `limit` keys are kept, and as many refusals; at most `max_checks` keys that are not known are
-    being checked at once. With a `mark_secret`, keys without the mark of this installation take none of these checks:
-    anybody can make them up, so they wait in a lane of their own, fair by where they come from (`StrangerChecks`).
+    While the watch is up (`watch_began`, then `heard` at least every `silence` seconds) a cached key is valid until it
+    is revoked or ends; keys cached before the watch began are checked again before use. While it is down, keys
+    confirmed longer ago than `recheck_after` are checked first. While config_svc is unreachable, cached keys stay valid
+    for `max_age` (static stability). So a revocation takes effect within a second while config_svc is reachable, and is
+    never undone. At most `limit` keys are kept, and as many refusals; at most `max_checks` unknown keys are being
+    checked at once. With a `mark_secret`, keys without the mark of this installation take none of these checks: anybody
+    can make them up, so they wait in a lane of their own, fair by where they come from (`StrangerChecks`).
     """
 
     def __init__(
@@ -119,25 +118,24 @@ class KeyCache:
         self._strangers = StrangerChecks(CONFIG_SVC)
         self._silence = self._times.silence
         self.asked = asyncio.Event()
-        """Set with every key that is asked about; cleared by whoever follows the watch."""
+        """Set by every look-up; cleared by the follower of the watch."""
 
     def __len__(self) -> int:
         return len(self._keys)
 
     @property
     def watching(self) -> bool:
-        """Whether the watch is up: it has spoken when it should have, and revocations are pushed at present."""
+        """Whether the watch is up, so that revocations are pushed."""
         return self._keys.up and self._keys.silence <= self._silence
 
     @property
     def unreachable(self) -> bool:
-        """Whether the last check found nobody to ask: known keys go on unchecked."""
+        """Whether the last check found config_svc unreachable, so that cached keys are used unchecked."""
         return self._keys.unreachable
 
     def known(self, digest: bytes) -> Caller | None:
-        """Returns the caller whose key has this digest, where that needs no check; else None.
-
-        Raises `Unauthenticated` for a key that has ended.
+        """Returns the caller of the key with this digest if that needs no check, else None. Raises `Unauthenticated`
+        for a key that has ended.
         """
         self.asked.set()
         known = self._keys.fresh(digest)
@@ -148,9 +146,8 @@ class KeyCache:
         return self._unless_ended(known)
 
     async def caller_of(self, key: str, source: str = "") -> Caller:
-        """Returns the caller whose key this is. Raises `Unauthenticated`; `Unavailable` when it can't be known.
-
-        `source` says where the key comes from, as far as the connection shows it.
+        """Returns the caller of a key. Raises `Unauthenticated`, or `Unavailable` if that can't be determined. `source`
+        is the address that the key came from, as far as the connection shows it.
         """
         if not is_api_key(key):
             raise Unauthenticated
@@ -163,16 +160,15 @@ class KeyCache:
         return self._unless_ended(await self._keys.get(digest, self._first_check(key, digest, source)))
 
     def watch_began(self, silence: float | None = None) -> None:
-        """Notes that from now on every revocation is pushed: what was known before must be checked again.
-
-        A watch that was asked to speak less often than `KeyTimes.silence` says so by its own `silence`: it counts as
-        up for as long, but a key is not taken on its word after the former.
+        """Notes that every revocation is pushed from now on: keys cached before must be checked again. A watch with
+        heartbeats less frequent than `KeyTimes.silence` passes its own `silence`: it counts as up for that long, but
+        keys are checked again after `KeyTimes.silence`.
         """
         self._silence = self._times.silence if silence is None else silence
         self._keys.watch_began()
 
     def heard(self, key_ids: Iterable[str] = ()) -> None:
-        """Notes that the watch has spoken, and drops the keys that it names."""
+        """Notes a message of the watch, and drops the keys that it names."""
         self._keys.heard()
         for key_id in key_ids:
             self._keys.remove(key_id)
@@ -182,7 +178,7 @@ class KeyCache:
         self._keys.watch_lost()
 
     async def close(self) -> None:
-        """Cancels the checks that are under way."""
+        """Cancels running checks."""
         await self._keys.close()
 
     def _first_check(self, key: str, digest: bytes, source: str) -> Callable[[], Awaitable[_Known | None]]:

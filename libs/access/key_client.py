@@ -1,4 +1,4 @@
-"""config_svc as the one who knows the API keys: CheckApiKey, and the watch that reports revocations."""
+"""Client of config_svc for API keys: CheckApiKey, and the watch of revocations."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 HEARTBEAT_SECONDS = 0.25
 IDLE_HEARTBEAT_SECONDS = 5.0
 IDLE_AFTER_SECONDS = 15.0
-"""While no key was asked about for so long, nobody needs to know within a second that a watch is stuck: it beats
-slowly. The first key asked about after that is checked, since the watch's last word is too old to take it on."""
+"""After this long without a look-up, a stuck watch need not be noticed within a second, so heartbeats are slow.
+
+The first key looked up after that is checked, because the watch's last message is too old.
+"""
 
 RECONNECT_SECONDS = 0.1
 
@@ -60,7 +62,7 @@ class KeyClient:
         return checked_key(response.api_key)
 
     async def follow(self, cache: KeyCache, times: KeyTimes) -> None:
-        """Keeps the cache informed of every revocation, for ever; meant to be a background task."""
+        """Reports every revocation to the cache, for ever; meant to run as a background task."""
         idle_silence = 3 * IDLE_HEARTBEAT_SECONDS
         async for _ in Backoff(RECONNECT_SECONDS, RECONNECT_SECONDS):
             try:
@@ -73,7 +75,7 @@ class KeyClient:
                 cache.watch_lost()
 
     async def _unused(self, cache: KeyCache) -> None:
-        """Returns when no key was asked about for a while."""
+        """Returns after a while without a look-up."""
         while True:
             cache.asked.clear()
             await asyncio.sleep(self._idle_after_seconds)
@@ -83,7 +85,7 @@ class KeyClient:
     async def _follow_until(
         self, end: Coroutine[Any, Any, object], cache: KeyCache, heartbeat: float, silence: float
     ) -> None:
-        """Follows one watch until `end` returns. Raises `ServiceError` when the watch ends before."""
+        """Follows one watch until `end` returns. Raises `ServiceError` if the watch ends earlier."""
         following = asyncio.create_task(self._follow_once(cache, heartbeat, silence), name="access watch")
         ending = asyncio.create_task(end, name="access watch in use")
         try:
@@ -109,7 +111,7 @@ class KeyClient:
 
 
 def checked_key(api_key: pb.ApiKey) -> CheckedKey:
-    """Returns what an API key may do."""
+    """Returns the rights of an API key."""
     return CheckedKey(
         Caller(
             id=api_key.id,

@@ -21,11 +21,13 @@ from servicekit.egress_http import GuardedClient
 
 MAX_ID = 256
 REMEMBERED = 300.0
-"""Seconds that a verified token is taken without being verified again, if it does not end before: a signing key that
-its issuer withdrew is worth nothing after that."""
+"""Seconds for which a verified token is accepted without another verification, unless it expires earlier.
+
+Bounds the use of a withdrawn signing key.
+"""
 
 _BAD_TOKEN = (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError)
-"""What reading a token raises for what is none: `exp` may be any number, claims may be nested without end."""
+"""What reading an invalid token may raise: `exp` may be any number, claims may be nested arbitrarily."""
 
 
 class OidcTokens:
@@ -79,13 +81,13 @@ class OidcTokens:
         return caller
 
     async def close(self) -> None:
-        """Ends what is under way. Idempotent."""
+        """Cancels running fetches. Idempotent."""
         for keys in self._keys.values():
             await keys.close()
         await self._client.close()
 
     def _unverified(self, token: str) -> tuple[Mapping[str, Any], OidcIssuer]:
-        """Reads which key of which issuer is to be asked; nothing of it is believed yet."""
+        """Reads the issuer and key id of a token that is not verified yet."""
         try:
             header = jwt.get_unverified_header(token)
             named = jwt.decode(token, options={"verify_signature": False}).get("iss")
@@ -108,10 +110,10 @@ class OidcTokens:
 
 
 def _egress(issuers: Iterable[OidcIssuer]) -> EgressRules:
-    """What an issuer's discovery document names elsewhere must be public: it is not the operator who wrote that."""
+    """Other locations in an issuer's discovery document must be public, because the operator did not set them."""
     rules = EgressRules()
     for url in [url for issuer in issuers for url in (issuer.issuer, issuer.jwks_url) if url is not None]:
-        with contextlib.suppress(EgressDenied):  # a URL that can't be fetched from; each fetch says so
+        with contextlib.suppress(EgressDenied):  # not a valid URL: each fetch fails with the reason
             rules = rules.with_origin(url)
     return rules
 
@@ -124,7 +126,7 @@ def _caller(issuer: OidcIssuer, claims: Mapping[str, Any]) -> Caller:
     if not isinstance(user, str) or (issuer.user_claim is not None and not is_user_id(user)):
         raise Unauthenticated
     scopes = issuer.scopes if issuer.scopes_claim is None else _words(claims.get(issuer.scopes_claim))
-    # An erasure finds the user in the audit log by this, too.
+    # Erasures also search the audit log by this.
     subject = user or quote(str(claims["sub"]), safe="@:|+")
     return Caller(
         id=f"{TOKEN_PREFIX}{subject}"[:MAX_ID],

@@ -1,4 +1,4 @@
-"""Which identity providers' tokens are taken, and what their claims mean."""
+"""Settings of identity providers: whose tokens are accepted, and how their claims are read."""
 
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ from servicekit.settings import Seconds, is_loopback
 ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )
-"""What a token can be signed with. Public keys only: `none` proves nothing, and with HS* who can check can forge."""
+"""Accepted signature algorithms. Public keys only: `none` proves nothing, and whoever verifies HS* can also sign."""
 
 
 class OidcIssuer(BaseModel):
@@ -61,7 +61,7 @@ class OidcIssuer(BaseModel):
 
     @model_validator(mode="after")
     def _trustworthy(self) -> Self:
-        """Raises ValueError for an issuer that can't be trusted, or whose claims do not say all that a caller has."""
+        """Raises ValueError for an untrustworthy issuer, or claims that do not determine project and scopes."""
         _check_url("issuer", self.issuer)
         if self.jwks_url is not None:
             _check_url("jwks_url", self.jwks_url)

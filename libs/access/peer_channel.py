@@ -1,4 +1,4 @@
-"""A channel to another of Parley's services whose calls say who makes them, and on whose behalf."""
+"""A channel to another Parley service whose calls carry the service's credential and the caller's identity."""
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -18,9 +18,8 @@ def as_service(
 ) -> "_IdentifiedChannel":
     """Returns the channel as one whose calls carry `credential`, where there is one.
 
-    Calls of methods that not only services may call (`rules`) say on whose behalf they are made, too: that is what
-    `current()` is in the calling task, unless it serves no request. No interceptor is involved: those of grpc.aio cost
-    more than such a call does.
+    Calls of methods that are not for services only (`rules`) also name the caller, `current()` of the calling task, if
+    it serves a request. This is not an interceptor, because those of grpc.aio cost more than the call.
     """
     own: Metadata = (("authorization", f"Bearer {credential}"),) if credential else ()
     return _IdentifiedChannel(channel, own, rules)
@@ -40,7 +39,7 @@ def _on_behalf() -> Metadata:
 
 
 class _IdentifiedChannel(grpc.aio.Channel):
-    """What `as_service` returns: a channel whose calls carry who makes them."""
+    """The channel that `as_service` returns."""
 
     def __init__(self, channel: grpc.aio.Channel, own: Metadata, rules: Mapping[str, MethodRule]) -> None:
         self._channel = channel

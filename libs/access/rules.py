@@ -15,7 +15,7 @@ from servicekit import reflection
 from servicekit.errors import StartupError
 
 OPEN = ("/grpc.health.v1.Health/", *(f"/{service}/" for service in reflection.SERVICES))
-"""What anybody may call: health and, where it is served, reflection."""
+"""Methods open to anybody: health and, if served, reflection."""
 
 _SCOPES = KEY_SCOPES | {OPERATOR, SERVICE}
 
@@ -28,7 +28,7 @@ class Field:
     name: str
 
     def bind(self, message: Any, bound: Callable[[Caller, str], str], caller: Caller) -> None:
-        """Replaces what the field names by what `bound` makes of it, or raises what it raises."""
+        """Replaces the field's value by what `bound` returns for it. Raises what `bound` raises."""
         for parent in self.parents:
             message = getattr(message, parent)
         named = getattr(message, self.name)
@@ -39,7 +39,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class MethodRule:
-    """What a caller must be to call a method, and which fields of the request are bound by who it is."""
+    """The scope that a method requires, and the fields of its request that are bound to the caller."""
 
     scope: str
     project: Field | None = None
@@ -58,7 +58,7 @@ class MethodRule:
 def rules_of(services: Iterable[str]) -> Mapping[str, MethodRule]:
     """Returns the rule of every method (`/package.Service/Method`) of these services.
 
-    Raises `StartupError` for a method that states none, or one that can't be kept.
+    Raises `StartupError` for a method without a rule, or with an invalid one.
     """
     pool = descriptor_pool.Default()
     rules = {}
@@ -84,7 +84,7 @@ def _rule(method: MethodDescriptor) -> MethodRule:
 
 
 def require_audit(rules: Mapping[str, MethodRule], recorded: Collection[str]) -> None:
-    """Raises `StartupError` unless every audited method of `rules` is among those that are recorded."""
+    """Raises `StartupError` unless every audited method of `rules` is in `recorded`."""
     missing = sorted(method for method, rule in rules.items() if rule.audited and method not in recorded)
     if missing:
         raise StartupError(f"audited by their access rules, and recorded by nothing here: {', '.join(missing)}")

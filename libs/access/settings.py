@@ -1,4 +1,4 @@
-"""The part of every service's environment that says who may use it."""
+"""The access settings of every service."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +43,7 @@ class AccessSettings(ServiceSettings):
     )
 
     def problems(self) -> Iterator[str]:
-        """Yields what is wrong with the settings together."""
+        """Yields problems with combinations of settings."""
         yield from super().problems()
         if self.operator_key is not None and self.operator_key_file is not None:
             yield "PARLEY_OPERATOR_KEY and PARLEY_OPERATOR_KEY_FILE can't both be set"
@@ -58,7 +58,7 @@ class AccessSettings(ServiceSettings):
             yield f"the operator key must have at least {MIN_OPERATOR_KEY} printable ASCII characters and no space"
 
     def read_operator_key(self) -> str:
-        """Returns the operator key. Raises `ValueError` that names the setting where none is available."""
+        """Returns the operator key. Raises `ValueError` with the setting's name if there is none."""
         if self.operator_key is not None:
             return self.operator_key.get_secret_value()
         if self.operator_key_file is None:

@@ -1,4 +1,4 @@
-"""Checks of keys that anybody can have made up: few at once, and fair between those whom they come from."""
+"""Bounded checks of keys that anybody can make up: few at once, and fair between sources."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from servicekit.sites import site_of
 from servicekit.watched_cache import RETRY_AFTER_SECONDS
 
 MAX_STRANGERS: Final = 256
-"""Checks that are made or waited for."""
+"""Checks running or waiting."""
 STRANGERS_AT_ONCE: Final = 16
 OF_ONE_SOURCE_AT_ONCE: Final = 8
 MAX_OF_ONE_SOURCE: Final = 64
@@ -20,14 +20,14 @@ PATIENCE_SECONDS: Final = 2.0
 
 @dataclass(slots=True)
 class _Source:
-    """One that has checks made or waits for some."""
+    """A source with checks running or waiting."""
 
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OF_ONE_SOURCE_AT_ONCE))
     checks: int = 0
 
 
 class StrangerChecks:
-    """Bounds: 16 checks at once, 8 of one source; 256 made or waited for, 64 of one source; 2 s of waiting."""
+    """Bounds: 16 checks at once, 8 per source; 256 running or waiting, 64 per source; 2 s of waiting."""
 
     def __init__(self, peer: str) -> None:
         self._peer = peer
@@ -37,7 +37,7 @@ class StrangerChecks:
 
     @asynccontextmanager
     async def place(self, source: str) -> AsyncIterator[None]:
-        """Waits for a place and holds it. Raises `Unavailable` where there is no room, or none in time."""
+        """Waits for a slot and holds it. Raises `Unavailable` if the queue is full, or the wait too long."""
         site = site_of(source)
         checks = self._sources.get(site) or _Source()
         if self._checks >= MAX_STRANGERS or checks.checks >= MAX_OF_ONE_SOURCE:
@@ -46,7 +46,7 @@ class StrangerChecks:
         checks.checks += 1
         self._checks += 1
         try:
-            # The own place first: who has many waits for itself, not in the way of others.
+            # The source's own slot first: a source with many checks waits without blocking others.
             await self._acquire(checks.places)
             try:
                 await self._acquire(self._places)

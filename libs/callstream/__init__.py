@@ -1,6 +1,6 @@
-"""Calls of unary methods over a few long-lived streams, which is a fraction of the work of an RPC for each call.
+"""Calls of unary methods over a few long-lived streams, at a fraction of the cost of one RPC per call.
 
-What is called within one turn of the event loop goes out in one message, and answers come back as they are ready. A
-service whose methods are called so has one more RPC, from a stream of requests to a stream of responses, whose
-messages have the fields that `callstream.protocol` names; `callstream.client` and `callstream.server` are its ends.
+Calls made in one iteration of the event loop are sent in one message, and responses are returned as they become ready.
+Such a service has an additional RPC, from a stream of requests to a stream of responses, whose messages have the fields
+described in `callstream.protocol`; `callstream.client` and `callstream.server` are its two ends.
 """

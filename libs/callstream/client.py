@@ -1,4 +1,4 @@
-"""The calling end: a few streams that are kept up, and calls that go over them."""
+"""The client: a few streams that are kept open, and the calls over them."""
 
 import asyncio
 import itertools
@@ -25,12 +25,13 @@ STREAMS = 4
 """Streams of a caller, each to one replica."""
 
 ROUND_SECONDS = 0.01
-"""How long calls go to one stream before it is the next one's turn: what comes together shares a message, and no
-replica has all for long."""
+"""How long calls go to one stream before the next: concurrent calls share a message, and replicas share the load."""
 
 STREAM_AGE_SECONDS = 10.0
-"""After so long, on average, a stream that is used is replaced: the channel picks the replica of each anew, so that one
-that came back gets its share."""
+"""The average age at which a used stream is replaced.
+
+The channel picks a replica for each new stream, so a replica that came back gets its share.
+"""
 
 CONNECT_SECONDS = 5.0
 LEAVE_SECONDS = 5.0
@@ -38,7 +39,7 @@ MIN_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 2.0
 MAX_BATCH_BYTES = 256 * 1024
 MAX_CALL_BYTES = 2 * 1024 * 1024
-"""A larger request goes as a call of its own: what a message may not hold must fail by itself."""
+"""Larger requests are sent as separate RPCs, so that one that is too large fails alone."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,10 +47,10 @@ Response = TypeVar("Response", bound=Message)
 
 
 class CallStreamClient:
-    """Makes the calls, and keeps the streams up while `open`. Where none is up, calls are RPCs of their own.
+    """Makes calls, and keeps the streams open while `open`. Without an open stream, calls are separate RPCs.
 
-    The channel stays its owner's to close; `peer` is what errors call the other end. `age_seconds` is how long, on
-    average, a stream that is used lives; the calls of one that is replaced are answered on it.
+    The channel is not closed; `peer` is the name used in errors. `age_seconds` is the average age at which a used
+    stream is replaced; its running calls are answered on it.
     """
 
     def __init__(
@@ -83,13 +84,15 @@ class CallStreamClient:
 
     @property
     def streams(self) -> "Sequence[Stream]":
-        """Those that take calls now."""
+        """The streams that accept calls."""
         return tuple(self._up)
 
     async def call(self, method: Method[Response], request: Message | bytes, timeout: float) -> Response:
-        """Calls a method, with a message or one serialized; returns its response. Errors are those of `channels.call`.
+        """Calls a method with a message, or a serialized one, and returns its response. Errors are those of
+        `channels.call`.
 
-        `timeout` is in seconds. A call that a stream did not send before it ended is made as an RPC, in the time left.
+        `timeout` is in seconds. A call that was not sent before its stream ended is made as an RPC, in the remaining
+        time.
         """
         stream, give_up = self._next(), asyncio.get_running_loop().time() + timeout
         data = b""
@@ -107,7 +110,7 @@ class CallStreamClient:
 
     @asynccontextmanager
     async def open(self) -> "AsyncIterator[CallStreamClient]":
-        """Keeps streams up while open. Entering does not wait for the peer."""
+        """Keeps streams open while entered. Entering does not wait for the peer."""
         keepers = [
             asyncio.create_task(supervise("call stream", self._keep), name="call stream") for _ in range(self._number)
         ]
@@ -135,7 +138,7 @@ class CallStreamClient:
                 attempts.reset()
 
     async def _keep_one(self) -> bool:
-        """Opens a stream and waits until it takes no more calls; returns whether it took any."""
+        """Opens a stream and waits until it accepts no more calls; returns whether it accepted any."""
         stream = Stream(self._protocol, self._open_stream(wait_for_ready=True), self._peer)
         serving = asyncio.create_task(stream.serve(), name="call stream")
         self._leaving.add(serving)
@@ -157,11 +160,11 @@ def _serialized(request: Message | bytes) -> bytes:
 
 
 class NotSent(Exception):
-    """The stream ended before the call was sent: it may go another way."""
+    """The stream ended before the call was sent, so the call can be made in another way."""
 
 
 class Stream:
-    """One stream. Calls are open from `call` to their answer; a retired one ends when the last is answered."""
+    """One stream. A retired stream ends when its last open call is answered."""
 
     def __init__(self, protocol: Protocol, rpc: Any, peer: str, *, leave_seconds: float = LEAVE_SECONDS) -> None:
         self._protocol = protocol
@@ -179,19 +182,18 @@ class Stream:
         self._retired = asyncio.Event()
         self._last_answer = 0.0
         self.writing = False
-        """Whether a message is on its way into the connection."""
+        """Whether a message is being written."""
 
     async def connected(self) -> bool:
-        """Waits until a replica takes calls; returns whether one does, in time."""
+        """Waits until a replica accepts calls; returns false on a timeout."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._connected.wait()
         return self._connected.is_set() and not self._retired.is_set()
 
     async def worn_out(self, age_seconds: float) -> None:
-        """Waits until the stream should take no more calls: by its end, the server's wish, or its age.
-
-        One that nobody uses does not age: to replace it would cost both ends what nobody gains from.
+        """Waits until the stream should accept no more calls: it ended, the server asked for it, or it reached its age.
+        Unused streams do not age, since replacing them would gain nothing.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(age_seconds):
@@ -199,9 +201,9 @@ class Stream:
         await self._used.wait()
 
     def retire(self) -> None:
-        """Ends the stream as soon as no call is open."""
+        """Ends the stream as soon as it has no open call."""
         self._retired.set()
-        self._connected.set()  # so that nobody waits for that any more
+        self._connected.set()  # wakes those who wait for it
         self._used.set()
         self._end_if_idle()
 
@@ -235,7 +237,7 @@ class Stream:
         return response
 
     async def serve(self) -> None:
-        """Writes and reads until the stream ends, whichever way; then fails what is open."""
+        """Writes and reads until the stream ends; then fails the open calls."""
         writer = asyncio.create_task(self._write(), name="stream calls")
         writer.add_done_callback(self._stop_reading)
         try:
@@ -257,7 +259,7 @@ class Stream:
                         answer.set_result(result)
                 if message.draining:
                     self.retire()
-                # Once round the loop: who has been answered goes on before the next message is asked for.
+                # Yields once, so that answered callers run before the next read.
                 await asyncio.sleep(0)
         except grpc.aio.AioRpcError as error:
             log.info("call_stream_ended", stream=self._protocol.stream, code=error.code().name)
@@ -279,7 +281,7 @@ class Stream:
 
     def _end_if_idle(self) -> None:
         if not self._open:
-            # The writer ends it, unless the other end reads nothing any more, or does not end its side.
+            # Normally the writer ends it, unless the peer no longer reads or does not close its side.
             self._wake.set()
             self._loop.call_later(self._leave_seconds, self._rpc.cancel)
 
@@ -300,7 +302,7 @@ class Stream:
             return
         answer.set_exception(DeadlineExceeded(f"{self._peer} did not answer before the deadline"))
         if self._last_answer < begin:
-            self.retire()  # it has said nothing since: whoever is at the other end may stand still
+            self.retire()  # nothing received since: the peer may hang
 
     def _fail_open(self) -> None:
         for call_id, answer in self._open.items():

@@ -1,6 +1,6 @@
-"""What both ends know of a service: its unary methods, and the messages of the stream that carries their calls.
+"""What both ends know of a service: its unary methods, and the messages of the stream that carries the calls.
 
-The messages are the service's own, and bear these fields, whatever their numbers:
+The messages are the service's own, with these fields under any numbers:
 
     message Requests {                     // from the caller
       repeated Call calls;
@@ -73,12 +73,11 @@ class Protocol:
         self.result_id_tag = number_tag(self._result_fields["id"].number)
         self.failure_tag = bytes_tag(self._result_fields["failure"].number)
         self.read_requests = self._reader(self.requests, "calls", {})
-        """Returns a message from the caller. A call in it that can't be read is one without a method.
-
-        Raises `DecodeError` where it is no message at all.
+        """Returns a message from the caller. An unreadable call in it has no method. Raises `DecodeError` for an
+        unreadable message.
         """
         self.read_responses = self._reader(self.responses, "results", {"failure": _UNREADABLE})
-        """Returns a message to the caller. A result in it that can't be read is a failure, and alone in that."""
+        """Returns a message to the caller. An unreadable result in it is a failure of that call only."""
 
     def _reader(self, kind: Any, parts: str, instead: Mapping[str, bytes]) -> Callable[[bytes], Any]:
         whole = kind.FromString
@@ -116,7 +115,7 @@ class Protocol:
     def method(self, name: str, field: str, response: type[Response]) -> Method[Response]:
         """Returns the method `name` of the service, whose request and response are the fields `field`.
 
-        Raises `ValueError` where the messages have no such field, or one that holds another response.
+        Raises `ValueError` if the messages have no such field, or one of another type.
         """
         call, result = self._call_fields.get(field), self._result_fields.get(field)
         if call is None or result is None or result.message_type is not response.DESCRIPTOR:

@@ -1,4 +1,4 @@
-"""The answering end: the calls of many over one stream, answered in batches of what is ready."""
+"""The server: concurrent calls over one stream, answered in batches as they become ready."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -23,16 +23,16 @@ from servicekit.supervision import cancel_and_wait
 from servicekit.wire import varint
 
 MAX_CALLS = 1024
-"""Calls of one stream at a time; one more is refused, as a server refuses RPCs beyond its own limit."""
+"""Concurrent calls of one stream; further ones are refused, as a server refuses RPCs beyond its limit."""
 
 MAX_BATCH_BYTES = 256 * 1024
-"""A message to the caller is sent when it has reached this: what is small does not wait for all that is large."""
+"""A message to the caller is sent when it reaches this size, so small results do not wait for many large ones."""
 
 MAX_ANSWER_BYTES = 7 * 1024 * 1024
-"""An answer that no message can hold fails by itself, and not the stream with all calls on it."""
+"""A larger response fails alone, instead of breaking the stream with all of its calls."""
 
 MAX_UNSENT_BYTES = 4 * 1024 * 1024
-"""Of a caller that does not take its answers, no more calls are read until it has taken all but so many bytes."""
+"""While more bytes than this wait for a caller, no more of its calls are read."""
 
 OVERLOAD_PAUSE_SECONDS = 0.5
 
@@ -44,9 +44,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class CallStreams:
     """Serves the stream of `protocol` by the behaviors of its unary methods.
 
-    Each behavior comes with the observation and the error mapping that a unary call has
-    (`servicekit.server.as_called`); it returns a message, or one serialized. `name` is what this service is called
-    in the error of a call beyond `MAX_CALLS`.
+    Each behavior includes the observation and error mapping of a unary call (`servicekit.server.as_called`); it returns
+    a message, or a serialized one. `name` is the service's name in the error for calls beyond `MAX_CALLS`.
     """
 
     def __init__(self, protocol: Protocol, behaviors: Mapping[Method[Any], Behavior], *, name: str) -> None:
@@ -57,9 +56,8 @@ class CallStreams:
         self._serving = True
 
     def set_serving(self, serving: bool) -> None:
-        """Sets whether calls are taken. If not, callers are asked to leave, and new streams are refused.
-
-        A stream that is left ends when its last call is answered, and its calls are served as before until then.
+        """Sets whether calls are accepted. If not, callers are asked to leave and new streams are refused. A stream
+        ends when its last call is answered, and its calls are served until then.
         """
         was, self._serving = self._serving, serving
         if was and not serving:
@@ -67,9 +65,10 @@ class CallStreams:
                 stream.drain()
 
     async def serve(self, requests: AsyncIterator[Any], context: Context) -> None:
-        """Serves one stream until the caller has closed its side and is answered, or is gone. Raises `Draining`.
+        """Serves one stream until the caller has closed its side and all calls are answered, or it disconnects. Raises
+        `Draining`.
 
-        `requests` yields messages; what is written to `context` is serialized already.
+        `requests` yields messages; writes to `context` are already serialized.
         """
         if not self._serving:
             raise Draining
@@ -82,7 +81,7 @@ class CallStreams:
 
 
 class _Stream:
-    """One stream: a task for each call, and one that writes the answers that have come together meanwhile."""
+    """One stream: a task per call, and one that writes batches of results."""
 
     def __init__(
         self, protocol: Protocol, methods: Mapping[str, tuple[Behavior, bytes]], name: str, context: Context
@@ -106,7 +105,7 @@ class _Stream:
         try:
             async for message in requests:
                 self._take(message)
-                # Once round the loop: to ask for the next message takes as long as a call needs to be on its way.
+                # Yields once, so that the calls start before the next read, which takes as long as starting them.
                 await asyncio.sleep(0)
                 await self._room.wait()
             await asyncio.gather(*self._calls.values(), return_exceptions=True)
@@ -117,7 +116,7 @@ class _Stream:
             await cancel_and_wait(writer, *self._calls.values(), *self._cancelled)
 
     def drain(self) -> None:
-        """Asks the caller to send no more calls."""
+        """Asks the caller to stop sending calls."""
         self._put(self._protocol.responses(draining=True).SerializeToString())
 
     def _take(self, message: Any) -> None:
@@ -154,7 +153,7 @@ class _Stream:
             self._answer(call_id, self._protocol.failure_tag, context.status)
         except MessageTooLarge as error:
             self._refuse(call_id, error)
-        except Exception as error:  # such as a response that can't be serialized: its caller would wait in vain
+        except Exception as error:  # such as a response that can't be serialized: the caller must not wait for ever
             log.error("call_failed", method=name, exc_info=error)
             self._refuse(call_id, Internal())
         finally:
@@ -200,7 +199,7 @@ class _Stream:
 
 
 class _CallContext:
-    """What a method, and what stands around it, asks of the context of a unary call."""
+    """The part of a unary call's context that methods and interceptors use."""
 
     __slots__ = ("_call", "_code", "_deadline", "status")
 

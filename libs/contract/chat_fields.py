@@ -1,4 +1,4 @@
-"""The names of request fields of a turn, as OpenAI's chat completions have them."""
+"""Names of a turn's request fields in OpenAI's chat completions."""
 
 import re
 from typing import Final
@@ -39,7 +39,7 @@ OWN_FIELDS: Final = frozenset(
         "user_id",
     }
 )
-"""Those that Parley reads itself; all others are the provider's to understand."""
+"""The fields that Parley interprets; all others are passed on to the provider."""
 
 FIELD_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 FIELD_NAME_RULE: Final = "must be letters, digits and '_', '.', '-', begin with a letter or '_', at most 64 characters"

@@ -4,7 +4,7 @@ import enum
 
 
 class Role(enum.StrEnum):
-    """Who speaks, by OpenAI's names."""
+    """The role of a message, with OpenAI's names."""
 
     SYSTEM = "system"
     USER = "user"
@@ -13,7 +13,7 @@ class Role(enum.StrEnum):
 
 
 class BusyPolicy(enum.StrEnum):
-    """What a caller gets while another turn of the session is running."""
+    """What happens to a turn while another one of its session is running."""
 
     WAIT = "wait"
     REJECT = "reject"
@@ -21,18 +21,18 @@ class BusyPolicy(enum.StrEnum):
 
 
 class FallbackTrigger(enum.StrEnum):
-    """What a fallback is tried for beyond what every fallback is."""
+    """Additional errors for which a fallback is tried."""
 
     CONTENT_FILTER = "content_filter"
     CONTEXT_LENGTH = "context_length"
 
 
 class HistoryPolicy(enum.StrEnum):
-    """What a request of a session that holds answers of the assistant is to the history."""
+    """How the messages of a request that contains assistant messages relate to the session's history."""
 
     MATCH = "match"
-    """The caller's transcript: what of it is stored is not stored again, and what contradicts is refused."""
+    """The caller's transcript: stored messages are not stored again, and contradictions are refused."""
     REPLACE = "replace"
-    """The caller's transcript, and the history from now on."""
+    """The caller's transcript, which replaces the history."""
     APPEND = "append"
-    """More of the conversation, such as examples."""
+    """Further messages, such as examples, which are appended."""

@@ -1,4 +1,4 @@
-"""The field rules that the services share. Each check notes what is wrong and goes on: a caller learns all at once."""
+"""The field rules that services share. Checks collect violations, so that callers get all of them at once."""
 
 import re
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ DEFAULT_PROJECT: Final = "default"
 MAX_METADATA_PAIRS: Final = 64
 MAX_METADATA_KEY: Final = 64
 MAX_METADATA_VALUE: Final = 512
-"""Of what a session keeps beside its turns: pairs, and characters of each key and value."""
+"""Limits of a session's metadata: pairs, and characters of each key and value."""
 
 RESOURCE_ID_PATTERN: Final = "[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 SESSION_ID_PATTERN: Final = "[A-Za-z0-9._:-]{1,128}"
 USER_ID_PATTERN: Final = "[!-~]{1,256}"
-"""What an id matches from end to end, as a regular expression of any dialect."""
+"""Patterns that ids must match completely; valid in any regular expression dialect."""
 
 _RESOURCE_ID = re.compile(RESOURCE_ID_PATTERN)
 _SESSION_ID = re.compile(SESSION_ID_PATTERN)
@@ -32,17 +32,17 @@ RESOURCE_ID_RULE: Final = (
 
 
 def is_resource_id(text: str) -> bool:
-    """Tells whether `text` can be the id of a project, an agent, a template or a provider."""
+    """Returns whether `text` is a valid id of a project, agent, template or provider."""
     return _RESOURCE_ID.fullmatch(text) is not None
 
 
 def is_user_id(text: str) -> bool:
-    """Tells whether `text` can be the id of a user."""
+    """Returns whether `text` is a valid user id."""
     return _USER_ID.fullmatch(text) is not None
 
 
 def check_resource_id(found: Violations, field: str, value: str) -> None:
-    """Notes a text that is empty or can't be the id of a project, an agent, a template or a provider."""
+    """Adds a violation unless `text` is a valid id of a project, agent, template or provider."""
     if not value:
         found.add(field, "is required")
     elif not _RESOURCE_ID.fullmatch(value):
@@ -50,25 +50,25 @@ def check_resource_id(found: Violations, field: str, value: str) -> None:
 
 
 def check_session_id(found: Violations, field: str, value: str) -> None:
-    """Notes a text that can't be the id of a session."""
+    """Adds a violation unless `text` is a valid session id."""
     if not _SESSION_ID.fullmatch(value):
         found.add(field, "must be 1 to 128 of A-Z a-z 0-9 . _ : -")
 
 
 def check_turn_id(found: Violations, field: str, value: str) -> None:
-    """Notes a text that can't be the id of a turn."""
+    """Adds a violation unless `text` is a valid turn id."""
     if not _TURN_ID.fullmatch(value):
         found.add(field, "must be 1 to 64 of A-Z a-z 0-9 . _ : -")
 
 
 def check_agent_uid(found: Violations, field: str, value: str) -> None:
-    """Notes a text that can't be the uid of an agent."""
+    """Adds a violation unless `text` is a valid agent uid."""
     if not _AGENT_UID.fullmatch(value):
         found.add(field, "must be the uid of an agent")
 
 
 def check_user_id(found: Violations, field: str, value: str, *, required: bool = False) -> None:
-    """Notes a text that can't be the id of a user. An empty one names none, which may be an error, too."""
+    """Adds a violation unless `text` is a valid user id. An empty one names no user, which may be a violation, too."""
     if not value:
         if required:
             found.add(field, "is required")
@@ -77,13 +77,13 @@ def check_user_id(found: Violations, field: str, value: str, *, required: bool =
 
 
 def check_request_id(found: Violations, field: str, value: str) -> None:
-    """Notes a text that can't be the id that a caller gives to its request."""
+    """Adds a violation unless `text` is a valid request id."""
     if not _REQUEST_ID.fullmatch(value):
         found.add(field, "must be 1 to 255 printable ASCII characters")
 
 
 def check_metadata(found: Violations, field: str, metadata: Mapping[str, str], *, name_pairs: bool = True) -> None:
-    """Notes too many pairs of a session's metadata, and keys and values that are too long.
+    """Adds violations for too many pairs of session metadata, and for keys and values that are too long.
 
     With `name_pairs` the path of a value has its key, `field[key]`; without, it is `field` alone.
     """

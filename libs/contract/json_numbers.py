@@ -1,14 +1,14 @@
-"""Whole numbers in free-form JSON stay whole and exact, though a `google.protobuf.Struct` has doubles only."""
+"""Keeps integers in free-form JSON exact, although `google.protobuf.Struct` has only doubles."""
 
 import json
 from decimal import Decimal
 from typing import Any
 
 EXACT = 2**53
-"""A double holds every whole number up to here."""
+"""Doubles represent all integers up to here exactly."""
 
 _WORD = 2**64
-"""Whole numbers below it are int, however they were written. Above, one that is written as a double is one."""
+"""Integers below it become int, however they were written; above it, a number written as a double stays one."""
 
 
 def normalized(value: Any) -> Any:
@@ -21,7 +21,7 @@ def normalized(value: Any) -> Any:
 
 
 def normalized_number(number: float) -> int | float:
-    """Returns one number as `normalized` has it."""
+    """Returns one number in normalized form."""
     if isinstance(number, float):
         return int(number) if number.is_integer() and abs(number) < _WORD else number
     if abs(number) < _WORD:
@@ -34,12 +34,12 @@ def normalized_number(number: float) -> int | float:
 
 
 def text_unless_exact(value: Any) -> str:
-    """Returns normalized JSON as text where doubles do not hold all of its numbers exactly; empty where they do."""
+    """Returns normalized JSON as text if doubles can't represent all of its numbers exactly, otherwise ""."""
     return "" if _fits(value) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def parsed(text: str) -> Any:
-    """Returns what a JSON text says, normalized. Raises `ValueError` for what is no JSON, NaN included."""
+    """Returns the normalized value of a JSON text. Raises `ValueError` for invalid JSON, including NaN."""
     try:
         return normalized(json.loads(text, parse_constant=_refuse))
     except RecursionError:

@@ -1,7 +1,7 @@
-"""The rules of messages, for the domain's values and for those of the wire alike.
+"""The rules of messages, for domain values and protobuf messages alike.
 
-Messages are checked as they are, by structure: what came over the wire need not be copied first. What differs between
-the two is a `MessageForm`.
+Messages are checked by structure, so protobuf messages need not be converted first. A `MessageForm` describes the
+differences.
 """
 
 import re
@@ -27,7 +27,7 @@ RoleT = TypeVar("RoleT")
 
 
 class ToolCallView(Protocol):
-    """What the rules read of a tool call."""
+    """The attributes of a tool call that the rules use."""
 
     @property
     def id(self) -> str: ...  # noqa: D102
@@ -36,7 +36,7 @@ class ToolCallView(Protocol):
 
 
 class MessageView(Protocol):
-    """What the rules read of a message: these, and a role and parts as the `MessageForm` says."""
+    """The attributes of a message that the rules use; the `MessageForm` gives its role and parts."""
 
     @property
     def role(self) -> Any: ...  # noqa: D102
@@ -69,7 +69,7 @@ class PartView(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MessageForm(Generic[RoleT]):
-    """How one side writes messages: its value for each role, and what a content part says."""
+    """How one side represents messages: its value for each role, and its content parts."""
 
     system: RoleT
     user: RoleT
@@ -87,7 +87,7 @@ def check_messages(
     max_messages: int,
     one_turn: bool = True,
 ) -> bool:
-    """Notes what is wrong with messages; returns whether, as one turn, they continue the turn before.
+    """Adds violations of messages; returns whether, as one turn, they continue the previous turn.
 
     They do when they have results of tool calls that are not their own. Those must come before the agent speaks: a
     later result answers a call of the turn. Which calls and results belong together is not looked at unless the

@@ -1,4 +1,4 @@
-"""Placeholders of instructions: `{{name}}`, and `{{ '{{' }}`, which stands for two braces that begin none."""
+"""Placeholders of instructions: `{{name}}`, and `{{ '{{' }}`, which stands for two literal braces."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Final
 
 NAME: Final = r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"
 BRACES: Final = "{{"
-"""What the escape stands for, as in Jinja and Go's templates."""
+"""The value of the escape, as in Jinja and Go templates."""
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(?:(" + NAME + r")|'\{\{'|\"\{\{\")\s*\}\}")
 

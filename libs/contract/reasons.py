@@ -4,7 +4,7 @@ import enum
 
 
 class Reason(enum.StrEnum):
-    """Why a call failed. Equal to the text on the wire, so that what a peer answered is compared with a member."""
+    """The reason of an error. Members equal the text on the wire, so that reasons from peers can be compared."""
 
     INVALID_FIELD = "INVALID_FIELD"
     INVALID_PAGE_TOKEN = "INVALID_PAGE_TOKEN"

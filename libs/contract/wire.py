@@ -1,4 +1,4 @@
-"""The numbers that the enumerations of the contract have on the wire."""
+"""The protobuf numbers of the contract's enumerations."""
 
 from contract.enums import BusyPolicy, FallbackTrigger, HistoryPolicy, Role
 from parley.config.v1 import agent_config_pb2
@@ -22,7 +22,7 @@ BUSY_POLICIES = {
     int(turn_service_pb2.BUSY_POLICY_UNSPECIFIED): BusyPolicy.WAIT,
     **{int(number): policy for policy, number in BUSY_POLICY_NUMBERS.items()},
 }
-"""A number that is not here is of a later release; the default is to wait."""
+"""Other numbers are from a later release and mean the default, to wait."""
 
 FALLBACK_TRIGGER_NUMBERS = {
     FallbackTrigger.CONTENT_FILTER: agent_config_pb2.FALLBACK_TRIGGER_CONTENT_FILTER,

@@ -36,7 +36,7 @@ class Channel(grpc.aio.Channel):
         return _Method(self._inner.stream_stream(method, *serializers, **options), method, self._rules)
 
     async def close(self, grace: float | None = None) -> None:
-        """Ends the calls that are open, after `grace` seconds."""
+        """Cancels open calls after `grace` seconds."""
         await self._inner.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
@@ -72,9 +72,8 @@ class _Method:
 
 
 class AsyncCall:
-    """A call: `await` its answer, or iterate its answers; `async with` cancels what is left.
-
-    grpc.aio never cancels a stream that was left early.
+    """A call: `await` its response, or iterate over its responses; `async with` cancels an unfinished call, since
+    grpc.aio never cancels an abandoned stream.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -117,5 +116,5 @@ def _translated() -> Iterator[None]:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        # A closed channel cancels its calls, in tasks that nobody cancelled.
+        # A closed channel cancels its calls in tasks that were not cancelled.
         raise Unavailable("the channel was closed", code=grpc.StatusCode.CANCELLED) from None

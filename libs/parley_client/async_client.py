@@ -53,13 +53,13 @@ class AsyncClient(Connected[grpc.aio.Channel]):
     def stream(
         self, agent_id: str, messages: Messages, *, timeout: float | None = None, **fields: Any
     ) -> AsyncGenerator[pb.StreamCompleteResponse, None]:
-        """As `Client.stream`; `aclosing` cancels what is left."""
+        """As `Client.stream`; `aclosing` cancels an unfinished stream."""
         return self._followed(FollowedTurn(turn_input(agent_id, messages, **fields), timeout))
 
     def watch(
         self, session_id: str, turn_id: str, *, after_event_id: str = "", timeout: float | None = None, **fields: str
     ) -> AsyncGenerator[pb.StreamCompleteResponse, None]:
-        """As `Client.watch`; `aclosing` cancels what is left."""
+        """As `Client.watch`; `aclosing` cancels an unfinished stream."""
         request = pb.WatchTurnRequest(session_id=session_id, turn_id=turn_id, after_event_id=after_event_id, **fields)
         return self._followed(FollowedTurn.watched(request, timeout))
 
@@ -87,7 +87,7 @@ class AsyncClient(Connected[grpc.aio.Channel]):
         return await is_serving_async(self.channel(server), service, timeout=timeout)
 
     async def close(self) -> None:
-        """Ends the calls that are open."""
+        """Cancels open calls."""
         for channel in self._channels.values():
             await channel.close()
 

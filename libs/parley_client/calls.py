@@ -17,14 +17,14 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is added to every call of a channel."""
+    """Defaults for every call of a channel."""
 
     api_key: str | Callable[[], str] = ""
     keyed: bool = True
-    """Whether requests without a request id get one, where that makes them repeatable."""
+    """Whether requests get a request id where that makes them repeatable."""
 
     def applied(self, path: str, request: Any, timeout: float | None, metadata: Any) -> tuple[Any, dict[str, Any]]:
-        """Returns the request, the deadline and the metadata. Raises ValueError for a deadline that is no bound."""
+        """Returns the request, the deadline and the metadata. Raises ValueError for an unbounded deadline."""
         promise = promise_of(path)
         if self.keyed and promise.request_id:
             request = promise.keyed(request, str(uuid.uuid4()))
@@ -70,12 +70,12 @@ class Channel(grpc.Channel):
         self._inner.unsubscribe(callback)
 
     def close(self) -> None:
-        """Ends the calls that are open."""
+        """Cancels open calls."""
         self._closed = True
         self._inner.close()
 
     def _usable(self) -> grpc.Channel:
-        # A stub made on a closed channel ends the process inside of grpcio 1.85.
+        # Making a stub on a closed channel crashes the process in grpcio 1.85.
         if self._closed:
             raise ValueError("the channel is closed")
         return self._inner
@@ -88,7 +88,7 @@ class Channel(grpc.Channel):
 
 
 class _Unary:
-    """A method with one answer."""
+    """A method with one response."""
 
     def __init__(self, inner: Any, path: str, rules: Rules) -> None:
         self._inner = inner
@@ -99,7 +99,7 @@ class _Unary:
         return self.with_call(request, timeout, metadata, **options)[0]
 
     def with_call(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
-        """As gRPC's: the answer, and the call, which has what came beside it."""
+        """As gRPC's: the response and the call, which has its metadata."""
         request, chosen = self._rules.applied(self._path, request, timeout, metadata)
         try:
             return self._inner.with_call(request, **chosen, **options)
@@ -113,7 +113,7 @@ class _Unary:
 
 
 class _Streaming:
-    """A method with a stream of answers."""
+    """A method with a stream of responses."""
 
     def __init__(self, inner: Any, path: str, rules: Rules) -> None:
         self._inner = inner
@@ -126,7 +126,7 @@ class _Streaming:
 
 
 class _Future:
-    """A call under way."""
+    """A running call."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -135,7 +135,7 @@ class _Future:
         return getattr(self._inner, name)
 
     def result(self, timeout: float | None = None) -> Any:
-        """Waits for the answer, `timeout` seconds at the most."""
+        """Waits for the response for at most `timeout` seconds."""
         try:
             return self._inner.result(timeout)
         except grpc.RpcError as failed:
@@ -143,7 +143,7 @@ class _Future:
 
 
 class Stream:
-    """A stream of answers: iterate it, or `cancel` it; `with` cancels what is left."""
+    """A stream of responses: iterate over it, or `cancel` it; `with` cancels an unfinished stream."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner

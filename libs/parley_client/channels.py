@@ -1,4 +1,4 @@
-"""Channels to Parley's servers: balanced over replicas that serve, repeating the calls that the protos let repeat."""
+"""Channels to Parley's servers: balanced over healthy replicas, with retries where the protos allow them."""
 
 import ipaddress
 import json
@@ -14,10 +14,10 @@ from parley_client.promises import PROMISES, SERVICES
 
 Options = Sequence[tuple[str, Any]]
 ApiKey = str | Callable[[], str]
-"""An API key, or what returns the one to show; asked at each call, so that a rotated key is taken up."""
+"""An API key, or a function that returns it; called for every call, so that a rotated key takes effect."""
 
 MAX_MESSAGE_BYTES: Final = 96 * 1024 * 1024
-"""The largest message that is taken or sent; servers have bounds of their own."""
+"""The largest message received or sent; servers have their own limits."""
 
 RETRY_POLICY: Final = {
     "maxAttempts": 4,
@@ -26,7 +26,7 @@ RETRY_POLICY: Final = {
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
-"""How often a call is made that may be repeated (gRFC A6): within its deadline, and only before its first answer."""
+"""Attempts of a call that may be retried (gRFC A6): within its deadline, and only before its first response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +34,29 @@ class Tls:
     """How a channel is encrypted; the files are read when it is opened."""
 
     ca: str | os.PathLike[str] | None = None
-    """PEM of the authorities to trust; gRPC's own list where it is left out."""
+    """PEM of the trusted authorities; gRPC's own list by default."""
     certificate: str | os.PathLike[str] | None = None
-    """PEM of the certificate to show, for servers that ask for one (mutual TLS)."""
+    """PEM of the client certificate, for servers that require one (mutual TLS)."""
     key: str | os.PathLike[str] | None = None
     """PEM of the certificate's key."""
     server_name: str = ""
-    """The name in the server's certificate, where it is not the target's."""
+    """The name in the server's certificate, if it differs from the target's."""
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Returns what gRPC takes. Raises OSError for a file that can't be read, ValueError for half a certificate."""
+        """Returns gRPC's credentials.
+
+        Raises OSError for an unreadable file, ValueError for a certificate without its key.
+        """
         if (self.certificate is None) != (self.key is None):
             raise ValueError("a certificate and its key come together")
         return grpc.ssl_channel_credentials(*map(_read, (self.ca, self.key, self.certificate)))
 
 
 def service_config(server: str, *, retry: bool = True) -> dict[str, Any]:
-    """Returns gRPC's service config for `gateway`, `config` or `session`, as any language's gRPC takes it.
+    """Returns gRPC's service config for `gateway`, `config` or `session`, for gRPC in any language.
 
-    Calls go round the replicas whose health is SERVING (gRFC A17), and those that the protos promise to be repeatable
-    are repeated (gRFC A6). A method that a request id makes repeatable is listed, too: set one with each request.
+    Calls are balanced over replicas whose health is SERVING (gRFC A17), and methods that the protos declare safe are
+    retried (gRFC A6). This includes methods that a request id makes safe: set one with each request.
     """
     services = SERVICES[server]
     repeated = [
@@ -100,10 +103,10 @@ def open_channel(
 ) -> grpc.Channel:
     """Returns a channel that any generated stub takes; `with` closes it.
 
-    `server` says whose replicas `target` names: `gateway`, `config` or `session`; None for a single one that is asked
-    whatever its health. Every call has a deadline, its own or
-    that of `promises`; shows the API key; and raises `ParleyError`. Requests that a request id makes repeatable get one
-    unless `retry` is off. `options` of gRPC override ours.
+    `server` says whose replicas `target` names: `gateway`, `config` or `session`; None for a single server that is
+    called regardless of its health. Every call has a deadline, its own or that of `promises`, sends the API key, and
+    raises `ParleyError`. Requests that a request id makes safe to retry get one unless `retry` is off. `options`
+    override the default gRPC options.
     """
     where, options = target_uri(target), _options(target, server, tls, retry, options)
     if tls is None:
@@ -134,7 +137,7 @@ def open_async_channel(
 def _options(target: str, server: str | None, tls: Tls | None, retry: bool, given: Options) -> list[tuple[str, Any]]:
     chosen: dict[str, Any] = {
         "grpc.enable_retries": int(retry),
-        # A server takes a ping every 10 s; a connection that died unseen is found within 25.
+        # Servers accept a ping every 10 s; a dead connection is detected within 25 s.
         "grpc.keepalive_time_ms": 20_000,
         "grpc.keepalive_timeout_ms": 5_000,
         "grpc.keepalive_permit_without_calls": 1,

@@ -1,4 +1,4 @@
-"""What a turn is asked with, what its stream adds up to, and how to go on with a stream that broke."""
+"""Requests for turns, the sum of their streams, and resuming broken streams."""
 
 import random
 import time
@@ -15,7 +15,7 @@ from parley_client.errors import ParleyError, Unavailable
 from parley_client.promises import TURN_SECONDS
 
 MAX_FRUITLESS_TRIES: Final = 6
-"""How often in a row a broken stream is opened again without a single event."""
+"""Consecutive attempts to reopen a broken stream without receiving an event."""
 FIRST_PAUSE_SECONDS: Final = 0.2
 MAX_PAUSE_SECONDS: Final = 2.0
 
@@ -28,7 +28,7 @@ def user(text: str) -> message_pb2.Message:
 
 
 def turn_input(agent_id: str, messages: Messages, **fields: Any) -> pb.TurnInput:
-    """Returns what both kinds of completion take; `messages` may be one text, `fields` are TurnInput's."""
+    """Returns the input of both kinds of completion; `messages` may be one text, `fields` are TurnInput's."""
     if isinstance(messages, str):
         messages = user(messages)
     given = [messages] if isinstance(messages, message_pb2.Message) else list(messages)
@@ -43,7 +43,7 @@ class Answer:
     refusal: str = ""
     reasoning: str = ""
     tool_calls: list[message_pb2.ToolCall] = field(default_factory=list)
-    """Those that the caller is to run."""
+    """The tool calls that the caller has to run."""
     started: pb.TurnStarted | None = None
     outcome: pb.TurnOutcome | None = None
     """How the turn ran; None until it is stored."""
@@ -51,7 +51,7 @@ class Answer:
     _before_step: tuple[str, str, str] = ("", "", "")
 
     def add(self, event: pb.StreamCompleteResponse) -> None:
-        """Takes the next event of the turn. What was said in a step that is asked for again does not count."""
+        """Adds the next event of the turn. Output of a step that is repeated is discarded."""
         match event.WhichOneof("event"):
             case "started":
                 self.started = event.started
@@ -79,10 +79,9 @@ class Answer:
 
 
 class FollowedTurn:
-    """One turn's stream over as many calls as it takes: the first call, or its repeat, then watches of the turn.
-
-    A connection that breaks before `started` lets the turn be asked for again, under the request id that it has. Behind
-    that, only a turn with `resumable` can be gone on with.
+    """One turn's stream over as many calls as needed: the first call, or its retry, then watches of the turn. If the
+    connection breaks before `started`, the turn is requested again with the same request id. After that, only a turn
+    with `resumable` can be continued.
     """
 
     def __init__(self, turn: pb.TurnInput, timeout: float | None) -> None:
@@ -97,21 +96,21 @@ class FollowedTurn:
 
     @classmethod
     def watched(cls, request: pb.WatchTurnRequest, timeout: float | None) -> Self:
-        """Returns the stream of a turn that somebody asked for, to be watched from the beginning."""
+        """Returns the stream that watches an existing turn from its beginning."""
         followed = cls(pb.TurnInput(resumable=True), timeout)
         followed._watch = request
         return followed
 
     def remaining(self) -> float:
-        """Returns the seconds that are left, at least a moment: the call itself then says that there are none."""
+        """Returns the remaining seconds, at least a small number, so that the call itself reports the timeout."""
         return max(self._ends - time.monotonic(), 0.001)
 
     def request(self) -> pb.StreamCompleteRequest | pb.WatchTurnRequest:
-        """Returns what to ask with next."""
+        """Returns the next call's request."""
         return self._watch or pb.StreamCompleteRequest(input=self._turn)
 
     def events(self, response: pb.StreamCompleteResponse | pb.WatchTurnResponse) -> Sequence[pb.StreamCompleteResponse]:
-        """Returns what is new in a response: nothing in one that says that the watch is up."""
+        """Returns the new event in a response, or None for one that only says that the watch is open."""
         if isinstance(response, pb.WatchTurnResponse):
             if not response.HasField("event"):
                 return ()

@@ -46,16 +46,15 @@ class Client(Connected[grpc.Channel]):
     def complete(
         self, agent_id: str, messages: Messages, *, timeout: float | None = None, **fields: Any
     ) -> pb.CompleteResponse:
-        """Runs one turn; `messages` may be one text, `fields` are TurnInput's, such as `session_id`."""
+        """Runs one turn. `messages` may be one text, `fields` are TurnInput's, such as `session_id`."""
         request = pb.CompleteRequest(input=turn_input(agent_id, messages, **fields))
         return self.chat.Complete(request, timeout=timeout)
 
     def stream(
         self, agent_id: str, messages: Messages, *, timeout: float | None = None, **fields: Any
     ) -> Generator[pb.StreamCompleteResponse, None, None]:
-        """Yields the events of one turn, to its end. With `resumable` a broken connection goes unnoticed.
-
-        `close` it to leave early. `timeout` is for all of it. Arguments are those of `complete`.
+        """Yields the events of one turn until its end. With `resumable` a broken connection is resumed. `close` it to
+        leave early. `timeout` bounds the whole stream. Arguments are those of `complete`.
         """
         followed = FollowedTurn(turn_input(agent_id, messages, **fields), timeout)
         yield from self._followed(followed)
@@ -63,7 +62,7 @@ class Client(Connected[grpc.Channel]):
     def watch(
         self, session_id: str, turn_id: str, *, after_event_id: str = "", timeout: float | None = None, **fields: str
     ) -> Generator[pb.StreamCompleteResponse, None, None]:
-        """Yields the events of a turn that somebody asked for, behind one of them (fields: `project`, `user_id`)."""
+        """Yields the events of an existing turn after a given one (fields: `project`, `user_id`)."""
         request = pb.WatchTurnRequest(session_id=session_id, turn_id=turn_id, after_event_id=after_event_id, **fields)
         yield from self._followed(FollowedTurn.watched(request, timeout))
 
@@ -84,11 +83,11 @@ class Client(Connected[grpc.Channel]):
         followed.check_end()
 
     def is_serving(self, server: str = "gateway", service: str = "", *, timeout: float = ASK_SECONDS) -> bool:
-        """Returns whether a replica of a server answers that a service of it serves; "" is the whole server."""
+        """Returns whether a replica of a server reports a service as serving; "" is the whole server."""
         return is_serving(self.channel(server), service, timeout=timeout)
 
     def close(self) -> None:
-        """Ends the calls that are open."""
+        """Cancels open calls."""
         for channel in self._channels.values():
             channel.close()
 

@@ -19,9 +19,9 @@ class FieldViolation:
     """One field of the request that breaks a rule."""
 
     field: str
-    """Its path in what is asked for, such as `messages[0].content`."""
+    """Its path in the request, such as `messages[0].content`."""
     description: str
-    """What is right."""
+    """What is valid."""
 
 
 class ParleyError(Exception):
@@ -40,17 +40,17 @@ class ParleyError(Exception):
     ) -> None:
         super().__init__(f"{reason or code.name}: {message}")
         self.message = message
-        """The server's words."""
+        """The server's message."""
         self.code = code
         """gRPC's canonical code."""
         self.reason = reason
-        """A name of `parley.errors.v1.Reason` without its prefix; empty where the failure is the network's."""
+        """A name of `parley.errors.v1.Reason` without its prefix; empty for a network failure."""
         self.metadata = dict(metadata or {})
-        """What the reason documents."""
+        """The metadata that the reason documents."""
         self.violations = tuple(violations)
-        """All fields that are wrong, not the first one only."""
+        """All invalid fields, not only the first."""
         self.retry_delay = retry_delay
-        """Seconds after which a repeat may succeed; None where the server names no time."""
+        """Seconds after which a retry may succeed; None if the server gives no time."""
         self.quota_subject = quota_subject
         """Whose limit was reached, such as `agent:support`."""
 
@@ -60,7 +60,7 @@ class InvalidRequest(ParleyError):
 
 
 class NotFound(ParleyError):
-    """What the request names does not exist, or is not the caller's to see."""
+    """The resource does not exist, or the caller may not see it."""
 
 
 class AlreadyExists(ParleyError):
@@ -68,7 +68,7 @@ class AlreadyExists(ParleyError):
 
 
 class Conflict(ParleyError):
-    """Something else happened to the same object: a changed etag, a busy session, an interrupted turn."""
+    """A conflict with another change of the same object: a changed etag, a busy session, an interrupted turn."""
 
 
 class PreconditionFailed(ParleyError):
@@ -84,19 +84,19 @@ class UpstreamError(ParleyError):
 
 
 class Unavailable(ParleyError):
-    """A server or a store can't be reached, or is about to stop. Whether the call had an effect is not known."""
+    """A server or store is unreachable or about to stop. Whether the call had an effect is unknown."""
 
 
 class DeadlineExceeded(Unavailable):
-    """The deadline, or a bound of the server's, ran out. Whether the call had an effect is not known."""
+    """The deadline, or a timeout of the server, was exceeded. Whether the call had an effect is unknown."""
 
 
 class AccessDenied(ParleyError):
-    """No valid credentials, or none that allow it."""
+    """The credentials are invalid, or do not allow the call."""
 
 
 class InternalError(ParleyError):
-    """A fault of the server's, or a method that it does not have."""
+    """A fault of the server, or an unknown method."""
 
 
 FAMILIES: Final[Mapping[int, type[ParleyError]]] = {
@@ -111,7 +111,7 @@ FAMILIES: Final[Mapping[int, type[ParleyError]]] = {
     160: AccessDenied,
     180: InternalError,
 }
-"""The class of each block of twenty numbers of the enum: a new reason is of the family that its number is in."""
+"""The class of each block of twenty enum numbers, so new reasons get the class of their block."""
 
 _BLOCK = 20
 
@@ -124,7 +124,7 @@ _BY_CODE: Final[Mapping[grpc.StatusCode, type[ParleyError]]] = {
     grpc.StatusCode.FAILED_PRECONDITION: PreconditionFailed,
     grpc.StatusCode.RESOURCE_EXHAUSTED: LimitExceeded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
-    grpc.StatusCode.CANCELLED: Unavailable,  # a server that stops ends calls so
+    grpc.StatusCode.CANCELLED: Unavailable,  # how a stopping server ends calls
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAUTHENTICATED: AccessDenied,
     grpc.StatusCode.PERMISSION_DENIED: AccessDenied,
@@ -132,7 +132,7 @@ _BY_CODE: Final[Mapping[grpc.StatusCode, type[ParleyError]]] = {
 
 
 def class_of(reason: str, code: grpc.StatusCode) -> type[ParleyError]:
-    """Returns the class for a reason; a reason that this release does not know counts by its code."""
+    """Returns the class for a reason; an unknown reason is classified by its code."""
     if reason == "DEADLINE_EXCEEDED":
         return DeadlineExceeded
     try:
@@ -143,7 +143,7 @@ def class_of(reason: str, code: grpc.StatusCode) -> type[ParleyError]:
 
 
 def error_of(failed: grpc.RpcError) -> ParleyError:
-    """Returns the exception for a failed call, of `grpc` or `grpc.aio`, with all that its status says."""
+    """Returns the exception for a failed call of `grpc` or `grpc.aio`, with all details of its status."""
     call: Any = failed
     code, message = call.code(), call.details() or ""
     status = _status(call.trailing_metadata() or ())

@@ -1,4 +1,4 @@
-"""Whether a server says that it serves (`grpc.health.v1`)."""
+"""Health checks of servers (`grpc.health.v1`)."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ ASK_SECONDS = 5.0
 
 
 def is_serving(channel: grpc.Channel, service: str = "", *, timeout: float = ASK_SECONDS) -> bool:
-    """Returns whether a channel of ours leads to a server that serves; "" is the whole of it."""
+    """Returns whether the server behind a channel reports a service as serving; "" is the whole server."""
     health: Any = health_pb2_grpc.HealthStub(channel)
     try:
         return _serves(health.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout))

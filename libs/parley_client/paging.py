@@ -6,13 +6,12 @@ from typing import Any
 from google.protobuf.message import Message
 
 FIRST_FIELD = 1
-"""Where a list's response has its objects."""
+"""The field of a list response that has the objects."""
 
 
 def objects(method: Callable[..., Any], request: Message, **options: Any) -> Iterator[Any]:
-    """Yields what a stub's `List…` method lists, asking for the next page when it is reached.
-
-    `request` says the page size, and where to begin; it is not changed. `options` are each call's, such as `timeout`.
+    """Yields the objects that a stub's `List…` method lists, reading further pages as needed. `request` gives the page
+    size and where to begin; it is not changed. `options` are passed to each call, such as `timeout`.
     """
     asked = _copy(request)
     while True:

@@ -1,4 +1,4 @@
-"""What the protos promise of each method: whether it may be called again, and how long it may take."""
+"""What the protos promise of each method: whether it may be retried, and its default deadline."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from parley.session.v1 import session_service_pb2, turn_service_pb2
 CALL_SECONDS: Final = 60.0
 """The deadline of a call that says none."""
 TURN_SECONDS: Final = 660.0
-"""That of a turn: a minute more than a gateway gives it unless it is set otherwise."""
+"""The default deadline of a turn: a minute more than a gateway's default."""
 STREAM_SECONDS: Final = 3600.0
-"""That of any other stream, such as a watch: it is opened anew from where it ended."""
+"""The default deadline of other streams, such as watches, which are reopened where they ended."""
 
 _FILES = {
     "gateway": (chat_service_pb2, runtime_service_pb2),
@@ -51,14 +51,14 @@ class Promise:
     """What a method promises."""
 
     repeatable: bool = False
-    """Whether the same call may be made again whose outcome is unknown."""
+    """Whether a call with an unknown outcome may be repeated."""
     request_id: tuple[str, ...] = ()
-    """The path of the field that makes it repeatable when it is set; empty where nothing has to be."""
+    """The path of the field that makes a call repeatable when set; empty if none is needed."""
     seconds: float = CALL_SECONDS
     """The deadline of a call that says none."""
 
     def keyed(self, request: Message, key: str) -> Message:
-        """Returns the request with `key` as its request id, where the method wants one and it has none."""
+        """Returns the request with `key` as its request id, if the method has one and the request does not."""
         if not self.request_id or _at(request, self.request_id):
             return request
         copy = type(request)()
@@ -107,5 +107,5 @@ _NONE = Promise()
 
 
 def promise_of(path: str) -> Promise:
-    """Returns what the method at `path` promises; nothing is known of methods that are not Parley's."""
+    """Returns the promise of the method at `path`; methods of others have none."""
     return PROMISES.get(path, _NONE)

@@ -1,4 +1,4 @@
-"""Where an installation's servers are, and the stubs of their services, each with a channel when it is first used."""
+"""The servers of an installation, and the stubs of their services; channels are opened on first use."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,18 +28,18 @@ STUBS: Final[Mapping[str, tuple[str, Any]]] = {
     "sessions": ("session", SessionServiceStub),
     "turns": ("session", TurnServiceStub),
 }
-"""What a client calls each service, with the server that has it."""
+"""The client's name of each service, and the server that has it."""
 
 ChannelT = TypeVar("ChannelT")
 
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """The targets of an installation, and what is shown to each of them; as `open_channel` takes them."""
+    """The targets of an installation, and the credentials for them, as for `open_channel`."""
 
     gateway: str = DEFAULT_GATEWAY
     config: str = ""
-    """config_svc, for agent configs and access; needed by what asks it only."""
+    """config_svc, for agent configs and access; needed only for its services."""
     session: str = ""
     """session_svc, likewise."""
     tls: Tls | None = None

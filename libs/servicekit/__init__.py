@@ -1,7 +1,7 @@
-"""What all three services need and no domain word: settings, lifecycle, server, channels, errors, logs, metrics."""
+"""Domain-free parts of all services: settings, lifecycle, server, channels, errors, logs, metrics."""
 
 import os
 
-# gRPC's core writes to stderr in its own format, a line for every peer that disconnects; it reads this once, when
-# `grpc` is first imported.
+# gRPC's core logs every peer that disconnects to stderr, in its own format. It reads this variable once, on the first
+# import of `grpc`.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -1,4 +1,4 @@
-"""The pauses between attempts at what may fail: growing, bounded, and not in step with those of other processes."""
+"""Exponential backoff with jitter."""
 
 import asyncio
 import random
@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 
 class Backoff:
-    """Iterates over attempts: `async for _ in backoff:` goes round at once, and after each further round with a pause.
+    """Iterates over attempts: `async for _ in backoff:` runs at once, then pauses before every further attempt.
 
     Pauses grow from `first_seconds` to `max_seconds`, doubling; each is shortened at random by up to half, so that
-    processes that lost the same peer do not come back to it at the same moment. An attempt that got somewhere calls
-    `reset`; one that succeeded leaves the loop. A pause ends when the task is cancelled.
+    processes that lost the same peer do not all reconnect at once. An attempt that made progress calls `reset`; one
+    that succeeded leaves the loop. A pause ends when the task is cancelled.
     """
 
     def __init__(

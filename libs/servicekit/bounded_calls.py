@@ -1,4 +1,4 @@
-"""Bounds on what calls may hold before anybody knows who makes them: time, and places among all calls."""
+"""Bounds on unauthenticated calls: time, and concurrency."""
 
 import asyncio
 import contextlib
@@ -16,13 +16,13 @@ from servicekit.rpc_status import to_grpc_status
 from servicekit.sites import site_of
 
 REQUEST_SECONDS = 30.0
-"""How long a unary call's request may take to come."""
+"""How long a unary call's request may take to arrive."""
 HURRIED_SECONDS = 1.0
 RETRY_AFTER_SECONDS = 1.0
 
 
 class TooManyCalls(ServiceError):
-    """A source, or a method, has as many calls open as it may."""
+    """A source, or a method, has the maximum number of open calls."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "TOO_MANY_CALLS"
@@ -38,23 +38,22 @@ class TooManyCalls(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class CallBounds:
-    """How many calls may be open at a time, each of them until its answer is written."""
+    """How many calls may be open at a time. A call is open until its response is written."""
 
     per_source: int | None
-    """Of one address; None where all calls come from peers."""
+    """Per address; None if all calls come from peers."""
     waiting: int
-    """Unary calls whose request has not come; one more leaves the oldest a second in all."""
+    """Unary calls whose request has not arrived; one more gives the oldest a second in total."""
     endless: Collection[str] = ()
-    """Methods (`/package.Service/Method`) whose calls nobody has to pay for and that never end by themselves."""
+    """Unauthenticated methods (`/package.Service/Method`) whose calls never end by themselves."""
     endless_each: int = 256
     """Calls of each of these; a quarter of them from one address."""
 
 
 class BoundedCalls(HandlerInterceptor):
-    """Keeps `CallBounds`; goes inside the error mapping and outside of what asks who calls.
-
-    A request that does not come within `request_seconds` ends its call with DEADLINE_EXCEEDED, and one that never comes
-    with INVALID_ARGUMENT: grpcio would leave either open for as long as its caller likes.
+    """Enforces `CallBounds`; goes inside the error mapping and outside authentication. A call whose request does not
+    arrive within `request_seconds` ends with DEADLINE_EXCEEDED, and one without a request with INVALID_ARGUMENT: grpcio
+    would keep both open for as long as the caller likes.
     """
 
     def __init__(self, bounds: CallBounds, *, request_seconds: float = REQUEST_SECONDS) -> None:
@@ -91,7 +90,7 @@ class BoundedCalls(HandlerInterceptor):
         async def waited(_: Any, context: Context[Any, Any]) -> Any:
             return await behavior(await self._request(context), context)
 
-        # On the wire the same; the request is read here, and not before anything of ours runs.
+        # The same on the wire, but the request is read here, not before our code runs.
         return make(self.wrap(method, waited), handler.request_deserializer, handler.response_serializer)
 
     async def _request(self, context: Context[Any, Any]) -> Any:
@@ -103,7 +102,7 @@ class BoundedCalls(HandlerInterceptor):
         wait = _Wait(context, self._request_seconds)
         waiting[wait] = None
         try:
-            # Not cancelled when time is up: grpcio's core may still write to where the message was to go.
+            # Not cancelled on a timeout: grpcio's core may still write to the message's buffer.
             request = await context.read()
         except grpc.aio.AbortError as abort:
             raise abort from wait.error  # the log reads the reason from the cause
@@ -135,11 +134,11 @@ class BoundedCalls(HandlerInterceptor):
                     del counter[key]
 
         done: Any = release
-        context.add_done_callback(done)  # which also waits for an answer that its caller does not read
+        context.add_done_callback(done)  # also waits for a response that the caller does not read
 
 
 class _Wait:
-    """A call whose request has not come; it is refused when its time is up."""
+    """A call whose request has not arrived; it is refused on a timeout."""
 
     __slots__ = ("_begin", "_context", "_refusal", "_seconds", "error", "timer")
 
@@ -153,12 +152,12 @@ class _Wait:
         self._begin = loop.time()
 
     def hurry(self) -> None:
-        """Leaves the request a second since its call began: others want the place."""
+        """Gives the request a second since the start of its call, because others need the slot."""
         self.timer.cancel()
         self.timer = asyncio.get_running_loop().call_at(self._begin + HURRIED_SECONDS, self.give_up)
 
     def give_up(self) -> None:
-        """Refuses the call, which ends what waits for its request."""
+        """Refuses the call, which ends the wait for its request."""
         if self._refusal is None:
             self._refusal = asyncio.get_running_loop().create_task(self._refuse(), name="refusal")
 

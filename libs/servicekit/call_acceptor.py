@@ -1,4 +1,4 @@
-"""grpcio's server, but that no path of a call ends it, and that it refuses what it does not know by itself."""
+"""grpcio's server, made robust against invalid method paths."""
 
 import abc
 import asyncio
@@ -11,11 +11,11 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined, unused-ignore]
 from grpc.aio import _server as grpcio
 
 MAX_REFUSALS = 256
-"""Refusals on their way at a time: further calls of unknown methods end without one."""
+"""Concurrent refusals; further calls of unknown methods end without one."""
 
 
 class NamedHandlers(grpc.GenericRpcHandler):
-    """Handlers that are made when they are asked for, of methods that are known before."""
+    """Handlers of known methods that are made on first use."""
 
     @property
     @abc.abstractmethod
@@ -24,7 +24,7 @@ class NamedHandlers(grpc.GenericRpcHandler):
 
     @abc.abstractmethod
     def load(self) -> None:
-        """Loads what describes the methods, where it is installed. Idempotent."""
+        """Loads the descriptors of the methods, if installed. Idempotent."""
 
 
 def registered_server(
@@ -32,9 +32,8 @@ def registered_server(
 ) -> grpc.aio.Server:
     """Returns a server as `grpc.aio.server` does, for methods that are registered (`add_registered_method_handlers`).
 
-    grpcio decodes the path of every other call as UTF-8 in the task that accepts calls, and a path that is none ends
-    that task, and with it the server, for good: any caller, without credentials, could do so. Here those calls are
-    answered UNIMPLEMENTED, whatever their path.
+    grpcio decodes the path of every other call as UTF-8 in the task that accepts calls. An invalid path ends that task,
+    and with it the server, for good, so any caller could stop it. Here such calls are answered UNIMPLEMENTED.
     """
     return cast("grpc.aio.Server", _RegisteredServer(interceptors, options, maximum_concurrent_rpcs))
 
@@ -54,11 +53,11 @@ class _RegisteredServer(grpcio.Server):  # type: ignore[misc, unused-ignore]
         )
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Adds those that name the methods they serve (`NamedHandlers`); generated code registers what it adds here."""
+        """Adds handlers that name their methods (`NamedHandlers`); generated code registers its methods."""
         named = [handler for handler in generic_rpc_handlers if isinstance(handler, NamedHandlers)]
         self._server.add_generic_rpc_handlers(named)
         for handler in named:
-            # Where a registered method has no handler of its own, grpcio asks these.
+            # grpcio falls back to these for registered methods without a handler.
             self._server.add_registered_method_handlers(dict.fromkeys(handler.methods))
 
 
@@ -76,11 +75,11 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc, unused-ignore]
                 refusal = asyncio.get_running_loop().create_task(_refuse(call), name="refusal")
                 refusals.add(refusal)
                 refusal.add_done_callback(refusals.discard)
-            del call  # which ends it
+            del call  # this ends the call
 
 
 async def _refuse(call: Any) -> None:
     context = cygrpc._ServicerContext(call, None, None, asyncio.get_running_loop())
-    # Raises when it is answered, and when its caller is gone.
+    # Raises once it is answered, or its caller is gone.
     with contextlib.suppress(grpc.aio.AbortError, cygrpc.ExecuteBatchError):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")

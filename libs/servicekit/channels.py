@@ -1,4 +1,4 @@
-"""Client side: channels to peer services and calls whose errors are `ServiceError`s."""
+"""Channels to peer services, and calls whose errors are `ServiceError`s."""
 
 import asyncio
 import ipaddress
@@ -14,7 +14,7 @@ from servicekit.rpc_status import from_rpc_error
 from servicekit.tls import Certificates, channel_credentials
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
-"""The largest message either side sends or takes, unless it says otherwise."""
+"""The default limit on the size of messages, in both directions."""
 
 KEEPALIVE_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 20_000),
@@ -25,11 +25,11 @@ KEEPALIVE_OPTIONS: tuple[tuple[str, int], ...] = (
 """Both sides send pings this often; the server tolerates twice as many (else: too_many_pings)."""
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024
-"""The largest answer of a peer with which large messages are exchanged."""
+"""The limit on responses of a peer that may send large messages."""
 
 
 def message_options(send: int, receive: int) -> tuple[tuple[str, int], ...]:
-    """Returns what bounds the bytes of a message in either direction."""
+    """Returns the channel options for the size of messages in each direction."""
     return (("grpc.max_send_message_length", send), ("grpc.max_receive_message_length", receive))
 
 
@@ -57,10 +57,10 @@ def open_channel(
 ) -> grpc.aio.Channel:
     """Returns a channel to `target`; it connects on first use and reconnects within 2 s of the peer's return.
 
-    `target` is `host:port`, a comma-separated list of `ip:port` (calls go round them), or a gRPC target URI.
-    With `tls` the peer must show a certificate for the name in `target`, and gets ours; when ours change, calls go on
-    over new connections, and none fails. `options` override ours. Close it with `await channel.close()` or
-    `async with`. Raises `StartupError` for a target that can't be one.
+    `target` is `host:port`, a comma-separated list of `ip:port` (calls are balanced over them), or a gRPC target URI.
+    With `tls` the peer must present a certificate for the name in `target`, and gets ours; when ours change, calls move
+    to new connections, and none fails. `options` override the defaults. Close it with `await channel.close()` or `async
+    with`. Raises `StartupError` for an invalid target.
     """
     where, options = resolvable(target), tuple({**dict(CHANNEL_OPTIONS), **dict(options)}.items())
     if tls is None:
@@ -73,7 +73,7 @@ def open_channel(
 
 
 def resolvable(target: str) -> str:
-    """Returns `target` as a gRPC target URI. Raises `StartupError` when it is none of the forms of `open_channel`."""
+    """Returns `target` as a gRPC target URI. Raises `StartupError` if it has none of the forms of `open_channel`."""
     if target.startswith(("dns:", "ipv4:", "ipv6:", "unix:", "xds:")):
         return target
     parts = [part.strip() for part in target.split(",")]
@@ -148,10 +148,10 @@ async def stream(
     peer: str = "the peer",
     metadata: Metadata | None = None,
 ) -> AsyncGenerator[Response, None]:
-    """Yields what a stub's server-streaming method sends, with errors as in `call`.
+    """Yields the messages of a stub's server-streaming method, with errors as in `call`.
 
-    A stream that sends nothing for `silence` seconds, while it is waited for, is `Unavailable`.
-    Close it (`contextlib.aclosing`) when leaving early: that cancels the call, which grpcio alone never does.
+    A stream that sends nothing for `silence` seconds, while it is waited for, is `Unavailable`. Close it
+    (`contextlib.aclosing`) when leaving early: this cancels the call, which grpcio does not do by itself.
     """
     responses = method(request, timeout=timeout, metadata=metadata)
     try:
@@ -175,7 +175,7 @@ async def stream(
 
 
 class Peer:
-    """Calls of one peer: errors carry its name, and what says nothing else has `timeout` seconds."""
+    """Calls of one peer: errors carry its name, and `timeout` seconds is the default deadline."""
 
     def __init__(self, name: str, timeout: float) -> None:
         self.name = name
@@ -203,6 +203,6 @@ class Peer:
 
 
 def _is_own_cancellation() -> bool:
-    # A call that its channel cancelled raises CancelledError too, in a task that was not cancelled.
+    # A call cancelled by its channel also raises CancelledError, in a task that was not cancelled.
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
