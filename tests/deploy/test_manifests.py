@@ -6,6 +6,7 @@ import re
 import kubernetes_validate
 import pytest
 
+from chat_gateway.http_edge.app import A2A_PREFIX, CHAT_PATH, RESPONSES_PATH
 from chat_gateway.settings import GatewaySettings
 from chat_gateway.tools.secrets import OPERATOR
 from servicekit import channels
@@ -31,6 +32,7 @@ from tests.deploy.manifests import (
 
 KUBERNETES = "1.37"
 OURS = ("config-svc", "session-svc", "chat-gateway")
+EXPORT_PATH = "/v1/users:export"
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 STORES = {"postgres:18", "redis:8"}
 
@@ -280,14 +282,32 @@ def test_routes_lead_to_services_and_let_streams_be() -> None:
                 service = named("production", "Service", backend["name"])
                 assert backend["port"] in [port["port"] for port in service["spec"]["ports"]]
     http = named("production", "HTTPRoute", "chat-gateway")["spec"]["rules"]
-    chat = next(rule for rule in http if rule["matches"][0]["path"]["value"] == "/v1/chat")
-    for bound in ("request", "backendRequest"):
-        assert seconds(chat["timeouts"][bound]) > settings.turn_timeout + settings.session_wait_timeout
     paths = {match["path"]["value"] for rule in http for match in rule["matches"]}
-    assert paths == {"/v1/chat", "/v1", "/docs"}, "metrics and health are nobody's outside"
+    assert {path for path in paths if not path.startswith("/v1")} == {"/docs", "/a2a"}, "metrics are nobody's outside"
+    longest = settings.turn_timeout + settings.session_wait_timeout
+    for path in (f"{CHAT_PATH}/one/events", RESPONSES_PATH, f"{RESPONSES_PATH}/one", f"{A2A_PREFIX}one", EXPORT_PATH):
+        bounds = route_of(http, path)["timeouts"]
+        assert min(map(seconds, bounds.values())) > longest, f"{path} streams for as long as a turn takes"
+    assert route_of(http, "/v1/agents") and not route_of(http, "/console") and not route_of(http, "/metrics")
     (grpc_rule,) = named("production", "GRPCRoute", "chat-gateway")["spec"]["rules"]
     assert "timeouts" not in grpc_rule
-    assert [match["method"]["service"] for match in grpc_rule["matches"]] == ["parley.chat.v1.ChatService"]
+    services = {match["method"]["service"] for match in grpc_rule["matches"]}
+    assert services == {"parley.chat.v1.ChatService", "lf.a2a.v1.A2AService"}
+    said = environment("production", workload("production", "chat-gateway").containers[0])
+    ways = {one["name"]: one["hostname"] for one in named("production", "Gateway", "parley")["spec"]["listeners"]}
+    assert said["PARLEY_GATEWAY_A2A_URL"] == f"https://{ways['http']}"
+    assert said["PARLEY_GATEWAY_A2A_GRPC_URL"] == f"{ways['grpc']}:443"
+
+
+def route_of(rules: list[Object], path: str) -> Object:
+    """The rule that a Gateway picks for a path: an exact match, else that of the longest prefix of whole segments."""
+    found: list[tuple[bool, int, Object]] = []
+    for rule in rules:
+        for match in rule["matches"]:
+            kind, value = match["path"]["type"], match["path"]["value"]
+            if path == value or (kind == "PathPrefix" and path.startswith(f"{value}/")):
+                found.append((kind == "Exact", len(value), rule))
+    return max(found, key=lambda one: one[:2])[2] if found else {}
 
 
 @every_overlay
