@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,16 +77,31 @@ def test_an_agent_is_tried_with_a_picture_its_prompt_and_the_same_by_program(bro
         page.keyboard.press("Escape")
         page.get_by_role("button", name="Code").click()
         expect(page.get_by_role("dialog")).to_contain_text("Authorization: Bearer $PARLEY_API_KEY")
-        page.get_by_role("button", name="grpcurl").click()
-        expect(page.get_by_role("dialog")).to_contain_text(
-            f"{system.grpc_target} parley.chat.v1.ChatService/StreamComplete"
-        )
+        for language in ("curl", "Python", "grpcurl"):
+            page.get_by_role("button", name=language, exact=True).click()
+            assert_runs(page.locator("dialog pre").inner_text(), language, system)
         page.keyboard.press("Escape")
         page.get_by_role("button", name="Compare two revisions").click()
         message.fill("Both of you")
         message.press("Enter")
         expect(page.get_by_text("Both of you", exact=True)).to_have_count(2)
         expect(page.locator(".turnfacts")).to_have_count(3)
+
+
+def assert_runs(program: str, language: str, system: System) -> None:
+    """What the page shows of a turn asks for the same, pasted as it is."""
+    before = len(system.model.prompts)
+    command = [sys.executable, "-c", program] if language == "Python" else ["bash", "-c", program]
+    if language == "curl" and shutil.which("curl") is None:
+        return
+    environment = {"PARLEY_API_KEY": system.operator_key, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 1
+    assert len(system.model.prompts) == before + 1
+    assert system.model.prompts[-1][-1] == system.model.prompts[0][-1], "the model was asked the same"
 
 
 def test_an_agent_is_written_as_form_and_yaml_compared_and_rolled_back(browser: Browser, system: System) -> None:
@@ -224,6 +242,8 @@ def test_an_installation_is_operated(browser: Browser, system: System) -> None:
         expect(gateways).to_contain_text(f"{PROVIDER}: closed")
         for peer in ("config_svc", "session_svc"):
             expect(gateways).to_contain_text(f"{peer}: ok")
+            row = page.get_by_role("region", name="Services").get_by_role("row", name=re.compile(peer))
+            expect(row).to_contain_text("serving")
         expect(page.get_by_role("img", name=re.compile("Turns a second over the last hour"))).to_be_visible(
             timeout=40_000
         )

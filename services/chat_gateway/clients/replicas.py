@@ -1,12 +1,14 @@
 """All gateways of the installation, asked over HTTP for their figures with the credentials of whoever asks."""
 
 import asyncio
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aiohttp
+
+from chat_gateway.clients.addresses import addresses_of
+from chat_gateway.clients.peer_replicas import PeerReplica, PeerReplicas
 
 FIGURES_PATH = "/v1/figures"
 TIMEOUT_SECONDS = 3.0
@@ -24,15 +26,20 @@ class ReplicaAnswer:
 
 
 class Replicas:
-    """Asks the gateways behind the operator's URLs; a name with several addresses is all of them."""
+    """Asks the gateways behind the operator's URLs, and the replicas of their peers; a name is all of its addresses."""
 
-    def __init__(self, urls: Sequence[str] = ()) -> None:
+    def __init__(self, urls: Sequence[str] = (), peers: PeerReplicas | None = None) -> None:
         self._urls = urls
+        self._peers = peers
 
     @property
     def known(self) -> bool:
         """Whether there are URLs: without, a gateway knows itself alone."""
         return bool(self._urls)
+
+    async def peers(self) -> list[PeerReplica]:
+        """Returns the replicas of config_svc and session_svc, as `PeerReplicas.look`."""
+        return [] if self._peers is None else await self._peers.look()
 
     async def figures(self, authorization: str | None) -> list[ReplicaAnswer]:
         """Returns what each replica says within 3 s, at most 64 of them, in order of address."""
@@ -61,10 +68,5 @@ async def _addresses(url: str) -> list[str]:
     parts = urlsplit(url)
     if parts.scheme == "https":  # a certificate is for the name
         return [f"https://{parts.netloc}"]
-    port = parts.port or 80
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-    except OSError:
-        return [f"http://{parts.netloc}"]
-    hosts = (str(entry[4][0]) for entry in found)
-    return [f"http://{f'[{host}]' if ':' in host else host}:{port}" for host in hosts]
+    found = await addresses_of(parts.hostname or "", parts.port or 80)
+    return [f"http://{address}" for address in found or [parts.netloc]]

@@ -14,10 +14,11 @@ from access.key_client import KeyClient
 from access.peer_channel import as_service
 from access.rules import rules_of
 from chat_gateway.a2a_edges import A2A_RULES, A2AEdges
+from chat_gateway.clients.peer_replicas import PeerReplicas
 from chat_gateway.clients.provider_publisher import ProviderPublisher
 from chat_gateway.clients.readiness import Readiness
 from chat_gateway.clients.replicas import Replicas
-from chat_gateway.clients.stubs import Stubs, make_stubs
+from chat_gateway.clients.stubs import CONFIG_SVC, SESSION_SVC, Stubs, make_stubs
 from chat_gateway.clients.template_publisher import publish_templates
 from chat_gateway.figures import Figures
 from chat_gateway.grpc_edge.a2a.lazy import LazyHandlers
@@ -103,6 +104,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             guarded=access.authenticator is not None,
         )
         figures = Figures()
+        peers = {CONFIG_SVC: settings.config_target, SESSION_SVC: settings.session_target}
         background.keep("figures", figures.follow)
         app = build_app(
             turns=core.turns,
@@ -116,7 +118,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             embeddings=core.embeddings,
             preview=core.preview,
             figures=figures,
-            replicas=Replicas(settings.replicas),
+            replicas=Replicas(settings.replicas, PeerReplicas(peers, tls)),
             tool_servers=tests,
             console=ConsoleFiles.read(_login_origins(settings)) if settings.console else None,
             a2a=a2a.http_route,

@@ -39,6 +39,7 @@ from chat_gateway.http_edge.admin.figures import (
     ReplicaJson,
     ReplicaList,
     SampleJson,
+    ServiceReplicaJson,
 )
 from chat_gateway.http_edge.admin.process import Alive, EvictBody, Evicted, InstanceJson, Ready
 from chat_gateway.http_edge.admin.sessions.schema import (
@@ -129,6 +130,7 @@ ANSWERS: Final = [
     SampleJson,
     ReplicaJson,
     ReplicaList,
+    ServiceReplicaJson,
     InstanceJson,
     Evicted,
     Ready,

@@ -1,5 +1,6 @@
 """/v1/figures and /v1/replicas: the last hour of this gateway, and of all of them."""
 
+import asyncio
 import os
 import socket
 from typing import Annotated, Final, Literal
@@ -9,6 +10,7 @@ from litestar import Response, Router, get
 from msgspec import Meta
 
 from access.caller import OPERATOR
+from chat_gateway.clients.peer_replicas import PeerReplica
 from chat_gateway.figures import INTERVAL_SECONDS, Sample
 from chat_gateway.http_edge.admin.routing import Injected, JsonRequest
 from chat_gateway.http_edge.dependencies import Dependencies
@@ -75,10 +77,23 @@ class ReplicaJson(msgspec.Struct, kw_only=True):
     object: str = "replica"
 
 
+class ServiceReplicaJson(msgspec.Struct, kw_only=True):
+    """One replica of a service behind the gateways, as this gateway sees it."""
+
+    service: str
+    """`config_svc` or `session_svc`."""
+    address: str
+    state: Literal["serving", "not_serving", "unreachable"]
+    """What its health says; not serving: it is there and lacks its store, or drains."""
+    latency_ms: float | None
+    """How long it took to connect and to be told so."""
+
+
 class ReplicaList(msgspec.Struct, kw_only=True):
-    """All gateways."""
+    """All gateways, and the replicas of the services behind them."""
 
     data: list[ReplicaJson]
+    services: list[ServiceReplicaJson]
     object: str = "list"
 
 
@@ -90,12 +105,21 @@ async def get_figures(deps: Injected) -> Response[FiguresJson]:
 
 @get("/v1/replicas", scope=OPERATOR)
 async def list_replicas(request: JsonRequest, deps: Injected) -> Response[ReplicaList]:
-    """Lists all gateways that `PARLEY_GATEWAY_REPLICAS` names, with their figures; where it is unset, this one."""
+    """Lists all gateways that `PARLEY_GATEWAY_REPLICAS` names, with their figures; where it is unset, this one.
+
+    `services` are the replicas of config_svc and session_svc, asked for their health one by one.
+    """
+    authorization = request.headers.get("authorization")
+    gateways, peers = await asyncio.gather(_gateways(deps, authorization), deps.replicas.peers())
+    return Response(ReplicaList(data=gateways, services=[_service_json(one) for one in peers]), headers=_FRESH)
+
+
+async def _gateways(deps: Dependencies, authorization: str | None) -> list[ReplicaJson]:
     if not deps.replicas.known:
         own = _figures_json(deps)
-        return Response(ReplicaList(data=[ReplicaJson(address=own.replica, problem=None, figures=own)]), headers=_FRESH)
+        return [ReplicaJson(address=own.replica, problem=None, figures=own)]
     found = []
-    for answer in await deps.replicas.figures(request.headers.get("authorization")):
+    for answer in await deps.replicas.figures(authorization):
         figures, problem = None, answer.problem or None
         if problem is None:
             try:
@@ -103,7 +127,12 @@ async def list_replicas(request: JsonRequest, deps: Injected) -> Response[Replic
             except msgspec.DecodeError:
                 problem = "is no gateway of this release"
         found.append(ReplicaJson(address=answer.address, problem=problem, figures=figures))
-    return Response(ReplicaList(data=found), headers=_FRESH)
+    return found
+
+
+def _service_json(one: PeerReplica) -> ServiceReplicaJson:
+    latency_ms = None if one.seconds is None else round(one.seconds * 1000, 2)
+    return ServiceReplicaJson(service=one.service, address=one.address, state=one.state, latency_ms=latency_ms)
 
 
 def figures_router() -> Router:

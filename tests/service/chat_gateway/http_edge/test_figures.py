@@ -1,5 +1,6 @@
 """The figures of one gateway and of all."""
 
+from chat_gateway.clients.peer_replicas import PeerReplicas
 from chat_gateway.clients.replicas import Replicas
 from tests.servers.ports import free_port
 from tests.service.chat_gateway.http_edge.edge import Edge, running_edge
@@ -21,3 +22,10 @@ async def test_all_gateways_are_asked_and_one_that_does_not_answer_is_named() ->
     assert set(found) == {alive, dead}
     assert found[alive]["figures"]["ready"]
     assert (found[dead]["problem"], found[dead]["figures"]) == ("does not answer", None)
+
+
+async def test_replicas_of_the_services_behind_are_listed_too() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    async with running_edge(replicas=Replicas(peers=PeerReplicas({"config_svc": address}))) as edge:
+        services = (await edge.client.get("/v1/replicas")).json()["services"]
+    assert services == [{"service": "config_svc", "address": address, "state": "unreachable", "latency_ms": None}]

@@ -1,4 +1,3 @@
-// @ts-check
 /** One agent: form and YAML side by side, and its revisions. */
 import { all, call, send } from './api.js';
 import { useDraft, writable, Yaml } from './draft.js';
@@ -8,8 +7,8 @@ import { SchemaForm } from './schema_form.js';
 import { Badge, Confirm, Empty, Problem, Select, Tabs, Text } from './ui.js';
 
 const NUMBERS = [
-  ['model.temperature', 'Temperature', 'any'], ['model.max_output_tokens', 'Most tokens of an answer', 1], ['model.top_p', 'Top p', 'any'],
-  ['memory.max_messages', 'Messages of history', 1], ['limits.max_concurrent_turns', 'Turns at once', 1], ['limits.requests_per_minute', 'Turns a minute', 1],
+  ['model.temperature', 'Temperature', 'any'], ['model.max_output_tokens', 'Max. output tokens', 1], ['model.top_p', 'Top p', 'any'],
+  ['memory.max_messages', 'Messages of history', 1], ['limits.max_concurrent_turns', 'Max. turns at once', 1], ['limits.requests_per_minute', 'Max. turns a minute', 1],
 ];
 const TIMES = [['session.idle_ttl', 'Session ends when idle for'], ['session.max_lifetime', 'Session ends after'], ['limits.turn_timeout', 'Turn times out after']];
 
@@ -84,7 +83,7 @@ export function NewAgent() {
     <${Editor} isNew agent=${{ ...first, model }} onSaved=${(made) => { location.hash = link('agents', made.id); }} />`;
 }
 
-/** The place of what Parley does not have yet, and what there is in its stead. @param {{agent: any}} props */
+/** The place of what Parley does not have yet, and what there is in its stead. @param {LaterProps} props */
 const Later = ({ agent }) => html`<${Empty} title="Releases, budgets and usage">They will stand here. Until then, applications name a revision as <code>${agent.id}@${agent.revision}</code>,
   limits are part of the <a href=${link('agents', agent.id)}>configuration</a>, and <a href=${`#/sessions?agent=${agent.id}`}>sessions</a> have their tokens.<//>`;
 

@@ -1,4 +1,3 @@
-// @ts-check
 /** Agents: the list, and what leads from it. */
 import { all, call } from './api.js';
 import { html, link, short, useLoad, useState } from './lib.js';

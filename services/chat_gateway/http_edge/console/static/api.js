@@ -1,4 +1,3 @@
-// @ts-check
 /** The public HTTP API. The key lives in this module, so in the memory of this tab, and nowhere else. */
 
 let key = '';

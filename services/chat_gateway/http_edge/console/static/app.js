@@ -1,8 +1,7 @@
-// @ts-check
 /** The shell: who signed in, where the page is, and the page itself. */
 import { get, onUnauthenticated, projectName, setKey, setProject } from './api.js';
 import { comeBack, identify, readAuth, SignIn } from './auth.js';
-import { html, place, render, short, useEffect, useLoad, useRef, useState } from './lib.js';
+import { html, instead, place, render, short, useEffect, useLoad, useRef, useState } from './lib.js';
 import { Empty, Problem, Select } from './ui.js';
 
 const OPERATE = ['operator', 'runtime:admin', 'keys:admin', 'audit:read'];
@@ -51,7 +50,7 @@ function Shell({ caller, signOut }) {
   }, []);
   const pages = PAGES.filter(([, , scopes]) => mayAny(caller, scopes));
   const page = pages.find(([name]) => name === where.parts[0]) ?? (where.parts.length ? undefined : pages[0]);
-  return html`<a class="skip" href="#main" onClick=${(/** @type {Event} */ e) => { e.preventDefault(); document.querySelector('main')?.focus(); }}>Skip to content</a>
+  return html`<a class="skip" href="#main" onClick=${instead(() => document.querySelector('main')?.focus())}>Skip to content</a>
     <header class="side">
       <a class="brand" href="#/"><img src="/console/icon.svg" alt="" width="26" height="26" />Parley</a>
       <nav aria-label="Main">${pages.map(([name, title]) => html`

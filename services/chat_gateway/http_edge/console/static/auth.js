@@ -1,7 +1,6 @@
-// @ts-check
 /** Signing in: with an API key, or with an identity provider (authorization code with PKCE, RFC 7636). */
 import { get, setGrpcTarget, setKey } from './api.js';
-import { html, useState } from './lib.js';
+import { html, instead, useState } from './lib.js';
 import { Problem, Text } from './ui.js';
 
 const KEPT = 'parley.login';
@@ -73,18 +72,17 @@ export async function identify(key) {
   }
 }
 
-/** @param {{auth: any, problem: any, onCaller: (caller: any) => void}} props */
+/** @param {SignInProps} props */
 export function SignIn({ auth, problem, onCaller }) {
   const [key, setText] = useState('');
   const [error, setError] = useState(problem);
   const [busy, setBusy] = useState(false);
-  const submit = async (event) => {
-    event.preventDefault();
+  const submit = async () => {
     setBusy(true);
     await identify(key.trim()).then(onCaller, setError);
     setBusy(false);
   };
-  return html`<main class="signin"><form onSubmit=${submit}>
+  return html`<main class="signin"><form onSubmit=${instead(submit)}>
     <img src="/console/icon.svg" alt="" width="44" height="44" />
     <h1>Sign in to Parley</h1>
     <${Problem} error=${error} />

@@ -1,18 +1,20 @@
-// @ts-check
 /** A chart over the last hour, and the same as a table for who can't see it. */
-import { html, useEffect, useRef } from './lib.js';
+import { duration, html, useEffect, useRef } from './lib.js';
 
 const HEIGHT = 150;
 
 /** @param {string} name */
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** @param {{title: string, times: number[], lines: {label: string, values: (number | null)[], tint: string}[], unit?: string}} props */
-export function Chart({ title, times, lines, unit = '' }) {
+/** Those with nothing on either side, which no line shows. @param {any} plot @param {number} series */
+const lonely = (plot, series) => plot.data[series].flatMap((value, i, all) => (value != null && all[i - 1] == null && all[i + 1] == null ? [i] : []));
+
+/** @param {ChartProps} props */
+export function Chart({ title, times, lines, timed = false }) {
   const box = useRef(null);
   const plot = useRef(null);
   const data = [times, ...lines.map((one) => one.values)];
-  const show = (value) => (value == null ? '–' : `${+value.toPrecision(3)}${unit}`);
+  const show = (value) => (timed ? duration(value) : value == null ? '–' : `${+value.toPrecision(3)}`);
   useEffect(() => {
     const element = box.current;
     let gone = false;
@@ -20,16 +22,16 @@ export function Chart({ title, times, lines, unit = '' }) {
     import('./vendor/uplot.js').then(({ default: Plot }) => {
       if (gone) return;
       const axis = { stroke: color('--dim'), grid: { stroke: color('--line'), width: 1 }, ticks: { show: false }, font: '11px system-ui' };
-      const series = lines.map(({ label, tint }) => ({ label, stroke: color(tint), width: 2, points: { show: false }, fill: lines.length === 1 ? `${color(tint)}22` : undefined }));
+      const series = lines.map(({ label, tint }) => ({ label, stroke: color(tint), width: 2, points: { show: true, size: 5, fill: color(tint), filter: lonely }, fill: lines.length === 1 ? `${color(tint)}22` : undefined }));
       plot.current = new /** @type {any} */ (Plot)({ ...size(), legend: { show: false }, cursor: { show: false }, series: [{}, ...series],
-        axes: [axis, { ...axis, size: 52, values: (_, ticks) => ticks.map(show) }], scales: { y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.1] } } }, data, element);
+        axes: [{ ...axis, size: 38 }, { ...axis, size: 52, values: (_, ticks) => ticks.map(show) }], scales: { y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.1] } } }, data, element);
     });
     const watch = new ResizeObserver(() => plot.current?.setSize(size()));
     watch.observe(element);
     return () => { gone = true; watch.disconnect(); plot.current?.destroy(); };
   }, [lines.length]);
   useEffect(() => plot.current?.setData(data), [times.at(-1)]);
-  const last = lines.map((one) => `${lines.length > 1 ? `${one.label} ` : ''}${show(one.values.at(-1))}`).join(', ');
+  const last = lines.map((one) => `${lines.length > 1 ? `${one.label} ` : ''}${show(one.values.findLast((value) => value != null))}`).join(', ');
   return html`<figure class="card chart"><figcaption><h2>${title}</h2><span class="dim">${last}</span></figcaption>
     <div ref=${box} role="img" aria-label=${`${title} over the last hour; now ${last}`}></div></figure>`;
 }

@@ -1,8 +1,7 @@
-// @ts-check
 /** One conversation of Try, and what it may ask of the person who tries: approvals, results of tools. */
 import { Code } from './code.js';
 import { bodyOf, newTurn, run } from './conversation.js';
-import { html, prettyJson, short, useEffect, useRef, useState } from './lib.js';
+import { html, prettyJson, short, useEffect, useLayoutEffect, useRef, useState } from './lib.js';
 import { Answer, Content, Facts, Reasoning, ToolCall } from './turn.js';
 import { Empty, Pre, Problem, Text } from './ui.js';
 
@@ -16,7 +15,7 @@ function Approvals({ turn, onAnswer }) {
       <${Text} label="Why not (optional)" value=${note} onInput=${setNote} /></div></div>`;
 }
 
-/** Tools that the caller runs: the person says what they give. @param {{calls: any[], onResults: (messages: any[]) => void}} props */
+/** Tools that the caller runs: the person says what they give. @param {ResultsProps} props */
 function Results({ calls, onResults }) {
   const [given, setGiven] = useState(/** @type {Record<string, string>} */ ({}));
   return html`<div class="ask"><h3>Your tools were called: what do they give?</h3>
@@ -42,22 +41,28 @@ function Turn({ turn, last, onAnswer, onResults }) {
     ${code && html`<${Code} body=${turn.body} onClose=${() => setCode(false)} />`}</article>`;
 }
 
+const atEnd = () => innerHeight + scrollY > document.body.scrollHeight - 80;
+
 export function Column({ target, handle, onSession, onBusy }) {
   const [turns, setTurns] = useState(/** @type {any[]} */ ([]));
   const aborter = useRef(/** @type {AbortController | null} */ (null));
   const frame = useRef(0);
   const latest = useRef(target);
   latest.current = target;
+  const near = useRef(false);
   useEffect(() => () => aborter.current?.abort(), []);
+  // Who reads further up is left there.
+  useLayoutEffect(() => { if (near.current) scrollTo(0, document.body.scrollHeight); near.current = false; });
 
   const start = async (what) => {
     const mine = new AbortController();
     aborter.current = mine;
     const turn = newTurn(what.messages ?? [], bodyOf(latest.current, what));
+    near.current = true;
     setTurns((old) => [...old, turn]);
     onBusy(true);
     // A stream may bring more pieces than a screen has frames.
-    const changed = () => { frame.current ||= requestAnimationFrame(() => { frame.current = 0; setTurns((old) => [...old]); }); };
+    const changed = () => { frame.current ||= requestAnimationFrame(() => { frame.current = 0; near.current = atEnd(); setTurns((old) => [...old]); }); };
     await run(turn, changed, mine.signal);
     onBusy(false);
     if (turn.session && aborter.current === mine) onSession(turn.session);

@@ -1,4 +1,3 @@
-// @ts-check
 /** The same request as a program: curl, Python, grpcurl. */
 import { grpcTarget, hasKey, projectName } from './api.js';
 import { html, useState } from './lib.js';
@@ -78,7 +77,7 @@ export function grpcurl(body) {
 
 const KINDS = { curl, Python: openai, grpcurl };
 
-/** @param {{body: any, onClose: () => void}} props */
+/** @param {CodeProps} props */
 export function Code({ body, onClose }) {
   const [kind, setKind] = useState(/** @type {keyof typeof KINDS} */ ('curl'));
   const text = KINDS[kind](body);

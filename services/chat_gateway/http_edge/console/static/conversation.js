@@ -1,4 +1,3 @@
-// @ts-check
 /** One turn at a time against an agent: what is sent, and what comes back while it comes. */
 import { call, events, send } from './api.js';
 

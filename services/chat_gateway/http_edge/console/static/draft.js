@@ -1,4 +1,3 @@
-// @ts-check
 /** Something that is edited as a form and as YAML at once, and checked by the gateway as one types. */
 import { html, useEffect, useRef, useState } from './lib.js';
 import { Badge, Field } from './ui.js';

@@ -1,7 +1,6 @@
-// @ts-check
 /** API keys with their scopes and limits, and projects. */
 import { all, call } from './api.js';
-import { clean, html, short, useLoad, useState } from './lib.js';
+import { clean, html, instead, short, useLoad, useState } from './lib.js';
 import { Badge, Check, Confirm, Copy, Dialog, Empty, Pre, Problem, Table, Text, Time } from './ui.js';
 
 const SCOPES = ['chat', 'agents:read', 'agents:write', 'tools:write', 'sessions:read', 'sessions:admin', 'runtime:admin', 'keys:admin', 'audit:read'];
@@ -41,11 +40,10 @@ export function Projects() {
   const { data, error, reload } = useLoad((signal) => all('/v1/projects', { page_size: 200 }, signal), []);
   const [id, setId] = useState('');
   const [problem, setProblem] = useState(null);
-  const make = (event) => {
-    event.preventDefault();
+  const make = () => {
     call('POST', '/v1/projects', { body: { id } }).then(() => { setId(''); setProblem(null); reload(); }, setProblem);
   };
-  return html`<${Problem} error=${error ?? problem} /><form class="row" onSubmit=${make}><${Text} label="New project" value=${id} onInput=${setId} placeholder="id" /><button disabled=${!id}>Create</button></form>
+  return html`<${Problem} error=${error ?? problem} /><form class="row" onSubmit=${instead(make)}><${Text} label="New project" value=${id} onInput=${setId} placeholder="id" /><button disabled=${!id}>Create</button></form>
     <div class="card"><${Table} label="Projects" head=${['Project', 'Made', '']} rows=${(data ?? []).map((one) => html`<tr key=${one.id}><td>${one.id} <span class="dim"><bdi dir="auto">${short(one.display_name, 80)}</bdi></span></td><td><${Time} value=${one.create_time} /></td>
       <td>${one.id !== 'default' && html`<${Confirm} label="Delete" question=${`Everything in ${clean(one.id)} is deleted: agents, sessions, keys. Its audit log stays.`} act=${() => call('DELETE', `/v1/projects/${one.id}`).then(reload)} />`}</td></tr>`)} /></div>`;
 }

@@ -1,17 +1,12 @@
-// @ts-check
 /** What every component uses: preact with htm, loading, text that is safe to show, times. */
-import { Fragment, h, render } from './vendor/preact.js';
-import { useCallback, useEffect, useMemo, useRef, useState } from './vendor/hooks.js';
+import { h, render } from './vendor/preact.js';
+import { useEffect, useLayoutEffect, useRef, useState } from './vendor/hooks.js';
 import htm from './vendor/htm.js';
 
 export const html = htm.bind(h);
-export { Fragment, render, useCallback, useEffect, useMemo, useRef, useState };
+export { render, useEffect, useLayoutEffect, useRef, useState };
 
-/**
- * Loads something when `deps` change; what an earlier load finds is dropped.
- * @param {(signal: AbortSignal) => Promise<any>} load
- * @param {any[]} deps
- */
+/** Loads something when `deps` change; what an earlier load finds is dropped. @param {(signal: AbortSignal) => Promise<any>} load @param {any[]} deps */
 export function useLoad(load, deps) {
   const [state, setState] = useState({ data: undefined, error: undefined, loading: true });
   const [count, setCount] = useState(0);
@@ -26,6 +21,19 @@ export function useLoad(load, deps) {
   }, [...deps, count]);
   return { ...state, reload: () => setCount((n) => n + 1) };
 }
+
+/** A list page by page. @param {(token: string, signal?: AbortSignal) => Promise<any>} load @param {any[]} deps */
+export function usePages(load, deps) {
+  const { data, ...others } = useLoad((signal) => load('', signal), deps);
+  const [more, setMore] = useState(/** @type {any[]} */ ([]));
+  useEffect(() => setMore([]), [data]);
+  const token = (more.at(-1) ?? data)?.next_page_token;
+  const next = token && (() => load(token).then((page) => setMore([...more, page])));
+  return { ...others, rows: data && [data, ...more].flatMap((page) => page.data), next };
+}
+
+/** For what a browser would do by itself otherwise. @param {(event: any) => void} act */
+export const instead = (act) => (/** @type {Event} */ event) => { event.preventDefault(); act(event); };
 
 /** Calls back every so many milliseconds while the page is looked at. @param {() => void} act @param {number} ms */
 export function useEvery(act, ms) {
@@ -68,7 +76,7 @@ export function prettyJson(text) {
 /** @param {number | null | undefined} ms */
 export function duration(ms) {
   if (ms == null) return '–';
-  return ms < 1000 ? `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
+  return ms < 1000 ? `${ms < 10 ? +ms.toFixed(1) : Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
 }
 
 /** @param {string | undefined} text RFC 3339 */

@@ -1,4 +1,3 @@
-// @ts-check
 /** A safe subset of Markdown: it makes elements, never HTML, so that no text of a model or a user becomes markup. */
 import { clean, html } from './lib.js';
 
@@ -80,7 +79,7 @@ function blocks(lines) {
   return out;
 }
 
-/** @param {{text: string}} props */
+/** @param {MarkdownProps} props */
 export function Markdown({ text }) {
   if (text.length > MOST) return html`<div class="plain scroll" tabindex="0" dir="auto">${clean(text)}</div>`;
   return html`<div class="markdown">${blocks(clean(text).split(/\r?\n/))}</div>`;

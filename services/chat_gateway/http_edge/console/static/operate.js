@@ -1,14 +1,13 @@
-// @ts-check
 /** Operate: what the gateways do and did in the last hour; keys, projects, the audit log. */
 import { get } from './api.js';
 import { Audit } from './audit.js';
 import { Chart } from './chart.js';
 import { Keys, Projects } from './keys.js';
-import { ago, clean, html, link, short, useEvery, useLoad } from './lib.js';
+import { ago, clean, duration, html, link, short, useEvery, useLoad } from './lib.js';
 import { Badge, Problem, Table, Tabs } from './ui.js';
 
 const REFRESH_MS = 5000;
-const GOOD = { closed: 'good', half_open: 'warn', open: 'bad' };
+const GOOD = { closed: 'good', half_open: 'warn', open: 'bad', serving: 'good', not_serving: 'warn', unreachable: 'bad' };
 /** @type {[string, string, string][]} */
 const PARTS = [['Overview', '', 'operator'], ['Instances', 'instances', 'runtime:admin'], ['API keys', 'keys', 'keys:admin'], ['Projects', 'projects', 'operator'], ['Audit log', 'audit', 'audit:read']];
 
@@ -32,11 +31,11 @@ function merged(figures) {
 function Charts({ figures }) {
   const { times, step, sum, worst, failed } = merged(figures);
   if (times.length < 2) return html`<p class="notice">Charts begin once two samples are there: a gateway takes one every ${step ?? 10} s.</p>`;
-  const chart = (title, lines, unit) => html`<${Chart} ...${{ title, unit, times }} lines=${lines.map(([label, values, tint = '--accent']) => ({ label, values, tint }))} />`;
+  const chart = (title, lines, timed) => html`<${Chart} ...${{ title, timed, times }} lines=${lines.map(([label, values, tint = '--accent']) => ({ label, values, tint }))} />`;
   return html`<div class="charts">${[chart('Turns a second', [['turns', sum('turns').map((n) => n / step)]]),
     chart('Failed turns a second', [['failed', failed, '--bad']]),
-    chart('Turn time', [['median', worst('median_ms')], ['p95', worst('slow_ms'), '--warn']], ' ms'),
-    chart('First token', [['median', worst('first_token_median_ms')], ['p95', worst('first_token_slow_ms'), '--warn']], ' ms'),
+    chart('Turn time', [['median', worst('median_ms')], ['p95', worst('slow_ms'), '--warn']], true),
+    chart('First token', [['median', worst('first_token_median_ms')], ['p95', worst('first_token_slow_ms'), '--warn']], true),
     chart('Turns at once', [['running', sum('running')], ['queued', sum('queued'), '--warn']]),
     chart('Instances', [['instances', sum('instances')]])]}</div>`;
 }
@@ -59,9 +58,13 @@ function Overview() {
   const errors = new Map();
   for (const [code, n] of figures.flatMap((one) => one.samples).flatMap((one) => Object.entries(one.errors))) errors.set(code, (errors.get(code) ?? 0) + n);
   const ready = figures.filter((one) => one.ready).length;
-  return html`<p class=${`notice ${ready === data.data.length ? 'good' : 'bad'}`} role="status">${ready} of ${data.data.length} gateways ${data.data.length === 1 ? 'is' : 'are'} ready.</p>
+  const serving = data.services.filter((one) => one.state === 'serving').length;
+  const well = ready === data.data.length && serving === data.services.length;
+  return html`<p class=${`notice ${well ? 'good' : 'bad'}`} role="status">${ready} of ${data.data.length} gateways ready, ${serving} of ${data.services.length} replicas of the services behind them.</p>
     <${Charts} figures=${figures} />
     <section class="card"><h2>Gateways</h2><${Table} label="Gateways" head=${['Gateway', 'State', 'Running', 'Queued', 'Instances', 'Providers']} rows=${data.data.map((one) => html`<${Replica} key=${one.address} replica=${one} />`)} /></section>
+    <section class="card"><h2>Services</h2><${Table} label="Services" head=${['Service', 'Replica', 'State', 'Health check']} rows=${data.services.map((one) => html`<tr key=${one.service + one.address}><td>${one.service}</td><td><bdi>${short(one.address, 80)}</bdi></td>
+      <td><${Badge} kind=${GOOD[one.state]}>${one.state.replace('_', ' ')}<//></td><td>${duration(one.latency_ms)}</td></tr>`)} /></section>
     <section class="card"><h2>Errors of the last hour</h2>${errors.size ? html`<${Table} label="Errors" head=${['Code', 'Turns']} rows=${[...errors].sort((a, b) => b[1] - a[1]).map(([code, n]) => html`<tr><td><code>${clean(code)}</code></td><td>${n}</td></tr>`)} />` : html`<p class="dim">None.</p>`}</section>`;
 }
 

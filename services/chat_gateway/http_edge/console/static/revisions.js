@@ -1,4 +1,3 @@
-// @ts-check
 /** Revisions of an agent: what changed, and back to it. */
 import { all, call, get } from './api.js';
 import { clean, html, link, short, useLoad, useState } from './lib.js';

@@ -1,4 +1,3 @@
-// @ts-check
 /** A form from a JSON Schema (2020-12): what it can't draw is edited as JSON. */
 import { html, pretty, useState } from './lib.js';
 import { Check, Select, Text } from './ui.js';
@@ -11,7 +10,7 @@ function resolved(schema, root) {
   return options?.length === 1 ? { ...resolved(options[0], root), description: schema.description } : { ...schema };
 }
 
-/** @param {{label: string, value: any, onInput: (value: any) => void, error?: string, hint?: string}} props */
+/** @param {JsonProps} props */
 export function Json({ label, value, onInput, error, hint }) {
   const [text, setText] = useState(value === undefined ? '' : pretty(value));
   const [problem, setProblem] = useState('');
@@ -27,7 +26,7 @@ export function Json({ label, value, onInput, error, hint }) {
   return html`<${Text} wide class="code" lines=${Math.min(text.split('\n').length + 1, 14)} label=${`${label} (JSON)`} value=${text} onInput=${change} error=${problem || error} hint=${hint} />`;
 }
 
-/** @param {{name: string, schema: any, root: any, value: any, required: boolean, onInput: (value: any) => void, error?: string}} props */
+/** @param {PropertyProps} props */
 function Property({ name, schema, root, value, required, onInput, error }) {
   const rule = resolved(schema, root);
   if (Array.isArray(rule.type)) rule.type = rule.type.find((one) => one === typeof value) ?? rule.type.find((one) => one !== 'null');
@@ -46,7 +45,7 @@ function Property({ name, schema, root, value, required, onInput, error }) {
   return html`<${Json} ...${{ label, value, onInput, error, hint }} />`;
 }
 
-/** @param {{schema: any, value: any, path: string, wrong: (path: string) => string | undefined, set: (path: string, value: any) => void}} props */
+/** @param {SchemaFormProps} props */
 export function SchemaForm({ schema, value, path, wrong, set }) {
   const [name, setName] = useState('');
   const known = Object.entries(schema.properties ?? {});

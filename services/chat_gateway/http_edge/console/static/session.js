@@ -1,4 +1,3 @@
-// @ts-check
 /** One session: its turns, and the one that runs while it runs. */
 import { all, call, events, get, send } from './api.js';
 import { newTurn, take } from './conversation.js';
@@ -33,7 +32,7 @@ function Turn({ messages, session, may }) {
       : html`<div class=${`said-by ${one.role}`}><${Content} content=${one.content} /></div>`))}</article>`;
 }
 
-/** The turn that runs, as its journal has it. @param {{session: any, onEnd: () => void}} props */
+/** The turn that runs, as its journal has it. @param {LiveProps} props */
 function Live({ session, onEnd }) {
   const [turn, setTurn] = useState(() => newTurn([], null));
   useEffect(() => {

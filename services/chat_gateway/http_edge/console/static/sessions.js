@@ -1,7 +1,6 @@
-// @ts-check
 /** Sessions: by agent and user; what is stored of a user, exported and erased. */
 import { call, get, send } from './api.js';
-import { download, html, link, pretty, short, useEffect, useLoad, useState } from './lib.js';
+import { download, html, instead, link, pretty, short, usePages, useState } from './lib.js';
 import { Session } from './session.js';
 import { tokens } from './turn.js';
 import { Badge, Dialog, Empty, Pre, Problem, Table, Text, Time } from './ui.js';
@@ -32,27 +31,18 @@ function List({ where, caller, may }) {
   const [agent, setAgent] = useState(where.query.get('agent') ?? '');
   const [user, setUser] = useState(where.query.get('user') ?? '');
   const [id, setId] = useState('');
-  const [more, setMore] = useState(/** @type {any[]} */ ([]));
-  const [token, setToken] = useState('');
   const [dialog, setDialog] = useState(false);
   const query = { agent_id: agent, user_id: user, page_size: 50 };
-  const { data, error, reload } = useLoad((signal) => get('/v1/sessions', query, signal), [agent, user]);
-  useEffect(() => { setMore([]); setToken(data?.next_page_token ?? ''); }, [data]);
-  const next = async () => {
-    const page = await get('/v1/sessions', { ...query, page_token: token });
-    setMore([...more, ...page.data]);
-    setToken(page.next_page_token);
-  };
-  const shown = [...(data?.data ?? []), ...more];
+  const { rows, error, reload, next } = usePages((page_token, signal) => get('/v1/sessions', { ...query, page_token }, signal), [agent, user]);
   return html`<div class="head"><h1>Sessions</h1><button onClick=${() => setDialog(true)}>Export or erase a user</button></div>
-    <form class="row" onSubmit=${(e) => { e.preventDefault(); if (id) location.hash = link('sessions', id); }}>
+    <form class="row" onSubmit=${instead(() => { if (id) location.hash = link('sessions', id); })}>
       <${Text} label="Agent" value=${agent} onInput=${setAgent} placeholder="any" />${!caller.user_id && html`<${Text} label="User" value=${user} onInput=${setUser} placeholder="any" />`}
       <${Text} label="Session id" value=${id} onInput=${setId} placeholder="open one by its id" /><button disabled=${!id}>Open</button><button type="button" onClick=${reload}>Refresh</button></form>
     <${Problem} error=${error} />
-    ${data && (shown.length ? html`<div class="card"><${Table} label="Sessions" head=${['Session', 'User', 'Agent', 'Turns', 'Tokens', 'Active', 'Expires']} rows=${shown.map((one) => html`<tr key=${one.id}>
+    ${rows && (rows.length ? html`<div class="card"><${Table} label="Sessions" head=${['Session', 'User', 'Agent', 'Turns', 'Tokens', 'Active', 'Expires']} rows=${rows.map((one) => html`<tr key=${one.id}>
       <td><a href=${link('sessions', one.id)}><bdi>${short(one.id, 60)}</bdi></a> ${one.running_completion_id && html`<${Badge} kind="good">running<//>`}</td><td><bdi>${short(one.user_id || '–', 60)}</bdi></td>
       <td>${short(one.agent_id)} <span class="dim">@${one.agent_revision}</span></td><td class="number">${one.turn_count}</td><td>${tokens(one.usage)}</td><td><${Time} value=${one.last_activity_time} /></td><td><${Time} value=${one.expire_time} /></td></tr>`)} />
-      ${token && html`<div><button onClick=${next}>Show more</button></div>`}</div>`
+      ${next && html`<div><button onClick=${next}>Show more</button></div>`}</div>`
     : html`<${Empty} title="No sessions">${agent || user ? 'None fits, or those that did have expired.' : 'A session begins with the first turn of a user, and ends by itself.'}<//>`)}
     ${dialog && html`<${User} ...${{ caller, may }} given=${user} onClose=${() => setDialog(false)} onErased=${reload} />`}`;
 }

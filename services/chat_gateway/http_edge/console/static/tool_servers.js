@@ -1,4 +1,3 @@
-// @ts-check
 /** Tool servers of the project: where tools are, and whether they can be had. */
 import { all, call, get } from './api.js';
 import { AgentTabs } from './agents.js';

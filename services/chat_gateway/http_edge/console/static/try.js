@@ -1,9 +1,8 @@
-// @ts-check
 /** Try: a chat with any revision of an agent, or with two of them side by side. */
 import { all } from './api.js';
 import { Column } from './chat.js';
 import { bodyOf, preview } from './conversation.js';
-import { html, useLoad, useRef, useState } from './lib.js';
+import { html, instead, link, useLoad, useRef, useState } from './lib.js';
 import { Prompt } from './turn.js';
 import { Badge, Empty, Problem, Select, Text } from './ui.js';
 
@@ -41,12 +40,11 @@ function Composer({ busy, onSend, onStop, onPrompt }) {
     setText('');
     setPictures([]);
   };
-  const drop = (e) => { e.preventDefault(); setOver(false); if (e.dataTransfer) add(e.dataTransfer.files); };
-  return html`<form class=${`composer card${over ? ' over' : ''}`} onSubmit=${(e) => { e.preventDefault(); submit(); }}
-      onDragOver=${(e) => { e.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${drop}>
+  return html`<form class=${`composer card${over ? ' over' : ''}`} onSubmit=${instead(submit)}
+      onDragOver=${instead(() => setOver(true))} onDragLeave=${() => setOver(false)} onDrop=${instead((e) => { setOver(false); add(e.dataTransfer.files); })}>
     <${Problem} error=${error} /><${Pictures} ...${{ pictures, setPictures }} />
-    <textarea aria-label="Message" rows="2" dir="auto" placeholder="Write a message, or drop a picture here" value=${text}
-      onInput=${(e) => setText(e.target.value)}
+    <textarea aria-label="Message" rows="2" dir="auto" placeholder="Write a message; drop or paste pictures" value=${text}
+      onInput=${(e) => setText(e.target.value)} onPaste=${(e) => { if (e.clipboardData.files.length) { e.preventDefault(); add(e.clipboardData.files); } }}
       onKeyDown=${(e) => { if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) { e.preventDefault(); submit(); } }} />
     <div class="row"><input type="file" hidden multiple ref=${files} accept=${PICTURES.join()} onChange=${(e) => { add(e.target.files); e.target.value = ''; }} />
       <button type="button" class="quiet" onClick=${() => files.current.click()}>Add picture</button>
@@ -92,7 +90,7 @@ export default function Try({ where, caller, may }) {
     <${Problem} error=${problem} />
     <div class=${targets.length > 1 ? 'two' : ''}>${whole.map((target, i) => html`<section class="column" aria-label=${`Conversation ${i + 1}`} key=${i}>
       <div class="row"><${Target} label=${`Conversation ${i + 1}`} ...${{ agents, target }} onChange=${(one) => { change(i, one); columns.current[i]?.clear(); }} />
-        ${target.session && html`<${Badge}>session <bdi>${target.session}</bdi><//>`}</div>
+        ${target.session && html`<${Badge}>session ${may('sessions:read') ? html`<a href=${link('sessions', target.session)}>${target.session}</a>` : target.session}<//>`}</div>
       <${Column} target=${target} handle=${(one) => { columns.current[i] = one; }} onSession=${(session) => change(i, { session })}
         onBusy=${(on) => setBusy((n) => n + (on ? 1 : -1))} /></section>`)}</div>
     <${Composer} busy=${busy > 0} onPrompt=${show} onStop=${() => columns.current.forEach((one) => one?.stop())}

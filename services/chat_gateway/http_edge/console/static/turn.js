@@ -1,10 +1,9 @@
-// @ts-check
 /** How turns look, live and stored. */
 import { clean, duration, html, prettyJson, short, useState } from './lib.js';
 import { Markdown } from './markdown.js';
 import { Badge, Dialog, Pre, Said } from './ui.js';
 
-/** Content of a message: text, and pictures where they are in it; nothing is loaded from elsewhere. @param {{content: any}} props */
+/** Content of a message: text, and pictures where they are in it; nothing is loaded from elsewhere. @param {ContentProps} props */
 export function Content({ content }) {
   if (!Array.isArray(content)) return html`<${Said} value=${content ?? ''} />`;
   return content.map((part) => {
@@ -49,7 +48,7 @@ export function Prompt({ prompt, onClose }) {
     ${prompt.unavailable_tool_servers.map((one) => html`<p class="notice">${short(one.tool_server)}: ${short(one.reason)}</p>`)}<//>`;
 }
 
-/** What is known of a turn that ran here. @param {{turn: any, onCode: () => void}} props */
+/** What is known of a turn that ran here. @param {FactsProps} props */
 export function Facts({ turn, onCode }) {
   const [open, setOpen] = useState(false);
   const facts = [['First token', duration(turn.first)], ['Total', duration(turn.total)], ['Tokens', tokens(turn.usage)],

@@ -1,12 +1,11 @@
-// @ts-check
 /** The parts that pages are made of. */
-import { ago, clean, html, pretty, short, useEffect, useRef, useState } from './lib.js';
+import { ago, clean, html, instead, pretty, short, useEffect, useRef, useState } from './lib.js';
 
 let ids = 0;
 /** @param {string} prefix */
 const useId = (prefix) => useRef(`${prefix}-${++ids}`).current;
 
-/** @param {{label: string, error?: string, hint?: any, children?: any, wide?: boolean, input: (attributes: any) => any}} props */
+/** @param {FieldProps} props */
 export function Field({ label, error, hint, wide, input }) {
   const id = useId('field');
   const describes = [hint && `${id}-hint`, error && `${id}-error`].filter(Boolean).join(' ') || undefined;
@@ -18,14 +17,14 @@ export function Field({ label, error, hint, wide, input }) {
   </div>`;
 }
 
-/** @param {{label: string, value: any, onInput: (value: string) => void, [name: string]: any}} props */
+/** @param {TextProps} props */
 export function Text({ label, value, onInput, error, hint, wide, lines, ...more }) {
   return html`<${Field} ...${{ label, error, hint, wide }} input=${(attributes) => (lines
     ? html`<textarea ...${attributes} ...${more} rows=${lines} dir="auto" value=${value ?? ''} onInput=${(e) => onInput(e.target.value)} />`
     : html`<input ...${attributes} ...${more} dir="auto" value=${value ?? ''} onInput=${(e) => onInput(e.target.value)} />`)} />`;
 }
 
-/** @param {{label: string, value: any, options: (string | [string, string])[], onInput: (value: string) => void, [name: string]: any}} props */
+/** @param {SelectProps} props */
 export function Select({ label, value, options, onInput, error, hint, wide }) {
   const pairs = options.map((one) => (Array.isArray(one) ? one : [one, one || '–']));
   if (value && !pairs.some(([one]) => one === value)) pairs.push([value, value]);
@@ -35,11 +34,11 @@ export function Select({ label, value, options, onInput, error, hint, wide }) {
     </select>`} />`;
 }
 
-/** @param {{label: string, value: boolean, onInput: (value: boolean) => void}} props */
+/** @param {CheckProps} props */
 export const Check = ({ label, value, onInput }) => html`<label class="check">
   <input type="checkbox" checked=${value} onChange=${(e) => onInput(e.target.checked)} /> ${label}</label>`;
 
-/** @param {{error: any}} props */
+/** @param {ProblemProps} props */
 export function Problem({ error }) {
   if (!error) return null;
   const fields = (error.violations ?? []).filter((one) => one.field);
@@ -47,16 +46,16 @@ export function Problem({ error }) {
     ${fields.length > 1 && html`<ul>${fields.map((one) => html`<li><code>${clean(one.field)}</code> ${clean(one.description)}</li>`)}</ul>`}</div>`;
 }
 
-/** @param {{title: string, children?: any, action?: any}} props */
+/** @param {EmptyProps} props */
 export const Empty = ({ title, children, action }) => html`<div class="empty"><h2>${title}</h2><p>${children}</p>${action}</div>`;
 
-/** @param {{kind?: string, children?: any}} props */
+/** @param {BadgeProps} props */
 export const Badge = ({ kind = '', children }) => html`<span class=${`badge ${kind}`}>${children}</span>`;
 
-/** @param {{value?: string}} props */
+/** @param {TimeProps} props */
 export const Time = ({ value }) => html`<time datetime=${value} title=${value}>${ago(value)}</time>`;
 
-/** Text of somebody else: in its own direction, cut, and whole on request. @param {{value: any, max?: number}} props */
+/** Text of somebody else: in its own direction, cut, and whole on request. @param {SaidProps} props */
 export function Said({ value, max = 4000 }) {
   const [whole, setWhole] = useState(false);
   const text = String(value ?? '');
@@ -65,19 +64,19 @@ export function Said({ value, max = 4000 }) {
     <button class="link" onClick=${() => setWhole(!whole)}>${whole ? 'Show less' : `Show all ${text.length.toLocaleString('en')} characters`}</button>`;
 }
 
-/** Text as it is, and anything else as JSON. @param {{value: any, max?: number}} props */
+/** Text as it is, and anything else as JSON. @param {PreProps} props */
 export const Pre = ({ value, max = 20_000 }) => html`<pre tabindex="0"><code>${short(typeof value === 'string' ? value : pretty(value), max)}</code></pre>`;
 
-/** @param {{head: any[], rows: any[], label: string}} props */
+/** @param {TableProps} props */
 export const Table = ({ head, rows, label }) => html`<div class="scroll" tabindex="0" role="region" aria-label=${label}><table>
   <thead><tr>${head.map((one) => (one ? html`<th scope="col">${one}</th>` : html`<td></td>`))}</tr></thead>
   <tbody>${rows}</tbody></table></div>`;
 
-/** @param {{tabs: [string, string][], current: string, label: string}} props */
+/** @param {TabsProps} props */
 export const Tabs = ({ tabs, current, label }) => html`<nav class="tabs" aria-label=${label}>
   ${tabs.map(([name, href]) => html`<a href=${href} aria-current=${name === current ? 'page' : undefined}>${name}</a>`)}</nav>`;
 
-/** @param {{text: string, label?: string}} props */
+/** @param {CopyProps} props */
 export function Copy({ text, label = 'Copy' }) {
   const [done, setDone] = useState(false);
   const copy = async () => {
@@ -87,7 +86,7 @@ export function Copy({ text, label = 'Copy' }) {
   return html`<button class="quiet" onClick=${copy}><span aria-live="polite">${done ? 'Copied' : label}</span></button>`;
 }
 
-/** @param {{title: string, onClose: () => void, children?: any}} props */
+/** @param {DialogProps} props */
 export function Dialog({ title, onClose, children }) {
   const element = useRef(null);
   const id = useId('dialog');
@@ -96,14 +95,12 @@ export function Dialog({ title, onClose, children }) {
     dialog.showModal();
     return () => dialog.close();
   }, []);
-  return html`<dialog ref=${element} aria-labelledby=${id} onCancel=${(e) => { e.preventDefault(); onClose(); }}>
+  return html`<dialog ref=${element} aria-labelledby=${id} onCancel=${instead(onClose)}>
     <header><h2 id=${id}>${title}</h2><button class="quiet" aria-label="Close" onClick=${onClose}>✕</button></header>${children}</dialog>`;
 }
 
-/**
- * A button that asks before it does something that can't be taken back.
- * @param {{label: string, question: any, word?: string, act: () => Promise<any>, kind?: string}} props
- */
+/** A button that asks before it does something that can't be taken back.
+ * @param {ConfirmProps} props */
 export function Confirm({ label, question, word = label, act, kind = 'quiet' }) {
   const [open, setOpen] = useState(false);
   const [error, setError] = useState(null);

@@ -1,4 +1,3 @@
-// @ts-check
 /** YAML as agents are written in it: mappings, lists, texts (also `|` and `>`), brackets. The rest of YAML is refused by name. */
 
 const PLAIN = /^[^\s\-?:,[\]{}#&*!|>'"%@`\u0000-\u001f][^#:\u0000-\u001f\u007f-\u009f\u2028\u2029\ufeff]*$/;
