@@ -30,6 +30,8 @@ def test_first_run_and_second_run_with_the_real_model(tmp_path: Path) -> None:
     grpcurl = next(line for line in lines if "grpcurl" in line)
     second = Foreground(parley)
     second.wait_for("running")
+    providers = httpx.get(f"{parley.url}/v1/providers", timeout=60, trust_env=False).json()["data"]
+    assert [(one["name"], one["models"]) for one in providers] == [("local", ["smollm2-135m-instruct"])]
     kept = json.loads(parley.succeed("sessions", "show", "kept", "--json"))
     assert kept["messages"][0]["content"] == "I am Ada."
     for pasted in (curl, grpcurl):

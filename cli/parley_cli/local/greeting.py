@@ -94,9 +94,9 @@ def grpcurl() -> str:
 def endpoints(http_url: str, grpc_target: str) -> list[str]:
     """Return where everything is, with a line to paste for either protocol."""
     shown = '-H "Authorization: Bearer $PARLEY_API_KEY" ' if os.environ.get("PARLEY_API_KEY") else ""
-    chat = {"model": AGENT, "session_id": "demo", "messages": [{"role": "user", "content": "What is your name?"}]}
+    chat = {"model": AGENT, "session_id": "first", "messages": [{"role": "user", "content": "What is your name?"}]}
     message = {"role": "ROLE_USER", "content": "What is your name?"}
-    turn = {"input": {"agent_id": AGENT, "session_id": "demo", "messages": [message]}}
+    turn = {"input": {"agent_id": AGENT, "session_id": "first", "messages": [message]}}
     return [
         f"console  {http_url}/console",
         f"HTTP     {http_url}   (API documentation at {http_url}/docs)",

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from parley_cli.embedded.model import EmbeddedModel, weights
+from parley_cli.embedded.model import MODEL_NAME, EmbeddedModel, weights
 from parley_cli.embedded.postgres import EmbeddedPostgres, postgres_programs
 from parley_cli.embedded.redis import EmbeddedRedis, valkey_program
 from parley_cli.errors import LocalError
@@ -181,4 +181,4 @@ class LocalSystem:
     def _providers(self) -> str:
         if self.model is None:
             return json.dumps(self._settings.providers)
-        return json.dumps({EmbeddedModel.provider: {"base_url": self.model.url}})
+        return json.dumps({EmbeddedModel.provider: {"base_url": self.model.url, "models": [MODEL_NAME]}})
