@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from session_svc.model.journal import ClaimedTurn, JournalPage, NewEvents, TurnProgress, TurnWatch
 from session_svc.model.limits import LimitedTurn, LimitTaken, LimitWait
+from session_svc.model.push import PushConfig, PushTurn
 from session_svc.model.session import (
     AgentIncarnation,
     Fork,
@@ -135,6 +136,19 @@ class ClaimStore(Protocol):
 
     async def keep_up(self) -> None:
         """Writes what was noted of turns that run and end, as far as nobody waits for it."""
+
+
+class PushConfigStore(Protocol):
+    """Where notices of turns go: kept with the session, and gone with it. Any method raises `TurnNotFound`."""
+
+    async def put(self, turn: PushTurn, config: PushConfig) -> None:
+        """Keeps one in place of any with its id. Raises `InvalidArgument` where the turn has too many. Idempotent."""
+
+    async def list(self, turn: PushTurn) -> list[PushConfig]:
+        """Returns those of the turn, in the order in which they were first put."""
+
+    async def delete(self, turn: PushTurn, config_id: str) -> None:
+        """Removes one, where it is there."""
 
 
 class LimitStore(Protocol):

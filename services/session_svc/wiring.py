@@ -46,6 +46,7 @@ from session_svc.redis_store.indexes import IndexAdditions
 from session_svc.redis_store.journal import RedisJournals
 from session_svc.redis_store.limits import RedisLimits
 from session_svc.redis_store.parts import RedisParts, TurnParts
+from session_svc.redis_store.push_configs import RedisPushConfigs
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.sweeper import Sweeper
@@ -81,6 +82,7 @@ class _Stores:
     agents: RedisAgents
     limits: RedisLimits
     claims: RedisClaims
+    push_configs: RedisPushConfigs
 
 
 @contextlib.asynccontextmanager
@@ -105,7 +107,8 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         served = AuditedSessions(stores.sessions, stores.agents, metrics, AuditClient(channel)) if audited else sessions
         journals = Journals(stores.journals, max_watches=max(settings.max_concurrent_rpcs // 2, 1))
         claims = Claims(stores.claims, turn_limits, metrics)
-        servicer = TurnServicer(turns, Branches(turns, stores.sessions), journals, stores.parts, claims)
+        branches = Branches(turns, stores.sessions)
+        servicer = TurnServicer(turns, branches, journals, stores.parts, claims, stores.push_configs)
         streams = make_streams(servicer)
         health = RedisHealth(stores.link, metrics, streams)
         await health.probe()
@@ -177,6 +180,7 @@ async def _stores(
         turns=turns,
         journals=RedisJournals(scripts, wakes, limits, waiting_turns),
         claims=claims,
+        push_configs=RedisPushConfigs(scripts),
         sessions=RedisSessions(
             scripts,
             turns,

@@ -15,11 +15,11 @@ from servicekit.interceptors import Behavior
 from servicekit.server import as_called
 from session_svc.branches import Branches
 from session_svc.claims import Claims
-from session_svc.edge import journal_convert
+from session_svc.edge import journal_convert, push_convert
 from session_svc.edge import turns_convert as convert
 from session_svc.edge.times import seconds, timestamp
 from session_svc.journal import Journals
-from session_svc.ports import PartStore
+from session_svc.ports import PartStore, PushConfigStore
 from session_svc.turns import Turns
 
 NAME = pb.DESCRIPTOR.services_by_name["TurnService"].full_name
@@ -37,12 +37,21 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TurnServicer:
     """Serves TurnService. BeginTurn and WatchTurn answer bytes, because what is stored is never parsed here."""
 
-    def __init__(self, turns: Turns, branches: Branches, journals: Journals, parts: PartStore, claims: Claims) -> None:
+    def __init__(
+        self,
+        turns: Turns,
+        branches: Branches,
+        journals: Journals,
+        parts: PartStore,
+        claims: Claims,
+        push_configs: PushConfigStore,
+    ) -> None:
         self._turns = turns
         self._branches = branches
         self._claims = claims
         self._journals = journals
         self._parts = parts
+        self._push_configs = push_configs
 
     async def BeginTurn(self, request: pb.BeginTurnRequest, context: Context) -> bytes:
         turn = convert.begin_turn(request)
@@ -87,6 +96,20 @@ class TurnServicer:
         watch = journal_convert.turn_watch(request)
         return journal_convert.progress_on_the_wire(await self._claims.progress(watch), watch.key.session_id)
 
+    async def PutPushConfig(self, request: pb.PutPushConfigRequest, context: Context) -> pb.PutPushConfigResponse:
+        await self._push_configs.put(push_convert.push_turn(request), push_convert.config_of(request.push_config))
+        return pb.PutPushConfigResponse()
+
+    async def ListPushConfigs(self, request: pb.ListPushConfigsRequest, context: Context) -> pb.ListPushConfigsResponse:
+        found = await self._push_configs.list(push_convert.push_turn(request))
+        return pb.ListPushConfigsResponse(push_configs=map(push_convert.message_of, found))
+
+    async def DeletePushConfig(
+        self, request: pb.DeletePushConfigRequest, context: Context
+    ) -> pb.DeletePushConfigResponse:
+        await self._push_configs.delete(push_convert.push_turn(request), request.push_config_id)
+        return pb.DeletePushConfigResponse()
+
     async def WatchTurn(self, request: pb.WatchTurnRequest, context: Context) -> AsyncIterator[bytes]:
         watch = journal_convert.turn_watch(request, request.after_event_id, present_only=request.present_only)
         async with contextlib.aclosing(self._journals.watch(watch)) as pages:
@@ -121,6 +144,9 @@ def add_turn_servicer_to_server(servicer: tuple[TurnServicer, CallStreams], serv
         "ClaimTurn": _handler(unary.ClaimTurn, pb.ClaimTurnRequest, None),
         "CancelTurn": _handler(unary.CancelTurn, pb.CancelTurnRequest, pb.CancelTurnResponse),
         "GetTurnState": _handler(unary.GetTurnState, pb.GetTurnStateRequest, None),
+        "PutPushConfig": _handler(unary.PutPushConfig, pb.PutPushConfigRequest, pb.PutPushConfigResponse),
+        "ListPushConfigs": _handler(unary.ListPushConfigs, pb.ListPushConfigsRequest, pb.ListPushConfigsResponse),
+        "DeletePushConfig": _handler(unary.DeletePushConfig, pb.DeletePushConfigRequest, pb.DeletePushConfigResponse),
         "WatchTurn": grpc.unary_stream_rpc_method_handler(
             unary.WatchTurn, request_deserializer=pb.WatchTurnRequest.FromString
         ),

@@ -132,6 +132,18 @@ class TurnState(NamedTuple):
     user: str
 
 
+class PushConfigs(NamedTuple):
+    """push_configs.lua. `action` is `put`, `delete` or `list`, of which only the first takes a content."""
+
+    turn_id: str
+    user: str
+    action: str
+    id: str = ""
+    content: bytes = b""
+    max_of_turn: int = 0
+    max_of_session: int = 0
+
+
 class ReadEvents(NamedTuple):
     """read_events.lua. `after` is an entry's id, or empty."""
 
@@ -307,6 +319,7 @@ SessionCall: TypeAlias = (
     | Claim
     | Cancel
     | TurnState
+    | PushConfigs
     | Leave
     | Create
     | Read
@@ -326,7 +339,7 @@ WaitingCall: TypeAlias = TakeDue | Enqueue | LookAgain
 Call: TypeAlias = SessionCall | IndexCall | LimitCall | WaitingCall
 
 SESSION_CALLS: tuple[type[SessionCall], ...] = (
-    Begin, Renew, Commit, Abort, AppendEvents, ReadEvents, HandOver, Claim, Cancel, TurnState, Leave,
+    Begin, Renew, Commit, Abort, AppendEvents, ReadEvents, HandOver, Claim, Cancel, TurnState, PushConfigs, Leave,
     Create, Read, Update, Adopt, Keep, Cut, Delete, Append, AppendParts, Confirm, Replayed,
 )  # fmt: skip
 OTHER_CALLS: tuple[type[Call], ...] = (Sweep, LimitTake, LimitKeep, LimitFree, TakeDue, Enqueue, LookAgain)

@@ -22,6 +22,7 @@ from session_svc.redis_store.script_calls import (
     Enqueue,
     HandOver,
     LimitTake,
+    PushConfigs,
     Read,
     ReadEvents,
     Renew,
@@ -189,6 +190,16 @@ class StateRead(NamedTuple):
     entries: Sequence[tuple[bytes, Sequence[bytes]]]
 
 
+class PushConfigsRead(NamedTuple):
+    """The id and content of each of a turn's, by turns."""
+
+    configs: Sequence[bytes]
+
+
+class TooMany(NamedTuple):
+    """There is no room for one more."""
+
+
 class Due(NamedTuple):
     """A turn that waits for a gateway, or empty; `queued` is how many have not run yet."""
 
@@ -311,6 +322,7 @@ REPLIES: Mapping[type[Call], Mapping[bytes, Any]] = {
     Claim: {b"ok": Claimed, b"held": StillHeld, b"gone": Gone},
     Cancel: {b"ended": Ended, b"cancelling": Cancelling, b"missing": Missing},
     TurnState: {b"ok": StateRead, b"missing": Missing},
+    PushConfigs: {b"ok": PushConfigsRead, b"missing": Missing, b"full": TooMany},
     TakeDue: {b"ok": Due},
     Enqueue: {b"ok": Enqueued, b"full": QueueIsFull},
     ReadEvents: {b"ok": EventsRead, b"missing": Missing},

@@ -17,6 +17,7 @@ from session_svc.redis_store.claims import RedisClaims
 from session_svc.redis_store.indexes import IndexAdditions
 from session_svc.redis_store.journal import RedisJournals
 from session_svc.redis_store.limits import RedisLimits
+from session_svc.redis_store.push_configs import RedisPushConfigs
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.turns import RedisTurns
@@ -100,6 +101,8 @@ class Bench:
     pass_time: Callable[[int], Coroutine[object, object, None]]
     limits: SessionBounds = LIMITS
     claims: RedisClaims | None = None
+    """Of Redis alone."""
+    push_configs: RedisPushConfigs | None = None
     """Of Redis alone."""
 
     async def begin(
@@ -232,7 +235,10 @@ async def redis_bench(url: str, limits: SessionBounds = LIMITS, *, compressing: 
         sessions = RedisSessions(scripts, turns, limits, index_additions, compressing=compressing)
         journals = RedisJournals(scripts, wakes, limits, waiting)
         claims = RedisClaims(scripts, limits, waiting)
-        yield Bench(turns, sessions, RedisAgents(scripts), turn_limits, journals, pass_time, limits, claims)
+        push_configs = RedisPushConfigs(scripts)
+        yield Bench(
+            turns, sessions, RedisAgents(scripts), turn_limits, journals, pass_time, limits, claims, push_configs
+        )
 
 
 def clients_of(url: str) -> list[redis.Redis]:

@@ -126,7 +126,7 @@ async def test_a_redis_that_may_evict_or_takes_no_writes_is_told(server_choice: 
         with redis.Redis.from_url(url) as client:
             client.config_set("maxmemory-policy", "allkeys-lru")
             async with open_redis(url, 1) as ([link], _):
-                streams = make_streams(TurnServicer(None, None, None, None, None))  # type: ignore[arg-type]
+                streams = make_streams(TurnServicer(None, None, None, None, None, None))  # type: ignore[arg-type]
                 health = RedisHealth(link, Metrics(CollectorRegistry()), streams)
                 assert await health.probe()
                 assert "allkeys-lru" in str((await health.readiness())["redis policy"])

@@ -947,6 +947,202 @@ class CancelTurnResponse(_message.Message):
 Global___CancelTurnResponse: _TypeAlias = CancelTurnResponse  # noqa: Y015
 
 @_typing.final
+class PushConfig(_message.Message):
+    """Where notices of a turn go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required. Unique among those of the turn, `[A-Za-z0-9._:-]{1,128}`."""
+    content: _builtins.bytes
+    """Required. In a form of the gateways' own, at most 6 KiB."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PushConfig: _TypeAlias = PushConfig  # noqa: Y015
+
+@_typing.final
+class PutPushConfigRequest(_message.Message):
+    """Request of PutPushConfig."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    PUSH_CONFIG_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Optional. The project; `default` when empty."""
+    session_id: _builtins.str
+    """Required."""
+    user_id: _builtins.str
+    """Optional. The user that the session belongs to; empty where it belongs to none."""
+    turn_id: _builtins.str
+    """Required. The turn: one that is under way, or has ended."""
+    @_builtins.property
+    def push_config(self) -> Global___PushConfig:
+        """Required."""
+
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+        push_config: Global___PushConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["push_config", b"push_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "push_config", b"push_config", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutPushConfigRequest: _TypeAlias = PutPushConfigRequest  # noqa: Y015
+
+@_typing.final
+class PutPushConfigResponse(_message.Message):
+    """Response of PutPushConfig."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutPushConfigResponse: _TypeAlias = PutPushConfigResponse  # noqa: Y015
+
+@_typing.final
+class ListPushConfigsRequest(_message.Message):
+    """Request of ListPushConfigs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Optional. The project; `default` when empty."""
+    session_id: _builtins.str
+    """Required."""
+    user_id: _builtins.str
+    """Optional. The user that the session belongs to; empty where it belongs to none."""
+    turn_id: _builtins.str
+    """Required. The turn: one that is under way, or has ended."""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPushConfigsRequest: _TypeAlias = ListPushConfigsRequest  # noqa: Y015
+
+@_typing.final
+class ListPushConfigsResponse(_message.Message):
+    """Response of ListPushConfigs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUSH_CONFIGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def push_configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PushConfig]:
+        """All of the turn."""
+
+    def __init__(
+        self,
+        *,
+        push_configs: _abc.Iterable[Global___PushConfig] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["push_configs", b"push_configs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPushConfigsResponse: _TypeAlias = ListPushConfigsResponse  # noqa: Y015
+
+@_typing.final
+class DeletePushConfigRequest(_message.Message):
+    """Request of DeletePushConfig."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    PUSH_CONFIG_ID_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Optional. The project; `default` when empty."""
+    session_id: _builtins.str
+    """Required."""
+    user_id: _builtins.str
+    """Optional. The user that the session belongs to; empty where it belongs to none."""
+    turn_id: _builtins.str
+    """Required. The turn: one that is under way, or has ended."""
+    push_config_id: _builtins.str
+    """Required."""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+        push_config_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "push_config_id", b"push_config_id", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePushConfigRequest: _TypeAlias = DeletePushConfigRequest  # noqa: Y015
+
+@_typing.final
+class DeletePushConfigResponse(_message.Message):
+    """Response of DeletePushConfig."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePushConfigResponse: _TypeAlias = DeletePushConfigResponse  # noqa: Y015
+
+@_typing.final
 class GetTurnStateRequest(_message.Message):
     """Request of GetTurnState."""
 

@@ -90,6 +90,21 @@ class TurnServiceStub:
                 request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.GetTurnStateRequest.SerializeToString,
                 response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.GetTurnStateResponse.FromString,
                 _registered_method=True)
+        self.PutPushConfig = channel.unary_unary(
+                '/parley.session.v1.TurnService/PutPushConfig',
+                request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.PutPushConfigRequest.SerializeToString,
+                response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.PutPushConfigResponse.FromString,
+                _registered_method=True)
+        self.ListPushConfigs = channel.unary_unary(
+                '/parley.session.v1.TurnService/ListPushConfigs',
+                request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.ListPushConfigsRequest.SerializeToString,
+                response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.ListPushConfigsResponse.FromString,
+                _registered_method=True)
+        self.DeletePushConfig = channel.unary_unary(
+                '/parley.session.v1.TurnService/DeletePushConfig',
+                request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.DeletePushConfigRequest.SerializeToString,
+                response_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.DeletePushConfigResponse.FromString,
+                _registered_method=True)
         self.Turns = channel.stream_stream(
                 '/parley.session.v1.TurnService/Turns',
                 request_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.TurnsRequest.SerializeToString,
@@ -199,6 +214,30 @@ class TurnServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutPushConfig(self, request, context):
+        """Keeps where notices of a turn go, with its session and for as long as that is there. One with an id that the turn has
+        is replaced. A turn has at most 8, and a session 16: those of its oldest turns make room. Safe to retry. Fails:
+        INVALID_FIELD (also for a ninth), TURN_NOT_FOUND (no such session, or another user's).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPushConfigs(self, request, context):
+        """Returns where notices of a turn go, in the order in which they were first put; none for a turn without. Safe to retry.
+        Fails: INVALID_FIELD, TURN_NOT_FOUND (as PutPushConfig).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePushConfig(self, request, context):
+        """Removes one; OK where it is not there. Safe to retry. Fails: INVALID_FIELD, TURN_NOT_FOUND (as PutPushConfig).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Turns(self, request_iterator, context):
         """The unary methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
         order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
@@ -267,6 +306,21 @@ def add_TurnServiceServicer_to_server(servicer, server):
                     servicer.GetTurnState,
                     request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.GetTurnStateRequest.FromString,
                     response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.GetTurnStateResponse.SerializeToString,
+            ),
+            'PutPushConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutPushConfig,
+                    request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.PutPushConfigRequest.FromString,
+                    response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.PutPushConfigResponse.SerializeToString,
+            ),
+            'ListPushConfigs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPushConfigs,
+                    request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.ListPushConfigsRequest.FromString,
+                    response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.ListPushConfigsResponse.SerializeToString,
+            ),
+            'DeletePushConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePushConfig,
+                    request_deserializer=parley_dot_session_dot_v1_dot_turn__service__pb2.DeletePushConfigRequest.FromString,
+                    response_serializer=parley_dot_session_dot_v1_dot_turn__service__pb2.DeletePushConfigResponse.SerializeToString,
             ),
             'Turns': grpc.stream_stream_rpc_method_handler(
                     servicer.Turns,
@@ -572,6 +626,87 @@ class TurnService:
             '/parley.session.v1.TurnService/GetTurnState',
             parley_dot_session_dot_v1_dot_turn__service__pb2.GetTurnStateRequest.SerializeToString,
             parley_dot_session_dot_v1_dot_turn__service__pb2.GetTurnStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutPushConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.session.v1.TurnService/PutPushConfig',
+            parley_dot_session_dot_v1_dot_turn__service__pb2.PutPushConfigRequest.SerializeToString,
+            parley_dot_session_dot_v1_dot_turn__service__pb2.PutPushConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPushConfigs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.session.v1.TurnService/ListPushConfigs',
+            parley_dot_session_dot_v1_dot_turn__service__pb2.ListPushConfigsRequest.SerializeToString,
+            parley_dot_session_dot_v1_dot_turn__service__pb2.ListPushConfigsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePushConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.session.v1.TurnService/DeletePushConfig',
+            parley_dot_session_dot_v1_dot_turn__service__pb2.DeletePushConfigRequest.SerializeToString,
+            parley_dot_session_dot_v1_dot_turn__service__pb2.DeletePushConfigResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -86,6 +86,17 @@ class TurnServiceStub:
     """Returns how far a turn is that is queued, under way, or has ended minutes ago. Safe to retry. Fails: INVALID_FIELD,
     TURN_NOT_FOUND (as CancelTurn).
     """
+    PutPushConfig: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.PutPushConfigRequest, _turn_service_pb2.PutPushConfigResponse]
+    """Keeps where notices of a turn go, with its session and for as long as that is there. One with an id that the turn has
+    is replaced. A turn has at most 8, and a session 16: those of its oldest turns make room. Safe to retry. Fails:
+    INVALID_FIELD (also for a ninth), TURN_NOT_FOUND (no such session, or another user's).
+    """
+    ListPushConfigs: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.ListPushConfigsRequest, _turn_service_pb2.ListPushConfigsResponse]
+    """Returns where notices of a turn go, in the order in which they were first put; none for a turn without. Safe to retry.
+    Fails: INVALID_FIELD, TURN_NOT_FOUND (as PutPushConfig).
+    """
+    DeletePushConfig: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.DeletePushConfigRequest, _turn_service_pb2.DeletePushConfigResponse]
+    """Removes one; OK where it is not there. Safe to retry. Fails: INVALID_FIELD, TURN_NOT_FOUND (as PutPushConfig)."""
     Turns: _grpc.StreamStreamMultiCallable[_turn_service_pb2.TurnsRequest, _turn_service_pb2.TurnsResponse]
     """The unary methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
     order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
@@ -152,6 +163,17 @@ class TurnServiceAsyncStub(TurnServiceStub):
     """Returns how far a turn is that is queued, under way, or has ended minutes ago. Safe to retry. Fails: INVALID_FIELD,
     TURN_NOT_FOUND (as CancelTurn).
     """
+    PutPushConfig: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.PutPushConfigRequest, _turn_service_pb2.PutPushConfigResponse]  # type: ignore[assignment]
+    """Keeps where notices of a turn go, with its session and for as long as that is there. One with an id that the turn has
+    is replaced. A turn has at most 8, and a session 16: those of its oldest turns make room. Safe to retry. Fails:
+    INVALID_FIELD (also for a ninth), TURN_NOT_FOUND (no such session, or another user's).
+    """
+    ListPushConfigs: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.ListPushConfigsRequest, _turn_service_pb2.ListPushConfigsResponse]  # type: ignore[assignment]
+    """Returns where notices of a turn go, in the order in which they were first put; none for a turn without. Safe to retry.
+    Fails: INVALID_FIELD, TURN_NOT_FOUND (as PutPushConfig).
+    """
+    DeletePushConfig: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.DeletePushConfigRequest, _turn_service_pb2.DeletePushConfigResponse]  # type: ignore[assignment]
+    """Removes one; OK where it is not there. Safe to retry. Fails: INVALID_FIELD, TURN_NOT_FOUND (as PutPushConfig)."""
     Turns: _aio.StreamStreamMultiCallable[_turn_service_pb2.TurnsRequest, _turn_service_pb2.TurnsResponse]  # type: ignore[assignment]
     """The unary methods for a caller with many turns at a time: a message carries whatever calls are ready, in any
     order, and each is answered as its own method would answer it, as soon as its own answer is there. What gateways
@@ -281,6 +303,35 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns how far a turn is that is queued, under way, or has ended minutes ago. Safe to retry. Fails: INVALID_FIELD,
         TURN_NOT_FOUND (as CancelTurn).
         """
+
+    @_abc_1.abstractmethod
+    def PutPushConfig(
+        self,
+        request: _turn_service_pb2.PutPushConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_turn_service_pb2.PutPushConfigResponse, _abc.Awaitable[_turn_service_pb2.PutPushConfigResponse]]:
+        """Keeps where notices of a turn go, with its session and for as long as that is there. One with an id that the turn has
+        is replaced. A turn has at most 8, and a session 16: those of its oldest turns make room. Safe to retry. Fails:
+        INVALID_FIELD (also for a ninth), TURN_NOT_FOUND (no such session, or another user's).
+        """
+
+    @_abc_1.abstractmethod
+    def ListPushConfigs(
+        self,
+        request: _turn_service_pb2.ListPushConfigsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_turn_service_pb2.ListPushConfigsResponse, _abc.Awaitable[_turn_service_pb2.ListPushConfigsResponse]]:
+        """Returns where notices of a turn go, in the order in which they were first put; none for a turn without. Safe to retry.
+        Fails: INVALID_FIELD, TURN_NOT_FOUND (as PutPushConfig).
+        """
+
+    @_abc_1.abstractmethod
+    def DeletePushConfig(
+        self,
+        request: _turn_service_pb2.DeletePushConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_turn_service_pb2.DeletePushConfigResponse, _abc.Awaitable[_turn_service_pb2.DeletePushConfigResponse]]:
+        """Removes one; OK where it is not there. Safe to retry. Fails: INVALID_FIELD, TURN_NOT_FOUND (as PutPushConfig)."""
 
     @_abc_1.abstractmethod
     def Turns(

@@ -183,10 +183,11 @@ end
 -- Ends a turn that stores nothing: a session that was made for it goes again.
 local function undo(session, claim_ms)
   if session.new then
-    local kept = redis.call('HMGET', META, 'user_id', 'journals')
+    local kept = redis.call('HMGET', META, 'user_id', 'journals', 'push')
     redis.call('DEL', META, TURNS, REPLAY, PARTS)
-    if kept[2] then -- whoever watches it is still to learn how it ended
+    if kept[2] then -- whoever watches it, or is to be notified, is still to learn how it ended
       redis.call('HSET', META, 'user_id', kept[1] or '', 'journals', kept[2])
+      if kept[3] then redis.call('HSET', META, 'push', kept[3]) end
       redis.call('PEXPIRE', META, 600000)
     else
       redis.call('DEL', JOURNAL)
