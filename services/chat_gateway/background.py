@@ -121,6 +121,13 @@ class BackgroundTurns:
                 raise
         return await self.state(project, session_id, user_id, turn_id)
 
+    async def cancel_waiting(self, project: str, session_id: str, user_id: str, turn_id: str) -> None:
+        """Cancels what the newest turn of a session waits for: its calls count as rejected. Idempotent.
+
+        Raises `RemoteError` (TURN_NOT_FOUND for any other turn, SESSION_BUSY while one is under way).
+        """
+        await self._claims.cancel_waiting(project, session_id, user_id, turn_id)
+
     async def _queue(
         self, request: TurnRequest, config: AgentConfig, begun: Begun, lease: Lease, digest: bytes
     ) -> TurnState:

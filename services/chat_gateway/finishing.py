@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 
 import structlog
 
+from chat_gateway.ended_tasks import EndedTasks
 from chat_gateway.model.turn import Delta, OnDelta, OnDisconnect, OnStarted, TurnOutcome, TurnRequest, TurnStarted
 from chat_gateway.turn import TurnRunner
 from servicekit.errors import ServiceError
@@ -20,24 +21,33 @@ class FinishingTurns:
     for the scheduler, so that a drain waits for it.
     """
 
-    def __init__(self, runner: TurnRunner) -> None:
+    def __init__(self, runner: TurnRunner, ended_tasks: EndedTasks | None = None) -> None:
         self._runner = runner
+        self._ended_tasks = ended_tasks
         self._alone: set[asyncio.Task[TurnOutcome]] = set()
 
     async def run(
-        self, request: TurnRequest, on_started: OnStarted | None = None, on_delta: OnDelta | None = None
+        self,
+        request: TurnRequest,
+        on_started: OnStarted | None = None,
+        on_delta: OnDelta | None = None,
+        before: OnStarted | None = None,
     ) -> TurnOutcome:
-        """Runs one turn as `TurnRunner.run` does."""
+        """Runs one turn as `TurnRunner.run` does.
+
+        `before`, of a turn of a task, is awaited before `on_started` whether its caller has left or not; what it raises
+        ends the turn.
+        """
         if request.on_disconnect is OnDisconnect.CANCEL:
             return await self._runner.run(request, on_started, on_delta)
         caller = _Caller(on_started, on_delta)
-        turn = asyncio.get_running_loop().create_task(
-            self._runner.run(
-                request,
-                caller.started if on_started is not None else None,
-                caller.delta if on_delta is not None else None,
-            )
-        )
+        started = caller.started if on_started is not None else None
+        heard = caller.delta if on_delta is not None else None
+        if request.task is None or self._ended_tasks is None:
+            run = self._runner.run(request, started, heard)
+        else:
+            run = self._run_of_task(request, started, heard, before, self._ended_tasks)
+        turn = asyncio.get_running_loop().create_task(run)
         try:
             return await asyncio.shield(turn)
         except asyncio.CancelledError:
@@ -45,6 +55,33 @@ class FinishingTurns:
             self._alone.add(turn)
             turn.add_done_callback(self._finished)
             raise
+
+    async def _run_of_task(
+        self,
+        request: TurnRequest,
+        on_started: OnStarted | None,
+        on_delta: OnDelta | None,
+        before: OnStarted | None,
+        ended_tasks: EndedTasks,
+    ) -> TurnOutcome:
+        begun: TurnStarted | None = None
+
+        async def started(event: TurnStarted) -> None:
+            nonlocal begun
+            begun = event
+            if before is not None:
+                await before(event)
+            if on_started is not None:
+                await on_started(event)
+
+        try:
+            outcome = await self._runner.run(request, started, on_delta)
+        except ServiceError:
+            if begun is not None:
+                ended_tasks.ended(request, begun.session_id, begun.turn_id)
+            raise
+        ended_tasks.ended(request, outcome.session_id, outcome.turn_id)
+        return outcome
 
     async def close(self) -> None:
         """Cancels the turns that still go on alone; after a drain there are none."""

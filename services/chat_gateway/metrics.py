@@ -43,6 +43,24 @@ class PickupMetrics:
         self._running.set_function(count)
 
 
+class PushMetrics:
+    """Counts push notifications of A2A by what became of them."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._ended = Counter(
+            "parley_push_notifications",
+            "Push notifications of A2A tasks, by what became of them after all tries.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("delivered", "failed", "dropped"):
+            self._ended.labels(outcome)
+
+    def ended(self, outcome: str) -> None:
+        """Counts a notification that is not under way any more."""
+        self._ended.labels(outcome).inc()
+
+
 class TurnMetrics:
     """Counts turns by how they ended. Label children are made once and kept."""
 

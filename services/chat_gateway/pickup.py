@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from access.caller import set_current
+from chat_gateway.ended_tasks import EndedTasks
 from chat_gateway.metrics import PickupMetrics
 from chat_gateway.model.background import ClaimedTurn, ResumableTurn
 from chat_gateway.model.errors import TurnHandedOver
@@ -45,8 +46,10 @@ class Pickups:
         scheduler: Scheduler,
         times: PickupTimes,
         metrics: PickupMetrics,
+        ended_tasks: EndedTasks | None = None,
     ) -> None:
         self._runner = runner
+        self._ended_tasks = ended_tasks
         self._claims = claims
         self._journals = journals
         self._scheduler = scheduler
@@ -122,6 +125,8 @@ class Pickups:
             log.error("turn_taken_over_failed", exc_info=error, **fields)
         finally:
             self._metrics.ended(outcome)
+        if self._ended_tasks is not None and outcome != "handed_over":
+            self._ended_tasks.ended(turn.request, lease.session_id, lease.turn_id)
 
     async def _go_on(self, claimed: ClaimedTurn, turn: ResumableTurn) -> TurnOutcome:
         lease, entries = claimed.lease, list[JournalEntry]()

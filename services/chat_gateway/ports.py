@@ -142,6 +142,13 @@ class Claims(Protocol):
         """Ends the turn and returns once it has ended, however. Raises `RemoteError` (TURN_NOT_FOUND)."""
         ...
 
+    async def cancel_waiting(self, project: str, session_id: str, user_id: str, turn_id: str) -> None:
+        """Notes that nobody is to answer what the session's newest turn waits for. Idempotent.
+
+        Raises `RemoteError` (TURN_NOT_FOUND, SESSION_BUSY). A session_svc of the release before does nothing.
+        """
+        ...
+
     async def progress(self, project: str, session_id: str, user_id: str, turn_id: str) -> TurnProgress:
         """Returns how far the turn is. Raises `RemoteError` (TURN_NOT_FOUND)."""
         ...

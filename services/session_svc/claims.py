@@ -68,6 +68,10 @@ class Claims:
                     raise
                 return  # it was there: it has ended, and left nothing
 
+    async def cancel_waiting(self, watch: TurnWatch) -> None:
+        """Notes that nobody is to answer what a turn waits for. Raises as the store does."""
+        await self._store.cancel_waiting(watch)
+
     async def progress(self, watch: TurnWatch) -> TurnProgress:
         """Returns how far a turn is. Raises `TurnNotFound`."""
         return await self._store.progress(watch)

@@ -131,6 +131,12 @@ class ClaimStore(Protocol):
     async def cancel(self, watch: TurnWatch) -> bool:
         """Ends the turn, or has whoever runs it end it; returns whether it has ended. Raises `TurnNotFound`."""
 
+    async def cancel_waiting(self, watch: TurnWatch) -> None:
+        """Notes that nobody is to answer what the session's newest turn waits for. Idempotent.
+
+        Raises `TurnNotFound`, also for another turn, and `SessionBusy` while one is under way.
+        """
+
     async def progress(self, watch: TurnWatch) -> TurnProgress:
         """Returns how far the turn is. Raises `TurnNotFound`."""
 

@@ -1,22 +1,30 @@
 """Agents as A2A has them, by the protocol's own client, over its three bindings."""
 
-import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-import grpc
-import httpx
 import pytest
-from a2a.client import A2ACardResolver, Client, ClientConfig, ClientFactory
 from a2a.types import a2a_pb2 as pb
 from a2a.utils import errors
 from google.protobuf.json_format import MessageToDict
 
+from tests.servers.a2a import (
+    BINDINGS,
+    answer_of,
+    client_of,
+    data,
+    events_of,
+    made,
+    message,
+    states,
+    streamed,
+    task_of,
+    wanted,
+)
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
-BINDINGS = ("JSONRPC", "HTTP+JSON", "GRPC")
 TEXT = "one two three four"
 
 
@@ -30,73 +38,6 @@ def _forgetful(parley_system: System) -> Iterator[None]:
 @pytest.fixture(params=BINDINGS)
 def binding(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def made(system: System, **fields: Any) -> str:
-    return str(system.create_agent(f"agent-{uuid4().hex[:8]}", **fields)["id"])
-
-
-@contextlib.asynccontextmanager
-async def client_of(
-    system: System, agent: str, binding: str, *, streaming: bool = False, gateway: int = 0, **headers: str
-) -> AsyncIterator[Client]:
-    served = system.gateways[gateway]
-    async with (
-        httpx.AsyncClient(timeout=30, trust_env=False, headers=headers) as http,
-        grpc.aio.insecure_channel(served.grpc_target) as channel,
-    ):
-        card = await A2ACardResolver(http, f"{served.http_url}/a2a/{agent}").get_agent_card()
-        card.supported_interfaces.add(
-            url=served.grpc_target, protocol_binding="GRPC", protocol_version="1.0", tenant=agent
-        )
-        config = ClientConfig(
-            streaming=streaming,
-            httpx_client=http,
-            grpc_channel_factory=lambda url: channel,
-            supported_protocol_bindings=[binding],
-        )
-        yield ClientFactory(config).create(card)
-
-
-def message(text: str = "", **fields: Any) -> pb.SendMessageRequest:
-    configuration = fields.pop("configuration", None)
-    parts = fields.pop("parts", None) or [pb.Part(text=text)]
-    said = pb.Message(message_id=uuid4().hex, role=pb.ROLE_USER, parts=parts, **fields)
-    return pb.SendMessageRequest(message=said, configuration=configuration)
-
-
-def data(**fields: Any) -> pb.Part:
-    part = pb.Part()
-    part.data.struct_value.update(fields)
-    return part
-
-
-async def events_of(client: Client, request: pb.SendMessageRequest) -> list[pb.StreamResponse]:
-    return [event async for event in client.send_message(request)]
-
-
-async def task_of(client: Client, request: pb.SendMessageRequest) -> pb.Task:
-    [event] = await events_of(client, request)
-    return event.task
-
-
-def answer_of(task: pb.Task) -> str:
-    return "".join(part.text for artifact in task.artifacts for part in artifact.parts)
-
-
-def states(events: list[pb.StreamResponse]) -> list[int]:
-    return [event.status_update.status.state for event in events if event.HasField("status_update")]
-
-
-def streamed(events: list[pb.StreamResponse]) -> str:
-    pieces = [event.artifact_update for event in events if event.HasField("artifact_update")]
-    assert [piece.append for piece in pieces] == [number > 0 for number in range(len(pieces))]
-    return "".join(part.text for piece in pieces for part in piece.artifact.parts)
-
-
-def wanted(task: pb.Task) -> dict[str, Any]:
-    [found] = [MessageToDict(part.data) for part in task.status.message.parts if part.HasField("data")]
-    return found
 
 
 async def test_a_message_is_a_turn_of_a_session(parley_system: System, binding: str) -> None:
@@ -246,6 +187,42 @@ async def test_a_task_waits_for_an_approval(parley_system: System, binding: str)
         await task_of(client, message("never mind", context_id=left.context_id))
         gone = await client.get_task(pb.GetTaskRequest(id=left.id))
         assert gone.status.state == pb.TASK_STATE_CANCELED
+
+
+async def test_a_task_that_waits_is_cancelled(parley_system: System, binding: str) -> None:
+    helper = made(parley_system)
+    ask = {"agent_id": helper, "name": "expert", "description": "Knows.", "approval": "always"}
+    agent = made(parley_system, tools=[{"agent": ask}, {"client": {"name": "weather"}}])
+    last = len(parley_system.gateways) - 1
+    async with (
+        client_of(parley_system, agent, binding) as client,
+        client_of(parley_system, agent, binding, gateway=last, streaming=True) as other,
+    ):
+        for tool, arguments in (("expert", '{"message":"why?"}'), ("weather", "{}")):
+            called = Behaviour(text="", tool_calls=(("c1", tool, arguments),), finish_reason="tool_calls")
+            parley_system.model.script(called, Behaviour(text="Well."))
+            task = await task_of(client, message("why?"))
+            assert task.status.state == pb.TASK_STATE_INPUT_REQUIRED
+            ended = await other.cancel_task(pb.CancelTaskRequest(id=task.id))
+            assert (ended.id, ended.status.state) == (task.id, pb.TASK_STATE_CANCELED)
+            with pytest.raises(errors.TaskNotCancelableError):
+                await client.cancel_task(pb.CancelTaskRequest(id=task.id))
+            approvals = data(approvals=[{"id": "c1", "approve": True}])
+            with pytest.raises(errors.UnsupportedOperationError):
+                await task_of(client, message(task_id=task.id, parts=[approvals]))
+            with pytest.raises(errors.UnsupportedOperationError):
+                _ = [event async for event in other.subscribe(pb.SubscribeToTaskRequest(id=task.id))]
+            listed = await other.list_tasks(pb.ListTasksRequest(context_id=task.context_id))
+            assert [one.status.state for one in listed.tasks] == [pb.TASK_STATE_CANCELED]
+            with parley_system.client() as http:
+                body = {"model": agent, "session_id": task.context_id}
+                approved = {**body, "approvals": [{"tool_call_id": "c1", "approve": True}]}
+                assert http.post("/v1/chat/completions", json=approved).status_code == 400
+            # The context goes on, without the calls, and the task stays as it was.
+            done = await task_of(client, message("never mind", context_id=task.context_id))
+            assert answer_of(done) == "Well."
+            read = await client.get_task(pb.GetTaskRequest(id=task.id))
+            assert read.status.state == pb.TASK_STATE_CANCELED
 
 
 async def test_tools_of_the_gateway_show_in_the_stream(parley_system: System, binding: str) -> None:

@@ -76,7 +76,7 @@ class AgentCards:
                 pb.AgentInterface(url=url, protocol_binding="JSONRPC", protocol_version=VERSION),
                 pb.AgentInterface(url=url, protocol_binding="HTTP+JSON", protocol_version=VERSION),
             ],
-            capabilities=pb.AgentCapabilities(streaming=True, push_notifications=False),
+            capabilities=pb.AgentCapabilities(streaming=True, push_notifications=True),
             default_input_modes=INPUT_MODES,
             default_output_modes=OUTPUT_MODES,
         )

@@ -8,6 +8,7 @@ from a2a.types import a2a_pb2 as pb
 from chat_gateway.a2a.calls import A2ACall
 from chat_gateway.a2a.card import AgentCards
 from chat_gateway.a2a.operations import A2AOperations, Emit
+from chat_gateway.a2a.push import PushOperations
 
 REQUESTS: Final[dict[str, Any]] = {
     "SendMessage": pb.SendMessageRequest,
@@ -30,8 +31,11 @@ Streamed = Callable[[A2ACall, Any, Emit], Awaitable[None]]
 class Methods:
     """What serves each operation: with the call, its request, and where it was asked for."""
 
-    def __init__(self, operations: A2AOperations, cards: AgentCards) -> None:
+    def __init__(
+        self, operations: A2AOperations, push: PushOperations, cards: AgentCards, jwks: dict[str, Any]
+    ) -> None:
         self.cards = cards
+        self.jwks = jwks
         self.streamed: dict[str, Streamed] = {
             "SendStreamingMessage": operations.stream,
             "SubscribeToTask": operations.subscribe,
@@ -41,13 +45,14 @@ class Methods:
             "GetTask": operations.get,
             "ListTasks": operations.list,
             "CancelTask": operations.cancel,
+            "CreateTaskPushNotificationConfig": push.create,
+            "GetTaskPushNotificationConfig": push.get,
+            "ListTaskPushNotificationConfigs": push.list,
+            "DeleteTaskPushNotificationConfig": push.delete,
         }
-        self._push = operations.push_config
 
     async def answer(self, operation: str, call: A2ACall, request: Any, base_url: str) -> Any:
         """Returns the answer of an operation that is not streamed."""
         if operation == "GetExtendedAgentCard":
             return await self.cards.extended(call, base_url)
-        if (serve := self._unary.get(operation)) is not None:
-            return await serve(call, request)
-        return await self._push(call, request)
+        return await self._unary[operation](call, request)

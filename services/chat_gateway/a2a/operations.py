@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -10,7 +11,6 @@ from a2a.types import a2a_pb2 as pb
 
 from chat_gateway.a2a.calls import A2ACall
 from chat_gateway.a2a.errors import (
-    PushNotificationNotSupported,
     TaskNotCancelable,
     TaskNotFound,
     UnsupportedOperation,
@@ -18,6 +18,7 @@ from chat_gateway.a2a.errors import (
 from chat_gateway.a2a.events import TaskEvents
 from chat_gateway.a2a.ids import parse_task_id
 from chat_gateway.a2a.listing import TaskListing
+from chat_gateway.a2a.push import TaskPush
 from chat_gateway.a2a.requests import answering_turn, check_history_length, check_message, history_length, new_turn
 from chat_gateway.a2a.stored import GONE, StoredTask, StoredTasks
 from chat_gateway.a2a.tasks import finished_task, is_waiting, with_history
@@ -25,7 +26,7 @@ from chat_gateway.background import BackgroundTurns
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.model.background import ENDED, TurnState, TurnStatus
 from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled, TurnBegun
-from chat_gateway.model.turn import Delta, TurnOutcome, TurnRequest, TurnStarted
+from chat_gateway.model.turn import Delta, OnStarted, TurnOutcome, TurnRequest, TurnStarted
 from chat_gateway.ports import Journals
 from contract.reasons import Reason
 from servicekit.errors import InvalidArgument, ServiceError, Violation, Violations
@@ -60,9 +61,15 @@ class A2AOperations:
     """Runs messages as turns, and reads tasks from sessions and journals. Errors are those of the protocol, or ours."""
 
     def __init__(
-        self, turns: FinishingTurns, background: BackgroundTurns, journals: Journals, stored: StoredTasks
+        self,
+        turns: FinishingTurns,
+        background: BackgroundTurns,
+        journals: Journals,
+        stored: StoredTasks,
+        push: TaskPush,
     ) -> None:
         self._turns = turns
+        self._push = push
         self._background = background
         self._journals = journals
         self._stored = stored
@@ -76,9 +83,9 @@ class A2AOperations:
         asked = await self._asked(call, request)
         length = history_length(request.configuration)
         if request.configuration.return_immediately:
-            task = await self._begin(asked, request.message)
+            task = await self._begin(call, asked, request)
         else:
-            task = await self._whole(asked, request.message)
+            task = await self._whole(call, asked, request)
         return pb.SendMessageResponse(task=with_history(task, length))
 
     async def stream(self, call: A2ACall, request: pb.SendMessageRequest, emit: Emit) -> None:
@@ -98,7 +105,7 @@ class A2AOperations:
                 await emit(event)
 
         try:
-            outcome = await self._turns.run(asked.turn, on_started, on_delta)
+            outcome = await self._turns.run(asked.turn, on_started, on_delta, self._before(call, asked, request))
         except ServiceError as error:
             if events is None:
                 raise
@@ -113,7 +120,7 @@ class A2AOperations:
         found = Violations()
         check_history_length(request, "history_length", found)
         found.check()
-        return with_history(await self._task(call, request.id), history_length(request))
+        return with_history(await self.task(call, request.id), history_length(request))
 
     async def list(self, call: A2ACall, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
         """Lists tasks, the last one that changed first."""
@@ -143,14 +150,14 @@ class A2AOperations:
     async def cancel(self, call: A2ACall, request: pb.CancelTaskRequest) -> pb.Task:
         """Cancels a task that is queued or runs, on whichever gateway; returns it once it has ended.
 
-        Raises `TaskNotFound`, `TaskNotCancelable` for one that had ended or ends by itself first, and
-        `UnsupportedOperation` for one that waits.
+        What one that waits was to be given is not taken any more. Raises `TaskNotFound`, and `TaskNotCancelable` for
+        one that had ended or ends by itself first.
         """
         turn_id, session_id = _ids(request.id)
         stored = await self._stored.find(call, turn_id, session_id)
         if stored is not None:
             if stored.waiting:
-                raise UnsupportedOperation("a task that waits is left by another message with its context_id")
+                return await self._cancel_waiting(call, stored)
             raise TaskNotCancelable
         state = await self._state(call, turn_id, session_id)
         if state.status in ENDED:
@@ -158,11 +165,23 @@ class A2AOperations:
         ended = await self._background.cancel(call.project, session_id, call.user_id, turn_id, CANCEL_SECONDS)
         if ended.status is not TurnStatus.CANCELLED:
             raise TaskNotCancelable
+        if state.status is TurnStatus.QUEUED:  # no gateway runs it, which would notify of its end
+            self._push.notify(call, request.id, self.task)
         return _task_of(ended)
 
-    async def push_config(self, call: A2ACall, request: object) -> None:
-        """Refuses what is about push notifications."""
-        raise PushNotificationNotSupported
+    async def _cancel_waiting(self, call: A2ACall, stored: StoredTask) -> pb.Task:
+        session = stored.session.id
+        try:
+            await self._background.cancel_waiting(call.project, session, call.user_id, stored.turns[-1].id)
+        except ServiceError as error:
+            if error.reason in GONE:  # its context has gone on meanwhile
+                raise TaskNotCancelable from None
+            raise
+        self._push.notify(call, stored.id, self.task)
+        task = await self.task(call, stored.id)
+        if task.status.state != pb.TASK_STATE_CANCELED:
+            raise TaskNotCancelable
+        return task
 
     async def _emit(self, call: A2ACall, events: TaskEvents, entry: Entry, emit: Emit) -> None:
         match entry:
@@ -182,7 +201,8 @@ class A2AOperations:
         if (event := events.delta(delta)) is not None:
             await emit(event)
 
-    async def _task(self, call: A2ACall, named: str) -> pb.Task:
+    async def task(self, call: A2ACall, named: str) -> pb.Task:
+        """Returns a task as it is now. Raises `TaskNotFound`."""
         turn_id, session_id = _ids(named)
         stored = await self._stored.find(call, turn_id, session_id)
         if stored is not None:
@@ -225,8 +245,7 @@ class A2AOperations:
 
     async def _asked(self, call: A2ACall, request: pb.SendMessageRequest) -> _Asked:
         check_message(request)
-        if request.configuration.HasField("task_push_notification_config"):
-            raise PushNotificationNotSupported
+        self._push.check(request)
         message = request.message
         if not message.task_id:
             if not call.agent_id:
@@ -241,14 +260,26 @@ class A2AOperations:
             raise InvalidArgument([Violation("message.context_id", "must be that of the task, or empty")])
         stored = await self._stored.find(call, turn_id, session_id)
         if stored is None:
-            await self._task(call, message.task_id)
+            await self.task(call, message.task_id)
             raise UnsupportedOperation("the task takes a message only while it waits for one")
         if not stored.waiting:
             raise UnsupportedOperation("the task has ended: send the message with its context_id, without its task_id")
         turn = answering_turn(call, stored.session.agent_id, request, stored.outcome)
+        turn = replace(turn, task=stored.turns[0].id)
         return _Asked(turn, stored.id, tuple(stored.task().history))
 
-    async def _whole(self, asked: _Asked, message: pb.Message) -> pb.Task:
+    def _before(self, call: A2ACall, asked: _Asked, request: pb.SendMessageRequest) -> OnStarted | None:
+        """Returns what keeps the push configuration of a message, where it has one, before its turn goes on."""
+        if not request.configuration.HasField("task_push_notification_config"):
+            return None
+
+        async def before(started: TurnStarted) -> None:
+            await self._push.keep(call, _events(asked, started).task_id, request)
+
+        return before
+
+    async def _whole(self, call: A2ACall, asked: _Asked, request: pb.SendMessageRequest) -> pb.Task:
+        message = request.message
         events: TaskEvents | None = None
 
         async def on_started(started: TurnStarted) -> None:
@@ -256,7 +287,7 @@ class A2AOperations:
             events = _events(asked, started)
 
         try:
-            outcome = await self._turns.run(asked.turn, on_started, _take)
+            outcome = await self._turns.run(asked.turn, on_started, _take, self._before(call, asked, request))
         except ServiceError as error:
             if events is None:
                 raise
@@ -267,8 +298,9 @@ class A2AOperations:
         history = _history(asked, message, events)
         return finished_task(outcome, history, id=events.task_id, time=datetime.now(UTC))
 
-    async def _begin(self, asked: _Asked, message: pb.Message) -> pb.Task:
+    async def _begin(self, call: A2ACall, asked: _Asked, request: pb.SendMessageRequest) -> pb.Task:
         """Queues a turn, which any gateway runs, and another one where that is lost."""
+        message = request.message
         try:
             state = await self._background.submit(asked.turn)
         except InvalidArgument as error:
@@ -278,6 +310,9 @@ class A2AOperations:
             raise
         task = _task_of(state, asked.task_id)
         events = TaskEvents(state.turn_id, state.session_id, state.begin_time or datetime.now(UTC), id=asked.task_id)
+        if request.configuration.HasField("task_push_notification_config"):
+            config = await self._push.keep(call, events.task_id, request)
+            self._push.notify(call, events.task_id, self.task, only=config.id)
         history = _history(asked, message, events)
         if state.outcome is not None:
             return finished_task(state.outcome, history, id=events.task_id, time=datetime.now(UTC))

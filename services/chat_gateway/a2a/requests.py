@@ -106,6 +106,7 @@ def _turn(
         on_disconnect=OnDisconnect.FINISH,
         resumable=True,
         approvals=tuple(approvals),
+        task="",
     )
 
 

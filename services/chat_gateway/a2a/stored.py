@@ -39,7 +39,7 @@ class StoredTask:
     turns: tuple[Turn, ...]
     time: datetime
     superseded: bool = False
-    """Whether it waited, and the session went on without an answer."""
+    """Whether it waited, and was cancelled, or the session went on without an answer."""
 
     @property
     def outcome(self) -> TurnOutcome:
@@ -110,7 +110,7 @@ class StoredTasks:
             return None
         last = turn.number >= session.turn_count
         time = from_timestamp(session.last_activity_time) if last else turn.begin_time
-        task = StoredTask(session, (turn,), time)
+        task = _task(session, (turn,), time, newer=False)
         return task if last or not is_waiting(task.outcome) else await self._answered(call, session, turn)
 
     async def session(self, call: A2ACall, session_id: str) -> Session | None:
@@ -200,4 +200,5 @@ def answers(turn: Turn) -> bool:
 
 def _task(session: Session, turns: Sequence[Turn], time: datetime, newer: bool) -> StoredTask:
     task = StoredTask(session, tuple(turns), time)
-    return replace(task, superseded=True) if newer and is_waiting(task.outcome) else task
+    left = newer or session.cancelled_turn_id == turns[-1].id
+    return replace(task, superseded=True) if left and is_waiting(task.outcome) else task

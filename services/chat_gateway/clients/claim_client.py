@@ -58,6 +58,12 @@ class ClaimClient:
         request = pb.CancelTurnRequest(project=project, session_id=session_id, user_id=user_id, turn_id=turn_id)
         await call(self._turns.CancelTurn, request, timeout=timeout, peer=SESSION_SVC)
 
+    async def cancel_waiting(self, project: str, session_id: str, user_id: str, turn_id: str) -> None:
+        request = pb.CancelTurnRequest(
+            project=project, session_id=session_id, user_id=user_id, turn_id=turn_id, waiting=True
+        )
+        await call(self._turns.CancelTurn, request, timeout=self._timeout, peer=SESSION_SVC)
+
     async def progress(self, project: str, session_id: str, user_id: str, turn_id: str) -> TurnProgress:
         request = pb.GetTurnStateRequest(project=project, session_id=session_id, user_id=user_id, turn_id=turn_id)
         found = await call(self._turns.GetTurnState, request, timeout=self._timeout, peer=SESSION_SVC)

@@ -12,7 +12,7 @@ from callstream.client import CallStreamClient
 from chat_gateway.clients.stubs import SESSION_SVC, Stubs
 from chat_gateway.clients.turn_calls import ABORT, APPEND, BEGIN, COMMIT, RENEW
 from chat_gateway.convert.journal import committed_to_proto, entry_to_proto, failed_to_proto
-from chat_gateway.convert.messages import messages_from_turns, turn_from_proto, turn_to_proto
+from chat_gateway.convert.messages import awaiting_of, messages_from_turns, turn_from_proto, turn_to_proto
 from chat_gateway.convert.times import from_timestamp, to_duration, to_timestamp
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.history import is_transcript, new_part
@@ -363,7 +363,7 @@ def _begun(response: pb.BeginTurnResponse, config: AgentConfig, *, goes_on: bool
         history_digest=response.history_digest,
         full_turns=session.turn_count if response.full else 0,
         part_bytes=session.part_bytes,
-        awaiting=tuple(response.window[-1].awaiting_approval) if response.window else (),
+        awaiting=awaiting_of(response.window[-1], session.cancelled_turn_id) if response.window else (),
     )
 
 

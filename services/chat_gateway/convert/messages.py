@@ -265,3 +265,9 @@ def _part_from_proto(part: pb.ContentPart) -> Part:
         case "file":
             return FilePart(part.file.data, part.file.id, part.file.name, kept)
     return ImagePart(part.image_url.url, part.image_url.detail, kept)
+
+
+def awaiting_of(newest: pb.Turn, cancelled_turn_id: str) -> tuple[str, ...]:
+    """Returns the calls of a session's newest turn that wait for approvals: none where the turn was cancelled."""
+    waits = newest.awaiting_approval
+    return tuple(waits) if waits and newest.id != cancelled_turn_id else ()

@@ -68,6 +68,16 @@ class TurnState:
 
 
 @value
+class TurnOfUser:
+    """Which turn is meant, of the user's session."""
+
+    project: str
+    session_id: str
+    user_id: str
+    turn_id: str
+
+
+@value
 class TurnProgress:
     """What session_svc knows of a turn that is under way, or has ended minutes ago."""
 

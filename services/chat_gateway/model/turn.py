@@ -265,6 +265,8 @@ class TurnRequest:
     """Of calls that the turn before waits with; those that are not named are rejected."""
     parent_session_id: str = ""
     """The session of the turn that calls this agent; no caller's to say."""
+    task: str | None = None
+    """The first turn of the A2A task that the turn is of; empty: this one; None for a turn that is of none."""
 
 
 @value

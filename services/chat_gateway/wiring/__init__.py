@@ -9,11 +9,18 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 import grpc
 from litestar.types import ASGIApp
 
-from access.access_control import CHAT_GATEWAY, AccessControl, build_access_control, key_times, own_credential
+from access.access_control import (
+    CHAT_GATEWAY,
+    AccessControl,
+    build_access_control,
+    key_times,
+    mark_secret,
+    own_credential,
+)
 from access.key_client import KeyClient
 from access.peer_channel import as_service
 from access.rules import rules_of
-from chat_gateway.a2a_edges import A2A_RULES, A2AEdges
+from chat_gateway.a2a_edges import A2A_RULES, A2AEdges, PushSettings
 from chat_gateway.clients.peer_replicas import PeerReplicas
 from chat_gateway.clients.provider_publisher import ProviderPublisher
 from chat_gateway.clients.readiness import Readiness
@@ -29,7 +36,7 @@ from chat_gateway.http_edge.console.files import ConsoleFiles, origin_of
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.wire.connections import ConnectionLimits
 from chat_gateway.http_edge.wire.server import HttpServer, http_serving
-from chat_gateway.metrics import observe_keys
+from chat_gateway.metrics import PushMetrics, observe_keys
 from chat_gateway.ports import ToolServerTests
 from chat_gateway.providers.health import ProvidersHealth
 from chat_gateway.settings import GatewaySettings
@@ -102,7 +109,16 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             settings.a2a_grpc_url,
             settings.peer_timeout,
             guarded=access.authenticator is not None,
+            push=PushSettings(
+                mark_secret(settings) or b"",
+                settings.secrets_dir,
+                settings.egress_allow,
+                settings.tools_connect_timeout,
+                PushMetrics(),
+            ),
         )
+        core.ended_tasks.listen(a2a.task_ended)
+        stack.push_async_callback(a2a.close)
         figures = Figures()
         peers = {CONFIG_SVC: settings.config_target, SESSION_SVC: settings.session_target}
         background.keep("figures", figures.follow)

@@ -20,6 +20,7 @@ from chat_gateway.clients.turn_calls import turn_calls
 from chat_gateway.config_directory import ConfigDirectory, WatchTimes
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.embedding import Embeddings
+from chat_gateway.ended_tasks import EndedTasks
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.instances import Instances
 from chat_gateway.leases import LeaseTimes
@@ -51,6 +52,7 @@ class Core:
     """What the edges serve."""
 
     turns: FinishingTurns
+    ended_tasks: EndedTasks
     background: BackgroundTurns
     pickups: Pickups
     aborts: Aborts
@@ -109,15 +111,17 @@ async def open_core(
         parts=parts,
         call_metrics=call_metrics,
     )
-    turns = FinishingTurns(runner)
+    ended_tasks = EndedTasks()
+    turns = FinishingTurns(runner, ended_tasks)
     stack.push_async_callback(turns.close)
     journals = JournalClient(stubs, OpenWatches(settings.watch_bounds))
     times = PickupTimes(most=settings.max_background_turns)
-    pickups = Pickups(runner, claims, journals, scheduler, times, PickupMetrics())
+    pickups = Pickups(runner, claims, journals, scheduler, times, PickupMetrics(), ended_tasks)
     stack.push_async_callback(pickups.close)
     reader = SessionReaderClient(stubs, timeout=settings.peer_timeout)
     return Core(
         turns=turns,
+        ended_tasks=ended_tasks,
         background=BackgroundTurns(
             configs=configs,
             sessions=sessions,

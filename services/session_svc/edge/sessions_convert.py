@@ -52,6 +52,8 @@ def fill_session(message: session_service_pb2.Session, stored: Session) -> None:
         message.part_bytes = stored.part_bytes
     if stored.running_turn_id:
         message.running_turn_id = stored.running_turn_id
+    if stored.cancelled_turn_id:
+        message.cancelled_turn_id = stored.cancelled_turn_id
     used, usage = stored.usage, message.usage
     usage.prompt_tokens = used.prompt_tokens
     usage.completion_tokens = used.completion_tokens

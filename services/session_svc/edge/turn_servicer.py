@@ -89,7 +89,11 @@ class TurnServicer:
         return journal_convert.nothing_claimed() if claimed is None else journal_convert.claimed_on_the_wire(claimed)
 
     async def CancelTurn(self, request: pb.CancelTurnRequest, context: Context) -> pb.CancelTurnResponse:
-        await self._claims.cancel(journal_convert.turn_watch(request), context.time_remaining())
+        watch = journal_convert.turn_watch(request)
+        if request.waiting:
+            await self._claims.cancel_waiting(watch)
+        else:
+            await self._claims.cancel(watch, context.time_remaining())
         return pb.CancelTurnResponse()
 
     async def GetTurnState(self, request: pb.GetTurnStateRequest, context: Context) -> bytes:

@@ -73,6 +73,8 @@ class Session:
     """Of the contents that it keeps beside its turns."""
     running_turn_id: str = ""
     """The turn that holds the lease; empty while none does."""
+    cancelled_turn_id: str = ""
+    """The turn whose calls nobody is to answer any more, as long as it is the newest."""
 
     @property
     def turn_count(self) -> int:

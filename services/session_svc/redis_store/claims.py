@@ -1,6 +1,8 @@
 """Turns that another gateway goes on with, in Redis."""
 
-from session_svc.model.errors import LeaseLost, TurnCancelled, TurnInterrupted, TurnNotFound
+from typing import Any
+
+from session_svc.model.errors import LeaseLost, SessionBusy, TurnCancelled, TurnInterrupted, TurnNotFound
 from session_svc.model.journal import ClaimedTurn, TurnProgress, TurnStage, TurnWatch
 from session_svc.model.session import SessionBounds, SessionKey
 from session_svc.model.turn import Lease
@@ -67,15 +69,24 @@ class RedisClaims:
         return None
 
     async def cancel(self, watch: TurnWatch) -> bool:
-        journal, limits = self._bounds.journal, self._bounds
-        call = calls.Cancel(watch.turn_id, watch.user_id, journal.keep_ms, limits.claim_ms)
-        reply = reply_of(calls.Cancel, await self._run(watch.key, call))
-        if type(reply) is replies.Missing:
-            raise TurnNotFound(watch.turn_id)
+        reply = await self._cancel(watch)
         ended = type(reply) is replies.Ended
         if ended:
             await self._waiting.look_again(member_of(Lease(watch.key, watch.turn_id, 0)), NEVER)
         return ended
+
+    async def cancel_waiting(self, watch: TurnWatch) -> None:
+        reply = await self._cancel(watch, waiting=True)
+        if type(reply) is replies.Busy:
+            raise SessionBusy(watch.key.session_id, reply.ms / 1000)
+
+    async def _cancel(self, watch: TurnWatch, *, waiting: bool = False) -> Any:
+        journal, limits = self._bounds.journal, self._bounds
+        call = calls.Cancel(watch.turn_id, watch.user_id, journal.keep_ms, limits.claim_ms, int(waiting))
+        reply = reply_of(calls.Cancel, await self._run(watch.key, call))
+        if type(reply) is replies.Missing:
+            raise TurnNotFound(watch.turn_id)
+        return reply
 
     async def progress(self, watch: TurnWatch) -> TurnProgress:
         reply = reply_of(calls.TurnState, await self._run(watch.key, calls.TurnState(watch.turn_id, watch.user_id)))

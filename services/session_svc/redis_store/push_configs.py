@@ -1,8 +1,11 @@
 """Where notices of turns go, in Redis: with the session, in its slot."""
 
+from typing import Any
+
 from servicekit.errors import InvalidArgument, Violation
 from session_svc.model.errors import TurnNotFound
 from session_svc.model.push import PushConfig, PushTurn
+from session_svc.redis_client.link import RedisUnavailable
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies
 from session_svc.redis_store.script_replies import reply_of
@@ -33,10 +36,14 @@ class RedisPushConfigs:
     async def delete(self, turn: PushTurn, config_id: str) -> None:
         await self._run(turn, calls.PushConfigs(turn.turn_id, turn.user_id, "delete", config_id))
 
-    async def _run(self, turn: PushTurn, call: calls.PushConfigs) -> replies.PushConfigsRead:
-        """Raises `TurnNotFound`. A reply that is `TooMany` is the caller's to see."""
-        [answer] = await self._scripts.run(self._scripts.command(turn.key, call))
+    async def _run(self, turn: PushTurn, call: calls.PushConfigs) -> Any:
+        """Returns a reply other than `Missing`. Raises `TurnNotFound`."""
+        command = self._scripts.command(turn.key, call)
+        try:
+            [answer] = await self._scripts.run(command)
+        except RedisUnavailable:
+            [answer] = await self._scripts.run(command)
         reply = reply_of(calls.PushConfigs, answer)
         if type(reply) is replies.Missing:
             raise TurnNotFound(turn.turn_id)
-        return reply  # type: ignore[no-any-return]
+        return reply

@@ -123,6 +123,7 @@ class Cancel(NamedTuple):
     user: str
     keep_ms: int
     claim_ms: int
+    waiting: int = 0
 
 
 class TurnState(NamedTuple):

@@ -58,6 +58,7 @@ class SessionFields(NamedTuple):
     cache_write: bytes | None
     parts: bytes | None
     turn: bytes | None
+    cancelled: bytes | None
 
 
 class BeginOk(NamedTuple):
@@ -320,7 +321,7 @@ REPLIES: Mapping[type[Call], Mapping[bytes, Any]] = {
     },
     HandOver: {b"ok": HandedOver, b"interrupted": Interrupted, b"cancelled": Cancelled, b"lost": Lost},
     Claim: {b"ok": Claimed, b"held": StillHeld, b"gone": Gone},
-    Cancel: {b"ended": Ended, b"cancelling": Cancelling, b"missing": Missing},
+    Cancel: {b"ended": Ended, b"cancelling": Cancelling, b"missing": Missing, b"busy": Busy},
     TurnState: {b"ok": StateRead, b"missing": Missing},
     PushConfigs: {b"ok": PushConfigsRead, b"missing": Missing, b"full": TooMany},
     TakeDue: {b"ok": Due},

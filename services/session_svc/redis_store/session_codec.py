@@ -49,6 +49,7 @@ def _session_of(key: SessionKey, fields: SessionFields) -> Session:
         _history_digest(fields),
         int(fields.parts or 0),
         fields.turn.decode() if fields.turn else "",
+        fields.cancelled.decode() if fields.cancelled else "",
     )
 
 

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.servers
 TURN = PushTurn(SessionKey("default", "s1"), "", "t1")
 
 
-@pytest.fixture(params=["redis_url", "cluster_url"])
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    async with redis_bench(request.getfixturevalue(request.param)) as made:
+@pytest.fixture
+async def bench(redis_url: str) -> AsyncIterator[Bench]:
+    async with redis_bench(redis_url) as made:
         yield made
 
 

@@ -64,6 +64,7 @@ FULL = TurnRequest(
     notes=b"notes",
     lists_tools=True,
     after_turn="t7",
+    task="t-first",
     approvals=(Approval("c9", True, "fine"),),
 )
 CALLER = Caller(

@@ -91,6 +91,7 @@ class Session(_message.Message):
     MAX_LIFETIME_FIELD_NUMBER: _builtins.int
     PART_BYTES_FIELD_NUMBER: _builtins.int
     RUNNING_TURN_ID_FIELD_NUMBER: _builtins.int
+    CANCELLED_TURN_ID_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Output only. The project."""
     id: _builtins.str
@@ -113,6 +114,10 @@ class Session(_message.Message):
     """Output only. Bytes of the images, audio and files that it keeps beside its turns, each counted once."""
     running_turn_id: _builtins.str
     """Output only. The turn that runs now; empty while none does."""
+    cancelled_turn_id: _builtins.str
+    """Output only. The turn that waited with calls for results or approvals, which nobody is to give any more (CancelTurn);
+    it means nothing once another turn is stored behind it.
+    """
     @_builtins.property
     def usage(self) -> _message_pb2.Usage:
         """Output only. Tokens of all turns."""
@@ -166,10 +171,11 @@ class Session(_message.Message):
         max_lifetime: _duration_pb2.Duration | None = ...,
         part_bytes: _builtins.int = ...,
         running_turn_id: _builtins.str = ...,
+        cancelled_turn_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "idle_ttl", b"idle_ttl", "last_activity_time", b"last_activity_time", "max_lifetime", b"max_lifetime", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "agent_uid", b"agent_uid", "create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "idle_ttl", b"idle_ttl", "last_activity_time", b"last_activity_time", "max_lifetime", b"max_lifetime", "message_count", b"message_count", "metadata", b"metadata", "part_bytes", b"part_bytes", "pinned_revision", b"pinned_revision", "project", b"project", "running_turn_id", b"running_turn_id", "turn_count", b"turn_count", "usage", b"usage", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "agent_uid", b"agent_uid", "cancelled_turn_id", b"cancelled_turn_id", "create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "idle_ttl", b"idle_ttl", "last_activity_time", b"last_activity_time", "max_lifetime", b"max_lifetime", "message_count", b"message_count", "metadata", b"metadata", "part_bytes", b"part_bytes", "pinned_revision", b"pinned_revision", "project", b"project", "running_turn_id", b"running_turn_id", "turn_count", b"turn_count", "usage", b"usage", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -905,6 +905,7 @@ class CancelTurnRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     TURN_ID_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     session_id: _builtins.str
@@ -913,6 +914,10 @@ class CancelTurnRequest(_message.Message):
     """Optional. The user that the session belongs to; empty where it belongs to none."""
     turn_id: _builtins.str
     """Required."""
+    waiting: _builtins.bool
+    """Optional. Whether a stored turn is meant that waits for results or approvals: SESSION_BUSY while another one is under
+    way, and TURN_NOT_FOUND unless it is the session's newest.
+    """
     def __init__(
         self,
         *,
@@ -920,10 +925,11 @@ class CancelTurnRequest(_message.Message):
         session_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
         turn_id: _builtins.str = ...,
+        waiting: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

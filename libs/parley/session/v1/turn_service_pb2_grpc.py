@@ -198,9 +198,10 @@ class TurnServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelTurn(self, request, context):
-        """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended. Safe to
+        """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended; with
+        `waiting`, notes of the session's newest turn that what it waits for is not wanted any more. Safe to
         retry. Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or turn, or another user's; also a turn that ended long
-        ago), DEADLINE_EXCEEDED, DRAINING.
+        ago), SESSION_BUSY (see `waiting`), DEADLINE_EXCEEDED, DRAINING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

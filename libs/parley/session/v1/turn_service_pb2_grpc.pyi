@@ -78,9 +78,10 @@ class TurnServiceStub:
     is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over again a lease later.
     """
     CancelTurn: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.CancelTurnRequest, _turn_service_pb2.CancelTurnResponse]
-    """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended. Safe to
+    """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended; with
+    `waiting`, notes of the session's newest turn that what it waits for is not wanted any more. Safe to
     retry. Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or turn, or another user's; also a turn that ended long
-    ago), DEADLINE_EXCEEDED, DRAINING.
+    ago), SESSION_BUSY (see `waiting`), DEADLINE_EXCEEDED, DRAINING.
     """
     GetTurnState: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.GetTurnStateRequest, _turn_service_pb2.GetTurnStateResponse]
     """Returns how far a turn is that is queued, under way, or has ended minutes ago. Safe to retry. Fails: INVALID_FIELD,
@@ -155,9 +156,10 @@ class TurnServiceAsyncStub(TurnServiceStub):
     is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over again a lease later.
     """
     CancelTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.CancelTurnRequest, _turn_service_pb2.CancelTurnResponse]  # type: ignore[assignment]
-    """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended. Safe to
+    """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended; with
+    `waiting`, notes of the session's newest turn that what it waits for is not wanted any more. Safe to
     retry. Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or turn, or another user's; also a turn that ended long
-    ago), DEADLINE_EXCEEDED, DRAINING.
+    ago), SESSION_BUSY (see `waiting`), DEADLINE_EXCEEDED, DRAINING.
     """
     GetTurnState: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.GetTurnStateRequest, _turn_service_pb2.GetTurnStateResponse]  # type: ignore[assignment]
     """Returns how far a turn is that is queued, under way, or has ended minutes ago. Safe to retry. Fails: INVALID_FIELD,
@@ -289,9 +291,10 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _turn_service_pb2.CancelTurnRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_turn_service_pb2.CancelTurnResponse, _abc.Awaitable[_turn_service_pb2.CancelTurnResponse]]:
-        """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended. Safe to
+        """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended; with
+        `waiting`, notes of the session's newest turn that what it waits for is not wanted any more. Safe to
         retry. Fails: INVALID_FIELD, TURN_NOT_FOUND (no such session or turn, or another user's; also a turn that ended long
-        ago), DEADLINE_EXCEEDED, DRAINING.
+        ago), SESSION_BUSY (see `waiting`), DEADLINE_EXCEEDED, DRAINING.
         """
 
     @_abc_1.abstractmethod

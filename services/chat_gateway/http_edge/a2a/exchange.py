@@ -113,6 +113,8 @@ def _document(message: Any) -> dict[str, Any]:
     if isinstance(message, pb.ListTasksResponse):
         empty = {"tasks": [], "nextPageToken": "", "pageSize": 0, "totalSize": 0}
         return empty | document
+    if isinstance(message, pb.ListTaskPushNotificationConfigsResponse):
+        return {"configs": [], "nextPageToken": ""} | document
     return document
 
 

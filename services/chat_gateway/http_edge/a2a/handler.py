@@ -20,10 +20,13 @@ from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.errors import MethodNotAllowed
 from servicekit.errors import InvalidArgument, Violation
 
+KEYS: Final = "/a2a/.well-known/jwks.json"
+"""No agent has this id."""
 CARD: Final = "/.well-known/agent-card.json"
 _READS: Final = frozenset({"GET", "HEAD"})
 _ENVELOPE: Final = frozenset({"jsonrpc", "id", "method", "params"})
 _CARD_SECONDS: Final = 60
+_KEY_SECONDS: Final = 300
 
 
 class A2AHandler:
@@ -36,6 +39,8 @@ class A2AHandler:
 
     async def serve(self, scope: Any, context: RequestContext) -> tuple[str, int]:
         """Serves one request; returns its route and the status that it was answered with."""
+        if scope["path"] == KEYS:
+            return KEYS, await self._keys(scope, context)
         agent, below = _split(scope["path"])
         rpc: dict[str, Any] | None = None if below else {"id": None}
         exchange = A2AExchange(context, self._settings, rpc)
@@ -47,6 +52,16 @@ class A2AHandler:
             else:
                 await self._json_rpc(exchange, scope, context, agent)
         return exchange.route, exchange.status
+
+    async def _keys(self, scope: Any, context: RequestContext) -> int:
+        """Receivers of push notifications verify them by these; they are for anybody."""
+        exchange = A2AExchange(context, self._settings, None)
+        async with exchange:
+            if scope["method"] not in _READS:
+                raise MethodNotAllowed(scope["method"], scope["path"], "GET")
+            body = msgspec.json.encode(self._methods.jwks)
+            await exchange.answer(body, [(b"cache-control", b"public, max-age=%d" % _KEY_SECONDS)])
+        return exchange.status
 
     async def _card(self, exchange: A2AExchange, scope: Any, context: RequestContext, agent: str) -> None:
         exchange.route = f"/a2a/{{agent}}{CARD}"
