@@ -120,7 +120,7 @@ class Load:
             except Exception as error:
                 self.failures.append(f"GET {path}: {error!r}")
             self.done["read"] += 1
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
 
     async def _http_plain(self, session: str, text: str) -> str:
         url = self._balancer.pick()
