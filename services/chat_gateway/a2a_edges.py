@@ -1,4 +1,4 @@
-"""Puts the bindings of A2A together, with the first call of either: until then none of it is loaded."""
+"""The A2A bindings, loaded on the first call of either."""
 
 import asyncio
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from chat_gateway.http_edge.a2a.handler import A2AHandler
 
 A2A_RULES: Final = {f"/{SERVICE}/{name}": MethodRule(scope) for name, scope in SCOPES.items()}
-"""The access rules of the gRPC binding, whose proto is not ours to write them in."""
+"""The access rules of the gRPC binding, whose third-party proto can't have options for them."""
 
 
 PUSH_SECRET: Final = "a2a-push"
@@ -66,7 +66,7 @@ class PushSettings:
 
 @dataclass(frozen=True)
 class A2AEdges:
-    """What the bindings are made of. `guarded`: calls need credentials."""
+    """The A2A bindings over HTTP and gRPC. `guarded`: calls need credentials."""
 
     stubs: Stubs
     turns: FinishingTurns
@@ -131,21 +131,21 @@ class A2AEdges:
         return A2ARoute(self, authorizer, settings)
 
     def handler(self, authorizer: Authorizer, settings: HttpSettings) -> "A2AHandler":
-        """Returns what serves /a2a/, loaded. Raises `ImportError` without the SDK."""
+        """Returns the loaded handler of /a2a/. Raises `ImportError` without the SDK."""
         from chat_gateway.http_edge.a2a.handler import A2AHandler
 
         return A2AHandler(self._parts[0], authorizer, settings)
 
 
 class A2ARoute:
-    """Serves /a2a/. The first request loads what it takes, beside the event loop."""
+    """Serves /a2a/. The first request loads the SDK outside the event loop."""
 
     def __init__(self, edges: A2AEdges, authorizer: Authorizer, settings: HttpSettings) -> None:
         self._make = lambda: edges.handler(authorizer, settings)
         self._handler: A2AHandler | None = None
 
     async def __call__(self, scope: Any, context: RequestContext) -> tuple[str, int]:
-        """Serves one request; returns its route and the status that it was answered with."""
+        """Serves one request; returns its route and the response's status."""
         if self._handler is None:
             try:
                 self._handler = await asyncio.to_thread(self._make)

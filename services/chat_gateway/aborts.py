@@ -1,4 +1,4 @@
-"""Releases what turns have taken and did not commit, without keeping anybody waiting for it."""
+"""Releases the leases of turns that did not commit, in the background."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,33 +21,31 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AbortTimes:
-    """In seconds, but for the count."""
+    """In seconds, except the count."""
 
     retry_pause: float = 0.25
-    """Before an abort is first asked again; doubled each time."""
+    """The first pause before an abort is retried; doubled each time."""
     max_retry_pause: float = 4.0
     resolve: float = 16.0
-    """How long an abort is asked again: by then the lease has run out by itself."""
+    """How long an abort is retried: by then the lease has expired."""
     max_aborts: int = 1000
-    """Aborts that are asked again at a time; beyond it, leases run out by themselves."""
+    """Concurrent retries; beyond that, leases are left to expire."""
 
 
 class Aborts:
-    """The aborts that are under way; they outlive their turns. `close` it when no turn runs any more."""
+    """The running aborts, which outlive their turns. `close` it once no turn runs."""
 
     def __init__(self, sessions: Sessions, times: AbortTimes, claims: Claims | None = None) -> None:
         self._sessions = sessions
         self._times = times
         self._claims = claims
         self.stopping = False
-        """Whether the process stops: turns that others can go on with are handed over from now on."""
+        """Whether the process is stopping, so that turns are handed over to other gateways where possible."""
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, lease: Lease, error: ServiceError | None = None) -> asyncio.Task[None] | None:
-        """Releases the lease, and asks again until session_svc has answered; returns what does so.
-
-        A journal of the turn ends with the error. None where too many wait for an answer already: the lease is left to
-        run out.
+        """Releases the lease, retrying until session_svc answers; returns the task that does so. The turn's journal
+        ends with the error. None if too many aborts are waiting: the lease is left to expire.
         """
         if len(self._running) >= self._times.max_aborts:
             return None
@@ -57,7 +55,7 @@ class Aborts:
         return task
 
     def hand_over(self, lease: Lease) -> asyncio.Task[None] | None:
-        """Leaves the turn to another gateway; as `start`."""
+        """Hands the turn over to another gateway; otherwise as `start`."""
         if len(self._running) >= self._times.max_aborts:
             return None
         task = asyncio.get_running_loop().create_task(self._hand_over(lease))
@@ -66,7 +64,7 @@ class Aborts:
         return task
 
     async def goes_on(self, lease: Lease, user_id: str) -> bool:
-        """Whether a turn that lost its lease is known still: not where its session is gone, or has begun anew."""
+        """Whether session_svc still knows a turn that lost its lease; false if its session is gone or was recreated."""
         if self._claims is None:
             return True
         try:
@@ -77,19 +75,19 @@ class Aborts:
 
     @contextmanager
     def unless_answered(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Iterator[None]:
-        """Releases what the call within may have taken, where it ends without an answer that says so."""
+        """Releases what the call within may have taken if it fails without a reply."""
         try:
             yield
         except (ServiceError, asyncio.CancelledError) as error:
             unknown = not isinstance(error, ServiceError) or error.code in UNREACHABLE
             places = held(limits)
-            # A session that was to be made has an id that nobody knows: it goes with its lease.
+            # The id of a session that may have been created is unknown: it expires with its lease.
             if unknown and (request.session_id or places):
                 self.start(Lease(request.project, request.session_id, turn_id, 0, datetime.now(UTC), places))
             raise
 
     async def close(self, timeout: float) -> None:
-        """Waits for the aborts that are under way and cancels those that are not done in time (seconds)."""
+        """Waits up to `timeout` seconds for running aborts, then cancels the rest."""
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=timeout)
             await cancel_and_wait(*late)
@@ -99,7 +97,7 @@ class Aborts:
         try:
             await self._claims.hand_over(lease, queued=False)
         except ServiceError as error:
-            # Its lease runs out by itself, and then another gateway takes it over.
+            # Its lease expires, and then another gateway takes it over.
             log.info("turn_not_handed_over", turn_id=lease.turn_id, reason=error.reason)
         else:
             log.info("turn_handed_over", turn_id=lease.turn_id, session_id=lease.session_id)

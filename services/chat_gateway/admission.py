@@ -1,4 +1,4 @@
-"""What runs without a session, under the limits of its key and agent and within a bound of time."""
+"""Limits and a time bound for work without a session."""
 
 import asyncio
 import secrets
@@ -16,7 +16,7 @@ from servicekit.values import value
 
 @value
 class Admission:
-    """Takes limits, and holds places in them."""
+    """Takes limits and holds places in them."""
 
     sessions: Sessions
     aborts: Aborts
@@ -26,7 +26,7 @@ class Admission:
     async def limited(
         self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...], stop: TurnStop
     ) -> AsyncIterator[Begun]:
-        """Takes the limits, and while open holds the places that they gave. Without a limit it makes no call.
+        """Takes the limits, and holds the places in them while open. Makes no call without limits.
 
         Raises `RemoteError` (RATE_LIMITED).
         """
@@ -45,7 +45,7 @@ class Admission:
 
 @asynccontextmanager
 async def bounded(own: float, waits: float | None) -> AsyncIterator[TurnStop]:
-    """Ends what takes longer than its own bound, or than its caller waits (seconds). Raises `TurnTimeout`."""
+    """Bounds the block by its own timeout and the caller's (seconds). Raises `TurnTimeout`."""
     waits = own if waits is None else waits
     try:
         async with asyncio.timeout(min(own, waits)) as scope:

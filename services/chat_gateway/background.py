@@ -1,6 +1,5 @@
-"""Turns that are asked for now and run later, without their caller; and the state and the end of any turn.
-
-Edges build on this: a turn is known by its session and its id, to the session's own user.
+"""Background turns, and the state and cancellation of any turn. A turn is identified by its session and id, and visible
+to the session's own user.
 """
 
 from dataclasses import replace
@@ -30,7 +29,7 @@ from servicekit.errors import Cancelled, Draining, InvalidArgument, ServiceError
 
 
 class BackgroundTurns:
-    """Submits turns, and says how far they are."""
+    """Submits, reads and cancels turns."""
 
     def __init__(
         self,
@@ -54,11 +53,10 @@ class BackgroundTurns:
         self._bounds = bounds
 
     async def submit(self, request: TurnRequest) -> TurnState:
-        """Queues a turn, which takes its session until it has ended; returns its state: queued, with its ids.
-
-        Where the session is busy, `request.busy` says what happens, as for any turn. A repeat with the same request id
-        returns the turn of the first, however far that is. Raises as `TurnRunner.run` does before the model is asked,
-        and `RemoteError` (TURN_QUEUE_FULL) where too many turns of the project are queued.
+        """Queues a turn, which holds its session until it has ended, and returns its state with its ids. If the session
+        is busy, `request.busy` applies, as for any turn. A repeat with the same request id returns the existing turn.
+        Raises what `TurnRunner.run` raises before the model call, and `RemoteError` (TURN_QUEUE_FULL) if too many turns
+        of the project are queued.
         """
         request = replace(request, background=True, resumable=True, on_disconnect=OnDisconnect.FINISH)
         check_turn_request(request, self._bounds, resolved=False)
@@ -81,7 +79,7 @@ class BackgroundTurns:
         return await self._queue(request, config, begun, begun.lease, digest)
 
     async def state(self, project: str, session_id: str, user_id: str, turn_id: str) -> TurnState:
-        """Returns how far a turn is: any turn of the user's session that runs, is stored, or has failed minutes ago.
+        """Returns the state of any turn of the user's session that runs, is stored, or failed recently.
 
         Raises `RemoteError` (TURN_NOT_FOUND), `Unavailable`.
         """
@@ -110,9 +108,8 @@ class BackgroundTurns:
     async def cancel(
         self, project: str, session_id: str, user_id: str, turn_id: str, timeout: float | None = None
     ) -> TurnState:
-        """Ends a turn that is queued or under way; returns its state once it has ended, whatever ended it.
-
-        One that was stored before stays. Idempotent. Raises `RemoteError` (TURN_NOT_FOUND), `DeadlineExceeded`.
+        """Cancels a queued or running turn; returns its state once it has ended for any reason. A stored turn stays.
+        Idempotent. Raises `RemoteError` (TURN_NOT_FOUND), `DeadlineExceeded`.
         """
         try:
             await self._claims.cancel(project, session_id, user_id, turn_id, timeout)

@@ -1,4 +1,4 @@
-"""Passes on the pieces of an answer where each message costs far more than the token that it carries."""
+"""Coalesces the pieces of an answer, where a message costs far more than the token in it."""
 
 import asyncio
 import contextlib
@@ -10,11 +10,11 @@ from servicekit.supervision import cancel_and_wait
 INTERVAL = 0.015
 """Seconds between messages; the first piece never waits."""
 MAX_PENDING = 256
-"""Pieces kept back at most: a slow reader holds up the model beyond that."""
+"""The maximum of buffered pieces: beyond it, a slow reader slows the model down."""
 
 
 class CoalescedDeltas:
-    """An `OnDelta` that joins what comes within `INTERVAL` of the message before into one message."""
+    """An `OnDelta` that joins pieces within `INTERVAL` of the previous message into one."""
 
     def __init__(self, send: Callable[[list[Delta]], Awaitable[None]]) -> None:
         self._send = send
@@ -24,7 +24,7 @@ class CoalescedDeltas:
         self._finishing = asyncio.Event()
 
     async def __call__(self, delta: Delta) -> None:
-        """Takes the next piece."""
+        """Adds the next piece."""
         if self._first:
             self._first = False
             await self._send([delta])
@@ -36,7 +36,7 @@ class CoalescedDeltas:
             await asyncio.shield(self._flush)
 
     async def flush(self) -> None:
-        """Sends what is left, in order; more may come. Raises what an earlier message failed with."""
+        """Sends the buffered pieces; more may follow. Raises the error of an earlier message."""
         self._finishing.set()
         if self._flush is not None:
             await self._flush
@@ -44,7 +44,7 @@ class CoalescedDeltas:
         self._finishing.clear()
 
     async def close(self) -> None:
-        """Drops what is left. Idempotent; to be called whatever happened."""
+        """Drops the buffered pieces. Idempotent; must always be called."""
         self._pending.clear()
         if self._flush is not None:
             await cancel_and_wait(self._flush)
@@ -54,7 +54,7 @@ class CoalescedDeltas:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(INTERVAL):
                 await self._finishing.wait()
-        # Pieces that come while a message is being written go out with the next, not with the next piece.
+        # Pieces that arrive during a write are sent with the next message, without waiting for another piece.
         while self._pending:
             await self._send_pending()
 

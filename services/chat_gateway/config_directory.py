@@ -1,4 +1,4 @@
-"""What this gateway knows of agent configs: cached, pushed by the watch, and honest about its age (invariant 5)."""
+"""The cache of agent configs, updated by the watch, with a bounded age (invariant 5)."""
 
 import time
 from collections.abc import Callable
@@ -33,17 +33,20 @@ class WatchTimes:
     recheck_after: float = 5.0
     """While the watch is down, a config confirmed longer ago is read again before use."""
     max_age: float = 900.0
-    """While config_svc is unreachable, a config confirmed longer ago is not used any more."""
+    """While config_svc is unreachable, a config confirmed longer ago is no longer used."""
     heartbeat: float = 1.5
     silence: float = 4.5
-    """A watch that says nothing for this long counts as down; less than `recheck_after`, so that no config is used
-    longer after the last word of a stuck watch than of one that is known to be down."""
+    """A watch that is silent for this long counts as down.
+
+    Less than `recheck_after`, so that a stuck watch extends the use of a config no longer than a watch known to be
+    down.
+    """
     unreachable_pause: float = 1.0
     """After a read that found config_svc unreachable, no turn tries again for this long."""
     reconnect: float = RECONNECT_SECONDS
 
     def freshness(self) -> Freshness:
-        """Returns those that a cache goes by."""
+        """Returns the times of a cache."""
         return Freshness(
             silence=self.silence,
             recheck_after=self.recheck_after,
@@ -53,11 +56,10 @@ class WatchTimes:
 
 
 class ConfigDirectory:
-    """The port `Configs` over config_svc, with the cache that makes a config cost nothing on a turn's path.
-
-    While the watch is up, what is cached is current: a change arrives as a push. While it is down, entries are
-    confirmed by a read when they are older than `recheck_after`. While config_svc is unreachable, entries serve on
-    up to `max_age` (static stability). `on_deleted` is called with every agent config whose deletion the watch reports.
+    """The port `Configs` over config_svc, with a cache, so that a turn needs no call for its config. While the watch is
+    up, cached configs are current, because changes are pushed. While it is down, entries older than `recheck_after` are
+    confirmed by a read. While config_svc is unreachable, entries are used up to `max_age` (static stability).
+    `on_deleted` is called with every agent config whose deletion the watch reports.
     """
 
     def __init__(
@@ -86,12 +88,12 @@ class ConfigDirectory:
 
     @property
     def watching(self) -> bool:
-        """Whether the watch is up: it has spoken within `silence`."""
+        """Whether the watch is up: its last message is at most `silence` old."""
         return self._configs.watching
 
     @property
     def silence(self) -> float:
-        """Seconds since the watch last spoke; infinite before it has."""
+        """Seconds since the watch's last message; infinite before the first."""
         return self._configs.silence
 
     @property
@@ -111,7 +113,7 @@ class ConfigDirectory:
         return await self._configs.get(key, lambda: self._read(key))
 
     async def at_revision(self, current: AgentConfig, revision: int) -> AgentConfig:
-        """Returns one revision. Revisions never change, so they are kept as long as there is room."""
+        """Returns one revision. Revisions never change, so they stay cached while there is room."""
         if revision == current.revision:
             return current
         key = (current.uid, revision)
@@ -122,11 +124,11 @@ class ConfigDirectory:
         return kept
 
     def forget(self, project: str, agent_id: str, uid: str) -> None:
-        """Drops what is known of one life of an agent id: it has been deleted."""
+        """Drops the cached config of a deleted agent."""
         self._configs.remove((project, agent_id), only_if=lambda config: config.uid == uid)
 
     async def close(self) -> None:
-        """Cancels the reads that are under way."""
+        """Cancels running reads."""
         await self._configs.close()
 
     async def follow(self) -> None:
@@ -141,8 +143,8 @@ class ConfigDirectory:
             self._configs.watch_lost()
 
     async def _follow_once(self) -> None:
-        # What was missed comes first when a watch resumes, and a heartbeat after it: only then is it up. One without a
-        # cursor starts at the present.
+        # A resumed watch first sends missed changes, then a heartbeat: only then is it up. One without a cursor starts
+        # at the present.
         behind, first = bool(self._cursor), True
         changes = self._client.watch(self._cursor, heartbeat=self._times.heartbeat, silence=self._times.silence)
         async with aclosing(changes):

@@ -5,7 +5,7 @@ from chat_gateway.ports import AgentDeleter, Configs, SessionRemover
 
 
 class AgentDeletion:
-    """Deletes agent configs with all that hangs on them."""
+    """Deletes agent configs with their sessions and instances."""
 
     def __init__(self, agents: AgentDeleter, sessions: SessionRemover, configs: Configs, instances: Instances) -> None:
         self._agents = agents
@@ -16,10 +16,10 @@ class AgentDeletion:
     async def delete(self, project: str, agent_id: str, etag: str = "") -> None:
         """Deletes the agent config, refuses further turns on it everywhere, removes its sessions and instances.
 
-        The config goes first: from then on session_svc, which follows config_svc, does the rest even if this process
-        dies here. The fence is up when this returns, on every gateway; other gateways drop their instances when their
-        watch reports it. Raises `ServiceError`: AGENT_NOT_FOUND, ETAG_MISMATCH; `Unavailable` when session_svc could
-        not be reached, in which case the agent config is deleted and the rest follows by itself.
+        The config is deleted first: from then on session_svc, which follows config_svc, completes the deletion even if
+        this process dies. When this returns, the fence is effective for every gateway; other gateways drop their
+        instances when their watch reports it. Raises `ServiceError`: AGENT_NOT_FOUND, ETAG_MISMATCH; `Unavailable` if
+        session_svc is unreachable: the agent config is deleted then, and the rest follows by itself.
         """
         uid = await self._agents.delete(project, agent_id, etag)
         self._instances.evict_uid(uid)

@@ -1,4 +1,4 @@
-"""By what a repeated request id is known to come with the same request."""
+"""The digest by which a repeated request id is checked to come with the same request."""
 
 import hashlib
 from typing import Any
@@ -10,7 +10,7 @@ from chat_gateway.model.turn import AudioPart, ImagePart, Message, Part, TextPar
 from contract.enums import HistoryPolicy
 
 _LARGE_PART_BYTES = 64 * 1024
-"""Parts with so large a content have been digested already."""
+"""Parts of at least this size have been digested already."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _encode_in_order = msgspec.json.Encoder().encode
@@ -19,8 +19,8 @@ _encode_in_order = msgspec.json.Encoder().encode
 def request_digest(request: TurnRequest) -> bytes:
     """Returns 32 bytes that are the same for the same request, streamed or not, and 8 more where it has metadata.
 
-    How long the caller waits and what it does about a busy session are not part of what it asks for. Metadata stand
-    apart: the release before did not count them, and session_svc compares 32 bytes where one side has no more.
+    The deadline and the busy policy are not included. Metadata is digested separately, because the previous release did
+    not include it; session_svc compares 32 bytes if one side has no more.
     """
     asked: tuple[Any, ...] = (
         request.project,
@@ -41,7 +41,7 @@ def request_digest(request: TurnRequest) -> bytes:
 
 
 def _later(request: TurnRequest) -> dict[str, Any]:
-    """Returns what the release before knew nothing of: requests without it keep the digest that they had there."""
+    """Returns the parts that the previous release did not know: requests without them keep their digest."""
     said: dict[str, Any] = {
         "extra": {name: value.hex() for name, value in request.extra.items()},
         "history": "" if request.history in (None, HistoryPolicy.MATCH) else request.history,

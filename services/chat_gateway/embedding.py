@@ -1,4 +1,4 @@
-"""Embeddings: the vectors of texts, by the model of an agent or by a provider's."""
+"""Embeddings by the model of an agent or a provider."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ from chat_gateway.scheduler import Scheduler
 from servicekit.values import value
 
 MAX_AT_ONCE: Final = 16
-"""Calls under way in one process: each may hold an answer of `MAX_EMBEDDINGS_BYTES`. More of them wait."""
+"""Concurrent calls of one process, each of which may hold `MAX_EMBEDDINGS_BYTES`; further ones wait."""
 MODEL_RULE: Final = "must be the id of an agent, or provider/model with a provider and a model of this installation"
 
 
 @value
 class EmbeddingRequest:
-    """What is to be embedded, and by whom: the model of `agent_id`, or where that is empty the provider's own."""
+    """The inputs, and whose model embeds them: that of `agent_id`, or the provider's if empty."""
 
     project: str
     inputs: Sequence[str | Sequence[int]]
@@ -50,9 +50,8 @@ class EmbeddingOutcome:
 
 
 class Embeddings:
-    """Asks providers for vectors, under the same limits and bounds as turns; nothing of it is stored.
-
-    An agent's fallbacks are not asked: the vectors of another model can't be compared with its own.
+    """Gets vectors from providers, under the same limits and bounds as turns; nothing is stored. Fallbacks of an agent
+    are not used, because vectors of different models are not comparable.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Embeddings:
         admission: Admission,
         timeout: float,
     ) -> None:
-        """`models` names for each provider those that may be asked for; none: any. `timeout` is in seconds."""
+        """`models` lists the allowed models of each provider; none: any. `timeout` is in seconds."""
         self._configs = configs
         self._providers = providers
         self._models = models
@@ -101,7 +100,7 @@ class Embeddings:
         if not request.agent_revision:
             return config
         chosen = await self._configs.at_revision(config, request.agent_revision)
-        # As for turns, the limits are those of now.
+        # As for turns, the current limits apply.
         return replace(
             chosen, max_concurrent_turns=config.max_concurrent_turns, requests_per_minute=config.requests_per_minute
         )

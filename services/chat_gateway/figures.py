@@ -1,4 +1,4 @@
-"""The last hour of this process in its own figures: a ring of samples, for which no other system is needed."""
+"""Metrics of the last hour of this process: a ring of samples, independent of other systems."""
 
 import asyncio
 import math
@@ -29,13 +29,13 @@ Buckets = Mapping[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What happened in the seconds before `time`. Times are milliseconds, None where nothing was timed."""
+    """What happened in the interval before `time`. Durations are in milliseconds, None without measurements."""
 
     time: datetime
     turns: int
-    """Turns that ended, however they did."""
+    """Turns that ended with any outcome."""
     errors: Mapping[str, int]
-    """Of them, those that failed, by reason in lower case."""
+    """Failed turns by reason, in lower case."""
     median_ms: float | None
     slow_ms: float | None
     """The 95th percentile."""
@@ -60,7 +60,7 @@ class ProviderFigures:
 
 @dataclass(frozen=True, slots=True)
 class FiguresNow:
-    """What this process does at the moment; providers in order of name."""
+    """The current state of this process; providers are sorted by name."""
 
     providers: Sequence[ProviderFigures]
     running: int
@@ -81,7 +81,7 @@ class _Reading:
 
 
 class Figures:
-    """Reads this process's metrics every 10 s; turns pay nothing for it."""
+    """Reads this process's metrics every 10 s, at no cost to turns."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY, now: Callable[[], datetime] | None = None) -> None:
         self._registry = registry
@@ -92,11 +92,11 @@ class Figures:
 
     @property
     def samples(self) -> Sequence[Sample]:
-        """Those of the last hour, the oldest first."""
+        """The samples of the last hour, oldest first."""
         return tuple(self._samples)
 
     def now(self) -> "FiguresNow":
-        """Returns how things are now."""
+        """Returns the current state."""
         reading = self._read()
         return FiguresNow(
             providers=[
@@ -148,7 +148,7 @@ class Figures:
 
 
 def _quantile_ms(share: float, before: Buckets, after: Buckets) -> float | None:
-    """Interpolated as Prometheus' histogram_quantile: what is beyond the last bound counts as that bound."""
+    """Interpolated like Prometheus' histogram_quantile: values beyond the last bound count as that bound."""
     bounds = sorted(after)
     counts = [after[bound] - before.get(bound, 0.0) for bound in bounds]
     if not counts or counts[-1] <= 0:

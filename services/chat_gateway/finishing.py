@@ -17,8 +17,8 @@ log = structlog.get_logger(__name__)
 class FinishingTurns:
     """Runs turns as `TurnRunner` does, except that a turn asked for with `OnDisconnect.FINISH` is not cancelled.
 
-    Such a turn runs in a task of its own. When its caller's task is cancelled it goes on unheard, and counts as running
-    for the scheduler, so that a drain waits for it.
+    Such a turn runs in a task of its own. When its caller's task is cancelled it continues, and counts as running for
+    the scheduler, so a drain waits for it.
     """
 
     def __init__(self, runner: TurnRunner, ended_tasks: EndedTasks | None = None) -> None:
@@ -84,7 +84,7 @@ class FinishingTurns:
         return outcome
 
     async def close(self) -> None:
-        """Cancels the turns that still go on alone; after a drain there are none."""
+        """Cancels turns that still run without their caller; after a drain there are none."""
         await cancel_and_wait(*self._alone)
 
     def _finished(self, turn: asyncio.Task[TurnOutcome]) -> None:
@@ -97,7 +97,7 @@ class FinishingTurns:
 
 
 class _Caller:
-    """Whom events go to, for as long as somebody listens. Leaving frees an event that is on its way to it."""
+    """Forwards events to a caller until it leaves, which also releases an event being delivered."""
 
     def __init__(self, on_started: OnStarted | None, on_delta: OnDelta | None) -> None:
         self._on_started = on_started

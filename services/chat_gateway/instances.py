@@ -16,7 +16,7 @@ from chat_gateway.templates.catalog import TemplateCatalog
 
 @dataclass(frozen=True, slots=True)
 class InstanceInfo:
-    """What is known of an instance."""
+    """The description of an instance."""
 
     project: str
     agent_id: str
@@ -40,8 +40,8 @@ class _Instance:
 class Instances:
     """Builds agents when a turn needs them and keeps the most recently used ones.
 
-    Keyed by uid and revision, so that an instance never answers for another revision than its own. Evicting never
-    disturbs a turn: it goes on with the agent that it has.
+    Keyed by uid and revision, so an instance only serves its own revision. Evicting never disturbs a running turn,
+    which keeps its agent.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class Instances:
         return [_info(i) for i in sorted(found, key=lambda instance: instance.used, reverse=True)]
 
     def evict(self, project: str, agent_id: str = "") -> int:
-        """Drops the instances of a project, or of one of its agents, and returns how many that were."""
+        """Drops the instances of a project, or of one of its agents, and returns their number."""
         gone = [key for key, instance in self._kept.items() if _fits(instance, project, agent_id)]
         for key in gone:
             del self._kept[key]
         return len(gone)
 
     def evict_uid(self, uid: str) -> None:
-        """Drops the instances of one life of an agent id."""
+        """Drops the instances of the agent with this uid."""
         for key in [key for key in self._kept if key[0] == uid]:
             del self._kept[key]
 

@@ -1,4 +1,4 @@
-"""What a request adds to the agent's instructions, for its turn only."""
+"""Instructions of a request, for its turn only."""
 
 from collections.abc import Sequence
 
@@ -7,5 +7,5 @@ from contract.enums import Role
 
 
 def with_instructions(request: TurnRequest, window: Sequence[Message]) -> Sequence[Message]:
-    """Returns the window with the request's instructions before it: right behind the agent's own in every prompt."""
+    """Returns the window preceded by the request's instructions, so that they follow the agent's in every prompt."""
     return (Message(Role.SYSTEM, request.instructions), *window) if request.instructions else window

@@ -1,4 +1,4 @@
-"""What a turn with a journal writes there, before anything follows from it."""
+"""Writes a turn's journal, before anything depends on what is written."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,12 +16,10 @@ from chat_gateway.model.usage import Usage
 
 
 class TurnJournal:
-    """The journal of one turn, as the sink of its steps and in front of its caller.
-
-    It begins with the first thing that is worth going on from: the first call of a tool, or, where the turn is
-    resumable, its start. Then each piece of the answer is written before it goes to the caller, with the id of its
-    event. What can't be written ends the turn. Entries that follow one another at once are written together. That of a
-    turn which this gateway has taken over goes on, with an entry that says so.
+    """The journal of one turn: the sink of its steps, and a layer before its caller. It begins with the first tool call
+    or, for a resumable turn, with its start; then each piece of the answer is written before it goes to the caller,
+    with its event id. A failed write ends the turn. Consecutive entries are written together. After a takeover, the
+    journal continues with an entry that says so.
     """
 
     def __init__(
@@ -39,56 +37,56 @@ class TurnJournal:
         self._on_delta = on_delta
         self._count = 0
         self._held: list[JournalEntry] = []
-        """Written with the entry that follows at once."""
+        """Written together with the next entry."""
         self._one_at_a_time = asyncio.Lock()
         self._pieces = CoalescedDeltas(self._pass_on) if resumable and on_delta is not None else None
 
     @property
     def on_started(self) -> OnStarted | None:
-        """What is told that the turn has started."""
+        """The callback for the start of the turn."""
         return self._on_started if self._pieces is None else self._started
 
     @property
     def on_delta(self) -> OnDelta | None:
-        """What takes the pieces of the answer."""
+        """The callback for pieces of the answer."""
         return self._on_delta if self._pieces is None else self._pieces
 
     async def go_on(self) -> None:
-        """Writes that this gateway goes on with the turn."""
+        """Records that this gateway has taken over the turn."""
         await self._append()
 
     async def finish(self) -> None:
-        """Writes what is held, and writes and passes on what is left of the answer."""
+        """Writes held entries, and writes and passes on the rest of the answer."""
         if self._pieces is not None:
             await self._pieces.flush()
         if self._held:
             await self._append()
 
     async def close(self) -> None:
-        """Drops what is left. Idempotent; to be called whatever happened."""
+        """Drops the rest. Idempotent; must always be called."""
         if self._pieces is not None:
             await self._pieces.close()
 
     async def tools_listed(self, event: ToolsListed) -> None:
-        """Writes which tools there are, where the stream can be read again: nothing else follows from it."""
+        """Records the offered tools if the stream is resumable; nothing else depends on this."""
         if self._pieces is not None:
             await self._record(event)
 
     async def call_started(self, event: CallStarted) -> None:
-        """Writes that a call is about to be made."""
+        """Records that a call is about to be made."""
         await self._record(event)
 
     async def call_finished(self, event: CallFinished, result: Message, *, ends_step: bool) -> None:
-        """Writes what a call came to, with the end of the step where that follows."""
+        """Records the result of a call, together with the end of the step if that follows."""
         entry = CallRecorded(event, result.content)
         await (self._hold(entry) if ends_step else self._record(entry))
 
     async def step_called(self, step: int, message: Message, usage: Usage) -> None:
-        """Writes which calls the model asks for, with the start of the first."""
+        """Records the calls that the model requests, with the start of the first."""
         await self._hold(StepCalled(step, message, usage))
 
     async def step_finished(self, steps: Steps) -> None:
-        """Writes that a step is over."""
+        """Records the end of a step."""
         await self._record(StepFinished(steps.count, steps.usage))
 
     async def _record(self, entry: JournalEntry) -> None:
@@ -107,7 +105,7 @@ class TurnJournal:
             await self._on_started(replace(started, event_id=event_id))
 
     async def _pass_on(self, deltas: list[Delta]) -> None:
-        """Activity is in the journal already, by the sink; what else came together is one entry."""
+        """Activity is already in the journal through the sink; the other pieces become one entry."""
         assert self._on_delta is not None, "somebody takes the pieces"
         for is_activity, group in groupby(deltas, lambda delta: delta.activity is not None):
             for delta in group if is_activity else [merged(list(group))]:
@@ -127,7 +125,7 @@ class TurnJournal:
 
 
 def merged(deltas: list[Delta]) -> Delta:
-    """Returns several pieces of an answer as one; of logprobs only those of a piece by itself are kept."""
+    """Returns several pieces of an answer as one; logprobs are kept only for a single piece."""
     if len(deltas) == 1:
         return deltas[0]
     return Delta(

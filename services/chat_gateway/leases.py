@@ -26,7 +26,7 @@ from contract.reasons import Reason
 from servicekit.errors import UNREACHABLE, Cancelled, Internal, ServiceError
 
 _OTHERS_MAY = frozenset({Reason.DRAINING, Reason.PEER_UNAVAILABLE, Reason.SESSION_BUSY})
-"""Busy is the session of a turn that was taken over and whose lease has run out since: it waits for a gateway."""
+"""SESSION_BUSY: the turn was taken over, its new lease has expired as well, and it waits for a gateway."""
 
 log = structlog.get_logger(__name__)
 
@@ -36,21 +36,22 @@ class LeaseTimes:
     """In seconds. The lease's own length is session_svc's setting; its answers say when it ends."""
 
     renew_after: float = 0.25
-    """When a turn is first renewed. Most turns without a real model are over by then; from then on the renewal is held
-    open, so that an interruption is known at once."""
+    """When the lease is first renewed.
+
+    From then on the renewal is held open, so that an interruption is noticed at once; shorter turns never renew.
+    """
     renew_interval: float = 4.0
     """How long each renewal is held open; at most a third of the lease."""
     retry_pause: float = 0.25
     commit_resolve: float = 10.0
-    """How long a commit with an unknown outcome is asked again before the turn fails."""
+    """How long a commit with an unknown outcome is repeated before the turn fails."""
     abort_wait: float = 0.5
-    """How long a turn that failed waits for its abort, so that its session is free when the caller hears of it."""
+    """How long a failed turn waits for its abort, so that its session is free when the caller gets the error."""
 
 
 class TurnStop:
-    """Ends a turn from outside its own code: at its bound, or because its lease is gone.
-
-    Wraps one `asyncio.Timeout`; `error` says what the `TimeoutError` that comes out of it stands for.
+    """Ends a turn from outside its own code: at its timeout, or because its lease is lost. Wraps one `asyncio.Timeout`;
+    `error` is what its `TimeoutError` stands for.
     """
 
     __slots__ = ("_armed", "_scope", "error")
@@ -68,11 +69,11 @@ class TurnStop:
 
     @property
     def has_stopped(self) -> bool:
-        """Whether the turn ends by this, or at its bound."""
+        """Whether the turn ends by this, or at its timeout."""
         return self.error is not None or self._scope.expired()
 
     def reason_of(self, error: BaseException | None) -> ServiceError:
-        """Returns what a turn that ended with this exception failed with, as its journal says it."""
+        """Returns the error for the journal of a turn that ended with this exception."""
         if isinstance(error, ServiceError):
             return error
         if isinstance(error, asyncio.CancelledError):
@@ -82,17 +83,16 @@ class TurnStop:
         return Internal()
 
     def end_in(self, seconds: float) -> None:
-        """Gives the turn so many seconds from now."""
+        """Sets the turn's timeout, in seconds from now."""
         if self._armed and not self.has_stopped:
             self._scope.reschedule(asyncio.get_running_loop().time() + seconds)
 
     async def disarm(self) -> None:
-        """Lets the turn run on without its bound: what a commit has begun, only its answer may end.
-
-        Does not return where the bound has struck already.
+        """Removes the turn's timeout, because only its reply may end a commit. Does not return if the timeout has
+        expired.
         """
         if self._scope.expired():
-            await asyncio.sleep(1)  # the cancellation that is on its way arrives here, before anything is sent
+            await asyncio.sleep(1)  # a pending cancellation arrives here, before anything is sent
         self._armed = False
         self.error = None
         self._scope.reschedule(None)
@@ -140,13 +140,12 @@ class HeldLease:
 
     @property
     def attempt(self) -> int:
-        """Which gateway this is that runs the turn, from 1."""
+        """The number of the gateway that runs the turn, from 1."""
         return self._lease.attempt
 
     async def append(self, first: int, entries: Sequence[JournalEntry]) -> str:
-        """Adds entries to the turn's journal, as `Sessions.append`; whatever ends the turn then ends the journal.
-
-        Asked again while session_svc can't be reached, as long as the lease lasts.
+        """Adds entries to the turn's journal, as `Sessions.append`; the end of the turn then ends the journal. Retried
+        while session_svc is unreachable and the lease lasts.
         """
         goes_on = self._lease.goes_on or any(isinstance(one, TurnBegun) and one.request for one in entries)
         self._lease = replace(self._lease, journaled=True)
@@ -156,7 +155,7 @@ class HeldLease:
             except ServiceError as error:
                 if error.code not in UNREACHABLE:
                     raise
-                self._lease = replace(self._lease, goes_on=goes_on)  # for all that is known
+                self._lease = replace(self._lease, goes_on=goes_on)  # as far as is known
                 if datetime.now(UTC) >= self._lease.expire_time:
                     raise
             else:
@@ -166,11 +165,11 @@ class HeldLease:
             await asyncio.sleep(self._times.retry_pause)
 
     def took(self, lease: Lease) -> None:
-        """Notes the places in limits that the turn has come to hold under the same lease."""
+        """Records the places in limits that the turn holds under the same lease."""
         self._lease = replace(self._lease, limits=lease.limits, expire_time=lease.expire_time)
 
     async def _leave_to_others(self, error: BaseException) -> None:
-        """Raises `TurnHandedOver` or `TurnCutShort` where another gateway goes on with the turn; returns otherwise."""
+        """Raises `TurnHandedOver` or `TurnCutShort` if another gateway continues the turn; otherwise returns."""
         reason, handed_over = self._stop.reason_of(error), TurnHandedOver(self._lease.turn_id, self._lease.session_id)
         if isinstance(error, asyncio.CancelledError) and self._aborts.stopping and not self._stop.has_stopped:
             self._aborts.hand_over(self._lease)
@@ -178,13 +177,13 @@ class HeldLease:
         if isinstance(error, TurnQueueFull | CommitUnresolved) or reason.reason in _OTHERS_MAY:
             self._aborts.hand_over(self._lease)
             raise handed_over from error
-        # The lease has run out: whoever takes the turn over ends it, and the journal is that one's.
+        # The lease has expired: the gateway that takes the turn over owns the journal and ends the turn.
         ran_out = reason.code in UNREACHABLE and datetime.now(UTC) >= self._lease.expire_time
         if ran_out or (reason.reason == Reason.LEASE_LOST and await self._aborts.goes_on(self._lease, self._user_id)):
             raise handed_over from error
 
     async def release(self) -> None:
-        """Ends a turn that has nothing to commit; waits a little for its places in limits to be free."""
+        """Ends a turn without a commit; waits briefly for its places in limits to be released."""
         self._stop_renewing()
         self._released = True
         abort = self._aborts.start(self._lease)
@@ -192,11 +191,9 @@ class HeldLease:
             await asyncio.wait((abort,), timeout=self._times.abort_wait)
 
     async def commit(self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
-        """Stores the turn. An unknown outcome is resolved by asking again with the same turn, within a bound.
-
-        Beyond it, raises the last error if a repeat of the request is safe (it has an id), else `CommitUnresolved`. The
-        turn's own bound does not count any more; a cancellation of the task does, as `CommitCutShort` where a repeat
-        is not safe.
+        """Stores the turn. An unknown outcome is resolved by repeating the commit within a bound. After that, raises
+        the last error if repeating the request is safe (it has an id), else `CommitUnresolved`. The turn's timeout no
+        longer applies; a cancellation of the task does, as `CommitCutShort` if repeating is not safe.
         """
         await self._stop.disarm()
         self._committing = True
@@ -217,7 +214,7 @@ class HeldLease:
                 if error.code not in UNREACHABLE:
                     raise
                 if loop.time() >= give_up:
-                    # Clients repeat an unavailable peer by themselves: without an id that could store the turn twice.
+                    # Clients retry after "unavailable" by themselves: without an id this could store the turn twice.
                     if request_id:
                         raise
                     raise CommitUnresolved from error
@@ -243,10 +240,10 @@ class HeldLease:
                 renewed = await self._sessions.renew(self._lease, times.renew_interval)
                 self._lease = replace(self._lease, expire_time=renewed.expire_time)
             except ServiceError as error:
-                # While session_svc is unreachable the lease may still be ours; past its end it may be somebody else's.
+                # While session_svc is unreachable the lease may still be ours; after its end it may be another's.
                 if error.code not in UNREACHABLE or datetime.now(UTC) >= self._lease.expire_time:
-                    # A commit releases the lease before its reply is here, which alone says what became of the turn.
-                    # A stateless turn has nobody whom it could collide with.
+                    # A commit releases the lease before its reply arrives, and only the reply tells the outcome. A
+                    # stateless turn can't collide with another.
                     if not self._committing and self._lease.session_id:
                         self._stop(error)
                     return

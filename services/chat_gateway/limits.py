@@ -1,4 +1,4 @@
-"""The limits that a turn counts in: those of the key that asks for it, and those of the agent that runs it."""
+"""The limits that apply to a turn: those of its key and those of its agent."""
 
 import hashlib
 import re
@@ -11,10 +11,9 @@ _PLAIN = re.compile(r"[\x21-\x7e]{1,190}")
 
 
 def turn_limits(caller: Caller, config: AgentConfig | None) -> tuple[TurnLimit, ...]:
-    """Returns them; most turns have none. Without a config, those of the key.
-
-    A turn waits for its agent, whose callers can't know who else uses it, and not for its key, whose owner decides how
-    many turns it asks for at once.
+    """Returns the limits of a turn; most have none. Without a config, those of the key. A turn waits for its agent's
+    limit, because callers can't know who else uses the agent, but not for its key's, whose owner controls the number of
+    turns.
     """
     own, found = caller.limits, []
     if own.requests_per_minute or own.concurrent_turns:
@@ -28,10 +27,10 @@ def turn_limits(caller: Caller, config: AgentConfig | None) -> tuple[TurnLimit, 
 
 
 def held(limits: tuple[TurnLimit, ...]) -> tuple[str, ...]:
-    """Returns the subjects of those limits in which a turn holds a place while it is under way."""
+    """Returns the subjects of the limits in which a running turn holds a place."""
     return tuple(limit.subject for limit in limits if limit.concurrent_turns)
 
 
 def _subject(scope: str, name: str) -> str:
-    # A token's subject is its issuer's business: whatever it is, it needs a name that is plain and short.
+    # A token's subject may be any text: this gives it a short and plain name.
     return f"{scope}:{name}" if _PLAIN.fullmatch(name) else f"{scope}:{hashlib.sha256(name.encode()).hexdigest()}"

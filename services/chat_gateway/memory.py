@@ -1,4 +1,4 @@
-"""How many bytes large requests may have in memory at a time."""
+"""A budget for the memory of large requests."""
 
 import asyncio
 from collections import deque
@@ -12,9 +12,8 @@ RETRY_SECONDS = 2.0
 
 
 class MemoryBudget:
-    """Bytes that are taken and released; whoever finds too few waits, first come, first served, within a bound.
-
-    Only what is large asks: what is small has room whatever the others do.
+    """A budget of bytes. If it is exhausted, callers wait in order of arrival, within a bound. Small requests do not
+    use it.
     """
 
     def __init__(self, max_bytes: int, *, patience: float = PATIENCE_SECONDS) -> None:
@@ -24,7 +23,7 @@ class MemoryBudget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, size: int) -> int:
-        """Takes so many bytes, at most all that there are; returns how many. Raises `TurnQueueFull`."""
+        """Takes this many bytes, at most the whole budget; returns how many. Raises `TurnQueueFull`."""
         size = min(size, self.max_bytes)
         if not self._waiting and self.used + size <= self.max_bytes:
             self.used += size
@@ -44,13 +43,13 @@ class MemoryBudget:
             raise
 
     def release(self, size: int) -> None:
-        """Releases so many of the bytes that were taken."""
+        """Releases this many bytes."""
         self.used -= size
         self._admit()
 
     @asynccontextmanager
     async def held(self, size: int) -> AsyncIterator[None]:
-        """Holds so many bytes while open. Raises as `take`."""
+        """Holds this many bytes while open. Raises as `take`."""
         taken = await self.take(size)
         try:
             yield
@@ -60,7 +59,7 @@ class MemoryBudget:
     def _leave(self, place: tuple[int, "asyncio.Future[None]"]) -> None:
         size, turn = place
         if turn.done() and not turn.cancelled():
-            self.release(size)  # it came in the moment in which nobody waited for it any more
+            self.release(size)  # granted at the moment when the wait was given up
             return
         if place in self._waiting:
             self._waiting.remove(place)

@@ -1,4 +1,4 @@
-"""Turn metrics, in OpenTelemetry's words where it has them (GenAI semantic conventions)."""
+"""Turn metrics, named after OpenTelemetry's GenAI semantic conventions where they apply."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 
 
 class PickupMetrics:
-    """Counts turns that this gateway took over, or took from the queue, by how they ended here."""
+    """Counts turns that this gateway took over, or took from the queue, by outcome."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._ended = Counter(
@@ -29,7 +29,7 @@ class PickupMetrics:
             registry=registry,
         )
         for outcome in ("finished", "failed", "cancelled", "handed_over"):
-            self._ended.labels(outcome)  # served from the start: a rate of what appears at 1 misses the first
+            self._ended.labels(outcome)  # exported from the start, or a rate would miss the first one
         self._running = Gauge(
             "parley_turns_taken_over_running", "Turns without a caller that run here now.", registry=registry
         )
@@ -39,7 +39,7 @@ class PickupMetrics:
         self._ended.labels(outcome).inc()
 
     def running(self, count: Callable[[], int]) -> None:
-        """Sets where to read how many run, whenever the metrics are read."""
+        """Sets the function that returns how many are running."""
         self._running.set_function(count)
 
 
@@ -62,7 +62,7 @@ class PushMetrics:
 
 
 class TurnMetrics:
-    """Counts turns by how they ended. Label children are made once and kept."""
+    """Counts turns by outcome. Label children are created once."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         turns = Counter("parley_turns", "Turns by outcome.", ["outcome"], registry=registry)
@@ -75,7 +75,7 @@ class TurnMetrics:
 
     @contextmanager
     def turn(self, *, streamed: bool) -> "Iterator[ObservedTurn]":
-        """Observes one turn: its time and its end, whatever that is."""
+        """Observes the duration and outcome of one turn."""
         observed = ObservedTurn()
         begin = time.perf_counter()
         try:
@@ -116,7 +116,7 @@ class ObservedTurn:
         self.outcome: TurnOutcome | None = None
 
     def ended(self, outcome: TurnOutcome) -> None:
-        """Notes how it ended."""
+        """Sets the outcome."""
         self.outcome = outcome
 
 
@@ -127,7 +127,7 @@ def observe_runtime(
     turn_streams: Callable[[], int],
     registry: CollectorRegistry = REGISTRY,
 ) -> None:
-    """Makes gauges of what this process holds; they are read when somebody asks for the metrics."""
+    """Registers gauges of this process's state, read on every scrape."""
     readings: list[tuple[str, str, Callable[[], float]]] = [
         ("parley_turns_running", "Turns that use a model now.", lambda: scheduler.load.running),
         ("parley_turns_queued", "Turns that wait for a session or for a slot.", lambda: scheduler.load.queued),
@@ -144,7 +144,7 @@ def observe_runtime(
 
 
 def observe_keys(keys: KeyCache, registry: CollectorRegistry = REGISTRY) -> None:
-    """Makes gauges of what this process knows of API keys."""
+    """Registers gauges of the cache of API keys."""
     readings: list[tuple[str, str, Callable[[], float]]] = [
         ("parley_api_keys_known", "API keys in memory.", lambda: len(keys)),
         ("parley_access_watch_up", "1 while the watch of API keys is up.", lambda: float(keys.watching)),
@@ -155,7 +155,7 @@ def observe_keys(keys: KeyCache, registry: CollectorRegistry = REGISTRY) -> None
 
 
 class _InstanceCounters(Collector):
-    """What the cache of instances counts by itself, read when somebody asks for the metrics."""
+    """The counters of the instance cache, read on every scrape."""
 
     def __init__(self, instances: Instances) -> None:
         self._instances = instances

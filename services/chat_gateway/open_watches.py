@@ -1,4 +1,4 @@
-"""How many watches of turns a gateway has open: each holds a call to session_svc, and a page of what its turn did."""
+"""Bounds the open watches of turns, each of which holds a call to session_svc and a page of its journal."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from contract.errors import TooManyWatches
 
 
 class OpenWatches:
-    """Counts the watches that are open."""
+    """Counts open watches."""
 
     def __init__(self, bounds: WatchBounds) -> None:
         self._bounds = bounds
@@ -17,7 +17,7 @@ class OpenWatches:
 
     @contextmanager
     def one_more(self, project: str, session_id: str) -> Iterator[None]:
-        """Counts a watch while open. Raises `TooManyWatches`, which names the bound."""
+        """Counts a watch while open. Raises `TooManyWatches` with the limit that was reached."""
         bounds = self._bounds
         held = (
             ("session", bounds.per_session, (project, session_id)),

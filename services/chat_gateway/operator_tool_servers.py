@@ -1,4 +1,4 @@
-"""The operator's own tool servers in the environment: commands that gateways run, and URLs."""
+"""The operator's tool servers (`PARLEY_TOOL_SERVERS`): commands that gateways run, and URLs."""
 
 import re
 import shutil
@@ -44,7 +44,7 @@ class OauthClient(_Strict):
 
 
 class OperatorAuth(_Strict):
-    """How the gateway authenticates; one of the three."""
+    """How the gateway authenticates; exactly one of the three."""
 
     bearer: SecretName | None = Field(default=None, description="`Authorization: Bearer` and the secret.")
     header: SecretHeader | None = Field(default=None, description="The secret in a header of its own.")
@@ -57,7 +57,7 @@ class OperatorAuth(_Strict):
         return self
 
     def scheme(self) -> ToolServerAuth:
-        """Returns it as tool servers of projects have it."""
+        """Returns the authentication in the form of a project's tool server."""
         if self.bearer is not None:
             return BearerAuth(self.bearer.secret)
         if self.header is not None:
@@ -99,12 +99,12 @@ class OperatorToolServer(_Strict):
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The URLs that the operator allows by naming them."""
+        """The URLs that are allowed because the operator configured them."""
         token_url = self.auth.oauth.token_url if self.auth is not None and self.auth.oauth is not None else ""
         return tuple(filter(None, (self.url, token_url)))
 
     def problems(self) -> Iterator[str]:
-        """Yields what is wrong with it on this machine."""
+        """Yields problems with it on this machine."""
         for url in self.urls:
             try:
                 target_of(url)
@@ -123,7 +123,7 @@ class OperatorToolServer(_Strict):
 
 
 def problems_of(servers: Mapping[str, OperatorToolServer]) -> Iterator[str]:
-    """Yields what is wrong with them, each with its name."""
+    """Yields problems with the tool servers, each with its name."""
     for name, server in servers.items():
         if not is_resource_id(name):
             yield f"tool server {name!r}: a name {RESOURCE_ID_RULE}"

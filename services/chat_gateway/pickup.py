@@ -1,4 +1,4 @@
-"""Goes on with turns that no gateway runs: those whose gateway is lost or stops, and those that are queued."""
+"""Takes over turns that no gateway runs: those whose gateway was lost or stopped, and queued ones."""
 
 import asyncio
 import contextlib
@@ -26,17 +26,17 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PickupTimes:
-    """In seconds, but for the count. Gateways look at times of their own: `interval`, half as much more or less."""
+    """In seconds, except the count. Gateways poll at different times: every `interval`, plus or minus half of it."""
 
     interval: float = 1.0
     unknown_pause: float = 30.0
-    """Before a session_svc is asked again that does not know the method."""
+    """The pause before retrying a session_svc that does not know the method."""
     most: int = 64
-    """Turns that are gone on with at a time."""
+    """The maximum number of concurrent turns."""
 
 
 class Pickups:
-    """The turns that this gateway has taken over. `close` it when no turn runs any more."""
+    """The turns that this gateway has taken over. `close` it once no turn runs."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class Pickups:
         metrics.running(lambda: len(self._running))
 
     def wake(self) -> None:
-        """Has it look at once: a turn was queued here."""
+        """Polls at once, because a turn was queued here."""
         self._woken.set()
 
     async def follow(self) -> None:
-        """Looks for turns until cancelled; takes none while this gateway stops, or has no room."""
+        """Polls for turns until cancelled; takes none while this gateway is stopping or at capacity."""
         pause = 0.0
         while True:
             self._woken.clear()
@@ -89,7 +89,7 @@ class Pickups:
             pause = 0.0
 
     async def close(self) -> None:
-        """Cancels the turns that still run here: others go on with them."""
+        """Cancels the turns that still run here, which other gateways take over."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -101,7 +101,7 @@ class Pickups:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        self._woken.set()  # there is room for another one
+        self._woken.set()  # another one fits
 
     async def _run(self, claimed: ClaimedTurn, turn: ResumableTurn) -> None:
         set_current(turn.caller)

@@ -1,4 +1,4 @@
-"""What a turn needs of the world: the configs of agents, tool servers, and sessions. Adapters are in `clients`."""
+"""The ports of turns: agent configs, tool servers and sessions. Adapters are in `clients`."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ class Configs(Protocol):
         ...
 
     async def at_revision(self, current: AgentConfig, revision: int) -> AgentConfig:
-        """Returns that revision of the same agent. Raises `RemoteError` (REVISION_NOT_FOUND) or `Unavailable`."""
+        """Returns a revision of the same agent. Raises `RemoteError` (REVISION_NOT_FOUND) or `Unavailable`."""
         ...
 
     def forget(self, project: str, agent_id: str, uid: str) -> None:
-        """Drops what is known of this life of the agent id: the next `current` asks config_svc."""
+        """Drops the cached config of the agent with this uid: the next `current` reads it from config_svc."""
         ...
 
 
 class KnownConfigs(Protocol):
-    """What is known of the agent configs in memory."""
+    """The state of the cache of agent configs."""
 
     @property
     def watching(self) -> bool:
-        """Whether changes are pushed at present."""
+        """Whether changes are being pushed."""
         ...
 
     @property
@@ -57,22 +57,20 @@ class ToolServers(Protocol):
     """The tool servers of projects, at most 5 s old while config_svc answers and 15 min old while it does not."""
 
     async def get(self, project: str, tool_server_id: str) -> ToolServer:
-        """Returns it as it is now. Raises `ToolServerNotFound`, or `Unavailable` for one not known here."""
+        """Returns a tool server. Raises `ToolServerNotFound`, or `Unavailable` for one that is not cached."""
         ...
 
     async def read(self, project: str, tool_server_id: str) -> ToolServer:
-        """Reads it now, whatever is known of it. Raises `ToolServerNotFound`, `Unavailable`."""
+        """Reads a tool server without the cache. Raises `ToolServerNotFound`, `Unavailable`."""
         ...
 
 
 class ToolServerTests(Protocol):
-    """Tries tool servers out."""
+    """Tests tool servers."""
 
     async def test(self, project: str, tool_server_id: str) -> ToolServerTest:
-        """Connects anew to a tool server as it is now, and lists its tools; within a bound of time.
-
-        Whatever keeps tools from being had is in the result. Raises `ToolServerNotFound`, and `Unavailable` where
-        nobody knows whether it is there.
+        """Connects to a tool server and lists its tools, within a timeout. The result contains any problem. Raises
+        `ToolServerNotFound`, and `Unavailable` if config_svc can't be asked.
         """
         ...
 
@@ -125,21 +123,21 @@ class Sessions(Protocol):
 
 
 class Claims(Protocol):
-    """Turns that one gateway leaves to another."""
+    """Handing turns over between gateways."""
 
     async def claim(self) -> ClaimedTurn | None:
-        """Takes over a turn that nobody runs; None where there is none now."""
+        """Takes over a turn that no gateway runs; None if there is none."""
         ...
 
     async def hand_over(self, lease: Lease, *, queued: bool) -> None:
-        """Leaves the turn to whichever gateway takes it first, or queues it. Safe to repeat.
+        """Hands the turn over to the first gateway that takes it, or queues it. Safe to repeat.
 
         Raises `RemoteError` (LEASE_LOST, TURN_INTERRUPTED, TURN_CANCELLED, TURN_QUEUE_FULL).
         """
         ...
 
     async def cancel(self, project: str, session_id: str, user_id: str, turn_id: str, timeout: float | None) -> None:
-        """Ends the turn and returns once it has ended, however. Raises `RemoteError` (TURN_NOT_FOUND)."""
+        """Cancels the turn and returns once it has ended for any reason. Raises `RemoteError` (TURN_NOT_FOUND)."""
         ...
 
     async def cancel_waiting(self, project: str, session_id: str, user_id: str, turn_id: str) -> None:
@@ -150,22 +148,22 @@ class Claims(Protocol):
         ...
 
     async def progress(self, project: str, session_id: str, user_id: str, turn_id: str) -> TurnProgress:
-        """Returns how far the turn is. Raises `RemoteError` (TURN_NOT_FOUND)."""
+        """Returns the state of the turn. Raises `RemoteError` (TURN_NOT_FOUND)."""
         ...
 
 
 class StoredTurns(Protocol):
-    """The turns that sessions keep."""
+    """Stored turns."""
 
     async def outcome(
         self, project: str, session_id: str, user_id: str, turn_id: str
     ) -> tuple[TurnOutcome, str] | None:
-        """Returns how the turn ended, and its agent's id; None where the user's session has no such turn."""
+        """Returns the outcome of the turn and its agent's id; None if the user's session has no such turn."""
         ...
 
 
 class Journals(Protocol):
-    """Journals of turns, as their sessions' users may read them."""
+    """Journals of turns, for the users of their sessions."""
 
     def watch(
         self,
@@ -177,19 +175,18 @@ class Journals(Protocol):
         *,
         present_only: bool = False,
     ) -> AsyncGenerator[JournalEvent | None, None]:
-        """Yields what comes behind an event (empty: all), and goes on until the turn's end; None once in a while.
-
-        With `present_only` it ends with what is there now.
-        Goes on at another replica where one stops. Raises `RemoteError` (TURN_NOT_FOUND, LEASE_LOST), `Unavailable`.
+        """Yields the entries after an event (empty: all) until the turn's end, and None now and then. With
+        `present_only` it ends with the current entries. Continues at another replica if one stops. Raises `RemoteError`
+        (TURN_NOT_FOUND, LEASE_LOST), `Unavailable`.
         """
         ...
 
 
 class StoredParts(Protocol):
-    """The images, audio and files that sessions keep beside their turns."""
+    """The images, audio and files kept beside turns."""
 
     async def read(self, project: str, session_id: str, wanted: Sequence[Kept]) -> Mapping[bytes, str]:
-        """Returns their contents by their digests, without those that the session keeps no more.
+        """Returns their contents by digest, without those that the session no longer has.
 
         Raises `RemoteError` (SESSION_NOT_FOUND, TURN_DAMAGED).
         """
@@ -198,7 +195,7 @@ class StoredParts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredWindow:
-    """What a turn on a session would see of it."""
+    """The part of a session that a turn would see."""
 
     messages: tuple[Message, ...]
     message_count: int

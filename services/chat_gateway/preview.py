@@ -1,4 +1,4 @@
-"""Shows the prompt that a turn would send, without running it."""
+"""Builds the prompt that a turn would send, without running it."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime

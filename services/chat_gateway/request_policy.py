@@ -1,6 +1,5 @@
-"""What a request for a turn gets where it says nothing, and what it may not say.
-
-A request comes first, then its API key, then the agent config. What the agent config keeps to itself is its own.
+"""Defaults of a request for a turn, and fields that it may not set. The request takes precedence over its API key, and
+that over the agent config, except for fields that the agent config does not let requests override.
 """
 
 import json
@@ -19,7 +18,7 @@ _ALIASES = {"max_completion_tokens": frozenset({"max_completion_tokens", "max_to
 
 
 def resolved(request: TurnRequest, caller: Caller, config: AgentConfig) -> TurnRequest:
-    """Returns the request with what it does not say. Raises `FieldNotOverridable` with all that it may not."""
+    """Returns the request with defaults applied. Raises `FieldNotOverridable` with all fields that it may not set."""
     policy, of_key = config.requests, caller.requests
     if policy is NO_POLICY and of_key is NO_REQUESTS:
         return request
@@ -40,7 +39,7 @@ def resolved(request: TurnRequest, caller: Caller, config: AgentConfig) -> TurnR
 def resolved_request(
     request: TurnRequest, caller: Caller, config: AgentConfig, bounds: RequestBounds = DEFAULT_BOUNDS
 ) -> TurnRequest:
-    """Returns a request that was checked, resolved. Raises as `resolved`, and as `check_session_bounds`."""
+    """Returns the checked and resolved request. Raises as `resolved` and `check_session_bounds`."""
     undecided = is_undecided(request)
     request = resolved(request, caller, config)
     if undecided and not request.stateless:
@@ -55,7 +54,7 @@ def _may_set(overridable: frozenset[str] | None, name: str) -> bool:
 
 
 def _overridden(request: TurnRequest, config: AgentConfig) -> Iterator[str]:
-    """Yields what the request sets to another value than the agent config's, by its name in chat completions."""
+    """Yields the fields whose values differ from the agent config's, by their names in chat completions."""
     if request.store is not None and request.store != config.requests.store:
         yield "store"
     if request.history is not None and request.history != (config.requests.history or HistoryPolicy.MATCH):

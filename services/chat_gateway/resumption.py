@@ -1,4 +1,4 @@
-"""What a turn is, for a gateway that goes on with it: as it is written, and as it is read again."""
+"""Writes a turn so that another gateway can continue it, and reads it again."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,13 +18,13 @@ from contract.enums import HistoryPolicy, Role
 
 
 def needs_user_token(config: AgentConfig) -> bool:
-    """Whether the turn passes its caller's own token on to tools: it is written nowhere, so no other gateway has it."""
+    """Whether the turn passes its caller's token on to tools: it is never stored, so no other gateway has it."""
     forwards = any(isinstance(tool, ServerTools) and tool.forward_user_token for tool in config.tools)
     return forwards and bool(user_token())
 
 
 def resumption_of(request: TurnRequest, config: AgentConfig, digest: bytes, begin_time: datetime) -> bytes:
-    """Returns what another gateway needs to go on with a turn that has begun; nothing where none can.
+    """Returns what another gateway needs to continue a turn; empty if none can.
 
     Raises `MessageTooLarge` for a background turn.
     """
@@ -34,16 +34,15 @@ def resumption_of(request: TurnRequest, config: AgentConfig, digest: bytes, begi
 
 
 def with_session(request: TurnRequest, session_id: str) -> TurnRequest:
-    """Returns a request that is asked again in the session that it was given.
-
-    What it brings is no transcript of a session that it did not name.
+    """Returns a request to be repeated in the session that was created for it. Its messages are not a transcript of
+    that session.
     """
     history = request.history if request.session_id else HistoryPolicy.APPEND
     return replace(request, session_id=session_id, history=history, background=False, after_turn="")
 
 
 def time_left(asked: ResumableTurn, bound: float) -> float:
-    """Returns the seconds that the turn may take from now on: a background turn has all of `bound` at each gateway."""
+    """Returns the remaining seconds of the turn: a background turn has the whole `bound` at each gateway."""
     if asked.request.background:
         return bound
     if asked.request.timeout is not None:
@@ -52,11 +51,11 @@ def time_left(asked: ResumableTurn, bound: float) -> float:
 
 
 async def unheard(delta: Delta) -> None:
-    """Takes the pieces of an answer that has no caller: they are in the journal."""
+    """Discards the pieces of an answer without a caller: they are in the journal."""
 
 
 def steps_of(entries: Iterable[JournalEntry]) -> Steps:
-    """Returns what a turn has done, by its journal: what the model said of a step without calls is asked for again."""
+    """Returns what a turn has done according to its journal. An unfinished model call is made again."""
     done: list[Message] = []
     step: Message | None = None
     results: dict[str, Message] = {}

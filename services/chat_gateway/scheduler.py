@@ -1,4 +1,4 @@
-"""Bounds the turns of this process: so many at a time, so many waiting, and a named refusal beyond that."""
+"""Bounds the running and waiting turns of this process, with a named error beyond that."""
 
 import asyncio
 from collections import deque
@@ -23,7 +23,7 @@ class TurnLimits:
     agent_running: int = 128
     agent_queued: int = 256
     retry_after: float = 1.0
-    """After how many seconds a refused caller may try again."""
+    """Seconds after which a refused caller may try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class _AgentTurns:
 
 @value
 class EnteredTurn:
-    """A turn that has entered, and what it may take."""
+    """A turn that has entered."""
 
     agent: _AgentTurns
     limit: int
@@ -60,8 +60,8 @@ class Scheduler:
     """Counts the turns of this process.
 
     A turn first *enters* (which is where it is refused, before it has cost anything), then takes a *slot* for as long
-    as it uses a model. In between it is queued: for its session's lease, or for the slot. Slots are given first come,
-    first served, except that an agent at its own limit does not hold up the others.
+    as it uses a model. In between it is queued: for its session's lease, or for the slot. Slots are given in order of
+    arrival, except that an agent at its own limit does not hold up others.
     """
 
     def __init__(self, limits: TurnLimits) -> None:
@@ -81,19 +81,18 @@ class Scheduler:
 
     @property
     def draining(self) -> bool:
-        """Whether no turn is let in any more."""
+        """Whether new turns are refused."""
         return self._draining
 
     @property
     def has_room(self) -> bool:
-        """Whether a turn that came in now would not have to wait for others."""
+        """Whether a new turn would not have to wait."""
         return not self._draining and self._entered < self._limits.running
 
     @contextmanager
     def entered(self, config: AgentConfig | None) -> Iterator[EnteredTurn]:
-        """Counts a turn in, at once. Raises `TurnQueueFull` or `Draining`.
-
-        What names no agent has no config: all of it together is bounded as one agent.
+        """Counts a turn while open, without waiting. Raises `TurnQueueFull` or `Draining`. Work without an agent is
+        bounded together, as one agent.
         """
         uid = config.uid if config is not None else _NO_AGENT
         self._check(uid, config)
@@ -125,7 +124,7 @@ class Scheduler:
             self._release(agent)
 
     async def drain(self, timeout: float) -> bool:
-        """Refuses new turns from now on and waits for those that are there; returns whether all ended in time."""
+        """Refuses new turns from now on and waits for the others; returns whether all ended in time."""
         self._draining = True
         try:
             async with asyncio.timeout(timeout):
@@ -176,7 +175,7 @@ class Scheduler:
         while self._waiters and self._running < self._limits.running:
             waiter = self._waiters.popleft()
             if waiter.granted.cancelled():
-                # Its task has yet to run and will look for itself here.
+                # Its task has not run yet and will check this itself.
                 passed_over.append(waiter)
             elif waiter.agent.running < waiter.limit:
                 self._take(waiter.agent)

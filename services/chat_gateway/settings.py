@@ -25,8 +25,8 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[
 class GatewaySettings(AccessSettings, ProviderTimeouts):
     """Settings of one chat_gateway process, from `PARLEY_GATEWAY_…`.
 
-    With the `edge_` files both edges, HTTP and gRPC, speak TLS to the clients; without, what stands before them does
-    (an ingress), and the certificates between services are none of theirs.
+    With the `edge_` files both edges, HTTP and gRPC, use TLS; without them, an ingress terminates TLS. The certificates
+    between services are separate.
     """
 
     model_config = SettingsConfigDict(alias_generator=variables_after("PARLEY_GATEWAY_"))
@@ -249,7 +249,7 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
 
     @property
     def request_bounds(self) -> RequestBounds:
-        """What the new messages of one turn of a session may be."""
+        """Bounds on the new messages of one turn of a session."""
         return RequestBounds(
             self.max_messages_per_request, self.max_messages_bytes, self.max_parts_bytes, self.large_part_bytes
         )
@@ -261,11 +261,11 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
 
     @property
     def edge_tls_files(self) -> TlsFiles | None:
-        """What the edges show to clients; None where they serve without TLS."""
+        """The certificate files of the edges; None without TLS."""
         return TlsFiles(self.edge_cert_file, self.edge_key_file) if self.edge_cert_file else None
 
     def problems(self) -> Iterator[str]:
-        """Yields what is wrong with the settings together."""
+        """Yields problems with combinations of settings."""
         yield from super().problems()
         for name, provider in self.providers.items():
             if not is_resource_id(name):

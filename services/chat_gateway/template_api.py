@@ -1,7 +1,5 @@
-"""What a template imports of Parley, be it the gateway's own or another package's (docs/templates.md).
-
-Nothing else of `chat_gateway` is promised to plug-ins. What leaves this module, or changes its meaning, is a line under
-"Changed" in CHANGELOG.md.
+"""The API for templates, those of the gateway and those of other packages (docs/templates.md). Plug-ins must not import
+anything else of `chat_gateway`. Incompatible changes are listed under "Changed" in CHANGELOG.md.
 """
 
 from chat_gateway.agents.agent import Agent, HandOver, TurnContext

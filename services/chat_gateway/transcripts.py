@@ -1,4 +1,4 @@
-"""What a caller's transcript has beyond the history of its session, and what of the history it replaces."""
+"""Compares a caller's transcript with the history of its session."""
 
 from dataclasses import replace
 from itertools import dropwhile, takewhile
@@ -28,21 +28,20 @@ class NewOfTranscript:
 
 
 class Histories(Protocol):
-    """Those who can read the history of a session."""
+    """Reads the history of a session."""
 
     async def history(
         self, begun: Begun, request: TurnRequest, config: AgentConfig, digest: bytes
     ) -> tuple[Turn, ...] | None:
-        """Returns every turn, oldest first; None where they are too many to compare."""
+        """Returns every turn, oldest first; None if there are too many to compare."""
         ...
 
 
 async def new_of_transcript(
     sessions: Histories, request: TurnRequest, begun: Begun, config: AgentConfig, digest: bytes
 ) -> NewOfTranscript:
-    """Returns what the transcript has beyond the history. Raises `HistoryMismatch`.
-
-    Where it is to replace the history, what is returned goes on from the last turn that both agree on.
+    """Returns the messages that the transcript adds to the history. Raises `HistoryMismatch`. If the transcript
+    replaces the history, the result continues from the last turn on which both agree.
     """
     end = end_of_history(request.messages, begun.history_digest) if begun.history_digest else None
     if end is not None and (end < len(request.messages) or request.approvals):

@@ -31,7 +31,7 @@ from servicekit.errors import InvalidArgument, ServiceError, Violations
 from servicekit.values import value
 
 MAX_AGENT_DEPTH = 5
-"""Agents that may be called by one another, the one that the caller talks to not counted."""
+"""The maximum depth of agents calling agents, below the one that the caller talks to."""
 
 _NOTHING = ListedTools(())
 _PARAMETERS = {
@@ -46,7 +46,7 @@ _PARAMETERS = {
 
 @value
 class CallChain:
-    """The turns above a turn that an agent's call runs: whose agents they are, and how long their session lives."""
+    """The calling turns of a called agent's turn: their agents, and the lifetime of their session."""
 
     uids: tuple[str, ...]
     idle_ttl: timedelta
@@ -54,11 +54,11 @@ class CallChain:
 
 
 RunCalled = Callable[[TurnRequest, CallChain], Awaitable[TurnOutcome]]
-"""Runs the turn of an agent that is called by the last one of the chain."""
+"""Runs the turn of an agent called by the last agent of the chain."""
 
 
 class ToolsOfTurns:
-    """Opens the tools of turns. `run_called` runs the turns of agents that turns call; without it nobody is called."""
+    """Opens the tools of turns. `run_called` runs the turns of called agents; without it none can be called."""
 
     def __init__(
         self,
@@ -97,10 +97,9 @@ def has_gateway_tools(config: AgentConfig) -> bool:
 
 
 def approved_calls(request: TurnRequest, begun: Begun) -> tuple[ApprovedCall, ...]:
-    """Returns the calls that the turn before waits with, decided; none where the request says nothing of them.
-
-    A call that the request does not name is rejected. Raises `ApprovalUnknown`, and `InvalidArgument` for a result of
-    the caller's for a call that the gateway is to run.
+    """Returns the decided calls of the previous turn; none if the request has no approvals. A call that the request
+    does not list is rejected. Raises `ApprovalUnknown`, and `InvalidArgument` for a result of the caller's for a call
+    that the gateway is to run.
     """
     awaiting = frozenset(begun.awaiting)
     if awaiting:
@@ -123,7 +122,7 @@ def approved_calls(request: TurnRequest, begun: Begun) -> tuple[ApprovedCall, ..
 
 
 class _NoServers:
-    """Implements `Toolbox` where this gateway reaches no tool server."""
+    """Implements `Toolbox` without tool servers."""
 
     def __init__(self, servers: Sequence[ServerTools]) -> None:
         self._servers = servers
@@ -169,7 +168,7 @@ class _Asked(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _AgentTools:
-    """Other agents of the project. Each runs in a session of its own, or stateless where the caller's turn is."""
+    """Other agents of the project. Each runs in a session of its own, or statelessly if the calling turn does."""
 
     def __init__(
         self,
@@ -191,7 +190,7 @@ class _AgentTools:
 
     @property
     def listed(self) -> tuple[GatewayTool, ...]:
-        """The agents as tools. A repeat of a call in a session is answered by the turn that is stored."""
+        """Agents as tools. A repeated call in a session returns the stored turn."""
         return tuple(
             GatewayTool(
                 name=name,
@@ -205,7 +204,7 @@ class _AgentTools:
         )
 
     async def call(self, name: str, arguments: str, call_id: str) -> ToolResult:
-        """Runs the agent's turn; what it fails with is a result. Raises `AgentDepthExceeded`: no answer helps there."""
+        """Runs the agent's turn; an error becomes a result, except `AgentDepthExceeded`, which is raised."""
         begin, outcome = time.perf_counter(), ToolOutcome.UNKNOWN
         try:
             result = await self._call(name, arguments, call_id)
@@ -258,7 +257,7 @@ class _AgentTools:
 
 
 def child_session_id(parent: str, name: str) -> str:
-    """Returns the session of an agent that is called as this tool in a session: the same for every call."""
+    """Returns the session of an agent called as this tool: the same for every call in a session."""
     session_id = f"{parent}:{name}"
     return session_id if _fits(check_session_id, session_id) else f"{parent[:80]}:{_digest(session_id)}"
 

@@ -10,7 +10,7 @@ from chat_gateway.ports import StoredParts
 
 
 class WindowParts:
-    """Reads what a window names, newest first, up to a number and `max_bytes`; the others are left where they are."""
+    """Reads the parts that a window refers to, newest first, up to a number and `max_bytes`."""
 
     def __init__(self, stored: StoredParts, max_bytes: int, memory: MemoryBudget) -> None:
         self._stored = stored
@@ -21,10 +21,9 @@ class WindowParts:
     async def filled(
         self, project: str, session_id: str, window: Sequence[Message], max_parts: int
     ) -> AsyncIterator[tuple[Message, ...]]:
-        """Yields the window with the contents that it shows, which count in the memory budget while open.
-
-        A note stands for each of the others, also for those that the session keeps no more. Raises `TurnQueueFull`,
-        and `RemoteError` (TURN_DAMAGED).
+        """Yields the window with the contents that it shows, which count in the memory budget while open. A note
+        replaces each of the others, and those that the session no longer has. Raises `TurnQueueFull`, and `RemoteError`
+        (TURN_DAMAGED).
         """
         wanted = newest_kept(window, max_parts, self._max_bytes)
         if not wanted:

@@ -1,1 +1,1 @@
-"""What agents and templates are, and what they put prompts together with."""
+"""Agents, templates, prompts and the tool loop."""

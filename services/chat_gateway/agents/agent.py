@@ -1,4 +1,4 @@
-"""What an agent is to a turn."""
+"""The interface of agents."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -9,48 +9,46 @@ from servicekit.values import value
 
 
 class HandOver(Protocol):
-    """Lets another agent of the project do the agent's part of a turn."""
+    """Hands the agent's part of a turn over to another agent of the project."""
 
     async def __call__(self, agent_id: str, context: "TurnContext", on_delta: OnDelta | None) -> Answer:
         """Returns that agent's answer, from this session's window, with its own instructions, model and tools.
 
-        Raises `AgentNotFound`, `AgentDepthExceeded` where agents hand over to one another too often, and what the
-        agent raises.
+        Raises `AgentNotFound`, `AgentDepthExceeded` if agents hand over to one another too often, and what the agent
+        raises.
         """
         ...
 
 
 @value
 class TurnContext:
-    """What an agent gets to answer from: the window of the session, and the caller's request."""
+    """The input of an agent: the window of the session, and the caller's request."""
 
     request: TurnRequest
     window: Sequence[Message]
     metadata: Mapping[str, str]
     toolbox: Toolbox | None = None
-    """The tools of the agent config that the gateway runs; None where it names none. For the tool loop."""
+    """The tools of the agent config that the gateway runs, for the tool loop; None without any."""
     approvals: tuple[ApprovedCall, ...] = ()
-    """The calls that the turn before ended with, decided."""
+    """The decided calls with which the previous turn ended."""
     steps: Steps = NO_STEPS
-    """What an earlier attempt of the turn has done."""
+    """The steps of an earlier attempt of the turn."""
     sink: StepSink | None = None
     hand_over: HandOver | None = None
-    """None in a preview, which calls no model."""
+    """None in a preview, which does not call the model."""
     calls: CallMetrics | None = None
-    """What counts calls of a template's functions."""
+    """Counts calls of a template's functions."""
 
 
 class Agent(Protocol):
-    """An agent instance. Built from one revision, used by many turns at a time: it keeps nothing of any turn."""
+    """An agent instance, built from one revision. It serves many turns at a time and keeps no state of any."""
 
     def prompt(self, context: TurnContext) -> list[Message]:
         """Returns the messages that the first model call of the turn would send."""
         ...
 
     async def respond(self, context: TurnContext, on_delta: OnDelta | None) -> Answer:
-        """Does the agent's part of one turn.
-
-        Gives each piece of the answer to `on_delta` as it comes; None: the caller wants the whole only. Raises
-        `ServiceError`. When cancelled it stops what it started and re-raises.
+        """Does the agent's part of one turn. Passes each piece of the answer to `on_delta`; None means that only the
+        whole answer is wanted. Raises `ServiceError`. When cancelled it stops what it started and re-raises.
         """
         ...

@@ -1,4 +1,4 @@
-"""Several answers to one prompt: as many calls of the model, side by side, so that every kind of provider has them."""
+"""Several answers to one prompt by concurrent model calls, so that every kind of provider supports them."""
 
 import asyncio
 from dataclasses import replace
@@ -10,9 +10,8 @@ from servicekit.supervision import cancel_and_wait
 
 
 async def several_answers(provider: Provider, call: ModelCall, count: int, on_delta: OnDelta | None) -> Answer:
-    """Returns `count` answers to the call, with the tokens of all. The first that fails ends the others, and is raised.
-
-    Pieces of different answers reach `on_delta` one at a time, each with the number of its answer.
+    """Returns `count` answers to the call, with the sum of their tokens. The first error cancels the others and is
+    raised. Pieces of all answers reach `on_delta` one at a time, with the number of their answer.
     """
     turn = asyncio.Lock()
 

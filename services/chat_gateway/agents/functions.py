@@ -1,4 +1,4 @@
-"""Tools that are functions of a template's own code."""
+"""Functions of a template's code as tools."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,21 +14,24 @@ from servicekit.values import value
 log = structlog.get_logger(__name__)
 
 SERVER = "template"
-"""Who runs functions, by the name that events and metrics have for it."""
+"""The name for functions in events and metrics."""
 
 A = TypeVar("A")
 
 
 @value
 class FunctionTool:
-    """A function that the model may call, with what it is offered as."""
+    """A function that the model may call, and its description as a tool."""
 
     tool: GatewayTool
     arguments: type[Any]
     function: Callable[[Any], Awaitable[str]]
 
     async def call(self, arguments: str) -> ToolResult:
-        """Runs the function with the model's arguments. A fault of it is a result, too; its text stays in the log."""
+        """Runs the function with the model's arguments.
+
+        An exception becomes a result, with its text only in the log.
+        """
         try:
             given = msgspec.json.decode(arguments, type=self.arguments)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -45,10 +48,11 @@ class FunctionTool:
 def function_tool(
     function: Callable[[A], Awaitable[str]], *, needs_approval: bool = False, idempotent: bool = False
 ) -> FunctionTool:
-    """Returns a tool of an async function of one argument: a msgspec.Struct, or what msgspec decodes as one.
+    """Returns an async function of one argument as a tool. The argument is a msgspec.Struct, or what msgspec decodes as
+    one.
 
     The tool's name is the function's, its description the docstring, its parameters the argument's fields. Raises
-    `TypeError` for a function that has not this form.
+    `TypeError` for any other function.
     """
     name = getattr(function, "__name__", "")
     hints = get_type_hints(function)

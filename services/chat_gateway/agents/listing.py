@@ -1,4 +1,4 @@
-"""What a turn's caller is told of the tools that its model is offered."""
+"""The list of offered tools for a turn's caller."""
 
 from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.offer import Offer
@@ -7,9 +7,8 @@ from contract.enums import Role
 
 
 def tools_to_list(context: TurnContext, offer: Offer) -> ToolsListed | None:
-    """Returns the tools that the gateway runs, by their servers; None where the caller is not told of them.
-
-    It is told once: at the first thing that the agent does in the session, and by one gateway.
+    """Returns the tools that the gateway runs, by server; None if the caller gets no list. It gets one once, with the
+    first action of the agent in the session, from one gateway.
     """
     request, steps = context.request, context.steps
     if not request.lists_tools or steps.listed is not None or steps.count or context.approvals:

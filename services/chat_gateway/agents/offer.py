@@ -1,4 +1,4 @@
-"""What the model is offered to call: the agent's tools, those of its template, and those that the caller brings."""
+"""The tools offered to the model: the agent's, its template's and the caller's."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +19,7 @@ _NOTHING = ListedTools(())
 
 @value
 class Offer:
-    """The tools of one turn. `tools` is what the provider gets; every one of them is in exactly one of the others."""
+    """The tools of one turn. `tools` is sent to the provider; each of them is in exactly one of the other fields."""
 
     tools: tuple[Tool, ...]
     listed: Mapping[str, GatewayTool]
@@ -30,27 +30,25 @@ class Offer:
     """Of the first step."""
 
     def runs(self, name: str) -> GatewayTool | None:
-        """Returns the gateway's tool of this name."""
+        """Returns the gateway's tool with this name."""
         function = self.functions.get(name)
         return function.tool if function is not None else self.listed.get(name)
 
 
 async def make_offer(config: AgentConfig, context: TurnContext, functions: Sequence[FunctionTool] = ()) -> Offer:
-    """Returns the offer of a turn.
-
-    Raises `InvalidArgument` where the request brings a tool under a name that is taken, or chooses one that is not
-    there, and what `Toolbox.tools` raises.
+    """Returns the offer of a turn. Raises `InvalidArgument` if the request has a tool with a name in use, or chooses
+    one that does not exist, and what `Toolbox.tools` raises.
     """
     request = context.request
     own = {function.tool.name: function for function in functions}
-    # The caller runs both: what the request says of a function is newer than what the config says.
+    # The caller runs both: the request's description of a function is newer than the config's.
     brought = {tool.name for tool in request.tools}
     declared = [_as_tool(tool) for tool in config.tools if isinstance(tool, ClientTool) and tool.name not in own]
     callers = [tool for tool in declared if tool.name not in brought]
     taken = own.keys() | {tool.name for tool in declared}
     found = _NOTHING if context.toolbox is None else await context.toolbox.tools()
     listed = {tool.name: tool for tool in found.tools if tool.name not in taken}
-    # What can't be offered is named: tools never vanish silently.
+    # Tools that can't be offered are named, so none vanishes silently.
     hidden = [
         ToolsUnavailable(one.server, f"the name {one.name!r} is that of another tool")
         for one in found.tools
@@ -59,7 +57,7 @@ async def make_offer(config: AgentConfig, context: TurnContext, functions: Seque
     _check(request, own.keys() | listed.keys(), {tool.name for tool in declared})
     if request.allowed_tools:
         check_allowed_tools(request, own.keys() | listed.keys() | {tool.name for tool in declared} | brought)
-        # What the user has approved runs, whatever else the model is offered now.
+        # Approved calls run, whatever tools are offered now.
         approved = {one.call.name for one in context.approvals}
         own = {name: one for name, one in own.items() if name in request.allowed_tools | approved}
         listed = {name: one for name, one in listed.items() if name in request.allowed_tools | approved}
@@ -79,7 +77,7 @@ async def make_offer(config: AgentConfig, context: TurnContext, functions: Seque
 
 
 def with_note(messages: list[Message], unavailable: Sequence[ToolsUnavailable]) -> list[Message]:
-    """Returns a prompt that says which tool servers are unavailable, behind the instructions."""
+    """Returns a prompt with a note about unavailable tool servers after the instructions."""
     if not unavailable:
         return messages
     listed = "\n".join(f"- {one.server}: {one.reason}" for one in unavailable)
@@ -106,7 +104,7 @@ def _first_choice(config: AgentConfig, context: TurnContext, names: set[str]) ->
     if request.tool_choice:
         return request.tool_choice
     choice = config.tool_policy.tool_choice
-    # A turn that goes on with calls has had its first step.
+    # A turn that continues with calls has had its first step.
     goes_on = bool(context.approvals) or continues(request.messages)
     return choice if choice and not goes_on and (choice in CHOICES or choice in names) else ""
 

@@ -9,9 +9,8 @@ from contract import placeholders
 
 
 class Instructions:
-    """Instructions parsed once; parameters are filled in at once, what is left open is filled per session.
-
-    What a value contains is never parsed again, so that neither parameters nor metadata can smuggle a placeholder in.
+    """Parsed instructions. Parameters are filled in once, the rest per session. Values are never parsed again, so
+    neither parameters nor metadata can inject a placeholder.
     """
 
     __slots__ = ("_pieces", "_text")
@@ -26,7 +25,7 @@ class Instructions:
         self._text = self._pieces[0] if len(self._pieces) == 1 else None
 
     def filled(self, metadata: Mapping[str, str]) -> str:
-        """Returns the text with every placeholder filled. Raises `PlaceholderMissing` for the first that is not."""
+        """Returns the text with every placeholder filled. Raises `PlaceholderMissing` for the first without a value."""
         if self._text is not None:
             return self._text
         out = list(self._pieces)

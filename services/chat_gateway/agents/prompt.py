@@ -1,4 +1,4 @@
-"""Puts a prompt together that every provider takes, whatever the window holds and callers send (invariant 10)."""
+"""Builds prompts that every provider accepts, for any window and any request (invariant 10)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -16,11 +16,10 @@ LATE_RESULT = "Result of the tool call {id}, which came late:\n{text}"
 def prompt_messages(instructions: str, window: Sequence[Message], new: Sequence[Message]) -> list[Message]:
     """Returns what the model is sent, oldest first.
 
-    Every tool call has exactly one result, right behind the message that makes it, and no id of a call comes twice. A
-    call without a result gets one that says so (its caller crashed, or the user changed the subject). A result whose
-    place has passed, or whose call is out of sight, is text of the user's. No message is empty: an answer without text
-    is left out, a refusal is the text that it was given with. Somebody speaks before the model calls a tool, and in
-    every prompt. None of this is stored.
+    Every tool call has exactly one result, directly after its message, and call ids are unique. A call without a result
+    gets a placeholder result (its caller crashed, or the user changed the subject). A late result, or one whose call is
+    outside the window, becomes text of the user. No message is empty: an answer without text is omitted, and a refusal
+    is sent as text. Every prompt has a user message before the first tool call. None of this is stored.
     """
     head = [Message(Role.SYSTEM, instructions)] if instructions else []
     if new and new[-1].role is Role.USER and all(map(_is_plain, window)) and all(map(_is_plain, new)):
@@ -29,22 +28,22 @@ def prompt_messages(instructions: str, window: Sequence[Message], new: Sequence[
 
 
 def _is_plain(message: Message) -> bool:
-    """Whether the message can be sent as it is, whatever stands before and behind it."""
+    """Whether the message can be sent unchanged in any context."""
     content = message.content
     return bool(content) and not message.tool_calls and not message.tool_call_id and not content.isspace()
 
 
 class _Pairing:
-    """Takes the messages between one assistant's and the next together: results first, then what else was said."""
+    """Groups the messages between two assistant messages: results first, then the others."""
 
     def __init__(self) -> None:
         self._out: list[Message] = []
         self._used: set[str] = set()
-        """Ids of calls that the prompt has: some providers want them unique in all of it, models may use them again."""
+        """Call ids in the prompt: some providers require them to be unique, but models may reuse them."""
         self._open: dict[str, str] = {}
-        """The calls that wait for their results, and the ids under which the prompt has them."""
+        """Calls without a result yet, and their ids in the prompt."""
         self._answered: set[str] = set()
-        """The calls that have had a result, by their own ids."""
+        """Calls with a result, by their own ids."""
         self._said: list[Message] = []
 
     def of(self, messages: Iterable[Message]) -> list[Message]:
@@ -113,7 +112,7 @@ def _text(message: Message) -> str:
 
 
 def _shown(message: Message) -> Message | None:
-    """Returns a user's or system message without what is empty of it; None where nothing is left to send."""
+    """Returns a user or system message without its empty parts; None if nothing remains."""
     if message.parts:
         parts = tuple(part for part in message.parts if not isinstance(part, TextPart) or part.text.strip())
         if len(parts) == len(message.parts):

@@ -1,4 +1,4 @@
-"""What a turn with tools passes on while it runs: the pieces of its answer, and what the gateway does in between."""
+"""The events of a running turn with tools: pieces of its answer, and the gateway's actions."""
 
 import asyncio
 from collections.abc import Collection
@@ -13,7 +13,7 @@ from chat_gateway.model.usage import Usage
 
 
 class StepEvents:
-    """Passes on to the turn's sink, then to its caller, one at a time.
+    """Passes events to the turn's sink, then to its caller, one at a time.
 
     The pieces of all steps together are the answer that `model.answers.visible` makes of the steps' messages: their
     texts with a break between two, and of the calls those that are the caller's to run.
@@ -32,10 +32,10 @@ class StepEvents:
         }
         self._step: _StepPieces | None = None
         self._last_end: CallFinished | None = None
-        """The end of a step's last call, which the sink may write with the step's."""
+        """The end of a step's last call, which the sink may write together with the step's end."""
 
     def of_step(self, *, shows_calls: bool) -> OnDelta | None:
-        """Returns what takes the pieces of the next model call; None where nobody listens to them."""
+        """Returns the callback for pieces of the next model call; None without a listener."""
         if self._on_delta is None:
             return None
         if self._step is not None:
@@ -50,7 +50,7 @@ class StepEvents:
         await self._pass_on(event)
 
     async def answered(self) -> None:
-        """The step was the last: passes on what only the answer has."""
+        """The step was the last: passes on the rest of the answer."""
         if self._step is not None:
             await self._step.finish()
 
@@ -75,7 +75,7 @@ class StepEvents:
         *,
         ends_step: bool,
     ) -> None:
-        """A call has its result; with `ends_step`, `finished` follows at once."""
+        """A call has a result; with `ends_step`, `finished` follows at once."""
         if self._sink is None and self._on_delta is None:
             return
         event = CallFinished(step, call.id, call.name, server, outcome, seconds, result.content)
@@ -88,7 +88,7 @@ class StepEvents:
                 await self._pass_on(event)
 
     async def called(self, step: int, message: Message, usage: Usage) -> None:
-        """The model has asked for calls."""
+        """The model has requested calls."""
         if self._sink is not None:
             await self._sink.step_called(step, message, usage)
 
@@ -107,7 +107,7 @@ class StepEvents:
 
 
 class _StepPieces:
-    """An `OnDelta` for one model call: leaves out what the caller does not see of it."""
+    """An `OnDelta` for one model call that drops what the caller does not see."""
 
     __slots__ = ("_before", "_callers", "_indexes", "_kept", "_on_delta", "said")
 
@@ -116,7 +116,7 @@ class _StepPieces:
         self._callers = callers
         self._before = before
         self._indexes: dict[int, int | None] = {}
-        """The place that each call of the step has among those that the caller sees; None for the gateway's."""
+        """The index of each call of the step among those that the caller sees; None for the gateway's."""
         self._kept: ProviderData | None = None
         self.said: set[str] = set()
 
@@ -125,7 +125,7 @@ class _StepPieces:
         if calls:
             delta = replace(delta, tool_calls=tuple(shown for one in calls if (shown := self._shown(one))))
         if delta.provider_data is not None:
-            # It belongs to the answer's message, and whether this step is the answer is known at its end.
+            # It belongs to the answer's message, and only its end shows whether this step is the answer.
             self._kept, delta = delta.provider_data, replace(delta, provider_data=None)
         for name, before in self._before.items():
             if (text := getattr(delta, name)) and name not in self.said:

@@ -1,4 +1,4 @@
-"""What a kind of agent is to the gateway."""
+"""The interface of templates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from chat_gateway.providers.provider import Provider
 
 @dataclass(frozen=True, slots=True)
 class Placeholders:
-    """What a template fills `{{name}}` in instructions with, so that config_svc can refuse all other names.
+    """The placeholders that a template fills in instructions, so that config_svc can reject all others.
 
-    `parameters`: every parameter fills the placeholder of its name. `session_metadata`: so does what the agent config's
-    metadata_keys name. `names`: those that the template fills by itself.
+    `parameters`: every parameter fills the placeholder of its name. `session_metadata`: so do the agent config's
+    metadata_keys. `names`: those that the template fills itself.
     """
 
     parameters: bool = False
@@ -23,25 +23,22 @@ class Placeholders:
 
 
 class Template(Protocol):
-    """A kind of agent. Published at start, so that config_svc can check agent configs against it.
-
-    Versions are semantic: a config that was written for an older version of the same MAJOR is built by this one, so
-    what the schema of that one took, this one must take. What would break that needs the next MAJOR, beside which
-    the one before can go on being shipped.
+    """A kind of agent. Published at start, so that config_svc can check agent configs against it. Versions are
+    semantic: configs written for an older version of the same MAJOR are built by this one, so its schema must accept
+    everything that theirs accepted. Incompatible changes need a new MAJOR, which can be shipped beside the old one.
     """
 
     id: str
     version: str
-    """`MAJOR.MINOR.PATCH`. What is published under a version never changes: another schema is another version."""
+    """`MAJOR.MINOR.PATCH`. A published version never changes: another schema needs another version."""
     description: str
     parameters_schema: Mapping[str, Any]
     """JSON Schema (2020-12) of an agent config's parameters; of type object."""
     placeholders: Placeholders | None
-    """What fills placeholders of the instructions; None: nobody looks for any."""
+    """The placeholders of the instructions; None: they are not parsed."""
 
     def build(self, config: AgentConfig, provider: Provider) -> Agent:
-        """Returns the agent of this config, whose parameters hold the schema's defaults where nothing was given.
-
-        Fast and without I/O: it runs on a turn's path, once per revision.
+        """Returns the agent of this config, whose parameters include the schema's defaults. Must be fast and do no I/O,
+        since it runs in a turn, once per revision.
         """
         ...

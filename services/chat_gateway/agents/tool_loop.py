@@ -1,4 +1,5 @@
-"""The tool loop: a model call, the gateway's calls that it asks for, the next model call, until an answer without any.
+"""The tool loop: a model call, the tool calls that it requests, the next model call, until an answer without tool
+calls.
 
 A step that also asks for the caller's functions ends the turn once the gateway's calls have run; so does one with calls
 that wait for an approval. The last step that a turn may make is offered no tools, so that an answer comes.
@@ -33,15 +34,15 @@ from servicekit import traces
 from servicekit.supervision import cancel_and_wait
 
 MAX_REPEATS: Final = 3
-"""Times running that the same call may be asked for; the last of them is not made."""
+"""How often in a row the same call may be requested; the last one is not made."""
 MAX_TURN_BYTES: Final = 960 * 1024
-"""What the messages of a turn may have together, so that its commit (1 MiB) can't fail for what tools say."""
+"""The maximum size of a turn's messages, so that its commit (1 MiB) can't fail because of tool results."""
 ANSWER_BYTES: Final = 64 * 1024
-"""Kept free of that for the answer."""
+"""The part of it reserved for the answer."""
 MIN_STEP_BYTES: Final = 4096
-"""With less left than this, no further tool is offered."""
+"""With less space than this, no more tools are offered."""
 TIMEOUT_MARGIN: Final = 1.0
-"""Seconds beyond a call's own bound at which it is cut here: its toolbox has the better words for it."""
+"""Seconds after a call's own timeout at which it is cancelled here: its toolbox reports the timeout better."""
 
 _UNKNOWN_OUTCOME: Final = (
     "The outcome of this call is unknown: whoever made it was lost before the answer came. It may have taken effect or "
@@ -62,10 +63,10 @@ async def run_tool_loop(
 ) -> Answer:
     """Does the agent's part of a turn with the tools of its config, its template's `functions` and the request's.
 
-    `call` is what every model call has in common; its messages and tools are the loop's to fill in. `prompt` makes the
-    messages of one: it is given the context with what the turn has said so far behind the request's messages. Goes on
-    from `context.steps`. Raises what the provider and `Toolbox.tools` raise, and `ToolCallsRepeated`; a tool's own
-    failure is a result that the model reads. Cancelled, it cancels the calls that run, and awaits them.
+    `call` is the template of every model call; the loop fills in its messages and tools. `prompt` returns the messages
+    of a call from the context, with the turn's messages so far appended to the request's. Continues from
+    `context.steps`. Raises what the provider and `Toolbox.tools` raise, and `ToolCallsRepeated`; a tool's failure is a
+    result that the model sees. When cancelled, it cancels and awaits the running calls.
     """
     offer = await make_offer(config, context, functions)
     loop = _Loop(config, provider, context, on_delta, call, prompt, offer)
@@ -128,7 +129,7 @@ class _Loop:
             await self._events.finished(self._steps)
 
     async def _decided(self) -> None:
-        """Runs what the user has approved of the turn before, and tells the model what was rejected."""
+        """Runs the approved calls of the previous turn, and reports rejections to the model."""
         done = {message.tool_call_id for message in self._steps.messages}
         decided = [one for one in self._context.approvals if one.call.id not in done]
         rejected = {one.call.id: one.note for one in decided if not one.approve}
@@ -142,9 +143,8 @@ class _Loop:
         await self._run([one.call for one in decided], result, ends_step=False)
 
     async def _unfinished(self) -> Answer | None:
-        """Runs the calls that an earlier attempt of the turn has no results of; returns what the turn ends with then.
-
-        None where another step follows.
+        """Runs the calls without results from an earlier attempt of the turn; returns the turn's end, or None if
+        another step follows.
         """
         owed = open_calls(self._steps.messages) if self._steps.count else ()
         if not owed:
@@ -177,7 +177,7 @@ class _Loop:
         return answer
 
     def _gateways(self, message: Message) -> list[ToolCall]:
-        """Returns the calls that are not the caller's to run; a name that nobody knows is answered by the gateway."""
+        """Returns the calls that the gateway answers, including those of unknown tools."""
         return [call for call in message.tool_calls if call.name not in self._offer.callers]
 
     def _needs_approval(self, call: ToolCall) -> bool:
@@ -204,9 +204,8 @@ class _Loop:
         *,
         ends_step: bool,
     ) -> None:
-        """Runs calls at the same time, as many as may be, and keeps their results in the order of the calls.
-
-        `ends_step`: nothing but the end of the step comes behind the last of them.
+        """Runs calls concurrently up to the limit, and keeps their results in the order of the calls. `ends_step`: the
+        end of the step follows directly.
         """
         if not calls:
             return
@@ -237,7 +236,7 @@ class _Loop:
     ) -> tuple[Message, ToolResult]:
         server = self._server(call)
         step = self._steps.count
-        # A call of this turn stands in its messages; one of the turn before does not.
+        # A call of this turn is in its messages; one of the previous turn is not.
         own = (call.name, call.arguments) if not step else ("", "")
         place = len(self._runs)
         self._runs.append(ToolRun(call.id, server, ToolOutcome.UNKNOWN, *own))
@@ -256,7 +255,7 @@ class _Loop:
         return message, found
 
     async def _result_again(self, call: ToolCall) -> ToolResult:
-        """As `_result`, for a call that an earlier attempt may have made: repeated only where that does no harm."""
+        """As `_result`, for a call that an earlier attempt may have made: repeated only if idempotent."""
         if call.id in self._context.steps.unrecorded:
             tool = self._offer.runs(call.name)
             if tool is None or not tool.idempotent:
@@ -264,7 +263,7 @@ class _Loop:
         return await self._result(call)
 
     async def _result(self, call: ToolCall) -> ToolResult:
-        """Calls one tool. Whatever comes of it is a result, but for errors that say that the turn can't go on."""
+        """Calls one tool. Every outcome is a result, except errors that end the turn."""
         tool, function = self._offer.runs(call.name), self._offer.functions.get(call.name)
         if tool is None:
             known = ", ".join(one.name for one in self._offer.tools)
@@ -292,7 +291,7 @@ class _Loop:
         self._steps = replace(self._steps, messages=(*self._steps.messages, message))
 
     async def _ended(self, answer: ModelAnswer, last: bool) -> Answer:
-        """Ends with an answer that calls no tool of the gateway's; calls that can't be made any more are left out."""
+        """Ends with an answer without calls of the gateway's tools; calls that can no longer be made are dropped."""
         calls = answer.message.tool_calls
         kept = () if last else tuple(call for call in calls if call.name in self._offer.callers)
         if len(kept) < len(calls):
@@ -319,9 +318,8 @@ class _Loop:
 
 
 async def all_or_none(running: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Runs all at the same time and returns what they return, in order. Where one fails the others are cancelled.
-
-    Nothing of them runs any more when this returns or raises.
+    """Runs all concurrently and returns their results in order. If one fails, the others are cancelled. None is running
+    when this returns or raises.
     """
     if len(running) == 1:
         return [await running[0]]
@@ -333,7 +331,7 @@ async def all_or_none(running: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
 
 
 def cut(text: str, most_bytes: int) -> str:
-    """Returns a text of at most so many bytes, or little more; one that is cut says so at its end."""
+    """Returns the text cut to about this many bytes, with a note at its end if it was cut."""
     if len(text) <= most_bytes // 4:
         return text
     data = text.encode("utf-8", "replace")

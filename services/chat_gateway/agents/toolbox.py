@@ -1,4 +1,4 @@
-"""What the tool loop needs of the world: the tools that an agent config names, listed and called."""
+"""The ports of the tool loop: listing and calling the tools of an agent config."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -23,7 +23,7 @@ from servicekit.values import value
 
 @value
 class ToolCaller:
-    """For whom tools are called. `user_token` is the bearer token of an identity provider, or empty."""
+    """The caller for whom tools are called. `user_token` is the bearer token of an identity provider, or empty."""
 
     project: str
     user_id: str
@@ -36,20 +36,19 @@ class Toolbox(Protocol):
     """The tools of tool servers for one turn."""
 
     async def tools(self) -> ListedTools:
-        """Returns the tools by the config's allow and deny lists, the same for the whole turn.
-
-        Servers are asked at the same time, each within a bound; what they said is kept between turns for a while.
-        Raises `ToolServerUnavailable` for a server that the config says is required; any other is in `unavailable`.
+        """Returns the tools by the config's allow and deny lists, the same for the whole turn. Servers are queried
+        concurrently, each with a timeout, and their lists cached for a while. Raises `ToolServerUnavailable` for a
+        required server; others are listed in `unavailable`.
         """
         ...
 
     async def call(self, name: str, arguments: str, *, call_id: str) -> ToolResult:
         """Calls one tool with the model's arguments, JSON text that may be invalid.
 
-        Whatever the server does is a result: an error, a hang, garbage, too much. It is within the policy's bounds of
-        time and bytes. A lost connection is made again, and the call repeated only where it was certainly not received,
-        or the tool is idempotent. `call_id` goes with the call where its protocol has a place for it, so that a server
-        can recognise a repeat. Raises nothing but cancellation, which also stops the call at the server where it can.
+        Every outcome is a result, including errors, timeouts, garbage and oversized responses, within the policy's
+        bounds of time and bytes. After a lost connection the call is repeated only if it was certainly not received, or
+        the tool is idempotent. `call_id` is sent where the protocol allows it, so that a server can recognise a repeat.
+        Raises nothing but cancellation, which also cancels the call at the server if possible.
         """
         ...
 
@@ -63,7 +62,7 @@ class CallMetrics(Protocol):
 
 
 class Toolboxes(Protocol):
-    """Opens the tools of turns. Connections live longer than turns, and are shared by those of one project."""
+    """Opens the tools of turns. Connections outlive turns and are shared within a project."""
 
     def open(
         self, servers: Sequence[ServerTools], policy: ToolPolicy, caller: ToolCaller
@@ -74,7 +73,7 @@ class Toolboxes(Protocol):
 
 @value
 class Steps:
-    """What a turn has done so far, from which the tool loop goes on: all that it needs to know of it.
+    """The state of a turn's tool loop, from which it can continue.
 
     The last message that calls tools may have calls without results: they are run first.
     """
@@ -82,21 +81,21 @@ class Steps:
     messages: tuple[Message, ...] = ()
     """The model's messages and the results of the gateway's calls, in order."""
     count: int = 0
-    """Model calls that were made."""
+    """The number of model calls made."""
     usage: Usage = NO_USAGE
     runs: tuple[ToolRun, ...] = ()
     """Of the messages' calls, those that the gateway ran."""
     unrecorded: frozenset[str] = frozenset()
     """Of those calls, the ids of the ones that may have been made."""
     listed: ToolsListed | None = None
-    """The tools that the caller was told of."""
+    """The tools that were listed to the caller."""
 
 
 NO_STEPS = Steps()
 
 
 class StepSink(Protocol):
-    """Learns what the tool loop does, before anything follows from it. What it raises ends the turn."""
+    """Is informed of the tool loop's actions before anything depends on them. An exception ends the turn."""
 
     async def tools_listed(self, event: ToolsListed) -> None:
         """The model is offered these tools."""
@@ -107,13 +106,15 @@ class StepSink(Protocol):
         ...
 
     async def call_finished(self, event: CallFinished, result: Message, *, ends_step: bool) -> None:
-        """A call has this result; with `ends_step`, `step_finished` follows at once, and this may wait for it."""
+        """A call has this result.
+
+        With `ends_step`, `step_finished` follows at once, and both may be written together.
+        """
         ...
 
     async def step_called(self, step: int, message: Message, usage: Usage) -> None:
-        """The model has asked for calls of the gateway's tools; `usage` is that of the turn so far.
-
-        This may wait for the start of the first of them, or the end of the turn, which follow at once.
+        """The model has requested calls of the gateway's tools; `usage` is that of the turn so far. This may be written
+        together with the start of the first call, or the end of the turn, which follow at once.
         """
         ...
 
@@ -124,7 +125,7 @@ class StepSink(Protocol):
 
 @value
 class ApprovedCall:
-    """A call of the turn before that waited for an approval; without `approve` the model hears that it is rejected."""
+    """A call of the previous turn that waited for approval; without `approve` the model learns of the rejection."""
 
     call: ToolCall
     approve: bool

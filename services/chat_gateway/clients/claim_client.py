@@ -31,7 +31,7 @@ _STATUSES = {
 
 
 class ClaimClient:
-    """`timeout` bounds each call but the wait for the end of a turn, in seconds."""
+    """`timeout` bounds each call, in seconds, except the wait for the end of a turn."""
 
     def __init__(self, stubs: Stubs, *, timeout: float) -> None:
         self._turns = stubs.turns
@@ -46,7 +46,7 @@ class ClaimClient:
         )
         try:
             return ClaimedTurn(lease, resumable_from_bytes(response.request))
-        except Exception as error:  # whatever is wrong with one must not keep the others from being taken over
+        except Exception as error:  # a fault of one must not prevent the takeover of others
             log.error("turn_not_understood", turn_id=lease.turn_id, exc_info=error)
             return None
 

@@ -14,9 +14,9 @@ from servicekit.channels import stream
 from servicekit.errors import UNREACHABLE, ServiceError
 
 SILENCE_SECONDS = 15.0
-"""A watch that says nothing for so long is broken: session_svc says every 5 s that it is up."""
+"""A watch that is silent for this long is broken: session_svc sends a heartbeat every 5 s."""
 MAX_TRIES = 8
-"""Attempts running that may fail: some ten seconds."""
+"""Consecutive attempts that may fail, about ten seconds."""
 _FIRST_PAUSE, _MAX_PAUSE = 0.05, 2.0
 
 
@@ -37,11 +37,11 @@ class JournalClient:
         *,
         present_only: bool = False,
     ) -> AsyncGenerator[JournalEvent | None, None]:
-        """Goes on behind the last event where a replica stops, or can't be reached for a while.
+        """Continues after the last event if a replica stops or is unreachable for a while.
 
         Raises `TooManyWatches` before the first event.
         """
-        # What is there is read at once: nobody holds it open.
+        # Existing entries are read without holding a call open.
         counted = contextlib.nullcontext() if present_only else self._open.one_more(project, session_id)
         with counted:
             watched = self._watch(project, session_id, user_id, turn_id, after, present_only)

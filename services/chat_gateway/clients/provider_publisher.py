@@ -42,7 +42,7 @@ class ProviderPublisher:
         self._request.ttl.CopyFrom(held)
 
     async def publish(self) -> None:
-        """Publishes once, and keeps trying while config_svc is unavailable. One that refuses (an older one) is left."""
+        """Publishes once, retrying while config_svc is unavailable. Gives up if an older config_svc refuses."""
         async for _ in Backoff(self._pause, self._pause):
             try:
                 await call(self._stub.PublishProviders, self._request, timeout=_TIMEOUT, peer=CONFIG_SVC)
@@ -53,13 +53,13 @@ class ProviderPublisher:
                     return
 
     async def repeat(self) -> None:
-        """Publishes for ever, so often that two can fail before config_svc forgets; meant to be a background task."""
+        """Publishes for ever, often enough that two attempts may fail; meant to run as a background task."""
         while True:
             await asyncio.sleep(self._ttl / 3)
             await self.publish()
 
     async def withdraw(self) -> None:
-        """Withdraws what was published, for good; where that fails, it ends by itself."""
+        """Withdraws the publication for good; if that fails, it expires."""
         del self._request.providers[:]
         try:
             await call(self._stub.PublishProviders, self._request, timeout=_WITHDRAWAL_TIMEOUT, peer=CONFIG_SVC)

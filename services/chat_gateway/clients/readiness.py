@@ -1,4 +1,4 @@
-"""Which parts of the system this gateway can reach."""
+"""The dependencies that this gateway can reach."""
 
 import asyncio
 import time
@@ -15,19 +15,17 @@ from servicekit.supervision import restarting
 
 CHECK_SECONDS = 2.5
 RECHECK_SECONDS = 0.5
-"""Between checks while a peer does not serve: its return is news to those who wait for it."""
+"""The interval of checks while a peer is not serving."""
 CHECK_TIMEOUT = 1.0
 
 
 class Readiness:
     """Asks the peers' health every 2.5 s, more often while one does not serve.
 
-    The last answer is kept, so that a probe costs nothing and never waits.
-
-    Ready means: a turn on an agent that this gateway knows can be run. So session_svc must serve; while config_svc is
-    unavailable the gateway goes on with what it knows and says so. A provider that fails is reported, and makes nobody
-    unready: other gateways have the same one. A gateway that has just started knows nothing: it is ready, and counts as
-    started, once config_svc has its templates.
+    The last result is kept, so probes cost nothing and never wait. Ready means that a turn of a known agent can run, so
+    session_svc must be serving; while config_svc is unavailable, the gateway uses its cache and reports that. A failing
+    provider is reported but does not make the gateway unready, since other gateways use it too. A new gateway has an
+    empty cache: it is ready, and counts as started, once config_svc has its templates.
     """
 
     def __init__(
@@ -61,7 +59,7 @@ class Readiness:
         return self._published and not self._draining
 
     def report(self) -> Mapping[str, str]:
-        """Returns for each part `ok`, or what is wrong with it."""
+        """Returns `ok` or the problem for each dependency."""
         parts = {
             name: "ok" if since is None else _unreachable(since) for name, since in self._unreachable_since.items()
         }
@@ -86,11 +84,11 @@ class Readiness:
         self._changed.set()
 
     def drain(self) -> None:
-        """Turns readiness off for good: this process is about to stop."""
+        """Turns readiness off for good, since this process is about to stop."""
         self._draining = True
 
     async def publish(self, server: GrpcServer, services: Sequence[str]) -> None:
-        """Keeps the server's health at what `ready` says, for ever; meant to be a background task."""
+        """Keeps the server's health equal to `ready`, for ever; meant to run as a background task."""
         while True:
             self._changed.clear()
             if self.started:

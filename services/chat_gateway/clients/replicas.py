@@ -1,4 +1,4 @@
-"""All gateways of the installation, asked over HTTP for their figures with the credentials of whoever asks."""
+"""Queries all gateways of the installation for their figures over HTTP, with the caller's credentials."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ MAX_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ReplicaAnswer:
-    """What one replica said: its figures as JSON, or the problem that kept them from being had."""
+    """One replica's figures as JSON, or the problem."""
 
     address: str
     figures: bytes = b""
@@ -34,7 +34,7 @@ class Replicas:
 
     @property
     def known(self) -> bool:
-        """Whether there are URLs: without, a gateway knows itself alone."""
+        """Whether there are URLs; without them, a gateway knows only itself."""
         return bool(self._urls)
 
     async def peers(self) -> list[PeerReplica]:
@@ -42,7 +42,7 @@ class Replicas:
         return [] if self._peers is None else await self._peers.look()
 
     async def figures(self, authorization: str | None) -> list[ReplicaAnswer]:
-        """Returns what each replica says within 3 s, at most 64 of them, in order of address."""
+        """Returns the responses of at most 64 replicas within 3 s, sorted by address."""
         found = await asyncio.gather(*map(_addresses, self._urls))
         addresses = sorted({address for some in found for address in some})[:MAX_REPLICAS]
         headers = {} if authorization is None else {"Authorization": authorization}

@@ -1,4 +1,4 @@
-"""The gRPC stubs of the peer services, over two channels that the whole process shares."""
+"""The gRPC stubs of the peer services, over two channels shared by the process."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ SESSION_SVC = "session_svc"
 
 @dataclass(frozen=True, slots=True)
 class Stubs:
-    """One stub for each peer service whose methods are called one by one."""
+    """The stubs of the peer services."""
 
     access: "AccessServiceAsyncStub"
     agent_configs: "AgentConfigServiceAsyncStub"
@@ -42,7 +42,7 @@ class Stubs:
 
 
 def make_stubs(config_channel: grpc.aio.Channel, session_channel: grpc.aio.Channel) -> Stubs:
-    """Returns the stubs over these channels, which stay the caller's to close."""
+    """Returns the stubs over these channels, which the caller closes."""
     return Stubs(
         access=access_service_pb2_grpc.AccessServiceStub(config_channel),
         agent_configs=agent_config_service_pb2_grpc.AgentConfigServiceStub(config_channel),

@@ -22,9 +22,8 @@ _MAX_PAUSE_SECONDS = 2.0
 
 
 async def publish_templates(stubs: Stubs, templates: Iterable[Template]) -> None:
-    """Publishes every template, and keeps trying while config_svc is unavailable. Idempotent.
-
-    A version that is published with other content (another build of this gateway) is logged and left as it is.
+    """Publishes every template, retrying while config_svc is unavailable. Idempotent. A version already published with
+    other content (by another build of this gateway) is logged and left alone.
     """
     for template in templates:
         await _publish(stubs, template)

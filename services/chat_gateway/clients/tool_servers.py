@@ -1,4 +1,4 @@
-"""Tool servers as config_svc has them, read when turns need them and known for a while."""
+"""The cache of tool servers, read from config_svc when turns need them."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from servicekit.errors import ServiceError
 from servicekit.watched_cache import Freshness, WatchedCache
 
 LIMIT = 500
-"""How many are known at a time; each may hold a document of 1 MiB."""
+"""The size of the cache; each entry may hold a document of 1 MiB."""
 
 _Key = tuple[str, str]
 """Project and id."""
@@ -39,7 +39,7 @@ class ToolServerTimes:
     recheck_after: float = 5.0
     """One that was read longer ago is read again before use."""
     max_age: float = 900.0
-    """While config_svc is unreachable, one that was read longer ago is not used any more."""
+    """While config_svc is unreachable, one that was read longer ago is no longer used."""
     unreachable_pause: float = 1.0
     """After a read that found config_svc unreachable, no turn tries again for this long."""
 
@@ -58,7 +58,7 @@ class ToolServerDirectory:
     ) -> None:
         self._stub = stubs.tool_servers
         self._timeout = timeout
-        # No watch pushes their changes: to the cache, one that never comes up.
+        # There is no watch of tool servers: to the cache, it is always down.
         self._servers: WatchedCache[_Key, ToolServer] = WatchedCache(
             Freshness(
                 silence=0.0,
@@ -86,7 +86,7 @@ class ToolServerDirectory:
         return await self._servers.read_once(key, lambda: self._read(key))
 
     async def close(self) -> None:
-        """Cancels the reads that are under way."""
+        """Cancels running reads."""
         await self._servers.close()
 
     async def _read(self, key: _Key) -> ToolServer | None:
@@ -101,7 +101,7 @@ class ToolServerDirectory:
 
 
 def tool_server_from_proto(server: tool_server_pb2.ToolServer) -> ToolServer:
-    """Returns what calls need of a tool server. One of a kind of a later release is an MCP server without a URL."""
+    """Returns a tool server. A kind of a later release becomes an MCP server without a URL."""
     return ToolServer(
         project=server.project,
         id=server.id,

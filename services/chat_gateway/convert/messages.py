@@ -72,7 +72,7 @@ def message_from_proto(message: pb.Message) -> Message:
 
 
 def message_to_proto(message: Message, keep_from: int | None = None) -> pb.Message:
-    """Returns the message as proto; contents of parts that have `keep_from` bytes or more are named, and left out."""
+    """Returns the message as proto; contents of `keep_from` bytes or more are replaced by digests."""
     out = pb.Message(role=ROLE_NUMBERS[message.role], content=message.content)
     for part in message.parts:
         if isinstance(part, TextPart):
@@ -114,12 +114,12 @@ def _add_part(out: pb.Message, part: MediaPart, keep_from: int | None) -> None:
 
 
 def provider_data_from_proto(data: pb.ProviderData) -> ProviderData:
-    """Returns what a provider wrote for itself."""
+    """Returns a provider's own data."""
     return ProviderData(data.kind, data.provider, data.json)
 
 
 def provider_data_to_proto(data: ProviderData | None) -> pb.ProviderData | None:
-    """Returns what a provider wrote for itself as proto."""
+    """Returns a provider's own data as proto."""
     return None if data is None else pb.ProviderData(kind=data.kind, provider=data.provider, json=data.json)
 
 
@@ -184,7 +184,7 @@ def turn_from_proto(turn: pb.Turn) -> Turn:
 
 
 def finish_reason_from_proto(number: int) -> FinishReason:
-    """Returns why an answer ended; `STOP` where this release does not know it."""
+    """Returns the finish reason; `STOP` for unknown ones."""
     return _FINISH_REASONS_BACK.get(number, FinishReason.STOP)  # type: ignore[call-overload, no-any-return]
 
 

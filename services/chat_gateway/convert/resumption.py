@@ -1,7 +1,6 @@
-"""What a gateway writes so that another one can go on with its turn.
-
-In a form of the gateways' own: MessagePack of the values, with messages as their protos. Fields are only added; a field
-without which a turn would mean something else makes another `form`, which earlier releases leave to later ones.
+"""The format in which a gateway writes a turn so that another one can continue it: MessagePack of the values, with
+messages as protos. Fields are only added. A field that must not be ignored needs a new `form`, which earlier releases
+leave to later ones.
 """
 
 from dataclasses import MISSING, fields

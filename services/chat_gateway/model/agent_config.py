@@ -1,4 +1,4 @@
-"""What a turn needs of an agent config. Values only."""
+"""The part of an agent config that turns need. Values only."""
 
 from collections.abc import Mapping
 from dataclasses import field
@@ -13,18 +13,18 @@ from servicekit.values import value
 
 @value
 class Fallback:
-    """Another model to ask where the ones before it can't answer; `also_on`: what it is tried for beyond that."""
+    """Another model, tried if the previous ones can't answer; `also_on`: additional errors for which it is tried."""
 
     provider: str
     model: str
     also_on: frozenset[FallbackTrigger] = frozenset()
     sampling: Sampling = field(default_factory=Sampling)
-    """In place of the agent's own, not of what a request says."""
+    """Overrides the agent's own sampling, but not the request's."""
 
 
 @value
 class RequestPolicy:
-    """What requests for turns of an agent get where they say nothing, and which fields they may set (None: any)."""
+    """Defaults for requests to an agent, and the fields that they may set (None: any)."""
 
     store: bool = True
     history: HistoryPolicy | None = None
@@ -36,7 +36,7 @@ NO_POLICY = RequestPolicy()
 
 @value
 class AgentConfig:
-    """What a turn needs of one revision of an agent config."""
+    """The part of one revision of an agent config that turns need."""
 
     project: str
     id: str
@@ -61,6 +61,6 @@ class AgentConfig:
     tool_policy: ToolPolicy = DEFAULT_TOOL_POLICY
     requests: RequestPolicy = NO_POLICY
     extra: Mapping[str, bytes] = field(default_factory=dict)
-    """As `TurnRequest.extra`, for every turn that does not say otherwise."""
+    """As `TurnRequest.extra`; the default of every turn."""
     window_parts: int = 8
     """Large images, sounds and files of earlier turns that the window sends."""

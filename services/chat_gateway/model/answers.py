@@ -1,4 +1,4 @@
-"""What a caller sees of what an agent did: one answer, with the calls that are the caller's to run."""
+"""The caller's view of a turn: one answer, with the calls that the caller has to run."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -13,14 +13,12 @@ STEP_BREAK = "\n\n"
 
 
 def visible(messages: Sequence[Message], awaiting: Collection[str] = ()) -> Message:
-    """Returns the agent's messages of one turn as the one that its caller sees.
-
-    The texts of all steps in order; of the calls those of the last step that have no result and are not `awaiting` an
-    approval: those that the caller is to run.
+    """Returns the agent's messages of one turn as the single message that the caller sees: the texts of all steps, and
+    the calls of the last step that have no result and are not `awaiting` approval, which the caller has to run.
     """
     if len(messages) == 1 and not awaiting:
         return messages[0]
-    if not messages:  # others have said what the turn holds
+    if not messages:  # the other messages contain the turn's content
         return Message(Role.ASSISTANT)
     said = [message for message in messages if message.role is Role.ASSISTANT]
     return replace(
@@ -33,19 +31,19 @@ def visible(messages: Sequence[Message], awaiting: Collection[str] = ()) -> Mess
 
 
 def agents_part(turn: Turn) -> tuple[Message, ...]:
-    """Returns what the agent did in a stored turn."""
+    """Returns the agent's messages of a stored turn."""
     return turn.messages[-1:] if turn.answer_start is None else turn.messages[turn.answer_start :]
 
 
 def said_in(turn: Turn) -> tuple[Message, ...]:
-    """Returns the messages of a stored turn as its caller knows them."""
+    """Returns the messages of a stored turn as its caller sees them."""
     if turn.answer_start is None:
         return turn.messages
     return (*turn.messages[: turn.answer_start], visible(agents_part(turn), turn.awaiting))
 
 
 def open_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
-    """Returns the calls that the messages end with and that have no result; none where anything was said since."""
+    """Returns the calls without results at the end of the messages; none if other messages follow."""
     answered: set[str] = set()
     for message in reversed(messages):
         if message.role is Role.TOOL:
@@ -58,7 +56,7 @@ def open_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
 
 
 def pending_approvals(messages: Sequence[Message], awaiting: Collection[str]) -> tuple[PendingApproval, ...]:
-    """Returns the calls that the messages end with and that wait for an approval."""
+    """Returns the calls at the end of the messages that wait for approval."""
     if not awaiting:
         return ()
     return tuple(

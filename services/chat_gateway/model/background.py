@@ -1,4 +1,4 @@
-"""Turns that go on without their callers, as values."""
+"""Values of turns that run without their callers."""
 
 import enum
 from datetime import datetime
@@ -12,9 +12,8 @@ from servicekit.values import value
 
 @value
 class ResumableTurn:
-    """What a gateway needs to go on with a turn that another one began; resolved, so that it means the same later.
-
-    Whoever called is known by what counts for the turn, and not by a credential.
+    """What a gateway needs to continue a turn that another one began; defaults are resolved, so that it keeps its
+    meaning. It has the caller's properties that matter to the turn, but no credential.
     """
 
     request: TurnRequest
@@ -26,21 +25,21 @@ class ResumableTurn:
 
 @value
 class ClaimedTurn:
-    """A turn that this gateway has taken over; `turn` is None for one of a form that only later releases know."""
+    """A turn that this gateway has taken over; `turn` is None if a later release wrote it in an unknown form."""
 
     lease: Lease
     turn: ResumableTurn | None
 
 
 class TurnStatus(enum.StrEnum):
-    """How far a turn is."""
+    """The state of a turn."""
 
     QUEUED = "queued"
     RUNNING = "running"
-    """Also while its gateway is lost, and another one is about to take it over."""
+    """Also while its gateway is lost and another one is about to take over."""
     FINISHED = "finished"
     REQUIRES_APPROVAL = "requires_approval"
-    """It has ended, and the next turn of the session is to approve calls."""
+    """It has ended, and the next turn of the session decides on its pending calls."""
     FAILED = "failed"
     CANCELLED = "cancelled"
 
@@ -79,7 +78,7 @@ class TurnOfUser:
 
 @value
 class TurnProgress:
-    """What session_svc knows of a turn that is under way, or has ended minutes ago."""
+    """session_svc's record of a running or recently ended turn."""
 
     status: TurnStatus
     attempt: int

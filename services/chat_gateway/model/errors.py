@@ -6,11 +6,11 @@ from contract.reasons import Reason
 from servicekit.errors import Code, ServiceError, Violation
 
 MAX_SHOWN = 200
-"""Characters of what a caller named."""
+"""Maximum characters of a caller's text in messages."""
 
 
 class HistoryMismatch(ServiceError):
-    """The transcript contradicts what is stored. `first` is the place of the first message that differs."""
+    """The transcript contradicts the session. `first` is the index of the first message that differs."""
 
     code = Code.ABORTED
     reason = Reason.HISTORY_MISMATCH
@@ -30,7 +30,7 @@ class HistoryMismatch(ServiceError):
 
 
 class SessionFull(ServiceError):
-    """The session has as many turns as it may have, and the transcript replaces none of them."""
+    """The session has the maximum number of turns, and the transcript replaces none of them."""
 
     code = Code.FAILED_PRECONDITION
     reason = Reason.SESSION_FULL
@@ -43,7 +43,7 @@ class SessionFull(ServiceError):
 
 
 class PlaceholderMissing(ServiceError):
-    """The instructions name a placeholder that nothing fills."""
+    """The instructions have a placeholder without a value."""
 
     code = Code.INVALID_ARGUMENT
     reason = Reason.PLACEHOLDER_MISSING
@@ -66,7 +66,7 @@ class ParametersInvalid(ServiceError):
 
 
 class ProviderUnknown(ServiceError):
-    """The agent config names a provider that this gateway does not have."""
+    """The agent config names an unknown provider."""
 
     code = Code.FAILED_PRECONDITION
     reason = Reason.PROVIDER_UNKNOWN
@@ -90,7 +90,7 @@ class TemplateNotBuildable(ServiceError):
 
 
 class TurnQueueFull(ServiceError):
-    """As many turns are running and queued as may be, for the gateway or for the agent."""
+    """The maximum number of turns is running and queued, for the gateway or the agent."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = Reason.TURN_QUEUE_FULL
@@ -105,7 +105,7 @@ class TurnQueueFull(ServiceError):
 
 
 class ToolServerUnavailable(ServiceError):
-    """A tool server that the agent requires has no tools to offer now. `why` follows the server's id."""
+    """A required tool server is unavailable. `why` follows the server's id in the message."""
 
     code = Code.UNAVAILABLE
     reason = Reason.TOOL_SERVER_UNAVAILABLE
@@ -119,7 +119,7 @@ class ToolServerUnavailable(ServiceError):
 
 
 class TurnTimeout(ServiceError):
-    """The caller's deadline, or the bound on a whole turn, ran out."""
+    """The caller's deadline, or the timeout of the whole turn, was exceeded."""
 
     code = Code.DEADLINE_EXCEEDED
     reason = Reason.DEADLINE_EXCEEDED
@@ -129,7 +129,7 @@ class TurnTimeout(ServiceError):
 
 
 class CommitUnresolved(ServiceError):
-    """Whether the turn is stored stays unknown, and the request has no id by which a repeat would find out."""
+    """It is unknown whether the turn is stored, and the request has no id with which a repeat could find out."""
 
     code = Code.DEADLINE_EXCEEDED
     reason = Reason.DEADLINE_EXCEEDED
@@ -141,7 +141,7 @@ class CommitUnresolved(ServiceError):
 
 
 class TurnHandedOver(ServiceError):
-    """Another gateway goes on with the turn: a repeat would be another turn, and its id says how this one ends."""
+    """Another gateway continues the turn. A repeat would be another turn; watch this one by its id."""
 
     code = Code.ABORTED
     reason = Reason.TURN_HANDED_OVER
@@ -154,9 +154,8 @@ class TurnHandedOver(ServiceError):
 
 
 class TurnCutShort(asyncio.CancelledError):
-    """The task was cancelled because its process stops, and another gateway goes on with the turn.
-
-    Whoever takes the cancellation for an error of its own answers `error`.
+    """The task was cancelled because its process stops, and another gateway continues the turn. Code that converts the
+    cancellation to an error must use `error`.
     """
 
     def __init__(self, error: TurnHandedOver) -> None:
@@ -165,14 +164,13 @@ class TurnCutShort(asyncio.CancelledError):
 
 
 class CommitCutShort(asyncio.CancelledError):
-    """The task was cancelled while its commit was under way: whether the turn is stored is not known.
-
-    Whoever takes the cancellation for an error of its own answers `CommitUnresolved`.
+    """The task was cancelled during its commit: it is unknown whether the turn is stored. Code that converts the
+    cancellation to an error must use `CommitUnresolved`.
     """
 
 
 class ToolCallsRepeated(ServiceError):
-    """The model has asked for the same call with the same arguments again and again."""
+    """The model keeps requesting the same call with the same arguments."""
 
     code = Code.ABORTED
     reason = Reason.TOOL_CALLS_REPEATED
@@ -185,7 +183,7 @@ class ToolCallsRepeated(ServiceError):
 
 
 class AgentDepthExceeded(ServiceError):
-    """Agents have called agents too often: most likely they call each other in a circle."""
+    """Agents call agents too deeply, most likely in a cycle."""
 
     code = Code.FAILED_PRECONDITION
     reason = Reason.AGENT_DEPTH_EXCEEDED
@@ -198,7 +196,7 @@ class AgentDepthExceeded(ServiceError):
 
 
 class ApprovalUnknown(ServiceError):
-    """An approval names a call that does not wait for one."""
+    """An approval names a call that is not waiting for approval."""
 
     code = Code.FAILED_PRECONDITION
     reason = Reason.APPROVAL_UNKNOWN

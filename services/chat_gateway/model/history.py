@@ -1,9 +1,8 @@
-"""What a session's history is, as one digest that grows with it, and what a caller's transcript adds to it.
-
-Compared are messages in a canonical form, for clients write the same message in many ways: role, text (parts joined;
-white space around it, line ends and forms of Unicode aside) with the addresses of pictures and what other parts hold,
-calls by name and parsed arguments. Ids of calls, names, reasoning and refusals are aside, so are system messages before
-anything else was said, and messages without content.
+"""A digest of a session's history, and the comparison of a caller's transcript with it. Messages are compared in a
+canonical form, since clients write the same message in many ways: role, text (parts joined; regardless of surrounding
+white space, line ends and Unicode forms) with the URLs of images and the content of other parts, and calls by name and
+parsed arguments. Call ids, names, reasoning and refusals are ignored, and so are leading system messages and messages
+without content.
 """
 
 import hashlib
@@ -20,26 +19,29 @@ from contract.enums import HistoryPolicy, Role
 from servicekit.values import value
 
 EMPTY = bytes(16)
-"""The digest of a session in which nothing was said."""
+"""The digest of an empty session."""
 
 
 @value
 class Resent:
-    """What a transcript has beyond the history: its messages from place `first` on; `last_turn` is what it keeps."""
+    """The part of a transcript that is not in the history: its messages from index `first` on.
+
+    `last_turn` is the last turn that is kept.
+    """
 
     first: int
     last_turn: int
 
 
 def grown(digest: bytes, messages: Iterable[Message]) -> bytes:
-    """Returns the digest of the history with these messages behind it."""
+    """Returns the digest of the history followed by these messages."""
     for message in messages:
         digest = _step(digest, message)
     return digest
 
 
 def has_answers(messages: Iterable[Message]) -> bool:
-    """Whether an assistant speaks in the messages."""
+    """Whether the messages include an assistant message."""
     return any(message.role is Role.ASSISTANT for message in messages)
 
 
@@ -49,7 +51,7 @@ def is_transcript(request: TurnRequest) -> bool:
 
 
 def new_part(request: TurnRequest) -> Sequence[Message]:
-    """Returns the messages that are new for sure: of a transcript what stands behind its last answer."""
+    """Returns the messages that are certainly new: those after the last assistant message."""
     if not is_transcript(request):
         return request.messages
     last = max(index for index, one in enumerate(request.messages) if one.role is Role.ASSISTANT)
@@ -57,7 +59,7 @@ def new_part(request: TurnRequest) -> Sequence[Message]:
 
 
 def end_of_history(messages: Sequence[Message], digest: bytes) -> int | None:
-    """Returns where in a transcript the history of this digest ends; None where it is not a beginning of it."""
+    """Returns the index in a transcript at which the history with this digest ends; None if it is not a prefix."""
     now = EMPTY
     found = 0 if now == digest else None
     for index, message in enumerate(messages, 1):
@@ -65,14 +67,13 @@ def end_of_history(messages: Sequence[Message], digest: bytes) -> int | None:
         if now == digest and now != before:
             found = index
         elif found == index - 1 and now == before and message.role is Role.ASSISTANT:
-            found = index  # an answer without content belongs to what was said before it
+            found = index  # an answer without content belongs to the messages before it
     return found
 
 
 def compare(messages: Sequence[Message], turns: Sequence[Turn]) -> tuple[Resent, int]:
-    """Returns what a transcript has beyond the turns that it agrees with, and the place of the first that differs.
-
-    Where the transcript ends before the history, the place is one behind its last message.
+    """Returns the part of a transcript after the turns with which it agrees, and the index of the first message that
+    differs. If the transcript ends before the history, this is one after its last message.
     """
     said = [(index, form) for index, form in enumerate(map(_canonical, messages)) if form]
     kept, place, number = 0, 0, 0
@@ -122,7 +123,7 @@ def _canonical(message: Message) -> bytes:
 
 
 def _content(part: MediaPart) -> str:
-    """A picture is its address, whatever its detail; what is large is its digest, for a session may keep it apart."""
+    """Returns an image's URL, regardless of its detail, or the digest of large content, which may be kept apart."""
     content = content_of(part)
     if part.kept is not None or len(content) >= MIN_KEPT_CHARACTERS:
         content = f"#{(part.kept or identity(content)).digest.hex()}"
@@ -132,7 +133,7 @@ def _content(part: MediaPart) -> str:
 
 
 def canonical_arguments(text: str) -> str:
-    """Returns JSON in one form: clients in JavaScript write 1.0 as 1, and every client spaces as it likes."""
+    """Returns canonical JSON: JavaScript clients write 1.0 as 1, and spacing varies."""
     try:
         parsed = json.loads(text, parse_float=_number) if text.strip() else {}
         return json.dumps(parsed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

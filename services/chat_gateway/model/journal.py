@@ -1,4 +1,4 @@
-"""The journal of a turn as values: what a turn has done, for whoever goes on listening to it or goes on with it."""
+"""Values of a turn's journal, from which its stream or the turn itself can be continued."""
 
 import re
 from datetime import datetime
@@ -22,14 +22,14 @@ class TurnBegun:
     session_created: bool
     begin_time: datetime
     request: bytes = b""
-    """What another gateway needs to go on with the turn; empty where none can."""
+    """What another gateway needs to continue the turn; empty if none can."""
     notes: bytes = b""
     """As `TurnRequest.notes`."""
 
 
 @value
 class StepCalled:
-    """The model has asked for calls with this message; `usage` is that of the turn so far."""
+    """The model has requested calls with this message; `usage` is that of the turn so far."""
 
     step: int
     message: Message
@@ -38,7 +38,7 @@ class StepCalled:
 
 @value
 class CallRecorded:
-    """A call has this result, which the model is told."""
+    """A call has this result for the model."""
 
     event: CallFinished
     content: str
@@ -50,7 +50,7 @@ JournalEntry = TurnBegun | TurnResumed | ToolsListed | Delta | CallStarted | Cal
 
 @value
 class JournalEvent:
-    """An entry as it is read, or how the turn ended; watching goes on behind `id`."""
+    """An entry of the journal, or the end of the turn; watching continues after `id`."""
 
     id: str
     entry: JournalEntry | TurnOutcome | ServiceError

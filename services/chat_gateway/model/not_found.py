@@ -1,4 +1,4 @@
-"""What is not there, or not there for the caller."""
+"""Errors for resources that do not exist, or that the caller may not see."""
 
 from chat_gateway.model.errors import MAX_SHOWN
 from contract.fields import RESOURCE_ID_RULE
@@ -30,7 +30,7 @@ class ToolServerNotFound(ServiceError):
 
 
 class ModelNotFound(ServiceError):
-    """What an OpenAI client names as its model can't be the id of an agent."""
+    """The `model` of an OpenAI client can't be an agent's id."""
 
     code = Code.NOT_FOUND
     reason = Reason.MODEL_NOT_FOUND
@@ -44,7 +44,7 @@ class ModelNotFound(ServiceError):
 
 
 class CompletionNotFound(ServiceError):
-    """No such chat completion is stored: it never was, it is another user's, or its session has ended."""
+    """The chat completion does not exist, belongs to another user, or its session has ended."""
 
     code = Code.NOT_FOUND
     reason = Reason.TURN_NOT_FOUND
@@ -55,7 +55,7 @@ class CompletionNotFound(ServiceError):
 
 
 class ResponseNotFound(ServiceError):
-    """No such response is stored: it never was, it is another user's, or its session has ended."""
+    """The response does not exist, belongs to another user, or its session has ended."""
 
     code = Code.NOT_FOUND
     reason = Reason.TURN_NOT_FOUND
@@ -66,7 +66,7 @@ class ResponseNotFound(ServiceError):
 
 
 class ConversationNotFound(ServiceError):
-    """No such conversation: it never was, it is another user's, or it has ended."""
+    """The conversation does not exist, belongs to another user, or has ended."""
 
     code = Code.NOT_FOUND
     reason = Reason.SESSION_NOT_FOUND
@@ -88,7 +88,7 @@ class ConversationItemNotFound(ServiceError):
 
 
 class ConversationItemKept(ServiceError):
-    """An item can't be taken out of a conversation: later answers were given with it in view."""
+    """An item can't be removed from a conversation, because later answers depend on it."""
 
     code = Code.FAILED_PRECONDITION
     reason = Reason.TURN_NOT_LAST

@@ -1,4 +1,4 @@
-"""Which results of tool calls belong to which calls."""
+"""Matches results of tool calls with their calls."""
 
 from collections.abc import Iterable, Sequence, Set
 from itertools import takewhile
@@ -34,9 +34,8 @@ def continues(messages: Iterable[Message]) -> bool:
 def whole_turns(
     newest_first: Sequence[tuple[Message, ...]], limit: int, goes_on: bool, counts: Sequence[int] | None = None
 ) -> tuple[Message, ...]:
-    """Returns the window as BeginTurn returns it; `goes_on`: all of the chain of tool calls that is under way is in.
-
-    `counts`: as how many messages each turn counts; as those that it has, where they are not given.
+    """Returns the window as BeginTurn returns it. `goes_on`: the unfinished chain of tool calls is included completely.
+    `counts`: how many messages each turn counts as; by default those that it has.
     """
     kept: list[tuple[Message, ...]] = []
     for turn, count in zip(newest_first, map(len, newest_first) if counts is None else counts, strict=True):
@@ -45,8 +44,8 @@ def whole_turns(
         limit -= count
         kept.append(turn)
         goes_on = goes_on and continues(turn)
-    # Of a chain that is longer than the window, its task and its newest steps are better than nothing: the prompt has
-    # the results whose calls are out of sight as text.
+    # Of a chain longer than the window, the task and the newest steps are kept; results whose calls are outside the
+    # window become text in the prompt.
     if kept and continues(kept[-1]):
         head = next((turn for turn in newest_first[len(kept) :] if not continues(turn)), ())
         kept.append(task_of(head))
@@ -54,7 +53,7 @@ def whole_turns(
 
 
 def task_of(turn: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Returns what was said in a turn before its agent spoke."""
+    """Returns the messages of a turn before its agent's."""
     return tuple(takewhile(lambda message: message.role is not Role.ASSISTANT, turn))
 
 
@@ -80,7 +79,7 @@ def check_results(messages: Sequence[Message], known: Set[str] | None, found: Vi
 
 
 def check_results_of_session(messages: Sequence[Message], window: Iterable[Message], first: int = 0) -> None:
-    """Raises `InvalidArgument` with each result of a call that does not wait for one in the session."""
+    """Raises `InvalidArgument` with each result whose call does not wait for one in the session."""
     found = Violations()
     check_results(messages, open_calls(window), found, first)
     found.check()

@@ -1,4 +1,4 @@
-"""The content of parts that are no text: what it is known by, and whether it can be what it says."""
+"""The content of parts other than text: digests and validation."""
 
 import hashlib
 import string
@@ -10,9 +10,9 @@ from chat_gateway.model.turn import AudioPart, FilePart, ImagePart, Kept, MediaP
 from contract.messages import DIGEST_BYTES
 
 MIN_KEPT_CHARACTERS: Final = 1024
-"""Contents that are at least so long are known by their digests."""
+"""Contents of at least this length are represented by digests."""
 _SLICE: Final = 1024 * 1024
-"""Characters that are looked at in one go, so that other threads run in between."""
+"""Characters that are checked at a time, so that other threads run in between."""
 _MAX_HEAD: Final = 256
 _SHOWN_EARLIER: Final = "shown earlier, and left out now"
 _KEPT_NO_MORE: Final = "shown earlier, and kept no more"
@@ -21,7 +21,7 @@ BASE64_RULE: Final = "must be base64, with its padding and without white space"
 
 
 def content_of(part: MediaPart) -> str:
-    """Returns the URL or data of a part; empty where it is not there."""
+    """Returns the URL or data of a part; empty if it is kept apart."""
     return part.url if isinstance(part, ImagePart) else part.data
 
 
@@ -31,7 +31,7 @@ def with_content(part: MediaPart, content: str) -> MediaPart:
 
 
 def known(part: MediaPart) -> MediaPart:
-    """Returns the part with what its content is known by, where that is large. Takes a millisecond for 1 MiB."""
+    """Returns the part with the digest of its content, if that is large. Takes a millisecond for 1 MiB."""
     content = content_of(part)
     if part.kept is not None or len(content) < MIN_KEPT_CHARACTERS:
         return part
@@ -39,13 +39,13 @@ def known(part: MediaPart) -> MediaPart:
 
 
 def identity(content: str) -> Kept:
-    """Returns what a content is known by."""
+    """Returns the digest of a content."""
     data = content.encode("utf-8", "replace")
     return Kept(hashlib.sha256(data).digest()[:DIGEST_BYTES], len(data))
 
 
 def media_parts(messages: Iterable[Message]) -> Iterable[MediaPart]:
-    """Yields the parts that are no text, in order."""
+    """Yields the parts other than text, in order."""
     for message in messages:
         for part in message.parts:
             if not isinstance(part, TextPart):
@@ -53,12 +53,12 @@ def media_parts(messages: Iterable[Message]) -> Iterable[MediaPart]:
 
 
 def part_bytes(part: MediaPart) -> int:
-    """Returns the bytes of a part's content, also where it is not there."""
+    """Returns the size of a part's content in bytes, even if it is kept apart."""
     return len(content_of(part).encode("utf-8", "replace")) if part.kept is None else part.kept.size
 
 
 def wrong_base64(part: MediaPart) -> str:
-    """Returns the field of a part that is said to be base64 and is not; empty where nothing is wrong.
+    """Returns the field of a part that should be base64 and is not; empty if the part is valid.
 
     Takes a millisecond for 1 MiB.
     """
@@ -94,11 +94,11 @@ def is_base64(text: str, start: int = 0) -> bool:
 
 
 Place: TypeAlias = tuple[int, int]
-"""Of a part: the index of its message, and its own."""
+"""The index of a part's message, and its own."""
 
 
 def newest_kept(window: Sequence[Message], max_parts: int, max_bytes: int) -> dict[Place, Kept]:
-    """Returns the contents that a window names and does not hold, of its newest parts that are within both bounds."""
+    """Returns the contents that a window refers to but does not contain, of its newest parts within both bounds."""
     found: dict[Place, Kept] = {}
     for index in range(len(window) - 1, -1, -1):
         parts = window[index].parts
@@ -135,11 +135,11 @@ def with_contents(
 
 
 def shown(part: MediaPart, why: str) -> TextPart:
-    """Returns the note that stands for a part that is not sent."""
+    """Returns the note that replaces a part that is not sent."""
     name = f" {part.name!r}" if isinstance(part, FilePart) and part.name else ""
     return TextPart(f"[{kind_of(part).capitalize()}{name}: {why}]")
 
 
 def kind_of(part: MediaPart) -> str:
-    """Returns the word for what a part is: `image`, `audio` or `file`."""
+    """Returns the kind of a part: `image`, `audio` or `file`."""
     return "image" if isinstance(part, ImagePart) else "audio" if isinstance(part, AudioPart) else "file"

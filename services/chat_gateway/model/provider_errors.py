@@ -1,4 +1,4 @@
-"""What providers refuse and fail with, and fields that can't reach them."""
+"""Errors of providers, and of fields that can't be passed on to them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
@@ -39,7 +39,7 @@ class ProviderTimeout(ServiceError):
 
 
 class ProviderBadResponse(ServiceError):
-    """The provider's answer is not what its protocol says."""
+    """The provider's response violates its protocol."""
 
     code = Code.INTERNAL
     reason = Reason.PROVIDER_BAD_RESPONSE
@@ -49,7 +49,7 @@ class ProviderBadResponse(ServiceError):
 
 
 class ProviderRejected(ServiceError):
-    """The provider refused the request for what is in it: 4xx, but for those that have an error of their own.
+    """The provider rejected the request (4xx, except those with an error of their own).
 
     `code`, `param` and `message` are the provider's own, as far as the caller may see them.
     """
@@ -70,7 +70,7 @@ class ProviderRejected(ServiceError):
 
 
 class UnsupportedContent(ServiceError):
-    """The provider does not take parts of the request's messages; `found` names each by its place."""
+    """The provider does not accept parts of the request's messages; `found` lists their paths."""
 
     code = Code.INVALID_ARGUMENT
     reason = Reason.UNSUPPORTED_FIELD
@@ -85,7 +85,7 @@ class UnsupportedContent(ServiceError):
 
 
 class _RefusedFields(ServiceError):
-    """Fields of the request that are refused, by their names in chat completions."""
+    """Rejected fields of the request, by their names in chat completions."""
 
     code = Code.INVALID_ARGUMENT
 
@@ -94,7 +94,7 @@ class _RefusedFields(ServiceError):
         super().__init__(message, metadata=metadata, violations=violations)
 
     def renamed(self, name_of: Callable[[str], str]) -> "_RefusedFields":
-        """Returns the error with the names that the fields have in another protocol."""
+        """Returns the error with the names of the fields in another protocol."""
         violations = [Violation(name_of(one.field), one.description) for one in self.violations]
         renamed = _RefusedFields(violations, self.metadata)
         renamed.reason = self.reason
@@ -102,19 +102,19 @@ class _RefusedFields(ServiceError):
 
 
 class UnsupportedField(_RefusedFields):
-    """Fields of the request are not taken, which would change nothing without a word: by the provider, or by Parley."""
+    """Fields of the request are not supported by the provider or Parley, and would be ignored silently."""
 
     reason = Reason.UNSUPPORTED_FIELD
 
     def __init__(self, provider: str, fields: Iterable[str]) -> None:
-        """`provider` is empty where the field would be Parley's own to understand."""
+        """`provider` is empty for fields that Parley would have to interpret."""
         rule = f"provider {provider!r} does not take it" if provider else UNKNOWN_FIELD
         violations = [Violation(field, rule) for field in islice(fields, MAX_VIOLATIONS)]
         super().__init__(violations, {"provider": provider} if provider else {})
 
 
 class FieldsUnsupported(_RefusedFields):
-    """Fields of the request, or what they say, are of the protocol and not taken here; each says so."""
+    """Fields of the request, or their values, are part of the protocol but not supported here."""
 
     reason = Reason.UNSUPPORTED_FIELD
 
@@ -123,7 +123,10 @@ class FieldsUnsupported(_RefusedFields):
 
 
 class FieldNotOverridable(_RefusedFields):
-    """The request sets what the agent config keeps to itself. Fields have their names in chat completions."""
+    """The request sets fields that the agent config does not let requests override.
+
+    Fields have their names in chat completions.
+    """
 
     reason = Reason.FIELD_NOT_OVERRIDABLE
 
@@ -146,7 +149,7 @@ class EmbeddingsUnsupported(ServiceError):
 
 
 class ProviderRateLimited(ServiceError):
-    """The provider takes no more requests now (429). `retry_after` is what it said, None where it did not."""
+    """The provider limits the rate of requests (429). `retry_after` is the provider's, or None."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = Reason.PROVIDER_RATE_LIMITED
@@ -161,7 +164,7 @@ class ProviderRateLimited(ServiceError):
 
 
 class ProviderMisconfigured(ServiceError):
-    """The provider refuses this gateway, whoever calls: its key, its URL or the model's name is wrong."""
+    """The provider refuses this gateway for any caller: its key, its URL or the model's name is wrong."""
 
     code = Code.INTERNAL
     reason = Reason.PROVIDER_MISCONFIGURED

@@ -1,6 +1,5 @@
-"""The rules that a TurnRequest keeps, whatever protocol it came by; parley/chat/v1/chat_service.proto states them.
-
-What CommitTurn would refuse of a request is refused here: afterwards the model has been paid for.
+"""The rules of a TurnRequest, for every protocol; parley/chat/v1/chat_service.proto documents them. Requests that
+CommitTurn would refuse are rejected here, before the model is paid for.
 """
 
 import re
@@ -28,12 +27,12 @@ from servicekit.errors import InvalidArgument, MessageTooLarge, Violation, Viola
 from servicekit.values import value
 
 MAX_MESSAGES_BYTES = 768 * 1024
-"""New messages of one turn, in bytes of UTF-8: what CommitTurn takes, less room for the answer: a default."""
+"""The default limit on the new messages of a turn, in bytes of UTF-8: CommitTurn's limit less room for the answer."""
 MAX_PARTS_BYTES = 16 * 1024 * 1024
 LARGE_PART_BYTES = 16 * 1024
 MAX_TOOLS = 128
 MAX_NOTE_CHARACTERS = 1000
-"""What a user says about a call that is rejected."""
+"""A user's note about a rejected call."""
 
 MAX_INSTRUCTIONS_BYTES = 256 * 1024
 MAX_NOTES_BYTES = 16 * 1024
@@ -46,9 +45,8 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @value
 class RequestBounds:
-    """What the new messages of one turn of a session may be, in number and in bytes of UTF-8.
-
-    Contents of parts of `large_part_bytes` or more are kept apart, and have a bound of their own; 0: none are.
+    """Bounds on the new messages of one turn of a session, in number and bytes of UTF-8. Contents of `large_part_bytes`
+    or more are kept apart, with a bound of their own; 0: none are.
     """
 
     max_messages: int = 1000
@@ -80,8 +78,8 @@ _FORM = MessageForm(system=Role.SYSTEM, user=Role.USER, assistant=Role.ASSISTANT
 def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOUNDS, *, resolved: bool = True) -> None:
     """Raises `InvalidArgument` with every violation, or `MessageTooLarge`.
 
-    Unless it is `resolved`, a request may leave it to key and agent config whether its turn has a session:
-    `check_session_bounds` is to follow where it then has one.
+    Unless it is `resolved`, the key or agent config may decide whether the turn has a session: if so, call
+    `check_session_bounds` afterwards.
     """
     found = Violations()
     _check_ids(request, found)
@@ -92,7 +90,7 @@ def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOU
         check_messages(found, "messages", request.messages, _FORM, max_messages=max_messages, one_turn=False)
     if request.approvals:
         _check_approvals(request, found)
-    # What a session's calls wait for is known once the turn has begun.
+    # The session's pending calls are known once the turn has begun.
     check_results(request.messages, None if request.session_id else frozenset(), found)
     if request.instructions and len(request.instructions.encode("utf-8", "replace")) > MAX_INSTRUCTIONS_BYTES:
         found.add("instructions", f"must have at most {MAX_INSTRUCTIONS_BYTES} bytes")
@@ -110,7 +108,7 @@ def check_turn_request(request: TurnRequest, bounds: RequestBounds = DEFAULT_BOU
 
 
 def is_undecided(request: TurnRequest) -> bool:
-    """Returns whether the request leaves it open whether its turn has a session."""
+    """Returns whether the request does not determine whether its turn has a session."""
     named = request.session_id or request.session_must_exist or request.resumable
     return request.store is None and not (request.stateless or named)
 
@@ -182,13 +180,13 @@ def _check_tools(request: TurnRequest, found: Violations) -> None:
     named = {tool.name for tool in request.tools}
     if len(named) < len(request.tools):
         found.add("tools", "must have different names")
-    # What else it may name the agent's config says, once that is known.
+    # The agent config, once known, adds further names.
     if request.tool_choice and request.tool_choice not in _CHOICES and not _TOOL_NAME.fullmatch(request.tool_choice):
         found.add("tool_choice", "must be auto, none, required, or the name of a tool")
 
 
 def check_tool_choice(request: TurnRequest, config: AgentConfig) -> None:
-    """Raises `InvalidArgument` for the choice of a tool that is not there; an agent with tools lists them later."""
+    """Raises `InvalidArgument` for the choice of an unknown tool; tools of an agent are listed later."""
     choice = request.tool_choice
     if request.allowed_tools and not config.tools:
         check_allowed_tools(request, {tool.name for tool in request.tools})
@@ -210,7 +208,7 @@ def check_allowed_tools(request: TurnRequest, known: Set[str]) -> None:
 
 
 def sizes(messages: Sequence[Message], bounds: RequestBounds = DEFAULT_BOUNDS) -> tuple[int, int]:
-    """Returns the bytes that messages take of their turn, and those of their parts that are kept apart from it."""
+    """Returns the bytes of messages within their turn, and those of their parts that are kept apart."""
     size = apart = 0
     for message in messages:
         size += message_size(message)
@@ -234,7 +232,7 @@ def check_size(messages: Sequence[Message], bounds: RequestBounds) -> None:
 
 
 def message_size(message: Message) -> int:
-    """Returns how much of its turn's bytes a message takes, but for a little of the wire format."""
+    """Returns the approximate bytes of a message within its turn."""
     texts = [message.content, message.refusal, message.name, message.tool_call_id, message.reasoning]
     for part in message.parts:
         if isinstance(part, TextPart):

@@ -1,4 +1,4 @@
-"""What session_svc keeps of turns, and what it answers of them. Values only."""
+"""Stored turns, and the results of session_svc's calls. Values only."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -31,11 +31,11 @@ class Turn:
     number: int = 0
     details: AnswerDetails = NO_DETAILS
     history_digest: bytes = b""
-    """Of all that was said with this turn; empty where it is not known."""
+    """The history digest including this turn; empty if unknown."""
     cut_after: int | None = None
-    """The turns of the session behind this number go when the turn is committed."""
+    """Turns of the session after this number are removed by the commit."""
     answer_start: int | None = None
-    """The place of the first message that the agent did; None: the last one is all of it."""
+    """The index of the agent's first message; None: only the last message is the agent's."""
     awaiting: tuple[str, ...] = ()
     """The ids of the calls that wait for an approval, which the next turn brings."""
     runs: tuple[ToolRun, ...] = ()
@@ -43,14 +43,14 @@ class Turn:
     notes: bytes = b""
     """As `TurnRequest.notes`."""
     end_time: datetime | None = None
-    """When the answer was complete, of a turn that has notes."""
+    """When the answer was complete, for a turn with notes."""
     listed: ToolsListed | None = None
-    """The tools that the model was offered; None where nobody asked."""
+    """The tools that were offered to the model; None unless requested."""
 
 
 @value
 class Lease:
-    """The right to go on with a turn."""
+    """The lease of a turn."""
 
     project: str
     session_id: str
@@ -60,11 +60,11 @@ class Lease:
     limits: tuple[str, ...] = ()
     """The subjects of the limits in which the turn holds a place; the lease of a stateless turn holds nothing else."""
     journaled: bool = False
-    """Whether the turn has written to its journal, which its end then ends."""
+    """Whether the turn has written a journal, which must then be ended with the turn."""
     goes_on: bool = False
-    """Whether another gateway can go on with the turn: its journal has what that takes."""
+    """Whether another gateway can continue the turn, since its journal has everything needed."""
     attempt: int = 1
-    """Which gateway this is that runs the turn."""
+    """The number of the gateway that runs the turn."""
 
 
 @value
@@ -82,19 +82,19 @@ class Begun:
     replayed: Turn | None
     limits: tuple[LimitState, ...] = ()
     history_digest: bytes = b""
-    """Of all that was said; empty where it is not known."""
+    """The history digest; empty if unknown."""
     awaiting: tuple[str, ...] = ()
     """The ids of the calls of the last turn that wait for an approval."""
     full_turns: int = 0
-    """As many turns as the session may have, where it has them: it takes none but one that cuts others. 0 otherwise."""
+    """The maximum number of turns, if the session has reached it and accepts only a turn that replaces some; else 0."""
     joined_turn_id: str = ""
     """A turn of the same request that is queued or under way, where the request is for a background turn."""
     part_bytes: int = 0
-    """Of the images, audio and files that the session keeps beside its turns: the window may name some."""
+    """Bytes of images, audio and files kept beside the turns, to which the window may refer."""
 
 
 def begun_stateless(request: TurnRequest, lease: Lease | None = None, limits: tuple[LimitState, ...] = ()) -> Begun:
-    """Returns what a stateless turn begins with: nothing but what the request and its limits say."""
+    """Returns the beginning of a stateless turn."""
     return Begun(
         session_id="",
         created=False,

@@ -1,4 +1,4 @@
-"""Names of tools as providers take them, unique within a turn."""
+"""Tool names that providers accept, unique within a turn."""
 
 import hashlib
 import re
@@ -14,9 +14,8 @@ _DIGEST_LENGTH = 8
 def unique_names(tools: Sequence[tuple[str, str]], reserved: frozenset[str] = frozenset()) -> list[str]:
     """Returns a name of `[A-Za-z0-9_-]{1,64}` for each (server, name), all of them different and none of `reserved`.
 
-    It is the server's own name where that is valid and nobody else's; otherwise the server's id goes before it, and
-    a digest of both behind it where that is not enough. Which name a tool gets depends on the set of tools, never on
-    their order. `tools` has no pair twice.
+    A valid and unique name is kept; otherwise it is prefixed with the server's id and, if necessary, followed by a
+    digest of both. Names depend on the set of tools, not on their order. `tools` has no pair twice.
     """
     own = [_valid(name) for _, name in tools]
     taken = Counter(own)

@@ -1,4 +1,4 @@
-"""Where tools are and how to reach them, as config_svc has it. Values only; secrets by name, never by value."""
+"""Tool servers as stored by config_svc. Values only; secrets by name, never by value."""
 
 from collections.abc import Mapping
 from dataclasses import field
@@ -10,7 +10,7 @@ from servicekit.values import value
 
 @value
 class McpServer:
-    """A server that speaks MCP over streamable HTTP. `headers` are no secrets."""
+    """An MCP server over streamable HTTP. `headers` are not secret."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class HttpService:
 
 @value
 class A2aAgent:
-    """An agent elsewhere that speaks A2A, by the URL that its card is below. `headers` are no secrets."""
+    """A remote A2A agent, by the URL below which its card is. `headers` are not secret."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -97,10 +97,10 @@ class ToolServer:
 
 @value
 class ToolServerTest:
-    """What came of trying a tool server out: the tools that it offers, or why none can be had (`problem`)."""
+    """The result of testing a tool server: its tools, or the `problem`."""
 
     tools: tuple[GatewayTool, ...]
     problem: str = ""
-    """In words, after the server's id; empty where tools were listed."""
+    """A text that follows the server's id; empty if tools were listed."""
     left_out: int = 0
     """How many more tools there are."""

@@ -1,4 +1,4 @@
-"""What an agent may call, and what calls come to. Values only."""
+"""Tools and the outcomes of their calls. Values only."""
 
 import enum
 from collections.abc import Mapping
@@ -69,7 +69,7 @@ AgentTool = ServerTools | AgentCall | ClientTool
 
 @value
 class GatewayTool:
-    """A tool that the gateway runs, as the model is offered it.
+    """A tool that the gateway runs, as offered to the model.
 
     `name` is unique among the tools of a turn. `idempotent`: a repeat after a crash does no harm (MCP's annotations
     readOnlyHint and idempotentHint, HTTP's methods, or the agent config).
@@ -86,7 +86,7 @@ class GatewayTool:
 
 @value
 class ToolsUnavailable:
-    """A tool server whose tools can't be had at present, and why, in words for the model and the caller."""
+    """An unavailable tool server, and the reason as text for the model and the caller."""
 
     server: str
     reason: str
@@ -110,7 +110,7 @@ class ToolKind(enum.StrEnum):
 
 
 class ToolOutcome(enum.StrEnum):
-    """How a call of a tool ended; what metrics and events name."""
+    """The outcome of a tool call, as in metrics and events."""
 
     OK = "ok"
     ERROR = "error"
@@ -121,17 +121,17 @@ class ToolOutcome(enum.StrEnum):
     DENIED = "denied"
     """Rejected by an approval, or refused by the egress rules."""
     UNKNOWN = "unknown"
-    """It may have run or not: the gateway that made the call was lost."""
+    """It may have been carried out or not: the gateway that made the call was lost."""
 
 
 @value
 class ToolResult:
-    """What the model is told of a call. `text` is within the policy's bound and never holds a secret."""
+    """The result of a call for the model. `text` is within the policy's bound and never contains a secret."""
 
     text: str
     outcome: ToolOutcome = ToolOutcome.OK
     usage: Usage = NO_USAGE
-    """Tokens of the model calls that were made for it: those of another agent."""
+    """Tokens used by the call, if another agent ran."""
 
 
 @value
@@ -156,7 +156,7 @@ class CallFinished:
     outcome: ToolOutcome
     seconds: float
     content: str = ""
-    """What the model is told."""
+    """The result for the model."""
 
 
 @value
@@ -184,14 +184,14 @@ class ToolRun:
 
 @value
 class TurnResumed:
-    """Another gateway goes on with the turn: what the model had said of this step does not count any more."""
+    """Another gateway continues the turn: the output of this step so far is discarded."""
 
     step: int
     attempt: int
 
 
 ToolActivity = CallStarted | CallFinished | StepFinished | TurnResumed | ToolsListed
-"""What a turn does beside its answer, as callers see it while it happens."""
+"""A turn's actions beside its answer, as streamed to callers."""
 
 
 @value
@@ -205,7 +205,7 @@ class PendingApproval:
 
 @value
 class Approval:
-    """What the session's user says of a call that waits for it; the model reads the note of a rejection."""
+    """The user's decision about a pending call; the model sees the note of a rejection."""
 
     call_id: str
     approve: bool

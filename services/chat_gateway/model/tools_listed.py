@@ -1,4 +1,4 @@
-"""The tools that the model of a turn is offered, server by server, as they are shown and kept: within a bound."""
+"""A bounded list of the tools offered to a turn's model, by server."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ class ListedTool:
 
 @value
 class ListedServer:
-    """What a tool server, or an agent, is offered with; `error` says what of it can't be had, and why."""
+    """The tools of a tool server or an agent; `error` says what is unavailable, and why."""
 
     server: str
     tools: tuple[ListedTool, ...] = ()
@@ -37,7 +37,7 @@ class ToolsListed:
 def within_bound(servers: Sequence[ListedServer]) -> ToolsListed:
     """Returns a list that takes no more than `MAX_TOOLS_LISTED_BYTES`.
 
-    Of one that is too large schemas are left out first, then descriptions, then tools, which each server says.
+    If it is too large, schemas are dropped first, then descriptions, then tools, which is noted at each server.
     """
     listed = ToolsListed(tuple(servers))
     for shorter in (_without_schemas, _without_descriptions):
@@ -53,7 +53,7 @@ def within_bound(servers: Sequence[ListedServer]) -> ToolsListed:
 
 
 def _size(listed: ToolsListed) -> int:
-    """Returns no less than the bytes that it takes where it is kept."""
+    """Returns an upper bound of its stored size in bytes."""
     said = [
         {
             "server": one.server,

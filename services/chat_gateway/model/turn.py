@@ -1,4 +1,4 @@
-"""What a turn is made of. Values only: no rule, no protocol, no store."""
+"""The values of a turn, independent of rules, protocols and stores."""
 
 import enum
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,11 +28,11 @@ class FinishReason(enum.StrEnum):
     TOOL_CALLS = "tool_calls"
     CONTENT_FILTER = "content_filter"
     REQUIRES_APPROVAL = "requires_approval"
-    """Calls of the gateway's tools wait for the user's word. OpenAI has none for it: its clients see `tool_calls`."""
+    """Calls of the gateway's tools wait for approval. OpenAI has no such value: its clients see `tool_calls`."""
 
 
 class OnDisconnect(enum.StrEnum):
-    """What becomes of a turn whose caller leaves before its end."""
+    """What happens to a turn whose caller disconnects before its end."""
 
     CANCEL = "cancel"
     FINISH = "finish"
@@ -40,9 +40,8 @@ class OnDisconnect(enum.StrEnum):
 
 @value
 class ProviderData:
-    """What a provider wrote for itself beside a message or a call, such as signed thinking: JSON, kept as it is.
-
-    An adapter sends it again where `kind` and `provider` are its own, and drops it otherwise.
+    """A provider's own data of a message or a call, such as signed thinking: JSON, kept unchanged. An adapter sends it
+    back if `kind` and `provider` match its own, and drops it otherwise.
     """
 
     kind: str
@@ -52,15 +51,14 @@ class ProviderData:
 
 @value
 class Extra:
-    """What a caller says of a message, a part, a call or a tool beyond the contract: the provider's to understand.
-
-    It counts in the turn that brings it: no session keeps it, nor do stored turns.
+    """Fields of a message, part, call or tool beyond the contract, which are passed on to the provider. They apply to
+    their own turn only and are not stored.
     """
 
     json: bytes = b"{}"
     """A JSON object: its fields beside those of the object, and in `function` and the like beside those of that."""
     texts: tuple[tuple[str, "Extra | None"], ...] = ()
-    """The content of a message that is no user's, where the caller has it in parts of which one says more."""
+    """The content of a message other than a user's, if the caller sent it in parts with such fields."""
     place: str = field(default="", compare=False)
     """Where the caller's request has the object, in the caller's words."""
 
@@ -86,7 +84,7 @@ class TextPart:
 
 @value
 class Kept:
-    """What a large content is known by: its SHA-256, cut to 16 bytes, and its bytes of UTF-8."""
+    """The digest of a large content: its SHA-256, truncated to 16 bytes, and its size in bytes of UTF-8."""
 
     digest: bytes
     size: int
@@ -147,16 +145,15 @@ class Message:
     name: str = ""
     refusal: str = ""
     reasoning: str = ""
-    """What the model thought before it answered."""
+    """The model's reasoning before its answer."""
     provider_data: ProviderData | None = None
     extra: Extra | None = None
 
 
 @value
 class AnswerDetails:
-    """What a provider says about an answer beside it; `annotations` and `logprobs` are JSON as it came, or empty.
-
-    Stored with the turn, but for logprobs, which may be larger than the answer.
+    """A provider's details about an answer; `annotations` and `logprobs` are unchanged JSON, or empty. Stored with the
+    turn, except logprobs, which may be larger than the answer.
     """
 
     provider: str = ""
@@ -171,7 +168,7 @@ NO_DETAILS = AnswerDetails()
 
 @value
 class Sampling:
-    """How the model samples; None and () mean: not said."""
+    """Sampling parameters; None and () mean unset."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -195,9 +192,8 @@ class Tool:
 
 @value
 class TurnLimit:
-    """A bound on the turns of `subject`, over all gateways: so many a minute, so many at once; 0 for none.
-
-    With `wait` a turn waits while too many are under way; without, it is refused.
+    """A limit on the turns of `subject` across gateways, per minute and concurrent; 0 for none. With `wait`, a turn
+    waits while too many are running; otherwise it is refused.
     """
 
     subject: str
@@ -218,7 +214,7 @@ class LimitState:
 
 @value
 class TurnRequest:
-    """One turn as a caller asks for it, whatever the protocol."""
+    """A request for one turn, independent of the protocol."""
 
     agent_id: str
     messages: tuple[Message, ...]
@@ -227,9 +223,9 @@ class TurnRequest:
     user_id: str = ""
     session_must_exist: bool = False
     after_turn: str = ""
-    """The turn of the session that this one follows; where others follow it already, it begins a session of its own."""
+    """The turn that this one follows; if others follow it already, this one begins a session of its own."""
     store: bool | None = None
-    """Whether the turn is kept in a session, as far as the request says so."""
+    """Whether the turn is stored in a session, if the request says so."""
     stateless: bool = False
     """Whether the turn has no session, as far as it is known: once the turn begins, for sure."""
     busy: BusyPolicy = BusyPolicy.WAIT
@@ -242,19 +238,19 @@ class TurnRequest:
     tool_choice: str = ""
     response_format: Mapping[str, Any] | None = None
     instructions: str = ""
-    """Behind the agent's own, for this turn only: not stored."""
+    """Appended to the agent's own, for this turn only; not stored."""
     notes: bytes = b""
-    """What the protocol wants kept with the turn, in a form of its own, at most `MAX_NOTES_BYTES`."""
+    """Data that the protocol keeps with the turn, in its own format, at most `MAX_NOTES_BYTES`."""
     lists_tools: bool = False
-    """Whether the caller is told which tools the model is offered, until the agent has spoken in the session."""
+    """Whether the caller gets a list of the offered tools, before the agent's first output in the session."""
     extra: Mapping[str, bytes] = field(default_factory=dict)
-    """Fields that are the provider's to understand, each as JSON: passed on, or refused by name."""
+    """Fields for the provider, each as JSON: passed on, or rejected by name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
     resumable: bool = False
     """Whether each piece of the answer goes into the turn's journal before it goes to the caller."""
     background: bool = False
-    """Whether the turn is queued, and goes on without its caller."""
+    """Whether the turn is queued and runs without its caller."""
     history: HistoryPolicy | None = None
     """None is `MATCH` where neither key nor agent config say otherwise."""
     choices: int = 1
@@ -262,16 +258,16 @@ class TurnRequest:
     timeout: float | None = None
     """Seconds that the caller will wait; None: the gateway's own bound."""
     approvals: tuple[Approval, ...] = ()
-    """Of calls that the turn before waits with; those that are not named are rejected."""
+    """Decisions on the pending calls of the previous turn; calls not listed are rejected."""
     parent_session_id: str = ""
-    """The session of the turn that calls this agent; no caller's to say."""
+    """The session of the turn that calls this agent; never set by callers."""
     task: str | None = None
     """The first turn of the A2A task that the turn is of; empty: this one; None for a turn that is of none."""
 
 
 @value
 class TurnStarted:
-    """The turn holds its lease (or needs none): the first event of every turn."""
+    """The turn has its lease (or needs none). The first event of every turn."""
 
     turn_id: str
     session_id: str
@@ -283,9 +279,12 @@ class TurnStarted:
     replayed: bool = False
     limits: tuple[LimitState, ...] = ()
     event_id: str = ""
-    """Where the turn's journal begins; empty where it has none yet."""
+    """The id of the journal's first event; empty without a journal."""
     provider: str = ""
-    """Who is asked first; the first piece of the answer names another one that gives it. Empty where not known."""
+    """The first provider to be called; the first piece of the answer names a fallback that answers.
+
+    Empty if unknown.
+    """
 
 
 @value
@@ -313,13 +312,13 @@ class Delta:
     logprobs: bytes = b""
     """JSON of the choice's `logprobs`, for this piece."""
     provider: str = ""
-    """Who answers, with the first piece, where it is a fallback and not the agent's own provider."""
+    """With the first piece: the provider that answers, if it is a fallback."""
     activity: ToolActivity | None = None
-    """What the turn does beside its answer; the piece then has nothing else."""
+    """An action of the turn; the piece then has nothing else."""
     choice: int = 0
     """Which of several answers it belongs to."""
     event_id: str = ""
-    """Where the piece stands in the turn's journal; empty where it is not written there."""
+    """The id of the piece in the turn's journal; empty if it is not in it."""
 
 
 @value
@@ -333,7 +332,7 @@ class OtherAnswer:
 
 @value
 class TurnOutcome:
-    """How a turn ended; where it has a session, it is stored by the time this exists."""
+    """The outcome of a turn. A turn with a session is stored before this exists."""
 
     turn_id: str
     session_id: str
@@ -355,11 +354,11 @@ class TurnOutcome:
     """The calls that wait for an approval."""
     others: tuple[OtherAnswer, ...] = ()
     said: tuple[Message, ...] = ()
-    """What the agent did, step by step, of which `message` is what callers see; empty where it is not known."""
+    """The agent's messages, of which `message` is the caller's view; empty if unknown."""
     runs: tuple[ToolRun, ...] = ()
     """The calls that the gateway ran."""
     notes: bytes = b""
-    """As the turn's request gave them."""
+    """As in the turn's request."""
     end_time: datetime | None = None
     """When the answer was complete, of a turn that has notes."""
     listed: ToolsListed | None = None
@@ -368,7 +367,7 @@ class TurnOutcome:
 
 @value
 class Answer:
-    """What an agent did in one turn: its messages in order. Its caller sees `answers.visible` of them."""
+    """The agent's part of one turn: its messages in order. Callers see `answers.visible` of them."""
 
     messages: tuple[Message, ...]
     finish_reason: FinishReason
@@ -387,4 +386,4 @@ class Answer:
 
 OnStarted = Callable[[TurnStarted], Awaitable[None]]
 OnDelta = Callable[[Delta], Awaitable[None]]
-"""Takes the next piece of an answer, and may wait: that is the back-pressure of a slow reader."""
+"""Receives the next piece of an answer. May wait, which is the back-pressure of a slow reader."""

@@ -47,7 +47,7 @@ class AssistantTemplate:
 
 
 class AssistantTemplate1(AssistantTemplate):
-    """What configs of 1.x are built by: the same agent, so they may name tools, too."""
+    """Builds configs of 1.x with the same agent, so they may have tools, too."""
 
     version = "1.1.0"
     description = (
@@ -68,7 +68,7 @@ class AssistantAgent:
         self._provider = provider
 
     def prompt(self, context: TurnContext) -> list[Message]:
-        """Returns what the model is sent. Raises `PlaceholderMissing`."""
+        """Returns the messages for the model. Raises `PlaceholderMissing`."""
         instructions = self._instructions.filled(context.metadata)
         return prompt_messages(instructions, context.window, context.request.messages)
 

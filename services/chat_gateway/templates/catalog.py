@@ -18,7 +18,7 @@ _Order = tuple[int, int, int]
 
 
 class TemplateCatalog:
-    """The templates by id and MAJOR version. Raises `StartupError` for a duplicate version, or one that is none."""
+    """The templates by id and MAJOR version. Raises `StartupError` for a duplicate or invalid version."""
 
     def __init__(self, templates: Iterable[Template]) -> None:
         self._versions: dict[str, dict[_Order, Template]] = {}

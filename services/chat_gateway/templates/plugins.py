@@ -1,7 +1,7 @@
 """Templates that other packages ship: the entry points of the group `parley.templates`.
 
-A plug-in runs with all the rights of the gateway. One that can't be loaded stops the start: a gateway that came up
-without it would refuse every turn of its agents.
+A plug-in runs with all the rights of the gateway. If one can't be loaded the gateway does not start, since without it
+every turn of its agents would be refused.
 """
 
 from collections.abc import Iterable, Mapping

@@ -30,7 +30,7 @@ from chat_gateway.template_api import (
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _ASK = "Choose who answers the user's last message. Call hand_over with one of:\n{agents}"
 _MOST_READ = 16_384
-"""Characters of a message that rules look at."""
+"""Characters of a message that rules examine."""
 
 
 class Route(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,7 +48,7 @@ class Route(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RouterParameters(msgspec.Struct, forbid_unknown_fields=True):
-    """The routes, asked in order; what none takes goes to the model's choice, or else to `default`."""
+    """The routes in order; if none matches, the model chooses, or else `default` applies."""
 
     routes: Annotated[list[Route], msgspec.Meta(min_length=1, max_length=64)]
     default: str = ""
@@ -84,13 +84,13 @@ class _Router:
         self._patterns = [_compiled(number, route) for number, route in enumerate(parameters.routes)]
 
     def prompt(self, context: TurnContext) -> list[Message]:
-        """Returns what a model that chooses is asked; the agent that is chosen makes the prompt of its answer."""
+        """Returns the prompt for choosing a route; the chosen agent makes the prompt of its answer."""
         agents = "\n".join(f"- {route.agent}: {route.description}" for route in self._routes)
         instructions = f"{self._config.instructions}\n\n{_ASK.format(agents=agents)}".strip()
         return prompt_messages(instructions, context.window, context.request.messages)
 
     async def respond(self, context: TurnContext, on_delta: OnDelta | None) -> Answer:
-        """Hands over; the tokens of the choice are the turn's, too."""
+        """Hands over; the tokens of the choice count for the turn."""
         chosen, usage = self._by_rule(context), Usage()
         if not chosen and self._ask_model:
             chosen, usage = await self._by_model(context)
@@ -133,12 +133,12 @@ def _chosen(message: Message, names: Sequence[str]) -> str:
             continue
         if agent in names:
             return str(agent)
-    # Small models say it in words.
+    # Small models answer in a sentence.
     return next((name for name in names if name in message.content), "")
 
 
 def _last_said(messages: Sequence[Message]) -> str:
-    """Returns the user's last words: a turn that goes on with tool calls goes to whom they were said to."""
+    """Returns the user's last message: a turn that continues tool calls goes to the agent that got it."""
     for message in reversed(messages):
         if message.role is Role.USER:
             return message.content or " ".join(part.text for part in message.parts if isinstance(part, TextPart))
@@ -148,7 +148,7 @@ def _last_said(messages: Sequence[Message]) -> str:
 def _compiled(number: int, route: Route) -> Any:
     if not route.pattern:
         return None
-    # Python's own expressions can take for ever, and these are a project's.
+    # Python's regular expressions can take exponential time, and these come from projects.
     try:
         import re2  # type: ignore[import-untyped, unused-ignore]
 

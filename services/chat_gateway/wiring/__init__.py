@@ -67,13 +67,16 @@ _PEERS = (
 
 
 def _healthy_replicas(service: str) -> list[tuple[str, str]]:
-    # Calls go to those replicas that say that they serve (gRFC A17): one that has lost its store, or ends, says no.
+    # Calls go to replicas that report SERVING (gRFC A17), not to those that lost their store or are stopping.
     return [("grpc.service_config", json.dumps({"healthCheckConfig": {"serviceName": service}}))]
 
 
 @asynccontextmanager
 async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]]:
-    """Serves while open, and yields the bound ports. Leaving drains: no new turns, then those that run are finished."""
+    """Serves while open, and yields the bound ports.
+
+    Leaving drains: new turns are refused, and running turns finish.
+    """
     async with AsyncExitStack() as stack:
         background = await stack.enter_async_context(Background())
         tls = await stack.enter_async_context(certificates(settings.tls_files))
@@ -186,7 +189,7 @@ def _http_serving(
 
 
 def _login_origins(settings: GatewaySettings) -> Iterator[str]:
-    """Where the console's page sends requests of a login, beside the gateway itself."""
+    """Yields the other origins to which the console's page sends login requests."""
     for issuer in settings.oidc:
         if issuer.client_id is not None:
             yield origin_of(issuer.issuer)
@@ -204,7 +207,7 @@ def _metrics_serving(settings: GatewaySettings, readiness: Readiness) -> Abstrac
 async def _channels(
     stack: AsyncExitStack, settings: GatewaySettings, tls: Certificates | None
 ) -> tuple[grpc.aio.Channel, grpc.aio.Channel]:
-    """Channels to config_svc and session_svc, whose calls say that it is a gateway that makes them."""
+    """Returns the channels to config_svc and session_svc, whose calls carry the gateway's credential."""
     config_health = _healthy_replicas("parley.config.v1.AgentConfigService")
     session_health = _healthy_replicas("parley.session.v1.TurnService")
     config_channel = open_channel(settings.config_target, tls, options=config_health)
@@ -234,7 +237,7 @@ async def _drain(
     grpc_server.stop_accepting(settings.drain_timeout + _edge_drain(settings))
     await asyncio.sleep(_LAST_CALLS)
     await core.scheduler.drain(settings.drain_timeout)
-    # Whatever still runs is cancelled by the edges next, or handed over.
+    # Turns that still run are cancelled by the edges, or handed over.
     core.aborts.stopping = True
     await core.pickups.close()
 
@@ -249,7 +252,7 @@ async def _publication(
 
 
 def _edge_drain(settings: GatewaySettings) -> float:
-    # The scheduler has waited for the turns by then; the edges have only answers to finish.
+    # The scheduler has already waited for turns; the edges only finish responses.
     return min(settings.drain_timeout, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""What the edges serve: use cases on their adapters."""
+"""The use cases that the edges serve, on their adapters."""
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -49,7 +49,7 @@ from servicekit.lifecycle import Background
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """What the edges serve."""
+    """The use cases that the edges serve."""
 
     turns: FinishingTurns
     ended_tasks: EndedTasks
@@ -76,7 +76,7 @@ async def open_core(
     toolboxes: Toolboxes,
     call_metrics: CallMetrics,
 ) -> Core:
-    """Opens what the edges serve; the stack closes it."""
+    """Opens the use cases; the stack closes them."""
     models = ModelMetrics()
     providers = await _providers(stack, settings, models)
     instances = Instances(templates, Providers(providers), limit=settings.max_instances, metrics=models)
@@ -183,7 +183,7 @@ def toolboxes_of(
 
 
 def tool_servers_of(stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs) -> ToolServerDirectory:
-    """Returns what is known of tool servers; the stack closes it."""
+    """Returns the cache of tool servers; the stack closes it."""
     times = ToolServerTimes(max_age=settings.config_max_age)
     servers = ToolServerDirectory(stubs, times, timeout=settings.config_read_timeout)
     stack.push_async_callback(servers.close)
