@@ -46,6 +46,8 @@ def _unnamed(value: Any) -> Iterator[str]:
         extra = set(value.model_extra or ())
         if isinstance(value, Response):
             extra -= OF_OPEN_RESPONSES
+        if type(value).__name__.startswith("Logprob"):
+            extra.discard("bytes")  # of Open Responses, too
         yield from (f"{type(value).__name__}.{name}" for name in extra)
         for name in type(value).model_fields:
             yield from _unnamed(getattr(value, name))

@@ -224,6 +224,14 @@ def test_a_background_response(parley_system: System, client: openai.OpenAI, age
     made = client.responses.create(model=agent, input="Hi", background=True, instructions="x")
     assert (made.status, made.background, made.instructions) == ("queued", True, "x")
     parley_system.model.wait_for_requests(1)
+    responses = client.with_options(max_retries=0).responses
+    for refused_now in (
+        lambda: responses.create(model=agent, input="x", previous_response_id=made.id),
+        lambda: responses.delete(made.id),
+    ):
+        with pytest.raises(openai.ConflictError) as refused:
+            refused_now()
+        assert (refused.value.code, refused.value.response.headers["retry-after"]) == ("session_busy", "1")
     running = client.responses.retrieve(made.id)
     assert (running.status, running.instructions) == ("in_progress", "x")
     parley_system.model.release()
@@ -244,5 +252,8 @@ def test_a_background_stream_and_its_cancellation(parley_system: System, client:
     parley_system.model.wait_for_requests(1)
     cancelled = client.responses.cancel(created.response.id)
     assert cancelled.status == "cancelled"
-    assert [event.type for event in stream][-1] == "response.failed"
+    end = list(stream)[-1]
+    assert (end.type, end.response.status) == ("response.failed", "cancelled")
+    with pytest.raises(openai.NotFoundError):
+        client.responses.create(model=agent, input="x", previous_response_id=created.response.id)
     assert client.responses.retrieve(created.response.id).status == "cancelled"

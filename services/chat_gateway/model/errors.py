@@ -29,6 +29,20 @@ class HistoryMismatch(ServiceError):
         )
 
 
+class ResponseUnfinished(ServiceError):
+    """The response that another one is to go on from is queued or under way."""
+
+    code = Code.ABORTED
+    reason = Reason.SESSION_BUSY
+
+    def __init__(self, response_id: str, session_id: str) -> None:
+        super().__init__(
+            f"response {response_id[:MAX_SHOWN]!r} has not ended yet: nothing goes on from it before",
+            metadata={"session_id": session_id},
+            retry_after=1.0,
+        )
+
+
 class SessionFull(ServiceError):
     """The session has the maximum number of turns, and the transcript replaces none of them."""
 

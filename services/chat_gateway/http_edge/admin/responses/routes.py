@@ -22,7 +22,8 @@ from chat_gateway.http_edge.openai.responses.ids import TurnRef, parse_response_
 from chat_gateway.http_edge.openai.responses.journal_events import echo_of_running, response_events
 from chat_gateway.http_edge.openai.responses.stored_items import input_items
 from chat_gateway.http_edge.wire.auth import acting_user
-from chat_gateway.model.background import TurnState
+from chat_gateway.model.background import TurnState, TurnStatus
+from chat_gateway.model.errors import ResponseUnfinished
 from chat_gateway.model.not_found import ResponseNotFound
 from chat_gateway.model.provider_errors import FieldsUnsupported
 from chat_gateway.model.turn import TurnOutcome
@@ -116,7 +117,12 @@ async def delete_response(
     try:
         await deps.session_svc.call(deps.stubs.sessions.DeleteTurn, request)
     except ServiceError as error:
-        raise ResponseNotFound(response_id) if error.reason in _GONE else error from None
+        if error.reason not in _GONE:
+            raise
+        state = await _state(deps, project, response_id, user_id)
+        if state is not None and state.status in (TurnStatus.QUEUED, TurnStatus.RUNNING):
+            raise ResponseUnfinished(response_id, turn.session_id) from None
+        raise ResponseNotFound(response_id) from None
     return ResponseDeleted(id=response_id)
 
 

@@ -211,6 +211,10 @@ def named_agent(name: str, found: Violations) -> tuple[str, int]:
     if not is_resource_id(agent_id):
         return name, 0
     if not (number.isascii() and number.isdigit() and len(number) < 19 and int(number) > 0):
+        if is_resource_id(number):
+            rule = "would be a release, and agents have none yet: name a revision, as in support@3"
+            found.add("model", f"{number!r} {rule}")
+            return agent_id, 0
         found.add("model", "must be the id of an agent, or its id and a revision, such as support@3")
         return agent_id, 0
     return agent_id, int(number)

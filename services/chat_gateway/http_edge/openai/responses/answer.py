@@ -18,7 +18,8 @@ from chat_gateway.http_edge.openai.responses.answer_schema import (
 )
 from chat_gateway.http_edge.openai.responses.echo import RequestEcho
 from chat_gateway.http_edge.openai.responses.ids import TurnRef
-from chat_gateway.http_edge.openai.responses.options import ENCRYPTED_REASONING
+from chat_gateway.http_edge.openai.responses.logprobs import logprobs_of
+from chat_gateway.http_edge.openai.responses.options import ENCRYPTED_REASONING, LOGPROBS
 from chat_gateway.http_edge.openai.responses.output_items import output_items
 from chat_gateway.http_edge.wire.errors import error_body
 from chat_gateway.model.background import TurnState, TurnStatus
@@ -31,6 +32,7 @@ COMPLETED: Final = "completed"
 INCOMPLETE: Final = "incomplete"
 IN_PROGRESS: Final = "in_progress"
 FAILED: Final = "failed"
+CANCELLED: Final = "cancelled"
 CUT: Final = {FinishReason.LENGTH: "max_output_tokens", FinishReason.CONTENT_FILTER: "content_filter"}
 """Why an answer is incomplete, by how it ended."""
 _STATUSES: Final = {
@@ -39,7 +41,7 @@ _STATUSES: Final = {
     TurnStatus.FINISHED: COMPLETED,
     TurnStatus.REQUIRES_APPROVAL: COMPLETED,
     TurnStatus.FAILED: FAILED,
-    TurnStatus.CANCELLED: "cancelled",
+    TurnStatus.CANCELLED: CANCELLED,
 }
 _SERVICE_TIERS: Final = frozenset({"auto", "default", "flex", "scale", "priority", "fast", "ultrafast"})
 _RATE_LIMITED: Final = frozenset({Reason.RATE_LIMITED, Reason.PROVIDER_RATE_LIMITED, Reason.TURN_QUEUE_FULL})
@@ -149,7 +151,7 @@ def whole_response(outcome: TurnOutcome, echo: RequestEcho) -> Response:
 
 def items_of(outcome: TurnOutcome, turn: TurnRef, echo: RequestEcho) -> list[Item]:
     """Returns the items of a turn that is stored, or was stateless."""
-    return output_items(
+    items = output_items(
         turn,
         outcome.said or (outcome.message,),
         outcome.runs,
@@ -159,6 +161,16 @@ def items_of(outcome: TurnOutcome, turn: TurnRef, echo: RequestEcho) -> list[Ite
         annotations=outcome.details.annotations,
         listed=outcome.listed,
     )
+    if LOGPROBS in echo.include and outcome.details.logprobs:
+        _add_logprobs(items, outcome.details.logprobs)
+    return items
+
+
+def _add_logprobs(items: list[Item], logprobs: bytes) -> None:
+    """Those of the answer's last text: a provider says them of each call of it, and only those of the last are kept."""
+    texts = [part for item in items if item["type"] == "message" for part in item["content"]]
+    if texts and texts[-1]["type"] == "output_text":
+        texts[-1]["logprobs"] = logprobs_of(logprobs)
 
 
 def _number(said: float | None, default: float) -> float:

@@ -8,11 +8,20 @@ from typing import Any, Final
 
 import msgspec
 
-from chat_gateway.http_edge.openai.responses.answer import CUT, IN_PROGRESS, ResponseMaker, items_of, whole_response
+from chat_gateway.http_edge.openai.responses.answer import (
+    CANCELLED,
+    CUT,
+    FAILED,
+    IN_PROGRESS,
+    ResponseMaker,
+    items_of,
+    whole_response,
+)
 from chat_gateway.http_edge.openai.responses.answer_schema import Item
 from chat_gateway.http_edge.openai.responses.echo import RequestEcho
 from chat_gateway.http_edge.openai.responses.ids import TurnRef
-from chat_gateway.http_edge.openai.responses.open_items import OpenCall, OpenMessage, OpenReasoning
+from chat_gateway.http_edge.openai.responses.logprobs import logprobs_of
+from chat_gateway.http_edge.openai.responses.open_items import OpenCall, OpenMessage, OpenReasoning, fill, reopened
 from chat_gateway.http_edge.openai.responses.options import ENCRYPTED_REASONING, LOGPROBS
 from chat_gateway.http_edge.openai.responses.output_items import (
     INCOMPLETE,
@@ -28,6 +37,7 @@ from chat_gateway.model.answers import STEP_BREAK
 from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity, TurnResumed
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, ToolCallDelta, TurnOutcome, TurnStarted
+from contract.reasons import Reason
 from servicekit.errors import ServiceError
 
 DONE: Final = event(b"[DONE]")
@@ -42,6 +52,8 @@ class ResponseEvents:
     def __init__(self, echo: RequestEcho, *, first: int = 0, after: int = -1) -> None:
         """`first` is the number of the first event; events up to `after` are counted, and left out."""
         self._echo = echo
+        self._replayed = False
+        """Whether the turn is stored already: all of it comes at its end."""
         self._queued = echo.background
         """Whether the turn waits to be run."""
         self._torn = False
@@ -77,6 +89,7 @@ class ResponseEvents:
         """Returns what comes before the first piece of the answer."""
         self._turn = TurnRef(started.turn_id, started.session_id)
         self._ids = StepItems(self._turn, 1)
+        self._replayed = started.replayed
         self._make = ResponseMaker(self._turn, self._echo, started.begin_time)
         response = self._make.running("queued" if self._queued else IN_PROGRESS)
         self._emit("response.created", response=response)
@@ -94,6 +107,8 @@ class ResponseEvents:
     def delta(self, delta: Delta) -> bytes:
         """Returns the events of one more piece of the answer."""
         self._run()
+        if self._replayed:
+            return self._flushed()
         if delta.activity is not None:
             self._activity(delta.activity)
             return self._flushed()
@@ -114,6 +129,8 @@ class ResponseEvents:
     def finish(self, outcome: TurnOutcome) -> bytes:
         """Returns the end of a stored turn, whose response is whole."""
         assert self._make is not None, "it has started"
+        if self._replayed:
+            return self.again(outcome)
         self._run()
         cut = outcome.finish_reason in CUT
         if self._message is not None:
@@ -137,6 +154,15 @@ class ResponseEvents:
         self._emit(_ENDS[response.status], response=response)
         return self._flushed() + DONE
 
+    def again(self, outcome: TurnOutcome) -> bytes:
+        """Returns all that a stored turn did, item by item, and its end."""
+        self._run()
+        response = whole_response(outcome, self._echo)
+        for item in response.output:
+            self._again(item)
+        self._emit(_ENDS[response.status], response=response)
+        return self._flushed() + DONE
+
     def whole(self, outcome: TurnOutcome) -> bytes:
         """Returns the end of a stored turn alone: its response has all that the turn did."""
         self._run()
@@ -147,7 +173,8 @@ class ResponseEvents:
     def fail(self, error: ServiceError) -> bytes:
         """Returns the end of a turn that failed."""
         assert self._make is not None, "it has started"
-        self._emit("response.failed", response=self._make.failed(error))
+        status = CANCELLED if error.reason == Reason.TURN_CANCELLED else FAILED
+        self._emit("response.failed", response=self._make.failed(error, status=status))
         return self._flushed() + DONE
 
     def _activity(self, activity: ToolActivity) -> None:
@@ -157,34 +184,14 @@ class ResponseEvents:
                 ids = StepItems(self._turn, activity.step)
                 number = self._started.get(activity.step, 0)
                 self._started[activity.step] = number + 1
-                item_id = ids.mcp_call_id(number)
-                item = mcp_call_item(item_id, activity.server, activity.name, activity.arguments)
-                index = self._add(item | {"arguments": ""})
-                self._running.setdefault(activity.call_id, []).append(index)
-                self._emit("response.mcp_call.in_progress", item_id=item_id, output_index=index)
-                if activity.arguments:
-                    self._emit(
-                        "response.mcp_call_arguments.delta",
-                        item_id=item_id,
-                        output_index=index,
-                        delta=activity.arguments,
-                    )
-                self._emit(
-                    "response.mcp_call_arguments.done",
-                    item_id=item_id,
-                    output_index=index,
-                    arguments=activity.arguments,
-                )
-                self._items[index] = item
+                item = mcp_call_item(ids.mcp_call_id(number), activity.server, activity.name, activity.arguments)
+                self._running.setdefault(activity.call_id, []).append(self._begin_call(item))
             case CallFinished():
                 places = self._running.get(activity.call_id)
                 if not places:
                     return
                 index = places.pop(0)
-                item = ended_call(self._items[index], activity.outcome, activity.content)
-                end = "response.mcp_call.completed" if item["error"] is None else "response.mcp_call.failed"
-                self._emit(end, item_id=item["id"], output_index=index)
-                self._done(index, item)
+                self._end_call(index, ended_call(self._items[index], activity.outcome, activity.content))
             case ToolsListed():
                 for item in list_items(self._turn, activity):
                     self._listed(item)
@@ -199,6 +206,37 @@ class ResponseEvents:
                 self._ids = StepItems(self._turn, activity.step + 1)
                 self._said |= self._broken
                 self._broken = set()
+
+    def _begin_call(self, item: Item) -> int:
+        index = self._add(item | {"arguments": ""})
+        place = {"item_id": item["id"], "output_index": index}
+        self._emit("response.mcp_call.in_progress", **place)
+        if item["arguments"]:
+            self._emit("response.mcp_call_arguments.delta", **place, delta=item["arguments"])
+        self._emit("response.mcp_call_arguments.done", **place, arguments=item["arguments"])
+        self._items[index] = item
+        return index
+
+    def _end_call(self, index: int, item: Item) -> None:
+        end = "response.mcp_call.completed" if item["error"] is None else "response.mcp_call.failed"
+        self._emit(end, item_id=item["id"], output_index=index)
+        self._done(index, item)
+
+    def _again(self, item: Item) -> None:
+        """Writes the events of an item that is whole."""
+        match item["type"]:
+            case "mcp_list_tools":
+                self._listed(item)
+            case "mcp_call":
+                running = item | {"output": None, "error": None, "status": IN_PROGRESS}
+                self._end_call(self._begin_call(running), item)
+            case "message" | "reasoning" | "function_call":
+                opened = reopened(item)
+                opened.index = self._add(opened.item)
+                fill(opened, item, self._emit)
+                self._done(opened.index, item)
+            case _:
+                self._whole(item)
 
     def _listed(self, item: Item) -> None:
         index = self._add(item | {"tools": [], "error": None})
@@ -275,12 +313,7 @@ class ResponseEvents:
     def _logprobs_of(self, delta: Delta) -> list[dict[str, Any]]:
         if not (self._logprobs and delta.logprobs):
             return []
-        try:
-            said = msgspec.json.decode(delta.logprobs)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return []
-        content = said.get("content") if isinstance(said, dict) else None
-        return [_logprob(one) for one in content or () if isinstance(one, dict)]
+        return logprobs_of(delta.logprobs)
 
     def _emit(self, kind: str, **fields: Any) -> None:
         data = {"type": kind, "sequence_number": self._number, **fields}
@@ -292,16 +325,3 @@ class ResponseEvents:
     def _flushed(self) -> bytes:
         out, self._out = self._out, []
         return b"".join(out)
-
-
-def _logprob(said: dict[str, Any]) -> dict[str, Any]:
-    top = [one for one in said.get("top_logprobs") or () if isinstance(one, dict)]
-    return {
-        "token": str(said.get("token", "")),
-        "logprob": _number(said.get("logprob")),
-        "top_logprobs": [{"token": str(one.get("token", "")), "logprob": _number(one.get("logprob"))} for one in top],
-    }
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0

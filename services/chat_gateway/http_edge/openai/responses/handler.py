@@ -1,6 +1,7 @@
 """POST /v1/responses: one turn, answered whole or streamed. Plain ASGI, as chat completions."""
 
 import asyncio
+import contextlib
 
 from access.caller import Caller
 from chat_gateway.background import BackgroundTurns
@@ -17,6 +18,8 @@ from chat_gateway.http_edge.turn_exchange import TurnExchange
 from chat_gateway.http_edge.wire.bodies import is_large
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.turn_headers import read_turn_headers, state_headers
+from chat_gateway.model.background import TurnStatus
+from chat_gateway.model.errors import ResponseUnfinished
 from chat_gateway.model.not_found import ResponseNotFound
 from chat_gateway.model.provider_errors import FieldsUnsupported
 from chat_gateway.model.turn import TurnOutcome
@@ -61,9 +64,20 @@ class Responses:
                     outcome = await exchange.run(asked.turn)
                     await exchange.respond(outcome, encode_response(whole_response(outcome, asked.echo)))
             except ServiceError as error:
-                previous = asked.echo.previous_response_id
-                raise ResponseNotFound(previous) if previous and error.reason in _GONE else error from None
+                if not asked.turn.after_turn or error.reason not in _GONE:
+                    raise
+                raise await self._why_gone(asked) from None
         return exchange.status
+
+    async def _why_gone(self, asked: AskedResponse) -> ServiceError:
+        """Returns why nothing goes on from the previous response: it is not stored, or not yet."""
+        turn, previous = asked.turn, asked.echo.previous_response_id or ""
+        if self._background is not None:
+            with contextlib.suppress(ServiceError):
+                state = await self._background.state(turn.project, turn.session_id, turn.user_id, turn.after_turn)
+                if state.status in (TurnStatus.QUEUED, TurnStatus.RUNNING):
+                    return ResponseUnfinished(previous, turn.session_id)
+        return ResponseNotFound(previous)
 
     async def _submit(self, exchange: TurnExchange, asked: AskedResponse) -> None:
         """Queues a turn, and answers with how far it is, or with its events until it has ended."""

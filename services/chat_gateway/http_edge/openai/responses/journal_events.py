@@ -9,7 +9,6 @@ from chat_gateway.http_edge.openai.responses.echo import RequestEcho, echo_of
 from chat_gateway.http_edge.openai.responses.events import ResponseEvents
 from chat_gateway.http_edge.openai.responses.ids import TurnRef
 from chat_gateway.http_edge.wire.sse import KEEP_ALIVE
-from chat_gateway.model.answers import whole_delta
 from chat_gateway.model.journal import CallRecorded, JournalEvent, StepCalled, TurnBegun
 from chat_gateway.model.turn import Delta, TurnOutcome, TurnStarted
 from contract.reasons import Reason
@@ -67,11 +66,7 @@ class _Reader:
             return
         events = ResponseEvents(echo)
         yield events.start(_started(self._turn, TurnBegun(agent_id, outcome.agent_revision, False, outcome.begin_time)))
-        if len(outcome.said) > 1 or outcome.pending:
-            yield events.whole(outcome)
-        else:
-            yield events.delta(whole_delta(outcome.message))
-            yield events.finish(outcome)
+        yield events.again(outcome)
 
     async def journaled(self, first: JournalEvent | None, journal: Journal) -> AsyncIterator[bytes]:
         """The journal is read from its begin: the number of an event is how many came before it."""

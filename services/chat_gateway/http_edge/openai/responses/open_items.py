@@ -91,8 +91,9 @@ class OpenMessage:
             self._parts[-1] = refusal_part(whole)
             emit("response.refusal.done", **self._place(), refusal=whole)
         else:
-            self._parts[-1] = text_part(whole, self._annotations)
-            emit("response.output_text.done", **self._place(), text=whole, logprobs=self._logprobs)
+            said, self._logprobs = self._logprobs, []
+            self._parts[-1] = text_part(whole, self._annotations, said)
+            emit("response.output_text.done", **self._place(), text=whole, logprobs=said)
         emit("response.content_part.done", **self._place(), part=self._parts[-1])
 
 
@@ -166,6 +167,36 @@ class OpenCall:
             arguments=call.arguments,
         )
         return function_call_item(self._id, call, status or COMPLETED)
+
+
+def reopened(item: Item) -> OpenMessage | OpenReasoning | OpenCall:
+    """Returns a message, a reasoning or a call of the caller's, as it was when it began."""
+    match item["type"]:
+        case "message":
+            return OpenMessage(item["id"])
+        case "reasoning":
+            return OpenReasoning(item["id"])
+    return OpenCall(item["id"], item["call_id"], item["name"])
+
+
+def fill(opened: OpenMessage | OpenReasoning | OpenCall, item: Item, emit: Emit) -> None:
+    """Writes the events of what a whole item has, and of its end, but for that of the item itself."""
+    match opened:
+        case OpenMessage():
+            for part in item["content"]:
+                if part["type"] == "refusal":
+                    opened.add_refusal(emit, part["refusal"])
+                else:
+                    opened.add_text(emit, part["text"], part["logprobs"])
+                    opened.annotate(emit, part["annotations"])
+            opened.close(emit, item["status"])
+        case OpenReasoning():
+            for part in item["summary"]:
+                opened.add(emit, part["text"])
+            opened.close(emit)
+        case OpenCall():
+            opened.add(emit, item["arguments"])
+            opened.close(emit, item["status"])
 
 
 def _summary(text: str) -> dict[str, str]:
