@@ -1,1 +1,1 @@
-"""session_svc: what was said, until its time runs out."""
+"""session_svc: stores sessions and runs the turn protocol."""

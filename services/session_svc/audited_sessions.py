@@ -23,11 +23,10 @@ from session_svc.sessions import Sessions
 
 
 class AuditedSessions(Sessions):
-    """Sessions whose writes are in the audit log before they are made: no audit, no write.
-
-    So a write that then fails is in the log, too, as one that somebody was about to make; one that is not in the log
-    was not made. Turns are not audited: what was said is the session's own record of them. Of metadata the log holds
-    the names only: it outlives the session, and an erasure could not find a user in free text.
+    """Sessions whose writes are recorded in the audit log first: no audit, no write. A write that fails afterwards is
+    in the log too; a write that is not in the log was not made. Turns are not audited, since the session itself is
+    their record. Of metadata only the names are recorded: the log outlives the session, and an erasure could not find a
+    user in free text.
     """
 
     def __init__(self, store: SessionStore, agents: AgentStore, metrics: Metrics, audit: AuditLog) -> None:
@@ -69,7 +68,7 @@ class AuditedSessions(Sessions):
         return await super().delete_turn(key, turn_id, user_id)
 
     async def purge(self, purge: Purge, *, fence: bool) -> Removed:
-        """Who fences an agent off must be one who may delete it."""
+        """Fencing an agent requires the right to delete it."""
         if fence:
             require(current(), AGENTS_WRITE)
         wanted = {"agent_id": purge.agent_id, "agent_uid": purge.agent_uid, "user_id": purge.user_id}
@@ -88,9 +87,8 @@ class AuditedSessions(Sessions):
         return await super().fork(fork)
 
     async def erase(self, user: SessionQuery) -> Erasure:
-        """What the log then says of the erasure itself is of a pseudonym, too.
-
-        The user's keys go first: with one, somebody could make what was just removed again.
+        """The event of the erasure itself is pseudonymised, too. The user's keys are revoked first, so that none can
+        recreate what was removed.
         """
         resource = f"users/{user.user_id}"
         await self._audit.record(user.project, "users.erase", resource, user_id=user.user_id, before=None, after=None)

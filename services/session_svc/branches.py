@@ -1,4 +1,4 @@
-"""Beginning a turn behind another one: in its session where that is the last turn, and in a copy of it otherwise."""
+"""Begins a turn after another one: in its session if that is the last turn, otherwise in a copy."""
 
 import contextlib
 from dataclasses import replace
@@ -13,17 +13,16 @@ from session_svc.turns import Turns
 
 
 class Branches:
-    """Begins turns, as `Turns` does, also behind turns that others follow."""
+    """Begins turns as `Turns` does, also after turns that are not the last of their session."""
 
     def __init__(self, turns: Turns, sessions: SessionStore) -> None:
         self._turns = turns
         self._sessions = sessions
 
     async def begin(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed | Joined:
-        """Begins the turn; one that names the turn before it is the next one of its session, or begins a session.
-
-        The session that it begins has the window's turns up to that one, so that it costs the same however long the
-        history is. It does so, too, where the session is busy, or another agent's. Raises as `Turns.begin`, and
+        """Begins the turn. A turn that names a previous turn is the next one of that session, or begins a new session
+        with the window's turns up to the previous one, whose cost does not depend on the length of the history. The
+        latter also happens if the session is busy, or another agent's. Raises as `Turns.begin`, and
         `StoredTurnNotFound`.
         """
         if not turn.after_turn:
@@ -65,7 +64,7 @@ class Branches:
         except SessionAlreadyExists:
             if turn.request is None:
                 raise
-            created = False  # by an earlier try
+            created = False  # by an earlier attempt
         key = SessionKey(turn.key.project, new_id)
         begun = await self._turns.begin(replace(turn, key=key, must_exist=True, after_turn=""), time_left)
         return replace(begun, created=created) if isinstance(begun, Begun) else begun

@@ -1,4 +1,4 @@
-"""Turns that go on without whoever began them: handed over, taken over, cancelled."""
+"""Handing over, taking over and cancelling turns."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from session_svc.ports import ClaimStore
 from session_svc.turn_limits import TurnLimiter
 
 LONGEST_CANCEL = 60.0
-"""Seconds that a cancellation waits at most: by then the lease of a gateway that is lost has run out."""
+"""The maximum wait of a cancellation in seconds: by then the lease of a lost gateway has expired."""
 FIRST_LOOK, MAX_PAUSE = 0.02, 0.5
 KEEP_UP_SECONDS = 0.5
 
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class Claims:
-    """What becomes of turns that no gateway runs, or that are to end."""
+    """Manages turns without a gateway, and cancellations."""
 
     def __init__(self, store: ClaimStore, limits: TurnLimiter, metrics: Metrics) -> None:
         self._store = store
@@ -30,14 +30,14 @@ class Claims:
         self._draining = asyncio.Event()
 
     async def hand_over(self, lease: Lease, *, queued: bool) -> None:
-        """Releases the lease for another gateway; places in limits are taken again by it. Raises as the store does."""
+        """Releases the lease for another gateway, which takes the places in limits again. Raises as the store does."""
         await self._store.hand_over(lease, queued=queued)
         if lease.limits:
             await self._limits.free(lease)
         self._metrics.handed_over(queued=queued)
 
     async def claim(self) -> ClaimedTurn | None:
-        """Takes over a turn that nobody runs, where there is one."""
+        """Takes over a turn that no gateway runs, if there is one."""
         claimed = await self._store.claim()
         if claimed is not None:
             self._metrics.claimed(again=claimed.attempt > 1)
@@ -66,18 +66,18 @@ class Claims:
             except ServiceError as error:
                 if error.reason != Reason.TURN_NOT_FOUND:
                     raise
-                return  # it was there: it has ended, and left nothing
+                return  # it existed before: it has ended and left nothing
 
     async def cancel_waiting(self, watch: TurnWatch) -> None:
-        """Notes that nobody is to answer what a turn waits for. Raises as the store does."""
+        """Records that the pending calls of a turn will not be answered. Raises as the store does."""
         await self._store.cancel_waiting(watch)
 
     async def progress(self, watch: TurnWatch) -> TurnProgress:
-        """Returns how far a turn is. Raises `TurnNotFound`."""
+        """Returns the state of a turn. Raises `TurnNotFound`."""
         return await self._store.progress(watch)
 
     async def keep_up(self) -> None:
-        """Writes what the store has noted, until cancelled."""
+        """Writes the store's notes until cancelled."""
         while True:
             await asyncio.sleep(KEEP_UP_SECONDS)
             try:
@@ -86,5 +86,5 @@ class Claims:
                 log.info("turns_not_noted", reason=error.reason)
 
     def drain(self) -> None:
-        """Ends every wait: each is asked for again at another replica."""
+        """Ends every wait; callers continue at another replica."""
         self._draining.set()

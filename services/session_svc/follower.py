@@ -1,7 +1,6 @@
-"""Follows what happens to agents, and removes the sessions of those that are deleted.
-
-Every replica follows by itself; what one has done already is nothing to the next. A change is acted upon before the
-cursor behind it is kept, so that a replica that dies in between leaves the work to whoever reads on from there.
+"""Follows the changes of agents, and removes the sessions of deleted ones. Every replica follows independently, and
+repeating the work of another is harmless. A change is processed before its cursor is stored, so if a replica dies in
+between, another one processes the change.
 """
 
 import contextlib
@@ -34,12 +33,12 @@ class Follower:
         self._attempts = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
 
     async def run(self) -> None:
-        """Follows until cancelled; while config_svc or the store is unavailable, tries again at growing intervals."""
+        """Follows until cancelled; retries with backoff while config_svc or the store is unavailable."""
         async for _ in self._attempts:
             try:
                 await self._follow(await self._agents.cursor())
             except ServiceError as error:
-                # One that config_svc did not make: the key was written by somebody else.
+                # Not a cursor of config_svc: something else wrote the key.
                 if error.reason in (Reason.CURSOR_TOO_OLD, Reason.INVALID_FIELD):
                     await self._start_over()
                 else:
@@ -58,7 +57,7 @@ class Follower:
                 self._metrics.follower(True)
                 self._metrics.followed(time.time())
                 if not known:
-                    # What happened before the feed's present is found by asking, after the present is pinned.
+                    # Earlier changes are found by checking every agent, after the current position is stored.
                     await self._reconcile()
                 await self._apply(change)
                 if change.cursor != known:
@@ -70,7 +69,7 @@ class Follower:
             return
         if change.kind is ChangeKind.CREATED:
             await self._reopen(change.agent)
-        # A delete may be old news, of an agent that has been undeleted since: that one's sessions must stay.
+        # A deletion may be outdated: sessions of an agent that was undeleted since must stay.
         elif not await self._feed.exists(change.agent):
             await self._remove(change.agent)
 
@@ -79,10 +78,10 @@ class Follower:
             await self._reopen(agent)
 
     async def _reopen(self, agent: AgentIncarnation) -> None:
-        """Takes down the fence of an agent that exists, and fences one that does not: its creation may be old news."""
+        """Removes the fence of an existing agent, and sets it for others, since a creation may be outdated."""
         if await self._feed.exists(agent):
             await self._agents.unfence(agent)
-            # Deleted between the question and the answer, the fence that went was another replica's, and news.
+            # If it was deleted in between, the removed fence was a newer one, of another replica.
             if await self._feed.exists(agent):
                 return
         await self._remove(agent)

@@ -1,4 +1,4 @@
-"""The journal of a turn: written by whoever holds its lease, watched by whoever may read its session."""
+"""Journals of turns: written by the holder of the lease, watched by users who may read the session."""
 
 import asyncio
 import contextlib
@@ -13,13 +13,13 @@ from session_svc.model.journal import JournalEvent, NewEvents, TurnWatch
 from session_svc.ports import JournalStore
 
 CHECK_IN_SECONDS = 5.0
-"""How often a watch looks by itself, and says that it is up."""
+"""How often a watch polls and sends a heartbeat."""
 
 MAX_WATCHES = 2048
-"""Watches that are open at a time, of all gateways."""
+"""Open watches of all gateways."""
 
 PATIENCE_SECONDS = 60.0
-"""How long a turn that nobody runs is watched: by then another gateway would have taken it over."""
+"""How long a turn without a gateway is watched: by then another gateway would have taken it over."""
 
 
 class Journals:
@@ -39,12 +39,9 @@ class Journals:
         return await self._store.append(new)
 
     async def watch(self, watch: TurnWatch) -> AsyncGenerator[tuple[JournalEvent, ...], None]:
-        """Yields what the journal has behind an event and what comes, until the turn's end.
-
-        Yields nothing once all that is there was yielded, and once in a while.
-
-        Raises `TurnNotFound`, `LeaseLost` where nobody has run the turn for `patience` seconds, `Draining`, and
-        `TooManyWatches` where as many are open as may be.
+        """Yields the entries after an event, and new ones until the turn's end. Yields an empty page after the existing
+        entries, and as a heartbeat. Raises `TurnNotFound`, `LeaseLost` if no gateway has run the turn for `patience`
+        seconds, `Draining`, and `TooManyWatches`.
         """
         if self._watches >= self._max_watches:
             raise TooManyWatches("session_svc", self._max_watches)
@@ -84,7 +81,7 @@ class Journals:
             yield ()
 
     def drain(self) -> None:
-        """Ends every watch: each goes on at another replica."""
+        """Ends every watch; callers continue at another replica."""
         self._ended.set()
 
     async def _wait(self, waiter_id: str) -> None:

@@ -1,4 +1,4 @@
-"""What session_svc measures, for Prometheus."""
+"""Prometheus metrics of session_svc."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ _WINDOW_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
 class Metrics:
-    """The counters of one process. Nothing that was said is ever a label."""
+    """The metrics of one process. Labels never contain conversation data."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._add_sessions(registry)
@@ -103,7 +103,7 @@ class Metrics:
             self._claimed.labels(kind)
 
     def begun(self, outcome: Begun | Replayed) -> None:
-        """Counts a turn that was begun, or answered from what is stored."""
+        """Counts a turn that was begun or replayed."""
         if isinstance(outcome, Replayed):
             self._replayed.inc()
             return
@@ -129,7 +129,7 @@ class Metrics:
         self._claimed.labels("again" if again else "first").inc()
 
     def queued_turns(self, queued: Callable[[], int]) -> None:
-        """Sets where to read how many turns are queued, whenever the metrics are read."""
+        """Sets the function that returns the number of queued turns."""
         self._queued.set_function(queued)
 
     def refused(self, reason: str) -> None:
@@ -158,7 +158,7 @@ class Metrics:
         self._deleted.labels(by).inc(count)
 
     def sampled(self, alive: float, gone: int) -> None:
-        """Records how many sessions live, as far as samples say, and how many more were found to be gone."""
+        """Records the estimated number of live sessions, and how many more were found to be gone."""
         self._alive.set(alive)
         self._gone.inc(gone)
 
@@ -171,7 +171,7 @@ class Metrics:
         self._followed.set(timestamp)
 
     def redis_waiting(self, waiting: Callable[[], int]) -> None:
-        """Sets where to read how many calls wait for Redis, whenever the metrics are read."""
+        """Sets the function that returns the number of calls waiting for Redis."""
         self._under_way.set_function(waiting)
 
     def redis_up(self, up: bool) -> None:
@@ -183,5 +183,5 @@ class Metrics:
         self._damaged.labels(kind).inc()
 
     def redis_evicts(self, evicts: bool) -> None:
-        """Records whether Redis may evict what it holds."""
+        """Records whether Redis may evict keys."""
         self._evicts.set(evicts)

@@ -1,7 +1,7 @@
-"""What session_svc needs of the world: its stores, config_svc's feed of agents and its audit log.
+"""The ports of session_svc: its stores, config_svc's feed of agents, and its audit log.
 
-Any method of a store may raise `servicekit.errors.Unavailable` while the store is unreachable. A method that changes
-something may then have done so or not; each says how a repeat behaves.
+Any method of a store may raise `servicekit.errors.Unavailable` while the store is unreachable. A write may then have
+happened or not; each method says how a repeat behaves.
 """
 
 import enum
@@ -42,7 +42,7 @@ from session_svc.model.turn import (
 
 
 class TurnStore(Protocol):
-    """Turns: begun under a lease, committed whole or not at all, one at a time in a session."""
+    """Turns: begun under a lease, committed atomically, one at a time in a session."""
 
     def new_waiter_id(self) -> str:
         """Returns an id for one call of BeginTurn that may wait, by which it is woken, and what it got released."""
@@ -50,16 +50,16 @@ class TurnStore(Protocol):
     async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Joined | Waiting:
         """Takes the lease, or a place in the session's queue for `wait_ms` (`BusyPolicy.WAIT`, and over 0).
 
-        A repeat with the same turn id gets the lease or the place that the first try got. Makes the session when it
-        is not there. Raises `SessionNotFound`, `SessionAgentMismatch`, `AgentDeleted`, `SessionBusy`, `TurnQueueFull`,
-        `IdempotencyKeyReused`, `SessionFull`.
+        A repeat with the same turn id gets the lease or the place that the first try got. Creates the session if it
+        does not exist. Raises `SessionNotFound`, `SessionAgentMismatch`, `AgentDeleted`, `SessionBusy`,
+        `TurnQueueFull`, `IdempotencyKeyReused`, `SessionFull`.
         """
 
     async def replayed(self, turn: BeginTurn) -> Replayed | None:
-        """Returns what `begin` would replay; None for a turn that has yet to run. Takes and changes nothing."""
+        """Returns what `begin` would replay; None for a turn that has not run. Changes nothing."""
 
     async def wait_for_wakeup(self, waiter_id: str, timeout: float) -> None:
-        """Returns when the waiter may go on, or after `timeout` seconds. May return early: ask `begin` again."""
+        """Returns when the waiter may continue, or after `timeout` seconds. May return early: call `begin` again."""
 
     async def leave(self, key: SessionKey, waiter_id: str) -> None:
         """Releases what the waiter got, be it a place or a lease. Idempotent."""
@@ -77,7 +77,8 @@ class TurnStore(Protocol):
         """
 
     async def abort(self, lease: Lease, end_event: bytes = b"") -> None:
-        """Frees the lease where it is still held; a session without a committed turn that it was made for goes too.
+        """Frees the lease if it is still held, and removes a session that was created for the turn and has no committed
+        one.
 
         `end_event` ends the turn's journal, where it has one. A token of 0 stands for whatever token the turn has, and
         removes the turn from the queue, too.
@@ -85,17 +86,17 @@ class TurnStore(Protocol):
 
 
 class PartStore(Protocol):
-    """The contents that sessions keep beside their turns."""
+    """The contents kept beside turns."""
 
     async def read(self, key: SessionKey, wanted: Sequence[KeptContent]) -> list[PartContent]:
-        """Returns them in this order, without those that the session keeps no more.
+        """Returns them in this order, without those that the session no longer has.
 
-        Raises `SessionNotFound`; `TurnDamaged` for one that is gone though nothing has taken it out.
+        Raises `SessionNotFound`; `TurnDamaged` for one that is missing without having been removed.
         """
 
 
 class JournalStore(Protocol):
-    """What running turns have done so far."""
+    """The journals of running turns."""
 
     def new_waiter_id(self) -> str:
         """Returns an id for one watch, by which it is woken."""
@@ -107,7 +108,7 @@ class JournalStore(Protocol):
         """
 
     async def read(self, watch: TurnWatch, waiter_id: str) -> JournalPage:
-        """Returns a page; where it is empty and the turn goes on, `waiter_id` is woken by what is added next.
+        """Returns a page; if it is empty and the turn is running, `waiter_id` is woken by the next entry.
 
         Raises `TurnNotFound`, also where the session is another user's.
         """
@@ -117,7 +118,7 @@ class JournalStore(Protocol):
 
 
 class ClaimStore(Protocol):
-    """Turns that another gateway may go on with, and how far turns are."""
+    """Turns that gateways can take over, and the states of turns."""
 
     async def hand_over(self, lease: Lease, *, queued: bool) -> None:
         """Releases the lease for another gateway; the session stays the turn's. Idempotent.
@@ -126,22 +127,22 @@ class ClaimStore(Protocol):
         """
 
     async def claim(self) -> ClaimedTurn | None:
-        """Takes over a turn that nobody runs; None where none was found at once."""
+        """Takes over a turn that no gateway runs; None if none was found immediately."""
 
     async def cancel(self, watch: TurnWatch) -> bool:
-        """Ends the turn, or has whoever runs it end it; returns whether it has ended. Raises `TurnNotFound`."""
+        """Ends the turn, or asks its gateway to; returns whether it has ended. Raises `TurnNotFound`."""
 
     async def cancel_waiting(self, watch: TurnWatch) -> None:
-        """Notes that nobody is to answer what the session's newest turn waits for. Idempotent.
+        """Records that the pending calls of the session's newest turn will not be answered. Idempotent.
 
         Raises `TurnNotFound`, also for another turn, and `SessionBusy` while one is under way.
         """
 
     async def progress(self, watch: TurnWatch) -> TurnProgress:
-        """Returns how far the turn is. Raises `TurnNotFound`."""
+        """Returns the state of the turn. Raises `TurnNotFound`."""
 
     async def keep_up(self) -> None:
-        """Writes what was noted of turns that run and end, as far as nobody waits for it."""
+        """Writes pending notes about running and ended turns."""
 
 
 class PushConfigStore(Protocol):
@@ -158,41 +159,42 @@ class PushConfigStore(Protocol):
 
 
 class LimitStore(Protocol):
-    """How many turns have begun in the last minute, and are under way, for each limit; exact over all replicas.
-
-    A turn counts once in a limit, however often it is taken. Its place among those under way is its own until it is
-    freed or runs out.
+    """The turns begun in the last minute, and running, for each limit; exact across replicas. A turn counts once in a
+    limit, however often it is taken. It keeps its place among the running ones until it is freed or expires.
     """
 
     async def take(self, turn: LimitedTurn, waiter_id: str, *, wait: bool, counted: bool) -> LimitTaken | LimitWait:
         """Takes every limit of the turn, or none.
 
-        With `wait` a limit for which turns wait gives a place in its queue instead of a refusal; the others are taken.
-        `counted`: it began before, and only takes its places. Raises `RateLimited`, `LimitQueueFull`; the turn then
-        counts in none of its limits any more.
+        With `wait`, a full limit that allows waiting gives a place in its queue; the others are taken. `counted`: the
+        turn began before, and only takes its places. Raises `RateLimited`, `LimitQueueFull`; the turn then counts in
+        none of its limits any more.
         """
 
     async def wait_for_wakeup(self, waiter_id: str, timeout: float) -> None:
         """As `TurnStore.wait_for_wakeup`."""
 
     async def keep(self, turn: LimitedTurn) -> int:
-        """Lets the turn hold longer the places that it has; returns the store's time in milliseconds."""
+        """Extends the turn's places; returns the store's time in milliseconds."""
 
     async def free(self, turn: LimitedTurn) -> None:
-        """Frees the turn's places, under way or in the queue, for those that wait. Idempotent."""
+        """Frees the turn's places, running or queued, for waiting turns. Idempotent."""
 
     async def roll_back(self, turn: LimitedTurn) -> None:
         """As `free`, and the turn counts as never begun. Idempotent."""
 
 
 class SessionStore(Protocol):
-    """Sessions with their history. One that has expired is not there, whoever asks."""
+    """Sessions with their history. An expired session does not exist for any caller."""
 
     async def create(self, session: NewSession) -> Session:
         """Raises `SessionAlreadyExists`, `AgentDeleted`."""
 
     async def get(self, key: SessionKey, user_id: str = "") -> Session:
-        """Does not extend its life. Raises `SessionNotFound`, also where `user_id` is given and another's."""
+        """Does not extend its life.
+
+        Raises `SessionNotFound`, also if it belongs to a user other than a given `user_id`.
+        """
 
     async def update(self, change: SessionChange) -> Session:
         """Changes what is given. Idempotent. Raises `SessionNotFound`, also when it has ended by the new idle TTL."""
@@ -207,7 +209,7 @@ class SessionStore(Protocol):
         """
 
     async def turns(self, query: TurnQuery) -> TurnPage:
-        """Returns a page of turns; turns that are appended meanwhile move none. Raises `SessionNotFound`."""
+        """Returns a page of turns; turns appended meanwhile do not shift pages. Raises `SessionNotFound`."""
 
     async def turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> tuple[bytes, Session]:
         """Returns a serialized turn, and the session. Raises `SessionNotFound`, `StoredTurnNotFound`."""
@@ -222,20 +224,20 @@ class SessionStore(Protocol):
         """
 
     async def purge(self, purge: Purge) -> Removed:
-        """Removes the sessions that fit. Stopped half-way, a repeat goes on with the rest."""
+        """Removes the matching sessions. After an interruption, a repeat continues with the rest."""
 
     async def fork(self, fork: Fork) -> Session:
-        """Copies a session's history into a new one, which is there whole or not at all.
+        """Copies a session's history into a new one, atomically.
 
         Raises `SessionNotFound`, `SessionAlreadyExists`, `AgentDeleted`.
         """
 
 
 class AgentStore(Protocol):
-    """What session_svc remembers of agents: fences, who has sessions, and how far the config feed was followed."""
+    """What session_svc stores about agents: fences, agents with sessions, and the position in the config feed."""
 
     async def fence(self, incarnation: AgentIncarnation) -> None:
-        """From before this returns on, no turn starts on that incarnation of the agent. Idempotent."""
+        """Once this returns, no turn starts on that incarnation of the agent. Idempotent."""
 
     async def unfence(self, incarnation: AgentIncarnation) -> None:
         """Removes the fence (the agent was undeleted). Idempotent."""
@@ -251,7 +253,7 @@ class AgentStore(Protocol):
 
 
 class ChangeKind(enum.Enum):
-    """What a message of the feed says."""
+    """The kind of a message of the feed."""
 
     NOTHING = "nothing"
     CREATED = "created"
@@ -271,20 +273,20 @@ class ConfigFeed(Protocol):
     """The port to the feed of config changes."""
 
     def changes(self, cursor: str) -> AsyncGenerator[Change, None]:
-        """Yields every change behind a cursor, or from now on when it is empty; the first says where that is.
+        """Yields every change after a cursor, or from now on if it is empty; the first message has the current cursor.
 
         Raises `ServiceError` when the feed ends, `RemoteError` with reason CURSOR_TOO_OLD among others.
         """
 
     async def exists(self, agent: AgentIncarnation) -> bool:
-        """Tells whether this incarnation of the agent exists. Raises `ServiceError` when that can't be known."""
+        """Returns whether this incarnation of the agent exists. Raises `ServiceError` if that can't be determined."""
 
 
 State = Mapping[str, Any]
 
 
 class AuditLog(Protocol):
-    """The port to config_svc's audit log, and to the API keys of those who are erased."""
+    """The port to config_svc's audit log, and to the API keys of erased users."""
 
     async def record(
         self, project: str, action: str, resource: str, *, user_id: str, before: State | None, after: State | None
@@ -295,4 +297,4 @@ class AuditLog(Protocol):
         """Revokes the API keys that are bound to the user; returns how many. Raises `ServiceError`."""
 
     async def erase(self, project: str, user_id: str) -> int:
-        """Puts a pseudonym where the user stands; returns in how many events. Raises `ServiceError`."""
+        """Replaces the user by a pseudonym; returns the number of events. Raises `ServiceError`."""

@@ -1,4 +1,4 @@
-"""What session_svc does with sessions beyond storing them: fenced removal, export and erasure of a user."""
+"""Use cases of sessions: fenced removal, and export and erasure of a user."""
 
 import time
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ EXPORT_PAGE = 50
 
 
 class Sessions:
-    """Sessions as their callers see them; the promises are those of `SessionStore` where nothing else is said."""
+    """The use cases of sessions, as documented in `SessionStore` unless stated otherwise."""
 
     def __init__(self, store: SessionStore, agents: AgentStore, metrics: Metrics) -> None:
         self._store = store
@@ -48,7 +48,7 @@ class Sessions:
         return await self._store.update(change)
 
     async def delete(self, key: SessionKey, user_id: str, *, allow_missing: bool) -> None:
-        """Removes the session; one that is not there is an error (`SessionNotFound`) unless it may be missing."""
+        """Removes the session. Raises `SessionNotFound` unless it may be missing."""
         try:
             removed = await self._store.delete(key, user_id)
         except SessionNotFound:
@@ -91,7 +91,7 @@ class Sessions:
                 return
 
     async def erase(self, user: SessionQuery) -> Erasure:
-        """Removes all of the user's sessions; returns what that was, and when it was complete."""
+        """Removes all of the user's sessions; returns a receipt."""
         removed = await self._store.purge(Purge(user.project, user_id=user.user_id))
         self._metrics.deleted(removed.sessions, "erase")
         return Erasure(removed, int(time.time() * 1000))

@@ -1,4 +1,4 @@
-"""A turn's limits: taken before it begins, held while it is under way, rolled back when it does not begin."""
+"""A turn's limits: taken before it begins, held while it runs, rolled back if it does not begin."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ WaitForWakeup = Callable[[str, float], Awaitable[None]]
 
 
 class TurnLimiter:
-    """Lets turns in, as far as their limits go. Turns without a limit never come here."""
+    """Admits turns by their limits. Turns without a limit do not use it."""
 
     def __init__(self, store: LimitStore, *, lease_ms: int) -> None:
         self._store = store

@@ -1,1 +1,1 @@
-"""What session_svc asks config_svc."""
+"""Clients of config_svc."""

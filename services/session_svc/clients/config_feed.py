@@ -1,4 +1,4 @@
-"""config_svc's agents as the port `ConfigFeed`: which exist, and what happens to them."""
+"""config_svc's feed of agents as the port `ConfigFeed`."""
 
 import contextlib
 from collections.abc import AsyncGenerator

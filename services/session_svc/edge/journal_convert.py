@@ -41,7 +41,7 @@ _EVENT_ID = re.compile(r"[0-9]{1,16}-[0-9]{1,16}")
 
 
 def new_events(request: turn_service_pb2.AppendTurnEventsRequest) -> NewEvents:
-    """Returns what is to be added. Raises `InvalidArgument`."""
+    """Returns the events to be added. Raises `InvalidArgument`."""
     held, found = turns_convert.lease(request.lease), Violations()
     if not 1 <= request.first_sequence < 2**53:
         found.add("first_sequence", "must be 1 or more")
@@ -52,7 +52,7 @@ def new_events(request: turn_service_pb2.AppendTurnEventsRequest) -> NewEvents:
             found.add(f"events[{index}]", "must be an event other than the end, which CommitTurn and AbortTurn bring")
     to_go_on_with = b""
     if not found and request.events[0].HasField("begun"):
-        # Kept apart: whoever watches the turn is not to get it.
+        # Kept apart, so that watchers of the turn do not get it.
         to_go_on_with = request.events[0].begun.request
         request.events[0].begun.ClearField("request")
     events = tuple(map(turns_convert.stored_event, request.events)) if not found else ()
@@ -72,7 +72,7 @@ def turn_watch(
     *,
     present_only: bool = False,
 ) -> TurnWatch:
-    """Returns which turn is meant, and behind which event. Raises `InvalidArgument`."""
+    """Returns the turn to watch, and the event after which to begin. Raises `InvalidArgument`."""
     key, found = SessionKey(request.project or DEFAULT_PROJECT, request.session_id), Violations()
     check_resource_id(found, "project", key.project)
     check_session_id(found, "session_id", key.session_id)
@@ -85,10 +85,8 @@ def turn_watch(
 
 
 def events_on_the_wire(events: Sequence[JournalEvent], session_id: str) -> bytes:
-    """Returns a serialized WatchTurnResponse. Stored events go into it as they are, never parsed.
-
-    Protobuf messages written one after the other are one message with the fields of all: the id, and what only the
-    commit knew, come behind.
+    """Returns a serialized WatchTurnResponse. Stored events are copied into it unparsed. Concatenated protobuf messages
+    are one message with the fields of all: the id, and what only the commit knew, are appended.
     """
     pieces: list[bytes] = []
     for event in events:

@@ -9,7 +9,7 @@ from session_svc.model.errors import InvalidPageToken
 
 
 def query_digest(*query: object) -> str:
-    """Returns what a page token is checked by: it belongs to one query."""
+    """Returns the digest of a query, to which page tokens are bound."""
     return hashlib.sha256(repr(query).encode()).hexdigest()[:16]
 
 
@@ -20,7 +20,7 @@ def make_token(digest: str, position: list[int | str]) -> str:
 
 
 def read_token(token: str, digest: str) -> list[int | str]:
-    """Returns the position of a token. Raises `InvalidPageToken` for one that this query did not make."""
+    """Returns the position of a token. Raises `InvalidPageToken` for a token of another query."""
     try:
         read = json.loads(base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, RecursionError) as error:

@@ -20,7 +20,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SessionServicer(pb_grpc.SessionServiceServicer):
-    """Serves SessionService; each method's promise stands in the contract."""
+    """Serves SessionService as documented in the proto."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions

@@ -38,7 +38,7 @@ def session(stored: Session) -> session_service_pb2.Session:
 
 def fill_session(message: session_service_pb2.Session, stored: Session) -> None:
     """Sets the fields of a session in place."""
-    # In place, here and below: a message that is made first and handed to a constructor is copied, at twice the cost.
+    # In place, here and below: passing a message to a constructor copies it, at twice the cost.
     message.project = stored.key.project
     message.id = stored.key.session_id
     message.agent_id = stored.agent_id
@@ -70,7 +70,7 @@ def fill_session(message: session_service_pb2.Session, stored: Session) -> None:
 
 
 def new_session(request: session_service_pb2.CreateSessionRequest) -> NewSession:
-    """Returns what is asked for, with an id that is made where none is given. Raises `InvalidArgument`."""
+    """Returns the new session, with a generated id if none is given. Raises `InvalidArgument`."""
     given = request.session
     wanted = NewSession(
         key=SessionKey(request.project or DEFAULT_PROJECT, given.id or new_session_id()),
@@ -95,7 +95,7 @@ def session_key(project: str, session_id: str, user_id: str) -> SessionKey:
 
 
 def session_change(request: session_service_pb2.UpdateSessionRequest) -> SessionChange:
-    """Returns what is to be changed. Raises `InvalidArgument`."""
+    """Returns the change. Raises `InvalidArgument`."""
     given, paths = request.session, set(request.update_mask.paths)
     idle_ms = milliseconds(given.idle_ttl) if given.HasField("idle_ttl") else DEFAULT_IDLE_MS
     change = SessionChange(
@@ -127,14 +127,14 @@ def session_query(
 
 
 def session_page_token(query: SessionQuery, position: ListPosition | None) -> str:
-    """Returns the token with which the next page of this query, and of no other, is asked for; empty for none."""
+    """Returns the token of the next page of this query; empty if there is none."""
     if position is None:
         return ""
     return make_token(query_digest(query), [position.activity_ms, position.session_id])
 
 
 def purge(request: session_service_pb2.DeleteSessionsRequest) -> Purge:
-    """Returns what is to be removed. Raises `InvalidArgument`."""
+    """Returns the purge. Raises `InvalidArgument`."""
     idle = milliseconds(request.idle_longer_than) if request.HasField("idle_longer_than") else None
     wanted = Purge(
         project=request.project or DEFAULT_PROJECT,
@@ -148,7 +148,7 @@ def purge(request: session_service_pb2.DeleteSessionsRequest) -> Purge:
 
 
 def turn_query(request: session_service_pb2.ListMessagesRequest) -> TurnQuery:
-    """Returns which turns are asked for. Raises `InvalidArgument`, `InvalidPageToken`."""
+    """Returns the query for turns. Raises `InvalidArgument`, `InvalidPageToken`."""
     key = SessionKey(request.project or DEFAULT_PROJECT, request.session_id)
     rules.check_key(key, request.user_id, "session_id")
     rules.check_scope(key.project, page_size=request.page_size)
@@ -165,7 +165,7 @@ def turn_query(request: session_service_pb2.ListMessagesRequest) -> TurnQuery:
 
 
 def turn_page_token(query: TurnQuery, number: int | None) -> str:
-    """Returns the token with which the next page of this query is asked for; empty for none."""
+    """Returns the token of the next page of this query; empty if there is none."""
     if number is None:
         return ""
     return make_token(query_digest(query.key, query.user_id, query.newest_first), [number])
@@ -177,7 +177,7 @@ def turns(stored: Sequence[bytes]) -> list[message_pb2.Turn]:
 
 
 def turn_key(request: session_service_pb2.GetTurnRequest | session_service_pb2.DeleteTurnRequest) -> SessionKey:
-    """Returns the key of a turn's session. Raises `InvalidArgument`, also for what can be no turn's id."""
+    """Returns the key of a turn's session. Raises `InvalidArgument`, also for an invalid turn id."""
     key = SessionKey(request.project or DEFAULT_PROJECT, request.session_id)
     rules.check_turn_of(key, request.turn_id, request.user_id)
     return key
@@ -192,7 +192,7 @@ def turn(stored: bytes, turn_id: str) -> message_pb2.Turn:
 
 
 def fork(request: session_service_pb2.ForkSessionRequest) -> Fork:
-    """Returns what is to be copied, with an id that is made where none is given. Raises `InvalidArgument`."""
+    """Returns the fork, with a generated id if none is given. Raises `InvalidArgument`."""
     wanted = Fork(
         source=SessionKey(request.project or DEFAULT_PROJECT, request.session_id),
         new_id=request.new_session_id or new_session_id(),

@@ -35,7 +35,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class TurnServicer:
-    """Serves TurnService. BeginTurn and WatchTurn answer bytes, because what is stored is never parsed here."""
+    """Serves TurnService.
+
+    BeginTurn and WatchTurn return bytes, because stored turns and events are never parsed here.
+    """
 
     def __init__(
         self,
@@ -122,7 +125,7 @@ class TurnServicer:
 
 
 def make_streams(servicer: TurnServicer) -> CallStreams:
-    """Returns what serves the stream of the same methods."""
+    """Returns the server of the stream of the same methods."""
     behaviors: dict[Method[Any], Behavior] = {
         BEGIN: servicer.BeginTurn,
         RENEW: servicer.RenewTurn,
@@ -135,7 +138,7 @@ def make_streams(servicer: TurnServicer) -> CallStreams:
 
 
 def add_turn_servicer_to_server(servicer: tuple[TurnServicer, CallStreams], server: Any) -> None:
-    """Registers both; as the generated function does, but for responses that are bytes."""
+    """Registers both, as the generated function does, except that some responses are bytes."""
     unary, streams = servicer
     handlers = {
         "BeginTurn": _handler(unary.BeginTurn, pb.BeginTurnRequest, None),

@@ -61,7 +61,7 @@ _FORM = MessageForm(
 
 
 def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
-    """Returns what is asked for. Raises `InvalidArgument`."""
+    """Returns the request. Raises `InvalidArgument`."""
     busy = BUSY_POLICIES.get(request.busy)
     if busy is None:
         raise InvalidArgument([Violation("busy", "must be a policy of the contract")])
@@ -92,7 +92,7 @@ def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
 
 
 def is_turn(data: bytes) -> bool:
-    """Returns whether a stored turn can be read: one that can't would break the message that it goes into."""
+    """Returns whether a stored turn is readable: an unreadable one would break the message that contains it."""
     try:
         message_pb2.Turn.FromString(data)
     except DecodeError:
@@ -101,9 +101,8 @@ def is_turn(data: bytes) -> bool:
 
 
 def begun_on_the_wire(outcome: Begun | Replayed | Joined) -> bytes:
-    """Returns a serialized BeginTurnResponse. Stored turns go into it as they are, never parsed.
-
-    Protobuf messages written one after the other are one message with the fields of all.
+    """Returns a serialized BeginTurnResponse. Stored turns are copied into it unparsed: concatenated protobuf messages
+    are one message with the fields of all.
     """
     response = turn_service_pb2.BeginTurnResponse()
     if isinstance(outcome, Joined):
@@ -133,7 +132,7 @@ def stateless_on_the_wire(admitted: StatelessTurn) -> bytes:
 
 
 def lease(message: turn_service_pb2.TurnLease) -> Lease:
-    """Returns the lease. Raises `InvalidArgument` for what can't be one."""
+    """Returns the lease. Raises `InvalidArgument` for an invalid one."""
     converted = _lease(message)
     found = Violations()
     rules.check_lease(found, converted)
@@ -156,7 +155,7 @@ def committed_message(committed: Committed) -> turn_service_pb2.CommitTurnRespon
 
 
 def _as_json(struct: Message) -> str | None:
-    """Returns it as JSON; None for what JSON has no word for: NaN and infinities."""
+    """Returns it as JSON; None for values without a JSON form (NaN and infinities)."""
     try:
         return MessageToJson(struct, indent=None)
     except (SerializeToJsonError, ValueError):
@@ -173,7 +172,7 @@ def abort_turn(request: turn_service_pb2.AbortTurnRequest) -> tuple[Lease, bytes
 
 
 def stored_event(event: turn_event_pb2.TurnEvent) -> bytes:
-    """Returns the event as it is stored; its id is where it stands."""
+    """Returns the event as it is stored; its position is its id."""
     event.ClearField("id")
     return event.SerializeToString()
 
@@ -190,7 +189,7 @@ def _end_event(
 
 
 def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
-    """Returns what is asked for, the turn serialized. Raises `InvalidArgument`, `MessageTooLarge`."""
+    """Returns the commit, with the turn serialized. Raises `InvalidArgument`, `MessageTooLarge`."""
     turn, held, found = request.turn, _lease(request.lease), Violations()
     idle_ms = milliseconds(request.idle_ttl) if request.HasField("idle_ttl") else DEFAULT_IDLE_MS
     mark = _request_mark(request.request_id, request.request_digest)
@@ -240,7 +239,7 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
 
 
 def read_parts(request: turn_service_pb2.ReadPartsRequest) -> tuple[SessionKey, list[KeptContent]]:
-    """Returns the session, and what is asked for. Raises `InvalidArgument`."""
+    """Returns the session and the requested digests. Raises `InvalidArgument`."""
     key = SessionKey(request.project or DEFAULT_PROJECT, request.session_id)
     rules.check_key(key, "", "session_id")
     wanted = [KeptContent(one.digest, one.size) for one in request.kept]
@@ -260,12 +259,12 @@ def parts_on_the_wire(parts: Sequence[PartContent]) -> bytes:
 
 
 def named_parts(data: bytes) -> list[KeptContent]:
-    """Returns the contents that a stored turn names and does not hold."""
+    """Returns the contents that a stored turn refers to."""
     return [KeptContent(part.kept.digest, part.kept.size) for part in _kept(message_pb2.Turn.FromString(data))]
 
 
 def filled_turn(data: bytes, contents: Mapping[bytes, bytes]) -> bytes:
-    """Returns a stored turn with those of the contents that it names."""
+    """Returns a stored turn with the given contents that it refers to."""
     turn, changed = message_pb2.Turn.FromString(data), False
     for part in _kept(turn):
         content = contents.get(part.kept.digest)
@@ -289,7 +288,7 @@ def _kept(turn: message_pb2.Turn) -> list[message_pb2.ContentPart]:
 
 
 def _parts(turn: message_pb2.Turn, given: Sequence[message_pb2.PartContent]) -> tuple[PartContent, ...]:
-    """Returns the contents that come with a turn. Raises `InvalidArgument` unless they are those that it names."""
+    """Returns the contents sent with a turn. Raises `InvalidArgument` unless the turn refers to them."""
     if not given:
         for message in turn.messages:
             if message.parts:

@@ -5,7 +5,7 @@ from servicekit.errors import Code, MessageTooLarge, ServiceError
 
 
 class SessionNotFound(ServiceError):
-    """No such session, or it has expired, or it is another user's: the caller can't tell which."""
+    """The session does not exist, has expired, or belongs to another user; the caller can't tell which."""
 
     code = Code.NOT_FOUND
     reason = Reason.SESSION_NOT_FOUND
@@ -49,7 +49,7 @@ class SessionBusy(ServiceError):
 
 
 class TurnQueueFull(ServiceError):
-    """As many turns wait for the session as may."""
+    """The maximum number of turns waits for the session."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = Reason.TURN_QUEUE_FULL
@@ -64,7 +64,7 @@ class TurnQueueFull(ServiceError):
 
 
 class RateLimited(ServiceError):
-    """The key or agent has begun as many turns this minute, or has as many under way, as it may."""
+    """The key or agent has reached its limit of turns per minute, or of concurrent turns."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = Reason.RATE_LIMITED
@@ -80,19 +80,19 @@ class RateLimited(ServiceError):
 
     @classmethod
     def by_requests(cls, subject: str, limit: int, retry_after: float, reset: float) -> "RateLimited":
-        """Returns the refusal of one turn too many a minute; times in seconds."""
+        """Returns the error for the limit per minute; times in seconds."""
         message = f"has begun all of its {limit} turns a minute"
         return cls(subject, message, "requests_per_minute", limit, retry_after, reset)
 
     @classmethod
     def by_turns(cls, subject: str, limit: int, retry_after: float) -> "RateLimited":
-        """Returns the refusal of one turn too many at once; `retry_after` in seconds."""
+        """Returns the error for the limit of concurrent turns; `retry_after` in seconds."""
         message = f"has all of its {limit} turns under way"
         return cls(subject, message, "concurrent_turns", limit, retry_after, retry_after)
 
 
 class LimitQueueFull(ServiceError):
-    """As many turns wait for a place in a limit as may."""
+    """The maximum number of turns waits for a place in a limit."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = Reason.TURN_QUEUE_FULL
@@ -108,7 +108,7 @@ class LimitQueueFull(ServiceError):
 
 
 class SessionFull(ServiceError):
-    """The session has as many turns as it may keep, and the policy is to refuse more."""
+    """The session has the maximum number of turns, and its policy is to refuse more."""
 
     code = Code.FAILED_PRECONDITION
     reason = Reason.SESSION_FULL
@@ -121,7 +121,7 @@ class SessionFull(ServiceError):
 
 
 class LeaseLost(ServiceError):
-    """The turn lease ran out or is another's: nothing of the turn was stored."""
+    """The turn lease has expired or belongs to another turn: nothing of the turn was stored."""
 
     code = Code.ABORTED
     reason = Reason.LEASE_LOST
@@ -170,7 +170,7 @@ class TurnGivenUp(ServiceError):
 
 
 class ProjectQueueFull(ServiceError):
-    """As many turns of the project as may be have yet to run."""
+    """The maximum number of turns of the project is queued."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = Reason.TURN_QUEUE_FULL
@@ -185,7 +185,7 @@ class ProjectQueueFull(ServiceError):
 
 
 class ToolChainTooLarge(MessageTooLarge):
-    """The tool calls that a turn goes on with are more than a window holds, and none of them may be left out."""
+    """The chain of tool calls that a turn continues is larger than a window, and can't be cut."""
 
     def __init__(self) -> None:
         super().__init__("the tool calls and results that this turn goes on with are larger than a window may be")
@@ -193,7 +193,7 @@ class ToolChainTooLarge(MessageTooLarge):
 
 
 class SessionPartsFull(ServiceError):
-    """The session keeps as many bytes of images, audio and files as it may. `limit` is in bytes."""
+    """The session has the maximum size of images, audio and files. `limit` is in bytes."""
 
     code = Code.FAILED_PRECONDITION
     reason = Reason.SESSION_FULL
@@ -216,7 +216,7 @@ class IdempotencyKeyReused(ServiceError):
 
 
 class InvalidPageToken(ServiceError):
-    """The page token is not one that this query made."""
+    """The page token is not one of this query."""
 
     code = Code.INVALID_ARGUMENT
     reason = Reason.INVALID_PAGE_TOKEN
@@ -226,7 +226,7 @@ class InvalidPageToken(ServiceError):
 
 
 class TurnDamaged(ServiceError):
-    """A stored turn can't be read: what is stored is damaged, or a later release wrote it."""
+    """A stored turn is unreadable: it is damaged, or a later release wrote it."""
 
     code = Code.DATA_LOSS
     reason = Reason.TURN_DAMAGED
@@ -236,7 +236,7 @@ class TurnDamaged(ServiceError):
 
 
 class SessionDamaged(TurnDamaged):
-    """What is stored of a session, or of its agent, can't be read: a key is of a wrong type, or a part is gone."""
+    """The stored data of a session or its agent is unreadable: a key has the wrong type, or a part is missing."""
 
     def __init__(self) -> None:
         super().__init__(0)
@@ -244,7 +244,7 @@ class SessionDamaged(TurnDamaged):
 
 
 class TurnNotFound(ServiceError):
-    """No journal of such a turn, or the session is another user's: the caller can't tell which."""
+    """The turn has no journal, or its session belongs to another user; the caller can't tell which."""
 
     code = Code.NOT_FOUND
     reason = Reason.TURN_NOT_FOUND
@@ -264,7 +264,7 @@ class StoredTurnNotFound(ServiceError):
 
 
 class TurnNotLast(ServiceError):
-    """Other turns of the session come after the turn."""
+    """The turn is not the last one of its session."""
 
     code = Code.FAILED_PRECONDITION
     reason = Reason.TURN_NOT_LAST
@@ -277,7 +277,7 @@ class TurnNotLast(ServiceError):
 
 
 class JournalFull(MessageTooLarge):
-    """The turn has written as much into its journal as it may."""
+    """The journal of the turn has reached its maximum size."""
 
     def __init__(self, turn_id: str, limit: int) -> None:
         super().__init__(f"the journal of turn {turn_id!r} is full", limit=limit)

@@ -1,4 +1,4 @@
-"""The journal of a turn as values: events as they are serialized, never parsed here."""
+"""Values of a turn's journal. Events are serialized and never parsed here."""
 
 import enum
 
@@ -15,23 +15,23 @@ class NewEvents:
     first: int
     events: tuple[bytes, ...]
     request: bytes = b""
-    """With the turn's first event: what another gateway needs to go on with it."""
+    """With the turn's first event: what another gateway needs to continue it."""
 
 
 @value
 class TurnWatch:
-    """Whose journal is read, and behind which event; empty: from its beginning."""
+    """The turn whose journal is read, and the event after which reading begins; empty: its beginning."""
 
     key: SessionKey
     user_id: str
     turn_id: str
     after: str = ""
     present_only: bool = False
-    """Without what comes later."""
+    """Whether to read only existing entries."""
 
 
 class UnheardEnd(enum.Enum):
-    """Why a turn ended that no gateway ended."""
+    """The reason of an end that no gateway caused."""
 
     INTERRUPTED = "interrupted"
     LOST = "lost"
@@ -43,7 +43,7 @@ class UnheardEnd(enum.Enum):
 class JournalEvent:
     """One event. `turn_number` and `expire_ms` are those of a turn that was committed with it; 0 elsewhere.
 
-    The last event of a turn that no gateway ended has no data, but says why.
+    The last event of a turn that no gateway ended has no data, but a reason.
     """
 
     id: str
@@ -55,7 +55,7 @@ class JournalEvent:
 
 @value
 class JournalPage:
-    """A part of a journal. `ended`: nothing comes behind it. `held`: somebody runs the turn."""
+    """A page of a journal. `ended`: it is the last one. `held`: a gateway runs the turn."""
 
     events: tuple[JournalEvent, ...]
     ended: bool
@@ -64,7 +64,7 @@ class JournalPage:
 
 @value
 class ClaimedTurn:
-    """A turn to go on with: its new lease, what the gateway that began it wrote for that, and which try this is."""
+    """A turn to continue: its new lease, the data of the first gateway, and the number of this attempt."""
 
     lease: Lease
     request: bytes
@@ -72,7 +72,7 @@ class ClaimedTurn:
 
 
 class TurnStage(enum.Enum):
-    """How far a turn is."""
+    """The state of a turn."""
 
     QUEUED = 1
     RUNNING = 2
@@ -81,7 +81,7 @@ class TurnStage(enum.Enum):
 
 @value
 class TurnProgress:
-    """How far a turn is, by how many gateways, and the first and the last event of its journal where it has them."""
+    """The state of a turn, the number of its gateways, and the first and last event of its journal, if it has one."""
 
     stage: TurnStage
     attempt: int

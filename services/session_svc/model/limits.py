@@ -1,13 +1,12 @@
-"""Limits on turns as values. Times are milliseconds, by the store's clock."""
+"""Values of limits on turns. Times are milliseconds by the store's clock."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class TurnLimit:
-    """A bound on the turns of `subject`: so many begun in any minute, so many under way at once; 0 for none.
-
-    With `wait` a turn waits for a place among those under way; without, it is refused.
+    """A limit on the turns of `subject`: begun per minute, and concurrent; 0 for none. With `wait` a turn waits for a
+    place among the concurrent ones; otherwise it is refused.
     """
 
     subject: str
@@ -28,7 +27,7 @@ class LimitState:
 
 @dataclass(frozen=True, slots=True)
 class LimitedTurn:
-    """A turn as its limits know it."""
+    """A turn that counts in limits."""
 
     project: str
     turn_id: str
@@ -45,16 +44,15 @@ class LimitTaken:
 
 @dataclass(frozen=True, slots=True)
 class LimitWait:
-    """The turn counts, and waits for a place. Ask again when woken, and at the latest after `check_in_ms`."""
+    """The turn counts, and waits for a place. Retry when woken, and after `check_in_ms` at the latest."""
 
     check_in_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class LimitTimes:
-    """A place is held for `hold_ms`, longer than a lease. A waiter that does not ask again for `stand_ms` is gone.
-
-    At most `places` turns wait for one limit.
+    """A place is held for `hold_ms`, longer than a lease. A waiter that does not retry within `stand_ms` is dropped. At
+    most `places` turns wait for one limit.
     """
 
     hold_ms: int = 17_000
@@ -72,10 +70,9 @@ class JournalBounds:
 
 @dataclass(frozen=True, slots=True)
 class PickupBounds:
-    """How turns are taken over whose gateway is lost.
-
-    Their session waits `wait_ms` for that behind their lease, `queue_ms` for one that has not run yet; one that has
-    lost `max_lost` gateways is given up. A project has at most `queued` turns that have not run yet.
+    """How turns of lost gateways are taken over. Their session waits for that for `wait_ms` after the lease, or
+    `queue_ms` for a queued turn; a turn that has lost `max_lost` gateways is given up. A project has at most `queued`
+    queued turns.
     """
 
     wait_ms: int = 60_000

@@ -1,4 +1,4 @@
-"""The field rules of sessions and turns that only session_svc applies. Every broken rule is reported at once."""
+"""The field rules of sessions and turns that only session_svc applies. All violations are reported at once."""
 
 import json
 import re
@@ -46,7 +46,7 @@ _SUBJECT = re.compile(r"(key|agent):[\x21-\x7e]+")
 
 
 def check_begin(turn: BeginTurn) -> None:
-    """Raises `InvalidArgument`. The session id may be empty: one is made then."""
+    """Raises `InvalidArgument`. The session id may be empty: one is generated then."""
     found = Violations()
     check_resource_id(found, "project", turn.key.project)
     if turn.limits:
@@ -100,9 +100,8 @@ def _check_subjects(found: Violations, field: str, subjects: Sequence[str]) -> N
 
 
 def check_lease(found: Violations, lease: Lease, *, token_known: bool = True, stateless_allowed: bool = True) -> None:
-    """Notes what can't be a lease that BeginTurn gave; where its token may be unknown, it may be 0.
-
-    A lease that only holds limits has no session and no token.
+    """Adds violations for an invalid lease; if its token may be unknown, it may be 0. A lease that only holds limits
+    has no session and no token.
     """
     check_resource_id(found, "lease.project", lease.key.project)
     stateless = stateless_allowed and bool(lease.limits) and not lease.key.session_id
@@ -116,7 +115,7 @@ def check_lease(found: Violations, lease: Lease, *, token_known: bool = True, st
 
 
 def check_commit(found: Violations, lease: Lease, turn_id: str, idle_ms: int, request: RequestMark | None) -> None:
-    """Notes what is wrong with a commit apart from its messages."""
+    """Adds violations of a commit, except those of its messages."""
     check_lease(found, lease, stateless_allowed=False)
     if turn_id not in ("", lease.turn_id):
         found.add("turn.id", "must be the lease's turn_id")
@@ -125,7 +124,7 @@ def check_commit(found: Violations, lease: Lease, turn_id: str, idle_ms: int, re
 
 
 def check_turn_metadata(found: Violations, metadata: str | None) -> None:
-    """Notes when a turn's metadata, given as JSON, is too large or nested too deep, or is no JSON (None)."""
+    """Adds a violation for a turn's JSON metadata that is too large, nested too deeply, or invalid (None)."""
     if metadata is None:
         found.add("turn.metadata", "must be JSON: numbers must be finite, and each value of a kind")
     elif len(metadata.encode()) > MAX_TURN_METADATA_BYTES:
@@ -135,14 +134,14 @@ def check_turn_metadata(found: Violations, metadata: str | None) -> None:
 
 
 def _depth(value: object) -> int:
-    """Returns how many objects and lists of JSON stand in each other."""
+    """Returns the nesting depth of JSON."""
     if isinstance(value, dict):
         value = list(value.values())
     return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
 
 
 def check_turn_of(key: SessionKey, turn_id: str, user_id: str) -> None:
-    """Raises `InvalidArgument` for what can't name a turn of a session."""
+    """Raises `InvalidArgument` for an invalid session or turn id."""
     found = Violations()
     check_resource_id(found, "project", key.project)
     check_session_id(found, "session_id", key.session_id)
@@ -152,7 +151,7 @@ def check_turn_of(key: SessionKey, turn_id: str, user_id: str) -> None:
 
 
 def check_key(key: SessionKey, user_id: str = "", field: str = "id") -> None:
-    """Raises `InvalidArgument` for what can't name a session."""
+    """Raises `InvalidArgument` for an invalid session key."""
     found = Violations()
     check_resource_id(found, "project", key.project)
     check_session_id(found, field, key.session_id)
@@ -195,7 +194,7 @@ def check_change(change: SessionChange, unknown_paths: Sequence[str]) -> None:
 
 
 def check_scope(project: str, agent_id: str = "", user_id: str = "", *, page_size: int = 0) -> None:
-    """Raises `InvalidArgument` for what can't narrow a list."""
+    """Raises `InvalidArgument` for invalid filters of a list."""
     found = Violations()
     check_resource_id(found, "project", project)
     if agent_id:
@@ -247,7 +246,7 @@ def check_fork(fork: Fork) -> None:
 
 
 def check_kept(wanted: Sequence[KeptContent]) -> None:
-    """Raises `InvalidArgument` for what can't name contents."""
+    """Raises `InvalidArgument` for invalid digests."""
     found = Violations()
     if not 1 <= len(wanted) <= MAX_PARTS_A_READ:
         found.add("kept", f"must have 1 to {MAX_PARTS_A_READ} contents")

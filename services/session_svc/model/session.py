@@ -1,4 +1,4 @@
-"""Sessions and turns as values: what session_svc stores, what it is asked to do, and what it answers.
+"""Values of sessions: what is stored, requested and returned.
 
 Times are milliseconds since the epoch by the store's clock, durations milliseconds.
 """
@@ -18,7 +18,7 @@ LONGEST_LIFETIME_MS = 90 * 24 * 60 * 60 * 1000
 
 
 class WhenFull(enum.StrEnum):
-    """What happens to a session that has as many turns as it may keep."""
+    """What happens to a session that has the maximum number of turns."""
 
     DROP_OLDEST = "drop_oldest"
     REFUSE = "refuse"
@@ -26,7 +26,7 @@ class WhenFull(enum.StrEnum):
 
 @value
 class SessionKey:
-    """Where a session is: no two projects share one."""
+    """The key of a session; projects do not share sessions."""
 
     project: str
     session_id: str
@@ -68,13 +68,13 @@ class Session:
     pinned_revision: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
     history_digest: bytes = b""
-    """What the commit of the newest turn gave; empty where it gave none."""
+    """The digest from the commit of the newest turn; empty if it had none."""
     part_bytes: int = 0
-    """Of the contents that it keeps beside its turns."""
+    """Bytes of the contents kept beside its turns."""
     running_turn_id: str = ""
-    """The turn that holds the lease; empty while none does."""
+    """The turn that holds the lease; empty without one."""
     cancelled_turn_id: str = ""
-    """The turn whose calls nobody is to answer any more, as long as it is the newest."""
+    """The turn whose pending calls will not be answered, as long as it is the newest."""
 
     @property
     def turn_count(self) -> int:
@@ -84,7 +84,7 @@ class Session:
 
 @value
 class NewSession:
-    """What CreateSession is asked for."""
+    """The request of CreateSession."""
 
     key: SessionKey
     agent_id: str
@@ -95,7 +95,7 @@ class NewSession:
     pinned_revision: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
     for_any_agent: bool = False
-    """It names no agent, and becomes that of its first turn."""
+    """It has no agent, and gets that of its first turn."""
 
 
 @value
@@ -111,7 +111,7 @@ class SessionChange:
 
 @value
 class SessionQuery:
-    """Which live sessions ListSessions wants; an empty field does not narrow."""
+    """The filters of ListSessions; empty fields match all."""
 
     project: str
     agent_id: str = ""
@@ -120,7 +120,7 @@ class SessionQuery:
 
 @value
 class ListPosition:
-    """The last place that a page of a list looked at: the next page goes on behind it."""
+    """The last position of a page of a list, after which the next page begins."""
 
     activity_ms: int
     session_id: str
@@ -128,7 +128,7 @@ class ListPosition:
 
 @value
 class SessionPage:
-    """Some sessions, and where to go on; `next` is None after the last."""
+    """A page of sessions; `next` is None after the last."""
 
     sessions: Sequence[Session]
     next: ListPosition | None
@@ -136,18 +136,18 @@ class SessionPage:
 
 @value
 class Fork:
-    """What ForkSession is asked for. `up_to` is the number of the last turn to copy; 0: all."""
+    """The request of ForkSession. `up_to` is the number of the last turn to copy; 0: all."""
 
     source: SessionKey
     new_id: str
     up_to: int = 0
     user_id: str = ""
     window_messages: int = 0
-    """Only the turns that a window of so many messages has; 0: all."""
+    """Only the turns of a window of this many messages; 0: all."""
     continues: bool = False
-    """That window is of a turn that goes on with calls of the last one."""
+    """Whether the window is for a turn that continues calls of the last one."""
     agent_id: str = ""
-    """Whose the copy is; empty: the source's agent's."""
+    """The agent of the copy; empty: the source's."""
     agent_uid: str = ""
 
 
@@ -172,9 +172,8 @@ class Removed:
 
 @value
 class Erasure:
-    """What was removed of a user, and when that was complete.
-
-    `audit_events` counts those in which a pseudonym stands now, `api_keys` those of the user that were revoked.
+    """What was removed of a user, and when that was complete. `audit_events` counts pseudonymised events, `api_keys`
+    revoked keys.
     """
 
     removed: Removed
@@ -185,7 +184,7 @@ class Erasure:
 
 @value
 class AgentIncarnation:
-    """One existence of an agent id: deleted and created again, it is another."""
+    """One incarnation of an agent id; after deletion and re-creation it is another."""
 
     project: str
     agent_id: str
@@ -224,6 +223,6 @@ def new_session_id() -> str:
 
 
 def session_id_of_request(project: str, agent_uid: str, user_id: str, request_id: str) -> str:
-    """Returns the id that the session of a request without one gets, the same for a repeat of the request."""
+    """Returns the session id for a request without one, the same for a repeat of the request."""
     text = "\n".join((project, agent_uid, user_id, request_id))
     return f"s-{hashlib.sha256(text.encode()).hexdigest()[:32]}"

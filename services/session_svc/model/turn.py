@@ -1,4 +1,4 @@
-"""Turns as values: what session_svc is asked to do with them, and what it answers.
+"""Values of turns: what is requested and returned.
 
 Times are milliseconds since the epoch by the store's clock, durations milliseconds.
 """
@@ -15,7 +15,7 @@ from session_svc.model.session import DEFAULT_IDLE_MS, DEFAULT_LIFETIME_MS, Sess
 
 @value
 class Lease:
-    """The right to go on with a turn. `token` grows with every lease of the session."""
+    """The lease of a turn. `token` grows with every lease of the session."""
 
     key: SessionKey
     turn_id: str
@@ -27,7 +27,7 @@ class Lease:
 
 @value
 class RequestMark:
-    """What makes a request recognisable: the caller's id for it and a digest of its content."""
+    """Identifies a request: the caller's id for it, and a digest of its content."""
 
     request_id: str
     digest: bytes
@@ -40,7 +40,7 @@ class RequestMark:
 
 @value
 class BeginTurn:
-    """What BeginTurn is asked for. `busy` and `request` say what a turn that is running, or has run, means to it."""
+    """The request of BeginTurn. `busy` and `request` determine how running and stored turns are treated."""
 
     key: SessionKey
     agent_id: str
@@ -57,17 +57,17 @@ class BeginTurn:
     limits: tuple[TurnLimit, ...] = ()
     stateless: bool = False
     continues: bool = False
-    """It has results of tool calls: the window holds all of the chain that they go on with, whatever its length."""
+    """It has results of tool calls: the window contains the whole chain that they continue, whatever its length."""
     parent_id: str = ""
-    """The session that this one goes with when it is deleted."""
+    """The session with which this one is deleted."""
     may_cut: bool = False
     """Its commit may remove turns: a full session lets it begin."""
     within_chain: bool = False
-    """Its window may begin in the midst of a chain of tool calls, behind the turn that the chain began with."""
+    """Its window may begin within a chain of tool calls, after the turn that began the chain."""
     after_turn: str = ""
     """The id of the turn that it follows; empty: the session's last one, whichever that is."""
     join_repeat: bool = False
-    """Where a turn of the same request is under way, it does not wait for that, but hears which one it is."""
+    """If a turn of the same request is running, return it instead of waiting for it."""
 
 
 @value
@@ -88,12 +88,12 @@ class Begun:
     created: bool
     limits: tuple[LimitState, ...] = ()
     full: bool = False
-    """A commit that removes no turns will be refused."""
+    """A commit that does not remove turns will be refused."""
 
 
 @value
 class Replayed:
-    """The request has had its turn: here it is, serialized."""
+    """The stored turn of the request, serialized."""
 
     session: Session
     turn: bytes
@@ -101,7 +101,7 @@ class Replayed:
 
 @value
 class Joined:
-    """A turn of the same request is queued or under way."""
+    """A turn of the same request is queued or running."""
 
     key: SessionKey
     turn_id: str
@@ -109,14 +109,14 @@ class Joined:
 
 @value
 class Waiting:
-    """The turn has a place in the session's queue. Ask again when woken, and at the latest after `check_in_ms`."""
+    """The turn has a place in the session's queue. Retry when woken, and after `check_in_ms` at the latest."""
 
     check_in_ms: int
 
 
 @value
 class KeptContent:
-    """A content that turns name and do not hold: its digest, and how many bytes it has."""
+    """A content that turns refer to: its digest and size in bytes."""
 
     digest: bytes
     size: int
@@ -132,10 +132,8 @@ class PartContent:
 
 @value
 class CommitTurn:
-    """What CommitTurn is asked for.
-
-    `turn` is serialized, without a number: the store gives it one. `continues` says that it starts with results of
-    tool calls that an earlier turn made, and so can't be shown without that one.
+    """The request of CommitTurn. `turn` is serialized, without its number, which the store assigns. `continues`: it
+    starts with results of an earlier turn's tool calls, and can't be shown without that turn.
     """
 
     lease: Lease
@@ -148,11 +146,11 @@ class CommitTurn:
     request: RequestMark | None = None
     history_digest: bytes = b""
     cut_after: int | None = None
-    """Turns behind this number are removed first."""
+    """Turns after this number are removed first."""
     end_event: bytes = b""
     """Ends the turn's journal, where it has one."""
     parts: tuple[PartContent, ...] = ()
-    """The contents that the turn names, each once."""
+    """The contents that the turn refers to, each once."""
 
 
 @value
@@ -178,16 +176,16 @@ class TurnQuery:
 
 @value
 class TurnPage:
-    """Serialized turns in the order asked for; `next` is the number to go on with, None after the last."""
+    """Serialized turns in the requested order; `next` is the number to continue with, None after the last."""
 
     turns: Sequence[bytes]
     next: int | None
     expire_ms: int
-    """When the session that they are of expires."""
+    """When their session expires."""
 
 
 def same_request(one: bytes, other: bytes) -> bool:
-    """Whether two digests are of one request; those of the release before are 32 bytes, which others begin with."""
+    """Whether two digests are of the same request; those of the previous release are the first 32 bytes of others."""
     return one == other or (
         len(one) != len(other) and min(len(one), len(other)) == _OLD_DIGEST and one[:_OLD_DIGEST] == other[:_OLD_DIGEST]
     )

@@ -7,7 +7,7 @@ from session_svc.model.errors import ToolChainTooLarge
 
 
 class HeadedTurn(NamedTuple):
-    """A serialized turn with what a window needs to know of it."""
+    """A serialized turn with the attributes that a window needs."""
 
     message_count: int
     continues: bool
@@ -21,7 +21,7 @@ class HeadedTurn(NamedTuple):
 
 
 class Fitting(Protocol):
-    """What `fit_window` needs to know of a turn."""
+    """The attributes of a turn that `fit_window` needs."""
 
     @property
     def message_count(self) -> int:
@@ -29,7 +29,7 @@ class Fitting(Protocol):
 
     @property
     def continues(self) -> bool:
-        """Whether it can't be shown without the turn before."""
+        """Whether it can't be shown without the previous turn."""
 
     @property
     def size(self) -> int:
@@ -47,13 +47,13 @@ def fit_window(
     continues: bool = False,
     within_chain: bool = False,
 ) -> list[_Fitting]:
-    """Returns the newest turns, oldest first, that hold at most so many messages and bytes together.
+    """Returns the newest turns, oldest first, with at most this many messages and bytes in total.
 
     Whole turns only. The first is never one that continues another: the tool calls that its results answer would be
-    missing, and a model call with them would fail. For a turn that itself `continues`, the turns of that chain are all
-    in, however many messages they have: without its task no model can go on. Raises `ToolChainTooLarge` where they
-    have more bytes. `within_chain`: of a chain that is longer than the window, its newest turns rather than none, and
-    before them, where it is among these turns and its bytes fit, the turn that the chain began with.
+    missing, and a model call with them would fail. For a turn that itself `continues`, all turns of that chain are
+    included, however many messages they have: without its task a model can't continue. Raises `ToolChainTooLarge` if
+    they have too many bytes. `within_chain`: of a chain that is longer than the window, its newest turns rather than
+    none, and before them, where it is among these turns and its bytes fit, the turn that the chain began with.
     """
     window: list[_Fitting] = []
     older = iter(newest_first)

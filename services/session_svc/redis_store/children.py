@@ -1,4 +1,4 @@
-"""Sessions that hang on others: they end when those end, however seldom they are used themselves."""
+"""Child sessions, which expire with their parents, however rarely they are used."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 class Children:
-    """Gives sessions the ends of those that they hang on. A session that none hangs on never comes here."""
+    """Extends child sessions to their parents' expiry. Not called for sessions without children."""
 
     def __init__(self, scripts: RedisScripts) -> None:
         self._scripts = scripts

@@ -1,4 +1,4 @@
-"""Turns that another gateway goes on with, in Redis."""
+"""Turns to be taken over, in Redis."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.waiting_turns import NEVER, WaitingTurns, member_of, turn_of
 
 MAX_LOOKS = 20
-"""Turns that one claim looks at; those that it does not find to go on with come up again."""
+"""Turns that one claim examines; those that it can't take over are examined again later."""
 
 
 class RedisClaims:
@@ -41,7 +41,7 @@ class RedisClaims:
         answer = await self._run(lease.key, call)
         match reply_of(calls.HandOver, answer):
             case replies.HandedOver():
-                # A queued turn keeps its place, unless it was looked at before its lease was free.
+                # A queued turn keeps its place, unless it was examined before its lease was free.
                 await self._waiting.look_again(member_of(lease), 0)
                 return
             case replies.Interrupted():
@@ -57,7 +57,7 @@ class RedisClaims:
             if not member:
                 return None
             key, turn_id = turn_of(member)
-            # Not repeated: a lease that was taken without an answer runs out.
+            # Not repeated: a lease taken without a reply expires.
             [answer] = await self._scripts.run(self._scripts.command(key, self._claim(turn_id)))
             match reply_of(calls.Claim, answer):
                 case replies.Claimed(token, expire_ms, attempt, request):

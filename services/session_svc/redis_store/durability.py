@@ -1,4 +1,4 @@
-"""How many replicas must have what was written before it is acknowledged."""
+"""Waits until enough replicas have a write before it is acknowledged."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from session_svc.redis_store.script_runner import RedisScripts
 
 
 class TooFewReplicas(Unavailable):
-    """It is written, but fewer replicas have it than must: whether it outlasts a failover is not known. Repeat it."""
+    """Written, but too few replicas have it: it may not survive a failover. Repeat it."""
 
     def __init__(self) -> None:
         super().__init__("redis replicas", retry_after=1.0)

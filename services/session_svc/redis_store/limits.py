@@ -71,7 +71,7 @@ class RedisLimits:
             self._scripts.limit_command(turn.project, limit.subject, call)
             for limit, call in zip(turn.limits, wanted, strict=True)
         ]
-        # Once more after a connection broke: every script repeated is what it was the first time.
+        # Retried once after a broken connection: every script is idempotent.
         try:
             return await self._scripts.run(*commands)
         except RedisUnavailable:

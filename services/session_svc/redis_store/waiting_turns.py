@@ -1,6 +1,5 @@
-"""The turns that a gateway may have to take over, in a slot of their own: when to look at each, and who is queued.
-
-As other indexes, this one may be late, or have turns that need nobody: the session's own keys say what is so.
+"""An index of turns that may have to be taken over, in a slot of its own: when to check each, and which are queued.
+Like other indexes, it may be late, or contain turns that need no takeover: the session's own keys decide.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""How a replica learns at once that a turn which waits here may begin: Redis pub/sub on a channel of its own."""
+"""Wakes waiting turns at once by Redis pub/sub, on a channel per replica."""
 
 import asyncio
 import contextlib
@@ -89,7 +89,7 @@ class RedisWakes:
                 continue
             pings = 0
             if reply[0] == b"subscribe":
-                self._wake_all()  # what was published while nobody listened is lost
+                self._wake_all()  # messages published without a listener are lost
             elif reply[0] == b"message":
                 self._wake(reply[2].decode(errors="replace"))
         raise TimeoutError
