@@ -224,45 +224,55 @@ class Traced(HandlerInterceptor):
 class EndOnDrain(HandlerInterceptor):
     """Ends the calls of methods that never end by themselves (watches) when the server drains, with `Draining`.
 
-    Without it one open watch holds the drain for the whole grace.
+    Without it one open watch holds the drain for the whole grace. All other calls have that grace, and are ended like
+    that at its end: from gRPC itself their callers would hear CANCELLED, which no client repeats.
     """
 
     def __init__(self, methods: Collection[str]) -> None:
         super().__init__()
         self._methods = frozenset(methods)
-        self._running: set[asyncio.Task[Any]] = set()
+        self._endless: set[asyncio.Task[Any]] = set()
+        self._others: set[asyncio.Task[Any]] = set()
         self._draining = False
 
     def wrap(self, method: str, behavior: Behavior) -> Behavior:
-        if method not in self._methods:
-            return behavior
+        endless = method in self._methods
+        running = self._endless if endless else self._others
 
         async def endable(request: Any, context: Context[Any, Any]) -> Any:
             task = asyncio.current_task()
-            if self._draining or task is None:
+            if task is None or (endless and self._draining):
                 raise Draining
-            self._running.add(task)
+            running.add(task)
             try:
                 return await behavior(request, context)
             except asyncio.CancelledError:
-                if task not in self._running and task.uncancel() == 0:
+                if task not in running and task.uncancel() == 0:
                     raise Draining from None
                 raise
             finally:
-                self._running.discard(task)
+                running.discard(task)
 
         return endable
 
     @property
     def running(self) -> int:
-        """How many such calls there are now."""
-        return len(self._running)
+        """How many calls there are now that never end by themselves."""
+        return len(self._endless)
 
     def drain(self) -> None:
-        """Ends all such calls now; later ones are refused."""
+        """Ends all of those now; later ones are refused."""
         self._draining = True
-        while self._running:
-            self._running.pop().cancel()
+        _cancel_all(self._endless)
+
+    def cut(self) -> None:
+        """Ends every call."""
+        _cancel_all(self._others)
+
+
+def _cancel_all(running: set[asyncio.Task[Any]]) -> None:
+    while running:
+        running.pop().cancel()
 
 
 def status_name(context: Context[Any, Any], failure: BaseException | None) -> str:

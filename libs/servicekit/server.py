@@ -49,6 +49,9 @@ _QUIET_METHODS = ("grpc.health.v1.Health/Check", _WATCH_HEALTH, *reflection.METH
 _NOTICE = 0.05
 """Seconds in which those who watch the health hear of NOT_SERVING before their watch ends."""
 
+_LAST_WORDS = 0.5
+"""Seconds in which callers hear that their calls were ended by a drain, before gRPC ends what is left."""
+
 _MAX_HEALTH_CALLS = 64
 _CONNECTION_AGE_SECONDS = 1800.0
 
@@ -117,7 +120,13 @@ class GrpcServer:
         """Takes no new call from now on; ends watches at once, and what still runs after `grace` seconds."""
         if self._closing is None:
             self._on_drain.drain()
-            self._closing = asyncio.get_running_loop().create_task(self._server.stop(grace), name="stop accepting")
+            self._closing = asyncio.get_running_loop().create_task(self._stop(grace), name="stop accepting")
+
+    async def _stop(self, grace: float) -> None:
+        stopping = asyncio.ensure_future(self._server.stop(grace + _LAST_WORDS))
+        await asyncio.wait((stopping,), timeout=grace)
+        self._on_drain.cut()
+        await stopping
 
     async def end(self, notice: float, grace: float, on_end: Callable[[], None]) -> None:
         """Retires, gives `notice` seconds, calls `on_end`, stops accepting and returns when no call runs."""
@@ -163,7 +172,7 @@ async def serving(
     does so from the first time that a service serves: that is what a readiness probe may ask.
 
     Leaving drains: health turns NOT_SERVING, calls are served on for `settings.drain_notice` seconds, then `on_end` is
-    called and no new call is taken; running ones get `settings.drain_timeout` seconds, then they are cancelled.
+    called and no new call is taken; running ones get `settings.drain_timeout` seconds, then they end with `Draining`.
     Raises `StartupError` naming host:port when the port can't be had.
     """
     open_to_all = [f"/{method}" for method in (_WATCH_HEALTH, *reflection.METHODS)]

@@ -177,7 +177,8 @@ class Journals(Protocol):
     ) -> AsyncGenerator[JournalEvent | None, None]:
         """Yields the entries after an event (empty: all) until the turn's end, and None now and then. With
         `present_only` it ends with the current entries. Continues at another replica if one stops. Raises `RemoteError`
-        (TURN_NOT_FOUND, LEASE_LOST), `Unavailable`.
+        (TURN_NOT_FOUND, LEASE_LOST), `Unavailable`, and `Draining` if this gateway stops: another one continues after
+        the last event.
         """
         ...
 

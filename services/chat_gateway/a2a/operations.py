@@ -78,7 +78,8 @@ class A2AOperations:
     async def send(self, call: A2ACall, request: pb.SendMessageRequest) -> pb.SendMessageResponse:
         """Runs a message; returns its task once it has ended or waits, or, where that is asked for, at once.
 
-        The task outlives its caller. What fails before the task has begun is raised, and a later failure its state.
+        The task outlives its caller; it is returned as it runs where another gateway goes on with it. What fails before
+        the task has begun is raised, and a later failure its state.
         """
         asked = await self._asked(call, request)
         length = history_length(request.configuration)
@@ -89,7 +90,10 @@ class A2AOperations:
         return pb.SendMessageResponse(task=with_history(task, length))
 
     async def stream(self, call: A2ACall, request: pb.SendMessageRequest, emit: Emit) -> None:
-        """Runs a message, and emits the task's events: the task first, its end last. Raises as `send`."""
+        """Runs a message, and emits the task's events: the task first, its end last.
+
+        Raises as `send`, and `TurnHandedOver` where the task goes on at another gateway: to be subscribed to.
+        """
         asked = await self._asked(call, request)
         length = history_length(request.configuration)
         events: TaskEvents | None = None
@@ -107,7 +111,7 @@ class A2AOperations:
         try:
             outcome = await self._turns.run(asked.turn, on_started, on_delta, self._before(call, asked, request))
         except ServiceError as error:
-            if events is None:
+            if events is None or error.reason == Reason.TURN_HANDED_OVER:
                 raise
             await emit(events.fail(error))
             return
@@ -291,7 +295,8 @@ class A2AOperations:
         except ServiceError as error:
             if events is None:
                 raise
-            task = events.failed(error)
+            handed_over = error.reason == Reason.TURN_HANDED_OVER
+            task = events.working() if handed_over else events.failed(error)
             task.history.extend(_history(asked, message, events))
             return task
         assert events is not None, "a turn that has ended has started"

@@ -1,5 +1,6 @@
 """session_svc's TurnService as the port `Journals`."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
@@ -11,7 +12,7 @@ from contract.reasons import Reason
 from parley.session.v1 import turn_service_pb2 as pb
 from servicekit.backoff import Backoff
 from servicekit.channels import stream
-from servicekit.errors import UNREACHABLE, ServiceError
+from servicekit.errors import UNREACHABLE, Draining, ServiceError
 
 SILENCE_SECONDS = 15.0
 """A watch that is silent for this long is broken: session_svc sends a heartbeat every 5 s."""
@@ -26,6 +27,15 @@ class JournalClient:
     def __init__(self, stubs: Stubs, open_watches: OpenWatches) -> None:
         self._turns = stubs.turns
         self._open = open_watches
+        self._waiting: set[asyncio.Task[object]] = set()
+        """Tasks that wait for the next event of a turn."""
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Ends every watch with `Draining`, and those that come later: others go on behind their last events."""
+        self._stopped = True
+        while self._waiting:
+            self._waiting.pop().cancel()
 
     async def watch(
         self,
@@ -39,15 +49,31 @@ class JournalClient:
     ) -> AsyncGenerator[JournalEvent | None, None]:
         """Continues after the last event if a replica stops or is unreachable for a while.
 
-        Raises `TooManyWatches` before the first event.
+        Raises `TooManyWatches` before the first event, and `Draining` once this gateway stops.
         """
-        # Existing entries are read without holding a call open.
-        counted = contextlib.nullcontext() if present_only else self._open.one_more(project, session_id)
-        with counted:
-            watched = self._watch(project, session_id, user_id, turn_id, after, present_only)
-            async with contextlib.aclosing(watched) as events:
+        watched = self._watch(project, session_id, user_id, turn_id, after, present_only)
+        async with contextlib.aclosing(watched) as events:
+            if present_only:  # existing entries are read without holding a call open
                 async for event in events:
                     yield event
+                return
+            with self._open.one_more(project, session_id), contextlib.suppress(StopAsyncIteration):
+                while True:
+                    yield await self._unless_stopped(events)
+
+    async def _unless_stopped(self, events: AsyncGenerator[JournalEvent | None, None]) -> JournalEvent | None:
+        task = asyncio.current_task()
+        if task is None or self._stopped:
+            raise Draining
+        self._waiting.add(task)
+        try:
+            return await anext(events)
+        except asyncio.CancelledError:
+            if task in self._waiting or task.uncancel():
+                raise
+            raise Draining from None
+        finally:
+            self._waiting.discard(task)
 
     async def _watch(
         self, project: str, session_id: str, user_id: str, turn_id: str, after: str, present_only: bool

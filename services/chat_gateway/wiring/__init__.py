@@ -237,8 +237,10 @@ async def _drain(
     grpc_server.stop_accepting(settings.drain_timeout + _edge_drain(settings))
     await asyncio.sleep(_LAST_CALLS)
     await core.scheduler.drain(settings.drain_timeout)
-    # Turns that still run are cancelled by the edges, or handed over.
+    # Turns that still run end here, or are handed over; the edges have a moment to report it.
     core.aborts.stopping = True
+    core.turns.stop()
+    core.journals.stop()
     await core.pickups.close()
 
 

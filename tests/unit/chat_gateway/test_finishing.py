@@ -1,11 +1,15 @@
 """Turns whose callers leave: cancelled, or finished unheard, as they asked."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from chat_gateway.finishing import FinishingTurns
+from chat_gateway.model.errors import CommitCutShort, CommitUnresolved, TurnCutShort, TurnHandedOver
 from chat_gateway.model.turn import Delta, OnDisconnect
+from servicekit.errors import Draining, ServiceError
 from tests.unit.chat_gateway.world import FakeProvider, World, asks
 
 FINISH = OnDisconnect.FINISH
@@ -102,3 +106,42 @@ async def test_closing_ends_what_still_goes_on() -> None:
     await gone(await start(world, turns, FINISH))
     await turns.close()
     assert world.scheduler.load.running == 0
+
+
+@pytest.mark.parametrize("on_disconnect", list(OnDisconnect))
+@pytest.mark.parametrize(
+    ("cut", "error"),
+    [
+        (asyncio.CancelledError, Draining),
+        (CommitCutShort, CommitUnresolved),
+        (partial(TurnCutShort, TurnHandedOver("t", "s")), TurnHandedOver),
+    ],
+)
+async def test_a_stop_tells_every_caller_what_became_of_its_turn(
+    on_disconnect: OnDisconnect, cut: Callable[[], asyncio.CancelledError], error: type[ServiceError]
+) -> None:
+    async def ends_with() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise cut() from None
+
+    world = World(provider=FakeProvider(before=ends_with))
+    turns = FinishingTurns(world.runner)
+    task = await start(world, turns, on_disconnect)
+    turns.stop()
+    with pytest.raises(error):
+        await task
+    assert task.cancelling() == 0, "whoever serves the caller goes on"
+    await turns.close()
+
+
+async def test_a_caller_that_leaves_as_the_process_stops_is_gone() -> None:
+    async def forever() -> None:
+        await asyncio.sleep(60)
+
+    world = World(provider=FakeProvider(before=forever))
+    turns = FinishingTurns(world.runner)
+    task = await start(world, turns, OnDisconnect.CANCEL)
+    turns.stop()
+    await gone(task)

@@ -132,13 +132,16 @@ async def test_a_drain_lets_running_calls_finish(start: Start, connect: Connect)
     assert await running == HELLO
 
 
-async def test_a_drain_is_bounded(start: Start, connect: Connect) -> None:
+async def test_a_drain_is_bounded_and_callers_hear_that_it_is_one(start: Start, connect: Connect) -> None:
     async with start({"Watch": ("unary_stream", forever)}, settings=ServiceSettings(drain_timeout=0.3)) as peer:
         responses = watch_on(connect(peer.server.port))
         await anext(responses)
         begin = time.monotonic()
     assert 0.3 <= time.monotonic() - begin < 3
-    await responses.aclose()
+    with pytest.raises(RemoteError) as caught:
+        async for _ in responses:
+            pass
+    assert caught.value.reason == "DRAINING"
 
 
 async def test_a_drain_does_not_wait_for_endless_calls(start: Start, connect: Connect) -> None:

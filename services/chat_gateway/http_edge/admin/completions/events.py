@@ -91,11 +91,17 @@ class _Chunks:
         """Whether the journal has the pieces of the answer; that of a turn that is not resumable has the end only."""
 
     async def of(self, first: JournalEvent | None, journal: Journal) -> AsyncIterator[bytes]:
-        """Yields the events behind `after`: the journal is read from its begin, which says what each chunk repeats."""
+        """Yields the events behind `after`: the journal is read from its begin, which says what each chunk repeats.
+
+        Where it can't be read on, an error is the last event.
+        """
         async with contextlib.aclosing(journal):
             yield self._event(first)
-            async for one in journal:
-                yield self._event(one)
+            try:
+                async for one in journal:
+                    yield self._event(one)
+            except ServiceError as error:
+                yield event(encode_error(error))
 
     def _event(self, one: JournalEvent | None) -> bytes:
         if one is None:

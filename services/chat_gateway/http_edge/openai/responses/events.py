@@ -171,11 +171,18 @@ class ResponseEvents:
         return self._flushed() + DONE
 
     def fail(self, error: ServiceError) -> bytes:
-        """Returns the end of a turn that failed."""
+        """Returns the end of a turn that failed, or of the stream alone, where another gateway goes on with it."""
+        if error.reason == Reason.TURN_HANDED_OVER:
+            return self.interrupt(error)
         assert self._make is not None, "it has started"
         status = CANCELLED if error.reason == Reason.TURN_CANCELLED else FAILED
         self._emit("response.failed", response=self._make.failed(error, status=status))
         return self._flushed() + DONE
+
+    def interrupt(self, error: ServiceError) -> bytes:
+        """Returns the end of a stream whose response goes on, for all that is known."""
+        self._emit("error", code=str(error.reason).lower(), message=error.message, param=None)
+        return self._flushed()
 
     def _activity(self, activity: ToolActivity) -> None:
         match activity:

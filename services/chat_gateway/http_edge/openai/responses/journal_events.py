@@ -69,11 +69,17 @@ class _Reader:
         yield events.again(outcome)
 
     async def journaled(self, first: JournalEvent | None, journal: Journal) -> AsyncIterator[bytes]:
-        """The journal is read from its begin: the number of an event is how many came before it."""
+        """The journal is read from its begin: the number of an event is how many came before it.
+
+        Where it can't be read on, an error is the last event.
+        """
         async with contextlib.aclosing(journal):
             yield await self._event(first)
-            async for one in journal:
-                yield await self._event(one)
+            try:
+                async for one in journal:
+                    yield await self._event(one)
+            except ServiceError as error:
+                yield self._events.interrupt(error)
 
     async def _event(self, one: JournalEvent | None) -> bytes:
         if one is None:
