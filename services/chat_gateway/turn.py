@@ -228,7 +228,7 @@ class TurnRunner:
 
     async def _begin_with(self, turn: _Started, config: AgentConfig) -> Begun:
         limits = _limits(turn, config)
-        with self._aborts.unless_answered(turn.request, turn.turn_id, limits):
+        with self._aborts.unless_answered(turn.request, turn.turn_id, limits, has_lease=turn.resumed):
             return await self._sessions.begin(turn.request, config, turn.turn_id, turn.digest, limits)
 
     def _held(self, lease: Lease, stop: TurnStop, user_id: str) -> HeldLease:

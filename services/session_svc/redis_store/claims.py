@@ -48,7 +48,8 @@ class RedisClaims:
                 raise TurnInterrupted(lease.key.session_id)
             case replies.Cancelled():
                 raise TurnCancelled(lease.key.session_id)
-        await self._waiting.look_again(member_of(lease), NEVER)
+        if queued:  # a turn that was taken over since is looked at as before
+            await self._waiting.look_again(member_of(lease), NEVER)
         raise LeaseLost(lease.key.session_id)
 
     async def claim(self) -> ClaimedTurn | None:
@@ -92,6 +93,8 @@ class RedisClaims:
         reply = reply_of(calls.TurnState, await self._run(watch.key, calls.TurnState(watch.turn_id, watch.user_id)))
         if type(reply) is not replies.StateRead:
             raise TurnNotFound(watch.turn_id)
+        if reply.state == TurnStage.RUNNING.value and not reply.held:
+            await self._waiting.note_at_once(Lease(watch.key, watch.turn_id, 0))
         stage, events = TurnStage(reply.state), [event_of(*entry) for entry in reply.entries]
         ended = events.pop() if stage is TurnStage.ENDED and len(events) > 1 else None
         return TurnProgress(stage, reply.attempt, events[0] if events else None, ended)

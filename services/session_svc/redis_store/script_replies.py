@@ -184,10 +184,14 @@ class Cancelling(NamedTuple):
 
 
 class StateRead(NamedTuple):
-    """How far a turn is (1 queued, 2 running, 3 ended), with the first and the last entry of its journal."""
+    """How far a turn is (1 queued, 2 running, 3 ended), with the first and the last entry of its journal.
+
+    `held`: whether somebody runs it, or may be about to.
+    """
 
     state: int
     attempt: int
+    held: int
     entries: Sequence[tuple[bytes, Sequence[bytes]]]
 
 

@@ -207,8 +207,8 @@ class RedisTurns:
             end_event=end_event,
             keep_ms=self._limits.journal.keep_ms,
         )
-        await self._run([self._scripts.command(lease.key, call)])
-        if end_event:
+        [was_held] = await self._run([self._scripts.command(lease.key, call)])
+        if end_event and was_held:
             self._waiting.forget(lease)
 
     async def _run(self, *stages: Sequence[Command]) -> list[Reply]:

@@ -36,6 +36,10 @@ class WaitingTurns:
         except (RedisUnavailable, RedisFault):
             self.note(lease)
 
+    async def note_at_once(self, lease: Lease) -> None:
+        """Has a turn that nobody runs looked at now, unless that is to be already."""
+        await self._scripts.run(("ZADD", WAITING_KEYS[0], "NX", now_ms(), member_of(lease)))
+
     def note(self, lease: Lease) -> None:
         """As `note_now`, soon."""
         if len(self._running) < MAX_NOTED:

@@ -9,8 +9,8 @@ import redis
 from contract.enums import BusyPolicy
 from session_svc.model.limits import JournalBounds
 from session_svc.model.session import ListPosition, SessionBounds, SessionKey, SessionQuery
-from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, RequestMark
-from session_svc.ports import AgentStore, JournalStore, LimitStore, SessionStore, TurnStore
+from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, Lease, RequestMark
+from session_svc.ports import AgentStore, ClaimStore, JournalStore, LimitStore, SessionStore, TurnStore
 from session_svc.redis_client.url import parse_redis_url
 from session_svc.redis_store.agents import RedisAgents
 from session_svc.redis_store.claims import RedisClaims
@@ -21,9 +21,10 @@ from session_svc.redis_store.push_configs import RedisPushConfigs
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.turns import RedisTurns
-from session_svc.redis_store.waiting_turns import WaitingTurns
+from session_svc.redis_store.waiting_turns import NEVER, WaitingTurns, member_of
 from session_svc.redis_store.wakeups import RedisWakes
 from session_svc.wiring import open_redis
+from tests.doubles.session_svc.memory_claims import MemoryClaims
 from tests.doubles.session_svc.memory_journals import MemoryJournals
 from tests.doubles.session_svc.memory_limits import MemoryLimits
 from tests.doubles.session_svc.memory_state import MemoryState
@@ -100,8 +101,9 @@ class Bench:
     journals: JournalStore
     pass_time: Callable[[int], Coroutine[object, object, None]]
     limits: SessionBounds = LIMITS
-    claims: RedisClaims | None = None
-    """Of Redis alone."""
+    claims: ClaimStore | None = None
+    forget_waiting: Callable[[SessionKey, str], Coroutine[object, object, None]] | None = None
+    """Has the index of turns to look at lose one."""
     push_configs: RedisPushConfigs | None = None
     """Of Redis alone."""
 
@@ -127,6 +129,7 @@ class Bench:
         may_cut: bool = False,
         within_chain: bool = False,
         join_repeat: bool = False,
+        waiter_id: str = "",
     ) -> object:
         """Calls `TurnStore.begin` with what a test does not care about filled in."""
         turn = BeginTurn(
@@ -148,7 +151,7 @@ class Bench:
             within_chain=within_chain,
             join_repeat=join_repeat,
         )
-        return await self.turns.begin(turn, self.turns.new_waiter_id(), wait_ms)
+        return await self.turns.begin(turn, waiter_id or self.turns.new_waiter_id(), wait_ms)
 
     async def begun(self, turn_id: str = "t1", session: str = "s1", **more: object) -> Begun:
         """Begins a turn that must get the lease."""
@@ -204,6 +207,11 @@ def memory_bench(limits: SessionBounds = LIMITS) -> Bench:
     clock = MemoryClock()
     state = MemoryState(limits, lambda: clock.ms)
     turns = MemoryTurns(state)
+    claims = MemoryClaims(state)
+
+    async def forget(key: SessionKey, turn_id: str) -> None:
+        claims.forget((key, turn_id))
+
     turn_limits = MemoryLimits(limits.limit_times(), lambda: clock.ms, state.wake, turns.wait_for_wakeup)
     return Bench(
         turns,
@@ -213,6 +221,8 @@ def memory_bench(limits: SessionBounds = LIMITS) -> Bench:
         MemoryJournals(state, turns),
         clock.pass_time,
         limits,
+        claims,
+        forget,
     )
 
 
@@ -236,9 +246,12 @@ async def redis_bench(url: str, limits: SessionBounds = LIMITS, *, compressing: 
         journals = RedisJournals(scripts, wakes, limits, waiting)
         claims = RedisClaims(scripts, limits, waiting)
         push_configs = RedisPushConfigs(scripts)
-        yield Bench(
-            turns, sessions, RedisAgents(scripts), turn_limits, journals, pass_time, limits, claims, push_configs
-        )
+
+        async def forget(key: SessionKey, turn_id: str) -> None:
+            await waiting.look_again(member_of(Lease(key, turn_id, 0)), NEVER)
+
+        agents = RedisAgents(scripts)
+        yield Bench(turns, sessions, agents, turn_limits, journals, pass_time, limits, claims, forget, push_configs)
 
 
 def clients_of(url: str) -> list[redis.Redis]:

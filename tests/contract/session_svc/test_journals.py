@@ -7,7 +7,7 @@ import pytest
 
 from contract.enums import BusyPolicy
 from session_svc.model.errors import JournalFull, LeaseLost, TurnInterrupted, TurnNotFound
-from session_svc.model.journal import JournalPage, NewEvents, TurnWatch
+from session_svc.model.journal import JournalPage, NewEvents, TurnWatch, UnheardEnd
 from session_svc.model.session import SessionKey
 from session_svc.model.turn import Begun
 from tests.contract.session_svc.bench import JOURNAL, Bench
@@ -94,7 +94,8 @@ async def test_an_interrupted_turn_still_says_how_it_ended(bench: Bench) -> None
     await append(bench, second, b"x")
     await bench.turns.abort(first.lease, b"interrupted")
     page = await read(bench, "t1")
-    assert (data(page), page.ended) == ([b"a", b"interrupted"], True)
+    assert (data(page), page.ended) == ([b"a", b""], True)
+    assert page.events[-1].unheard is UnheardEnd.INTERRUPTED, "at once, whatever becomes of its gateway"
     assert data(await read(bench, "t2")) == [b"x"]
 
 

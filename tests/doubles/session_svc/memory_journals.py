@@ -1,8 +1,8 @@
 """Journals in memory: the twin of the Redis adapter."""
 
-from session_svc.model.errors import JournalFull, TurnNotFound
+from session_svc.model.errors import JournalFull, TurnCancelled, TurnNotFound
 from session_svc.model.journal import JournalEvent, JournalPage, NewEvents, TurnWatch
-from tests.doubles.session_svc.memory_state import Journal, MemoryState
+from tests.doubles.session_svc.memory_state import Journal, MemoryState, Pickup
 from tests.doubles.session_svc.memory_turns import MemoryTurns, lost
 
 ENTRY_OVERHEAD = 64
@@ -21,6 +21,8 @@ class MemoryJournals:
         stored = state.load(lease.key)
         if stored is None or not state.holds(stored, lease):
             raise lost(stored, lease)
+        if stored.pickup is not None and stored.pickup.cancelled:
+            raise TurnCancelled(lease.key.session_id)
         journals = state.journals.setdefault(lease.key, {})
         bounds = state.limits.journal
         for turn_id, old in list(journals.items()):
@@ -31,10 +33,14 @@ class MemoryJournals:
         events = new.events[max(known - new.first + 1, 0) :]
         added = sum(len(event) + ENTRY_OVERHEAD for event in events)
         for turn_id in [turn_id for turn_id in journals if turn_id != lease.turn_id]:
-            if sum(one.bytes for one in journals.values()) + added > bounds.max_bytes:
+            if sum(one.size for one in journals.values()) + added > bounds.max_bytes:
                 del journals[turn_id]
-        if sum(one.bytes for one in journals.values()) + added > bounds.max_bytes:
+        if sum(one.size for one in journals.values()) + added > bounds.max_bytes:
             raise JournalFull(lease.turn_id, bounds.max_bytes)
+        if new.request:
+            state.running[lease.key, lease.turn_id] = state.now() + state.limits.lease_ms
+        if new.request and not journal.events:
+            journal.request, stored.pickup = new.request, Pickup(state.limits.pickup.wait_ms)
         for event in events:
             journal.add(lease.token, JournalEvent("", event))
         state.wake_watchers(lease.key)

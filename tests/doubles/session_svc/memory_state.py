@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from session_svc.model.journal import JournalEvent
+from session_svc.model.journal import JournalEvent, UnheardEnd
 from session_svc.model.session import AgentIncarnation, Session, SessionBounds, SessionKey
 from session_svc.model.turn import BeginTurn, Lease, RequestMark
 from session_svc.model.window import HeadedTurn
@@ -31,6 +31,17 @@ class Outcome:
 
 
 @dataclass(slots=True)
+class Pickup:
+    """What another gateway may do with a turn: its session waits `ms` for that behind its lease."""
+
+    ms: int
+    attempt: int = 1
+    lost: int = 0
+    released: bool = False
+    cancelled: bool = False
+
+
+@dataclass(slots=True)
 class Stored:
     """A session with its turns and its lease. `new` until its first turn is committed: then it has none to keep."""
 
@@ -46,6 +57,7 @@ class Stored:
     turns: list[HeadedTurn] = field(default_factory=list)
     leases: list[tuple[int, str]] = field(default_factory=list)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    pickup: Pickup | None = None
 
 
 @dataclass(slots=True)
@@ -55,8 +67,10 @@ class Journal:
     user_id: str
     token: int
     sequence: int = 0
-    bytes: int = 0
+    size: int = 0
     ended_ms: int = 0
+    request: bytes = b""
+    """What another gateway needs to go on with the turn."""
     events: list[JournalEvent] = field(default_factory=list)
 
     def add(self, token: int, event: JournalEvent) -> None:
@@ -64,8 +78,12 @@ class Journal:
         if self.token != token:
             self.token, self.sequence = token, 0
         self.sequence += 1
-        self.bytes += len(event.data) + 64
+        self.size += len(event.data) + 64
         self.events.append(replace(event, id=f"1-{len(self.events) + 1}"))
+
+
+Waiting = tuple[SessionKey, str]
+"""A turn that a gateway may have to take over."""
 
 
 class MemoryState:
@@ -83,6 +101,10 @@ class MemoryState:
         self.wakeups: dict[str, asyncio.Event] = {}
         self.journals: dict[SessionKey, dict[str, Journal]] = {}
         self.watchers: dict[SessionKey, set[str]] = {}
+        self.running: dict[Waiting, int] = {}
+        """When to look at each turn."""
+        self.queued: dict[Waiting, int] = {}
+        """The places of those that have not run yet."""
         self.parents: dict[SessionKey, SessionKey] = {}
         """The session that each one hangs on."""
 
@@ -91,14 +113,22 @@ class MemoryState:
         stored, now = self.sessions.get(key), self.now()
         if stored is None:
             return None
-        if stored.until_ms <= now and (stored.new or stored.session.expire_ms <= now):
-            self.remove(key)
+        if not self.held(stored) and (stored.new or stored.session.expire_ms <= now):
+            if stored.new:  # whoever watches its turn is still to learn how it ended
+                self.sessions.pop(key)
+                self.end_unheard(key, stored.turn_id, UnheardEnd.LOST)
+            else:
+                self.remove(key)
             return None
         return stored
 
     def held(self, stored: Stored | None) -> bool:
-        """Whether somebody has the lease."""
-        return stored is not None and stored.until_ms > self.now()
+        """Whether a turn has the session: its lease, or the time in which another gateway may take it over."""
+        return stored is not None and self.busy_until(stored) > self.now()
+
+    def busy_until(self, stored: Stored) -> int:
+        """Returns until when the session waits for its turn."""
+        return stored.until_ms + (stored.pickup.ms if stored.pickup is not None else 0)
 
     def holds(self, stored: Stored | None, lease: Lease) -> bool:
         """Whether this lease is the one that is held."""
@@ -172,17 +202,27 @@ class MemoryState:
         for waiter_id in self.watchers.pop(key, ()):
             self.wake(waiter_id)
 
-    def end_journal(self, lease: Lease, event: JournalEvent) -> None:
-        """Ends the journal that the lease has written to, where there is one and an end is given."""
+    def end_journal(self, lease: Lease, event: JournalEvent, *, is_held: bool) -> None:
+        """Ends the journal of a lease that is held, or was the last to write there, where an end is given."""
         journal = self.journals.get(lease.key, {}).get(lease.turn_id)
-        if event.data and journal is not None and journal.token == lease.token and not journal.ended_ms:
+        is_last = is_held or (journal is not None and journal.token == lease.token)
+        if event.data and journal is not None and is_last and not journal.ended_ms:
             journal.add(lease.token, event)
             journal.ended_ms = self.now()
             self.wake_watchers(lease.key)
 
+    def end_unheard(self, key: SessionKey, turn_id: str, why: UnheardEnd) -> None:
+        """Ends the journal of a turn that no gateway ends, where it has one."""
+        journal = self.journals.get(key, {}).get(turn_id)
+        if journal is not None and not journal.ended_ms:
+            journal.add(journal.token, JournalEvent("", b"", unheard=why))
+            journal.ended_ms = self.now()
+            self.wake_watchers(key)
+
     def release(self, key: SessionKey, stored: Stored) -> None:
         """Frees the lease and lets the next one have it."""
         stored.turn_id, stored.until_ms, stored.waiter_id, stored.request, stored.new = "", 0, "", None, False
+        stored.pickup = None
         self.hand_over(key)
 
     def undo(self, key: SessionKey, stored: Stored) -> None:

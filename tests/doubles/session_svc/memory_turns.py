@@ -14,12 +14,23 @@ from session_svc.model.errors import (
     SessionBusy,
     SessionFull,
     SessionNotFound,
+    TurnCancelled,
     TurnInterrupted,
     TurnQueueFull,
 )
-from session_svc.model.journal import JournalEvent
+from session_svc.model.journal import JournalEvent, UnheardEnd
 from session_svc.model.session import SessionKey, Usage, WhenFull
-from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, Lease, Replayed, Waiting, same_request
+from session_svc.model.turn import (
+    BeginTurn,
+    Begun,
+    Committed,
+    CommitTurn,
+    Joined,
+    Lease,
+    Replayed,
+    Waiting,
+    same_request,
+)
 from session_svc.model.window import HeadedTurn, fit_window
 from tests.doubles.session_svc.memory_state import MemoryState, Outcome, Stored, Ticket
 
@@ -43,7 +54,7 @@ class MemoryTurns:
                 await event.wait()
         self._state.wakeups.pop(waiter_id, None)
 
-    async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Waiting:
+    async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Joined | Waiting:
         state, key = self._state, turn.key
         if not turn.must_exist:
             state.touch(key, turn.agent_id, turn.agent_uid)
@@ -100,7 +111,7 @@ class MemoryTurns:
         if number is not None:
             state.give_up(key, turn_id=turn.turn_id)
             return Replayed(stored.session, stored.turns[number - stored.session.first_turn].turn)
-        if state.held(stored) and stored.turn_id == turn.turn_id:
+        if stored.until_ms > state.now() and stored.turn_id == turn.turn_id:
             stored.waiter_id = waiter_id
             return self._begun(turn, stored)
         limits = state.limits
@@ -120,7 +131,9 @@ class MemoryTurns:
             raise IdempotencyKeyReused(turn.request.request_id)
         return outcome.number
 
-    def _wait_or_take(self, turn: BeginTurn, waiter_id: str, wait_ms: int, stored: Stored | None) -> Begun | Waiting:
+    def _wait_or_take(
+        self, turn: BeginTurn, waiter_id: str, wait_ms: int, stored: Stored | None
+    ) -> Begun | Joined | Waiting:
         state, key, policy = self._state, turn.key, turn.busy
         free_at = 0
         if stored is not None and state.held(stored):
@@ -128,12 +141,15 @@ class MemoryTurns:
                 if not same_request(turn.request.digest, stored.request.digest):
                     state.give_up(key, turn_id=turn.turn_id)
                     raise IdempotencyKeyReused(turn.request.request_id)
+                if turn.join_repeat:
+                    state.running[key, stored.turn_id] = state.now() + state.limits.lease_ms
+                    return Joined(key, stored.turn_id)
                 policy = BusyPolicy.WAIT
             if policy is BusyPolicy.INTERRUPT:
                 stored.interrupted = [stored.token, *stored.interrupted][:4]
                 state.wake(stored.waiter_id)
             else:
-                free_at = stored.until_ms
+                free_at = state.busy_until(stored)
         else:
             first = state.first_waiter(key)
             if first is not None and first.turn_id != turn.turn_id and policy is not BusyPolicy.INTERRUPT:
@@ -142,6 +158,8 @@ class MemoryTurns:
             if policy is BusyPolicy.WAIT and wait_ms > 0:
                 return self._wait(turn, waiter_id, wait_ms, free_at)
             state.give_up(key, turn_id=turn.turn_id)
+            if stored is not None and stored.until_ms > state.now():
+                free_at = stored.until_ms
             raise SessionBusy(key.session_id, (free_at - state.now()) / 1000)
         state.take_ticket(key, turn_id=turn.turn_id)
         first = state.first_waiter(key)
@@ -164,6 +182,14 @@ class MemoryTurns:
 
     def _take(self, turn: BeginTurn, waiter_id: str, stored: Stored | None) -> Begun:
         state, now = self._state, self._state.now()
+        if stored is None:
+            left = state.journals.get(turn.key, {})
+            if turn.turn_id in left or any(journal.user_id != turn.user_id for journal in left.values()):
+                state.journals.pop(turn.key)
+        elif stored.turn_id != turn.turn_id:
+            why = UnheardEnd.INTERRUPTED if state.held(stored) else UnheardEnd.LOST
+            state.end_unheard(turn.key, stored.turn_id, why)
+            stored.pickup = None
         if stored is None:
             stored = state.add(turn.key, turn)
         elif stored.new:
@@ -204,13 +230,18 @@ class MemoryTurns:
         state.wakeups.pop(waiter_id, None)
         state.give_up(key, waiter_id=waiter_id)
         stored = state.load(key)
-        if stored is not None and state.held(stored) and stored.waiter_id == waiter_id:
+        had = stored is not None and stored.pickup is not None and stored.pickup.ms > 0
+        if stored is not None and state.held(stored) and stored.waiter_id == waiter_id and not had:
             state.undo(key, stored)
 
     async def renew(self, lease: Lease, waiter_id: str = "") -> Lease:
         stored = self._state.load(lease.key)
         if stored is None or not self._state.holds(stored, lease):
             raise lost(stored, lease)
+        if stored.pickup is not None and stored.pickup.cancelled:
+            raise TurnCancelled(lease.key.session_id)
+        if stored.pickup is not None and stored.pickup.ms:
+            self._state.running[lease.key, lease.turn_id] = self._state.now() + self._state.limits.lease_ms
         stored.until_ms = self._state.now() + self._state.limits.lease_ms
         stored.waiter_id = waiter_id or stored.waiter_id
         return Lease(lease.key, lease.turn_id, lease.token, stored.until_ms)
@@ -218,7 +249,7 @@ class MemoryTurns:
     async def commit(self, commit: CommitTurn) -> Committed:
         state, lease = self._state, commit.lease
         stored = state.load(lease.key)
-        if stored is None or not state.holds(stored, lease):
+        if stored is None or not state.holds(stored, lease) or stored.until_ms <= state.now():
             if stored is not None and (lease.token, lease.turn_id) in stored.leases:
                 number = stored.session.first_turn + stored.leases.index((lease.token, lease.turn_id))
                 return Committed(number, stored.session.expire_ms)
@@ -232,7 +263,9 @@ class MemoryTurns:
         self._append(commit, stored)
         session = stored.session
         state.release(lease.key, stored)
-        state.end_journal(lease, JournalEvent("", commit.end_event, session.last_turn, session.expire_ms))
+        end = JournalEvent("", commit.end_event, session.last_turn, session.expire_ms)
+        state.end_journal(lease, end, is_held=True)
+        state.running.pop((lease.key, lease.turn_id), None)
         state.keep_children(lease.key, session.expire_ms)
         return Committed(session.last_turn, session.expire_ms)
 
@@ -282,14 +315,18 @@ class MemoryTurns:
 
     async def abort(self, lease: Lease, end_event: bytes = b"") -> None:
         state = self._state
-        state.end_journal(lease, JournalEvent("", end_event))
         if not lease.token:
             state.give_up(lease.key, turn_id=lease.turn_id)
         stored = state.load(lease.key)
         if stored is not None and not lease.token:
             lease = replace(lease, token=stored.token)
-        if stored is not None and state.holds(stored, lease):
+        is_held = state.holds(stored, lease)
+        if is_held or stored is None or stored.turn_id != lease.turn_id or stored.pickup is None:
+            state.end_journal(lease, JournalEvent("", end_event), is_held=is_held)
+        if stored is not None and is_held:
+            state.end_unheard(lease.key, lease.turn_id, UnheardEnd.LOST)
             state.undo(lease.key, stored)
+            state.running.pop((lease.key, lease.turn_id), None)
 
 
 def lost(stored: Stored | None, lease: Lease) -> LeaseLost | TurnInterrupted:

@@ -10,13 +10,15 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
+from access.caller import ANONYMOUS
 from chat_gateway.aborts import Aborts, AbortTimes
 from chat_gateway.admission import bounded
+from chat_gateway.agents.toolbox import NO_STEPS
 from chat_gateway.clients.claim_client import ClaimClient
 from chat_gateway.clients.stubs import make_stubs
 from chat_gateway.leases import HeldLease, LeaseTimes
 from chat_gateway.metrics import PickupMetrics
-from chat_gateway.model.background import ClaimedTurn, TurnProgress, TurnStatus
+from chat_gateway.model.background import ClaimedTurn, ResumableTurn, TurnProgress, TurnStatus
 from chat_gateway.model.errors import TurnHandedOver
 from chat_gateway.model.stored_turn import Lease
 from chat_gateway.pickup import Pickups, PickupTimes
@@ -130,3 +132,18 @@ async def test_an_older_session_svc_is_not_asked_all_the_time_and_plain_turns_ru
     assert (await world.runner.run(asks("hi", session_id="s"))).turn_number == 1
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_a_turn_that_was_taken_over_stays_its_holders_where_its_begin_is_not_answered() -> None:
+    """An abort by who only asked for its window would free its session, and nobody would say how it ended."""
+    world = World()
+    world.sessions.begin_errors.append(Unavailable("session_svc"))
+    asked = ResumableTurn(asks("hi", session_id="s"), ANONYMOUS, 1, b"", datetime.now(UTC))
+    lease = Lease("default", "s", "t", 7, datetime.now(UTC) + timedelta(minutes=1), journaled=True, goes_on=True)
+    claims = FakeClaims()
+    world.aborts._claims = claims
+    with pytest.raises(TurnHandedOver):
+        await world.runner.go_on(lease, asked, NO_STEPS)
+    await world.aborts.close(1)
+    assert claims.handed_over == ["t"]
+    assert world.sessions.aborted == []

@@ -14,5 +14,6 @@ if is_held or not session or session.turn ~= turn_id or not session.pickup then
   end_journal(is_held, turn_id, token, end_event, keep_ms)
 end
 if not is_held then return 0 end
+if session.journals then end_unheard(turn_id, 'lost', keep_ms) end
 undo(session, claim_ms)
 return 1

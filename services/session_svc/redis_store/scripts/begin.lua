@@ -102,10 +102,14 @@ local token, lease_until = math.max(now, (session and session.token or 0) + 1), 
 -- What an interrupted first turn made goes with it, but who was interrupted still learns of it.
 local created = not session or session.new
 local journals = nil
-if session and session.pickup then -- a turn that another gateway could have gone on with, and does not any more
-  if session.turn and session.lease_until <= now then
-    end_unheard(session.turn, session.held and 'interrupted' or 'lost', tonumber(keep_ms))
+if not session then -- one that turns were to make and did not, whose journals say how they ended
+  local left = redis.call('HMGET', META, 'journals', 'user_id', 'agent_id', 'new', 'turn')
+  if left[1] and (left[2] or '') == user and (left[4] or not left[3]) and not journal().of(turn_id) then
+    if left[5] then end_unheard(left[5], 'lost', tonumber(keep_ms)) end
+    journals = redis.call('HGET', META, 'journals')
   end
+elseif session.journals and session.turn ~= turn_id then -- nobody goes on with the turn before any more, whoever ran it
+  if session.turn then end_unheard(session.turn, session.held and 'interrupted' or 'lost', tonumber(keep_ms)) end
   journals = redis.call('HGET', META, 'journals')
   redis.call('HDEL', META, 'pickup')
 end
@@ -113,7 +117,7 @@ local lifetime_end = (created and now or session.created) + lifetime_ms
 local expire = math.min(now + idle_ms, lifetime_end)
 local now_text, expire_text = digits(now), digits(expire)
 if created then
-  if journals then -- whoever watches that turn is still to learn how it ended
+  if journals then
     redis.call('DEL', META, TURNS, REPLAY, PARTS)
     redis.call('HSET', META, 'journals', journals)
   else

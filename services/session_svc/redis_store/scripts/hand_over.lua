@@ -7,7 +7,9 @@ local token, turn_id, wait_ms, queued = unpack(ARGV)
 token, wait_ms = tonumber(token), tonumber(wait_ms)
 local session = load()
 if session and session.turn == turn_id and session.token == token + 1 and pickup_of(session).released then return {'ok'} end
-if not holds(session, token, turn_id) or not session.pickup then return {lost(token)} end
+-- Where its lease has run out meanwhile, it is still the last that ran the turn.
+local is_last = session and session.token == token and session.turn == turn_id
+if not is_last or not session.pickup then return {lost(token)} end
 local pickup = pickup_of(session)
 if pickup.ms == 0 then return {'lost'} end
 if pickup.cancelled then return {'cancelled'} end

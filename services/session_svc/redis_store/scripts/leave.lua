@@ -1,7 +1,9 @@
--- Releases whatever one call of BeginTurn got: its place in the queue, or the lease.
+-- Releases whatever one call of BeginTurn got: its place in the queue, or the lease, unless the turn had that before: one
+-- that was taken over is begun again.
 local waiter_id, claim_ms = unpack(ARGV)
 claim_ms = tonumber(claim_ms)
 waiters().give_up('waiter', waiter_id, claim_ms)
 local session = load()
-if session and session.held and session.waiter == waiter_id then undo(session, claim_ms) end
+local had = session and session.pickup and pickup_of(session).ms > 0
+if session and session.held and session.waiter == waiter_id and not had then undo(session, claim_ms) end
 return 1

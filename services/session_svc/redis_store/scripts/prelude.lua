@@ -55,7 +55,7 @@ local function load()
     token = tonumber(v.token or 0), turn = v.turn, lease_until = lease_until, waiter = v.call,
     new = v.new and true or false, request = v.request or '', digest = v.digest, done = v.done, held = held,
     interrupted = v.interrupted, took = tonumber(v.took or 0), parts = v.parts, children = v.children,
-    busy_until = busy_until, pickup = v.pickup,
+    busy_until = busy_until, pickup = v.pickup, journals = v.journals,
   }
 end
 

@@ -1,6 +1,6 @@
 -- Returns how far a turn is: 1 queued, 2 running, 3 ended; how many gateways have run it; the first entry of its journal,
--- where it has one, and its last once it has ended.
--- Reply ok: state, attempt, entries
+-- where it has one, and its last once it has ended. `held`: whether somebody runs it, or may be about to.
+-- Reply ok: state, attempt, held, entries
 -- Reply missing
 
 -- Whoever had the turn when it lost its session has had the time to say how it ended: as long as watches wait for that.
@@ -30,4 +30,4 @@ if record then
     state = 1
   end
 end
-return {'ok', state, running and pickup.attempt or 1, entries}
+return {'ok', state, running and pickup.attempt or 1, running and 1 or 0, entries}

@@ -1,4 +1,4 @@
-"""Turns that another gateway goes on with: what Redis holds of them, on one server and on a cluster."""
+"""Turns that another gateway goes on with: what every store promises of them."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,20 +19,23 @@ from session_svc.model.journal import ClaimedTurn, NewEvents, TurnProgress, Turn
 from session_svc.model.limits import PickupBounds
 from session_svc.model.session import SessionKey
 from session_svc.model.turn import Begun, Joined, Lease, RequestMark, Waiting
-from session_svc.redis_store.claims import RedisClaims
-from tests.contract.session_svc.bench import LIMITS, Bench, redis_bench
+from session_svc.ports import ClaimStore
+from tests.contract.session_svc.bench import LIMITS, Bench, memory_bench, redis_bench
 
 BOUNDS = replace(LIMITS, pickup=PickupBounds(wait_ms=60_000, queue_ms=600_000, max_lost=2, queued=3))
 URLS = {"redis": "redis_url", "cluster": "cluster_url"}
 
 
-@pytest.fixture(params=list(URLS))
+@pytest.fixture(params=["memory", *(pytest.param(kind, marks=pytest.mark.servers) for kind in URLS)])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    if request.param == "memory":
+        yield memory_bench(BOUNDS)
+        return
     async with redis_bench(request.getfixturevalue(URLS[request.param]), BOUNDS) as made:
         yield made
 
 
-def claims(bench: Bench) -> RedisClaims:
+def claims(bench: Bench) -> ClaimStore:
     assert bench.claims is not None
     return bench.claims
 
@@ -61,6 +64,11 @@ async def claimed(bench: Bench) -> ClaimedTurn:
 
 async def lose_gateway(bench: Bench) -> None:
     await bench.pass_time(BOUNDS.lease_ms + 1)
+
+
+async def forget(bench: Bench) -> None:
+    assert bench.forget_waiting is not None
+    await bench.forget_waiting(SessionKey("default", "s1"), "t1")
 
 
 async def progress(bench: Bench, *which: str) -> TurnProgress:
@@ -123,7 +131,7 @@ async def test_renewals_keep_a_turn_from_being_taken_over(bench: Bench) -> None:
 
 async def test_a_turn_that_the_index_has_lost_is_found_again_by_its_renewal(bench: Bench) -> None:
     turn = await begun(bench)
-    await claims(bench)._waiting.look_again("default|s1|t1", -1)
+    await forget(bench)
     await bench.turns.renew(turn.lease)
     await claims(bench).keep_up()
     await lose_gateway(bench)
@@ -289,7 +297,7 @@ async def test_a_repeat_joins_the_turn_of_its_request(bench: Bench) -> None:
 async def test_a_turn_that_the_index_has_lost_is_found_again_by_a_repeat_that_joins_it(bench: Bench) -> None:
     mark = RequestMark("r1", b"d" * 32)
     await begun(bench, request=mark)
-    await claims(bench)._waiting.look_again("default|s1|t1", -1)
+    await forget(bench)
     await lose_gateway(bench)
     assert await claims(bench).claim() is None
     assert isinstance(await bench.begin("t2", request=mark, join_repeat=True), Joined)
@@ -308,12 +316,84 @@ async def test_a_turn_of_a_session_that_is_deleted_is_forgotten(bench: Bench) ->
         await claims(bench).hand_over(Lease(SessionKey("default", "s1"), "t1", 1), queued=False)
 
 
-async def test_a_turn_that_left_its_session_without_a_word_has_ended_after_a_while(bench: Bench) -> None:
-    idle = {"idle_ms": 600_000}
-    await bench.commit(await bench.begun("t0", **idle), **idle)
-    turn = await begun(bench, **idle)
+@pytest.mark.parametrize("request_of", [b"", b"request"])
+async def test_no_turn_leaves_its_session_without_a_word(bench: Bench, request_of: bytes) -> None:
+    await bench.turn("t0")
+    turn = await bench.begun("t1")
+    await bench.journals.append(NewEvents(turn.lease, 1, (b"begun",), request_of))
     await bench.turns.abort(turn.lease, b"")
-    assert (await progress(bench)).stage is TurnStage.RUNNING, "who had it may be about to say how it ended"
-    await bench.pass_time(61_000)
-    found = await progress(bench)
-    assert (found.stage, found.ended) == (TurnStage.ENDED, None)
+    assert await end_of(bench) is UnheardEnd.LOST
+    turn = await bench.begun("t2")
+    await bench.journals.append(NewEvents(turn.lease, 1, (b"begun",), request_of))
+    await bench.turns.abort(Lease(turn.lease.key, "t2", 0), b"")  # by who did not hear that it has begun
+    assert await end_of(bench, "t2") is UnheardEnd.LOST
+    turn = await bench.begun("t3")
+    await bench.journals.append(NewEvents(turn.lease, 1, (b"begun",), request_of))
+    turn = await bench.begun("t4", busy=BusyPolicy.INTERRUPT, idle_ms=10**7)
+    assert await end_of(bench, "t3") is UnheardEnd.INTERRUPTED
+    await bench.journals.append(NewEvents(turn.lease, 1, (b"begun",), request_of))
+    await bench.pass_time(BOUNDS.lease_ms + BOUNDS.pickup.wait_ms + 1)
+    await bench.begun("t5")
+    assert await end_of(bench, "t4") is UnheardEnd.LOST
+
+
+async def test_a_turn_that_failed_is_known_when_the_next_one_makes_the_session(bench: Bench) -> None:
+    turn = await begun(bench, user="ann")
+    await bench.turns.abort(turn.lease, b"failed")
+    await bench.turn("t2", user="ann")
+    found = await progress(bench, "t1", "s1", "ann")
+    assert found.ended is not None
+    assert found.ended.data == b"failed"
+
+
+async def test_one_of_another_user_is_not(bench: Bench) -> None:
+    turn = await begun(bench, user="ann")
+    await bench.turns.abort(turn.lease, b"failed")
+    await bench.turn("t2", user="bob")
+    for user in ("ann", "bob"):
+        with pytest.raises(TurnNotFound):
+            await progress(bench, "t1", "s1", user)
+
+
+async def test_a_turn_that_is_begun_again_stays_with_whoever_took_it_over(bench: Bench) -> None:
+    """BeginTurn of a turn that was taken over, without an answer: its caller leaves, and holds the lease on."""
+    await begun(bench)
+    await lose_gateway(bench)
+    taken = await claimed(bench)
+    waiter = bench.turns.new_waiter_id()
+    await bench.begin("t1", waiter_id=waiter)
+    await bench.turns.leave(taken.lease.key, waiter)
+    await bench.journals.append(NewEvents(taken.lease, 1, (b"more",)))
+    assert (await progress(bench)).stage is TurnStage.RUNNING
+
+
+async def test_who_lost_a_turn_does_not_hide_it_from_those_who_look_for_it(bench: Bench) -> None:
+    first = await begun(bench)
+    await lose_gateway(bench)
+    await claimed(bench)
+    with pytest.raises(LeaseLost):
+        await claims(bench).hand_over(first.lease, queued=False)
+    await bench.turns.abort(first.lease, b"late")
+    await claims(bench).keep_up()
+    await lose_gateway(bench)
+    assert await claims(bench).claim() is None
+    assert await end_of(bench) is UnheardEnd.GIVEN_UP, "it was looked at, and has lost as many gateways as it may"
+
+
+async def test_a_turn_whose_wait_is_over_is_handed_over_by_the_last_that_ran_it(bench: Bench) -> None:
+    await bench.turn("t0")
+    turn = await begun(bench)
+    await bench.pass_time(BOUNDS.lease_ms + 1)
+    await claims(bench).hand_over(turn.lease, queued=False)
+    assert (await claimed(bench)).attempt == 2
+
+
+async def test_asking_for_a_turn_that_nobody_runs_has_it_looked_at(bench: Bench) -> None:
+    idle = {"idle_ms": 10 * BOUNDS.pickup.wait_ms}
+    await bench.commit(await bench.begun("t0", **idle), **idle)
+    await begun(bench, **idle)
+    await bench.pass_time(BOUNDS.lease_ms + BOUNDS.pickup.wait_ms + 1)
+    await forget(bench)
+    assert await claims(bench).claim() is None
+    assert (await progress(bench)).stage is TurnStage.RUNNING
+    assert (await claimed(bench)).attempt == 2
