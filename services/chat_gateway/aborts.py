@@ -77,16 +77,16 @@ class Aborts:
     def unless_answered(
         self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...], *, has_lease: bool = False
     ) -> Iterator[None]:
-        """Releases what the call within may have taken, where it ends without an answer that says so.
+        """Releases what the call within may have taken if it fails without a reply.
 
-        `has_lease`: the turn had its lease before, which is its holder's to release.
+        `has_lease`: the turn had its lease before the call; its holder releases it.
         """
         try:
             yield
         except (ServiceError, asyncio.CancelledError) as error:
             unknown = not isinstance(error, ServiceError) or error.code in UNREACHABLE
             places = held(limits)
-            # A session that was to be made has an id that nobody knows: it goes with its lease.
+            # The id of a session that may have been created is unknown: it expires with its lease.
             session_id = "" if has_lease else request.session_id
             if unknown and (session_id or places):
                 self.start(Lease(request.project, session_id, turn_id, 0, datetime.now(UTC), places))

@@ -21,7 +21,7 @@ class FinishingTurns:
     """Runs turns as `TurnRunner` does, except that a turn asked for with `OnDisconnect.FINISH` is not cancelled.
 
     Such a turn runs in a task of its own. When its caller's task is cancelled it continues, and counts as running for
-    the scheduler, so a drain waits for it. Turns that `stop` cuts short end with an error that says what became of them,
+    the scheduler, so a drain waits for it. Turns that `stop` cuts short end with an error that names their outcome,
     whichever edge serves their callers.
     """
 
