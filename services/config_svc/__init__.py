@@ -1,1 +1,1 @@
-"""config_svc: what agents are, kept in PostgreSQL until deleted."""
+"""config_svc: stores agent configs in PostgreSQL."""

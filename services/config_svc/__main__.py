@@ -7,7 +7,7 @@ from servicekit.lifecycle import run
 
 if __name__ == "__main__":
     if sys.argv[1:2] in (["migrate"], ["--migrate"]):
-        from config_svc.postgres import migrate  # the server does without Alembic
+        from config_svc.postgres import migrate  # the server does not need Alembic
 
         migrate.main(sys.argv[2:])
     if sys.argv[1:2] != ["migrate"]:

@@ -1,4 +1,4 @@
-"""What both feeds are: something that is followed for ever, and streams that wait for its changes."""
+"""The common part of both feeds: following the database, and waking streams."""
 
 import asyncio
 from datetime import timedelta

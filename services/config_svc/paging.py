@@ -14,7 +14,7 @@ from config_svc.model.query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from servicekit.errors import InvalidArgument, Violation
 
 PAGE_BYTES = 4 * 1024 * 1024
-"""The heaviest that a page gets, but for its last entry; messages end at 8 MiB."""
+"""The maximum size of a page, except its last entry; messages are limited to 8 MiB."""
 
 CHUNK = 64
 
@@ -102,7 +102,7 @@ def read_token(query: Sequence[str], token: str, types: Sequence[type[Any]]) -> 
 
 
 def _typed(value: Any, kind: type[Any]) -> Any:
-    # The checksum is no secret: a token made up by somebody must still be no more than a wrong token.
+    # The checksum is not secret, so a forged token must be handled like any invalid one.
     if kind is int and isinstance(value, int):
         return value
     if kind is int or not isinstance(value, str) or "\0" in value:

@@ -1,4 +1,4 @@
-"""Removes what has outlived its retention, and finishes deletions of projects that were cut short."""
+"""Removes what has outlived its retention, and completes interrupted deletions of projects."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ from servicekit.errors import ServiceError
 
 BATCH = 500
 KEY_CHANGES_KEPT = timedelta(hours=1)
-"""Far longer than anybody who follows them can be behind: who was cut off does not resume."""
+"""Much longer than any follower can lag behind: one that was cut off does not resume."""
 
 log = structlog.get_logger("config_svc.sweep")
 
@@ -43,7 +43,7 @@ class Sweep:
     batch: int = BATCH
 
     async def run(self) -> None:
-        """Sweeps for ever; while the database is unavailable there is nothing to do."""
+        """Sweeps for ever; does nothing while the database is unavailable."""
         while True:
             try:
                 await self.once()
@@ -52,7 +52,7 @@ class Sweep:
             await asyncio.sleep(self.interval)
 
     async def once(self) -> None:
-        """Removes all that is due now, in small transactions. Safe to run on several replicas at once."""
+        """Removes everything that is due, in small transactions. Safe to run on several replicas concurrently."""
         now = self.clock()
         await self._drain("projects", self.projects.resume)
         await self._drain("agent_configs", lambda: purge(self.store, now, self.batch))

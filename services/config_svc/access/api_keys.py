@@ -1,4 +1,4 @@
-"""What can be done with API keys."""
+"""Use cases of API keys."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,15 +22,14 @@ from contract.fields import check_resource_id
 from servicekit.errors import InvalidArgument, Violation, Violations
 
 KEYS_PER_STEP = 100
-"""How many keys one transaction revokes, where nothing else is said."""
+"""The default number of keys that one transaction revokes."""
 
 _KEY_WEIGHT = 1024
 
 
 class ApiKeys:
-    """The use cases. Who makes or rotates a key must have its scopes, and be its user where it is bound to one.
-
-    No project gets more than `limit` keys that have not ended, however many make some at once. One transaction revokes
+    """The use cases. Whoever creates or rotates a key must have its scopes, and be its user if it is bound to one. A
+    project never has more than `limit` active keys, even with concurrent creations. One transaction revokes
     `keys_per_step` keys. New keys carry a mark under `mark_secret`, by which services know keys of this installation.
     """
 
@@ -56,7 +55,7 @@ class ApiKeys:
         self._metrics = metrics
 
     async def create(self, wanted: ApiKey) -> tuple[ApiKey, str]:
-        """Makes a key; returns what is stored of it, and the key itself, which can't be had again.
+        """Creates a key; returns its stored form and the key itself, which can't be retrieved again.
 
         Raises ProjectNotFound, ScopeMissing, UserDenied, TooManyApiKeys.
         """
@@ -85,9 +84,8 @@ class ApiKeys:
             return await self._store.transact(work), text
 
     async def get(self, project: str, key_id: str) -> ApiKey:
-        """Reads what is stored of a key. Raises ApiKeyNotFound.
-
-        Here and below, "" for `project` is whichever the key is in: that of a caller who may name any.
+        """Reads the stored form of a key. Raises ApiKeyNotFound. Here and below, `project` "" means the project that
+        the key is in, for callers who may name any.
         """
         _check_name(project, key_id)
         return _allowed(await self._store.key(project, key_id) if is_key_id(key_id) else None, key_id)
@@ -112,7 +110,7 @@ class ApiKeys:
         )
 
     async def revoke(self, project: str, key_id: str) -> ApiKey:
-        """Ends a key for good; one that is revoked stays as it is. Raises ApiKeyNotFound."""
+        """Revokes a key; a revoked key stays unchanged. Raises ApiKeyNotFound."""
         project = await self._project_of(project, key_id)
 
         async def work(transaction: Transaction) -> ApiKey:
@@ -131,7 +129,7 @@ class ApiKeys:
     async def revoke_user(self, project: str, user_id: str) -> int:
         """Ends every key of the project that is bound to the user; returns how many were ended by this call.
 
-        Cut short, the rest is found by the next call.
+        After an interruption, the next call completes it.
         """
         rules.check_user_of(project, user_id)
 
@@ -148,11 +146,10 @@ class ApiKeys:
         return revoked
 
     async def rotate(self, project: str, key_id: str, overlap: timedelta | None) -> tuple[ApiKey, str, ApiKey]:
-        """Makes a key with the rights of another, which ends after `overlap`, or when it would have ended anyway.
-
-        A key that was made to live for some time is replaced by one that lives as long from now. Returns the new one,
-        the new key itself, and the old one. Raises ApiKeyNotFound, ScopeMissing, InvalidArgument for one that has
-        ended, and TooManyApiKeys where there is an overlap: without one, the number of keys stays.
+        """Creates a key with the rights of another, which ends after `overlap`, or earlier if it would have ended
+        anyway. A key with a limited lifetime is replaced by one with the same lifetime from now. Returns the new one,
+        the new key itself, and the old one. Raises ApiKeyNotFound, ScopeMissing, InvalidArgument for an ended key, and
+        TooManyApiKeys with an overlap: without one, the number of keys does not change.
         """
         _check_name(project, key_id)
         remaining = overlap if overlap is not None else DEFAULT_OVERLAP
@@ -192,7 +189,7 @@ class ApiKeys:
             return new, text, ending
 
     async def check(self, text: str) -> ApiKey:
-        """Returns what a presented key may do. Raises Unauthenticated; the reason is counted and not disclosed."""
+        """Returns the rights of a presented key. Raises Unauthenticated; the reason is counted, not disclosed."""
         if not is_api_key(text):
             raise self._refused("malformed")
         candidates = self._hashes.candidates(text)

@@ -1,12 +1,12 @@
-"""The watch of API keys: every gateway learns of a revocation well within a second.
+"""The watch of API keys, by which every gateway learns of revocations within a second.
 
-Like the feed of agent configs (`agents/change_feed.py`), and simpler, since nobody resumes: whoever opens a stream
-forgets what it knew. Ends of keys are numbered in their own transaction under a lock that is held until the commit is
-visible, so reading "over the last number" skips nothing, also not one that was held open. One reader a process is woken
-by NOTIFY and reads at least four times a second, so that a lost notification costs 250 ms at most.
+Like the feed of agent configs (`agents/change_feed.py`), but simpler, since streams are not resumed: clients drop what
+they knew. Ends of keys are numbered in their transaction under a lock held until the commit is visible, so reading
+"after the last number" skips nothing, not even a transaction that stays open. One reader a process is woken by NOTIFY
+and reads at least four times a second, so that a lost notification costs 250 ms at most.
 
-A heartbeat says more than that the connection is alive: it is sent only when the database was read shortly before. So a
-gateway that gets one knows all that was committed until then, and one that gets none has to ask again.
+A heartbeat is sent only if the database was read shortly before. So a gateway that gets one knows everything committed
+until then, and one that gets none has to check again.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ log = structlog.get_logger("config_svc.access_feed")
 class AccessFeed(Following):
     """Follows the ends of keys and serves watches. A watch that falls more than `buffer` ends behind is cut off.
 
-    The database is read every `poll` seconds at least; a heartbeat says that this was done twice as long ago at most.
+    The database is read at least every `poll` seconds; a heartbeat guarantees a read within twice that time.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class AccessFeed(Following):
         self._read_at = 0.0
 
     async def follow(self) -> None:
-        """Follows the ends of keys for ever, through every loss of the database."""
+        """Follows the ends of keys for ever, across losses of the database."""
         while True:
             try:
                 async with self._store.key_tail() as tail:
@@ -78,10 +78,8 @@ class AccessFeed(Following):
             await asyncio.sleep(_BACKOFF)
 
     async def watch(self, heartbeat: timedelta | None) -> AsyncGenerator[Sequence[str]]:
-        """Yields nothing at once, then ids of keys as they end, and nothing where that took longer than `heartbeat`.
-
-        From the first on, nothing is missed. Raises InvalidArgument, WatcherTooSlow, and Unavailable when the database
-        is: nobody knows what ends then.
+        """Yields an empty list at once, then ids of keys as they end, and an empty list as heartbeat. From the first
+        on, nothing is missed. Raises InvalidArgument, WatcherTooSlow, and Unavailable while the database is.
         """
         interval = checked_interval(DEFAULT_HEARTBEAT if heartbeat is None else heartbeat, MIN_HEARTBEAT, MAX_HEARTBEAT)
         life, place = self._life, self._last
@@ -98,7 +96,7 @@ class AccessFeed(Following):
                 yield ended
 
     async def _news_after(self, place: int, interval: float) -> None:
-        """Returns when there is news, or after `interval` seconds, but not before the database was read again."""
+        """Returns on a change, or after `interval` seconds, but not before the database was read again."""
         loop = asyncio.get_running_loop()
         beat = loop.time() + interval
         while self._healthy and place == self._last:
@@ -110,7 +108,7 @@ class AccessFeed(Following):
                     await self._moved.wait()
 
     async def _follow(self, tail: KeyTail) -> None:
-        # Streams ended when the database was lost: what they missed since is theirs to ask for.
+        # Streams ended when the database was lost; clients check again what they missed.
         self._life += 1
         self._ring.clear()
         self._last = self._ring_start = await tail.newest()

@@ -13,15 +13,14 @@ from servicekit.errors import ServiceError
 INTERVAL = 60.0
 BATCH = 500
 MAX_RECORDED = 100_000
-"""Of how many keys uses are recorded between two writes, where nothing else is said; those of more are not."""
+"""The default limit of keys whose uses are recorded between two writes; further ones are not recorded."""
 
 log = structlog.get_logger("config_svc.key_uses")
 
 
 class KeyUses:
-    """Records uses. Times are cut to the minute, so that a key is written at most once a minute.
-
-    What a process recorded last is lost when it is killed, and written when it ends in order.
+    """Records uses. Times are truncated to the minute, so a key is written at most once a minute. The latest records
+    are written on a clean stop and lost when the process is killed.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class KeyUses:
         self._recorded[key_id] = Use(key_id, minute, new_hash)
 
     async def run(self) -> None:
-        """Writes what was recorded, once an interval, for ever; and once more when it is cancelled."""
+        """Writes the records once per interval, for ever, and once more when cancelled."""
         try:
             while True:
                 await asyncio.sleep(self._interval)
@@ -59,7 +58,7 @@ class KeyUses:
             await self._write_or_put_off()
 
     async def write(self) -> None:
-        """Writes what was recorded until now."""
+        """Writes the current records."""
         while self._recorded:
             batch = [self._recorded[key_id] for key_id in list(self._recorded)[:BATCH]]
             await self._store.note_uses(batch)

@@ -1,4 +1,4 @@
-"""config_svc checks the API keys of its own callers where it keeps them, and learns of their ends without a stream."""
+"""Checks API keys of config_svc's own callers directly, without RPCs."""
 
 from contextlib import aclosing
 
@@ -25,7 +25,7 @@ class OwnKeys:
         self._feed = feed
 
     async def check(self, key: str) -> CheckedKey:
-        """Returns what the key may do. Raises `Unauthenticated`."""
+        """Returns the rights of the key. Raises `Unauthenticated`."""
         found = await self._keys.check(key)
         caller = Caller(
             id=found.id,

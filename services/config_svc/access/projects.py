@@ -1,9 +1,9 @@
-"""What can be done with projects.
+"""Use cases of projects.
 
-Deleting one takes as many transactions as it needs, each of a bounded size, and can be cut short after any of them: the
-mark on the project's row stays, and whoever calls again, or the next sweep of any replica, goes on from there. From
-the mark on, nothing can be made in the project and none of its keys is valid. The row goes last, under a lock that
-everybody who makes something holds too; so what is made again under the id is empty.
+A deletion takes several bounded transactions and may be interrupted after any of them: the mark on the project's row
+stays, and the next call, or the next sweep of any replica, continues. Once marked, nothing can be created in the
+project and none of its keys is valid. The row is removed last, under a lock that every creation takes too, so a new
+project under the same id is empty.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from contract.fields import DEFAULT_PROJECT, is_resource_id
 from servicekit.errors import Violations
 
 AGENTS_PER_STEP = 100
-"""How many agent configs one transaction of a deletion takes, where nothing else is said."""
+"""The default number of agent configs that one transaction of a deletion removes."""
 
 PROJECTS_PER_SWEEP = 100
 
@@ -35,7 +35,7 @@ _PROJECT_WEIGHT = 512
 
 
 class Projects:
-    """The use cases. One transaction of a deletion takes `agents_per_step` agent configs, or tool servers."""
+    """The use cases. One transaction of a deletion removes `agents_per_step` agent configs or tool servers."""
 
     def __init__(
         self, store: Store, *, clock: Callable[[], datetime], metrics: Metrics, agents_per_step: int = AGENTS_PER_STEP
@@ -46,7 +46,7 @@ class Projects:
         self._agents_per_step = agents_per_step
 
     async def create(self, project_id: str, display_name: str) -> Project:
-        """Makes a project. Raises ProjectAlreadyExists, also while an earlier one of this id is being deleted."""
+        """Creates a project. Raises ProjectAlreadyExists, also while an earlier one with this id is being deleted."""
         found = Violations()
         project = Project(project_id, str(uuid.uuid4()), display_name, self._clock())
         project.check(found, "project")
@@ -90,7 +90,7 @@ class Projects:
             await self._finish(await self._store.transact(lambda transaction: self._mark(transaction, project_id)))
 
     async def resume(self) -> int:
-        """Finishes deletions that were begun and cut short; returns how many."""
+        """Completes interrupted deletions; returns how many."""
         begun = await self._store.projects("", PROJECTS_PER_SWEEP, in_deletion=True)
         for project in begun:
             await self._finish(project, SELF)
@@ -118,7 +118,7 @@ class Projects:
                 pass
             if await self._store.transact(lambda transaction: self._remove(transaction, project)):
                 return
-            # Somebody made something before the mark, and committed only now.
+            # Something was created before the mark, and committed only now.
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _revoke_some(self, transaction: Transaction, project: Project, caller: Caller | None) -> int:

@@ -1,18 +1,19 @@
 """The watch: every committed change in commit order, from the outbox to every stream.
 
 Why order is commit order: the outbox numbers a change under a lock that its transaction holds until it is visible to
-everybody (migrations/versions/0001_first.py). So whoever sees a number sees all smaller ones that will ever be:
-reading "over the last number" skips nothing, and waits for nobody. The other way, reading only what is older than the
-oldest running transaction (pg_snapshot_xmin), would let any long transaction in the database, a dump say, hold back
-every change past the 250 ms that gateways count on. The price is that writers of agent configs commit one after the
-other; one that stalls with the lock is ended by the server after `idle_in_transaction_session_timeout`.
+everybody (migrations/versions/0001_first.py). So a reader that sees a number sees all smaller ones: reading "after the
+last number" skips nothing and never waits. The alternative, reading only what is older than the oldest running
+transaction (pg_snapshot_xmin), would let any long transaction, such as a dump, delay changes beyond the 250 ms that
+gateways rely on. The price is that writers of agent configs commit one after another; one that stalls with the lock is
+terminated by the server after `idle_in_transaction_session_timeout`.
 
-One reader a process (`follow`) is woken by NOTIFY, and by a clock where that was lost. It keeps the newest changes in
-a ring that all streams read from. A stream that starts further back reads the outbox by pages until it reaches the
-ring; one that falls out of the ring afterwards is cut off. So what a stream costs does not depend on how slow it is.
+One reader per process (`follow`) is woken by NOTIFY, or a timer if the notification was lost. It keeps the newest
+changes in a ring from which all streams read. A stream that starts further back reads the outbox page by page until it
+reaches the ring; one that falls out of the ring afterwards is cut off. So the cost of a stream does not depend on its
+speed.
 
-The reader also looks every `poll` seconds which of the watched projects are gone. It does so before it reads changes,
-and a project's last changes are committed before its row goes: so a stream has them all when it ends.
+Every `poll` seconds the reader also checks which watched projects are gone. It does so before it reads changes, and a
+project's last changes are committed before its row is removed, so a stream has them all when it ends.
 """
 
 import asyncio
@@ -59,7 +60,7 @@ class FeedEvent:
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """One life of a project; its changes have sequences over `floor`."""
+    """One incarnation of a project; its changes have sequences greater than `floor`."""
 
     project: str
     uid: str
@@ -100,7 +101,7 @@ class ChangeFeed(Following):
         self._head = FeedPosition("", 0, 0)
 
     async def follow(self) -> None:
-        """Follows the outbox for ever, through every loss of the database."""
+        """Follows the outbox for ever, across losses of the database."""
         backoff = _FIRST_BACKOFF
         while True:
             try:
@@ -116,8 +117,8 @@ class ChangeFeed(Following):
     async def watch(self, project: str | None, cursor: str, heartbeat: timedelta | None) -> AsyncGenerator[FeedEvent]:
         """Yields a heartbeat with the cursor of the start, then changes of `project` (None: of all) and heartbeats.
 
-        Raises InvalidArgument, CursorTooOld, WatcherTooSlow, ProjectNotFound when the project does not exist or is
-        deleted (after its last change), and Unavailable when the database is.
+        Raises InvalidArgument, CursorTooOld, WatcherTooSlow, ProjectNotFound if the project does not exist or is
+        deleted (after its last change), and Unavailable while the database is.
         """
         interval = checked_interval(DEFAULT_HEARTBEAT if heartbeat is None else heartbeat, MIN_HEARTBEAT, MAX_HEARTBEAT)
         asked = _read_cursor(cursor) if cursor else None
@@ -132,7 +133,7 @@ class ChangeFeed(Following):
         found = await self._store.project(project) if is_resource_id(project) else None
         if found is None:
             raise ProjectNotFound(project)
-        # An earlier project of this name is another one; whoever may read this one must not read that.
+        # An earlier project of this id is a different one, which readers of this one must not see.
         return _Watched(project, found.uid, await self._store.first_change(project))
 
     def _watching(self, watched: _Watched | None) -> contextlib.AbstractContextManager[None]:
@@ -175,7 +176,7 @@ class ChangeFeed(Following):
         position = await tail.position()
         head = self._head
         if head.feed != position.feed or not position.compacted <= head.last <= position.last:
-            # The first connection, another database, or one that has lost commits: nothing in the ring holds on.
+            # The first connection, another database, or one that lost commits: the ring is invalid.
             self._ring.clear()
             self._ring_bytes = 0
             self._ring_start = position.last
@@ -208,10 +209,10 @@ class ChangeFeed(Following):
             self._wake()
 
     async def _page(self, place: int) -> tuple[Sequence[Change], int]:
-        """Reads the next page of the outbox, and how far it reaches even where there is no change."""
+        """Reads the next page of the outbox, and its end even without changes."""
         behind = self._ring_start
         changes = await self._store.changes(place, PAGE)
-        # Asked after reading: what was compacted before would be missing from the page.
+        # Checked after reading: changes compacted before would be missing from the page.
         if (await self._store.feed_position()).compacted > place:
             raise CursorTooOld
         return changes, place if len(changes) == PAGE else behind

@@ -1,4 +1,4 @@
-"""What can be done with agent configs. A write is one transaction: state, revision, announced change."""
+"""Use cases of agent configs. A write is one transaction: state, revision, announced change."""
 
 import uuid
 from collections.abc import Callable, Sequence
@@ -53,9 +53,8 @@ class AgentConfigs:
         validate_only: bool = False,
         note: Note = Note(),
     ) -> AgentConfig:
-        """Stores a new agent config as revision 1; a repeat with the same request id answers what the first made.
-
-        With `validate_only` nothing is stored, and what is answered has no uid.
+        """Stores a new agent config as revision 1; a repeat with the same request id returns the first result. With
+        `validate_only` nothing is stored, and the result has no uid.
         """
 
         async def work(transaction: Transaction) -> AgentConfig:
@@ -68,7 +67,7 @@ class AgentConfigs:
             note.check(found)
             now = self._clock()
             new_id = agent_id or new_agent_id()
-            # Before the lock of references: who holds that one must wait for nobody who deletes the project.
+            # Before the lock of references, whose holder must never wait for a deletion of the project.
             held = await transaction.hold_project(project) if is_resource_id(project) else None
             await check_references(transaction, found, project, new_id, spec, PATH)
             content = await validate_spec(transaction, spec, found, now=now)
@@ -142,7 +141,7 @@ class AgentConfigs:
         validate_only: bool = False,
         note: Note = Note(),
     ) -> AgentConfig:
-        """Takes over the fields that `paths` name and makes the next revision; changing nothing makes none."""
+        """Updates the fields named by `paths` and creates the next revision; without changes, none is created."""
         found = Violations()
         _check_name(found, project, agent_id, f"{PATH}.id")
         found.check()
@@ -162,7 +161,7 @@ class AgentConfigs:
     async def rollback(
         self, project: str, agent_id: str, number: int, *, etag: str = "", note: Note = Note()
     ) -> AgentConfig:
-        """Makes a new revision with the content of an older one; the content it has already makes none."""
+        """Creates a new revision with the content of an older one; without changes, none is created."""
         found = Violations()
         _check_name(found, project, agent_id)
         note.check(found)
@@ -186,7 +185,7 @@ class AgentConfigs:
     async def delete(
         self, project: str, agent_id: str, *, etag: str = "", allow_missing: bool = False
     ) -> AgentConfig | None:
-        """Deletes softly; with `allow_missing`, one that does not exist answers the newest deleted one, or None."""
+        """Deletes softly; with `allow_missing`, returns the newest deleted one, or None, if none exists."""
         found = Violations()
         _check_name(found, project, agent_id)
         found.check()
@@ -212,9 +211,8 @@ class AgentConfigs:
             return await self._store.transact(work)
 
     async def undelete(self, project: str, uid: str = "", agent_id: str = "", *, deleted_id: str = "") -> AgentConfig:
-        """Brings a deleted agent config back, under `agent_id` when one is given. One that is live stays as it is.
-
-        Without its uid, `deleted_id` names the one of this id that was deleted last; beside it, it must be its id.
+        """Undeletes an agent config, under `agent_id` if given. A live one stays unchanged. Without `uid`, `deleted_id`
+        selects the one deleted last with this id; with `uid`, it must match.
         """
         found = Violations()
         _check_project(found, project)
@@ -283,10 +281,9 @@ class AgentConfigs:
     async def compare(
         self, project: str, agent_id: str, *, before: int = 0, after: int = 0
     ) -> tuple[int, int, Sequence[Difference]]:
-        """Returns the numbers of both revisions and what differs between them.
-
-        `after` 0 is the current revision; `before` 0 is the one before `after`, and before the first one with nothing
-        set. Revisions never change: for given numbers so does the answer.
+        """Returns the numbers of both revisions and their differences. `after` 0 is the current revision; `before` 0 is
+        the one before `after`, or an empty config before the first. Revisions never change, so neither does the result
+        for given numbers.
         """
         found = Violations()
         _check_name(found, project, agent_id)
@@ -331,7 +328,7 @@ class AgentConfigs:
 
 
 async def _replayed(transaction: Transaction, project: str, earlier: Claim, claim: Claim) -> AgentConfig:
-    """Returns what the first request with this id made, as it was then."""
+    """Returns the result of the first request with this id."""
     if earlier.fingerprint != claim.fingerprint:
         raise IdempotencyKeyReused(claim.request_id)
     first = await transaction.revision(earlier.uid, 1)
@@ -341,7 +338,7 @@ async def _replayed(transaction: Transaction, project: str, earlier: Claim, clai
 
 
 async def _current(transaction: Transaction, project: str, agent_id: str, etag: str) -> AgentConfig:
-    """Reads and locks the agent config whose etag, where one is given, must be the current one."""
+    """Reads and locks the agent config. An etag, if given, must be the current one."""
     current = await transaction.live(project, agent_id) if is_resource_id(agent_id) else None
     if current is None:
         raise AgentNotFound(agent_id)
@@ -355,7 +352,7 @@ def _check_project(found: Violations, project: str) -> None:
 
 
 def _check_name(found: Violations, project: str, agent_id: str, field: str = "id") -> None:
-    """Reports a wrong project or a missing id. An id that none can have is not wrong, there is just no such agent."""
+    """Reports an invalid project or a missing id. An impossible id is not a violation: no such agent exists."""
     _check_project(found, project)
     if not agent_id:
         found.add(field, "is required")

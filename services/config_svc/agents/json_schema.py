@@ -1,8 +1,8 @@
-"""JSON Schema (2020-12) of template parameters, at a bounded cost and without reaching out.
+"""JSON Schema (2020-12) of template parameters, at a bounded cost and without remote references.
 
 Patterns are RE2's, which match in linear time (no look-around, no back-references). References stay within the schema.
-A validation that takes more than STEPS steps, however the schema made them, ends with a violation that says so. Both
-checks are plain work of up to a few 100 ms at the bounds: run them on a thread.
+A validation that takes more than STEPS steps ends with a violation that says so. Both checks may take a few 100 ms at
+the bounds: run them in a thread.
 """
 
 import contextvars
@@ -33,11 +33,11 @@ _steps: contextvars.ContextVar[Iterator[int]] = contextvars.ContextVar("steps")
 
 
 class _TooCostlyError(Exception):
-    """The validation took all the steps that it may."""
+    """The validation reached its maximum of steps."""
 
 
 def schema_violations(schema: dict[str, Json], path: str) -> list[Violation]:
-    """Returns what keeps `schema` from being a template's; empty when it can be one."""
+    """Returns the violations of a template's `schema`."""
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
@@ -48,7 +48,7 @@ def schema_violations(schema: dict[str, Json], path: str) -> list[Violation]:
 
 
 def parameter_violations(schema: dict[str, Json], parameters: dict[str, Json], path: str) -> list[Violation]:
-    """Returns where `parameters` break a schema that `schema_violations` found nothing in; at most MAX_VIOLATIONS."""
+    """Returns violations of a valid schema by `parameters`; at most MAX_VIOLATIONS."""
     token = _steps.set(iter(range(STEPS)))
     try:
         errors = _Validator(schema, registry=Registry()).iter_errors(parameters)
@@ -65,7 +65,7 @@ def parameter_violations(schema: dict[str, Json], parameters: dict[str, Json], p
 
 
 def _unfit(schema: dict[str, Json], path: str) -> Iterator[Violation]:
-    """Yields what the dialect allows and we don't: references out of the schema, and patterns that RE2 has not."""
+    """Yields what the dialect allows but we don't: external references, and patterns that RE2 does not support."""
     if schema.get("$schema", DIALECT) not in (DIALECT, f"{DIALECT}#"):
         yield Violation(f"{path}.$schema", f"must be {DIALECT}")
     resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
@@ -182,7 +182,7 @@ def _pattern_properties(validator: Any, value: Any, instance: Any, schema: Any) 
 
 
 def _unique_items(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    # Not the library's own, which compares every two items.
+    # Not the library's check, which compares all pairs of items.
     if value and validator.is_type(instance, "array") and len({canonical(one) for one in instance}) < len(instance):
         yield ValidationError("must not hold two equal items")
 

@@ -1,4 +1,4 @@
-"""What can be done with providers: gateways declare theirs for a while, and everybody can look."""
+"""Use cases of providers, which gateways publish for a limited time."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ class PublishedProviders:
         self._clock = clock
 
     async def publish(self, gateway: str, providers: Sequence[Provider], ttl: timedelta | None) -> datetime:
-        """Stores what a gateway has in place of what it had, until the time returned. None withdraws it."""
+        """Replaces a gateway's providers until the returned time. An empty list withdraws them."""
         found = Violations()
         check_duration(found, "ttl", ttl, minimum=MIN_TTL, maximum=MAX_TTL)
         held = DEFAULT_TTL if ttl is None else min(max(ttl, MIN_TTL), MAX_TTL)
@@ -36,7 +36,7 @@ class PublishedProviders:
         return published.expire_time
 
     async def list(self, *, size: int, token: str) -> tuple[Sequence[Provider], str]:
-        """Reads one page of what live gateways have, and the token of the next, which is empty on the last."""
+        """Reads one page of the providers of live gateways, and the token of the next, which is empty on the last."""
         limit = paging.page_size(size)
         bound = ("providers",)
         start = paging.read_token(bound, token, [str])[0] if token else ""

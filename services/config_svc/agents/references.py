@@ -1,4 +1,4 @@
-"""What agent configs say of tool servers and of each other, checked under the project's lock of references."""
+"""References of agent configs to tool servers and agents, checked under the project's lock of references."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from contract.fields import is_resource_id
 from servicekit.errors import Violations
 
 MAX_REACHED = 1000
-"""How many agents may be reached from one, calls of calls included."""
+"""The maximum number of agents that one agent may reach, directly or indirectly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,10 @@ async def check_references(
     *,
     current: AgentSpec | None = None,
 ) -> None:
-    """Reports tool servers and agents that are not there, tool servers of the other kind, and agents in a circle.
-
-    What `current` names already is taken for there: an agent whose callee was deleted must still take a change of
-    anything else. Circles are looked for in any case. The lock that this takes keeps what it found true until the
-    transaction ends; a config that names nothing takes none.
+    """Reports missing tool servers and agents, tool servers of another kind, and cycles of agents. References that
+    `current` has already are not checked for existence, so an agent with a deleted callee can still be changed
+    otherwise. Cycles are always checked. The lock keeps the result valid until the transaction ends; a config without
+    references takes none.
     """
     named = [one for one in _named(spec.tools, path) if is_resource_id(one.id)]
     if not named:

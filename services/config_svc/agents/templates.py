@@ -1,4 +1,4 @@
-"""What can be done with templates. A published version never changes and is never removed."""
+"""Use cases of templates. A published version never changes and is never removed."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -77,7 +77,7 @@ class Templates:
 
 
 def _unfit_defaults(template: Template, path: str) -> list[Violation]:
-    """Returns where a default breaks the schema that it stands in; what is missing beside the defaults is no fault."""
+    """Returns where a default violates its own schema; missing properties are no violations."""
     broken = parameter_violations(template.parameters_schema, template.defaults, path)
     own = [f"{path}.{name}" for name in template.defaults]
     within = tuple(f"{place}{step}" for place in own for step in (".", "["))

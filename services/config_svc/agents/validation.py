@@ -1,4 +1,4 @@
-"""What the content of a revision has to agree with: its own rules, its template, and what gateways can reach."""
+"""Validates the content of a revision: its own rules, its template, and the providers of gateways."""
 
 import asyncio
 import itertools
@@ -22,10 +22,9 @@ PATH = "agent_config"
 async def validate_spec(
     transaction: Transaction, spec: AgentSpec, found: Violations, *, now: datetime, current: AgentSpec | None = None
 ) -> AgentSpec:
-    """Returns the content with its template named; raises with all that is wrong with it, and all in `found`.
-
-    Provider and model are checked where they are not those of `current`: what gateways have changes by itself, and an
-    agent whose provider is gone must still take a change of anything else.
+    """Returns the content with its template version; raises with all violations, including those in `found`. Provider
+    and model are checked only if they differ from `current`: gateways may withdraw a provider, and its agents must
+    still accept other changes.
     """
     spec.check(found, PATH)
     await _check_tool_schemas(found, spec)

@@ -1,4 +1,4 @@
-"""The projects that streams watch: a stream ends with its project, wherever that was deleted."""
+"""Watched projects: a stream ends with its project, even if another replica deleted it."""
 
 import asyncio
 from collections import Counter

@@ -15,7 +15,7 @@ from config_svc.model.tool_server_audit import audited
 from contract.fields import DEFAULT_PROJECT
 
 SELF = Caller("service:config_svc", "", frozenset({SERVICE}), source="config_svc")
-"""Who does what nobody asked for just now: purges, and the rest of a deletion that was cut short."""
+"""The actor of background work: purges, and the completion of interrupted deletions."""
 
 _DURATIONS = ("idle_ttl", "max_lifetime", "turn_timeout", "call_timeout")
 _TIMED = ("session", "limits", "tool_policy")

@@ -1,4 +1,4 @@
-"""What can be done with the audit log: other services add to it, it is listed, and users are taken out of it."""
+"""Use cases of the audit log: recording, listing, and erasing users."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from contract.fields import check_resource_id
 from servicekit.errors import Violations
 
 EVENTS_PER_STEP = 100
-"""How many events one transaction of an erasure takes, where nothing else is said."""
+"""The default number of events that one transaction of an erasure changes."""
 
 
 class AuditLog:
@@ -36,8 +36,8 @@ class AuditLog:
     async def list(self, query: AuditQuery, *, size: int, token: str) -> tuple[Sequence[AuditEvent], str]:
         """Reads one page, newest first, and the token of the next, which is empty on the last.
 
-        A caller of one project sees only what happened since that project was made; an operator also what happened in
-        earlier ones of the same id.
+        A caller of a project sees only events since that project was created; an operator also those of earlier
+        projects with the same id.
         """
         found = Violations()
         check_resource_id(found, "project", query.project)
@@ -64,10 +64,10 @@ class AuditLog:
         )
 
     async def erase(self, project: str, user_id: str) -> int:
-        """Puts a pseudonym where the user occurs in the project's log, and as author of revisions; returns how often.
-
-        The pseudonym is made by chance and the link to the user is kept nowhere: that events of one call are of one
-        user can still be seen, but not of whom. Cut short, the rest is found by the next call, under another pseudonym.
+        """Replaces the user by a pseudonym in the project's log and as author of revisions; returns the number of
+        replacements. The pseudonym is random and the mapping is not stored: events of one call can still be recognised
+        as one user's, but not whose. After an interruption, the next call completes the erasure under another
+        pseudonym.
         """
         rules.check_user_of(project, user_id)
         pseudonym = f"erased-{secrets.token_hex(16)}"

@@ -1,7 +1,6 @@
-"""Whether an object can be the JSON Schema (2020-12) of a tool's arguments: each keyword is of the shape that it has.
-
-The library's check against the meta schema takes 0.3 ms for each subschema, and tenants write these. This one takes
-microseconds. What a model's provider makes of a schema is the provider's: patterns and references are not looked into.
+"""Checks the shape of JSON Schemas (2020-12) of tool arguments. The library's check against the meta schema takes 0.3
+ms per subschema, and users write these; this one takes microseconds. Patterns and references are not checked, since
+only the model's provider interprets the schema.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ _TYPES = frozenset({"null", "boolean", "object", "array", "number", "string", "i
 
 
 def argument_schema_violations(schema: dict[str, Json], path: str) -> list[Violation]:
-    """Returns what keeps `schema` from being the JSON Schema of a tool's arguments; at most MAX_VIOLATIONS."""
+    """Returns violations of the JSON Schema of a tool's arguments; at most MAX_VIOLATIONS."""
     if schema.get("type", "object") != "object":
         return [Violation(f"{path}.type", "must be object: a tool's arguments are one")]
     found = []

@@ -1,4 +1,4 @@
-"""The domain's errors, each with the reason that callers see."""
+"""The domain errors of config_svc. Reasons are documented in parley.errors.v1.Reason."""
 
 from collections.abc import Sequence
 
@@ -80,7 +80,7 @@ class ApiKeyNotFound(ServiceError):
 
 
 class TooManyApiKeys(ServiceError):
-    """The project has as many API keys that have not ended as it may."""
+    """The project has the maximum number of active API keys."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = Reason.TOO_MANY_API_KEYS
@@ -148,7 +148,7 @@ class ParametersInvalid(InvalidArgument):
 
 
 class InvalidPageToken(ServiceError):
-    """The page token is not one that this list call made."""
+    """The page token is not one of this list call."""
 
     code = Code.INVALID_ARGUMENT
     reason = Reason.INVALID_PAGE_TOKEN
@@ -178,7 +178,7 @@ class WatcherTooSlow(ServiceError):
 
 
 def missing_template(template_id: str, version: str) -> str:
-    """Returns the words for a template, or a version of one, that is not published."""
+    """Returns the message for a template, or a version of one, that is not published."""
     return f"template {template_id!r}{f' version {version}' if version else ''} is not published"
 
 

@@ -1,4 +1,4 @@
-"""Rules of the HTTP requests that users of an installation make the gateway send: URLs and headers."""
+"""Rules for URLs and headers of HTTP requests that the gateway sends for users."""
 
 import re
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ _OF_THE_PROTOCOL = frozenset(
 
 
 def check_url(found: Violations, path: str, url: str) -> None:
-    """Reports what is no absolute `http:` or `https:` URL without credentials and fragment."""
+    """Reports anything but an absolute `http:` or `https:` URL without credentials and fragment."""
     if not url:
         found.add(path, "is required")
     elif len(url) > MAX_URL:
@@ -51,7 +51,7 @@ def check_url(found: Violations, path: str, url: str) -> None:
 
 
 def check_headers(found: Violations, path: str, headers: Mapping[str, str]) -> None:
-    """Reports too many headers, names that are none or the gateway's to set, and values that are not printable."""
+    """Reports too many headers, invalid or reserved names, and values that are not printable."""
     if len(headers) > MAX_HEADERS:
         found.add(path, f"must have at most {MAX_HEADERS} entries")
     seen: set[str] = set()
@@ -83,7 +83,7 @@ def _is_url(url: str) -> bool:
 
 
 def check_header_name(found: Violations, path: str, name: str) -> None:
-    """Reports what is no name of a header, and what the gateway sets by itself."""
+    """Reports an invalid header name, and one that the gateway sets itself."""
     if not _TOKEN.fullmatch(name):
         found.add(path, f"{name[:80]!r} is not the name of a header (RFC 9110): 1 to 128 letters, digits and '-'")
     elif name.lower() in _OF_THE_PROTOCOL:

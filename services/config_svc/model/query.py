@@ -1,4 +1,4 @@
-"""What a list call asks for."""
+"""Queries of list calls."""
 
 import enum
 import uuid
@@ -18,7 +18,7 @@ DEFAULT_PAGE_SIZE = 50
 
 
 class OrderField(enum.Enum):
-    """By what a list is ordered; ties are broken by uid."""
+    """The field by which a list is ordered; ties are broken by uid."""
 
     ID = "id"
     CREATE_TIME = "create_time"
@@ -38,7 +38,7 @@ BY_ID = Order()
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """The place in a list's order after which a page begins."""
+    """The position after which a page begins."""
 
     value: SortValue
     uid: str
@@ -46,7 +46,7 @@ class After:
 
 @dataclass(frozen=True, slots=True)
 class AgentQuery:
-    """Which agent configs of a project, in which order. `now` decides what is purged already."""
+    """A query for agent configs of a project. `now` determines which are purged."""
 
     project: str
     now: datetime
@@ -57,7 +57,7 @@ class AgentQuery:
 
 @dataclass(frozen=True, slots=True)
 class ToolServerQuery:
-    """Which tool servers of a project, in which order."""
+    """A query for tool servers of a project."""
 
     project: str
     order: Order = BY_ID
@@ -76,17 +76,17 @@ def sort_value(one: AgentConfig | ToolServer, order: Order) -> SortValue:
 
 
 def place_of(one: AgentConfig | ToolServer, order: Order) -> tuple[SortValue, str]:
-    """Returns where an agent config, or a tool server, is in a list of that order."""
+    """Returns the position of an agent config, or a tool server, in a list of that order."""
     return sort_value(one, order), one.uid
 
 
 def place_types(order: Order) -> tuple[type[str | datetime], type[uuid.UUID]]:
-    """Returns the types of the members of a place in a list of that order."""
+    """Returns the types of the members of a position in that order."""
     return (str if order.field is OrderField.ID else datetime), uuid.UUID
 
 
 def parse_order(found: Violations, text: str) -> Order:
-    """Returns the order that `order_by` asks for (AIP-132); reports a text that asks for none of ours."""
+    """Returns the order that `order_by` asks for (AIP-132); reports an unsupported one."""
     words = text.split()
     if not words:
         return Order()

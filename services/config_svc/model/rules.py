@@ -1,4 +1,4 @@
-"""The rules that fields share. Each reports what is wrong and goes on, so that a caller learns everything at once."""
+"""Shared field rules. Each adds its violations, so that callers get all of them at once."""
 
 import json
 import math

@@ -1,1 +1,1 @@
-"""What the use cases of config_svc need of the world."""
+"""The ports of config_svc's use cases."""

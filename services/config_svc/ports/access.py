@@ -1,4 +1,4 @@
-"""The part of the port to the database that keeps projects, API keys and the audit log."""
+"""The part of the database port for projects, API keys and the audit log."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager

@@ -1,7 +1,6 @@
-"""The port to the database: what every store promises, the in-memory twin and PostgreSQL alike.
-
-Every method may raise `servicekit.errors.Unavailable` when the database is, or does not answer in time. Times are
-the caller's; the store has no clock.
+"""The database port, implemented on PostgreSQL and in memory for tests. Every method may raise
+`servicekit.errors.Unavailable` if the database is unavailable or does not answer in time. Times are the caller's; the
+store has no clock.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

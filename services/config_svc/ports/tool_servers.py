@@ -1,4 +1,4 @@
-"""The part of the port to the database that keeps tool servers, and what agent configs say of them and each other."""
+"""The part of the database port for tool servers, and for references of agent configs."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -13,10 +13,8 @@ class ToolServerTransaction(Protocol):
     """What a transaction can do with tool servers."""
 
     async def lock_references(self, project: str) -> None:
-        """Keeps others who call this for the project waiting until the transaction ends.
-
-        What is read after it of tool servers and agents in the project stays true until then, as far as it is about
-        who names whom: everybody who writes that calls this first.
+        """Blocks others who call this for the project until the transaction ends. References between agents and tool
+        servers that are read after it stay valid until then, because every writer of references calls this first.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Which version of the schema this code needs, and which one a database has. Without Alembic, which costs 9 MB."""
+"""The schema versions of this code and of a database, without Alembic, which costs 9 MB of memory."""
 
 from functools import cache
 from importlib.resources import files
@@ -62,6 +62,6 @@ def require_usable(version: str | None, oldest: str | None = None) -> None:
 
 
 def require_known(version: str | None) -> None:
-    """Raises StartupError for a version that only a newer release knows how to go on from."""
+    """Raises StartupError for a version that only a newer release can migrate."""
     if version is not None and version not in known_versions():
         raise StartupError(f"the database is at schema version {version}, which is newer than this release")

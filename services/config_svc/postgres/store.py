@@ -1,8 +1,8 @@
 """The store on PostgreSQL: SQLAlchemy Core, psycopg 3, reads in AUTOCOMMIT.
 
-Every operation ends within the answer bound, also when the server accepts connections and does not answer: the caller
-gets `Unavailable` then, and the abandoned work is cancelled and cleaned up behind it. A connection that died unnoticed,
-as all do when PostgreSQL restarts, costs one silent second try on a new one, never after a commit began.
+Every operation ends within the answer timeout, even if the server accepts connections but does not answer: the caller
+gets `Unavailable`, and the abandoned work is cancelled and cleaned up in the background. A dead connection, as after a
+restart of PostgreSQL, costs one retry on a new one, but never after a commit began.
 """
 
 import asyncio
@@ -174,7 +174,7 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
                 try:
                     await connection.commit()
                 except DBAPIError as error:
-                    # Whether it was committed is not known: trying again would not be harmless.
+                    # It is unknown whether it was committed, so a retry is not safe.
                     raise Unavailable(PEER) from error
                 return result
 
@@ -200,7 +200,7 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert driver is not None
                 listens = self._listens and await listening(driver, channel)
-            except BaseException:  # a silent server, for one: it is given up, and nobody else knows the connection
+            except BaseException:  # such as a silent server: the connection is abandoned
                 await connection.close()
                 raise
             return connection, driver, listens

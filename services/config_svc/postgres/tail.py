@@ -1,4 +1,4 @@
-"""A connection that follows what is committed, and the bound on every wait for PostgreSQL."""
+"""A connection that follows commits, and the timeout of every wait for PostgreSQL."""
 
 import asyncio
 import re
