@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from servicekit.egress import EgressDenied
 from servicekit.values import value
 
 if TYPE_CHECKING:
+    from chat_gateway.tools.mcp_mirrored import Mirrored
     from chat_gateway.tools.mcp_session import McpSession, Streams
 
 CALL_ID_META = "parley.dev/call-id"
@@ -72,6 +74,7 @@ class McpClient:
         self._times = times
         self._clock = clock
         self._session: McpSession | None = None
+        self._mirrored: Mirrored | None = None
         self._opening = asyncio.Lock()
         self._listing = asyncio.Lock()
         self._offer: Offer | None = None
@@ -170,6 +173,11 @@ class McpClient:
             return failed("the tool server ended the session", ToolOutcome.UNAVAILABLE), True
         if not exchange.received:
             return failed(f"the tool server {exchange.fault}", ToolOutcome.UNAVAILABLE), False
+        if error.code == sdk.types.HEADER_MISMATCH:
+            # Refused before it was carried out: the tool says other things of its arguments now.
+            with suppress(ServerUnavailable, EgressDenied):
+                await self.offer()
+            return failed("the tool server refuses the headers of the call"), True
         if exchange.late or error.code == sdk.types.REQUEST_TIMEOUT:
             return failed(f"the tool did not answer within {options.seconds:g} s", ToolOutcome.TIMEOUT), False
         if session.ended:
@@ -196,8 +204,13 @@ class McpClient:
                 self._session = None
                 self._pace()
             sdk = await load_sdk()
+            self._mirrored = self._mirrored or sdk.Mirrored()
             session: McpSession = sdk.McpSession(
-                self._name, self._streams(sdk), connect_seconds=self._times.connect, on_changed=self._changed
+                self._name,
+                self._streams(sdk),
+                connect_seconds=self._times.connect,
+                on_changed=self._changed,
+                mirrored=self._mirrored,
             )
             try:
                 await session.opened()

@@ -10,6 +10,7 @@ import aiohttp
 import httpx2
 
 from chat_gateway.tools.credentials import Credentials, CredentialsRefused
+from chat_gateway.tools.mcp_mirrored import Mirrored
 from chat_gateway.tools.mcp_plain import CallAnswer, PlainCall, answer_of, learned
 from chat_gateway.tools.server import MAX_RESULT_BYTES
 from servicekit.egress import EgressDenied
@@ -93,6 +94,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         self._headers = dict(headers)
         self._credentials = credentials
         self._plain: dict[str, PlainCall] = {}
+        self.mirrored: Mirrored | None = None
+        """Which arguments are headers, too; nothing for servers of an older protocol."""
         self._next_stream_at = 0.0
         self.fault = ""
         self.denied: EgressDenied | None = None
@@ -144,7 +147,10 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         if plain is None or body is None:
             return None
         call.request_id = request_id
-        response = await self._answered("POST", plain.url, plain.headers, body, call, asks=True)
+        headers = plain.headers
+        if self.mirrored is not None:
+            headers = {**headers, **self.mirrored.headers(call.tool, arguments)}
+        response = await self._answered("POST", plain.url, headers, body, call, asks=True)
         if call.late:
             raise TimeoutError
         if isinstance(response, httpx2.Response):

@@ -40,9 +40,8 @@ class PlainCall:
 
 
 def learned(url: str, headers: Mapping[str, str], body: bytes) -> PlainCall | None:
-    """Returns how a tool is called by a request that was answered; None where headers say what its arguments are."""
-    if any(name.lower().startswith("mcp-param-") for name in headers):
-        return None
+    """Returns how a tool is called by a request that was answered, without the headers that say its arguments."""
+    headers = {name: text for name, text in headers.items() if not name.lower().startswith("mcp-param-")}
     try:
         request = msgspec.json.decode(body, type=_Request)
     except msgspec.MsgspecError:

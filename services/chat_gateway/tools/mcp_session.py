@@ -26,6 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from chat_gateway.tools.credentials import Credentials
 from chat_gateway.tools.mcp_http import Exchange, GuardedTransport, exchange
+from chat_gateway.tools.mcp_mirrored import Mirrored
 from chat_gateway.tools.mcp_plain import CallAnswer
 from chat_gateway.tools.mcp_results import as_text
 from chat_gateway.tools.offered import MAX_LISTED, OfferedTool
@@ -35,7 +36,7 @@ from servicekit.egress import EgressDenied
 from servicekit.egress_http import GuardedClient
 from servicekit.version import release
 
-__all__ = ["MCPError", "McpSession", "ValidationError", "exchanging", "http_streams", "types"]
+__all__ = ["MCPError", "McpSession", "Mirrored", "ValidationError", "exchanging", "http_streams", "types"]
 
 MAX_PAGES = 256
 _CLOSE_SECONDS = 7.0
@@ -104,7 +105,12 @@ def exchanging(seconds: float, headers: Mapping[str, str]) -> Iterator[Exchange]
 
 
 class _Dispatcher(JSONRPCDispatcher[TransportContext]):
-    """The SDK's, whose requests have the id that their exchange says."""
+    """The SDK's, whose requests have the id that their exchange says.
+
+    The SDK mirrors arguments in headers for tools that the same session has listed: here all that are known are.
+    """
+
+    mirrored: Mirrored | None = None
 
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None, **more: Any
@@ -112,16 +118,29 @@ class _Dispatcher(JSONRPCDispatcher[TransportContext]):
         observed = exchange.get()
         if observed is not None and observed.request_id is not None and method == "tools/call":
             opts = {**(opts or {}), "request_id": observed.request_id}
+        if self.mirrored is not None and method == "tools/call" and params is not None:
+            headers = self.mirrored.headers(params["name"], params.get("arguments") or {})
+            if headers:
+                opts = {**(opts or {}), "headers": {**((opts or {}).get("headers") or {}), **headers}}
         return await super().send_raw_request(method, params, opts, **more)
 
 
 class McpSession:
     """A session that one task opens, keeps and closes: cancel scopes must be left by the task that entered them.
 
-    `on_changed` is called when the server's tools may have changed.
+    `on_changed` is called when the server's tools may have changed; `mirrored` is what was learned of them before.
     """
 
-    def __init__(self, name: str, streams: Streams, *, connect_seconds: float, on_changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        streams: Streams,
+        *,
+        connect_seconds: float,
+        on_changed: Callable[[], None],
+        mirrored: Mirrored | None = None,
+    ) -> None:
+        self._mirrored = mirrored if mirrored is not None else Mirrored()
         self._connect_seconds = connect_seconds
         self._on_changed = on_changed
         self._closing = asyncio.Event()
@@ -156,17 +175,18 @@ class McpSession:
         session = self._usable()
         if self._faults.transport is not None:
             self._faults.transport.forget()
-        found: list[OfferedTool] = []
+        found: list[types.Tool] = []
         cursor: str | None = None
         seen: set[str] = set()
         for _ in range(MAX_PAGES):
             page = await session.list_tools(params=types.PaginatedRequestParams(cursor=cursor) if cursor else None)
-            found += map(_offered, page.tools)
+            found += page.tools
             cursor = page.next_cursor
             if not cursor or cursor in seen or len(found) > MAX_LISTED:
-                return found
+                break
             seen.add(cursor)
-        return found
+        self._mirrored.learn(found)
+        return list(map(_offered, found))
 
     async def call(
         self, name: str, arguments: Mapping[str, Any], meta: Mapping[str, Any], seconds: float
@@ -232,7 +252,7 @@ class McpSession:
             async with (
                 streams(faults) as (read, write),
                 ClientSession(
-                    dispatcher=_Dispatcher(read, write),
+                    dispatcher=(dispatcher := _Dispatcher(read, write)),
                     read_timeout_seconds=_REQUEST_SECONDS,
                     message_handler=self._heard,
                     client_info=types.Implementation(name="parley", version=release() or "0"),
@@ -243,6 +263,10 @@ class McpSession:
                     await negotiate_auto(session)
                 if self._negotiating.cancelled_caught:
                     raise TimeoutError
+                if session.protocol_version in MODERN_PROTOCOL_VERSIONS:
+                    dispatcher.mirrored = self._mirrored
+                    if faults.transport is not None:
+                        faults.transport.mirrored = self._mirrored
                 self._session = session
                 self._ready.set_result(None)
                 await self._keep(session)
