@@ -11,6 +11,7 @@ from chat_gateway.model.parts import kind_of
 from chat_gateway.model.turn import AudioPart, FilePart, ImagePart, MediaPart, Message, Sampling, TextPart, Tool
 from chat_gateway.providers.anthropic.effort import EFFORTS, add_effort, check_thinking
 from chat_gateway.providers.extras import Beside, Extras
+from chat_gateway.providers.formats import asked_schema, unknown_fields
 from chat_gateway.providers.generous import as_object
 from chat_gateway.providers.media import Untaken, inline
 from chat_gateway.providers.paired import NO_RESULT, Result, Utterance, message_text, pair
@@ -69,6 +70,7 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any], *
     _add_sampling(body, call.sampling, found)
     _add_extras(body, extras, limited=call.sampling.max_output_tokens is not None, found=found)
     _add_format(body, call.response_format, found)
+    beside.unknown += unknown_fields(call.response_format or {})
     if stream:
         body["stream"] = True
     found.check()
@@ -299,9 +301,8 @@ def _add_format(body: dict[str, Any], asked: Mapping[str, Any] | None, found: Vi
     kind = asked.get("type", "text") if asked is not None else "text"
     if asked is None or kind == "text":
         return
-    described = asked.get("json_schema")
-    schema = described.get("schema") if isinstance(described, Mapping) else None
-    if kind != "json_schema" or not isinstance(schema, Mapping):
+    schema = asked_schema(asked)
+    if kind != "json_schema" or schema is None:
         found.add("response_format", f"must be text, or json_schema with a schema, for providers of kind {KIND}")
         return
     config = body.get("output_config")

@@ -20,6 +20,7 @@ from chat_gateway.model.turn import (
     ToolCall,
 )
 from chat_gateway.providers.extras import Beside, Extras
+from chat_gateway.providers.formats import asked_schema, unknown_fields
 from chat_gateway.providers.gemini.schema import translate
 from chat_gateway.providers.generous import as_object
 from chat_gateway.providers.media import Untaken, inline
@@ -77,7 +78,9 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any]) -
         body["generationConfig"] = config
     found.check()
     untaken.check()
-    Beside(frozenset()).check(provider, call)
+    beside = Beside(frozenset())
+    beside.unknown += unknown_fields(call.response_format or {})
+    beside.check(provider, call)
     return _encode(body)
 
 
@@ -296,9 +299,8 @@ def _add_format(config: dict[str, Any], asked: Mapping[str, Any] | None, found: 
     kind = asked.get("type", "text") if asked is not None else "text"
     if asked is None or kind == "text":
         return
-    described = asked.get("json_schema")
-    schema = described.get("schema") if isinstance(described, Mapping) else None
-    if kind not in ("json_object", "json_schema") or (kind == "json_schema" and not isinstance(schema, Mapping)):
+    schema = asked_schema(asked)
+    if kind not in ("json_object", "json_schema") or (kind == "json_schema" and schema is None):
         found.add("response_format", f"must be text, json_object or json_schema for providers of kind {KIND}")
         return
     config["responseMimeType"] = "application/json"
