@@ -35,8 +35,9 @@ def command(request: pytest.FixtureRequest) -> tuple[Path | str, Path]:
 def script(system: System, times: int) -> None:
     """Has the model look up thirty numbers, one after the other, and answer both questions; so many times."""
     calls = [(f"call_{number}", "look_up", json.dumps({"number": number})) for number in range(ROUNDS)]
-    rounds = [Behaviour(text="", tool_calls=(call,)) for call in calls]
-    system.model.script(*[*rounds, Behaviour(text="thirty"), Behaviour(text="done")] * times)
+    rounds = [Behaviour(text="", tool_calls=(call,), reasoning="a number") for call in calls]
+    ends = [Behaviour(text=text, reasoning="so much") for text in ("thirty", "done")]
+    system.model.script(*[*rounds, *ends] * times)
 
 
 def outline(messages: list[dict[str, Any]]) -> list[str]:

@@ -38,7 +38,7 @@ class Behaviour:
     hold: bool = False  # nothing is answered before `release`
     hold_after_chunks: int | None = None  # the stream stands still after so many chunks, until `release`
     tool_calls: tuple[tuple[str, str, str], ...] = ()  # (id, name, arguments as JSON text)
-    reasoning: str = ""  # streamed before the answer, as `reasoning_content`
+    reasoning: str = ""  # `reasoning_content`; streamed before the answer
 
 
 def _text_of(content: object) -> str:
@@ -260,6 +260,8 @@ def _completion(body: dict[str, Any], behaviour: Behaviour, text: str) -> dict[s
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if behaviour.tool_calls:
         message |= {"content": behaviour.text, "tool_calls": _calls(behaviour)}
+    if behaviour.reasoning:
+        message["reasoning_content"] = behaviour.reasoning
     return {
         "id": "chatcmpl-mock",
         "object": "chat.completion",
