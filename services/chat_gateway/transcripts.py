@@ -1,5 +1,6 @@
 """Compares a caller's transcript with the history of its session."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import dropwhile, takewhile
 from typing import Protocol
@@ -9,7 +10,7 @@ from chat_gateway.model.errors import HistoryMismatch
 from chat_gateway.model.history import EMPTY, compare, end_of_history, grown
 from chat_gateway.model.pairing import continues, whole_turns
 from chat_gateway.model.stored_turn import Begun, Turn
-from chat_gateway.model.turn import TurnRequest
+from chat_gateway.model.turn import Message, ToolCall, TurnRequest
 from contract.enums import HistoryPolicy, Role
 from servicekit.values import value
 
@@ -44,7 +45,7 @@ async def new_of_transcript(
     replaces the history, the result continues from the last turn on which both agree.
     """
     end = end_of_history(request.messages, begun.history_digest) if begun.history_digest else None
-    if end is not None and (end < len(request.messages) or request.approvals):
+    if end is not None and _is_sure(request, end):
         return _new(request, begun, end)
     turns = await sessions.history(begun, request, config, digest)
     if turns is None:
@@ -64,9 +65,36 @@ async def new_of_transcript(
     return _new(request, begun, resent.first, resent.last_turn)
 
 
+def _is_sure(request: TurnRequest, end: int) -> bool:
+    """Whether what stands from this place on is new: an assistant's message may be what digests do not hold."""
+    if end == len(request.messages):
+        return bool(request.approvals)
+    return request.messages[end].role is not Role.ASSISTANT
+
+
 def _new(request: TurnRequest, begun: Begun, first: int, cut_after: int | None = None) -> NewOfTranscript:
-    new = replace(request, messages=request.messages[first:])
+    own = _with_ids_of_session(request.messages[first:], request.messages[:first], begun.window)
+    new = replace(request, messages=own)
     return NewOfTranscript(new, _with_system(begun, request, first), first, cut_after)
+
+
+def _with_ids_of_session(
+    new: Sequence[Message], resent: Sequence[Message], window: Sequence[Message]
+) -> tuple[Message, ...]:
+    """Returns the new messages, with results under the session's ids of calls: some clients make ids of their own."""
+    results = tuple(takewhile(lambda message: message.role is not Role.ASSISTANT, new))
+    theirs, ours = _last_calls(resent), _last_calls(window)
+    if [call.name for call in theirs] != [call.name for call in ours]:
+        return tuple(new)
+    ids = {one.id: other.id for one, other in zip(theirs, ours, strict=True) if one.id != other.id}
+    if not ids.keys() - {call.id for call in ours}:
+        return tuple(new)
+    named = [replace(one, tool_call_id=ids.get(one.tool_call_id, one.tool_call_id)) for one in results]
+    return (*named, *new[len(results) :])
+
+
+def _last_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
+    return next((one.tool_calls for one in reversed(messages) if one.tool_calls), ())
 
 
 def _with_system(begun: Begun, request: TurnRequest, first: int) -> Begun:

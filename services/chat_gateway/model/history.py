@@ -1,12 +1,13 @@
 """A digest of a session's history, and the comparison of a caller's transcript with it. Messages are compared in a
 canonical form, since clients write the same message in many ways: role, text (parts joined; regardless of surrounding
 white space, line ends and Unicode forms) with the URLs of images and the content of other parts, and calls by name and
-parsed arguments. Call ids, names, reasoning and refusals are ignored, and so are leading system messages and messages
-without content.
+parsed arguments. Call ids, names, reasoning (also in tags) and refusals are ignored, and so are leading system messages
+and messages without content. A refusal may be sent back as the text of its message.
 """
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from chat_gateway.model.turn import AudioPart, ImagePart, MediaPart, Message, Te
 from contract.enums import HistoryPolicy, Role
 from servicekit.values import value
 
+_REASONING = re.compile(r"<(think|thinking)>.*?</\1>\s*", re.DOTALL)
 EMPTY = bytes(16)
 """The digest of an empty session."""
 
@@ -81,6 +83,8 @@ def compare(messages: Sequence[Message], turns: Sequence[Turn]) -> tuple[Resent,
     for turn in turns:
         for message in said_in(turn):
             form = _canonical(message)
+            if not form and message.refusal and place < len(said):
+                place += said[place][1] == _canonical(Message(message.role, message.refusal))
             if not form or (message.role is Role.SYSTEM and not started):
                 continue
             while not started and place < len(said) and messages[said[place][0]].role is Role.SYSTEM:
@@ -108,6 +112,8 @@ def _canonical(message: Message) -> bytes:
         text = "".join([part.text for part in message.parts if isinstance(part, TextPart)])
         media = [_content(part) for part in message.parts if not isinstance(part, TextPart)]
     text = text.strip()
+    if text.startswith("<think") and message.role is Role.ASSISTANT:
+        text = _REASONING.sub("", text)
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     if "\r" in text:

@@ -144,6 +144,8 @@ def calling(arguments: str, call_id: str = "c") -> Message:
         (calling(""), calling("{}")),
         (calling("no json"), calling(" no json")),
         (Message(Role.ASSISTANT, "x", reasoning="hm"), Message(Role.ASSISTANT, "x")),
+        (Message(Role.ASSISTANT, "x", reasoning="hm"), Message(Role.ASSISTANT, "<think>\nhm\n</think>\n\nx")),
+        (Message(Role.ASSISTANT, "<think>hm</think>x"), Message(Role.ASSISTANT, "x")),
         (Message(Role.ASSISTANT, refusal="no"), Message(Role.ASSISTANT)),
     ],
 )
@@ -157,6 +159,7 @@ def test_clients_write_the_same_message_in_many_ways(said: Message, resent: Mess
     [
         (user("a"), user("b")),
         (user("a"), system("a")),
+        (user("a"), user("<think>hm</think>a")),
         (calling('{"a": 1}'), calling('{"a": 2}')),
         (user("a"), Message(Role.USER, parts=(TextPart("a"), ImagePart("https://x")))),
         (Message(Role.TOOL, "1", tool_call_id="c"), Message(Role.TOOL, "2", tool_call_id="c")),
@@ -165,6 +168,45 @@ def test_clients_write_the_same_message_in_many_ways(said: Message, resent: Mess
 def test_what_says_something_else_is_another_message(said: Message, resent: Message) -> None:
     digest = grown(EMPTY, [user("first"), said])
     assert end_of_history([user("first"), resent, user("next")], digest) is None
+
+
+def refused(world: World) -> None:
+    """Has the model have refused in the last turn."""
+    turns = world.sessions.turns["s"]
+    asked = turns[-1].messages[0]
+    refusal = Message(Role.ASSISTANT, refusal="no")
+    before = turns[-2].history_digest if len(turns) > 1 else EMPTY
+    turns[-1] = replace(turns[-1], messages=(asked, refusal), history_digest=grown(before, [asked, refusal]))
+
+
+async def test_a_refusal_may_come_back_as_text_as_a_refusal_or_not_at_all() -> None:
+    for resent in (Message(Role.ASSISTANT, "no"), Message(Role.ASSISTANT, refusal="no"), Message(Role.ASSISTANT)):
+        world = World()
+        await talk(world, sends(user("one")))
+        refused(world)
+        said = [user("one"), resent, user("two")]
+        await talk(world, sends(*said), sends(*said, ANSWER, user("three")))
+        assert stored(world) == ["one", "", "two", "hello", "three", "hello"]
+        assert sent(world) == ["one", "no", "two", "hello", "three"]
+        with pytest.raises(HistoryMismatch) as caught:
+            await talk(world, sends(user("one"), Message(Role.ASSISTANT, "yes"), *said[2:], ANSWER, user("three")))
+        assert caught.value.metadata["first_difference"] == "1"
+
+
+async def test_a_client_may_give_calls_ids_of_its_own() -> None:
+    world = World()
+    await talk(world, sends(user("one")))
+    turns = world.sessions.turns["s"]
+    calls = tuple(ToolCall(call_id, "f", "{}") for call_id in ("c1", "c2"))
+    asked = Message(Role.ASSISTANT, tool_calls=calls)
+    turns[-1] = replace(turns[-1], messages=(user("one"), asked), history_digest=grown(EMPTY, [user("one"), asked]))
+    theirs = Message(Role.ASSISTANT, tool_calls=tuple(ToolCall(call_id, "f", "{}") for call_id in ("x2", "c1")))
+    results = [Message(Role.TOOL, text, tool_call_id=call_id) for text, call_id in (("b", "c1"), ("a", "x2"))]
+    await talk(world, sends(user("one"), theirs, *results))
+    prompt = world.provider.calls[-1].messages[1:]
+    assert [(one.content, one.tool_call_id) for one in prompt[2:]] == [("b", "c2"), ("a", "c1")]
+    with pytest.raises(InvalidArgument):
+        await talk(world, sends(user("one"), theirs, *results, ANSWER, Message(Role.TOOL, "c", tool_call_id="x3")))
 
 
 class Reader:
