@@ -65,16 +65,15 @@ class BoundedCalls(HandlerInterceptor):
         self._waiting: dict[_Wait, None] = {}
 
     def wrap(self, method: str, behavior: Behavior) -> Behavior:
-        """Returns `behavior` with its calls counted."""
-        bounds = self._bounds
-        counted = bounds.per_source is not None or method in bounds.endless
+        """Returns `behavior` with its calls counted, where anything bounds them."""
+        if self._bounds.per_source is None and method not in self._bounds.endless:
+            return behavior
 
-        async def bounded(request: Any, context: Context[Any, Any]) -> Any:
-            if counted:
-                self._count(method, context)
+        async def counted(request: Any, context: Context[Any, Any]) -> Any:
+            self._count(method, context)
             return await behavior(request, context)
 
-        return bounded
+        return counted
 
     def _wrap_handler(self, method: str, handler: Any) -> Any:
         if handler.request_streaming:

@@ -1,10 +1,9 @@
 """Releases the leases of turns that did not commit, in the background."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import TracebackType
 
 import structlog
 
@@ -73,24 +72,15 @@ class Aborts:
             return error.reason != Reason.TURN_NOT_FOUND
         return True
 
-    @contextmanager
     def unless_answered(
         self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...], *, has_lease: bool = False
-    ) -> Iterator[None]:
+    ) -> "_UnlessAnswered":
         """Releases what the call within may have taken if it fails without a reply.
 
         `has_lease`: the turn had its lease before the call; its holder releases it.
         """
-        try:
-            yield
-        except (ServiceError, asyncio.CancelledError) as error:
-            unknown = not isinstance(error, ServiceError) or error.code in UNREACHABLE
-            places = held(limits)
-            # The id of a session that may have been created is unknown: it expires with its lease.
-            session_id = "" if has_lease else request.session_id
-            if unknown and (session_id or places):
-                self.start(Lease(request.project, session_id, turn_id, 0, datetime.now(UTC), places))
-            raise
+        # The id of a session that may have been created is unknown: it expires with its lease.
+        return _UnlessAnswered(self, request.project, "" if has_lease else request.session_id, turn_id, limits)
 
     async def close(self, timeout: float) -> None:
         """Waits up to `timeout` seconds for running aborts, then cancels the rest."""
@@ -127,3 +117,33 @@ class Aborts:
                     continue
                 log.info("abort_refused", turn_id=lease.turn_id, reason=refused.reason)
             return
+
+
+class _UnlessAnswered:
+    """A class and not a generator, which costs twice as much: every turn makes one."""
+
+    __slots__ = ("_aborts", "_limits", "_project", "_session_id", "_turn_id")
+
+    def __init__(
+        self, aborts: Aborts, project: str, session_id: str, turn_id: str, limits: tuple[TurnLimit, ...]
+    ) -> None:
+        self._aborts = aborts
+        self._project = project
+        self._session_id = session_id
+        self._turn_id = turn_id
+        self._limits = limits
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        unknown = isinstance(error, asyncio.CancelledError) or (
+            isinstance(error, ServiceError) and error.code in UNREACHABLE
+        )
+        if not unknown:
+            return
+        places = held(self._limits)
+        if self._session_id or places:
+            self._aborts.start(Lease(self._project, self._session_id, self._turn_id, 0, datetime.now(UTC), places))

@@ -1,16 +1,15 @@
-"""Limits and a time bound for work without a session."""
+"""Limits for work without a session."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from chat_gateway.aborts import Aborts
-from chat_gateway.leases import HeldLease, LeaseTimes, TurnStop
-from chat_gateway.model.errors import TurnTimeout
+from chat_gateway.leases import HeldLease, LeaseTimes
 from chat_gateway.model.stored_turn import Begun, begun_stateless
 from chat_gateway.model.turn import TurnLimit, TurnRequest
 from chat_gateway.ports import Sessions
+from chat_gateway.turn_stop import TurnStop
 from servicekit.values import value
 
 
@@ -41,18 +40,6 @@ class Admission:
         async with HeldLease(begun.lease, stop, self.sessions, self.aborts, self.lease_times) as lease:
             yield begun
             await lease.release()
-
-
-@asynccontextmanager
-async def bounded(own: float, waits: float | None) -> AsyncIterator[TurnStop]:
-    """Bounds the block by its own timeout and the caller's (seconds). Raises `TurnTimeout`."""
-    waits = own if waits is None else waits
-    try:
-        async with asyncio.timeout(min(own, waits)) as scope:
-            stop = TurnStop(scope)
-            yield stop
-    except TimeoutError:
-        raise stop.error or TurnTimeout("deadline" if waits < own else "turn") from None
 
 
 def new_turn_id() -> str:

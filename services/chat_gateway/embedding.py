@@ -6,7 +6,7 @@ from dataclasses import field, replace
 from typing import Final
 
 from access.caller import current
-from chat_gateway.admission import Admission, bounded, new_turn_id
+from chat_gateway.admission import Admission, new_turn_id
 from chat_gateway.limits import turn_limits
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import ProviderUnknown
@@ -15,6 +15,7 @@ from chat_gateway.model.turn import LimitState, TurnRequest, Usage
 from chat_gateway.ports import Configs
 from chat_gateway.providers.provider import EmbeddingCall, Providers, VectorFormat
 from chat_gateway.scheduler import Scheduler
+from chat_gateway.turn_stop import TurnStop
 from servicekit.values import value
 
 MAX_AT_ONCE: Final = 16
@@ -86,7 +87,7 @@ class Embeddings:
         own = config.turn_timeout if config is not None else None
         with self._scheduler.entered(config) as entered:
             async with (
-                bounded(own or self._timeout, None) as stop,
+                TurnStop(own or self._timeout) as stop,
                 self._admission.limited(counted, new_turn_id(), turn_limits(current(), config), stop) as begun,
                 self._scheduler.slot(entered),
                 self._places,

@@ -1,7 +1,7 @@
 """Turns that outlive their callers, and those that the end of the process cuts short."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 import structlog
@@ -31,20 +31,29 @@ class FinishingTurns:
         self._alone: set[asyncio.Task[TurnOutcome]] = set()
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def run(
+    def run(
         self,
         request: TurnRequest,
         on_started: OnStarted | None = None,
         on_delta: OnDelta | None = None,
         before: OnStarted | None = None,
-    ) -> TurnOutcome:
+    ) -> Coroutine[Any, Any, TurnOutcome]:
         """Runs one turn as `TurnRunner.run` does; raises what `stop` says besides.
 
         `before`, of a turn of a task, is awaited before `on_started` whether its caller has left or not; what it raises
         ends the turn.
         """
         if request.on_disconnect is OnDisconnect.CANCEL:
-            return await self._run(request, on_started, on_delta)
+            return self._run(request, on_started, on_delta)
+        return self._run_apart(request, on_started, on_delta, before)
+
+    async def _run_apart(
+        self,
+        request: TurnRequest,
+        on_started: OnStarted | None,
+        on_delta: OnDelta | None,
+        before: OnStarted | None,
+    ) -> TurnOutcome:
         caller = _Caller(on_started, on_delta)
         started = caller.started if on_started is not None else None
         heard = caller.delta if on_delta is not None else None

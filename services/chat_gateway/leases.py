@@ -17,13 +17,13 @@ from chat_gateway.model.errors import (
     TurnCutShort,
     TurnHandedOver,
     TurnQueueFull,
-    TurnTimeout,
 )
 from chat_gateway.model.journal import JournalEntry, TurnBegun
 from chat_gateway.model.stored_turn import Committed, Lease, Turn
 from chat_gateway.ports import Sessions
+from chat_gateway.turn_stop import TurnStop
 from contract.reasons import Reason
-from servicekit.errors import UNREACHABLE, Cancelled, Internal, ServiceError
+from servicekit.errors import UNREACHABLE, ServiceError
 
 _OTHERS_MAY = frozenset({Reason.DRAINING, Reason.PEER_UNAVAILABLE, Reason.SESSION_BUSY})
 """SESSION_BUSY: the turn was taken over, its new lease has expired as well, and it waits for a gateway."""
@@ -47,55 +47,6 @@ class LeaseTimes:
     """How long a commit with an unknown outcome is repeated before the turn fails."""
     abort_wait: float = 0.5
     """How long a failed turn waits for its abort, so that its session is free when the caller gets the error."""
-
-
-class TurnStop:
-    """Ends a turn from outside its own code: at its timeout, or because its lease is lost. Wraps one `asyncio.Timeout`;
-    `error` is what its `TimeoutError` stands for.
-    """
-
-    __slots__ = ("_armed", "_scope", "error")
-
-    def __init__(self, scope: asyncio.Timeout) -> None:
-        self._scope = scope
-        self._armed = True
-        self.error: ServiceError | None = None
-
-    def __call__(self, error: ServiceError) -> None:
-        """Ends the turn with `error`; the first call wins."""
-        if self._armed and self.error is None and not self._scope.expired():
-            self.error = error
-            self._scope.reschedule(asyncio.get_running_loop().time())
-
-    @property
-    def has_stopped(self) -> bool:
-        """Whether the turn ends by this, or at its timeout."""
-        return self.error is not None or self._scope.expired()
-
-    def reason_of(self, error: BaseException | None) -> ServiceError:
-        """Returns the error for the journal of a turn that ended with this exception."""
-        if isinstance(error, ServiceError):
-            return error
-        if isinstance(error, asyncio.CancelledError):
-            if self.error is not None:
-                return self.error
-            return TurnTimeout("turn") if self._scope.expired() else Cancelled("the turn was cancelled")
-        return Internal()
-
-    def end_in(self, seconds: float) -> None:
-        """Sets the turn's timeout, in seconds from now."""
-        if self._armed and not self.has_stopped:
-            self._scope.reschedule(asyncio.get_running_loop().time() + seconds)
-
-    async def disarm(self) -> None:
-        """Removes the turn's timeout, because only its reply may end a commit. Does not return if the timeout has
-        expired.
-        """
-        if self._scope.expired():
-            await asyncio.sleep(1)  # a pending cancellation arrives here, before anything is sent
-        self._armed = False
-        self.error = None
-        self._scope.reschedule(None)
 
 
 class HeldLease:

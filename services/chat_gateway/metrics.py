@@ -1,8 +1,6 @@
 """Turn metrics, named after OpenTelemetry's GenAI semantic conventions where they apply."""
 
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
@@ -73,31 +71,17 @@ class TurnMetrics:
         self._by_outcome = {name: turns.labels(name) for name in ("committed", "replayed", "stateless", "cancelled")}
         self._seconds = {streamed: seconds.labels(str(streamed).lower()) for streamed in (True, False)}
 
-    @contextmanager
-    def turn(self, *, streamed: bool) -> "Iterator[ObservedTurn]":
-        """Observes the duration and outcome of one turn."""
-        observed = ObservedTurn()
-        begin = time.perf_counter()
-        try:
-            yield observed
-        except ServiceError as error:
+    def ended(
+        self, outcome: TurnOutcome | None, error: BaseException | None, seconds: float, *, streamed: bool
+    ) -> None:
+        """Counts a turn that ended with an outcome or an error after so many seconds."""
+        if isinstance(error, ServiceError):
             self._count(error.reason.lower())
-            raise
-        except BaseException:
+        elif error is not None:
             self._count("cancelled")
-            raise
-        else:
-            self._ended(observed.outcome)
-        finally:
-            self._seconds[streamed].observe(time.perf_counter() - begin)
-
-    def _ended(self, outcome: TurnOutcome | None) -> None:
-        if outcome is None:
-            return
-        if outcome.replayed:
-            self._count("replayed")
-            return
-        self._count("committed" if outcome.session_id else "stateless")
+        elif outcome is not None:
+            self._count("replayed" if outcome.replayed else "committed" if outcome.session_id else "stateless")
+        self._seconds[streamed].observe(seconds)
 
     def _count(self, name: str) -> None:
         # Reasons are an enum, so this stays bounded.
@@ -105,19 +89,6 @@ class TurnMetrics:
         if counter is None:
             counter = self._by_outcome[name] = self._turns.labels(name)
         counter.inc()
-
-
-class ObservedTurn:
-    """One turn under observation."""
-
-    __slots__ = ("outcome",)
-
-    def __init__(self) -> None:
-        self.outcome: TurnOutcome | None = None
-
-    def ended(self, outcome: TurnOutcome) -> None:
-        """Sets the outcome."""
-        self.outcome = outcome
 
 
 def observe_runtime(

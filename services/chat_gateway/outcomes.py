@@ -1,10 +1,65 @@
-"""The outcome of a stored turn, for the first caller and for repeats."""
+"""What becomes of an answer: the turn that is stored, and its outcome for the first caller and for repeats."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from chat_gateway.model.answers import agents_part, pending_approvals, visible, whole_delta
+from chat_gateway.model.history import EMPTY, grown
 from chat_gateway.model.stored_turn import Begun, Turn
-from chat_gateway.model.turn import LimitState, OnDelta, OnStarted, TurnOutcome, TurnStarted
+from chat_gateway.model.turn import Answer, LimitState, OnDelta, OnStarted, TurnOutcome, TurnStarted
+from chat_gateway.started_turn import StartedTurn
+
+
+def turn_to_store(turn: StartedTurn, revision: int, begun: Begun, answer: Answer, cut_after: int | None) -> Turn:
+    """Returns the turn as its session is to have it."""
+    request = turn.request
+    plain = len(answer.messages) == 1 and not answer.awaiting
+    seen = answer.messages[0] if plain else visible(answer.messages, answer.awaiting)
+    digest = begun.history_digest or (b"" if begun.message_count else EMPTY)
+    return Turn(
+        id=turn.turn_id,
+        messages=request.messages + answer.messages,
+        agent_revision=revision,
+        usage=answer.usage,
+        finish_reason=answer.finish_reason,
+        begin_time=turn.time,
+        model=answer.model,
+        details=answer.details,
+        # Only what the caller has seen of the answer is in the digest: that is what comes back.
+        history_digest=grown(digest, (*request.messages, seen)) if digest else b"",
+        cut_after=cut_after,
+        answer_start=None if plain else len(request.messages),
+        awaiting=answer.awaiting,
+        runs=answer.runs,
+        notes=request.notes,
+        end_time=datetime.now(UTC) if request.notes else None,
+        listed=answer.listed,
+    )
+
+
+def stateless_outcome(turn: StartedTurn, revision: int, begun: Begun, answer: Answer) -> TurnOutcome:
+    """Returns how a turn ended that no session has."""
+    return TurnOutcome(
+        turn_id=turn.turn_id,
+        session_id="",
+        session_created=False,
+        turn_number=0,
+        session_expire_time=None,
+        agent_revision=revision,
+        message=visible(answer.messages, answer.awaiting),
+        finish_reason=answer.finish_reason,
+        usage=answer.usage,
+        model=answer.model,
+        begin_time=turn.time,
+        limits=begun.limits,
+        details=answer.details,
+        unavailable=answer.unavailable,
+        pending=pending_approvals(answer.messages, answer.awaiting),
+        others=answer.others,
+        said=answer.messages,
+        runs=answer.runs,
+        notes=turn.request.notes,
+        listed=answer.listed,
+    )
 
 
 async def replay(begun: Begun, on_started: OnStarted | None, on_delta: OnDelta | None) -> TurnOutcome:

@@ -2,14 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import TurnQueueFull
 from servicekit.errors import Draining
-from servicekit.values import value
 
 _NO_AGENT = ""
 
@@ -39,14 +37,6 @@ class Load:
 class _AgentTurns:
     entered: int = 0
     running: int = 0
-
-
-@value
-class EnteredTurn:
-    """A turn that has entered."""
-
-    agent: _AgentTurns
-    limit: int
 
 
 @dataclass(slots=True)
@@ -89,39 +79,18 @@ class Scheduler:
         """Whether a new turn would not have to wait."""
         return not self._draining and self._entered < self._limits.running
 
-    @contextmanager
-    def entered(self, config: AgentConfig | None) -> Iterator[EnteredTurn]:
-        """Counts a turn while open, without waiting. Raises `TurnQueueFull` or `Draining`. Work without an agent is
-        bounded together, as one agent.
+    def entered(self, config: AgentConfig | None) -> "EnteredTurn":
+        """Counts a turn while open, without waiting. Entering raises `TurnQueueFull` or `Draining`. Work without an
+        agent is bounded together, as one agent.
         """
-        uid = config.uid if config is not None else _NO_AGENT
-        self._check(uid, config)
-        agent = self._agents.setdefault(uid, _AgentTurns())
-        self._entered += 1
-        agent.entered += 1
-        self._idle.clear()
-        try:
-            yield EnteredTurn(agent, self._agent_limit(config))
-        finally:
-            self._entered -= 1
-            agent.entered -= 1
-            if not agent.entered:
-                del self._agents[uid]
-            if not self._entered:
-                self._idle.set()
+        return EnteredTurn(self, _NO_AGENT if config is None else config.uid, self._agent_limit(config))
 
-    @asynccontextmanager
-    async def slot(self, turn: EnteredTurn) -> AsyncIterator[None]:
-        """Waits for a slot and holds it. Only within `entered`; the turn's own bound bounds the wait."""
-        agent, limit = turn.agent, turn.limit
-        if self._running < self._limits.running and agent.running < limit:
-            self._take(agent)
-        else:
-            await self._wait(agent, limit)
-        try:
-            yield
-        finally:
-            self._release(agent)
+    def slot(self, turn: "EnteredTurn | None") -> "_Slot":
+        """Waits for a slot and holds it while open. Only within `entered`; the turn's timeout bounds the wait.
+
+        Without a turn there is nothing to wait for: its caller's turn holds the slot for both.
+        """
+        return _Slot(self, turn)
 
     async def drain(self, timeout: float) -> bool:
         """Refuses new turns from now on and waits for the others; returns whether all ended in time."""
@@ -133,22 +102,38 @@ class Scheduler:
             return False
         return True
 
-    def _check(self, uid: str, config: AgentConfig | None) -> None:
+    def _enter(self, uid: str, agent_running: int) -> _AgentTurns:
+        limits = self._limits
         if self._draining:
             raise Draining
-        limits = self._limits
         if self._entered >= limits.running + limits.queued:
             raise TurnQueueFull("gateway", limits.running, limits.retry_after)
         agent = self._agents.get(uid)
-        running = self._agent_limit(config)
-        if agent is not None and agent.entered >= running + limits.agent_queued:
-            raise TurnQueueFull("agent", running, limits.retry_after)
+        if agent is None:
+            agent = self._agents[uid] = _AgentTurns()
+        elif agent.entered >= agent_running + limits.agent_queued:
+            raise TurnQueueFull("agent", agent_running, limits.retry_after)
+        self._entered += 1
+        agent.entered += 1
+        self._idle.clear()
+        return agent
+
+    def _leave(self, uid: str, agent: _AgentTurns) -> None:
+        self._entered -= 1
+        agent.entered -= 1
+        if not agent.entered:
+            del self._agents[uid]
+        if not self._entered:
+            self._idle.set()
 
     def _agent_limit(self, config: AgentConfig | None) -> int:
         own = config.max_concurrent_turns if config is not None else None
         return self._limits.agent_running if own is None else min(own, self._limits.running)
 
-    async def _wait(self, agent: _AgentTurns, limit: int) -> None:
+    async def _take_slot(self, agent: _AgentTurns, limit: int) -> None:
+        if self._running < self._limits.running and agent.running < limit:
+            self._take(agent)
+            return
         waiter = _Waiter(agent, limit)
         self._waiters.append(waiter)
         try:
@@ -183,3 +168,37 @@ class Scheduler:
             else:
                 passed_over.append(waiter)
         self._waiters.extendleft(reversed(passed_over))
+
+
+class EnteredTurn:
+    """A turn that has entered, while open."""
+
+    __slots__ = ("_scheduler", "_uid", "agent", "limit")
+
+    def __init__(self, scheduler: Scheduler, uid: str, limit: int) -> None:
+        self._scheduler = scheduler
+        self._uid = uid
+        self.limit = limit
+
+    def __enter__(self) -> Self:
+        self.agent = self._scheduler._enter(self._uid, self.limit)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._scheduler._leave(self._uid, self.agent)
+
+
+class _Slot:
+    __slots__ = ("_scheduler", "_turn")
+
+    def __init__(self, scheduler: Scheduler, turn: EnteredTurn | None) -> None:
+        self._scheduler = scheduler
+        self._turn = turn
+
+    async def __aenter__(self) -> None:
+        if self._turn is not None:
+            await self._scheduler._take_slot(self._turn.agent, self._turn.limit)
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._turn is not None:
+            self._scheduler._release(self._turn.agent)

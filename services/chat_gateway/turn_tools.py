@@ -93,7 +93,7 @@ class ToolsOfTurns:
 
 def has_gateway_tools(config: AgentConfig) -> bool:
     """Whether the gateway runs any of the agent's tools."""
-    return not all(isinstance(tool, ClientTool) for tool in config.tools)
+    return bool(config.tools) and not all(isinstance(tool, ClientTool) for tool in config.tools)
 
 
 def approved_calls(request: TurnRequest, begun: Begun) -> tuple[ApprovedCall, ...]:

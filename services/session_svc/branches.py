@@ -1,7 +1,9 @@
 """Begins a turn after another one: in its session if that is the last turn, otherwise in a copy."""
 
 import contextlib
+from collections.abc import Coroutine
 from dataclasses import replace
+from typing import Any
 
 from contract.enums import BusyPolicy
 from contract.errors import SessionAgentMismatch
@@ -19,14 +21,15 @@ class Branches:
         self._turns = turns
         self._sessions = sessions
 
-    async def begin(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed | Joined:
+    def begin(self, turn: BeginTurn, time_left: float | None) -> Coroutine[Any, Any, Begun | Replayed | Joined]:
         """Begins the turn. A turn that names a previous turn is the next one of that session, or begins a new session
         with the window's turns up to the previous one, whose cost does not depend on the length of the history. The
         latter also happens if the session is busy, or another agent's. Raises as `Turns.begin`, and
         `StoredTurnNotFound`.
         """
-        if not turn.after_turn:
-            return await self._turns.begin(turn, time_left)
+        return self._begin_behind(turn, time_left) if turn.after_turn else self._turns.begin(turn, time_left)
+
+    async def _begin_behind(self, turn: BeginTurn, time_left: float | None) -> Begun | Replayed | Joined:
         with contextlib.suppress(SessionBusy, SessionAgentMismatch):
             outcome = await self._turns.begin(replace(turn, must_exist=True, busy=BusyPolicy.REJECT), time_left)
             if isinstance(outcome, Replayed | Joined):

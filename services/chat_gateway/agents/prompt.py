@@ -22,15 +22,18 @@ def prompt_messages(instructions: str, window: Sequence[Message], new: Sequence[
     is sent as text. Every prompt has a user message before the first tool call. None of this is stored.
     """
     head = [Message(Role.SYSTEM, instructions)] if instructions else []
-    if new and new[-1].role is Role.USER and all(map(_is_plain, window)) and all(map(_is_plain, new)):
+    if new and new[-1].role is Role.USER and _are_plain(window) and _are_plain(new):
         return [*head, *window, *new]
     return [*head, *_Pairing().of(chain(window, new))]
 
 
-def _is_plain(message: Message) -> bool:
-    """Whether the message can be sent unchanged in any context."""
-    content = message.content
-    return bool(content) and not message.tool_calls and not message.tool_call_id and not content.isspace()
+def _are_plain(messages: Iterable[Message]) -> bool:
+    """Whether the messages can be sent unchanged in any context."""
+    for message in messages:
+        content = message.content
+        if not content or message.tool_calls or message.tool_call_id or content.isspace():
+            return False
+    return True
 
 
 class _Pairing:

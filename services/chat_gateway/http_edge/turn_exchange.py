@@ -90,7 +90,8 @@ class Exchange:
         self._reading = False
         if encoding is not None:
             body = await self._unpacked(body, encoding, limit)
-        self._shrink_to(len(body))
+        if self._held:
+            self._shrink_to(len(body))
         return body
 
     async def _unpacked(self, body: bytes, encoding: bytes, limit: int) -> bytes:
@@ -128,7 +129,8 @@ class Exchange:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        self._shrink_to(0)
+        if self._held:
+            self._shrink_to(0)
         if error is None:
             return False
         self._unwatch()
@@ -211,13 +213,13 @@ class TurnExchange(Exchange):
         self._turns = turns
         self._events: TurnEvents | None = None
 
-    async def run(self, request: TurnRequest) -> TurnOutcome:
+    def run(self, request: TurnRequest) -> Awaitable[TurnOutcome]:
         """Runs a turn that is answered whole, and returns its outcome once it is stored."""
-        return await self.watched(self._turns.run(request))
+        return self.watched(self._turns.run(request))
 
-    async def respond(self, outcome: TurnOutcome, body: bytes) -> None:
+    def respond(self, outcome: TurnOutcome, body: bytes) -> Awaitable[None]:
         """Answers with `body`, which says what came of the turn."""
-        await self.answer(body, answer_headers(outcome))
+        return self.answer(body, answer_headers(outcome))
 
     async def relay(self, headers: Headers, events: AsyncIterator[bytes]) -> None:
         """Sends the events of a turn that another task, or another gateway, runs."""

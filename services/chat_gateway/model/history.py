@@ -10,6 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from chat_gateway.model.answers import said_in
@@ -20,6 +21,7 @@ from contract.enums import HistoryPolicy, Role
 from servicekit.values import value
 
 _REASONING = re.compile(r"<(think|thinking)>.*?</\1>\s*", re.DOTALL)
+_role_of = attrgetter("role")
 EMPTY = bytes(16)
 """The digest of an empty session."""
 
@@ -44,7 +46,7 @@ def grown(digest: bytes, messages: Iterable[Message]) -> bytes:
 
 def has_answers(messages: Iterable[Message]) -> bool:
     """Whether the messages include an assistant message."""
-    return any(message.role is Role.ASSISTANT for message in messages)
+    return Role.ASSISTANT in map(_role_of, messages)
 
 
 def is_transcript(request: TurnRequest) -> bool:
@@ -120,7 +122,7 @@ def _canonical(message: Message) -> bytes:
         text = text.replace("\r\n", "\n")
     if not (text or calls or media or message.role is Role.TOOL):
         return b""
-    form = f"{message.role.value}\0{text}"
+    form = f"{message.role}\0{text}"
     if calls:
         form += "\0" + "\0".join([f"{call.name}({canonical_arguments(call.arguments)})" for call in calls])
     if media:

@@ -233,13 +233,19 @@ def check_size(messages: Sequence[Message], bounds: RequestBounds) -> None:
 
 def message_size(message: Message) -> int:
     """Returns the approximate bytes of a message within its turn."""
-    texts = [message.content, message.refusal, message.name, message.tool_call_id, message.reasoning]
+    size = 0
+    for text in (message.content, message.refusal, message.name, message.tool_call_id, message.reasoning):
+        if text:
+            size += len(text.encode())
+    if message.provider_data is not None:
+        size += len(message.provider_data.json)
     for part in message.parts:
         if isinstance(part, TextPart):
-            texts.append(part.text)
+            size += len(part.text.encode())
         elif isinstance(part, FilePart):
-            texts += (part.id, part.name)
+            size += len(part.id.encode()) + len(part.name.encode())
     for call in message.tool_calls:
-        texts += (call.id, call.name, call.arguments)
-    kept = [message.provider_data, *[call.provider_data for call in message.tool_calls]]
-    return sum(len(text.encode()) for text in texts) + sum(len(data.json) for data in kept if data is not None)
+        size += len(call.id.encode()) + len(call.name.encode()) + len(call.arguments.encode())
+        if call.provider_data is not None:
+            size += len(call.provider_data.json)
+    return size

@@ -1,6 +1,7 @@
 """One call of a model over HTTP, whatever the kind of provider: sent, timed, bounded, and its failures named."""
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, NoReturn, Self
@@ -103,9 +104,9 @@ class HttpProvider:
                 return self._adapter.read_embeddings(body, call)
             return await asyncio.to_thread(self._adapter.read_embeddings, body, call)
 
-    async def _send(self, request: WireRequest) -> ClientResponse:
+    def _send(self, request: WireRequest) -> Awaitable[ClientResponse]:
         headers = {**request.headers, **dict(traces.outgoing())} if traces.on() else request.headers
-        return await self._endpoint.send(request.path, request.body, headers)
+        return self._endpoint.send(request.path, request.body, headers)
 
     def _failure(self, error: Exception, phase: str) -> ServiceError:
         match error:

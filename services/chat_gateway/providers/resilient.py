@@ -95,19 +95,20 @@ class ResilientProvider:
     async def embed(self, call: EmbeddingCall) -> EmbeddingAnswer:
         return await self._placed(lambda provider: provider.embed(call), None)
 
-    async def _placed(self, ask: _Ask[T], relay: Relay | None) -> T:
-        if self._places is None:
-            return await self._tried(ask, relay)
+    def _placed(self, ask: _Ask[T], relay: Relay | None) -> Awaitable[T]:
+        return self._tried(ask, relay) if self._places is None else self._in_place(self._places, ask, relay)
+
+    async def _in_place(self, places: asyncio.Semaphore, ask: _Ask[T], relay: Relay | None) -> T:
         try:
             async with asyncio.timeout(self._bounds.max_wait):
-                await self._places.acquire()
+                await places.acquire()
         except TimeoutError:
             limit = self._bounds.max_concurrent_calls
             raise TurnQueueFull(f"provider {self.name!r}", limit, retry_after=1.0) from None
         try:
             return await self._tried(ask, relay)
         finally:
-            self._places.release()
+            places.release()
 
     async def _tried(self, ask: _Ask[T], relay: Relay | None) -> T:
         retries, refused = 0, 0

@@ -209,7 +209,6 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
         rules.check_turn_metadata(found, _as_json(turn.metadata))
     end_event = _end_event(found, request) if request.HasField("end_event") else b""
     found.check()
-    usage = turn.usage
     turn.ClearField("number")
     turn.id = held.turn_id
     data = turn.SerializeToString()
@@ -221,13 +220,7 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
         turn=data,
         message_count=len(turn.messages),
         continues=continues,
-        usage=Usage(
-            _tokens(usage.prompt_tokens),
-            _tokens(usage.completion_tokens),
-            _tokens(usage.cached_tokens),
-            _tokens(usage.reasoning_tokens),
-            _tokens(usage.cache_write_tokens),
-        ),
+        usage=_usage(turn.usage),
         agent_revision=max(turn.agent_revision, 0),
         idle_ms=idle_ms,
         request=mark,
@@ -304,8 +297,15 @@ def _parts(turn: message_pb2.Turn, given: Sequence[message_pb2.PartContent]) -> 
     return parts
 
 
-def _tokens(count: int) -> int:
-    return min(max(count, 0), rules.MAX_TOKENS) if count else 0
+def _usage(said: message_pb2.Usage) -> Usage:
+    counts = (
+        said.prompt_tokens,
+        said.completion_tokens,
+        said.cached_tokens,
+        said.reasoning_tokens,
+        said.cache_write_tokens,
+    )
+    return Usage(*[min(max(count, 0), rules.MAX_TOKENS) if count else 0 for count in counts])
 
 
 def _fill_lease(message: turn_service_pb2.TurnLease, held: Lease) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Self, cast
 
 import hiredis
@@ -91,9 +91,9 @@ class RedisLink(asyncio.Protocol):
             self._unsent.append(data)
         return await call.future
 
-    async def send_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
+    def send_in_order(self, *stages: Sequence[Command]) -> Coroutine[Any, Any, list[Reply]]:
         # One round trip, for one server runs everything in order anyway.
-        return await self.send(*[command for stage in stages for command in stage])
+        return self.send(*[command for stage in stages for command in stage])
 
     async def ping(self) -> None:
         await self.send(("PING",))
@@ -160,7 +160,8 @@ class RedisLink(asyncio.Protocol):
 
     async def _until_lost(self) -> None:
         while self._transport is not None:
-            await asyncio.wait([self._lost], timeout=WATCH_SECONDS)
+            # A call that begins after the look at an idle connection is not overdue before the next look.
+            await asyncio.wait([self._lost], timeout=WATCH_SECONDS if self._calls else REPLY_SECONDS)
             if self._calls and self._loop.time() - self._calls[0].since > REPLY_SECONDS:
                 log.warning("redis_reply_timeout")
                 self.abort()

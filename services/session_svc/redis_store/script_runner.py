@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 
 import hiredis
@@ -101,23 +101,28 @@ class RedisScripts:
         """Another number means that Redis may have lost what was written there: see `Link.generation`."""
         return self.link.generation + self._put_aside
 
-    async def run(self, *commands: Command) -> list[Reply]:
+    def run(self, *commands: Command) -> Awaitable[list[Reply]]:
         """Returns the replies of one stage: see `Link.send_in_order`.
 
         Raises `RedisUnavailable`, `RedisFault`, `SessionDamaged`.
         """
-        return await self.run_in_order(commands)
+        return self.run_in_order(commands)
 
     async def run_each(self, *commands: Command) -> list[Reply]:
         """As `run`, for commands on several sessions: a `SessionDamaged` stands in the place of its reply."""
-        return self._checked(await self._replies(commands), raising=False)
+        replies = await self._sent(commands)
+        if _first_error(replies) is None:
+            return replies
+        return self._checked(await self._with_second_tries((commands,), replies), raising=False)
 
     async def run_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
         """Returns the replies of all stages: see `Link.send_in_order`. Raises as `run` does."""
-        replies = await self._replies(*stages)
-        return replies if _first_error(replies) is None else self._checked(replies)
+        replies = await self._sent(*stages)
+        if _first_error(replies) is None:
+            return replies
+        return self._checked(await self._with_second_tries(stages, replies))
 
-    async def _replies(self, *stages: Sequence[Command]) -> list[Reply]:
+    async def _sent(self, *stages: Sequence[Command]) -> list[Reply]:
         start = time.perf_counter()
         self.under_way += 1
         try:
@@ -129,6 +134,10 @@ class RedisScripts:
         finally:
             self.under_way -= 1
         self._measure(time.perf_counter() - start)
+        return replies
+
+    async def _with_second_tries(self, stages: Sequence[Sequence[Command]], replies: list[Reply]) -> list[Reply]:
+        """Returns the replies after what was refused has run again, where that helps."""
         for _ in range(_TRIES):
             refused = _first_error(replies)
             if refused is None:

@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 
 from access.caller import ANONYMOUS
 from chat_gateway.aborts import Aborts, AbortTimes
-from chat_gateway.admission import bounded
 from chat_gateway.agents.toolbox import NO_STEPS
 from chat_gateway.clients.claim_client import ClaimClient
 from chat_gateway.clients.stubs import make_stubs
@@ -22,6 +21,7 @@ from chat_gateway.model.background import ClaimedTurn, ResumableTurn, TurnProgre
 from chat_gateway.model.errors import TurnHandedOver
 from chat_gateway.model.stored_turn import Lease
 from chat_gateway.pickup import Pickups, PickupTimes
+from chat_gateway.turn_stop import TurnStop
 from contract.reasons import Reason
 from servicekit.errors import Code, ServiceError, Unavailable
 from tests.doubles.chat_gateway.sessions import FakeSessions, remote
@@ -63,7 +63,7 @@ async def end_of(claims: FakeClaims, error: ServiceError, sessions: FakeSessions
     aborts = Aborts(sessions, AbortTimes(retry_pause=0.01, resolve=0.5), claims)
     lease = Lease("p", "s", "t", 7, datetime.now(UTC) + timedelta(minutes=1), journaled=True, goes_on=True)
     with pytest.raises(ServiceError) as caught:
-        async with bounded(5, None) as stop, HeldLease(lease, stop, sessions, aborts, LeaseTimes(), "ann"):
+        async with TurnStop(5) as stop, HeldLease(lease, stop, sessions, aborts, LeaseTimes(), "ann"):
             raise error
     await aborts.close(1)
     return caught.value

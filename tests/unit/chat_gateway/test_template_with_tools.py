@@ -8,11 +8,8 @@ import msgspec
 import pytest
 
 from chat_gateway.agents.functions import function_tool, schema_of
-from chat_gateway.instances import Instances
 from chat_gateway.model.tools import ToolOutcome
 from chat_gateway.model.turn import FinishReason
-from chat_gateway.providers.provider import Providers
-from chat_gateway.templates.catalog import TemplateCatalog
 from servicekit.errors import ServiceError
 from tests.unit.chat_gateway.stepping_provider import SteppingProvider, calling, text
 from tests.unit.chat_gateway.world import FakeConfigs, World, asks, make_config
@@ -33,9 +30,8 @@ async def test_the_template_of_the_documents_calls_its_functions() -> None:
         calling(("c3", "shout", '{"text": "hey"}')),
         text("HEY"),
     )
-    world = World(provider=provider, configs=FakeConfigs(make_config(template_id="letters")))
-    templates = TemplateCatalog([documented()["LettersTemplate"]()])
-    world.runner._instances = Instances(templates, Providers({"local": provider}))
+    letters = documented()["LettersTemplate"]()
+    world = World(provider=provider, configs=FakeConfigs(make_config(template_id="letters")), templates=[letters])
     outcome = await world.runner.run(asks(session_id="s"))
     assert [(tool.name, tool.description) for tool in provider.calls[0].tools] == [
         ("count", "Counts the letters of a text."),

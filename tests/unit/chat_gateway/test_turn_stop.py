@@ -1,30 +1,23 @@
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from chat_gateway.leases import TurnStop
+from chat_gateway.model.errors import TurnTimeout
+from chat_gateway.turn_stop import TurnStop
 from servicekit.errors import Unavailable
 
 LOST = Unavailable("the lease")
 
 
-@asynccontextmanager
-async def bounded(seconds: float) -> AsyncIterator[TurnStop]:
-    async with asyncio.timeout(seconds) as scope:
-        yield TurnStop(scope)
-
-
 async def test_a_stop_ends_the_turn_and_says_why() -> None:
     stop = None
-    with pytest.raises(TimeoutError):
-        async with bounded(60) as stop:
+    with pytest.raises(Unavailable) as caught:
+        async with TurnStop(60) as stop:
             stop(LOST)
             stop(Unavailable("something later"))
             await asyncio.sleep(60)
     assert stop is not None
-    assert stop.error is LOST
+    assert caught.value is stop.error is LOST
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -32,8 +25,8 @@ async def test_a_stop_ends_the_turn_and_says_why() -> None:
 
 async def test_a_stop_after_the_bound_changes_nothing() -> None:
     stop = None
-    with pytest.raises(TimeoutError):
-        async with bounded(0) as stop:
+    with pytest.raises(TurnTimeout):
+        async with TurnStop(0) as stop:
             try:
                 await asyncio.sleep(60)
             finally:
@@ -43,7 +36,7 @@ async def test_a_stop_after_the_bound_changes_nothing() -> None:
 
 
 async def test_a_disarmed_turn_is_ended_by_nothing() -> None:
-    async with bounded(0.01) as stop:
+    async with TurnStop(0.01) as stop:
         stop(LOST)
         await stop.disarm()
         stop(LOST)
@@ -53,7 +46,7 @@ async def test_a_disarmed_turn_is_ended_by_nothing() -> None:
 
 async def test_disarming_comes_too_late_once_the_bound_has_struck() -> None:
     async def run() -> None:
-        async with bounded(0) as stop:
+        async with TurnStop(0) as stop:
             with pytest.raises(asyncio.CancelledError):
                 await asyncio.sleep(60)
             await asyncio.sleep(0)
@@ -69,7 +62,7 @@ async def test_disarming_comes_too_late_once_the_bound_has_struck() -> None:
 
 async def test_a_cancellation_by_somebody_else_stays_one() -> None:
     async def run() -> None:
-        async with bounded(0.01):
+        async with TurnStop(0.01):
             try:
                 await asyncio.sleep(60)
             finally:
@@ -82,8 +75,22 @@ async def test_a_cancellation_by_somebody_else_stays_one() -> None:
 
 async def test_an_error_of_the_turn_comes_before_its_bound() -> None:
     with pytest.raises(KeyError):
-        async with bounded(0.01):
+        async with TurnStop(0.01):
             try:
                 await asyncio.sleep(60)
             finally:
                 raise KeyError
+
+
+@pytest.mark.parametrize(("own", "waits", "bound"), [(0.0, None, "turn"), (0.0, 60.0, "turn"), (60.0, 0.0, "deadline")])
+async def test_the_bound_that_strikes_first_is_named(own: float, waits: float | None, bound: str) -> None:
+    with pytest.raises(TurnTimeout) as caught:
+        async with TurnStop(own, waits):
+            await asyncio.sleep(60)
+    assert caught.value.metadata["bound"] == bound
+
+
+async def test_a_timeout_within_a_turn_is_its_own() -> None:
+    with pytest.raises(TurnTimeout):
+        async with TurnStop(60):
+            raise TimeoutError

@@ -1,7 +1,7 @@
 """A small world for the turn runner: configs and sessions in memory, a provider that does what a test says."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -117,6 +117,7 @@ class World:
         turn_timeout: float = 5.0,
         sessions: FakeSessions | None = None,
         toolboxes: FakeToolboxes | None = None,
+        templates: Sequence[Any] = (),
     ) -> None:
         self.provider: Any = provider or FakeProvider()
         self.toolboxes = toolboxes or FakeToolboxes()
@@ -124,8 +125,8 @@ class World:
         self.sessions = sessions or FakeSessions()
         self.scheduler = Scheduler(limits or TurnLimits())
         self.registry = CollectorRegistry()
-        templates = TemplateCatalog([AssistantTemplate(), AssistantTemplate1(), RouterTemplate()])
-        self.instances = Instances(templates, Providers({"local": self.provider}))
+        catalog = TemplateCatalog([AssistantTemplate(), AssistantTemplate1(), RouterTemplate(), *templates])
+        self.instances = Instances(catalog, Providers({"local": self.provider}))
         self.aborts = Aborts(self.sessions, abort_times or AbortTimes(retry_pause=0.01, resolve=0.5))
         self.runner = TurnRunner(
             configs=self.configs,

@@ -16,9 +16,15 @@ from session_svc.model.session import Usage
 def test_token_counts_are_bounded(said: int, counted: int) -> None:
     request = _commit()
     request.turn.usage.MergeFrom(
-        message_pb2.Usage(prompt_tokens=said, completion_tokens=said, cached_tokens=said),
+        message_pb2.Usage(
+            prompt_tokens=said,
+            completion_tokens=said,
+            cached_tokens=said,
+            reasoning_tokens=said,
+            cache_write_tokens=said,
+        ),
     )
-    assert commit_turn(request).usage == Usage(counted, counted, counted)
+    assert commit_turn(request).usage == Usage(counted, counted, counted, counted, counted)
 
 
 def test_metadata_that_is_no_json_is_a_wrong_field() -> None:
