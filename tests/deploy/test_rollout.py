@@ -28,6 +28,10 @@ if arguments[0] == "api-resources":
     print("\\n".join(["pods po v1 true Pod", *(f"things {{api.replace(' ', ' true ')}}" for api in has["apis"])]))
 elif "get storageclasses" in line:
     print('storageclass.kubernetes.io/is-default-class: "true"' if has["storage"] else "items: []")
+elif arguments[0] == "version":
+    print("clientVersion:\\n  minor: '99'\\nserverVersion:\\n  major: '1'\\n  minor: " + repr(has["minor"]))
+elif "get --raw" in line and "custom.metrics" in line:
+    sys.exit(0 if has["adapter"] else 1)
 elif "get --raw" in line:
     sys.exit(0 if has["metrics"] else 1)
 elif "get secret" in line or arguments[0] == "get" and "." in arguments[1]:
@@ -63,6 +67,8 @@ def what_production_needs() -> dict[str, Any]:
         ],
         "storage": True,
         "metrics": True,
+        "adapter": True,
+        "minor": "36+",
     }
 
 
@@ -116,7 +122,7 @@ def test_a_migration_that_fails_says_why_and_leaves_the_services_alone(tmp_path:
 
 def test_everything_that_the_cluster_lacks_is_named_at_once_and_nothing_is_touched(tmp_path: Path) -> None:
     needs = what_production_needs()
-    bare = {"apis": ["apps/v1 Deployment"], "names": [], "storage": False, "metrics": False}
+    bare = {"apis": ["apps/v1 Deployment"], "names": [], "storage": False, "metrics": False, "minor": "29"}
     code, told, said = rollout(tmp_path, has=bare)
     assert code == 1
     assert not [line for line in told if "apply" in line or "delete" in line]
@@ -125,9 +131,17 @@ def test_everything_that_the_cluster_lacks_is_named_at_once_and_nothing_is_touch
         assert f"  {kind} of {version} " in said
     for name in needs["names"]:
         assert name in said
+    assert "Kubernetes 1.30 or newer: this one is 1.29" in said
     assert "a default StorageClass" in said
     assert "metrics.k8s.io" in said
-    assert len(said.splitlines()) == 1 + len(needs["apis"]) + len(needs["names"]) + 2
+    assert len(said.splitlines()) == 1 + len(needs["apis"]) + len(needs["names"]) + 3
+
+
+def test_an_autoscaler_that_lacks_its_metric_is_no_reason_to_stop_and_not_kept_quiet(tmp_path: Path) -> None:
+    code, told, said = rollout(tmp_path, has=what_production_needs() | {"adapter": False})
+    assert code == 0
+    assert [line for line in told if "rollout status" in line]
+    assert "never down (docs/operations/scaling.md)" in said
 
 
 def test_what_is_checked_stands_in_the_runbook() -> None:
