@@ -1,6 +1,7 @@
 """Alert rules and dashboard name metrics that exist, and every alert has its page."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -99,6 +100,21 @@ def test_a_panel_names_metrics_and_labels_that_are_served(panel: dict[str, Any],
         assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= known
         for labels in re.findall(r"\bby \(([^)]*)\)", target["expr"]):
             assert {label.strip() for label in labels.split(",") if label.strip()} <= known
+
+
+def test_the_guide_makes_a_prometheus_rule_of_the_alerts(tmp_path: Path) -> None:
+    page = (ROOT / "docs/operations/observability.md").read_text()
+    [block] = [one for one in re.findall(r"```sh\n(.*?)```", page, re.S) if "PrometheusRule" in one]
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        f'#!/bin/sh\ncase "$*" in *apply*) cat >"{tmp_path}/applied" ;; esac\necho "$*" >>"{tmp_path}/told"\n'
+    )
+    kubectl.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "OUT": str(tmp_path)}
+    subprocess.run(["bash", "-euc", block], cwd=ROOT, env=env, timeout=60, check=True)
+    made = yaml.safe_load((tmp_path / "applied").read_text())
+    assert (made["kind"], made["spec"]["groups"][0]["rules"]) == ("PrometheusRule", RULES)
+    assert all(Path(ROOT, path).is_file() for path in re.findall(r"--from-file=(\S+)", (tmp_path / "told").read_text()))
 
 
 def test_panels_do_not_lie_on_each_other() -> None:
