@@ -1,6 +1,6 @@
 /** One agent: form and YAML side by side, and its revisions. */
 import { all, call, send } from './api.js';
-import { useDraft, writable, Yaml } from './draft.js';
+import { useDraft, Yaml } from './draft.js';
 import { clean, html, link, short, useLoad, useState } from './lib.js';
 import { Revisions } from './revisions.js';
 import { SchemaForm } from './schema_form.js';
@@ -21,13 +21,14 @@ const choices = async (signal) => {
   return { templates, providers, servers, agents };
 };
 
+/** @param {ToolsProps} p */
 function Tools({ draft, known, id }) {
   const tools = draft.value.tools ?? [];
-  const add = (choice) => {
+  /** @type {Act} */ const add = (choice) => {
     const [kind, name] = choice.split(' ');
     if (name) draft.set('tools', [...tools, { [kind]: kind === 'agent' ? { agent_id: name } : name }]);
   };
-  const label = (tool) => Object.entries(tool).map(([kind, one]) => `${kind}: ${typeof one === 'string' ? one : one?.tool_server ?? one?.operator_tool_server ?? one?.agent_id ?? one?.name ?? ''}`).join();
+  /** @type {Act} */ const label = (tool) => Object.entries(tool).map(([kind, one]) => `${kind}: ${typeof one === 'string' ? one : one?.tool_server ?? one?.operator_tool_server ?? one?.agent_id ?? one?.name ?? ''}`).join();
   return html`<div class="field wide"><strong class="label">Tools</strong>${tools.map((tool, i) => html`<div class="row"><${Badge}>${short(label(tool), 80)}<//>
       <button type="button" class="quiet" aria-label=${`Remove ${label(tool)}`} onClick=${() => draft.set('tools', tools.length > 1 ? tools.filter((_, n) => n !== i) : undefined)}>✕</button>
       <span class="wrong">${draft.wrong(`tools[${i}]`) ?? ''}</span></div>`)}
@@ -35,9 +36,10 @@ function Tools({ draft, known, id }) {
       ...known.agents.filter((one) => one.id !== id).map((one) => [`agent ${one.id}`, `Agent ${one.id}`])]} /></div>`;
 }
 
+/** @param {FormProps} p */
 function Form({ draft, known, isNew }) {
   const { value, set, wrong } = draft;
-  const text = (path, label, more = {}) => html`<${Text} label=${label} value=${at(value, path)} error=${wrong(path)} onInput=${(to) => set(path, to)} ...${more} />`;
+  /** @type {Act} */ const text = (path, label, more = {}) => html`<${Text} label=${label} value=${at(value, path)} error=${wrong(path)} onInput=${(to) => set(path, to)} ...${more} />`;
   const provider = known.providers.find((one) => one.name === value.model?.provider);
   const template = known.templates.find((one) => one.id === (value.template_id || 'assistant'));
   return html`<section class="card" aria-label="Form"><header><h2>Form</h2></header><div class="fields">
@@ -52,25 +54,16 @@ function Form({ draft, known, isNew }) {
     ${template && html`<h3>Parameters of ${template.id}</h3><p class="hint">${clean(template.description)}</p><div class="fields"><${SchemaForm} schema=${template.parameters_schema} value=${value.parameters} path="parameters" wrong=${wrong} set=${set} /></div>`}</section>`;
 }
 
+/** @param {EditorProps} p */
 function Editor({ agent, isNew = false, onSaved, readOnly = false }) {
   const { data: known, error } = useLoad(choices, []);
   const [comment, setComment] = useState('');
-  const [problem, setProblem] = useState(null);
-  const [method, path] = isNew ? ['POST', '/v1/agents'] : ['PUT', `/v1/agents/${agent.id}`];
-  const draft = useDraft(isNew ? agent : writable(agent), (body, signal) => (readOnly ? Promise.resolve() : call(method, path, { body, query: { validate_only: true }, signal })));
-  const save = async () => {
-    try {
-      const headers = isNew ? undefined : { 'If-Match': `"${agent.etag}"` };
-      onSaved(await call(method, path, { body: draft.value, query: { comment }, headers }));
-    } catch (failure) {
-      setProblem(failure);
-    }
-  };
+  const draft = useDraft('agents', agent, !readOnly, onSaved);
   if (error) return html`<${Problem} error=${error} />`;
   if (!known) return null;
-  return html`<${Problem} error=${problem} /><div class="two"><${Form} draft=${draft} known=${known} isNew=${isNew} /><${Yaml} draft=${draft} /></div>
+  return html`<${Problem} error=${draft.failure} /><div class="two"><${Form} draft=${draft} known=${known} isNew=${isNew} /><${Yaml} draft=${draft} /></div>
     ${!readOnly && html`<div class="savebar card"><div class="row"><${Text} label="Comment (optional)" value=${comment} onInput=${setComment} placeholder="What changes, and why" />
-      <button class="primary" disabled=${!draft.ready} onClick=${save}>${isNew ? 'Create agent' : 'Save as new revision'}</button></div></div>`}`;
+      <button class="primary" disabled=${!draft.ready} onClick=${() => draft.save({ comment })}>${isNew ? 'Create agent' : 'Save as new revision'}</button></div></div>`}`;
 }
 
 export function NewAgent() {
@@ -83,14 +76,15 @@ export function NewAgent() {
     <${Editor} isNew agent=${{ ...first, model }} onSaved=${(made) => { location.hash = link('agents', made.id); }} />`;
 }
 
-/** The place of what Parley does not have yet, and what there is in its stead. @param {LaterProps} props */
+/** The place of what Parley does not have yet, and what there is in its stead. @param {LaterProps} p */
 const Later = ({ agent }) => html`<${Empty} title="Releases, budgets and usage">They will stand here. Until then, applications name a revision as <code>${agent.id}@${agent.revision}</code>,
   limits are part of the <a href=${link('agents', agent.id)}>configuration</a>, and <a href=${`#/sessions?agent=${agent.id}`}>sessions</a> have their tokens.<//>`;
 
+/** @param {AgentProps} p */
 export function Agent({ id, tab, may }) {
   const { data: agent, error, reload } = useLoad(async (signal) => (await send('GET', `/v1/agents/${encodeURIComponent(id)}`, { signal })).json(), [id]);
   const [saved, setSaved] = useState('');
-  const done = (made) => { setSaved(`Revision ${made.revision} is used from now on.`); reload(); };
+  /** @type {Act} */ const done = (made) => { setSaved(`Revision ${made.revision} is used from now on.`); reload(); };
   const remove = async () => {
     await call('DELETE', `/v1/agents/${id}`);
     location.hash = '#/agents';

@@ -14,6 +14,7 @@ function matches(agent, words) {
   return words.toLowerCase().split(/\s+/).every((word) => text.includes(word));
 }
 
+/** @param {RowProps} p */
 function Row({ agent, may, onChange }) {
   const gone = Boolean(agent.delete_time);
   const undelete = () => call('POST', `/v1/agents/${agent.id}:undelete`, { body: { uid: agent.uid } }).then(onChange);
@@ -26,6 +27,7 @@ function Row({ agent, may, onChange }) {
     : may('chat') && html`<a class="button" href=${link('try', agent.id)} aria-label=${`Try ${agent.id}`}>Try</a>`}</td></tr>`;
 }
 
+/** @param {ListProps} p */
 function List({ may }) {
   const [words, setWords] = useState('');
   const [deleted, setDeleted] = useState(false);
@@ -43,8 +45,10 @@ function List({ may }) {
       : html`<${Empty} title="No agents yet" action=${may('agents:write') && html`<a class="button primary" href=${link('agents', '~new')}>Create an agent</a>`}>An agent is a model with instructions. Applications name it where they would name a model.<//>`)}`;
 }
 
+/** @param {AgentTabsProps} p */
 export const AgentTabs = ({ current }) => html`<${Tabs} label="Agents" current=${current} tabs=${[['Agents', '#/agents'], ['Tool servers', link('agents', TOOLS)]]} />`;
 
+/** @param {AgentsProps} p */
 export default function Agents({ where, may }) {
   const [, id, sub] = where.parts;
   if (id === TOOLS) return sub ? html`<${ToolServer} key=${sub} id=${sub} may=${may} />` : html`<${ToolServers} may=${may} />`;

@@ -1,25 +1,11 @@
-/** The public HTTP API. The key lives in this module, so in the memory of this tab, and nowhere else. */
+/** The public HTTP API. */
 
-let key = '';
-let project = '';
-let grpc = '';
-let gone = () => {};
-
-/** @param {string} value */
-export const setKey = (value) => { key = value; };
-/** @param {string} value '' for the key's own */
-export const setProject = (value) => { project = value; };
-/** @param {() => void} act what happens when the key is no longer accepted */
-export const onUnauthenticated = (act) => { gone = act; };
-export const hasKey = () => key !== '';
-export const projectName = () => project;
-export const grpcTarget = () => grpc;
-/** @param {string} value host:port */
-export const setGrpcTarget = (value) => { grpc = value; };
+/** What this tab alone knows, in its memory: the key, a project that is not the key's own, where gRPC is, what to do once the key is refused. */
+export const tab = { key: '', project: '', grpc: '', refused: () => {} };
 
 /** An error of the API: its code, and every field that is wrong. */
 export class ApiError extends Error {
-  /** @param {number} status @param {{message: string, code?: string, violations?: {field: string, description: string}[]}} error */
+  /** @param {number} status @param {any} error */
   constructor(status, error) {
     super(error.message);
     this.status = status;
@@ -31,8 +17,8 @@ export class ApiError extends Error {
 /** @param {Record<string, string>} [more] @returns {Record<string, string>} */
 function headers(more) {
   const all = { ...more };
-  if (key) all.Authorization = `Bearer ${key}`;
-  if (project) all['X-Project-ID'] = project;
+  if (tab.key) all.Authorization = `Bearer ${tab.key}`;
+  if (tab.project) all['X-Project-ID'] = tab.project;
   return all;
 }
 
@@ -42,13 +28,13 @@ async function failure(response) {
   try {
     error = (await response.json()).error ?? error;
   } catch { /* not the API's own answer */ }
-  if (response.status === 401 && key) gone();
+  if (response.status === 401 && tab.key) tab.refused();
   return new ApiError(response.status, error);
 }
 
 /**
  * @param {string} method @param {string} path
- * @param {{query?: Record<string, any>, body?: any, headers?: Record<string, string>, signal?: AbortSignal}} [options]
+ * @param {Options} [options]
  */
 export async function send(method, path, options = {}) {
   const query = new URLSearchParams();
@@ -72,17 +58,18 @@ export async function send(method, path, options = {}) {
   return response;
 }
 
-/** @param {string} method @param {string} path @param {Parameters<typeof send>[2]} [options] */
+/** @param {string} method @param {string} path @param {Options} [options] */
 export async function call(method, path, options) {
   const response = await send(method, path, options);
   return response.status === 204 ? null : response.json();
 }
 
-/** @param {string} path @param {Record<string, any>} [query] @param {AbortSignal} [signal] */
+/** @param {string} path @param {Record<string, any>} [query] @param {AbortSignal} [signal] @returns {Promise<Answer>} */
 export const get = (path, query, signal) => call('GET', path, { query, signal });
 
 /** Every page of a list, up to a bound. @param {string} path @param {Record<string, any>} [query] @param {AbortSignal} [signal] */
 export async function all(path, query = {}, signal = undefined, most = 1000) {
+  /** @type {any[]} */
   const found = [];
   let token = '';
   do {

@@ -1,5 +1,5 @@
 /** The shell: who signed in, where the page is, and the page itself. */
-import { get, onUnauthenticated, projectName, setKey, setProject } from './api.js';
+import { get, tab } from './api.js';
 import { comeBack, identify, readAuth, SignIn } from './auth.js';
 import { html, instead, place, render, short, useEffect, useLoad, useRef, useState } from './lib.js';
 import { Empty, Problem, Select } from './ui.js';
@@ -16,6 +16,7 @@ const PAGES = [
 /** @param {any} caller @param {string[]} scopes */
 const mayAny = (caller, scopes) => scopes.some((scope) => caller.scopes.includes(scope));
 
+/** @param {PageProps} p */
 function Page({ page, caller, where }) {
   const [name, title, , load] = page;
   const { data, error } = useLoad(load, [name]);
@@ -32,14 +33,16 @@ function Page({ page, caller, where }) {
     <${Problem} error=${error} />${data && html`<${data.default} where=${where} caller=${caller} may=${may} />`}</main>`;
 }
 
+/** @param {ProjectProps} p */
 function Project({ caller, onChange }) {
   const { data } = useLoad(async (signal) => (caller.project ? [] : (await get('/v1/projects', { page_size: 1000 }, signal)).data), [caller.id]);
   if (caller.project) return html`<span class="project">Project <bdi>${short(caller.project, 40)}</bdi></span>`;
   if (!data || data.length < 2) return null;
-  return html`<${Select} label="Project" value=${projectName() || 'default'} options=${data.map((/** @type {any} */ one) => [one.id, one.id])}
-    onInput=${(/** @type {string} */ id) => { setProject(id); onChange(); }} />`;
+  return html`<${Select} label="Project" value=${tab.project || 'default'} options=${data.map((one) => [one.id, one.id])}
+    onInput=${(id) => { tab.project = id; onChange(); }} />`;
 }
 
+/** @param {ShellProps} p */
 function Shell({ caller, signOut }) {
   const [where, setWhere] = useState(place());
   const [project, setCount] = useState(0);
@@ -68,7 +71,8 @@ function App() {
   const [caller, setCaller] = useState(null);
   const { data: auth, error } = useLoad(async () => {
     const found = await readAuth();
-    let problem = null;
+    /** @type {any} */
+    let problem;
     try {
       const token = found.required ? await comeBack(found) : '';
       if (token || !found.required) setCaller(await identify(token));
@@ -77,8 +81,8 @@ function App() {
     }
     return { ...found, problem };
   }, []);
-  const signOut = () => { setKey(''); setProject(''); setCaller(null); };
-  onUnauthenticated(signOut);
+  const signOut = () => { Object.assign(tab, { key: '', project: '' }); setCaller(null); };
+  tab.refused = signOut;
   if (error) return html`<main class="signin"><${Problem} error=${error} /></main>`;
   if (!auth) return html`<main class="signin" aria-busy="true"></main>`;
   if (!caller) return html`<${SignIn} auth=${auth} problem=${auth.problem} onCaller=${setCaller} />`;

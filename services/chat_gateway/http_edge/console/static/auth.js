@@ -1,5 +1,5 @@
 /** Signing in: with an API key, or with an identity provider (authorization code with PKCE, RFC 7636). */
-import { get, setGrpcTarget, setKey } from './api.js';
+import { get, tab } from './api.js';
 import { html, instead, useState } from './lib.js';
 import { Problem, Text } from './ui.js';
 
@@ -35,7 +35,7 @@ async function leave(issuer) {
   location.assign(url.href);
 }
 
-/** Finishes a login that this page comes back from, if it does. @param {any} auth @returns {Promise<string>} a token, or '' */
+/** Finishes a login that this page comes back from, if it does. @param {Auth} auth @returns {Promise<string>} a token, or '' */
 export async function comeBack(auth) {
   const said = new URLSearchParams(location.search);
   const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? 'null');
@@ -63,16 +63,16 @@ export async function comeBack(auth) {
 
 /** Who the key is, which is what makes it the key of this tab. @param {string} key */
 export async function identify(key) {
-  setKey(key);
+  tab.key = key;
   try {
     return await get('/v1/caller');
   } catch (error) {
-    setKey('');
+    tab.key = '';
     throw error;
   }
 }
 
-/** @param {SignInProps} props */
+/** @param {SignInProps} p */
 export function SignIn({ auth, problem, onCaller }) {
   const [key, setText] = useState('');
   const [error, setError] = useState(problem);
@@ -98,6 +98,6 @@ export function SignIn({ auth, problem, onCaller }) {
 /** How to sign in; and where the gRPC API is, which examples of code name. */
 export async function readAuth() {
   const auth = await get('/v1/auth');
-  setGrpcTarget(auth.grpc_target ?? `${location.hostname}:${auth.grpc_port ?? 'PORT'}`);
+  tab.grpc = auth.grpc_target ?? `${location.hostname}:${auth.grpc_port ?? 'PORT'}`;
   return auth;
 }

@@ -6,15 +6,15 @@ const HEIGHT = 150;
 /** @param {string} name */
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** Those with nothing on either side, which no line shows. @param {any} plot @param {number} series */
+/** Those with nothing on either side, which no line shows. @param {Plot} plot @param {number} series */
 const lonely = (plot, series) => plot.data[series].flatMap((value, i, all) => (value != null && all[i - 1] == null && all[i + 1] == null ? [i] : []));
 
-/** @param {ChartProps} props */
+/** @param {ChartProps} p */
 export function Chart({ title, times, lines, timed = false }) {
   const box = useRef(null);
   const plot = useRef(null);
   const data = [times, ...lines.map((one) => one.values)];
-  const show = (value) => (timed ? duration(value) : value == null ? '–' : `${+value.toPrecision(3)}`);
+  /** @type {Act} */ const show = (value) => (timed ? duration(value) : value == null ? '–' : `${+value.toPrecision(3)}`);
   useEffect(() => {
     const element = box.current;
     let gone = false;
@@ -24,7 +24,7 @@ export function Chart({ title, times, lines, timed = false }) {
       const axis = { stroke: color('--dim'), grid: { stroke: color('--line'), width: 1 }, ticks: { show: false }, font: '11px system-ui' };
       const series = lines.map(({ label, tint }) => ({ label, stroke: color(tint), width: 2, points: { show: true, size: 5, fill: color(tint), filter: lonely }, fill: lines.length === 1 ? `${color(tint)}22` : undefined }));
       plot.current = new /** @type {any} */ (Plot)({ ...size(), legend: { show: false }, cursor: { show: false }, series: [{}, ...series],
-        axes: [{ ...axis, size: 38 }, { ...axis, size: 52, values: (_, ticks) => ticks.map(show) }], scales: { y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.1] } } }, data, element);
+        axes: [{ ...axis, size: 38 }, { ...axis, size: 52, values: (/** @type {any} */ _, /** @type {any[]} */ ticks) => ticks.map(show) }], scales: { y: { range: (/** @type {any[]} */ ...[, , high]) => [0, Math.max(high ?? 0, 1) * 1.1] } } }, data, element);
     });
     const watch = new ResizeObserver(() => plot.current?.setSize(size()));
     watch.observe(element);

@@ -2,12 +2,13 @@
 import { Code } from './code.js';
 import { bodyOf, newTurn, run } from './conversation.js';
 import { html, prettyJson, short, useEffect, useLayoutEffect, useRef, useState } from './lib.js';
-import { Answer, Content, Facts, Reasoning, ToolCall } from './turn.js';
+import { Content, Facts, Spoken } from './turn.js';
 import { Empty, Pre, Problem, Text } from './ui.js';
 
+/** @param {ApprovalsProps} p */
 function Approvals({ turn, onAnswer }) {
   const [note, setNote] = useState('');
-  const answer = (approve) => onAnswer(turn.pending.map((one) => ({
+  /** @type {Act} */ const answer = (approve) => onAnswer(turn.pending.map((one) => ({
     tool_call_id: one.tool_call_id, approve, ...(approve || !note ? {} : { note }) })));
   return html`<div class="ask"><h3>Waits for your approval</h3>
     ${turn.pending.map((one) => html`<div><code>${short(one.name, 80)}</code><${Pre} value=${prettyJson(one.arguments)} /></div>`)}
@@ -15,7 +16,7 @@ function Approvals({ turn, onAnswer }) {
       <${Text} label="Why not (optional)" value=${note} onInput=${setNote} /></div></div>`;
 }
 
-/** Tools that the caller runs: the person says what they give. @param {ResultsProps} props */
+/** Tools that the caller runs: the person says what they give. @param {ResultsProps} p */
 function Results({ calls, onResults }) {
   const [given, setGiven] = useState(/** @type {Record<string, string>} */ ({}));
   return html`<div class="ask"><h3>Your tools were called: what do they give?</h3>
@@ -23,16 +24,14 @@ function Results({ calls, onResults }) {
     <div><button class="primary" onClick=${() => onResults(calls.map((one) => ({ role: 'tool', tool_call_id: one.id, content: given[one.id] ?? '' })))}>Send results</button></div></div>`;
 }
 
+/** @param {TurnProps} p */
 function Turn({ turn, last, onAnswer, onResults }) {
   const [code, setCode] = useState(false);
   const open = turn.calls.filter((one) => !one.outcome);
   const waits = last && !turn.busy && !turn.error;
   return html`<article class="turn">
     ${turn.asked.map((one) => html`<div class=${`said-by ${one.role}`}><${Content} content=${one.content} /></div>`)}
-    <${Reasoning} text=${turn.reasoning} open=${turn.busy && !turn.text} />
-    ${turn.calls.map((call) => html`<${ToolCall} key=${call.id} call=${call} />`)}
-    ${(turn.text || turn.busy) && html`<${Answer} text=${turn.text} busy=${turn.busy} />`}
-    ${turn.refusal && html`<p class="notice">${short(turn.refusal, 5000)}</p>`}
+    <${Spoken} ...${turn} open=${turn.busy && !turn.text} />
     ${turn.missing.map((one) => html`<p class="notice">Without ${short(one.tool_server)}: ${short(one.reason)}</p>`)}
     <${Problem} error=${turn.error} />
     ${waits && turn.pending.length > 0 && html`<${Approvals} turn=${turn} onAnswer=${onAnswer} />`}
@@ -43,8 +42,9 @@ function Turn({ turn, last, onAnswer, onResults }) {
 
 const atEnd = () => innerHeight + scrollY > document.body.scrollHeight - 80;
 
+/** @param {ColumnProps} p */
 export function Column({ target, handle, onSession, onBusy }) {
-  const [turns, setTurns] = useState(/** @type {any[]} */ ([]));
+  const [turns, setTurns] = useState([]);
   const aborter = useRef(/** @type {AbortController | null} */ (null));
   const frame = useRef(0);
   const latest = useRef(target);
@@ -54,6 +54,7 @@ export function Column({ target, handle, onSession, onBusy }) {
   // Who reads further up is left there.
   useLayoutEffect(() => { if (near.current) scrollTo(0, document.body.scrollHeight); near.current = false; });
 
+  /** @param {any} what */
   const start = async (what) => {
     const mine = new AbortController();
     aborter.current = mine;

@@ -1,5 +1,5 @@
 /** The same request as a program: curl, Python, grpcurl. */
-import { grpcTarget, hasKey, projectName } from './api.js';
+import { tab } from './api.js';
 import { html, useState } from './lib.js';
 import { Copy, Dialog } from './ui.js';
 
@@ -16,37 +16,35 @@ function readable(value) {
 /** @param {string} text */
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** @param {any} value @param {string} indent @returns {string} */
-function python(value, indent = '') {
-  const more = `${indent}    `;
-  if (value === null || value === undefined) return 'None';
+/** @param {any} value @returns {string} */
+function python(value) {
   if (typeof value === 'boolean') return value ? 'True' : 'False';
-  if (Array.isArray(value)) return `[${value.map((one) => python(one, indent)).join(', ')}]`;
-  if (typeof value === 'object') return `{${Object.entries(value).map(([k, v]) => `${JSON.stringify(k)}: ${python(v, more)}`).join(', ')}}`;
-  return JSON.stringify(value);
+  if (Array.isArray(value)) return `[${value.map(python).join(', ')}]`;
+  if (value && typeof value === 'object') return `{${Object.entries(value).map(([k, v]) => `${JSON.stringify(k)}: ${python(v)}`).join(', ')}}`;
+  return value == null ? 'None' : JSON.stringify(value);
 }
 
 /** @param {any} body */
-export function curl(body) {
+function curl(body) {
   const lines = [`curl -N ${location.origin}/v1/chat/completions`, "-H 'Content-Type: application/json'"];
-  if (hasKey()) lines.push('-H "Authorization: Bearer $PARLEY_API_KEY"');
-  if (projectName()) lines.push(`-H ${quoted(`X-Project-ID: ${projectName()}`)}`);
+  if (tab.key) lines.push('-H "Authorization: Bearer $PARLEY_API_KEY"');
+  if (tab.project) lines.push(`-H ${quoted(`X-Project-ID: ${tab.project}`)}`);
   return [...lines, `-d ${quoted(JSON.stringify(readable(body)))}`].join(' \\\n  ');
 }
 
 /** @param {any} body */
-export function openai(body) {
+function openai(body) {
   const { model, messages = [], stream_options, stream, ...extra } = readable(body);
-  const key = hasKey() ? 'os.environ["PARLEY_API_KEY"]' : '"-"';
-  const more = projectName() ? `, default_headers={"X-Project-ID": ${JSON.stringify(projectName())}}` : '';
-  return `${hasKey() ? 'import os\n\n' : ''}from openai import OpenAI
+  const key = tab.key ? 'os.environ["PARLEY_API_KEY"]' : '"-"';
+  const more = tab.project ? `, default_headers={"X-Project-ID": ${JSON.stringify(tab.project)}}` : '';
+  return `${tab.key ? 'import os\n\n' : ''}from openai import OpenAI
 
 client = OpenAI(base_url="${location.origin}/v1", api_key=${key}${more})
 stream = client.chat.completions.create(
     model=${JSON.stringify(model)},
-    messages=${python(messages, '    ')},
+    messages=${python(messages)},
     stream=True,
-    extra_body=${python(extra, '    ')},
+    extra_body=${python(extra)},
 )
 for chunk in stream:
     if chunk.choices:
@@ -62,24 +60,25 @@ function proto({ role, content, tool_call_id }) {
 }
 
 /** @param {any} body */
-export function grpcurl(body) {
+function grpcurl(body) {
   const { model, messages = [], approvals, session_id, user_id } = readable(body);
   const [agent_id, revision] = model.split('@');
   const input = {
-    ...(projectName() ? { project: projectName() } : {}), agent_id, ...(revision ? { agent_revision: revision } : {}),
+    ...(tab.project ? { project: tab.project } : {}), agent_id, ...(revision ? { agent_revision: revision } : {}),
     ...(session_id ? { session_id } : {}), ...(user_id ? { user_id } : {}),
     ...(messages.length ? { messages: messages.map(proto) } : {}), ...(approvals ? { approvals } : {}),
   };
   const plain = location.protocol === 'https:' ? '' : ' -plaintext';
-  const key = hasKey() ? ' -H "Authorization: Bearer $PARLEY_API_KEY"' : '';
-  return `grpcurl${plain}${key} \\\n  -d ${quoted(JSON.stringify({ input }))} \\\n  ${grpcTarget()} parley.chat.v1.ChatService/StreamComplete`;
+  const key = tab.key ? ' -H "Authorization: Bearer $PARLEY_API_KEY"' : '';
+  return `grpcurl${plain}${key} \\\n  -d ${quoted(JSON.stringify({ input }))} \\\n  ${tab.grpc} parley.chat.v1.ChatService/StreamComplete`;
 }
 
+/** @type {Record<string, (body: any) => string>} */
 const KINDS = { curl, Python: openai, grpcurl };
 
-/** @param {CodeProps} props */
+/** @param {CodeProps} p */
 export function Code({ body, onClose }) {
-  const [kind, setKind] = useState(/** @type {keyof typeof KINDS} */ ('curl'));
+  const [kind, setKind] = useState('curl');
   const text = KINDS[kind](body);
   return html`<${Dialog} title="The same by program" onClose=${onClose}>
     <div class="row" role="group" aria-label="Language">${Object.keys(KINDS).map((one) => html`

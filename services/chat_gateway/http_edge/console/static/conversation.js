@@ -1,14 +1,6 @@
 /** One turn at a time against an agent: what is sent, and what comes back while it comes. */
 import { call, events, send } from './api.js';
 
-/**
- * @typedef {{id: string, name: string, arguments: string, server?: string, outcome?: string, ms?: number}} Call
- * @typedef {{asked: any, body: any, text: string, reasoning: string, refusal: string, calls: Call[], pending: any[], missing: any[],
- *   busy: boolean, error: any, first: number | null, total: number | null, usage: any, revision: string, provider: string, session: string,
- *   expires: string, id: string, prompt: any, finish: string}} Turn
- * @typedef {{agent: string, revision: string, session: string, user: string}} Target
- */
-
 /** The body of a chat completion. @param {Target} target @param {any} what messages, or approvals */
 export function bodyOf(target, what) {
   return {
@@ -35,7 +27,7 @@ export function take(turn, event) {
   turn.id ||= event.id ?? '';
   if (event.usage) turn.usage = event.usage;
   const note = event.parley;
-  const known = (id) => turn.calls.find((one) => one.id === id);
+  /** @type {Act} */ const known = (id) => turn.calls.find((one) => one.id === id);
   if (note?.event === 'tool_call_started' && !known(note.tool_call_id)) {
     turn.calls.push({ id: note.tool_call_id, name: note.name, arguments: note.arguments, server: note.server });
   } else if (note?.event === 'tool_call_finished') {
@@ -63,7 +55,7 @@ export async function run(turn, changed, signal) {
     turn.prompt = await preview(turn.body, signal).catch(() => null);
     const start = performance.now();
     const response = await send('POST', '/v1/chat/completions', { body: turn.body, signal });
-    const header = (name) => response.headers.get(name) ?? '';
+    /** @type {Act} */ const header = (name) => response.headers.get(name) ?? '';
     Object.assign(turn, {
       session: header('X-Session-ID'), revision: header('X-Agent-Revision'), expires: header('X-Session-Expires'), provider: header('X-Parley-Provider'),
     });

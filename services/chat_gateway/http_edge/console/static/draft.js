@@ -1,5 +1,6 @@
 /** Something that is edited as a form and as YAML at once, and checked by the gateway as one types. */
-import { html, useEffect, useRef, useState } from './lib.js';
+import { call } from './api.js';
+import { html, useEffect, useState } from './lib.js';
 import { Badge, Field } from './ui.js';
 import { dump, load } from './yaml.js';
 
@@ -7,8 +8,8 @@ const OUTPUT = ['object', 'uid', 'revision', 'etag', 'create_time', 'update_time
 const PAUSE_MS = 350;
 
 /** Without what is output only, and what is empty. @param {any} value */
-export function writable(value) {
-  const empty = (one) => one === '' || one === null || (typeof one === 'object' && Object.keys(one).length === 0);
+function writable(value) {
+  /** @type {Act} */ const empty = (one) => one === '' || one === null || (typeof one === 'object' && Object.keys(one).length === 0);
   return Object.fromEntries(Object.entries(value).filter(([name, one]) => !OUTPUT.includes(name) && !empty(one)));
 }
 
@@ -21,42 +22,48 @@ export function put(value, [name, ...rest], to) {
 }
 
 /**
- * @param {any} initial @param {(value: any, signal: AbortSignal) => Promise<any>} validate rejects with what is wrong
+ * A draft of what is there (it has an etag), or of something new.
+ * @param {string} kind its place in the API, such as `agents` @param {any} initial @param {boolean} write @param {Act} onSaved
  */
-export function useDraft(initial, validate) {
-  const [draft, setDraft] = useState({ value: initial, text: `${dump(initial)}\n`, problem: '' });
-  const [checked, setChecked] = useState(/** @type {{error: any, busy: boolean}} */ ({ error: null, busy: true }));
-  const last = useRef(validate);
-  last.current = validate;
+export function useDraft(kind, initial, write, onSaved) {
+  const old = initial.etag;
+  const first = old ? writable(initial) : initial;
+  const [draft, setDraft] = useState({ value: first, text: `${dump(first)}\n`, problem: '' });
+  const [checked, setChecked] = useState({ error: null, busy: write });
+  const [failure, setFailure] = useState(null);
+  /** @type {Act} */ const send = (body, more) => call(old ? 'PUT' : 'POST', `/v1/${kind}${old ? `/${initial.id}` : ''}`, { body, ...more });
   useEffect(() => {
-    if (draft.problem) return undefined;
+    if (draft.problem || !write) return undefined;
     const aborter = new AbortController();
-    setChecked((old) => ({ ...old, busy: true }));
-    const timer = setTimeout(() => last.current(draft.value, aborter.signal).then(
+    setChecked((now) => ({ ...now, busy: true }));
+    const timer = setTimeout(() => send(draft.value, { query: { validate_only: true }, signal: aborter.signal }).then(
       () => setChecked({ error: null, busy: false }),
-      (error) => aborter.signal.aborted || setChecked({ error, busy: false }),
+      (/** @type {any} */ error) => aborter.signal.aborted || setChecked({ error, busy: false }),
     ), PAUSE_MS);
     return () => { clearTimeout(timer); aborter.abort(); };
   }, [draft.text]);
-  const setText = (text) => {
+  /** @type {Act} */ const save = (query) => send(draft.value, { query, headers: old && { 'If-Match': `"${old}"` } }).then(onSaved, setFailure);
+  /** @type {Act} */ const setText = (text) => {
     try {
       const value = load(text) ?? {};
       if (typeof value !== 'object' || Array.isArray(value)) throw new Error('A mapping is expected, such as `id: support`.');
       setDraft({ value, text, problem: '' });
     } catch (error) {
-      setDraft((old) => ({ ...old, text, problem: /** @type {Error} */ (error).message }));
+      setDraft((now) => ({ ...now, text, problem: /** @type {Error} */ (error).message }));
     }
   };
-  const set = (path, to) => setDraft((old) => {
-    const value = put(old.value, path.split('.'), to === '' ? undefined : to);
+  /** @type {Act} */ const set = (path, to) => setDraft((now) => {
+    const value = put(now.value, path.split('.'), to === '' ? undefined : to);
     return { value, text: `${dump(value)}\n`, problem: '' };
   });
+  /** @type {any[]} */
   const violations = checked.error?.violations ?? [];
-  const wrong = (path) => violations.find((one) => one.field === path)?.description;
+  /** @type {Act} */ const wrong = (path) => violations.find((one) => one.field === path)?.description;
   const ready = !draft.problem && !checked.error && !checked.busy;
-  return { ...draft, ...checked, violations, wrong, set, setText, ready };
+  return { ...draft, ...checked, failure, violations, wrong, set, setText, save, ready };
 }
 
+/** @param {YamlProps} p */
 export function Yaml({ draft }) {
   const lines = Math.min(Math.max(draft.text.split('\n').length + 1, 12), 44);
   return html`<section class="card" aria-label="YAML"><header><h2>YAML</h2><${Verdict} draft=${draft} /></header>
@@ -66,5 +73,6 @@ export function Yaml({ draft }) {
     ${draft.error && !draft.violations.length && html`<p class="wrong">${draft.error.message}</p>`}</section>`;
 }
 
+/** @param {VerdictProps} p */
 const Verdict = ({ draft }) => html`<span role="status">${draft.problem || draft.error
   ? html`<${Badge} kind="bad">not valid<//>` : draft.busy ? html`<${Badge}>checking…<//>` : html`<${Badge} kind="good">valid<//>`}</span>`;

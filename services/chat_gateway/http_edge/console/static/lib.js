@@ -1,12 +1,13 @@
 /** What every component uses: preact with htm, loading, text that is safe to show, times. */
 import { h, render } from './vendor/preact.js';
-import { useEffect, useLayoutEffect, useRef, useState } from './vendor/hooks.js';
+import * as hooks from './vendor/hooks.js';
 import htm from './vendor/htm.js';
 
-export const html = htm.bind(h);
-export { render, useEffect, useLayoutEffect, useRef, useState };
+export { render };
+export const html = /** @type {Html} */ (htm.bind(h));
+export const { useEffect, useLayoutEffect, useRef, useState } = /** @type {Hooks} */ (hooks);
 
-/** Loads something when `deps` change; what an earlier load finds is dropped. @param {(signal: AbortSignal) => Promise<any>} load @param {any[]} deps */
+/** Loads something when `deps` change; what an earlier load finds is dropped. @template T @param {(signal: AbortSignal) => Promise<T>} load @param {any[]} deps @returns {Loaded<T>} */
 export function useLoad(load, deps) {
   const [state, setState] = useState({ data: undefined, error: undefined, loading: true });
   const [count, setCount] = useState(0);
@@ -22,10 +23,10 @@ export function useLoad(load, deps) {
   return { ...state, reload: () => setCount((n) => n + 1) };
 }
 
-/** A list page by page. @param {(token: string, signal?: AbortSignal) => Promise<any>} load @param {any[]} deps */
+/** A list page by page. @param {(token: string, signal?: AbortSignal) => Promise<Answer>} load @param {any[]} deps */
 export function usePages(load, deps) {
   const { data, ...others } = useLoad((signal) => load('', signal), deps);
-  const [more, setMore] = useState(/** @type {any[]} */ ([]));
+  const [more, setMore] = useState([]);
   useEffect(() => setMore([]), [data]);
   const token = (more.at(-1) ?? data)?.next_page_token;
   const next = token && (() => load(token).then((page) => setMore([...more, page])));

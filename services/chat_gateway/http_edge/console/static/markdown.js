@@ -79,7 +79,7 @@ function blocks(lines) {
   return out;
 }
 
-/** @param {MarkdownProps} props */
+/** @param {MarkdownProps} p */
 export function Markdown({ text }) {
   if (text.length > MOST) return html`<div class="plain scroll" tabindex="0" dir="auto">${clean(text)}</div>`;
   return html`<div class="markdown">${blocks(clean(text).split(/\r?\n/))}</div>`;

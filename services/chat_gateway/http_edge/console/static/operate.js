@@ -7,6 +7,7 @@ import { ago, clean, duration, html, link, short, useEvery, useLoad } from './li
 import { Badge, Problem, Table, Tabs } from './ui.js';
 
 const REFRESH_MS = 5000;
+/** @type {Record<string, string>} */
 const GOOD = { closed: 'good', half_open: 'warn', open: 'bad', serving: 'good', not_serving: 'warn', unreachable: 'bad' };
 /** @type {[string, string, string][]} */
 const PARTS = [['Overview', '', 'operator'], ['Instances', 'instances', 'runtime:admin'], ['API keys', 'keys', 'keys:admin'], ['Projects', 'projects', 'operator'], ['Audit log', 'audit', 'audit:read']];
@@ -21,16 +22,20 @@ function merged(figures) {
     slots.set(at, [...(slots.get(at) ?? []), sample]);
   }
   const times = [...slots.keys()].sort((a, b) => a - b);
-  const over = (reduce) => times.map((time) => reduce(slots.get(time)));
+  /** @type {(reduce: (some: any[]) => any) => any[]} */
+  const over = (reduce) => times.map((time) => reduce(slots.get(time) ?? []));
+  /** @type {(name: string) => any[]} */
   const sum = (name) => over((some) => some.reduce((n, one) => n + one[name], 0));
-  const worst = (name) => over((some) => some.reduce((n, one) => (one[name] == null ? n : Math.max(n ?? 0, one[name])), null));
+  /** @type {Act} */ const worst = (name) => over((some) => some.reduce((n, one) => (one[name] == null ? n : Math.max(n ?? 0, one[name])), null));
   const failed = over((some) => some.reduce((n, one) => n + Object.values(one.errors).reduce((a, b) => a + b, 0), 0) / step);
   return { times, step, sum, worst, failed };
 }
 
+/** @param {ChartsProps} p */
 function Charts({ figures }) {
   const { times, step, sum, worst, failed } = merged(figures);
   if (times.length < 2) return html`<p class="notice">Charts begin once two samples are there: a gateway takes one every ${step ?? 10} s.</p>`;
+  /** @type {(title: string, lines: any[], timed?: boolean) => any} */
   const chart = (title, lines, timed) => html`<${Chart} ...${{ title, timed, times }} lines=${lines.map(([label, values, tint = '--accent']) => ({ label, values, tint }))} />`;
   return html`<div class="charts">${[chart('Turns a second', [['turns', sum('turns').map((n) => n / step)]]),
     chart('Failed turns a second', [['failed', failed, '--bad']]),
@@ -40,6 +45,7 @@ function Charts({ figures }) {
     chart('Instances', [['instances', sum('instances')]])]}</div>`;
 }
 
+/** @param {ReplicaProps} p */
 function Replica({ replica }) {
   const now = replica.figures;
   return html`<tr><td><bdi>${short(replica.address, 80)}</bdi>${now && html`<div class="dim">up since ${ago(now.start_time)}</div>`}</td>
@@ -74,6 +80,7 @@ function Instances() {
     <td><a href=${link('agents', one.agent_id)}>${one.agent_id}</a></td><td class="number">${one.agent_revision}</td><td>${one.template_id}</td><td class="number">${one.turn_count}</td><td>${ago(one.build_time)}</td><td>${ago(one.last_used_time)}</td></tr>`)} /></div>`;
 }
 
+/** @param {OperateProps} p */
 export default function Operate({ where, caller, may }) {
   const parts = PARTS.filter(([, , scope]) => may(scope));
   const [name, path] = parts.find(([, one]) => one === (where.parts[1] ?? '')) ?? parts[0];

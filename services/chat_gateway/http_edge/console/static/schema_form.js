@@ -2,7 +2,7 @@
 import { html, pretty, useState } from './lib.js';
 import { Check, Select, Text } from './ui.js';
 
-/** @param {any} schema @param {any} root */
+/** @param {Schema} schema @param {any} root @returns {any} */
 function resolved(schema, root) {
   const name = schema?.$ref?.replace(/^#\/\$defs\//, '');
   const options = (schema?.anyOf ?? schema?.oneOf)?.filter((one) => one.type !== 'null');
@@ -10,11 +10,11 @@ function resolved(schema, root) {
   return options?.length === 1 ? { ...resolved(options[0], root), description: schema.description } : { ...schema };
 }
 
-/** @param {JsonProps} props */
+/** @param {JsonProps} p */
 export function Json({ label, value, onInput, error, hint }) {
   const [text, setText] = useState(value === undefined ? '' : pretty(value));
   const [problem, setProblem] = useState('');
-  const change = (typed) => {
+  /** @type {Act} */ const change = (typed) => {
     setText(typed);
     try {
       onInput(typed.trim() ? JSON.parse(typed) : undefined);
@@ -26,14 +26,14 @@ export function Json({ label, value, onInput, error, hint }) {
   return html`<${Text} wide class="code" lines=${Math.min(text.split('\n').length + 1, 14)} label=${`${label} (JSON)`} value=${text} onInput=${change} error=${problem || error} hint=${hint} />`;
 }
 
-/** @param {PropertyProps} props */
+/** @param {PropertyProps} p */
 function Property({ name, schema, root, value, required, onInput, error }) {
   const rule = resolved(schema, root);
-  if (Array.isArray(rule.type)) rule.type = rule.type.find((one) => one === typeof value) ?? rule.type.find((one) => one !== 'null');
+  if (Array.isArray(rule.type)) rule.type = [typeof value, ...rule.type].find((one) => rule.type.includes(one) && one !== 'null');
   const label = `${rule.title && rule.title !== name ? rule.title : name}${required ? ' *' : ''}`;
   const hint = rule.description;
   const shown = rule.default === undefined ? {} : { placeholder: String(rule.default) };
-  if (rule.enum) return html`<${Select} ...${{ label, value, error, hint }} options=${['', ...rule.enum.map(String)]} onInput=${(text) => onInput(text ? rule.enum.find((one) => String(one) === text) : undefined)} />`;
+  if (rule.enum) return html`<${Select} ...${{ label, value, error, hint }} options=${['', ...rule.enum.map(String)]} onInput=${(text) => onInput(text ? rule.enum[rule.enum.map(String).indexOf(text)] : undefined)} />`;
   if (rule.type === 'boolean') return html`<${Check} label=${label} value=${value ?? rule.default ?? false} onInput=${onInput} />`;
   if (rule.type === 'number' || rule.type === 'integer') {
     return html`<${Text} ...${{ label, error, hint, ...shown }} type="number" step=${rule.type === 'integer' ? 1 : 'any'} min=${rule.minimum} max=${rule.maximum} value=${value} onInput=${(text) => onInput(text === '' ? undefined : Number(text))} />`;
@@ -45,7 +45,7 @@ function Property({ name, schema, root, value, required, onInput, error }) {
   return html`<${Json} ...${{ label, value, onInput, error, hint }} />`;
 }
 
-/** @param {SchemaFormProps} props */
+/** @param {SchemaFormProps} p */
 export function SchemaForm({ schema, value, path, wrong, set }) {
   const [name, setName] = useState('');
   const known = Object.entries(schema.properties ?? {});

@@ -2,7 +2,7 @@
 import { all, call, events, get, send } from './api.js';
 import { newTurn, take } from './conversation.js';
 import { download, html, link, pretty, short, useEffect, useEvery, useLoad, useState } from './lib.js';
-import { Answer, Content, Reasoning, tokens, ToolCall } from './turn.js';
+import { Content, Spoken, tokens } from './turn.js';
 import { Badge, Confirm, Pre, Problem, Time } from './ui.js';
 
 const LOOK_MS = 2000;
@@ -15,8 +15,9 @@ function turnsOf(messages) {
   return [...turns.values()];
 }
 
+/** @param {SessionTurnProps} p */
 function Turn({ messages, session, may }) {
-  const last = messages.at(-1);
+  const last = messages[messages.length - 1];
   const results = new Map(messages.filter((one) => one.role === 'tool').map((one) => [one.tool_call_id, one.content]));
   const fork = async () => {
     const made = await call('POST', `/v1/sessions/${encodeURIComponent(session.id)}:fork`, { body: { up_to_turn: last.turn_number } });
@@ -25,14 +26,13 @@ function Turn({ messages, session, may }) {
   return html`<article class="turn" aria-label=${`Turn ${last.turn_number}`}><header class="row"><h2>Turn ${last.turn_number}</h2><${Time} value=${last.create_time} /><${Badge}>revision ${last.agent_revision}<//>
       ${last.model && html`<${Badge}><bdi>${short(last.model, 60)}</bdi><//>`}<span class="dim">${last.usage ? `${tokens(last.usage)} tokens` : ''}</span>${last.finish_reason && last.finish_reason !== 'stop' && html`<${Badge} kind="warn">${last.finish_reason}<//>`}
       ${may('sessions:admin') && html`<span class="right"><${Confirm} label="Fork here" question=${`A new session begins with turns 1 to ${last.turn_number}.`} act=${fork} /></span>`}</header>
-    ${messages.map((one) => (one.role === 'assistant' ? html`<${Reasoning} text=${one.reasoning_content} />${(one.tool_calls ?? []).map((made) => html`<${ToolCall} key=${made.id}
-        call=${{ name: made.function.name, arguments: made.function.arguments }} result=${results.get(made.id)} />`)}
-        ${one.content && html`<${Answer} text=${typeof one.content === 'string' ? one.content : pretty(one.content)} />`}${one.refusal && html`<p class="notice">${short(one.refusal, 5000)}</p>`}`
+    ${messages.map((one) => (one.role === 'assistant' ? html`<${Spoken} results=${results} reasoning=${one.reasoning_content} refusal=${one.refusal} calls=${(one.tool_calls ?? []).map((made) => ({ id: made.id, ...made.function }))}
+        text=${typeof one.content === 'string' || !one.content ? one.content : pretty(one.content)} />`
     : one.role === 'tool' && messages.some((other) => other.tool_calls?.some((made) => made.id === one.tool_call_id)) ? null
       : html`<div class=${`said-by ${one.role}`}><${Content} content=${one.content} /></div>`))}</article>`;
 }
 
-/** The turn that runs, as its journal has it. @param {LiveProps} props */
+/** The turn that runs, as its journal has it. @param {LiveProps} p */
 function Live({ session, onEnd }) {
   const [turn, setTurn] = useState(() => newTurn([], null));
   useEffect(() => {
@@ -51,9 +51,10 @@ function Live({ session, onEnd }) {
     return () => aborter.abort();
   }, []);
   return html`<article class="turn" aria-label="Running turn" aria-live="polite"><header class="row"><h2>Now</h2><${Badge} kind="good">running<//></header>
-    <${Reasoning} text=${turn.reasoning} open />${turn.calls.map((one) => html`<${ToolCall} key=${one.id} call=${one} />`)}<${Answer} text=${turn.text} busy /></article>`;
+    <${Spoken} ...${turn} open busy /></article>`;
 }
 
+/** @param {SessionProps} p */
 export function Session({ id, may }) {
   const path = `/v1/sessions/${encodeURIComponent(id)}`;
   const { data: session, error, reload } = useLoad((signal) => get(path, {}, signal), [id]);

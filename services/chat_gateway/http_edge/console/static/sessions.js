@@ -5,6 +5,7 @@ import { Session } from './session.js';
 import { tokens } from './turn.js';
 import { Badge, Dialog, Empty, Pre, Problem, Table, Text, Time } from './ui.js';
 
+/** @param {UserProps} p */
 function User({ caller, given, may, onClose, onErased }) {
   const [user, setUser] = useState(caller.user_id ?? given);
   const [receipt, setReceipt] = useState(null);
@@ -16,7 +17,7 @@ function User({ caller, given, may, onClose, onErased }) {
     setReceipt(await call('POST', '/v1/users:erase', { body }));
     onErased();
   };
-  const run = (act) => act().then(() => setError(null), setError);
+  /** @type {Act} */ const run = (act) => act().then(() => setError(null), setError);
   return html`<${Dialog} title="A user’s data" onClose=${onClose}><${Problem} error=${error} />
     ${receipt ? html`<div class="notice good" role="status"><strong>Erased. This is the receipt:</strong><${Pre} value=${receipt} /></div>
       <footer><button onClick=${() => download(`erasure-${user}.json`, pretty(receipt))}>Download receipt</button></footer>`
@@ -27,6 +28,7 @@ function User({ caller, given, may, onClose, onErased }) {
         ${may('sessions:admin') && html`<button class="danger" disabled=${!user} onClick=${() => (sure ? run(erase) : setSure(true))}>${sure ? 'Erase for good' : 'Erase…'}</button>`}</footer>`}<//>`;
 }
 
+/** @param {SessionsListProps} p */
 function List({ where, caller, may }) {
   const [agent, setAgent] = useState(where.query.get('agent') ?? '');
   const [user, setUser] = useState(where.query.get('user') ?? '');
@@ -47,6 +49,7 @@ function List({ where, caller, may }) {
     ${dialog && html`<${User} ...${{ caller, may }} given=${user} onClose=${() => setDialog(false)} onErased=${reload} />`}`;
 }
 
+/** @param {SessionsProps} p */
 export default function Sessions({ where, caller, may }) {
   const id = where.parts[1];
   return id ? html`<${Session} key=${id} id=${id} may=${may} />` : html`<${List} ...${{ where, caller, may }} />`;

@@ -1,12 +1,13 @@
 /** Tool servers of the project: where tools are, and whether they can be had. */
 import { all, call, get } from './api.js';
 import { AgentTabs } from './agents.js';
-import { useDraft, writable, Yaml } from './draft.js';
+import { useDraft, Yaml } from './draft.js';
 import { html, link, short, useLoad, useState } from './lib.js';
 import { Badge, Confirm, Empty, Pre, Problem, Table, Time } from './ui.js';
 
 const TOOLS = '~tools';
 
+/** @param {ToolServersProps} p */
 export function ToolServers({ may }) {
   const { data, error } = useLoad((signal) => all('/v1/tool_servers', { page_size: 200 }, signal), []);
   const action = may('tools:write') && html`<a class="button primary" href=${link('agents', TOOLS, '~new')}>New tool server</a>`;
@@ -17,6 +18,7 @@ export function ToolServers({ may }) {
     : html`<${Empty} title="No tool servers yet" action=${action}>A tool server is an MCP server or an HTTP service whose operations agents may call.<//>`)}`;
 }
 
+/** @param {TestProps} p */
 function Test({ id }) {
   const [found, setFound] = useState(null);
   const [busy, setBusy] = useState(false);
@@ -27,23 +29,22 @@ function Test({ id }) {
   };
   return html`<section class="card" aria-label="Test"><header><h2>Test</h2><button disabled=${busy} onClick=${test}>${busy ? 'Connecting…' : 'Test connection'}</button></header>
     <div role="status">${found && (found.ok ? html`<p class="notice good">It offers ${found.tools.length + found.left_out_count} tools.</p>` : html`<p class="notice bad">${short(found.problem, 1000)}</p>`)}</div>
-    ${(found?.tools ?? []).map((tool) => html`<details><summary><code>${short(tool.name, 80)}</code> ${tool.idempotent && html`<${Badge}>idempotent<//>`}</summary>
+    ${(found?.tools ?? []).map((/** @type {any} */ tool) => html`<details><summary><code>${short(tool.name, 80)}</code> ${tool.idempotent && html`<${Badge}>idempotent<//>`}</summary>
       <p class="dim"><bdi dir="auto">${short(tool.description, 2000)}</bdi></p><${Pre} value=${tool.parameters} /></details>`)}</section>`;
 }
 
+/** @param {ToolServersEditorProps} p */
 function Editor({ server, isNew, may, onSaved }) {
-  const [method, path] = isNew ? ['POST', '/v1/tool_servers'] : ['PUT', `/v1/tool_servers/${server.id}`];
-  const [problem, setProblem] = useState(null);
   const write = may('tools:write');
-  const draft = useDraft(isNew ? server : writable(server), (body, signal) => (write ? call(method, path, { body, query: { validate_only: true }, signal }) : Promise.resolve()));
-  const save = () => call(method, path, { body: draft.value, headers: isNew ? undefined : { 'If-Match': `"${server.etag}"` } }).then(onSaved, setProblem);
-  return html`<${Problem} error=${problem} /><div class="two"><${Yaml} draft=${draft} />${isNew ? html`<p class="dim">Secrets stand by name; their values are files of the gateways. Where tool servers may be is the operator’s to say.</p>` : write && html`<${Test} id=${server.id} />`}</div>
-    ${write && html`<div class="savebar card"><div><button class="primary" disabled=${!draft.ready} onClick=${save}>${isNew ? 'Create tool server' : 'Save'}</button></div></div>`}`;
+  const draft = useDraft('tool_servers', server, write, onSaved);
+  return html`<${Problem} error=${draft.failure} /><div class="two"><${Yaml} draft=${draft} />${isNew ? html`<p class="dim">Secrets stand by name; their values are files of the gateways. Where tool servers may be is the operator’s to say.</p>` : write && html`<${Test} id=${server.id} />`}</div>
+    ${write && html`<div class="savebar card"><div><button class="primary" disabled=${!draft.ready} onClick=${() => draft.save()}>${isNew ? 'Create tool server' : 'Save'}</button></div></div>`}`;
 }
 
+/** @param {ToolServerProps} p */
 export function ToolServer({ id, may }) {
   const isNew = id === '~new';
-  const { data, error, reload } = useLoad((signal) => (isNew ? Promise.resolve({ id: 'tools', name: '', mcp: { url: 'https://' } }) : get(`/v1/tool_servers/${encodeURIComponent(id)}`, {}, signal)), [id]);
+  const { data, error, reload } = useLoad((signal) => (isNew ? Promise.resolve(/** @type {any} */ ({ id: 'tools', name: '', mcp: { url: 'https://' } })) : get(`/v1/tool_servers/${encodeURIComponent(id)}`, {}, signal)), [id]);
   const all_ = link('agents', TOOLS);
   if (error) return html`<${Problem} error=${error} /><a href=${all_}>All tool servers</a>`;
   if (!data) return null;

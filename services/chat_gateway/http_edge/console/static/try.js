@@ -17,16 +17,19 @@ const asUrl = (file) => new Promise((resolve, reject) => {
   reader.readAsDataURL(file);
 });
 
+/** @param {PicturesProps} p */
 const Pictures = ({ pictures, setPictures }) => (pictures.length ? html`<div class="row">${pictures.map((url, i) => html`<span class="thumb">
   <img src=${url} alt=${`Picture ${i + 1}`} /><button class="quiet" aria-label=${`Remove picture ${i + 1}`}
     onClick=${() => setPictures(pictures.filter((_, n) => n !== i))}>✕</button></span>`)}</div>` : null);
 
+/** @param {ComposerProps} p */
 function Composer({ busy, onSend, onStop, onPrompt }) {
   const [text, setText] = useState('');
-  const [pictures, setPictures] = useState(/** @type {string[]} */ ([]));
+  const [pictures, setPictures] = useState([]);
   const [error, setError] = useState(null);
   const [over, setOver] = useState(false);
   const files = useRef(null);
+  /** @param {FileList} list */
   const add = async (list) => {
     const wrong = [...list].find((one) => !PICTURES.includes(one.type) || one.size > MOST_BYTES);
     setError(wrong && { message: `${wrong.name} is no PNG, JPEG, GIF or WebP picture of at most 8 MB.` });
@@ -53,6 +56,7 @@ function Composer({ busy, onSend, onStop, onPrompt }) {
     : html`<button class="primary" disabled=${!(text.trim() || pictures.length)}>Send</button>`}</span></div></form>`;
 }
 
+/** @param {TargetProps} p */
 function Target({ label, agents, target, onChange }) {
   const known = agents.find((one) => one.id === target.agent);
   const revisions = Array.from({ length: Math.min(known?.revision ?? 0, 200) }, (_, i) => String(known.revision - i));
@@ -64,6 +68,7 @@ function Target({ label, agents, target, onChange }) {
       onInput=${(revision) => onChange({ ...target, revision })} /></fieldset>`;
 }
 
+/** @param {TryProps} p */
 export default function Try({ where, caller, may }) {
   const { data: agents, error } = useLoad((signal) => (may('agents:read') ? all('/v1/agents', { page_size: 200 }, signal) : Promise.resolve([])), []);
   const asked = where.query;
@@ -73,15 +78,15 @@ export default function Try({ where, caller, may }) {
   const [draft, setDraft] = useState(null);
   const [problem, setProblem] = useState(null);
   const [busy, setBusy] = useState(0);
-  const columns = useRef(/** @type {any[]} */ ([]));
+  const columns = useRef([]);
   if (error) return html`<${Problem} error=${error} />`;
   if (!agents) return null;
   if (!agents.length && may('agents:read')) {
     return html`<${Empty} title="No agents yet" action=${html`<a class="button primary" href="#/agents/~new">Create an agent</a>`}>An agent is a model with instructions. Create one, and talk to it here.<//>`;
   }
   const whole = targets.map((one) => ({ ...one, agent: one.agent || agents[0]?.id || '', user: caller.user_id ?? user }));
-  const change = (i, target) => setTargets((old) => old.map((one, n) => (n === i ? { ...one, ...target } : one)));
-  const show = (content) => preview(bodyOf(whole[0], { messages: [{ role: 'user', content: content || '…' }] })).then(setDraft, setProblem);
+  /** @type {Act} */ const change = (i, target) => setTargets((old) => old.map((one, n) => (n === i ? { ...one, ...target } : one)));
+  /** @type {Act} */ const show = (content) => preview(bodyOf(whole[0], { messages: [{ role: 'user', content: content || '…' }] })).then(setDraft, setProblem);
   return html`<div class="head"><h1>Try</h1>
       ${!caller.user_id && html`<${Text} label="User (optional)" value=${user} onInput=${setUser} placeholder="nobody in particular" />`}
       <button onClick=${() => setTargets(targets.length > 1 ? targets.slice(0, 1) : [...targets, { ...whole[0], session: '' }])}>

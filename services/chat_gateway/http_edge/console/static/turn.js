@@ -3,7 +3,7 @@ import { clean, duration, html, prettyJson, short, useState } from './lib.js';
 import { Markdown } from './markdown.js';
 import { Badge, Dialog, Pre, Said } from './ui.js';
 
-/** Content of a message: text, and pictures where they are in it; nothing is loaded from elsewhere. @param {ContentProps} props */
+/** Content of a message: text, and pictures where they are in it; nothing is loaded from elsewhere. @param {ContentProps} p */
 export function Content({ content }) {
   if (!Array.isArray(content)) return html`<${Said} value=${content ?? ''} />`;
   return content.map((part) => {
@@ -14,13 +14,15 @@ export function Content({ content }) {
   });
 }
 
-export const Reasoning = ({ text, open = false }) => (text ? html`<details class="reasoning" open=${open}>
+/** @param {ReasoningProps} p */
+const Reasoning = ({ text, open = false }) => (text ? html`<details class="reasoning" open=${open}>
   <summary>Reasoning</summary><${Said} value=${text} /></details>` : null);
 
 /** @type {Record<string, string>} */
 const OUTCOMES = { ok: 'good', result: 'good', success: 'good' };
 
-export function ToolCall({ call, result }) {
+/** @param {ToolCallProps} p */
+function ToolCall({ call, result }) {
   const state = call.outcome ?? (result === undefined ? '' : 'stored');
   return html`<details class="toolcall"><summary><code>${short(call.name, 80)}</code>
       ${call.server && html`<span class="dim"> at ${short(call.server, 60)}</span>`}
@@ -31,6 +33,11 @@ export function ToolCall({ call, result }) {
   </details>`;
 }
 
+/** What an agent thought, did and said. @param {SpokenProps} p */
+export const Spoken = ({ reasoning, open, calls, results, text, busy, refusal }) => html`<${Reasoning} text=${reasoning} open=${open} />
+  ${calls.map((call) => html`<${ToolCall} key=${call.id} call=${call} result=${results?.get(call.id)} />`)}
+  ${(text || busy) && html`<${Answer} text=${text} busy=${busy} />`}${refusal && html`<p class="notice">${short(refusal, 5000)}</p>`}`;
+
 /** Tokens as people read them. @param {any} usage */
 export function tokens(usage) {
   if (!usage) return '–';
@@ -38,6 +45,7 @@ export function tokens(usage) {
   return `${usage.prompt_tokens} in${cached ? ` (${cached} cached)` : ''}, ${usage.completion_tokens} out`;
 }
 
+/** @param {PromptProps} p */
 export function Prompt({ prompt, onClose }) {
   return html`<${Dialog} title="Exact prompt" onClose=${onClose}>
     <p class="dim">${prompt.messages.length} messages of revision ${prompt.agent_revision}. ${prompt.omitted_message_count
@@ -48,7 +56,7 @@ export function Prompt({ prompt, onClose }) {
     ${prompt.unavailable_tool_servers.map((one) => html`<p class="notice">${short(one.tool_server)}: ${short(one.reason)}</p>`)}<//>`;
 }
 
-/** What is known of a turn that ran here. @param {FactsProps} props */
+/** What is known of a turn that ran here. @param {FactsProps} p */
 export function Facts({ turn, onCode }) {
   const [open, setOpen] = useState(false);
   const facts = [['First token', duration(turn.first)], ['Total', duration(turn.total)], ['Tokens', tokens(turn.usage)],
@@ -59,4 +67,5 @@ export function Facts({ turn, onCode }) {
     ${open && html`<${Prompt} prompt=${turn.prompt} onClose=${() => setOpen(false)} />`}</div>`;
 }
 
-export const Answer = ({ text, busy }) => html`<div class=${`answer${busy ? ' busy' : ''}`}><${Markdown} text=${text} /></div>`;
+/** @param {AnswerProps} p */
+const Answer = ({ text, busy }) => html`<div class=${`answer${busy ? ' busy' : ''}`}><${Markdown} text=${text} /></div>`;

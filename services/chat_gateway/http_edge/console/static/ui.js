@@ -5,7 +5,7 @@ let ids = 0;
 /** @param {string} prefix */
 const useId = (prefix) => useRef(`${prefix}-${++ids}`).current;
 
-/** @param {FieldProps} props */
+/** @param {FieldProps} p */
 export function Field({ label, error, hint, wide, input }) {
   const id = useId('field');
   const describes = [hint && `${id}-hint`, error && `${id}-error`].filter(Boolean).join(' ') || undefined;
@@ -17,14 +17,14 @@ export function Field({ label, error, hint, wide, input }) {
   </div>`;
 }
 
-/** @param {TextProps} props */
+/** @param {TextProps} p */
 export function Text({ label, value, onInput, error, hint, wide, lines, ...more }) {
   return html`<${Field} ...${{ label, error, hint, wide }} input=${(attributes) => (lines
     ? html`<textarea ...${attributes} ...${more} rows=${lines} dir="auto" value=${value ?? ''} onInput=${(e) => onInput(e.target.value)} />`
     : html`<input ...${attributes} ...${more} dir="auto" value=${value ?? ''} onInput=${(e) => onInput(e.target.value)} />`)} />`;
 }
 
-/** @param {SelectProps} props */
+/** @param {SelectProps} p */
 export function Select({ label, value, options, onInput, error, hint, wide }) {
   const pairs = options.map((one) => (Array.isArray(one) ? one : [one, one || '–']));
   if (value && !pairs.some(([one]) => one === value)) pairs.push([value, value]);
@@ -34,11 +34,11 @@ export function Select({ label, value, options, onInput, error, hint, wide }) {
     </select>`} />`;
 }
 
-/** @param {CheckProps} props */
+/** @param {CheckProps} p */
 export const Check = ({ label, value, onInput }) => html`<label class="check">
   <input type="checkbox" checked=${value} onChange=${(e) => onInput(e.target.checked)} /> ${label}</label>`;
 
-/** @param {ProblemProps} props */
+/** @param {ProblemProps} p */
 export function Problem({ error }) {
   if (!error) return null;
   const fields = (error.violations ?? []).filter((one) => one.field);
@@ -46,16 +46,16 @@ export function Problem({ error }) {
     ${fields.length > 1 && html`<ul>${fields.map((one) => html`<li><code>${clean(one.field)}</code> ${clean(one.description)}</li>`)}</ul>`}</div>`;
 }
 
-/** @param {EmptyProps} props */
+/** @param {EmptyProps} p */
 export const Empty = ({ title, children, action }) => html`<div class="empty"><h2>${title}</h2><p>${children}</p>${action}</div>`;
 
-/** @param {BadgeProps} props */
+/** @param {BadgeProps} p */
 export const Badge = ({ kind = '', children }) => html`<span class=${`badge ${kind}`}>${children}</span>`;
 
-/** @param {TimeProps} props */
+/** @param {TimeProps} p */
 export const Time = ({ value }) => html`<time datetime=${value} title=${value}>${ago(value)}</time>`;
 
-/** Text of somebody else: in its own direction, cut, and whole on request. @param {SaidProps} props */
+/** Text of somebody else: in its own direction, cut, and whole on request. @param {SaidProps} p */
 export function Said({ value, max = 4000 }) {
   const [whole, setWhole] = useState(false);
   const text = String(value ?? '');
@@ -64,19 +64,19 @@ export function Said({ value, max = 4000 }) {
     <button class="link" onClick=${() => setWhole(!whole)}>${whole ? 'Show less' : `Show all ${text.length.toLocaleString('en')} characters`}</button>`;
 }
 
-/** Text as it is, and anything else as JSON. @param {PreProps} props */
+/** Text as it is, and anything else as JSON. @param {PreProps} p */
 export const Pre = ({ value, max = 20_000 }) => html`<pre tabindex="0"><code>${short(typeof value === 'string' ? value : pretty(value), max)}</code></pre>`;
 
-/** @param {TableProps} props */
+/** @param {TableProps} p */
 export const Table = ({ head, rows, label }) => html`<div class="scroll" tabindex="0" role="region" aria-label=${label}><table>
   <thead><tr>${head.map((one) => (one ? html`<th scope="col">${one}</th>` : html`<td></td>`))}</tr></thead>
   <tbody>${rows}</tbody></table></div>`;
 
-/** @param {TabsProps} props */
+/** @param {TabsProps} p */
 export const Tabs = ({ tabs, current, label }) => html`<nav class="tabs" aria-label=${label}>
   ${tabs.map(([name, href]) => html`<a href=${href} aria-current=${name === current ? 'page' : undefined}>${name}</a>`)}</nav>`;
 
-/** @param {CopyProps} props */
+/** @param {CopyProps} p */
 export function Copy({ text, label = 'Copy' }) {
   const [done, setDone] = useState(false);
   const copy = async () => {
@@ -86,7 +86,7 @@ export function Copy({ text, label = 'Copy' }) {
   return html`<button class="quiet" onClick=${copy}><span aria-live="polite">${done ? 'Copied' : label}</span></button>`;
 }
 
-/** @param {DialogProps} props */
+/** @param {DialogProps} p */
 export function Dialog({ title, onClose, children }) {
   const element = useRef(null);
   const id = useId('dialog');
@@ -100,7 +100,7 @@ export function Dialog({ title, onClose, children }) {
 }
 
 /** A button that asks before it does something that can't be taken back.
- * @param {ConfirmProps} props */
+ * @param {ConfirmProps} p */
 export function Confirm({ label, question, word = label, act, kind = 'quiet' }) {
   const [open, setOpen] = useState(false);
   const [error, setError] = useState(null);

@@ -51,8 +51,8 @@ class Reader {
   }
 
   /** @param {string} message @returns {never} */
-  fail(message) {
-    throw new Error(`Line ${this.at + 1}: ${message}`);
+  fail(message, at = this.at) {
+    throw new Error(`Line ${at + 1}: ${message}`);
   }
 
   /** The indent of the next line that says something, -1 at the end. */
@@ -126,13 +126,13 @@ class Reader {
     const block = /^([|>])([+-]?)\s*(?:#.*)?$/.exec(text);
     if (block) return this.literal(block[1], block[2], indent);
     let whole = uncomment(text).trim();
-    if (/^[&*!]/.test(whole)) { this.at = from; this.fail('anchors and tags are not read here'); }
+    if (/^[&*!]/.test(whole)) this.fail('anchors and tags are not read here', from);
     if (/^[[{]/.test(whole)) {
       for (;;) {
         try {
           return JSON.parse(flow(whole));
         } catch {
-          if (this.next() <= indent && !/^\s*[\]}]/.test(this.lines[this.at] ?? '')) { this.at = from; this.fail('these brackets can’t be read'); }
+          if (this.next() <= indent && !/^\s*[\]}]/.test(this.lines[this.at] ?? '')) this.fail('these brackets can’t be read', from);
           whole += `\n${uncomment(this.lines[this.at])}`;
           this.at += 1;
         }
@@ -140,7 +140,7 @@ class Reader {
     }
     if (/^["']/.test(whole)) { this.at = from; const found = this.quoted(whole); this.at = from + 1; return found; }
     while (this.next() > indent) { whole += ` ${uncomment(this.lines[this.at]).trim()}`; this.at += 1; }
-    if (/:(\s|$)/.test(whole)) { this.at = from; this.fail('a text with a colon needs quotes'); }
+    if (/:(\s|$)/.test(whole)) this.fail('a text with a colon needs quotes', from);
     return plain(whole);
   }
 
