@@ -104,7 +104,7 @@ class ToolCalls:
         if call.shown:
             if more_name or more or kept is not None:
                 shown.append(ToolCallDelta(call.position, "", more_name, more, kept))
-        elif call.name and (call.arguments or call.name in self._tools):
+        elif call.name and (call.arguments or self._is_whole(call.name)):
             shown.append(call.first())
         return shown if self._hold else shown + self.close()
 
@@ -156,6 +156,10 @@ class ToolCalls:
             return self._are_two(current.name, name)
         # Some repeat the name with every piece.
         return name != current.name or _is_json(said)
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether it is a tool's name and no beginning of another's: some clients take the first piece of a name only."""
+        return name in self._tools and not any(one != name and one.startswith(name) for one in self._tools)
 
     def _are_two(self, name: str, other: str) -> bool:
         """Whether these are names of two calls, and not pieces of one name."""

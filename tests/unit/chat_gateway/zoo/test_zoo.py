@@ -130,5 +130,6 @@ def check_deltas(answer: ModelAnswer, deltas: list[Delta]) -> None:
     calls: dict[int, list[str]] = {}
     for piece in [call for delta in deltas for call in delta.tool_calls]:
         call = calls.setdefault(piece.index, ["", "", ""])
+        assert not (call[1] and piece.name), "clients differ in what they make of a name in pieces"
         call[0], call[1], call[2] = call[0] or piece.id, call[1] + piece.name, call[2] + piece.arguments
     assert [calls[index] for index in sorted(calls)] == [[c.id, c.name, c.arguments] for c in message.tool_calls]
