@@ -158,7 +158,7 @@ class ToolCalls:
         return name != current.name or _is_json(said)
 
     def _is_whole(self, name: str) -> bool:
-        """Whether it is a tool's name and no beginning of another's: some clients take the first piece of a name only."""
+        """Whether it is a tool's name and no beginning of another's: some clients take only its first piece."""
         return name in self._tools and not any(one != name and one.startswith(name) for one in self._tools)
 
     def _are_two(self, name: str, other: str) -> bool:
