@@ -1,7 +1,7 @@
 """Writes a turn's journal, before anything depends on what is written."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -13,13 +13,19 @@ from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, Tu
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, Message, OnDelta, OnStarted, TurnStarted
 from chat_gateway.model.usage import Usage
+from contract.reasons import Reason
+from servicekit.errors import ServiceError
+
+_OTHER_REPLICAS = 8
+"""How often a replica that knows the method is looked for."""
 
 
 class TurnJournal:
     """The journal of one turn: the sink of its steps, and a layer before its caller. It begins with the first tool call
     or, for a resumable turn, with its start; then each piece of the answer is written before it goes to the caller,
-    with its event id. A failed write ends the turn. Consecutive entries are written together. After a takeover, the
-    journal continues with an entry that says so.
+    with its event id. A failed write ends the turn; without journals in session_svc (an older release) only turns that
+    ask for one end. Consecutive entries are written together. After a takeover, the journal continues with an entry for
+    it.
     """
 
     def __init__(
@@ -36,6 +42,9 @@ class TurnJournal:
         self._on_started = on_started
         self._on_delta = on_delta
         self._count = 0
+        self._resumable = resumable
+        self._off = False
+        """Whether session_svc is of a release without journals, and the turn runs as it did then."""
         self._held: list[JournalEntry] = []
         """Written together with the next entry."""
         self._one_at_a_time = asyncio.Lock()
@@ -114,14 +123,34 @@ class TurnJournal:
 
     async def _append(self, *entries: JournalEntry) -> str:
         async with self._one_at_a_time:
-            first, begun = self._count + 1, () if self._count else (self._begun(),)
+            if self._off:
+                return ""
+            begun = () if self._count else (self._begun(),)
             held, self._held = self._held, []
             written = (*begun, *held, *entries)
             if not written:
                 return ""
-            last = await self._lease.append(first, written)
+            try:
+                last = await self._written(written)
+            except ServiceError as error:
+                if error.reason != Reason.NOT_IMPLEMENTED or self._resumable or not isinstance(written[0], TurnBegun):
+                    raise
+                self._off = True
+                return ""
             self._count += len(written)
             return last
+
+    async def _written(self, entries: Sequence[JournalEntry]) -> str:
+        """Writes entries. During an upgrade some replicas may not know the method: once one has written, another is
+        asked.
+        """
+        for _ in range(_OTHER_REPLICAS if self._count else 0):
+            try:
+                return await self._lease.append(self._count + 1, entries)
+            except ServiceError as error:
+                if error.reason != Reason.NOT_IMPLEMENTED:
+                    raise
+        return await self._lease.append(self._count + 1, entries)
 
 
 def merged(deltas: list[Delta]) -> Delta:

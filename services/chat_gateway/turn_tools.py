@@ -116,7 +116,12 @@ def approved_calls(request: TurnRequest, begun: Begun) -> tuple[ApprovedCall, ..
         if call_id not in {call.id for call in calls}:
             raise ApprovalUnknown(call_id)
     return tuple(
-        ApprovedCall(call, call.id in said and said[call.id].approve, said[call.id].note if call.id in said else "")
+        ApprovedCall(
+            call,
+            call.id in said and said[call.id].approve,
+            said[call.id].note if call.id in said else "",
+            call.id in begun.begun_calls,
+        )
         for call in calls
     )
 

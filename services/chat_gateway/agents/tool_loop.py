@@ -133,10 +133,11 @@ class _Loop:
         done = {message.tool_call_id for message in self._steps.messages}
         decided = [one for one in self._context.approvals if one.call.id not in done]
         rejected = {one.call.id: one.note for one in decided if not one.approve}
+        begun = {one.call.id for one in decided if one.begun}
 
         async def result(call: ToolCall) -> ToolResult:
             if call.id not in rejected:
-                return await self._result_again(call)
+                return await self._result_again(call, begun=call.id in begun)
             note = f": {rejected[call.id]}" if rejected[call.id] else "."
             return ToolResult(f"Not run: the user rejected this call{note}", ToolOutcome.DENIED)
 
@@ -254,9 +255,11 @@ class _Loop:
         await self._events.ended(step, call, server, found.outcome, seconds, message, ends_step=ends_step)
         return message, found
 
-    async def _result_again(self, call: ToolCall) -> ToolResult:
-        """As `_result`, for a call that an earlier attempt may have made: repeated only if idempotent."""
-        if call.id in self._context.steps.unrecorded:
+    async def _result_again(self, call: ToolCall, *, begun: bool = False) -> ToolResult:
+        """As `_result`, for a call that an earlier attempt, or a failed turn (`begun`), may have made: repeated only if
+        idempotent.
+        """
+        if begun or call.id in self._context.steps.unrecorded:
             tool = self._offer.runs(call.name)
             if tool is None or not tool.idempotent:
                 return ToolResult(_UNKNOWN_OUTCOME, ToolOutcome.UNKNOWN)

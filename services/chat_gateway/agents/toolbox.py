@@ -130,3 +130,5 @@ class ApprovedCall:
     call: ToolCall
     approve: bool
     note: str = ""
+    begun: bool = False
+    """Whether a turn that was not stored has begun it: what came of that is unknown."""

@@ -364,6 +364,7 @@ def _begun(response: pb.BeginTurnResponse, config: AgentConfig, *, goes_on: bool
         full_turns=session.turn_count if response.full else 0,
         part_bytes=session.part_bytes,
         awaiting=awaiting_of(response.window[-1], session.cancelled_turn_id) if response.window else (),
+        begun_calls=tuple(response.begun_call_ids),
     )
 
 

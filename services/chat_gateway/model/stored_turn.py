@@ -85,6 +85,8 @@ class Begun:
     """The history digest; empty if unknown."""
     awaiting: tuple[str, ...] = ()
     """The ids of the calls of the last turn that wait for an approval."""
+    begun_calls: tuple[str, ...] = ()
+    """Those of them that were approved before, and begun by a turn that was not stored."""
     full_turns: int = 0
     """The maximum number of turns, if the session has reached it and accepts only a turn that replaces some; else 0."""
     joined_turn_id: str = ""

@@ -61,7 +61,16 @@ def new_events(request: turn_service_pb2.AppendTurnEventsRequest) -> NewEvents:
     if sum(map(len, events)) > rules.MAX_EVENTS_BYTES:
         found.add("events", f"must have at most {rules.MAX_EVENTS_BYTES} bytes")
     found.check()
-    return NewEvents(held, request.first_sequence, events, to_go_on_with)
+    begun, denied = _decided_calls(request.events)
+    return NewEvents(held, request.first_sequence, events, to_go_on_with, begun, denied)
+
+
+def _decided_calls(events: Sequence[turn_event_pb2.TurnEvent]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the calls begun before the first step, which are those of the previous turn, and those denied."""
+    early = [event for event in events if not event.step]
+    begun = [event.tool_call_started.call.id for event in early if event.HasField("tool_call_started")]
+    ended = [event.tool_call_finished for event in early if event.HasField("tool_call_finished")]
+    return tuple(begun), tuple(one.tool_call_id for one in ended if one.outcome == "denied")
 
 
 def turn_watch(

@@ -118,6 +118,8 @@ def begun_on_the_wire(outcome: Begun | Replayed | Joined) -> bytes:
     response.created = outcome.created
     response.full = outcome.full
     response.history_digest = outcome.session.history_digest
+    if outcome.session.begun_calls:
+        response.begun_call_ids.extend(outcome.session.begun_calls)
     pieces = [response.SerializeToString()]
     for turn in outcome.window:
         pieces += (_WINDOW_TAG, varint(len(turn)), turn)

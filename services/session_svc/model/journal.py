@@ -16,6 +16,10 @@ class NewEvents:
     events: tuple[bytes, ...]
     request: bytes = b""
     """With the turn's first event: what another gateway needs to continue it."""
+    begun_calls: tuple[str, ...] = ()
+    """The calls of the previous turn that these events begin."""
+    denied_calls: tuple[str, ...] = ()
+    """The calls of the previous turn that were rejected, and are not made."""
 
 
 @value

@@ -75,6 +75,8 @@ class Session:
     """The turn that holds the lease; empty without one."""
     cancelled_turn_id: str = ""
     """The turn whose pending calls will not be answered, as long as it is the newest."""
+    begun_calls: tuple[str, ...] = ()
+    """The calls of the newest turn that were approved, and begun by a turn that was not stored."""
 
     @property
     def turn_count(self) -> int:

@@ -1,5 +1,6 @@
 """Journals of turns in Redis: a stream beside the session, in its slot."""
 
+import json
 from collections.abc import Sequence
 
 from session_svc.model.errors import JournalFull, LeaseLost, TurnCancelled, TurnInterrupted, TurnNotFound
@@ -45,6 +46,7 @@ class RedisJournals:
             max_bytes=bounds.max_bytes,
             pickup_ms=self._pickup_ms,
             request=new.request,
+            calls=json.dumps([new.begun_calls, new.denied_calls]) if new.begun_calls or new.denied_calls else "",
         )
         command = self._scripts.command(lease.key, call, *new.events)
         if new.request:

@@ -94,6 +94,7 @@ class AppendEvents(NamedTuple):
     max_bytes: int
     pickup_ms: int
     request: bytes
+    calls: str
 
 
 class HandOver(NamedTuple):

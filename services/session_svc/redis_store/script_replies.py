@@ -59,6 +59,7 @@ class SessionFields(NamedTuple):
     parts: bytes | None
     turn: bytes | None
     cancelled: bytes | None
+    calls: bytes | None
 
 
 class BeginOk(NamedTuple):

@@ -50,6 +50,7 @@ def _session_of(key: SessionKey, fields: SessionFields) -> Session:
         int(fields.parts or 0),
         fields.turn.decode() if fields.turn else "",
         fields.cancelled.decode() if fields.cancelled else "",
+        tuple(json.loads(fields.calls)) if fields.calls else (),
     )
 
 

@@ -196,3 +196,21 @@ async def test_a_turn_id_of_another_project_is_not_found(bench: Bench) -> None:
     other = TurnWatch(replace(KEY, project="other"), "", "t1")
     with pytest.raises(TurnNotFound):
         await bench.journals.read(other, "w.1")
+
+
+async def test_calls_of_the_turn_before_are_known_as_begun_until_a_turn_is_stored(bench: Bench) -> None:
+    await bench.turn("t0")
+    turn = await bench.begun("t1")
+    assert turn.session.begun_calls == ()
+    for number, (began, denied) in enumerate([(("a", "b"), ()), (("a",), ()), ((), ("b",)), (("c",), ())], 1):
+        await bench.journals.append(NewEvents(turn.lease, number, (b"x",), b"", began, denied))
+    await bench.turns.abort(turn.lease, b"failed")
+    again = await bench.begun("t2")
+    assert sorted(again.session.begun_calls) == ["a", "c"]
+    await bench.journals.append(NewEvents(again.lease, 1, (b"x",), b"", (), ("a", "c")))
+    await bench.turns.abort(again.lease, b"failed")
+    turn = await bench.begun("t3")
+    assert turn.session.begun_calls == ()
+    await bench.journals.append(NewEvents(turn.lease, 1, (b"x",), b"", ("d",)))
+    await bench.commit(turn, end_event=b"end")
+    assert (await bench.begun("t4")).session.begun_calls == ()

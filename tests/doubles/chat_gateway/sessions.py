@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from chat_gateway.limits import held
 from chat_gateway.model.agent_config import AgentConfig
-from chat_gateway.model.journal import JournalEntry
+from chat_gateway.model.journal import CallRecorded, JournalEntry
 from chat_gateway.model.pairing import continues, task_of
 from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn, begun_stateless
+from chat_gateway.model.tools import CallStarted, ToolOutcome
 from chat_gateway.model.turn import LimitState, Message, TurnLimit, TurnRequest
 from contract.enums import BusyPolicy
 from servicekit.errors import Code, RemoteError, ServiceError
@@ -68,6 +69,8 @@ class FakeSessions:
     append_errors: list[ServiceError] = field(default_factory=list)
     journals: dict[str, list[JournalEntry]] = field(default_factory=dict)
     """What turns have written, by their ids."""
+    begun_calls: dict[str, set[str]] = field(default_factory=dict)
+    """By session: the calls of its newest turn that turns which were not stored have begun."""
     ended: dict[str, Turn | ServiceError | None] = field(default_factory=dict)
     """How turns with a journal ended."""
     commits: int = 0
@@ -135,6 +138,7 @@ class FakeSessions:
             history_digest=stored_turns[-1].history_digest if stored_turns else b"",
             full_turns=self.max_turns if self.max_turns and len(stored_turns) >= self.max_turns else 0,
             awaiting=stored_turns[-1].awaiting if fitting else (),
+            begun_calls=tuple(sorted(self.begun_calls.get(session_id, ()))),
         )
 
     async def history(
@@ -182,6 +186,7 @@ class FakeSessions:
             if turn.cut_after is not None:
                 del stored[turn.cut_after :]
             stored.append(turn)
+            self.begun_calls.pop(lease.session_id, None)
             numbers = [len(stored)]
             if request_id:
                 session.requests[request_id] = (digest, replace(turn, number=numbers[0]))
@@ -197,6 +202,13 @@ class FakeSessions:
         journal = self.journals.setdefault(lease.turn_id, [])
         assert first == len(journal) + 1
         journal += entries
+        early = [one for one in entries if isinstance(one, CallStarted | CallRecorded)]
+        for one in early:
+            if isinstance(one, CallStarted):
+                if not one.step:
+                    self.begun_calls.setdefault(lease.session_id, set()).add(one.call_id)
+            elif one.event.outcome is ToolOutcome.DENIED:
+                self.begun_calls.get(lease.session_id, set()).discard(one.event.call_id)
         return f"1-{len(journal)}"
 
     async def abort(self, lease: Lease, error: ServiceError | None = None) -> None:

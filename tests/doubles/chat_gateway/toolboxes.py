@@ -25,6 +25,7 @@ class FakeToolboxes:
 
     tools: dict[str, Behaviour] = field(default_factory=dict)
     needs_approval: set[str] = field(default_factory=set)
+    idempotent: set[str] = field(default_factory=set)
     unavailable: tuple[ToolsUnavailable, ...] = ()
     list_errors: list[Exception] = field(default_factory=list)
     calls: list[tuple[str, str, str]] = field(default_factory=list)
@@ -57,7 +58,14 @@ class _FakeToolbox:
         if self._all.list_errors:
             raise self._all.list_errors.pop(0)
         listed = [
-            GatewayTool(name, f"Does {name}.", SCHEMA, "files", needs_approval=name in self._all.needs_approval)
+            GatewayTool(
+                name,
+                f"Does {name}.",
+                SCHEMA,
+                "files",
+                needs_approval=name in self._all.needs_approval,
+                idempotent=name in self._all.idempotent,
+            )
             for name in self._all.tools
         ]
         return ListedTools(tuple(listed), self._all.unavailable)

@@ -43,6 +43,8 @@ class MemoryJournals:
             journal.request, stored.pickup = new.request, Pickup(state.limits.pickup.wait_ms)
         for event in events:
             journal.add(lease.token, JournalEvent("", event))
+        calls = {*stored.session.begun_calls, *new.begun_calls} - {*new.denied_calls}
+        state.change(stored, begun_calls=tuple(sorted(calls)))
         state.wake_watchers(lease.key)
         return journal.events[-1].id
 

@@ -297,6 +297,7 @@ class MemoryTurns:
             expire_ms=min(now + commit.idle_ms, session.created_ms + session.lifetime_ms),
             agent_revision=commit.agent_revision or session.agent_revision,
             history_digest=commit.history_digest,
+            begun_calls=(),
             usage=Usage(
                 usage.prompt_tokens + added.prompt_tokens,
                 usage.completion_tokens + added.completion_tokens,

@@ -1,15 +1,19 @@
 """Calls that wait for an approval: how a turn ends with them, and what the next one makes of them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from chat_gateway.model.errors import ApprovalUnknown
+from chat_gateway.model.journal import JournalEntry
+from chat_gateway.model.stored_turn import Lease
 from chat_gateway.model.tools import Approval, ClientTool, PendingApproval, ServerTools, ToolPolicy
 from chat_gateway.model.turn import FinishReason, Message, TurnRequest
 from contract.enums import Role
-from servicekit.errors import InvalidArgument
+from servicekit.errors import Code, InvalidArgument, ServiceError
+from tests.doubles.chat_gateway.sessions import remote
 from tests.doubles.chat_gateway.toolboxes import FakeToolboxes, says
 from tests.unit.chat_gateway.stepping_provider import SteppingProvider, calling, text
 from tests.unit.chat_gateway.strict_prompts import check_prompt
@@ -145,3 +149,60 @@ async def test_approvals_may_come_with_the_callers_transcript() -> None:
 async def test_a_new_session_has_nothing_to_approve() -> None:
     with pytest.raises(ApprovalUnknown):
         await make_world(text("hi")).runner.run(approves(Approval("a1", True)))
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_a_call_that_a_failed_turn_began_is_not_made_again_when_it_is_approved_again(idempotent: bool) -> None:
+    world = make_world(ASKS, text("ok"))
+    world.toolboxes.idempotent = {"delete"} if idempotent else set()
+    await world.runner.run(asks(session_id="s"))
+    result = Message(Role.TOOL, "home", tool_call_id="k1")
+    approved = approves(Approval("a1", True), Approval("a2", False), messages=(result,))
+    world.sessions.commit_errors.append(remote("SESSION_FULL", Code.FAILED_PRECONDITION))
+    with pytest.raises(ServiceError):
+        await world.runner.run(approved)
+    await world.aborts.close(1)
+    await world.runner.run(approves(Approval("a1", True), Approval("a2", True), messages=(result,)))
+    made = [call_id for _, _, call_id in world.toolboxes.calls]
+    assert made.count("a1") == 1 + idempotent
+    assert made.count("a2") == 1, "it was rejected before, and never made"
+    told = {one.tool_call_id: one.content for one in world.provider.calls[-1].messages if one.role is Role.TOOL}
+    assert ("unknown" in told["a1"]) is not idempotent
+    assert told["a2"] == "deleted"
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+async def test_a_session_svc_without_journals_runs_turns_with_tools_that_ask_for_none(resumable: bool) -> None:
+    """As in an upgrade in which gateways come first."""
+    world = make_world(calling(("g1", "read", "{}")), text("ok"))
+    world.sessions.append_errors = [remote("NOT_IMPLEMENTED", Code.UNIMPLEMENTED) for _ in range(9)]
+    request = asks(session_id="s", resumable=resumable)
+    if resumable:
+        with pytest.raises(ServiceError) as caught:
+            await world.runner.run(request)
+        assert caught.value.reason == "NOT_IMPLEMENTED"
+        return
+    outcome = await world.runner.run(request)
+    assert (outcome.message.content, outcome.turn_number) == ("ok", 1)
+    assert [name for name, _, _ in world.toolboxes.calls] == ["read"]
+
+
+@pytest.mark.parametrize("refusals", [1, 99])
+async def test_a_journal_that_has_begun_is_not_left_half_written(refusals: int) -> None:
+    """In an upgrade some replicas of session_svc have journals and some have not: another one is asked."""
+    world = make_world(calling(("g1", "read", "{}")), text("ok"))
+    append = world.sessions.append
+
+    async def append_then_refuse(lease: Lease, first: int, entries: Sequence[JournalEntry]) -> str:
+        last = await append(lease, first, entries)
+        if first == 1:
+            world.sessions.append_errors = [remote("NOT_IMPLEMENTED", Code.UNIMPLEMENTED) for _ in range(refusals)]
+        return last
+
+    world.sessions.append = append_then_refuse  # type: ignore[method-assign]
+    if refusals == 1:
+        assert (await world.runner.run(asks(session_id="s"))).turn_number == 1
+        return
+    with pytest.raises(ServiceError) as caught:
+        await world.runner.run(asks(session_id="s"))
+    assert caught.value.reason == "NOT_IMPLEMENTED"

@@ -369,6 +369,7 @@ class BeginTurnResponse(_message.Message):
     HISTORY_DIGEST_FIELD_NUMBER: _builtins.int
     FULL_FIELD_NUMBER: _builtins.int
     JOINED_TURN_ID_FIELD_NUMBER: _builtins.int
+    BEGUN_CALL_IDS_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
     """Whether this call made the session."""
     history_digest: _builtins.bytes
@@ -399,6 +400,12 @@ class BeginTurnResponse(_message.Message):
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___TurnLimitState]:
         """The limits on requests, in the order of the request's. Empty where the turn is replayed: it does not count."""
 
+    @_builtins.property
+    def begun_call_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of those calls of the newest turn that waited for an approval, got it, and were begun by a turn that was not
+        stored: what came of them is not known.
+        """
+
     def __init__(
         self,
         *,
@@ -411,10 +418,11 @@ class BeginTurnResponse(_message.Message):
         history_digest: _builtins.bytes = ...,
         full: _builtins.bool = ...,
         joined_turn_id: _builtins.str = ...,
+        begun_call_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "replayed_turn", b"replayed_turn", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "full", b"full", "history_digest", b"history_digest", "joined_turn_id", b"joined_turn_id", "lease", b"lease", "limits", b"limits", "replayed_turn", b"replayed_turn", "session", b"session", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_call_ids", b"begun_call_ids", "created", b"created", "full", b"full", "history_digest", b"history_digest", "joined_turn_id", b"joined_turn_id", "lease", b"lease", "limits", b"limits", "replayed_turn", b"replayed_turn", "session", b"session", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,7 +13,7 @@ max_turns, drop_oldest, claim_ms = tonumber(max_turns), drop_oldest == '1', tonu
 
 -- Only what is looked at: a session with a lease is alive, whatever else it holds.
 local v = redis.call('HMGET', META, 'token', 'turn', 'until', 'cap', 'first', 'last', 'messages', 'prompt',
-                     'completion', 'revision', 'took', 'parts', 'children')
+                     'completion', 'revision', 'took', 'parts', 'children', 'calls')
 if v[2] ~= turn_id or tonumber(v[1]) ~= token or tonumber(v[3]) <= now then
   local session = load()
   if not session then return {lost(token)} end
@@ -115,6 +115,7 @@ redis.call('HSET', META, 'last', number, 'messages', held_messages, 'activity', 
            'took', took,
            'history', history ~= '' and digits(number) .. ':' .. history or '')
 if first > 1 then redis.call('HSET', META, 'first', first) end
+if v[14] then redis.call('HDEL', META, 'calls') end
 if revision ~= '0' and revision ~= v[10] then redis.call('HSET', META, 'revision', revision) end
 if request ~= '' then remember(number) end
 release(claim_ms)

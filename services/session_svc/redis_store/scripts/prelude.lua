@@ -49,6 +49,7 @@ local function load()
       v.last or false, v.messages or false, v.prompt or false, v.completion or false, v.cached or false,
       v.revision or false, v.pinned or false, v.metadata or false, v.history or false,
       v.reasoning or false, v.cache_write or false, v.parts or false, held and v.turn or false, v.cancelled or false,
+      v.calls or false,
     },
     agent = v.agent_id, uid = v.agent_uid, user = v.user_id or '', created = v.created, activity = v.activity,
     idle = v.idle, cap = v.cap, expire = expire, first = tonumber(v.first or 1), last = tonumber(v.last or 0),
