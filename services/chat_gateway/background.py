@@ -25,7 +25,10 @@ from chat_gateway.request_policy import resolved_request
 from chat_gateway.resumption import needs_user_token, resumption_of
 from chat_gateway.scheduler import Scheduler
 from contract.reasons import Reason
-from servicekit.errors import Cancelled, Draining, InvalidArgument, ServiceError, Violation
+from servicekit.errors import Cancelled, Draining, InvalidArgument, ServiceError, Unavailable, Violation
+
+_JOINS = 3
+"""How many turns of earlier requests with the same id are waited for that end before they are queued."""
 
 
 class BackgroundTurns:
@@ -69,14 +72,29 @@ class BackgroundTurns:
         digest = request_digest(request) if request.request_id else b""
         request = resolved_request(request, current(), config, self._bounds)
         _check(request, config)
-        turn_id, limits = new_turn_id(), turn_limits(current(), config)
-        with self._aborts.unless_answered(request, turn_id, limits):
-            begun = await self._sessions.begin(request, config, turn_id, digest, limits)
-        if begun.joined_turn_id:
-            return await self.state(request.project, begun.session_id, request.user_id, begun.joined_turn_id)
-        if begun.lease is None:
-            return _ended(await replay(begun, None, None), config.id)
-        return await self._queue(request, config, begun, begun.lease, digest)
+        for _ in range(_JOINS):
+            turn_id, limits = new_turn_id(), turn_limits(current(), config)
+            with self._aborts.unless_answered(request, turn_id, limits):
+                begun = await self._sessions.begin(request, config, turn_id, digest, limits)
+            if begun.joined_turn_id:
+                joined = await self._joined(request, begun)
+                if joined is not None:
+                    return joined
+                continue
+            if begun.lease is None:
+                return _ended(await replay(begun, None, None), config.id)
+            return await self._queue(request, config, begun, begun.lease, digest)
+        raise Unavailable("the turn of an earlier request, whose caller left,")
+
+    async def _joined(self, request: TurnRequest, begun: Begun) -> TurnState | None:
+        """Returns the turn of an earlier request with the same id; None if it ended before it was queued."""
+        try:
+            found = await self.state(request.project, begun.session_id, request.user_id, begun.joined_turn_id)
+        except ServiceError as error:
+            if error.reason != Reason.TURN_NOT_FOUND:
+                raise
+            return None
+        return None if found.error is not None and found.error.reason == Cancelled.reason else found
 
     async def state(self, project: str, session_id: str, user_id: str, turn_id: str) -> TurnState:
         """Returns the state of any turn of the user's session that runs, is stored, or failed recently.

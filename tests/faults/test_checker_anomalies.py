@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.history.checker import Kind, check
+from tests.faults.history.background import NOT_FOUND
+from tests.faults.history.checker import KEPT_JOURNALS, Kind, check
 from tests.faults.history.records import (
     MISMATCH,
     Attempt,
@@ -254,6 +255,36 @@ def renewed_agent_is_unknown_to_a_lasting_one(history: History) -> None:
     end(history, 3, ending=Ending.REFUSED, detail="agent_not_found", answer="")
 
 
+def abandoned(history: History) -> None:
+    history.abandoned["chatcmpl-t.s"] = SESSION
+
+
+def not_found(history: History) -> None:
+    history.operations[1].background = True
+    history.operations[1].attempts.insert(0, Attempt(0, 1.0, 1.1, Ending.UNKNOWN, NOT_FOUND))
+
+
+def vanished(history: History) -> None:
+    not_found(history)
+
+
+def cancelled_by_nobody(history: History) -> None:
+    history.operations[1].background = True
+    history.operations[1].attempts.insert(0, Attempt(0, 1.0, 1.1, Ending.REFUSED, "cancelled"))
+
+
+def test_a_turn_that_goes_with_its_session_or_makes_room_is_not_missed() -> None:
+    history = clean()
+    not_found(history)
+    history.removals.append(Removal(history.operations[1].agent, SESSION, 1.05))
+    assert Kind.VANISHED not in kinds(check(history))
+    history = clean(turns=KEPT_JOURNALS + 4)
+    for operation in history.operations:
+        operation.background = True
+    history.operations[1].attempts.insert(0, Attempt(0, 1.0, 99.0, Ending.UNKNOWN, NOT_FOUND))
+    assert Kind.VANISHED not in kinds(check(history))
+
+
 CASES: list[tuple[Callable[[History], None], Kind]] = [
     (lost, Kind.LOST),
     (session_lost, Kind.LOST),
@@ -301,6 +332,9 @@ CASES: list[tuple[Callable[[History], None], Kind]] = [
     (key_of_a_stored_transcript_refused, Kind.OTHER_REPLAY),
     (mismatch_without_a_transcript, Kind.STRANGE_ERROR),
     (stuck, Kind.STUCK),
+    (abandoned, Kind.ABANDONED),
+    (vanished, Kind.VANISHED),
+    (cancelled_by_nobody, Kind.STRANGE_ERROR),
     (unrecovered, Kind.UNRECOVERED),
 ]
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from tests.faults.history.records import DEFINITE, GONE, MISMATCH, UNDECIDED, En
 
 LOOK_PAUSE_SECONDS = 0.1
 LOOK_SECONDS = 5.0
-NOT_QUEUED = "cancelled"
-"""What a turn ends with whose caller left before it was queued, and which a repeat of its request had joined."""
+SETTLE_SECONDS = 40.0
+"""Less than it takes until a turn that nobody runs is said to have ended because nothing is heard of it."""
 NOT_FOUND = "(turn not found)"
 UNFINISHED = frozenset({"queued", "in_progress"})
 _TAKEN_OVER = re.compile(r'"attempt": (\d+), "event": "turn_taken_over"')
@@ -78,18 +79,24 @@ class Submissions:
         if not state["choices"] and not state.get("error"):
             return Told(Ending.UNKNOWN, "failed without a reason")
         if error := state.get("error"):
-            cut = state["status"] == "cancelled" or error["code"] == NOT_QUEUED
-            status = 400 if cut or error["type"] == "invalid_request_error" else 500
+            status = 400 if state["status"] == "cancelled" or error["type"] == "invalid_request_error" else 500
             return refused(error["code"], status, error["message"])
         return Told(Ending.ACKNOWLEDGED, "", state["choices"][0]["message"]["content"] or "")
 
     async def settle(self, history: History) -> None:
-        """Look once more at turns whose end nobody heard of. None is under way any more."""
+        """Look once more at turns whose end nobody heard of: whoever takes one over ends it in a while."""
+        deadline = time.monotonic() + SETTLE_SECONDS
         for operation in history.operations:
             for completion in operation.submitted if operation.ending is Ending.UNKNOWN else ():
-                status, state = await self._ask("GET", 0, completion)
-                if status == 200 and state["status"] in UNFINISHED:
-                    history.taken_over["said to run, and nobody runs it"] += 1
+                while await self._is_unfinished(completion):
+                    if time.monotonic() > deadline:
+                        history.abandoned[completion] = operation.session
+                        break
+                    await asyncio.sleep(LOOK_PAUSE_SECONDS)
+
+    async def _is_unfinished(self, completion: str) -> bool:
+        status, state = await self._ask("GET", 0, completion)
+        return status == 0 or (status == 200 and state["status"] in UNFINISHED)
 
     async def _cancel(self, completion: str, gateway: int, after: float) -> None:
         """Cancel a turn, again where nobody answers: it is idempotent."""

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.faults.history.background import NOT_QUEUED
+from tests.faults.history.background import NOT_FOUND
 from tests.faults.history.forks import Forks
 from tests.faults.history.lifetimes import Lifetimes
 from tests.faults.history.records import (
@@ -43,6 +43,9 @@ from tests.faults.history.records import (
 )
 from tests.faults.history.slots import MORTAL_AGENT, TOOLED_AGENT
 from tests.faults.history.tooling import Tooling, plain
+
+KEPT_JOURNALS = 16
+"""A session has the journals of so many turns; those of older ones make room."""
 
 
 class Kind(StrEnum):
@@ -71,6 +74,8 @@ class Kind(StrEnum):
     UNFINISHED = "a turn that was to be finished is not stored"
     STUCK = "a session takes no turn"
     UNRECOVERED = "a part did not come back"
+    ABANDONED = "a turn is said to run, and nobody runs it"
+    VANISHED = "a turn was not found, and nothing has taken it away"
     CALL_REPEATED = "a call of a tool that is not idempotent was made again"
     CALL_MADE_AGAIN = "a call of a tool was made again whose result was known"
     CALL_UNAPPROVED = "a call of a tool was made without its approval"
@@ -106,6 +111,8 @@ def check(history: History) -> list[Anomaly]:
     index = _Index(history)
     found = [Anomaly(Kind.UNRECOVERED, "", part) for part in history.unrecovered]
     found += [Anomaly(Kind.STUCK, session, said) for session, said in history.stuck.items()]
+    found += [Anomaly(Kind.ABANDONED, session, turn) for turn, session in history.abandoned.items()]
+    found += [Anomaly(Kind.VANISHED, operation.session, operation.id) for operation in _vanished(history)]
     found += _of_lifetimes(history, lifetimes := Lifetimes(history))
     by_session: defaultdict[str, list[Operation]] = defaultdict(list)
     for operation in history.operations:
@@ -114,6 +121,22 @@ def check(history: History) -> list[Anomaly]:
     for session in sorted({*by_session, *history.stored}):
         found += _Session(history, index, lifetimes, session, by_session[session]).check()
     return found
+
+
+def _vanished(history: History) -> Iterator[Operation]:
+    """Find turns that were not found: a session that is deleted takes them along, and newer journals replace them."""
+    for operation in history.operations:
+        for attempt in operation.attempts:
+            if attempt.detail != NOT_FOUND or any(removal.concerns(operation) for removal in history.removals):
+                continue
+            later = [
+                other
+                for other in history.operations
+                if other.session == operation.session and (other.background or other.agent == TOOLED_AGENT)
+                if any(one.ended > operation.attempts[0].began and one.began < attempt.ended for one in other.attempts)
+            ]
+            if len(later) < KEPT_JOURNALS:
+                yield operation
 
 
 def _of_lifetimes(history: History, lifetimes: Lifetimes) -> list[Anomaly]:
@@ -155,8 +178,6 @@ def _errors(operation: Operation) -> Iterator[Anomaly]:
         known |= {DECIDED_ALREADY}
     if operation.transcript:
         known |= {MISMATCH}
-    if operation.background:
-        known |= {NOT_QUEUED}
     if operation.cancel_after is not None:
         known |= {CANCELLED}
     for attempt in operation.attempts:

@@ -227,6 +227,8 @@ class History:
     """By mark: which tool the model called."""
     children: dict[str, list[Message]] = field(default_factory=dict)
     """What is stored of the sessions of agents that were called as tools."""
+    abandoned: dict[str, str] = field(default_factory=dict)
+    """Turns that are said to run, and that nobody runs, with their sessions."""
     taken_over: Counter[str] = field(default_factory=Counter)
     """Turns that gateways took, by why: as their logs say."""
     quiet_since: float = float("inf")

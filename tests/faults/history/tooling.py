@@ -53,20 +53,19 @@ class Tooling:
             for _ in operation.attempts
             if approve
         )
-        """By mark: how often it was approved. One whose turn fails behind it still waits, and may be approved again."""
+        """By mark: how often it was approved. One whose turn fails behind it still waits, and is not made again."""
 
     def repeated(self) -> Iterator[Finding]:
         """Find calls that were made more than once and must not be."""
         for mark, made in self._executions.items():
-            most = max(self._approvals[mark], 1) if made[0].tool == GUARDED else 1
-            if len(made) > most and made[0].tool != READ:
+            if len(made) > 1 and made[0].tool != READ:
                 yield "", f"{made[0].tool} {mark} was made {len(made)} times, and is not idempotent"
 
     def made_again(self) -> Iterator[Finding]:
         """Find calls that were made after a model was shown their result."""
         for mark, made in self._executions.items():
             known = [at for text, at in self._shown[mark].items() if _is_numbered(text, ANSWERED)]
-            if known and made[0].tool != GUARDED and any(one.at > min(known) for one in made):
+            if known and any(one.at > min(known) for one in made):
                 yield "", f"{made[0].tool} {mark} was made again after its result was known"
 
     def unapproved(self) -> Iterator[Finding]:
