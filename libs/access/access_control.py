@@ -10,6 +10,7 @@ from access.interceptor import AccessInterceptor, Origin, by_certificate, no_ide
 from access.key_cache import KeyCache, KeyChecker, KeyTimes
 from access.rules import MethodRule, rules_of
 from access.settings import AccessSettings
+from servicekit.bounded_calls import Admit
 from servicekit.errors import StartupError
 from servicekit.interceptors import HandlerInterceptor
 
@@ -26,6 +27,8 @@ class AccessControl:
     tokens: TokenVerifier | None
     interceptors: tuple[HandlerInterceptor, ...]
     """What the gRPC server needs."""
+    admit: Admit | None = None
+    """Says by a call's metadata whether its request need be read; None where anybody's is."""
 
     async def close(self) -> None:
         """Cancels running checks. Idempotent."""
@@ -60,7 +63,8 @@ def build_access_control(
     tokens = _tokens(settings)
     authenticator = Authenticator(fixed, keys, tokens)
     identify = by_certificate(settings.tls_peers) if over_tls and not settings.edge else no_identity
-    return AccessControl(authenticator, keys, tokens, (AccessInterceptor(authenticator, rules, identify),))
+    guard = AccessInterceptor(authenticator, rules, identify)
+    return AccessControl(authenticator, keys, tokens, (guard,), guard.admit)
 
 
 def _tokens(settings: AccessSettings) -> TokenVerifier | None:

@@ -55,22 +55,29 @@ class AccessInterceptor(HandlerInterceptor):
         self._rules = rules
         self._identify = identify
 
+    async def admit(self, method: str, context: Context[Any, Any]) -> None:
+        """Raises where nobody knows who calls a method that is not open to all: their request need not be read."""
+        if not method.startswith(OPEN):
+            await self._caller(_wanted(context).get("authorization"), context)
+
+    async def _caller(self, header: str | None, context: Context[Any, Any]) -> tuple[Caller, str]:
+        """Returns who calls, and the credential."""
+        if header is None:
+            return self._peer(context), ""
+        credential = bearer(header)
+        caller = self._authenticator.known(credential)
+        if caller is None:
+            caller = await self._authenticator.caller_of(credential, address_of(context.peer()))
+        return caller, credential
+
     def wrap(self, method: str, behavior: Behavior) -> Behavior:
         if method.startswith(OPEN):
             return behavior
         rule = self._rules.get(method)
-        authenticator = self._authenticator
 
         async def guarded(request: Any, context: Context[Any, Any]) -> Any:
             metadata = _wanted(context)
-            header, credential = metadata.get("authorization"), ""
-            if header is not None:
-                credential = bearer(header)
-                caller = authenticator.known(credential)
-                if caller is None:
-                    caller = await authenticator.caller_of(credential, address_of(context.peer()))
-            else:
-                caller = self._peer(context)
+            caller, credential = await self._caller(metadata.get("authorization"), context)
             if rule is None:
                 raise ScopeMissing("none: the method states no access rule")
             rule.admit(caller, request)

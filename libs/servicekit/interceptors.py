@@ -72,7 +72,7 @@ class ErrorMapping(HandlerInterceptor):
         async def mapped(request: Any, context: Context[Any, Any]) -> Any:
             try:
                 if type(request) is _Unparsable:
-                    raise _unparsable()
+                    raise unparsable()
                 return await behavior(request, context)
             except ServiceError as error:
                 await _abort(context, error)
@@ -99,7 +99,7 @@ class ErrorMapping(HandlerInterceptor):
             except DecodeError:
                 # Raised here, a unary request's error would escape all interceptors; a stream's goes to its reader.
                 if streaming:
-                    raise _unparsable() from None
+                    raise unparsable() from None
                 return _Unparsable()
 
         return parse_or_mark
@@ -307,7 +307,8 @@ class _Unparsable:
     """Takes the place of a request whose bytes are not a message."""
 
 
-def _unparsable() -> InvalidArgument:
+def unparsable() -> InvalidArgument:
+    """Returns the error of a request that is none."""
     return InvalidArgument(message="the request is not a message of the method's request type")
 
 

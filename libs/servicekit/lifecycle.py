@@ -16,6 +16,7 @@ import uvloop
 
 from servicekit import logs, traces
 from servicekit.errors import ServiceError, StartupError
+from servicekit.freed_memory import return_large_blocks
 from servicekit.settings import ServiceSettings
 from servicekit.supervision import cancel_and_wait, supervise
 
@@ -117,6 +118,7 @@ def run(build: Callable[[S], AbstractAsyncContextManager[Details]], settings: S 
     except (StartupError, ValueError) as error:
         _die(name, *(f"cannot start: {line}" for line in str(error).splitlines()))
     logs.configure(ready_settings.log_level, ready_settings.log_format)
+    return_large_blocks()
     process = _Process(name)
     try:
         with traces.exporting(name), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -13,7 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from servicekit import reflection, traces
-from servicekit.bounded_calls import BoundedCalls, CallBounds
+from servicekit.bounded_calls import Admit, BoundedCalls, CallBounds, LargeRequests
 from servicekit.call_acceptor import NamedHandlers, registered_server
 from servicekit.channels import KEEPALIVE_OPTIONS, MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, message_options
 from servicekit.errors import StartupError
@@ -75,6 +75,9 @@ class CallerBounds:
     """Calls of one address at a time."""
     longest_call_seconds: float
     """How long calls have to end after their connection was asked to, which it is every half hour."""
+    large: LargeRequests | None = None
+    admit: Admit | None = None
+    """Asked before anything of a call's request is read."""
 
 
 class GrpcServer:
@@ -181,12 +184,13 @@ async def serving(
         per_source=None if callers is None else callers.max_calls_per_source,
         waiting=max(settings.max_concurrent_rpcs // 2, 1),
         endless=open_to_all,
+        large=None if callers is None else callers.large,
     )
     server = registered_server(
         interceptors=[
             *_observing((*_QUIET_METHODS, *quiet), registry),
             ErrorMapping(),
-            BoundedCalls(bounds),
+            BoundedCalls(bounds, admit=None if callers is None else callers.admit),
             on_drain,
             *_accepting(settings, tls),
             *interceptors,

@@ -20,7 +20,6 @@ from chat_gateway.http_edge.wire.auth import Authorizer
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.errors import RouteNotFound
 from chat_gateway.http_edge.wire.refusal import refuse
-from chat_gateway.memory import MemoryBudget
 from chat_gateway.metrics import PushMetrics
 from chat_gateway.model.background import TurnOfUser
 from chat_gateway.ports import Journals
@@ -72,7 +71,6 @@ class A2AEdges:
     turns: FinishingTurns
     background: BackgroundTurns
     journals: Journals
-    memory: MemoryBudget
     http_url: str
     grpc_url: str
     timeout: float
@@ -124,7 +122,7 @@ class A2AEdges:
         """Returns the handlers of A2AService, by the names of their methods. Raises `ImportError` without the SDK."""
         from chat_gateway.grpc_edge.a2a.servicer import handlers
 
-        return handlers(self._parts[0], self.memory)
+        return handlers(self._parts[0])
 
     def http_route(self, authorizer: Authorizer, settings: HttpSettings) -> "A2ARoute":
         """Returns what serves /a2a/."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from chat_gateway.model.errors import TurnQueueFull
@@ -13,13 +13,16 @@ RETRY_SECONDS = 2.0
 
 class MemoryBudget:
     """A budget of bytes. If it is exhausted, callers wait in order of arrival, within a bound. Small requests do not
-    use it.
+    use it. `on_release` is called after each release.
     """
 
-    def __init__(self, max_bytes: int, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, max_bytes: int, *, patience: float = PATIENCE_SECONDS, on_release: Callable[[], None] | None = None
+    ) -> None:
         self.max_bytes = max_bytes
         self.used = 0
         self._patience = patience
+        self._on_release = on_release
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, size: int) -> int:
@@ -46,6 +49,8 @@ class MemoryBudget:
         """Releases this many bytes."""
         self.used -= size
         self._admit()
+        if size and self._on_release is not None:
+            self._on_release()
 
     @asynccontextmanager
     async def held(self, size: int) -> AsyncIterator[None]:

@@ -131,7 +131,7 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
         le=16 * 1024 * 1024 * 1024,
         description="What requests of more than 64 KiB may have together, and, counted apart, images and files of "
         "earlier turns that are being sent. Each takes up to five times its size of memory; more wait up to "
-        "10 s. Smaller requests are always read.",
+        "10 s. Smaller requests are always read. gRPC requests may take four times as much while they arrive.",
     )
     max_parts_bytes: Bytes = Field(
         default=MAX_PARTS_BYTES,

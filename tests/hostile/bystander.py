@@ -23,9 +23,8 @@ TURN = {"model": "hello", "messages": [{"role": "user", "content": "Hi"}]}
 class Bystander:
     """Asks for health over a new connection, and for a turn over one that stays, again and again."""
 
-    def __init__(self, system: System, max_growth_bytes: int = MAX_GROWTH_BYTES) -> None:
+    def __init__(self, system: System) -> None:
         self._system = system
-        self._max_growth_bytes = max_growth_bytes
         self._process = psutil.Process(system.gateways[0].pid)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -74,7 +73,7 @@ class Bystander:
         assert self.failed == []
         assert self.longest < MAX_LATENCY_SECONDS
         growth = self.peak_bytes - self.begin_bytes
-        assert growth < self._max_growth_bytes, f"{growth >> 20} MiB more than before"
+        assert growth < MAX_GROWTH_BYTES, f"{growth >> 20} MiB more than before"
         deadline = time.monotonic() + SETTLE_SECONDS
         while (left := self._process.num_fds() - self._descriptors) > MAX_LEFT:
             assert time.monotonic() < deadline, f"{left} descriptors more than before"

@@ -23,7 +23,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from access.api_key import new_api_key
-from tests.hostile.bystander import MAX_GROWTH_BYTES, Bystander
+from tests.hostile.bystander import Bystander
 from tests.hostile.provider import ATTACKS, GOOD, hostile_provider
 from tests.servers.ports import free_port
 from tests.servers.system import PROVIDER, OpenSystem, System
@@ -299,15 +299,11 @@ WITH_A_KEY: list[Callable[[Attacker], None]] = [
 ]  # fmt: skip
 
 
-MAX_GROWTH_BYTES_OF = {"violations_that_nobody_reads": 2 * MAX_GROWTH_BYTES}
-"""Of twelve large bodies, as many are decoded at a time as arrive together, which on a busy machine is all of them."""
-
-
 @pytest.mark.parametrize("attack", [*WITHOUT_CREDENTIALS, *WITH_A_KEY], ids=lambda attack: attack.__name__)
 def test_an_attack_of_a_caller_is_no_matter_to_others(system: System, attack: Callable[[Attacker], None]) -> None:
     attacker = Attacker(system)
     try:
-        with Bystander(system, MAX_GROWTH_BYTES_OF.get(attack.__name__, MAX_GROWTH_BYTES)).watching():
+        with Bystander(system).watching():
             attack(attacker)
             attacker.close()
     finally:

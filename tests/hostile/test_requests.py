@@ -83,6 +83,14 @@ async def test_json_that_is_wide_or_deep_is_refused_by_name_and_holds_nobody_up(
     assert edge.turns.requests == []
 
 
+async def test_a_body_that_is_too_wide_is_looked_at_no_further(edge: Edge) -> None:
+    parts = [{"type": "x"}] * 50_000
+    answer = await edge.chat(messages=[{"role": "wizard", "content": parts}], n=0)
+    assert answer.status_code == 400
+    [violation] = answer.json()["error"]["violations"]
+    assert violation == {"field": "messages", "description": f"must have at most {MAX_ITEMS} parts and tool calls"}
+
+
 async def test_long_text_with_many_commas_is_no_wide_json(edge: Edge) -> None:
     text = "{,[" * 100_000
     assert (await edge.chat(messages=[{"role": "user", "content": text}])).status_code == 200
@@ -147,3 +155,27 @@ async def test_refused_requests_have_a_few_lines_of_log() -> None:
             for _ in range(300):
                 assert (await edge.client.get("/v1/nothing")).status_code == 404
     assert len([line for line in lines if line["event"] == "request"]) < 200
+
+
+UNREADABLE = {
+    "no UTF-8": b'"\xed\xa0\x80"',
+    "half a pair": b'{"a": "\\ud800"}',
+    "a number beyond doubles": b"[1e999]",
+    "nesting": b"[" * 60 + b"]" * 60,
+}
+
+
+async def test_what_is_passed_on_to_providers_is_json_that_they_can_read(edge: Edge) -> None:
+    plain = b'{"role": "user", "content": "Hi"}'
+    for kind, said in UNREADABLE.items():
+        nested = b'{"role": "user", "content": "Hi", "cache_control": %b}' % said
+        kept = (
+            b'{"role": "assistant", "content": "Hi", "extra_content": '
+            b'{"parley": {"kind": "openai", "provider": "p", "data": %b}}}' % said
+        )
+        for message, more in ((plain, b', "top_k": %b' % said), (nested, b""), (kept, b"")):
+            content = b'{"model": "hello", "messages": [%b, %b]%b}' % (message, plain, more)
+            answer = await edge.client.post("/v1/chat/completions", content=content, headers=JSON)
+            assert answer.status_code == 400, (kind, message, answer.text)
+            assert answer.json()["error"]["code"] in ("malformed_body", "invalid_field")
+    assert edge.turns.requests == []

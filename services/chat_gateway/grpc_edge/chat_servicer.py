@@ -23,7 +23,6 @@ from chat_gateway.grpc_edge.convert import (
     unavailable_to_proto,
 )
 from chat_gateway.grpc_edge.watch import WatchedTurn, check_watch
-from chat_gateway.memory import MemoryBudget
 from chat_gateway.model.turn import Delta, TurnRequest, TurnStarted
 from chat_gateway.ports import Journals
 from chat_gateway.preview import PromptPreview
@@ -45,13 +44,11 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
         background: BackgroundTurns,
         preview: PromptPreview,
         journals: Journals,
-        memory: MemoryBudget,
     ) -> None:
         self._turns = turns
         self._background = background
         self._preview = preview
         self._journals = journals
-        self._memory = memory
 
     async def Complete(self, request: pb.CompleteRequest, context: Any) -> pb.CompleteResponse:  # noqa: N802
         """Runs one turn; see the proto."""
@@ -119,9 +116,8 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
 
     @asynccontextmanager
     async def _asked(self, turn: pb.TurnInput, context: Any) -> AsyncIterator[TurnRequest]:
-        if size := large_parts_bytes(turn):
-            async with self._memory.held(size):
-                yield await asyncio.to_thread(request_from_proto, turn, _time_for(context))
+        if large_parts_bytes(turn):
+            yield await asyncio.to_thread(request_from_proto, turn, _time_for(context))
         else:
             yield request_from_proto(turn, _time_for(context))
 

@@ -100,10 +100,7 @@ def request_from_proto(turn: pb.TurnInput, timeout: float | None) -> TurnRequest
 
 
 def large_parts_bytes(turn: pb.TurnInput) -> int:
-    """Returns the bytes of the parts, where converting them takes so long that it should leave the event loop; else 0.
-
-    What is small counts in no memory budget either.
-    """
+    """Returns the bytes of the parts, where converting them takes so long that it leaves the event loop; else 0."""
     size = sum(
         len(part.image_url.url) + len(part.input_audio.data) + len(part.file.data)
         for message in turn.messages

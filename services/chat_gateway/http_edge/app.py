@@ -40,7 +40,7 @@ from chat_gateway.http_edge.admin.figures import figures_router
 from chat_gateway.http_edge.admin.openapi import CONFIG
 from chat_gateway.http_edge.admin.process import process_router
 from chat_gateway.http_edge.admin.responses.routes import responses_router
-from chat_gateway.http_edge.admin.routing import VERB, JsonRequest
+from chat_gateway.http_edge.admin.routing import HELD_BYTES, VERB, JsonRequest
 from chat_gateway.http_edge.admin.sessions.routes import sessions_router
 from chat_gateway.http_edge.admin.sessions.users import users_router
 from chat_gateway.http_edge.admin.tool_servers.routes import tool_servers_router
@@ -313,7 +313,10 @@ class _Edge:
 
         set_current_request(context)
         routed = _as_routed(scope)
-        await self._admin(routed, context.receive, send_with_id)
+        try:
+            await self._admin(routed, context.receive, send_with_id)
+        finally:
+            self._settings.memory.release(routed.get(HELD_BYTES, 0))
         route = routed.get("path_template", "")
         return str(route).replace(f"/{VERB}", ":") or "unknown", status
 

@@ -28,6 +28,8 @@ class HttpSettings:
     """The largest body of a request that asks for no turn."""
     memory: MemoryBudget = field(default_factory=lambda: MemoryBudget(64 * 1024 * 1024))
     """What large requests have of memory."""
+    decoding: MemoryBudget = field(default_factory=lambda: MemoryBudget(20 * 1024 * 1024))
+    """What those have that are decoded at the same time: decoding takes several times what is decoded."""
     body_timeout: float = 60.0
     """How long a body may take to arrive."""
     keep_alive_interval: float = 10.0

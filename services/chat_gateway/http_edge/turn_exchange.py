@@ -9,7 +9,7 @@ import structlog
 
 from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.dependencies import HttpSettings
-from chat_gateway.http_edge.wire.bodies import SMALL_BODY, BodyTimeout, ClientGone, read_body, unpack
+from chat_gateway.http_edge.wire.bodies import SMALL_BODY, BodyTimeout, ClientGone, is_large, read_body, unpack
 from chat_gateway.http_edge.wire.context import CLIENT_GONE, RequestContext
 from chat_gateway.http_edge.wire.errors import encode_error, error_headers, http_status
 from chat_gateway.http_edge.wire.limit_headers import Headers
@@ -113,6 +113,23 @@ class Exchange:
             kept = size if size > SMALL_BODY else 0
             self._settings.memory.release(self._held - kept)
             self._held = kept
+
+    async def read(self, convert: Callable[[bytes], T]) -> T:
+        """Returns what `convert` makes of the body: beside the event loop, and within a budget, if that is large.
+
+        Raises as `body` and `convert` do.
+        """
+        return await self.converted(await self.body(), convert)
+
+    async def converted(self, body: bytes, convert: Callable[[bytes], T]) -> T:
+        """Returns what `convert` makes of a body of this request, as `read` does."""
+        if not is_large(body):
+            return convert(body)
+        taken = await self.watched(self._settings.decoding.take(len(body)))
+        try:
+            return await asyncio.to_thread(convert, body)
+        finally:
+            self._settings.decoding.release(taken)
 
     async def watched(self, work: Awaitable[T]) -> T:
         """Returns what comes of the work, which a client that leaves cancels."""

@@ -47,6 +47,7 @@ from chat_gateway.templates.router import RouterTemplate
 from chat_gateway.tools.probe import ToolServerProbe
 from chat_gateway.wiring.core import Core, open_core, tool_servers_of, toolboxes_of
 from parley.chat.v1 import chat_service_pb2_grpc, runtime_service_pb2_grpc
+from servicekit.bounded_calls import LargeRequests
 from servicekit.channels import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, message_options, open_channel
 from servicekit.lifecycle import Background
 from servicekit.metrics import serve_metrics
@@ -107,7 +108,6 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             core.turns,
             core.background,
             core.journals,
-            core.memory,
             settings.a2a_url,
             settings.a2a_grpc_url,
             settings.peer_timeout,
@@ -164,6 +164,7 @@ def _http_settings(settings: GatewaySettings, core: Core) -> HttpSettings:
     return HttpSettings(
         max_body_bytes=settings.max_body_bytes,
         memory=core.memory,
+        decoding=core.decoding,
         request_bounds=settings.request_bounds,
         keep_alive_interval=settings.keep_alive_interval,
         issuers=settings.oidc,
@@ -266,7 +267,7 @@ def _grpc_serving(
     tls: Certificates | None,
     a2a: A2AEdges,
 ) -> AbstractAsyncContextManager[GrpcServer]:
-    chat = ChatServicer(core.turns, core.background, core.preview, core.journals, core.memory)
+    chat = ChatServicer(core.turns, core.background, core.preview, core.journals)
     runtime = RuntimeServicer(core.instances, core.scheduler, tests)
     return serving(
         settings.model_copy(update={"drain_notice": 0.0, "drain_timeout": _edge_drain(settings)}),
@@ -282,6 +283,8 @@ def _grpc_serving(
             max_streams=settings.max_streams_per_connection,
             max_calls_per_source=settings.max_calls_per_source,
             longest_call_seconds=settings.turn_timeout + 60,
+            large=LargeRequests(core.memory, max(8, 4 * settings.max_large_bytes // settings.max_body_bytes)),
+            admit=access.admit,
         ),
         max_message_bytes=max(settings.max_body_bytes, MAX_MESSAGE_BYTES),
         generic=[LazyHandlers(a2a.grpc_handlers)],

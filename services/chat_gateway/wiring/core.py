@@ -44,7 +44,12 @@ from chat_gateway.tools.opening import ToolsConfig, open_toolboxes
 from chat_gateway.tools.toolbox import ServerToolboxes
 from chat_gateway.turn import TurnRunner
 from chat_gateway.window_parts import WindowParts
+from servicekit.freed_memory import FreedMemory
 from servicekit.lifecycle import Background
+
+_DECODED_BYTES = 8 * 1024 * 1024
+"""Of requests that are decoded at the same time; a larger one is decoded alone. Decoding takes up to ten times as much,
+and more at once would not be faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class Core:
     preview: PromptPreview
     journals: JournalClient
     memory: MemoryBudget
+    decoding: MemoryBudget
     embeddings: Embeddings
     instances: Instances
     scheduler: Scheduler
@@ -91,6 +97,7 @@ async def open_core(
     )
     stored = PartClient(session_channel, timeout=settings.peer_timeout)
     parts = WindowParts(stored, settings.window_parts_bytes, MemoryBudget(settings.max_large_bytes))
+    freed = FreedMemory()
     claims = ClaimClient(stubs, timeout=settings.peer_timeout)
     aborts = Aborts(sessions, AbortTimes(), claims)
     stack.push_async_callback(aborts.close, settings.peer_timeout)
@@ -136,7 +143,8 @@ async def open_core(
         aborts=aborts,
         preview=PromptPreview(configs, reader, instances, settings.request_bounds, toolboxes, parts),
         journals=journals,
-        memory=MemoryBudget(settings.max_large_bytes),
+        memory=MemoryBudget(settings.max_large_bytes, on_release=freed.note),
+        decoding=MemoryBudget(min(_DECODED_BYTES, settings.max_body_bytes)),
         embeddings=Embeddings(
             configs=configs,
             providers=Providers(providers),

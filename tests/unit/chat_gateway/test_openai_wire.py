@@ -1,13 +1,14 @@
 """What providers answer, as values of the gateway's own."""
 
+import msgspec
 import pytest
 
 from chat_gateway.model.turn import Usage
-from chat_gateway.providers.openai.wire import MAX_TOKENS, decode_completion, to_usage
+from chat_gateway.providers.openai.wire import MAX_TOKENS, decode_completion, said, to_usage
 
 
 @pytest.mark.parametrize(
-    ("said", "counted"),
+    ("usage", "counted"),
     [
         ("null", Usage(0, 0, 0)),
         ("{}", Usage(0, 0, 0)),
@@ -20,6 +21,12 @@ from chat_gateway.providers.openai.wire import MAX_TOKENS, decode_completion, to
         ),
     ],
 )
-def test_token_counts_are_bounded_whatever_a_provider_says(said: str, counted: Usage) -> None:
-    completion = decode_completion(f'{{"choices": [], "usage": {said}}}'.encode())
+def test_token_counts_are_bounded_whatever_a_provider_says(usage: str, counted: Usage) -> None:
+    completion = decode_completion(f'{{"choices": [], "usage": {usage}}}'.encode())
     assert to_usage(completion.usage) == counted
+
+
+@pytest.mark.parametrize("raw", [b'{"a": "\xed\xa0\x80"}', b'["\\ud800"]', b"[1e999]", b"\xff"])
+def test_json_that_nobody_could_read_is_not_passed_on(raw: bytes) -> None:
+    assert said(msgspec.Raw(raw)) == b""
+    assert said(msgspec.Raw(b'{"content": ["\xc3\xa4"]}')) == b'{"content": ["\xc3\xa4"]}'

@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from servicekit import bounded_calls, server
+from servicekit.bounded_calls import LargeRequests, TooManyCalls
 from servicekit.channels import open_channel
 from servicekit.errors import ServiceError
 from servicekit.rpc_status import from_rpc_error
@@ -29,7 +30,7 @@ async def echo(request: StringValue, context: Any) -> StringValue:
 
 
 @contextlib.asynccontextmanager
-async def echoing(*, settings: ServiceSettings | None = None, **bounds: int) -> AsyncIterator[Peer]:
+async def echoing(*, settings: ServiceSettings | None = None, **bounds: Any) -> AsyncIterator[Peer]:
     values: dict[str, Any] = {"max_streams": 100, "max_calls_per_source": 64, "longest_call_seconds": 60.0} | bounds
     async with serve({"Echo": ("unary_unary", echo)}, settings=settings, callers=CallerBounds(**values)) as peer:
         yield peer
@@ -93,6 +94,86 @@ async def test_one_address_has_so_many_calls_open() -> None:
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     if await says(peer) == "hi":
                         break
+
+
+class Memory:
+    """A budget of so many requests, which the others are refused."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.sizes: list[int] = []
+
+    @contextlib.asynccontextmanager
+    async def held(self, size: int) -> AsyncIterator[None]:
+        if not self.places:
+            raise TooManyCalls("memory", 0)
+        self.places -= 1
+        self.sizes.append(size)
+        yield
+        self.places += 1
+
+
+async def test_large_requests_that_come_slowly_are_few_and_small_ones_pass_them() -> None:
+    large = LargeRequests(Memory(8), arriving=4)
+    async with echoing(large=large) as peer:
+        with frames.Connection(peer.server.port) as connection:
+            for number in range(8):
+                connection.call(2 * number + 1, ECHO, request=None)
+                begun = frames.message(bytes(1_000_000))[:10_000]
+                connection.send(frames.frame(frames.DATA, 0, 2 * number + 1, begun))
+            refused: dict[int, bytes] = {}
+            async with asyncio.timeout(30):
+                while len(refused) < 5:
+                    refused |= await asyncio.to_thread(connection.statuses, 1.0)
+            assert set(refused.values()) == {b"8"}, "RESOURCE_EXHAUSTED"
+            refused |= await asyncio.to_thread(connection.statuses, 1.0)
+            assert len(refused) == 5, "three quarters of the places are one address's"
+            assert await says(peer) == "hi"
+        async with asyncio.timeout(30):
+            while await refused_while_arriving(peer):  # those of the connection that has ended leave their places
+                await asyncio.sleep(0.05)
+
+
+async def refused_while_arriving(peer: Peer) -> bool:
+    with frames.Connection(peer.server.port) as connection:
+        connection.call(1, ECHO, request=None)
+        return bool(await asyncio.to_thread(connection.statuses, 1.5))
+
+
+async def test_a_large_request_takes_memory_and_a_small_one_none() -> None:
+    memory = Memory(1)
+    async with echoing(large=LargeRequests(memory, arriving=4)) as peer:
+        assert await says(peer) == "hi"
+        assert memory.sizes == []
+        text = "a" * 100_000
+        assert await says(peer, text) == text
+        assert len(memory.sizes) == 1
+        assert memory.sizes[0] > 100_000
+        memory.places = 0
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await says(peer, text)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await says(peer) == "hi"
+
+
+async def test_nothing_is_read_of_whom_nobody_knows() -> None:
+    async def admit(method: str, context: Any) -> None:
+        if not dict(context.invocation_metadata()).get("x-key"):
+            raise TooManyCalls("stranger", 0)
+
+    async with echoing(admit=admit) as peer:
+        with frames.Connection(peer.server.port) as connection:
+            connection.call(1, ECHO, request=None)
+            assert await status_of(connection) == {1: b"8"}, "though its request has not come"
+            connection.call(3, ECHO, frames.literal(b"x-key", b"1"), request=frames.message(b"\x0a\x02hi"))
+            assert await status_of(connection) == {3: b"0"}
+
+
+async def test_bytes_that_are_no_message_are_refused_by_name() -> None:
+    async with echoing() as peer:
+        with frames.Connection(peer.server.port) as connection:
+            connection.call(1, ECHO, request=frames.message(b"\xff\xff"))
+            assert await status_of(connection) == {1: b"3"}, "INVALID_ARGUMENT"
 
 
 @pytest.mark.parametrize(

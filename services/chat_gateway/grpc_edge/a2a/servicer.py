@@ -1,7 +1,7 @@
 """A2AService over the operations. The agent is named by `tenant`, in the project of the caller's key."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -11,53 +11,49 @@ from google.protobuf import message_factory
 from chat_gateway.a2a.calls import A2ACall, call_of, check_version
 from chat_gateway.a2a.errors import in_words_of_protocol
 from chat_gateway.a2a.methods import Methods
-from chat_gateway.memory import MemoryBudget
 from servicekit.errors import InvalidArgument, ServiceError, Violation
 
-_LARGE = 64 * 1024
 _OF_AN_AGENT = frozenset({"ListTasks", "GetExtendedAgentCard"})
 
 
-def handlers(methods: Methods, memory: MemoryBudget) -> Mapping[str, Any]:
+def handlers(methods: Methods) -> Mapping[str, Any]:
     """Returns the handlers of all methods of the service, by their names."""
     made = {}
     for method in pb.DESCRIPTOR.services_by_name["A2AService"].methods:
         request = message_factory.GetMessageClass(method.input_type).FromString
         response = message_factory.GetMessageClass(method.output_type).SerializeToString
         if method.server_streaming:
-            behavior = _streamed(method.name, methods, memory)
+            behavior = _streamed(method.name, methods)
             made[method.name] = grpc.unary_stream_rpc_method_handler(behavior, request, response)
         else:
-            behavior = _unary(method.name, methods, memory)
+            behavior = _unary(method.name, methods)
             made[method.name] = grpc.unary_unary_rpc_method_handler(behavior, request, response)
     return made
 
 
-def _unary(name: str, methods: Methods, memory: MemoryBudget) -> Any:
+def _unary(name: str, methods: Methods) -> Any:
     async def answer(request: Any, context: Any) -> Any:
-        async with _reading(request, memory):
+        with _in_words():
             return await methods.answer(name, _call(name, request, context), request, "")
 
     return answer
 
 
-def _streamed(name: str, methods: Methods, memory: MemoryBudget) -> Any:
+def _streamed(name: str, methods: Methods) -> Any:
     serve = methods.streamed[name]
 
     async def stream(request: Any, context: Any) -> None:
-        async with _reading(request, memory):
+        with _in_words():
             await serve(_call(name, request, context), request, context.write)
 
     return stream
 
 
-@asynccontextmanager
-async def _reading(request: Any, memory: MemoryBudget) -> AsyncIterator[None]:
-    """A request while it is served: a large one counts in the memory budget. Errors are those of the protocol."""
-    size = request.ByteSize()
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Has errors be those of the protocol."""
     try:
-        async with memory.held(size) if size > _LARGE else nullcontext():
-            yield
+        yield
     except ServiceError as error:
         raise in_words_of_protocol(error) from error
 

@@ -1,6 +1,5 @@
 """/a2a/{agent}: the agent card, JSON-RPC by POST to the path itself, and REST below it."""
 
-import asyncio
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +14,6 @@ from chat_gateway.http_edge.a2a.exchange import A2AExchange
 from chat_gateway.http_edge.a2a.rest import STREAMED, operation_of, parsed, request_of, version_in
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.wire.auth import ANY_CREDENTIALS, Authorizer
-from chat_gateway.http_edge.wire.bodies import is_large
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.errors import MethodNotAllowed
 from servicekit.errors import InvalidArgument, Violation
@@ -89,10 +87,10 @@ class A2AHandler:
         check_version(_version(scope, context))
         query = scope["query_string"]
 
-        def read() -> Any:
+        def read(body: bytes) -> Any:
             return request_of(operation, named, query, _json(body) if body else None)
 
-        request = await asyncio.to_thread(read) if is_large(body) else read()
+        request = await exchange.converted(body, read)
         await self._operate(exchange, scope, operation, _call(agent, context), request)
 
     async def _json_rpc(self, exchange: A2AExchange, scope: Any, context: RequestContext, agent: str) -> None:
@@ -101,7 +99,7 @@ class A2AHandler:
             raise MethodNotAllowed(scope["method"], scope["path"], "POST")
         caller = await self._caller(context)
         body = await exchange.body()
-        document = await asyncio.to_thread(_json, body) if is_large(body) else _json(body)
+        document = await exchange.converted(body, _json)
         exchange.rpc = {"id": _request_id(document)}
         operation = _method(document)
         if operation not in SCOPES:
@@ -109,7 +107,7 @@ class A2AHandler:
         require(caller, SCOPES[operation])
         check_version(_version(scope, context))
         fields = document.get("params") or {}
-        request = await asyncio.to_thread(parsed, operation, fields) if is_large(body) else parsed(operation, fields)
+        request = await exchange.converted(body, lambda _: parsed(operation, fields))
         await self._operate(exchange, scope, operation, _call(agent, context), request)
 
     async def _operate(self, exchange: A2AExchange, scope: Any, operation: str, call: A2ACall, request: Any) -> None:

@@ -1,5 +1,6 @@
 """What the routes share: parameters, lists, responses and the strict request body."""
 
+import asyncio
 import enum
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, TypeVar
@@ -11,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, QueryParameter, SkipValidation
 
 from chat_gateway.http_edge.dependencies import Dependencies, HttpSettings
-from chat_gateway.http_edge.wire.bodies import check_width, decode, read_body, unpack
+from chat_gateway.http_edge.wire.bodies import SMALL_BODY, check_width, decode, is_large, read_body, unpack
 from servicekit.errors import InvalidArgument, Violation
 
 T = TypeVar("T")
@@ -20,6 +21,11 @@ R = TypeVar("R")
 VERB = "~"
 """The prefix of a custom verb in a route's path: `/v1/sessions/{id}:fork` is routed as `/v1/sessions/{id}/~fork`, since
 the framework's path parameters are whole segments. No id can begin with it."""
+
+HELD_BYTES = "parley.held_bytes"
+"""Where in the scope of a request is what it holds of the memory budget."""
+_MOST_PACKED = 1032
+"""How many times its size gzip unpacks to at most."""
 
 Injected = NamedDependency[SkipValidation[Dependencies]]
 Project = NamedDependency[str]
@@ -79,23 +85,46 @@ class JsonRequest(Request[Any, Any, Any]):
     """A request whose JSON body is read within the edge's bounds and decoded straight into the handler's type."""
 
     _whole: bytes | None = None
+    _held: int = 0
 
     async def body(self) -> bytes:
-        """Returns the body. Raises `MessageTooLarge`, `BodyTimeout`, `ClientGone`."""
+        """Returns the body. Raises `MessageTooLarge`, `BodyTimeout`, `ClientGone`; for a large one `TurnQueueFull`."""
         if self._whole is None:
-            settings: HttpSettings = self.app.state.settings
-            body = await read_body(self.receive, settings.max_admin_body_bytes, settings.body_timeout)
-            encoding = self.headers.get("content-encoding", "").encode("latin-1")
-            self._whole = unpack(body, encoding, settings.max_admin_body_bytes)
+            settings = self._settings
+            limit = settings.max_admin_body_bytes
+            body = await read_body(self.receive, limit, settings.body_timeout, self._hold)
+            if encoding := self.headers.get("content-encoding", "").encode("latin-1"):
+                if len(body) > SMALL_BODY // _MOST_PACKED:
+                    await self._hold()  # nobody knows how large it will be
+                body = await asyncio.to_thread(unpack, body, encoding, limit)
+            self._whole = body
         return self._whole
 
     async def json(self) -> Any:
         """Returns the body, strictly decoded. Raises `MalformedBody` that names the field that is wrong."""
         field = self.route_handler.parsed_data_field
         decoder = msgspec.json.Decoder(Any if field is None else field.annotation)
+
+        def decoded(body: bytes) -> Any:
+            check_width(body)
+            return decode(decoder.decode, body)
+
         body = await self.body()
-        check_width(body)
-        return decode(decoder.decode, body)
+        if not is_large(body):
+            return decoded(body)
+        async with self._settings.decoding.held(len(body)):
+            return await asyncio.to_thread(decoded, body)
+
+    @property
+    def _settings(self) -> HttpSettings:
+        settings: HttpSettings = self.app.state.settings
+        return settings
+
+    async def _hold(self) -> None:
+        """Has a large body count in the memory budget, until the request is over: the edge releases it."""
+        if not self._held:
+            self._held = await self._settings.memory.take(self._settings.max_admin_body_bytes)
+            self.scope[HELD_BYTES] = self._held  # type: ignore[literal-required]
 
 
 def json_line(value: Any) -> bytes:

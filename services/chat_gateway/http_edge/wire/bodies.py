@@ -37,6 +37,10 @@ class ClientGone(Exception):
     """The client closed the connection: there is nobody to answer."""
 
 
+class BodyTooWide(MalformedBody):
+    """The body holds so many values that nothing more is looked at."""
+
+
 class BodyTimeout(DeadlineExceeded):
     """The body did not arrive in time."""
 
@@ -103,7 +107,7 @@ def unpack(body: bytes, encoding: bytes, limit: int) -> bytes:
 
 
 def check_width(body: bytes, *, unbounded: str = "", items: str = _MESSAGES) -> None:
-    """Raises `MalformedBody` for JSON that would take long to decode: fields or lists of them with too many values.
+    """Raises `BodyTooWide` for JSON that would take long to decode: fields or lists of them with too many values.
 
     Texts are not bounded here, nor is the field `unbounded`; `items` is that of messages. Costs nothing for small
     bodies, and little for large ones of few values.
@@ -115,7 +119,7 @@ def check_width(body: bytes, *, unbounded: str = "", items: str = _MESSAGES) -> 
         if name == items:
             _check_items(name, raw)
         elif name != unbounded and len(data := bytes(raw)) > _MAX_STRUCTURE_BYTES and data[:1] in (b"{", b"["):
-            raise _violated(name[:64], f"must have at most {_MAX_STRUCTURE_BYTES} bytes as JSON")
+            raise _too_wide(name[:64], f"must have at most {_MAX_STRUCTURE_BYTES} bytes as JSON")
 
 
 def is_large(body: bytes) -> bool:
@@ -141,7 +145,7 @@ def _check_items(name: str, raw: msgspec.Raw) -> None:
         return
     messages = decode(_LIST.decode, bytes(raw))
     if len(messages) > MAX_ITEMS:
-        raise _violated(name, f"must have at most {MAX_ITEMS} messages")
+        raise _too_wide(name, f"must have at most {MAX_ITEMS} messages")
     left = MAX_ITEMS
     for message in messages:
         items = decode(_ITEMS.decode, bytes(message))
@@ -149,7 +153,11 @@ def _check_items(name: str, raw: msgspec.Raw) -> None:
             if (data := bytes(part))[:1] == b"[":
                 left -= len(decode(_LIST.decode, data))
         if left < 0:
-            raise _violated(name, f"must have at most {MAX_ITEMS} parts and tool calls")
+            raise _too_wide(name, f"must have at most {MAX_ITEMS} parts and tool calls")
+
+
+def _too_wide(field: str, rule: str) -> BodyTooWide:
+    return BodyTooWide(f"{field}: {rule}", violations=[Violation(field, rule)])
 
 
 def _violated(field: str, rule: str) -> MalformedBody:
@@ -207,6 +215,22 @@ def check_free_form(value: Any, field: str) -> None:
 
 
 _MAX_NUMBER = 10**308
+_anything = msgspec.json.Decoder().decode
+
+
+def raw_json(raw: msgspec.Raw, field: str) -> bytes:
+    """Returns JSON that is passed on as it came. Raises `MalformedBody` where others could not read it.
+
+    The decoder skips what it is not asked for: it may hold bytes that are no UTF-8, half a surrogate pair, numbers
+    beyond any double, any nesting.
+    """
+    text = bytes(raw)
+    try:
+        check_free_form(_anything(text), field)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        rule = f"must be JSON that can be read: {error}"[:200]
+        raise MalformedBody(f"{field}: {rule}", violations=[Violation(field, rule)]) from None
+    return text
 
 
 def _children(item: Any) -> list[Any]:

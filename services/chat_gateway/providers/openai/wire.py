@@ -23,6 +23,7 @@ Halves = dict[str, str]
 _ABSENT = msgspec.Raw()
 _NULL = (b"", b"null", b"[]", b"{}", b'""', b"false", b"0")
 _encode = msgspec.json.Encoder().encode
+_anything = msgspec.json.Decoder().decode
 
 
 class UpstreamFunction(msgspec.Struct):
@@ -147,9 +148,15 @@ def one_choice(choices: Sequence[UpstreamChoice], index: int | None) -> Upstream
 
 
 def said(raw: msgspec.Raw) -> bytes:
-    """Returns JSON as it came; nothing for null and what is empty."""
+    """Returns JSON as it came; nothing for null, what is empty, and what nobody could read."""
     text = bytes(raw)
-    return b"" if text in _NULL else text
+    if text in _NULL:
+        return b""
+    try:
+        _anything(text)  # the decoder skips over what it leaves as it is, whatever bytes it holds
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return b""
+    return text
 
 
 def to_usage(usage: UpstreamUsage | None) -> Usage:

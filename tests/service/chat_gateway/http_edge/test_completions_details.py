@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.memory import MemoryBudget
 from chat_gateway.model.provider_errors import ProviderMisconfigured, ProviderRateLimited, ProviderRejected
@@ -126,6 +128,30 @@ async def test_large_requests_have_a_budget_of_memory_and_small_ones_do_not_wait
         edge.turns.script = failing(ProviderRateLimited("p", retry_after=None))
         await edge.chat(messages=large)
         assert memory.used == 0
+
+
+ROUTES_OF_LARGE_BODIES = {
+    "/v1/chat/completions": {"model": "hello", "messages": [{"role": "user", "content": "x" * 100_000}]},
+    "/v1/responses": {"model": "hello", "input": "x" * 100_000},
+    "/v1/agents": {"id": "a", "name": "A", "template_id": "t", "instructions": "x" * 100_000},
+    "/v1/conversations": {"metadata": {"a": "x" * 100_000}},
+}
+
+
+@pytest.mark.parametrize("budget", ["memory", "decoding"])
+async def test_large_bodies_are_held_and_decoded_within_a_budget_on_every_route(budget: str) -> None:
+    full = MemoryBudget(8 * 1024 * 1024, patience=0.1)
+    settings = HttpSettings(memory=full) if budget == "memory" else HttpSettings(decoding=full)
+    async with running_edge(settings) as edge:
+        for path, body in ROUTES_OF_LARGE_BODIES.items():
+            async with full.held(full.max_bytes):
+                refused = await edge.client.post(path, json=body)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (429, "turn_queue_full")
+                assert refused.headers["retry-after"]
+                small = await edge.client.post(path, json={"model": "hello"})
+                assert b"turn_queue_full" not in small.content
+            assert (await edge.client.post(path, json=body)).status_code != 429
+            assert full.used == 0
 
 
 async def test_what_the_operator_has_to_mend_is_502(edge: Edge) -> None:

@@ -1,6 +1,5 @@
 """POST /v1/chat/completions:preview: the prompt that a chat completion would send, without sending it."""
 
-import asyncio
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +20,6 @@ from chat_gateway.http_edge.openai.chat.schema import (
     UnavailableToolServer,
 )
 from chat_gateway.http_edge.turn_exchange import Exchange
-from chat_gateway.http_edge.wire.bodies import is_large
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.openapi import SCHEMA_REF
 from chat_gateway.http_edge.wire.times import timestamp
@@ -71,12 +69,10 @@ class ChatPreviews:
         """Serves one request on behalf of `caller`, and returns the status that it was answered with."""
         exchange = Exchange(context, self._settings, param_of)
         async with exchange:
-            body = await exchange.body()
-            headers, bounds = read_turn_headers(context.headers), self._settings.request_bounds
-            if is_large(body):
-                _, request = await asyncio.to_thread(read_request, body, headers, caller, bounds)
-            else:
-                _, request = read_request(body, headers, caller, bounds)
+            bounds = self._settings.request_bounds
+            _, request = await exchange.read(
+                lambda body: read_request(body, read_turn_headers(context.headers), caller, bounds)
+            )
             prompt = await exchange.watched(self._preview.show(request))
             await exchange.answer(_encode(_prompt_json(prompt)), [])
         return exchange.status

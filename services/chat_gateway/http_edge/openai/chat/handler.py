@@ -1,7 +1,5 @@
 """POST /v1/chat/completions: one turn, answered whole or streamed. Plain ASGI, since every turn pays for it."""
 
-import asyncio
-
 from access.caller import Caller
 from chat_gateway.background import BackgroundTurns
 from chat_gateway.finishing import FinishingTurns
@@ -11,7 +9,7 @@ from chat_gateway.http_edge.openai.chat.request import decode_request, extra_fie
 from chat_gateway.http_edge.openai.chat.schema import ChatCompletionRequest
 from chat_gateway.http_edge.openai.chat.shape_faults import all_faults
 from chat_gateway.http_edge.turn_exchange import TurnExchange
-from chat_gateway.http_edge.wire.bodies import is_large
+from chat_gateway.http_edge.wire.bodies import BodyTooWide
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders, read_turn_headers, state_headers
@@ -33,14 +31,11 @@ class ChatCompletions:
         """Serves one request on behalf of `caller`, and returns the status that it was answered with."""
         exchange = TurnExchange(context, self._turns, self._settings, param_of)
         async with exchange:
-            body = await exchange.body()
-            headers = read_turn_headers(context.headers)
-            if is_large(body):
-                chat, request = await asyncio.to_thread(
-                    read_request, body, headers, caller, self._settings.request_bounds
+            chat, request = await exchange.read(
+                lambda body: read_request(
+                    body, read_turn_headers(context.headers), caller, self._settings.request_bounds
                 )
-            else:
-                chat, request = read_request(body, headers, caller, self._settings.request_bounds)
+            )
             if chat.background and self._background is not None:
                 state = await exchange.watched(self._background.submit(request))
                 await exchange.answer(encode_state(state), state_headers(state), status=202)
@@ -64,6 +59,8 @@ def read_request(
     """Returns a body, and the turn that it asks for. Raises every violation at once."""
     try:
         chat, nested = decode_request(body)
+    except BodyTooWide:
+        raise
     except MalformedBody as error:
         raise all_faults(error, body, headers, caller, bounds) from None
     return chat, to_turn_request(chat, headers, caller, extra_fields(body), bounds, nested)

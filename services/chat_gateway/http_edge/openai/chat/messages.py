@@ -7,6 +7,7 @@ import msgspec
 
 from chat_gateway.http_edge.openai.chat.nested_fields import NestedFields, extra_of
 from chat_gateway.http_edge.openai.chat.schema import ChatMessage, ContentPart, ExtraContent, InputFile, ToolCall
+from chat_gateway.http_edge.wire.bodies import raw_json
 from chat_gateway.model import turn as model
 from chat_gateway.model.parts import BASE64_RULE, known, wrong_base64
 from chat_gateway.model.provider_errors import UNKNOWN_FIELD
@@ -64,7 +65,7 @@ def _provider_data(extra: ExtraContent | msgspec.UnsetType | None) -> model.Prov
     if not extra or extra.parley is None:
         return None
     kept = extra.parley
-    return model.ProviderData(kept.kind, kept.provider, bytes(kept.data))
+    return model.ProviderData(kept.kind, kept.provider, raw_json(kept.data, "messages.extra_content.parley.data"))
 
 
 def _content(

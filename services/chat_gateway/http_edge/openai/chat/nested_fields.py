@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, Union, get_args, get_origin
 import msgspec
 
 from chat_gateway.http_edge.openai.chat.schema import ChatMessage, FunctionCall, ToolCall
-from chat_gateway.http_edge.wire.bodies import decode
+from chat_gateway.http_edge.wire.bodies import decode, raw_json
 from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.model.turn import Extra
 from servicekit.errors import Violation
@@ -122,7 +122,7 @@ class _Unknown:
             field, rule = f"{path}.{name[:64]}", f"must be, with others like it, at most {MAX_NESTED_BYTES} bytes"
             raise MalformedBody(f"{field}: {rule}", violations=[Violation(field, rule)])
         self._left -= size
-        if bytes(raw) != b"null":
+        if raw_json(raw, f"{path}.{name[:_MAX_NAME]}") != b"null":
             self.fields.setdefault(path, {})[name] = raw
 
 

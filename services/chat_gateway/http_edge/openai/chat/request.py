@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -24,7 +24,7 @@ from chat_gateway.http_edge.openai.chat.schema import (
     ToolChoice,
 )
 from chat_gateway.http_edge.wire.auth import named_project
-from chat_gateway.http_edge.wire.bodies import check_free_form, check_width, decode
+from chat_gateway.http_edge.wire.bodies import check_free_form, check_width, decode, raw_json
 from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model import turn as model
@@ -64,10 +64,17 @@ def decode_request(body: bytes) -> tuple[ChatCompletionRequest, NestedFields]:
 
 
 def extra_fields(body: bytes) -> Mapping[str, bytes]:
-    """Returns the fields of a request that was decoded that are not Parley's to understand, each as its JSON."""
+    """Returns the fields of a request that was decoded that are not Parley's to understand, each as its JSON.
+
+    Raises `MalformedBody` for what no provider could read.
+    """
     said = decode(_fields, body)
     names = said.keys() - _KNOWN
-    return {name: text for name in sorted(names) if (text := bytes(said[name])) != b"null"} if names else _NO_EXTRA
+    return _said_in(said, names) if names else _NO_EXTRA
+
+
+def _said_in(said: Mapping[str, msgspec.Raw], names: Collection[str]) -> dict[str, bytes]:
+    return {name: text for name in sorted(names) if (text := raw_json(said[name], name[:64])) != b"null"}
 
 
 def to_turn_request(

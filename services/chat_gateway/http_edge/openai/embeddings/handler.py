@@ -1,7 +1,5 @@
 """POST /v1/embeddings: vectors of texts, by the model of an agent or by a provider's."""
 
-import asyncio
-
 import msgspec
 
 from access.caller import Caller
@@ -9,7 +7,6 @@ from chat_gateway.embedding import EmbeddingOutcome, Embeddings
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.openai.embeddings.request import read_request
 from chat_gateway.http_edge.turn_exchange import Exchange
-from chat_gateway.http_edge.wire.bodies import is_large
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.limit_headers import Headers, limit_headers
 from chat_gateway.http_edge.wire.turn_headers import PROVIDER_HEADER, read_turn_headers
@@ -28,12 +25,9 @@ class EmbeddingsHandler:
         """Serves one request on behalf of `caller`, and returns the status that it was answered with."""
         exchange = Exchange(context, self._settings, _param_of)
         async with exchange:
-            body = await exchange.body()
-            headers = read_turn_headers(context.headers)
-            if is_large(body):
-                name, request = await asyncio.to_thread(read_request, body, headers, caller)
-            else:
-                name, request = read_request(body, headers, caller)
+            name, request = await exchange.read(
+                lambda body: read_request(body, read_turn_headers(context.headers), caller)
+            )
             outcome = await exchange.watched(self._embeddings.run(request))
             await exchange.answer(_answer(outcome, name), _headers(outcome))
         return exchange.status

@@ -11,7 +11,7 @@ from chat_gateway.embedding import MODEL_RULE, EmbeddingRequest
 from chat_gateway.http_edge.openai.chat.request import MAX_USER_CHARACTERS, named_agent
 from chat_gateway.http_edge.openai.embeddings.schema import MAX_INPUTS, MAX_TOKENS, EmbeddingsRequest
 from chat_gateway.http_edge.wire.auth import named_project
-from chat_gateway.http_edge.wire.bodies import check_width, decode
+from chat_gateway.http_edge.wire.bodies import check_width, decode, raw_json
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model.not_found import ModelNotFound
 from chat_gateway.providers.provider import VectorFormat
@@ -108,4 +108,4 @@ def _is_tokens(said: object, in_all: int) -> bool:
 def _extra(body: bytes) -> Mapping[str, bytes]:
     fields = decode(_fields, body)
     names = fields.keys() - _KNOWN
-    return {name: text for name in sorted(names) if (text := bytes(fields[name])) != b"null"}
+    return {name: text for name in sorted(names) if (text := raw_json(fields[name], name[:64])) != b"null"}

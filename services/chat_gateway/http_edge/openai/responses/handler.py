@@ -1,6 +1,5 @@
 """POST /v1/responses: one turn, answered whole or streamed. Plain ASGI, as chat completions."""
 
-import asyncio
 import contextlib
 
 from access.caller import Caller
@@ -15,7 +14,6 @@ from chat_gateway.http_edge.openai.responses.ids import TurnRef
 from chat_gateway.http_edge.openai.responses.journal_events import response_events
 from chat_gateway.http_edge.openai.responses.request import AskedResponse, FieldNames, read_response_request
 from chat_gateway.http_edge.turn_exchange import TurnExchange
-from chat_gateway.http_edge.wire.bodies import is_large
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.turn_headers import read_turn_headers, state_headers
 from chat_gateway.model.background import TurnStatus
@@ -49,12 +47,9 @@ class Responses:
         names, bounds = FieldNames(), self._settings.request_bounds
         exchange = TurnExchange(context, self._turns, self._settings, names.param_of)
         async with exchange:
-            body = await exchange.body()
-            headers = read_turn_headers(context.headers)
-            if is_large(body):
-                asked = await asyncio.to_thread(read_response_request, body, headers, caller, bounds, names)
-            else:
-                asked = read_response_request(body, headers, caller, bounds, names)
+            asked = await exchange.read(
+                lambda body: read_response_request(body, read_turn_headers(context.headers), caller, bounds, names)
+            )
             try:
                 if asked.turn.background:
                     await self._submit(exchange, asked)

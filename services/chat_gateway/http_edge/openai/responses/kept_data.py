@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from chat_gateway.http_edge.openai.chat.schema import KeptData
+from chat_gateway.http_edge.wire.bodies import raw_json
+from chat_gateway.http_edge.wire.errors import MalformedBody
 from chat_gateway.model.turn import Message, ProviderData
 from servicekit.values import value
 
@@ -42,8 +44,11 @@ def kept_of_step(text: str) -> KeptOfStep | None:
         kept = _decoder.decode(base64.urlsafe_b64decode(text))
     except (binascii.Error, ValueError, msgspec.MsgspecError, RecursionError):
         return None
-    message = None if kept.message is None else _data(kept.message)
-    return KeptOfStep(message, {call_id: _data(one) for call_id, one in kept.calls.items()})
+    try:
+        message = None if kept.message is None else _data(kept.message)
+        return KeptOfStep(message, {call_id: _data(one) for call_id, one in kept.calls.items()})
+    except MalformedBody:
+        return None
 
 
 def _kept(data: ProviderData) -> KeptData:
@@ -51,4 +56,4 @@ def _kept(data: ProviderData) -> KeptData:
 
 
 def _data(kept: Any) -> ProviderData:
-    return ProviderData(kept.kind, kept.provider, bytes(kept.data))
+    return ProviderData(kept.kind, kept.provider, raw_json(kept.data, "encrypted_content"))
