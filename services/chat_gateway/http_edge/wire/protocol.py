@@ -17,6 +17,7 @@ from chat_gateway.http_edge.wire import refused_requests as refused
 from chat_gateway.http_edge.wire.connections import Admission, ConnectionLimits, Connections, Source
 from chat_gateway.http_edge.wire.targets import target_fault
 from chat_gateway.http_edge.wire.unframed import without_chunks
+from chat_gateway.http_edge.wire.unread import MAX_UNREAD_BYTES, Stalled, making_room
 
 HEAD_TIMEOUT = 30.0
 """Seconds for a request's line and headers to arrive, unless the server says otherwise. Counted from the connection or
@@ -49,8 +50,10 @@ class SharedState(ServerState):
         head_timeout: float = HEAD_TIMEOUT,
         write_timeout: float = WRITE_TIMEOUT,
         limits: ConnectionLimits | None = None,
+        max_unread_bytes: int = MAX_UNREAD_BYTES,
     ) -> None:
         super().__init__()
+        self.max_unread_bytes = max_unread_bytes
         self.health_only = health_only
         self.head_timeout = head_timeout
         self.write_timeout = write_timeout
@@ -59,10 +62,14 @@ class SharedState(ServerState):
         """Whether every answer that has not begun is the last one of its connection (`Connection: close`)."""
 
     def cut_off_stalled(self, now: float) -> None:
-        """Ends connections whose client does not take what was written. To be called often, with the loop's time."""
-        for connection in list(self.connections):
-            if isinstance(connection, BoundedHttpProtocol):
-                connection.check_writing(now)
+        """Ends connections whose client does not read what was written. To be called often, with the loop's time.
+
+        While more than `max_unread_bytes` are unread, clients that read nothing have less time.
+        """
+        connections = [one for one in list(self.connections) if isinstance(one, BoundedHttpProtocol)]
+        stalled = [(how, one) for one in connections if (how := one.check_writing(now)) is not None]
+        for connection in making_room(stalled, self.max_unread_bytes, now):
+            connection.cut_off()
 
 
 class ConnectionHandle:
@@ -126,7 +133,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refusal: refused.RefusedRequest | None = None
         """What the client is answered once the requests before are."""
         self._serving: RequestResponseCycle | None = None
-        self._stalled: tuple[float, float, int] | None = None
+        self._stalled: Stalled | None = None
         self.lost = False
         self.when_gone: Callable[[], None] | None = None
         """What the request that is served now wants called when the client leaves."""
@@ -312,19 +319,25 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             self._mark_idle()
 
-    def check_writing(self, now: float) -> None:
-        """Ends the connection where nobody writes and its client takes nothing, or not enough."""
+    def check_writing(self, now: float) -> Stalled | None:
+        """Returns how the connection waits for its client, if it does. Ends it if that takes nothing, or not enough."""
         if not (waiting := self.transport.get_write_buffer_size()) or not self._is_waiting_for_client():
             self._stalled = None
-            return
+            return None
         timeout = self.server_state.write_timeout
         since, progress, left = self._stalled or (now, now, waiting)
         if waiting < left:
             progress = now
-        self._stalled = (since, progress, waiting)
+        self._stalled = Stalled(since, progress, waiting)
         if now - progress > timeout or now - since > _SLOWEST_WRITE * timeout:
-            self._deaf = True
-            self.transport.abort()
+            self.cut_off()
+            return None
+        return self._stalled
+
+    def cut_off(self) -> None:
+        """Ends the connection at once."""
+        self._deaf = True
+        self.transport.abort()
 
     def _is_waiting_for_client(self) -> bool:
         idle = self._serving is None or self._serving.response_complete
