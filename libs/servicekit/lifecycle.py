@@ -35,7 +35,7 @@ log = structlog.get_logger("servicekit.lifecycle")
 
 
 class TaskDied(Exception):
-    """A background task ended unasked; the process can't go on without it."""
+    """A background task ended unexpectedly; the process can't continue without it."""
 
     def __init__(self, name: str, error: BaseException | None) -> None:
         what = "was cancelled from outside" if error is None else f"died of {type(error).__name__}"

@@ -266,7 +266,7 @@ class _Endpoint:
         warnings = {name: state for name, state in parts.items() if isinstance(state, str)}
         warnings |= {name: f"restarts after a fault ({fault})" for name, fault in restarting().items()}
         ready = all(state is not False for state in parts.values())
-        words = {name: "away" if state is False else "up" for name, state in parts.items()}
+        words = {name: "unavailable" if state is False else "up" for name, state in parts.items()}
         body: dict[str, object] = {"ready": ready, "parts": words | dict.fromkeys(warnings, "impaired")}
         if warnings:
             body["warnings"] = warnings

@@ -39,8 +39,8 @@ __all__ = ["STARTED", "CallerBounds", "GrpcServer", "as_called", "check_port", "
 STARTED = "started"
 """The name under which the health service says that this process has started and does not drain.
 
-What balances load to a service goes by it: a service that has lost its store has better errors than whoever would
-stand in for it, and what needs no store goes on.
+Load balancers should use it: a service that has lost its store gives better errors than a load balancer would, and
+calls that need no store still work.
 """
 
 _WATCH_HEALTH = "grpc.health.v1.Health/Watch"
@@ -67,7 +67,7 @@ _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class CallerBounds:
-    """What callers may do who are no peers, and may mean harm."""
+    """Bounds for untrusted callers."""
 
     max_streams: int
     """Calls of one connection at a time."""
@@ -114,13 +114,13 @@ class GrpcServer:
             await self._health.set(STARTED, health_pb2.HealthCheckResponse.SERVING)
 
     async def retire(self) -> None:
-        """Says NOT_SERVING from now on, and goes on serving."""
+        """Reports NOT_SERVING from now on, and keeps serving."""
         self._retired = True
         if self._closing is None:
             await self._health.enter_graceful_shutdown()
 
     def stop_accepting(self, grace: float) -> None:
-        """Takes no new call from now on; ends watches at once, and what still runs after `grace` seconds."""
+        """Refuses new calls from now on; ends watches at once, and other running calls after `grace` seconds."""
         if self._closing is None:
             self._on_drain.drain()
             self._closing = asyncio.get_running_loop().create_task(self._stop(grace), name="stop accepting")
@@ -164,15 +164,14 @@ async def serving(
     `add` pairs each generated `add_XServicer_to_server` with its servicer; `service_names` are their full names, for
     health and reflection. `endless` names methods (`/package.Service/Method`) whose calls never end by themselves: a
     drain ends them with `Draining` instead of waiting. Methods in `quiet` (`package.Service/Method`) have no span, and
-    a log line for debugging only. `interceptors` run inside the error mapping, and must raise
-    from the handlers they wrap (`HandlerInterceptor`). With `ready` false every service starts as NOT_SERVING, until
-    `set_serving`. With `tls` the port serves TLS; where that has authorities, clients must show a certificate of
-    theirs, and while authentication is off it must be one of `settings.tls_peers`.
-    A message that arrives may have `max_message_bytes`. `generic` serve methods that no servicer in `add` does.
-    `callers` bounds what those may do who are no peers.
-    `settings.health_port` reports the same health on a port of its own, without TLS. The health service itself serves
-    until the drain, whatever the others do: that the process answers is what a liveness probe may ask. `STARTED`
-    does so from the first time that a service serves: that is what a readiness probe may ask.
+    a log line for debugging only. `interceptors` run inside the error mapping, and must raise from the handlers they
+    wrap (`HandlerInterceptor`). With `ready` false every service starts as NOT_SERVING, until `set_serving`. With `tls`
+    the port serves TLS; where that has authorities, clients must show a certificate of theirs, and while authentication
+    is off it must be one of `settings.tls_peers`. `max_message_bytes` limits received messages. `generic` serves
+    methods that no servicer in `add` does. `callers` bounds untrusted callers. `settings.health_port` reports the same
+    health on a port of its own, without TLS. The health service itself serves until the drain, whatever the others do:
+    that the process answers is what a liveness probe may ask. `STARTED` does so from the first time that a service
+    serves: that is what a readiness probe may ask.
 
     Leaving drains: health turns NOT_SERVING, calls are served on for `settings.drain_notice` seconds, then `on_end` is
     called and no new call is taken; running ones get `settings.drain_timeout` seconds, then they end with `Draining`.

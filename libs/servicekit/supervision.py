@@ -1,4 +1,4 @@
-"""Work that goes on for as long as its owner is open, also after a fault of its own."""
+"""Supervised work, which is restarted after a fault for as long as its owner is open."""
 
 import asyncio
 import time
@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 import structlog
 
 PAUSE_SECONDS = 1.0
-"""Between a first fault and the next start; it doubles with each further one, up to `MAX_PAUSE_SECONDS`."""
+"""The pause after a first fault; it doubles with each further one, up to `MAX_PAUSE_SECONDS`."""
 MAX_PAUSE_SECONDS = 30.0
 AGAIN_SECONDS = 0.5
-"""After which a task that goes on is cancelled once more."""
+"""The time after which a task that is still running is cancelled once more."""
 
 log = structlog.get_logger("servicekit.supervision")
 
@@ -71,7 +71,7 @@ async def _repeat(name: str, work: Callable[[], Awaitable[object]], pause_second
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
     """Cancels tasks and returns when all have ended, however they did; what they raise is dropped.
 
-    A task that goes on is cancelled again and again: before Python 3.12 `asyncio.wait_for`, which libraries use,
+    A task that keeps running is cancelled repeatedly: before Python 3.12 `asyncio.wait_for`, which libraries use,
     swallows a cancellation that comes when what it waits for is done.
     """
     going: Iterable[asyncio.Task[Any]] = tasks
@@ -81,4 +81,4 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
         await asyncio.wait(going, timeout=AGAIN_SECONDS)
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # so that nobody is told that it was never looked at
+            task.exception()  # or asyncio would log that it was never retrieved

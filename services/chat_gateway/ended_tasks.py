@@ -16,7 +16,7 @@ class EndedTasks:
         self._listener: Listener | None = None
 
     def listen(self, listener: Listener) -> None:
-        """Sets who is told from now on."""
+        """Sets the listener."""
         self._listener = listener
 
     def ended(self, request: TurnRequest, session_id: str, turn_id: str) -> None:

@@ -65,7 +65,7 @@ class TurnStore(Protocol):
         """Releases what the waiter got, be it a place or a lease. Idempotent."""
 
     async def renew(self, lease: Lease, waiter_id: str = "") -> Lease:
-        """Extends the lease; `waiter_id`, where given, is woken when it is taken away.
+        """Extends the lease; `waiter_id`, where given, is woken when it is lost.
 
         Raises `LeaseLost`, `TurnInterrupted`, `TurnCancelled`.
         """

@@ -78,7 +78,7 @@ class SessionSettings(AccessSettings):
         ge=1,
         le=600,
         description="How long a session waits, once the gateway of a turn with a journal is lost, for another one to "
-        "go on with the turn, before others may begin; a turn that interrupts need not wait.",
+        "take the turn over, before others may begin; a turn that interrupts need not wait.",
     )
     pickup_attempts: int = Field(
         default=3, ge=1, le=100, description="Gateways that one turn may lose before it is given up."

@@ -1,4 +1,4 @@
-"""The first conversation with a fresh system, and the lines to go on with."""
+"""The first conversation with a fresh system, and the commands to try next."""
 
 import json
 import os

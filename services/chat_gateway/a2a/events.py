@@ -20,7 +20,7 @@ class TaskEvents:
     """The stream of one task: the task as it begins, pieces of its answer, what its tools do, and its end."""
 
     def __init__(self, turn_id: str, session_id: str, begin_time: datetime, *, id: str = "") -> None:
-        """`id` is that of the task, where the turn goes on with one of an earlier turn."""
+        """`id` is that of the task, if the turn continues one of an earlier turn."""
         self.task_id = id or task_id(turn_id, session_id)
         self.context_id = session_id
         self._begin_time = begin_time

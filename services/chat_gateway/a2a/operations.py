@@ -52,7 +52,7 @@ class _Asked:
 
     turn: TurnRequest
     task_id: str
-    """The task that it goes on with; empty where it begins one."""
+    """The task that it continues; empty if it begins one."""
     history: tuple[pb.Message, ...]
     """What was said in the task before, without the message."""
 
@@ -178,7 +178,7 @@ class A2AOperations:
         try:
             await self._background.cancel_waiting(call.project, session, call.user_id, stored.turns[-1].id)
         except ServiceError as error:
-            if error.reason in GONE:  # its context has gone on meanwhile
+            if error.reason in GONE:  # its context has continued meanwhile
                 raise TaskNotCancelable from None
             raise
         self._push.notify(call, stored.id, self.task)
@@ -273,7 +273,7 @@ class A2AOperations:
         return _Asked(turn, stored.id, tuple(stored.task().history))
 
     def _before(self, call: A2ACall, asked: _Asked, request: pb.SendMessageRequest) -> OnStarted | None:
-        """Returns what keeps the push configuration of a message, where it has one, before its turn goes on."""
+        """Returns what stores the push configuration of a message, if it has one, before its turn continues."""
         if not request.configuration.HasField("task_push_notification_config"):
             return None
 

@@ -21,7 +21,7 @@ _MAX_PARTS: Final = 10_000
 
 
 def check_message(request: pb.SendMessageRequest) -> None:
-    """Raises `InvalidArgument` with every violation that needs no look at what the message goes on with."""
+    """Raises `InvalidArgument` with every violation that does not depend on the continued task."""
     found = Violations()
     message = request.message
     if not message.message_id:

@@ -139,7 +139,7 @@ def finished_task(
     id: str = "",
     time: datetime | None = None,
 ) -> pb.Task:
-    """Returns the task whose turn ended so; `id` is that of an earlier turn, which this one goes on with."""
+    """Returns the task whose turn ended so; `id` is that of the earlier turn that this one continues."""
     named = id or task_id(outcome.turn_id, outcome.session_id)
     task = pb.Task(id=named, context_id=outcome.session_id, status=status_of(outcome, named, time), history=history)
     if not is_waiting(outcome) and (artifact := artifact_of(outcome.message)) is not None:

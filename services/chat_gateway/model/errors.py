@@ -18,7 +18,7 @@ class HistoryMismatch(ServiceError):
     def __init__(self, session_id: str, first: int, *, ends: bool) -> None:
         field = f"messages[{first}]"
         problem = (
-            "the session's history goes on where these messages end"
+            "the session's history continues after the end of these messages"
             if ends
             else "differs from the session's history, with which the messages agree up to here"
         )
@@ -37,7 +37,7 @@ class ResponseUnfinished(ServiceError):
 
     def __init__(self, response_id: str, session_id: str) -> None:
         super().__init__(
-            f"response {response_id[:MAX_SHOWN]!r} has not ended yet: nothing goes on from it before",
+            f"response {response_id[:MAX_SHOWN]!r} has not ended yet, so it can't be continued",
             metadata={"session_id": session_id},
             retry_after=1.0,
         )
@@ -162,7 +162,7 @@ class TurnHandedOver(ServiceError):
 
     def __init__(self, turn_id: str, session_id: str) -> None:
         super().__init__(
-            f"another gateway goes on with turn {turn_id!r} of session {session_id!r}: watch its events",
+            f"another gateway continues turn {turn_id!r} of session {session_id!r}: watch its events",
             metadata={"turn_id": turn_id, "session_id": session_id},
         )
 

@@ -27,7 +27,7 @@ _DATA_URL: Final = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;(?!base64,)
 def decode(text: bytes) -> dict[str, Any]:
     """Returns a JSON object. Raises `BadAnswer`, also for nesting that is too deep.
 
-    What is odd in form is mended: NaN is null, and what is no text stands as U+FFFD.
+    Malformed values are repaired: NaN becomes null, and invalid text U+FFFD.
     """
     try:
         try:

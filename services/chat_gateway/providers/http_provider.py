@@ -142,7 +142,7 @@ class HttpProvider:
                     await on_delta(_whole(whole))
                     return whole
                 begun = bool(start)  # some send blank lines while the model thinks
-            # What came together goes on together: each delta of its own would be a write to the caller of its own.
+            # Pieces that arrive together are passed on together, since each delta costs a write to the caller.
             await self._take(answer, parser.feed(chunk), on_delta, silence, phase)
             if answer.ended:
                 break
@@ -179,7 +179,7 @@ class HttpProvider:
             except (BadAnswer, ReportedError):
                 return
             if answer.size > size:
-                # Some name the reason with every piece: what goes on is not cut short.
+                # Some send the reason with every piece, so it does not end the stream.
                 deadline = asyncio.get_running_loop().time() + self._bounds.between_tokens
             if not chunk:
                 return

@@ -151,7 +151,7 @@ class McpSession:
         self._ids = itertools.count(_FIRST_ID)
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
-        # In a context of its own: what one turn opens goes on for others.
+        # In a separate context, because the session outlives the turn that opens it.
         self._owner = asyncio.get_running_loop().create_task(
             self._own(streams), name=f"mcp session {name}", context=contextvars.Context()
         )

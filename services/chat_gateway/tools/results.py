@@ -1,4 +1,4 @@
-"""What the model is told of a call: text within a bound, without secrets."""
+"""Results of calls for the model: text within a bound, without secrets."""
 
 from chat_gateway.model.tools import ToolOutcome, ToolResult
 from chat_gateway.tools.secrets import Redaction

@@ -37,7 +37,7 @@ MAX_ARGUMENTS = 1024 * 1024
 
 _RETRY_SECONDS = 1.0
 _GRACE_SECONDS = 0.5
-"""After a call's own time, in which the server is told that nobody waits any more."""
+"""Time after a call's own timeout, for cancelling it at the server."""
 
 
 @value

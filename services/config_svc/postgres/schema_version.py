@@ -10,7 +10,7 @@ from servicekit.errors import StartupError
 VERSION_TABLE = "config_schema_version"
 
 _SERVES = "serves "
-"""A migration that takes something away says so in the comment of the version's table: `serves 0003` means that only
+"""A migration that removes something records that in the comment of the version's table: `serves 0003` means that only
 releases written for 0003 or later run on it. Expanding migrations leave the comment as it is."""
 
 
@@ -46,8 +46,8 @@ def require_usable(version: str | None, oldest: str | None = None) -> None:
     """Raises StartupError for a database that lacks something that this code needs.
 
     A version that this release does not know was made by a newer one, and is served: migrations expand, so that the
-    release before runs on while the next one is rolled out. Only one that says (`oldest_served`) that it has taken away
-    what this release needs is refused.
+    previous release keeps running during a rollout. Only one that records (`oldest_served`) that it removed something
+    this release needs is refused.
     """
     if version is None or (version != newest_version() and version in known_versions()):
         raise StartupError(

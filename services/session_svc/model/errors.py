@@ -188,7 +188,7 @@ class ToolChainTooLarge(MessageTooLarge):
     """The chain of tool calls that a turn continues is larger than a window, and can't be cut."""
 
     def __init__(self) -> None:
-        super().__init__("the tool calls and results that this turn goes on with are larger than a window may be")
+        super().__init__("the tool calls and results that this turn continues are larger than a window may be")
         self.metadata = {"code": "context_length_exceeded"}
 
 
@@ -271,7 +271,7 @@ class TurnNotLast(ServiceError):
 
     def __init__(self, turn_id: str) -> None:
         super().__init__(
-            f"turn {turn_id!r} is not the last one of its session: later ones stand on it",
+            f"turn {turn_id!r} is not the last one of its session: later ones depend on it",
             metadata={"turn_id": turn_id},
         )
 

@@ -1,4 +1,4 @@
-"""What the store talks to Redis through: commands out, replies in, and what may go wrong."""
+"""The interface to Redis: commands, replies and errors."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -27,11 +27,11 @@ class NotSent(RedisUnavailable):
 
 
 class RedisFault(Exception):
-    """Redis refused a command in a way that no caller can mend; the text stays inside this process."""
+    """Redis refused a command in a way that callers can't fix; the text is not passed on."""
 
 
 class Link(Protocol):
-    """Commands out, replies in, to however many servers. What goes where is the link's business alone."""
+    """Sends commands to one or more servers; the routing is internal."""
 
     @property
     def generation(self) -> int:
@@ -50,4 +50,4 @@ class Link(Protocol):
         """Returns when Redis answers, a part of it at least. Raises `RedisUnavailable`."""
 
     def demoted(self) -> None:
-        """Says that a server refused a write for it is no longer the primary: the next one is to be found."""
+        """Reports that a server refused a write because it is no longer the primary, so that the next one is found."""

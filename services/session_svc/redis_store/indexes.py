@@ -36,7 +36,7 @@ class KnownAgents:
         return ("ZADD", AGENTS_KEY, now_ms(), member)
 
     def forget(self, project: str, agent_id: str, agent_uid: str) -> None:
-        """Notes that the agent may not have got there: Redis refused, or was away."""
+        """Notes that the agent may not have been written: Redis refused, or was unavailable."""
         self._seen.pop(f"{project}:{agent_id}:{agent_uid}", None)
 
 

@@ -158,7 +158,7 @@ class HandedOver(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """The lease is taken; what another gateway wrote to go on with."""
+    """The lease is taken; what another gateway wrote for the takeover."""
 
     token: int
     expire_ms: int
@@ -173,7 +173,7 @@ class StillHeld(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """Nobody has to go on with the turn."""
+    """The turn needs no takeover."""
 
 
 class Ended(NamedTuple):

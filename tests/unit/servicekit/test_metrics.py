@@ -56,7 +56,7 @@ async def test_readiness_tells_which_part_is_away(free_port: int) -> None:
         parts["postgres"] = False
         status, _, body = await fetch(free_port, "/readyz")
     assert status == 503
-    assert json.loads(body) == {"ready": False, "parts": {"postgres": "away", "feed": "up"}}
+    assert json.loads(body) == {"ready": False, "parts": {"postgres": "unavailable", "feed": "up"}}
 
 
 async def test_readiness_warns_of_what_does_not_keep_the_service_from_its_work(free_port: int) -> None:

@@ -104,7 +104,7 @@ class _Messages:
             self._out.insert(0, {"role": "user", "content": [_BEGINNING]})
         last = self._out[-1]
         if last["role"] == "assistant" and last["content"][-1]["type"] == "text":
-            # The API refuses an answer to be gone on with that ends in white space.
+            # The API refuses a final assistant message that ends in white space.
             last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
         return self._out
 

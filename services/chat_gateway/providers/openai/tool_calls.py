@@ -148,7 +148,7 @@ class ToolCalls:
         """Whether a piece on the place of a call begins another one."""
         said = current.said()
         if given_id and current.given_id and given_id != current.given_id:
-            # Some servers give each piece an id of its own: without a name it goes on, unless the call is complete.
+            # Some servers give each piece its own id: without a name it continues the call, unless that is complete.
             return bool(name) or _is_json(said)
         if not name or not current.name or (given_id and given_id == current.given_id):
             return False

@@ -47,7 +47,7 @@ class RemoteTask:
                     self._artifact(one.get("artifact"), append=one.get("append") is True)
 
     def result(self) -> ToolResult:
-        """Returns what the model is told."""
+        """Returns the result for the model."""
         answer = "\n".join("".join(parts) for parts in self._artifacts.values())
         text = "\n".join(one for one in (answer, self._said) if one)
         match self.state:

@@ -1,4 +1,4 @@
-"""The events of a chat completion: a stream goes on behind an event, whichever gateway began it."""
+"""The events of a chat completion: any gateway continues the stream after an event."""
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator

@@ -198,7 +198,7 @@ class ChatCompletionRequest(msgspec.Struct):
     on_disconnect: str | None = None
     """When the client leaves before the end: `cancel` (default), or `finish` the turn and store it."""
     resumable: bool | None = None
-    """True: the turn finishes without its client, and `/v1/chat/completions/{id}/events` goes on with its stream."""
+    """True: the turn finishes even without its client, and `/v1/chat/completions/{id}/events` resumes its stream."""
     background: bool | None = None
     """True: answer with 202 and the id at once, and go on without the client. The completion says how far it is, its
     `/events` what happens, and `:cancel` ends it. The session is the turn's until then."""

@@ -171,7 +171,7 @@ class ResponseEvents:
         return self._flushed() + DONE
 
     def fail(self, error: ServiceError) -> bytes:
-        """Returns the end of a turn that failed, or of the stream alone, where another gateway goes on with it."""
+        """Returns the end of a failed turn, or only of the stream if another gateway continues the turn."""
         if error.reason == Reason.TURN_HANDED_OVER:
             return self.interrupt(error)
         assert self._make is not None, "it has started"
@@ -180,7 +180,7 @@ class ResponseEvents:
         return self._flushed() + DONE
 
     def interrupt(self, error: ServiceError) -> bytes:
-        """Returns the end of a stream whose response goes on, for all that is known."""
+        """Returns the end of a stream whose response presumably continues."""
         self._emit("error", code=str(error.reason).lower(), message=error.message, param=None)
         return self._flushed()
 

@@ -65,7 +65,7 @@ class Responses:
         return exchange.status
 
     async def _why_gone(self, asked: AskedResponse) -> ServiceError:
-        """Returns why nothing goes on from the previous response: it is not stored, or not yet."""
+        """Returns why the previous response can't be continued: it is not stored, or not yet."""
         turn, previous = asked.turn, asked.echo.previous_response_id or ""
         if self._background is not None:
             with contextlib.suppress(ServiceError):

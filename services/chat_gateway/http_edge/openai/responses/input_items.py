@@ -49,7 +49,7 @@ class InputMessages:
         self.knows_tools = False
         """Whether the caller knows already which tools there are."""
         self._step = False
-        """Whether the last message is a step of the model's that goes on."""
+        """Whether the last message is an unfinished step of the model."""
         self._kept_of_calls: dict[str, model.ProviderData] = {}
 
     def add_all(self, items: Sequence[Any]) -> None:

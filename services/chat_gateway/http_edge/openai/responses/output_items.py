@@ -98,7 +98,7 @@ def mcp_call_item(item_id: str, server: str, name: str, arguments: str, *, appro
 
 
 def ended_call(item: Item, outcome: ToolOutcome, content: str) -> Item:
-    """Returns a call of the gateway's with what it came to: what the model is told."""
+    """Returns a call of the gateway's with its result for the model."""
     if outcome is ToolOutcome.OK:
         return item | {"output": content, "status": COMPLETED}
     error = {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": content}]}
