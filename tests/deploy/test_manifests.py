@@ -7,6 +7,7 @@ import kubernetes_validate
 import pytest
 
 from chat_gateway.http_edge.app import A2A_PREFIX, CHAT_PATH, RESPONSES_PATH
+from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.settings import GatewaySettings
 from chat_gateway.tools.secrets import OPERATOR
 from servicekit import channels
@@ -288,6 +289,7 @@ def test_routes_lead_to_services_and_let_streams_be() -> None:
     for path in (f"{CHAT_PATH}/one/events", RESPONSES_PATH, f"{RESPONSES_PATH}/one", f"{A2A_PREFIX}one", EXPORT_PATH):
         bounds = route_of(http, path)["timeouts"]
         assert min(map(seconds, bounds.values())) > longest, f"{path} streams for as long as a turn takes"
+    assert min(map(seconds, route_of(http, "/v1/sessions")["timeouts"].values())) > HttpSettings().purge_timeout
     assert [path for path in ("/v1/agents", "/console", "/metrics") if route_of(http, path)] == ["/v1/agents"]
     (grpc_rule,) = named("production", "GRPCRoute", "chat-gateway")["spec"]["rules"]
     assert "timeouts" not in grpc_rule
