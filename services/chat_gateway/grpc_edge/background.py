@@ -1,4 +1,4 @@
-"""Turns without their callers, between the protos and the use case."""
+"""Conversions between background turns and `parley.chat.v1`."""
 
 from chat_gateway.convert.messages import message_to_proto
 from chat_gateway.convert.times import to_timestamp

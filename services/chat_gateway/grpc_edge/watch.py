@@ -1,4 +1,4 @@
-"""A turn's journal as the stream that its caller would have got."""
+"""A turn's journal as the stream of its events."""
 
 from collections.abc import Iterator
 

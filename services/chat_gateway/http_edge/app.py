@@ -1,4 +1,4 @@
-"""The ASGI application: one dispatcher, the hot route before the framework, everything else behind it."""
+"""The ASGI application: a dispatcher that serves routes with turns itself, and everything else by the framework."""
 
 import itertools
 import secrets

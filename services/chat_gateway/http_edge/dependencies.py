@@ -1,4 +1,4 @@
-"""What the HTTP edge uses of the rest of the gateway, and its own bounds."""
+"""The dependencies of the HTTP edge, and its own bounds."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""One request over HTTP that asks for a model, whatever the protocol: what is read, its answer, its errors."""
+"""One HTTP request that runs a turn, for any protocol: its body, response and errors."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -1,4 +1,4 @@
-"""What one kind of provider is to the HTTP call that all kinds share: how it writes requests and reads answers.
+"""The interface of a kind of provider: how requests are written and responses read.
 
 An adapter does no I/O: `providers/<kind>/` holds it, `providers/kinds.py` names it, and `http_provider.HttpProvider`
 makes the call, times it, bounds it, reads its events and says what its failures mean.

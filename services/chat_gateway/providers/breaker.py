@@ -1,4 +1,4 @@
-"""A circuit breaker: a provider that fails most of its calls is left alone for a while."""
+"""A circuit breaker: a provider that fails most of its calls is not called for a while."""
 
 import enum
 import time

@@ -1,4 +1,4 @@
-"""Fields of a chat completion that have no place of their own in a call, for kinds that have other words for them."""
+"""Maps additional fields of chat completions for kinds with other names for them."""
 
 from collections.abc import Collection, Iterator
 from typing import Any, Final

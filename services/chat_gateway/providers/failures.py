@@ -1,4 +1,4 @@
-"""What a failed call of a provider means to whoever decides what happens next: try again, ask another, or neither."""
+"""Classifies failed calls of a provider: retry, use a fallback, or neither."""
 
 import enum
 

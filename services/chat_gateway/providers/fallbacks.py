@@ -1,4 +1,4 @@
-"""The models of one agent, asked one after the other until one answers."""
+"""The models of one agent, tried one after another until one answers."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace

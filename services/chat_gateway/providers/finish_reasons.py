@@ -1,4 +1,4 @@
-"""Why a model stopped, by the words of every kind of provider. A word that is not here is no success."""
+"""The finish reasons of every kind of provider. An unknown one is never a success."""
 
 from typing import Final
 

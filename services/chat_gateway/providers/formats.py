@@ -1,4 +1,4 @@
-"""The `response_format` of a chat completion, for kinds that have other words for it."""
+"""The `response_format` of chat completions, for kinds with other formats for it."""
 
 from collections.abc import Mapping
 from typing import Any, Final

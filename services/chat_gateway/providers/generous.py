@@ -1,4 +1,4 @@
-"""Reads what a provider may write in several ways, so that an odd number never costs an answer."""
+"""Lenient reading of provider responses, so that an odd value never costs an answer."""
 
 import base64
 import binascii

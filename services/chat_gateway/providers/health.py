@@ -1,4 +1,4 @@
-"""What is known of the providers' health: for `/readyz`, and as metrics."""
+"""The health of providers, for `/readyz` and metrics."""
 
 from collections.abc import Callable, Iterator, Mapping
 

@@ -1,4 +1,4 @@
-"""The HTTP client that all providers share: its settings, and what its errors mean to a caller."""
+"""The HTTP client shared by all providers: its settings, and the mapping of its errors."""
 
 import asyncio
 import contextvars

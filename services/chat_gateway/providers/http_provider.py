@@ -1,4 +1,4 @@
-"""One call of a model over HTTP, whatever the kind of provider: sent, timed, bounded, and its failures named."""
+"""Model calls over HTTP for every kind of provider, with timeouts, bounds and error mapping."""
 
 import asyncio
 from collections.abc import Awaitable

@@ -1,4 +1,4 @@
-"""The keys of one provider: used in turn, set aside while the provider refuses them, read again from their files."""
+"""The keys of one provider: used in rotation, set aside while the provider refuses them, reloaded from files."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""A history as strict providers want it: instructions apart or at its head, every result right after its call."""
+"""Histories for strict providers: instructions separate or first, every result directly after its call."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""What a provider is to an agent."""
+"""The interface of providers."""
 
 import enum
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Passes an answer on, and remembers whether there was any of it: after that there is no second try."""
+"""Passes an answer on and records whether any of it was passed on, after which there are no retries."""
 
 from chat_gateway.model.turn import Delta, OnDelta
 

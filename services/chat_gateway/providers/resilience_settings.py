@@ -1,4 +1,4 @@
-"""What the environment says of a provider's bad moments."""
+"""Settings of a provider's timeouts, retries and circuit breaker."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""A provider and its bad moments: keys in turn, retries before the first token, a breaker, a limit on calls."""
+"""A resilient provider: key rotation, retries before the first token, a circuit breaker, a limit on calls."""
 
 import asyncio
 import random

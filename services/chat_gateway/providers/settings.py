@@ -1,4 +1,4 @@
-"""One provider in the environment."""
+"""Settings of one provider."""
 
 import os
 from typing import Any, Literal, Self

@@ -1,4 +1,4 @@
-"""What an error of a provider means to a caller, whatever kind of provider it is."""
+"""Maps errors of every kind of provider to errors for callers."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Vectors of embeddings as JSON: read in either of OpenAI's two forms, written in the one that was asked for."""
+"""Embeddings as JSON: read in either of OpenAI's two formats, written in the requested one."""
 
 import base64
 import binascii
@@ -48,7 +48,7 @@ def check_count(vectors: Sequence[object], inputs: Sequence[object]) -> None:
 
 
 def as_asked(vector: msgspec.Raw, asked: VectorFormat) -> bytes:
-    """Returns a vector as JSON in the form that was asked for. Raises `BadAnswer` for what is no vector."""
+    """Returns a vector as JSON in the requested format. Raises `BadAnswer` for an invalid one."""
     said = bytes(vector).strip()
     try:
         if said[:1] == b'"':

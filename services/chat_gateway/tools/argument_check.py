@@ -1,4 +1,4 @@
-"""Arguments of the model against a tool's JSON Schema, at a bounded cost: both are foreign."""
+"""Validates the model's arguments against a tool's JSON Schema, at a bounded cost, since both are untrusted."""
 
 import contextvars
 import functools

@@ -1,4 +1,4 @@
-"""The clients of tool servers that are open: shared by turns, bounded in number, closed when nobody uses them."""
+"""The open clients of tool servers: shared by turns, bounded in number, closed when idle."""
 
 import asyncio
 import time

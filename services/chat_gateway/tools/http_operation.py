@@ -1,4 +1,4 @@
-"""One HTTP call that is a tool: which argument goes where. Values in, a request out; no I/O."""
+"""Maps the arguments of a tool to an HTTP request, without I/O."""
 
 import enum
 import json

@@ -1,4 +1,4 @@
-"""A tool server that is an HTTP service: the operations of its OpenAPI document, or calls described one by one."""
+"""A tool server that is an HTTP service: the operations of its OpenAPI document, or single calls."""
 
 import asyncio
 import functools

@@ -1,4 +1,4 @@
-"""A tool server that speaks MCP: its session opened when it is needed, and again when it was lost; its tools kept."""
+"""An MCP server: its session is opened on demand and reopened when lost; its tools are cached."""
 
 import asyncio
 import importlib

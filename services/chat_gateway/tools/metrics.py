@@ -1,4 +1,4 @@
-"""Metrics of tools, in OpenTelemetry's words where it has them (GenAI semantic conventions)."""
+"""Metrics of tools, named after OpenTelemetry's GenAI semantic conventions where they apply."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What a tool server offers, as far as it can be handed to a model: within bounds, and as plain text."""
+"""The tools that a server offers, bounded and as plain text for a model."""
 
 import json
 import re

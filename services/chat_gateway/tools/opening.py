@@ -1,4 +1,4 @@
-"""The room as a whole: what wiring opens."""
+"""Opens the toolboxes, for wiring."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager

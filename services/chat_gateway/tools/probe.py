@@ -1,4 +1,4 @@
-"""Tries a tool server out, as its author asks: connects anew, and lists its tools."""
+"""Tests a tool server: connects to it and lists its tools."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What a toolbox needs of one tool server; implemented for MCP and for HTTP services."""
+"""The interface of one tool server, implemented for MCP, HTTP services and A2A."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol

@@ -1,4 +1,4 @@
-"""Which client serves a tool server of a project, with which credentials."""
+"""Selects the client and credentials for a project's tool server."""
 
 import hashlib
 from collections.abc import Callable, Mapping

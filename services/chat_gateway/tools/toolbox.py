@@ -1,4 +1,4 @@
-"""The toolbox of a turn: the tools of its servers under names of their own, and calls of them, all within bounds."""
+"""The toolbox of a turn: the tools of its servers under unique names, and bounded calls of them."""
 
 import asyncio
 import time

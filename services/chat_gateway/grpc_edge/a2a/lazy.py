@@ -1,4 +1,4 @@
-"""The handlers of `lf.a2a.v1.A2AService`, made with its first call: a gateway without A2A loads nothing of it."""
+"""The handlers of `lf.a2a.v1.A2AService`, loaded on its first call."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final

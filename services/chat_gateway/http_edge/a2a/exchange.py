@@ -1,4 +1,4 @@
-"""One A2A request over HTTP and its answer, with errors as its binding writes them."""
+"""One A2A request over HTTP and its response, with errors in the format of its binding."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The REST binding: which operation a path and method ask for, and the request that they make."""
+"""The REST binding: maps paths and methods to operations and requests."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Patterns and ranges of what callers send, as the OpenAPI document states them.
+"""Patterns and ranges of request fields for the OpenAPI document.
 
 They are checked where they belong, in the models of the services; `tests/system/test_openapi_rules.py` holds this page
 against them.

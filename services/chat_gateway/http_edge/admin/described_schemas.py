@@ -1,4 +1,4 @@
-"""The schemas of the OpenAPI document: what is always there in an answer, and what callers may send."""
+"""The schemas of the OpenAPI document: fields always present in responses, and fields of requests."""
 
 from typing import Any, Final
 

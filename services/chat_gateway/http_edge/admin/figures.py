@@ -1,4 +1,4 @@
-"""/v1/figures and /v1/replicas: the last hour of this gateway, and of all of them."""
+"""/v1/figures and /v1/replicas: metrics of the last hour, of this gateway and of all gateways."""
 
 import asyncio
 import os

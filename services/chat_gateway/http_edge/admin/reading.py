@@ -1,4 +1,4 @@
-"""As whom a turn is looked up that is not stored yet."""
+"""The user for whom a turn that is not stored yet is looked up."""
 
 from access.caller import SESSIONS_READ, current
 from chat_gateway.http_edge.dependencies import Dependencies

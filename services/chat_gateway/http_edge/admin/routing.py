@@ -1,4 +1,4 @@
-"""What the routes share: parameters, lists, responses and the strict request body."""
+"""Shared by the routes: parameters, lists, responses and the strict request body."""
 
 import asyncio
 import enum

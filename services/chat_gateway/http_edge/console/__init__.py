@@ -1,1 +1,1 @@
-"""The console: the page at `/console`, and the files that it is made of. What it shows, it asks the public API for."""
+"""The console: the page at `/console` and its files. It uses only the public API."""

@@ -1,1 +1,1 @@
-"""What OpenAI's clients speak."""
+"""OpenAI's APIs."""

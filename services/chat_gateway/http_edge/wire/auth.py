@@ -1,4 +1,4 @@
-"""Who may use which route: credentials, scopes, and the project and user that a request is bound to.
+"""Access to routes: credentials, scopes, and the project and user that a request is bound to.
 
 Every route states the scope that it needs as its option `scope`, and one that is as good as `or_scope`; the application
 does not start with a route that states none.

@@ -1,4 +1,4 @@
-"""How many connections there may be: in all, and from one source, with room kept for health checks."""
+"""Bounds on connections, in total and per source, with room kept for health checks."""
 
 import resource
 from dataclasses import dataclass

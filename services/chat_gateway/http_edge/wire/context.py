@@ -1,4 +1,4 @@
-"""What one request carries through the edge, and how it is answered in one piece."""
+"""The context of one request in the edge, and responses in one piece."""
 
 import contextvars
 from collections.abc import Mapping

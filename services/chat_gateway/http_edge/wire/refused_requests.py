@@ -1,4 +1,4 @@
-"""What the protocol refuses before there is a request, and how."""
+"""Refusals of the protocol before there is a request."""
 
 from collections.abc import Sequence
 

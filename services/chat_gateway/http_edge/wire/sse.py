@@ -1,4 +1,4 @@
-"""An answer as server-sent events."""
+"""Responses as server-sent events."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whom a request is for: its Host and its target have to say the same, once (RFC 9112, 3.2)."""
+"""The target host of a request: Host and request target must agree, and be given once (RFC 9112, 3.2)."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The headers that carry what a turn has beyond any protocol's body: session, user, project, revision, limits."""
+"""The headers of turns in every protocol: session, user, project, revision, limits."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""Answers for clients of HTTP/1.0."""
+"""Responses for HTTP/1.0 clients."""
 
 from typing import Any
 

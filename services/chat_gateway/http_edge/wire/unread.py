@@ -1,4 +1,4 @@
-"""What clients leave unread of their answers: a bound in bytes of all connections together."""
+"""A bound on the unread response bytes of all connections together."""
 
 from collections.abc import Iterable, Iterator
 from operator import itemgetter

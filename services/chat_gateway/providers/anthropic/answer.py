@@ -1,4 +1,4 @@
-"""What the Messages API answers, whole or as a stream of events."""
+"""Responses of the Messages API, complete or as a stream of events."""
 
 from collections.abc import Sequence
 from typing import Any, Final

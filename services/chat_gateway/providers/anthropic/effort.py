@@ -1,4 +1,4 @@
-"""OpenAI's `reasoning_effort` in the words of the Messages API, which has two: a level, and before that a budget."""
+"""Maps OpenAI's `reasoning_effort` to the Messages API: an effort level, or a token budget for older models."""
 
 import re
 from typing import Any, Final

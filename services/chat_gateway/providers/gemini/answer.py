@@ -1,4 +1,4 @@
-"""What generateContent answers, whole or as a stream of responses."""
+"""Responses of generateContent, complete or as a stream."""
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""JSON Schemas as Gemini takes them: a subset. What it lacks is said in words where that is enough, or refused."""
+"""Converts JSON Schemas to Gemini's subset. Other keywords are added to the description if possible, or rejected."""
 
 from collections.abc import Mapping
 from typing import Any, Final

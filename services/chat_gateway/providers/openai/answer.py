@@ -1,4 +1,4 @@
-"""An answer in OpenAI's JSON, whole or streamed, as the gateway's own values."""
+"""Converts responses in OpenAI's format, complete or streamed, to the gateway's values."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What events of a stream that came together add to an answer."""
+"""Combines stream events that arrive together."""
 
 import msgspec
 

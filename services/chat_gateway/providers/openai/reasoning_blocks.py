@@ -1,4 +1,4 @@
-"""What providers want back of a model's reasoning, put together from the pieces in which it is streamed."""
+"""Assembles the reasoning that providers need back from its streamed pieces."""
 
 from collections.abc import Sequence
 from typing import Any, Final

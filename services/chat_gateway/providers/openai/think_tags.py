@@ -1,4 +1,4 @@
-"""Reasoning that comes as `<think>…</think>` at the head of the content."""
+"""Reasoning in `<think>…</think>` at the start of the content."""
 
 _OPEN, _CLOSE = "<think>", "</think>"
 

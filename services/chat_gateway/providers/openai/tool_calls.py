@@ -1,4 +1,4 @@
-"""The tool calls of an answer, put together from pieces that providers number in many ways."""
+"""Assembles tool calls from pieces, which providers number in different ways."""
 
 import json
 import secrets

@@ -1,4 +1,4 @@
-"""The shapes of completions and chunks, read generously: what is odd in form is mended, and costs no answer.
+"""The shapes of completions and chunks, read leniently: malformed values are repaired and cost no answer.
 
 Nearly every text fits the shapes below, which costs least. One that does not is read as plain JSON and mended: numbers
 that are text, lists for texts, `index: null`, NaN, broken UTF-8.

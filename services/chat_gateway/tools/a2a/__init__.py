@@ -1,1 +1,1 @@
-"""Tool servers that are agents elsewhere, by A2A."""
+"""Tool servers that are remote A2A agents."""

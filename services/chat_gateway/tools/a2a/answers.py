@@ -1,4 +1,4 @@
-"""What an agent elsewhere answers: tasks, messages and the events of streams, put together and read generously."""
+"""Responses of remote agents: tasks, messages and stream events, combined and read leniently."""
 
 import json
 from collections.abc import Iterator, Mapping

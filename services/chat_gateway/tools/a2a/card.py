@@ -1,4 +1,4 @@
-"""The card of an agent elsewhere, as far as a caller needs it."""
+"""The parts of a remote agent's card that callers need."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""A tool server that is an agent elsewhere: one tool, which sends it a message and waits for its task."""
+"""A tool server that is a remote agent: one tool, which sends a message and waits for the task."""
 
 import asyncio
 import functools

@@ -1,4 +1,4 @@
-"""/v1/auth and /v1/caller: how to sign in, where the gRPC API is, and what the credentials of a request may do."""
+"""/v1/auth and /v1/caller: how to sign in, where the gRPC API is, and the rights of a request's credentials."""
 
 import msgspec
 from litestar import Response, Router, get

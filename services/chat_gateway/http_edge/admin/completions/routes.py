@@ -1,4 +1,4 @@
-"""Stored chat completions as OpenAI has them: what turns of sessions answered, by the ids that callers were given."""
+"""OpenAI's stored chat completions: the answers of sessions' turns, by the ids that callers got."""
 
 import asyncio
 from typing import Annotated, Any, Literal

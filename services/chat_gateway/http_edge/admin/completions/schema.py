@@ -1,4 +1,4 @@
-"""Stored chat completions as OpenAI's clients know them, from the turns that are stored."""
+"""Stored chat completions in OpenAI's format, from stored turns."""
 
 from typing import Any
 

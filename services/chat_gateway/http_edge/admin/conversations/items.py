@@ -1,4 +1,4 @@
-"""The items of a conversation: what its turns hold, each by an id that names its place."""
+"""The items of a conversation: the content of its turns, with ids that contain their positions."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""/v1/conversations: sessions as OpenAI's Conversations API has them."""
+"""/v1/conversations: sessions in OpenAI's Conversations API."""
 
 import secrets
 from typing import Annotated, Any, Literal

@@ -1,4 +1,4 @@
-"""Pages of items, and what callers ask to be shown of them."""
+"""Pages of items, and the fields that callers ask to include."""
 
 from collections.abc import Sequence
 from typing import Any, Final

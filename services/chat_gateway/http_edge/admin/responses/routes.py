@@ -1,4 +1,4 @@
-"""Stored responses: turns of sessions, by the ids that callers were given."""
+"""Stored responses: turns of sessions, by the ids that callers got."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,1 +1,1 @@
-"""Routes of sessions and of what is kept of users."""
+"""Routes of sessions and users."""

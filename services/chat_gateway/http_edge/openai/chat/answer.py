@@ -1,4 +1,4 @@
-"""A turn's answer as OpenAI writes it: whole, or as chunks, which are encoded with the least work for each."""
+"""A turn's answer in OpenAI's format: complete, or as chunks, which are cheap to encode."""
 
 from dataclasses import replace
 from typing import Any

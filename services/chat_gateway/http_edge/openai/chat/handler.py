@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: one turn, answered whole or streamed. Plain ASGI, since every turn pays for it."""
+"""POST /v1/chat/completions: one turn, answered whole or streamed. Plain ASGI, because every turn takes this path."""
 
 from access.caller import Caller
 from chat_gateway.background import BackgroundTurns

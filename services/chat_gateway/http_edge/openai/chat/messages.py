@@ -1,4 +1,4 @@
-"""The messages of OpenAI's chat completion request as those of a turn."""
+"""Converts messages of OpenAI's chat completion requests to those of a turn."""
 
 from dataclasses import replace
 from typing import Final

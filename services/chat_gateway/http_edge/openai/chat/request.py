@@ -1,4 +1,4 @@
-"""OpenAI's chat completion request as a turn."""
+"""Converts OpenAI's chat completion requests to turns."""
 
 import hashlib
 import re

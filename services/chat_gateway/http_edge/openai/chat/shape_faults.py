@@ -1,4 +1,4 @@
-"""Everything that is wrong with a request whose shape is wrong: a decoder stops at the first fault."""
+"""Finds all faults in the shape of a request, where a decoder stops at the first."""
 
 from typing import Any, Final
 

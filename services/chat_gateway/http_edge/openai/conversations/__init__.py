@@ -1,1 +1,1 @@
-"""Conversations: a session as OpenAI's Conversations API has it."""
+"""Conversations: sessions in OpenAI's Conversations API."""

@@ -1,4 +1,4 @@
-"""POST /v1/embeddings: vectors of texts, by the model of an agent or by a provider's."""
+"""POST /v1/embeddings: embeddings by the model of an agent or a provider."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""OpenAI's request for embeddings as the use case's."""
+"""Converts OpenAI's embedding requests to those of the use case."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
