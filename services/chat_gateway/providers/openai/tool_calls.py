@@ -96,27 +96,39 @@ class ToolCalls:
         given_id = piece.id or ""
         name, arguments = function.name or piece.name or "", function.arguments or piece.arguments or ""
         call = self._call_of(piece.index, given_id, name)
-        # Calls are shown in their order: clients put them together by their places.
-        shown = [one.first() for one in self._calls[:-1] if one.name and not one.shown]
         self.size += len(arguments.encode("utf-8", "replace")) + len(name)
         kept = self._keep(call, piece)
         more_name, more = call.named(name), call.argued(arguments)
-        if call.shown:
-            if more_name or more or kept is not None:
-                shown.append(ToolCallDelta(call.position, "", more_name, more, kept))
-        elif call.name and (call.arguments or self._is_whole(call.name)):
-            shown.append(call.first())
+        shown: list[ToolCallDelta] = []
+        if call.shown and (more_name or more or kept is not None):
+            shown.append(ToolCallDelta(call.position, "", more_name, more, kept))
+        shown += self._next()
         return shown if self._hold else shown + self.close()
+
+    def _next(self) -> list[ToolCallDelta]:
+        """Returns what can be shown of further calls. In their order: clients put them together by their places."""
+        found = []
+        for call in self._calls:
+            if call.shown:
+                continue
+            if not call.name:
+                break
+            if call is self._calls[-1] and not (call.arguments or self._is_whole(call.name)):
+                break
+            found.append(call.first())
+        return found
 
     def close(self) -> list[ToolCallDelta]:
         """Returns what was held: nothing is to follow."""
         held = []
         for call in self._calls:
+            if not call.name:
+                break
             if call.placeholder and not call.arguments:
                 call.arguments.append(call.placeholder)
                 if call.shown:
                     held.append(ToolCallDelta(call.position, arguments=call.placeholder))
-            if call.name and not call.shown:
+            if not call.shown:
                 held.append(call.first())
         return held
 

@@ -52,6 +52,8 @@ NAMES = [
     *calls("two names in pieces", Answered(finish_reason=CALLS, calls=(("no_such", F), ("nor_such", ""))),
            piece("no_", id="a", index=0), piece("such", F, index=0), piece("nor_", id="b", index=1),
            piece("such", index=1)),
+    *calls("a name behind another call", Answered(finish_reason=CALLS, calls=(("f", F), ("g", F))),
+           piece(None, F, id="a", index=0), piece("g", F, id="b", index=1), piece("f", index=0)),
     calls("calls without arguments, ids or indices of their own",
           Answered(finish_reason=CALLS, calls=(("f", ""), ("g", ""))), piece("f", "", index=0),
           piece("g", "", index=0))[1],

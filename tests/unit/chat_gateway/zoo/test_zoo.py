@@ -132,4 +132,5 @@ def check_deltas(answer: ModelAnswer, deltas: list[Delta]) -> None:
         call = calls.setdefault(piece.index, ["", "", ""])
         assert not (call[1] and piece.name), "clients differ in what they make of a name in pieces"
         call[0], call[1], call[2] = call[0] or piece.id, call[1] + piece.name, call[2] + piece.arguments
+    assert list(calls) == sorted(calls), "clients put calls together by their places"
     assert [calls[index] for index in sorted(calls)] == [[c.id, c.name, c.arguments] for c in message.tool_calls]
