@@ -81,11 +81,21 @@ def test_an_agent_is_tried_with_a_picture_its_prompt_and_the_same_by_program(bro
             page.get_by_role("button", name=language, exact=True).click()
             assert_runs(page.locator("dialog pre").inner_text(), language, system)
         page.keyboard.press("Escape")
+        paste = "(into, data) => into.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true}))"
+        message.evaluate(paste, dropped)
+        page.get_by_role("button", name="Remove picture 1").click()
+        expect(page.get_by_alt_text("Picture 1")).to_have_count(0)
+        system.model.script(Behaviour(text="A line.\n\n" * 100))
+        message.fill("At length")
+        message.press("Enter")
+        expect(page.locator(".turnfacts")).to_have_count(2)
+        page.wait_for_function("innerHeight + scrollY > document.body.scrollHeight - 80")
+        expect(page.get_by_role("link", name=re.compile("^s-"))).to_have_attribute("href", re.compile("#/sessions/s-"))
         page.get_by_role("button", name="Compare two revisions").click()
         message.fill("Both of you")
         message.press("Enter")
         expect(page.get_by_text("Both of you", exact=True)).to_have_count(2)
-        expect(page.locator(".turnfacts")).to_have_count(3)
+        expect(page.locator(".turnfacts")).to_have_count(4)
 
 
 def assert_runs(program: str, language: str, system: System) -> None:
