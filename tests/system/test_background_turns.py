@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-import grpc
 import httpx
 import pytest
 
 from parley.chat.v1 import chat_service_pb2 as pb
-from parley.chat.v1 import chat_service_pb2_grpc
 from parley.session.v1 import message_pb2
+from parley_client import NotFound
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
@@ -151,8 +150,8 @@ def test_what_can_not_be_is_refused(client: httpx.Client, fields: dict[str, Any]
 def test_over_grpc(parley_system: System) -> None:
     message = message_pb2.Message(role=message_pb2.ROLE_USER, content="hi")
     turn = pb.TurnInput(agent_id="background", messages=[message], user_id="ann")
-    with grpc.insecure_channel(parley_system.grpc_target) as channel:
-        stub = chat_service_pb2_grpc.ChatServiceStub(channel)
+    with parley_system.grpc_client() as client:
+        stub = client.chat
         queued = stub.SubmitTurn(pb.SubmitTurnRequest(input=turn), timeout=30).turn
         assert queued.status == pb.TURN_STATUS_QUEUED
         named = {"session_id": queued.session_id, "user_id": "ann", "turn_id": queued.turn_id}
@@ -163,6 +162,5 @@ def test_over_grpc(parley_system: System) -> None:
         state = stub.GetTurn(pb.GetTurnRequest(**named), timeout=30).turn
         assert (state.status, state.message.content) == (pb.TURN_STATUS_FINISHED, "echo:2:hi")
         assert stub.CancelTurn(pb.CancelTurnRequest(**named), timeout=30).turn == state
-        with pytest.raises(grpc.RpcError) as raised:
+        with pytest.raises(NotFound):
             stub.GetTurn(pb.GetTurnRequest(session_id=queued.session_id, turn_id=queued.turn_id), timeout=30)
-    assert raised.value.code() is grpc.StatusCode.NOT_FOUND

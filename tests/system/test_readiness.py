@@ -3,10 +3,9 @@
 import time
 from collections.abc import Callable
 
-import grpc
 import httpx
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from parley_client import is_serving, open_channel
 from servicekit.server import STARTED
 from tests.servers.system import StartSystem, System
 
@@ -19,10 +18,8 @@ def eventually(happened: Callable[[], bool], seconds: float = 15.0) -> bool:
 
 
 def serving(system: System, service: str = "parley.chat.v1.ChatService") -> bool:
-    with grpc.insecure_channel(system.grpc_target) as channel:
-        asked = health_pb2.HealthCheckRequest(service=service)
-        answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=5)
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+    with open_channel(system.grpc_target, None) as channel:
+        return is_serving(channel, service)
 
 
 def ready(system: System) -> httpx.Response:
