@@ -46,7 +46,7 @@ from session_svc.edge.page_tokens import make_token, read_token
 from session_svc.model.errors import InvalidPageToken, TurnDamaged
 from session_svc.redis_client.url import parse_redis_url
 from session_svc.redis_store.turn_codec import body_of, number_of, plain_element, stored_turn
-from tests.fuzz import answers, http
+from tests.fuzz import answers, http, responses
 from tests.fuzz.inputs import damaged, deep_json, foreign, json_values, text_of, with_foreign_members
 
 
@@ -279,6 +279,10 @@ TARGETS = {
     "embeddings_body": Target(
         foreign(json.dumps(_EMBEDDED).encode()) | with_foreign_members(_EMBEDDED), embeddings_body
     ),
+    "response_body": Target(responses.bodies, responses.response_body),
+    "response_texts": Target(responses.texts, responses.kept_text),
+    "response_details": Target(responses.answers, responses.said_of_answer),
+    "response_stored": Target(responses.stored, responses.kept_with_turn),
     "jwks": Target(
         st.one_of(
             foreign(json.dumps({"keys": [_KEY, _CURVE]}).encode()),

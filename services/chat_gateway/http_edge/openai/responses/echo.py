@@ -58,5 +58,5 @@ def echo_of(notes: bytes, model: str) -> RequestEcho:
     """Returns what a turn's notes say; of a turn that another protocol asked for, that nothing was asked of `model`."""
     try:
         return _decoder.decode(notes) if notes else RequestEcho(model=model)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return RequestEcho(model=model)

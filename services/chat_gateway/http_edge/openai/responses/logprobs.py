@@ -1,5 +1,6 @@
 """Log probabilities of an answer's tokens, as a chat completion has them and as an output text does."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -23,10 +24,19 @@ def _logprob(said: dict[str, Any]) -> dict[str, Any]:
 
 def _token(said: dict[str, Any]) -> dict[str, Any]:
     token = str(said.get("token", ""))
-    sent, probability = said.get("bytes"), said.get("logprob")
+    sent = said.get("bytes")
     is_bytes = isinstance(sent, list) and all(type(one) is int for one in sent)
     return {
         "token": token,
-        "logprob": float(probability) if isinstance(probability, int | float) else 0.0,
+        "logprob": _number(said.get("logprob")),
         "bytes": sent if is_bytes else list(token.encode("utf-8", "replace")),
     }
+
+
+def _number(value: Any) -> float:
+    """Returns the number; 0 for what is none, and for what no number of JSON's is."""
+    try:
+        number = float(value) if isinstance(value, int | float) else 0.0
+    except OverflowError:
+        return 0.0
+    return number if math.isfinite(number) else 0.0
