@@ -2,6 +2,7 @@
 to the session's own user.
 """
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -27,8 +28,10 @@ from chat_gateway.scheduler import Scheduler
 from contract.reasons import Reason
 from servicekit.errors import Cancelled, Draining, InvalidArgument, ServiceError, Unavailable, Violation
 
-_JOINS = 3
-"""How many turns of earlier requests with the same id are waited for that end before they are queued."""
+_JOIN_SECONDS = 20.0
+"""How long a turn of an earlier request with the same id may take to be queued. One whose begin was never answered has
+no journal, and ends with its lease: nobody is to wait for that one."""
+_FIRST_PAUSE, _MAX_PAUSE = 0.05, 0.5
 
 
 class BackgroundTurns:
@@ -72,19 +75,24 @@ class BackgroundTurns:
         digest = request_digest(request) if request.request_id else b""
         request = resolved_request(request, current(), config, self._bounds)
         _check(request, config)
-        for _ in range(_JOINS):
+        loop, pause = asyncio.get_running_loop(), _FIRST_PAUSE
+        give_up = loop.time() + _JOIN_SECONDS
+        while True:
             turn_id, limits = new_turn_id(), turn_limits(current(), config)
             with self._aborts.unless_answered(request, turn_id, limits):
                 begun = await self._sessions.begin(request, config, turn_id, digest, limits)
             if begun.joined_turn_id:
                 joined = await self._joined(request, begun)
-                if joined is not None:
+                if joined is not None and (joined.begin_time is not None or loop.time() >= give_up):
                     return joined
+                if loop.time() >= give_up:
+                    raise Unavailable("the turn of an earlier request, whose caller left,")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _MAX_PAUSE)
                 continue
             if begun.lease is None:
                 return _ended(await replay(begun, None, None), config.id)
             return await self._queue(request, config, begun, begun.lease, digest)
-        raise Unavailable("the turn of an earlier request, whose caller left,")
 
     async def _joined(self, request: TurnRequest, begun: Begun) -> TurnState | None:
         """Returns the turn of an earlier request with the same id; None if it ended before it was queued."""
