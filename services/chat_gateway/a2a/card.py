@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToJson
 
 from chat_gateway.a2a.calls import VERSION, A2ACall
 from chat_gateway.a2a.content import INPUT_MODES, OUTPUT_MODES
-from chat_gateway.a2a.errors import ExtendedCardNotConfigured, UnsupportedOperation
+from chat_gateway.a2a.errors import UnsupportedOperation
 from chat_gateway.a2a.tasks import TOOL_CALLS_EXTENSION
 from chat_gateway.clients.stubs import Stubs
 from parley.config.v1 import agent_config_pb2 as config_pb
@@ -50,14 +50,15 @@ class AgentCards:
     async def extended(self, call: A2ACall, base_url: str) -> pb.AgentCard:
         """Returns the card with a skill for each tool that the agent's config names.
 
-        Raises `UnsupportedOperation` where nobody is authenticated, and `ExtendedCardNotConfigured` without such tools.
+        Raises `UnsupportedOperation` where the card says that there is no other one: where nobody is authenticated, and
+        without such tools.
         """
         if not self._guarded:
             raise UnsupportedOperation("there is an extended card only where callers are authenticated")
         config = await self._config(call)
         skills = list(_tool_skills(config.tools))
         if not skills:
-            raise ExtendedCardNotConfigured("the agent has no tools, and its card says all")
+            raise UnsupportedOperation("the agent has no tools, and its card says all")
         card = self._card(config, self._addresses.http_url or base_url)
         card.skills.extend([_main_skill(config), *_labelled_skills(config), *skills])
         return card

@@ -64,13 +64,6 @@ class ContentTypeNotSupported(A2AError):
     json_rpc = -32005
 
 
-class ExtendedCardNotConfigured(A2AError):
-    """There is no extended card for this caller."""
-
-    reason = "EXTENDED_AGENT_CARD_NOT_CONFIGURED"
-    json_rpc = -32007
-
-
 class VersionNotSupported(A2AError):
     """The caller speaks another version of the protocol."""
 
