@@ -53,7 +53,7 @@ def read_answer(body: bytes, model: str, dialect: Dialect, provider: str) -> Mod
     message = (choice.message or choice.delta) if choice is not None else None
     if choice is None or message is None:
         raise BadAnswer("a completion without a choice")
-    if said(choice.error):
+    if choice.error and said(choice.error):
         raise _reported(choice)
     content, reasoning = message.content or "", thought(message)
     if dialect.think_tags:
@@ -74,7 +74,7 @@ def read_answer(body: bytes, model: str, dialect: Dialect, provider: str) -> Mod
     _check_said_why(why, dialect, whole=bool(content or calls))
     reason = _reason(why or "stop", calls)
     details = _details(completion, said(message.annotations), said(choice.logprobs))
-    usage = to_usage(reported_usage(completion, choice))
+    usage = to_usage(completion.usage or reported_usage(completion, choice))
     return ModelAnswer(answer, reason, usage, _short(completion.model) or model, details)
 
 
@@ -315,6 +315,8 @@ def _reported(choice: UpstreamChoice) -> ReportedError:
 
 def _word(why: str | None) -> str:
     """Returns why an answer ended; nothing where it did not, which some put into words."""
+    if why == "stop":
+        return why
     return "" if why is None or why.strip().lower() in _UNSAID else why
 
 
