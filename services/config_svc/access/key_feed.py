@@ -3,7 +3,7 @@
 Like the feed of agent configs (`agents/change_feed.py`), but simpler, since streams are not resumed: clients drop what
 they knew. Ends of keys are numbered in their transaction under a lock held until the commit is visible, so reading
 "after the last number" skips nothing, not even a transaction that stays open. One reader a process is woken by NOTIFY
-and reads at least four times a second, so that a lost notification costs 250 ms at most.
+and, while anybody watches, reads at least four times a second, so that a lost notification costs 250 ms at most.
 
 A heartbeat is sent only if the database was read shortly before. So a gateway that gets one knows everything committed
 until then, and one that gets none has to check again.
@@ -12,7 +12,7 @@ until then, and one that gets none has to check again.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -25,6 +25,8 @@ from config_svc.ports.store import Store
 from servicekit.errors import ServiceError, Unavailable
 
 POLL = 0.25
+UNWATCHED_POLLS = 4
+"""Polls whose time passes between two reads while nobody watches."""
 PAGE = 500
 BUFFER = 10_000
 MIN_HEARTBEAT = timedelta(milliseconds=50)
@@ -39,7 +41,8 @@ log = structlog.get_logger("config_svc.access_feed")
 class AccessFeed(Following):
     """Follows the ends of keys and serves watches. A watch that falls more than `buffer` ends behind is cut off.
 
-    The database is read at least every `poll` seconds; a heartbeat guarantees a read within twice that time.
+    While there are watches, the database is read at least every `poll` seconds; a heartbeat guarantees a read within
+    twice that time, and so the first one after a time without watches may be late.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class AccessFeed(Following):
         self._last = 0
         self._life = 0
         self._read_at = 0.0
+        self._watches = 0
 
     async def follow(self) -> None:
         """Follows the ends of keys for ever, across losses of the database."""
@@ -84,7 +88,7 @@ class AccessFeed(Following):
         interval = checked_interval(DEFAULT_HEARTBEAT if heartbeat is None else heartbeat, MIN_HEARTBEAT, MAX_HEARTBEAT)
         life, place = self._life, self._last
         self._check_alive(life)
-        with self._metrics.access_watches.track_inprogress():
+        with self._metrics.access_watches.track_inprogress(), self._counted():
             yield []
             while True:
                 await self._news_after(place, interval)
@@ -94,6 +98,14 @@ class AccessFeed(Following):
                 ended = [change.api_key_id for change in self._ring if change.sequence > place]
                 place = self._last
                 yield ended
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._watches += 1
+        try:
+            yield
+        finally:
+            self._watches -= 1
 
     async def _news_after(self, place: int, interval: float) -> None:
         """Returns on a change, or after `interval` seconds, but not before the database was read again."""
@@ -118,7 +130,7 @@ class AccessFeed(Following):
             self._take(changes)
             self._set_followed(True)
             if len(changes) < PAGE:
-                await tail.wait(self._poll)
+                await tail.wait(self._poll if self._watches else UNWATCHED_POLLS * self._poll)
 
     def _take(self, changes: Sequence[KeyChange]) -> None:
         now = self._clock()

@@ -34,6 +34,11 @@ POLLS_BETWEEN_TRIES = 10
 MAX_WHY = 300
 _SECRET = re.compile(r"(password['\"]?\s*[=:]\s*['\"]?|://[^\s:/@]*:)[^\s@'\"]+", re.IGNORECASE)
 
+_LOOKS = {
+    outbox.name: f"SELECT 1 FROM {outbox.name} WHERE sequence > %s LIMIT 1".encode()
+    for outbox in (agent_config_changes, api_key_changes)
+}
+
 log = structlog.get_logger("config_svc.postgres")
 
 
@@ -111,7 +116,7 @@ class PostgresTail:
 
         On the driver itself it takes a fifth of what SQLAlchemy takes for the statement that reads them.
         """
-        statement = sql.SQL("SELECT 1 FROM {} WHERE sequence > %s LIMIT 1").format(sql.Identifier(outbox.name))
+        statement = _LOOKS[outbox.name]
 
         async def look() -> bool:
             return await (await self._driver.execute(statement, (sequence,))).fetchone() is not None
@@ -157,15 +162,19 @@ async def answered(work: Coroutine[Any, Any, T], seconds: float, abandoned: set[
 
     `work` that is left behind, also by a caller that is cancelled, is cancelled and kept in `abandoned` until it ends.
     """
-    task = asyncio.get_running_loop().create_task(work)
+    loop = asyncio.get_running_loop()
+    task, over = loop.create_task(work), loop.create_future()
+    task.add_done_callback(lambda _: _resolve(over))
+    timer = loop.call_later(seconds, _resolve, over)
     try:
-        done, _ = await asyncio.wait({task}, timeout=seconds)
+        await over
     finally:
+        timer.cancel()
         if not task.done():
             task.cancel()
             abandoned.add(task)
             task.add_done_callback(lambda late: forget(late, abandoned))
-    if not done:
+    if not task.done():
         log.warning("database_timeout", seconds=seconds)
         raise Unavailable(PEER)
     try:
