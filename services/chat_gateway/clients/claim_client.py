@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import structlog
 
-from chat_gateway.clients.session_client import lease_from_proto, lease_to_proto
 from chat_gateway.clients.stubs import SESSION_SVC, Stubs
+from chat_gateway.convert.begun_turns import lease_from_proto, lease_to_proto
 from chat_gateway.convert.journal import event_from_proto
 from chat_gateway.convert.messages import turn_from_proto
 from chat_gateway.convert.resumption import resumable_from_bytes

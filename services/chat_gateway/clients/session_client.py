@@ -11,32 +11,38 @@ import grpc
 from callstream.client import CallStreamClient
 from chat_gateway.clients.stubs import SESSION_SVC, Stubs
 from chat_gateway.clients.turn_calls import ABORT, APPEND, BEGIN, COMMIT, RENEW
+from chat_gateway.convert.begun_turns import (
+    MAX_COMPARED_MESSAGES,
+    begun_from_proto,
+    lease_from_proto,
+    lease_to_proto,
+    limit_states,
+    limit_to_proto,
+    messages_to_read,
+    window_of,
+)
 from chat_gateway.convert.journal import committed_to_proto, entry_to_proto, failed_to_proto
-from chat_gateway.convert.messages import awaiting_of, messages_from_turns, turn_from_proto, turn_to_proto
-from chat_gateway.convert.times import from_timestamp, to_duration, to_timestamp
+from chat_gateway.convert.messages import turn_from_proto, turn_to_proto
+from chat_gateway.convert.times import from_timestamp, to_duration
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.history import is_transcript, new_part
 from chat_gateway.model.journal import JournalEntry
-from chat_gateway.model.pairing import continues, task_of, whole_turns
+from chat_gateway.model.pairing import continues
 from chat_gateway.model.parts import content_of, media_parts
 from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn, begun_stateless
-from chat_gateway.model.turn import Kept, LimitState, Message, TurnLimit, TurnRequest
+from chat_gateway.model.turn import Kept, TurnLimit, TurnRequest
 from chat_gateway.ports import StoredWindow
 from contract.enums import BusyPolicy, HistoryPolicy
 from contract.errors import SessionAgentMismatch
 from contract.reasons import Reason
 from contract.wire import BUSY_POLICY_NUMBERS
-from parley.session.v1 import message_pb2, session_service_pb2
+from parley.session.v1 import session_service_pb2
 from parley.session.v1 import turn_service_pb2 as pb
 from parley.session.v1.message_pb2 import KeptContent, PartContent
 from servicekit.channels import call
 from servicekit.errors import RemoteError, ServiceError
 from servicekit.wire import bytes_tag, varint
 
-MAX_COMPARED_MESSAGES = 1000
-"""Longer histories are not read to compare a transcript with them: their digest alone decides."""
-_READ_FOR_TOOLS = 4
-"""Messages that are read of the history of an agent with tools, for each one of its window."""
 MAX_READ_PAGES = 50
 """Pages of a hundred turns that are read to compare a transcript without a turn's lease, and so without its digest."""
 MAX_PAGE = 100
@@ -78,10 +84,10 @@ class SessionClient:
         """
         begin = self._begin_request(request, config, turn_id, digest)
         if limits:
-            begin.limits.extend(map(_limit_to_proto, limits))
+            begin.limits.extend(map(limit_to_proto, limits))
         waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
         response = await self._begin(begin, self._timeout if request.busy is BusyPolicy.REJECT else waits)
-        return _begun(response, config, goes_on=begin.continues)
+        return begun_from_proto(response, config, goes_on=begin.continues)
 
     async def history(
         self, begun: Begun, request: TurnRequest, config: AgentConfig, digest: bytes
@@ -107,7 +113,7 @@ class SessionClient:
             agent_uid=config.uid,
             user_id=request.user_id,
             turn_id=turn_id,
-            window_messages=_messages_to_read(config) if config.tools else config.window_messages,
+            window_messages=messages_to_read(config) if config.tools else config.window_messages,
             idle_ttl=to_duration(config.idle_ttl),
             max_lifetime=to_duration(config.max_lifetime),
             busy=BUSY_POLICY_NUMBERS[request.busy],
@@ -125,10 +131,10 @@ class SessionClient:
     async def take_limits(self, request: TurnRequest, turn_id: str, limits: tuple[TurnLimit, ...]) -> Begun:
         waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
         begin = pb.BeginTurnRequest(
-            project=request.project, turn_id=turn_id, stateless=True, limits=map(_limit_to_proto, limits)
+            project=request.project, turn_id=turn_id, stateless=True, limits=map(limit_to_proto, limits)
         )
         response = await self._begin(begin, waits)
-        return begun_stateless(request, lease_from_proto(response.lease), _limit_states(response))
+        return begun_stateless(request, lease_from_proto(response.lease), limit_states(response))
 
     async def _begin(self, begin: pb.BeginTurnRequest, timeout: float) -> pb.BeginTurnResponse:
         clock = asyncio.get_running_loop().time
@@ -258,11 +264,11 @@ class SessionReaderClient:
             omit_parts=True,
         )
         listed = await call(self._sessions.ListMessages, newest, timeout=self._timeout, peer=SESSION_SVC)
-        window = _window(listed.turns[::-1], config, goes_on=goes_on)
+        window = window_of(listed.turns[::-1], config, goes_on=goes_on)
         if continues(window) and newest.page_size < MAX_PAGE:
             newest.page_size = MAX_PAGE  # the chain of tool calls that it begins in has its task further back
             listed = await call(self._sessions.ListMessages, newest, timeout=self._timeout, peer=SESSION_SVC)
-            window = _window(listed.turns[::-1], config, goes_on=goes_on)
+            window = window_of(listed.turns[::-1], config, goes_on=goes_on)
         return StoredWindow(
             window,
             session.message_count,
@@ -314,89 +320,3 @@ def _with_contents(commit: bytes, contents: Mapping[bytes, str]) -> bytes:
         pieces += (_PARTS_TAG, varint(len(head) + len(_CONTENT_TAG) + len(size) + len(data)))
         pieces += (head, _CONTENT_TAG, size, data)
     return b"".join(pieces)
-
-
-def _messages_to_read(config: AgentConfig) -> int:
-    # The steps of a turn with tools are no messages to their caller: they take no place of the window from others.
-    if not config.window_messages:
-        return 0
-    steps = 2 * config.tool_policy.max_steps
-    return min(_READ_FOR_TOOLS * config.window_messages + steps, MAX_COMPARED_MESSAGES)
-
-
-def _window(turns: Sequence[message_pb2.Turn], config: AgentConfig, *, goes_on: bool) -> tuple[Message, ...]:
-    """Returns the window of an agent with tools, where a turn counts as what its caller sees of it."""
-    newest_first = turns[::-1]
-    counts = [turn.answer_start + 1 if turn.HasField("answer_start") else len(turn.messages) for turn in newest_first]
-    messages = [messages_from_turns((turn,)) for turn in newest_first]
-    if _begins_apart(turns):
-        messages[-1], counts[-1] = task_of(messages[-1]), 0
-    return whole_turns(messages, config.window_messages, goes_on, counts)
-
-
-def _messages(turns: Sequence[message_pb2.Turn]) -> tuple[Message, ...]:
-    if _begins_apart(turns):
-        return task_of(messages_from_turns(turns[:1])) + messages_from_turns(turns[1:])
-    return messages_from_turns(turns)
-
-
-def _begins_apart(turns: Sequence[message_pb2.Turn]) -> bool:
-    """Whether turns are left out behind the first: it is there for the task of a chain of tool calls."""
-    return len(turns) > 1 and turns[1].number > turns[0].number + 1
-
-
-def _begun(response: pb.BeginTurnResponse, config: AgentConfig, *, goes_on: bool) -> Begun:
-    session = response.session
-    replayed = turn_from_proto(response.replayed_turn) if response.HasField("replayed_turn") else None
-    return Begun(
-        session_id=session.id,
-        created=response.created,
-        message_count=session.message_count,
-        pinned_revision=session.pinned_revision,
-        metadata=dict(session.metadata),
-        expire_time=from_timestamp(session.expire_time),
-        lease=lease_from_proto(response.lease) if response.HasField("lease") else None,
-        joined_turn_id=response.joined_turn_id,
-        window=_window(response.window, config, goes_on=goes_on) if config.tools else _messages(response.window),
-        replayed=replayed,
-        limits=_limit_states(response),
-        history_digest=response.history_digest,
-        full_turns=session.turn_count if response.full else 0,
-        part_bytes=session.part_bytes,
-        awaiting=awaiting_of(response.window[-1], session.cancelled_turn_id) if response.window else (),
-        begun_calls=tuple(response.begun_call_ids),
-    )
-
-
-def _limit_to_proto(limit: TurnLimit) -> pb.TurnLimit:
-    return pb.TurnLimit(
-        subject=limit.subject,
-        requests_per_minute=limit.requests_per_minute,
-        concurrent_turns=limit.concurrent_turns,
-        wait=limit.wait,
-    )
-
-
-def _limit_states(response: pb.BeginTurnResponse) -> tuple[LimitState, ...]:
-    return tuple(
-        LimitState(state.subject, state.requests_per_minute, state.remaining, state.reset.ToMilliseconds() / 1000)
-        for state in response.limits
-    )
-
-
-def lease_from_proto(lease: pb.TurnLease) -> Lease:
-    """Returns the lease."""
-    expire_time = from_timestamp(lease.expire_time)
-    return Lease(lease.project, lease.session_id, lease.turn_id, lease.token, expire_time, tuple(lease.limits))
-
-
-def lease_to_proto(lease: Lease) -> pb.TurnLease:
-    """Returns the lease as session_svc gave it."""
-    return pb.TurnLease(
-        project=lease.project,
-        session_id=lease.session_id,
-        turn_id=lease.turn_id,
-        token=lease.token,
-        expire_time=to_timestamp(lease.expire_time),
-        limits=lease.limits,
-    )

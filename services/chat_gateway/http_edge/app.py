@@ -61,12 +61,12 @@ from chat_gateway.http_edge.wire.auth import (
     require_scopes,
 )
 from chat_gateway.http_edge.wire.bodies import too_large
+from chat_gateway.http_edge.wire.connection_handle import connection_of
 from chat_gateway.http_edge.wire.context import CLIENT_GONE, RequestContext, set_current_request
 from chat_gateway.http_edge.wire.errors import (
     MethodNotAllowed,
 )
 from chat_gateway.http_edge.wire.metrics import RequestDurations
-from chat_gateway.http_edge.wire.protocol import connection_of
 from chat_gateway.http_edge.wire.refusal import refuse
 from chat_gateway.http_edge.wire.turn_headers import REQUEST_HEADERS
 from chat_gateway.instances import Instances

@@ -1,7 +1,6 @@
 """Sessions in Redis: single ones by script, many by way of the indexes."""
 
 import contextlib
-import math
 from collections.abc import Sequence
 
 from servicekit.errors import InvalidArgument, Violation
@@ -36,6 +35,7 @@ from session_svc.redis_store import script_replies as replies
 from session_svc.redis_store.children import Children
 from session_svc.redis_store.durability import Durability, TooFewReplicas
 from session_svc.redis_store.forks import PAGE_BYTES, TURNS_A_READ, Forks
+from session_svc.redis_store.index_pages import Candidate, IndexPages, candidates_of
 from session_svc.redis_store.indexes import IndexAdditions, KnownAgents, Sample, now_ms
 from session_svc.redis_store.keys import children_index, fence_key, index_keys, narrowest_index, turns_key
 from session_svc.redis_store.parts import RedisParts
@@ -51,7 +51,6 @@ from session_svc.redis_store.turn_codec import (
 )
 from session_svc.redis_store.turns import RedisTurns
 
-BATCH = 100
 MAX_LOOKED_AT = 2000
 MAX_TRIES = 3
 SWEEP_GRACE_MS = 5 * 60 * 1000
@@ -59,9 +58,6 @@ CLOCK_SKEW_MS = 5 * 60 * 1000
 
 _NOTHING = (0, 0)
 """What the deletion of a session answers that does not fit."""
-
-Candidate = tuple[str, int]
-"""A member of an index, and its score."""
 
 
 class RedisSessions:
@@ -80,6 +76,7 @@ class RedisSessions:
         parts: RedisParts | None = None,
     ) -> None:
         self._scripts = scripts
+        self._pages = IndexPages(scripts)
         self._is_turn = is_turn
         self._turns = turns
         self._limits = limits
@@ -157,7 +154,7 @@ class RedisSessions:
         found: list[Session] = []
         looked_at, position, more = 0, after, True
         while more and looked_at < MAX_LOOKED_AT:
-            candidates, more = await self._newest_of(index, position)
+            candidates, more = await self._pages.newest(index, position)
             looked_at += len(candidates)
             for candidate, session in await self._read(query.project, index, candidates):
                 if len(found) == size:
@@ -247,7 +244,7 @@ class RedisSessions:
         sessions = turns = 0
         position: Candidate | None = None
         while True:
-            candidates = await self._oldest_of(index, position, end)
+            candidates = await self._pages.oldest(index, position, end)
             if not candidates:
                 return Removed(sessions, turns)
             position = candidates[-1]
@@ -276,7 +273,7 @@ class RedisSessions:
             ("PEXPIRE", index, LONGEST_LIFETIME_MS + SWEEP_GRACE_MS),
             ("ZCARD", index),
         )
-        read = await self._read(project, index, _candidates(pairs))
+        read = await self._read(project, index, candidates_of(pairs))
         return Sample(len(read), sum(session is None for _, session in read), members)
 
     async def _remove_children(self, project: str, session_ids: Sequence[str]) -> Removed:
@@ -323,33 +320,6 @@ class RedisSessions:
                 raise TurnDamaged(max(low, first))  # they are not there, though nobody has dropped them
             first = again.first_turn
         raise RedisUnavailable
-
-    async def _newest_of(self, index: str, after: ListPosition | None) -> tuple[list[Candidate], bool]:
-        """Returns the members behind a position, and whether there may be more."""
-        highest = "+inf" if after is None else str(after.activity_ms)
-        limit = BATCH
-        while True:
-            [pairs] = await self._scripts.run(
-                ("ZRANGE", index, highest, "-inf", "BYSCORE", "REV", "LIMIT", 0, limit, "WITHSCORES")
-            )
-            read = _candidates(pairs)
-            left = [c for c in read if after is None or (c[1], c[0]) < (after.activity_ms, after.session_id)]
-            if left or len(read) < limit:
-                return left, len(read) == limit
-            limit *= 2
-
-    async def _oldest_of(self, index: str, after: Candidate | None, end: int) -> list[Candidate]:
-        lowest = "-inf" if after is None else str(after[1])
-        limit = BATCH
-        while True:
-            [pairs] = await self._scripts.run(
-                ("ZRANGE", index, lowest, end, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
-            )
-            read = _candidates(pairs)
-            left = [c for c in read if after is None or (c[1], c[0]) > (after[1], after[0])]
-            if left or len(read) < limit:
-                return left
-            limit *= 2
 
     async def _read(
         self, project: str, index: str, candidates: Sequence[Candidate]
@@ -403,12 +373,3 @@ def _fits(session: Session, query: SessionQuery) -> bool:
     return (not query.agent_id or session.agent_id == query.agent_id) and (
         not query.user_id or session.user_id == query.user_id
     )
-
-
-def _candidates(pairs: Sequence[bytes]) -> list[Candidate]:
-    return [(pairs[i].decode(errors="replace"), _score(pairs[i + 1])) for i in range(0, len(pairs), 2)]
-
-
-def _score(text: bytes) -> int:
-    score = float(text)
-    return int(score) if math.isfinite(score) else 0

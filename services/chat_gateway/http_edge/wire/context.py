@@ -6,8 +6,8 @@ from typing import Final
 
 from litestar.types import Receive, Send
 
+from chat_gateway.http_edge.wire.connection_handle import ConnectionHandle
 from chat_gateway.http_edge.wire.limit_headers import Headers
-from chat_gateway.http_edge.wire.protocol import ConnectionHandle
 from servicekit.values import value
 
 CLIENT_GONE: Final = 499

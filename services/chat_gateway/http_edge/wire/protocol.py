@@ -6,7 +6,7 @@ ignored (RFC 9110, 7.8).
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import httptools
 from litestar.types import ASGIApp
@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from chat_gateway.http_edge.wire import refused_requests as refused
+from chat_gateway.http_edge.wire.connection_handle import CONNECTION, ConnectionHandle
 from chat_gateway.http_edge.wire.connections import Admission, ConnectionLimits, Connections, Source
 from chat_gateway.http_edge.wire.targets import target_fault
 from chat_gateway.http_edge.wire.unframed import without_chunks
@@ -37,8 +38,6 @@ _FRAMING_SHARE = 16
 _SLOWEST_WRITE = 10
 """How many write timeouts a client may take for what fills the connection's buffer, whatever progress it makes."""
 _FRAMING_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
-
-_CONNECTION: Final = "parley.connection"
 
 
 class SharedState(ServerState):
@@ -70,42 +69,6 @@ class SharedState(ServerState):
         stalled = [(how, one) for one in connections if (how := one.check_writing(now)) is not None]
         for connection in making_room(stalled, self.max_unread_bytes, now):
             connection.cut_off()
-
-
-class ConnectionHandle:
-    """What a request may do with its connection that ASGI has no messages for."""
-
-    __slots__ = ("_connection", "_cycle")
-
-    def __init__(self, connection: "BoundedHttpProtocol", cycle: RequestResponseCycle) -> None:
-        self._connection = connection
-        self._cycle = cycle
-
-    @property
-    def has_body(self) -> bool:
-        """Whether all of the body has arrived: then `receive` returns it, and does not wait."""
-        return not self._cycle.more_body
-
-    def watch(self, when_gone: Callable[[], None]) -> None:
-        """Calls `when_gone` once the client has left: now, if it has. Saves a task that waits in `receive`.
-
-        Only for the request that is served, and after its body has been read.
-        """
-        connection = self._connection
-        connection.flow.resume_reading()  # a connection that is not read from is not seen to end
-        connection.when_gone = when_gone
-        if connection.lost:
-            when_gone()
-
-    def unwatch(self) -> None:
-        """Stops watching. May be repeated."""
-        self._connection.when_gone = None
-
-
-def connection_of(scope: Any) -> ConnectionHandle:
-    """Returns the connection of a request that a `BoundedHttpProtocol` received."""
-    handle: ConnectionHandle = scope[_CONNECTION]
-    return handle
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -272,7 +235,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._source.idle.pop(self, None)
         if self.server_state.retiring or self._health_only:
             self.cycle.keep_alive = False
-        self.scope[_CONNECTION] = ConnectionHandle(self, self.cycle)  # type: ignore[typeddict-unknown-key]
+        self.scope[CONNECTION] = ConnectionHandle(self, self.cycle)  # type: ignore[typeddict-unknown-key]
 
     def _check_framing(self, version: str) -> None:
         """Refuses what a proxy may have read another body in (RFC 9112, 6.1), before anything is served."""
