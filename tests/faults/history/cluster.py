@@ -10,6 +10,8 @@ import psutil
 import redis
 
 from parley_cli.processes.child import Child
+from parley_cli.processes.readiness import grpc_serves
+from servicekit.server import STARTED
 from tests.faults.proxy import FaultProxy, Proxies
 from tests.servers.mock_model import MODEL
 from tests.servers.processes import ServiceProcess, clean_environment, migrate
@@ -47,6 +49,10 @@ class Service(ServiceProcess):
             self._child = Child(
                 name, [self._child._argv[0], "-m", *entry], log=self.log, env=environment, directory=logs
             )
+
+    def serves(self) -> bool:
+        """Whether it has started, whatever its peers do: faults go on. Whether all are ready is asked after them."""
+        return grpc_serves(self.grpc_target, STARTED)
 
 
 class Cluster:
