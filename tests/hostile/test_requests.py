@@ -11,7 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from chat_gateway.http_edge.dependencies import HttpSettings
-from chat_gateway.http_edge.wire.bodies import MAX_ITEMS, MAX_VALUES
+from chat_gateway.http_edge.wire.bodies import MAX_BODY_VALUES, MAX_ITEMS, MAX_VALUES, check_values
+from servicekit.errors import InvalidArgument
 from tests.service.chat_gateway.http_edge.edge import Edge, running_edge
 
 MESSAGE = {"role": "user", "content": "Hi"}
@@ -155,6 +156,15 @@ async def test_refused_requests_have_a_few_lines_of_log() -> None:
             for _ in range(300):
                 assert (await edge.client.get("/v1/nothing")).status_code == 404
     assert len([line for line in lines if line["event"] == "request"]) < 200
+
+
+@pytest.mark.parametrize("piece", [b"{},", b"1,", b'"",', b"[", b'{"\\\\":'])
+def test_bodies_that_are_decoded_whole_hold_a_bounded_number_of_values(piece: bytes) -> None:
+    with pytest.raises(InvalidArgument):
+        check_values(b'{"a": [' + piece * (MAX_BODY_VALUES + 1))
+    endless = b'"' + b"," * (MAX_BODY_VALUES + 1) + b'\\"' * 1_000_000
+    check_values(endless)  # in linear time, though no text in it ends
+    check_values(json.dumps({"a": "{,[" * MAX_BODY_VALUES + '\\"' * 1000, "b": [1] * 1000}).encode())
 
 
 UNREADABLE = {

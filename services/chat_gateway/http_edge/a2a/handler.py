@@ -14,6 +14,7 @@ from chat_gateway.http_edge.a2a.exchange import A2AExchange
 from chat_gateway.http_edge.a2a.rest import STREAMED, operation_of, parsed, request_of, version_in
 from chat_gateway.http_edge.dependencies import HttpSettings
 from chat_gateway.http_edge.wire.auth import ANY_CREDENTIALS, Authorizer
+from chat_gateway.http_edge.wire.bodies import check_values
 from chat_gateway.http_edge.wire.context import RequestContext
 from chat_gateway.http_edge.wire.errors import MethodNotAllowed
 from servicekit.errors import InvalidArgument, Violation
@@ -151,6 +152,7 @@ def _base_url(scope: Any) -> str:
 
 
 def _json(body: bytes) -> Any:
+    check_values(body)
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -10,7 +10,7 @@ import msgspec
 from litestar.types import Receive
 
 from chat_gateway.http_edge.wire.errors import MalformedBody, UnknownEncoding
-from servicekit.errors import DeadlineExceeded, MessageTooLarge, Violation
+from servicekit.errors import DeadlineExceeded, InvalidArgument, MessageTooLarge, Violation
 
 T = TypeVar("T")
 
@@ -22,6 +22,9 @@ MAX_VALUES = 20_000
 MAX_ITEMS = 10_000
 """How many messages, and parts of them, a body may list."""
 
+MAX_BODY_VALUES = 50_000
+"""How many values, and lists and objects of them, a body may hold that is decoded whole."""
+
 SMALL_BODY = 64 * 1024
 _SIMPLE = 20_000
 """Commas and brackets up to which a body is decoded at once: it holds no more values, and costs some milliseconds."""
@@ -30,6 +33,7 @@ _MAX_STRUCTURE_BYTES = 256 * 1024
 _MESSAGES = "messages"
 
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?$", re.DOTALL)
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # one that does not end is not looked for again
 _FIELD = re.compile(r"^Object (?P<what>contains unknown|missing required) field `(?P<field>.*)`$", re.DOTALL)
 
 
@@ -112,7 +116,7 @@ def check_width(body: bytes, *, unbounded: str = "", items: str = _MESSAGES) -> 
     Texts are not bounded here, nor is the field `unbounded`; `items` is that of messages. Costs nothing for small
     bodies, and little for large ones of few values.
     """
-    if len(body) <= SMALL_BODY or body.count(b",") + body.count(b"{") + body.count(b"[") <= _SIMPLE:
+    if len(body) <= SMALL_BODY or _structure(body) <= _SIMPLE:
         return
     fields = decode(_FIELDS.decode, body)
     for name, raw in fields.items():
@@ -120,6 +124,16 @@ def check_width(body: bytes, *, unbounded: str = "", items: str = _MESSAGES) -> 
             _check_items(name, raw)
         elif name != unbounded and len(data := bytes(raw)) > _MAX_STRUCTURE_BYTES and data[:1] in (b"{", b"["):
             raise _too_wide(name[:64], f"must have at most {_MAX_STRUCTURE_BYTES} bytes as JSON")
+
+
+def check_values(body: bytes) -> None:
+    """Raises `InvalidArgument` for JSON with more than `MAX_BODY_VALUES` values: for bodies that are decoded whole."""
+    if _structure(body) > MAX_BODY_VALUES and _structure(_TEXT.sub(b"", body)) > MAX_BODY_VALUES:
+        raise InvalidArgument(message=f"the body holds more than {MAX_BODY_VALUES} values")
+
+
+def _structure(body: bytes) -> int:
+    return body.count(b",") + body.count(b"{") + body.count(b"[")
 
 
 def is_large(body: bytes) -> bool:
