@@ -30,26 +30,26 @@ class ToolCallView(Protocol):
     """The attributes of a tool call that the rules use."""
 
     @property
-    def id(self) -> str: ...  # noqa: D102
+    def id(self) -> str: ...
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str: ...
 
 
 class MessageView(Protocol):
     """The attributes of a message that the rules use; the `MessageForm` gives its role and parts."""
 
     @property
-    def role(self) -> Any: ...  # noqa: D102
+    def role(self) -> Any: ...
     @property
-    def content(self) -> str: ...  # noqa: D102
+    def content(self) -> str: ...
     @property
-    def parts(self) -> Sequence[Any]: ...  # noqa: D102
+    def parts(self) -> Sequence[Any]: ...
     @property
-    def tool_calls(self) -> Sequence[ToolCallView]: ...  # noqa: D102
+    def tool_calls(self) -> Sequence[ToolCallView]: ...
     @property
-    def tool_call_id(self) -> str: ...  # noqa: D102
+    def tool_call_id(self) -> str: ...
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str: ...
 
 
 class PartView(NamedTuple):

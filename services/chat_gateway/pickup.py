@@ -31,7 +31,7 @@ class PickupTimes:
     interval: float = 1.0
     unknown_pause: float = 30.0
     """The pause before retrying a session_svc that does not know the method."""
-    most: int = 64
+    max_running: int = 64
     """The maximum number of concurrent turns."""
 
 
@@ -72,7 +72,7 @@ class Pickups:
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
             pause = self._times.interval * random.uniform(0.5, 1.5)
-            if len(self._running) >= self._times.most or not self._scheduler.has_room:  # none while this stops
+            if len(self._running) >= self._times.max_running or not self._scheduler.has_room:  # none while this stops
                 continue
             try:
                 claimed = await self._claims.claim()

@@ -210,7 +210,7 @@ class _Loop:
         """
         if not calls:
             return
-        most_bytes = min(self._policy.max_result_bytes, max(self._left, 0) // len(calls))
+        max_bytes = min(self._policy.max_result_bytes, max(self._left, 0) // len(calls))
         free = asyncio.Semaphore(self._policy.max_parallel_calls)
 
         left = len(calls)
@@ -223,7 +223,7 @@ class _Loop:
 
         async def one(call: ToolCall) -> tuple[Message, ToolResult]:
             async with free:
-                return await self._observed(call, counted, most_bytes)
+                return await self._observed(call, counted, max_bytes)
 
         for message, found in await all_or_none([one(call) for call in calls]):
             self._keep(message)
@@ -233,7 +233,7 @@ class _Loop:
         self,
         call: ToolCall,
         result: Callable[[ToolCall], Coroutine[Any, Any, tuple[ToolResult, bool]]],
-        most_bytes: int,
+        max_bytes: int,
     ) -> tuple[Message, ToolResult]:
         server = self._server(call)
         step = self._steps.count
@@ -247,7 +247,7 @@ class _Loop:
             found, ends_step = await result(call)
             if found.outcome is not ToolOutcome.OK:
                 span.set("error.type", found.outcome.value)
-        message = Message(Role.TOOL, cut(found.text, most_bytes), tool_call_id=call.id)
+        message = Message(Role.TOOL, cut(found.text, max_bytes), tool_call_id=call.id)
         self._runs[place] = replace(self._runs[place], outcome=found.outcome)
         seconds = time.monotonic() - begin
         if call.name in self._offer.functions and self._context.calls is not None:
@@ -333,15 +333,15 @@ async def all_or_none(running: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
         await cancel_and_wait(*tasks)
 
 
-def cut(text: str, most_bytes: int) -> str:
+def cut(text: str, max_bytes: int) -> str:
     """Returns the text cut to about this many bytes, with a note at its end if it was cut."""
-    if len(text) <= most_bytes // 4:
+    if len(text) <= max_bytes // 4:
         return text
     data = text.encode("utf-8", "replace")
-    if len(data) <= most_bytes:
+    if len(data) <= max_bytes:
         return data.decode()
     note = f"\n[cut: the first of {len(data)} bytes]"
-    return data[: max(most_bytes - len(note), 0)].decode("utf-8", "ignore") + note
+    return data[: max(max_bytes - len(note), 0)].decode("utf-8", "ignore") + note
 
 
 def _problem_of(arguments: str) -> str | None:

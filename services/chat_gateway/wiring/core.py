@@ -122,7 +122,7 @@ async def open_core(
     turns = FinishingTurns(runner, ended_tasks)
     stack.push_async_callback(turns.close)
     journals = JournalClient(stubs, OpenWatches(settings.watch_bounds))
-    times = PickupTimes(most=settings.max_background_turns)
+    times = PickupTimes(max_running=settings.max_background_turns)
     pickups = Pickups(runner, claims, journals, scheduler, times, PickupMetrics(), ended_tasks)
     stack.push_async_callback(pickups.close)
     reader = SessionReaderClient(stubs, timeout=settings.peer_timeout)
