@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -63,7 +63,8 @@ class NotUtf8(LocalError):
 class Answer:
     """One streamed answer: iterate `pieces`; `session_id` is known before the first one, `notes` after the last.
 
-    A note is what is not text: a tool call, or that the answer was cut.
+    A note is what is not text: a call of the caller's tools, or that the answer was cut. Calls that the gateway makes
+    are reported while they happen.
     """
 
     session_id: str
@@ -147,8 +148,19 @@ class Api:
         return found[:limit]
 
     @contextmanager
-    def chat(self, agent_id: str, text: str, *, session_id: str | None, user_id: str | None = None) -> Iterator[Answer]:
-        """Run one turn; the stream is closed, which cancels the turn, when the block ends early."""
+    def chat(
+        self,
+        agent_id: str,
+        text: str,
+        *,
+        session_id: str | None,
+        user_id: str | None = None,
+        on_tool_call: Callable[[str], None] = lambda line: None,
+    ) -> Iterator[Answer]:
+        """Run one turn; the stream is closed, which cancels the turn, when the block ends early.
+
+        `on_tool_call` is called with a line when the gateway begins a tool call, and when that has ended.
+        """
         answer = Answer("", iter(()))
         body: Json = {"model": agent_id, "messages": [{"role": "user", "content": text}], "stream": True}
         body |= {key: value for key, value in (("session_id", session_id), ("user_id", user_id)) if value}
@@ -158,7 +170,7 @@ class Api:
                     response.read()
                     raise _refusal(response)
                 answer.session_id = response.headers.get("X-Session-ID", "")
-                answer.pieces = _pieces(response, answer.notes)
+                answer.pieces = _pieces(response, answer.notes, on_tool_call)
                 yield answer
         except UnicodeEncodeError:
             raise NotUtf8 from None
@@ -205,7 +217,7 @@ def _refusal(response: httpx.Response) -> ApiError:
         return ApiError(str(response.status_code), response.reason_phrase, response.status_code)
 
 
-def _pieces(response: httpx.Response, notes: list[str]) -> Iterator[str]:
+def _pieces(response: httpx.Response, notes: list[str], on_tool_call: Callable[[str], None]) -> Iterator[str]:
     """Yield the text of a stream of chunks; a stream that is cut off, or ends in an error, raises ApiError."""
     calls: dict[int, dict[str, str]] = {}
     for line in response.iter_lines():
@@ -218,6 +230,8 @@ def _pieces(response: httpx.Response, notes: list[str]) -> Iterator[str]:
         chunk = _chunk(data)
         if "error" in chunk:
             raise _error(chunk["error"], response.status_code)
+        if report := _activity(chunk.get("parley") or {}):
+            on_tool_call(report)
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
             yield from (text for text in (delta.get("content"), delta.get("refusal")) if text)
@@ -235,6 +249,18 @@ def _chunk(data: str) -> Json:
     if not isinstance(chunk, dict):
         raise ApiError("bad_response", "the stream holds what is no chunk of an answer; is it Parley?")
     return chunk
+
+
+def _activity(note: Mapping[str, Any]) -> str | None:
+    """Returns the line for a tool call that the gateway begins or has ended; None for what is neither."""
+    name = note.get("name")
+    match note.get("event"):
+        case "tool_call_started":
+            return f"[calls {name}({note.get('arguments')})]"
+        case "tool_call_finished":
+            return f"[{name}: {note.get('outcome')}, {note.get('duration_ms')} ms]"
+        case _:
+            return None
 
 
 def _add_calls(calls: dict[int, dict[str, str]], deltas: Iterable[Mapping[str, Any]]) -> None:

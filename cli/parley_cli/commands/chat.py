@@ -38,9 +38,20 @@ def chat(
 
 
 def turn(api: Api, agent: str, text: str, session: str | None, user: str | None) -> str | None:
-    """Run one turn, print its answer as it comes, and return the session's id."""
+    """Run one turn, print its answer as it comes, and return the session's id.
+
+    Tool calls that the gateway makes are lines on standard error.
+    """
     last = "\n"
-    with api.chat(agent, text, session_id=session, user_id=user) as answer:
+
+    def report(line: str) -> None:
+        nonlocal last
+        if is_terminal(sys.stdout) and not last.endswith("\n"):
+            echo()
+            last = "\n"
+        echo_error(line)
+
+    with api.chat(agent, text, session_id=session, user_id=user, on_tool_call=report) as answer:
         session = answer.session_id or session
         try:
             for piece in answer.pieces:

@@ -4,13 +4,16 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from parley_cli.api import Api, ApiError
+from parley_cli.api import DEFAULT_URL, Api, ApiError, path_of
 from parley_cli.embedded.model import MODEL_NAME, EmbeddedModel
+from parley_cli.embedded.script import MODEL_NAME as SCRIPTED_MODEL_NAME
+from parley_cli.embedded.scripted_model import ScriptedModel
 from parley_cli.errors import LocalError
 from parley_cli.local.narrator import Narrator
 from parley_cli.local.settings import UpSettings
@@ -18,6 +21,9 @@ from parley_cli.processes.ports import is_loopback_url
 from parley_cli.terminal import shown
 
 AGENT = "hello"
+TOOLS_AGENT = "hello-tools"
+SAMPLE_TOOL_SERVER = "sample"
+TOOLS_QUESTION = "Add 17 and 25"
 QUESTION = "Say hello to me in one short sentence."
 LIST_MODELS_SECONDS = 5.0
 
@@ -44,6 +50,19 @@ def hello_agent(settings: UpSettings) -> dict[str, Any]:
     }
 
 
+def tools_agent() -> dict[str, Any]:
+    """Return the agent that shows tools: the scripted model, which calls those of the sample tool server."""
+    return {
+        "id": TOOLS_AGENT,
+        "name": "Hello, tools (scripted model)",
+        "template_id": "assistant",
+        "instructions": "Answer with your tools.",
+        "model": {"provider": ScriptedModel.provider, "name": SCRIPTED_MODEL_NAME},
+        "tools": [{"mcp": {"operator_tool_server": SAMPLE_TOOL_SERVER}}],
+        "memory": {"max_messages": 40},
+    }
+
+
 def first_model(base_url: str, api_key_env: str | None) -> str:
     """Return the first model that an OpenAI-compatible server lists; raises LocalError."""
     key = os.environ.get(api_key_env or "")
@@ -60,16 +79,20 @@ def first_model(base_url: str, api_key_env: str | None) -> str:
         raise LocalError(f"{base_url} does not list its models ({error}); name one in PARLEY_UP_HELLO_MODEL") from None
 
 
-def ensure_agent(api: Api, settings: UpSettings) -> bool:
-    """Create the agent if there is none with its id; returns whether it did."""
+def ensure_agents(api: Api, settings: UpSettings) -> None:
+    """Create each agent that a fresh system has, if there is none with its id."""
+    _ensure(api, AGENT, lambda: hello_agent(settings))
+    if settings.providers is None:
+        _ensure(api, TOOLS_AGENT, tools_agent)
+
+
+def _ensure(api: Api, agent_id: str, config: Callable[[], dict[str, Any]]) -> None:
     try:
-        api.get(f"/v1/agents/{AGENT}")
+        api.get(path_of("agents", agent_id))
     except ApiError as error:
         if error.status != httpx.codes.NOT_FOUND:
             raise
-        api.send("POST", "/v1/agents", hello_agent(settings))
-        return True
-    return False
+        api.send("POST", "/v1/agents", config())
 
 
 def converse(api: Api, narrator: Narrator) -> None:
@@ -85,14 +108,14 @@ def converse(api: Api, narrator: Narrator) -> None:
     out.flush()
 
 
-def grpcurl() -> str:
-    """Return the path of the grpcurl that is installed beside this program, or its bare name."""
-    beside = Path(sys.executable).with_name("grpcurl")
-    return str(beside) if beside.exists() else "grpcurl"
+def program(name: str) -> str:
+    """Return the path of a program that is installed beside this one, or its bare name; quoted for a shell."""
+    beside = Path(sys.executable).with_name(name)
+    return shlex.quote(str(beside) if beside.exists() else name)
 
 
-def endpoints(http_url: str, grpc_target: str) -> list[str]:
-    """Return where everything is, with a line to paste for either protocol."""
+def endpoints(http_url: str, grpc_target: str, *, tools: bool) -> list[str]:
+    """Return where everything is, with a line to paste for either protocol, and with `tools` one that shows a call."""
     shown = '-H "Authorization: Bearer $PARLEY_API_KEY" ' if os.environ.get("PARLEY_API_KEY") else ""
     chat = {"model": AGENT, "session_id": "first", "messages": [{"role": "user", "content": "What is your name?"}]}
     message = {"role": "ROLE_USER", "content": "What is your name?"}
@@ -105,7 +128,13 @@ def endpoints(http_url: str, grpc_target: str) -> list[str]:
         f"curl -s {http_url}/v1/chat/completions {shown}-H 'Content-Type: application/json' "
         f"-d {shlex.quote(json.dumps(chat))}",
         "",
-        f"{shlex.quote(grpcurl())} -plaintext {shown}-d {shlex.quote(json.dumps(turn))} {grpc_target} "
+        f"{program('grpcurl')} -plaintext {shown}-d {shlex.quote(json.dumps(turn))} {grpc_target} "
         "parley.chat.v1.ChatService/Complete",
         "",
+        *(_tools_lines(http_url) if tools else ()),
     ]
+
+
+def _tools_lines(http_url: str) -> list[str]:
+    url = "" if http_url == DEFAULT_URL else f"PARLEY_URL={http_url} "
+    return [f"{url}{program('parley')} chat {TOOLS_AGENT} {shlex.quote(TOOLS_QUESTION)}   # calls a tool", ""]

@@ -40,6 +40,9 @@ class UpSettings(EnvironmentSettings):
     providers: Annotated[dict[str, dict[str, Any]] | None, FROM_JSON] = Field(
         default=None, description="Providers, as the gateway reads them; with it no local model is started."
     )
+    tool_servers: Annotated[dict[str, dict[str, Any]], FROM_JSON] = Field(
+        default={}, description="The operator's tool servers, as the gateway reads them."
+    )
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the settings together."""

@@ -8,13 +8,17 @@ from typing import Any
 from parley_cli.embedded.model import MODEL_NAME, EmbeddedModel, weights
 from parley_cli.embedded.postgres import EmbeddedPostgres, postgres_programs
 from parley_cli.embedded.redis import EmbeddedRedis, valkey_program
+from parley_cli.embedded.script import MODEL_NAME as SCRIPTED_MODEL_NAME
+from parley_cli.embedded.scripted_model import ScriptedModel
 from parley_cli.errors import LocalError
 from parley_cli.local.data_directory import DataDirectory
+from parley_cli.local.greeting import SAMPLE_TOOL_SERVER
 from parley_cli.local.service import Service, service_environment
 from parley_cli.local.settings import UpSettings
 from parley_cli.processes.child import Child
 from parley_cli.processes.ports import LOOPBACK
 from parley_cli.processes.supervisor import Part, Supervisor
+from parley_cli.samples import tool_server_file
 
 SCHEMA = "schema"
 MIGRATE_SECONDS = 120.0
@@ -41,7 +45,11 @@ class LocalSystem:
             log=data.log("redis"),
             port_setting="PARLEY_UP_REDIS_PORT",
         )
-        self.model = None if settings.providers is not None else self._local_model()
+        self.model: EmbeddedModel | None = None
+        self.scripted: ScriptedModel | None = None
+        if settings.providers is None:
+            self.model = self._local_model()
+            self.scripted = ScriptedModel(data.port_for("scripted", None))
         self.config = self._config()
         self.session = self._session()
         self._gateway_count = gateways
@@ -79,7 +87,16 @@ class LocalSystem:
         self.supervisor.start(self._stores, on_ready)
         self._migrate()
         on_ready(SCHEMA)
+        if self.scripted is not None:
+            self.scripted.start()
         self.supervisor.start(self._services, on_ready)
+
+    def take_down(self, on_stopping: Callable[[str], None], hurried: Callable[[], bool]) -> list[str]:
+        """Stop everything, as `Supervisor.stop` does."""
+        complaints = self.supervisor.stop(on_stopping, hurried)
+        if self.scripted is not None:
+            self.scripted.stop()
+        return complaints
 
     @property
     def _stores(self) -> list[Part]:
@@ -169,6 +186,7 @@ class LocalSystem:
                 "PARLEY_GATEWAY_CONFIG_TARGET": self.config.target,
                 "PARLEY_GATEWAY_SESSION_TARGET": self.session.target,
                 "PARLEY_PROVIDERS": self._providers(),
+                "PARLEY_TOOL_SERVERS": self._tool_servers(),
                 "PARLEY_GATEWAY_REPLICAS": ",".join(self._gateway_urls()),
             },
             log=self._data.log(name),
@@ -179,6 +197,17 @@ class LocalSystem:
         return [f"http://{LOOPBACK}:{first + number}" for number in range(self._gateway_count)]
 
     def _providers(self) -> str:
-        if self.model is None:
+        if self.model is None or self.scripted is None:
             return json.dumps(self._settings.providers)
-        return json.dumps({EmbeddedModel.provider: {"base_url": self.model.url, "models": [MODEL_NAME]}})
+        providers = {
+            self.model.provider: {"base_url": self.model.url, "models": [MODEL_NAME]},
+            self.scripted.provider: {"base_url": self.scripted.url, "models": [SCRIPTED_MODEL_NAME]},
+        }
+        return json.dumps(providers)
+
+    def _tool_servers(self) -> str:
+        """Return the tool servers of the user, and the sample, which a gateway starts when a turn needs it."""
+        servers = dict(self._settings.tool_servers)
+        if self.scripted is not None:
+            servers.setdefault(SAMPLE_TOOL_SERVER, {"command": sys.executable, "args": [str(tool_server_file())]})
+        return json.dumps(servers)

@@ -105,7 +105,7 @@ def _stop(system: LocalSystem, data: DataDirectory, narrator: Narrator, signals:
         return
     data.write_state(system.describe("stopping"))
     stopped: list[str] = []
-    complaints = system.supervisor.stop(stopped.append, signals.hurried)
+    complaints = system.take_down(stopped.append, signals.hurried)
     if stopped:
         narrator.say(f"\nstopped {', '.join(stopped)}")
     for complaint in complaints:
@@ -119,11 +119,11 @@ def introduce(http_url: str, grpc_target: str, settings: UpSettings, narrator: N
     """
     with Api(http_url) as api:
         try:
-            greeting.ensure_agent(api, settings)
+            greeting.ensure_agents(api, settings)
             greeting.converse(api, narrator)
         except LocalError as error:
             narrator.say(f"no first turn: {error}")
-    for line in greeting.endpoints(http_url, grpc_target):
+    for line in greeting.endpoints(http_url, grpc_target, tools=settings.providers is None):
         narrator.say(line)
 
 

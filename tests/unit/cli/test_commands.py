@@ -239,6 +239,24 @@ def test_chat_shows_what_is_no_text(server: Server, run) -> None:
         assert run("chat", "hello", "hi")[:2] == (0, shown)
 
 
+def test_chat_reports_calls_that_the_gateway_makes_beside_the_answer(server: Server, run) -> None:
+    def activity(event: str, **more: Any) -> dict[str, Any]:
+        choice = {"index": 0, "delta": {}, "finish_reason": None}
+        return {"choices": [choice], "parley": {"event": event, "step": 1, "name": "add", "server": "sample", **more}}
+
+    server.answers["POST /v1/chat/completions"] = (
+        200,
+        sse(
+            activity("tool_call_started", arguments='{"a": 1}'),
+            activity("tool_call_finished", outcome="ok", duration_ms=3),
+            activity("step_finished"),
+            piece("It is 1."),
+        ),
+    )
+    reported = '[calls add({"a": 1})]\n[add: ok, 3 ms]\nsession s-9\n'
+    assert run("chat", "hello", "hi") == (0, "It is 1.\n", reported)
+
+
 def test_a_stream_that_is_none_is_one_line(server: Server, run) -> None:
     server.answers["POST /v1/chat/completions"] = (200, b"data: [1]\n\n")
     code, _, err = run("chat", "hello", "hi")
