@@ -89,7 +89,7 @@ def test_an_agent_is_tried_with_a_picture_its_prompt_and_the_same_by_program(bro
         message.fill("At length")
         message.press("Enter")
         expect(page.locator(".turnfacts")).to_have_count(2)
-        page.wait_for_function("innerHeight + scrollY > document.body.scrollHeight - 80")
+        expect(page.locator(".turnfacts").nth(1)).to_be_in_viewport()  # the end of the long answer is followed
         expect(page.get_by_role("link", name=re.compile("^s-"))).to_have_attribute("href", re.compile("#/sessions/s-"))
         page.get_by_role("button", name="Compare two revisions").click()
         message.fill("Both of you")

@@ -51,8 +51,9 @@ export function Column({ target, handle, onSession, onBusy }) {
   latest.current = target;
   const near = useRef(false);
   useEffect(() => () => aborter.current?.abort(), []);
-  // Who reads further up is left there.
-  useLayoutEffect(() => { if (near.current) scrollTo(0, document.body.scrollHeight); near.current = false; });
+  // Who reads further up is left there. Asked before the page grows, whatever makes it do so.
+  const follows = near.current || (turns.length > 0 && atEnd());
+  useLayoutEffect(() => { if (follows) scrollTo(0, document.body.scrollHeight); near.current = false; });
 
   /** @param {any} what */
   const start = async (what) => {
@@ -63,7 +64,7 @@ export function Column({ target, handle, onSession, onBusy }) {
     setTurns((old) => [...old, turn]);
     onBusy(true);
     // A stream may bring more pieces than a screen has frames.
-    const changed = () => { frame.current ||= requestAnimationFrame(() => { frame.current = 0; near.current = atEnd(); setTurns((old) => [...old]); }); };
+    const changed = () => { frame.current ||= requestAnimationFrame(() => { frame.current = 0; setTurns((old) => [...old]); }); };
     await run(turn, changed, mine.signal);
     onBusy(false);
     if (turn.session && aborter.current === mine) onSession(turn.session);
