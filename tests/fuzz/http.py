@@ -97,20 +97,21 @@ class _Transport(asyncio.Transport):
 
 
 async def _app(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the size of the body, once it is whole, and keeps it."""
+    """Answers once the body is whole, and keeps the request."""
     body, more = b"", True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             return
         body, more = body + message["body"], message["more_body"]
-    assert {name for name, _ in scope["headers"]} <= {b"host", b"transfer-encoding"}
-    _whole.append((scope["path"], body))
+    _whole.append((scope["path"], tuple(scope["headers"]), body))
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-_whole: list[tuple[str, bytes]] = []
+_Request = tuple[str, tuple[tuple[bytes, bytes], ...], bytes]
+"""Path, headers and body."""
+_whole: list[_Request] = []
 
 
 @functools.cache
@@ -120,7 +121,7 @@ def _config() -> uvicorn.Config:
     )
 
 
-async def _served(pieces: list[bytes]) -> tuple[list[tuple[str, bytes]], list[bytes]]:
+async def _served(pieces: list[bytes]) -> tuple[list[_Request], list[bytes]]:
     """Returns the requests that are served, and the statuses of all answers."""
     _whole.clear()
     state, transport = SharedState(_app), _Transport()
@@ -148,7 +149,12 @@ def chunked_body(data: tuple[bytes, list[int]]) -> None:
     bounds = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     pieces = [stream[start:end] for start, end in itertools.pairwise(bounds) if end > start]
 
-    async def both() -> None:
-        assert await _served([stream]) == await _served(pieces)
+    async def both() -> list[_Request]:
+        requests, statuses = await _served([stream])
+        assert (requests, statuses) == await _served(pieces)
+        return requests
 
-    asyncio.run(both())
+    # What follows the first request in the stream is another one, with headers of its own.
+    for path, headers, _ in asyncio.run(both())[:1]:
+        assert path == "/a"
+        assert headers == ((b"host", b"x"), (b"transfer-encoding", b"chunked"))
