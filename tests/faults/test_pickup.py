@@ -99,8 +99,12 @@ class Turn:
         self.client.close()
 
     def events(self, gateway: int = 1) -> list[Any]:
+        path, deadline = f"/v1/chat/completions/{self.id}/events", time.monotonic() + WAIT_SECONDS
         with self._system.client(gateway) as client:
-            answer = client.get(f"/v1/chat/completions/{self.id}/events", timeout=WAIT_SECONDS)
+            # A part that was stopped may take a while to be found again.
+            while (answer := client.get(path, timeout=WAIT_SECONDS)).status_code == 503:
+                assert time.monotonic() < deadline, answer.text
+        assert answer.status_code == 200, answer.text
         lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
         assert lines[: len(self.seen)] == self.seen, "what was streamed before stays"
         return [json.loads(line) for line in lines if line != "[DONE]"]

@@ -82,11 +82,11 @@ async def test_what_is_another_users_is_not_there(parley_system: System, binding
     ann, bob = {"X-User-ID": f"ann-{uuid4().hex}"}, {"X-User-ID": f"bob-{uuid4().hex}"}
     parley_system.model.script(Behaviour(), Behaviour(text=TEXT, hold_after_chunks=2))
     async with (
-        client_of(parley_system, agent, binding, streaming=True, **ann) as anns,
+        client_of(parley_system, agent, binding, **ann) as anns,
         client_of(parley_system, agent, binding, streaming=True, **bob) as bobs,
     ):
-        done = (await events_of(anns, message("hello")))[0].task
-        [task] = [one.task for one in await events_of(anns, message("more", configuration=AT_ONCE))][:1]
+        done = await task_of(anns, message("hello"))
+        task = await task_of(anns, message("more", configuration=AT_ONCE))
         await parley_system.model.received(2)
         for named in (done.id, task.id):
             with pytest.raises(errors.TaskNotFoundError):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from tests.servers.ports import free_port
@@ -33,20 +34,36 @@ def test_every_replica_is_shown_with_what_it_does(start_system: StartSystem) -> 
     try:
         urls = [system.gateways[0].http_url, system.gateways[1].http_url]
         urls += [f"http://127.0.0.1:{config_port}", f"http://127.0.0.1:{session_port}"]
-        done = subprocess.run(
-            [Path(sys.executable).with_name("parley"), "top", "--once", *urls],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-            env=os.environ | {"COLUMNS": "200"},
-        )
+        deadline = time.monotonic() + 60
+        shown = top(urls)
+        while not all(shows_latencies(line) for line in replicas_of(shown)):
+            assert time.monotonic() < deadline, shown
+            shown = top(urls)  # on a busy machine a replica may go for a second without a call
     finally:
         ended.set()
         talking.join(30)
-    sums, *lines = done.stdout.splitlines()
-    assert "replicas 4 of 4" in sums, done.stdout
+    sums = shown.splitlines()[0]
+    assert "replicas 4 of 4" in sums, shown
     assert float(sums.split()[1].removesuffix("/s")) > 0, sums
-    assert all(line.rstrip().endswith("MB") and line.count(" ms") >= 3 for line in lines if "127.0.0.1" in line)
-    kinds = [line.split()[1] for line in lines if "127.0.0.1" in line]
+    kinds = [line.split()[1] for line in replicas_of(shown)]
     assert kinds == ["gateway", "gateway", "session_svc", "config_svc"]
+
+
+def top(urls: list[str]) -> str:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("parley"), "top", "--once", *urls],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+    return done.stdout
+
+
+def replicas_of(shown: str) -> list[str]:
+    return [line for line in shown.splitlines() if "127.0.0.1" in line]
+
+
+def shows_latencies(line: str) -> bool:
+    return line.rstrip().endswith("MB") and line.count(" ms") >= 3

@@ -36,10 +36,14 @@ class Running:
         self.providers: Any = provider_service_pb2_grpc.ProviderServiceStub(channel)
 
 
+PATIENT: dict[str, Any] = {"drain_timeout": 2, "database_timeout": 15.0}
+"""On a busy machine a statement may take seconds; tests of the bound set one of their own."""
+
+
 @asynccontextmanager
 async def running(database_url: str, **settings: Any) -> AsyncIterator[Running]:
     """Runs config_svc on a free port while open."""
-    given = ConfigSettings(database_url=SecretStr(database_url), grpc_port=0, **{"drain_timeout": 2, **settings})
+    given = ConfigSettings(database_url=SecretStr(database_url), grpc_port=0, **{**PATIENT, **settings})
     async with build(given) as details:
         port = details["grpc_port"]
         async with open_channel(f"127.0.0.1:{port}") as channel:

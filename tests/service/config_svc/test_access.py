@@ -165,12 +165,16 @@ async def test_a_deletion_survives_a_kill(database_url: str, tmp_path: Path) -> 
         create = agents_pb.CreateAgentConfigRequest(project="doomed", agent_config=agent("a"))
         await service.agents.CreateAgentConfig(create)
         cursor = (await service.agents.WatchAgentConfigs(agents_pb.WatchAgentConfigsRequest()).read()).cursor
-        async with await psycopg.AsyncConnection.connect(libpq_url(database_url), autocommit=True) as admin:
+        async with (
+            await psycopg.AsyncConnection.connect(libpq_url(database_url), autocommit=True) as admin,
+            await psycopg.AsyncConnection.connect(libpq_url(database_url)) as holder,
+        ):
             await admin.execute(
                 "INSERT INTO agent_configs (uid, project, id, spec, revision, create_time, update_time) SELECT "
                 "gen_random_uuid(), project, 'b' || n, spec, 1, now(), now() FROM agent_configs, "
                 "generate_series(1, 500) n WHERE project = 'doomed'"
             )
+            await holder.execute("SELECT 1 FROM agent_configs WHERE id = 'b99' FOR UPDATE")  # one of the last
             process = ServiceProcess("config_svc", {"PARLEY_CONFIG_DATABASE_URL": database_url}, logs=tmp_path)
             await asyncio.to_thread(process.start)
             async with open_channel(process.grpc_target) as channel:
