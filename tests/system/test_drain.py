@@ -1,4 +1,4 @@
-"""A gateway that is told to stop: it finishes what it can in time, gives back the rest, and exits cleanly."""
+"""A gateway that is stopped: it finishes what it can in time, releases the rest, and exits cleanly."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

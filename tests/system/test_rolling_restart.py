@@ -71,7 +71,7 @@ class Balancer:
 
 
 class Load:
-    """Callers that go on until they are told to stop; `failures` says everything that any of them was refused."""
+    """Callers that go on until `stop` is set; `failures` has everything that any of them was refused."""
 
     def __init__(self, balancer: Balancer, http: aiohttp.ClientSession, channel: grpc.aio.Channel) -> None:
         self.failures: list[str] = []

@@ -34,7 +34,7 @@ def plan(seed: int, lane: str, targets: list[str], kinds: dict[str, float], pace
 
 
 class Nemesis:
-    """Runs the lanes until it is told to stop; then everything is whole again."""
+    """Runs the lanes until it is stopped; then everything is whole again."""
 
     def __init__(self, cluster: Cluster, seed: int, pace: float = 1.0) -> None:
         self.faults: list[Fault] = []
