@@ -41,9 +41,9 @@ class PushTimes:
     pauses: tuple[float, ...] = (1.0, 5.0, 20.0)
     last: float = 5.0
     """What a gateway that stops leaves its notifications."""
-    most: int = 1000
+    max_tasks: int = 1000
     """Tasks whose notifications are under way; those of more are dropped."""
-    at_once: int = 32
+    max_requests: int = 32
     """Requests under way."""
 
 
@@ -66,7 +66,7 @@ class PushSender:
         self._issuer = issuer
         self._metrics = metrics
         self._times = times
-        self._slots = asyncio.Semaphore(times.at_once)
+        self._slots = asyncio.Semaphore(times.max_requests)
         self._under_way: set[asyncio.Task[None]] = set()
 
     def start(self, turn: TurnOfUser, read: Callable[[], Awaitable[pb.Task]], only: str = "") -> None:
@@ -74,7 +74,7 @@ class PushSender:
 
         `only` is the id of the one configuration that is meant; empty: all of the turn.
         """
-        if len(self._under_way) >= self._times.most:
+        if len(self._under_way) >= self._times.max_tasks:
             self._metrics.ended("dropped")
             return
         task = asyncio.get_running_loop().create_task(self._quietly(turn, self._notify(turn, read, only)))

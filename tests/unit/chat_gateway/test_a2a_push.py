@@ -19,7 +19,7 @@ from servicekit.egress_http import GuardedClient
 from tests.servers.receiver import Receiver, receiving
 
 TURN = TurnOfUser("default", "s1", "ann", "t1")
-QUICK = PushTimes(timeout=1.0, pauses=(0.01, 0.01), last=30.0, most=3)
+QUICK = PushTimes(timeout=1.0, pauses=(0.01, 0.01), last=30.0, max_tasks=3)
 
 
 class MemoryStore:
