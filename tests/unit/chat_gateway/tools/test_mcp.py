@@ -84,7 +84,8 @@ async def test_a_hanging_call_is_cut_and_cancelled_at_the_server(server: McpServ
     async with opened_room() as room:
         room.put("calc", server.url)
         await room.listed(ServerTools("calc"))
-        result = await room.call("calc", "hang", seconds=0.5)
+        # Long enough for the call to have begun at the server: an earlier cancellation finds nothing there to cancel.
+        result = await room.call("calc", "hang", seconds=3.0)
         assert result.outcome is ToolOutcome.TIMEOUT
         await until(lambda: server.recorder.calls[-1].cancelled)
         assert (await room.call("calc", "add", '{"a": 1, "b": 1}')).text == "2"

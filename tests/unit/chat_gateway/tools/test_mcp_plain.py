@@ -92,7 +92,7 @@ async def test_real_servers_of_both_eras_answer(server: McpServerUnderTest) -> N
 async def test_a_hanging_call_is_cut_and_cancelled_at_the_server(server: McpServerUnderTest) -> None:
     async with opened_room(list_ttl=3600) as room:
         await warmed(room, server, "hang")
-        got = await room.call("calc", "hang", seconds=0.5)
+        got = await room.call("calc", "hang", seconds=3.0)
         assert got.outcome is ToolOutcome.TIMEOUT
         await cancelled(server)
         assert is_plain(server.recorder.calls[-1].request_id)
