@@ -39,7 +39,7 @@ def config(number: int) -> AgentConfig:
         uid=str(uuid.uuid4()),
         revision=1,
         template_id="assistant",
-        template_version="1.0.0",
+        template_version=AssistantTemplate.version,
         parameters={"company": f"company {number}"},
         instructions=INSTRUCTIONS.format(number),
         provider="mock",
