@@ -23,7 +23,7 @@ REQUEST_SECONDS = 30.0
 HURRIED_SECONDS = 1.0
 SLOW_SECONDS = 0.5
 """After so long a request that has not come whole counts as a large one that arrives."""
-_MOST_LAG_SECONDS = 0.1
+_MAX_LAG_SECONDS = 0.1
 """Where the event loop itself is later than this, nobody knows yet whether a request has come."""
 RETRY_AFTER_SECONDS = 1.0
 
@@ -246,8 +246,8 @@ class _SlowRequest:
         self._timer = loop.call_at(self._due, self._check)
 
     def _check(self) -> None:
-        if asyncio.get_running_loop().time() - self._due > _MOST_LAG_SECONDS:
-            self._check_in(_MOST_LAG_SECONDS)
+        if asyncio.get_running_loop().time() - self._due > _MAX_LAG_SECONDS:
+            self._check_in(_MAX_LAG_SECONDS)
             return
         source = self._wait.source
         try:

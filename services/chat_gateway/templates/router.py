@@ -29,7 +29,7 @@ from chat_gateway.template_api import (
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _ASK = "Choose who answers the user's last message. Call hand_over with one of:\n{agents}"
-_MOST_READ = 16_384
+_MAX_READ = 16_384
 """Characters of a message that rules examine."""
 
 
@@ -99,7 +99,7 @@ class _Router:
         return replace(answer, usage=added(usage, answer.usage))
 
     def _by_rule(self, context: TurnContext) -> str:
-        text = _last_said([*context.window, *context.request.messages])[:_MOST_READ]
+        text = _last_said([*context.window, *context.request.messages])[:_MAX_READ]
         lowered = text.casefold()
         for route, pattern in zip(self._routes, self._patterns, strict=True):
             asked = route.metadata.items()

@@ -24,7 +24,7 @@ the framework's path parameters are whole segments. No id can begin with it."""
 
 HELD_BYTES = "parley.held_bytes"
 """Where in the scope of a request is what it holds of the memory budget."""
-_MOST_PACKED = 1032
+_MAX_PACKED = 1032
 """How many times its size gzip unpacks to at most."""
 
 Injected = NamedDependency[SkipValidation[Dependencies]]
@@ -94,7 +94,7 @@ class JsonRequest(Request[Any, Any, Any]):
             limit = settings.max_admin_body_bytes
             body = await read_body(self.receive, limit, settings.body_timeout, self._hold)
             if encoding := self.headers.get("content-encoding", "").encode("latin-1"):
-                if len(body) > SMALL_BODY // _MOST_PACKED:
+                if len(body) > SMALL_BODY // _MAX_PACKED:
                     await self._hold()  # nobody knows how large it will be
                 body = await asyncio.to_thread(unpack, body, encoding, limit)
             self._whole = body
