@@ -58,13 +58,15 @@ class Windows:
         ):
             await self._check_there(lease, session)
         turns = [stored_turn(element) for element in reversed(elements)]
+        size = _size(turns)
         wanted, max_messages = self._first_count(turn), turn.window_messages
-        while elements and len(elements) == wanted and self._has_room(turn, turns):
-            read, size = len(turns), _size(turns)
+        while elements and len(elements) == wanted and size < self._max_bytes and _wants_more(turn, turns):
+            read = len(turns)
             wanted = min(MAX_TURNS_A_READ, (self._max_bytes - size) * read // max(size, 1) + 1)
             [elements] = await self._scripts.run(("LRANGE", turns_key(turn.key), -read - wanted, -read - 1))
             turns += [stored_turn(element) for element in reversed(elements)]
-        self._remember(turn.key, turns)
+            size = _size(turns)
+        self._remember(turn.key, size // len(turns) if turns else 0)
         fit = functools.partial(fit_window, continues=turn.continues, within_chain=turn.within_chain)
         fitting = fit(turns, max_messages, self._max_bytes)
         if turn.within_chain and fitting and fitting[0].continues:
@@ -105,20 +107,19 @@ class Windows:
         average = self._large.get(turn.key)
         return count if average is None else min(count, self._max_bytes // average + 1)
 
-    def _has_room(self, turn: BeginTurn, turns: Sequence[StoredTurn]) -> bool:
-        if _size(turns) >= self._max_bytes:
-            return False
-        if turn.continues and all(stored.continues for stored in turns):
-            return True
-        return sum(stored.message_count for stored in turns) < turn.window_messages
-
-    def _remember(self, key: SessionKey, turns: Sequence[StoredTurn]) -> None:
-        average = _size(turns) // len(turns) if turns else 0
+    def _remember(self, key: SessionKey, average: int) -> None:
         if average >= LARGE_TURN_BYTES:
             self._large[key] = average
         elif self._large:
             self._large.pop(key, None)
 
 
+def _wants_more(turn: BeginTurn, turns: Sequence[StoredTurn]) -> bool:
+    """Returns whether the window of a turn may hold more turns than these, as far as their number goes."""
+    if turn.continues and all(stored.continues for stored in turns):
+        return True
+    return sum([stored.message_count for stored in turns]) < turn.window_messages
+
+
 def _size(turns: Sequence[StoredTurn]) -> int:
-    return sum(turn.size for turn in turns)
+    return sum([turn.size for turn in turns])  # of a generator every step would be a call

@@ -15,6 +15,7 @@ from access.authenticator import Authenticator
 from chat_gateway.clients.journal_client import JournalClient
 from chat_gateway.clients.replicas import Replicas
 from chat_gateway.clients.stubs import make_stubs
+from chat_gateway.finishing import FinishingTurns
 from chat_gateway.http_edge.app import build_app
 from chat_gateway.http_edge.console.files import ConsoleFiles
 from chat_gateway.http_edge.dependencies import HttpSettings
@@ -249,8 +250,9 @@ async def running_edge(
     cors_origins: Sequence[str] = (),
     console: ConsoleFiles | None = None,
     replicas: Replicas | None = None,
+    runs: FinishingTurns | None = None,
 ) -> AsyncIterator[Edge]:
-    """Serves the edge on any free port."""
+    """Serves the edge on any free port; `runs` runs its turns instead of a script."""
     async with contextlib.AsyncExitStack() as stack:
         peers = Peers()
         channel = await stack.enter_async_context(_serve_peers(peers))
@@ -259,7 +261,7 @@ async def running_edge(
         bounds, tests = settings or HttpSettings(), FakeToolServerTests()
         stubs = make_stubs(channel, channel)
         app = build_app(
-            turns,
+            runs or turns,
             stubs,
             deletion,
             instances,
