@@ -72,9 +72,9 @@ class Claims:
         """Records that the pending calls of a turn will not be answered. Raises as the store does."""
         await self._store.cancel_waiting(watch)
 
-    async def progress(self, watch: TurnWatch) -> TurnProgress:
+    async def progress(self, watch: TurnWatch, *, with_request: bool = False) -> TurnProgress:
         """Returns the state of a turn. Raises `TurnNotFound`."""
-        return await self._store.progress(watch)
+        return await self._store.progress(watch, with_request=with_request)
 
     async def keep_up(self) -> None:
         """Writes the store's notes until cancelled."""

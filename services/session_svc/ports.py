@@ -138,7 +138,7 @@ class ClaimStore(Protocol):
         Raises `TurnNotFound`, also for another turn, and `SessionBusy` while one is under way.
         """
 
-    async def progress(self, watch: TurnWatch) -> TurnProgress:
+    async def progress(self, watch: TurnWatch, *, with_request: bool = False) -> TurnProgress:
         """Returns the state of the turn. Raises `TurnNotFound`."""
 
     async def keep_up(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import ANY
 from uuid import uuid4
 
 import pytest
@@ -298,6 +299,21 @@ async def test_a_message_that_is_sent_again_has_the_first_outcome(parley_system:
         first, again = await task_of(client, request), await task_of(client, request)
     assert (first.id, answer_of(first)) == (again.id, answer_of(again))
     assert len(parley_system.model.requests) == 1
+
+
+def test_a_message_id_names_one_message(parley_system: System) -> None:
+    agent, said = made(parley_system), {"messageId": "m1", "contextId": uuid4().hex, "role": "ROLE_USER"}
+    with parley_system.client() as http:
+
+        def send(text: str) -> Any:
+            params = {"message": {**said, "parts": [{"text": text}]}}
+            document = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": params}
+            return http.post(f"/a2a/{agent}", json=document, headers={"A2A-Version": "1.0"}).json()
+
+        assert send("one")["result"]["task"] == {**send("one")["result"]["task"], "status": ANY}
+        error = send("two")["error"]
+    assert (error["code"], error["data"][0]["reason"]) == (-32602, "IDEMPOTENCY_KEY_REUSED")
+    assert "message id 'm1'" in error["message"]
 
 
 def test_the_card_says_what_the_agent_is(parley_system: System) -> None:

@@ -163,6 +163,13 @@ def test_a_branch_copies_no_more_than_the_window(parley_system: System, client: 
     assert [message["content"] for message in stored if message["role"] == "user"] == ["3", "4", "other"]
 
 
+def test_who_said_what_is_read_back(client: openai.OpenAI, agent: str) -> None:
+    said: Any = [{"role": role, "content": role} for role in ("developer", "system", "user", "developer")]
+    made = client.responses.create(model=agent, input=said)
+    items = list(client.responses.input_items.list(made.id, order="asc"))
+    assert [(item.role, item.content[0].text) for item in items] == [(one["role"], one["content"]) for one in said]
+
+
 def test_conversations(parley_system: System, client: openai.OpenAI, agent: str) -> None:
     said: Any = [{"role": "user", "content": "I am Ann."}, {"role": "assistant", "content": "Hello Ann."}]
     made = client.conversations.create(metadata={"a": "b"}, items=said)
@@ -188,11 +195,16 @@ def test_conversations(parley_system: System, client: openai.OpenAI, agent: str)
     with pytest.raises(openai.BadRequestError) as refused:
         client.conversations.items.delete(items[0].id, conversation_id=made.id)
     assert refused.value.code == "turn_not_last"
+    said = [{"role": "system", "content": "S"}, {"role": "developer", "content": "D"}, {"role": "user", "content": "U"}]
+    added = client.conversations.items.create(made.id, items=said)
+    assert [item.role for item in added.data] == ["system", "developer", "user"]
+    listed = client.conversations.items.list(made.id, limit=3, order="desc")
+    assert [item.role for item in listed.data] == ["user", "developer", "system"]
     changed = client.conversations.update(made.id, metadata={"c": "d"})
     assert client.conversations.retrieve(made.id) == changed
     assert changed.metadata == {"c": "d"}
     after = client.responses.create(model=agent, input="Bye", conversation={"id": made.id})
-    assert after.output_text == "echo:7:Bye"
+    assert after.output_text == "echo:10:Bye"
     with parley_system.client() as admin:
         assert admin.get(f"/v1/sessions/{made.id}").json()["agent_id"] == agent
         assert made.id in [one["id"] for one in admin.get("/v1/sessions", params={"agent_id": agent}).json()["data"]]
@@ -234,6 +246,8 @@ def test_a_background_response(parley_system: System, client: openai.OpenAI, age
         assert (refused.value.code, refused.value.response.headers["retry-after"]) == ("session_busy", "1")
     running = client.responses.retrieve(made.id)
     assert (running.status, running.instructions) == ("in_progress", "x")
+    asked = list(client.responses.input_items.list(made.id))
+    assert [(item.type, item.content[0].text) for item in asked] == [("message", "Hi")]
     parley_system.model.release()
     events = list(client.responses.retrieve(made.id, stream=True))
     for event in events:
@@ -242,6 +256,7 @@ def test_a_background_response(parley_system: System, client: openai.OpenAI, age
     assert kinds[:3] == ["response.created", "response.queued", "response.in_progress"]
     assert (kinds[-1], events[-1].response.output_text) == ("response.completed", "one two three")
     assert client.responses.retrieve(made.id) == events[-1].response
+    assert list(client.responses.input_items.list(made.id)) == asked
     assert list(client.responses.retrieve(made.id, stream=True, starting_after=4)) == events[5:]
 
 

@@ -4,10 +4,14 @@ from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
 
+from contract.reasons import Reason
 from servicekit.errors import Code, InvalidArgument, ServiceError
 from servicekit.rpc_status import to_status
 
 DOMAIN: Final = "a2a-protocol.org"
+OTHER_ERROR: Final = -32000
+"""What JSON-RPC leaves to implementations: the error has a name of ours, and is not internal."""
+_INTERNAL: Final = frozenset({Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS})
 
 
 class A2AError(ServiceError):
@@ -103,10 +107,27 @@ class InvalidParams(A2AError):
     json_rpc = -32602
 
 
+class MessageIdReused(A2AError):
+    """The context has a message with this id that says something else."""
+
+    code = Code.ABORTED
+    domain = ServiceError.domain
+    reason = Reason.IDEMPOTENCY_KEY_REUSED
+    json_rpc = -32602
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(
+            f"message id {message_id!r} was used for another message: each message has an id of its own",
+            metadata={"request_id": message_id},
+        )
+
+
 def in_words_of_protocol(error: ServiceError) -> ServiceError:
     """Returns the error with the reason that the protocol's clients know, where there is one."""
     if isinstance(error, InvalidArgument):
         return InvalidParams(error.message, violations=error.violations)
+    if error.reason == Reason.IDEMPOTENCY_KEY_REUSED:
+        return MessageIdReused(error.metadata.get("request_id", ""))
     return error
 
 
@@ -114,7 +135,9 @@ def json_rpc_code(error: ServiceError) -> int:
     """Returns the code of an error in the JSON-RPC binding."""
     if isinstance(error, A2AError):
         return error.json_rpc
-    return -32602 if error.code in (Code.INVALID_ARGUMENT, Code.NOT_FOUND) else -32603
+    if error.code in (Code.INVALID_ARGUMENT, Code.NOT_FOUND):
+        return -32602
+    return -32603 if error.code in _INTERNAL else OTHER_ERROR
 
 
 def details(error: ServiceError) -> list[dict[str, Any]]:

@@ -120,7 +120,7 @@ def progress_on_the_wire(progress: TurnProgress, session_id: str) -> bytes:
     """Returns a serialized GetTurnStateResponse."""
     pieces = [
         turn_service_pb2.GetTurnStateResponse(
-            state=_STATES[progress.stage], attempt=progress.attempt
+            state=_STATES[progress.stage], attempt=progress.attempt, request=progress.request
         ).SerializeToString()
     ]
     for tag, event in ((_BEGUN_TAG, progress.begun), (_ENDED_TAG, progress.ended)):

@@ -101,7 +101,8 @@ class TurnServicer:
 
     async def GetTurnState(self, request: pb.GetTurnStateRequest, context: Context) -> bytes:
         watch = journal_convert.turn_watch(request)
-        return journal_convert.progress_on_the_wire(await self._claims.progress(watch), watch.key.session_id)
+        progress = await self._claims.progress(watch, with_request=request.with_request)
+        return journal_convert.progress_on_the_wire(progress, watch.key.session_id)
 
     async def PutPushConfig(self, request: pb.PutPushConfigRequest, context: Context) -> pb.PutPushConfigResponse:
         await self._push_configs.put(push_convert.push_turn(request), push_convert.config_of(request.push_config))

@@ -91,3 +91,5 @@ class TurnProgress:
     attempt: int
     begun: JournalEvent | None = None
     ended: JournalEvent | None = None
+    request: bytes = b""
+    """What another gateway needs to continue the turn, if it was asked for."""

@@ -89,15 +89,16 @@ class RedisClaims:
             raise TurnNotFound(watch.turn_id)
         return reply
 
-    async def progress(self, watch: TurnWatch) -> TurnProgress:
-        reply = reply_of(calls.TurnState, await self._run(watch.key, calls.TurnState(watch.turn_id, watch.user_id)))
+    async def progress(self, watch: TurnWatch, *, with_request: bool = False) -> TurnProgress:
+        call = calls.TurnState(watch.turn_id, watch.user_id, int(with_request))
+        reply = reply_of(calls.TurnState, await self._run(watch.key, call))
         if type(reply) is not replies.StateRead:
             raise TurnNotFound(watch.turn_id)
         if reply.state == TurnStage.RUNNING.value and not reply.held:
             await self._waiting.note_at_once(Lease(watch.key, watch.turn_id, 0))
         stage, events = TurnStage(reply.state), [event_of(*entry) for entry in reply.entries]
         ended = events.pop() if stage is TurnStage.ENDED and len(events) > 1 else None
-        return TurnProgress(stage, reply.attempt, events[0] if events else None, ended)
+        return TurnProgress(stage, reply.attempt, events[0] if events else None, ended, reply.request)
 
     async def keep_up(self) -> None:
         await self._waiting.flush()

@@ -132,6 +132,7 @@ class TurnState(NamedTuple):
 
     turn_id: str
     user: str
+    with_request: int = 0
 
 
 class PushConfigs(NamedTuple):

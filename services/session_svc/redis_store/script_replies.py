@@ -194,6 +194,7 @@ class StateRead(NamedTuple):
     attempt: int
     held: int
     entries: Sequence[tuple[bytes, Sequence[bytes]]]
+    request: bytes
 
 
 class PushConfigsRead(NamedTuple):

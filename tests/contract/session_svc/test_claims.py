@@ -75,6 +75,12 @@ async def progress(bench: Bench, *which: str) -> TurnProgress:
     return await claims(bench).progress(watch(*which))
 
 
+async def test_what_a_turn_can_be_continued_from_is_read_if_asked_for(bench: Bench) -> None:
+    await begun(bench)
+    assert (await progress(bench)).request == b""
+    assert (await claims(bench).progress(watch(), with_request=True)).request == b"request of t1"
+
+
 async def end_of(bench: Bench, *which: str) -> UnheardEnd | None:
     found = await progress(bench, *which)
     assert found.stage is TurnStage.ENDED

@@ -107,7 +107,7 @@ class MemoryClaims:
         self.forget(waiting)
         return True
 
-    async def progress(self, watch: TurnWatch) -> TurnProgress:
+    async def progress(self, watch: TurnWatch, *, with_request: bool = False) -> TurnProgress:
         state, waiting = self._state, (watch.key, watch.turn_id)
         stored, journal = state.load(watch.key), self._journal(waiting)
         runs = stored is not None and state.held(stored) and stored.turn_id == watch.turn_id
@@ -119,13 +119,14 @@ class MemoryClaims:
         if journal is None:
             return TurnProgress(TurnStage.RUNNING, attempt)
         begun = journal.events[0] if journal.events else None
+        asked = journal.request if with_request else b""
         if journal.ended_ms:
-            return TurnProgress(TurnStage.ENDED, attempt, begun, journal.events[-1])
+            return TurnProgress(TurnStage.ENDED, attempt, begun, journal.events[-1], asked)
         if not runs and stored is None:
-            return TurnProgress(TurnStage.ENDED, attempt, begun)
+            return TurnProgress(TurnStage.ENDED, attempt, begun, request=asked)
         if not runs:
             state.running.setdefault(waiting, state.now())
-        return TurnProgress(TurnStage.RUNNING if pickup.attempt else TurnStage.QUEUED, attempt, begun)
+        return TurnProgress(TurnStage.RUNNING if pickup.attempt else TurnStage.QUEUED, attempt, begun, request=asked)
 
     async def keep_up(self) -> None:
         """Writes nothing: all is written at once."""

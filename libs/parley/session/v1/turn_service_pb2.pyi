@@ -1166,6 +1166,7 @@ class GetTurnStateRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     TURN_ID_FIELD_NUMBER: _builtins.int
+    WITH_REQUEST_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Optional. The project; `default` when empty."""
     session_id: _builtins.str
@@ -1174,6 +1175,8 @@ class GetTurnStateRequest(_message.Message):
     """Optional. The user that the session belongs to; empty where it belongs to none."""
     turn_id: _builtins.str
     """Required."""
+    with_request: _builtins.bool
+    """Optional. Whether to return `request`."""
     def __init__(
         self,
         *,
@@ -1181,10 +1184,11 @@ class GetTurnStateRequest(_message.Message):
         session_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
         turn_id: _builtins.str = ...,
+        with_request: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "session_id", b"session_id", "turn_id", b"turn_id", "user_id", b"user_id", "with_request", b"with_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1200,10 +1204,15 @@ class GetTurnStateResponse(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     BEGUN_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
     state: Global___TurnState.ValueType
     """How far it is."""
     attempt: _builtins.int
     """How many gateways have run it."""
+    request: _builtins.bytes
+    """With `with_request`: what the gateway that began it wrote (`TurnBegun.request`); empty where no gateway can go on with
+    it.
+    """
     @_builtins.property
     def begun(self) -> _turn_event_pb2.TurnEvent:
         """Its first event; not set for a turn without a journal."""
@@ -1219,10 +1228,11 @@ class GetTurnStateResponse(_message.Message):
         attempt: _builtins.int = ...,
         begun: _turn_event_pb2.TurnEvent | None = ...,
         ended: _turn_event_pb2.TurnEvent | None = ...,
+        request: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "ended", b"ended"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "begun", b"begun", "ended", b"ended", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "begun", b"begun", "ended", b"ended", "request", b"request", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

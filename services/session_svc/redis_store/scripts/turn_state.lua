@@ -1,20 +1,22 @@
 -- Returns how far a turn is: 1 queued, 2 running, 3 ended; how many gateways have run it; the first entry of its journal,
--- where it has one, and its last once it has ended. `held`: whether somebody runs it, or may be about to.
--- Reply ok: state, attempt, held, entries
+-- where it has one, and its last once it has ended. `held`: whether somebody runs it, or may be about to. `request`: what it
+-- can be continued from, if `with_request`.
+-- Reply ok: state, attempt, held, entries, request
 -- Reply missing
 
 -- Whoever had the turn when it lost its session has had the time to say how it ended: as long as watches wait for that.
 local QUIET_MS = 60000
 local function quiet(record) return now - tonumber(string.match(record.last, '^%d+')) > QUIET_MS end
 
-local turn_id, user = unpack(ARGV)
+local turn_id, user, with_request = unpack(ARGV)
 local session, record = load(), journal().of(turn_id)
 if (redis.call('HGET', META, 'user_id') or '') ~= user then return {'missing'} end
 local running = session and session.turn == turn_id and session.held
 if not record and not running then return {'missing'} end
-local pickup, state, entries = session and pickup_of(session) or {attempt = 1}, 2, {}
+local pickup, state, entries, request = session and pickup_of(session) or {attempt = 1}, 2, {}, ''
 if record then
   for _, entry in ipairs(redis.call('XRANGE', JOURNAL, record.first, '+', 'COUNT', 2)) do
+    if with_request == '1' and entry[2][2] == '?' .. turn_id then request = entry[2][4] end
     if entry[2][2] == turn_id then
       entries[1] = {entry[1], entry[2]}
       break
@@ -30,4 +32,4 @@ if record then
     state = 1
   end
 end
-return {'ok', state, running and pickup.attempt or 1, running and 1 or 0, entries}
+return {'ok', state, running and pickup.attempt or 1, running and 1 or 0, entries, request}

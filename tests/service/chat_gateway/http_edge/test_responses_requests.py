@@ -187,6 +187,18 @@ async def test_what_can_not_be_honoured_is_refused_by_name(edge: Edge, fields: d
     assert not edge.turns.requests
 
 
+@pytest.mark.parametrize(
+    "metadata", [{str(number): "x" for number in range(17)}, {"k" * 65: "v"}, {"k": "v" * 513}, {"": "v"}]
+)
+async def test_metadata_have_openais_bounds(edge: Edge, metadata: dict[str, str]) -> None:
+    for path in ("/v1/responses", "/v1/conversations", "/v1/conversations/conv_1"):
+        asked = {"model": "hello", "input": "Hi"} if path == "/v1/responses" else {}
+        answered = await edge.client.post(path, json=asked | {"metadata": metadata})
+        assert (answered.status_code, answered.json()["error"]["param"]) == (400, "metadata")
+    fits = {f"{number:064}": "v" * 512 for number in range(16)}
+    assert (await ask(edge, metadata=fits)).status_code == 200
+
+
 async def test_every_violation_at_once(edge: Edge) -> None:
     answered = await ask(
         edge,

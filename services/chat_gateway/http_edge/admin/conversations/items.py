@@ -10,6 +10,7 @@ from chat_gateway.convert.times import to_timestamp
 from chat_gateway.http_edge.admin.responses.pages import page_of
 from chat_gateway.http_edge.dependencies import Dependencies
 from chat_gateway.http_edge.openai.responses.answer_schema import Item, ItemList
+from chat_gateway.http_edge.openai.responses.echo import RequestEcho
 from chat_gateway.http_edge.openai.responses.ids import ItemRef, parse_item_id
 from chat_gateway.http_edge.openai.responses.input_items import InputMessages
 from chat_gateway.http_edge.openai.responses.request import FieldNames
@@ -23,13 +24,22 @@ from contract.reasons import Reason
 from parley.session.v1 import message_pb2, turn_service_pb2
 from parley.session.v1 import session_service_pb2 as pb
 from servicekit.errors import InvalidArgument, MessageTooLarge, ServiceError
+from servicekit.values import value
 
 MAX_ITEMS_ADDED = 100
 _TURNS_A_READ = 50
 _GONE = (Reason.SESSION_NOT_FOUND, Reason.TURN_NOT_FOUND, Reason.INVALID_FIELD)
 
 
-def messages_of(given: Sequence[dict[str, Any]], *, required: bool = False) -> tuple[Message, ...]:
+@value
+class GivenItems:
+    """Items to add, as messages; `developers` as in `RequestEcho`."""
+
+    messages: tuple[Message, ...]
+    developers: list[int]
+
+
+def messages_of(given: Sequence[dict[str, Any]], *, required: bool = False) -> GivenItems:
     """Returns items as messages. Raises `InvalidArgument` with every violation, `FieldsUnsupported`."""
     found = Findings()
     items, names = InputMessages(found, "items"), FieldNames("items")
@@ -54,7 +64,7 @@ def messages_of(given: Sequence[dict[str, Any]], *, required: bool = False) -> t
     elif required and not found:
         found.add("items", "must have an item that a model is shown")
     found.check()
-    return tuple(items.messages)
+    return GivenItems(tuple(items.messages), items.developers)
 
 
 class ConversationItems:
@@ -91,9 +101,9 @@ class ConversationItems:
             raise ConversationItemNotFound(item_id)
         return found
 
-    async def add(self, messages: Sequence[Message]) -> ItemList:
+    async def add(self, given: GivenItems) -> ItemList:
         """Adds a turn that holds what others have said. Raises `RemoteError`: SESSION_BUSY, and others."""
-        turns, session_svc = self._deps.stubs.turns, self._deps.session_svc
+        messages, turns, session_svc = given.messages, self._deps.stubs.turns, self._deps.session_svc
         begin = turn_service_pb2.BeginTurnRequest(
             project=self._project,
             session_id=self._session_id,
@@ -111,6 +121,8 @@ class ConversationItems:
             begin_time=now,
             end_time=now,
         )
+        if given.developers:
+            turn.request_notes = RequestEcho(developers=given.developers).encoded()
         commit = turn_service_pb2.CommitTurnRequest(lease=begun.lease, turn=turn, idle_ttl=begun.session.idle_ttl)
         digest = begun.history_digest or (b"" if begun.session.message_count else EMPTY)
         if digest:

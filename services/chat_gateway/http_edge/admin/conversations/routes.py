@@ -18,13 +18,14 @@ from chat_gateway.http_edge.openai.conversations.schema import (
     NewConversation,
     NewItems,
 )
+from chat_gateway.http_edge.openai.metadata import check_openai_metadata
 from chat_gateway.http_edge.openai.responses.answer_schema import ItemList
 from chat_gateway.http_edge.openai.responses.options import ENCRYPTED_REASONING
 from chat_gateway.http_edge.wire.auth import acting_user
 from chat_gateway.model.not_found import ConversationItemKept, ConversationNotFound
 from contract.reasons import Reason
 from parley.session.v1 import session_service_pb2 as pb
-from servicekit.errors import ServiceError
+from servicekit.errors import ServiceError, Violations
 
 Include = Annotated[str | None, QueryParameter(description="What to show, as `include[]`.")]
 _GONE = (Reason.SESSION_NOT_FOUND, Reason.INVALID_FIELD)
@@ -35,12 +36,13 @@ async def create_conversation(
     data: JSONBody[NewConversation], deps: Injected, project: Project, user: UserId = None
 ) -> Conversation:
     """Creates a conversation, which belongs to the agent of its first response."""
-    user_id, messages = acting_user(user), messages_of(data.items or [])
+    _check_metadata(data.metadata)
+    user_id, given = acting_user(user), messages_of(data.items or [])
     session = pb.Session(id=f"conv_{secrets.token_hex(16)}", user_id=user_id, metadata=data.metadata or {})
     request = pb.CreateSessionRequest(project=project, session=session, for_any_agent=True)
     made = (await deps.session_svc.call(deps.stubs.sessions.CreateSession, request)).session
-    if messages:
-        await ConversationItems(deps, project, made.id, user_id).add(messages)
+    if given.messages:
+        await ConversationItems(deps, project, made.id, user_id).add(given)
     return _conversation(made)
 
 
@@ -61,6 +63,7 @@ async def update_conversation(
     user: UserId = None,
 ) -> Conversation:
     """Replaces the metadata of a conversation."""
+    _check_metadata(data.metadata)
     change = pb.Session(id=conversation_id, metadata=data.metadata or {})
     request = pb.UpdateSessionRequest(project=project, session=change, user_id=acting_user(user))
     request.update_mask.paths.append("metadata")
@@ -115,9 +118,9 @@ async def create_conversation_items(
 ) -> ItemList:
     """Adds items to a conversation, which its agent is shown from then on."""
     includes_of(request, include)
-    messages, user_id = messages_of(data.items, required=True), acting_user(user)
+    given, user_id = messages_of(data.items, required=True), acting_user(user)
     session = await _read(deps, project, conversation_id, user_id)
-    return await ConversationItems(deps, project, session.id, session.user_id).add(messages)
+    return await ConversationItems(deps, project, session.id, session.user_id).add(given)
 
 
 @get("/v1/conversations/{conversation_id:str}/items/{item_id:str}", scope=SESSIONS_READ, maps=INCLUDE)
@@ -159,6 +162,12 @@ async def _read(deps: Dependencies, project: str, conversation_id: str, user_id:
         return (await deps.session_svc.call(deps.stubs.sessions.GetSession, request)).session
     except ServiceError as error:
         raise ConversationNotFound(conversation_id) if error.reason in _GONE else error from None
+
+
+def _check_metadata(metadata: dict[str, str] | None) -> None:
+    found = Violations()
+    check_openai_metadata(found, metadata)
+    found.check()
 
 
 def _conversation(session: pb.Session) -> Conversation:

@@ -12,6 +12,7 @@ from chat_gateway.convert.messages import turn_from_proto
 from chat_gateway.http_edge.admin.completions.schema import outcome_of
 from chat_gateway.http_edge.admin.reading import reading_user
 from chat_gateway.http_edge.admin.responses.pages import INCLUDE, includes_of, page_of
+from chat_gateway.http_edge.admin.responses.running import items_of_running
 from chat_gateway.http_edge.admin.routing import Injected, Project, UserId
 from chat_gateway.http_edge.dependencies import Dependencies
 from chat_gateway.http_edge.openai.responses.answer import state_response, whole_response
@@ -102,8 +103,16 @@ async def list_response_input_items(
 ) -> ItemList:
     """Lists what a stored response answered: the items of its request, not those of responses before it."""
     includes_of(request, include)
-    found = await read_response(deps, project, response_id, user)
-    items = input_items(turn_from_proto(found.turn), found.session.id)
+    try:
+        found = await read_response(deps, project, response_id, user)
+        items = input_items(turn_from_proto(found.turn), found.session.id)
+    except ResponseNotFound as gone:
+        turn = turn_of(response_id)
+        user_id = await reading_user(deps, project, turn.session_id, acting_user(user))
+        running = await items_of_running(deps, project, turn, user_id)
+        if running is None:
+            raise gone from None
+        items = running
     return page_of(items if order == "asc" else items[::-1], after, limit)
 
 

@@ -38,6 +38,8 @@ class RequestEcho(msgspec.Struct, omit_defaults=True):
     prompt_cache_retention: str | None = None
     service_tier: str | None = None
     background: bool = False
+    developers: list[int] = []
+    """Which of the messages that the caller brought are of the role `developer`: places, the last one is 1."""
 
     def encoded(self) -> bytes:
         """Returns what is kept with the turn. Of what is too large, schemas are left out, and instructions are cut."""
@@ -57,6 +59,8 @@ _decoder = msgspec.json.Decoder(RequestEcho)
 def echo_of(notes: bytes, model: str) -> RequestEcho:
     """Returns what a turn's notes say; of a turn that another protocol asked for, that nothing was asked of `model`."""
     try:
-        return _decoder.decode(notes) if notes else RequestEcho(model=model)
+        echo = _decoder.decode(notes) if notes else RequestEcho()
+        echo.model = echo.model or model
+        return echo
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return RequestEcho(model=model)

@@ -48,9 +48,15 @@ class InputMessages:
         """The ids of the items that are named and not given, by their places."""
         self.knows_tools = False
         """Whether the caller knows already which tools there are."""
+        self._developers: list[int] = []
         self._step = False
         """Whether the last message is an unfinished step of the model."""
         self._kept_of_calls: dict[str, model.ProviderData] = {}
+
+    @property
+    def developers(self) -> list[int]:
+        """Which messages are of the role `developer`, which providers are given as `system`: places from the end."""
+        return [len(self.messages) - index for index in self._developers]
 
     def add_all(self, items: Sequence[Any]) -> None:
         """Takes the items in order; notes what is wrong with each."""
@@ -99,6 +105,8 @@ class InputMessages:
             return
         if item.phase not in _PHASES:
             self._found.add(f"{where}.phase", "must be commentary or final_answer")
+        if item.role == "developer":
+            self._developers.append(len(self.messages))
         if isinstance(item.content, str):
             message = model.Message(role, item.content)
         else:

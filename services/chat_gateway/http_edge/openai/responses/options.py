@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from chat_gateway.http_edge.openai.metadata import check_openai_metadata
 from chat_gateway.http_edge.openai.responses import request_schema as shapes
 from chat_gateway.http_edge.openai.responses.echo import RequestEcho
 from chat_gateway.http_edge.openai.responses.shapes import MAX_SHOWN, Findings, shaped
@@ -55,6 +56,7 @@ class Options:
         self.response_format = self._response_format()
         self._reasoning = self._reasoning_options()
         self.extra = self._extra()
+        check_openai_metadata(found, asked.metadata)
         if asked.truncation not in (None, "auto", "disabled"):
             found.add("truncation", "must be auto or disabled")
 

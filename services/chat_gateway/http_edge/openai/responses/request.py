@@ -158,6 +158,7 @@ class _Reader:
         opaque = opaque_user(asked.user, found) if asked.user else ""
         messages = tuple(items.messages)
         echo = options.echo(asked.previous_response_id or "")
+        echo.developers = items.developers
         request = model.TurnRequest(
             project=project,
             agent_id=agent_id,

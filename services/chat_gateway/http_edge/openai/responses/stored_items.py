@@ -1,6 +1,9 @@
 """The items of a stored turn: what its caller brought, and what the agent did."""
 
+from collections.abc import Sequence
+
 from chat_gateway.http_edge.openai.responses.answer_schema import Item
+from chat_gateway.http_edge.openai.responses.echo import echo_of
 from chat_gateway.http_edge.openai.responses.ids import TurnRef
 from chat_gateway.http_edge.openai.responses.output_items import (
     COMPLETED,
@@ -19,9 +22,19 @@ from contract.enums import Role
 
 def input_items(turn: Turn, session_id: str) -> list[Item]:
     """Returns what the turn's caller brought, in order. An item's place is that of its message."""
-    ref = TurnRef(turn.id, session_id)
     brought = turn.messages[: len(turn.messages) - len(agents_part(turn))]
-    return [item for place, message in enumerate(brought) for item in _items(ref, message, f"i{place}")]
+    return items_brought(TurnRef(turn.id, session_id), brought, turn.notes)
+
+
+def items_brought(ref: TurnRef, brought: Sequence[Message], notes: bytes) -> list[Item]:
+    """Returns what the caller of a turn brought, which may still run; `notes` are the turn's."""
+    items = [item for place, message in enumerate(brought) for item in _items(ref, message, f"i{place}")]
+    if notes and any(message.role is Role.SYSTEM for message in brought):
+        developers = {ref.item_id("msg", f"i{len(brought) - place}") for place in echo_of(notes, "").developers}
+        for item in items:
+            if item["id"] in developers:
+                item["role"] = "developer"
+    return items
 
 
 def turn_items(turn: Turn, session_id: str, *, keep: bool = False) -> list[Item]:
