@@ -111,7 +111,10 @@ def selects(selector: Object, labels: dict[str, str]) -> bool:
 
 
 def environment(overlay: str, container: Object) -> dict[str, str]:
-    """Return a container's environment; the value of a secret that is not the overlay's is its name in brackets."""
+    """Return a container's environment.
+
+    The value of a secret that is not the overlay's, or of a field of the pod, is its name in brackets.
+    """
     found: dict[str, str] = {}
     for source in container.get("envFrom", []):
         if "configMapRef" in source:
@@ -119,6 +122,8 @@ def environment(overlay: str, container: Object) -> dict[str, str]:
     for entry in container.get("env", []):
         if "value" in entry:
             found[entry["name"]] = entry["value"]
+        elif "fieldRef" in entry["valueFrom"]:
+            found[entry["name"]] = f"<{entry['valueFrom']['fieldRef']['fieldPath']}>"
         else:
             found[entry["name"]] = _secret(overlay, **entry["valueFrom"]["secretKeyRef"])
     return found

@@ -1,14 +1,18 @@
 """NetworkPolicies allow the arrows that the settings of the services draw, and no other."""
 
+import ipaddress
 import itertools
 from collections.abc import Iterator
+from typing import Any
+
+import pytest
 
 from chat_gateway.settings import GatewaySettings
 from config_svc.settings import ConfigSettings
 from servicekit.settings import ServiceSettings
 from session_svc.settings import SessionSettings
 from tests.deploy.engine import ROOT
-from tests.deploy.manifests import Object, of_kind, selects, workload, workloads
+from tests.deploy.manifests import Object, environment, of_kind, selects, workload, workloads
 
 SETTINGS: dict[str, type[ServiceSettings]] = {
     "config-svc": ConfigSettings,
@@ -145,15 +149,42 @@ def test_who_reaches_in_from_other_namespaces() -> None:
 
 def test_only_the_gateway_goes_out_into_the_world() -> None:
     for name, labels in pods().items():
-        blocks = [
-            peer["ipBlock"]
-            for rule in rules("egress", labels) or []
-            for peer in rule.get("to", [])
-            if "ipBlock" in peer
-        ]
-        assert bool(blocks) is (name == "chat-gateway"), name
-        for block in blocks:
-            assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"} <= set(block["except"])
+        assert bool(world(labels)) is (name == "chat-gateway"), name
+
+
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [
+        ("1.1.1.1", True),
+        ("2606:4700:4700::1111", True),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("100.64.0.1", False),
+        ("169.254.169.254", False),
+        ("fd00:ec2::254", False),
+        ("fe80::1", False),
+    ],
+)
+def test_the_gateway_goes_out_to_public_addresses_of_both_families(address: str, reached: bool) -> None:
+    blocks = world(pods()["chat-gateway"])
+    assert (
+        any(
+            inside(address, block["cidr"]) and not any(inside(address, kept) for kept in block["except"])
+            for block in blocks
+        )
+        is reached
+    )
+
+
+def world(labels: dict[str, str]) -> list[dict[str, Any]]:
+    return [
+        peer["ipBlock"] for rule in rules("egress", labels) or [] for peer in rule.get("to", []) if "ipBlock" in peer
+    ]
+
+
+def inside(address: str, network: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(network)
 
 
 def test_tool_servers_of_the_cluster_are_reached_in_namespaces_that_the_operator_labels() -> None:
@@ -170,3 +201,10 @@ def test_everybody_may_ask_for_names() -> None:
     for name, labels in pods().items():
         dns = [rule for rule in rules("egress", labels) or [] if 53 in [port["port"] for port in rule["ports"]]]
         assert len(dns) == 1, name
+
+
+def test_a_restore_names_one_address_of_its_pod_to_redis() -> None:
+    """`hostname -i` prints all of them: two in a dual-stack cluster."""
+    (redis,) = [one for one in workload("production", "restore").containers if one["name"] == "redis"]
+    assert environment("production", redis)["RESTORE_HOST"] == "<status.podIP>"
+    assert "hostname -" not in str([one.spec for one in workloads("production")])
