@@ -47,6 +47,9 @@ def test_every_replica_is_shown_with_what_it_does(start_system: StartSystem) -> 
     assert float(sums.split()[1].removesuffix("/s")) > 0, sums
     kinds = [line.split()[1] for line in replicas_of(shown)]
     assert kinds == ["gateway", "gateway", "session_svc", "config_svc"]
+    services = [(line.split()[1], line.split()[-1]) for line in states_of(shown)]
+    assert services[-2:] == [("session_svc", "serving"), ("config_svc", "serving")], shown
+    assert {name for name, _ in services[:-2]} == {"gateway"}, shown
 
 
 def top(urls: list[str]) -> str:
@@ -62,7 +65,11 @@ def top(urls: list[str]) -> str:
 
 
 def replicas_of(shown: str) -> list[str]:
-    return [line for line in shown.splitlines() if "127.0.0.1" in line]
+    return [line for line in shown.partition("health check")[0].splitlines() if "127.0.0.1" in line]
+
+
+def states_of(shown: str) -> list[str]:
+    return shown.partition("health check")[2].strip().splitlines()[1:]
 
 
 def shows_latencies(line: str) -> bool:

@@ -13,8 +13,8 @@ from parley_cli.terminal import console, is_terminal
 from parley_cli.top.replicas import Replicas
 from parley_cli.top.screen import render
 
-HOUR_SECONDS = 10.0
-"""Between readings of the last hour: gateways take a sample as often."""
+INSTALLATION_SECONDS = 10.0
+"""Between readings of what gateways report of the installation: they take a sample as often."""
 
 Urls = Annotated[
     list[str] | None,
@@ -29,9 +29,10 @@ Once = Annotated[bool, typer.Option("--once", help="Print one snapshot and exit.
 
 
 def top(urls: Urls = None, interval: Interval = 1.0, once: Once = False) -> None:
-    """Show turns, latency, queues, sessions and errors of every replica, live (Ctrl-C exits).
+    """Show turns, latency, queues and errors of every replica, live (Ctrl-C exits).
 
-    Where the output is no terminal, once.
+    With the operator key (PARLEY_API_KEY) also the last hour and the health of all services. Prints one snapshot
+    if the output is not a terminal.
     """
     key = api_key()
     headers = {"Authorization": f"Bearer {key}"} if key else None
@@ -41,15 +42,15 @@ def top(urls: Urls = None, interval: Interval = 1.0, once: Once = False) -> None
         time.sleep(interval)
         if once or not is_terminal(sys.stdout):
             replicas.look()
-            console().print(render(replicas.all, replicas.hour()))
+            console().print(render(replicas.all, replicas.installation()))
             return
-        hour, read_at = replicas.hour(), time.monotonic()
-        with Live(render(replicas.all, hour), console=console(), screen=True, auto_refresh=False) as live:
+        installation, read_at = replicas.installation(), time.monotonic()
+        with Live(render(replicas.all, installation), console=console(), screen=True, auto_refresh=False) as live:
             while True:
                 replicas.look()
-                if time.monotonic() - read_at >= HOUR_SECONDS:
-                    hour, read_at = replicas.hour(), time.monotonic()
-                live.update(render(replicas.all, hour), refresh=True)
+                if time.monotonic() - read_at >= INSTALLATION_SECONDS:
+                    installation, read_at = replicas.installation(), time.monotonic()
+                live.update(render(replicas.all, installation), refresh=True)
                 time.sleep(interval)
     except KeyboardInterrupt:
         pass

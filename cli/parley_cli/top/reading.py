@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 TURNS = "parley_turn_duration_seconds"
 CALLS = "rpc_server_call_duration_seconds"
 CIRCUITS = "parley_provider_circuit_state"
+FIRST_TOKEN = "gen_ai_client_operation_time_to_first_chunk_seconds"
 LAG = "parley_event_loop_lag_seconds"
 _GOOD_OUTCOMES = frozenset({"committed", "replayed", "stateless", "cancelled"})
 _SERVER_FAULTS = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED"})
@@ -44,7 +45,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What one replica did between two readings. Rates are a second, times are seconds; None: it has no such thing."""
+    """What one replica did between two readings: rates a second, times in seconds; None if the service has no such."""
 
     kind: str
     rate: float
@@ -59,11 +60,13 @@ class Activity:
     sessions: float | None
     """Sessions made a second."""
     lag: float | None
-    """How late the event loop was, 95th percentile."""
+    """Delay of the event loop, 95th percentile."""
     memory: float | None
     """Bytes."""
     circuits: float | None = None
-    """Providers that are left alone because they fail."""
+    """Providers whose circuit is not closed."""
+    first_token: float | None = None
+    """Of streamed calls of models, median."""
 
 
 def parse(text: str, time: float) -> Reading:
@@ -109,6 +112,7 @@ def activity(before: Reading, after: Reading) -> Activity:
         lag=quantile(0.95, before.buckets.get(LAG, {}), after.buckets.get(LAG, {})),
         memory=after.values.get("process_resident_memory_bytes"),
         circuits=after.open_circuits,
+        first_token=quantile(0.5, before.buckets.get(FIRST_TOKEN, {}), after.buckets.get(FIRST_TOKEN, {})),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from parley_cli.errors import LocalError
-from parley_cli.top.hour import read_hour, turns_a_second
+from parley_cli.top.installation import Installation, read_installation
 from parley_cli.top.reading import Activity, Reading, activity, parse
 
 TIMEOUT_SECONDS = 2.0
@@ -65,11 +65,10 @@ class Replicas:
         with ThreadPoolExecutor(min(len(self.all), 16)) as pool:
             list(pool.map(lambda replica: replica.look(self._client), self.all))
 
-    def hour(self) -> list[float]:
-        """Returns the turns a second of all gateways, minute by minute, over the last hour."""
+    def installation(self) -> Installation:
+        """Reads what those of them that are gateways report of the whole installation."""
         gateways = [one.address for one in self.all if one.last is not None and one.last.kind == "gateway"]
-        found = [figures for address in gateways if (figures := read_hour(self._client, address)) is not None]
-        return turns_a_second(found)
+        return read_installation(self._client, gateways)
 
     def close(self) -> None:
         """Closes the connections."""

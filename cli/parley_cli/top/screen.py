@@ -1,13 +1,13 @@
 """How the replicas look on a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from parley_cli.terminal import in_a_line
-from parley_cli.top.hour import line
+from parley_cli.top.installation import Installation, bars
 from parley_cli.top.reading import Activity
 from parley_cli.top.replicas import Replica
 
@@ -18,6 +18,7 @@ COLUMNS = (
     "errors",
     "p50",
     "p95",
+    "first",
     "running",
     "queue",
     "agents",
@@ -28,19 +29,45 @@ COLUMNS = (
 )
 _ORDER = {"gateway": 0, "session_svc": 1, "config_svc": 2}
 _LATE_LOOP = 0.05
+MAX_CODES = 5
+"""Codes of failed turns that are shown."""
 
 
-def render(replicas: Sequence[Replica], hour: Sequence[float] = ()) -> RenderableType:
-    """Returns the whole screen: the sums, the last hour in turns a second, and one line a replica."""
-    table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
-    for number, heading in enumerate(COLUMNS):
-        table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=True)
+def render(replicas: Sequence[Replica], installation: Installation = Installation()) -> RenderableType:
+    """Returns the whole screen: the sums, the last hour, one line a replica, and the state of the installation."""
+    table = _table(*COLUMNS)
     for replica in sorted(replicas, key=_place):
         table.add_row(*_line(replica))
-    past = (
-        Text.assemble(("last hour ", "dim"), line(hour), ("  most ", "dim"), f"{max(hour):.1f}/s") if hour else Text()
-    )
-    return Group(_sums(replicas), past, Text(), table)
+    return Group(_sums(replicas), *_hour(installation), Text(), table, *_states(installation))
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=True)
+    return table
+
+
+def _hour(installation: Installation) -> Iterator[Text]:
+    rates = installation.rates
+    if rates:
+        yield Text.assemble(("last hour ", "dim"), bars(rates), ("  highest ", "dim"), f"{max(rates):.1f}/s")
+    if installation.errors:
+        counts = ", ".join(f"{code} {count}" for code, count in list(installation.errors.items())[:MAX_CODES])
+        yield Text.assemble(("failed    ", "dim"), (in_a_line(counts), "red"))
+
+
+def _states(installation: Installation) -> Iterator[RenderableType]:
+    if not installation.states:
+        return
+    table = _table("replica", "service", "health check", "state")
+    table.columns[-1].justify = "left"
+    for one in sorted(installation.states, key=lambda one: (_ORDER.get(one.service, 3), one.address)):
+        latency = None if one.latency_ms is None else one.latency_ms / 1e3
+        state = Text(in_a_line(one.state), style="" if one.good else "bold red")
+        table.add_row(in_a_line(one.address), in_a_line(one.service), _time(latency), state)
+    yield Text()
+    yield table
 
 
 def _place(replica: Replica) -> tuple[int, str]:
@@ -61,6 +88,7 @@ def _line(replica: Replica) -> list[Text]:
         Text(f"{now.errors:.1f}", style="bold red" if now.errors else "dim"),
         Text(_time(now.median)),
         Text(_time(now.slow)),
+        Text(_time(now.first_token)),
         Text(_count(now.running)),
         Text(_count(now.waiting), style="yellow" if now.waiting else ""),
         Text(_count(now.instances)),

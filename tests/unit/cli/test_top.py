@@ -50,6 +50,18 @@ def test_rates_and_latencies_are_of_the_time_between_two_looks() -> None:
     assert (now.running, now.waiting, now.instances) == (3, 2, 7)
 
 
+def test_the_first_token_is_that_of_streamed_calls_between_two_looks() -> None:
+    gateway = Gateway()
+    first = Histogram("gen_ai_client_operation_time_to_first_chunk_seconds", "x", registry=gateway.registry)
+    first.observe(5.0)
+    before = gateway.read(0.0)
+    assert activity(before, gateway.read(1.0)).first_token is None
+    first.observe(0.06)
+    first_token = activity(before, gateway.read(1.0)).first_token
+    assert first_token is not None
+    assert 0.05 < first_token <= 0.075
+
+
 def test_a_restarted_replica_counts_from_its_start() -> None:
     old, new = Gateway(), Gateway()
     for _ in range(50):
