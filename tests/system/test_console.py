@@ -125,7 +125,7 @@ def test_an_agent_is_written_as_form_and_yaml_compared_and_rolled_back(browser: 
         expect(page.locator(".field", has_text="Id").locator(".wrong").first).to_be_visible()
         expect(create).to_be_disabled()
         page.get_by_label("Id", exact=True).fill("helper")
-        text = page.get_by_label("The whole of it")
+        text = page.get_by_label("Definition")
         written = text.input_value().replace("You are a friendly assistant.", "You answer for {{company}}.")
         text.fill(written + 'parameters: {"company": "Acme"}\n')
         expect(page.get_by_label("company")).to_have_value("Acme")
@@ -138,14 +138,14 @@ def test_an_agent_is_written_as_form_and_yaml_compared_and_rolled_back(browser: 
         page.get_by_label("Instructions").fill("Be brief.")
         page.get_by_label("Comment").fill("shorter")
         page.get_by_role("button", name="Save as new revision").click()
-        expect(page.get_by_text("Revision 2 is used from now on.")).to_be_visible()
+        expect(page.get_by_text("Revision 2 is now in use.")).to_be_visible()
         page.get_by_role("link", name="Revisions").click()
         expect(page.get_by_role("region", name="Revision 1 and 2")).to_contain_text("You answer for {{company}}.")
         page.get_by_role("button", name="Roll back").click()
         page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
-        expect(page.get_by_text("Revision 3 is used from now on.")).to_be_visible()
+        expect(page.get_by_text("Revision 3 is now in use.")).to_be_visible()
         page.get_by_role("link", name="Releases and usage").click()
-        expect(page.get_by_role("main")).to_contain_text("applications name a revision as helper@3")
+        expect(page.get_by_role("main")).to_contain_text("Applications can name a revision as helper@3")
         page.get_by_role("button", name="Delete").click()
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         page.get_by_label("Show deleted").check()
@@ -236,7 +236,7 @@ def test_a_conversation_is_looked_into_watched_forked_and_a_user_erased(browser:
         lines = download.value.path().read_text().splitlines()
         assert json.loads(lines[0])["id"] == "case-1"
         dialog.get_by_role("button", name="Erase…").click()
-        dialog.get_by_role("button", name="Erase for good").click()
+        dialog.get_by_role("button", name="Erase permanently").click()
         expect(dialog).to_contain_text('"deleted_sessions": 1')
     with system.client() as client:
         assert client.get("/v1/sessions/case-1").status_code == 404
@@ -280,9 +280,9 @@ def test_an_installation_is_operated(browser: Browser, system: System) -> None:
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         expect(page.get_by_role("row", name=re.compile("from-the-console"))).to_have_count(0)
         page.get_by_role("link", name="Audit log").click()
-        page.get_by_label("Who").fill("operator")
+        page.get_by_label("Actor").fill("operator")
         expect(page.get_by_role("row", name=re.compile("api_keys.revoke")).first).to_be_visible()
-        page.get_by_label("What").fill("no/such")
+        page.get_by_label("Resource").fill("no/such")
         expect(page.get_by_role("heading", name="Nothing recorded")).to_be_visible()
 
 

@@ -43,11 +43,11 @@ def test_a_tool_server_is_tested_and_given_to_an_agent_whose_calls_wait_for_a_pe
     with console_page(browser, system.http_url) as watched:
         page = watched.page
         sign_in(page, system.operator_key, "#/agents/~tools/~new")
-        page.get_by_label("The whole of it").fill("id: numbers\nmcp:\n  url: https://10.0.0.1/mcp\n")
+        page.get_by_label("Definition").fill("id: numbers\nmcp:\n  url: https://10.0.0.1/mcp\n")
         page.get_by_role("button", name="Create tool server").click()
         page.get_by_role("button", name="Test connection").click()
         expect(page.locator("section[aria-label=Test] .notice.bad")).to_be_visible()
-        page.get_by_label("The whole of it").fill(f"id: numbers\nmcp: {{url: {mcp.url}}}\n")
+        page.get_by_label("Definition").fill(f"id: numbers\nmcp: {{url: {mcp.url}}}\n")
         page.get_by_role("button", name="Save").click()
         expect(page.locator("section[aria-label=Test] .notice.bad")).to_have_count(0)
         page.get_by_role("button", name="Test connection").click()
@@ -57,11 +57,11 @@ def test_a_tool_server_is_tested_and_given_to_an_agent_whose_calls_wait_for_a_pe
 
         page.evaluate("location.hash = '#/agents/teller'")
         page.get_by_label("Add a tool server or an agent").select_option("Tool server numbers")
-        text = page.get_by_label("The whole of it")
+        text = page.get_by_label("Definition")
         expect(text).to_have_value(re.compile("- mcp: numbers"))
         text.fill(text.input_value().replace("mcp: numbers", "mcp: {tool_server: numbers, approval: [charge]}"))
         page.get_by_role("button", name="Save as new revision").click()
-        expect(page.get_by_text("Revision 2 is used from now on.")).to_be_visible()
+        expect(page.get_by_text("Revision 2 is now in use.")).to_be_visible()
 
         page.evaluate("location.hash = '#/try/teller'")
         system.model.script(
@@ -80,14 +80,16 @@ def test_a_tool_server_is_tested_and_given_to_an_agent_whose_calls_wait_for_a_pe
             ("add", {"a": 2, "b": 3}),
             ("charge", {"amount": 30}),
         ]
-        calls = turns.nth(1).locator(".toolcall")
-        expect(calls.filter(has_text="charge")).to_contain_text("numbers")
+        for turn in (0, 1):  # where it was approved, and where it was made
+            charged = turns.nth(turn).locator(".toolcall").filter(has_text="charge")
+            expect(charged.locator(".badge")).to_have_text("ok")
+        expect(charged).to_contain_text("numbers")
 
         system.model.script(
             Behaviour(tool_calls=(("c3", "charge", '{"amount": 9}'),)), Behaviour(text="It is not charged.")
         )
         say(page, "Charge more")
-        page.get_by_label("Why not (optional)").fill("too much")
+        page.get_by_label("Reason (optional)").fill("too much")
         page.get_by_role("button", name="Reject").click()
         expect(turns.nth(3).locator(".answer")).to_have_text("It is not charged.")
         told = system.model.prompts[-1][-1]
@@ -101,6 +103,49 @@ def test_a_tool_server_is_tested_and_given_to_an_agent_whose_calls_wait_for_a_pe
         page.get_by_role("button", name="Delete").click()
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         expect(page.get_by_role("heading", name="No tool servers yet")).to_be_visible()
+
+
+def test_an_approved_call_shows_its_result_where_it_was_asked_for(
+    browser: Browser, system: System, mcp: McpServerUnderTest
+) -> None:
+    with system.client() as client:
+        server = {"id": "till", "mcp": {"url": mcp.url}}
+        assert client.post("/v1/tool_servers", json=server).status_code == 201
+    system.create_agent("cashier", tools=[{"mcp": {"tool_server": "till", "approval": ["charge"]}}])
+    with console_page(browser, system.http_url) as watched:
+        page = watched.page
+        sign_in(page, system.operator_key, "#/try/cashier")
+        system.model.script(
+            Behaviour(tool_calls=(("c1", "charge", '{"amount": 30}'),)), Behaviour(text="It is charged.")
+        )
+        say(page, "Charge")
+        page.get_by_role("button", name="Approve").click()
+        turns = page.locator("article.turn")
+        expect(turns.nth(1).locator(".answer")).to_have_text("It is charged.")
+        for turn in (0, 1):  # where it was asked for, and where it was made
+            expect(turns.nth(turn).locator(".toolcall .badge")).to_have_text("ok")
+        [session] = re.findall(r"s-\w+", page.locator(".badge", has_text="session").inner_text())
+        page.evaluate("id => { location.hash = `#/sessions/${id}`; }", session)
+        stored = page.get_by_role("article", name="Turn 1").locator(".toolcall")
+        stored.locator("summary").click()
+        expect(stored.get_by_role("heading", name="Result")).to_be_visible()
+        expect(page.locator(".said-by.tool")).to_have_count(0)
+    remove(system, "/v1/agents/cashier")
+    remove(system, "/v1/tool_servers/till")
+
+
+def test_an_agent_elsewhere_is_listed_and_given_to_an_agent(browser: Browser, system: System) -> None:
+    with system.client() as client:
+        expert = {"id": "expert", "a2a": {"url": "https://agents.example/card.json"}}
+        assert client.post("/v1/tool_servers", json=expert).status_code == 201
+    with console_page(browser, system.http_url) as watched:
+        page = watched.page
+        sign_in(page, system.operator_key, "#/agents/~tools")
+        expect(page.get_by_role("row", name="expert")).to_contain_text("A2Ahttps://agents.example/card.json")
+        page.evaluate("location.hash = '#/agents/hello'")
+        page.get_by_label("Add a tool server or an agent").select_option("Tool server expert")
+        expect(page.get_by_label("Definition")).to_have_value(re.compile("- a2a: expert"))
+    remove(system, "/v1/tool_servers/expert")
 
 
 def test_a_person_plays_the_tools_of_the_caller_and_sees_the_reasoning(browser: Browser, system: System) -> None:

@@ -23,7 +23,7 @@ type Draft = {
 };
 type Call = { id: string, name: string, arguments: string, server?: string, outcome?: string, ms?: number };
 type Turn = {
-  asked: any[], body: any, text: string, reasoning: string, refusal: string, calls: Call[], pending: any[], missing: any[],
+  asked: any[], body: any, text: string, reasoning: string, refusal: string, calls: Call[], approved: Call[], pending: any[], missing: any[],
   busy: boolean, error: any, first: number | null, total: number | null, usage: any, revision: string, provider: string, session: string,
   expires: string, id: string, prompt: any, finish: string,
 };
@@ -87,7 +87,7 @@ type ReplicaProps = {replica: { address: string, problem?: string, figures?: { [
 type OperateProps = {where: Where, caller: Caller, may: (scope: string) => boolean};
 type DifferenceProps = {id: string, from: number, to: number};
 type RevisionsProps = {agent: any, may: (scope: string) => boolean, onChange: (...given: any[]) => any};
-type SessionTurnProps = {messages: Message[], session: any, may: (scope: string) => boolean};
+type SessionTurnProps = {before: Message[], after: Message[], messages: Message[], session: any, may: (scope: string) => boolean};
 type SessionProps = {id: string, may: (scope: string) => boolean};
 type UserProps = {caller: Caller, given: any, may: (scope: string) => boolean, onClose: (...given: any[]) => any, onErased: (...given: any[]) => any};
 type SessionsListProps = {where: Where, caller: Caller, may: (scope: string) => boolean};

@@ -1,7 +1,7 @@
 /** One agent: form and YAML side by side, and its revisions. */
 import { all, call, send } from './api.js';
 import { useDraft, Yaml } from './draft.js';
-import { clean, html, link, short, useLoad, useState } from './lib.js';
+import { clean, html, kindOf, link, short, useLoad, useState } from './lib.js';
 import { Revisions } from './revisions.js';
 import { SchemaForm } from './schema_form.js';
 import { Badge, Confirm, Empty, Problem, Select, Tabs, Text } from './ui.js';
@@ -15,7 +15,7 @@ const TIMES = [['session.idle_ttl', 'Session ends when idle for'], ['session.max
 /** @param {any} value @param {string} path */
 const at = (value, path) => path.split('.').reduce((one, name) => one?.[name], value);
 
-/** What an agent may name. @param {AbortSignal} signal */
+/** What an agent may refer to. @param {AbortSignal} signal */
 const choices = async (signal) => {
   const [templates, providers, servers, agents] = await Promise.all(['templates', 'providers', 'tool_servers', 'agents'].map((one) => all(`/v1/${one}`, { page_size: 200 }, signal)));
   return { templates, providers, servers, agents };
@@ -32,7 +32,7 @@ function Tools({ draft, known, id }) {
   return html`<div class="field wide"><strong class="label">Tools</strong>${tools.map((tool, i) => html`<div class="row"><${Badge}>${short(label(tool), 80)}<//>
       <button type="button" class="quiet" aria-label=${`Remove ${label(tool)}`} onClick=${() => draft.set('tools', tools.length > 1 ? tools.filter((_, n) => n !== i) : undefined)}>✕</button>
       <span class="wrong">${draft.wrong(`tools[${i}]`) ?? ''}</span></div>`)}
-    <${Select} label="Add a tool server or an agent" value="" onInput=${add} options=${[['', 'Choose…'], ...known.servers.map((one) => [`${one.http ? 'http' : 'mcp'} ${one.id}`, `Tool server ${one.id}`]),
+    <${Select} label="Add a tool server or an agent" value="" onInput=${add} options=${[['', 'Choose…'], ...known.servers.map((one) => [`${kindOf(one)} ${one.id}`, `Tool server ${one.id}`]),
       ...known.agents.filter((one) => one.id !== id).map((one) => [`agent ${one.id}`, `Agent ${one.id}`])]} /></div>`;
 }
 
@@ -76,15 +76,15 @@ export function NewAgent() {
     <${Editor} isNew agent=${{ ...first, model }} onSaved=${(made) => { location.hash = link('agents', made.id); }} />`;
 }
 
-/** The place of what Parley does not have yet, and what there is in its stead. @param {LaterProps} p */
-const Later = ({ agent }) => html`<${Empty} title="Releases, budgets and usage">They will stand here. Until then, applications name a revision as <code>${agent.id}@${agent.revision}</code>,
-  limits are part of the <a href=${link('agents', agent.id)}>configuration</a>, and <a href=${`#/sessions?agent=${agent.id}`}>sessions</a> have their tokens.<//>`;
+/** What is not available yet, and what to use instead. @param {LaterProps} p */
+const Later = ({ agent }) => html`<${Empty} title="Releases, budgets and usage">Not available yet. Applications can name a revision as <code>${agent.id}@${agent.revision}</code>.
+  <a href=${link('agents', agent.id)}>Configuration</a> sets limits, and <a href=${`#/sessions?agent=${agent.id}`}>sessions</a> show their tokens.<//>`;
 
 /** @param {AgentProps} p */
 export function Agent({ id, tab, may }) {
   const { data: agent, error, reload } = useLoad(async (signal) => (await send('GET', `/v1/agents/${encodeURIComponent(id)}`, { signal })).json(), [id]);
   const [saved, setSaved] = useState('');
-  /** @type {Act} */ const done = (made) => { setSaved(`Revision ${made.revision} is used from now on.`); reload(); };
+  /** @type {Act} */ const done = (made) => { setSaved(`Revision ${made.revision} is now in use.`); reload(); };
   const remove = async () => {
     await call('DELETE', `/v1/agents/${id}`);
     location.hash = '#/agents';
@@ -94,7 +94,7 @@ export function Agent({ id, tab, may }) {
   const tabs = [['Configuration', ''], ['Revisions', 'revisions'], ['Releases and usage', 'later']];
   return html`<div class="head"><h1><bdi dir="auto">${clean(agent.name || agent.id)}</bdi></h1><${Badge}>${agent.id}<//><${Badge} kind="accent">revision ${agent.revision}<//>
       ${may('chat') && html`<a class="button" href=${link('try', id)}>Try</a>`}${may('sessions:read') && html`<a class="button" href=${`#/sessions?agent=${id}`}>Sessions</a>`}
-      ${may('agents:write') && html`<${Confirm} label="Delete" question=${`${id} answers nobody any more, and its sessions are removed. The agent can be undeleted for a while; its sessions can’t.`} act=${remove} />`}</div>
+      ${may('agents:write') && html`<${Confirm} label="Delete" question=${`${id} stops answering, and its sessions are removed. It can be undeleted for a while; its sessions can’t.`} act=${remove} />`}</div>
     <${Tabs} label="Agent" current=${(tabs.find(([, path]) => path === tab) ?? tabs[0])[0]} tabs=${tabs.map(([name, path]) => [name, link('agents', id, ...path ? [path] : [])])} />
     <div role="status">${saved && html`<p class="notice good">${saved}</p>`}</div>
     ${tab === 'revisions' ? html`<${Revisions} agent=${agent} may=${may} onChange=${done} />` : tab === 'later' ? html`<${Later} agent=${agent} />` : html`<${Editor} key=${agent.etag} agent=${agent} onSaved=${done} readOnly=${!may('agents:write')} />`}`;

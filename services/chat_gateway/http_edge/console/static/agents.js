@@ -1,4 +1,4 @@
-/** Agents: the list, and what leads from it. */
+/** Agents: the list, and its pages. */
 import { all, call } from './api.js';
 import { html, link, short, useLoad, useState } from './lib.js';
 import { Agent, NewAgent } from './agent.js';
@@ -23,7 +23,7 @@ function Row({ agent, may, onChange }) {
     <td><bdi>${short(agent.model?.name || '–', 60)}</bdi><div class="dim">${short(agent.model?.provider ?? '', 40)}</div></td>
     <td>${short(agent.template_id)}</td><td>${Object.entries(agent.labels ?? {}).slice(0, 4).map(([k, v]) => html`<${Badge}><bdi>${short(`${k}=${v}`, 40)}</bdi><//> `)}</td>
     <td class="number">${agent.revision}</td><td><${Time} value=${agent.update_time} /></td>
-    <td>${gone ? html`<${Badge} kind="warn">deleted<//> ${may('agents:write') && html`<${Confirm} label="Undelete" kind="" question=${`${agent.id} is used again, without its former sessions.`} act=${undelete} />`}`
+    <td>${gone ? html`<${Badge} kind="warn">deleted<//> ${may('agents:write') && html`<${Confirm} label="Undelete" kind="" question=${`${agent.id} is restored without its sessions.`} act=${undelete} />`}`
     : may('chat') && html`<a class="button" href=${link('try', agent.id)} aria-label=${`Try ${agent.id}`}>Try</a>`}</td></tr>`;
 }
 
@@ -41,8 +41,8 @@ function List({ may }) {
     <${Problem} error=${error} />
     ${shown && (shown.length ? html`<div class="card"><${Table} label="Agents" head=${['Agent', 'Model', 'Template', 'Labels', 'Revision', 'Changed', '']}
       rows=${shown.map((one) => html`<${Row} key=${one.uid} agent=${one} may=${may} onChange=${reload} />`)} /></div>`
-    : words ? html`<${Empty} title="No agent fits">Nothing matches the filter.<//>`
-      : html`<${Empty} title="No agents yet" action=${may('agents:write') && html`<a class="button primary" href=${link('agents', '~new')}>Create an agent</a>`}>An agent is a model with instructions. Applications name it where they would name a model.<//>`)}`;
+    : words ? html`<${Empty} title="No matches">No agent matches the filter.<//>`
+      : html`<${Empty} title="No agents yet" action=${may('agents:write') && html`<a class="button primary" href=${link('agents', '~new')}>Create an agent</a>`}>An agent is a model with instructions. Applications use its id as the model.<//>`)}`;
 }
 
 /** @param {AgentTabsProps} p */

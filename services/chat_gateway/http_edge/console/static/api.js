@@ -1,6 +1,6 @@
 /** The public HTTP API. */
 
-/** What this tab alone knows, in its memory: the key, a project that is not the key's own, where gRPC is, what to do once the key is refused. */
+/** In this tab's memory only: the key, another project than the key's, gRPC's address, what to do when the key is refused. */
 export const tab = { key: '', project: '', grpc: '', refused: () => {} };
 
 /** An error of the API: its code, and every field that is wrong. */
@@ -27,7 +27,7 @@ async function failure(response) {
   let error = { message: `The gateway answered ${response.status}.` };
   try {
     error = (await response.json()).error ?? error;
-  } catch { /* not the API's own answer */ }
+  } catch { /* not from the API */ }
   if (response.status === 401 && tab.key) tab.refused();
   return new ApiError(response.status, error);
 }
@@ -42,9 +42,9 @@ export async function send(method, path, options = {}) {
     if (value !== '' && value != null && value !== false) query.set(name, String(value));
   }
   const text = query.toString();
-  const body = options.body === undefined ? undefined : JSON.stringify(options.body);
+  const body = options.body && JSON.stringify(options.body);
   /** @type {Record<string, string>} */
-  const type = body === undefined ? {} : { 'Content-Type': 'application/json' };
+  const type = body ? { 'Content-Type': 'application/json' } : {};
   let response;
   try {
     response = await fetch(path + (text && `?${text}`), {
@@ -52,7 +52,7 @@ export async function send(method, path, options = {}) {
     });
   } catch (error) {
     if (options.signal?.aborted) throw error;
-    throw new ApiError(0, { message: 'The gateway can’t be reached.' });
+    throw new ApiError(0, { message: 'The gateway is unreachable.' });
   }
   if (!response.ok) throw await failure(response);
   return response;

@@ -1,4 +1,4 @@
-/** The shell: who signed in, where the page is, and the page itself. */
+/** The shell: sign-in, navigation, the current page. */
 import { get, tab } from './api.js';
 import { comeBack, identify, readAuth, SignIn } from './auth.js';
 import { html, instead, place, render, short, useEffect, useLoad, useRef, useState } from './lib.js';
@@ -63,8 +63,8 @@ function Shell({ caller, signOut }) {
         ${signOut && html`<button class="quiet" onClick=${signOut}>Sign out</button>`}</div>
     </header>
     ${page ? html`<${Page} key=${`${page[0]} ${project}`} page=${page} caller=${caller} where=${where} />`
-    : html`<main id="main" class="page" tabindex="-1"><${Empty} title=${pages.length ? 'There is no such page' : 'Nothing to see with this key'}>
-        ${pages.length ? html`<a href="#/">Back to the start</a>` : 'Its scopes allow nothing that the console shows.'}<//></main>`}`;
+    : html`<main id="main" class="page" tabindex="-1"><${Empty} title=${pages.length ? 'Page not found' : 'No access'}>
+        ${pages.length ? html`<a href="#/">Home</a>` : 'The scopes of this key allow nothing in the console.'}<//></main>`}`;
 }
 
 function App() {

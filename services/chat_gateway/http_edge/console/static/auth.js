@@ -15,11 +15,11 @@ async function endpoints(issuer) {
   if (issuer.authorization_url && issuer.token_url) return issuer;
   const response = await fetch(`${issuer.issuer.replace(/\/$/, '')}/.well-known/openid-configuration`, { credentials: 'omit' });
   const found = await response.json();
-  if (found.issuer !== issuer.issuer) throw new Error('The identity provider’s discovery document is of another issuer.');
+  if (found.issuer !== issuer.issuer) throw new Error('The identity provider’s discovery document names another issuer.');
   return { authorization_url: issuer.authorization_url ?? found.authorization_endpoint, token_url: issuer.token_url ?? found.token_endpoint };
 }
 
-/** Leaves for the identity provider. What it takes to come back is kept in this tab; it is no credential. @param {any} issuer */
+/** Goes to the identity provider. What is kept in this tab until the return is no credential. @param {any} issuer */
 async function leave(issuer) {
   const { authorization_url } = await endpoints(issuer);
   const verifier = random();
@@ -35,7 +35,7 @@ async function leave(issuer) {
   location.assign(url.href);
 }
 
-/** Finishes a login that this page comes back from, if it does. @param {Auth} auth @returns {Promise<string>} a token, or '' */
+/** Completes a login if this page is its redirect. @param {Auth} auth @returns {Promise<string>} a token, or '' */
 export async function comeBack(auth) {
   const said = new URLSearchParams(location.search);
   const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? 'null');
@@ -44,7 +44,7 @@ export async function comeBack(auth) {
   history.replaceState(null, '', `/console${kept?.hash ?? ''}`);
   const issuer = auth.issuers.find((one) => one.issuer === kept?.issuer);
   if (!issuer || said.get('state') !== kept.state || (said.get('iss') ?? issuer.issuer) !== issuer.issuer) {
-    throw new Error('This login was not begun in this tab. Please try again.');
+    throw new Error('This login did not start in this tab. Please try again.');
   }
   if (said.has('error')) throw new Error(said.get('error_description') ?? said.get('error') ?? '');
   const { token_url } = await endpoints(issuer);
@@ -57,11 +57,11 @@ export async function comeBack(auth) {
     }),
   });
   const tokens = await response.json();
-  if (!response.ok || !tokens[issuer.token]) throw new Error(tokens.error_description ?? tokens.error ?? 'The identity provider gave no token.');
+  if (!response.ok || !tokens[issuer.token]) throw new Error(tokens.error_description ?? tokens.error ?? 'The identity provider returned no token.');
   return tokens[issuer.token];
 }
 
-/** Who the key is, which is what makes it the key of this tab. @param {string} key */
+/** Returns the caller of a key, and makes it the key of this tab. @param {string} key */
 export async function identify(key) {
   tab.key = key;
   try {
@@ -90,12 +90,12 @@ export function SignIn({ auth, problem, onCaller }) {
       Continue with ${new URL(one.issuer).host}</button>`)}
     ${auth.issuers.length > 0 && html`<p class="or">or</p>`}
     <${Text} label="API key" type="password" value=${key} onInput=${setText} autocomplete="off" spellcheck=${false}
-      hint="It stays in the memory of this tab, and is gone when the tab is closed or reloaded." />
+      hint="Kept in the memory of this tab only; reloading signs out." />
     <button class=${auth.issuers.length ? '' : 'primary'} disabled=${!key.trim() || busy}>Sign in</button>
   </form></main>`;
 }
 
-/** How to sign in; and where the gRPC API is, which examples of code name. */
+/** How to sign in, and the address of the gRPC API for code examples. */
 export async function readAuth() {
   const auth = await get('/v1/auth');
   tab.grpc = auth.grpc_target ?? `${location.hostname}:${auth.grpc_port ?? 'PORT'}`;

@@ -1,4 +1,4 @@
-/** A chart over the last hour, and the same as a table for who can't see it. */
+/** A chart over the last hour, with its latest values as text. */
 import { duration, html, useEffect, useRef } from './lib.js';
 
 const HEIGHT = 150;
@@ -6,7 +6,7 @@ const HEIGHT = 150;
 /** @param {string} name */
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** Those with nothing on either side, which no line shows. @param {Plot} plot @param {number} series */
+/** Points without neighbours, which no line shows. @param {Plot} plot @param {number} series */
 const lonely = (plot, series) => plot.data[series].flatMap((value, i, all) => (value != null && all[i - 1] == null && all[i + 1] == null ? [i] : []));
 
 /** @param {ChartProps} p */

@@ -1,4 +1,4 @@
-/** One conversation of Try, and what it may ask of the person who tries: approvals, results of tools. */
+/** One conversation of Try, with its requests for approvals and results of tools. */
 import { Code } from './code.js';
 import { bodyOf, newTurn, run } from './conversation.js';
 import { html, prettyJson, short, useEffect, useLayoutEffect, useRef, useState } from './lib.js';
@@ -10,16 +10,16 @@ function Approvals({ turn, onAnswer }) {
   const [note, setNote] = useState('');
   /** @type {Act} */ const answer = (approve) => onAnswer(turn.pending.map((one) => ({
     tool_call_id: one.tool_call_id, approve, ...(approve || !note ? {} : { note }) })));
-  return html`<div class="ask"><h3>Waits for your approval</h3>
+  return html`<div class="ask"><h3>Waiting for your approval</h3>
     ${turn.pending.map((one) => html`<div><code>${short(one.name, 80)}</code><${Pre} value=${prettyJson(one.arguments)} /></div>`)}
     <div class="row"><button class="primary" onClick=${() => answer(true)}>Approve</button><button onClick=${() => answer(false)}>Reject</button>
-      <${Text} label="Why not (optional)" value=${note} onInput=${setNote} /></div></div>`;
+      <${Text} label="Reason (optional)" value=${note} onInput=${setNote} /></div></div>`;
 }
 
-/** Tools that the caller runs: the person says what they give. @param {ResultsProps} p */
+/** Tools that the caller runs: the user enters their results. @param {ResultsProps} p */
 function Results({ calls, onResults }) {
   const [given, setGiven] = useState(/** @type {Record<string, string>} */ ({}));
-  return html`<div class="ask"><h3>Your tools were called: what do they give?</h3>
+  return html`<div class="ask"><h3>Enter the results of your tools</h3>
     ${calls.map((one) => html`<${Text} label=${one.name} lines="2" value=${given[one.id] ?? ''} onInput=${(value) => setGiven({ ...given, [one.id]: value })} />`)}
     <div><button class="primary" onClick=${() => onResults(calls.map((one) => ({ role: 'tool', tool_call_id: one.id, content: given[one.id] ?? '' })))}>Send results</button></div></div>`;
 }
@@ -51,7 +51,7 @@ export function Column({ target, handle, onSession, onBusy }) {
   latest.current = target;
   const near = useRef(false);
   useEffect(() => () => aborter.current?.abort(), []);
-  // Who reads further up is left there. Asked before the page grows, whatever makes it do so.
+  // Scrolls only if the end was visible before the page grew.
   const follows = near.current || (turns.length > 0 && atEnd());
   useLayoutEffect(() => { if (follows) scrollTo(0, document.body.scrollHeight); near.current = false; });
 
@@ -60,10 +60,14 @@ export function Column({ target, handle, onSession, onBusy }) {
     const mine = new AbortController();
     aborter.current = mine;
     const turn = newTurn(what.messages ?? [], bodyOf(latest.current, what));
+    if (what.approvals) { // their calls are shown where they were asked for
+      const { calls, pending } = turns.at(-1);
+      calls.push(...turn.approved = pending.map((/** @type {any} */ one) => ({ ...one, id: one.tool_call_id })));
+    }
     near.current = true;
     setTurns((old) => [...old, turn]);
     onBusy(true);
-    // A stream may bring more pieces than a screen has frames.
+    // At most one rendering a frame.
     const changed = () => { frame.current ||= requestAnimationFrame(() => { frame.current = 0; setTurns((old) => [...old]); }); };
     await run(turn, changed, mine.signal);
     onBusy(false);
@@ -74,7 +78,7 @@ export function Column({ target, handle, onSession, onBusy }) {
     stop: () => aborter.current?.abort(),
     clear: () => { aborter.current?.abort(); aborter.current = null; setTurns([]); },
   });
-  if (!turns.length) return html`<${Empty} title=${target.agent ? `Talk to ${short(target.agent, 60)}` : 'Name an agent'}>Answers are streamed, with reasoning, tool calls, the exact prompt, tokens and times.<//>`;
+  if (!turns.length) return html`<${Empty} title=${target.agent ? `Talk to ${short(target.agent, 60)}` : 'Choose an agent'}>See the answer with its reasoning, tool calls, exact prompt, tokens and times.<//>`;
   return html`<div class="turns" aria-live="polite" aria-busy=${turns.at(-1).busy}>${turns.map((turn, i) => html`<${Turn} key=${i} turn=${turn} last=${i === turns.length - 1}
     onAnswer=${(approvals) => start({ approvals })} onResults=${(messages) => start({ messages })} />`)}</div>`;
 }

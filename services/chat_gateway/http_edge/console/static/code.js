@@ -1,11 +1,11 @@
-/** The same request as a program: curl, Python, grpcurl. */
+/** The request as code: curl, Python, grpcurl. */
 import { tab } from './api.js';
 import { html, useState } from './lib.js';
 import { Copy, Dialog } from './ui.js';
 
 const LONG = 2000;
 
-/** Pictures as the name of a file: a program that holds them can't be read. @param {any} value @returns {any} */
+/** Shortens pictures, which would make the code unreadable. @param {any} value @returns {any} */
 function readable(value) {
   if (typeof value === 'string' && value.startsWith('data:') && value.length > LONG) return `${value.slice(0, value.indexOf(',') + 1)}…`;
   if (Array.isArray(value)) return value.map(readable);
@@ -56,17 +56,16 @@ function proto({ role, content, tool_call_id }) {
   const parts = Array.isArray(content)
     ? { parts: content.map((one) => (one.type === 'text' ? { text: one.text } : { image_url: one.image_url })) }
     : { content };
-  return { role: `ROLE_${role.toUpperCase()}`, ...parts, ...(tool_call_id ? { tool_call_id } : {}) };
+  return { role: `ROLE_${role.toUpperCase()}`, ...parts, tool_call_id };
 }
 
 /** @param {any} body */
 function grpcurl(body) {
-  const { model, messages = [], approvals, session_id, user_id } = readable(body);
+  const { model, messages, approvals, session_id, user_id } = readable(body);
   const [agent_id, revision] = model.split('@');
+  // JSON leaves out what is undefined.
   const input = {
-    ...(tab.project ? { project: tab.project } : {}), agent_id, ...(revision ? { agent_revision: revision } : {}),
-    ...(session_id ? { session_id } : {}), ...(user_id ? { user_id } : {}),
-    ...(messages.length ? { messages: messages.map(proto) } : {}), ...(approvals ? { approvals } : {}),
+    project: tab.project || undefined, agent_id, agent_revision: revision, session_id, user_id, messages: messages?.map(proto), approvals,
   };
   const plain = location.protocol === 'https:' ? '' : ' -plaintext';
   const key = tab.key ? ' -H "Authorization: Bearer $PARLEY_API_KEY"' : '';
@@ -80,7 +79,7 @@ const KINDS = { curl, Python: openai, grpcurl };
 export function Code({ body, onClose }) {
   const [kind, setKind] = useState('curl');
   const text = KINDS[kind](body);
-  return html`<${Dialog} title="The same by program" onClose=${onClose}>
+  return html`<${Dialog} title="Code" onClose=${onClose}>
     <div class="row" role="group" aria-label="Language">${Object.keys(KINDS).map((one) => html`
       <button class=${one === kind ? 'primary' : ''} aria-pressed=${one === kind} onClick=${() => setKind(one)}>${one}</button>`)}
       <${Copy} text=${text} /></div>

@@ -1,4 +1,4 @@
-/** One turn at a time against an agent: what is sent, and what comes back while it comes. */
+/** One turn with an agent: the request, and the answer as it arrives. */
 import { call, events, send } from './api.js';
 
 /** The body of a chat completion. @param {Target} target @param {any} what messages, or approvals */
@@ -18,7 +18,7 @@ export const preview = (body, signal) => call('POST', '/v1/chat/completions:prev
 
 /** @param {any} asked @param {any} body @returns {Turn} */
 export const newTurn = (asked, body) => ({
-  asked, body, text: '', reasoning: '', refusal: '', calls: [], pending: [], missing: [], busy: true, error: null, first: null, total: null,
+  asked, body, text: '', reasoning: '', refusal: '', calls: [], approved: [], pending: [], missing: [], busy: true, error: null, first: null, total: null,
   usage: null, revision: '', provider: '', session: '', expires: '', id: '', prompt: null, finish: '',
 });
 
@@ -31,7 +31,7 @@ export function take(turn, event) {
   if (note?.event === 'tool_call_started' && !known(note.tool_call_id)) {
     turn.calls.push({ id: note.tool_call_id, name: note.name, arguments: note.arguments, server: note.server });
   } else if (note?.event === 'tool_call_finished') {
-    Object.assign(known(note.tool_call_id) ?? {}, { outcome: note.outcome, ms: note.duration_ms });
+    for (const one of [...turn.approved, ...turn.calls]) if (one.id === note.tool_call_id) Object.assign(one, { outcome: note.outcome, ms: note.duration_ms });
   }
   turn.pending = note?.requires_approval ?? turn.pending;
   turn.missing = note?.unavailable_tool_servers ?? turn.missing;
@@ -49,7 +49,7 @@ export function take(turn, event) {
   }
 }
 
-/** Runs a turn; `changed` is called as it grows. What goes wrong is its `error`. @param {Turn} turn @param {() => void} changed @param {AbortSignal} signal */
+/** Runs a turn; `changed` is called for each event. Failures are its `error`. @param {Turn} turn @param {() => void} changed @param {AbortSignal} signal */
 export async function run(turn, changed, signal) {
   try {
     turn.prompt = await preview(turn.body, signal).catch(() => null);

@@ -1,4 +1,4 @@
-/** Something that is edited as a form and as YAML at once, and checked by the gateway as one types. */
+/** A resource edited as form and YAML, validated by the gateway while typing. */
 import { call } from './api.js';
 import { html, useEffect, useState } from './lib.js';
 import { Badge, Field } from './ui.js';
@@ -7,13 +7,13 @@ import { dump, load } from './yaml.js';
 const OUTPUT = ['object', 'uid', 'revision', 'etag', 'create_time', 'update_time', 'delete_time', 'purge_time'];
 const PAUSE_MS = 350;
 
-/** Without what is output only, and what is empty. @param {any} value */
+/** Without output-only and empty fields. @param {any} value */
 function writable(value) {
   /** @type {Act} */ const empty = (one) => one === '' || one === null || (typeof one === 'object' && Object.keys(one).length === 0);
   return Object.fromEntries(Object.entries(value).filter(([name, one]) => !OUTPUT.includes(name) && !empty(one)));
 }
 
-/** A copy with a value at a path; undefined takes it away, and what is empty then. @param {any} value @param {string[]} path @param {any} to @returns {any} */
+/** A copy with a value at a path; undefined removes it, and objects that become empty. @param {any} value @param {string[]} path @param {any} to @returns {any} */
 export function put(value, [name, ...rest], to) {
   const inner = rest.length ? put(value?.[name] ?? {}, rest, to) : to;
   const { [name]: _, ...others } = value ?? {};
@@ -22,8 +22,8 @@ export function put(value, [name, ...rest], to) {
 }
 
 /**
- * A draft of what is there (it has an etag), or of something new.
- * @param {string} kind its place in the API, such as `agents` @param {any} initial @param {boolean} write @param {Act} onSaved
+ * A draft of an existing resource (with an etag), or of a new one.
+ * @param {string} kind its collection in the API, such as `agents` @param {any} initial @param {boolean} write @param {Act} onSaved
  */
 export function useDraft(kind, initial, write, onSaved) {
   const old = initial.etag;
@@ -67,9 +67,9 @@ export function useDraft(kind, initial, write, onSaved) {
 export function Yaml({ draft }) {
   const lines = Math.min(Math.max(draft.text.split('\n').length + 1, 12), 44);
   return html`<section class="card" aria-label="YAML"><header><h2>YAML</h2><${Verdict} draft=${draft} /></header>
-    <${Field} label="The whole of it" error=${draft.problem} input=${(attributes) => html`<textarea ...${attributes} class="code" rows=${lines}
+    <${Field} label="Definition" error=${draft.problem} input=${(attributes) => html`<textarea ...${attributes} class="code" rows=${lines}
       spellcheck=${false} value=${draft.text} onInput=${(e) => draft.setText(e.target.value)} />`} />
-    ${draft.violations.length > 0 && html`<ul class="violations">${draft.violations.map((one) => html`<li class="wrong"><code>${one.field || 'all of it'}</code> ${one.description}</li>`)}</ul>`}
+    ${draft.violations.length > 0 && html`<ul class="violations">${draft.violations.map((one) => html`<li class="wrong"><code>${one.field || 'general'}</code> ${one.description}</li>`)}</ul>`}
     ${draft.error && !draft.violations.length && html`<p class="wrong">${draft.error.message}</p>`}</section>`;
 }
 

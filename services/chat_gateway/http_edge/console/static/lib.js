@@ -1,4 +1,4 @@
-/** What every component uses: preact with htm, loading, text that is safe to show, times. */
+/** Shared by all components: preact with htm, loading, safe text, times. */
 import { h, render } from './vendor/preact.js';
 import * as hooks from './vendor/hooks.js';
 import htm from './vendor/htm.js';
@@ -7,7 +7,7 @@ export { render };
 export const html = /** @type {Html} */ (htm.bind(h));
 export const { useEffect, useLayoutEffect, useRef, useState } = /** @type {Hooks} */ (hooks);
 
-/** Loads something when `deps` change; what an earlier load finds is dropped. @template T @param {(signal: AbortSignal) => Promise<T>} load @param {any[]} deps @returns {Loaded<T>} */
+/** Loads when `deps` change; results of earlier loads are dropped. @template T @param {(signal: AbortSignal) => Promise<T>} load @param {any[]} deps @returns {Loaded<T>} */
 export function useLoad(load, deps) {
   const [state, setState] = useState({ data: undefined, error: undefined, loading: true });
   const [count, setCount] = useState(0);
@@ -33,10 +33,10 @@ export function usePages(load, deps) {
   return { ...others, rows: data && [data, ...more].flatMap((page) => page.data), next };
 }
 
-/** For what a browser would do by itself otherwise. @param {(event: any) => void} act */
+/** Instead of the browser’s default. @param {(event: any) => void} act */
 export const instead = (act) => (/** @type {Event} */ event) => { event.preventDefault(); act(event); };
 
-/** Calls back every so many milliseconds while the page is looked at. @param {() => void} act @param {number} ms */
+/** Calls `act` every `ms` while the page is visible. @param {() => void} act @param {number} ms */
 export function useEvery(act, ms) {
   const last = useRef(act);
   last.current = act;
@@ -65,7 +65,7 @@ export function short(value, max = 200) {
 /** @param {unknown} value */
 export const pretty = (value) => JSON.stringify(value, null, 2);
 
-/** Arguments of a tool as people read them; text that is no JSON as it is. @param {string} text */
+/** Arguments of a tool, indented; other text unchanged. @param {string} text */
 export function prettyJson(text) {
   try {
     return text.length < 100_000 ? pretty(JSON.parse(text)) : text;
@@ -92,7 +92,7 @@ export function ago(text) {
   return new Intl.RelativeTimeFormat('en', { numeric: 'auto' }).format(-Math.trunc(seconds / length), unit);
 }
 
-/** Where the page is: `#/agents/hello?tab=x` is `{parts: ['agents', 'hello'], query}`. */
+/** The page’s place: `#/agents/hello?tab=x` is `{parts: ['agents', 'hello'], query}`. */
 export function place() {
   const [path, query = ''] = location.hash.replace(/^#\/?/, '').split('?');
   const parts = path.split('/').filter(Boolean).map((part) => {
@@ -107,6 +107,9 @@ export function place() {
 
 /** @param {...string} parts */
 export const link = (...parts) => `#/${parts.map(encodeURIComponent).join('/')}`;
+
+/** The kind of a tool server. @param {any} server */
+export const kindOf = (server) => ['mcp', 'http', 'a2a'].find((kind) => server[kind]) ?? '';
 
 /** @param {string} name @param {string} text @param {string} [type] */
 export function download(name, text, type = 'application/json') {

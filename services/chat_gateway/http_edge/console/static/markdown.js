@@ -1,4 +1,4 @@
-/** A safe subset of Markdown: it makes elements, never HTML, so that no text of a model or a user becomes markup. */
+/** A safe subset of Markdown, made into elements, never HTML: text of models and users can’t become markup. */
 import { clean, html } from './lib.js';
 
 const INLINE = /`([^`\n]+)`|\*\*([^*\n]+)\*\*|(?<![\w*])\*([^*\s][^*\n]*)\*|\[([^\]\n]{1,500})\]\((https?:\/\/[^\s)]{1,2000})\)|(https?:\/\/[^\s<>"')\]]{1,2000})/g;

@@ -1,4 +1,4 @@
-/** Operate: what the gateways do and did in the last hour; keys, projects, the audit log. */
+/** Operate: the last hour of all gateways; keys, projects, the audit log. */
 import { get } from './api.js';
 import { Audit } from './audit.js';
 import { Chart } from './chart.js';
@@ -12,7 +12,7 @@ const GOOD = { closed: 'good', half_open: 'warn', open: 'bad', serving: 'good', 
 /** @type {[string, string, string][]} */
 const PARTS = [['Overview', '', 'operator'], ['Instances', 'instances', 'runtime:admin'], ['API keys', 'keys', 'keys:admin'], ['Projects', 'projects', 'operator'], ['Audit log', 'audit', 'audit:read']];
 
-/** Samples of all gateways by their ten seconds. @param {any[]} figures */
+/** Samples of all gateways by time. @param {any[]} figures */
 function merged(figures) {
   const [step] = figures.map((one) => one.interval_seconds);
   /** @type {Map<number, any[]>} */
@@ -27,14 +27,14 @@ function merged(figures) {
   /** @type {(name: string) => any[]} */
   const sum = (name) => over((some) => some.reduce((n, one) => n + one[name], 0));
   /** @type {Act} */ const worst = (name) => over((some) => some.reduce((n, one) => (one[name] == null ? n : Math.max(n ?? 0, one[name])), null));
-  const failed = over((some) => some.reduce((n, one) => n + Object.values(one.errors).reduce((a, b) => a + b, 0), 0) / step);
+  const failed = over((some) => some.flatMap((one) => Object.values(one.errors)).reduce((a, b) => a + b, 0) / step);
   return { times, step, sum, worst, failed };
 }
 
 /** @param {ChartsProps} p */
 function Charts({ figures }) {
   const { times, step, sum, worst, failed } = merged(figures);
-  if (times.length < 2) return html`<p class="notice">Charts begin once two samples are there: a gateway takes one every ${step ?? 10} s.</p>`;
+  if (times.length < 2) return html`<p class="notice">Charts appear after two samples, one every ${step ?? 10} s.</p>`;
   /** @type {(title: string, lines: any[], timed?: boolean) => any} */
   const chart = (title, lines, timed) => html`<${Chart} ...${{ title, timed, times }} lines=${lines.map(([label, values, tint = '--accent']) => ({ label, values, tint }))} />`;
   return html`<div class="charts">${[chart('Turns a second', [['turns', sum('turns').map((n) => n / step)]]),
@@ -76,7 +76,7 @@ function Overview() {
 
 function Instances() {
   const { data, error } = useLoad((signal) => get('/v1/instances', {}, signal), []);
-  return html`<${Problem} error=${error} /><div class="card"><p class="dim">Agents that this gateway has built. They are made when needed, and dropped at will.</p><${Table} label="Instances" head=${['Agent', 'Revision', 'Template', 'Turns', 'Built', 'Used']} rows=${(data?.data ?? []).map((one) => html`<tr>
+  return html`<${Problem} error=${error} /><div class="card"><p class="dim">Agents that this gateway has built on demand.</p><${Table} label="Instances" head=${['Agent', 'Revision', 'Template', 'Turns', 'Built', 'Used']} rows=${(data?.data ?? []).map((one) => html`<tr>
     <td><a href=${link('agents', one.agent_id)}>${one.agent_id}</a></td><td class="number">${one.agent_revision}</td><td>${one.template_id}</td><td class="number">${one.turn_count}</td><td>${ago(one.build_time)}</td><td>${ago(one.last_used_time)}</td></tr>`)} /></div>`;
 }
 

@@ -1,4 +1,4 @@
-/** Revisions of an agent: what changed, and back to it. */
+/** Revisions of an agent: differences and rollback. */
 import { all, call, get } from './api.js';
 import { clean, html, link, short, useLoad, useState } from './lib.js';
 import { Badge, Confirm, Pre, Problem, Select, Table, Time } from './ui.js';
@@ -11,7 +11,7 @@ function Difference({ id, from, to }) {
   const { data, error } = useLoad((signal) => get(`/v1/agents/${id}/compare`, { from_revision: from, to_revision: to }, signal), [id, from, to]);
   if (error) return html`<${Problem} error=${error} />`;
   if (!data) return null;
-  if (!data.differences.length) return html`<p class="dim">Both are the same.</p>`;
+  if (!data.differences.length) return html`<p class="dim">No differences.</p>`;
   return html`<${Table} label=${`Revision ${from} and ${to}`} head=${['Field', `Revision ${from}`, `Revision ${to}`]} rows=${data.differences.map((one) => html`<tr><td><code>${clean(one.path)}</code></td><td>${shown(one.from)}</td><td>${shown(one.to)}</td></tr>`)} />`;
 }
 
@@ -27,10 +27,10 @@ export function Revisions({ agent, may, onChange }) {
       <${Select} label="From" value=${String(pair[0])} options=${numbers} onInput=${(n) => setPair([Number(n), pair[1]])} />
       <${Select} label="To" value=${String(pair[1])} options=${numbers} onInput=${(n) => setPair([pair[0], Number(n)])} /></div>
       <${Difference} id=${agent.id} from=${pair[0]} to=${pair[1]} /></div>
-    <div class="card"><${Table} label="Revisions" head=${['Revision', 'Made', 'By', 'Changed', 'Comment', '']} rows=${data.map((one) => html`<tr key=${one.revision}>
+    <div class="card"><${Table} label="Revisions" head=${['Revision', 'Created', 'By', 'Changed', 'Comment', '']} rows=${data.map((one) => html`<tr key=${one.revision}>
       <td>${one.revision} ${one.revision === agent.revision && html`<${Badge} kind="accent">current<//>`}</td><td><${Time} value=${one.create_time} /></td><td><bdi>${short(one.author || '–', 60)}</bdi></td>
       <td>${one.changed_fields.map((/** @type {string} */ field) => html`<code>${clean(field)}</code> `)}</td><td><bdi dir="auto">${short(one.comment)}</bdi></td>
       <td><span class="row">${may('chat') && html`<a class="button" href=${`${link('try', agent.id)}?revision=${one.revision}`} aria-label=${`Try revision ${one.revision}`}>Try</a>`}
         <button aria-label=${`Diff of revision ${one.revision}`} onClick=${() => setPair([Math.max(one.revision - 1, 1), one.revision])}>Diff</button>
-        ${may('agents:write') && one.revision !== agent.revision && html`<${Confirm} label="Roll back" kind="" question=${`A new revision gets the content of revision ${one.revision}.`} act=${() => rollback(one.revision)} />`}</span></td></tr>`)} /></div>`;
+        ${may('agents:write') && one.revision !== agent.revision && html`<${Confirm} label="Roll back" kind="" question=${`A new revision is made with the content of revision ${one.revision}.`} act=${() => rollback(one.revision)} />`}</span></td></tr>`)} /></div>`;
 }

@@ -1,4 +1,4 @@
-/** A form from a JSON Schema (2020-12): what it can't draw is edited as JSON. */
+/** A form from a JSON Schema (2020-12); other schemas are edited as JSON. */
 import { html, pretty, useState } from './lib.js';
 import { Check, Select, Text } from './ui.js';
 
@@ -20,7 +20,7 @@ export function Json({ label, value, onInput, error, hint }) {
       onInput(typed.trim() ? JSON.parse(typed) : undefined);
       setProblem('');
     } catch {
-      setProblem('This is not JSON yet.');
+      setProblem('Not valid JSON.');
     }
   };
   return html`<${Text} wide class="code" lines=${Math.min(text.split('\n').length + 1, 14)} label=${`${label} (JSON)`} value=${text} onInput=${change} error=${problem || error} hint=${hint} />`;
@@ -40,7 +40,7 @@ function Property({ name, schema, root, value, required, onInput, error }) {
   }
   if (rule.type === 'string') return html`<${Text} ...${{ label, error, hint, ...shown }} value=${value} lines=${(rule.maxLength ?? 0) > 500 ? 4 : undefined} onInput=${(text) => onInput(text || undefined)} />`;
   if (rule.type === 'array' && resolved(rule.items, root).type === 'string') {
-    return html`<${Text} ...${{ label, error }} hint=${`${hint ?? ''} One a line.`} lines="3" value=${(value ?? []).join('\n')} onInput=${(text) => onInput(text ? text.split('\n') : undefined)} />`;
+    return html`<${Text} ...${{ label, error }} hint=${`${hint ?? ''} One per line.`} lines="3" value=${(value ?? []).join('\n')} onInput=${(text) => onInput(text ? text.split('\n') : undefined)} />`;
   }
   return html`<${Json} ...${{ label, value, onInput, error, hint }} />`;
 }

@@ -1,4 +1,4 @@
-/** One session: its turns, and the one that runs while it runs. */
+/** One session: its turns, and the running one live. */
 import { all, call, events, get, send } from './api.js';
 import { newTurn, take } from './conversation.js';
 import { download, html, link, pretty, short, useEffect, useEvery, useLoad, useState } from './lib.js';
@@ -15,24 +15,28 @@ function turnsOf(messages) {
   return [...turns.values()];
 }
 
+/** What the caller gave before the agent went on: results of the turn before. @param {any[]} turn */
+const given = (turn) => turn.slice(0, turn.findIndex((one) => one.role === 'assistant'));
+
 /** @param {SessionTurnProps} p */
-function Turn({ messages, session, may }) {
+function Turn({ before, messages, after, session, may }) {
   const last = messages[messages.length - 1];
-  const results = new Map(messages.filter((one) => one.role === 'tool').map((one) => [one.tool_call_id, one.content]));
+  const results = new Map([...given(after), ...messages].filter((one) => one.role === 'tool').map((one) => [one.tool_call_id, one.content]));
+  const called = new Set([...before, ...messages].flatMap((one) => one.tool_calls ?? []).map((made) => made.id));
   const fork = async () => {
     const made = await call('POST', `/v1/sessions/${encodeURIComponent(session.id)}:fork`, { body: { up_to_turn: last.turn_number } });
     location.hash = link('sessions', made.id);
   };
   return html`<article class="turn" aria-label=${`Turn ${last.turn_number}`}><header class="row"><h2>Turn ${last.turn_number}</h2><${Time} value=${last.create_time} /><${Badge}>revision ${last.agent_revision}<//>
       ${last.model && html`<${Badge}><bdi>${short(last.model, 60)}</bdi><//>`}<span class="dim">${last.usage ? `${tokens(last.usage)} tokens` : ''}</span>${last.finish_reason && last.finish_reason !== 'stop' && html`<${Badge} kind="warn">${last.finish_reason}<//>`}
-      ${may('sessions:admin') && html`<span class="right"><${Confirm} label="Fork here" question=${`A new session begins with turns 1 to ${last.turn_number}.`} act=${fork} /></span>`}</header>
+      ${may('sessions:admin') && html`<span class="right"><${Confirm} label="Fork here" question=${`The new session starts with turns 1 to ${last.turn_number}.`} act=${fork} /></span>`}</header>
     ${messages.map((one) => (one.role === 'assistant' ? html`<${Spoken} results=${results} reasoning=${one.reasoning_content} refusal=${one.refusal} calls=${(one.tool_calls ?? []).map((made) => ({ id: made.id, ...made.function }))}
         text=${typeof one.content === 'string' || !one.content ? one.content : pretty(one.content)} />`
-    : one.role === 'tool' && messages.some((other) => other.tool_calls?.some((made) => made.id === one.tool_call_id)) ? null
+    : one.role === 'tool' && called.has(one.tool_call_id) ? null
       : html`<div class=${`said-by ${one.role}`}><${Content} content=${one.content} /></div>`))}</article>`;
 }
 
-/** The turn that runs, as its journal has it. @param {LiveProps} p */
+/** The running turn, from its journal. @param {LiveProps} p */
 function Live({ session, onEnd }) {
   const [turn, setTurn] = useState(() => newTurn([], null));
   useEffect(() => {
@@ -46,7 +50,7 @@ function Live({ session, onEnd }) {
       }
       onEnd();
     };
-    // A turn that calls no tool and is not resumable has no journal to watch: it shows when it is stored.
+    // A turn without tool calls that is not resumable has no journal: it is shown once stored.
     follow().catch(() => {});
     return () => aborter.abort();
   }, []);
@@ -64,16 +68,16 @@ export function Session({ id, may }) {
   if (error) return html`<${Problem} error=${error} /><a href="#/sessions">All sessions</a>`;
   if (!session) return null;
   const facts = [['Agent', html`<a href=${link('agents', session.agent_id)}>${session.agent_id}</a>`], ['User', html`<bdi>${short(session.user_id || '–', 80)}</bdi>`], ['Turns', session.turn_count], ['Tokens', tokens(session.usage)],
-    ['Revision', session.pinned_revision ? `pinned to ${session.pinned_revision}` : session.agent_revision || '–'], ['Begun', html`<${Time} value=${session.create_time} />`],
+    ['Revision', session.pinned_revision ? `pinned to ${session.pinned_revision}` : session.agent_revision || '–'], ['Created', html`<${Time} value=${session.create_time} />`],
     ['Active', html`<${Time} value=${session.last_activity_time} />`], ['Expires', html`<${Time} value=${session.expire_time} />`]];
   const go = `${link('try', session.agent_id)}?${new URLSearchParams({ session: id, user: session.user_id })}`;
   const remove = async () => { await call('DELETE', path); location.hash = '#/sessions'; };
   return html`<div class="head"><h1><bdi>${short(id, 80)}</bdi></h1><a class="back" href="#/sessions">All sessions</a>${may('chat') && html`<a class="button" href=${go}>Continue in Try</a>`}
       <button onClick=${() => download(`session-${id}.json`, pretty({ session, messages: messages.data }))}>Export</button>
-      ${may('sessions:admin') && html`<${Confirm} label="Delete" question="The session is removed with its whole history." act=${remove} />`}</div>
+      ${may('sessions:admin') && html`<${Confirm} label="Delete" question="The session and its history are removed." act=${remove} />`}</div>
     <div class="card"><dl class="facts">${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
       ${Object.keys(session.metadata).length > 0 && html`<details><summary>Metadata</summary><${Pre} value=${session.metadata} /></details>`}</div>
     <${Problem} error=${messages.error} />
-    <div class="turns">${turnsOf(messages.data ?? []).map((one) => html`<${Turn} key=${one[0].turn_number} messages=${one} session=${session} may=${may} />`)}
+    <div class="turns">${turnsOf(messages.data ?? []).map((one, i, turns) => html`<${Turn} key=${one[0].turn_number} before=${turns[i - 1] ?? []} messages=${one} after=${turns[i + 1] ?? []} ...${{ session, may }} />`)}
       ${session.running_completion_id && html`<${Live} key=${session.running_completion_id} session=${session} onEnd=${reload} />`}</div>`;
 }

@@ -1,8 +1,8 @@
-/** Tool servers of the project: where tools are, and whether they can be had. */
+/** Tool servers of the project, and tests of their connections. */
 import { all, call, get } from './api.js';
 import { AgentTabs } from './agents.js';
 import { useDraft, Yaml } from './draft.js';
-import { html, link, short, useLoad, useState } from './lib.js';
+import { html, kindOf, link, short, useLoad, useState } from './lib.js';
 import { Badge, Confirm, Empty, Pre, Problem, Table, Time } from './ui.js';
 
 const TOOLS = '~tools';
@@ -13,9 +13,9 @@ export function ToolServers({ may }) {
   const action = may('tools:write') && html`<a class="button primary" href=${link('agents', TOOLS, '~new')}>New tool server</a>`;
   return html`<div class="head"><h1>Tool servers</h1>${data?.length ? action : ''}</div><${AgentTabs} current="Tool servers" /><${Problem} error=${error} />
     ${data && (data.length ? html`<div class="card"><${Table} label="Tool servers" head=${['Tool server', 'Kind', 'Address', 'Revision', 'Changed']} rows=${data.map((one) => html`<tr key=${one.id}>
-      <td><a href=${link('agents', TOOLS, one.id)}>${one.id}</a><div class="dim"><bdi dir="auto">${short(one.name, 80)}</bdi></div></td><td>${one.mcp ? 'MCP' : 'HTTP'}</td>
-      <td><code>${short(one.mcp?.url ?? one.http?.base_url, 120)}</code></td><td class="number">${one.revision}</td><td><${Time} value=${one.update_time} /></td></tr>`)} /></div>`
-    : html`<${Empty} title="No tool servers yet" action=${action}>A tool server is an MCP server or an HTTP service whose operations agents may call.<//>`)}`;
+      <td><a href=${link('agents', TOOLS, one.id)}>${one.id}</a><div class="dim"><bdi dir="auto">${short(one.name, 80)}</bdi></div></td><td>${kindOf(one).toUpperCase()}</td>
+      <td><code>${short(one.http?.base_url ?? one[kindOf(one)]?.url, 120)}</code></td><td class="number">${one.revision}</td><td><${Time} value=${one.update_time} /></td></tr>`)} /></div>`
+    : html`<${Empty} title="No tool servers yet" action=${action}>A tool server is an MCP server, an HTTP service or an A2A agent that agents may call.<//>`)}`;
 }
 
 /** @param {TestProps} p */
@@ -37,7 +37,7 @@ function Test({ id }) {
 function Editor({ server, isNew, may, onSaved }) {
   const write = may('tools:write');
   const draft = useDraft('tool_servers', server, write, onSaved);
-  return html`<${Problem} error=${draft.failure} /><div class="two"><${Yaml} draft=${draft} />${isNew ? html`<p class="dim">Secrets stand by name; their values are files of the gateways. Where tool servers may be is the operator’s to say.</p>` : write && html`<${Test} id=${server.id} />`}</div>
+  return html`<${Problem} error=${draft.failure} /><div class="two"><${Yaml} draft=${draft} />${isNew ? html`<p class="dim">Secrets are given by name; their values are files on the gateways. The operator decides which addresses are allowed.</p>` : write && html`<${Test} id=${server.id} />`}</div>
     ${write && html`<div class="savebar card"><div><button class="primary" disabled=${!draft.ready} onClick=${() => draft.save()}>${isNew ? 'Create tool server' : 'Save'}</button></div></div>`}`;
 }
 
@@ -49,6 +49,6 @@ export function ToolServer({ id, may }) {
   if (error) return html`<${Problem} error=${error} /><a href=${all_}>All tool servers</a>`;
   if (!data) return null;
   return html`<div class="head"><h1>${isNew ? 'New tool server' : html`<bdi dir="auto">${short(data.name || id, 80)}</bdi>`}</h1><a class="back" href=${all_}>All tool servers</a>
-      ${!isNew && may('tools:write') && html`<${Confirm} label="Delete" question=${`No gateway uses ${id} any more.`} act=${async () => { await call('DELETE', `/v1/tool_servers/${id}`); location.hash = all_; }} />`}</div>
+      ${!isNew && may('tools:write') && html`<${Confirm} label="Delete" question=${`Agents can no longer use ${id}.`} act=${async () => { await call('DELETE', `/v1/tool_servers/${id}`); location.hash = all_; }} />`}</div>
     <${Editor} key=${data.etag} server=${data} isNew=${isNew} may=${may} onSaved=${(made) => (isNew ? location.assign(link('agents', TOOLS, made.id)) : reload())} />`;
 }

@@ -32,7 +32,7 @@ function Composer({ busy, onSend, onStop, onPrompt }) {
   /** @param {FileList} list */
   const add = async (list) => {
     const wrong = [...list].find((one) => !PICTURES.includes(one.type) || one.size > MOST_BYTES);
-    setError(wrong && { message: `${wrong.name} is no PNG, JPEG, GIF or WebP picture of at most 8 MB.` });
+    setError(wrong && { message: `${wrong.name} is not a PNG, JPEG, GIF or WebP picture of at most 8 MB.` });
     if (!wrong) setPictures([...pictures, ...await Promise.all([...list].map(asUrl))]);
   };
   const content = () => (pictures.length
@@ -88,7 +88,7 @@ export default function Try({ where, caller, may }) {
   /** @type {Act} */ const change = (i, target) => setTargets((old) => old.map((one, n) => (n === i ? { ...one, ...target } : one)));
   /** @type {Act} */ const show = (content) => preview(bodyOf(whole[0], { messages: [{ role: 'user', content: content || '…' }] })).then(setDraft, setProblem);
   return html`<div class="head"><h1>Try</h1>
-      ${!caller.user_id && html`<${Text} label="User (optional)" value=${user} onInput=${setUser} placeholder="nobody in particular" />`}
+      ${!caller.user_id && html`<${Text} label="User (optional)" value=${user} onInput=${setUser} placeholder="none" />`}
       <button onClick=${() => setTargets(targets.length > 1 ? targets.slice(0, 1) : [...targets, { ...whole[0], session: '' }])}>
         ${targets.length > 1 ? 'Close comparison' : 'Compare two revisions'}</button>
       <button onClick=${() => { setTargets(targets.map((one) => ({ ...one, session: '' }))); columns.current.forEach((one) => one?.clear()); }}>New session</button></div>

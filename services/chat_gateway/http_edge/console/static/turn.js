@@ -1,9 +1,9 @@
-/** How turns look, live and stored. */
+/** Turns, live and stored. */
 import { clean, duration, html, prettyJson, short, useState } from './lib.js';
 import { Markdown } from './markdown.js';
 import { Badge, Dialog, Pre, Said } from './ui.js';
 
-/** Content of a message: text, and pictures where they are in it; nothing is loaded from elsewhere. @param {ContentProps} p */
+/** Content of a message: text and embedded pictures; nothing is loaded from other hosts. @param {ContentProps} p */
 export function Content({ content }) {
   if (!Array.isArray(content)) return html`<${Said} value=${content ?? ''} />`;
   return content.map((part) => {
@@ -33,12 +33,12 @@ function ToolCall({ call, result }) {
   </details>`;
 }
 
-/** What an agent thought, did and said. @param {SpokenProps} p */
+/** Reasoning, tool calls and answer. @param {SpokenProps} p */
 export const Spoken = ({ reasoning, open, calls, results, text, busy, refusal }) => html`<${Reasoning} text=${reasoning} open=${open} />
   ${calls.map((call) => html`<${ToolCall} key=${call.id} call=${call} result=${results?.get(call.id)} />`)}
   ${(text || busy) && html`<${Answer} text=${text} busy=${busy} />`}${refusal && html`<p class="notice">${short(refusal, 5000)}</p>`}`;
 
-/** Tokens as people read them. @param {any} usage */
+/** Tokens as text. @param {any} usage */
 export function tokens(usage) {
   if (!usage) return '–';
   const cached = usage.prompt_tokens_details?.cached_tokens ?? usage.cached_tokens ?? 0;
@@ -56,7 +56,7 @@ export function Prompt({ prompt, onClose }) {
     ${prompt.unavailable_tool_servers.map((one) => html`<p class="notice">${short(one.tool_server)}: ${short(one.reason)}</p>`)}<//>`;
 }
 
-/** What is known of a turn that ran here. @param {FactsProps} p */
+/** Figures of a turn that ran here. @param {FactsProps} p */
 export function Facts({ turn, onCode }) {
   const [open, setOpen] = useState(false);
   const facts = [['First token', duration(turn.first)], ['Total', duration(turn.total)], ['Tokens', tokens(turn.usage)],

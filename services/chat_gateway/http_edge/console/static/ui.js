@@ -1,4 +1,4 @@
-/** The parts that pages are made of. */
+/** Components shared by the pages. */
 import { ago, clean, html, instead, pretty, short, useEffect, useRef, useState } from './lib.js';
 
 let ids = 0;
@@ -55,7 +55,7 @@ export const Badge = ({ kind = '', children }) => html`<span class=${`badge ${ki
 /** @param {TimeProps} p */
 export const Time = ({ value }) => html`<time datetime=${value} title=${value}>${ago(value)}</time>`;
 
-/** Text of somebody else: in its own direction, cut, and whole on request. @param {SaidProps} p */
+/** Text of others: in its own direction, shortened until expanded. @param {SaidProps} p */
 export function Said({ value, max = 4000 }) {
   const [whole, setWhole] = useState(false);
   const text = String(value ?? '');
@@ -64,7 +64,7 @@ export function Said({ value, max = 4000 }) {
     <button class="link" onClick=${() => setWhole(!whole)}>${whole ? 'Show less' : `Show all ${text.length.toLocaleString('en')} characters`}</button>`;
 }
 
-/** Text as it is, and anything else as JSON. @param {PreProps} p */
+/** Text, or a value as JSON. @param {PreProps} p */
 export const Pre = ({ value, max = 20_000 }) => html`<pre tabindex="0"><code>${short(typeof value === 'string' ? value : pretty(value), max)}</code></pre>`;
 
 /** @param {TableProps} p */
@@ -99,8 +99,7 @@ export function Dialog({ title, onClose, children }) {
     <header><h2 id=${id}>${title}</h2><button class="quiet" aria-label="Close" onClick=${onClose}>✕</button></header>${children}</dialog>`;
 }
 
-/** A button that asks before it does something that can't be taken back.
- * @param {ConfirmProps} p */
+/** A button that asks for confirmation. @param {ConfirmProps} p */
 export function Confirm({ label, question, word = label, act, kind = 'quiet' }) {
   const [open, setOpen] = useState(false);
   const [error, setError] = useState(null);

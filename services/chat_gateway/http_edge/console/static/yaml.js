@@ -1,4 +1,4 @@
-/** YAML as agents are written in it: mappings, lists, texts (also `|` and `>`), brackets. The rest of YAML is refused by name. */
+/** YAML of agents: mappings, lists, strings (also `|` and `>`), flow style. All else is refused with a reason. */
 
 const PLAIN = /^[^\s\-?:,[\]{}#&*!|>'"%@`\u0000-\u001f][^#:\u0000-\u001f\u007f-\u009f\u2028\u2029\ufeff]*$/;
 const WORD = /^(?:~|null|true|false|yes|no|on|off|y|n|[-+.]?(?:\d|\.inf|\.nan).*|=|<<)$/i;
@@ -30,14 +30,14 @@ export function dump(value, indent = '') {
   }).join('\n');
 }
 
-/** What a text without quotes is. @param {string} text */
+/** The value of an unquoted scalar. @param {string} text */
 function plain(text) {
   if (/^(?:null|~|)$/i.test(text)) return null;
   if (/^(?:true|false)$/i.test(text)) return text.toLowerCase() === 'true';
   return /^[-+]?(?:0|[1-9]\d*)(?:\.\d*)?(?:e[-+]?\d+)?$/i.test(text) ? Number(text) : text;
 }
 
-/** What is in brackets, as JSON: its texts may have no quotes, or single ones. @param {string} text */
+/** Flow style as JSON: strings may have single quotes or none. @param {string} text */
 const flow = (text) => text.replace(/"(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|[^\s,:[\]{}"'&*!|>%@`#](?:[^,:[\]{}\n]|:(?=\S))*/g, (one) => (one[0] === '"' ? one
   : JSON.stringify(one[0] === "'" ? one.slice(1, -1).replaceAll("''", "'") : plain(one.trim()))));
 
@@ -55,14 +55,14 @@ class Reader {
     throw new Error(`Line ${at + 1}: ${message}`);
   }
 
-  /** The indent of the next line that says something, -1 at the end. */
+  /** The indentation of the next line with content, -1 at the end. */
   next() {
     while (this.at < this.lines.length) {
       const line = this.lines[this.at];
       if (line.trim() && !/^\s*#/.test(line) && !(this.at === 0 && line.trim() === '---')) {
         const indent = /** @type {RegExpExecArray} */ (/^ */.exec(line))[0].length;
         if (line[indent] === '\t') this.fail('tabs can’t indent');
-        if (/^(---|\.\.\.)(\s|$)/.test(line)) this.fail('only one document is read here');
+        if (/^(---|\.\.\.)(\s|$)/.test(line)) this.fail('only one document is supported');
         return indent;
       }
       this.at += 1;
@@ -105,7 +105,7 @@ class Reader {
       const match = KEY.exec(uncomment(this.lines[this.at].slice(indent)));
       if (!match) this.fail('a key and a colon are expected');
       const name = String(/^["']/.test(match[1]) ? this.quoted(match[1]) : match[1]);
-      if (Object.hasOwn(out, name)) this.fail(`${name} is given twice`);
+      if (Object.hasOwn(out, name)) this.fail(`duplicate key ${name}`);
       const from = this.at;
       this.at += 1;
       let value = null;
@@ -117,7 +117,7 @@ class Reader {
       }
       Object.defineProperty(out, name, { value, enumerable: true, configurable: true, writable: true });
     }
-    if (this.next() > indent) this.fail('this line is indented too far');
+    if (this.next() > indent) this.fail('unexpected indentation');
     return out;
   }
 
@@ -126,13 +126,13 @@ class Reader {
     const block = /^([|>])([+-]?)\s*(?:#.*)?$/.exec(text);
     if (block) return this.literal(block[1], block[2], indent);
     let whole = uncomment(text).trim();
-    if (/^[&*!]/.test(whole)) this.fail('anchors and tags are not read here', from);
+    if (/^[&*!]/.test(whole)) this.fail('anchors and tags are not supported', from);
     if (/^[[{]/.test(whole)) {
       for (;;) {
         try {
           return JSON.parse(flow(whole));
         } catch {
-          if (this.next() <= indent && !/^\s*[\]}]/.test(this.lines[this.at] ?? '')) this.fail('these brackets can’t be read', from);
+          if (this.next() <= indent && !/^\s*[\]}]/.test(this.lines[this.at] ?? '')) this.fail('invalid flow style', from);
           whole += `\n${uncomment(this.lines[this.at])}`;
           this.at += 1;
         }
@@ -140,7 +140,7 @@ class Reader {
     }
     if (/^["']/.test(whole)) { this.at = from; const found = this.quoted(whole); this.at = from + 1; return found; }
     while (this.next() > indent) { whole += ` ${uncomment(this.lines[this.at]).trim()}`; this.at += 1; }
-    if (/:(\s|$)/.test(whole)) this.fail('a text with a colon needs quotes', from);
+    if (/:(\s|$)/.test(whole)) this.fail('a string with a colon needs quotes', from);
     return plain(whole);
   }
 
@@ -150,7 +150,7 @@ class Reader {
     try {
       return JSON.parse(text);
     } catch {
-      return this.fail('this text is not quoted as JSON is');
+      return this.fail('invalid quoted string');
     }
   }
 
@@ -190,6 +190,6 @@ export function load(text) {
   const indent = reader.next();
   if (indent < 0) return null;
   const found = reader.block(indent);
-  if (reader.next() >= 0) reader.fail('this line is not expected here');
+  if (reader.next() >= 0) reader.fail('unexpected line');
   return found;
 }
