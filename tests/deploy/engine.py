@@ -15,7 +15,7 @@ from typing import Any, Self
 ROOT = Path(__file__).parents[2]
 STORES = ("postgres:18", "redis:8")
 SERVICES = ("config_svc", "session_svc", "chat_gateway")
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 POLL_SECONDS = 0.5
 
 

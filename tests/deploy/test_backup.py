@@ -20,7 +20,7 @@ from tests.servers.redis_nodes import SLOTS, RedisCluster, until
 from tests.servers.stores import Choice, libpq_url
 from tests.servers.system import StartSystem, System
 
-HANDED_ON_MS = 1000
+HANDED_ON_MS = 10_000
 REFUSED_SECONDS = 5.0
 SCRIPTS = ROOT / "deploy" / "k8s" / "components" / "backup"
 

@@ -16,8 +16,8 @@ from tests.servers.ports import free_port
 
 CHUNK_BYTES = 64 * 1024
 MAX_CONNECTIONS = 512
-CONNECT_SECONDS = 5.0
-CALL_SECONDS = 10.0
+CONNECT_SECONDS = 10.0
+CALL_SECONDS = 60.0
 
 T = TypeVar("T")
 

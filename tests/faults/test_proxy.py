@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.proxy import FaultProxy, Proxies
 
-BOUND = 5.0
+BOUND = 30.0
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp_types import ToolAnnotations
 
 from parley_cli.processes.ports import LOOPBACK
+from tests.servers.ports import free_port
 
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 60.0
 
 
 @dataclass
@@ -184,9 +185,9 @@ class McpServerUnderTest:
         # Of protocol TCP by name: asyncio leaves Nagle's algorithm on for connections of any other listener.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.port = self.port or free_port()  # no port of its clients, who could have it while this is stopped
         listener.bind((LOOPBACK, self.port))
         listener.listen(128)
-        self.port = listener.getsockname()[1]
         self._server = uvicorn.Server(
             uvicorn.Config(app, log_level="critical", lifespan="on", timeout_graceful_shutdown=0, ws="none")
         )

@@ -18,9 +18,10 @@ from typing import Any, Self
 from aiohttp import web
 
 from parley_cli.processes.ports import LOOPBACK
+from tests.servers.ports import free_port
 
 MODEL = "mock-model"
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +161,8 @@ class MockModel:
         app.router.add_get("/v1/models", self._models)
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.05)
         await runner.setup()
-        site = web.TCPSite(runner, LOOPBACK, self.port)
-        await site.start()
-        self.port = runner.addresses[0][1]
+        self.port = self.port or free_port()  # no port of its clients, who could have it while this is stopped
+        await web.TCPSite(runner, LOOPBACK, self.port).start()
         self._runner = runner
 
     async def _unlisten(self) -> None:

@@ -45,7 +45,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
             self._arrived.notify_all()
         return trace_service_pb2.ExportTraceServiceResponse()
 
-    def wait_for(self, found: Callable[[list[ReceivedSpan]], bool], timeout: float = 10.0) -> list[ReceivedSpan]:
+    def wait_for(self, found: Callable[[list[ReceivedSpan]], bool], timeout: float = 60.0) -> list[ReceivedSpan]:
         """Return all spans once `found` says so of them; the test fails after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         with self._arrived:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from parley_cli.processes.ports import is_free
-from tests.servers.ports import free_port
+from tests.servers.ports import free_port, free_ports
 from tests.servers.processes import clean_environment
 
 START_SECONDS = 120
@@ -18,21 +17,12 @@ STOP_SECONDS = 60
 PARLEY = str(Path(sys.executable).with_name("parley"))
 
 
-def free_run(length: int) -> int:
-    """Return a port from which on `length` ports are free: gateways take consecutive ones."""
-    for _ in range(100):
-        first = free_port()
-        if first + length < 65536 and all(is_free(first + n) for n in range(length)):
-            return first
-    raise AssertionError("no free ports")
-
-
 class Parley:
     """The command with ports of its own, in a folder of its own."""
 
     def __init__(self, folder: Path, extra: dict[str, str]) -> None:
         self.folder = folder
-        self.http_port = free_run(2)
+        self.http_port = free_ports(2)  # gateways take consecutive ones
         self.url = f"http://127.0.0.1:{self.http_port}"
         ports = {
             "PARLEY_GATEWAY_HTTP_PORT": self.http_port,

@@ -14,10 +14,17 @@ _given: set[int] = set()
 
 def free_port() -> int:
     """Return a port that nobody listens on, never the same one twice, and none of another worker's share."""
+    return free_ports(1)
+
+
+def free_ports(number: int) -> int:
+    """Return the first of so many ports in a row, each as `free_port` has it."""
     size = (LAST - FIRST) // SHARES
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    first = FIRST + int(worker) % SHARES * size
-    while (port := random.randrange(first, first + size)) in _given or not is_free(port):
-        pass
-    _given.add(port)
-    return port
+    begin = FIRST + int(worker) % SHARES * size
+    while True:
+        first = random.randrange(begin, begin + size - number + 1)
+        ports = range(first, first + number)
+        if _given.isdisjoint(ports) and all(is_free(port) for port in ports):
+            _given.update(ports)
+            return first

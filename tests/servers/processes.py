@@ -15,8 +15,8 @@ from parley_cli.processes.readiness import grpc_serves
 from parley_client import Tls
 from tests.servers.ports import free_port
 
-READY_SECONDS = 30.0
-STOP_SECONDS = 20.0
+READY_SECONDS = 120.0
+STOP_SECONDS = 60.0
 CODE = ("libs", "services")
 EDGE_CERTIFICATE = "PARLEY_GATEWAY_EDGE_CERT_FILE"
 PREFIXES = {"config_svc": "PARLEY_CONFIG_", "session_svc": "PARLEY_SESSION_", "chat_gateway": "PARLEY_GATEWAY_"}
@@ -34,7 +34,7 @@ def migrate(database_url: str) -> None:
         env=clean_environment({"PARLEY_CONFIG_DATABASE_URL": database_url}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, f"config_svc migrate: {done.stderr}"

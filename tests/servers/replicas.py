@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.servers.mock_model import MockModel
 from tests.servers.processes import ServiceProcess, migrate
-from tests.servers.system import PROVIDER
+from tests.servers.system import PATIENT_CONFIG, PATIENT_GATEWAY, PROVIDER
 
 
 class Replicas:
@@ -31,7 +31,7 @@ class Replicas:
         self._env = env or {}
         self._sources = sources or {}
         self.postgres_url = postgres_url
-        self.configs = self._make("config_svc", each, {"PARLEY_CONFIG_DATABASE_URL": postgres_url})
+        self.configs = self._make("config_svc", each, {**PATIENT_CONFIG, "PARLEY_CONFIG_DATABASE_URL": postgres_url})
         config_target = targets(self.configs)
         self.sessions = self._make(
             "session_svc",
@@ -42,6 +42,7 @@ class Replicas:
             "chat_gateway",
             each,
             {
+                **PATIENT_GATEWAY,
                 "PARLEY_GATEWAY_CONFIG_TARGET": config_target,
                 "PARLEY_GATEWAY_SESSION_TARGET": targets(self.sessions),
                 "PARLEY_PROVIDERS": json.dumps({PROVIDER: {"base_url": model.url}}),

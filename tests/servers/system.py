@@ -16,6 +16,13 @@ from tests.servers.processes import READY_SECONDS, ServiceProcess, migrate
 from tests.servers.stores import PostgresServer, RedisServer
 
 PROVIDER = "mock"
+PATIENT_CONFIG = {"PARLEY_CONFIG_DATABASE_TIMEOUT": "20"}
+PATIENT_GATEWAY = {
+    "PARLEY_GATEWAY_CONFIG_READ_TIMEOUT": "20",
+    "PARLEY_GATEWAY_PEER_TIMEOUT": "20",
+    "PARLEY_GATEWAY_CONNECT_TIMEOUT": "20",
+}
+"""What is 1 to 5 s by default: no test but one of these bounds is to meet it, however long the machine stands still."""
 
 
 class System:
@@ -41,7 +48,8 @@ class System:
         self.model = MockModel()
         self._folder = folder
         self._gateway_env = {**(env or {}), **(gateway_env or {})}
-        config_settings = {"PARLEY_CONFIG_DATABASE_URL": postgres_url, **(env or {}), **(config_env or {})}
+        config_settings = {"PARLEY_CONFIG_DATABASE_URL": postgres_url, **PATIENT_CONFIG, **(env or {})}
+        config_settings |= config_env or {}
         self.config = ServiceProcess("config_svc", config_settings, logs=folder)
         session_settings = {
             "PARLEY_SESSION_REDIS_URL": redis_url,
@@ -70,6 +78,7 @@ class System:
     def new_gateway(self, env: Mapping[str, str] | None = None) -> ServiceProcess:
         """Add a gateway, not started; it is closed with the system."""
         settings = {
+            **PATIENT_GATEWAY,
             "PARLEY_GATEWAY_CONFIG_TARGET": self.config.grpc_target,
             "PARLEY_GATEWAY_SESSION_TARGET": self.session.grpc_target,
             "PARLEY_PROVIDERS": json.dumps(
@@ -88,7 +97,7 @@ class System:
     def client(self, gateway: int = 0) -> httpx.Client:
         """Return a new HTTP client of one gateway, with the operator key if there is one; the caller closes it."""
         url = self.gateways[gateway].http_url
-        return httpx.Client(base_url=url, headers=self._headers, timeout=30, trust_env=False)
+        return httpx.Client(base_url=url, headers=self._headers, timeout=60, trust_env=False)
 
     def grpc_client(self, gateway: int = 0) -> Client:
         """Return a new gRPC client of one gateway and the other services, each call made once; `with` closes it."""

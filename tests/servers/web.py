@@ -8,7 +8,7 @@ async def read(port: int, path: str) -> str:
     """Return the body of a path on this machine; raises urllib.error.HTTPError for a refusal."""
 
     def fetch() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             text: str = answer.read().decode()
             return text
 

@@ -57,7 +57,7 @@ def test_services_know_each_other_and_the_operator_key_is_not_what_they_show(gua
         with grpc.insecure_channel(guarded.session.grpc_target) as channel:
             stub = turn_service_pb2_grpc.TurnServiceStub(channel)
             try:
-                stub.AbortTurn(request, timeout=5, metadata=(("authorization", f"Bearer {authorization}"),))
+                stub.AbortTurn(request, timeout=30, metadata=(("authorization", f"Bearer {authorization}"),))
             except grpc.RpcError as error:
                 code: grpc.StatusCode = error.code()
                 return code
@@ -104,7 +104,7 @@ def test_metadata_that_names_another_caller_is_not_believed_of_strangers(guarded
         stub = agents_grpc.AgentConfigServiceStub(channel)
         with pytest.raises(grpc.RpcError) as refused:
             stub.ListAgentConfigs(
-                agents_pb.ListAgentConfigsRequest(), timeout=5, metadata=(("parley-caller", "operator"),)
+                agents_pb.ListAgentConfigsRequest(), timeout=30, metadata=(("parley-caller", "operator"),)
             )
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 

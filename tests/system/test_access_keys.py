@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -52,7 +52,15 @@ def chat(client: httpx.Client, **fields: Any) -> httpx.Response:
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]["code"]
+    return answer.status_code, answer.json().get("error", {}).get("code", "")
+
+
+def until_refused(ask: Callable[[], httpx.Response]) -> None:
+    """Wait until a key counts no more, wherever it is known."""
+    deadline = time.monotonic() + 60
+    while code(ask()) != (401, "invalid_api_key"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_new_and_rotated_keys_carry_the_installation_s_mark(
@@ -103,7 +111,7 @@ def seconds_until_revoked_everywhere(guarded_system: System, operator: httpx.Cli
         answered = time.monotonic()
         for client in (first, second):
             while chat(client, store=False).status_code != 401:
-                assert time.monotonic() - answered < 15
+                assert time.monotonic() - answered < 60
                 time.sleep(0.01)
         took = time.monotonic() - answered
         for client in (first, second):
@@ -118,16 +126,19 @@ def seconds_until_revoked_everywhere(guarded_system: System, operator: httpx.Cli
 def test_a_rotated_key_works_on_until_its_overlap_ends(
     guarded_system: System, operator: httpx.Client, project: str
 ) -> None:
-    old = new_key(operator, project, "agents:read")
-    rotated = operator.post(
-        f"/v1/api_keys/{old['id']}:rotate", json={"overlap": "4s"}, headers={"X-Project-ID": project}
-    ).json()
-    new = rotated["api_key"]
-    assert (new["scopes"], rotated["replaced"]["id"]) == (["agents:read"], old["id"])
-    with using(guarded_system, old["key"]) as before, using(guarded_system, new["key"]) as after:
-        assert before.get("/v1/agents").status_code == 200
-        time.sleep(4.2)
-        assert code(before.get("/v1/agents")) == (401, "invalid_api_key")
+    def rotated(overlap: str) -> tuple[str, str]:
+        old = new_key(operator, project, "agents:read")
+        path, headers = f"/v1/api_keys/{old['id']}:rotate", {"X-Project-ID": project}
+        answer = operator.post(path, json={"overlap": overlap}, headers=headers).json()
+        assert (answer["api_key"]["scopes"], answer["replaced"]["id"]) == (["agents:read"], old["id"])
+        return old["key"], answer["api_key"]["key"]
+
+    for key in rotated("600s"):
+        with using(guarded_system, key) as client:
+            assert client.get("/v1/agents").status_code == 200
+    old, new = rotated("1s")
+    with using(guarded_system, old) as before, using(guarded_system, new) as after:
+        until_refused(lambda: before.get("/v1/agents"))
         assert after.get("/v1/agents").status_code == 200
 
 
@@ -262,7 +273,7 @@ def test_who_may_not_delete_an_agent_can_not_fence_it_off(
     request = session_service_pb2.DeleteSessionsRequest(agent_id="hello", agent_uid="u", fence_agent=True)
     servers = Servers(session=guarded_system.session.grpc_target, api_key=key)
     with Client(servers) as client, pytest.raises(AccessDenied) as refused:
-        client.sessions.DeleteSessions(request, timeout=5)
+        client.sessions.DeleteSessions(request, timeout=30)
     assert refused.value.reason == "SCOPE_MISSING"
 
 
@@ -317,9 +328,8 @@ def test_a_user_is_exported_and_erased_with_a_receipt(
         assert "users.erase" in log
         assert user not in log
         assert bound["id"] in log
-        time.sleep(1)
         with using(guarded_system, bound["key"]) as theirs, using(guarded_system, unbound) as others:
-            assert code(chat(theirs, store=False)) == (401, "invalid_api_key")
+            until_refused(lambda: chat(theirs, store=False))
             assert chat(others, store=False).status_code == 200
         again = client.post("/v1/users:erase", json={"user_id": user}).json()
         assert (again["deleted_sessions"], again["revoked_api_keys"]) == (0, 0)
@@ -333,8 +343,7 @@ def test_a_user_can_be_erased_with_a_key_of_its_own(
         assert chat(client, session_id="own").status_code == 200
         receipt = client.post("/v1/users:erase", json={"user_id": "sam"}).json()
         assert (receipt["deleted_sessions"], receipt["revoked_api_keys"]) == (1, 1)
-        time.sleep(1)
-        assert code(chat(client, session_id="own")) == (401, "invalid_api_key")
+        until_refused(lambda: chat(client, store=False))
 
 
 def test_a_key_says_what_its_requests_get(guarded_system: System, operator: httpx.Client, project: str) -> None:

@@ -77,7 +77,7 @@ class World:
         unary = self._channels[service].unary_unary(
             method, request_serializer=type(request).SerializeToString, response_deserializer=reply.FromString
         )
-        return unary(request, timeout=10, metadata=(("authorization", f"Bearer {credential}"),))
+        return unary(request, timeout=30, metadata=(("authorization", f"Bearer {credential}"),))
 
     def events(self, project: str) -> list[str]:
         """Returns the ids of all events of a project."""
@@ -113,7 +113,7 @@ class World:
 
     def _session_when_recorded(self) -> None:
         # Nothing is written unrecorded, and session_svc's way to config_svc is made with its first record.
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 return self.create_session("s1")

@@ -15,7 +15,7 @@ from parley_client import NotFound
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 
 
 @pytest.fixture(autouse=True)

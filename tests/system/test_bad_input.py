@@ -52,7 +52,7 @@ def _publish_elsewhere(system: System, provider: str) -> None:
     request = provider_service_pb2.PublishProvidersRequest(gateway_id=str(uuid4()))
     request.providers.add(name=provider)
     with system.grpc_client() as client:
-        client.providers.PublishProviders(request, timeout=5)
+        client.providers.PublishProviders(request, timeout=30)
 
 
 def _free_port() -> int:
@@ -129,7 +129,7 @@ def test_a_chat_that_fails_is_named_and_leaves_nothing(system: System, case: Cha
         assert len(system.model.requests) == case.model_calls
         assert client.get(f"/v1/sessions/{session}").status_code == 404
         # The lease is given back, too: the session is free for a turn at once.
-        again = system.chat(AGENT, "hi", session_id=session, busy="reject", timeout=5) if " " not in session else None
+        again = system.chat(AGENT, "hi", session_id=session, busy="reject", timeout=30) if " " not in session else None
     assert again is not None
     assert again.status_code == 200
     assert again.headers["X-Session-Created"] == "true"
@@ -179,9 +179,9 @@ def test_the_same_over_grpc(system: System, name: str, stream: bool) -> None:
     )
     with system.grpc_client() as client, pytest.raises(ParleyError) as caught:
         if stream:
-            list(client.chat.StreamComplete(chat_service_pb2.StreamCompleteRequest(input=asked), timeout=10))
+            list(client.chat.StreamComplete(chat_service_pb2.StreamCompleteRequest(input=asked), timeout=30))
         else:
-            client.chat.Complete(chat_service_pb2.CompleteRequest(input=asked), timeout=10)
+            client.chat.Complete(chat_service_pb2.CompleteRequest(input=asked), timeout=30)
     assert caught.value.reason == case.reason
     assert caught.value.code in GRPC_STATUS[case.status]
     with system.client() as client:

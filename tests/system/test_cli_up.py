@@ -38,6 +38,6 @@ def test_detached_system_is_used_and_stopped(parley: Parley, mock_model: MockMod
     assert "agent_not_found" in parley.refusal("chat", "bob", "--message", "three")
 
     assert parley.succeed("down") == "stopped the system in .parley\n"
-    wait_until_ended(pids.values(), timeout=5)
+    wait_until_ended(pids.values())
     assert parley.succeed("down") == "no system runs in .parley\n"
     assert "no system runs" in parley.refusal("status")

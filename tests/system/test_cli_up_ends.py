@@ -27,7 +27,7 @@ def test_parts_that_die_are_started_again(parley: Parley) -> None:
     up.process.send_signal(signal.SIGINT)
     code, lines = up.end()
     assert code == 0, "\n".join(lines)
-    wait_until_ended([*pids.values(), *now.values()], timeout=5)
+    wait_until_ended([*pids.values(), *now.values()])
 
 
 def test_without_restarts_a_dead_child_is_named_and_ends_everything(parley: Parley) -> None:
@@ -39,7 +39,7 @@ def test_without_restarts_a_dead_child_is_named_and_ends_everything(parley: Parl
     assert code == 1
     log = parley.folder / ".parley" / "log" / "redis.log"
     assert lines[-1].startswith(f"parley: redis was killed by signal 9 (log {log}): ")
-    wait_until_ended(pids.values(), timeout=5)
+    wait_until_ended(pids.values())
 
 
 def test_an_interrupted_start_leaves_nothing_behind(parley: Parley) -> None:
@@ -50,4 +50,4 @@ def test_an_interrupted_start_leaves_nothing_behind(parley: Parley) -> None:
     code, lines = up.end()
     assert code == 0, "\n".join(lines)
     assert lines[-1].startswith("stopped ")
-    wait_until_ended(children, timeout=5)
+    wait_until_ended(children)

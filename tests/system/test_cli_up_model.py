@@ -25,7 +25,7 @@ def test_first_run_and_second_run_with_the_real_model(tmp_path: Path) -> None:
     assert answer_in(lines)
     assert lines[-1] == "stopped gateway-1, session_svc, config_svc, model, redis, postgres"
     assert len(children) >= 6
-    wait_until_ended(children, timeout=0)
+    wait_until_ended(children)
 
     curl = next(line for line in lines if line.startswith("curl "))
     grpcurl = next(line for line in lines if "grpcurl" in line)

@@ -59,7 +59,13 @@ def hostile(guarded_system: System) -> Iterator[System]:
 def open_pages(page: Page, system: System, paths: tuple[str, ...] = PAGES) -> Iterator[str]:
     sign_in(page, system.operator_key)
     for path in paths:
-        page.evaluate("path => { location.hash = path; }", path)
+        page.evaluate(
+            """path => { if (location.hash === path) return;
+            for (const one of document.querySelector('main').children) one.dataset.before = '';
+            location.hash = path; }""",
+            path,
+        )
+        expect(page.locator("main [data-before]")).to_have_count(0)  # what is there is of this page
         page.locator("main h1").wait_for()
         page.locator("main :is(.card, .empty, .composer)").first.wait_for()
         yield path

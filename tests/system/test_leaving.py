@@ -75,7 +75,7 @@ async def test_a_caller_that_leaves_ends_its_model_call(parley_system: System, a
         with contextlib.suppress(asyncio.CancelledError):
             await asking
         while model.running:
-            assert time.monotonic() - left < 10, "the model call goes on"
+            assert time.monotonic() - left < 60, "the model call goes on"
             await asyncio.sleep(0.002)
         times.append(time.monotonic() - left)
         assert model.abandoned == 1

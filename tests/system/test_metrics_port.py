@@ -11,7 +11,7 @@ def test_a_gateway_tells_its_metrics_on_their_own_port(parley_system: System) ->
     port = free_port()
     gateway = parley_system.new_gateway({"PARLEY_GATEWAY_METRICS_PORT": str(port)})
     parley_system.gateways.remove(gateway)  # others have two
-    with gateway, httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False) as client:
+    with gateway, httpx.Client(base_url=f"http://{LOOPBACK}:{port}", timeout=60, trust_env=False) as client:
         assert "parley_turns_queued" in client.get("/metrics").text
         assert client.get("/readyz").status_code == 200
         assert client.get("/v1/agents").status_code == 404

@@ -119,7 +119,7 @@ def test_a_broken_plugin_stops_the_start(system: System, tmp_path: Path) -> None
     settings = {"PYTHONPATH": str(tmp_path), "PARLEY_PROVIDERS": json.dumps({})}
     gateway = ServiceProcess("chat_gateway", settings, logs=tmp_path)
     gateway.launch()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while gateway.running:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -10,7 +10,7 @@ from servicekit.server import STARTED
 from tests.servers.system import StartSystem, System
 
 
-def eventually(happened: Callable[[], bool], seconds: float = 15.0) -> bool:
+def eventually(happened: Callable[[], bool], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and not happened():
         time.sleep(0.05)

@@ -43,9 +43,9 @@ def ask_grpc(system: System, agent: str, session: str, key: str, *, stream: bool
     with system.grpc_client(1) as client:
         stub = client.chat
         if not stream:
-            whole = stub.Complete(pb.CompleteRequest(input=asked), timeout=20)
+            whole = stub.Complete(pb.CompleteRequest(input=asked), timeout=60)
             return whole.message.content, whole.outcome.replayed
-        events = list(stub.StreamComplete(pb.StreamCompleteRequest(input=asked), timeout=20))
+        events = list(stub.StreamComplete(pb.StreamCompleteRequest(input=asked), timeout=60))
         return "".join(event.delta.content for event in events), events[-1].finished.replayed
 
 
@@ -64,7 +64,7 @@ def test_a_repeat_waits_for_the_first_try_and_gets_its_answer(parley_system: Sys
         with pytest.raises(TimeoutError):
             repeated.result(0.3)
         model.release()
-        answers = [running.result(20), repeated.result(20)]
+        answers = [running.result(60), repeated.result(60)]
     assert answers == [("echo:2:once", False), ("echo:2:once", True)]
     assert ask_grpc(parley_system, agent, session, key, stream=not second) == ("echo:2:once", True)
     assert len(model.requests) == 1

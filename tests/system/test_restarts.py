@@ -11,14 +11,16 @@ from tests.servers.system import BreakableSystem
 
 AGENT = "support"
 SESSION = "s"
-FAIL_FAST_SECONDS = 10.0
+FAIL_FAST_SECONDS = 30.0
+BOUNDS = {"PARLEY_GATEWAY_CONFIG_READ_TIMEOUT": "1", "PARLEY_GATEWAY_PEER_TIMEOUT": "5"}
+"""As they are by default: how long a peer is waited for that does not answer is what some tests are about."""
 
 
 @pytest.fixture(scope="module")
 def module_system(server_choice: Choice, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BreakableSystem]:
     folder = tmp_path_factory.mktemp("restarts")
     postgres, valkey = server_choice.own_postgres(folder), server_choice.own_redis(folder)
-    with BreakableSystem(postgres, valkey, folder=folder, gateways=2) as system:
+    with BreakableSystem(postgres, valkey, folder=folder, gateways=2, gateway_env=BOUNDS) as system:
         yield system
 
 
@@ -33,7 +35,7 @@ def system(module_system: BreakableSystem) -> Iterator[BreakableSystem]:
     module_system.clear()
 
 
-def eventually(happened: Callable[[], bool], seconds: float = 30.0) -> None:
+def eventually(happened: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, "did not recover in time"

@@ -27,17 +27,19 @@ from tests.servers.stores import Choice
 from tests.servers.system import PROVIDER
 
 AGENT = "rolling"
-NOTICE_SECONDS = 1.0
+NOTICE_SECONDS = 4.0
+"""Longer than the machine stands still: whoever is asked within it is told that the replica stops."""
 PROBE_SECONDS = 0.1
 """How often the balancer asks for readiness; Kubernetes asks less often and is given more notice."""
-STOP_SECONDS = 8.0
-SETTLE_SECONDS = 2.0
+DRAIN_SECONDS = 6.0
+STOP_SECONDS = NOTICE_SECONDS + DRAIN_SECONDS + 20.0
+SETTLE_SECONDS = 4.0
 """Once all who call a replica are connected to it again: in which they hear that it serves (minReadySeconds is 5)."""
-RECONNECT_SECONDS = 30.0
+RECONNECT_SECONDS = 60.0
 SETTINGS = {
     f"PARLEY_{kind}_{name}": value
     for kind in ("CONFIG", "SESSION", "GATEWAY")
-    for name, value in (("DRAIN_NOTICE", str(NOTICE_SECONDS)), ("DRAIN_TIMEOUT", "6"))
+    for name, value in (("DRAIN_NOTICE", str(NOTICE_SECONDS)), ("DRAIN_TIMEOUT", str(DRAIN_SECONDS)))
 }
 
 
@@ -103,7 +105,7 @@ class Load:
                 return
             text = f"{kind} {number}"
             try:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     answer = await ask(session, text)
             except Exception as error:
                 self.failures.append(f"{session}: {text}: {error!r}")
@@ -115,12 +117,12 @@ class Load:
         while not self.stop.is_set():
             try:
                 url = self._balancer.pick()
-                async with self._http.get(url + path, timeout=aiohttp.ClientTimeout(total=10)) as answer:
+                async with self._http.get(url + path, timeout=aiohttp.ClientTimeout(total=60)) as answer:
                     assert answer.status == 200, f"{answer.status}: {await answer.text()}"
             except Exception as error:
                 self.failures.append(f"GET {path}: {error!r}")
             self.done["read"] += 1
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
 
     async def _http_plain(self, session: str, text: str) -> str:
         url = self._balancer.pick()
@@ -148,14 +150,14 @@ class Load:
         return pb.TurnInput(agent_id=AGENT, session_id=session, messages=[message])
 
     async def _grpc_plain(self, session: str, text: str) -> str:
-        whole = await self._stub.Complete(pb.CompleteRequest(input=self._input(session, text)), timeout=25)
+        whole = await self._stub.Complete(pb.CompleteRequest(input=self._input(session, text)), timeout=55)
         content: str = whole.message.content
         return content
 
     async def _grpc_stream(self, session: str, text: str) -> str:
         content, finished = "", False
         async for event in self._stub.StreamComplete(
-            pb.StreamCompleteRequest(input=self._input(session, text)), timeout=25
+            pb.StreamCompleteRequest(input=self._input(session, text)), timeout=55
         ):
             content += event.delta.content
             finished = finished or event.HasField("finished")
@@ -174,7 +176,7 @@ def replicas(server_choice: Choice, tmp_path: Path) -> Iterator[Replicas]:
     redis.start()
     try:
         with MockModel() as model:
-            model.default = Behaviour(delay=0.05, chunk_delay=0.15)
+            model.default = Behaviour(delay=0.1, chunk_delay=0.3)
             urls = postgres.database_url("postgres"), redis.database_url(0)
             with Replicas(*urls, model, folder=tmp_path, env=SETTINGS).running() as running:
                 yield running

@@ -64,13 +64,13 @@ def test_over_grpc(parley_system: System, agent: str) -> None:
     asked = pb.TurnInput(agent_id=agent, session_id=session, messages=[said], request_id="again")
     with parley_system.grpc_client() as client:
         chat = client.chat
-        times = [chat.Complete(pb.CompleteRequest(input=asked), timeout=10).outcome.session_expire_time]
+        times = [chat.Complete(pb.CompleteRequest(input=asked), timeout=30).outcome.session_expire_time]
         asked.request_id = ""
-        for event in chat.StreamComplete(pb.StreamCompleteRequest(input=asked), timeout=10):
+        for event in chat.StreamComplete(pb.StreamCompleteRequest(input=asked), timeout=30):
             times += [part.session_expire_time for part in (event.started, event.finished) if part.session_id]
         asked.request_id = "again"
-        replayed = chat.Complete(pb.CompleteRequest(input=asked), timeout=10).outcome
-        preview = chat.PreviewPrompt(pb.PreviewPromptRequest(input=asked), timeout=10)
+        replayed = chat.Complete(pb.CompleteRequest(input=asked), timeout=30).outcome
+        preview = chat.PreviewPrompt(pb.PreviewPromptRequest(input=asked), timeout=30)
         times += [replayed.session_expire_time, preview.session_expire_time]
     assert replayed.replayed
     with parley_system.grpc_client() as client:
@@ -95,7 +95,7 @@ def test_a_streams_last_word_on_the_end_is_that_of_the_commit(parley_system: Sys
     asked = pb.TurnInput(agent_id=agent, messages=[said])
     with parley_system.grpc_client() as client:
         chat = client.chat
-        events = list(chat.StreamComplete(pb.StreamCompleteRequest(input=asked), timeout=10))
+        events = list(chat.StreamComplete(pb.StreamCompleteRequest(input=asked), timeout=30))
     last = events[-1].finished
     with parley_system.client() as client:
         stored = client.get(f"/v1/sessions/{last.session_id}").json()["expire_time"]
@@ -110,7 +110,7 @@ def test_an_agents_new_ttl_applies_to_its_sessions_from_their_next_turn_on(parle
         changed = client.patch(f"/v1/agents/{agent}", json={"session": {"idle_ttl": "60s"}})
         assert changed.status_code == 200, changed.text
         assert ends_in(IDLE, client.get(f"/v1/sessions/{session}").json()["expire_time"]), "not before the next turn"
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while parley_system.chat(agent, "two", session_id=session).headers["X-Agent-Revision"] != "2":
             assert time.monotonic() < deadline
         shown = client.get(f"/v1/sessions/{session}").json()
@@ -119,5 +119,5 @@ def test_an_agents_new_ttl_applies_to_its_sessions_from_their_next_turn_on(parle
         longer = client.patch(f"/v1/agents/{agent}", json={"session": {"idle_ttl": "3600s"}})
         assert longer.status_code == 200, longer.text
         while parley_system.chat(agent, "three", session_id=session).headers["X-Agent-Revision"] != "3":
-            assert time.monotonic() < deadline + 5
+            assert time.monotonic() < deadline + 60
         assert ends_in(timedelta(hours=1), client.get(f"/v1/sessions/{session}").json()["expire_time"])

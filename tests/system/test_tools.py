@@ -152,7 +152,7 @@ def test_a_call_waits_for_its_approval(system: System, mcp: McpServerUnderTest, 
 def test_a_response_says_which_tools_there_are_once(system: System, agent: str) -> None:
     add = ("c1", "add", '{"a": 2, "b": 3}')
     system.model.script(calls(add), Behaviour(text="It is 5."), Behaviour(text="Yes."))
-    with openai.OpenAI(base_url=f"{system.http_url}/v1", api_key="none", timeout=20) as client:
+    with openai.OpenAI(base_url=f"{system.http_url}/v1", api_key="none", timeout=60) as client:
         stream = list(client.responses.create(model=agent, input="2 + 3?", stream=True))
         made = stream[-1].response  # type: ignore[union-attr]
         offered, called, message = made.output
@@ -246,7 +246,7 @@ def test_a_server_that_dies_in_mid_call_is_a_result_and_the_next_turn_has_its_to
     system.model.script(calls(("c1", "hang", "{}")), Behaviour(text="It went away."))
     with ThreadPoolExecutor(1) as pool:
         turn = pool.submit(chat, system, agent, "hang")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not mcp.recorder.calls:
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -23,9 +23,9 @@ from tests.servers.stores import PostgresServer, RedisServer, fresh_redis
 from tests.servers.system import System
 
 OPERATOR_KEY = secrets.token_urlsafe(32)
-LEASE = 2.0
+LEASE = 5.0
 CLAIM = 0.5
-SLACK_SECONDS = 8.0
+SLACK_SECONDS = 20.0
 """On top of any bound: the machine's processors are shared with other tests."""
 MINUTE_MS = 60_000
 
@@ -87,7 +87,7 @@ def test_the_turns_of_a_key_are_counted_over_all_gateways_and_agents(system: Sys
         body = {"model": agents[number // 2 % 2], "messages": [{"role": "user", "content": "hi"}]}
         headers = {"Authorization": f"Bearer {key}"}
         url = f"{gateway.http_url}/v1/chat/completions"
-        return httpx.post(url, json=body, headers=headers, timeout=30, trust_env=False).status_code
+        return httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False).status_code
 
     with concurrent.futures.ThreadPoolExecutor(30) as pool:
         statuses = list(pool.map(ask, range(30)))
@@ -111,7 +111,7 @@ def test_a_key_has_so_many_turns_under_way_and_the_next_is_refused_at_once(syste
         assert "x-ratelimit-limit-requests" not in caught.value.response.headers
         assert int(caught.value.response.headers["retry-after-ms"]) > 0
         system.model.release()
-        first.result(timeout=10)
+        first.result(timeout=60)
         client.chat.completions.create(model=agent, messages=hello)  # type: ignore[arg-type]
 
 
@@ -145,7 +145,7 @@ def test_no_more_turns_run_at_once_and_the_others_wait(system: System, fields: d
         time.sleep(LEASE + CLAIM + 0.3)  # their places are kept by renewals
         assert len(system.model.requests) == 3
         system.model.release()
-        assert [answer.status_code for answer in running.result(timeout=30)] == [200] * 12
+        assert [answer.status_code for answer in running.result(timeout=60)] == [200] * 12
     assert len(system.model.requests) == 12
 
 
@@ -161,9 +161,9 @@ def test_grpc_says_whose_limit_it_is_and_when_to_ask_again(system: System) -> No
     said = message_pb2.Message(role=message_pb2.ROLE_USER, content="hi")
     request = chat_pb.CompleteRequest(input=chat_pb.TurnInput(agent_id=agent, messages=[said]))
     with system.grpc_client() as client:
-        client.chat.Complete(request, timeout=10)
+        client.chat.Complete(request, timeout=30)
         with pytest.raises(LimitExceeded) as caught:
-            client.chat.Complete(request, timeout=10)
+            client.chat.Complete(request, timeout=30)
     error = caught.value
     assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert (error.reason, error.metadata["bound"], error.metadata["limit"]) == (
@@ -194,7 +194,7 @@ def test_a_gateway_that_is_killed_gives_its_places_back_within_a_lease(system: S
         system.gateways[2].kill()
         killed = time.monotonic()
         with pytest.raises(httpx.TransportError):
-            lost.result(timeout=10)
+            lost.result(timeout=60)
         assert system.chat(agent, "me next", gateway=1).status_code == 200
         assert time.monotonic() - killed < LEASE + CLAIM + SLACK_SECONDS
     system.model.release()
@@ -210,7 +210,7 @@ def test_the_openai_client_asks_again_and_succeeds(system: System) -> None:
     with redis.Redis.from_url(system.redis_url) as store:
         key = f"{{limit:default:agent:{uid}}}:begun"
         for member in store.zrange(key, 0, -1):
-            store.zincrby(key, -(MINUTE_MS - 5_000), member)  # as if they had begun 55 seconds ago
+            store.zincrby(key, -(MINUTE_MS - 8_000), member)  # as if they had begun 52 seconds ago
     with openai.OpenAI(base_url=f"{system.http_url}/v1", api_key=OPERATOR_KEY, max_retries=2) as client:
         begin = time.monotonic()
         raw = client.chat.completions.with_raw_response.create(model=agent, messages=[{"role": "user", "content": "x"}])

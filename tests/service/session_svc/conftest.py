@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.servers.redis_nodes import RedisCluster
+from tests.servers.redis_nodes import HURRIED_MS, RedisCluster
 from tests.servers.stores import Choice
 from tests.service.session_svc.replica import Replica, replica
 
@@ -21,7 +21,7 @@ def own_cluster(server_choice: Choice, tmp_path_factory: pytest.TempPathFactory)
     """A cluster whose nodes the tests of this folder may kill; `breakable` has it whole again for each."""
     if server_choice.kind != "embedded":
         pytest.skip("only embedded servers make a cluster")
-    with RedisCluster(tmp_path_factory.mktemp("own-cluster")) as cluster:
+    with RedisCluster(tmp_path_factory.mktemp("own-cluster"), node_timeout_ms=HURRIED_MS) as cluster:
         yield cluster
 
 
