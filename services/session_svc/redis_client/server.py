@@ -18,6 +18,7 @@ from session_svc.redis_client.url import Dial
 CONNECT_SECONDS = 1.0
 REPLY_SECONDS = 2.0
 WATCH_SECONDS = 0.5
+CATCH_UP_SECONDS = 0.2
 MAX_CALLS = 4096
 MAX_UNSENT_BYTES = 64 * 1024 * 1024
 FIRST_PAUSE_SECONDS = 0.05
@@ -46,7 +47,8 @@ class RedisLink(asyncio.Protocol):
     A call that finds no other waiting is written at once; what comes while replies are out is gathered per turn of the
     loop. Connecting takes up to `CONNECT_SECONDS`; between two attempts calls fail at once. When the next reply takes
     longer than `REPLY_SECONDS`, the connection is broken off, and all its calls fail; a call waits for those before it,
-    so one behind k that are slow waits up to k times as long.
+    so one behind k that are slow waits up to k times as long. Where this process stood still, what has come meanwhile
+    is read first.
     """
 
     def __init__(self, dial: Dial) -> None:
@@ -162,9 +164,14 @@ class RedisLink(asyncio.Protocol):
         while self._transport is not None:
             # A call that begins after the look at an idle connection is not overdue before the next look.
             await asyncio.wait([self._lost], timeout=WATCH_SECONDS if self._calls else REPLY_SECONDS)
-            if self._calls and self._loop.time() - self._calls[0].since > REPLY_SECONDS:
-                log.warning("redis_reply_timeout")
-                self.abort()
+            if self._overdue() and (late := self._calls[0]):
+                await asyncio.wait([self._lost], timeout=CATCH_UP_SECONDS)
+                if self._overdue() and self._calls[0] is late:
+                    log.warning("redis_reply_timeout")
+                    self.abort()
+
+    def _overdue(self) -> bool:
+        return bool(self._calls) and self._loop.time() - self._calls[0].since > REPLY_SECONDS
 
     def _take_over(self, connection: AbstractConnection) -> None:
         """Makes this what a connection that redis-py has made talks to; that only closes its transport from now on."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -71,6 +72,20 @@ async def test_a_server_that_does_not_answer_is_left() -> None:
             await link.send(("GET", "x"))
         await link.ping()
         assert link.generation == 2
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_process_that_stood_still_reads_what_came_before_it_gives_up(run: Callable[[Any], None]) -> None:
+    async def talk() -> None:
+        async with slow_server(REPLY_SECONDS / 2) as link:
+            await link.ping()
+            asked = asyncio.ensure_future(link.send(("GET", "x")))
+            await asyncio.sleep(0.05)
+            time.sleep(2 * REPLY_SECONDS)  # noqa: ASYNC251  # this process, the server in it too, stands still
+            assert await asked == [b"OK"]
+            assert link.generation == 1
+
+    run(talk())
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
