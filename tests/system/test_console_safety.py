@@ -59,16 +59,19 @@ def hostile(guarded_system: System) -> Iterator[System]:
 def open_pages(page: Page, system: System, paths: tuple[str, ...] = PAGES) -> Iterator[str]:
     sign_in(page, system.operator_key)
     for path in paths:
-        page.evaluate(
-            """path => { if (location.hash === path) return;
-            for (const one of document.querySelector('main').children) one.dataset.before = '';
-            location.hash = path; }""",
-            path,
-        )
-        expect(page.locator("main [data-before]")).to_have_count(0)  # what is there is of this page
+        page.evaluate("path => { location.hash = path; }", path)
         page.locator("main h1").wait_for()
         page.locator("main :is(.card, .empty, .composer)").first.wait_for()
+        wait_until_at_rest(page)  # the page before has those, too
         yield path
+
+
+def wait_until_at_rest(page: Page) -> None:
+    """Wait until a page has stopped changing."""
+    before, now = "", page.locator("main").inner_html()
+    while now != before:
+        page.wait_for_timeout(100)
+        before, now = now, page.locator("main").inner_html()
 
 
 def test_texts_that_mean_harm_are_only_shown(browser: Browser, hostile: System) -> None:
