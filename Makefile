@@ -21,6 +21,8 @@ BASE ?= HEAD~1
 
 # Tools keep their caches here, so that an empty or missing home folder is no obstacle.
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
+# Without compiled files every process that the tests start would compile all of the code once more.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test test-fast test-clients soak fuzz bench bench-compare try-provider images check lint type gen lock audit clean
 

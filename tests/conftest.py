@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,10 @@ from typing import Any
 import hypothesis
 import pytest
 
+from config_svc.postgres import store as postgres_store
+from session_svc.redis_client import server as redis_link
+from session_svc.redis_client import url as redis_dial
+from session_svc.redis_store import wakeups
 from tests.servers.databases import migrated_database
 from tests.servers.redis_nodes import RedisCluster
 from tests.servers.stores import Choice, PostgresServer, RedisServer, fresh_database, fresh_redis
@@ -41,7 +46,20 @@ LONG_FILES = (
 FOLDERS = ("faults", "deploy", "system", "hostile", "service", "contract", "fuzz", "unit", "clients")
 """By how long their files take, the longest first."""
 SERVERS = {"server_choice", "postgres_server", "redis_server", "redis_cluster"}
+MEMORY = Path("/dev/shm")
+MIN_MEMORY_BYTES = 4 << 30
 LOCAL_TOOLS = {"PARLEY_GATEWAY_EGRESS_ALLOW": "public,http://127.0.0.1:*"}
+PATIENCE = 30
+"""Seconds."""
+STORE_BOUNDS = (
+    (redis_link, "CONNECT_SECONDS"),
+    (redis_link, "REPLY_SECONDS"),
+    (redis_dial, "STEP_SECONDS"),
+    (redis_dial, "ASK_SECONDS"),
+    (wakeups, "CONNECT_SECONDS"),
+    (postgres_store, "_CONNECT_SECONDS"),
+    (postgres_store, "_POOL_SECONDS"),
+)
 NOT_RUN = "not run on this machine: "
 """What the reason of a skip begins with that is the machine's fault, and that the end of the run lists by name."""
 
@@ -49,6 +67,9 @@ NOT_RUN = "not run on this machine: "
 def pytest_configure() -> None:
     """Commands under test write into pipes, as wide as they like; property tests have no bounds on time."""
     os.environ.pop("COLUMNS", None)
+    # Servers that write to a disk stand still when it does; this is memory, of which containers may have little.
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MIN_MEMORY_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     # How long an example takes is the machine's affair.
     hypothesis.settings.register_profile(
         "parley", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -123,7 +144,17 @@ def redis_cluster(server_choice: Choice, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def cluster_url(redis_cluster: RedisCluster) -> Iterator[str]:
+def patient_with_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengthen the product's bounds on connecting to a store and on its answers, for tests that are not about them.
+
+    A machine that stands still for a second or two is not a store that is down.
+    """
+    for module, name in STORE_BOUNDS:
+        monkeypatch.setattr(module, name, PATIENCE)
+
+
+@pytest.fixture
+def cluster_url(redis_cluster: RedisCluster, patient_with_stores: None) -> Iterator[str]:
     """URL of the session's Redis cluster, empty."""
     redis_cluster.flush()
     yield redis_cluster.url
@@ -137,14 +168,14 @@ def logical_databases() -> list[int]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+def postgres_url(postgres_server: PostgresServer, patient_with_stores: None) -> Iterator[str]:
     """SQLAlchemy URL (postgresql+psycopg://) of a fresh, empty database, dropped after the test."""
     with fresh_database(postgres_server) as url:
         yield url
 
 
 @pytest.fixture
-def redis_url(redis_server: RedisServer, logical_databases: list[int]) -> Iterator[str]:
+def redis_url(redis_server: RedisServer, logical_databases: list[int], patient_with_stores: None) -> Iterator[str]:
     """URL of an empty logical database that the test owns alone (server functions are shared by all)."""
     with fresh_redis(redis_server, logical_databases) as url:
         yield url

@@ -14,6 +14,7 @@ from parley_cli.processes.ports import LOOPBACK
 from parley_cli.processes.readiness import grpc_serves
 from parley_client import Tls
 from tests.servers.ports import free_port
+from tests.servers.prefork import PreforkedChild
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 60.0
@@ -92,6 +93,9 @@ class ServiceProcess:
 
     def _make_child(self, extra: Mapping[str, str]) -> Child:
         environment = clean_environment(self.settings) | dict(extra)
+        if all(name.startswith("PARLEY_") for name in (*self.settings, *extra)):
+            return PreforkedChild(self.name, self.module, log=self.log, env=environment, directory=self.log.parent)
+        # Other variables are read by Python and libraries when they start.
         return Child(self.name, self._argv, log=self.log, env=environment, directory=self.log.parent)
 
     @property

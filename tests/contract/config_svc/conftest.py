@@ -62,7 +62,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[str | None]:
 
 
 @pytest.fixture
-async def store(database: str | None, clock: Clock) -> AsyncIterator[Store]:
+async def store(database: str | None, clock: Clock, patient_with_stores: None) -> AsyncIterator[Store]:
     """An empty store that knows the template `assistant`, whose only rule is that `company` is a string."""
     schema: dict[str, Any] = {"type": "object", "properties": {"company": {"type": "string"}}}
     template = Template("assistant", "1.0.0", "", schema, clock())

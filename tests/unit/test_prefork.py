@@ -1,0 +1,56 @@
+import signal
+import time
+from contextlib import closing
+from pathlib import Path
+
+from tests.servers.prefork import PreforkedChild, PreforkServer
+from tests.servers.processes import clean_environment, wait_until_ended
+
+PATIENCE = 60.0
+SETTINGS = clean_environment({"PARLEY_SESSION_REDIS_URL": "redis://127.0.0.1:1"})
+"""No Redis is there."""
+
+
+def child(tmp_path: Path, port: str) -> PreforkedChild:
+    """Return session_svc as a child, not started."""
+    env = SETTINGS | {"PARLEY_SESSION_GRPC_PORT": port}
+    return PreforkedChild("session_svc", "session_svc", log=tmp_path / "log", env=env, directory=tmp_path)
+
+
+def wait_for(text: str, log: Path) -> None:
+    """Wait until a log holds a text."""
+    deadline = time.monotonic() + PATIENCE
+    while text not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+
+
+def test_the_exit_code_and_the_output_are_those_of_the_module(tmp_path: Path) -> None:
+    refused = child(tmp_path, "none")
+    refused.start()
+    assert refused.wait(PATIENCE) != 0
+    assert "GRPC_PORT" in refused.log.read_text()
+
+
+def test_it_is_started_again_and_ended_by_signals(tmp_path: Path) -> None:
+    service = child(tmp_path, "0")
+    service.start()
+    first = service.pid
+    wait_for("redis_unreachable", service.log)
+    assert Path(f"/proc/{first}/cwd").resolve() == tmp_path
+    assert service.kill() == -signal.SIGKILL
+    service.start()
+    assert service.pid != first
+    service.pause()
+    service.resume()
+    assert service.kill() == -signal.SIGKILL
+
+
+def test_forks_end_with_their_server(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    with closing(PreforkServer("session_svc")) as server:
+        forked = server.fork(SETTINGS | {"PARLEY_SESSION_GRPC_PORT": "0"}, tmp_path, log)
+        wait_for("redis_unreachable", log)
+    assert forked.wait(PATIENCE) == -signal.SIGKILL
+    wait_until_ended([forked.pid])
