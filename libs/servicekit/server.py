@@ -164,27 +164,21 @@ async def serving(
     `add` pairs each generated `add_XServicer_to_server` with its servicer; `service_names` are their full names, for
     health and reflection. `endless` names methods (`/package.Service/Method`) whose calls never end by themselves: a
     drain ends them with `Draining` instead of waiting. Methods in `quiet` (`package.Service/Method`) have no span, and
-    a log line for debugging only. `interceptors` run inside the error mapping, and must raise from the handlers they
-    wrap (`HandlerInterceptor`). With `ready` false every service starts as NOT_SERVING, until `set_serving`. With `tls`
-    the port serves TLS; where that has authorities, clients must show a certificate of theirs, and while authentication
-    is off it must be one of `settings.tls_peers`. `max_message_bytes` limits received messages. `generic` serves
-    methods that no servicer in `add` does. `callers` bounds untrusted callers. `settings.health_port` reports the same
-    health on a port of its own, without TLS. The health service itself serves until the drain, whatever the others do:
-    that the process answers is what a liveness probe may ask. `STARTED` does so from the first time that a service
-    serves: that is what a readiness probe may ask.
+    are logged at debug level. `interceptors` run inside the error mapping, and must raise from the handlers they wrap
+    (`HandlerInterceptor`). With `ready` false every service starts as NOT_SERVING, until `set_serving`. With `tls` the
+    port serves TLS; if it has authorities, clients must have a certificate of theirs, and while authentication is off
+    it must be one of `settings.tls_peers`. `max_message_bytes` limits received messages. `generic` serves methods
+    without a servicer in `add`. `callers` bounds untrusted callers. `settings.health_port` reports the same health on a
+    port of its own, without TLS. The health service itself is SERVING until the drain, for liveness probes; `STARTED`
+    is from the first time that a service is, for readiness probes.
 
-    Leaving drains: health turns NOT_SERVING, calls are served on for `settings.drain_notice` seconds, then `on_end` is
-    called and no new call is taken; running ones get `settings.drain_timeout` seconds, then they end with `Draining`.
-    Raises `StartupError` naming host:port when the port can't be had.
+    Leaving drains: health turns NOT_SERVING, calls are served for `settings.drain_notice` more seconds, then `on_end`
+    is called and new calls are refused; running ones get `settings.drain_timeout` seconds, then end with `Draining`.
+    Raises `StartupError` naming host:port if the port is not available.
     """
     open_to_all = [f"/{method}" for method in (_WATCH_HEALTH, *reflection.METHODS)]
     on_drain = EndOnDrain({*endless, *open_to_all})
-    bounds = CallBounds(
-        per_source=None if callers is None else callers.max_calls_per_source,
-        waiting=max(settings.max_concurrent_rpcs // 2, 1),
-        endless=open_to_all,
-        large=None if callers is None else callers.large,
-    )
+    bounds = _call_bounds(settings, callers, open_to_all)
     server = registered_server(
         interceptors=[
             *_observing((*_QUIET_METHODS, *quiet), registry),
@@ -194,12 +188,7 @@ async def serving(
             *_accepting(settings, tls),
             *interceptors,
         ],
-        options=(
-            *_SERVER_OPTIONS,
-            *message_options(max(max_message_bytes, MAX_ANSWER_BYTES), max_message_bytes),
-            *_queue_options(settings),
-            *(() if callers is None else _caller_options(callers)),
-        ),
+        options=_server_options(settings, max_message_bytes, callers),
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )
     for add_to_server, servicer in add:
@@ -208,8 +197,7 @@ async def serving(
     health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined, unused-ignore]
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     if settings.reflection:
-        lazy = {method.split("/")[1]: handlers.load for handlers in generic for method in handlers.methods}
-        reflection.enable([*service_names, health.SERVICE_NAME], server, lazy)
+        _enable_reflection(server, service_names, generic)
     port = _bind(server, settings.host, settings.grpc_port, tls)
     running = GrpcServer(server, port, health_servicer, on_drain)
     observe_tasks(registry)
@@ -236,6 +224,31 @@ async def _set_first_health(
     await health_servicer.set(health.SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
     if not running.started:
         await health_servicer.set(STARTED, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+
+def _call_bounds(settings: ServiceSettings, callers: CallerBounds | None, open_to_all: Collection[str]) -> CallBounds:
+    return CallBounds(
+        per_source=None if callers is None else callers.max_calls_per_source,
+        waiting=max(settings.max_concurrent_rpcs // 2, 1),
+        endless=open_to_all,
+        large=None if callers is None else callers.large,
+    )
+
+
+def _enable_reflection(server: grpc.aio.Server, service_names: Sequence[str], generic: Sequence[NamedHandlers]) -> None:
+    lazy = {method.split("/")[1]: handlers.load for handlers in generic for method in handlers.methods}
+    reflection.enable([*service_names, health.SERVICE_NAME], server, lazy)
+
+
+def _server_options(
+    settings: ServiceSettings, max_message_bytes: int, callers: CallerBounds | None
+) -> tuple[tuple[str, int], ...]:
+    return (
+        *_SERVER_OPTIONS,
+        *message_options(max(max_message_bytes, MAX_ANSWER_BYTES), max_message_bytes),
+        *_queue_options(settings),
+        *(() if callers is None else _caller_options(callers)),
+    )
 
 
 def _queue_options(settings: ServiceSettings) -> tuple[tuple[str, int], ...]:

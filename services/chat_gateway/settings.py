@@ -260,6 +260,11 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
         return WatchBounds(self.max_watches, self.max_watches_per_project, self.max_watches_per_session)
 
     @property
+    def provider_models(self) -> dict[str, tuple[str, ...]]:
+        """The models that agents may name, by provider; none means any."""
+        return {name: provider.models for name, provider in self.providers.items()}
+
+    @property
     def edge_tls_files(self) -> TlsFiles | None:
         """The certificate files of the edges; None without TLS."""
         return TlsFiles(self.edge_cert_file, self.edge_key_file) if self.edge_cert_file else None

@@ -98,28 +98,11 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
         readiness = Readiness(config_channel, session_channel, core.configs, access.keys, health.report)
 
         _keep_following(background, settings, core, readiness)
-        models = {name: provider.models for name, provider in settings.providers.items()}
-        providers = ProviderPublisher(stubs, models, settings.providers_ttl)
+        providers = ProviderPublisher(stubs, settings.provider_models, settings.providers_ttl)
         stack.push_async_callback(providers.withdraw)
         background.keep("publication", functools.partial(_publication, stubs, templates, providers, readiness))
 
-        a2a = A2AEdges(
-            stubs,
-            core.turns,
-            core.background,
-            core.journals,
-            settings.a2a_url,
-            settings.a2a_grpc_url,
-            settings.peer_timeout,
-            guarded=access.authenticator is not None,
-            push=PushSettings(
-                mark_secret(settings) or b"",
-                settings.secrets_dir,
-                settings.egress_allow,
-                settings.tools_connect_timeout,
-                PushMetrics(),
-            ),
-        )
+        a2a = _a2a_edges(settings, stubs, core, guarded=access.authenticator is not None)
         core.ended_tasks.listen(a2a.task_ended)
         stack.push_async_callback(a2a.close)
         figures = Figures()
@@ -158,6 +141,27 @@ def _keep_following(background: Background, settings: GatewaySettings, core: Cor
     background.keep("config watch", core.configs.follow)
     background.keep("readiness", readiness.follow)
     background.keep("pick-up of turns", core.pickups.follow)
+
+
+def _a2a_edges(settings: GatewaySettings, stubs: Stubs, core: Core, *, guarded: bool) -> A2AEdges:
+    push = PushSettings(
+        mark_secret(settings) or b"",
+        settings.secrets_dir,
+        settings.egress_allow,
+        settings.tools_connect_timeout,
+        PushMetrics(),
+    )
+    return A2AEdges(
+        stubs,
+        core.turns,
+        core.background,
+        core.journals,
+        settings.a2a_url,
+        settings.a2a_grpc_url,
+        settings.peer_timeout,
+        guarded=guarded,
+        push=push,
+    )
 
 
 def _http_settings(settings: GatewaySettings, core: Core) -> HttpSettings:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from callstream.client import CallStreamClient
 from chat_gateway.aborts import Aborts, AbortTimes
 from chat_gateway.admission import Admission
 from chat_gateway.agents.toolbox import CallMetrics, Toolboxes
@@ -73,6 +74,17 @@ class Core:
     providers: Mapping[str, ResilientProvider]
 
 
+@dataclass(frozen=True, slots=True)
+class _Sessions:
+    """What turns call session_svc by."""
+
+    calls: CallStreamClient
+    turns: SessionClient
+    claims: ClaimClient
+    aborts: Aborts
+    parts: WindowParts
+
+
 async def open_core(
     stack: AsyncExitStack,
     settings: GatewaySettings,
@@ -88,34 +100,22 @@ async def open_core(
     instances = Instances(templates, Providers(providers), limit=settings.max_instances, metrics=models)
     client = ConfigClient(stubs, read_timeout=settings.config_read_timeout, write_timeout=settings.peer_timeout)
     configs = _configs(stack, settings, client, instances)
-    calls = await stack.enter_async_context(turn_calls(session_channel).open())
-    sessions = SessionClient(
-        calls,
-        timeout=settings.peer_timeout,
-        wait_timeout=settings.session_wait_timeout,
-        large_part_bytes=settings.large_part_bytes,
-    )
-    stored = PartClient(session_channel, timeout=settings.peer_timeout)
-    parts = WindowParts(stored, settings.window_parts_bytes, MemoryBudget(settings.max_large_bytes))
-    freed = FreedMemory()
-    claims = ClaimClient(stubs, timeout=settings.peer_timeout)
-    aborts = Aborts(sessions, AbortTimes(), claims)
-    stack.push_async_callback(aborts.close, settings.peer_timeout)
+    sessions = await _open_sessions(stack, settings, stubs, session_channel)
     scheduler = Scheduler(_turn_limits(settings))
-    observe_runtime(scheduler, instances, configs, lambda: len(calls.streams))
+    observe_runtime(scheduler, instances, configs, lambda: len(sessions.calls.streams))
     lease_times = LeaseTimes(renew_interval=settings.lease_renew_interval)
     runner = TurnRunner(
         configs=configs,
         instances=instances,
         scheduler=scheduler,
-        sessions=sessions,
-        aborts=aborts,
+        sessions=sessions.turns,
+        aborts=sessions.aborts,
         lease_times=lease_times,
         metrics=TurnMetrics(),
         turn_timeout=settings.turn_timeout,
         bounds=settings.request_bounds,
         toolboxes=toolboxes,
-        parts=parts,
+        parts=sessions.parts,
         call_metrics=call_metrics,
     )
     ended_tasks = EndedTasks()
@@ -123,41 +123,81 @@ async def open_core(
     stack.push_async_callback(turns.close)
     journals = JournalClient(stubs, OpenWatches(settings.watch_bounds))
     times = PickupTimes(max_running=settings.max_background_turns)
-    pickups = Pickups(runner, claims, journals, scheduler, times, PickupMetrics(), ended_tasks)
+    pickups = Pickups(runner, sessions.claims, journals, scheduler, times, PickupMetrics(), ended_tasks)
     stack.push_async_callback(pickups.close)
     reader = SessionReaderClient(stubs, timeout=settings.peer_timeout)
+    admission = Admission(sessions.turns, sessions.aborts, lease_times)
     return Core(
         turns=turns,
         ended_tasks=ended_tasks,
-        background=BackgroundTurns(
-            configs=configs,
-            sessions=sessions,
-            claims=claims,
-            stored=StoredTurnClient(stubs, timeout=settings.peer_timeout),
-            aborts=aborts,
-            scheduler=scheduler,
-            pickups=pickups,
-            bounds=settings.request_bounds,
-        ),
+        background=_background_turns(settings, stubs, configs, sessions, scheduler, pickups),
         pickups=pickups,
-        aborts=aborts,
-        preview=PromptPreview(configs, reader, instances, settings.request_bounds, toolboxes, parts),
+        aborts=sessions.aborts,
+        preview=PromptPreview(configs, reader, instances, settings.request_bounds, toolboxes, sessions.parts),
         journals=journals,
-        memory=MemoryBudget(settings.max_large_bytes, on_release=freed.note),
+        memory=MemoryBudget(settings.max_large_bytes, on_release=FreedMemory().note),
         decoding=MemoryBudget(min(_DECODED_BYTES, settings.max_body_bytes)),
-        embeddings=Embeddings(
-            configs=configs,
-            providers=Providers(providers),
-            models={name: provider.models for name, provider in settings.providers.items()},
-            scheduler=scheduler,
-            admission=Admission(sessions, aborts, lease_times),
-            timeout=settings.turn_timeout,
-        ),
+        embeddings=_embeddings(settings, configs, providers, scheduler, admission),
         instances=instances,
         scheduler=scheduler,
         configs=configs,
         deletion=AgentDeletion(client, SessionAdminClient(stubs, timeout=settings.peer_timeout), configs, instances),
         providers=providers,
+    )
+
+
+async def _open_sessions(
+    stack: AsyncExitStack, settings: GatewaySettings, stubs: Stubs, session_channel: grpc.aio.Channel
+) -> _Sessions:
+    calls = await stack.enter_async_context(turn_calls(session_channel).open())
+    turns = SessionClient(
+        calls,
+        timeout=settings.peer_timeout,
+        wait_timeout=settings.session_wait_timeout,
+        large_part_bytes=settings.large_part_bytes,
+    )
+    claims = ClaimClient(stubs, timeout=settings.peer_timeout)
+    aborts = Aborts(turns, AbortTimes(), claims)
+    stack.push_async_callback(aborts.close, settings.peer_timeout)
+    stored = PartClient(session_channel, timeout=settings.peer_timeout)
+    parts = WindowParts(stored, settings.window_parts_bytes, MemoryBudget(settings.max_large_bytes))
+    return _Sessions(calls, turns, claims, aborts, parts)
+
+
+def _background_turns(
+    settings: GatewaySettings,
+    stubs: Stubs,
+    configs: ConfigDirectory,
+    sessions: _Sessions,
+    scheduler: Scheduler,
+    pickups: Pickups,
+) -> BackgroundTurns:
+    return BackgroundTurns(
+        configs=configs,
+        sessions=sessions.turns,
+        claims=sessions.claims,
+        stored=StoredTurnClient(stubs, timeout=settings.peer_timeout),
+        aborts=sessions.aborts,
+        scheduler=scheduler,
+        pickups=pickups,
+        bounds=settings.request_bounds,
+    )
+
+
+def _embeddings(
+    settings: GatewaySettings,
+    configs: ConfigDirectory,
+    providers: Mapping[str, ResilientProvider],
+    scheduler: Scheduler,
+    admission: Admission,
+) -> Embeddings:
+    return Embeddings(
+        configs=configs,
+        providers=Providers(providers),
+        models=settings.provider_models,
+        scheduler=scheduler,
+        admission=admission,
+        timeout=settings.turn_timeout,
     )
 
 
