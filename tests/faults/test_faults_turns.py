@@ -6,8 +6,7 @@ import time
 
 import httpx
 
-from tests.faults.history.cluster import LEASE_SECONDS
-from tests.faults.lab import SLACK_SECONDS, Lab, eventually, exchange, takes_a_turn, turn
+from tests.faults.lab import LEASE_SECONDS, SLACK_SECONDS, Lab, eventually, exchange, takes_a_turn, turn
 from tests.servers.mock_model import Behaviour
 
 

@@ -11,11 +11,12 @@ import pytest
 
 from tests.faults.history.run import Scenario, run
 from tests.faults.history.story import report
-from tests.servers.redis_nodes import RedisCluster
+from tests.servers.redis_nodes import HURRIED_MS, RedisCluster
 from tests.servers.stores import Choice
 
 SECONDS = 10.0
 KILLS = 2
+TAKE_OVER_SECONDS = 60.0
 
 
 class Killer:
@@ -39,6 +40,7 @@ class Killer:
         victim.kill()
         began = time.monotonic()
         while self._cluster.owner(key) is victim:
+            assert time.monotonic() - began < TAKE_OVER_SECONDS, f"nobody took the place of {victim.name}"
             time.sleep(0.02)
         self.took_over.append(time.monotonic() - began)
         self._cluster.mend()
@@ -49,7 +51,7 @@ async def test_failovers_of_a_cluster_make_no_anomaly(
 ) -> None:
     if server_choice.kind != "embedded":
         pytest.skip("only embedded servers make a cluster")
-    with RedisCluster(tmp_path / "cluster") as cluster:
+    with RedisCluster(tmp_path / "cluster", node_timeout_ms=HURRIED_MS) as cluster:
         settings = {"PARLEY_SESSION_REDIS_URL": cluster.url, "PARLEY_SESSION_WAIT_REPLICAS": "1"}
         scenario = Scenario(seed=1, seconds=SECONDS, pace=0, session_settings=settings, quiet_phases=False)
         killer = Killer(cluster)
