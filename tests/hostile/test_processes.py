@@ -80,7 +80,7 @@ class Attacker:
         self._open: list[socket.socket] = []
 
     def connect(self, port: int = 0) -> socket.socket:
-        made = socket.create_connection(("127.0.0.1", port or self._port), timeout=10, source_address=(ELSEWHERE, 0))
+        made = socket.create_connection(("127.0.0.1", port or self._port), timeout=60, source_address=(ELSEWHERE, 0))
         self._open.append(made)
         return made
 
@@ -242,7 +242,7 @@ def probes_without_number(attacker: Attacker) -> None:
         for _ in range(150):
             with contextlib.suppress(OSError):
                 attacker.send(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path, port)
-    assert httpx.get(f"http://127.0.0.1:{port}/livez", timeout=10, trust_env=False).status_code == 200
+    assert httpx.get(f"http://127.0.0.1:{port}/livez", timeout=60, trust_env=False).status_code == 200
 
 
 WITHOUT_CREDENTIALS: list[Callable[[Attacker], None]] = [
@@ -325,7 +325,7 @@ def test_an_attack_of_a_provider_is_no_matter_to_others(system: System, attack: 
         for one in asking:
             one.start()
         for one in asking:
-            one.join(30)
+            one.join(90)
     assert len(found) == 3, "each is answered"
     for stream, status, text in found:
         if attack == "trailing" and not stream:

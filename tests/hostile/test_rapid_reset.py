@@ -27,7 +27,7 @@ def test_calls_of_others_go_on_while_a_client_opens_and_resets_streams(parley_sy
             stub = health_pb2_grpc.HealthStub(channel)
             for _ in range(5):
                 try:
-                    stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
+                    stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
                     answered += 1
                 except grpc.RpcError as error:
                     failed.append(str(error.code()))  # type: ignore[attr-defined]

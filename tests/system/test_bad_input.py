@@ -2,7 +2,6 @@
 
 import ast
 import json
-import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from parley.errors.v1 import reason_pb2
 from parley.session.v1 import message_pb2
 from parley_client import ParleyError
 from tests.servers.mock_model import MODEL, Behaviour
+from tests.servers.ports import free_port
 from tests.servers.system import PROVIDER, OpenSystem, System
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,19 +28,19 @@ AGENT = "support"
 
 @pytest.fixture(scope="module")
 def system(open_system: OpenSystem) -> Iterator[System]:
-    """One gateway with short bounds, room for one turn, and a provider that is not there."""
+    """One gateway with room for one turn, a provider with short bounds, and one that is not there."""
     with open_system("bad-input", gateways=0) as started:
         providers = {
             PROVIDER: {"base_url": started.model.url, "max_retries": 0, "breaker_failures": 0},
-            "down": {"base_url": f"http://127.0.0.1:{_free_port()}/v1"},
+            "down": {"base_url": f"http://127.0.0.1:{free_port()}/v1"},
+            "hurried": {"base_url": started.model.url, "first_token_timeout": 0.5, "answer_timeout": 0.5},
         }
-        bounds = {"FIRST_TOKEN_TIMEOUT": "0.5", "BETWEEN_TOKENS_TIMEOUT": "0.5", "ANSWER_TIMEOUT": "0.5"}
-        bounds |= {"MAX_RUNNING_TURNS": "1", "MAX_QUEUED_TURNS": "0"}
-        env = {f"PARLEY_GATEWAY_{name}": value for name, value in bounds.items()}
+        env = {"PARLEY_GATEWAY_MAX_RUNNING_TURNS": "1", "PARLEY_GATEWAY_MAX_QUEUED_TURNS": "0"}
         started.new_gateway({"PARLEY_PROVIDERS": json.dumps(providers), **env}).start()
         started.create_agent(AGENT)
         started.create_agent("other")
         started.create_agent("down", model={"provider": "down", "name": "m"})
+        started.create_agent("hurried", model={"provider": "hurried", "name": "m"})
         _publish_elsewhere(started, "not-configured")
         started.create_agent("nowhere", model={"provider": "not-configured", "name": "m"})
         started.create_agent("open", instructions="For {{customer}}.", metadata_keys=["customer"])
@@ -53,13 +53,6 @@ def _publish_elsewhere(system: System, provider: str) -> None:
     request.providers.add(name=provider)
     with system.grpc_client() as client:
         client.providers.PublishProviders(request, timeout=30)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True)
@@ -103,7 +96,9 @@ CHATS = {
     ),
     "a provider that answers 401": Chat("PROVIDER_MISCONFIGURED", 502, behaviour=Behaviour(status=401), model_calls=1),
     "a provider that answers 429": Chat("PROVIDER_RATE_LIMITED", 429, behaviour=Behaviour(status=429), model_calls=1),
-    "a provider that times out": Chat("PROVIDER_TIMEOUT", 504, behaviour=Behaviour(delay=1.0), model_calls=1),
+    "a provider that times out": Chat(
+        "PROVIDER_TIMEOUT", 504, {"model": "hurried"}, behaviour=Behaviour(hold=True), model_calls=1
+    ),
     "a provider that answers garbage": Chat(
         "PROVIDER_BAD_RESPONSE", 500, behaviour=Behaviour(body=b"<html>"), model_calls=1
     ),

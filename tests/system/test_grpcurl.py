@@ -32,7 +32,7 @@ GRPCURL = Path(sys.executable).parent / "grpcurl"
 def grpcurl(target: str, *arguments: str, data: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
     sent = ["-d", json.dumps(data)] if data is not None else []
     command = [str(GRPCURL), "-plaintext", *sent, target, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def answers(text: str) -> list[dict[str, Any]]:

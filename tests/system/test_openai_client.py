@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import openai
 import pytest
 
@@ -34,7 +35,7 @@ def agent(parley_system: System) -> str:
 
 @pytest.fixture
 def client(parley_system: System) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{parley_system.http_url}/v1", api_key="none", timeout=20) as opened:
+    with openai.OpenAI(base_url=f"{parley_system.http_url}/v1", api_key="none", timeout=60) as opened:
         yield opened
 
 
@@ -88,7 +89,7 @@ def test_its_stream_helper_puts_the_answer_together(client: openai.OpenAI, agent
 
 
 async def test_its_async_client_chats_and_streams(parley_system: System, agent: str) -> None:
-    async with openai.AsyncOpenAI(base_url=f"{parley_system.http_url}/v1", api_key="none", timeout=20) as client:
+    async with openai.AsyncOpenAI(base_url=f"{parley_system.http_url}/v1", api_key="none", timeout=60) as client:
         answer = await client.chat.completions.create(model=agent, messages=[HI])
         assert answer.choices[0].message.content == "echo:2:Hi there"
         stream = await client.chat.completions.create(model=agent, messages=[HI], stream=True)
@@ -98,7 +99,7 @@ async def test_its_async_client_chats_and_streams(parley_system: System, agent: 
 
 async def test_leaving_a_stream_ends_the_models_work_and_stores_nothing(parley_system: System, agent: str) -> None:
     parley_system.model.script(Behaviour(text="one two three", hold_after_chunks=2))
-    async with openai.AsyncOpenAI(base_url=f"{parley_system.http_url}/v1", api_key="none", timeout=20) as client:
+    async with openai.AsyncOpenAI(base_url=f"{parley_system.http_url}/v1", api_key="none", timeout=60) as client:
         session = f"s-{uuid4().hex}"
         stream = await client.chat.completions.create(
             model=agent, messages=[HI], stream=True, extra_body={"session_id": session}
@@ -181,10 +182,16 @@ def test_it_retries_a_busy_session_by_itself(parley_system: System, client: open
         assert caught.value.code == "session_busy"
         assert int(caught.value.response.headers["retry-after"]) >= 1
         assert caught.value.response.headers["x-should-retry"] == "true"
-        threading.Timer(0.3, parley_system.model.release).start()
-        answer = client.with_options(max_retries=5).chat.completions.with_raw_response.create(
-            model=agent, messages=[HI], extra_headers=headers
-        )
+
+        def release(response: httpx.Response) -> None:
+            if response.status_code == 409:
+                parley_system.model.release()
+
+        with httpx.Client(event_hooks={"response": [release]}, timeout=60, trust_env=False) as http:
+            patient = client.with_options(max_retries=20, http_client=http)
+            answer = patient.chat.completions.with_raw_response.create(
+                model=agent, messages=[HI], extra_headers=headers
+            )
     finally:
         parley_system.model.release()
         holder.join()

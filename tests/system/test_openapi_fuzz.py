@@ -10,7 +10,7 @@ from tests.servers.system import System
 
 EXAMPLES = int(os.environ.get("PARLEY_OPENAPI_EXAMPLES", "5"))
 SEED = int(os.environ.get("PARLEY_OPENAPI_SEED", "20261122"))
-SECONDS = 240
+SECONDS = 480
 MIN_REQUESTS = 1000
 
 
@@ -30,7 +30,7 @@ def test_no_request_that_the_document_allows_or_forbids_is_our_fault(parley_syst
             "--no-shrink",
             "--continue-on-failure",
             "--generation-database=none",
-            "--request-timeout=20",
+            "--request-timeout=60",
             "--warnings=off",
             "--no-color",
         ],

@@ -36,7 +36,7 @@ def agent(parley_system: System) -> str:
 
 @pytest.fixture
 def client(parley_system: System) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{parley_system.http_url}/v1", api_key="none", timeout=20) as opened:
+    with openai.OpenAI(base_url=f"{parley_system.http_url}/v1", api_key="none", timeout=60) as opened:
         yield opened
 
 
