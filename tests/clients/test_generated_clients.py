@@ -23,7 +23,7 @@ GENERATOR = {
 @pytest.fixture(scope="module")
 def document(guarded_system: System, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("document") / "openapi.json"
-    file.write_bytes(httpx.get(f"{guarded_system.http_url}/docs/openapi.json", trust_env=False).content)
+    file.write_bytes(httpx.get(f"{guarded_system.http_url}/docs/openapi.json", timeout=60, trust_env=False).content)
     return file
 
 

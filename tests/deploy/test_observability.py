@@ -66,7 +66,7 @@ def served(open_system: OpenSystem) -> Iterator[dict[str, set[str]]]:
         ports = [int(system.http_url.rpartition(":")[2]), config_port, session_port]
         found: dict[str, set[str]] = {}
         for port in ports:
-            text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+            text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60, trust_env=False).text
             for family in text_string_to_metric_families(text):
                 for sample in family.samples:
                     found.setdefault(sample.name, set()).update(sample.labels)

@@ -56,7 +56,7 @@ def task_in(notification: Notification) -> pb.Task:
 
 async def verified(system: System, notification: Notification, audience: str) -> dict[str, object]:
     """Return the claims of the signature, as a receiver checks it with what any gateway publishes."""
-    async with httpx.AsyncClient(base_url=system.gateways[-1].http_url, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=system.gateways[-1].http_url, timeout=60, trust_env=False) as http:
         keys = (await http.get("/a2a/.well-known/jwks.json")).raise_for_status().json()["keys"]
     signature = notification.headers["a2a-notification-signature"]
     named = jwt.get_unverified_header(signature)["kid"]

@@ -267,7 +267,7 @@ def test_an_installation_is_operated(browser: Browser, system: System) -> None:
         page.keyboard.press("Escape")
         row = page.get_by_role("row", name=re.compile("made in the console"))
         expect(row).to_contain_text("sessions:read")
-        with httpx.Client(base_url=system.http_url, trust_env=False) as client:
+        with httpx.Client(base_url=system.http_url, timeout=60, trust_env=False) as client:
             caller = client.get("/v1/caller", headers={"Authorization": f"Bearer {key}"}).json()
             assert (caller["scopes"], caller["project"]) == (["chat", "sessions:read"], "default")
         row.get_by_role("button", name="Revoke").click()
