@@ -43,13 +43,13 @@ RETRY_HELPS = frozenset(
         Reason.DRAINING,
         Reason.PROVIDER_UNAVAILABLE,
         Reason.PROVIDER_TIMEOUT,
-        Reason.PROVIDER_BAD_RESPONSE,
         Reason.PROVIDER_RATE_LIMITED,
         Reason.TOOL_SERVER_UNAVAILABLE,
     }
 )
 """Reasons after which nothing was stored and the same request may well succeed. The official OpenAI clients repeat
-every 408, 409, 429 and 5xx by themselves unless `x-should-retry` says otherwise, so all others say `false`."""
+every 408, 409, 429 and 5xx by themselves unless `x-should-retry` says otherwise, so all others say `false`. A bad
+response of a provider is one of those: it was paid for, and nothing says that the next one would be better."""
 
 _RETRIED_BY_CLIENTS = frozenset({408, 409, 429})
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
