@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from chat_gateway.model.parts import content_of
-from chat_gateway.model.turn import AudioPart, ImagePart, Message, Part, TextPart, Tool, TurnRequest
+from chat_gateway.model.turn import AudioPart, Extra, ImagePart, Message, Part, TextPart, Tool, TurnRequest
 from contract.enums import HistoryPolicy
+from servicekit.values import value
 
 _LARGE_PART_BYTES = 64 * 1024
 """Parts of at least this size have been digested already."""
@@ -47,11 +48,18 @@ def _later(request: TurnRequest) -> dict[str, Any]:
         "history": "" if request.history in (None, HistoryPolicy.MATCH) else request.history,
         "approvals": request.approvals,
         "extra_of_messages": [
-            (index, message.extra, [part.extra for part in message.parts], [call.extra for call in message.tool_calls])
+            (
+                index,
+                _extra(message.extra),
+                [_extra(part.extra) for part in message.parts],
+                [_extra(call.extra) for call in message.tool_calls],
+            )
             for index, message in enumerate(request.messages)
             if message.extra or any(one.extra for one in (*message.parts, *message.tool_calls))
         ],
-        "extra_of_tools": [tool.extra for tool in request.tools] if any(tool.extra for tool in request.tools) else (),
+        "extra_of_tools": [_extra(tool.extra) for tool in request.tools]
+        if any(tool.extra for tool in request.tools)
+        else (),
         "allowed_tools": sorted(request.allowed_tools),
         "instructions": request.instructions,
         "after_turn": request.after_turn,
@@ -74,6 +82,21 @@ def _message(message: Message) -> dict[str, Any]:
         "name": message.name,
         "refusal": message.refusal,
     }
+
+
+@value
+class _Extra:
+    """An `Extra` as the previous release digests it, which knows no echoes."""
+
+    json: bytes
+    texts: tuple[tuple[str, "_Extra | Extra | None"], ...]
+    place: str
+
+
+def _extra(extra: Extra | None) -> "_Extra | Extra | None":
+    if extra is None or extra.echoes:
+        return extra
+    return _Extra(extra.json, tuple([(text, _extra(more)) for text, more in extra.texts]), extra.place)
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -61,6 +61,10 @@ class Extra:
     """The content of a message other than a user's, if the caller sent it in parts with such fields."""
     place: str = field(default="", compare=False)
     """Where the caller's request has the object, in the caller's words."""
+    echoes: bytes = b""
+    """A JSON object as `json`, of what another provider or gateway had put beside its answer: reasoning, signatures.
+    Providers that do not take it go without it.
+    """
 
 
 @value

@@ -55,7 +55,8 @@ class Extras:
 class Beside:
     """What the caller says of messages, parts, calls and tools beyond the contract, written beside what we say of them.
 
-    `unknown` are the places, in the request, of what is not among the known fields; None: all are known.
+    `unknown` are the places, in the request, of what is not among the known fields; None: all are known. Echoes of
+    answers are left out where not all fields are known.
     """
 
     def __init__(self, known: Collection[str] | None = None) -> None:
@@ -66,7 +67,10 @@ class Beside:
 
     def put(self, said: dict[str, Any], extra: Extra | None) -> dict[str, Any]:
         """Returns an object with its other fields; none goes before what it says itself."""
-        return said if extra is None else self._merged(said, extra.json, extra.place)
+        if extra is None:
+            return said
+        out = self._merged(said, extra.json, extra.place)
+        return self._merged(out, extra.echoes, extra.place) if extra.echoes and self._known is None else out
 
     def check(self, provider: str, unwritten: ModelCall | None = None) -> None:
         """Raises `UnsupportedField` with all that is unknown, of what was put and of a call none of which was."""

@@ -61,15 +61,23 @@ def without_unknown(body: bytes, shape: type[msgspec.Struct]) -> tuple[bytes, Ne
     return (_encode(kept), found.fields) if found.any else (body, NO_NESTED)
 
 
-def extra_of(nested: NestedFields, path: str, inner: Collection[str] = ()) -> Extra | None:
-    """Returns what the object at a path says beyond its shape, with what the objects `inner` to it say."""
+def extra_of(
+    nested: NestedFields, path: str, inner: Collection[str] = (), echoed: Collection[str] = ()
+) -> Extra | None:
+    """Returns what the object at a path says beyond its shape, with what the objects `inner` to it say.
+
+    `echoed` are the names of what another provider put beside an answer.
+    """
     if not nested:
         return None
     said: dict[str, Any] = {**nested.get(path, {})}
     for name in inner:
         if fields := nested.get(f"{path}.{name}"):
             said[name] = fields
-    return Extra(_encode(said), place=path) if said else None
+    if not said:
+        return None
+    echoes = {name: said.pop(name) for name in echoed if name in said}
+    return Extra(_encode(said), place=path, echoes=_encode(echoes) if echoes else b"")
 
 
 def unknown_to_all(nested: NestedFields) -> list[str]:

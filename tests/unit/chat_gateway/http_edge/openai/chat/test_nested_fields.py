@@ -13,39 +13,24 @@ from chat_gateway.http_edge.openai.chat.nested_fields import MAX_NESTED_BYTES
 from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.model.provider_errors import UnsupportedField
 from chat_gateway.model.rules import DEFAULT_BOUNDS
-from chat_gateway.model.turn import Sampling, TurnRequest
 from chat_gateway.providers.anthropic.request import encode_call as anthropic_call
 from chat_gateway.providers.gemini.request import encode_call as gemini_call
-from chat_gateway.providers.openai.dialect import PRESETS
-from chat_gateway.providers.openai.request import encode_call as openai_call
-from chat_gateway.providers.provider import ModelCall
 from servicekit.errors import ServiceError
+from tests.unit.chat_gateway.http_edge.openai.chat.asked import (
+    CALL,
+    RESULT,
+    TEXT,
+    USER,
+    answered,
+    asked,
+    at,
+    called,
+    sent,
+)
 
 CACHE = {"cache_control": {"type": "ephemeral"}}
-TEXT = {"type": "text", "text": "x"}
-USER = {"role": "user", "content": "hi"}
 IMAGE = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
-CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-RESULT = {"role": "tool", "tool_call_id": "c", "content": "4"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-
-
-def asked(messages: list[Any], **body: Any) -> TurnRequest:
-    said = {"model": "support", "messages": messages} | body
-    return read_request(json.dumps(said).encode(), TurnHeaders(), ANONYMOUS, DEFAULT_BOUNDS)[1]
-
-
-def called(request: TurnRequest) -> ModelCall:
-    return ModelCall("m", request.messages, Sampling(), request.tools, request.tool_choice)
-
-
-def sent(request: TurnRequest, preset: str = "compatible") -> Any:
-    return json.loads(openai_call(called(request), PRESETS[preset], "p", stream=False))
-
-
-def answered(**fields: Any) -> dict[str, Any]:
-    return {"role": "assistant", "content": "yes"} | fields
-
 
 NESTED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "of a message": ([{**USER, **CACHE}], {}, "messages[0].cache_control"),
@@ -61,22 +46,12 @@ NESTED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
                     {}, "messages[0].content[0].image_url.format"),
     "beside an image": ([{"role": "user", "content": [{**IMAGE, "max_pixels": 9}]}], {},
                         "messages[0].content[0].max_pixels"),
-    "of a call": ([USER, answered(tool_calls=[{**CALL, "thought_signature": "s"}]), RESULT], {},
-                  "messages[1].tool_calls[0].thought_signature"),
-    "kept beside a call": ([USER, answered(tool_calls=[{**CALL, "extra_content": {"google": {"s": "x"}}}]), RESULT], {},
-                           "messages[1].tool_calls[0].extra_content.google"),
-    "thinking of another gateway": ([USER, answered(thinking_blocks=[{"thinking": "hm"}]), USER], {},
-                                    "messages[1].thinking_blocks"),
+    "of a call": ([USER, answered(tool_calls=[{**CALL, "cost": 1}]), RESULT], {}, "messages[1].tool_calls[0].cost"),
+    "of a question": ([{**USER, "thinking_blocks": [1]}], {}, "messages[0].thinking_blocks"),
     "of a tool": ([USER], {"tools": [{**TOOL, **CACHE}]}, "tools[0].cache_control"),
     "of a function": ([USER], {"tools": [{"type": "function", "function": {**TOOL["function"], "returns": {}}}]},
                       "tools[0].function.returns"),
 }  # fmt: skip
-
-
-def at(body: Any, path: str) -> Any:
-    for key in path.replace("[", ".[").split("."):
-        body = body[int(key[1:-1])] if key.startswith("[") else body[key]
-    return body
 
 
 @pytest.mark.parametrize("row", NESTED)
