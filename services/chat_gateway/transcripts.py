@@ -6,8 +6,9 @@ from itertools import dropwhile, takewhile
 from typing import Protocol
 
 from chat_gateway.model.agent_config import AgentConfig
+from chat_gateway.model.comparison import compare, is_calls_alone
 from chat_gateway.model.errors import HistoryMismatch
-from chat_gateway.model.history import EMPTY, compare, end_of_history, grown
+from chat_gateway.model.history import EMPTY, end_of_history, grown
 from chat_gateway.model.pairing import continues, whole_turns
 from chat_gateway.model.stored_turn import Begun, Turn
 from chat_gateway.model.turn import Message, ToolCall, TurnRequest
@@ -73,9 +74,24 @@ def _is_sure(request: TurnRequest, end: int) -> bool:
 
 
 def _new(request: TurnRequest, begun: Begun, first: int, cut_after: int | None = None) -> NewOfTranscript:
-    own = _with_ids_of_session(request.messages[first:], request.messages[:first], begun.window)
+    own = _without_calls_again(request.messages[first:], begun.window)
+    own = _with_ids_of_session(own, request.messages[:first], begun.window)
     new = replace(request, messages=own)
     return NewOfTranscript(new, _with_system(begun, request, first), first, cut_after)
+
+
+def _without_calls_again(new: Sequence[Message], window: Sequence[Message]) -> Sequence[Message]:
+    """Returns the new messages without the calls that wait for their results: some clients write each call of an answer
+    as an answer of its own, with its result behind it.
+    """
+    if not new or new[0].role is not Role.TOOL or not any(map(is_calls_alone, new)):
+        return new
+    waiting = {(call.id, call.name) for call in _last_calls(window)}
+    return [
+        one
+        for one in new
+        if not (is_calls_alone(one) and waiting.issuperset((call.id, call.name) for call in one.tool_calls))
+    ]
 
 
 def _with_ids_of_session(
@@ -94,7 +110,13 @@ def _with_ids_of_session(
 
 
 def _last_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
-    return next((one.tool_calls for one in reversed(messages) if one.tool_calls), ())
+    calls: tuple[ToolCall, ...] = ()
+    for message in reversed(messages):
+        if message.role is Role.ASSISTANT:
+            calls = message.tool_calls + calls
+        elif calls:
+            break
+    return calls
 
 
 def _with_system(begun: Begun, request: TurnRequest, first: int) -> Begun:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 
+from chat_gateway.model.answers import joined
 from chat_gateway.model.turn import Message, TextPart, ToolCall
 from chat_gateway.providers.paired import NO_RESULT
 from contract.enums import Role
@@ -50,7 +51,7 @@ class _Pairing:
         self._said: list[Message] = []
 
     def of(self, messages: Iterable[Message]) -> list[Message]:
-        for message in messages:
+        for message in _with_calls_in_one(messages):
             if message.role is Role.ASSISTANT:
                 self._assistant(message)
             elif message.role is Role.TOOL:
@@ -107,6 +108,33 @@ class _Pairing:
             if shown := _shown(message):
                 self._out.append(shown)
         self._said.clear()
+
+
+def _with_calls_in_one(messages: Iterable[Message]) -> Iterable[Message]:
+    """Yields messages, those of the assistant that follow each other as one if they have calls: some clients send the
+    text of an answer and each of its calls apart, and the results come behind all of them.
+    """
+    before: Message | None = None
+    for message in messages:
+        if message.role is not Role.ASSISTANT:
+            if before is not None:
+                yield before
+                before = None
+            yield message
+        elif not (message.tool_calls or _text(message)):
+            continue
+        elif before is not None and _are_of_one_answer(before.tool_calls, message.tool_calls):
+            before = joined(before, message)
+        else:
+            if before is not None:
+                yield before
+            before = message
+    if before is not None:
+        yield before
+
+
+def _are_of_one_answer(first: tuple[ToolCall, ...], second: tuple[ToolCall, ...]) -> bool:
+    return bool(first or second) and {call.id for call in first}.isdisjoint(call.id for call in second)
 
 
 def _text(message: Message) -> str:

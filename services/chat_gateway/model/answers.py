@@ -30,6 +30,19 @@ def visible(messages: Sequence[Message], awaiting: Collection[str] = ()) -> Mess
     )
 
 
+def joined(first: Message, second: Message) -> Message:
+    """Returns one message of the assistant's that was written as two, such as its text and its tool calls."""
+    return replace(
+        second,
+        content=_joined([first.content, second.content]),
+        refusal=_joined([first.refusal, second.refusal]),
+        reasoning=_joined([first.reasoning, second.reasoning]),
+        tool_calls=first.tool_calls + second.tool_calls,
+        provider_data=second.provider_data or first.provider_data,
+        extra=second.extra or first.extra,
+    )
+
+
 def agents_part(turn: Turn) -> tuple[Message, ...]:
     """Returns the agent's messages of a stored turn."""
     return turn.messages[-1:] if turn.answer_start is None else turn.messages[turn.answer_start :]

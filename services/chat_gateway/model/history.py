@@ -1,8 +1,11 @@
-"""A digest of a session's history, and the comparison of a caller's transcript with it. Messages are compared in a
-canonical form, since clients write the same message in many ways: role, text (parts joined; regardless of surrounding
-white space, line ends and Unicode forms) with the URLs of images and the content of other parts, and calls by name and
-parsed arguments. Call ids, names, reasoning (also in tags) and refusals are ignored, and so are leading system messages
-and messages without content. A refusal may be sent back as the text of its message.
+"""A digest of a session's history, by which a caller's transcript is known.
+
+Messages are compared in a canonical form, since clients write the same message in many ways: role, text (parts joined;
+regardless of surrounding white space, line ends and Unicode forms) with the URLs of images and the content of other
+parts, and calls by name and parsed arguments. Several messages of the assistant with nothing between them are one: some
+clients send the text and the calls of an answer apart. Call ids, names, reasoning (also in tags) and refusals are
+ignored, and so are leading system messages and messages without content. A refusal may be sent back as the text of its
+message.
 """
 
 import hashlib
@@ -10,15 +13,14 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
-from chat_gateway.model.answers import said_in
+from chat_gateway.model.answers import joined
 from chat_gateway.model.parts import MIN_KEPT_CHARACTERS, content_of, identity
-from chat_gateway.model.stored_turn import Turn
 from chat_gateway.model.turn import AudioPart, ImagePart, MediaPart, Message, TextPart, TurnRequest
 from contract.enums import HistoryPolicy, Role
-from servicekit.values import value
 
 _REASONING = re.compile(r"<(think|thinking)>.*?</\1>\s*", re.DOTALL)
 _role_of = attrgetter("role")
@@ -26,21 +28,20 @@ EMPTY = bytes(16)
 """The digest of an empty session."""
 
 
-@value
-class Resent:
-    """The part of a transcript that is not in the history: its messages from index `first` on.
-
-    `last_turn` is the last turn that is kept.
-    """
-
-    first: int
-    last_turn: int
-
-
 def grown(digest: bytes, messages: Iterable[Message]) -> bytes:
     """Returns the digest of the history followed by these messages."""
+    said: Message | None = None
+    before = digest
     for message in messages:
-        digest = _step(digest, message)
+        if message.role is not Role.ASSISTANT:
+            said = None
+            digest = _step(digest, message)
+            continue
+        if said is None:
+            said, before = message, digest
+        else:
+            said = joined(said, message)
+        digest = _step(before, said)
     return digest
 
 
@@ -64,50 +65,41 @@ def new_part(request: TurnRequest) -> Sequence[Message]:
 
 def end_of_history(messages: Sequence[Message], digest: bytes) -> int | None:
     """Returns the index in a transcript at which the history with this digest ends; None if it is not a prefix."""
-    now = EMPTY
+    end = _end(messages, digest, joins=True)
+    if end is None and any(one.role is next_one.role is Role.ASSISTANT for one, next_one in pairwise(messages)):
+        # Such messages are of two turns, or a session's of a release that did not join them.
+        end = _end(messages, digest, joins=False)
+    return end
+
+
+def _end(messages: Sequence[Message], digest: bytes, *, joins: bool) -> int | None:
+    now = before_answer = EMPTY
     found = 0 if now == digest else None
+    said: Message | None = None
     for index, message in enumerate(messages, 1):
-        before, now = now, _step(now, message)
+        before = now
+        by_model = message.role is Role.ASSISTANT
+        if by_model and joins:
+            before_answer, said = (now, message) if said is None else (before_answer, joined(said, message))
+            now = _step(before_answer, said)
+        else:
+            said, now = None, _step(now, message)
         if now == digest and now != before:
             found = index
-        elif found == index - 1 and now == before and message.role is Role.ASSISTANT:
+        elif found == index - 1 and now == before and by_model:
             found = index  # an answer without content belongs to the messages before it
     return found
-
-
-def compare(messages: Sequence[Message], turns: Sequence[Turn]) -> tuple[Resent, int]:
-    """Returns the part of a transcript after the turns with which it agrees, and the index of the first message that
-    differs. If the transcript ends before the history, this is one after its last message.
-    """
-    said = [(index, form) for index, form in enumerate(map(_canonical, messages)) if form]
-    kept, place, number = 0, 0, 0
-    started = False
-    for turn in turns:
-        for message in said_in(turn):
-            form = _canonical(message)
-            if not form and message.refusal and place < len(said):
-                place += said[place][1] == _canonical(Message(message.role, message.refusal))
-            if not form or (message.role is Role.SYSTEM and not started):
-                continue
-            while not started and place < len(said) and messages[said[place][0]].role is Role.SYSTEM:
-                place += 1
-            started = True
-            if place == len(said) or said[place][1] != form:
-                return Resent(kept, number), said[place][0] if place < len(said) else len(messages)
-            place += 1
-        number = turn.number
-        kept = said[place - 1][0] + 1 if place else kept
-    return Resent(kept, number), said[place][0] if place < len(said) else len(messages)
 
 
 def _step(digest: bytes, message: Message) -> bytes:
     if digest == EMPTY and message.role is Role.SYSTEM:
         return digest
-    form = _canonical(message)
+    form = canonical(message)
     return hashlib.blake2b(digest + form, digest_size=16).digest() if form else digest
 
 
-def _canonical(message: Message) -> bytes:
+def canonical(message: Message) -> bytes:
+    """Returns what of a message is compared; empty for one without content."""
     text, calls = message.content, message.tool_calls
     media: list[str] = []
     if message.parts:
