@@ -1,5 +1,6 @@
 """The admin API on the real services: what scripted peers can't show."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -211,7 +212,9 @@ def test_a_purge_says_how_many_it_deleted(http: httpx.Client, agent: dict[str, A
 
 
 def test_readiness_and_documents_are_there(http: httpx.Client) -> None:
-    ready = http.get("/readyz")
+    deadline = time.monotonic() + 60
+    while (ready := http.get("/readyz")).status_code != 200 and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert (ready.status_code, ready.json()["ready"]) == (200, True)
     assert {"config_svc", "session_svc"} <= set(ready.json()["parts"])
     assert http.get("/docs").status_code == 200

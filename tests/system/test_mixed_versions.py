@@ -167,6 +167,7 @@ def test_turns_of_both_releases_wait_for_each_other(mixed: Mixed, first: int) ->
 @pytest.mark.parametrize("first", [0, 1])
 def test_the_other_release_interrupts(mixed: Mixed, first: int) -> None:
     session, asked = f"interrupted-{first}", len(mixed.model.requests)
+    mixed.model.hold_again()
     mixed.model.script(Behaviour(hold=True))
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(mixed.chat, first, "slow", session)

@@ -56,9 +56,12 @@ class Balancer:
         self._ready = dict.fromkeys(urls, True)
         self._turn = itertools.count()
 
-    def pick(self) -> str:
-        ready = [url for url, yes in self._ready.items() if yes]
-        assert ready, "no gateway is ready"
+    async def pick(self) -> str:
+        deadline = time.monotonic() + RECONNECT_SECONDS
+        # Where the machine stood still, no gateway has heard of its peers for a moment.
+        while not (ready := [url for url, yes in self._ready.items() if yes]):
+            assert time.monotonic() < deadline, "no gateway is ready"
+            await asyncio.sleep(PROBE_SECONDS)
         return ready[next(self._turn) % len(ready)]
 
     async def follow(self) -> None:
@@ -116,7 +119,7 @@ class Load:
     async def _reads(self, path: str) -> None:
         while not self.stop.is_set():
             try:
-                url = self._balancer.pick()
+                url = await self._balancer.pick()
                 async with self._http.get(url + path, timeout=aiohttp.ClientTimeout(total=60)) as answer:
                     assert answer.status == 200, f"{answer.status}: {await answer.text()}"
             except Exception as error:
@@ -125,14 +128,14 @@ class Load:
             await asyncio.sleep(0.2)
 
     async def _http_plain(self, session: str, text: str) -> str:
-        url = self._balancer.pick()
+        url = await self._balancer.pick()
         async with self._http.post(f"{url}/v1/chat/completions", json=body_of(session, text)) as answer:
             assert answer.status == 200, f"{answer.status} by {url}: {await answer.text()}"
             content: str = (await answer.json())["choices"][0]["message"]["content"]
             return content
 
     async def _http_stream(self, session: str, text: str) -> str:
-        url, content, ended = self._balancer.pick(), "", False
+        url, content, ended = await self._balancer.pick(), "", False
         body = body_of(session, text)
         async with self._http.post(f"{url}/v1/chat/completions", json=body | {"stream": True}) as answer:
             assert answer.status == 200, f"{answer.status} by {url}: {await answer.text()}"
