@@ -33,6 +33,8 @@ from servicekit.metrics import call_duration, observe_tasks
 from servicekit.peers import AcceptPeers
 from servicekit.settings import ServiceSettings
 from servicekit.tls import Certificates, server_credentials
+from servicekit.unread import MAX_UNREAD_BYTES
+from servicekit.unread_replies import UnreadReplies
 
 __all__ = ["STARTED", "CallerBounds", "GrpcServer", "as_called", "check_port", "remaining", "serving"]
 
@@ -78,6 +80,8 @@ class CallerBounds:
     large: LargeRequests | None = None
     admit: Admit | None = None
     """Asked before anything of a call's request is read."""
+    max_unread_bytes: int = MAX_UNREAD_BYTES
+    """Of replies, of all calls together."""
 
 
 class GrpcServer:
@@ -184,6 +188,7 @@ async def serving(
             *_observing((*_QUIET_METHODS, *quiet), registry),
             ErrorMapping(),
             BoundedCalls(bounds, admit=None if callers is None else callers.admit),
+            *(() if callers is None else (UnreadReplies(callers.max_unread_bytes),)),
             on_drain,
             *_accepting(settings, tls),
             *interceptors,

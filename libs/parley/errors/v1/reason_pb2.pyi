@@ -151,7 +151,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     REASON_TOO_MANY_CALLS: _Reason.ValueType  # 103
     """RESOURCE_EXHAUSTED. As many calls of one address, or of a method that anybody may call, are open as may be. gRPC only.
-    `google.rpc.RetryInfo` says when to retry. Metadata: scope (`address` or `method`), limit.
+    `google.rpc.RetryInfo` says when to retry. Metadata: scope (`address`, `method` or `large requests`), limit. Or the
+    replies of this stream, of the address or of all callers are not read: scope (`stream`, `address` or `gateway`), and
+    the limit in bytes.
     """
     REASON_TOO_MANY_WATCHES: _Reason.ValueType  # 104
     """RESOURCE_EXHAUSTED. As many watches of turns are open at this replica as may be: of one session, of its project, or in
@@ -359,7 +361,9 @@ REASON_TOO_MANY_API_KEYS: Reason.ValueType  # 102
 """
 REASON_TOO_MANY_CALLS: Reason.ValueType  # 103
 """RESOURCE_EXHAUSTED. As many calls of one address, or of a method that anybody may call, are open as may be. gRPC only.
-`google.rpc.RetryInfo` says when to retry. Metadata: scope (`address` or `method`), limit.
+`google.rpc.RetryInfo` says when to retry. Metadata: scope (`address`, `method` or `large requests`), limit. Or the
+replies of this stream, of the address or of all callers are not read: scope (`stream`, `address` or `gateway`), and
+the limit in bytes.
 """
 REASON_TOO_MANY_WATCHES: Reason.ValueType  # 104
 """RESOURCE_EXHAUSTED. As many watches of turns are open at this replica as may be: of one session, of its project, or in

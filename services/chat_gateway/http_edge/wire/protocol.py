@@ -18,7 +18,7 @@ from chat_gateway.http_edge.wire.connection_handle import CONNECTION, Connection
 from chat_gateway.http_edge.wire.connections import Admission, ConnectionLimits, Connections, Source
 from chat_gateway.http_edge.wire.targets import target_fault
 from chat_gateway.http_edge.wire.unframed import without_chunks
-from chat_gateway.http_edge.wire.unread import MAX_UNREAD_BYTES, Stalled, making_room
+from servicekit.unread import MAX_UNREAD_BYTES, STREAM_BYTES, Stalled, making_room
 
 HEAD_TIMEOUT = 30.0
 """Seconds for a request's line and headers to arrive, unless the server says otherwise. Counted from the connection or
@@ -295,7 +295,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if now - progress > timeout or now - since > _SLOWEST_WRITE * timeout:
             self.cut_off()
             return None
-        return self._stalled
+        streams = self._serving is not None and not self._serving.response_complete
+        return self._stalled._replace(waiting=max(waiting, STREAM_BYTES)) if streams else self._stalled
 
     def cut_off(self) -> None:
         """Ends the connection at once."""

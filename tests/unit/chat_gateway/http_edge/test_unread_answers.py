@@ -1,9 +1,10 @@
 """Answers that clients leave unread have a bound in bytes, of all connections together."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from chat_gateway.http_edge.wire.protocol import BoundedHttpProtocol, SharedState
-from chat_gateway.http_edge.wire.unread import UNREAD_SECONDS
+from servicekit.unread import STREAM_BYTES, UNREAD_SECONDS
 
 MB = 1024 * 1024
 
@@ -23,10 +24,11 @@ class Transport:
         self.aborted = True
 
 
-def connected(state: SharedState, unread: int) -> Transport:
+def connected(state: SharedState, unread: int, *, streams: bool = False) -> Transport:
     connection: Any = BoundedHttpProtocol.__new__(BoundedHttpProtocol)
     connection.server_state, connection.transport = state, Transport(unread)
-    connection._serving = connection._stalled = None
+    connection._serving = SimpleNamespace(response_complete=False) if streams else None
+    connection.flow, connection._stalled = SimpleNamespace(write_paused=True), None
     connection._deaf = False
     state.connections.add(connection)
     return connection.transport  # type: ignore[no-any-return]
@@ -59,3 +61,13 @@ def test_within_the_bound_there_is_a_minute() -> None:
     assert not one.aborted
     state.cut_off_stalled(61.0)
     assert one.aborted
+
+
+def test_a_stream_counts_with_what_it_is_made_from() -> None:
+    state = SharedState(nothing, max_unread_bytes=2 * STREAM_BYTES)
+    streams = [connected(state, 1000, streams=True) for _ in range(3)]
+    state.cut_off_stalled(0.0)
+    answer = connected(state, 1000)
+    state.cut_off_stalled(UNREAD_SECONDS)
+    assert [one.aborted for one in streams].count(True) == 2, "the answer is unread, too"
+    assert not answer.aborted
