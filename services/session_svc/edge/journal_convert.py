@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from google.protobuf.message import DecodeError
+
 from contract.fields import DEFAULT_PROJECT, check_resource_id, check_session_id, check_turn_id, check_user_id
 from parley.session.v1 import turn_event_pb2, turn_service_pb2
 from servicekit.errors import Violations
@@ -11,7 +13,7 @@ from servicekit.wire import bytes_tag, varint
 from session_svc.edge import turns_convert
 from session_svc.edge.times import fill_time
 from session_svc.model import rules
-from session_svc.model.errors import LeaseLost, TurnCancelled, TurnGivenUp, TurnInterrupted
+from session_svc.model.errors import LeaseLost, SessionDamaged, TurnCancelled, TurnGivenUp, TurnInterrupted
 from session_svc.model.journal import (
     ClaimedTurn,
     JournalEvent,
@@ -95,7 +97,8 @@ def turn_watch(
 
 def events_on_the_wire(events: Sequence[JournalEvent], session_id: str) -> bytes:
     """Returns a serialized WatchTurnResponse. Stored events are copied into it unparsed. Concatenated protobuf messages
-    are one message with the fields of all: the id, and what only the commit knew, are appended.
+    are one message with the fields of all: the id, and what only the commit knew, are appended. Raises
+    `SessionDamaged`.
     """
     pieces: list[bytes] = []
     for event in events:
@@ -131,6 +134,10 @@ def progress_on_the_wire(progress: TurnProgress, session_id: str) -> bytes:
 
 
 def _on_the_wire(event: JournalEvent, session_id: str) -> bytes:
+    try:
+        turn_event_pb2.TurnEvent.FromString(event.data)
+    except DecodeError:
+        raise SessionDamaged from None  # it would break the message that contains it
     return event.data + _known_later(event, session_id).SerializeToString()
 
 

@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from session_svc.model.errors import LeaseLost, SessionBusy, TurnCancelled, TurnInterrupted, TurnNotFound
+import structlog
+
+from session_svc.model.errors import (
+    LeaseLost,
+    SessionBusy,
+    SessionDamaged,
+    TurnCancelled,
+    TurnInterrupted,
+    TurnNotFound,
+)
 from session_svc.model.journal import ClaimedTurn, TurnProgress, TurnStage, TurnWatch
 from session_svc.model.session import SessionBounds, SessionKey
 from session_svc.model.turn import Lease
@@ -16,6 +25,9 @@ from session_svc.redis_store.waiting_turns import NEVER, WaitingTurns, member_of
 
 MAX_LOOKS = 20
 """Turns that one claim examines; those that it can't take over are examined again later."""
+
+
+log = structlog.get_logger(__name__)
 
 
 class RedisClaims:
@@ -57,9 +69,18 @@ class RedisClaims:
             member, self.queued = await self._waiting.take()
             if not member:
                 return None
-            key, turn_id = turn_of(member)
+            turn = turn_of(member)
+            if turn is None:
+                log.error("waiting_turn_unreadable")
+                await self._waiting.look_again(member, NEVER)
+                continue
+            key, turn_id = turn
             # Not repeated: a lease taken without a reply expires.
-            [answer] = await self._scripts.run(self._scripts.command(key, self._claim(turn_id)))
+            try:
+                [answer] = await self._scripts.run(self._scripts.command(key, self._claim(turn_id)))
+            except SessionDamaged:
+                await self._waiting.look_again(member, NEVER)
+                continue
             match reply_of(calls.Claim, answer):
                 case replies.Claimed(token, expire_ms, attempt, request):
                     return ClaimedTurn(Lease(key, turn_id, token, expire_ms), request, attempt)

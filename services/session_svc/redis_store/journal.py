@@ -3,7 +3,14 @@
 import json
 from collections.abc import Sequence
 
-from session_svc.model.errors import JournalFull, LeaseLost, TurnCancelled, TurnInterrupted, TurnNotFound
+from session_svc.model.errors import (
+    JournalFull,
+    LeaseLost,
+    SessionDamaged,
+    TurnCancelled,
+    TurnInterrupted,
+    TurnNotFound,
+)
 from session_svc.model.journal import JournalEvent, JournalPage, NewEvents, TurnWatch, UnheardEnd
 from session_svc.model.session import SessionBounds
 from session_svc.redis_client.link import RedisUnavailable
@@ -84,7 +91,10 @@ class RedisJournals:
 
 
 def event_of(entry_id: bytes, fields: Sequence[bytes]) -> JournalEvent:
-    """Returns an entry of the stream."""
-    held = dict(zip(fields[::2], fields[1::2], strict=True))
-    why = UnheardEnd(held[b"w"].decode()) if b"w" in held else None
-    return JournalEvent(entry_id.decode(), held[b"e"], int(held.get(b"n", 0)), int(held.get(b"x", 0)), why)
+    """Returns an entry of the stream. Raises `SessionDamaged` for one that no script wrote."""
+    try:
+        held = dict(zip(fields[::2], fields[1::2], strict=True))
+        why = UnheardEnd(held[b"w"].decode()) if b"w" in held else None
+        return JournalEvent(entry_id.decode(), held[b"e"], int(held.get(b"n", 0)), int(held.get(b"x", 0)), why)
+    except (KeyError, ValueError):
+        raise SessionDamaged from None

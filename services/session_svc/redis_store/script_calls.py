@@ -280,7 +280,7 @@ class Enqueue(NamedTuple):
 class LookAgain(NamedTuple):
     """look_again.lua; -1 ms is never."""
 
-    member: str
+    member: str | bytes
     ms: int
 
 

@@ -39,7 +39,10 @@ _PASSING_FAULTS = (
 )
 _DEMOTED = ("READONLY", "UNBLOCKED", "ERR WAIT cannot be used with replica")
 # A key of a wrong type, or a value in it that is none of those that scripts write.
-_DAMAGE = re.compile(r"WRONGTYPE|user_script.*(attempt to |bad argument|data string too short)|hash value is not an? ")
+_DAMAGE = re.compile(
+    r"WRONGTYPE|user_script.*(attempt to |bad argument|data string too short|Missing bytes in input|Bad data format)"
+    r"|hash value is not an? "
+)
 _TRIES = 4
 SHARED_SOURCES = ("prelude", "journal")
 """What stands in front of every script of a session."""

@@ -77,14 +77,14 @@ class WaitingTurns:
         if type(reply_of(calls.Enqueue, answer)) is replies.QueueIsFull:
             raise ProjectQueueFull(project, most)
 
-    async def take(self) -> tuple[str, int]:
+    async def take(self) -> tuple[bytes, int]:
         """Returns the next turn to look at, or nothing, and how many are queued; it comes again a lease later."""
         call = calls.TakeDue(self._bounds.lease_ms)
         [answer] = await self._scripts.run(self._scripts.waiting_command(call))
         due: replies.Due = reply_of(calls.TakeDue, answer)
-        return due.member.decode(), due.queued
+        return due.member, due.queued
 
-    async def look_again(self, member: str, ms: int) -> None:
+    async def look_again(self, member: str | bytes, ms: int) -> None:
         """Has the turn looked at in `ms`, or, with `NEVER`, not any more."""
         await self._scripts.run(self._scripts.waiting_command(calls.LookAgain(member, ms)))
 
@@ -94,9 +94,12 @@ def member_of(lease: Lease) -> str:
     return f"{lease.key.project}|{lease.key.session_id}|{lease.turn_id}"
 
 
-def turn_of(member: str) -> tuple[SessionKey, str]:
-    """Returns the session and the id of a turn."""
-    project, session_id, turn_id = member.split("|")
+def turn_of(member: bytes) -> tuple[SessionKey, str] | None:
+    """Returns the session and the id of a turn; None for what no turn is written as."""
+    try:
+        project, session_id, turn_id = member.decode().split("|")
+    except ValueError:
+        return None
     return SessionKey(project, session_id), turn_id
 
 

@@ -1,14 +1,12 @@
 """Each key of a session gone, of a wrong type, cut short or full of garbage: answered by name, and no other is hurt."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import redis
 
 from parley.session.v1 import session_service_pb2 as pb
-from servicekit.errors import ServiceError
-from servicekit.rpc_status import from_rpc_error
+from tests.service.session_svc.damage import DAMAGES, outcome
 from tests.service.session_svc.replica import Replica
 
 PARTS = ("meta", "turns", "replay", "queue", "journal")
@@ -19,62 +17,6 @@ REQUEST = {"request_id": "r1", "request_digest": b"d", "user_id": "ann"}
 def client(redis_url: str) -> Iterator["redis.Redis"]:
     with redis.Redis.from_url(redis_url) as opened:
         yield opened
-
-
-def wrong_type(client: "redis.Redis", key: str) -> None:
-    was = client.type(key)
-    client.delete(key)
-    client.rpush(key, "x") if was in (b"none", b"string") else client.set(key, "x")
-
-
-def cut_short(client: "redis.Redis", key: str) -> None:
-    match client.type(key):
-        case b"hash":
-            fields: Any = client.hkeys(key)
-            client.hdel(key, *sorted(fields)[::2])
-        case b"list":
-            last: Any = client.lindex(key, -1)
-            client.lset(key, -1, last[: len(last) // 2])
-        case b"string":
-            text: Any = client.get(key)
-            client.set(key, text[: len(text) // 2])
-        case b"stream":
-            client.xtrim(key, maxlen=0)
-
-
-def garbage(client: "redis.Redis", key: str) -> None:
-    junk = b"\xff\x00\xfe" * 7
-    match client.type(key):
-        case b"hash":
-            fields: Any = client.hkeys(key)
-            client.hset(key, mapping=dict.fromkeys(fields, junk))
-        case b"list":
-            client.lset(key, -1, junk)
-        case b"string":
-            client.set(key, junk)
-        case b"stream":
-            client.xadd(key, {junk: junk})
-        case _:
-            client.rpush(key, junk)
-
-
-DAMAGES: dict[str, Callable[["redis.Redis", str], Any]] = {
-    "deleted": lambda client, key: client.delete(key),
-    "wrong type": wrong_type,
-    "cut short": cut_short,
-    "garbage": garbage,
-}
-
-
-async def outcome(call: Any) -> str:
-    """`OK`, or the reason's name: nothing else comes of a call."""
-    try:
-        await call
-    except Exception as error:
-        named = error if isinstance(error, ServiceError) else from_rpc_error(error)  # type: ignore[arg-type]
-        assert named.reason != "INTERNAL", str(named)
-        return str(named.reason)
-    return "OK"
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
