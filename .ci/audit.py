@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 300
 
 
 def auditor() -> list[str]:
-    """Return the audit program's command, in an environment of its own: it shares no package with what it judges."""
+    """Returns the audit program's command, in an environment of its own: it shares no package with what it judges."""
     python = FOLDER / "bin" / "python"
     if not (FOLDER / "bin" / "pip-audit").exists():
         subprocess.run([sys.executable, "-m", "venv", str(FOLDER)], check=True)
@@ -28,7 +28,7 @@ def auditor() -> list[str]:
 
 
 def ask(command: list[str], service: str) -> list[dict[str, Any]]:
-    """Return what one service knows, package by package; nothing where it does not answer, after saying so."""
+    """Returns what one service knows, package by package; nothing where it does not answer, after saying so."""
     what = ("--requirement", "constraints.txt", "--require-hashes", "--disable-pip", "--progress-spinner", "off")
     try:
         done = subprocess.run(
@@ -49,7 +49,7 @@ def ask(command: list[str], service: str) -> list[dict[str, Any]]:
 
 
 def report(service: str, packages: list[dict[str, Any]]) -> int:
-    """Print what was found; returns the exit code. A package that the service does not know was not looked up."""
+    """Prints what was found; returns the exit code. A package that the service does not know was not looked up."""
     unknown = [package["name"] for package in packages if "skip_reason" in package]
     looked_up = [package for package in packages if "skip_reason" not in package]
     bad = [package for package in looked_up if package["vulns"]]
@@ -67,7 +67,7 @@ def report(service: str, packages: list[dict[str, Any]]) -> int:
 
 
 def main() -> int:
-    """Ask one service after the other, until one knows any package."""
+    """Asks one service after the other, until one knows any package."""
     command = auditor()
     for service in SERVICES:
         packages = ask(command, service)

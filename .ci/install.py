@@ -27,25 +27,25 @@ class Progress:
             print(f"installing {total} packages into .venv", flush=True)
 
     def advance(self, what: str) -> None:
-        """Count one more package."""
+        """Counts one more package."""
         self._done = min(self._done + 1, self._total)
         self.show(what)
 
     def show(self, what: str) -> None:
-        """Say what is going on now."""
+        """Says what is going on now."""
         if self._moves:
             filled = BAR * self._done // self._total
             bar = "█" * filled + "░" * (BAR - filled)
             print(f"\r\x1b[2Kinstalling {bar} {self._done}/{self._total} {what[:40]}", end="", flush=True)
 
     def finish(self) -> None:
-        """End the line."""
+        """Ends the line."""
         end = "\r\x1b[2K" if self._moves else ""
         print(f"{end}installed .venv in {time.monotonic() - self._start:.0f} s", flush=True)
 
 
 def pip(python: Path, progress: Progress, *arguments: str) -> None:
-    """Run one `pip install`; exits with pip's last words when it fails."""
+    """Runs one `pip install`; exits with pip's last words when it fails."""
     quiet = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off")
     command = [str(python), "-m", "pip", "install", *quiet]
     words: deque[str] = deque(maxlen=15)
@@ -65,7 +65,7 @@ def pip(python: Path, progress: Progress, *arguments: str) -> None:
 
 
 def main() -> None:
-    """Make the environment; whatever stands in the folder is completed, not trusted."""
+    """Makes the environment; whatever stands in the folder is completed, not trusted."""
     if sys.version_info < OLDEST:
         sys.exit(f"Parley needs Python 3.11 or newer, this is {sys.version.split()[0]}; set PYTHON=/path/to/python3")
     folder = Path(sys.argv[1])

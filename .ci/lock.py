@@ -19,14 +19,14 @@ NOT_OF_THE_WEIGHTS = ("llm", "llama-cpp-python")
 
 
 def index() -> dict[str, str]:
-    """Return what makes uv ask the index that pip is set up with, where that is not the public one."""
+    """Returns what makes uv ask the index that pip is set up with, where that is not the public one."""
     asked = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
     address = os.environ.get("PIP_INDEX_URL") or subprocess.run(asked, capture_output=True, text=True).stdout.strip()
     return {"UV_DEFAULT_INDEX": address} if address else {}
 
 
 def main() -> None:
-    """Lock anew."""
+    """Locks anew."""
     with tempfile.TemporaryDirectory() as folder:
         weights, excluded = Path(folder, "weights.in"), Path(folder, "excluded.txt")
         weights.write_text(f"{WEIGHTS}\n")

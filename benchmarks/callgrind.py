@@ -17,7 +17,7 @@ class ValgrindMissing(Exception):
 
 
 def check_installed() -> None:
-    """Raise `ValgrindMissing` where valgrind is not installed."""
+    """Raises `ValgrindMissing` where valgrind is not installed."""
     if not (shutil.which("valgrind") and shutil.which("vgdb")):
         raise ValgrindMissing(
             "instructions are counted by valgrind, which is not on this machine: install its package "
@@ -26,7 +26,7 @@ def check_installed() -> None:
 
 
 def command(dumps: Path) -> list[str]:
-    """Return what stands before a command whose instructions are to be counted; files beside `dumps` hold the counts.
+    """Returns what stands before a command whose instructions are to be counted; files beside `dumps` hold the counts.
 
     Nothing is counted until `Counter.start`, so that the start of a service takes seconds and not a minute.
     """
@@ -34,7 +34,7 @@ def command(dumps: Path) -> list[str]:
 
 
 def instructions_in(dump: str) -> int:
-    """Return the instructions that a dump of callgrind counts. Raises `BenchmarkFailed` for what is none."""
+    """Returns the instructions that a dump of callgrind counts. Raises `BenchmarkFailed` for what is none."""
     lines = dump.splitlines()
     if "events: Ir" not in lines:
         raise BenchmarkFailed("callgrind counted something else than instructions")
@@ -65,7 +65,7 @@ class Counter:
         self._tell("instrumentation", "on")
 
     def take(self) -> Taken:
-        """Return what was executed since the last `take`, and count anew from nought. Raises `BenchmarkFailed`."""
+        """Returns what was executed since the last `take`, and count anew from nought. Raises `BenchmarkFailed`."""
         asked = time.perf_counter()
         self._tell("dump")
         files = list(self._dumps.parent.glob(f"{self._dumps.name}.*"))

@@ -55,7 +55,7 @@ class Costs:
 
     @classmethod
     def measured(cls, rows: Mapping[str, float], *, streamed: bool) -> "Costs":
-        """Take them from the medians of a run. A streamed turn costs its gateway what it costs more as a whole."""
+        """Takes them from the medians of a run. A streamed turn costs its gateway what it costs more as a whole."""
         session, redis = rows["  of the CPU a turn: session_svc"], rows["  of the CPU a turn: redis"]
         gateway = rows["CPU a turn, 32 pieces 5 ms apart"] - session - redis
         return cls(
@@ -80,7 +80,7 @@ class Needs:
 
 
 def needs(load: Load, costs: Costs, busy: float) -> Needs:
-    """Return what a load needs when no process is to be busier than `busy` of a core."""
+    """Returns what a load needs when no process is to be busier than `busy` of a core."""
     rate = load.turns_at_peak
     gateways = math.ceil(rate * costs.gateway / 1000 / busy)
     return Needs(
@@ -93,7 +93,7 @@ def needs(load: Load, costs: Costs, busy: float) -> Needs:
 
 
 def table(load: Load, costs: Costs, busy: float) -> str:
-    """Return the calculation as a Markdown table."""
+    """Returns the calculation as a Markdown table."""
     found = needs(load, costs, busy)
     gigabytes = found.redis_bytes / GB
     rows = [

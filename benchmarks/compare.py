@@ -36,7 +36,7 @@ Rounds = dict[str, list[tuple[Result, Result]]]
 
 @contextmanager
 def worktree(revision: str, folder: Path) -> Iterator[Path]:
-    """Check a revision out. Raises `BenchmarkFailed` when there is no such revision."""
+    """Checks a revision out. Raises `BenchmarkFailed` when there is no such revision."""
     _git("worktree", "add", "--detach", str(folder), revision)
     try:
         yield folder
@@ -46,7 +46,7 @@ def worktree(revision: str, folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def both_running(base: Path, *, counted: bool = False) -> Iterator[tuple[Bench, Bench]]:
-    """Start this tree and `base`, each with a Valkey and a database of its own, on one mock model.
+    """Starts this tree and `base`, each with a Valkey and a database of its own, on one mock model.
 
     Those that are to be `counted` run under valgrind.
     """
@@ -75,7 +75,7 @@ def both_running(base: Path, *, counted: bool = False) -> Iterator[tuple[Bench, 
 
 
 def play_rounds(this: Bench, base: Bench, cases: list[Case], number: int) -> Rounds:
-    """Measure each case so many times on both, one right after the other; pairs of this tree and base."""
+    """Measures each case so many times on both, one right after the other; pairs of this tree and base."""
     effort = replace(FULL, seconds=SECONDS, warm=WARM)
     for case in cases:  # what happens once, such as building the agent, falls into no round
         for bench in (this, base):
@@ -93,7 +93,7 @@ def play_rounds(this: Bench, base: Bench, cases: list[Case], number: int) -> Rou
 
 
 def play_together(this: Bench, base: Bench, cases: list[Case], number: int) -> Rounds:
-    """Measure each case so many times on both at the same time; pairs of this tree and base."""
+    """Measures each case so many times on both at the same time; pairs of this tree and base."""
     effort = replace(FULL, seconds=2 * SECONDS, warm=2 * WARM)
     rounds: Rounds = {case.name: [] for case in cases}
     with ThreadPoolExecutor(2) as both:
@@ -105,7 +105,7 @@ def play_together(this: Bench, base: Bench, cases: list[Case], number: int) -> R
 
 
 def ratios(rounds: Rounds, *, times: bool = True) -> dict[str, list[float]]:
-    """Return this tree's figures over the base's, for each round; without `times` those of the CPU only."""
+    """Returns this tree's figures over the base's, for each round; without `times` those of the CPU only."""
     found: dict[str, list[float]] = {}
     for case, pairs in rounds.items():
         found[f"{case}: CPU a turn"] = [turn_cpu(a) / turn_cpu(b) for a, b in pairs]
@@ -123,7 +123,7 @@ def ratios(rounds: Rounds, *, times: bool = True) -> dict[str, list[float]]:
 
 
 def table(found: dict[str, list[float]]) -> str:
-    """Return the ratios as text."""
+    """Returns the ratios as text."""
     lines = [f"{'this tree : base':42}{'median':>8}   (least .. most)", ""]
     for name, values in found.items():
         middle, low, high = median_and_spread(values)
@@ -132,7 +132,7 @@ def table(found: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    """Compare and report; exit code 1 when a measurement can't be trusted, 2 when what it takes is missing."""
+    """Compares and report; exit code 1 when a measurement can't be trusted, 2 when what it takes is missing."""
     given = _arguments()
     try:
         if given.instructions:

@@ -16,12 +16,12 @@ _PROFILE = re.compile(r"w(\d+)-b(\d+)-d(\d+)-c(\d+)")
 
 
 def user_tag(session: int, turn: int) -> str:
-    """Return what the user's message of a turn begins with."""
+    """Returns what the user's message of a turn begins with."""
     return f"<s{session:08d}t{turn:05d}>"
 
 
 def reply_tag(session: int, turn: int) -> str:
-    """Return what the reply to a turn begins with."""
+    """Returns what the reply to a turn begins with."""
     return f"[s{session:08d}t{turn:05d}]"
 
 
@@ -30,12 +30,12 @@ def _place(session: int, turn: int) -> int:
 
 
 def user_text(session: int, turn: int, size: int = USER_BYTES) -> str:
-    """Return the user's message, `size` bytes of ASCII."""
+    """Returns the user's message, `size` bytes of ASCII."""
     return (user_tag(session, turn) + " " + prose(_place(session, turn), size))[:size]
 
 
 def tag_in(text: str) -> tuple[int, int]:
-    """Return session and turn of a user's message. Raises `ValueError`."""
+    """Returns session and turn of a user's message. Raises `ValueError`."""
     if text[:2] != "<s" or text[10:11] != "t" or text[16:17] != ">":
         raise ValueError(f"no tag in {text[:40]!r}")
     return int(text[2:10]), int(text[11:16])
@@ -61,23 +61,23 @@ class Profile:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Return the profile that a model's name encodes. Raises `ValueError`."""
+        """Returns the profile that a model's name encodes. Raises `ValueError`."""
         found = _PROFILE.fullmatch(name)
         if found is None:
             raise ValueError(f"{name!r} is not the name of a profile")
         return cls(*map(int, found.groups()))
 
     def first_turn(self, turn: int) -> int:
-        """Return the oldest turn that the prompt of a turn must carry."""
+        """Returns the oldest turn that the prompt of a turn must carry."""
         return max(1, turn - self.window // 2) if self.window else 1
 
     def reply(self, session: int, turn: int) -> str:
-        """Return the whole answer."""
+        """Returns the whole answer."""
         said = prose(_place(session, turn) + 1, self.reply_bytes)
         return (reply_tag(session, turn) + " " + said)[: self.reply_bytes - 1] + "."
 
     def pieces(self, session: int, turn: int) -> list[str]:
-        """Return the answer as it is streamed: the tag first, the rest in even pieces."""
+        """Returns the answer as it is streamed: the tag first, the rest in even pieces."""
         text, tag = self.reply(session, turn), reply_tag(session, turn)
         rest = text[len(tag) :]
         step = -(-len(rest) // (REPLY_CHUNKS - 1))

@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
         self._done: asyncio.Future[Answer] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Keeps the transport."""
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
             self._done.set_exception(TurnFailed("the connection was closed before the answer was whole"))
 
     async def ask(self, request: bytes, tag: bytes) -> Answer:
-        """Send a request and return its whole answer, with the time at which `tag` had arrived."""
+        """Sends a request, and returns its whole answer, with the time at which `tag` had arrived."""
         self._done = asyncio.get_running_loop().create_future()
         self._answer, self._pieces = Answer(tag), []
         self._parser = httptools.HttpResponseParser(self)
@@ -121,7 +121,7 @@ class Connection(asyncio.Protocol):
         return await self._done
 
     def close(self) -> None:
-        """Close the connection."""
+        """Closes the connection."""
         self._transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -177,7 +177,7 @@ class Player:
         self._idle.append(connection)
 
     def close(self) -> None:
-        """Close every connection."""
+        """Closes every connection."""
         for connection in self._idle:
             connection.close()
 
@@ -225,7 +225,7 @@ class Player:
 
 
 def _streamed_bytes(body: bytes) -> int:
-    """Return how long the content of all chunks together is; our texts have no character that JSON escapes."""
+    """Returns how long the content of all chunks together is; our texts have no character that JSON escapes."""
     return sum(len(part.partition(b'"')[0]) for part in body.split(b'"content":"')[1:])
 
 
@@ -240,7 +240,7 @@ class _Reading:
 
 
 def result_of(name: str, turns: list[Turn], begin: _Reading, end: _Reading) -> Result:
-    """Return what the turns that ended between two readings cost. Raises `TurnFailed` when there is none."""
+    """Returns what the turns that ended between two readings cost. Raises `TurnFailed` when there is none."""
     counted = [turn for turn in turns if begin.time <= turn.end <= end.time]
     if len(counted) < 2:
         raise TurnFailed(f"{name}: no turn ended in {end.time - begin.time:.1f} s")
@@ -305,7 +305,7 @@ async def drive(plan: Plan) -> list[Result]:
 
 
 def main() -> None:
-    """Run the plan on stdin; exit code 1 with one line when a turn failed."""
+    """Runs the plan on stdin; exit code 1 with one line when a turn failed."""
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
     try:
         results = uvloop.run(drive(plan))

@@ -32,7 +32,7 @@ class NoProvider:
 
 
 def config(number: int) -> AgentConfig:
-    """Return an agent config such as people write: some 450 bytes of instructions and a parameter."""
+    """Returns an agent config such as people write: some 450 bytes of instructions and a parameter."""
     return AgentConfig(
         project="default",
         id=f"agent-{number}",
@@ -56,7 +56,7 @@ def config(number: int) -> AgentConfig:
 
 
 def bytes_per_instance(count: int = COUNT) -> float:
-    """Build so many instances and return what each takes."""
+    """Builds so many instances, and returns what each takes."""
     template, provider = AssistantTemplate(), NoProvider()
     kept: Provider = provider
     instances = Instances(TemplateCatalog([template]), Providers({"mock": kept}), limit=count)

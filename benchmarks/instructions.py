@@ -72,7 +72,7 @@ class Figure:
 
 
 def under(folder: Path) -> dict[str, list[str]]:
-    """Return what the services of the system in `folder` run under, by module."""
+    """Returns what the services of the system in `folder` run under, by module."""
     return {module: callgrind.command(_dumps(folder, module)) for module in PARTS.values()}
 
 
@@ -94,7 +94,7 @@ class CountedSystem:
             self._turns(case, case.concurrency)
 
     def count(self, name: str) -> Count:
-        """Count one case, or `IDLE`."""
+        """Counts one case, or `IDLE`."""
         for counter in self._counters.values():
             counter.take()
         turns = self._play(name)
@@ -116,7 +116,7 @@ class CountedSystem:
 def play_rounds(
     this: CountedSystem, base: CountedSystem, most: int = MAX_ROUNDS, clock: Callable[[], float] = time.monotonic
 ) -> Rounds:
-    """Count every case on both trees, `most` times or as often as `ROUNDS_SECONDS` allow, but `MIN_ROUNDS` times."""
+    """Counts every case on both trees, `most` times or as often as `ROUNDS_SECONDS` allow, but `MIN_ROUNDS` times."""
     rounds: Rounds = {name: [] for name in (IDLE, *(case.name for case in CASES))}
     with ThreadPoolExecutor(2) as both:
         list(both.map(CountedSystem.start, (this, base)))
@@ -128,7 +128,7 @@ def play_rounds(
 
 
 def figures(rounds: Rounds) -> dict[str, Figure]:
-    """Return instructions a turn of each process and of both together, for each case."""
+    """Returns instructions a turn of each process and of both together, for each case."""
     idle = idle_rate([count for pair in rounds[IDLE] for count in pair])
     found = {}
     for name, pairs in rounds.items():
@@ -143,13 +143,13 @@ def figures(rounds: Rounds) -> dict[str, Figure]:
 
 
 def a_turn(count: Count, idle: dict[str, float]) -> dict[str, float]:
-    """Return instructions a turn of each process and of both, without the `idle` ones of a second."""
+    """Returns instructions a turn of each process and of both, without the `idle` ones of a second."""
     costs = {part: (all_.instructions - idle[part] * all_.seconds) / count.turns for part, all_ in count.taken.items()}
     return costs | {"both": sum(costs.values())}
 
 
 def table(found: dict[str, Figure]) -> str:
-    """Return the figures as text."""
+    """Returns the figures as text."""
     lines = [f"{'instructions a turn':38}{'this':>11}{'base':>11}   this : base  (least .. most)", ""]
     for name, figure in found.items():
         middle, low, high = median_and_spread(figure.ratios)
@@ -159,7 +159,7 @@ def table(found: dict[str, Figure]) -> str:
 
 
 def idle_rate(counts: list[Count]) -> dict[str, float]:
-    """Return instructions a second of each process that has nothing to do."""
+    """Returns instructions a second of each process that has nothing to do."""
     taken = {part: [count.taken[part] for count in counts] for part in PARTS}
     return {
         part: sum(one.instructions for one in all_) / sum(one.seconds for one in all_) for part, all_ in taken.items()

@@ -107,11 +107,11 @@ class Bench:
         self._blocks = sessions or itertools.count(1_000_000, 1_000_000)
 
     def block(self) -> int:
-        """Return the first of a million unused session numbers."""
+        """Returns the first of a million unused session numbers."""
         return next(self._blocks) % 100_000_000
 
     def point(self, case: Case, effort: Effort, *, floor: bool = False, resumable: bool = False) -> Result:
-        """Measure a case on the system, or straight at the mock."""
+        """Measures a case on the system, or straight at the mock."""
         step = Step(case.name, case.concurrency, TURNS, self.block(), warm=effort.warm, seconds=effort.seconds)
         return self.run(case.agent, [step], stream=case.stream, floor=floor, resumable=resumable)[0]
 
@@ -146,7 +146,7 @@ def check_the_checks(bench: Bench) -> None:
 
 
 def interleaved(bench: Bench, effort: Effort, report: Callable[[str], None]) -> dict[str, list[tuple[Result, Result]]]:
-    """Measure every case and its floor, one after the other, as often as `effort` allows: pairs of system and floor."""
+    """Measures every case and its floor, one after the other, as often as `effort` allows, in pairs."""
     pairs: dict[str, list[tuple[Result, Result]]] = {case.name: [] for case in CASES}
     for number in within(effort.repeats_seconds, effort.min_repeats, effort.repeats):
         report(f"repeat {number + 1} of {effort.repeats}")
@@ -157,7 +157,7 @@ def interleaved(bench: Bench, effort: Effort, report: Callable[[str], None]) -> 
 
 
 def tool_steps(bench: Bench, effort: Effort, url: str) -> list[float]:
-    """Return what a step with a call of an MCP server adds to the CPU of a turn, in ms: 8 turns at once."""
+    """Returns what a step with a call of an MCP server adds to the CPU of a turn, in ms: 8 turns at once."""
     bench.system.create_tool_server("bench", url)
     tools = [{"mcp": {"tool_server": "bench"}}]
     bench.system.create_agent(TOOLS.id, TOOLS.profile, TOOLS.max_messages, tools=tools)
@@ -170,7 +170,7 @@ def tool_steps(bench: Bench, effort: Effort, url: str) -> list[float]:
 
 
 def journals(bench: Bench, effort: Effort) -> list[float]:
-    """Return the CPU of a streamed turn that keeps a journal over that of one that keeps none: 8 turns at once."""
+    """Returns the CPU of a streamed turn that keeps a journal over that of one that keeps none: 8 turns at once."""
     case = Case("journal", FAST, 8, stream=True)
     bench.point(case, effort, resumable=True)
     return [
@@ -226,7 +226,7 @@ def growth(bench: Bench, effort: Effort) -> Growth:
 
 
 def turn_cpu(result: Result) -> float:
-    """Return the CPU time of a turn in ms: gateway, session_svc and Redis."""
+    """Returns the CPU time of a turn in ms: gateway, session_svc and Redis."""
     return sum(result.cpu_ms[name] for name in ("gateway", "session_svc", "redis"))
 
 
@@ -256,7 +256,7 @@ def idle_session(bench: Bench, effort: Effort) -> IdleSession:
 
 
 def _used_memory(client: redis.Redis) -> int:
-    """Return `used_memory` without what the append-only file and the clients have buffered just now."""
+    """Returns `used_memory` without what the append-only file and the clients have buffered just now."""
     info = client.info("memory")
     return int(info["used_memory"]) - int(info["mem_aof_buffer"]) - int(info["mem_clients_normal"])
 
@@ -268,7 +268,7 @@ def _own_keys(client: redis.Redis, session: int) -> int:
 
 
 def instance_bytes() -> float:
-    """Return the bytes of one cached agent instance, measured in a process of its own."""
+    """Returns the bytes of one cached agent instance, measured in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.instances"], capture_output=True, text=True, cwd=ROOT, check=True
     )
@@ -276,10 +276,10 @@ def instance_bytes() -> float:
 
 
 def resident_memory(system: System) -> dict[str, tuple[float, float]]:
-    """Return resident memory now and at most, in MB, of each service."""
+    """Returns resident memory now and at most, in MB, of each service."""
     return {name: procfs.memory_mb(service.pid) for name, service in system.services.items()}
 
 
 def median_and_spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return median, least and greatest."""
+    """Returns median, least and greatest."""
     return statistics.median(values), min(values), max(values)

@@ -54,12 +54,12 @@ _profile = lru_cache(maxsize=64)(Profile.parse)
 
 
 def said_of(messages: list[PromptMessage]) -> list[PromptMessage]:
-    """Return the messages without calls of tools and their results."""
+    """Returns the messages without calls of tools and their results."""
     return [message for message in messages if message.role != "tool" and not message.tool_calls]
 
 
 def calling_answer(body: CompletionRequest, turn: int) -> bytes:
-    """Return the response that calls the tool."""
+    """Returns the response that calls the tool."""
     function = {"name": TOOL, "arguments": f'{{"turn":{turn}}}'}
     message = {
         "role": "assistant",
@@ -73,7 +73,7 @@ def calling_answer(body: CompletionRequest, turn: int) -> bytes:
 
 
 def fault_of(messages: list[PromptMessage], profile: Profile, session: int, turn: int) -> str:
-    """Return what is wrong with a prompt, or an empty string."""
+    """Returns what is wrong with a prompt, or an empty string."""
     if messages[0].role != "system" or messages[0].content != INSTRUCTIONS:
         return "the instructions are not first"
     first = profile.first_turn(turn)
@@ -89,7 +89,7 @@ def fault_of(messages: list[PromptMessage], profile: Profile, session: int, turn
 
 
 def whole_answer(body: CompletionRequest, profile: Profile, session: int, turn: int) -> bytes:
-    """Return the response to a plain request."""
+    """Returns the response to a plain request."""
     answer = _encode(
         {
             "id": "chatcmpl-mock",
@@ -110,7 +110,7 @@ def whole_answer(body: CompletionRequest, profile: Profile, session: int, turn: 
 
 
 def streamed_answer(body: CompletionRequest, profile: Profile, session: int, turn: int) -> list[bytes]:
-    """Return the response to a streamed request: the head with the role, the pieces, the end."""
+    """Returns the response to a streamed request: the head with the role, the pieces, the end."""
     head = b'data: {"id":"chatcmpl-mock","object":"chat.completion.chunk","created":1700000000,"model":%b,' % _encode(
         body.model
     )
@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Keeps the transport."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:

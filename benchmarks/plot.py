@@ -18,13 +18,13 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def shares(pairs: Pairs) -> dict[str, dict[str, float]]:
-    """Return the CPU of a turn by process, in ms, plain and streamed."""
+    """Returns the CPU of a turn by process, in ms, plain and streamed."""
     cases = {"plain": THROUGHPUT, "streamed": THROUGHPUT_STREAM}
     return {label: _parts([ours for ours, _ in pairs[case.name]]) for label, case in cases.items()}
 
 
 def in_terminal(pairs: Pairs, growth: Growth) -> str:
-    """Return the plots as text."""
+    """Returns the plots as text."""
     lines = ["CPU of a turn, ms (" + ", ".join(f"{MARKS[part]} {part}" for part in PARTS) + ")"]
     for label, parts in shares(pairs).items():
         bar = "".join(MARKS[part] * round(parts[part] * 20) for part in PARTS)
@@ -42,7 +42,7 @@ def in_terminal(pairs: Pairs, growth: Growth) -> str:
 
 
 def to_png(pairs: Pairs, growth: Growth, file: Path) -> None:
-    """Draw the plots into a PNG."""
+    """Draws the plots into a PNG."""
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(image)
     _draw_bars(draw, shares(pairs))

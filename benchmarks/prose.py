@@ -51,7 +51,7 @@ _PRONOUNS = _words("I you he she it we they there nobody everyone somebody")
 
 
 def _prose(size: int, seed: int) -> str:
-    """Return so many characters of sentences."""
+    """Returns so many characters of sentences."""
     chance = random.Random(seed)
 
     def one(words: list[str]) -> str:
@@ -88,6 +88,6 @@ _TEXT = _prose(_PLACES + _MAX_BYTES, _SEED)
 
 
 def prose(place: int, size: int) -> str:
-    """Return `size` characters of ASCII that JSON does not escape, at most 32 KiB; neighbouring places share none."""
+    """Returns `size` characters of ASCII that JSON does not escape, at most 32 KiB; neighbouring places share none."""
     start = place * 40_503 % _PLACES
     return _TEXT[start : start + size]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 
 def within(seconds: float, least: int, most: int, clock: Callable[[], float] = time.monotonic) -> Iterator[int]:
-    """Yield 0, 1, … up to `most` numbers: no more once one more would end after `seconds`, but never less than `least`.
+    """Yields 0, 1, … up to `most` numbers, at least `least`: none once one more would end after `seconds`.
 
     How long one more takes is what they took so far, on average.
     """

@@ -43,14 +43,14 @@ class Row:
         return min(self.values), max(self.values)
 
     def meets(self, budget: float | None) -> bool | None:
-        """Tell whether a budget is met; None where there is none."""
+        """Tells whether a budget is met; None where there is none."""
         if budget is None:
             return None
         return self.median >= budget if self.at_least else self.median <= budget
 
 
 def rows_of_turns(pairs: Pairs) -> list[Row]:
-    """Return what a turn costs in time."""
+    """Returns what a turn costs in time."""
     plain, streamed = pairs[THROUGHPUT.name], pairs[THROUGHPUT_STREAM.name]
     paced = pairs[FIRST_TOKEN.name]
     rows = [
@@ -74,7 +74,7 @@ def rows_of_turns(pairs: Pairs) -> list[Row]:
 
 
 def rows_of_growth(growth: Growth) -> list[Row]:
-    """Return what turn 1000 costs against turn 10."""
+    """Returns what turn 1000 costs against turn 10."""
     return [
         Row("turn 1000 : turn 10, latency", "times", growth.latency_ratios, 1.1),
         Row("turn 1000 : turn 10, CPU", "times", growth.cpu_ratios, 1.1),
@@ -82,7 +82,7 @@ def rows_of_growth(growth: Growth) -> list[Row]:
 
 
 def rows_of_tools(steps: list[float], journals: list[float]) -> list[Row]:
-    """Return what a call of a tool costs, with the model call that reads its result, and what a journal does."""
+    """Returns what a call of a tool costs, with the model call that reads its result, and what a journal does."""
     return [
         Row("CPU a tool step, 8 at once", "ms", steps, 3.0),
         Row("turn with a journal : without, CPU, streamed", "times", journals, 1.5),
@@ -92,7 +92,7 @@ def rows_of_tools(steps: list[float], journals: list[float]) -> list[Row]:
 def rows_of_memory(
     idle: IdleSession, resident: dict[str, tuple[float, float]], instance: float, starts: dict[str, list[float]]
 ) -> list[Row]:
-    """Return what is held in memory, and how long a start takes."""
+    """Returns what is held in memory, and how long a start takes."""
     rows = [
         Row("idle session in Redis", "KB", [idle.used_memory / 1024], 7.0),
         Row("  of it, its own keys", "KB", [idle.own_keys / 1024]),
@@ -104,7 +104,7 @@ def rows_of_memory(
 
 
 def table(rows: list[Row]) -> str:
-    """Return the table as text."""
+    """Returns the table as text."""
     lines = [f"{'':48}{'median':>9} {'':5} {'(least .. most)':>20}  {'budget':>8}  {'then':>6}", ""]
     for row in rows:
         low, high = row.spread
@@ -117,7 +117,7 @@ def table(rows: list[Row]) -> str:
 
 
 def as_json(rows: list[Row], pairs: Pairs, growth: Growth, about: dict[str, Any]) -> dict[str, Any]:
-    """Return everything that was measured."""
+    """Returns everything that was measured."""
     return {
         **about,
         "rows": [

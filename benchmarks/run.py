@@ -24,7 +24,7 @@ PACKAGES = ("grpcio", "protobuf", "uvloop", "httptools", "uvicorn", "msgspec", "
 
 @contextmanager
 def running(effort: Effort) -> Iterator[Bench]:
-    """Start stores, mock and system; end them and remove their data."""
+    """Starts stores, mock and system; ends them and removes their data."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-bench-")))
         folder.chmod(0o755)
@@ -43,7 +43,7 @@ def running(effort: Effort) -> Iterator[Bench]:
 
 @contextmanager
 def tools() -> Iterator[ToolsProcess]:
-    """Start an MCP server; end it."""
+    """Starts an MCP server; end it."""
     with tempfile.TemporaryDirectory(prefix="parley-bench-") as folder:
         process = ToolsProcess(Path(folder))
         try:
@@ -54,7 +54,7 @@ def tools() -> Iterator[ToolsProcess]:
 
 
 def measure(effort: Effort) -> tuple[list[report.Row], report.Pairs, measures.Growth]:
-    """Measure everything. Raises `BenchmarkFailed` when a turn was not right."""
+    """Measures everything. Raises `BenchmarkFailed` when a turn was not right."""
     with tools() as server, running(effort) as bench:
         measures.check_the_checks(bench)
         pairs = measures.interleaved(bench, effort, _tell)
@@ -74,7 +74,7 @@ def measure(effort: Effort) -> tuple[list[report.Row], report.Pairs, measures.Gr
 
 
 def about(effort: Effort, began: float) -> dict[str, Any]:
-    """Return what was measured, on what, and when."""
+    """Returns what was measured, on what, and when."""
     revision = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT, check=False
     )
@@ -90,7 +90,7 @@ def about(effort: Effort, began: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and report; exit code 1 when a measurement can't be trusted."""
+    """Measures and report; exit code 1 when a measurement can't be trusted."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--quick", action="store_true", help="about 90 seconds instead of seven minutes")
     effort = QUICK if arguments.parse_args().quick else FULL

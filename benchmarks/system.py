@@ -49,7 +49,7 @@ class MockProcess:
         return self._child.pid
 
     def start(self) -> None:
-        """Start and wait until it listens."""
+        """Starts, and waits until it listens."""
         self._child.start()
         self._child.wait_until(lambda: bool(self._child.log.read_bytes()), READY_SECONDS)
 
@@ -58,18 +58,18 @@ class MockProcess:
         self._http.post("/_reset").raise_for_status()
 
     def log(self) -> dict[str, Any]:
-        """Return what was seen: `calls`, `streamed`, `faults`, `first_fault`."""
+        """Returns what was seen: `calls`, `streamed`, `faults`, `first_fault`."""
         seen: dict[str, Any] = self._http.get("/_log").raise_for_status().json()
         return seen
 
     def check(self) -> None:
-        """Raise `BenchmarkFailed` when a prompt was not exactly its session's."""
+        """Raises `BenchmarkFailed` when a prompt was not exactly its session's."""
         seen = self.log()
         if seen["faults"]:
             raise BenchmarkFailed(f"{seen['faults']} of {seen['calls']} prompts are wrong: {seen['first_fault']}")
 
     def close(self) -> None:
-        """End the process."""
+        """Ends the process."""
         self._http.close()
         self._child.stop()
 
@@ -88,12 +88,12 @@ class ToolsProcess:
         return f"http://{LOOPBACK}:{self.url_port}/mcp"
 
     def start(self) -> None:
-        """Start and wait until it answers."""
+        """Starts, and waits until it answers."""
         self._child.start()
         self._child.wait_until(self._answers, READY_SECONDS)
 
     def close(self) -> None:
-        """End the process."""
+        """Ends the process."""
         self._child.stop()
 
     def _answers(self) -> bool:
@@ -126,7 +126,7 @@ class ServiceProcess:
         return self._child.pid
 
     def start(self) -> None:
-        """Start and wait for its ready line."""
+        """Starts, and waits for its ready line."""
         self._child.log.unlink(missing_ok=True)
         begin = time.perf_counter()
         self._child.start()
@@ -139,7 +139,7 @@ class ServiceProcess:
         self.start_seconds.append(time.perf_counter() - begin)
 
     def stop(self) -> None:
-        """End it, if it was started."""
+        """Ends it, if it was started."""
         if self._child.running:
             self._child.stop()
 
@@ -153,18 +153,18 @@ class Stores:
         self._redis: list[EmbeddedRedis] = []
 
     def start(self) -> None:
-        """Start PostgreSQL."""
+        """Starts PostgreSQL."""
         self.postgres.start()
 
     def new_redis(self) -> EmbeddedRedis:
-        """Start one more Valkey."""
+        """Starts one more Valkey."""
         redis = EmbeddedRedis(self._folder / f"redis-{len(self._redis)}")
         self._redis.append(redis)
         redis.start()
         return redis
 
     def close(self) -> None:
-        """End and remove them."""
+        """Ends and removes them."""
         for redis in self._redis:
             redis.remove()
         self.postgres.remove()
@@ -230,7 +230,7 @@ class System:
         return {name: self.services[module].pid for name, module in services.items()} | {"redis": self.redis.pid}
 
     def start(self, starts: int = 1) -> None:
-        """Start the services one after the other, each `starts` times, to know how long that takes."""
+        """Starts the services one after the other, each `starts` times, to know how long that takes."""
         self._migrate()
         for service in self.services.values():
             for _ in range(starts - 1):
@@ -239,14 +239,14 @@ class System:
             service.start()
 
     def create_tool_server(self, tool_server_id: str, url: str) -> None:
-        """Create a tool server that speaks MCP. Raises `BenchmarkFailed`."""
+        """Creates a tool server that speaks MCP. Raises `BenchmarkFailed`."""
         body = {"id": tool_server_id, "mcp": {"url": url}}
         answer = httpx.post(f"http://{LOOPBACK}:{self.http_port}/v1/tool_servers", json=body, trust_env=False)
         if answer.status_code != 201:
             raise BenchmarkFailed(f"cannot create the tool server {tool_server_id}: {answer.text}")
 
     def create_agent(self, agent_id: str, profile: Profile, max_messages: int, **more: Any) -> None:
-        """Create an agent of the mock model; `more` goes into its config. Raises `BenchmarkFailed`."""
+        """Creates an agent of the mock model; `more` goes into its config. Raises `BenchmarkFailed`."""
         body = {
             "id": agent_id,
             "template_id": "assistant",
@@ -289,7 +289,7 @@ class System:
 
 
 def drive(plan: Plan) -> list[Result]:
-    """Run a plan in a driver process of its own. Raises `BenchmarkFailed`."""
+    """Runs a plan in a driver process of its own. Raises `BenchmarkFailed`."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.driver"],
         input=msgspec.json.encode(plan),

@@ -11,7 +11,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command; what went wrong is one line on standard error, or one for each setting, with exit code 1.
+    """Runs the command; what went wrong is one line on standard error, or one for each setting, with exit code 1.
 
     A command line that can't be understood is 2.
     """

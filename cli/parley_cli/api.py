@@ -130,13 +130,13 @@ class Api:
         body: Mapping[str, Any] | None = None,
         params: Mapping[str, str | int] | None = None,
     ) -> Json:
-        """Send an object, or nothing, and return the object that comes back (empty for 204)."""
+        """Sends an object, or nothing,, and returns the object that comes back (empty for 204)."""
         options: dict[str, Any] = {"params": params or {}} | ({"json": body} if body is not None else {})
         answer = self._send(method, path, **options)
         return {} if answer.status_code == httpx.codes.NO_CONTENT else self._object(answer)
 
     def list_all(self, path: str, limit: int, **params: str | int | None) -> list[Json]:
-        """Return the first `limit` objects of a list, over as many pages as it takes."""
+        """Returns the first `limit` objects of a list, over as many pages as it takes."""
         found: list[Json] = []
         token: str | None = None
         while len(found) < limit:
@@ -157,7 +157,7 @@ class Api:
         user_id: str | None = None,
         on_tool_call: Callable[[str], None] = lambda line: None,
     ) -> Iterator[Answer]:
-        """Run one turn; the stream is closed, which cancels the turn, when the block ends early.
+        """Runs one turn; the stream is closed, which cancels the turn, when the block ends early.
 
         `on_tool_call` is called with a line when the gateway begins a tool call, and when that has ended.
         """
@@ -218,7 +218,7 @@ def _refusal(response: httpx.Response) -> ApiError:
 
 
 def _pieces(response: httpx.Response, notes: list[str], on_tool_call: Callable[[str], None]) -> Iterator[str]:
-    """Yield the text of a stream of chunks; a stream that is cut off, or ends in an error, raises ApiError."""
+    """Yields the text of a stream of chunks; a stream that is cut off, or ends in an error, raises ApiError."""
     calls: dict[int, dict[str, str]] = {}
     for line in response.iter_lines():
         if not line.startswith("data:"):

@@ -11,8 +11,8 @@ from parley_cli.commands.project import Project
 from parley_cli.commands.resource import AsJson, Limit, delete, print_rows, show
 from parley_cli.terminal import echo
 
-projects = typer.Typer(help="Projects: what keeps agents, sessions and keys apart.", no_args_is_help=True)
-keys = typer.Typer(help="API keys.", no_args_is_help=True)
+projects = typer.Typer(help="Manage projects, which isolate agents, sessions and keys.", no_args_is_help=True)
+keys = typer.Typer(help="Manage API keys.", no_args_is_help=True)
 
 KeyId = Annotated[str, typer.Argument(metavar="KEY", help="The key's id.")]
 
@@ -38,7 +38,7 @@ _AUDIT_COLUMNS = {
 @projects.command("create")
 def create_project(
     project_id: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's id.")],
-    name: Annotated[str, typer.Option("--name", help="A name for people.")] = "",
+    name: Annotated[str, typer.Option("--name", help="A display name.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Create a project."""
@@ -64,7 +64,7 @@ def delete_project(
     project_id: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's id.")],
     yes: Yes = False,
 ) -> None:
-    """Delete a project with its agents, their sessions, and its keys."""
+    """Delete a project with its agents, sessions and keys."""
     confirm_deletion(f"project {project_id}, with its agents, their sessions and its keys,", yes=yes)
     with Api() as api:
         api.send("DELETE", path_of("projects", project_id))
@@ -73,27 +73,28 @@ def delete_project(
 
 @keys.command("create")
 def create_key(
-    scopes: Annotated[list[str], typer.Option("--scope", help="What it may do, such as chat; can be repeated.")],
+    scopes: Annotated[list[str], typer.Option("--scope", help="A scope, such as chat; can be repeated.")],
     project: Project = None,
-    user: Annotated[str | None, typer.Option("--user", help="The only user it may act for.")] = None,
-    expires: Annotated[str | None, typer.Option("--expires", help="When it expires (RFC 3339).")] = None,
-    name: Annotated[str, typer.Option("--name", help="A name for people.")] = "",
+    user: Annotated[str | None, typer.Option("--user", help="The only user that the key may act for.")] = None,
+    expires: Annotated[str | None, typer.Option("--expires", help="Expiry time (RFC 3339).")] = None,
+    name: Annotated[str, typer.Option("--name", help="A display name.")] = "",
     turns_a_minute: Annotated[
-        int, typer.Option("--turns-a-minute", min=0, max=1_000_000, help="Turns it may begin a minute; 0: no limit.")
+        int, typer.Option("--turns-a-minute", min=0, max=1_000_000, help="Maximum turns per minute; 0: no limit.")
     ] = 0,
     turns_at_once: Annotated[
-        int, typer.Option("--turns-at-once", min=0, max=100_000, help="Turns it may have running; 0: no limit.")
+        int, typer.Option("--turns-at-once", min=0, max=100_000, help="Maximum turns at a time; 0: no limit.")
     ] = 0,
     store: Annotated[
         bool | None,
-        typer.Option("--store/--no-store", help="Whether its turns that name no session are kept in one."),
+        typer.Option("--store/--no-store", help="Whether turns without a session id create a session."),
     ] = None,
     history: Annotated[
-        str | None, typer.Option("--history", help="What transcripts are to a session: match, replace or append.")
+        str | None,
+        typer.Option("--history", help="How transcripts are compared with a session: match, replace or append."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create an API key, and print it this once."""
+    """Create an API key and print it. It is not shown again."""
     body: dict[str, Any] = {"scopes": scopes, "display_name": name}
     if turns_a_minute or turns_at_once:
         body["limits"] = {"requests_per_minute": turns_a_minute, "concurrent_turns": turns_at_once}
@@ -111,13 +112,13 @@ def create_key(
 
 @keys.command("get")
 def get_key(key_id: KeyId, project: Project = None, as_json: AsJson = False) -> None:
-    """Show an API key, without the key itself."""
+    """Show an API key's metadata."""
     show("api_keys", key_id, project, as_json=as_json)
 
 
 @keys.command("list")
 def list_keys(project: Project = None, limit: Limit = 100, as_json: AsJson = False) -> None:
-    """List API keys, without the keys themselves."""
+    """List the metadata of API keys."""
     with Api(project=project) as api:
         rows = api.list_all("/v1/api_keys", limit)
     print_rows(rows, _KEY_COLUMNS, nothing="no API keys", as_json=as_json)
@@ -147,8 +148,8 @@ def rotate_key(
 
 def audit(
     project: Project = None,
-    actor: Annotated[str | None, typer.Option("--actor", help="Only of this actor.")] = None,
-    resource: Annotated[str | None, typer.Option("--resource", help="Only on this resource.")] = None,
+    actor: Annotated[str | None, typer.Option("--actor", help="Only events of this actor.")] = None,
+    resource: Annotated[str | None, typer.Option("--resource", help="Only events of this resource.")] = None,
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:

@@ -19,10 +19,10 @@ from parley_cli.commands.revisions import diff, list_revisions, rollback, undele
 from parley_cli.errors import LocalError
 from parley_cli.terminal import echo, standard_input
 
-agents = typer.Typer(help="Agent configs: what agents are.", no_args_is_help=True)
+agents = typer.Typer(help="Manage agents.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's id.", autocompletion=agent_ids)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Have it checked only, and change nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Validate without changing anything.")]
 File = Annotated[Path, typer.Option("--file", "-f", help="YAML or JSON; - is standard input.", allow_dash=True)]
 
 COLUMNS = {
@@ -61,8 +61,8 @@ def read_object(file: Path) -> dict[str, Any]:
 @agents.command("list")
 def list_agents(
     limit: Limit = 100,
-    filter_text: Annotated[str | None, typer.Option("--filter", help="Such as 'labels.team=cx'.")] = None,
-    deleted: Annotated[bool, typer.Option("--deleted", help="Deleted ones too, which can be undeleted.")] = False,
+    filter_text: Annotated[str | None, typer.Option("--filter", help="A filter, such as 'labels.team=cx'.")] = None,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Include deleted agents, which can be undeleted.")] = False,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
@@ -90,7 +90,7 @@ def create_agent(file: File, dry_run: DryRun = False, project: Project = None, a
 def update_agent(
     agent_id: Id, file: File, dry_run: DryRun = False, project: Project = None, as_json: AsJson = False
 ) -> None:
-    """Change the fields of an agent that the file names; the others are kept. An `etag` in the file is checked."""
+    """Change those fields of an agent that are in the file. An `etag` in the file must match."""
     with Api(project=project) as api:
         agent = api.send("PATCH", path_of("agents", agent_id), read_object(file), params=_params(dry_run))
     _print(agent, "updated", dry_run=dry_run, as_json=as_json)
@@ -98,7 +98,7 @@ def update_agent(
 
 @agents.command("delete")
 def delete_agent(agent_id: Id, project: Project = None, yes: Yes = False) -> None:
-    """Delete an agent, with its sessions."""
+    """Delete an agent and its sessions."""
     delete("agents", agent_id, f"agent {agent_id}, with its sessions", project, yes=yes)
 
 

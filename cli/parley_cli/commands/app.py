@@ -17,7 +17,7 @@ from parley_cli.terminal import colours_wanted, echo
 
 app = typer.Typer(
     name="parley",
-    help="Parley serves LLM agents. PARLEY_URL names the gateway (http://127.0.0.1:8080), PARLEY_API_KEY is the key.",
+    help="Parley serves LLM agents. PARLEY_URL is the gateway (default http://127.0.0.1:8080), PARLEY_API_KEY the key.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich" if colours_wanted() else None,
@@ -35,7 +35,7 @@ def _version(wanted: bool) -> None:
 def _whole(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    """Serve LLM agents. PARLEY_URL names the gateway (http://127.0.0.1:8080), PARLEY_API_KEY is the key."""
+    """Serve LLM agents. PARLEY_URL is the gateway (default http://127.0.0.1:8080), PARLEY_API_KEY the key."""
 
 
 app.command()(local.up)

@@ -35,7 +35,7 @@ _DONE = {Action.CREATE: "created", Action.UPDATE: "updated", Action.DELETE: "del
 
 
 class Output(enum.StrEnum):
-    """How to print."""
+    """Output format."""
 
     TEXT = "text"
     JSON = "json"
@@ -52,10 +52,12 @@ def apply(
     files: Annotated[
         Path,
         typer.Option(
-            "--file", "-f", exists=True, help="A folder of YAML files, one agent or tool server each; or one file."
+            "--file", "-f", exists=True, help="A folder of YAML files with one agent or tool server each, or one file."
         ),
     ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan, change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Validate and show the plan without changing anything.")
+    ] = False,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help=f"With --dry-run: {CHANGES_EXIT_CODE} when there is something to do.")
     ] = False,
@@ -64,12 +66,14 @@ def apply(
     owner: Annotated[
         str, typer.Option("--owner", help=f"Whose agents these are (label {OWNER_LABEL}); one for each folder.")
     ] = DEFAULT_OWNER,
-    comment: Annotated[str, typer.Option("--comment", help="A note kept with each new revision.")] = "",
-    output: Annotated[Output, typer.Option("--output", "-o", help="How to print plan and outcome.")] = Output.TEXT,
+    comment: Annotated[str, typer.Option("--comment", help="A comment on each new revision.")] = "",
+    output: Annotated[
+        Output, typer.Option("--output", "-o", help="Output format of the plan and the result.")
+    ] = Output.TEXT,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --output json.")] = False,
     project: Project = None,
 ) -> None:
-    """Make the server have what the files declare, agents and tool servers. Nothing is changed unless all is valid."""
+    """Apply the agents and tool servers declared in files. Changes nothing unless everything is valid."""
     output = Output.JSON if as_json else output
     if prune and files.is_file():
         raise LocalError("--prune needs a folder: one file does not declare all agents")
@@ -89,16 +93,14 @@ def apply(
 
 
 def export(
-    ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[AGENT]...", help="Which; all when none is named.")
-    ] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[AGENT]...", help="Ids of agents; default: all.")] = None,
     directory: Annotated[
-        Path | None, typer.Option("--directory", "-d", file_okay=False, help="Write a file for each agent here.")
+        Path | None, typer.Option("--directory", "-d", file_okay=False, help="Folder to write one file per agent to.")
     ] = None,
-    output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.YAML,
+    output: Annotated[Format, typer.Option("--output", "-o", help="Output format.")] = Format.YAML,
     project: Project = None,
 ) -> None:
-    """Write agents, or all with their tool servers, as files that `apply` takes. Existing files keep their comments."""
+    """Write agents as files for `apply`; without ids, all agents and tool servers. Existing files keep comments."""
     with Api(project=project) as api:
         named = [api.get(path_of("agents", one)) for one in ids or ()]
         agents = named or api.list_all("/v1/agents", MAX_AGENTS)

@@ -17,13 +17,13 @@ _MISSING = frozenset({401, 404})
 
 def chat(
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="The agent's id.", autocompletion=agent_ids)],
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="Send this only, and exit.")] = None,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="Send this text and exit.")] = None,
     session: Annotated[str | None, typer.Option("--session", help="Continue this session.")] = None,
-    user: Annotated[str | None, typer.Option("--user", help="Whose session it is.")] = None,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="The same as TEXT.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="The user of the session.")] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Same as TEXT.")] = None,
     project: Project = None,
 ) -> None:
-    """Talk to an agent; the answers are streamed. Lines that are piped in are turns too."""
+    """Chat with an agent; answers are streamed. Each line of piped input is a turn."""
     if text is not None and message is not None:
         raise LocalError("give the text once: as an argument, or with --message")
     given = text if text is not None else message

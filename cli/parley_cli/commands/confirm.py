@@ -8,7 +8,7 @@ import typer
 from parley_cli.errors import LocalError
 from parley_cli.terminal import is_terminal, shown
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 _YES = frozenset({"y", "yes"})
 

@@ -16,7 +16,7 @@ from parley_cli.terminal import console, echo
 
 MAX_GATEWAYS = 16
 
-Data = Annotated[Path, typer.Option("--data", help="Folder of the data, logs and state.", file_okay=False)]
+Data = Annotated[Path, typer.Option("--data", help="Folder for data, logs and state.", file_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -29,25 +29,25 @@ def _everything_installed() -> Iterator[None]:
 
 
 def up(
-    gateways: Annotated[int, typer.Option(min=1, max=MAX_GATEWAYS, help="How many gateways.")] = 1,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Return when it is ready; it runs in the background.")
-    ] = False,
+    gateways: Annotated[int, typer.Option(min=1, max=MAX_GATEWAYS, help="Number of gateways.")] = 1,
+    detach: Annotated[bool, typer.Option("--detach", help="Run in the background; return when it is ready.")] = False,
     data: Data = Path(".parley"),
     auth: Annotated[
-        bool, typer.Option("--auth", help="Require credentials; the operator key is kept in the data folder.")
+        bool, typer.Option("--auth", help="Require credentials; the operator key is stored in the data folder.")
     ] = False,
     env_file: Annotated[
         Path | None,
-        typer.Option("--env-file", help="File of NAME=value lines; .env by default. The environment goes before it."),
+        typer.Option(
+            "--env-file", help="File of NAME=value lines; default: .env. Environment variables take precedence."
+        ),
     ] = None,
     restart: Annotated[
         bool,
-        typer.Option("--restart/--no-restart", help="Start a part that dies again, at most three times a minute."),
+        typer.Option("--restart/--no-restart", help="Restart processes that die, at most three times a minute."),
     ] = True,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
-    """Start the whole system on this machine, say hello to it, and keep it running."""
+    """Start the whole system on this machine, hold a first conversation, and keep it running."""
     with _everything_installed():
         from parley_cli.local import up as running
         from parley_cli.local.data_directory import DataDirectory
@@ -67,7 +67,7 @@ def up(
 
 
 def down(data: Data = Path(".parley")) -> None:
-    """Stop the system that runs in a data folder. Fine when there is none."""
+    """Stop the system that runs in a data folder. Succeeds if none runs."""
     with _everything_installed():
         from parley_cli.local import up as running
         from parley_cli.local.data_directory import DataDirectory
@@ -76,7 +76,7 @@ def down(data: Data = Path(".parley")) -> None:
 
 
 def status(data: Data = Path(".parley"), as_json: AsJson = False) -> None:
-    """Show the parts of the running system. Exit code 1 when none runs."""
+    """Show the processes of the running system. Exits with 1 if none runs."""
     with _everything_installed():
         from parley_cli.local.data_directory import DataDirectory
         from parley_cli.local.narrator import process_table

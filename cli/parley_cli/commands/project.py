@@ -4,4 +4,4 @@ from typing import Annotated
 
 import typer
 
-Project = Annotated[str | None, typer.Option("--project", help="The project; the key's own, or default.")]
+Project = Annotated[str | None, typer.Option("--project", help="The project; by default the key's own, or `default`.")]

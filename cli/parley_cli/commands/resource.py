@@ -10,7 +10,7 @@ from parley_cli.commands.output import print_fields, print_json, print_table
 from parley_cli.terminal import echo
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")]
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of results.")]
 
 
 def show(collection: str, resource_id: str, project: str | None, *, as_json: bool) -> None:

@@ -26,11 +26,11 @@ COLUMNS = {
 
 def list_revisions(
     agent_id: Id,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of results.")] = 100,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """List an agent's revisions, newest first: when, by whom, why, and which fields changed."""
+    """List an agent's revisions, newest first, with time, author, comment and changed fields."""
     with Api(project=project) as api:
         rows = api.list_all(path_of("agents", agent_id, "revisions"), limit)
     if as_json:
@@ -42,12 +42,12 @@ def list_revisions(
 
 def diff(
     agent_id: Id,
-    from_revision: Annotated[int, typer.Option("--from", min=0, help="The one before --to when 0.")] = 0,
-    to_revision: Annotated[int, typer.Option("--to", min=0, help="The current one when 0.")] = 0,
+    from_revision: Annotated[int, typer.Option("--from", min=0, help="0: the revision before --to.")] = 0,
+    to_revision: Annotated[int, typer.Option("--to", min=0, help="0: the current revision.")] = 0,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show in what two revisions of an agent differ; by default, what its last change was."""
+    """Show the differences between two revisions of an agent; by default, its last change."""
     with Api(project=project) as api:
         found = api.get(path_of("agents", agent_id, "compare"), from_revision=from_revision, to_revision=to_revision)
     if as_json:
@@ -61,12 +61,12 @@ def diff(
 
 def rollback(
     agent_id: Id,
-    revision: Annotated[int, typer.Argument(min=1, help="The revision to go back to.")],
-    comment: Annotated[str, typer.Option("--comment", help="A note kept with the new revision.")] = "",
+    revision: Annotated[int, typer.Argument(min=1, help="The revision to return to.")],
+    comment: Annotated[str, typer.Option("--comment", help="A comment on the new revision.")] = "",
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a new revision with the content of an older one."""
+    """Create a new revision with the content of an older one."""
     with Api(project=project) as api:
         agent = api.send("POST", path_of("agents", agent_id) + ":rollback", {"revision": revision, "comment": comment})
     if as_json:
@@ -77,12 +77,14 @@ def rollback(
 
 def undelete(
     agent_id: Id,
-    new_id: Annotated[str | None, typer.Option("--as", metavar="AGENT", help="Under another id.")] = None,
-    uid: Annotated[str | None, typer.Option("--uid", help="Which of several that had the id; else the last.")] = None,
+    new_id: Annotated[str | None, typer.Option("--as", metavar="AGENT", help="Restore it under another id.")] = None,
+    uid: Annotated[
+        str | None, typer.Option("--uid", help="Its uid, if several deleted agents had this id; default: the last one.")
+    ] = None,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a deleted agent back, with its revisions. Its sessions stay deleted."""
+    """Restore a deleted agent with its revisions. Its sessions stay deleted."""
     with Api(project=project) as api:
         agent = api.send("POST", path_of("agents", agent_id) + ":undelete", {"id": new_id, "uid": uid})
     if as_json:

@@ -13,7 +13,7 @@ from parley_cli.commands.project import Project
 from parley_cli.commands.resource import AsJson, Limit, delete, print_rows
 from parley_cli.terminal import console, echo, in_a_line
 
-sessions = typer.Typer(help="Sessions: what was said.", no_args_is_help=True)
+sessions = typer.Typer(help="Inspect and delete sessions.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
 Agent = Annotated[str | None, typer.Option("--agent", help="Only sessions of this agent.", autocompletion=agent_ids)]
@@ -56,7 +56,7 @@ def show_session(session_id: Id, limit: Limit = 1000, project: Project = None, a
 
 
 def message_text(message: dict[str, Any]) -> str:
-    """Return what a person reads of a message: its text or refusal, or what it calls."""
+    """Returns what a person reads of a message: its text or refusal, or what it calls."""
     content = message.get("content") or ""
     if isinstance(content, list):
         content = "\n".join(part.get("text") or f"[{part.get('type', 'part')}]" for part in content)
@@ -67,5 +67,5 @@ def message_text(message: dict[str, Any]) -> str:
 
 @sessions.command("delete")
 def delete_session(session_id: Id, project: Project = None, yes: Yes = False) -> None:
-    """Delete a session with its history."""
+    """Delete a session and its history."""
     delete("sessions", session_id, f"session {session_id}, with its history", project, yes=yes)

@@ -7,14 +7,14 @@ import typer
 from parley_cli.api import Api
 from parley_cli.commands.output import print_json, print_table
 
-templates = typer.Typer(help="Templates: kinds of agents.", no_args_is_help=True)
+templates = typer.Typer(help="List the templates of agents.", no_args_is_help=True)
 
 COLUMNS = {"id": "id", "version": "version", "description": "description"}
 
 
 @templates.callback()
 def _group() -> None:
-    """Templates: kinds of agents."""
+    """List the templates of agents."""
 
 
 @templates.command("list")

@@ -16,7 +16,7 @@ from parley_cli.declared.plan import DEFAULT_OWNER, make_plan
 from parley_cli.errors import LocalError
 from parley_cli.terminal import echo
 
-tools = typer.Typer(help="Tool servers: where the tools of agents are.", no_args_is_help=True)
+tools = typer.Typer(help="Manage tool servers.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(metavar="NAME", help="The tool server's id.")]
 
@@ -35,7 +35,7 @@ TESTED = {"tool": "name", "idempotent": "idempotent", "description": "descriptio
 @tools.command("list")
 def list_tool_servers(
     limit: Limit = 100,
-    filter_text: Annotated[str | None, typer.Option("--filter", help="Such as 'kind = mcp'.")] = None,
+    filter_text: Annotated[str | None, typer.Option("--filter", help="A filter, such as 'kind = mcp'.")] = None,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,16 +53,16 @@ def get_tool_server(tool_server_id: Id, project: Project = None, as_json: AsJson
 
 @tools.command("apply")
 def apply_tool_servers(
-    files: Annotated[
-        Path, typer.Option("--file", "-f", exists=True, help="A YAML file with a tool server, or a folder of them.")
-    ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan, change nothing.")] = False,
-    owner: Annotated[str, typer.Option("--owner", help="As of `parley agents apply`.")] = DEFAULT_OWNER,
-    comment: Annotated[str, typer.Option("--comment", help="A note kept with each new revision.")] = "",
+    files: Annotated[Path, typer.Option("--file", "-f", exists=True, help="A folder of YAML files, or one file.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Validate and show the plan without changing anything.")
+    ] = False,
+    owner: Annotated[str, typer.Option("--owner", help="Same as for `parley agents apply`.")] = DEFAULT_OWNER,
+    comment: Annotated[str, typer.Option("--comment", help="A comment on each new revision.")] = "",
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the server have the tool servers that the files declare; agents among them are left alone."""
+    """Apply the tool servers declared in files. Agents in the files are ignored."""
     declared, problems = agent_files(files)
     with Api(project=project) as api:
         servers = [file for file in declared if file.kind is Kind.TOOL_SERVER]
@@ -73,7 +73,7 @@ def apply_tool_servers(
 
 @tools.command("test")
 def try_tool_server(tool_server_id: Id, project: Project = None, as_json: AsJson = False) -> None:
-    """Have a gateway connect to a tool server and list its tools; exit code 1 where it can't."""
+    """Let the gateway connect to a tool server and list its tools. Exits with 1 if that fails."""
     with Api(project=project) as api:
         outcome = api.send("POST", path_of("tool_servers", tool_server_id) + ":test")
     if as_json:
@@ -88,5 +88,5 @@ def try_tool_server(tool_server_id: Id, project: Project = None, as_json: AsJson
 
 @tools.command("delete")
 def delete_tool_server(tool_server_id: Id, project: Project = None, yes: Yes = False) -> None:
-    """Delete a tool server that no agent names."""
+    """Delete a tool server that no agent uses."""
     delete("tool_servers", tool_server_id, f"tool server {tool_server_id}", project, yes=yes)

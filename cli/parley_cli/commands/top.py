@@ -20,7 +20,7 @@ Urls = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="URL",
-        help="Where replicas serve /metrics; a name means all of its addresses. Default: PARLEY_URL.",
+        help="Base URLs of the replicas' /metrics; a host name stands for all of its addresses. Default: PARLEY_URL.",
         show_default=False,
     ),
 ]

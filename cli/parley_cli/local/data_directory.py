@@ -34,7 +34,7 @@ class DataDirectory:
         return self.path / "log" / f"{name}.log"
 
     def make(self) -> None:
-        """Make the folder; raises LocalError where that is impossible."""
+        """Makes the folder; raises LocalError where that is impossible."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.log("any").parent.mkdir(exist_ok=True)
@@ -86,7 +86,7 @@ class DataDirectory:
         fresh.replace(self._state)
 
     def read_state(self) -> dict[str, Any] | None:
-        """Return the state of the running system, or None."""
+        """Returns the state of the running system, or None."""
         try:
             state: dict[str, Any] = json.loads(self._state.read_text())
         except FileNotFoundError:
@@ -96,7 +96,7 @@ class DataDirectory:
         return state
 
     def port_for(self, name: str, wanted: int | None) -> int:
-        """Return the port that is wanted, or the one that `name` had before if it is free, or any free one."""
+        """Returns the port that is wanted, or the one that `name` had before if it is free, or any free one."""
         if wanted is not None:
             return wanted
         remembered = self._remembered()
@@ -115,7 +115,7 @@ class DataDirectory:
 
 
 def _lock(file: IO[str]) -> bool:
-    """Take the lock for this process; false when another process keeps it."""
+    """Takes the lock for this process; false when another process keeps it."""
     deadline = time.monotonic() + CHECKED_SECONDS
     while True:
         try:

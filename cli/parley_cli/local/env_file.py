@@ -11,7 +11,7 @@ DEFAULT = Path(".env")
 
 
 def load_env_file(given: Path | None) -> None:
-    """Set the variables of the file that are not set in this process's environment, for it and all that it starts.
+    """Sets the variables of the file that are not set in this process's environment, for it and all that it starts.
 
     Without `given` the file is `.env` in the current directory, and there need not be one. Values are taken as they are
     written: quotes around them are removed, and nothing is expanded. Raises LocalError for a file that can't be read,

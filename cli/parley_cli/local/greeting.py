@@ -29,7 +29,7 @@ LIST_MODELS_SECONDS = 5.0
 
 
 def hello_agent(settings: UpSettings) -> dict[str, Any]:
-    """Return the agent that a fresh system gets; raises LocalError when a provider does not name a model.
+    """Returns the agent that a fresh system gets; raises LocalError when a provider does not name a model.
 
     Sampling is left to a provider of the user's own; the local model rambles without bounds.
     """
@@ -51,7 +51,7 @@ def hello_agent(settings: UpSettings) -> dict[str, Any]:
 
 
 def tools_agent() -> dict[str, Any]:
-    """Return the agent that shows tools: the scripted model, which calls those of the sample tool server."""
+    """Returns the agent that shows tools: the scripted model, which calls those of the sample tool server."""
     return {
         "id": TOOLS_AGENT,
         "name": "Hello, tools (scripted model)",
@@ -64,7 +64,7 @@ def tools_agent() -> dict[str, Any]:
 
 
 def first_model(base_url: str, api_key_env: str | None) -> str:
-    """Return the first model that an OpenAI-compatible server lists; raises LocalError."""
+    """Returns the first model that an OpenAI-compatible server lists; raises LocalError."""
     key = os.environ.get(api_key_env or "")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
@@ -80,7 +80,7 @@ def first_model(base_url: str, api_key_env: str | None) -> str:
 
 
 def ensure_agents(api: Api, settings: UpSettings) -> None:
-    """Create each agent that a fresh system has, if there is none with its id."""
+    """Creates each agent that a fresh system has, if there is none with its id."""
     _ensure(api, AGENT, lambda: hello_agent(settings))
     if settings.providers is None:
         _ensure(api, TOOLS_AGENT, tools_agent)
@@ -96,7 +96,7 @@ def _ensure(api: Api, agent_id: str, config: Callable[[], dict[str, Any]]) -> No
 
 
 def converse(api: Api, narrator: Narrator) -> None:
-    """Have one streamed turn with the agent, on the terminal."""
+    """Runs one streamed turn with the agent, on the terminal."""
     narrator.say(f"you    {QUESTION}")
     out = narrator.console.file
     with api.chat(AGENT, QUESTION, session_id=None) as answer:
@@ -109,13 +109,13 @@ def converse(api: Api, narrator: Narrator) -> None:
 
 
 def program(name: str) -> str:
-    """Return the path of a program that is installed beside this one, or its bare name; quoted for a shell."""
+    """Returns the path of a program that is installed beside this one, or its bare name; quoted for a shell."""
     beside = Path(sys.executable).with_name(name)
     return shlex.quote(str(beside) if beside.exists() else name)
 
 
 def endpoints(http_url: str, grpc_target: str, *, tools: bool) -> list[str]:
-    """Return where everything is, with a line to paste for either protocol, and with `tools` one that shows a call."""
+    """Returns where everything is, with a line to paste for either protocol, and with `tools` one that shows a call."""
     shown = '-H "Authorization: Bearer $PARLEY_API_KEY" ' if os.environ.get("PARLEY_API_KEY") else ""
     chat = {"model": AGENT, "session_id": "first", "messages": [{"role": "user", "content": "What is your name?"}]}
     message = {"role": "ROLE_USER", "content": "What is your name?"}

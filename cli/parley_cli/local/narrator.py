@@ -25,12 +25,12 @@ class Narrator:
         self.console = console
 
     def say(self, line: str = "") -> None:
-        """Print one plain line, whatever characters it has."""
+        """Prints one plain line, whatever characters it has."""
         self.console.print(Text(shown(line, self.console.file)), soft_wrap=True)
 
     @contextmanager
     def progress(self, stages: Sequence[str]) -> Iterator[Callable[[str], None]]:
-        """Yield what to call with the name of each stage that is done, while the bar shows the others."""
+        """Yields what to call with the name of each stage that is done, while the bar shows the others."""
         began = time.monotonic()
         if not self.console.is_terminal:
             yield lambda stage: self.say(f"{stage} ready after {time.monotonic() - began:.1f} s")
@@ -48,7 +48,7 @@ class Narrator:
 
     @contextmanager
     def status(self, parts: Sequence[Part], addresses: dict[str, str]) -> Iterator[Callable[[], None]]:
-        """Yield what to call now and then to keep the table of parts up to date."""
+        """Yields what to call now and then to keep the table of parts up to date."""
         if not self.console.is_terminal:
             self.say("running; Ctrl-C (SIGINT) or SIGTERM stops everything")
             yield lambda: None
@@ -64,13 +64,13 @@ class Narrator:
 
 
 def parts_table(parts: Sequence[Part], addresses: dict[str, str]) -> Table:
-    """Return the table of running parts."""
+    """Returns the table of running parts."""
     rows = [(part.name, part.child.pid, addresses.get(part.name, "")) for part in parts if part.child is not None]
     return process_table(rows)
 
 
 def process_table(rows: Sequence[tuple[str, int, str]]) -> Table:
-    """Return a table of processes: name, whether it runs, process id, memory, address."""
+    """Returns a table of processes: name, whether it runs, process id, memory, address."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("part", "state", "pid", "memory", "listens on"):
         table.add_column(column, justify="right" if column in ("pid", "memory") else "left")
@@ -82,7 +82,7 @@ def process_table(rows: Sequence[tuple[str, int, str]]) -> Table:
 
 
 def resident_memory(pid: int) -> int | None:
-    """Return the bytes that a process holds in memory, or None when there is no such process."""
+    """Returns the bytes that a process holds in memory, or None when there is no such process."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else int(process.memory_info().rss)

@@ -12,7 +12,7 @@ NAME = "operator.key"
 
 
 def require_credentials(data: DataDirectory, narrator: Narrator) -> None:
-    """Have every part that this process starts require credentials, and this process present the operator key.
+    """Makes every part that this process starts require credentials, and this process present the operator key.
 
     The key is PARLEY_OPERATOR_KEY where that is set; else it is generated once and kept in the data folder, for this
     user's eyes only. Raises LocalError where it can't be.

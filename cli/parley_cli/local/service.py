@@ -14,7 +14,7 @@ NO_PROXY = "127.0.0.1,localhost"
 
 
 def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment with `settings`, and with no proxy between parts of one machine."""
+    """Returns this process's environment with `settings`, and with no proxy between parts of one machine."""
     environment = {**os.environ, **settings}
     for name in ("no_proxy", "NO_PROXY"):
         environment[name] = ",".join(filter(None, [os.environ.get(name), NO_PROXY]))
@@ -53,18 +53,18 @@ class Service:
         return ", ".join([*(f"http {port}" for port in self._http_ports), f"grpc {self._grpc_port}"])
 
     def check_ports(self) -> None:
-        """Raise PortTaken, with the setting that moves it, for a port that another process listens on."""
+        """Raises PortTaken, with the setting that moves it, for a port that another process listens on."""
         for setting, port in self._ports.items():
             if not is_free(port):
                 raise PortTaken(self.name, port, setting)
 
     def launch(self) -> None:
-        """Start without waiting; raises PortTaken."""
+        """Starts without waiting; raises PortTaken."""
         self.check_ports()
         self._child.start()
 
     def ready(self) -> bool:
-        """Return whether it serves."""
+        """Returns whether it serves."""
         return grpc_serves(self._target) and all(
             http_answers(f"http://{LOOPBACK}:{port}/livez") for port in self._http_ports
         )

@@ -45,14 +45,14 @@ class UpSettings(EnvironmentSettings):
     )
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the settings together."""
+        """Yields what is wrong with the settings together."""
         yield from super().problems()
         if self.providers is not None and not self.providers:
             yield "PARLEY_PROVIDERS names no provider"
 
     @classmethod
     def read(cls) -> Self:
-        """Read the environment; raises LocalError with a line for each thing that is wrong."""
+        """Reads the environment; raises LocalError with a line for each thing that is wrong."""
         try:
             return cls()
         except SettingsError as error:

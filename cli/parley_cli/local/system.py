@@ -79,7 +79,7 @@ class LocalSystem:
         return [part.name for part in self._stores] + [SCHEMA] + [service.name for service in self._services]
 
     def bring_up(self, on_ready: Callable[[str], None]) -> None:
-        """Start everything and wait until it serves, reporting what is ready; raises LocalError.
+        """Starts everything, and waits until it serves, reporting what is ready; raises LocalError.
 
         What is missing, and ports that are taken, are found before anything starts.
         """
@@ -92,7 +92,7 @@ class LocalSystem:
         self.supervisor.start(self._services, on_ready)
 
     def take_down(self, on_stopping: Callable[[str], None], hurried: Callable[[], bool]) -> list[str]:
-        """Stop everything, as `Supervisor.stop` does."""
+        """Stops everything, as `Supervisor.stop` does."""
         complaints = self.supervisor.stop(on_stopping, hurried)
         if self.scripted is not None:
             self.scripted.stop()
@@ -107,7 +107,7 @@ class LocalSystem:
         return [self.config, self.session, *self.gateways]
 
     def describe(self, phase: str) -> dict[str, Any]:
-        """Return the state for `parley status`, without any secret."""
+        """Returns the state for `parley status`, without any secret."""
         parts = [
             {
                 "name": part.name,
@@ -206,7 +206,7 @@ class LocalSystem:
         return json.dumps(providers)
 
     def _tool_servers(self) -> str:
-        """Return the tool servers of the user, and the sample, which a gateway starts when a turn needs it."""
+        """Returns the tool servers of the user, and the sample, which a gateway starts when a turn needs it."""
         servers = dict(self._settings.tool_servers)
         if self.scripted is not None:
             servers.setdefault(SAMPLE_TOOL_SERVER, {"command": sys.executable, "args": [str(tool_server_file())]})

@@ -59,7 +59,7 @@ class StopSignals:
 
 
 def up(data: DataDirectory, gateways: int, narrator: Narrator, *, greet: bool, restart: bool = True) -> None:
-    """Run the whole system until a stop signal; raises LocalError when a part is missing or refused.
+    """Runs the whole system until a stop signal; raises LocalError when a part is missing or refused.
 
     A part that dies is started again, at most three times a minute; the next end, or without `restart` the first, ends
     everything.
@@ -113,7 +113,7 @@ def _stop(system: LocalSystem, data: DataDirectory, narrator: Narrator, signals:
 
 
 def introduce(http_url: str, grpc_target: str, settings: UpSettings, narrator: Narrator) -> None:
-    """Have a first turn with `hello`, made if there is none, and print how to go on.
+    """Runs a first turn with `hello`, which is created if missing, and prints what to try next.
 
     A model that does not answer is reported in a line; the system stays up.
     """
@@ -128,7 +128,7 @@ def introduce(http_url: str, grpc_target: str, settings: UpSettings, narrator: N
 
 
 def up_detached(data: DataDirectory, gateways: int, narrator: Narrator, *, restart: bool = True) -> None:
-    """Start the system in the background and return when it is ready; raises LocalError when it does not get there."""
+    """Starts the system in the background, and returns when it is ready; raises LocalError if it fails."""
     settings = UpSettings.read()
     data.make()
     log = data.log("supervisor")
@@ -166,7 +166,7 @@ def _wait_until_ready(data: DataDirectory, process: "subprocess.Popen[bytes]", l
 
 
 def down(data: DataDirectory) -> bool:
-    """Stop the system of a data directory and wait for its end; returns whether there was one. Idempotent."""
+    """Stops the system of a data directory, and waits for its end; returns whether there was one. Idempotent."""
     pid = data.owner()
     if pid is None:
         return False

@@ -34,13 +34,13 @@ class Identity(StrEnum):
 def launch_command(
     argv: Sequence[str], *, identity: Identity, directory: Path, death_signal: signal.Signals | None
 ) -> list[str]:
-    """Return the command line that becomes `argv` in `directory`, as `identity`, bound to this process's life."""
+    """Returns the command line that becomes `argv` in `directory`, as `identity`, bound to this process's life."""
     bound = [str(os.getpid()), str(int(death_signal or 0)), str(identity), str(directory)]
     return [sys.executable, "-I", "-S", str(LAUNCHER), *bound, *argv]
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log that says anything, or an empty string."""
+    """Returns the last line of a log that says anything, or an empty string."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
@@ -80,7 +80,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the process. Does nothing while it runs."""
+        """Starts the process. Does nothing while it runs."""
         if self.running:
             return
         command = launch_command(
@@ -120,12 +120,12 @@ class Child:
         return None if self._process is None else self._process.poll()
 
     def died(self) -> ChildDied:
-        """Return the error that describes this child's end."""
+        """Returns the error that describes this child's end."""
         code = self.exit_code
         return ChildDied(self.name, 0 if code is None else code, self.log, last_line(self.log))
 
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
-        """Wait until `ready` answers true; raises ChildDied or, after `timeout` seconds, NotReady."""
+        """Waits until `ready` answers true; raises ChildDied or, after `timeout` seconds, NotReady."""
         deadline = time.monotonic() + timeout
         while not ready():
             if not self.running:
@@ -135,14 +135,14 @@ class Child:
             time.sleep(POLL_SECONDS)
 
     def wait(self, timeout: float) -> int:
-        """Wait for the process to end by itself and return its exit code; after `timeout` seconds it is killed."""
+        """Waits for the process to end by itself, and returns its exit code; after `timeout` seconds it is killed."""
         try:
             return self._started().wait(timeout)
         except subprocess.TimeoutExpired:
             return self.kill()
 
     def stop(self, timeout: float = 15.0, hurried: Callable[[], bool] = lambda: False) -> int:
-        """Ask the process to end and return its exit code.
+        """Asks the process to end, and returns its exit code.
 
         After `timeout` seconds, or as soon as `hurried` answers true, it is killed (code -9).
         """
@@ -159,7 +159,7 @@ class Child:
         return process.returncode
 
     def kill(self) -> int:
-        """End the process at once by SIGKILL and return its exit code."""
+        """Ends the process at once by SIGKILL, and returns its exit code."""
         process = self._started()
         process.kill()
         return process.wait(timeout=10)

@@ -30,7 +30,7 @@ def _libc(function: str, *arguments: int) -> None:
 
 
 def enter_user_namespace() -> None:
-    """Make this process an unprivileged user of a new user namespace that maps to the present one.
+    """Makes this process an unprivileged user of a new user namespace that maps to the present one.
 
     The user is one that the system knows by name: initdb looks itself up.
     """
@@ -51,7 +51,7 @@ def become_nobody() -> None:
 
 
 def bind_to_parent(parent: int, death_signal: int) -> None:
-    """Have the kernel send `death_signal` here when `parent` dies; follow it at once where it is dead already."""
+    """Makes the kernel send `death_signal` to this process when `parent` dies; at once if it is dead already."""
     if not death_signal or not sys.platform.startswith("linux"):
         return
     _libc("prctl", PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
@@ -60,7 +60,7 @@ def bind_to_parent(parent: int, death_signal: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Set the identity, then the death signal (a change of identity clears it), then become the program."""
+    """Sets the identity, then the death signal (a change of identity clears it), then become the program."""
     parent, death_signal, identity, directory, *program = arguments
     try:
         if identity == "userns":

@@ -8,7 +8,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Return whether a server could listen on this port now; ports in TIME_WAIT count as free, as for servers."""
+    """Returns whether a server could listen on this port now; ports in TIME_WAIT count as free, as for servers."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -21,7 +21,7 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """Return a port that no process listens on now; another process may still take it before the caller does."""
+    """Returns a port that no process listens on now; another process may still take it before the caller does."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -29,5 +29,5 @@ def free_port(host: str = LOOPBACK) -> int:
 
 
 def is_loopback_url(url: str) -> bool:
-    """Return whether a URL stays on this machine, where a proxy of the environment must not be used."""
+    """Returns whether a URL stays on this machine, where a proxy of the environment must not be used."""
     return urlsplit(url).hostname in ("localhost", LOOPBACK, "::1")

@@ -11,13 +11,13 @@ ASK_SECONDS = 2.0
 
 
 def grpc_serves(target: str, service: str = "", tls: Tls | None = None) -> bool:
-    """Return whether the server at `target` (`host:port`) reports SERVING for a service ("" = the whole server)."""
+    """Returns whether the server at `target` (`host:port`) reports SERVING for a service ("" = the whole server)."""
     with open_channel(target, None, tls=tls) as channel:
         return is_serving(channel, service, timeout=ASK_SECONDS)
 
 
 def http_answers(url: str) -> bool:
-    """Return whether a GET of `url` is answered by 200."""
+    """Returns whether a GET of `url` is answered by 200."""
     try:
         return httpx.get(url, timeout=ASK_SECONDS, trust_env=False).status_code == httpx.codes.OK
     except httpx.TransportError:

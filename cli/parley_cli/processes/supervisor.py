@@ -35,10 +35,10 @@ class Part(Protocol):
         """How long it may take from its launch until it is ready."""
 
     def launch(self) -> None:
-        """Start the process without waiting for more; raises LocalError."""
+        """Starts the process without waiting for more; raises LocalError."""
 
     def ready(self) -> bool:
-        """Return whether it can be used."""
+        """Returns whether it can be used."""
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Restarter:
         self._restarts: dict[str, _Restarts] = {}
 
     def look_after(self, part: Part, child: Child) -> None:
-        """Do what is due for a part. Raises ChildDied when it died too often; NotReady, or what its launch raises."""
+        """Does what is due for a part. Raises ChildDied when it died too often; NotReady, or what its launch raises."""
         restarts = self._restarts.setdefault(part.name, _Restarts())
         now = self._clock()
         if restarts.due is not None:
@@ -131,7 +131,7 @@ class Supervisor:
         return tuple(self._parts)
 
     def start(self, parts: Sequence[Part], on_ready: Callable[[str], None]) -> None:
-        """Start parts that do not depend on each other; `on_ready` is called with the name of each that is ready.
+        """Starts parts that do not depend on each other; `on_ready` is called with the name of each that is ready.
 
         Raises what a launch raises, ChildDied for any part that ends meanwhile, or NotReady.
         """
@@ -155,13 +155,13 @@ class Supervisor:
             time.sleep(POLL_SECONDS)
 
     def check(self) -> None:
-        """Raise ChildDied for the first part that ended by itself."""
+        """Raises ChildDied for the first part that ended by itself."""
         for part in self._parts:
             if part.child is not None and not part.child.running:
                 raise part.child.died()
 
     def watch(self, seconds: float, tick: Callable[[], None], restarter: Restarter | None = None) -> None:
-        """Run for ever; call `tick` every so many seconds.
+        """Runs for ever; call `tick` every so many seconds.
 
         A part that ends by itself is left to the `restarter`, which raises when it gives up. Without one, that
         raises ChildDied.
@@ -182,7 +182,7 @@ class Supervisor:
         hurried: Callable[[], bool] = lambda: False,
         timeout: float = STOP_SECONDS,
     ) -> list[str]:
-        """Stop every part, the last started first, each in at most `timeout` seconds.
+        """Stops every part, the last started first, each in at most `timeout` seconds.
 
         `on_stopping` is called with the name of each. Parts that had to be killed, or exited with an error after they
         were asked to stop, are returned as complaints. A part that was still starting may be killed by the signal

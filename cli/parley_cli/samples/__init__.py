@@ -4,5 +4,5 @@ from pathlib import Path
 
 
 def tool_server_file() -> Path:
-    """Return the program of the sample tool server."""
+    """Returns the program of the sample tool server."""
     return Path(__file__).with_name("tool_server.py")
