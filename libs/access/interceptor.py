@@ -56,7 +56,7 @@ class AccessInterceptor(HandlerInterceptor):
         self._identify = identify
 
     async def admit(self, method: str, context: Context[Any, Any]) -> None:
-        """Raises where nobody knows who calls a method that is not open to all: their request need not be read."""
+        """Raises if the caller of a method that is not open to all is unknown: the request need not be read."""
         if not method.startswith(OPEN):
             await self._caller(_wanted(context).get("authorization"), context)
 

@@ -4,7 +4,7 @@ The messages are the service's own, with these fields under any numbers:
 
     message Requests {                     // from the caller
       repeated Call calls;
-      repeated <uint64> cancelled_ids;     // calls whose answers nobody waits for any more
+      repeated <uint64> cancelled_ids;     // calls whose answers are no longer waited for
     }
     message Call {
       <uint64> id;                         // unique among the calls of a stream that are under way

@@ -1,4 +1,4 @@
-"""Placeholders of instructions: `{{name}}`, and `{{ '{{' }}`, which stands for two literal braces."""
+"""Placeholders of instructions: `{{name}}`, and `{{ '{{' }}` for two literal braces."""
 
 import re
 from collections.abc import Sequence

@@ -47,11 +47,11 @@ class RequestMemory(Protocol):
     """What large requests have of memory."""
 
     def held(self, size: int) -> AbstractAsyncContextManager[None]:
-        """Holds so many bytes while open; waits for them within a bound, and raises a `ServiceError` beyond."""
+        """Holds that many bytes while open; waits for them within a bound, and raises a `ServiceError` beyond."""
 
 
 Admit = Callable[[str, Context[Any, Any]], Awaitable[None]]
-"""Raises where whoever makes a call of a method may make none, by its metadata alone."""
+"""Raises if the caller of a method may not call it, judged by its metadata alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Where this process may connect to for somebody else: rules over schemes, hosts and addresses, without I/O.
+"""Where this process may connect to on behalf of others: rules over schemes, hosts and addresses, without I/O.
 
 Whoever connects asks twice: `check_url` before anything is resolved, and `permits` for each address that a name stands
 for, at the moment of connecting. `servicekit.egress_http` does both for HTTP.
@@ -16,7 +16,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PUBLIC = "public"
-"""The rule that stands for public addresses over https, on any port."""
+"""The rule for public addresses over https, on any port."""
 
 SCHEMES = {"http": 80, "https": 443}
 """Schemes that rules may allow, with their ports."""
@@ -111,7 +111,7 @@ class EgressRules:
     | … and `:8080` or `:*` after it | on this port, or on any |
 
     A host never leads to link-local addresses (of metadata services), multicast or reserved ones, and a pattern never
-    to loopback: only a network does. `*` stands for public addresses. Raises `ValueError` for a rule that is none.
+    to loopback: only a network does. `*` means public addresses. Raises `ValueError` for an invalid rule.
     """
 
     def __init__(self, rules: Iterable[str] = (PUBLIC,)) -> None:
@@ -141,7 +141,7 @@ class EgressRules:
         return target
 
     def names(self, target: Target) -> bool:
-        """Returns whether a rule names this very host, so that its name may be resolved by somebody else."""
+        """Returns whether a rule names this very host, so that others may resolve its name."""
         return any(rule.host and rule.covers(target) for rule in self._rules)
 
     def permits(self, target: Target, address: Address) -> bool:

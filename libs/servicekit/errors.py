@@ -44,7 +44,7 @@ class Violation:
     field: str
     description: str
     count: int = 1
-    """How many broken rules this stands for: more than one where it says how many are not listed."""
+    """The number of violations that this represents: more than one if it counts those that are not listed."""
 
 
 MAX_VIOLATIONS = 100

@@ -48,7 +48,7 @@ def configure(level: str = "info", log_format: LogFormat = "json") -> None:
 
 
 class SampledLines:
-    """Allows so many lines a second, and counts what is left out."""
+    """Allows a number of lines a second, and counts the others."""
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum

@@ -237,7 +237,7 @@ class _Endpoint:
                 return HTTPStatus.NOT_FOUND, "text/plain", b"not found\n"
 
     async def _exposition(self, accept: str) -> tuple[bytes, str]:
-        """Returns one that was begun after it was asked for: together with whoever else has waited for it."""
+        """Returns one that was begun after it was asked for, shared with others that wait for it."""
         loop = asyncio.get_running_loop()
         asked_at, kind = loop.time(), str("application/openmetrics-text" in accept)
         async with self._writing:

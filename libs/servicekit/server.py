@@ -49,10 +49,10 @@ _WATCH_HEALTH = "grpc.health.v1.Health/Watch"
 _QUIET_METHODS = ("grpc.health.v1.Health/Check", _WATCH_HEALTH, *reflection.METHODS)
 
 _NOTICE = 0.05
-"""Seconds in which those who watch the health hear of NOT_SERVING before their watch ends."""
+"""Seconds in which watches of the health get NOT_SERVING before they end."""
 
 _LAST_WORDS = 0.5
-"""Seconds in which callers hear that their calls were ended by a drain, before gRPC ends what is left."""
+"""Seconds in which callers learn that a drain ended their calls, before gRPC ends the others."""
 
 _MAX_HEALTH_CALLS = 64
 _CONNECTION_AGE_SECONDS = 1800.0
@@ -104,7 +104,7 @@ class GrpcServer:
     async def set_serving(self, service: str, serving: bool) -> None:
         """Sets the health of one service, or of the whole server with "". Idempotent; ignored while draining.
 
-        Whoever served once has started.
+        A service that has been SERVING has started.
         """
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         await self._health.set(service, status)

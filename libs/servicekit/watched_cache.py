@@ -107,7 +107,7 @@ class WatchedCache(Generic[K, V]):
 
     @property
     def up(self) -> bool:
-        """Whether the stream of the watch stands, however long it has been silent."""
+        """Whether the stream of the watch is open, however long it has been silent."""
         return self._up
 
     @property
@@ -122,7 +122,7 @@ class WatchedCache(Generic[K, V]):
 
     @property
     def unreachable(self) -> bool:
-        """Whether the last read of something cached found nobody to ask: it is used without being read again."""
+        """Whether the last read of something cached found the peer unreachable: it is used without being read again."""
         return self._clock() < self._unreachable_until
 
     def fresh(self, key: K) -> V | None:
@@ -168,7 +168,7 @@ class WatchedCache(Generic[K, V]):
         return await asyncio.shield(self._reads.get(key) or self.start_read(key, read))
 
     def start_read(self, key: K, read: Callable[[], Awaitable[V | None]]) -> "asyncio.Task[V]":
-        """Begins to read a key that is not being read, which nobody need wait for."""
+        """Begins to read a key that is not being read, in the background."""
         task = self._reads[key] = asyncio.get_running_loop().create_task(self._read(key, read))
         task.add_done_callback(lambda done: self._read_ended(key, done))
         return task

@@ -30,7 +30,7 @@ from servicekit.errors import Cancelled, Draining, InvalidArgument, ServiceError
 
 _JOIN_SECONDS = 20.0
 """How long a turn of an earlier request with the same id may take to be queued. One whose begin was never answered has
-no journal, and ends with its lease: nobody is to wait for that one."""
+no journal, and ends with its lease: it is not waited for."""
 _FIRST_PAUSE, _MAX_PAUSE = 0.05, 0.5
 
 

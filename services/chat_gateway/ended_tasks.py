@@ -1,4 +1,4 @@
-"""Says that a turn of an A2A task is over, to whoever notifies of it: only turns of tasks get here."""
+"""Reports the end of turns of A2A tasks to their notifier."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ Listener = Callable[[TurnOfUser, str], None]
 
 
 class EndedTasks:
-    """Passes on what has ended to one listener."""
+    """Reports ended turns of tasks to one listener."""
 
     def __init__(self) -> None:
         self._listener: Listener | None = None
@@ -20,7 +20,7 @@ class EndedTasks:
         self._listener = listener
 
     def ended(self, request: TurnRequest, session_id: str, turn_id: str) -> None:
-        """Says that a turn has ended, or may have, on this gateway."""
+        """Reports that a turn has ended, or may have, on this gateway. Ignores turns that are no A2A tasks."""
         if self._listener is not None and request.task is not None:
             first = TurnOfUser(request.project, session_id, request.user_id, request.task or turn_id)
             self._listener(first, request.agent_id)

@@ -74,7 +74,7 @@ class TurnMetrics:
     def ended(
         self, outcome: TurnOutcome | None, error: BaseException | None, seconds: float, *, streamed: bool
     ) -> None:
-        """Counts a turn that ended with an outcome or an error after so many seconds."""
+        """Counts a turn that ended with an outcome or an error, and its duration in seconds."""
         if isinstance(error, ServiceError):
             self._count(error.reason.lower())
         elif error is not None:

@@ -141,7 +141,7 @@ class Claims(Protocol):
         ...
 
     async def cancel_waiting(self, project: str, session_id: str, user_id: str, turn_id: str) -> None:
-        """Notes that nobody is to answer what the session's newest turn waits for. Idempotent.
+        """Records that what the session's newest turn waits for is no longer answered. Idempotent.
 
         Raises `RemoteError` (TURN_NOT_FOUND, SESSION_BUSY). A session_svc of the release before does nothing.
         """

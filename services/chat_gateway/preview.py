@@ -109,7 +109,7 @@ class PromptPreview:
     async def _resent(
         self, request: TurnRequest, stored: StoredWindow, config: AgentConfig
     ) -> tuple[TurnRequest, StoredWindow]:
-        """Returns what a transcript brings, and what of the session stands before it. Raises `HistoryMismatch`."""
+        """Returns what a transcript adds, and the part of the session before it. Raises `HistoryMismatch`."""
         turns = await self._sessions.turns(request)
         begun = Begun(
             session_id=request.session_id,

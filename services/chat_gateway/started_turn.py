@@ -14,7 +14,7 @@ from servicekit.values import value
 
 @value
 class StartedTurn:
-    """A turn under way: who asked for what, and who hears of it."""
+    """A turn under way: its request, and its listeners."""
 
     turn_id: str
     time: datetime

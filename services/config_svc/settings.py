@@ -30,7 +30,7 @@ class ConfigSettings(AccessSettings):
         default=SecretStr(""),
         description=f"PostgreSQL, required: `{DRIVER}://user:password@host:5432/parley` (`postgresql://` means the "
         "same). Several hosts (`host:5432,other:5432`) are tried in order, for the one that takes writes; "
-        "libpq's options may stand behind `?`.",
+        "libpq's options may follow after `?`.",
     )
     database_pooling: Literal["session", "transaction"] = Field(
         default="session",
@@ -85,7 +85,7 @@ class ConfigSettings(AccessSettings):
     key_secret: SecretStr = Field(
         default=SecretStr(""),
         description=f"Secret that API keys are hashed under, of at least {MIN_SECRET} bytes; several with spaces "
-        "or lines between them. New keys are hashed under the first, others anew when they are used. Without, one is "
+        "or lines between them. New keys are hashed under the first, others again when they are used. Without, one is "
         "made and kept in the database.",
     )
     key_secret_file: Path | None = Field(

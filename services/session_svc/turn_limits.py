@@ -11,7 +11,7 @@ from session_svc.model.turn import BeginTurn, Lease
 from session_svc.ports import LimitStore
 
 CHECK_IN_MARGIN = 0.02
-"""Seconds after a place runs out at which a waiter that nobody woke looks again."""
+"""Seconds after a place expires at which a waiter that was not woken checks again."""
 
 PATIENCE = 0.25
 """Seconds that a turn waits for what must not fail it: its limits may be kept on a server that is unreachable, or that

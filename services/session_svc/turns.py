@@ -27,7 +27,7 @@ ANSWER_MARGIN = 0.15
 """Seconds before the caller's deadline at which a wait ends, so that the answer still arrives."""
 
 CHECK_IN_MARGIN = 0.02
-"""Seconds after a lease's end at which a waiter that nobody woke looks again."""
+"""Seconds after a lease's end at which a waiter that was not woken checks again."""
 
 
 class Turns:
@@ -132,7 +132,7 @@ class Turns:
             place = outcome
 
     async def renew(self, lease: Lease, hold: float) -> Lease:
-        """With `hold` it answers so many seconds later, or once the lease is taken away.
+        """Answers after `hold` seconds, or once the lease is lost.
 
         Holding is bounded by a third of the lease, so that the answer is an extended lease again.
         """

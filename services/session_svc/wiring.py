@@ -204,7 +204,7 @@ def _config_channel(settings: SessionSettings, tls: Certificates | None) -> grpc
 
 @contextlib.asynccontextmanager
 async def open_redis(url: str, links: int) -> AsyncIterator[tuple[list[Link], Dial]]:
-    """Yields so many links to the Redis that a URL names, and how to connect to where its scripts publish.
+    """Yields that many links to the Redis that a URL names, and how to connect to where its scripts publish.
 
     Does not wait for Redis. Raises `StartupError` for a URL that is none.
     """

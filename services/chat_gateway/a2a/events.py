@@ -1,4 +1,4 @@
-"""What happens in a turn, as the events of its task's stream: for its first caller and for whoever subscribes."""
+"""The events of a turn as those of its task's stream, for its first caller and for subscribers."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

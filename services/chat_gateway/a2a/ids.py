@@ -15,6 +15,6 @@ def task_id(turn_id: str, session_id: str) -> str:
 
 
 def parse_task_id(text: str) -> tuple[str, str] | None:
-    """Returns the ids of turn and session; None for what is no id of a task."""
+    """Returns the ids of turn and session; None if it is not the id of a task."""
     found = _ID.fullmatch(text)
     return (found["turn"], found["session"].replace("~", ":")) if found else None

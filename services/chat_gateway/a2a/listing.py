@@ -23,7 +23,7 @@ _DEFAULT_PAGE: Final = 50
 _MAX_PAGE: Final = 100
 
 _Place = tuple[datetime, str]
-"""Where a task stands in a list, which is in descending order."""
+"""The position of a task in a list, which is in descending order."""
 
 
 class TaskListing:

@@ -326,7 +326,7 @@ class A2AOperations:
 
 
 async def _take(delta: Delta) -> None:
-    """Takes a piece of an answer that nobody waits for: it is in the turn's journal by then."""
+    """Ignores a piece of an answer, which is in the turn's journal by then."""
 
 
 async def _caught_up(journal: AsyncGenerator[Entry, None]) -> tuple[list[Entry], bool]:

@@ -110,7 +110,7 @@ class PushConfigs:
 
 
 def turn_of_task(call: A2ACall, named: str) -> TurnOfUser:
-    """Returns the turn that a task began with. Raises `TaskNotFound` for what is no id of one."""
+    """Returns the turn that a task began with. Raises `TaskNotFound` if it is not the id of one."""
     ids = parse_task_id(named)
     if ids is None:
         raise TaskNotFound

@@ -169,5 +169,5 @@ class PushSender:
 
 
 def _calls_of(task: pb.Task) -> str:
-    """Returns what tells apart the times at which a task waits."""
+    """Returns what distinguishes the times at which a task waits."""
     return str(task.status.message.message_id)

@@ -23,7 +23,7 @@ _MAX_PAUSE_SECONDS = 2.0
 
 async def publish_templates(stubs: Stubs, templates: Iterable[Template]) -> None:
     """Publishes every template, retrying while config_svc is unavailable. Idempotent. A version already published with
-    other content (by another build of this gateway) is logged and left alone.
+    other content (by another build of this gateway) is logged and kept.
     """
     for template in templates:
         await _publish(stubs, template)

@@ -11,6 +11,6 @@ from contract.json_numbers import normalized, parsed
 def exact_json_of(message: Struct | Value, text: str = "") -> Any:
     """Returns the JSON that a peer sent, whole numbers as int: what `text` says, where the message is not exact.
 
-    Raises `SerializeToJsonError` or `ValueError` for what is no JSON.
+    Raises `SerializeToJsonError` or `ValueError` for values that JSON does not have.
     """
     return parsed(text) if text else normalized(MessageToDict(message))

@@ -32,7 +32,7 @@ from parley.chat.v1 import chat_service_pb2_grpc
 from servicekit.server import remaining
 
 _ANSWER_MARGIN = 0.05
-"""Seconds before the caller's deadline at which a turn ends, so that its caller still hears which bound it hit."""
+"""Seconds before the caller's deadline at which a turn ends, so that its caller still learns which bound it hit."""
 
 
 class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):

@@ -81,7 +81,7 @@ from servicekit.logs import SampledLines
 _TRACE_CONTEXT = frozenset({traces.TRACEPARENT.encode(), traces.TRACESTATE.encode()})
 _READ_HEADERS = frozenset((*REQUEST_HEADERS, b"authorization", b"content-length", b"content-encoding", b"x-request-id"))
 _GIVEN_ONCE = frozenset((*_READ_HEADERS, b"a2a-version", b"host", b"content-type", b"if-match", b"origin"))
-"""Headers that decide something. Two of one are refused: nobody knows which one others went by."""
+"""Headers that decide something. Duplicates are refused: other parties may have used either."""
 _READS = frozenset({"GET", "HEAD"})
 """Methods with which the stored completions are listed, where POST makes one."""
 _QUIET = frozenset({"/livez", "/readyz", "/startedz", "/metrics", CONSOLE_PATH})

@@ -208,7 +208,7 @@ class Exchange:
             self._task.cancel()
 
     def _unwatch(self) -> None:
-        """From here on nobody cancels this task because of the client."""
+        """From here on the client's end does not cancel this task."""
         self._context.connection.unwatch()
         if self._stream is not None:
             self._stream.close()

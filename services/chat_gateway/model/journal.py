@@ -57,7 +57,7 @@ class JournalEvent:
 
 
 def event_place(event_id: str) -> tuple[int, ...] | None:
-    """Returns where an event stands, comparable; () for no event, None for what is no id."""
+    """Returns the position of an event, comparable; () for no event, None for an invalid id."""
     if not event_id:
         return ()
     return tuple(map(int, event_id.split("-"))) if _EVENT_ID.fullmatch(event_id) else None

@@ -116,7 +116,7 @@ def newest_kept(window: Sequence[Message], max_parts: int, max_bytes: int) -> di
 def with_contents(
     window: Sequence[Message], places: Mapping[Place, Kept], contents: Mapping[bytes, str]
 ) -> tuple[Message, ...]:
-    """Returns the window with the contents, by their digests, at these places; notes stand for all other contents."""
+    """Returns the window with the contents, by their digests, at these places; notes replace all other contents."""
 
     def part_at(index: int, number: int, part: Part) -> Part:
         if isinstance(part, TextPart) or part.kept is None or content_of(part):

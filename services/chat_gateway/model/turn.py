@@ -366,7 +366,7 @@ class TurnOutcome:
     end_time: datetime | None = None
     """When the answer was complete, of a turn that has notes."""
     listed: ToolsListed | None = None
-    """The tools that the model was offered; None where nobody asked."""
+    """The tools that the model was offered; None if that was not asked for."""
 
 
 @value
@@ -385,7 +385,7 @@ class Answer:
     runs: tuple[ToolRun, ...] = ()
     """The calls that the gateway ran, in the order of their starts."""
     listed: ToolsListed | None = None
-    """The tools that the model was offered; None where nobody asked."""
+    """The tools that the model was offered; None if that was not asked for."""
 
 
 OnStarted = Callable[[TurnStarted], Awaitable[None]]

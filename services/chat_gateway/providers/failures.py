@@ -72,7 +72,7 @@ def is_worth_a_retry(error: ServiceError) -> bool:
 
 
 def asked_wait(error: ServiceError) -> float:
-    """Returns for how many seconds the provider wants to be left alone; 0 where it did not say."""
+    """Returns the seconds to wait before the provider is called again; 0 if it did not say."""
     wait = error.retry_after or 0.0
     # A second is what callers are asked for where the provider asks for nothing.
     return wait if wait > 1.0 or error.reason == Reason.PROVIDER_RATE_LIMITED else 0.0

@@ -45,7 +45,7 @@ def provider_of(config: AgentConfig, providers: Providers, metrics: ModelMetrics
 
 
 class FallbackProvider:
-    """Implements `Provider` with several. Once a piece of an answer was passed on, it fails with whoever gave it."""
+    """Implements `Provider` with several. Once a piece of an answer was passed on, no other is called."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class _Tries:
         return Failure.CONTENT_FILTER if withheld and not (relay is not None and relay.passed) else None
 
     def result(self) -> ModelAnswer:
-        """Returns the last answer, with the tokens of all of them. Raises the first error where nobody answered."""
+        """Returns the last answer, with the tokens of all. Raises the first error if all failed."""
         if self._answer is None:
             assert self._error is not None, "somebody was asked"
             raise self._error

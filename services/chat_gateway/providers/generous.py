@@ -20,7 +20,7 @@ _ANYTHING: Final = msgspec.json.Decoder()
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODE: Final = msgspec.json.Encoder().encode
 _MAX_RECODED: Final = 64 * 1024
-"""Characters of base64 that are written anew, for what a strict provider would not read; more would take too long."""
+"""Characters of base64 that are re-encoded for strict providers; more would take too long."""
 _DATA_URL: Final = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;(?!base64,)[^,;]*)*(?P<coded>;base64)?,", re.I)
 
 
@@ -95,7 +95,7 @@ def listed(said: object) -> list[Any]:
 
 
 def add_counts(counts: dict[str, int], usage: dict[str, Any]) -> None:
-    """Adds a report of token counts to those before it: what it does not count stands."""
+    """Adds a report of token counts to earlier ones, which stay valid where it has none."""
     found = {name: count(said) for name, said in usage.items()}
     counts.update({name: tokens for name, tokens in found.items() if tokens or (tokens == 0 and name not in counts)})
 

@@ -10,7 +10,7 @@ from chat_gateway.providers.resilient import ResilientProvider
 
 
 class ProvidersHealth(Collector):
-    """Reads it from the providers whenever somebody asks, so that calls pay nothing for it."""
+    """Read from the providers on demand, at no cost to calls."""
 
     def __init__(
         self, providers: Mapping[str, ResilientProvider], registry: CollectorRegistry | None = REGISTRY

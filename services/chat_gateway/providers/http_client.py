@@ -26,12 +26,12 @@ IDLE_SECONDS = 4.0
 """How long an idle connection is kept. Many servers close theirs after 5 s: one about to close must not be used."""
 
 _READ_BYTES = 64 * 1024
-"""What has arrived and nobody has read; beyond twice as much the server is not read from."""
+"""Bytes that have arrived and were not read; beyond twice as much, reading from the server pauses."""
 
 
 _MAX_FRAMING_BYTES = 128 * 1024
 _FRAMING_SHARE = 2
-"""What an answer may have beside its body: so many bytes, and so many more for each byte of the body."""
+"""Overhead of an answer beside its body: a number of bytes, and of bytes more per byte of the body."""
 
 
 def _user_agent() -> str:
@@ -67,7 +67,7 @@ class _Protocol(ResponseHandler):
     _former: aiohttp.StreamReader | None = None
 
     def begin(self) -> None:
-        """Counts anew, for the next request over this connection."""
+        """Resets the counts for the next request over this connection."""
         self.requests += 1
         self.answered = False
         self._received, self._former = 0, self._payload
@@ -100,7 +100,7 @@ class _Protocol(ResponseHandler):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Never reuses a connection on which something arrived that nobody had asked for.
+    """Never reuses a connection on which unsolicited bytes arrived.
 
     aiohttp would take it for the answer to the next request: its pool looks only at whether a connection is open.
     """
@@ -127,7 +127,7 @@ def open_client(connect_timeout: float, *, idle_seconds: float = IDLE_SECONDS) -
     """Returns a session for any number of providers; `async with` it. Times are in seconds.
 
     It trusts the system's certificate authorities, or those of `SSL_CERT_FILE`. It keeps no cookie and asks for no
-    compression, but reads what is compressed. Calls at a time are bounded by whoever makes them, their time too, except
+    compression, but reads what is compressed. Callers bound the number of calls and their time, except
     for connecting.
     """
     return aiohttp.ClientSession(

@@ -16,7 +16,7 @@ class Untaken:
     """The parts of one call that its provider has no word for.
 
     Those of the request are refused by the place that they have in it. One that an earlier turn brought, perhaps for
-    another model, must not end its session: a note stands for it.
+    another model, must not end its session: a note replaces it.
     """
 
     __slots__ = ("_found", "_provider")
@@ -26,7 +26,7 @@ class Untaken:
         self._found: list[Violation] = []
 
     def add(self, part: MediaPart, why: str) -> TextPart:
-        """Notes a part; returns what stands for it."""
+        """Notes a part; returns its replacement."""
         if part.place and len(self._found) < MAX_VIOLATIONS:
             self._found.append(Violation(part.place, why))
         return shown(part, _NOT_TAKEN)

@@ -101,7 +101,7 @@ def _child(
 class ObservedProvider:
     """Implements `Provider` with another one, and records each call.
 
-    What was said is an attribute of the span only with `content`, which is a deliberate choice of whoever runs this.
+    Prompts and answers are attributes of the span only with `content`, which the operator must set.
     """
 
     def __init__(self, provider: Provider, metrics: ModelMetrics, *, content: bool = False) -> None:

@@ -76,10 +76,10 @@ class ResilienceSettings(ProviderTimeouts):
         default=20,
         ge=0,
         le=100_000,
-        description="Failures within 30 s after which, where they are half of the calls, the provider is left alone "
+        description="Failures within 30 s after which, where they are half of the calls, the provider is not called "
         "for a while; one call then tries whether it is back. 0: never.",
     )
-    breaker_open: float = Field(default=10.0, gt=0, le=600, description="Seconds for which it is left alone.")
+    breaker_open: float = Field(default=10.0, gt=0, le=600, description="Seconds for which it is not called.")
 
     @model_validator(mode="before")
     @classmethod

@@ -133,7 +133,7 @@ class ResilientProvider:
     async def _try(self, key: Key, ask: _Ask[T]) -> T:
         breaker = self._breaker
         if not breaker.closed and (wait := breaker.wait()):
-            raise ProviderUnavailable(self.name, "failed too often and is left alone for now", retry_after=wait)
+            raise ProviderUnavailable(self.name, "failed too often and is not called for now", retry_after=wait)
         probe = breaker.begin()
         self.running += 1
         try:

@@ -41,7 +41,7 @@ class DialectSwitches(BaseModel):
     names: bool | None = Field(default=None, description="Whether the names of speakers are sent.")
     plain_names: bool | None = Field(
         default=None,
-        description="Whether `_` stands for what OpenAI refuses in the names of speakers, such as white space.",
+        description="Whether `_` replaces what OpenAI refuses in the names of speakers, such as white space.",
     )
     seed_field: str | None = Field(default=None, description="The name of the seed.")
     short_call_ids: bool | None = Field(

@@ -74,7 +74,7 @@ class UpstreamError:
     param: str = ""
     status: int = 0
     retry_after: float | None = None
-    """Seconds, where the body says for how long the provider wants to be left alone."""
+    """Seconds to wait before the next call, if the body has them."""
 
 
 def read_error(body: bytes) -> UpstreamError:
@@ -122,7 +122,7 @@ class ErrorReader:
         return self._meaning(status, error, after, f"answered with status {status}")
 
     def reported(self, body: bytes) -> ServiceError:
-        """Returns what an error means that stands where an answer should be, and logs it."""
+        """Returns the meaning of an error in place of an answer, and logs it."""
         error = read_error(body)
         self._log("provider_error", error.status, error)
         why = "reported an error instead of an answer"
@@ -176,7 +176,7 @@ def retry_after(text: str | None) -> float | None:
 
 
 def retry_after_ms(text: str | None) -> float | None:
-    """Returns the seconds that OpenAI's `retry-after-ms` says; None for what is no number."""
+    """Returns the seconds of OpenAI's `retry-after-ms`; None if it is not a number."""
     try:
         milliseconds = float(text) if text is not None else None
     except ValueError:

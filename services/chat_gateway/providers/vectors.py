@@ -59,7 +59,7 @@ def as_asked(vector: msgspec.Raw, asked: VectorFormat) -> bytes:
                 return said
             numbers = list(_unpacked(packed))
             if not all(map(math.isfinite, numbers)):
-                raise BadAnswer("an embedding with what is no number")
+                raise BadAnswer("an embedding with a value that is not a number")
             return _encode(numbers)
         numbers = _floats(said)
         if not numbers:

@@ -54,7 +54,7 @@ class Clients:
             found.idle_since = self._clock()
 
     async def sweep(self) -> None:
-        """Closes clients that nobody has used for a while, for ever; meant to be a background task."""
+        """Closes idle clients, for ever; meant to be a background task."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             self.close_idle()

@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class CredentialsRefused(Exception):
-    """No credential can be had. The message says why, after the server's id."""
+    """No credential is available. The message says why, after the server's id."""
 
 
 class Credentials(Protocol):
@@ -16,7 +16,7 @@ class Credentials(Protocol):
         ...
 
     def refused(self, headers: Mapping[str, str]) -> bool:
-        """Notes that the server refused these (401); returns whether other ones can be had."""
+        """Notes that the server refused these (401); returns whether others are available."""
         ...
 
     def secrets(self) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ class HttpOperation:
     path: str
     arguments: tuple[Argument, ...] = ()
     schema: Mapping[str, Any] | None = None
-    """The schema of all arguments where somebody wrote one; arguments that are not listed go to `rest` then."""
+    """The schema of all arguments if there is one; arguments that are not listed go to `rest` then."""
     rest: Place | None = None
     repeatable: bool = False
 

@@ -158,7 +158,7 @@ class McpClient:
             except sdk.MCPError as error:
                 return await self._failure(sdk, error, exchange, session, options)
         if answer is None:
-            return failed("the tool asks for input while it runs, which nobody here can give"), False
+            return failed("the tool asks for input while it runs, which is not supported"), False
         outcome = ToolOutcome.ERROR if answer.is_error else ToolOutcome.OK
         return ToolResult(answer.text, outcome), False
 

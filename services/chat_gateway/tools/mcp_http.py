@@ -70,7 +70,7 @@ class Exchange:
         self._response = response
 
     def close(self) -> None:
-        """Ends what is under way: nobody waits for it any more."""
+        """Ends requests in progress."""
         self.deadline = 0.0
         if self._waiting is not None:
             self._waiting.reschedule(asyncio.get_running_loop().time())
@@ -236,7 +236,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         elif response.status == 400 and has_session:
             call.refused_session = True
         elif response.status >= 500 or response.status in (401, 403) or 300 <= response.status < 400:
-            # What stands before a server answers so for one that has got the call and was lost.
+            # A proxy answers like this for a server that has received the call and was lost.
             call.fault, call.broken = self.fault, response.status in (502, 503, 504)
 
     def _failed(

@@ -1,4 +1,4 @@
-"""Arguments of MCP tools that are headers, too (SEP-2243, protocol 2026-07-28): what stands between may route by them.
+"""Arguments of MCP tools that are headers, too (SEP-2243, protocol 2026-07-28): proxies may route by them.
 
 Imports the SDK's: load it only where a server is used.
 """

@@ -41,7 +41,7 @@ def _says(block: Any, structured: Any) -> bool:
     if block.type != "text" or len(block.text) > _MAX_COMPARED:
         return False
     if isinstance(structured, dict) and structured.keys() == {"result"}:
-        return True  # how the SDK wraps what is no object, whose text is there, too
+        return True  # how the SDK wraps values that are not objects, which the text has, too
     try:
         return bool(json.loads(block.text) == structured)
     except (ValueError, RecursionError):

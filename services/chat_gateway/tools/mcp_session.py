@@ -224,7 +224,7 @@ class McpSession:
         return CallAnswer(as_text(answer.content, answer.structured_content), bool(answer.is_error))
 
     async def _abandon(self, session: ClientSession, request_id: int) -> None:
-        """Tells a server of an older protocol that nobody waits; for one of a newer, the closed connection says so."""
+        """Notifies a server of an older protocol of the cancellation; for a newer one, closing the connection does."""
         if session.protocol_version in MODERN_PROTOCOL_VERSIONS:
             return
         params = types.CancelledNotificationParams(request_id=request_id)

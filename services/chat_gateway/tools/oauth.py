@@ -36,7 +36,7 @@ class _Answer(msgspec.Struct):
 
 
 class OauthCredentials:
-    """Implements `Credentials`. One request at a time, whoever waits for it; a failed one is not repeated at once."""
+    """Implements `Credentials`. Makes one request at a time; a failed one is not repeated at once."""
 
     def __init__(
         self,

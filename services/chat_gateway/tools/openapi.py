@@ -25,14 +25,14 @@ _STYLES = {Place.PATH: ("simple",), Place.QUERY: ("form", "deepObject", "spaceDe
 def operations(document: str) -> list[HttpOperation]:
     """Returns the operations that have an operationId and can be called: no cookie, path styles but the simple one.
 
-    Servers that the document names are ignored. Raises `ServerUnavailable` for what is no OpenAPI document.
+    Servers that the document names are ignored. Raises `ServerUnavailable` if it is not an OpenAPI document.
     """
     try:
         parsed = msgspec.json.decode(document)
     except (msgspec.DecodeError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict) or not str(parsed.get("openapi", "")).startswith("3."):
-        raise ServerUnavailable("is described by what is no OpenAPI 3 document")
+        raise ServerUnavailable("is described by something that is not an OpenAPI 3 document")
     reader = _Reader(parsed)
     return list(_unique(reader.operations()))
 

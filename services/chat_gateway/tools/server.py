@@ -13,7 +13,7 @@ MAX_RESULT_BYTES = 10 * 1024 * 1024
 
 
 class ServerUnavailable(Exception):
-    """No tools can be had of the server now. The message says why, after its id, without what it answered."""
+    """The server's tools are unavailable. The message says why, after its id, without the server's text."""
 
 
 @value

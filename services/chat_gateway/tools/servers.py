@@ -72,7 +72,7 @@ class ServerClients:
         return self.clients.use(key, self._maker(server, credentials, self._http))
 
     def alone(self, server: ToolServer) -> tuple[ServerClient, Credentials]:
-        """Returns a client that nobody else uses, which the caller closes, and how it authenticates.
+        """Returns a new client, which the caller closes, and how it authenticates.
 
         Raises `ServerUnavailable`.
         """

@@ -28,7 +28,7 @@ _KEY_WEIGHT = 1024
 
 
 class ApiKeys:
-    """The use cases. Whoever creates or rotates a key must have its scopes, and be its user if it is bound to one. A
+    """The use cases. Who creates or rotates a key must have its scopes, and be its user if it is bound to one. A
     project never has more than `limit` active keys, even with concurrent creations. One transaction revokes
     `keys_per_step` keys. New keys carry a mark under `mark_secret`, by which services know keys of this installation.
     """

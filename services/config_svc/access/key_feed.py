@@ -26,7 +26,7 @@ from servicekit.errors import ServiceError, Unavailable
 
 POLL = 0.25
 UNWATCHED_POLLS = 4
-"""Polls whose time passes between two reads while nobody watches."""
+"""Number of poll intervals between two reads while there is no watch."""
 PAGE = 500
 BUFFER = 10_000
 MIN_HEARTBEAT = timedelta(milliseconds=50)

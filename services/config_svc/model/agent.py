@@ -187,7 +187,7 @@ class RequestPolicy:
 
 
 def check_history(found: Violations, path: str, history: str | None) -> None:
-    """Reports what is no history policy."""
+    """Reports an invalid history policy."""
     if history is not None and history not in set(HistoryPolicy):
         found.add(path, f"must be one of {', '.join(HistoryPolicy)}")
 
@@ -213,7 +213,7 @@ class AgentSpec:
 
     @property
     def weight(self) -> int:
-        """About how many bytes it takes in a message, or a little less."""
+        """The approximate number of bytes that it takes in a message, rather too low than too high."""
         labels = sum(len(key) + len(value) for key, value in self.labels.items())
         labels += sum(map(len, self.metadata_keys))
         fallbacks = self.model.fallbacks
@@ -244,7 +244,7 @@ class AgentSpec:
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """One snapshot of an agent config and where it stands. Times are UTC."""
+    """One snapshot of an agent config with its state. Times are UTC."""
 
     project: str
     id: str

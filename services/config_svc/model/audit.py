@@ -66,7 +66,7 @@ class AuditEvent:
 
     @property
     def weight(self) -> int:
-        """About how many bytes it takes in a message."""
+        """The approximate number of bytes that it takes in a message."""
         states = sum(len(canonical(state)) for state in (self.before, self.after) if state is not None)
         return 512 + len(self.actor) + len(self.resource) + rules.JSON_OVERHEAD * states
 

@@ -117,7 +117,7 @@ def _same(before: Any, after: Any) -> bool:
 
 
 class NotSet(enum.Enum):
-    """Stands for no value; null is one in parameters."""
+    """No value; null is a value of parameters."""
 
     NOT_SET = "not set"
 
@@ -136,7 +136,7 @@ class Difference:
 
 _NOTHING: tuple[Any, ...] = (None, "", (), {})
 _NOTHING_OF: dict[str, tuple[Any, ...]] = {"requests.overridable": (None,)}
-"""What stands for a value that is not set; of some fields, an empty list is a value."""
+"""Values that mean unset; of some fields, an empty list is a value."""
 
 
 def compared(old: AgentSpec, new: AgentSpec) -> list[Difference]:

@@ -1,4 +1,4 @@
-"""Values as the JSON that is stored of them: only what differs from its default stands in it."""
+"""Values as stored JSON: only what differs from its default is in it."""
 
 import functools
 import types

@@ -38,7 +38,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class EncodedAgent:
-    """An agent config beside the JSON form of its content, which nobody changes."""
+    """An agent config beside the JSON form of its content, which must not be changed."""
 
     agent: AgentConfig
     spec: dict[str, Json]
@@ -54,7 +54,7 @@ class EncodedAgent:
 
 
 def encode_spec(spec: AgentSpec) -> dict[str, Json]:
-    """Returns the JSON form of a revision's content, in which only what is set stands."""
+    """Returns the JSON form of a revision's content, with set fields only."""
     encoded: dict[str, Json] = {}
     for member in fields(spec):
         value = getattr(spec, member.name)

@@ -51,7 +51,7 @@ class Template:
 
     @property
     def weight(self) -> int:
-        """About how many bytes it takes in a message."""
+        """The approximate number of bytes that it takes in a message."""
         return 256 + len(self.description) + rules.JSON_OVERHEAD * len(canonical(self.parameters_schema))
 
     @property
@@ -61,7 +61,7 @@ class Template:
 
     @property
     def defaults(self) -> dict[str, Json]:
-        """The parameters that stand in for those that are left out."""
+        """The defaults of parameters."""
         properties = self.parameters_schema.get("properties")
         if not isinstance(properties, dict):
             return {}

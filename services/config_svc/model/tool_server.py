@@ -136,7 +136,7 @@ class ToolServerSpec:
 
     @property
     def weight(self) -> int:
-        """About how many bytes it takes in a message, or a little less."""
+        """The approximate number of bytes that it takes in a message, rather too low than too high."""
         openapi = len(self.http.openapi) if self.http is not None else 0
         return openapi + rules.JSON_OVERHEAD * (len(rules.canonical(encoded(self))) - openapi)
 

@@ -133,7 +133,7 @@ class AgentTool:
             tool.check(found, f"{path}.{kind}")
 
     def encoded(self) -> dict[str, Json]:
-        """Returns the JSON form, in which only what is set stands."""
+        """Returns the JSON form, with set fields only."""
         return encoded(self)
 
 

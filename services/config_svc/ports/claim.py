@@ -6,7 +6,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A request id and what its first request made (AIP-155). `fingerprint` stands for the request's content."""
+    """A request id and what its first request made (AIP-155). `fingerprint` is a digest of the request's content."""
 
     request_id: str
     fingerprint: str

@@ -250,7 +250,7 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
         return await self._reading(look)
 
     async def shares_sessions(self) -> bool:
-        """Returns whether a session that is open here is given to somebody else, as poolers by transaction do."""
+        """Returns whether a session that is open here is shared with others, as by transaction poolers."""
 
         async def look() -> bool:
             async with self._engine.connect() as first:

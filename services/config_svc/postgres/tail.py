@@ -200,7 +200,7 @@ def why(error: BaseException | None) -> str:
 
 
 def forget(task: asyncio.Task[Any], abandoned: set[asyncio.Task[Any]]) -> None:
-    """Ends the record of work that nobody waits for any more."""
+    """Ends the record of work that is no longer waited for."""
     abandoned.discard(task)
     if not task.cancelled() and task.exception() is not None:
         log.debug("abandoned_work_failed", error=type(task.exception()).__name__)

@@ -45,7 +45,7 @@ class Usage:
 
 @value
 class Session:
-    """A conversation between one user and one agent, as it stood when it was read.
+    """A conversation between one user and one agent, as of when it was read.
 
     An empty `user_id` means that it belongs to no user. `first_turn` is the number of the oldest turn that is still
     stored, `last_turn` that of the newest (0 before the first).
@@ -220,7 +220,7 @@ class SessionBounds:
 
 
 def new_session_id() -> str:
-    """Returns a session id that nobody can guess."""
+    """Returns a session id that cannot be guessed."""
     return f"s-{secrets.token_hex(16)}"
 
 

@@ -228,7 +228,7 @@ class ClusterLink:
         return self._links[node.name]
 
     def _follow(self) -> None:
-        """Leaves nodes that are no primaries (any more), once nobody waits for them."""
+        """Leaves nodes that are not primaries, once no call waits for them."""
         left = self._links.keys() - self._topology.primaries.keys()
         for name in [name for name in left if not self._links[name].busy]:
             link = self._links.pop(name)

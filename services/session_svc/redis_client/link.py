@@ -38,7 +38,7 @@ class Link(Protocol):
         """Counts the connections made: another number means that Redis may have lost what it had not yet saved."""
 
     async def send_in_order(self, *stages: Sequence[Command]) -> list[Reply]:
-        """Returns the replies in order; an error that Redis answered stands as a `hiredis.ReplyError` in its place.
+        """Returns the replies in order; an error of Redis is a `hiredis.ReplyError` in its place.
 
         Commands of a stage run after those of the stages before it. Within a stage, commands on one slot (that of their
         first key) run in order, on different slots in any; a command without a key (`WAIT`) goes where the one before

@@ -66,7 +66,7 @@ class Forks:
         self._is_turn = is_turn
 
     async def fork(self, fork: Fork, source: Session, last: int) -> Session:
-        """Copies the source up to a turn. Raises `SessionAlreadyExists`, `SessionBusy` while somebody makes it."""
+        """Copies the source up to a turn. Raises `SessionAlreadyExists`, or `SessionBusy` during another fork."""
         lease = await self._begin(fork, source)
         try:
             first = await self._first_of_window(fork, source, last) if fork.window_messages else source.first_turn

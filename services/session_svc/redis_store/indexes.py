@@ -52,7 +52,7 @@ class IndexAdditions:
             self._counts[project, index] = self._counts.get((project, index), 0) + count
 
     def take(self) -> list[tuple[str, str, int]]:
-        """Returns project, index and count of all, and begins anew."""
+        """Returns project, index and count of all, and resets them."""
         taken = [(project, index, count) for (project, index), count in self._counts.items()]
         self._counts.clear()
         return taken

@@ -181,7 +181,7 @@ class Ended(NamedTuple):
 
 
 class Cancelling(NamedTuple):
-    """Whoever runs the turn is about to end it."""
+    """The gateway that runs the turn is about to end it."""
 
 
 class StateRead(NamedTuple):
@@ -348,7 +348,7 @@ REPLIES: Mapping[type[Call], Mapping[bytes, Any]] = {
         b"queue_full": LimitIsFull,
     },
 }
-"""What each script can reply, by the word that stands first; the other scripts reply with numbers."""
+"""What each script can reply, by its first word; other scripts reply with numbers."""
 
 
 def reply_of(call: type[Call], reply: Reply) -> Any:

@@ -45,7 +45,7 @@ _DAMAGE = re.compile(
 )
 _TRIES = 4
 SHARED_SOURCES = ("prelude", "journal")
-"""What stands in front of every script of a session."""
+"""The text before every script of a session."""
 ASIDE_MS = 30 * 24 * 60 * 60 * 1000
 """How long a key of a wrong type is kept where it was put."""
 
@@ -112,7 +112,7 @@ class RedisScripts:
         return self.run_in_order(commands)
 
     async def run_each(self, *commands: Command) -> list[Reply]:
-        """As `run`, for commands on several sessions: a `SessionDamaged` stands in the place of its reply."""
+        """As `run`, for commands on several sessions: a `SessionDamaged` takes the place of its reply."""
         replies = await self._sent(commands)
         if _first_error(replies) is None:
             return replies

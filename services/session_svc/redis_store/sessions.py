@@ -324,7 +324,7 @@ class RedisSessions:
     async def _read(
         self, project: str, index: str, candidates: Sequence[Candidate]
     ) -> list[tuple[Candidate, Session | None]]:
-        """Returns each candidate's session, None for one that is gone; those leave the index.
+        """Returns each candidate's session, None for one that is gone; those are removed from the index.
 
         One that is damaged is left out, and stays.
         """

@@ -1,4 +1,4 @@
-"""How a turn stands in Redis: a header, then the serialized turn, as it is or compressed.
+"""The form of a turn in Redis: a header, then the serialized turn, plain or compressed.
 
 A flag in the header says which, so both kinds may stand in one session; whoever reads reads both. The header is the
 scripts' (scripts/prelude.lua): they write it and read it, and never look behind it.
@@ -80,12 +80,12 @@ def body_of(turn: bytes, *, continues: bool, compressing: bool) -> tuple[bytes, 
 
 
 def saves_enough(size: int, compressed_size: int) -> bool:
-    """Returns whether it pays to store so many bytes instead."""
+    """Returns whether storing this many bytes instead is worthwhile."""
     return size - compressed_size >= size // MIN_SAVED
 
 
 def stored_turn(element: bytes) -> StoredTurn:
-    """Returns a turn as it stands in the list. Raises `TurnDamaged`, also for one that a later release wrote."""
+    """Returns a turn in its stored form. Raises `TurnDamaged`, also for one that a later release wrote."""
     try:
         messages, flags, number, _, _ = _HEADER.unpack_from(element)
     except struct.error as error:
@@ -133,7 +133,7 @@ def id_sum_of(element: bytes) -> int:
 
 
 def id_sum(turn_id: str) -> int:
-    """Returns the check sum of a turn id that stands in the header of its stored turn."""
+    """Returns the check sum of a turn id for the header of its stored turn."""
     return zlib.crc32(turn_id.encode())
 
 

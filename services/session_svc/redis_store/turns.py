@@ -350,7 +350,7 @@ class RedisTurns:
             return None
         turn = found.turn(self._is_turn)
         if self._durability.replicas:
-            # Whoever committed it may have learned that too few replicas had it: this answer acknowledges it.
+            # Its first commit may have been answered with too few replicas: this answer acknowledges it.
             await self._durability.keep(self._scripts.command(key, calls.Confirm()))
         return Replayed(session, turn)
 

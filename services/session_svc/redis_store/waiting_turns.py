@@ -37,7 +37,7 @@ class WaitingTurns:
             self.note(lease)
 
     async def note_at_once(self, lease: Lease) -> None:
-        """Has a turn that nobody runs looked at now, unless that is to be already."""
+        """Makes a turn that no gateway runs due now, unless it is already."""
         await self._scripts.run(("ZADD", WAITING_KEYS[0], "NX", now_ms(), member_of(lease)))
 
     def note(self, lease: Lease) -> None:

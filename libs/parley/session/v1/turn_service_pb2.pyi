@@ -1252,7 +1252,7 @@ class TurnsRequest(_message.Message):
 
     @_builtins.property
     def cancelled_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Optional. Ids of calls whose answers nobody waits for any more; they are cancelled, and may be answered or not."""
+        """Optional. Ids of calls whose answers are no longer waited for; they are cancelled, and may be answered or not."""
 
     def __init__(
         self,

@@ -155,7 +155,7 @@ BODIES: Final = {
 
 _OUTPUT_ONLY = frozenset({"object", "uid", "revision", "create_time", "update_time", "delete_time", "purge_time"})
 _ALWAYS = dict.fromkeys(_RESOURCES, ("uid", "revision"))
-"""Fields that every answer has, though nothing stands for them in a request."""
+"""Fields that every answer has, and requests lack."""
 _INPUT = "{} to store. What an answer has beyond this is output only, and ignored in requests (AIP-203)."
 _PATCH = "{}: fields to change, as a JSON merge patch (RFC 7396): objects merge, null clears."
 
@@ -190,7 +190,7 @@ def parameter_schema(name: str, schema: Schema) -> Schema:
 
 
 def _require_all(schema: Schema) -> None:
-    """An answer has every field that has a value where nobody gives one, and may have more in a later release."""
+    """An answer has every field with a default, and may have more in a later release."""
     properties, required = schema["properties"], {*schema.get("required", ()), *_ALWAYS.get(schema["title"], ())}
     for name, field in properties.items():
         if "default" in field:

@@ -45,7 +45,7 @@ class ProviderFiguresJson(msgspec.Struct, kw_only=True):
 
     name: str
     circuit: Literal["closed", "half_open", "open"]
-    """Open: it fails most of its calls, and is left alone for a while."""
+    """Open: it fails most of its calls, and is not called for a while."""
     running: int
     retries: int
 

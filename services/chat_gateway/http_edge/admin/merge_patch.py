@@ -86,7 +86,7 @@ async def write_patch(
 ) -> R:
     """Returns what `read_and_write` does, which gets the etag that the caller asks for, or "".
 
-    Without one it is called again where somebody wrote between its reading and its writing, at most `PATCH_ATTEMPTS`
+    Without one it is called again after a concurrent write, at most `PATCH_ATTEMPTS`
     times. Raises `MalformedBody`, `InvalidArgument` for an etag that is none, and what `read_and_write` raises.
     """
     in_body = change.get("etag")

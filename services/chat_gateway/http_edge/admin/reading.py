@@ -19,6 +19,6 @@ async def reading_user(deps: Dependencies, project: str, session_id: str, user_i
         )
     except ServiceError as error:
         if error.reason in _GONE:
-            return user_id  # whoever looks next says so in its own words
+            return user_id  # the next check reports it
         raise
     return session.session.user_id

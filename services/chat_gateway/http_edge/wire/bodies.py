@@ -38,11 +38,11 @@ _FIELD = re.compile(r"^Object (?P<what>contains unknown|missing required) field 
 
 
 class ClientGone(Exception):
-    """The client closed the connection: there is nobody to answer."""
+    """The client closed the connection before its request was answered."""
 
 
 class BodyTooWide(MalformedBody):
-    """The body holds so many values that nothing more is looked at."""
+    """The body holds too many values to be read."""
 
 
 class BodyTimeout(DeadlineExceeded):

@@ -324,7 +324,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._refusal = refusal
             return
         begun = broken.response_started
-        broken.disconnected = True  # nobody reads what its handler may answer
+        broken.disconnected = True  # its handler's answer has no reader
         broken.message_event.set()
         if begun:
             self._close()

@@ -262,7 +262,7 @@ class _Answer:
             self.refusal = text(mapping(said.get("stop_details")).get("explanation"))
 
     def provider_data(self) -> ProviderData | None:
-        """What the next request has to say again as it is: signed thinking, and blocks that nobody here knows."""
+        """What the next request has to repeat unchanged: signed thinking, and unknown blocks."""
         if all(block.type in ("text", "tool_use") for block in self._blocks):
             return None
         return ProviderData(KIND, self._provider, _encode([block.kept() for block in self._blocks]))

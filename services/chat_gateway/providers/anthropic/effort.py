@@ -50,6 +50,6 @@ def check_thinking(body: dict[str, Any], found: Violations) -> None:
 
 
 def _version(model: str) -> tuple[int, int]:
-    """The model's version; of a name that tells none the newest, which takes no budget any more."""
+    """The model's version; the newest, which takes no budget, for a name without one."""
     found = _VERSION.search(model)
     return (int(found[1]), int(found[2] or 0)) if found is not None else (99, 0)

@@ -20,7 +20,7 @@ from servicekit.errors import Violations
 
 KIND: Final = "anthropic"
 DEFAULT_MAX_TOKENS: Final = 4096
-"""The API demands a limit; this is it where nobody says one."""
+"""The limit of output tokens, which the API requires, if there is no other."""
 
 _CACHED: Final = {"type": "ephemeral"}
 _BESIDE: Final = frozenset({"cache_control"})

@@ -112,14 +112,14 @@ class _Answer:
         self._model = text(said.get("modelVersion")) or self._model
         add_counts(self._counts, mapping(said.get("usageMetadata")))
         for candidate in map(mapping, listed(said.get("candidates"))):
-            if not count(candidate.get("index")):  # others are answers that nobody asked for
+            if not count(candidate.get("index")):  # others are unsolicited answers
                 self._candidate(candidate, added)
                 break
         if self.reason is None and mapping(said.get("promptFeedback")).get("blockReason"):
             self.reason = FinishReason.CONTENT_FILTER
 
     def provider_data(self) -> ProviderData | None:
-        """What the next request has to say again as it is: signed text, and parts that nobody here knows."""
+        """What the next request has to repeat unchanged: signed text, and unknown parts."""
         if all(item == "call" or isinstance(item, int) for item in self._plan):
             return None
         return ProviderData(KIND, self._provider, _encode(self._plan))

@@ -97,7 +97,7 @@ class _Contents:
     def add(self, utterance: Utterance, *, current: bool) -> None:
         if utterance.message is None:
             parts = [self._result(result) for result in utterance.results]
-            # Pictures stand after all results: those must be as many as the calls, and together.
+            # Images follow all results: those must be as many as the calls, and together.
             for result in utterance.results:
                 if result.message is not None:
                     parts += [self._media(part) for part in result.message.parts if not isinstance(part, TextPart)]

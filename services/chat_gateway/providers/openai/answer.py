@@ -202,7 +202,7 @@ class CompletionStream:
             return
         choice = one_choice(chunk.choices, self._index)
         if choice is None:
-            return  # more of an answer that nobody asked for
+            return  # another, unsolicited answer
         if self._index is None:
             self._index = choice.index
         self._choice(choice, added)

@@ -32,7 +32,7 @@ class Dialect:
     names: bool = True
     """Whether the speaker's name may be sent."""
     plain_names: bool = False
-    """Whether names must have no white space and none of `<|\\/>`: `_` stands for these."""
+    """Whether names must have no white space and none of `<|\\/>`, which `_` replaces."""
     seed_field: str = "seed"
     short_call_ids: bool = False
     """Whether ids of tool calls must be nine letters and digits: others are replaced, the same by the same."""

@@ -148,7 +148,7 @@ def one_choice(choices: Sequence[UpstreamChoice], index: int | None) -> Upstream
 
 
 def said(raw: msgspec.Raw) -> bytes:
-    """Returns JSON as it came; nothing for null, what is empty, and what nobody could read."""
+    """Returns JSON unchanged; nothing for null, empty and unreadable values."""
     text = bytes(raw)
     if text in _NULL:
         return b""
@@ -179,7 +179,7 @@ def to_usage(usage: UpstreamUsage | None) -> Usage:
 
 
 def grown(usage: Usage, more: Usage) -> Usage:
-    """Returns the counts of a report after those of the ones before it: what it does not count stands."""
+    """Returns the counts of a report added to earlier ones, which stay valid where it has none."""
     return Usage(
         more.prompt_tokens or usage.prompt_tokens,
         more.completion_tokens or usage.completion_tokens,
@@ -272,7 +272,7 @@ def _message(message: object, halves: Halves | None) -> UpstreamMessage | None:
 def _content(content: object) -> tuple[str | None, str]:
     """Returns the text of content that may be a list of parts, and what its parts of type `thinking` hold."""
     if isinstance(content, dict):
-        # What is no part is the JSON that was asked for.
+        # Anything else is the JSON that was asked for.
         content = [content] if content.keys() & {"type", "text"} else _encode(content).decode()
     if not isinstance(content, list):
         return _text(content), ""

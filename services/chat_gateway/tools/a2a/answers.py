@@ -23,7 +23,7 @@ class RemoteTask:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more comes by itself."""
+        """Whether no more events follow."""
         return self.state in _ENDED or self.state in _WAITING or self.state == "MESSAGE"
 
     def take(self, answer: Any) -> None:

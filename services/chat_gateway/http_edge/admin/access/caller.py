@@ -35,10 +35,10 @@ class AuthJson(msgspec.Struct, kw_only=True):
 
 
 class CallerJson(msgspec.Struct, kw_only=True):
-    """Who a request's credentials stand for, and what they may do."""
+    """The caller of a request, and what it may do."""
 
     id: str
-    """As it stands in the audit log: an API key's id, `token:` and a user, `operator`, or `anonymous`."""
+    """As in the audit log: an API key's id, `token:` and a user, `operator`, or `anonymous`."""
     project: str | None
     """The only project that it may name; any when null."""
     user_id: str | None
@@ -74,7 +74,7 @@ async def get_auth(deps: Injected) -> AuthJson:
 
 @get("/v1/caller", scope=ANY_CREDENTIALS)
 async def get_caller() -> Response[CallerJson]:
-    """Reports who the request's credentials stand for, and what they may do."""
+    """Reports the caller that the request's credentials identify, and what it may do."""
     caller = current()
     answer = CallerJson(
         id=caller.id, project=caller.project or None, user_id=caller.user_id or None, scopes=_scopes(caller)

@@ -20,7 +20,7 @@ _PAGE: Final = 1000
 _MAX_TURNS_A_READ: Final = 100
 
 Place = tuple[int, str, int]
-"""Where a turn stands in the list: time in nanoseconds, session, number. The numbers are negative for newest first."""
+"""The position of a turn in the list: time in nanoseconds, session, number. Negative numbers: newest first."""
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Listing:
         self._sign = -1 if query.newest_first else 1
 
     def place(self, turn: message_pb2.Turn, session: pb.Session) -> Place:
-        """Returns where a turn stands. What a fork has copied counts from the fork's beginning on."""
+        """Returns the position of a turn. Turns that a fork has copied have the fork's time."""
         low, high = session.create_time.ToNanoseconds(), session.last_activity_time.ToNanoseconds()
         time = min(max(turn.begin_time.ToNanoseconds(), low), high)
         return self._sign * time, session.id, self._sign * turn.number

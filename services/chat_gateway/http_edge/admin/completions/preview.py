@@ -54,7 +54,7 @@ class PromptJson(msgspec.Struct, kw_only=True):
     session_expire_time: str | None
     """Null where there is no session yet."""
     unavailable_tool_servers: list[UnavailableToolServer]
-    """Those whose tools can't be had now."""
+    """Tool servers whose tools are unavailable now."""
     object: str = "chat.completion.preview"
 
 

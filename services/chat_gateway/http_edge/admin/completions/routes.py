@@ -165,7 +165,7 @@ async def update_chat_completion(
 async def delete_chat_completion(
     completion_id: FromPath[str], deps: Injected, project: Project, user: UserId = None, session: SessionId = None
 ) -> CompletionDeleted:
-    """Deletes a stored completion with its messages: the last one of its session; others stand on those before."""
+    """Deletes a stored completion with its messages. It must be the last one of its session: later ones build on it."""
     user_id = acting_user(user)
     turn_id, session_id = ids_of(completion_id, session)
     request = pb.DeleteTurnRequest(project=project, session_id=session_id, turn_id=turn_id, user_id=user_id)

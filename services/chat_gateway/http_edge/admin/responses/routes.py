@@ -120,7 +120,7 @@ async def list_response_input_items(
 async def delete_response(
     response_id: FromPath[str], deps: Injected, project: Project, user: UserId = None
 ) -> ResponseDeleted:
-    """Deletes a stored response with its items: the last one of its conversation; others stand on those before."""
+    """Deletes a stored response with its items. It must be the last one of its conversation: later ones build on it."""
     user_id, turn = acting_user(user), turn_of(response_id)
     request = pb.DeleteTurnRequest(project=project, session_id=turn.session_id, turn_id=turn.turn_id, user_id=user_id)
     try:
@@ -157,7 +157,7 @@ def responses_router() -> Router:
 
 
 def turn_of(response_id: str) -> TurnRef:
-    """Returns the turn that a response is. Raises `ResponseNotFound` for what is no id of one that is stored."""
+    """Returns the turn of a response. Raises `ResponseNotFound` unless it is stored."""
     turn = parse_response_id(response_id)
     if turn is None or not turn.session_id:
         raise ResponseNotFound(response_id)

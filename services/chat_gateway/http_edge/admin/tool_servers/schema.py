@@ -79,7 +79,7 @@ class OauthJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_d
 
 
 class ToolServerAuthJson(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How the gateway authenticates to the server: at most one. Secrets stand by name, never by value."""
+    """How the gateway authenticates to the server: at most one. Secrets are given by name, never by value."""
 
     bearer: BearerAuthJson | UnsetType | None = UNSET
     header: HeaderAuthJson | UnsetType | None = UNSET

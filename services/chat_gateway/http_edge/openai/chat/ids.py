@@ -17,7 +17,7 @@ def completion_id(turn_id: str, session_id: str) -> str:
 
 
 def parse_completion_id(text: str) -> tuple[str, str] | None:
-    """Returns the ids of turn and session; None for what is no id of a completion.
+    """Returns the ids of turn and session; None if it is not the id of a completion.
 
     The session is empty where the turn was stateless, or an earlier release gave the id.
     """

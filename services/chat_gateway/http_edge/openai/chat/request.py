@@ -158,7 +158,7 @@ def _policies(
 def _check(
     request: model.TurnRequest, model_name: str, unknown: list[str], bounds: RequestBounds, found: Violations
 ) -> None:
-    """Raises for everything found so far, and for `unknown`, the fields of messages that nobody knows."""
+    """Raises for everything found so far, and for `unknown`, the unknown fields of messages."""
     for path in unknown:
         found.add(path, UNKNOWN_FIELD)
     is_no_agent = bool(request.agent_id) and not is_resource_id(request.agent_id)
@@ -211,7 +211,7 @@ def param_of(field: str) -> str:
 
 
 def named_agent(name: str, found: Violations) -> tuple[str, int]:
-    """Returns the id and the revision, 0 for the current one, that a model's name stands for; notes what is wrong."""
+    """Returns the id and the revision (0: the current one) that a model's name means; notes violations."""
     agent_id, at, number = name.partition("@")
     if not at:
         return agent_id, 0
@@ -228,7 +228,7 @@ def named_agent(name: str, found: Violations) -> tuple[str, int]:
 
 
 def opaque_user(user: str, found: Violations) -> str:
-    """Returns the user id that OpenAI's `user` stands for: the text itself where it can be one, a digest otherwise.
+    """Returns the user id for OpenAI's `user`: the text itself if it is a valid id, a digest otherwise.
 
     Different texts are different users: a text that reads like such a digest is digested, too.
     """

@@ -24,7 +24,7 @@ _DECODERS: Final = {
 }
 _GOOD_MESSAGE: Final = ChatMessage(role="user", content="-")
 _GOOD: Final[dict[str, Any]] = {"model": "a", "messages": [_GOOD_MESSAGE]}
-"""What stands in for a required field that is wrong, so that the rest can be looked at."""
+"""A replacement for an invalid required field, so that the rest can be checked."""
 
 
 def all_faults(

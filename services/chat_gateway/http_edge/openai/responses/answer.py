@@ -53,7 +53,7 @@ def encode_response(response: Response) -> bytes:
 
 
 class ResponseMaker:
-    """Makes the response of one turn, as it stands now and then."""
+    """Makes the response of one turn, at its different times."""
 
     def __init__(self, turn: TurnRef, echo: RequestEcho, begin_time: datetime) -> None:
         self._turn = turn

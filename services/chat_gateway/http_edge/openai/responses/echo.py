@@ -7,7 +7,7 @@ import msgspec
 from chat_gateway.model.rules import MAX_NOTES_BYTES
 
 _LEFT_OUT_FIRST: Final[tuple[tuple[str, Any], ...]] = (("tools", []), ("text", {"format": {"type": "text"}}))
-"""What is not kept where all of it is too large, and what stands for it: schemas."""
+"""What is not kept if the whole is too large, with its replacement: schemas."""
 _CUT_CHARACTERS: Final = 2048
 _encode = msgspec.json.Encoder().encode
 

@@ -66,7 +66,7 @@ class ResponseEvents:
         self._turn = TurnRef("", "")
         self._make: ResponseMaker | None = None
         self._items: list[Item] = []
-        """Those that were begun, in the order of their indexes: as they stand, or as they ended."""
+        """Those that were begun, in the order of their indexes: as they are now, or as they ended."""
         self._steps = 0
         self._ids = StepItems(self._turn, 1)
         self._said: set[str] = set()
@@ -254,7 +254,7 @@ class ResponseEvents:
         self._done(index, item)
 
     def _text(self, kind: str, text: str) -> str:
-        """Returns a piece of text without the break that stands before the first of a step."""
+        """Returns a piece of text without the break before the first of a step."""
         if not text or kind in self._broken:
             return text
         self._broken.add(kind)

@@ -1,7 +1,7 @@
-"""The ids of responses and of items: what they name stands in them, so that no index is needed.
+"""The ids of responses and of items. They contain what they name, so that no index is needed.
 
 A response is `resp_TURN.SESSION`; of a stateless turn `resp_TURN`. An item is `KIND_PLACE.TURN.SESSION`, and its place
-in the turn is the same whoever looks: while it is streamed, once it is stored, and to another gateway. A colon of the
+in the turn is always the same: while it is streamed, once it is stored, and on another gateway. A colon of the
 session's id is written as `~`, which no such id has: in a path it would begin a custom verb.
 """
 
@@ -56,7 +56,7 @@ class ItemRef:
 
 
 def parse_response_id(text: str) -> TurnRef | None:
-    """Returns the turn that a response is; None for what is no id of a response."""
+    """Returns the turn of a response; None if it is not the id of a response."""
     found = _RESPONSE.fullmatch(text)
     return _turn(found) if found else None
 
@@ -68,7 +68,7 @@ def parse_item_id(text: str) -> ItemRef | None:
 
 
 def approved_call_id(text: str) -> str:
-    """Returns the id of the call that an item asks for the approval of; empty for what is no id of such an item."""
+    """Returns the id of the call for which an item asks approval; empty if it is not the id of such an item."""
     item = parse_item_id(text)
     if item is None or item.kind != APPROVAL:
         return ""

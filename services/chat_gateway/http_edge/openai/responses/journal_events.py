@@ -58,7 +58,7 @@ class _Reader:
         """Whether the journal has the pieces of the answer; that of a turn that is not resumable has its end only."""
 
     async def stored(self, outcome: TurnOutcome, agent_id: str) -> AsyncIterator[bytes]:
-        """What is left of an answer whose pieces nobody keeps any more is its end, which has all of it."""
+        """Of an answer whose pieces are no longer kept, only the end is left, which has all of it."""
         echo = echo_of(outcome.notes, agent_id)
         if self._after >= 0:
             echo.background = False

@@ -45,7 +45,7 @@ class FieldNames:
         """None where the input is a text."""
 
     def param_of(self, field: str) -> str:
-        """Returns the name of a field of `TurnRequest`, or of a chat completion that it stands for."""
+        """Returns the caller's name for a field of `TurnRequest`, or of a chat completion."""
         if (item := _ITEM.match(field)) is not None:
             return self._of_item(item["list"], int(item["index"]), item["rest"])
         if field == "session_id":
@@ -104,7 +104,7 @@ def read_response_request(
 ) -> AskedResponse:
     """Returns what is asked for, bound to `caller`.
 
-    Raises `MalformedBody` for what is no JSON object, `InvalidArgument` with every violation otherwise, `ModelNotFound`
+    Raises `MalformedBody` unless it is a JSON object, `InvalidArgument` with every violation otherwise, `ModelNotFound`
     where nothing but the model is wrong; `ProjectDenied` and `UserDenied`.
     """
     check_width(body, items="input")

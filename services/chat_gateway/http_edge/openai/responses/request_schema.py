@@ -153,7 +153,7 @@ class AllowedTools(_Strict):
 
 
 class MessageItem(_Strict):
-    """What somebody says."""
+    """A message."""
 
     role: str
     content: str | list[Json]
