@@ -8,12 +8,21 @@ from playwright.sync_api import Browser
 from tests.servers.browser import chromium
 from tests.servers.mock_model import MockModel
 from tests.servers.parley_up import Parley
+from tests.servers.system import System
 
 
 @pytest.fixture
 def mock_model() -> Iterator[MockModel]:
     with MockModel() as model:
         yield model
+
+
+@pytest.fixture
+def forgetful_model(parley_system: System) -> Iterator[None]:
+    """The shared system's model without what other tests scripted and recorded; it is left in the same way."""
+    parley_system.model.reset()
+    yield
+    parley_system.model.reset()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Agents as A2A has them, by the protocol's own client, over its three bindings."""
 
-from collections.abc import Iterator
 from typing import Any
 from unittest.mock import ANY
 from uuid import uuid4
@@ -26,14 +25,9 @@ from tests.servers.a2a import (
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
+pytestmark = pytest.mark.usefixtures("forgetful_model")
+
 TEXT = "one two three four"
-
-
-@pytest.fixture(autouse=True)
-def _forgetful(parley_system: System) -> Iterator[None]:
-    parley_system.model.reset()
-    yield
-    parley_system.model.reset()
 
 
 @pytest.fixture(params=BINDINGS)

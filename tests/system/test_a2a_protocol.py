@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -18,16 +17,11 @@ from tests.servers.a2a import BINDINGS, answer_of, client_of, events_of, made, m
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
+pytestmark = pytest.mark.usefixtures("forgetful_model")
+
 TEXT = "one two three four"
 AT_ONCE = pb.SendMessageConfiguration(return_immediately=True)
 VERSION = {"A2A-Version": "1.0"}
-
-
-@pytest.fixture(autouse=True)
-def _forgetful(parley_system: System) -> Iterator[None]:
-    parley_system.model.reset()
-    yield
-    parley_system.model.reset()
 
 
 @pytest.fixture(params=BINDINGS)

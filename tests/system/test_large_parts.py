@@ -16,6 +16,8 @@ from parley_client import ParleyError
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
+pytestmark = pytest.mark.usefixtures("forgetful_model")
+
 MB = 1024 * 1024
 
 
@@ -26,13 +28,6 @@ def png(letter: bytes, megabytes: int = 10) -> str:
 def look(url: str, text: str = "What is it?") -> dict[str, Any]:
     image = {"type": "image_url", "image_url": {"url": url}}
     return {"role": "user", "content": [{"type": "text", "text": text}, image]}
-
-
-@pytest.fixture(autouse=True)
-def _forgetful_model(parley_system: System) -> Iterator[None]:
-    parley_system.model.reset()
-    yield
-    parley_system.model.reset()
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import pytest
 from tests.servers.mock_model import MODEL, Behaviour
 from tests.servers.system import PROVIDER, System
 
+pytestmark = pytest.mark.usefixtures("forgetful_model")
+
 WEATHER = {
     "type": "function",
     "function": {
@@ -21,11 +23,6 @@ WEATHER = {
     },
 }
 HI = {"role": "user", "content": "Hi there"}
-
-
-@pytest.fixture(autouse=True)
-def _forgetful_model(parley_system: System) -> None:
-    parley_system.model.reset()
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from tests.openai_types import events_of, response_of, strictly
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
+pytestmark = pytest.mark.usefixtures("forgetful_model")
+
 CONVERSATION_ITEM: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(ConversationItem)
 WEATHER: Any = {
     "type": "function",
@@ -22,11 +24,6 @@ WEATHER: Any = {
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     "strict": False,
 }
-
-
-@pytest.fixture(autouse=True)
-def _forgetful_model(parley_system: System) -> None:
-    parley_system.model.reset()
 
 
 @pytest.fixture
