@@ -39,6 +39,3 @@ class FixedCredentials:
 
     def secrets(self) -> tuple[str, ...]:
         return self._secrets
-
-
-NO_CREDENTIALS = FixedCredentials({})

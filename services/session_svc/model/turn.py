@@ -182,13 +182,3 @@ class TurnPage:
     next: int | None
     expire_ms: int
     """When their session expires."""
-
-
-def same_request(one: bytes, other: bytes) -> bool:
-    """Whether two digests are of the same request; those of the previous release are the first 32 bytes of others."""
-    return one == other or (
-        len(one) != len(other) and min(len(one), len(other)) == _OLD_DIGEST and one[:_OLD_DIGEST] == other[:_OLD_DIGEST]
-    )
-
-
-_OLD_DIGEST = 32

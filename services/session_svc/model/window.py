@@ -1,23 +1,9 @@
 """Which of a session's turns a window holds."""
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from session_svc.model.errors import ToolChainTooLarge
-
-
-class HeadedTurn(NamedTuple):
-    """A serialized turn with the attributes that a window needs."""
-
-    message_count: int
-    continues: bool
-    number: int
-    turn: bytes
-
-    @property
-    def size(self) -> int:
-        """Bytes of it."""
-        return len(self.turn)
 
 
 class Fitting(Protocol):

@@ -7,8 +7,9 @@ from contract.errors import SessionAgentMismatch
 from session_svc.model.errors import AgentDeleted, LeaseLost, SessionBusy, SessionNotFound, ToolChainTooLarge
 from session_svc.model.session import AgentIncarnation, SessionKey, Usage
 from session_svc.model.turn import CommitTurn, Lease, Replayed, RequestMark, TurnQuery
-from session_svc.model.window import HeadedTurn, fit_window
+from session_svc.model.window import fit_window
 from tests.contract.session_svc.bench import UID, Bench, number_field
+from tests.doubles.session_svc.memory_state import HeadedTurn
 
 KEY = SessionKey("default", "s1")
 OTHER_UID = "5f0c7f0e-0000-4000-8000-000000000002"

@@ -4,11 +4,25 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from session_svc.model.journal import JournalEvent, UnheardEnd
 from session_svc.model.session import AgentIncarnation, Session, SessionBounds, SessionKey
 from session_svc.model.turn import BeginTurn, Lease, RequestMark
-from session_svc.model.window import HeadedTurn
+
+
+class HeadedTurn(NamedTuple):
+    """A serialized turn with the attributes that a window needs."""
+
+    message_count: int
+    continues: bool
+    number: int
+    turn: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+        return len(self.turn)
 
 
 @dataclass(slots=True)

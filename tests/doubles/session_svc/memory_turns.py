@@ -29,12 +29,12 @@ from session_svc.model.turn import (
     Lease,
     Replayed,
     Waiting,
-    same_request,
 )
-from session_svc.model.window import HeadedTurn, fit_window
-from tests.doubles.session_svc.memory_state import MemoryState, Outcome, Stored, Ticket
+from session_svc.model.window import fit_window
+from tests.doubles.session_svc.memory_state import HeadedTurn, MemoryState, Outcome, Stored, Ticket
 
 _NUMBER_TAG = b"\x10"
+_OLD_DIGEST = 32
 
 
 class MemoryTurns:
@@ -127,7 +127,7 @@ class MemoryTurns:
         outcome = stored.outcomes.get(turn.request.request_id)
         if outcome is None or outcome.expire_ms <= self._state.now() or outcome.number < stored.session.first_turn:
             return None
-        if not same_request(outcome.digest, turn.request.digest):
+        if not _same_request(outcome.digest, turn.request.digest):
             raise IdempotencyKeyReused(turn.request.request_id)
         return outcome.number
 
@@ -138,7 +138,7 @@ class MemoryTurns:
         free_at = 0
         if stored is not None and state.held(stored):
             if turn.request and stored.request and turn.request.request_id == stored.request.request_id:
-                if not same_request(turn.request.digest, stored.request.digest):
+                if not _same_request(turn.request.digest, stored.request.digest):
                     state.give_up(key, turn_id=turn.turn_id)
                     raise IdempotencyKeyReused(turn.request.request_id)
                 if turn.join_repeat:
@@ -343,3 +343,10 @@ def _varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+def _same_request(one: bytes, other: bytes) -> bool:
+    """Whether two digests are of the same request; those of the previous release are the first 32 bytes of others."""
+    return one == other or (
+        len(one) != len(other) and min(len(one), len(other)) == _OLD_DIGEST and one[:_OLD_DIGEST] == other[:_OLD_DIGEST]
+    )
