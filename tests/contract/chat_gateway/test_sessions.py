@@ -35,7 +35,7 @@ async def sessions(request: pytest.FixtureRequest) -> AsyncIterator[Sessions]:
         grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel,
         turn_calls(channel).open() as calls,
     ):
-        yield SessionClient(calls, timeout=10, wait_timeout=20)
+        yield SessionClient(calls, timeout=60, wait_timeout=60)
 
 
 def ask(**changes: Any) -> TurnRequest:
@@ -114,12 +114,12 @@ async def test_who_waits_begins_when_the_turn_before_has_ended_in_order(sessions
     await asyncio.sleep(0.1)
     assert not second.done()
     await commit(sessions, lease, "one")
-    begun = await asyncio.wait_for(second, 10)
+    begun = await asyncio.wait_for(second, 60)
     assert [message.content for message in begun.window] == ["one", "one!"]
     assert not third.done()
     assert begun.lease is not None
     await sessions.abort(begun.lease)
-    assert (await asyncio.wait_for(third, 10)).lease is not None
+    assert (await asyncio.wait_for(third, 60)).lease is not None
 
 
 async def test_an_interruption_ends_the_renewal_and_refuses_the_commit(sessions: Sessions) -> None:
@@ -127,10 +127,10 @@ async def test_an_interruption_ends_the_renewal_and_refuses_the_commit(sessions:
     renewal = asyncio.create_task(sessions.renew(lease, 10.0))
     await asyncio.sleep(0.1)
     interrupter = asyncio.create_task(begin(sessions, "t2", ask(busy=BusyPolicy.INTERRUPT)))
-    assert await asyncio.wait_for(refused(renewal), 5) == "TURN_INTERRUPTED"
+    assert await asyncio.wait_for(refused(renewal), 60) == "TURN_INTERRUPTED"
     assert await refused(commit(sessions, lease)) in ("TURN_INTERRUPTED", "LEASE_LOST")
     await sessions.abort(lease)
-    begun = await asyncio.wait_for(interrupter, 10)
+    begun = await asyncio.wait_for(interrupter, 60)
     assert begun.window == ()
     assert begun.lease is not None
     assert await commit(sessions, begun.lease) == 1

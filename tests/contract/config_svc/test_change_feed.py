@@ -24,7 +24,7 @@ BEAT = timedelta(milliseconds=100)
 async def feed(store: Store, clock: Clock, metrics: Metrics) -> AsyncIterator[ChangeFeed]:
     feed = ChangeFeed(store, clock=clock, metrics=metrics, peer="db", poll=0.5, buffer=10)
     task = asyncio.create_task(feed.follow())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not feed.healthy:
             await asyncio.sleep(0.01)
     yield feed
@@ -35,7 +35,7 @@ async def feed(store: Store, clock: Clock, metrics: Metrics) -> AsyncIterator[Ch
 async def changes(events: AsyncGenerator[FeedEvent], count: int) -> list[tuple[str, ChangeType, int]]:
     """The next changes of a watch: agent id, what happened, revision."""
     found: list[tuple[str, ChangeType, int]] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(found) < count:
             event = await anext(events)
             if event.change is not None:
@@ -93,7 +93,7 @@ async def test_a_watch_of_one_project_gets_on_by_heartbeats(agents: AgentConfigs
         start = await anext(events)
         for number in range(15):
             await agents.create(P, f"a{number}", spec())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             beat = await anext(events)
             while beat.cursor == start.cursor:
                 beat = await anext(events)
@@ -106,7 +106,7 @@ async def test_a_watch_of_one_project_gets_on_by_heartbeats(agents: AgentConfigs
 
 
 async def test_heartbeats_come_while_nothing_changes(feed: ChangeFeed) -> None:
-    async with aclosing(feed.watch(None, "", BEAT)) as events, asyncio.timeout(3):
+    async with aclosing(feed.watch(None, "", BEAT)) as events, asyncio.timeout(60):
         beats = [await anext(events) for _ in range(4)]
     assert {beat.change for beat in beats} == {None}
     assert len({beat.cursor for beat in beats}) == 1
@@ -167,10 +167,11 @@ async def test_a_watcher_that_falls_out_of_the_buffer_is_cut_off(agents: AgentCo
         start = (await anext(events)).cursor
         await agents.create(P, "first", spec())
         assert await changes(events, 1) == [("first", ChangeType.CREATED, 1)]
-        async with asyncio.timeout(5):  # it does not read while the feed goes on by more than it holds
+        async with asyncio.timeout(60):  # it does not read while the feed goes on by more than it holds
             for number in range(12):
                 await agents.create(P, f"a{number}", spec())
-        await asyncio.sleep(0.7)
+            while not feed._ring or feed._ring[-1].agent_config.id != "a11":
+                await asyncio.sleep(0.01)
         with pytest.raises(WatcherTooSlow):
             await changes(events, 12)
     async with aclosing(feed.watch(None, start, None)) as events:
@@ -195,7 +196,7 @@ async def test_the_ring_is_bounded_in_bytes_too(
 ) -> None:
     feed = ChangeFeed(store, clock=clock, metrics=metrics, peer="db", poll=0.2, buffer=1000, buffer_bytes=100_000)
     task = asyncio.create_task(feed.follow())
-    await asyncio.wait_for(feed.reached(), 5)
+    await asyncio.wait_for(feed.reached(), 60)
     async with aclosing(feed.watch(None, "", None)) as events:
         start = (await anext(events)).cursor
         for number in range(10):

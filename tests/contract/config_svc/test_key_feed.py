@@ -27,7 +27,7 @@ BEAT = timedelta(milliseconds=50)
 async def feed(store: Store, clock: Clock, metrics: Metrics) -> AsyncIterator[AccessFeed]:
     feed = AccessFeed(store, clock=clock, metrics=metrics, peer="db")
     task = asyncio.create_task(feed.follow())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not feed.healthy:
             await asyncio.sleep(0.01)
     yield feed
@@ -38,7 +38,7 @@ async def feed(store: Store, clock: Clock, metrics: Metrics) -> AsyncIterator[Ac
 async def ended(watch: AsyncGenerator[Sequence[str]], count: int) -> list[str]:
     """The next ids that a watch sends."""
     found: list[str] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(found) < count:
             found += await anext(watch)
     return found
@@ -57,7 +57,7 @@ async def test_every_end_is_sent_in_order(feed: AccessFeed, keys: ApiKeys, proje
 
 
 async def test_heartbeats_come_while_nothing_ends(feed: AccessFeed) -> None:
-    async with aclosing(feed.watch(BEAT)) as watch, asyncio.timeout(5):
+    async with aclosing(feed.watch(BEAT)) as watch, asyncio.timeout(60):
         assert [await anext(watch) for _ in range(5)] == [[]] * 5
     for wrong in (timedelta(0), timedelta(milliseconds=49), timedelta(seconds=61)):
         with pytest.raises(InvalidArgument):
@@ -89,18 +89,17 @@ async def test_a_heartbeat_is_not_sent_for_a_database_that_says_nothing(
         monkeypatch.setattr(type(tail), "key_changes", changes)
     feed = AccessFeed(store, clock=clock, metrics=metrics, peer="db", poll=0.05)
     task = asyncio.create_task(feed.follow())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not feed.healthy:
             await asyncio.sleep(0.01)
     async with aclosing(feed.watch(BEAT)) as watch:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             for _ in range(3):
                 await anext(watch)
         silent.set()
-        await asyncio.sleep(0.2)
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                while True:
+            for _ in range(5):  # some may have been due
+                async with asyncio.timeout(20 * BEAT.total_seconds()):
                     await anext(watch)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -111,7 +110,7 @@ async def test_a_watch_ends_with_the_database(store: Store, clock: Clock, metric
     with pytest.raises(Unavailable):
         await anext(feed.watch(None))
     task = asyncio.create_task(feed.follow())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not feed.healthy:
             await asyncio.sleep(0.01)
     watch = feed.watch(timedelta(seconds=60))
@@ -131,7 +130,7 @@ async def test_a_watch_of_before_a_loss_does_not_go_on_after_it(
 
     async def followed() -> asyncio.Task[None]:
         task = asyncio.create_task(feed.follow())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not feed.healthy:
                 await asyncio.sleep(0.01)
         return task
@@ -152,7 +151,7 @@ async def test_a_watch_of_before_a_loss_does_not_go_on_after_it(
 async def test_a_slow_watcher_is_cut_off(store: Store, clock: Clock, metrics: Metrics, keys: ApiKeys) -> None:
     feed = AccessFeed(store, clock=clock, metrics=metrics, peer="db", buffer=3)
     task = asyncio.create_task(feed.follow())
-    await asyncio.wait_for(feed.reached(), 5)
+    await asyncio.wait_for(feed.reached(), 60)
     ids = [(await keys.create(wanted_key()))[0].id for _ in range(5)]
     async with aclosing(feed.watch(None)) as slow, aclosing(feed.watch(None)) as quick:
         await anext(slow)

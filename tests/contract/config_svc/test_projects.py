@@ -150,12 +150,12 @@ async def test_an_id_that_is_made_again_begins_empty(
     assert again.uid != live.uid, "the request id is not known either"
     await sweep.once()
     assert await agents_of(agents, P) == ["live"]
-    async with aclosing(feed.watch(P, start, None)) as events, asyncio.timeout(5):
+    async with aclosing(feed.watch(P, start, None)) as events, asyncio.timeout(60):
         assert (await anext(events)).change is None
         first = (await anext(events)).change
         assert first is not None
         assert first.agent_config.uid == again.uid, "changes of the earlier project are not those of this one"
-    async with aclosing(feed.watch(None, start, None)) as events, asyncio.timeout(5):
+    async with aclosing(feed.watch(None, start, None)) as events, asyncio.timeout(60):
         await anext(events)
         whole = [(await anext(events)).change for _ in range(5)]
         assert [one.agent_config.uid for one in whole if one] == [

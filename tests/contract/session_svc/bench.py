@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import redis
 
 from contract.enums import BusyPolicy
-from session_svc.model.limits import JournalBounds
+from session_svc.model.limits import JournalBounds, LimitTimes
 from session_svc.model.session import ListPosition, SessionBounds, SessionKey, SessionQuery
 from session_svc.model.turn import BeginTurn, Begun, Committed, CommitTurn, Lease, RequestMark
 from session_svc.ports import AgentStore, ClaimStore, JournalStore, LimitStore, SessionStore, TurnStore
@@ -32,8 +33,16 @@ from tests.doubles.session_svc.memory_store import MemoryAgents, MemorySessions
 from tests.doubles.session_svc.memory_turns import MemoryTurns
 
 JOURNAL = JournalBounds(keep_ms=60_000, max_bytes=10_000)
+# Time of its own passes in Redis too, and more of it where the machine stalls: whatever must not run out is met by
+# several seconds.
 LIMITS = SessionBounds(
-    queue_per_session=3, queue_per_limit=2, turns_per_session=50, replays_per_session=5, journal=JOURNAL
+    lease_ms=30_000,
+    claim_ms=14_000,
+    queue_per_session=3,
+    queue_per_limit=2,
+    turns_per_session=50,
+    replays_per_session=5,
+    journal=JOURNAL,
 )
 UID = "5f0c7f0e-0000-4000-8000-000000000001"
 
@@ -88,6 +97,11 @@ def number_field(number: int) -> bytes:
     """Return the field of a stored turn that holds its number, as it goes over the wire."""
     assert number < 128
     return b"\x10" + bytes([number])
+
+
+def limit_times(limits: SessionBounds) -> LimitTimes:
+    """Return the times of limits, with a longer one for waiters to ask again in."""
+    return replace(limits.limit_times(), stand_ms=24_000)
 
 
 @dataclass(frozen=True)
@@ -212,7 +226,7 @@ def memory_bench(limits: SessionBounds = LIMITS) -> Bench:
     async def forget(key: SessionKey, turn_id: str) -> None:
         claims.forget((key, turn_id))
 
-    turn_limits = MemoryLimits(limits.limit_times(), lambda: clock.ms, state.wake, turns.wait_for_wakeup)
+    turn_limits = MemoryLimits(limit_times(limits), lambda: clock.ms, state.wake, turns.wait_for_wakeup)
     return Bench(
         turns,
         MemorySessions(state),
@@ -236,12 +250,7 @@ async def redis_bench(url: str, limits: SessionBounds = LIMITS, *, compressing: 
         waiting = WaitingTurns(scripts, limits)
         turns = RedisTurns(scripts, wakes, limits, index_additions, compressing=compressing, waiting=waiting)
 
-        async def pass_time(ms: int) -> None:
-            for client in clients_of(url):
-                with client:
-                    client.eval(_PASS_TIME, 0, str(ms))
-
-        turn_limits = RedisLimits(scripts, wakes, limits.limit_times())
+        turn_limits = RedisLimits(scripts, wakes, limit_times(limits))
         sessions = RedisSessions(scripts, turns, limits, index_additions, compressing=compressing)
         journals = RedisJournals(scripts, wakes, limits, waiting)
         claims = RedisClaims(scripts, limits, waiting)
@@ -251,7 +260,15 @@ async def redis_bench(url: str, limits: SessionBounds = LIMITS, *, compressing: 
             await waiting.look_again(member_of(Lease(key, turn_id, 0)), NEVER)
 
         agents = RedisAgents(scripts)
-        yield Bench(turns, sessions, agents, turn_limits, journals, pass_time, limits, claims, forget, push_configs)
+        passing = partial(pass_time, url)
+        yield Bench(turns, sessions, agents, turn_limits, journals, passing, limits, claims, forget, push_configs)
+
+
+async def pass_time(url: str, ms: int) -> None:
+    """Has everything in a Redis, or in a cluster, become older."""
+    for client in clients_of(url):
+        with client:
+            client.eval(_PASS_TIME, 0, str(ms))
 
 
 def clients_of(url: str) -> list[redis.Redis]:

@@ -39,11 +39,11 @@ async def test_a_waiter_is_woken(bench: Bench) -> None:
     waiter_id = bench.turns.new_waiter_id()
     turn = BeginTurn(KEY, "hello", UID, "t2")
     assert isinstance(await bench.turns.begin(turn, waiter_id, 60_000), Waiting)
-    waiting = asyncio.create_task(bench.turns.wait_for_wakeup(waiter_id, 10))
+    waiting = asyncio.create_task(bench.turns.wait_for_wakeup(waiter_id, 600))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await bench.commit(running)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await waiting
 
 

@@ -209,7 +209,7 @@ async def test_a_turn_without_a_request_is_not_handed_over(bench: Bench) -> None
 
 async def test_a_turn_that_loses_one_gateway_after_the_other_is_given_up(bench: Bench) -> None:
     await bench.turn("t0")
-    await begun(bench)
+    await begun(bench, idle_ms=600_000)
     await lose_gateway(bench)
     await claimed(bench)
     await lose_gateway(bench)
@@ -374,7 +374,7 @@ async def test_a_turn_that_is_begun_again_stays_with_whoever_took_it_over(bench:
 
 
 async def test_who_lost_a_turn_does_not_hide_it_from_those_who_look_for_it(bench: Bench) -> None:
-    first = await begun(bench)
+    first = await begun(bench, idle_ms=600_000)
     await lose_gateway(bench)
     await claimed(bench)
     with pytest.raises(LeaseLost):

@@ -16,10 +16,10 @@ from session_svc.model.errors import LimitQueueFull, RateLimited
 from session_svc.model.limits import LimitedTurn, LimitTaken, LimitWait, TurnLimit
 from session_svc.model.session import SessionKey
 from session_svc.model.turn import BeginTurn, RequestMark
-from tests.contract.session_svc.bench import LIMITS, UID, Bench, memory_bench, redis_bench
+from tests.contract.session_svc.bench import LIMITS, UID, Bench, limit_times, memory_bench, redis_bench
 
 MINUTE = 60_000
-TIMES = LIMITS.limit_times()
+TIMES = limit_times(LIMITS)
 KEY, AGENT = "key:ak-1", "agent:uid-1"
 
 
@@ -51,16 +51,18 @@ async def test_so_many_a_minute_and_no_more(bench: Bench) -> None:
         taken = await take(bench, f"t{number}", limit)
         assert isinstance(taken, LimitTaken)
         assert [(s.subject, s.requests_per_minute, s.remaining) for s in taken.states] == [(KEY, 3, 2 - number)]
-        assert MINUTE - 1000 < taken.states[0].reset_ms <= MINUTE
-        await bench.pass_time(1000)
+        assert taken.states[0].reset_ms == MINUTE
+        await bench.pass_time(10_000)
     refused = await take(bench, "t3", limit)
     assert isinstance(refused, RateLimited)
     assert refused.metadata | {"reset": ""} == {
         "scope": "key", "bound": "requests_per_minute", "limit": "3", "reset": "",
     }  # fmt: skip
     assert refused.retry_after is not None
-    assert 56 < refused.retry_after <= 57
-    assert 58 < float(refused.metadata["reset"]) <= 59
+    assert 20 < refused.retry_after <= 30
+    reset = float(refused.metadata["reset"])
+    assert 40 < reset <= 50
+    assert reset - refused.retry_after >= 20 - 0.001
     assert refused.quota_subject == KEY
     await bench.pass_time(int(refused.retry_after * 1000) + 1)
     assert isinstance(await take(bench, "t4", limit), LimitTaken)
@@ -87,7 +89,7 @@ async def test_a_turn_that_runs_for_more_than_a_minute_is_not_counted_again(benc
     limit = TurnLimit(KEY, requests_per_minute=1, concurrent_turns=2)
     await take(bench, "t1", limit)
     for _ in range(5):
-        await bench.pass_time(TIMES.hold_ms - 4000)
+        await bench.pass_time(TIMES.hold_ms - 10_000)
         await bench.turn_limits.keep(LimitedTurn("default", "t1", (limit,)))
     assert isinstance(await take(bench, "t2", limit), LimitTaken)
     assert isinstance(await take(bench, "t1", limit), LimitTaken)
@@ -118,13 +120,12 @@ async def test_so_many_at_once_and_no_more(bench: Bench) -> None:
 async def test_the_place_of_a_holder_that_died_is_free_after_its_lease(bench: Bench) -> None:
     limit = by_turns(1)
     await take(bench, "t1", limit)
-    # Time of its own passes in Redis too, so the bounds are met by seconds.
-    await bench.pass_time(TIMES.hold_ms - 6000)
+    await bench.pass_time(TIMES.hold_ms - 10_000)
     assert isinstance(await take(bench, "t2", limit), RateLimited)
     await bench.turn_limits.keep(LimitedTurn("default", "t1", (limit,)))
-    await bench.pass_time(TIMES.hold_ms - 6000)
+    await bench.pass_time(TIMES.hold_ms - 10_000)
     assert isinstance(await take(bench, "t2", limit), RateLimited)
-    await bench.pass_time(6000)
+    await bench.pass_time(10_000)
     assert isinstance(await take(bench, "t2", limit), LimitTaken)
     await bench.turn_limits.keep(LimitedTurn("default", "t1", (limit,)))  # too late: it has no place to keep
     await free(bench, "t2", limit)
@@ -191,13 +192,13 @@ async def test_each_place_that_is_freed_wakes_another_waiter(bench: Bench) -> No
     for number, waiter_id in enumerate(waiters):
         turn = LimitedTurn("default", f"w{number}", (limit,))
         assert isinstance(await bench.turn_limits.take(turn, waiter_id, wait=True, counted=False), LimitWait)
-    waits = [asyncio.create_task(bench.turn_limits.wait_for_wakeup(waiter_id, 20)) for waiter_id in waiters]
+    waits = [asyncio.create_task(bench.turn_limits.wait_for_wakeup(waiter_id, 600)) for waiter_id in waiters]
     await asyncio.sleep(0.05)
     await free(bench, "t0", limit)
-    await asyncio.wait_for(waits[0], 5)
+    await asyncio.wait_for(waits[0], 60)
     assert not waits[1].done()
     await free(bench, "t1", limit)  # the first has not come yet
-    await asyncio.wait_for(waits[1], 5)
+    await asyncio.wait_for(waits[1], 60)
 
 
 async def test_projects_and_subjects_do_not_share_limits(bench: Bench) -> None:
@@ -209,11 +210,11 @@ async def test_projects_and_subjects_do_not_share_limits(bench: Bench) -> None:
 async def test_a_lower_limit_holds_at_once(bench: Bench) -> None:
     for number in range(4):
         await take(bench, f"t{number}", TurnLimit(KEY, requests_per_minute=4, concurrent_turns=4))
-        await bench.pass_time(1000)
+        await bench.pass_time(5000)
     refused = await take(bench, "t5", by_rate(2))
     assert isinstance(refused, RateLimited)
     assert refused.retry_after is not None
-    assert 57 < refused.retry_after <= 58  # when the third has left the minute
+    assert 40 < refused.retry_after <= 50  # when the third has left the minute
     assert isinstance(await take(bench, "t5", by_turns(3, KEY)), RateLimited)
 
 
@@ -271,7 +272,7 @@ class LimitMachine(RuleBasedStateMachine):
         else:
             assert isinstance(outcome, LimitQueueFull), outcome
             self._forget(turn)
-        self._pass(500)
+        self._pass(2)  # whoever comes next comes later
 
     @rule(turn=st.sampled_from([f"t{n}" for n in range(8)]))
     def free(self, turn: str) -> None:
@@ -291,7 +292,8 @@ class LimitMachine(RuleBasedStateMachine):
         if turn in self.held:
             self.held[turn] = self.now + TIMES.hold_ms
 
-    @rule(ms=st.sampled_from([2_500, 9_000, 30_000, 70_000]))
+    # However these add up, no time of a limit runs out within the next 8 seconds, which is what a stall may take.
+    @rule(ms=st.sampled_from([16_000, 32_000, 48_000, 64_000]))
     def time_passes(self, ms: int) -> None:
         self._pass(ms)
 

@@ -35,7 +35,9 @@ def new(session_id: str = "s1", **more: object) -> NewSession:
 
 
 async def test_what_is_created_is_read(bench: Bench) -> None:
-    wanted = new(user_id="ann", idle_ms=5000, lifetime_ms=9000, pinned_revision=3, metadata={"city": "Köln", "a": "b"})
+    wanted = new(
+        user_id="ann", idle_ms=50_000, lifetime_ms=90_000, pinned_revision=3, metadata={"city": "Köln", "a": "b"}
+    )
     created = await bench.sessions.create(wanted)
     assert created == await bench.sessions.get(KEY)
     assert created == Session(
@@ -45,19 +47,19 @@ async def test_what_is_created_is_read(bench: Bench) -> None:
         user_id="ann",
         created_ms=created.created_ms,
         activity_ms=created.created_ms,
-        idle_ms=5000,
-        lifetime_ms=9000,
-        expire_ms=created.created_ms + 5000,
+        idle_ms=50_000,
+        lifetime_ms=90_000,
+        expire_ms=created.created_ms + 50_000,
         pinned_revision=3,
         metadata={"city": "Köln", "a": "b"},
     )
 
 
 async def test_an_id_is_taken_until_its_session_ends(bench: Bench) -> None:
-    await bench.sessions.create(new(idle_ms=5000))
+    await bench.sessions.create(new(idle_ms=50_000))
     with pytest.raises(SessionAlreadyExists):
         await bench.sessions.create(new(user_id="bob"))
-    await bench.pass_time(5000)
+    await bench.pass_time(50_000)
     await bench.sessions.create(new(user_id="bob"))
 
 
@@ -89,15 +91,15 @@ async def test_a_user_reads_changes_and_deletes_only_what_is_theirs(bench: Bench
 async def test_update_changes_what_it_names(bench: Bench) -> None:
     await bench.sessions.create(new(metadata={"a": "1"}, pinned_revision=4))
     before = await bench.sessions.get(KEY)
-    changed = await bench.sessions.update(SessionChange(KEY, idle_ms=5000))
-    assert changed.expire_ms == before.activity_ms + 5000
+    changed = await bench.sessions.update(SessionChange(KEY, idle_ms=50_000))
+    assert changed.expire_ms == before.activity_ms + 50_000
     assert (changed.metadata, changed.pinned_revision) == ({"a": "1"}, 4)
     changed = await bench.sessions.update(SessionChange(KEY, metadata={}, pinned_revision=0))
-    assert (changed.metadata, changed.pinned_revision, changed.idle_ms) == ({}, 0, 5000)
+    assert (changed.metadata, changed.pinned_revision, changed.idle_ms) == ({}, 0, 50_000)
     assert changed == await bench.sessions.get(KEY)
-    await bench.pass_time(5000)
+    await bench.pass_time(50_000)
     with pytest.raises(SessionNotFound):
-        await bench.sessions.update(SessionChange(KEY, idle_ms=5000))
+        await bench.sessions.update(SessionChange(KEY, idle_ms=50_000))
 
 
 async def test_a_shorter_idle_ttl_may_end_a_session_at_once(bench: Bench) -> None:
@@ -156,7 +158,7 @@ async def test_lists_never_show_the_dead(bench: Bench) -> None:
 
 
 async def test_a_session_made_again_is_listed_again(bench: Bench) -> None:
-    await bench.sessions.create(new(idle_ms=5000))
+    await bench.sessions.create(new(idle_ms=50_000))
     await bench.pass_time(HOUR_MS)
     assert await ids(bench, PROJECT) == []
     await bench.sessions.create(new())

@@ -32,6 +32,6 @@ async def test_metrics_and_readiness(database_url: str) -> None:
         assert "process_resident_memory_bytes" in answer
         assert '"postgresql": "up"' in await read(port, "/readyz")
         watch.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while "parley_config_watch_streams 0.0" not in await read(port, "/metrics"):
                 await asyncio.sleep(0.05)

@@ -37,7 +37,7 @@ async def create(service: Running, agent_id: str, **fields: Any) -> Any:
 
 
 async def sent(watch: Any, count: int) -> list[tuple[str, int]]:
-    seen = [await asyncio.wait_for(watch.read(), 10) for _ in range(count)]
+    seen = [await asyncio.wait_for(watch.read(), 60) for _ in range(count)]
     return [(one.agent_config.id, one.change_type) for one in seen]
 
 
@@ -47,7 +47,7 @@ async def test_both_releases_write_and_see_what_the_other_wrote(previous: Runnin
             await service.templates.PublishTemplate(publish())
         watches = [service.agents.WatchAgentConfigs(pb.WatchAgentConfigsRequest()) for service in (previous, new)]
         for watch in watches:
-            await asyncio.wait_for(watch.read(), 10)
+            await asyncio.wait_for(watch.read(), 60)
         pairs = [(previous, new, "old"), (new, previous, "new")]
         for writer, reader, name in pairs:
             made = await create(writer, name)

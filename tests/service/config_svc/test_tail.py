@@ -29,9 +29,9 @@ async def own_pid(tail: PostgresTail) -> int:
 
 
 async def test_a_notification_wakes_it(store: PostgresStore, database_url: str) -> None:
-    async with store.tail() as tail, asyncio.timeout(10):
+    async with store.tail() as tail, asyncio.timeout(60):
         for _ in range(3):
-            waiting = asyncio.create_task(tail.wait(60))
+            waiting = asyncio.create_task(tail.wait(600))
             await asyncio.sleep(0.02)
             assert not waiting.done()
             await execute(database_url, f"NOTIFY {CHANNEL}")
@@ -42,20 +42,20 @@ async def test_a_notification_wakes_it(store: PostgresStore, database_url: str) 
 
 async def test_a_notification_beside_an_answer_wakes_it_too(store: PostgresStore) -> None:
     """The change that it is for may have been committed after the answer was made."""
-    async with store.tail() as tail, asyncio.timeout(10):
+    async with store.tail() as tail, asyncio.timeout(60):
         await tail._connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
-        await tail.wait(60)
+        await tail.wait(600)
 
 
 async def test_it_returns_without_a_notification(store: PostgresStore) -> None:
-    async with store.tail() as tail, asyncio.timeout(10):
+    async with store.tail() as tail, asyncio.timeout(60):
         await tail.wait(0.01)
 
 
 async def test_the_end_of_its_connection_wakes_it(store: PostgresStore, database_url: str) -> None:
-    async with store.tail() as tail, asyncio.timeout(10):
+    async with store.tail() as tail, asyncio.timeout(60):
         pid = await own_pid(tail)
-        waiting = asyncio.create_task(tail.wait(60))
+        waiting = asyncio.create_task(tail.wait(600))
         await asyncio.sleep(0.02)
         await execute(database_url, f"SELECT pg_terminate_backend({pid})")
         await waiting

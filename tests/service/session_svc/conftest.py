@@ -11,7 +11,7 @@ from tests.service.session_svc.replica import Replica, replica
 
 @pytest.fixture
 async def svc(redis_url: str) -> AsyncIterator[Replica]:
-    """One replica with default settings."""
+    """One replica with the settings of `replica`."""
     async with replica(redis_url) as made:
         yield made
 

@@ -21,6 +21,7 @@ from session_svc.settings import SessionSettings
 from session_svc.wiring import build
 
 UID = "5f0c7f0e-0000-4000-8000-000000000001"
+LEASE_SECONDS = 120
 USER, ASSISTANT, TOOL = message_pb2.ROLE_USER, message_pb2.ROLE_ASSISTANT, message_pb2.ROLE_TOOL
 WAIT, REJECT, INTERRUPT = (
     turn_service_pb2.BUSY_POLICY_WAIT,
@@ -44,7 +45,7 @@ class Replica:
     health: Any
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
-    async def begin(self, session: str = "s1", *, timeout: float = 5, **fields: Any) -> Any:
+    async def begin(self, session: str = "s1", *, timeout: float = 60, **fields: Any) -> Any:
         """Calls BeginTurn with what a test does not care about filled in."""
         return await self.turns.BeginTurn(self.begin_request(session, **fields), timeout=timeout)
 
@@ -62,7 +63,7 @@ class Replica:
         """Calls CommitTurn."""
         turn = message_pb2.Turn(messages=say(text))
         request = turn_service_pb2.CommitTurnRequest(**({"lease": begun.lease, "turn": turn} | fields))
-        return await self.turns.CommitTurn(request, timeout=5)
+        return await self.turns.CommitTurn(request, timeout=60)
 
     async def turn(self, session: str = "s1", text: str = "hi", **fields: Any) -> Any:
         """Begins and commits a turn."""
@@ -70,12 +71,12 @@ class Replica:
 
     async def abort(self, begun: Any) -> None:
         """Calls AbortTurn."""
-        await self.turns.AbortTurn(turn_service_pb2.AbortTurnRequest(lease=begun.lease), timeout=5)
+        await self.turns.AbortTurn(turn_service_pb2.AbortTurnRequest(lease=begun.lease), timeout=60)
 
     async def renew(self, begun: Any, hold: float = 0) -> Any:
         """Calls RenewTurn, which is held for `hold` seconds."""
         request = turn_service_pb2.RenewTurnRequest(lease=begun.lease, hold=seconds(hold))
-        return await self.turns.RenewTurn(request, timeout=5 + hold)
+        return await self.turns.RenewTurn(request, timeout=60 + hold)
 
     async def said(self, session: str = "s1") -> list[str]:
         """Returns what the user said in each stored turn, oldest first."""
@@ -90,17 +91,22 @@ class Replica:
 
     async def serves(self) -> bool:
         """Whether the health check says so."""
-        answer = await self.health.Check(health_pb2.HealthCheckRequest(service=""), timeout=5)
+        answer = await self.health.Check(health_pb2.HealthCheckRequest(service=""), timeout=60)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 @contextlib.asynccontextmanager
 async def replica(redis_url: str, **settings: Any) -> AsyncIterator[Replica]:
-    """Serves one replica while open; the config feed is nobody unless a `config_target` is given."""
+    """Serves one replica while open; the config feed is nobody unless a `config_target` is given.
+
+    A lease and a place are held for longer than a busy machine stalls, and for longer than any test waits.
+    """
     values: dict[str, Any] = {
         "grpc_port": 0,
         "config_target": "127.0.0.1:1",
         "drain_timeout": 0.2,
+        "lease": LEASE_SECONDS,
+        "claim": 60,
         "log_level": "error",
     } | settings
     registry = CollectorRegistry()

@@ -72,7 +72,7 @@ async def load(url: str, sessions: Sequence[str], **settings: Any) -> AsyncItera
             )
 
 
-async def all_go_on(talkers: Sequence[Talker], seconds: float = 30.0) -> None:
+async def all_go_on(talkers: Sequence[Talker], seconds: float = 60) -> None:
     """Waits until each has had a turn acknowledged that began from now on."""
     now = asyncio.get_running_loop().time()
     before = {talker.session: len(talker.acknowledged) + 1 for talker in talkers}

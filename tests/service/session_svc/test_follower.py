@@ -97,7 +97,7 @@ async def listed(svc: Replica) -> list[str]:
     return sorted(session.id for session in page.sessions)
 
 
-async def until(condition: Any, seconds: float = 5) -> None:
+async def until(condition: Any, seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.02)

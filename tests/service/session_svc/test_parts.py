@@ -45,7 +45,7 @@ async def look(svc: Replica, *contents: bytes, session: str = "s1", **fields: An
 
 async def read(svc: Replica, *contents: bytes, session: str = "s1") -> list[bytes]:
     request = turn_service_pb2.ReadPartsRequest(session_id=session, kept=[kept(content) for content in contents])
-    return [part.content for part in (await svc.turns.ReadParts(request, timeout=5)).parts]
+    return [part.content for part in (await svc.turns.ReadParts(request, timeout=60)).parts]
 
 
 async def listed(svc: Replica, session: str = "s1", **fields: Any) -> Sequence[pb.Turn]:
@@ -237,7 +237,7 @@ async def test_one_that_vanished_is_damage_by_its_name(svc: Replica, client: "re
 )
 async def test_a_wrong_request_names_its_field(svc: Replica, kept_: list[pb.KeptContent], field: str) -> None:
     with refused("INVALID_FIELD") as outcome:
-        await svc.turns.ReadParts(turn_service_pb2.ReadPartsRequest(session_id="s1", kept=kept_), timeout=5)
+        await svc.turns.ReadParts(turn_service_pb2.ReadPartsRequest(session_id="s1", kept=kept_), timeout=60)
     assert [one.field for one in outcome.error.violations] == [field]
 
 

@@ -48,14 +48,14 @@ async def test_a_refusal_says_what_turns_of_the_session_take(redis_url: str) -> 
         for _ in range(3):
             await svc.turn()
         await svc.begin()
-        waiting = asyncio.create_task(svc.begin(timeout=30))
+        waiting = asyncio.create_task(svc.begin())
         with refused("SESSION_BUSY") as busy:
             await svc.begin(busy=REJECT)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while svc.registry.get_sample_value("parley_turns_waiting") != 1:
                 await asyncio.sleep(0.01)
         with refused("TURN_QUEUE_FULL") as full:
             await svc.begin()
         waiting.cancel()
         for outcome in (busy, full):
-            assert 0 < outcome.error.retry_after < 5, "of a lease of 15 s"
+            assert 0 < outcome.error.retry_after < 60, "of a lease that is longer"

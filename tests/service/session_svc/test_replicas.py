@@ -54,7 +54,7 @@ async def test_what_was_acknowledged_with_wait_outlives_the_primary(pair: Replic
     primary, follower = pair.servers
     async with replica(url_of(primary), wait_replicas=1) as svc:
         talking = [asyncio.create_task(talk(svc, f"s{n}", acknowledged)) for n in range(8)]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while sum(map(len, acknowledged.values())) < 100:
                 await asyncio.sleep(0.02)
         primary.kill()

@@ -31,7 +31,7 @@ async def watch(svc: Replica, lease: TurnLease, after: str = "") -> AsyncIterato
     request = turn_service_pb2.WatchTurnRequest(
         session_id=lease.session_id, turn_id=lease.turn_id, after_event_id=after
     )
-    async for response in svc.turns.WatchTurn(request, timeout=30):
+    async for response in svc.turns.WatchTurn(request, timeout=60):
         for event in response.events:
             yield event
 
@@ -45,7 +45,7 @@ async def test_a_watch_gives_what_is_there_and_what_comes_until_the_end(svc: Rep
     await append(svc, begun.lease, text("c"), first=3)
     await _until(lambda: len(seen) == 3)
     answer = await svc.commit(begun, "one", end_event=committed())
-    await asyncio.wait_for(watched, 10)
+    await asyncio.wait_for(watched, 60)
     assert [event.delta.content for event in seen[:3]] == ["a", "b", "c"]
     end = seen[3].ended.committed
     assert (end.model, end.turn_number, end.session_expire_time) == ("m", 1, answer.expire_time)
@@ -102,6 +102,6 @@ async def _collect(svc: Replica, lease: TurnLease, into: list[TurnEvent]) -> Non
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)

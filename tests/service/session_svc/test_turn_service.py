@@ -9,8 +9,10 @@ import pytest
 from parley.session.v1 import message_pb2, session_service_pb2, turn_service_pb2
 from servicekit.errors import Code
 from session_svc.model.rules import MAX_MESSAGES
+from tests.contract.session_svc.bench import pass_time
 from tests.service.session_svc.replica import (
     ASSISTANT,
+    LEASE_SECONDS,
     REJECT,
     TOOL,
     UID,
@@ -143,7 +145,7 @@ async def test_reject(svc: Replica) -> None:
     with refused("SESSION_BUSY") as outcome:
         await svc.begin(busy=REJECT)
     assert outcome.error.code is Code.ABORTED
-    assert 0 < outcome.error.retry_after <= 15
+    assert 0 < outcome.error.retry_after <= LEASE_SECONDS
 
 
 async def test_the_reasons_of_the_store_reach_the_caller(svc: Replica) -> None:
@@ -165,27 +167,25 @@ async def test_the_reasons_of_the_store_reach_the_caller(svc: Replica) -> None:
     assert outcome.error.metadata == {"agent_id": "hello"}
 
 
-async def test_an_expired_lease_is_fenced_off(redis_url: str) -> None:
-    async with replica(redis_url, lease=2) as svc:
-        await svc.turn()
-        paused = await svc.begin()
-        await asyncio.sleep(2.1)
-        with refused("LEASE_LOST"):
-            await svc.commit(paused, "too late")
-        following = await svc.begin()
-        with refused("LEASE_LOST"):
-            await svc.commit(paused, "too late")
-        await svc.commit(following, "in time")
-        assert texts(await svc.begin()) == ["hi", "in time"]
+async def test_an_expired_lease_is_fenced_off(svc: Replica, redis_url: str) -> None:
+    await svc.turn()
+    paused = await svc.begin()
+    await pass_time(redis_url, LEASE_SECONDS * 1000)
+    with refused("LEASE_LOST"):
+        await svc.commit(paused, "too late")
+    following = await svc.begin()
+    with refused("LEASE_LOST"):
+        await svc.commit(paused, "too late")
+    await svc.commit(following, "in time")
+    assert texts(await svc.begin()) == ["hi", "in time"]
 
 
-async def test_a_renewed_lease_lives_on(redis_url: str) -> None:
-    async with replica(redis_url, lease=2) as svc:
-        begun = await svc.begin()
-        for _ in range(6):
-            await asyncio.sleep(0.5)
-            await svc.renew(begun)
-        await svc.commit(begun)
+async def test_a_renewed_lease_lives_on(svc: Replica, redis_url: str) -> None:
+    begun = await svc.begin()
+    for _ in range(6):
+        await pass_time(redis_url, LEASE_SECONDS * 500)
+        await svc.renew(begun)
+    await svc.commit(begun)
 
 
 async def test_commit_is_idempotent(svc: Replica) -> None:
@@ -238,25 +238,24 @@ async def test_the_window_is_bounded_in_bytes(redis_url: str) -> None:
         assert [text[0] for text in texts(await svc.begin())] == ["2", "3", "4"]
 
 
-async def test_a_session_expires_whole(redis_url: str) -> None:
-    async with replica(redis_url) as svc:
-        begun = await svc.begin(idle_ttl=seconds(1))
-        await svc.commit(begun, idle_ttl=seconds(1))
-        await asyncio.sleep(1.2)
-        listed = await svc.sessions.ListSessions(session_service_pb2.ListSessionsRequest())
-        assert not listed.sessions
-        with refused("SESSION_NOT_FOUND"):
-            await svc.sessions.GetSession(session_service_pb2.GetSessionRequest(id="s1"))
-        again = await svc.begin()
-        assert again.created
-        assert not again.window
+async def test_a_session_expires_whole(svc: Replica, redis_url: str) -> None:
+    begun = await svc.begin(idle_ttl=seconds(20))
+    await svc.commit(begun, idle_ttl=seconds(20))
+    await pass_time(redis_url, 20_000)
+    listed = await svc.sessions.ListSessions(session_service_pb2.ListSessionsRequest())
+    assert not listed.sessions
+    with refused("SESSION_NOT_FOUND"):
+        await svc.sessions.GetSession(session_service_pb2.GetSessionRequest(id="s1"))
+    again = await svc.begin()
+    assert again.created
+    assert not again.window
 
 
-async def test_a_session_does_not_expire_in_the_middle_of_a_turn(svc: Replica) -> None:
-    begun = await svc.begin(idle_ttl=seconds(1), max_lifetime=seconds(1))
-    await svc.commit(begun, idle_ttl=seconds(1))
-    running = await svc.begin(idle_ttl=seconds(1), max_lifetime=seconds(1))
-    await asyncio.sleep(1.3)
+async def test_a_session_does_not_expire_in_the_middle_of_a_turn(svc: Replica, redis_url: str) -> None:
+    begun = await svc.begin(idle_ttl=seconds(20), max_lifetime=seconds(20))
+    await svc.commit(begun, idle_ttl=seconds(20))
+    running = await svc.begin(idle_ttl=seconds(20), max_lifetime=seconds(20))
+    await pass_time(redis_url, 20_000)
     listed = await svc.sessions.ListSessions(session_service_pb2.ListSessionsRequest())
     assert [session.id for session in listed.sessions] == ["s1"]
     assert (await svc.commit(running)).turn_number == 2

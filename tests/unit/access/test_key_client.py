@@ -41,7 +41,8 @@ async def following(cache: KeyCache, idle_after: float) -> AsyncIterator[Watches
     await server.start()
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
     client = KeyClient(channel, idle_after_seconds=idle_after)
-    task = asyncio.create_task(client.follow(cache, KeyTimes()))
+    # A stall is not what ends a watch.
+    task = asyncio.create_task(client.follow(cache, KeyTimes(silence=60.0)))
     try:
         yield watches
     finally:
@@ -52,7 +53,7 @@ async def following(cache: KeyCache, idle_after: float) -> AsyncIterator[Watches
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 

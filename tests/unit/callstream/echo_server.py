@@ -109,11 +109,11 @@ async def calling(
         yield opened
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
 
 
-def asking(text: str = "", timeout: float = 5) -> Any:
+def asking(text: str = "", timeout: float = 60) -> Any:
     return echo.EchoRequest(text=text), timeout

@@ -73,6 +73,6 @@ async def test_an_answer_that_can_not_be_sent_fails_alone() -> None:
         yield echo.Calls(calls=[echo.Call(id=n, echo=echo.EchoRequest(text=text)) for n, text in enumerate(texts)])
 
     stream = CallStreams(PROTOCOL, {ECHO: answer}, name="echo_svc").serve(requests(), Reader())  # type: ignore[arg-type]
-    await asyncio.wait_for(stream, 10)
+    await asyncio.wait_for(stream, 60)
     assert [answers[n].WhichOneof("outcome") for n in range(3)] == ["failure", "failure", "echo"]
     assert answers[2].echo.text == "fine"

@@ -109,7 +109,7 @@ def provider_at(url: str, client: ClientSession, *, bounds: ProviderBounds = BOU
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 

@@ -67,7 +67,7 @@ async def test_a_slow_reader_holds_up_the_model() -> None:
     await asyncio.sleep(0.05)
     assert not talking.done()
     wire.free.set()
-    await asyncio.wait_for(talking, 5)
+    await asyncio.wait_for(talking, 60)
     await deltas.flush()
     assert "".join(wire.sent) == "a" + "x" * 2 * MAX_PENDING
 

@@ -37,7 +37,7 @@ class EmbeddingProvider(FakeProvider):
 
 
 def make(
-    world: World, provider: EmbeddingProvider, *models: str, limits: TurnLimits | None = None, timeout: float = 5.0
+    world: World, provider: EmbeddingProvider, *models: str, limits: TurnLimits | None = None, timeout: float = 60
 ) -> Embeddings:
     return Embeddings(
         configs=world.configs,

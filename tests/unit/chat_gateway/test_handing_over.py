@@ -102,7 +102,7 @@ async def older_session_svc() -> AsyncIterator[ClaimClient]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
-        yield ClaimClient(make_stubs(channel, channel), timeout=5)
+        yield ClaimClient(make_stubs(channel, channel), timeout=60)
     await server.stop(None)
 
 

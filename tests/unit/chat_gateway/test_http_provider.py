@@ -249,7 +249,7 @@ async def test_cancelling_stops_the_provider(provider: HttpProvider, model: Mock
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not model.abandoned:
             await asyncio.sleep(0.01)
 

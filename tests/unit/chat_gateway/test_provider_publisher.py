@@ -58,14 +58,14 @@ async def test_providers_are_published_with_their_models_until_taken_back() -> N
         assert first.ttl.ToMilliseconds() == 1500
         assert uuid.UUID(first.gateway_id)
         repeating = asyncio.create_task(publisher.repeat())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(peer.requests) < 3:
                 await asyncio.sleep(0.01)
         assert peer.requests == [first] * 3
         await publisher.withdraw()
         count = len(peer.requests)
         assert not peer.requests[-1].providers
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(peer.requests) == count:
                 await asyncio.sleep(0.01)
         repeating.cancel()
@@ -76,13 +76,13 @@ async def test_providers_are_published_with_their_models_until_taken_back() -> N
 async def test_a_config_svc_that_is_unavailable_is_asked_again() -> None:
     peer = Peer()
     peer.failures = [RemoteError("x", code=Code.UNAVAILABLE, reason="PEER_UNAVAILABLE")] * 2
-    async with publishing(peer) as publisher, asyncio.timeout(10):
+    async with publishing(peer) as publisher, asyncio.timeout(60):
         await publisher.publish()
     assert len(peer.requests) == 3
 
 
 async def test_an_older_config_svc_keeps_no_gateway_from_starting() -> None:
-    async with publishing(None) as publisher, asyncio.timeout(10):
+    async with publishing(None) as publisher, asyncio.timeout(60):
         with structlog.testing.capture_logs() as logs:
             await publisher.publish()
         await publisher.withdraw()

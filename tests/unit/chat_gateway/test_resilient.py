@@ -190,7 +190,7 @@ async def test_keys_follow_their_files(tmp_path: Path) -> None:
     kept = made["b"]
     try:
         (tmp_path / "keys").write_text("b\nc\n")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while "c" not in made:
                 await asyncio.sleep(0.001)
         for _ in range(4):

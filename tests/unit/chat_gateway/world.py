@@ -114,7 +114,7 @@ class World:
         limits: TurnLimits | None = None,
         times: LeaseTimes | None = None,
         abort_times: AbortTimes | None = None,
-        turn_timeout: float = 5.0,
+        turn_timeout: float = 60,
         sessions: FakeSessions | None = None,
         toolboxes: FakeToolboxes | None = None,
         templates: Sequence[Any] = (),

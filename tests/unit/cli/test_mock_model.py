@@ -68,7 +68,7 @@ async def test_held_request_answers_after_release(model) -> None:
         assert len(model.requests) == 1
         model.script(Behaviour(hold=True))
         model.release()
-        answer = await client.chat.completions.create(model=MODEL, messages=HELLO, timeout=5)
+        answer = await client.chat.completions.create(model=MODEL, messages=HELLO, timeout=60)
     assert answer.choices[0].message.content == "echo:2:hello there"
 
 

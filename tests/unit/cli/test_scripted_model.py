@@ -69,7 +69,7 @@ def test_an_answer_is_the_same_whole_and_streamed(client: OpenAI) -> None:
 
 
 def test_what_is_no_chat_completion_is_refused(model: ScriptedModel) -> None:
-    with httpx.Client(base_url=model.url, trust_env=False) as http:
+    with httpx.Client(base_url=model.url, timeout=60, trust_env=False) as http:
         for body in (b"{", b"[]", b'{"messages": []}', b'{"messages": [{"role": "user"}], "tools": [1]}'):
             refused = http.post("/chat/completions", content=body)
             assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")

@@ -19,7 +19,7 @@ DYING = "import sys; print('first', flush=True); print('no such table', file=sys
 class Program:
     """A part that is ready when it has said `up`."""
 
-    def __init__(self, name: str, program: str, folder: Path, timeout: float = 5.0) -> None:
+    def __init__(self, name: str, program: str, folder: Path, timeout: float = 60) -> None:
         self.name = name
         self._timeout = timeout
         self._log = folder / f"{name}.log"
@@ -115,7 +115,7 @@ def test_a_paused_part_stops(supervisor: Supervisor, tmp_path: Path) -> None:
     part = Program("edge", OBEDIENT, tmp_path)
     supervisor.start([part], ignore)
     part.child.pause()
-    assert supervisor.stop(ignore, timeout=5) == []
+    assert supervisor.stop(ignore, timeout=60) == []
 
 
 class RestartWorld:

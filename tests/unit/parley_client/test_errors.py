@@ -86,7 +86,7 @@ def test_a_status_of_another_domain_has_no_reason(server: Scripted) -> None:
 
 def test_nobody_listens() -> None:
     with Client("127.0.0.1:1") as client, pytest.raises(parley_client.Unavailable) as caught:
-        client.complete("support", "hi", timeout=20)
+        client.complete("support", "hi", timeout=60)
     assert (caught.value.reason, caught.value.retry_delay) == ("", None)
     with Client("127.0.0.1:1") as client:
         assert not client.is_serving()

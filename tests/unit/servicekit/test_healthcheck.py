@@ -24,7 +24,7 @@ def settings_with_health_port() -> ServiceSettings:
 async def ask(port: int) -> Any:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        return (await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)).status
+        return (await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)).status
 
 
 async def test_the_health_port_tells_what_the_service_tells(start: Start) -> None:
@@ -39,8 +39,8 @@ async def test_liveness_does_not_follow_readiness(start: Start) -> None:
     async with start({}, ready=False) as peer:
         stub = health_pb2_grpc.HealthStub(peer.channel)
         request = health_pb2.HealthCheckRequest(service="grpc.health.v1.Health")
-        assert (await stub.Check(request, timeout=5)).status == SERVING
-        assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)).status == NOT_SERVING
+        assert (await stub.Check(request, timeout=60)).status == SERVING
+        assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)).status == NOT_SERVING
 
 
 async def test_the_health_port_answers_nothing_else(start: Start) -> None:
@@ -53,7 +53,7 @@ async def test_the_health_port_answers_nothing_else(start: Start) -> None:
         grpc.aio.insecure_channel(f"127.0.0.1:{settings.health_port}") as channel,
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary("/test.Echo/Echo")(b"", timeout=5)
+            await channel.unary_unary("/test.Echo/Echo")(b"", timeout=60)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

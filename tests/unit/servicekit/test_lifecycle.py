@@ -39,7 +39,7 @@ def first_line(child: subprocess.Popen[str]) -> str:
 
 
 def ending(child: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = child.communicate(timeout=20)
+    out, err = child.communicate(timeout=60)
     return child.returncode, out, err
 
 
@@ -167,7 +167,7 @@ async def test_a_task_that_raises_interrupts_its_owner() -> None:
     async def own() -> None:
         async with Background() as background:
             background.start("feed", die())
-            await asyncio.wait_for(asyncio.Event().wait(), 5)
+            await asyncio.wait_for(asyncio.Event().wait(), 60)
 
     with capture_logs() as logs, pytest.raises(TaskDied, match="'feed' died of KeyError") as caught:
         await own()
@@ -180,7 +180,7 @@ async def test_a_task_that_is_cancelled_from_outside_interrupts_its_owner() -> N
     async def own() -> None:
         async with Background() as background:
             background.start("feed", asyncio.Event().wait()).cancel()
-            await asyncio.wait_for(asyncio.Event().wait(), 5)
+            await asyncio.wait_for(asyncio.Event().wait(), 60)
 
     with capture_logs(), pytest.raises(TaskDied, match="'feed' was cancelled from outside"):
         await own()

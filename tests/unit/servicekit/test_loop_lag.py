@@ -33,4 +33,4 @@ async def test_it_is_measured_again_after_a_fault(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(loop_lag, "_measure", measure)
     async with measuring_lag(CollectorRegistry()):
-        await asyncio.wait_for(going.wait(), 30)
+        await asyncio.wait_for(going.wait(), 60)

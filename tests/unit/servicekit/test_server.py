@@ -24,7 +24,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 async def health(peer: Any, service: str) -> Any:
     stub = health_pb2_grpc.HealthStub(peer.channel)
-    return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)).status
+    return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)).status
 
 
 async def forever(request: StringValue, context: Any) -> AsyncIterator[StringValue]:
@@ -127,7 +127,7 @@ async def test_a_drain_lets_running_calls_finish(start: Start, connect: Connect)
             request_serializer=StringValue.SerializeToString,
             response_deserializer=StringValue.FromString,
         )
-        running = asyncio.ensure_future(call(method, HELLO, timeout=5))
+        running = asyncio.ensure_future(call(method, HELLO, timeout=60))
         await entered.wait()
     assert await running == HELLO
 
@@ -185,7 +185,7 @@ async def test_calls_are_served_on_while_a_drain_gives_notice(start: Start, conn
 
         async def calls_once_not_serving() -> bool:
             assert (await anext(watch)).status == NOT_SERVING
-            assert await call(method, HELLO, timeout=5) == HELLO
+            assert await call(method, HELLO, timeout=60) == HELLO
             return ended.is_set()
 
         calling = asyncio.ensure_future(calls_once_not_serving())

@@ -51,7 +51,7 @@ async def serve(
         yield server
 
 
-async def ask(channel: grpc.aio.Channel, timeout: float = 5) -> str:
+async def ask(channel: grpc.aio.Channel, timeout: float = 60) -> str:
     method: Any = channel.unary_unary(
         "/test.Echo/Echo",
         request_serializer=StringValue.SerializeToString,
@@ -107,7 +107,7 @@ async def test_a_peer_that_is_not_on_the_list_is_refused_by_name(
             await ask(channel)
         assert (caught.value.code.name, caught.value.reason) == ("UNAUTHENTICATED", "UNAUTHENTICATED")
         health = health_pb2_grpc.HealthStub(channel)
-        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -180,7 +180,7 @@ async def test_certificates_change_under_load_and_no_call_fails(
             response_deserializer=StringValue.FromString,
         )
         load = [asyncio.create_task(_call_on(method)) for _ in range(8)]
-        long = asyncio.create_task(call(method, StringValue(value="1.5"), timeout=5))
+        long = asyncio.create_task(call(method, StringValue(value="1.5"), timeout=60))
         await entered.wait()
         both = [authority, next_authority]
         steps: list[tuple[CertificateFolder, Certificates, Authority, list[Authority], tuple[str, ...]]] = [
@@ -193,7 +193,7 @@ async def test_certificates_change_under_load_and_no_call_fails(
         for folder, watched, issuer, trust, names in steps:
             before = watched.material
             folder.write(issuer, *names, trust=trust)
-            await asyncio.wait_for(watched.after(before), 5)
+            await asyncio.wait_for(watched.after(before), 60)
             await asyncio.sleep(0.15)
         assert not long.done()
         for task in load:
@@ -206,7 +206,7 @@ async def test_certificates_change_under_load_and_no_call_fails(
 
 async def _call_on(method: Any) -> None:
     while True:
-        await call(method, StringValue(value="0.002"), timeout=5)
+        await call(method, StringValue(value="0.002"), timeout=60)
 
 
 async def test_a_change_that_the_peer_refuses_leaves_the_old_connection_in_use(
@@ -221,15 +221,15 @@ async def test_a_change_that_the_peer_refuses_leaves_the_old_connection_in_use(
         assert theirs is not None
         await ask(channel)
         client_files.write(Authority("nobody knows"), GATEWAY, trust=[authority])
-        await asyncio.wait_for(theirs.after(theirs.material), 5)
+        await asyncio.wait_for(theirs.after(theirs.material), 60)
         for _ in range(20):
             assert await ask(channel) == "hello"
             await asyncio.sleep(0.02)
         refused = theirs.material
         client_files.write(authority, "worker")
-        await asyncio.wait_for(theirs.after(refused), 5)
+        await asyncio.wait_for(theirs.after(refused), 60)
         with pytest.raises(RemoteError, match="PARLEY_TLS_PEERS"):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while True:
                     await ask(channel)
                     await asyncio.sleep(0.02)
@@ -251,7 +251,7 @@ async def test_half_written_files_are_not_taken(server_files: CertificateFolder,
             await asyncio.sleep(4 * QUICK)
             assert source.material is first
         server_files.key.write_bytes(key)
-        assert (await asyncio.wait_for(source.after(first), 5)).cert == cert
+        assert (await asyncio.wait_for(source.after(first), 60)).cert == cert
 
 
 def test_files_that_change_while_they_are_read_are_not_taken(
@@ -278,7 +278,7 @@ async def test_a_link_that_moves_is_a_change(tmp_path: Path, authority: Authorit
         first = source.material
         (tmp_path / "..new").symlink_to("..two")
         os.replace(tmp_path / "..new", tmp_path / "..data")
-        assert (await asyncio.wait_for(source.after(first), 5)).cert == (tmp_path / "..two" / "tls.crt").read_bytes()
+        assert (await asyncio.wait_for(source.after(first), 60)).cert == (tmp_path / "..two" / "tls.crt").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ async def test_other_tls_servers_get_new_certificates_too(
             assert first.encode() == source.material.cert
             before = source.material
             server_files.write(authority, "localhost")
-            await asyncio.wait_for(source.after(before), 5)
+            await asyncio.wait_for(source.after(before), 60)
             second = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
             assert second.encode() == server_files.cert.read_bytes() != first.encode()
 

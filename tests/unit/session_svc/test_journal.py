@@ -39,7 +39,7 @@ async def test_the_end_of_the_process_ends_every_watch() -> None:
     journals.drain()
     with pytest.raises(Draining):
         while True:
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 60)
             waiting = asyncio.ensure_future(anext(pages))
 
 
@@ -49,7 +49,7 @@ async def test_a_turn_that_nobody_runs_any_more_is_not_watched_for_ever() -> Non
     await begun_with_an_event(state, turns)
     state.sessions.clear()  # its lease has run out
     with pytest.raises(LeaseLost):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for _ in Journals(MemoryJournals(state, turns), patience=0.1).watch(TurnWatch(KEY, "", "t1")):
                 pass
 

@@ -184,7 +184,7 @@ async def test_a_connection_is_closed_where_the_cancellation_of_its_keeper_was_s
 
     link = RedisLink(dial).start()
     await dialing.wait()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await link.aclose()
     assert written.closed
 

@@ -45,7 +45,7 @@ async def test_most_sentinels_decide_and_those_that_do_not_answer_hold_nobody_up
         cut_off.answer, one.answer, other.answer = naming(old), naming(new), naming(new)
         hangs.answer = lambda _: ""
         down.answer = naming(old, "master,s_down")
-        async with open_redis(url_of(sentinels), 1) as ([link], _), asyncio.timeout(20):
+        async with open_redis(url_of(sentinels), 1) as ([link], _), asyncio.timeout(60):
             await link.send_in_order([("GET", "x")])
         assert (old.ran, new.ran) == ([], ["ROLE", "GET x"])
 
@@ -54,7 +54,7 @@ async def test_a_server_that_is_no_primary_is_not_used_until_another_is_named() 
     async with nodes(3) as [replica, primary, sentinel]:
         replica.answer, primary.answer = role("slave"), role("master")
         sentinel.answer = naming(replica)
-        async with open_redis(url_of([sentinel]), 1) as ([link], _), asyncio.timeout(20):
+        async with open_redis(url_of([sentinel]), 1) as ([link], _), asyncio.timeout(60):
             with pytest.raises(NotSent):
                 await link.send_in_order([("GET", "x")])
             sentinel.answer = naming(primary)
@@ -70,7 +70,7 @@ async def test_a_server_that_is_no_primary_is_not_used_until_another_is_named() 
 
 @pytest.mark.parametrize("cancelled", [True, False])
 async def test_a_connection_to_a_server_that_does_not_say_its_role_is_closed(cancelled: bool) -> None:
-    async with nodes(2) as [primary, sentinel], asyncio.timeout(20):
+    async with nodes(2) as [primary, sentinel], asyncio.timeout(60):
         primary.answer = lambda _: ""
         sentinel.answer = naming(primary)
         dial = url.parse_redis_url(url_of([sentinel]))

@@ -23,7 +23,7 @@ async def test_a_channel_that_falls_silent_is_made_again_and_whoever_waits_is_wo
         node.answer = lambda _: SUBSCRIBED
         _, dial = await stack.enter_async_context(open_redis(f"redis://127.0.0.1:{node.port}", 0))
         wakes = await stack.enter_async_context(RedisWakes(dial).open())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await wakes.wait("subscribed", 20)
             await asyncio.sleep(0.5)
             assert (len(node.ran), node.left) == (1, 0), "it answers PINGs"
@@ -54,7 +54,7 @@ async def test_it_ends_where_the_cancellation_of_its_listener_was_swallowed() ->
     async def dial() -> Any:
         return Connection()
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async with RedisWakes(dial).open():
             await sending.wait()
     assert closed.is_set()

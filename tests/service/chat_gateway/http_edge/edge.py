@@ -286,7 +286,7 @@ async def running_edge(
         )
         server = await stack.enter_async_context(serving)
         client = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10, trust_env=False)
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60, trust_env=False)
         )
         yield Edge(server.port, client, turns, peers, deletion, instances, readiness, server, registry, tests)
 

@@ -19,7 +19,7 @@ async def test_a_commit_that_a_stop_cuts_short_is_not_called_safe_to_repeat() ->
 
     async with running_edge(drain_timeout=0.2) as edge:
         edge.turns.script = committing
-        client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", timeout=10, trust_env=False)
+        client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", timeout=60, trust_env=False)
         body = {"model": "hello", "messages": [{"role": "user", "content": "Hi"}]}
         plain = asyncio.create_task(client.post("/v1/chat/completions", json=body))
         while not edge.turns.requests:

@@ -46,7 +46,7 @@ class Room:
         tool: str,
         arguments: str = "{}",
         *,
-        seconds: float = 20.0,
+        seconds: float = 60,
         caller: ToolCaller = CALLER,
         **named: Any,
     ) -> ToolResult:

@@ -36,7 +36,7 @@ def command(**fields: Any) -> OperatorToolServer:
 async def until_ended(pid: int) -> None:
     """Waits for what was killed already: whoever is its parent now may take its time to reap it."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
                 await asyncio.sleep(0.01)
 
