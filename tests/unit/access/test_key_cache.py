@@ -10,6 +10,7 @@ from access.key_cache import KeyCache, KeyTimes
 from access.stranger_checks import OF_ONE_SOURCE_AT_ONCE
 from servicekit.errors import Unavailable
 from tests.unit.access.keys import Checker, Clock
+from tests.unit.event_loop import settle
 
 
 class World:
@@ -213,7 +214,7 @@ async def test_a_request_that_leaves_does_not_take_the_check_along() -> None:
     key = world.checker.add()
     world.checker.gate = asyncio.Event()
     first, second = (asyncio.create_task(world.cache.caller_of(key)) for _ in range(2))
-    await asyncio.sleep(0.001)
+    await settle()
     first.cancel()
     world.checker.gate.set()
     assert (await second).id == "k1"
@@ -241,7 +242,7 @@ async def test_unknown_keys_can_not_flood_the_one_who_knows() -> None:
     world = World(max_checks=5)
     world.checker.gate = asyncio.Event()
     flood = [asyncio.create_task(world.cache.caller_of(new_api_key())) for _ in range(20)]
-    await asyncio.sleep(0.001)
+    await settle()
     assert len(world.checker.asked) == 5
     world.checker.gate.set()
     outcomes = await asyncio.gather(*flood, return_exceptions=True)
@@ -259,13 +260,13 @@ async def test_made_up_keys_take_no_check_from_keys_of_this_installation() -> No
         asyncio.create_task(world.cache.caller_of(made_up, "192.0.2.1"))
         for made_up in (new_api_key(mark_secret_of("an attacker's") if number % 2 else None) for number in range(400))
     ]
-    await asyncio.sleep(0.001)
+    await settle()
     assert len(world.checker.asked) == OF_ONE_SOURCE_AT_ONCE, "one source has no more of them checked at once"
     new = [world.checker.add(f"n{number}", key=new_api_key(secret)) for number in range(40)]
     old = [world.checker.add(f"o{number}") for number in range(4)]
     others = [asyncio.create_task(world.cache.caller_of(key, "192.0.2.1")) for key in new]
     others += [asyncio.create_task(world.cache.caller_of(key, "192.0.2.2")) for key in old]
-    await asyncio.sleep(0.001)
+    await settle()
     assert set(new + old) <= set(world.checker.asked), "each is being checked, behind the gate"
     world.checker.gate.set()
     assert [caller.id for caller in await asyncio.gather(*others)] == [f"n{n}" for n in range(40)] + [
@@ -285,7 +286,7 @@ async def test_a_known_key_of_before_the_mark_is_as_good_in_a_flood() -> None:
     world.checker.gate = asyncio.Event()
     flood = [asyncio.create_task(world.cache.caller_of(new_api_key(), "192.0.2.1")) for _ in range(100)]
     asking = asyncio.create_task(world.cache.caller_of(key, "192.0.2.1"))
-    await asyncio.sleep(0.001)
+    await settle()
     assert world.checker.asked.count(key) == 2
     world.checker.gate.set()
     assert (await asking).id == "k1"
@@ -301,7 +302,7 @@ async def test_a_key_in_use_is_checked_now_and_then_unnoticed() -> None:
     world.checker.gate = asyncio.Event()
     assert await world.cache.caller_of(key)
     assert await world.cache.caller_of(key)
-    await asyncio.sleep(0.001)
+    await settle()
     assert len(world.checker.asked) == 2
     world.checker.gate.set()
     await world.cache.close()

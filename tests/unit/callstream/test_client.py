@@ -10,6 +10,7 @@ from servicekit.errors import Code, DeadlineExceeded, RemoteError, Unavailable
 from tests.unit.callstream import echo
 from tests.unit.callstream.echo import COUNT, ECHO, PROTOCOL
 from tests.unit.callstream.echo_server import answer_of, asking, calling, serving, until
+from tests.unit.event_loop import settle
 
 
 async def test_what_is_asked_for_together_shares_a_message() -> None:
@@ -23,9 +24,9 @@ async def test_what_is_asked_for_together_shares_a_message() -> None:
 async def test_a_call_carries_its_deadline_and_an_error_arrives_whole() -> None:
     async with serving() as server, calling(server) as calls:
         with pytest.raises(RemoteError) as caught:
-            await calls.call(ECHO, *asking("busy", timeout=1.5))
+            await calls.call(ECHO, *asking("busy", timeout=61.5))
         assert (caught.value.code, caught.value.reason, caught.value.retry_after) == (Code.ABORTED, "SESSION_BUSY", 2)
-        assert server.messages[0].calls[0].timeout_ms == 1500
+        assert server.messages[0].calls[0].timeout_ms == 61_500
 
 
 async def test_batches_go_round_the_streams() -> None:
@@ -72,7 +73,7 @@ async def test_a_silent_peer_costs_the_deadline_and_then_has_another_stream() ->
     async with serving() as server, calling(server) as calls:
         server.silent = True
         with pytest.raises(DeadlineExceeded):
-            await calls.call(ECHO, *asking(timeout=0.1))
+            await calls.call(ECHO, *asking(timeout=1.0))
         await until(lambda: len(server.messages) == 2)
         assert list(server.messages[1].cancelled_ids) == [server.messages[0].calls[0].id]
         server.silent = False
@@ -83,7 +84,7 @@ async def test_a_silent_peer_costs_the_deadline_and_then_has_another_stream() ->
 async def test_a_deadline_of_one_call_leaves_the_others_their_stream() -> None:
     async with serving() as server, calling(server) as calls:
         server.silent = True
-        late = asyncio.create_task(calls.call(ECHO, *asking(timeout=0.3)))
+        late = asyncio.create_task(calls.call(ECHO, *asking(timeout=2.0)))
         await until(lambda: server.calls == 1)
         server.silent = False
         assert await calls.call(ECHO, *asking())
@@ -95,7 +96,7 @@ async def test_a_deadline_of_one_call_leaves_the_others_their_stream() -> None:
 async def test_open_calls_of_a_stream_that_breaks_are_unavailable() -> None:
     async with serving() as server, calling(server) as calls:
         server.silent = True
-        task = asyncio.create_task(calls.call(COUNT, echo.CountRequest(), 5))
+        task = asyncio.create_task(calls.call(COUNT, echo.CountRequest(), 60))
         await until(lambda: server.calls == 1)
         with pytest.raises(Unavailable):
             await calls.call(ECHO, *asking("break"))
@@ -132,14 +133,14 @@ async def test_an_old_stream_is_replaced_without_a_call_failing() -> None:
 async def test_a_peer_without_streams_is_called_method_by_method() -> None:
     async with serving(with_streams=False) as server, calling(server, up=0) as calls:
         assert (await calls.call(ECHO, *asking())).text == "unary"
-        assert (await calls.call(COUNT, echo.CountRequest(text="four"), 5)).number == 4
+        assert (await calls.call(COUNT, echo.CountRequest(text="four"), 60)).number == 4
         assert server.unary == 2
 
 
 async def test_a_request_that_is_very_large_goes_by_itself() -> None:
     async with serving() as server, calling(server) as calls:
         request = echo.CountRequest(text="x" * MAX_CALL_BYTES)
-        assert (await calls.call(COUNT, request, 5)).number == MAX_CALL_BYTES
+        assert (await calls.call(COUNT, request, 60)).number == MAX_CALL_BYTES
         assert (server.calls, server.unary) == (0, 1)
 
 
@@ -189,15 +190,15 @@ async def test_who_is_answered_goes_on_before_the_next_message_is_asked_for() ->
     serving = asyncio.create_task(stream.serve())
 
     async def caller() -> None:
-        await stream.call(ECHO, b"", 5)
+        await stream.call(ECHO, b"", 60)
         seen.append("went on")
 
     callers = asyncio.gather(caller(), caller())
-    await asyncio.sleep(0.01)
+    await settle()
     results = [echo.Result(id=number, echo=echo.EchoResponse()) for number in (1, 2)]
     rpc.answers.put_nowait(echo.Answers(results=results))
     await asyncio.wait_for(callers, 60)
-    await asyncio.sleep(0.01)
+    await settle()
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
     assert seen == ["asked", "went on", "went on", "asked"]

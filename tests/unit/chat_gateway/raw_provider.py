@@ -17,7 +17,7 @@ from chat_gateway.providers.settings import ProviderSettings
 from contract.enums import Role
 
 CALL = ModelCall("m", [Message(Role.USER, "hi")], Sampling())
-BOUNDS = ProviderBounds(connect=10.0, first_token=10.0, between_tokens=10.0, answer=10.0)
+BOUNDS = ProviderBounds(connect=60.0, first_token=60.0, between_tokens=60.0, answer=60.0)
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
@@ -95,7 +95,7 @@ async def listening(server: Server, tls: ssl.SSLContext | None = None) -> AsyncI
 
 @asynccontextmanager
 async def calling(
-    server: Server, tls: ssl.SSLContext | None = None, *, idle_seconds: float = 4.0, bounds: ProviderBounds = BOUNDS
+    server: Server, tls: ssl.SSLContext | None = None, *, idle_seconds: float = 60.0, bounds: ProviderBounds = BOUNDS
 ) -> AsyncIterator[HttpProvider]:
     async with listening(server, tls) as url, open_client(bounds.connect, idle_seconds=idle_seconds) as client:
         yield provider_at(url, client, bounds=bounds)

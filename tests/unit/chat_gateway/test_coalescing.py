@@ -1,6 +1,7 @@
 """Pieces of an answer on their way into gRPC messages."""
 
 import asyncio
+from collections.abc import Callable
 
 from chat_gateway.coalescing import MAX_PENDING, CoalescedDeltas
 from chat_gateway.model.turn import Delta
@@ -19,13 +20,19 @@ class Wire:
         self.sent.append("".join(delta.content for delta in deltas))
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
 async def test_the_first_piece_never_waits_and_the_rest_is_joined() -> None:
     wire = Wire()
     deltas = CoalescedDeltas(wire.send)
     for text in "abcd":
         await deltas(Delta(text))
     assert wire.sent == ["a"]
-    await asyncio.sleep(0.05)
+    await until(lambda: len(wire.sent) == 2)
     assert wire.sent == ["a", "bcd"]
     await deltas.flush()
     assert wire.sent == ["a", "bcd"]
@@ -49,7 +56,7 @@ async def test_a_piece_that_comes_while_a_message_is_written_does_not_wait_for_t
     await asyncio.sleep(0.03)
     await deltas(Delta("c"))
     wire.free.set()
-    await asyncio.sleep(0.05)
+    await until(lambda: len(wire.sent) == 3)
     assert wire.sent == ["a", "b", "c"]
 
 

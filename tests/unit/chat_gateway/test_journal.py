@@ -130,7 +130,7 @@ async def test_a_turn_that_fails_says_so() -> None:
     async def hangs() -> None:
         await asyncio.sleep(60)
 
-    world, caller = World(provider=FakeProvider(before=hangs), turn_timeout=0.1), Caller()
+    world, caller = World(provider=FakeProvider(before=hangs), turn_timeout=1.0), Caller()
     with pytest.raises(TurnTimeout):
         await world.runner.run(asks(session_id="s", resumable=True), caller.on_started, caller.on_delta)
     async with asyncio.timeout(60):

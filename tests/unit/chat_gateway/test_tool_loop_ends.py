@@ -67,7 +67,7 @@ async def test_a_caller_that_leaves_cancels_the_calls_and_they_end_first() -> No
 
 
 async def test_a_turn_at_its_bound_cancels_its_calls() -> None:
-    world = world_of(SteppingProvider(ONE), FakeToolboxes({"read": hang}), turn_timeout=0.2)
+    world = world_of(SteppingProvider(ONE), FakeToolboxes({"read": hang}), turn_timeout=1.0)
     with pytest.raises(TurnTimeout):
         await world.runner.run(asks(session_id="s"))
     assert world.toolboxes.running == 0

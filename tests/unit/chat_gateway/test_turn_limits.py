@@ -130,12 +130,16 @@ async def test_a_stateless_turn_that_fails_frees_its_limits() -> None:
 
 async def test_a_long_turn_without_a_session_keeps_its_places_and_survives_when_it_can_not() -> None:
     async def slow() -> None:
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(60):
+            while world.sessions.renew_errors or world.sessions.renewed < wanted:
+                await asyncio.sleep(0.01)
+
+    wanted = 0
 
     world = World(provider=FakeProvider(before=slow), times=QUICK)
     world.sessions.renew_errors = [remote("LEASE_LOST", Code.ABORTED)]
     assert (await world.runner.run(asks("hi", stateless=True))).message.content == "hello"
-    world.sessions.renewed = 0
+    world.sessions.renewed, wanted = 0, 3
     await world.runner.run(asks("hi", stateless=True))
     assert world.sessions.renewed > 2
 

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from servicekit.channels import open_channel
 from servicekit.server import GrpcServer, serving
 from servicekit.settings import ServiceSettings
+from tests.servers import ports
 
 SERVICE = "test.Echo"
 
@@ -114,6 +115,4 @@ def taken_port() -> Iterator[int]:
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return ports.free_port()

@@ -37,7 +37,7 @@ async def echoing(*, settings: ServiceSettings | None = None, **bounds: Any) -> 
 
 
 async def says(peer: Peer, text: str = "hi") -> str:
-    return str((await peer.method("Echo")(StringValue(value=text), timeout=30)).value)
+    return str((await peer.method("Echo")(StringValue(value=text), timeout=60)).value)
 
 
 async def status_of(connection: frames.Connection) -> dict[int, bytes]:
@@ -57,7 +57,7 @@ async def test_no_path_ends_the_server(path: bytes) -> None:
 
 
 async def test_a_call_whose_request_does_not_come_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded_calls.BoundedCalls.__init__, "__kwdefaults__", {"request_seconds": 0.2})
+    monkeypatch.setattr(bounded_calls.BoundedCalls.__init__, "__kwdefaults__", {"request_seconds": 2.0})
     async with echoing() as peer:
         with frames.Connection(peer.server.port) as connection:
             connection.call(1, ECHO, request=None)
@@ -80,7 +80,7 @@ async def test_calls_that_wait_for_their_requests_leave_room_for_others() -> Non
 async def test_one_address_has_so_many_calls_open() -> None:
     async with echoing(max_calls_per_source=8) as peer:
         calls = [asyncio.create_task(says(peer, "slow")) for _ in range(9)]
-        [ninth], _ = await asyncio.wait(calls, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        [ninth], _ = await asyncio.wait(calls, timeout=60, return_when=asyncio.FIRST_COMPLETED)
         error = ninth.exception()
         assert isinstance(error, grpc.aio.AioRpcError)
         refusal = from_rpc_error(error)
@@ -192,7 +192,7 @@ async def test_what_anybody_may_open_for_ever_is_bounded(path: bytes) -> None:
 
 async def test_connections_are_bounded_and_those_that_say_nothing_end(monkeypatch: pytest.MonkeyPatch) -> None:
     options = tuple(
-        (name, 500 if name == "grpc.server_handshake_timeout_ms" else value) for name, value in server._SERVER_OPTIONS
+        (name, 2000 if name == "grpc.server_handshake_timeout_ms" else value) for name, value in server._SERVER_OPTIONS
     )
     monkeypatch.setattr(server, "_SERVER_OPTIONS", options)
     async with echoing(settings=ServiceSettings(max_grpc_connections=8, drain_timeout=0.1)) as peer:

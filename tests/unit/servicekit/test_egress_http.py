@@ -233,7 +233,7 @@ async def test_a_host_that_answers_nothing_leaves_the_others_their_connections(s
     hung = await asyncio.start_server(silent, "127.0.0.1", 0)
     stack.push_async_callback(_closed, hung)
     server = await stack.enter_async_context(serving())
-    guarded = GuardedClient(EgressRules(["http://127.0.0.1:*"]), connect_timeout=1, max_connections=48, proxies={})
+    guarded = GuardedClient(EgressRules(["http://127.0.0.1:*"]), connect_timeout=4, max_connections=48, proxies={})
     stack.push_async_callback(guarded.close)
     url = f"http://127.0.0.1:{hung.sockets[0].getsockname()[1]}/"
     asked = [asyncio.create_task(guarded.send("GET", url, headers={})) for _ in range(60)]

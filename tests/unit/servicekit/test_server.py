@@ -119,7 +119,7 @@ async def test_a_drain_lets_running_calls_finish(start: Start, connect: Connect)
         await asyncio.sleep(0.3)
         return request
 
-    settings = ServiceSettings(drain_timeout=5)
+    settings = ServiceSettings(drain_timeout=60)
     async with start({"Slow": ("unary_unary", slow)}, settings=settings) as peer:
         channel = connect(peer.server.port)
         method = channel.unary_unary(
@@ -137,7 +137,7 @@ async def test_a_drain_is_bounded_and_callers_hear_that_it_is_one(start: Start, 
         responses = watch_on(connect(peer.server.port))
         await anext(responses)
         begin = time.monotonic()
-    assert 0.3 <= time.monotonic() - begin < 3
+    assert 0.3 <= time.monotonic() - begin < 30
     with pytest.raises(RemoteError) as caught:
         async for _ in responses:
             pass
@@ -145,19 +145,19 @@ async def test_a_drain_is_bounded_and_callers_hear_that_it_is_one(start: Start, 
 
 
 async def test_a_drain_does_not_wait_for_endless_calls(start: Start, connect: Connect) -> None:
-    settings = ServiceSettings(drain_timeout=30)
+    settings = ServiceSettings(drain_timeout=60)
     async with start({"Watch": ("unary_stream", forever)}, settings=settings, endless=["/test.Echo/Watch"]) as peer:
         responses = watch_on(connect(peer.server.port))
         await anext(responses)
         begin = time.monotonic()
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
     with pytest.raises(RemoteError) as caught:
         await anext(responses)
     assert caught.value.reason == "DRAINING"
 
 
 async def test_who_watches_the_health_hears_of_the_drain(start: Start, connect: Connect, outcome: Start) -> None:
-    async with start({}, settings=ServiceSettings(drain_timeout=30)) as peer:
+    async with start({}, settings=ServiceSettings(drain_timeout=60)) as peer:
         stub = health_pb2_grpc.HealthStub(connect(peer.server.port))
         watch = aiter(stub.Watch(health_pb2.HealthCheckRequest(service="test.Echo")))
         assert (await anext(watch)).status == SERVING
@@ -171,7 +171,7 @@ async def test_calls_are_served_on_while_a_drain_gives_notice(start: Start, conn
         return request
 
     ended = asyncio.Event()
-    settings = ServiceSettings(drain_notice=1.0, drain_timeout=5)
+    settings = ServiceSettings(drain_notice=4.0, drain_timeout=60)
     begin = time.monotonic()
     async with start({"Echo": ("unary_unary", echo)}, settings=settings, on_end=ended.set) as peer:
         channel = connect(peer.server.port)
@@ -190,7 +190,7 @@ async def test_calls_are_served_on_while_a_drain_gives_notice(start: Start, conn
 
         calling = asyncio.ensure_future(calls_once_not_serving())
         begin = time.monotonic()
-    assert time.monotonic() - begin >= 1.0
+    assert time.monotonic() - begin >= 4.0
     assert await calling is False, "the notice was not over when the call was answered"
     assert ended.is_set()
 

@@ -16,6 +16,7 @@ from session_svc.model.turn import BeginTurn, Begun
 from tests.doubles.session_svc.memory_journals import MemoryJournals
 from tests.doubles.session_svc.memory_state import MemoryState
 from tests.doubles.session_svc.memory_turns import MemoryTurns
+from tests.unit.event_loop import settle
 
 KEY = SessionKey("default", "s1")
 
@@ -35,7 +36,7 @@ async def test_the_end_of_the_process_ends_every_watch() -> None:
     pages = journals.watch(TurnWatch(KEY, "", "t1"))
     assert [event.data for event in await anext(pages)] == [b"a"]
     waiting = asyncio.ensure_future(anext(pages))
-    await asyncio.sleep(0.05)
+    await settle()
     journals.drain()
     with pytest.raises(Draining):
         while True:
