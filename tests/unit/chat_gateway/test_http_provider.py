@@ -324,8 +324,8 @@ def event(delta: bytes, finish: bytes = b"null") -> bytes:
 
 async def test_reasoning_is_a_sign_of_life() -> None:
     """Whatever of a model ends the wait for its first token; from then on its silences count."""
-    server = Server(STREAM + event(b'{"reasoning": "hm"}') + LATER * 20 + event(b'{"content": "ok"}', b'"stop"') + DONE)
-    async with calling(server, bounds=replace(BOUNDS, first_token=0.8)) as provider:
+    server = Server(STREAM + event(b'{"reasoning": "hm"}') + LATER * 55 + event(b'{"content": "ok"}', b'"stop"') + DONE)
+    async with calling(server, bounds=replace(BOUNDS, first_token=2.5)) as provider:
         _, answer = await streamed(provider)
     assert (answer.message.content, answer.message.reasoning) == ("ok", "hm")
 

@@ -64,7 +64,7 @@ async def test_held_request_answers_after_release(model) -> None:
     model.script(Behaviour(hold=True))
     async with openai.AsyncOpenAI(base_url=model.url, api_key="none", max_retries=0) as client:
         with pytest.raises(openai.APITimeoutError):
-            await client.chat.completions.create(model=MODEL, messages=HELLO, timeout=0.1)
+            await client.chat.completions.create(model=MODEL, messages=HELLO, timeout=2)
         assert len(model.requests) == 1
         model.script(Behaviour(hold=True))
         model.release()

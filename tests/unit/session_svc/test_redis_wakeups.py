@@ -17,20 +17,20 @@ SUBSCRIBED = "*3\r\n$9\r\nsubscribe\r\n$1\r\nw\r\n:1"
 async def test_a_channel_that_falls_silent_is_made_again_and_whoever_waits_is_woken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(wakeups, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(wakeups, "PING_SECONDS", 0.5)
     async with contextlib.AsyncExitStack() as stack:
         node = await stack.enter_async_context(FakeNode().open())
         node.answer = lambda _: SUBSCRIBED
         _, dial = await stack.enter_async_context(open_redis(f"redis://127.0.0.1:{node.port}", 0))
         wakes = await stack.enter_async_context(RedisWakes(dial).open())
         async with asyncio.timeout(60):
-            await wakes.wait("subscribed", 20)
-            await asyncio.sleep(0.5)
+            await wakes.wait("subscribed", 60)
+            await asyncio.sleep(1.2)
             assert (len(node.ran), node.left) == (1, 0), "it answers PINGs"
             node.silent = True
             while not node.left:
                 await asyncio.sleep(0.01)
-            waiting = asyncio.create_task(wakes.wait("waits", 20))
+            waiting = asyncio.create_task(wakes.wait("waits", 600))
             node.silent = False
             await waiting
         assert len(node.ran) == 2
