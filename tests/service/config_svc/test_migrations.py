@@ -41,7 +41,7 @@ def test_the_command_migrates_once(postgres_url: str) -> None:
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
     assert "run `python -m config_svc migrate`" in refused.stderr
-    first = command(postgres_url, "migrate", "--wait", "10")
+    first = command(postgres_url, "migrate", "--wait", "60")
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout == f"schema migrated from nothing to {newest_version()}\n"
     second = command(postgres_url, "migrate")
@@ -61,7 +61,7 @@ def test_a_migration_waits_no_longer_than_asked(postgres_url: str) -> None:
             migrate(postgres_url, wait=0.5)
         release = threading.Timer(0.5, other.execute, ["SELECT pg_advisory_unlock_all()"])
         release.start()
-        assert migrate(postgres_url, wait=10)[1] == newest_version()
+        assert migrate(postgres_url, wait=60)[1] == newest_version()
         release.join()
 
 

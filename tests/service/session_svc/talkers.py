@@ -36,7 +36,7 @@ class Talker:
                 await self._commit(begun, f"{self.session} {number}")
 
     async def _commit(self, begun: Any, text: str) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while True:
                 try:
                     await next(self._replicas).commit(begun, text)

@@ -61,7 +61,7 @@ async def test_a_frozen_primary_holds_up_what_is_on_it_alone_until_its_replica_t
         for _ in range(16):  # longer than the health check waits
             assert await svc.serves()
             await asyncio.sleep(0.1)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while True:
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     begun = await svc.begin(frozen)
@@ -87,7 +87,7 @@ async def test_sessions_that_are_there_need_no_index(breakable: RedisCluster) ->
         with refused("PEER_UNAVAILABLE"):
             await svc.begin(new, agent_uid=uid)
         follower.resume()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while True:
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     await svc.turn(new, agent_uid=uid)

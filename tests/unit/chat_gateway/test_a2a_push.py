@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import jwt
 import pytest
@@ -19,7 +20,7 @@ from servicekit.egress_http import GuardedClient
 from tests.servers.receiver import Receiver, receiving
 
 TURN = TurnOfUser("default", "s1", "ann", "t1")
-QUICK = PushTimes(timeout=1.0, pauses=(0.01, 0.01), last=30.0, max_tasks=3)
+TIMES = PushTimes(timeout=60.0, pauses=(0.01, 0.01), last=300.0, max_tasks=3)
 
 
 class MemoryStore:
@@ -41,13 +42,13 @@ class MemoryStore:
 class Bench:
     """A sender with all that it needs."""
 
-    def __init__(self, *allowed: str) -> None:
+    def __init__(self, *allowed: str, times: PushTimes = TIMES) -> None:
         self.registry = CollectorRegistry()
         self.keys, self.store = PushKeys(b"secret"), MemoryStore()
-        client = GuardedClient(EgressRules(allowed), connect_timeout=1.0)
+        client = GuardedClient(EgressRules(allowed), connect_timeout=60.0)
         self.configs = PushConfigs(self.store, self.keys, client.rules)
         self.sender = PushSender(
-            client, self.configs, self.keys, "https://p.example", PushMetrics(self.registry), QUICK
+            client, self.configs, self.keys, "https://p.example", PushMetrics(self.registry), times
         )
 
     async def keep(self, url: str, name: str = "a") -> None:
@@ -106,7 +107,7 @@ async def test_a_receiver_that_is_silent_or_gone_has_its_tries(receiver: Receive
         await silent.wait()
         return web.Response()
 
-    bench = Bench("http://127.0.0.1:*")
+    bench = Bench("http://127.0.0.1:*", times=replace(TIMES, timeout=2.0))
     receiver.answers = [say_nothing] * 3
     await bench.keep(receiver.url)
     await bench.keep("http://127.0.0.1:1/", "b")

@@ -161,7 +161,7 @@ async def test_a_call_that_a_failed_turn_began_is_not_made_again_when_it_is_appr
     world.sessions.commit_errors.append(remote("SESSION_FULL", Code.FAILED_PRECONDITION))
     with pytest.raises(ServiceError):
         await world.runner.run(approved)
-    await world.aborts.close(1)
+    await world.aborts.close(60)
     await world.runner.run(approves(Approval("a1", True), Approval("a2", True), messages=(result,)))
     made = [call_id for _, _, call_id in world.toolboxes.calls]
     assert made.count("a1") == 1 + idempotent

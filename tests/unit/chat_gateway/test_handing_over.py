@@ -60,12 +60,12 @@ class FakeClaims:
 
 async def end_of(claims: FakeClaims, error: ServiceError, sessions: FakeSessions) -> ServiceError:
     """Return what a turn that fails with `error` ends with, where others could go on with it."""
-    aborts = Aborts(sessions, AbortTimes(retry_pause=0.01, resolve=0.5), claims)
+    aborts = Aborts(sessions, AbortTimes(retry_pause=0.01, resolve=60), claims)
     lease = Lease("p", "s", "t", 7, datetime.now(UTC) + timedelta(minutes=1), journaled=True, goes_on=True)
     with pytest.raises(ServiceError) as caught:
-        async with TurnStop(5) as stop, HeldLease(lease, stop, sessions, aborts, LeaseTimes(), "ann"):
+        async with TurnStop(60) as stop, HeldLease(lease, stop, sessions, aborts, LeaseTimes(), "ann"):
             raise error
-    await aborts.close(1)
+    await aborts.close(60)
     return caught.value
 
 
@@ -144,6 +144,6 @@ async def test_a_turn_that_was_taken_over_stays_its_holders_where_its_begin_is_n
     world.aborts._claims = claims
     with pytest.raises(TurnHandedOver):
         await world.runner.go_on(lease, asked, NO_STEPS)
-    await world.aborts.close(1)
+    await world.aborts.close(60)
     assert claims.handed_over == ["t"]
     assert world.sessions.aborted == []

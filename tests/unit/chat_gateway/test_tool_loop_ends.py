@@ -62,7 +62,7 @@ async def test_a_caller_that_leaves_cancels_the_calls_and_they_end_first() -> No
     assert turn.cancelled()
     assert len(ended) == 2
     assert (world.toolboxes.running, world.toolboxes.open_now) == (0, 0)
-    await world.aborts.close(1)
+    await world.aborts.close(60)
     assert len(world.sessions.aborted) == 1
 
 

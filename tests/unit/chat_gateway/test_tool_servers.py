@@ -42,7 +42,7 @@ class ConfigSvc:
 
     def directory(self, **options: Any) -> ToolServerDirectory:
         stubs: Any = SimpleNamespace(tool_servers=self)
-        return ToolServerDirectory(stubs, ToolServerTimes(), timeout=1.0, clock=lambda: self.now, **options)
+        return ToolServerDirectory(stubs, ToolServerTimes(), timeout=60.0, clock=lambda: self.now, **options)
 
 
 def server(revision: int = 1, **fields: Any) -> pb.ToolServer:

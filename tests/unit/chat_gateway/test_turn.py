@@ -72,7 +72,7 @@ async def test_a_failed_model_call_stores_nothing_and_releases_the_lease(error: 
     world = World(provider=FakeProvider(before=fail))
     with pytest.raises(type(error)):
         await world.runner.run(asks(session_id="s"))
-    await world.aborts.close(1)
+    await world.aborts.close(60)
     assert world.sessions.turns == {}
     assert len(world.sessions.aborted) == 1
 
@@ -88,7 +88,7 @@ async def test_cancelling_the_task_cancels_the_model_call_and_releases_the_lease
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await world.aborts.close(1)
+    await world.aborts.close(60)
     assert world.provider.cancelled == 1
     assert len(world.sessions.aborted) == 1
     assert world.scheduler.load.running == 0
@@ -104,7 +104,7 @@ async def test_an_abort_is_asked_again_until_session_svc_answers() -> None:
     world.sessions.abort_errors = [Unavailable("session_svc"), Unavailable("session_svc")]
     with pytest.raises(ProviderUnavailable):
         await world.runner.run(asks())
-    await world.aborts.close(1)
+    await world.aborts.close(60)
     assert len(world.sessions.aborted) == 1
 
 
@@ -146,7 +146,7 @@ async def test_a_renewal_that_fails_while_session_svc_is_unreachable_does_not_en
 
 
 async def test_a_commit_with_an_unknown_outcome_is_asked_again_with_the_same_turn() -> None:
-    world = World(times=replace(QUICK, commit_resolve=10))
+    world = World(times=replace(QUICK, commit_resolve=60))
     world.sessions.commit_errors = [Unavailable("session_svc"), Unavailable("session_svc")]
     outcome = await world.runner.run(asks(session_id="s"))
     assert world.sessions.commits == 3
@@ -181,7 +181,7 @@ async def test_a_turn_ends_at_its_bound_and_names_it(timeout: float | None, boun
     with pytest.raises(TurnTimeout) as caught:
         await world.runner.run(asks(timeout=timeout))
     assert caught.value.metadata == {"bound": bound}
-    await world.aborts.close(1)
+    await world.aborts.close(60)
     assert len(world.sessions.aborted) == 1
 
 
@@ -285,7 +285,7 @@ async def test_a_begin_whose_answer_never_came_is_released(session_id: str) -> N
     world.sessions.begin_errors = [Unavailable("session_svc")]
     with pytest.raises(Unavailable):
         await world.runner.run(asks(session_id=session_id))
-    await world.aborts.close(1)
+    await world.aborts.close(60)
     assert len(world.sessions.aborted) == (1 if session_id else 0)
 
 
@@ -294,7 +294,7 @@ async def test_a_begin_that_is_refused_leaves_nothing_to_release() -> None:
     world.sessions.begin_errors = [remote("SESSION_BUSY", Code.ABORTED)]
     with pytest.raises(ServiceError):
         await world.runner.run(asks(session_id="s"))
-    await world.aborts.close(1)
+    await world.aborts.close(60)
     assert world.sessions.aborted == []
 
 

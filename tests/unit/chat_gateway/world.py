@@ -127,7 +127,7 @@ class World:
         self.registry = CollectorRegistry()
         catalog = TemplateCatalog([AssistantTemplate(), AssistantTemplate1(), RouterTemplate(), *templates])
         self.instances = Instances(catalog, Providers({"local": self.provider}))
-        self.aborts = Aborts(self.sessions, abort_times or AbortTimes(retry_pause=0.01, resolve=0.5))
+        self.aborts = Aborts(self.sessions, abort_times or AbortTimes(retry_pause=0.01, resolve=60))
         self.runner = TurnRunner(
             configs=self.configs,
             instances=self.instances,

@@ -86,7 +86,7 @@ async def test_a_command_that_hangs_is_killed_with_what_it_started(tmp_path: Pat
     script.write_text("#!/bin/sh\ntrap '' TERM\nsleep 600 &\necho $! > child\nwhile :; do sleep 1; done\n")
     script.chmod(0o755)
     server = OperatorToolServer(command=str(script), cwd=str(tmp_path))
-    async with opened_room(operators={"own": server}, connect_timeout=2) as room:
+    async with opened_room(operators={"own": server}, connect_timeout=5) as room:
         listed = await room.listed(ServerTools(operator_tool_server="own"))
         assert listed.unavailable[0].server == "own"
         child = int((tmp_path / "child").read_text())
