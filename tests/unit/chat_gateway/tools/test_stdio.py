@@ -158,5 +158,5 @@ async def test_the_group_is_killed_when_the_gateway_is_stopped(tmp_path: Path) -
         pid = int((await call(room, "process")).text.split()[0])
         os.kill(pid, signal.SIGSTOP)  # it can't end by itself
         closing = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - closing < 15
+    assert asyncio.get_running_loop().time() - closing < 60
     await until_ended(pid)
