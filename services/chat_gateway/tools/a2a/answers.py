@@ -12,7 +12,10 @@ _WAITING: Final = frozenset({"INPUT_REQUIRED", "AUTH_REQUIRED"})
 
 
 class RemoteTask:
-    """What is known of one task: its ids, state and what was said. An agent may answer with a message alone."""
+    """What is known of one task: its ids, state and what was said. An agent may answer with a message alone.
+
+    The first answer names the task; what is said of other tasks does not count.
+    """
 
     def __init__(self) -> None:
         self.id = ""
@@ -34,16 +37,13 @@ class RemoteTask:
             if not isinstance(one, Mapping):
                 continue
             match name:
-                case "task":
+                case "task" if self._is_ours(one, "id"):
                     self._task(one)
-                case "message":
-                    self._ids(one, "taskId")
+                case "message" if self._is_ours(one, "taskId"):
                     self.state, self._said = "MESSAGE", _joined(one)
-                case "statusUpdate":
-                    self._ids(one, "taskId")
+                case "statusUpdate" if self._is_ours(one, "taskId"):
                     self._status(one.get("status"))
-                case "artifactUpdate":
-                    self._ids(one, "taskId")
+                case "artifactUpdate" if self._is_ours(one, "taskId"):
                     self._artifact(one.get("artifact"), append=one.get("append") is True)
 
     def result(self) -> ToolResult:
@@ -62,20 +62,26 @@ class RemoteTask:
         return failed("the agent stopped before its task had ended", ToolOutcome.UNKNOWN)
 
     def _task(self, task: Mapping[str, Any]) -> None:
-        self._ids(task, "id")
         artifacts = task.get("artifacts")
-        for one in artifacts if isinstance(artifacts, list) else []:
-            self._artifact(one, append=False)
+        if isinstance(artifacts, list) and artifacts:
+            self._artifacts.clear()  # a task has all of them
+            for one in artifacts:
+                self._artifact(one, append=False)
         self._status(task.get("status"))
 
-    def _ids(self, one: Mapping[str, Any], name: str) -> None:
-        for key, attribute in ((name, "id"), ("contextId", "context_id")):
-            if isinstance(said := one.get(key), str) and said:
-                setattr(self, attribute, said)
+    def _is_ours(self, one: Mapping[str, Any], name: str) -> bool:
+        """Notes the ids that an answer has; returns whether it is of the task that the first one named."""
+        if isinstance(said := one.get(name), str) and said:
+            if self.id and said != self.id:
+                return False
+            self.id = said
+        if not self.context_id and isinstance(context := one.get("contextId"), str):
+            self.context_id = context
+        return True
 
     def _status(self, status: Any) -> None:
         if isinstance(status, Mapping) and isinstance(state := status.get("state"), str):
-            self.state = state.removeprefix("TASK_STATE_")
+            self.state = state.upper().replace("-", "_").removeprefix("TASK_STATE_")
             self._said = _joined(status.get("message"))
 
     def _artifact(self, artifact: Any, *, append: bool) -> None:

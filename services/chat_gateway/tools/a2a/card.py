@@ -35,7 +35,7 @@ def remote_agent(card: Mapping[str, Any], url: str) -> RemoteAgent:
     wanted = URL(url).origin()
     found: dict[str, RemoteAgent] = {}
     for one in interfaces if isinstance(interfaces, list) else []:
-        binding, version = _text(one, "protocolBinding"), _text(one, "protocolVersion")
+        binding, version = _text(one, "protocolBinding").upper(), _text(one, "protocolVersion")
         if binding in _BINDINGS and binding not in found and version.split(".")[:2] in ([""], ["1", "0"], ["1"]):
             try:
                 same = URL(_text(one, "url")).origin() == wanted

@@ -149,11 +149,7 @@ class A2aAgentClient:
         configuration: dict[str, Any] = {"acceptedOutputModes": ["text/plain", "application/json"]}
         if agent.streaming:
             params = {"message": message, "configuration": configuration}
-            async with aclosing(self._events(agent, "SendStreamingMessage", params)) as events:
-                async for event in events:
-                    task.take(event)
-                    if task.settled:
-                        return
+            await self._hear(agent, params, task)
         else:
             # Its id is known at once, and so it can be cancelled.
             params = {"message": message, "configuration": configuration | {"returnImmediately": True}}
@@ -162,7 +158,22 @@ class A2aAgentClient:
         while task.id and not task.settled:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE)
-            task.take({"task": await self._ask(agent, "GetTask", {"id": task.id})})
+            answer = await self._ask(agent, "GetTask", {"id": task.id})
+            if isinstance(answer, Mapping) and answer.get("id") not in (None, task.id):
+                raise _Refused("it answered with another task")
+            task.take({"task": answer})
+
+    async def _hear(self, agent: RemoteAgent, params: dict[str, Any], task: RemoteTask) -> None:
+        """Takes the events of a stream until the task has settled, or the stream ends or breaks: a task has its id."""
+        try:
+            async with aclosing(self._events(agent, "SendStreamingMessage", params)) as events:
+                async for event in events:
+                    task.take(event)
+                    if task.settled:
+                        return
+        except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, ConnectionError):
+            if not task.id:
+                raise
 
     def _context_of(self, session_id: str) -> str:
         if not session_id:
@@ -212,7 +223,7 @@ class A2aAgentClient:
             document = {"jsonrpc": "2.0", "id": 1, "method": operation, "params": params}
             return await self._send("POST", agent.url, document)
         method, path = _REST[operation]
-        tenant = f"/{agent.tenant}" if agent.tenant else ""
+        tenant = f"/{quote(agent.tenant, safe='')}" if agent.tenant else ""
         url = agent.url.rstrip("/") + tenant + path.format(id=quote(str(params.get("id", "")), safe=""))
         return await self._send(method, url, params if method == "POST" else None)
 

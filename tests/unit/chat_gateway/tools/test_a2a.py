@@ -88,6 +88,9 @@ class Elsewhere:
         for event in events:
             if event is None:
                 await asyncio.sleep(3600)
+            if event == "break" and request.transport is not None:
+                request.transport.abort()
+                break
             await response.write(b"data: " + json.dumps(self._wrapped(event)).encode() + b"\n\n")
         return response
 
@@ -166,6 +169,54 @@ async def test_a_stream_that_ends_early_is_polled_on(streaming: Elsewhere) -> No
     streaming.answers = {"SendStreamingMessage": [[{"task": task(WORKING)}]], "GetTask": [task(DONE, "Late.")]}
     async with asking(streaming) as room:
         assert (await room.call("expert", "expert", SAID)).text == "Late."
+
+
+async def test_a_stream_that_breaks_is_polled_on(streaming: Elsewhere) -> None:
+    streaming.answers = {
+        "SendStreamingMessage": [[{"task": task(WORKING)}, "break"]],
+        "GetTask": [task(DONE, "Late.")],
+    }
+    async with asking(streaming) as room:
+        result = await room.call("expert", "expert", SAID)
+    assert (result.outcome, result.text) == (ToolOutcome.OK, "Late.")
+
+
+async def test_what_is_said_of_other_tasks_does_not_count(streaming: Elsewhere) -> None:
+    others = task(DONE, "Not yours.") | {"id": "other", "contextId": "c-other"}
+    piece = {"taskId": "other", "artifact": {"artifactId": "a", "parts": [{"text": "Nor this."}]}}
+    events = [
+        {"task": task(WORKING)},
+        {"task": others},
+        {"artifactUpdate": piece},
+        {"statusUpdate": {"taskId": "other", "status": DONE}},
+        {"message": {"taskId": "other", "parts": [{"text": "Nor that."}]}},
+        {"task": task(DONE, "Yours.")},
+    ]
+    streaming.answers = {"SendStreamingMessage": [events, [{"task": task(WORKING)}]], "GetTask": [others]}
+    async with asking(streaming) as room:
+        assert (await room.call("expert", "expert", SAID)).text == "Yours."
+        result = await room.call("expert", "expert", SAID)
+    assert (result.outcome, "another task" in result.text) == (ToolOutcome.ERROR, True)
+    assert [params["message"]["contextId"] for operation, params in streaming.asked if "message" in params][1] == "c-1"
+
+
+async def test_a_task_has_all_of_its_artifacts(agent: Elsewhere) -> None:
+    """Those of an earlier answer are not kept beside them, whatever they are called."""
+    early = task(WORKING, "Draft.")
+    early["artifacts"][0]["artifactId"] = "draft"
+    agent.answers = {"SendMessage": [{"task": early}], "GetTask": [early, task({"state": "completed"}, "Done.")]}
+    async with asking(agent) as room:
+        assert (await room.call("expert", "expert", SAID)).text == "Done."
+
+
+async def test_the_tenant_of_a_card_is_one_part_of_the_path() -> None:
+    agent = Elsewhere("HTTP+JSON")
+    agent.answers = {"SendMessage": [{"task": task(WORKING)}], "GetTask": [task(DONE, "Done.")]}
+    async with asking(agent) as room:
+        agent.card["supportedInterfaces"][0] |= {"tenant": "../../admin?x=", "protocolBinding": "http+json"}
+        assert (await room.call("expert", "expert", SAID)).text == "Done."
+    [(_, asked)] = [one for one in agent.asked if one[0] == "GetTask"]
+    assert asked["path"] == "/agent/..%2F..%2Fadmin%3Fx%3D/tasks/t%2F1"
 
 
 async def test_a_message_alone_is_an_answer(agent: Elsewhere) -> None:
