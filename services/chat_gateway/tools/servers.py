@@ -152,8 +152,10 @@ class ServerClients:
             case HttpService():
                 return lambda: HttpServiceClient(kind, http, credentials)
             case A2aAgent():
-                ttl = self._times.fresh
-                return lambda: A2aAgentClient(kind, server.id, http, credentials, card_ttl=ttl)
+                times = self._times
+                return lambda: A2aAgentClient(
+                    kind, server.id, http, credentials, card_ttl=times.fresh, card_timeout=times.listing
+                )
 
 
 def _digest(secrets: tuple[str, ...]) -> str:

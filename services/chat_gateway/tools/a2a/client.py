@@ -57,13 +57,22 @@ class A2aAgentClient:
     """
 
     def __init__(
-        self, agent: A2aAgent, name: str, client: GuardedClient, credentials: Credentials, *, card_ttl: float
+        self,
+        agent: A2aAgent,
+        name: str,
+        client: GuardedClient,
+        credentials: Credentials,
+        *,
+        card_ttl: float,
+        card_timeout: float,
     ) -> None:
+        """In seconds: how long a card is used, and how long it may take to be read."""
         self._agent = agent
         self._name = name
         self._client = client
         self._credentials = credentials
         self._card_ttl = card_ttl
+        self._card_timeout = card_timeout
         self._known: tuple[float, RemoteAgent, Offer] | None = None
         self._contexts: LRUCache[str, str] = LRUCache(_MAX_CONTEXTS)
         self._cancelling: set[asyncio.Task[None]] = set()
@@ -113,7 +122,11 @@ class A2aAgentClient:
 
     async def _card(self) -> tuple[RemoteAgent, Offer]:
         if self._known is None or time.monotonic() - self._known[0] > self._card_ttl:
-            card = await self._read_card()
+            try:
+                async with asyncio.timeout(self._card_timeout):
+                    card = await self._read_card()
+            except TimeoutError:
+                raise ServerUnavailable("did not show its agent card in time") from None
             agent = remote_agent(card, self._agent.url)
             self._known = time.monotonic(), agent, offered(card, self._name, self.redaction)
         return self._known[1], self._known[2]

@@ -316,6 +316,21 @@ async def test_a_card_that_names_another_origin_gets_no_credentials() -> None:
     assert not other.asked
 
 
+async def test_an_agent_that_shows_no_card_is_done_without() -> None:
+    agent, asked = Elsewhere(), asyncio.Event()
+
+    async def hang(request: web.Request) -> web.StreamResponse:
+        asked.set()
+        await asyncio.sleep(3600)
+        return web.Response()
+
+    agent._serve = hang  # type: ignore[method-assign]
+    async with asking(agent, connect_timeout=1.0) as room:
+        listed = await room.listed(ServerTools("expert"))
+    assert asked.is_set()
+    assert "did not show its agent card in time" in listed.unavailable[0].reason
+
+
 async def test_secrets_are_sent_and_never_shown(tmp_path: Any) -> None:
     (tmp_path / "default").mkdir()
     (tmp_path / "default" / "key").write_text("very-secret-key")
